@@ -1,0 +1,25 @@
+"""What can go wrong for a user, by domain. Doors turn each into one line and exit code 2."""
+
+
+class TradsysError(ValueError):
+    """A cause the user can mend. The message reads `where: what, with values; the rule; the next step`."""
+
+
+class DataError(TradsysError):
+    """Bars, files or panels that break a rule of the data."""
+
+
+class LeakageError(TradsysError):
+    """Training would see what it is later judged on."""
+
+
+class TrainingError(TradsysError):
+    """A fit that cannot go on: NaN loss, one class only, no device."""
+
+
+class BundleError(TradsysError):
+    """An artefact that is damaged, tampered with, or made for something else."""
+
+
+class GateError(TradsysError):
+    """A quality gate said stop."""

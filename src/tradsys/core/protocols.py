@@ -1,0 +1,72 @@
+"""What a part must offer to stand in a config group. Structural: nothing inherits from these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+
+from tradsys.core.tables import Array, FeatureTable, Fold, Samples
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@runtime_checkable
+class Feature(Protocol):
+    """One named column of one row's past. Parameters are fields of a frozen dataclass."""
+
+    @property
+    def name(self) -> str:
+        """Column name, unique in a set, with its span: `vol_24`."""
+
+    @property
+    def warmup(self) -> int:
+        """Rows that must precede a row before its value no longer depends on what came earlier."""
+
+    def expr(self) -> pl.Expr:
+        """Values over one segment sorted by time; null or NaN in the warm-up, never filled."""
+
+
+@runtime_checkable
+class Transform(Protocol):
+    """A column-wise map fitted on training rows."""
+
+    def fit(self, table: FeatureTable, rows: Array) -> Self:
+        """Learns from `rows` of the table and nothing else; returns a fitted copy or itself."""
+
+    def apply(self, table: FeatureTable) -> FeatureTable:
+        """The table with transformed values, same rows."""
+
+
+@runtime_checkable
+class Model(Protocol):
+    """Probabilities from windows that end at a row. `lookback` is the window's length in rows."""
+
+    @property
+    def lookback(self) -> int:
+        """Rows read per sample, the decision row included."""
+
+    def fit(self, train: Samples, valid: Samples) -> Self:
+        """Learns from `train`; stops early on `valid`, which lies later in time."""
+
+    def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
+        """float64 [N, C] class probabilities, each row summing to one."""
+
+
+@runtime_checkable
+class Calibrator(Protocol):
+    """A map from scores to probabilities, fitted on rows later than training."""
+
+    def fit(self, proba_NC: Array, y_N: Array, weight_N: Array) -> Self:
+        """Learns the map from held-out scores."""
+
+    def apply(self, proba_NC: Array) -> Array:
+        """Calibrated float64 [N, C], each row summing to one."""
+
+
+@runtime_checkable
+class Splitter(Protocol):
+    """Purged folds of samples over time."""
+
+    def split(self, samples: Samples) -> Iterator[Fold]:
+        """Folds whose training spans touch no validation or test span."""

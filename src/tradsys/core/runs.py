@@ -1,0 +1,89 @@
+"""Run folders and files written whole: a reader sees the old file or the new one, never half."""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tradsys.core.clock import utc_stamp
+
+
+def digest_bytes(data: bytes) -> str:
+    """Hex SHA-256."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """Hex SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """Hex SHA-256 of a JSON value, independent of key order."""
+    return digest_bytes(json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode())
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; renamed to `path` on success, removed on failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        yield draft
+        if draft.is_dir() and path.exists():
+            shutil.rmtree(path)
+        os.replace(draft, path)
+    finally:
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            draft.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole."""
+    with written_whole(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON whole, indented, NaN refused (a missing number is null, never NaN)."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, default=str) + "\n")
+
+
+def new_run(root: Path, task: str) -> Path:
+    """Creates `root/task/<UTC stamp>_<id>/` and returns it."""
+    folder = root / task / f"{utc_stamp()}_{secrets.token_hex(3)}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def link_latest(run: Path) -> None:
+    """Points `latest` beside a run at it, in one step."""
+    draft = run.parent / f".latest.{secrets.token_hex(4)}"
+    draft.symlink_to(run.name)
+    os.replace(draft, run.parent / "latest")
+
+
+def code_sha() -> str:
+    """Commit of the working tree, with `+dirty` where it differs; `unknown` outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*args: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(here), *args], capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    sha = git("rev-parse", "--short=12", "HEAD")
+    if not sha:
+        return "unknown"
+    return f"{sha}+dirty" if git("status", "--porcelain", "--untracked-files=no") else sha

@@ -1,0 +1,145 @@
+"""The few types that every stage exchanges. All arrays, no libraries beyond numpy.
+
+Shapes: R rows of the table, N samples, F features. Rows are sorted by (symbol, time).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tradsys.core.errors import DataError
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureTable:
+    """One resident table of features that every model reads by row number.
+
+    symbol: int32 codes [R] into `symbols`. time: datetime64[us] [R], the bar's close in UTC.
+    segment: int32 [R], a run of bars of one symbol without a gap longer than the limit; windows stay inside.
+    values: float32 [R, F]; NaN where a feature is not warmed up. names: F feature names.
+    """
+
+    symbol: Array
+    time: Array
+    segment: Array
+    values: Array
+    names: tuple[str, ...]
+    symbols: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        n_rows = len(self.time)
+        assert self.values.shape == (n_rows, len(self.names)), (self.values.shape, n_rows, len(self.names))
+        assert len(self.symbol) == len(self.segment) == n_rows
+        assert self.values.dtype == np.float32, self.values.dtype
+        if len(set(self.names)) != len(self.names):
+            twice = sorted({n for n in self.names if self.names.count(n) > 1})
+            raise DataError(f"features: names appear twice: {twice}; every column needs its own; rename one")
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def run_length(self) -> Array:
+        """Rows [R] of unbroken finite history that end at each row, inside its segment; 0 where not finite."""
+        rows = np.arange(len(self))
+        starts = np.ones(len(self), dtype=bool)
+        starts[1:] = self.segment[1:] != self.segment[:-1]
+        finite = np.isfinite(self.values).all(axis=1)
+        # the last row before the run: a segment's predecessor, or a row that is not finite
+        before = np.maximum.accumulate(np.where(~finite, rows, np.where(starts, rows - 1, -1)))
+        return np.where(finite, rows - before, 0)
+
+    def ready(self, lookback: int) -> Array:
+        """True [R] where the window of `lookback` rows that ends here is finite and inside one segment."""
+        return self.run_length() >= lookback
+
+    def column(self, name: str) -> Array:
+        """The float32 [R] column of that name; raises DataError that lists what there is."""
+        if name not in self.names:
+            raise DataError(f"features: no column {name!r} among {list(self.names)}; add it to the feature set")
+        return self.values[:, self.names.index(name)]
+
+    def select(self, names: Sequence[str]) -> "FeatureTable":
+        """The same rows with these columns only, in this order."""
+        columns = [self.column(name) for name in names]
+        values = np.stack(columns, axis=1) if columns else np.empty((len(self), 0), dtype=np.float32)
+        return replace(self, values=values, names=tuple(names))
+
+    def with_columns(self, new: Mapping[str, Array]) -> "FeatureTable":
+        """The same rows with [R] columns appended on the right."""
+        added = np.stack([np.asarray(c, dtype=np.float32) for c in new.values()], axis=1)
+        return replace(self, values=np.hstack([self.values, added]), names=(*self.names, *new))
+
+    def with_values(self, values: Array) -> "FeatureTable":
+        """The same rows and names with other numbers, as a transform returns them."""
+        return replace(self, values=np.ascontiguousarray(values, dtype=np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What became of a position entered after each row. The only type that knows the future.
+
+    y: int64 class codes [R], -1 where unlabelled. end: int64 [R], row where the outcome is known, -1 never.
+    ret: float64 [R], realised log return from entry to exit, NaN where unlabelled. weight: float64 [R] >= 0.
+    """
+
+    y: Array
+    end: Array
+    ret: Array
+    weight: Array
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Row numbers into one table, with their labels. A sample is a row number, never a tensor.
+
+    rows [N]: decision rows. y int64 [N]. weight float64 [N]. ret float64 [N]: realised log return of the label.
+    start [N]: first row the window reads. end [N]: row where the label's outcome is known.
+    """
+
+    table: FeatureTable
+    rows: Array
+    y: Array
+    weight: Array
+    start: Array
+    end: Array
+    ret: Array
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, index: Array) -> "Samples":
+        """The samples at these positions (integers or a mask), on the same table."""
+        picked = {f: getattr(self, f)[index] for f in ("rows", "y", "weight", "start", "end", "ret")}
+        return replace(self, **picked)
+
+    def on(self, table: FeatureTable) -> "Samples":
+        """The same samples on a transformed table of the same rows."""
+        assert len(table) == len(self.table), (len(table), len(self.table))
+        return replace(self, table=table)
+
+    @property
+    def time(self) -> Array:
+        """Decision times [N], datetime64[us]."""
+        return self.table.time[self.rows]
+
+    @property
+    def n_classes(self) -> int:
+        """Highest class code plus one."""
+        return int(self.y.max()) + 1 if len(self) else 0
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """Positions into one Samples: train, then valid (early stopping, calibration, thresholds), then test."""
+
+    train: Array
+    valid: Array
+    test: Array
