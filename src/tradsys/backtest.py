@@ -1,0 +1,57 @@
+"""Backtests strategy profiles on a bundle's test span, or on later or other data.
+
+  python -m tradsys.backtest                                           the latest bundle, all four profiles
+  python -m tradsys.backtest bundle=models/btc/1 strategy=[sniper,audited,reckless]
+  python -m tradsys.backtest data=eth_hourly span=later                bars the bundle has never seen
+  python -m tradsys.backtest costs.fee_bps=5 strategy=[cost_aware]
+
+Without strategy= the profile named by STRATEGY_PROFILE (environment or .env) runs, else all four. Every run is a
+read of out-of-sample data: it enters the ledger and deflates every Sharpe of that span.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from dotenv import load_dotenv
+from omegaconf import OmegaConf
+
+from tradsys.config import as_dict, build, compose, run_door
+from tradsys.research.printing import print_run
+from tradsys.research.provenance import open_run
+from tradsys.research.retest import retest
+from tradsys.serving.bundle import Bundle
+
+
+def _with_profile(argv: list[str]) -> list[str]:
+    """The overrides, with the profile of the environment where no strategy is given."""
+    load_dotenv(Path(".env"))
+    profile = os.environ.get("STRATEGY_PROFILE")
+    given = any(a.lstrip("+").startswith("strategy=") for a in argv)
+    return [*argv, f"strategy=[{profile}]"] if profile and not given else argv
+
+
+def work(argv: list[str]) -> None:
+    """Composes, backtests, prints."""
+    config = compose("backtest", _with_profile(argv))
+    plain, parts = as_dict(config), build(config)
+    bundle = Bundle.load(plain["bundle"])
+    with open_run(Path(plain["paths"]["runs"]), "backtest", OmegaConf.to_yaml(config, resolve=True), argv) as folder:
+        report = retest(bundle, _source(plain, bundle), parts, plain, folder)
+    print_run(report, folder)
+
+
+def _source(plain: dict[str, Any], bundle: Bundle) -> Any:
+    """The source of bars: of the data config that was named, else of the one the bundle was made from."""
+    if plain["data"] is None:
+        return build(OmegaConf.create({"data": bundle.data_config()}))["data"]["source"]
+    return build(compose("train", [f"data={plain['data']}", f"paths.data={plain['paths']['data']}"]))["data"]["source"]
+
+
+def main() -> None:
+    """The door."""
+    run_door("backtest", work)
+
+
+if __name__ == "__main__":
+    main()

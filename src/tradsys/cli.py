@@ -1,0 +1,35 @@
+"""`tradsys VERB ...` is the same as `python -m tradsys.VERB ...`."""
+
+import importlib
+import sys
+
+from rich.console import Console
+
+VERBS = {
+    "train": "features, labels, models, bundle, backtest and report in one run",
+    "backtest": "strategy profiles on a bundle",
+    "export": "a passing run's bundle, verified and copied to models/",
+    "report": "renders a run's report again",
+    "fetch": "brings bars into the store",
+}
+
+
+def main() -> None:
+    """Hands the remaining arguments to the verb's door; unknown verbs exit with code 2."""
+    verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if verb in VERBS:
+        sys.argv = [f"tradsys {verb}", *sys.argv[2:]]
+        importlib.import_module(f"tradsys.{verb}").main()
+        return
+    asked_help = verb in ("-h", "--help")
+    console = Console(stderr=not asked_help)
+    console.print("usage: tradsys VERB [key=value ...]; `tradsys VERB --help` tells more\n", highlight=False)
+    for name, purpose in VERBS.items():
+        console.print(f"  {name:<10}{purpose}", highlight=False)
+    if not asked_help:
+        console.print(f"\nerror: {verb!r} is not a verb", style="red", highlight=False)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

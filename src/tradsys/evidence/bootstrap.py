@@ -1,0 +1,219 @@
+"""Intervals for numbers measured on dependent data: the stationary bootstrap over blocks of time.
+
+A draw is kept as how often each time was drawn (counts [D, T]), not as indices: every metric that is a
+function of sums over samples then costs one matrix product for many draws at once. Rows that share a time (a
+panel's symbols) are drawn together. Legend: D draws, T distinct times, N samples, M sums, K strategies.
+Source: Politis & Romano 1994 (stationary bootstrap), Politis & White 2004 with Patton et al. 2009 (block
+length).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from arch.bootstrap import optimal_block_length
+
+from tradsys.core.errors import DataError
+from tradsys.core.tables import Array
+
+# fewer blocks than this in the record and an interval would only look narrow
+MIN_BLOCKS = 10
+# more draws without a value than this and the rest no longer stand for all
+MAX_UNDEFINED = 0.05
+_CHUNK_CELLS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval. What cannot be known is None, and `reason` says why; never NaN."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
+
+    def as_dict(self) -> dict[str, float | str | None]:
+        """The four fields, ready for JSON."""
+        return asdict(self)
+
+
+def automatic_block_length(series_T: Array, min_block: float = 1.0) -> float:
+    """Mean block length in periods for the stationary bootstrap, at least `min_block`.
+
+    series_T: the per-period loss or return whose dependence counts. A constant or very short series gives
+    `min_block`.
+    """
+    series = np.asarray(series_T, dtype=np.float64)
+    if len(series) < 8 or np.ptp(series) <= 1e-12 * np.abs(series).max():
+        return max(1.0, float(min_block))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        chosen = float(optimal_block_length(series)["stationary"].iloc[0])
+    # no finite optimum: the autocovariances cancel; the longest length the method itself would allow is the safe side
+    longest = np.ceil(min(3 * np.sqrt(len(series)), len(series) / 3))
+    return max(1.0, float(min_block), chosen if np.isfinite(chosen) else float(longest))
+
+
+def too_few_blocks(n_times: int, block_length: float) -> str | None:
+    """Why `n_times` periods carry no interval at this block length; None where they do."""
+    if n_times >= MIN_BLOCKS * block_length:
+        return None
+    return f"{n_times} periods hold fewer than {MIN_BLOCKS} blocks of {block_length:.0f}; a longer record is needed"
+
+
+def bootstrap_draws(
+    statistic: Callable[[Array], Array], n_times: int, block_length: float, n_draws: int, *, seed: int
+) -> Array:
+    """A statistic of every draw, [D] or [D, M], in few calls and bounded memory.
+
+    statistic: takes counts float64 [d, T], how often each time stands in each of d draws (rows sum to T),
+    and returns [d] or [d, M]. Blocks start anywhere, wrap around the end, and have geometric length of mean
+    `block_length`.
+    """
+    parts = []
+    for draw, start, length, n_rows in _blocks(n_times, block_length, n_draws, seed):
+        width = 2 * n_times + 1
+        edges = np.bincount(draw * width + start, minlength=n_rows * width)
+        edges -= np.bincount(draw * width + start + length, minlength=n_rows * width)
+        cover = np.cumsum(edges.reshape(n_rows, width), axis=1, dtype=np.float64)
+        parts.append(statistic(cover[:, :n_times] + cover[:, n_times : 2 * n_times]))
+    return np.concatenate(parts)
+
+
+def bootstrap_indices(n_times: int, block_length: float, n_draws: int, *, seed: int) -> Iterator[Array]:
+    """The times of one draw after another, int64 [T] each; the same draws as `bootstrap_draws` with that seed."""
+    for _, start, length, n_rows in _blocks(n_times, block_length, n_draws, seed):
+        first = np.cumsum(length) - length
+        flat = np.repeat(start - first, length) + np.arange(n_rows * n_times)
+        yield from (flat % n_times).reshape(n_rows, n_times)
+
+
+def percentile_interval(draws_D: Array, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Bounds that hold the middle `confidence` share of the draws; None where too many draws are not finite."""
+    finite = np.isfinite(draws_D)
+    if finite.mean() < 1 - MAX_UNDEFINED:
+        return None
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(draws_D[finite], [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def estimate(
+    value: float, draws_D: Array | None, confidence: float = 0.95, reason: str | None = None
+) -> Estimate:
+    """A value with the percentile interval of its draws; without one where `draws_D` is None (`reason` says why)."""
+    if not np.isfinite(value):
+        return Estimate(None, reason=reason or "not defined on these samples")
+    if draws_D is None:
+        return Estimate(float(value), reason=reason)
+    interval = percentile_interval(draws_D, confidence)
+    if interval is None:
+        return Estimate(
+            float(value), reason=f"undefined in more than {MAX_UNDEFINED:.0%} of the bootstrap draws"
+        )
+    return Estimate(float(value), *interval, reason)
+
+
+def block_bootstrap_interval(
+    statistic: Callable[..., float],
+    *arrays: Array,
+    confidence: float = 0.95,
+    n_draws: int = 1000,
+    block_length: float | None = None,
+    min_block: float = 1.0,
+    group: Array | None = None,
+    seed: int,
+) -> Estimate:
+    """A statistic of arrays that share their first axis, with its stationary block-bootstrap percentile interval.
+
+    statistic: called once on the arrays and once per draw on resampled arrays; returns a float (NaN =
+    undefined). arrays: each [N, ...] in time order. group: time code [N]; rows of one time are drawn
+    together and blocks are runs of times; None means every row is a time. block_length: mean, in times; None
+    chooses it from the first array (its mean per time, if it has one column). min_block: lower bound, at
+    least the label's horizon. Raises DataError on arrays of unequal length. Any statistic will do, one
+    Python call per draw; sums over samples are much faster through `bootstrap_draws`.
+    """
+    sizes = {len(a) for a in arrays} | ({len(group)} if group is not None else set())
+    if len(sizes) != 1 or sizes == {0}:
+        raise DataError(
+            f"bootstrap: arrays of lengths {sorted(sizes)}; all must have one row per sample, at least one"
+        )
+    order, first = time_groups(np.arange(len(arrays[0])) if group is None else group)
+    value, n_times = float(statistic(*arrays)), len(first) - 1
+    if block_length is None:
+        if arrays[0].ndim != 1:
+            raise DataError(
+                "bootstrap: the first array has several columns; pass block_length, or a loss [N] first"
+            )
+        block_length = automatic_block_length(mean_per_time(arrays[0], order, first))
+    block_length = max(block_length, min_block)
+    reason = too_few_blocks(n_times, block_length)
+    if reason:
+        return estimate(value, None, reason=reason)
+    draws = np.empty(n_draws)
+    for d, times in enumerate(bootstrap_indices(n_times, block_length, n_draws, seed=seed)):
+        rows = order[_rows_of(times, first)]
+        draws[d] = statistic(*(a[rows] for a in arrays))
+    return estimate(value, draws, confidence)
+
+
+def time_groups(time_N: Array) -> tuple[Array, Array]:
+    """Rows in time order [N], and where each distinct time starts in that order [T + 1]."""
+    order = np.argsort(time_N, kind="stable")
+    ordered = np.asarray(time_N)[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    return order, np.append(starts, len(ordered))
+
+
+def sum_per_time(values_NM: Array, order: Array, first: Array) -> Array:
+    """Sums [T, M] (or [T]) of samples that share a time."""
+    return np.add.reduceat(np.asarray(values_NM, dtype=np.float64)[order], first[:-1], axis=0)
+
+
+def mean_per_time(values_N: Array, order: Array, first: Array) -> Array:
+    """Means [T] of samples that share a time."""
+    return sum_per_time(values_N, order, first) / np.diff(first)
+
+
+def sharpe_draws(returns: Array, block_length: float, n_draws: int, *, seed: int) -> Array:
+    """Per-period Sharpe (ddof 1) of every draw: [D] for returns [T], [D, K] for [T, K]; NaN where one has no variance."""
+    n_times, scale = len(returns), np.abs(returns).max(axis=0)
+
+    def from_counts(counts_dT: Array) -> Array:
+        mean = counts_dT @ returns / n_times
+        spread = (counts_dT @ returns**2 - n_times * mean**2) / (n_times - 1)
+        flat = spread <= 1e-12 * scale**2
+        return np.where(flat, np.nan, mean / np.sqrt(np.where(flat, 1.0, spread)))
+
+    return bootstrap_draws(from_counts, n_times, block_length, n_draws, seed=seed)
+
+
+def _blocks(
+    n_times: int, block_length: float, n_draws: int, seed: int
+) -> Iterator[tuple[Array, Array, Array, int]]:
+    """Draw number, start and length of every block, some draws at a time; the lengths of a draw sum to n_times."""
+    if n_times < 1 or n_draws < 1 or not block_length >= 1:
+        raise DataError(
+            f"bootstrap: {n_times} times, {n_draws} draws, block length {block_length}; each must be at least 1"
+        )
+    rng = np.random.default_rng(seed)
+    expected = n_times / block_length
+    # ten deviations more than expected, so that the last block practically never has to fill the rest
+    n_blocks = int(min(n_times, np.ceil(expected + 10 * np.sqrt(expected) + 10)))
+    step = max(1, _CHUNK_CELLS // n_times)
+    for done in range(0, n_draws, step):
+        n_rows = min(step, n_draws - done)
+        ends = np.cumsum(rng.geometric(1 / block_length, size=(n_rows, n_blocks)), axis=1)
+        ends = np.minimum(ends, n_times)
+        ends[:, -1] = n_times
+        length = np.diff(ends, axis=1, prepend=0)
+        start = rng.integers(0, n_times, size=length.shape)
+        draw = np.broadcast_to(np.arange(n_rows)[:, None], length.shape)
+        kept = length > 0
+        yield draw[kept], start[kept], length[kept], n_rows
+
+
+def _rows_of(times: Array, first: Array) -> Array:
+    """Positions in time order of all rows of these times, concatenated."""
+    size = first[times + 1] - first[times]
+    ends = np.cumsum(size)
+    return np.repeat(first[times] - (ends - size), size) + np.arange(ends[-1])

@@ -1,0 +1,182 @@
+"""Whether a probability of 0.6 comes true six times in ten.
+
+A forecast is proba [N] of the positive class 1, or proba [N, C] with rows that sum to one. Two classes are
+judged by the positive class; more by the top class (its probability against whether it was right; Guo et al.
+2017).
+"""
+
+from typing import Literal
+
+import numpy as np
+
+from tradsys.core.errors import DataError
+from tradsys.core.tables import Array
+from tradsys.evidence.multiple import wilson_interval
+
+Mass = Literal["width", "equal"]
+
+
+def ece(proba: Array, y: Array, n_bins: int = 10, mass: Mass = "width") -> float:
+    """Expected calibration error: mean distance of predicted from observed rate over bins, in probability.
+
+    mass: "width" cuts [0, 1] into bins (lo, hi] of equal width, zero in the first; "equal" cuts at quantiles
+    of the forecasts, ties kept together. Biased upwards on few samples. Source: Naeini et al. 2015; Guo et
+    al. 2017, eq. 3.
+    """
+    score_N, hit_N = binary_view(*checked_forecast(proba, y, "ece"))
+    code_N = bin_codes(score_N, n_bins, mass)
+    gap = np.bincount(code_N, weights=score_N - hit_N, minlength=n_bins)
+    return float(np.abs(gap).sum() / len(score_N))
+
+
+def brier_score(proba: Array, y: Array) -> float:
+    """Mean squared error of the probabilities: of the positive class for two classes, summed over classes for more.
+
+    0 is perfect. Source: Brier 1950.
+    """
+    return float(brier_losses(*checked_forecast(proba, y, "brier_score")).mean())
+
+
+def brier_skill(proba: Array, y: Array, base_rate: Array | float) -> float:
+    """1 - Brier score / Brier score of always saying the base rate: above 0 beats it, below 0 is worse than it.
+
+    base_rate: rate of class 1 in the TRAINING rows, or the rates [C]. Raises DataError where the base rate
+    is never wrong.
+    """
+    proba_NC, y_N = checked_forecast(proba, y, "brier_skill")
+    rate_C = checked_base_rate(base_rate, proba_NC.shape[1], "brier_skill")
+    reference = float(brier_losses(np.broadcast_to(rate_C, proba_NC.shape), y_N).mean())
+    if reference == 0:
+        raise DataError(
+            f"brier_skill: base rate {rate_C.tolist()} is never wrong on these rows; judge a longer span"
+        )
+    return 1 - float(brier_losses(proba_NC, y_N).mean()) / reference
+
+
+def reliability(
+    proba: Array,
+    y: Array,
+    n_bins: int = 10,
+    mass: Mass = "width",
+    *,
+    confidence: float = 0.95,
+    overlap: float = 1.0,
+) -> list[dict[str, float | int]]:
+    """The reliability diagram: one dict per non-empty bin, in order of the forecast.
+
+    Keys: mean_predicted, observed (rate), n, observed_low, observed_high (Wilson). overlap: how many samples
+    share an outcome (mean label length in bars over the samples' spacing); intervals count n / overlap
+    samples.
+    """
+    score_N, hit_N = binary_view(*checked_forecast(proba, y, "reliability"))
+    if not overlap >= 1:
+        raise DataError(
+            f"reliability: overlap {overlap}; samples count at most once: overlap >= 1; pass 1 for none"
+        )
+    code_N = bin_codes(score_N, n_bins, mass)
+    bins: list[dict[str, float | int]] = []
+    for code in np.unique(code_N):
+        inside = code_N == code
+        n, n_hits = int(inside.sum()), float(hit_N[inside].sum())
+        low, high = wilson_interval(n_hits / overlap, n / overlap, confidence)
+        bins.append(
+            {
+                "mean_predicted": float(score_N[inside].mean()),
+                "observed": n_hits / n,
+                "n": n,
+                "observed_low": low,
+                "observed_high": high,
+            }
+        )
+    return bins
+
+
+def brier_decomposition(proba: Array, y: Array, n_bins: int = 10, mass: Mass = "width") -> dict[str, float]:
+    """Brier score of the binned forecast = reliability - resolution + uncertainty, exactly.
+
+    Keys: those three, `brier_binned` (each forecast replaced by its bin's mean) and `brier` (as forecast).
+    Low reliability and high resolution are good. Source: Murphy 1973, eq. 4.
+    """
+    score_N, hit_N = binary_view(*checked_forecast(proba, y, "brier_decomposition"))
+    code_N = bin_codes(score_N, n_bins, mass)
+    n_B = np.bincount(code_N, minlength=n_bins)
+    used = n_B > 0
+    share = n_B[used] / len(score_N)
+    predicted = np.bincount(code_N, weights=score_N, minlength=n_bins)[used] / n_B[used]
+    observed = np.bincount(code_N, weights=hit_N, minlength=n_bins)[used] / n_B[used]
+    rate = hit_N.mean()
+    parts = {
+        "reliability": float(share @ (predicted - observed) ** 2),
+        "resolution": float(share @ (observed - rate) ** 2),
+        "uncertainty": float(rate * (1 - rate)),
+    }
+    binned = parts["reliability"] - parts["resolution"] + parts["uncertainty"]
+    return parts | {"brier_binned": binned, "brier": float(((score_N - hit_N) ** 2).mean())}
+
+
+def bin_codes(score_N: Array, n_bins: int, mass: Mass) -> Array:
+    """The bin 0..n_bins-1 of every score in [0, 1]; bins are (lo, hi], zero in the first."""
+    if n_bins < 1 or mass not in ("width", "equal"):
+        raise DataError(
+            f"calibration: n_bins {n_bins}, mass {mass!r}; n_bins >= 1 and mass 'width' or 'equal'"
+        )
+    inner = np.arange(1, n_bins) / n_bins
+    # k / n_bins is the double nearest to the decimal, so that 0.7 falls on its edge and not beside it
+    edges = inner if mass == "width" else np.quantile(score_N, inner)
+    return np.searchsorted(edges, score_N, side="left")
+
+
+def brier_losses(proba_NC: Array, y_N: Array) -> Array:
+    """Squared errors [N]: of class 1 for two classes, summed over classes for more."""
+    if proba_NC.shape[1] == 2:
+        return (proba_NC[:, 1] - (y_N == 1)) ** 2
+    return ((proba_NC - np.eye(proba_NC.shape[1])[y_N]) ** 2).sum(axis=1)
+
+
+def binary_view(proba_NC: Array, y_N: Array) -> tuple[Array, Array]:
+    """Score and hit (0/1), [N] each: the positive class of two, else the top class."""
+    if proba_NC.shape[1] == 2:
+        return proba_NC[:, 1], (y_N == 1).astype(np.float64)
+    top_N = proba_NC.argmax(axis=1)
+    return proba_NC[np.arange(len(top_N)), top_N], (top_N == y_N).astype(np.float64)
+
+
+def checked_forecast(proba: Array, y: Array, where: str) -> tuple[Array, Array]:
+    """Forecast as float64 [N, C] with C >= 2 and labels as int64 [N]; raises DataError on anything else."""
+    values, y_N = np.asarray(proba, dtype=np.float64), np.asarray(y)
+    if values.ndim == 1:
+        values = np.column_stack([1 - values, values])
+    if values.ndim != 2 or values.shape[1] < 2 or y_N.shape != values.shape[:1] or not len(y_N):
+        raise DataError(
+            f"{where}: probabilities {np.shape(proba)} for labels {y_N.shape}; give [N] or [N, C] with N labels, N >= 1"
+        )
+    if not ((values >= 0) & (values <= 1)).all() or np.abs(values.sum(axis=1) - 1).max() > 1e-4:
+        row = int(
+            np.argmax(~((values >= 0) & (values <= 1)).all(axis=1) | (np.abs(values.sum(axis=1) - 1) > 1e-4))
+        )
+        raise DataError(
+            f"{where}: row {row} is {values[row].tolist()}; each lies in [0, 1] and sums to 1; pass probabilities, not logits"
+        )
+    if not np.isin(y_N, np.arange(values.shape[1])).all():
+        raise DataError(
+            f"{where}: labels {np.unique(y_N)[:5].tolist()} for {values.shape[1]} classes; codes run from 0 to C-1; "
+            "drop unlabelled rows"
+        )
+    return values, y_N.astype(np.int64)
+
+
+def checked_base_rate(base_rate: Array | float, n_classes: int, where: str) -> Array:
+    """Class rates float64 [C] that sum to one; a float is the rate of class 1 of two."""
+    rate_C = np.atleast_1d(np.asarray(base_rate, dtype=np.float64))
+    if len(rate_C) == 1 and n_classes == 2:
+        rate_C = np.array([1 - rate_C[0], rate_C[0]])
+    if (
+        rate_C.shape != (n_classes,)
+        or not ((rate_C >= 0) & (rate_C <= 1)).all()
+        or abs(rate_C.sum() - 1) > 1e-6
+    ):
+        raise DataError(
+            f"{where}: base rate {rate_C.tolist()} for {n_classes} classes; rates in [0, 1] that sum to 1; "
+            "count the labels of the training rows"
+        )
+    return rate_C

@@ -1,0 +1,62 @@
+"""Many looks at once: intervals for win counts, and p-values that stay honest over a family of tests."""
+
+import numpy as np
+from scipy import stats
+
+from tradsys.core.errors import DataError
+from tradsys.core.tables import Array
+
+
+def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Bounds of a success rate; unlike p +- z*se they stay inside [0, 1] and are wide for small n.
+
+    successes: how many of the n trials succeeded; fractions stand for effective counts. Returns (low, high);
+    n = 0 tells nothing: (0, 1). Raises DataError where not 0 <= successes <= n. Source: Wilson 1927; Brown,
+    Cai & DasGupta 2001, eq. 4.
+    """
+    if not 0 <= successes <= n:
+        raise DataError(
+            f"wilson_interval: {successes} successes of {n}; must hold 0 <= successes <= n; recount"
+        )
+    if n == 0:
+        return 0.0, 1.0
+    z = stats.norm.ppf(0.5 + confidence / 2)
+    rate = successes / n
+    centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+    low = 0.0 if successes == 0 else float(centre - half)
+    high = 1.0 if successes == n else float(centre + half)
+    return low, high
+
+
+def holm(p_values: Array) -> Array:
+    """Adjusted p-values [M] that hold the family-wise error under any dependence.
+
+    p_values: [M] in [0, 1], any order; the result keeps that order. Raises DataError on NaN or out of range.
+    Source: Holm 1979.
+    """
+    p_M = _checked_p_values(p_values, "holm")
+    order = np.argsort(p_M, kind="stable")
+    stepped = p_M[order] * np.arange(len(p_M), 0, -1)
+    adjusted = np.empty_like(p_M)
+    adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)
+    return adjusted
+
+
+def benjamini_yekutieli(p_values: Array) -> Array:
+    """Adjusted p-values [M] that hold the false discovery rate under any dependence.
+
+    p_values: [M] in [0, 1], any order; the result keeps that order. Raises DataError on NaN or out of range.
+    Source: Benjamini & Yekutieli 2001, theorem 1.3.
+    """
+    return stats.false_discovery_control(_checked_p_values(p_values, "benjamini_yekutieli"), method="by")
+
+
+def _checked_p_values(p_values: Array, where: str) -> Array:
+    p_M = np.asarray(p_values, dtype=np.float64)
+    if p_M.ndim != 1 or not len(p_M):
+        raise DataError(f"{where}: p-values of shape {p_M.shape}; give one dimension [M] with M >= 1")
+    if not ((p_M >= 0) & (p_M <= 1)).all():
+        bad = p_M[~((p_M >= 0) & (p_M <= 1))][:3].tolist()
+        raise DataError(f"{where}: p-values {bad} outside [0, 1]; drop the tests that could not be computed")
+    return p_M

@@ -1,0 +1,218 @@
+"""What a strategy earned after costs, each number beside what it is worth. Plain arrays in, JSON out.
+
+Returns are simple returns of the equity per period, costs already taken. Sharpe is arithmetic: mean /
+deviation (ddof 1) times sqrt(periods_per_year); growth is compounded. Nothing is ever NaN or infinite: None,
+and `reasons` says why.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from tradsys.core.errors import DataError
+from tradsys.core.tables import Array
+from tradsys.evidence import bootstrap, sharpe
+from tradsys.evidence.multiple import wilson_interval
+
+DAYS_PER_YEAR = 365.25
+# under a year, compounding to a yearly rate promises what was never seen (GIPS 2020, provision 2.A.12)
+SHORTEST_ANNUALISED_YEARS = 1.0
+
+
+def performance(
+    returns_T: Array,
+    *,
+    periods_per_year: float,
+    trade_returns: Array,
+    n_open_trades: int = 0,
+    exposure_T: Array | None = None,
+    turnover_T: Array | None = None,
+    costs_T: Array | None = None,
+    n_trials: float = 1,
+    sharpe_variance: float = 0.0,
+    min_block: float = 1.0,
+    n_draws: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """All that a report says of one strategy, ready for JSON.
+
+    returns_T: [T] per period, after costs. trade_returns: [M] net result of CLOSED trades, in any one unit.
+    exposure_T: position over equity, signed. turnover_T, costs_T: traded notional and costs over equity, per
+    period. n_trials, sharpe_variance: of every trial on these data (per-period Sharpe,
+    `sharpe.trial_variance`), for the DSR. min_block: shortest mean block of the bootstrap in periods, at
+    least the holding time.
+
+    Growth: total_return, cagr (None under a year), max_drawdown in [0, 1] from an equity that starts at 1,
+    so a first-bar loss counts; drawdown_periods and drawdown_days from its peak to recovery or the record's
+    end. Risk: volatility (annualised), sharpe {value, low, high, reason} (annualised, stationary block
+    bootstrap), sharpe_per_period, psr, dsr, expected_max_sharpe (annualised luck of n_trials),
+    min_track_record_periods and _years (for the DSR to reach 0.95 at this Sharpe). Trades: n_trades,
+    n_open_trades, win_rate {value, low, high, reason} (Wilson), profit_factor, mean_trade. Activity:
+    exposure (mean of absolute), time_in_market, turnover_per_year, costs_paid. Raises DataError on NaN.
+    """
+    returns = sharpe.checked_returns(returns_T, "performance", least=1)
+    if returns.ndim != 1 or not periods_per_year > 0:
+        raise DataError(
+            f"performance: returns {returns.shape} at {periods_per_year} periods a year; give [T] and a rate > 0"
+        )
+    result: dict[str, Any] = {"n_periods": len(returns), "years": len(returns) / periods_per_year}
+    result |= {"periods_per_year": float(periods_per_year), "reasons": {}}
+    _growth(result, returns)
+    _risk(result, returns, n_trials, sharpe_variance)
+    result["sharpe"], result["block_length"] = _sharpe_estimate(
+        returns, periods_per_year, result["reasons"].get("sharpe"), min_block, n_draws, confidence, seed
+    )
+    _trades(result, trade_returns, n_open_trades, confidence)
+    _activity(result, exposure_T, turnover_T, costs_T)
+    return result
+
+
+def drawdown(returns_T: Array) -> tuple[float, int, bool]:
+    """Deepest fall of the equity below its earlier peak, its length in periods, and whether it was made good.
+
+    returns_T: simple returns [T]; the equity starts at 1 before the first. The length runs from the peak to
+    the first period back at it, or to the end. No fall gives (0, 0, True).
+    """
+    equity = equity_curve(returns_T)
+    depth = 1 - equity / np.maximum.accumulate(equity)
+    trough = int(depth.argmax())
+    if depth[trough] <= 0:
+        return 0.0, 0, True
+    peak = int(equity[: trough + 1].argmax())
+    back = np.flatnonzero(equity[trough:] >= equity[peak])
+    end = trough + int(back[0]) if len(back) else len(equity) - 1
+    return float(depth[trough]), end - peak, bool(len(back))
+
+
+def equity_curve(returns_T: Array) -> Array:
+    """Compounded equity [T + 1] that starts at 1; a loss of all or more leaves 0 for good."""
+    return np.concatenate([[1.0], np.cumprod(np.maximum(1 + np.asarray(returns_T, dtype=np.float64), 0))])
+
+
+def _growth(result: dict[str, Any], returns: Array) -> None:
+    final = float(equity_curve(returns)[-1])
+    depth, length, recovered = drawdown(returns)
+    result["total_return"] = final - 1
+    result["cagr"] = None
+    if result["years"] >= SHORTEST_ANNUALISED_YEARS:
+        result["cagr"] = final ** (1 / result["years"]) - 1
+    else:
+        result["reasons"]["cagr"] = (
+            f"a record of {result['years']:.2f} years is not annualised; one year is the least"
+        )
+    if final == 0:
+        result["reasons"]["total_return"] = "the account lost all it had"
+    result |= {
+        "max_drawdown": depth,
+        "drawdown_periods": length,
+        "drawdown_days": length / result["periods_per_year"] * DAYS_PER_YEAR,
+        "drawdown_recovered": recovered,
+    }
+
+
+def _risk(result: dict[str, Any], returns: Array, n_trials: float, sharpe_variance: float) -> None:
+    scale = np.sqrt(result["periods_per_year"])
+    luck = sharpe.expected_max_sharpe(n_trials, sharpe_variance)
+    result |= {"n_trials": float(n_trials), "expected_max_sharpe": float(luck * scale)}
+    names = ("sharpe_per_period", "psr", "dsr", "min_track_record_periods", "min_track_record_years")
+    result |= dict.fromkeys(names)
+    result["volatility"] = float(returns.std(ddof=1) * scale) if len(returns) > 1 else None
+    why = None
+    if len(returns) < 4:
+        why = f"{len(returns)} periods; a Sharpe ratio and its error need at least 4"
+    elif returns.std(ddof=1) <= sharpe.FLAT * np.abs(returns).max():
+        why = "the returns never differ, as of a strategy that never traded; a Sharpe ratio needs risk"
+    if why:
+        result["reasons"] |= dict.fromkeys(("sharpe", *names), why)
+        return
+    moments = sharpe.sharpe_moments(returns)
+    needed = float(sharpe.min_track_record_length(moments, luck))
+    result["sharpe_per_period"] = float(moments.sharpe)
+    result["psr"] = float(sharpe.probabilistic_sharpe_ratio(moments))
+    result["dsr"] = float(sharpe.probabilistic_sharpe_ratio(moments, luck))
+    if np.isfinite(needed):
+        result["min_track_record_periods"] = needed
+        result["min_track_record_years"] = needed / result["periods_per_year"]
+    else:
+        why = f"the Sharpe does not exceed what luck shows over {n_trials:g} trials; at this Sharpe no record is long enough"
+        result["reasons"] |= dict.fromkeys(names[3:], why)
+
+
+def _sharpe_estimate(
+    returns: Array,
+    periods_per_year: float,
+    undefined: str | None,
+    min_block: float,
+    n_draws: int,
+    confidence: float,
+    seed: int,
+) -> tuple[dict[str, Any], float | None]:
+    if undefined:
+        return bootstrap.Estimate(None, reason=undefined).as_dict(), None
+    scale = np.sqrt(periods_per_year)
+    value = float(sharpe.sharpe_ratio(returns)) * scale
+    block_length = bootstrap.automatic_block_length(returns, min_block)
+    reason = bootstrap.too_few_blocks(len(returns), block_length)
+    draws = None if reason else bootstrap.sharpe_draws(returns, block_length, n_draws, seed=seed) * scale
+    return bootstrap.estimate(value, draws, confidence, reason).as_dict(), block_length
+
+
+def _trades(result: dict[str, Any], trade_returns: Array, n_open_trades: int, confidence: float) -> None:
+    trades = np.asarray(trade_returns, dtype=np.float64)
+    if trades.ndim != 1 or not np.isfinite(trades).all():
+        raise DataError(
+            f"performance: trade results of shape {trades.shape} with {int((~np.isfinite(trades)).sum())} not finite; "
+            "give [M] results of closed trades"
+        )
+    result |= {
+        "n_trades": len(trades),
+        "n_open_trades": int(n_open_trades),
+        "profit_factor": None,
+        "mean_trade": None,
+    }
+    if not len(trades):
+        why = "no trade was closed"
+        result["win_rate"] = bootstrap.Estimate(None, reason=why).as_dict()
+        result["reasons"] |= dict.fromkeys(("win_rate", "profit_factor", "mean_trade"), why)
+        return
+    n_won = int((trades > 0).sum())
+    low, high = wilson_interval(n_won, len(trades), confidence)
+    result["win_rate"] = bootstrap.Estimate(n_won / len(trades), low, high).as_dict()
+    result["mean_trade"] = float(trades.mean())
+    lost = float(-trades[trades < 0].sum())
+    if lost > 0:
+        result["profit_factor"] = float(trades[trades > 0].sum() / lost)
+    else:
+        result["reasons"]["profit_factor"] = (
+            f"none of the {len(trades)} closed trades lost; a factor needs losses"
+        )
+
+
+def _activity(
+    result: dict[str, Any], exposure_T: Array | None, turnover_T: Array | None, costs_T: Array | None
+) -> None:
+    given = {"exposure": exposure_T, "turnover": turnover_T, "costs": costs_T}
+    arrays: dict[str, Array | None] = {}
+    for name, values in given.items():
+        arrays[name] = (
+            None if values is None else sharpe.checked_returns(values, f"performance {name}", least=1)
+        )
+        if values is not None and np.shape(values) != (result["n_periods"],):
+            raise DataError(
+                f"performance: {name} {np.shape(values)} for {result['n_periods']} periods; give one each"
+            )
+    exposure, turnover, costs = arrays["exposure"], arrays["turnover"], arrays["costs"]
+    result |= {
+        "exposure": None if exposure is None else float(np.abs(exposure).mean()),
+        "time_in_market": None if exposure is None else float((exposure != 0).mean()),
+        "turnover_per_year": None if turnover is None else float(turnover.sum() / result["years"]),
+        "costs_paid": None if costs is None else float(costs.sum()),
+    }
+    keys = {
+        "exposure": exposure,
+        "time_in_market": exposure,
+        "turnover_per_year": turnover,
+        "costs_paid": costs,
+    }
+    result["reasons"] |= {key: "not recorded" for key, values in keys.items() if values is None}

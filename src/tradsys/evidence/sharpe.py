@@ -1,0 +1,230 @@
+"""What a Sharpe ratio is worth: its error, its luck over many trials, the record it needs.
+
+Everything is per period (a bar or a day), never annualised: multiply by sqrt(periods_per_year) to show it.
+Kurtosis is plain (normal = 3), skewness and kurtosis are the moment (biased) estimators, and the error of a
+Sharpe ratio uses sqrt(T - 1), as in the papers. Shapes: T periods, K strategies; [T] gives a float, [T, K]
+gives [K].
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from tradsys.core.errors import DataError
+from tradsys.core.tables import Array
+
+EULER_GAMMA = 0.5772156649015329
+# a standard deviation this small beside the mean is rounding, not risk
+FLAT = 1e-10
+
+
+@dataclass(frozen=True, eq=False)
+class SharpeMoments:
+    """All that the formulas below read of a series. Build it by hand where only published moments are known."""
+
+    sharpe: Array | float
+    n_periods: int
+    skew: Array | float = 0.0
+    kurtosis: Array | float = 3.0
+
+    def variance(self) -> Array:
+        """Squared error of the estimated Sharpe times (T - 1); 1 + SR^2/2 for normal returns.
+
+        Source: Mertens 2002; Bailey & Lopez de Prado 2012, eq. 4. Raises DataError where no series has such
+        moments.
+        """
+        sharpe = np.asarray(self.sharpe, dtype=np.float64)
+        spread = 1 - self.skew * sharpe + (np.asarray(self.kurtosis) - 1) / 4 * sharpe**2
+        if not (spread > 0).all():
+            raise DataError(
+                f"sharpe: skewness {self.skew} with plain kurtosis {self.kurtosis} gives a Sharpe variance of {spread}; "
+                "kurtosis must exceed skewness^2 + 1; pass plain kurtosis (normal = 3), not excess"
+            )
+        return spread
+
+
+def checked_returns(returns: Array, where: str, least: int = 2) -> Array:
+    """The returns as float64 [T] or [T, K]; raises DataError when too short, of another shape, or not finite."""
+    values = np.asarray(returns, dtype=np.float64)
+    if values.ndim not in (1, 2) or 0 in values.shape[1:]:
+        raise DataError(f"{where}: returns of shape {values.shape}; give [T] or [T, K] with K >= 1")
+    if len(values) < least:
+        raise DataError(f"{where}: {len(values)} periods; at least {least} are needed; give a longer record")
+    if not np.isfinite(values).all():
+        n_bad = int((~np.isfinite(values)).sum())
+        raise DataError(
+            f"{where}: {n_bad} of {values.size} returns are not finite; cut the record where it is known"
+        )
+    return values
+
+
+def sharpe_ratio(returns: Array) -> Array | float:
+    """Mean over standard deviation (ddof 1) of the returns, per period.
+
+    returns: excess returns [T] or [T, K]. Source: Sharpe 1994. Raises DataError on NaN, T < 2 or zero
+    variance.
+    """
+    return _scalar(_sharpe(checked_returns(returns, "sharpe_ratio"), "sharpe_ratio"))
+
+
+def sharpe_moments(returns: Array) -> SharpeMoments:
+    """Sharpe, length, skewness and plain kurtosis of returns [T] or [T, K]; raises as `sharpe_ratio`, T >= 4."""
+    values = checked_returns(returns, "sharpe_moments", least=4)
+    sharpe = _sharpe(values, "sharpe_moments")
+    return SharpeMoments(
+        sharpe, len(values), stats.skew(values, axis=0), stats.kurtosis(values, axis=0, fisher=False)
+    )
+
+
+def probabilistic_sharpe_ratio(
+    returns: Array | SharpeMoments, benchmark_sharpe: Array | float = 0.0
+) -> Array | float:
+    """Probability that the true Sharpe exceeds the benchmark, given length, skewness and fat tails.
+
+    returns: [T], [T, K] or their SharpeMoments. benchmark_sharpe: per period. Returns a float or [K] in [0,
+    1]. Assumes returns independent over time. Source: Bailey & Lopez de Prado 2012, eq. 11.
+    """
+    moments = _moments(returns)
+    gap = np.asarray(moments.sharpe) - benchmark_sharpe
+    return _scalar(stats.norm.cdf(gap * np.sqrt(moments.n_periods - 1) / np.sqrt(moments.variance())))
+
+
+def expected_max_sharpe(n_trials: float, sharpe_variance: float = 1.0) -> float:
+    """Highest Sharpe that luck alone is expected to show over independent trials whose true Sharpe is zero.
+
+    n_trials: >= 1, may be a fraction (`effective_trials`); one trial gives 0. sharpe_variance: variance
+    (ddof 1) of the trials' per-period Sharpe ratios; see `trial_variance`. Same unit as its square root.
+    Source: Bailey & Lopez de Prado 2014, eq. 1; Bailey et al. 2014, eq. 4.
+    """
+    if not n_trials >= 1 or not np.isfinite(n_trials):
+        raise DataError(
+            f"expected_max_sharpe: {n_trials} trials; at least 1 was made; count the strategy itself"
+        )
+    if not sharpe_variance >= 0 or not np.isfinite(sharpe_variance):
+        raise DataError(f"expected_max_sharpe: a variance of {sharpe_variance}; it must be finite and >= 0")
+    if n_trials == 1:
+        return 0.0
+    quantiles = stats.norm.ppf([1 - 1 / n_trials, 1 - 1 / (n_trials * np.e)])
+    # between one and two trials the extreme-value formula falls below the mean of a single draw
+    luck = max(0.0, (1 - EULER_GAMMA) * quantiles[0] + EULER_GAMMA * quantiles[1])
+    return float(np.sqrt(sharpe_variance) * luck)
+
+
+def deflated_sharpe_ratio(
+    returns: Array | SharpeMoments, n_trials: float, sharpe_variance: float
+) -> Array | float:
+    """Probability that the true Sharpe exceeds zero once the luck of picking among trials is taken off.
+
+    The probabilistic Sharpe ratio against `expected_max_sharpe(n_trials, sharpe_variance)`. returns: [T],
+    [T, K] or SharpeMoments. sharpe_variance: `trial_variance` of every trial's per-period Sharpe, the judged
+    one included. Returns a float or [K]. Source: Bailey & Lopez de Prado 2014, eq. 2.
+    """
+    return probabilistic_sharpe_ratio(returns, expected_max_sharpe(n_trials, sharpe_variance))
+
+
+def min_track_record_length(
+    returns: Array | SharpeMoments, benchmark_sharpe: Array | float = 0.0, confidence: float = 0.95
+) -> Array | float:
+    """Periods needed before the observed Sharpe exceeds the benchmark at this confidence.
+
+    Returns a float or [K], in periods; inf where the observed Sharpe does not exceed the benchmark, since no
+    length would do. Source: Bailey & Lopez de Prado 2012, eq. 13.
+    """
+    moments = _moments(returns)
+    gap = np.asarray(moments.sharpe, dtype=np.float64) - benchmark_sharpe
+    above = gap > 0
+    needed = 1 + moments.variance() * (stats.norm.ppf(confidence) / np.where(above, gap, 1.0)) ** 2
+    return _scalar(np.where(above, needed, np.inf))
+
+
+def trial_variance(trial_sharpes: Array) -> float:
+    """Variance (ddof 1) of the per-period Sharpe ratios [M] of all trials; 0 for one trial."""
+    sharpes = np.asarray(trial_sharpes, dtype=np.float64)
+    if sharpes.ndim != 1 or not len(sharpes) or not np.isfinite(sharpes).all():
+        raise DataError(
+            f"trial_variance: Sharpe ratios {sharpes.tolist()[:5]}; give [M] finite values, M >= 1; "
+            "a trial that never traded counts as 0"
+        )
+    return float(sharpes.var(ddof=1)) if len(sharpes) > 1 else 0.0
+
+
+def effective_trials(returns: Array) -> float:
+    """How many independent trials K correlated ones are worth: rho + (1 - rho) K, rho the mean correlation.
+
+    returns: [T, K]. Returns a float in [1, K]; a negative mean correlation counts as 0. It errs towards more
+    trials than clustering would (ten copies of each of two ideas count as about ten), so the deflation is
+    never too mild. Source: Bailey & Lopez de Prado 2014, appendix 3, eq. 9. Raises DataError on a column
+    without variance.
+    """
+    values = checked_returns(returns, "effective_trials", least=3)
+    n_trials = 1 if values.ndim == 1 else values.shape[1]
+    if n_trials == 1:
+        return 1.0
+    _sharpe(values, "effective_trials")
+    correlation = np.corrcoef(values, rowvar=False)
+    rho = max(0.0, (correlation.sum() - n_trials) / (n_trials * (n_trials - 1)))
+    return float(rho + (1 - rho) * n_trials)
+
+
+@dataclass(frozen=True)
+class SharpeDifference:
+    """How far two Sharpe ratios differ, per period: estimate, standard error, two-sided p-value."""
+
+    difference: float
+    standard_error: float
+    p_value: float
+
+
+def sharpe_difference(returns_a: Array, returns_b: Array, *, lags: int = 0) -> SharpeDifference:
+    """Tests whether two strategies on the same periods have the same Sharpe; fat tails and their correlation allowed.
+
+    returns_a, returns_b: [T] each, same periods. lags: of the Newey-West (Bartlett) kernel; 0 treats periods
+    as independent. Positive: a is better. Source: Ledoit & Wolf 2008, section 3.1 (delta method, HAC
+    inference).
+    """
+    pair = checked_returns(np.column_stack([returns_a, returns_b]), "sharpe_difference", least=10)
+    if not 0 <= lags < len(pair) // 2:
+        raise DataError(f"sharpe_difference: {lags} lags on {len(pair)} periods; must be within [0, T/2)")
+    _sharpe(pair, "sharpe_difference")
+    mean, second = pair.mean(axis=0), (pair**2).mean(axis=0)
+    spread = second - mean**2
+    sharpe = mean / np.sqrt(spread)
+    gradient = np.concatenate([second / spread**1.5, -0.5 * mean / spread**1.5]) * [1, -1, 1, -1]
+    # influence of each period on the difference: the delta method on (mean_a, mean_b, second_a, second_b)
+    influence = np.column_stack([pair - mean, pair**2 - second]) @ gradient
+    variance = influence @ influence
+    for lag in range(1, lags + 1):
+        variance += 2 * (1 - lag / (lags + 1)) * (influence[lag:] @ influence[:-lag])
+    error = float(np.sqrt(variance)) / len(pair)
+    difference = float(sharpe[0] - sharpe[1])
+    if error == 0:
+        raise DataError(
+            "sharpe_difference: both series move as one; their difference has no error; give two strategies"
+        )
+    return SharpeDifference(difference, error, float(2 * stats.norm.sf(abs(difference) / error)))
+
+
+def _sharpe(values: Array, where: str) -> Array:
+    mean, deviation = values.mean(axis=0), values.std(axis=0, ddof=1)
+    flat = deviation <= FLAT * np.abs(values).max(axis=0)
+    if np.any(flat):
+        which = f" in columns {np.flatnonzero(flat)[:5].tolist()}" if values.ndim == 2 else ""
+        raise DataError(
+            f"{where}: returns without variance{which}; a Sharpe ratio needs risk; leave out strategies that never traded"
+        )
+    return mean / deviation
+
+
+def _moments(returns: Array | SharpeMoments) -> SharpeMoments:
+    if isinstance(returns, SharpeMoments):
+        if returns.n_periods < 2:
+            raise DataError(
+                f"sharpe: {returns.n_periods} periods; at least 2 are needed; give a longer record"
+            )
+        return returns
+    return sharpe_moments(returns)
+
+
+def _scalar(values: Array) -> Array | float:
+    return float(values) if np.ndim(values) == 0 else values

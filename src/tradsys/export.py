@@ -1,0 +1,29 @@
+"""Verifies a run's bundle and promotes it to models/<name>/<n>/, the folder that serves.
+
+  python -m tradsys.export name=btc                          the latest training run
+  python -m tradsys.export run=runs/train/<run> name=btc
+  python -m tradsys.export name=btc force=true               also where the verdict is not `edge`
+"""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from tradsys.config import as_dict, compose, run_door
+from tradsys.research.promotion import promote
+
+
+def work(argv: list[str]) -> None:
+    """Promotes and says where to."""
+    plain = as_dict(compose("export", argv))
+    folder = promote(Path(plain["run"]), Path(plain["paths"]["models"]), plain["name"], force=plain["force"])
+    Console(soft_wrap=True).print(f"bundle {folder}", markup=False, highlight=False)
+
+
+def main() -> None:
+    """The door."""
+    run_door("export", work)
+
+
+if __name__ == "__main__":
+    main()

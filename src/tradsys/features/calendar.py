@@ -1,0 +1,59 @@
+# ruff: noqa: D102 -- name, warmup and expr are documented once, in core.protocols.Feature
+"""Phase of the day and of the week at the bar's close, in UTC, on a circle: 23:00 is near 00:00."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from tradsys.features.registry import register
+
+Wave = Literal["sine", "cosine"]
+
+
+def on_circle(share: pl.Expr, wave: Wave) -> pl.Expr:
+    """Sine or cosine of `share` turns, 0..1."""
+    angle = share * (2 * math.pi)
+    return angle.sin() if wave == "sine" else angle.cos()
+
+
+@register
+@dataclass(frozen=True)
+class HourOfDay:
+    """Time of day as a turn of 24 hours, to the minute."""
+
+    wave: Wave
+
+    @property
+    def name(self) -> str:
+        return f"hour_{self.wave}"
+
+    @property
+    def warmup(self) -> int:
+        return 0
+
+    def expr(self) -> pl.Expr:
+        time = pl.col("time").dt
+        minutes = time.hour().cast(pl.Float64) * 60 + time.minute()
+        return on_circle(minutes / (24 * 60), self.wave)
+
+
+@register
+@dataclass(frozen=True)
+class DayOfWeek:
+    """Day of the week of the close as a turn of seven steps, Monday first."""
+
+    wave: Wave
+
+    @property
+    def name(self) -> str:
+        return f"weekday_{self.wave}"
+
+    @property
+    def warmup(self) -> int:
+        return 0
+
+    def expr(self) -> pl.Expr:
+        day = pl.col("time").dt.weekday().cast(pl.Float64) - 1
+        return on_circle(day / 7, self.wave)

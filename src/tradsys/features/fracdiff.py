@@ -1,0 +1,120 @@
+# ruff: noqa: D102 -- name, warmup and expr are documented once, in core.protocols.Feature
+"""Fractional differencing with a window of fixed width: stationary, yet with memory of the level.
+
+Source: Lopez de Prado 2018, Advances in Financial Machine Learning, chapter 5.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Self
+
+import numpy as np
+import polars as pl
+from statsmodels.tsa.stattools import adfuller
+
+from tradsys.core.errors import DataError
+from tradsys.core.tables import Array
+from tradsys.features.registry import register
+
+ORDERS = tuple(round(0.05 * k, 2) for k in range(1, 21))
+SHORTEST_TEST = 100  # outputs below which the ADF test says nothing
+
+
+def ffd_weights(d: float, tol: float) -> Array:
+    """float64 [K] weights w_0 = 1, w_k = -w_{k-1} (d - k + 1) / k, those before the first |w_k| < tol.
+
+    w_0 belongs to the newest value. Raises DataError unless d >= 0 and 0 < tol < 1. Source: section 5.4.2.
+    """
+    if not (d >= 0 and 0 < tol < 1):
+        raise DataError(
+            f"fracdiff: d = {d}, tol = {tol}; the rule is d >= 0 and 0 < tol < 1; change the features"
+        )
+    weights = [1.0]
+    while abs(new := -weights[-1] * (d - len(weights) + 1) / len(weights)) >= tol:
+        weights.append(new)
+    return np.array(weights)
+
+
+def ffd(x: Array, d: float, tol: float) -> Array:
+    """float64 [n], sum over k of w_k x[t - k]; NaN on the first K - 1 rows and where a window holds a NaN."""
+    x = np.asarray(x, dtype=np.float64)
+    weights = ffd_weights(d, tol)
+    out = np.full(len(x), np.nan)
+    if len(x) >= len(weights):
+        out[len(weights) - 1 :] = np.convolve(x, weights, mode="valid")
+    return out
+
+
+def smallest_d(
+    log_price: Array, *, tol: float, p_value: float = 0.05, grid: Sequence[float] = ORDERS
+) -> float:
+    """First d of the ascending grid whose series rejects a unit root at `p_value`.
+
+    Augmented Dickey-Fuller with a constant and one lag, as in section 5.5. Raises DataError where no d of the
+    grid passes or fewer than 100 values are left to test.
+    """
+    for d in sorted(grid):
+        series = ffd(log_price, d, tol)
+        series = series[np.isfinite(series)]
+        if len(series) < SHORTEST_TEST:
+            raise DataError(
+                f"fracdiff: d = {d} at tol = {tol} leaves {len(series)} of {len(log_price)} prices to test; "
+                f"at least {SHORTEST_TEST} are needed; load more history or raise tol"
+            )
+        if adfuller(series, maxlag=1, regression="c", autolag=None)[1] < p_value:
+            return float(d)
+    raise DataError(
+        f"fracdiff: no d of {list(grid)} makes {len(log_price)} log prices stationary at p < {p_value}; "
+        f"extend the grid to 1 or check the prices"
+    )
+
+
+def _ffd_series(log_price: pl.Series, d: float, tol: float) -> pl.Series:
+    return pl.Series(ffd(log_price.to_numpy(), d, tol))
+
+
+@register
+@dataclass(frozen=True)
+class FracDiff:
+    """Fractionally differenced log close.
+
+    d: order; None until `fit` finds it on training bars. tol: cut of the weights; 1.5e-4 keeps at most 370 of them for
+    any d. The weights of a cut window do not sum to zero, so a trace of the price level stays: scaling all
+    prices by c adds sum(w) ln c.
+    """
+
+    d: float | None = None
+    tol: float = 1.5e-4
+    p_value: float = 0.05
+
+    @property
+    def name(self) -> str:
+        return "ffd"
+
+    @property
+    def warmup(self) -> int:
+        return len(ffd_weights(self._order(), self.tol)) - 1
+
+    def expr(self) -> pl.Expr:
+        difference = partial(_ffd_series, d=self._order(), tol=self.tol)
+        return pl.col("close").log().map_batches(difference, return_dtype=pl.Float64)
+
+    def fit(self, bars: pl.DataFrame) -> Self:
+        """A copy with the smallest stationary d of the longest segment in `bars`; itself where d is given.
+
+        One d for the whole panel keeps the column comparable across symbols; the longest unbroken series (the
+        first of equals) gives the test the most power.
+        """
+        if self.d is not None:
+            return self
+        runs = bars.group_by("segment", maintain_order=True).agg(pl.col("close").log())
+        longest = runs.sort(pl.col("close").list.len(), descending=True, maintain_order=True)["close"][0]
+        return replace(self, d=smallest_d(longest.to_numpy(), tol=self.tol, p_value=self.p_value))
+
+    def _order(self) -> float:
+        if self.d is None:
+            raise DataError(
+                "fracdiff: the order d is not fitted; it is found on training bars only; call FeatureSet.fit first"
+            )
+        return self.d

@@ -1,0 +1,53 @@
+"""Feature classes by name, so that a bundle stores its features as JSON and rebuilds exactly those."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from tradsys.core.errors import BundleError, DataError
+from tradsys.core.protocols import Feature
+
+C = TypeVar("C", bound=type)
+CLASSES: dict[str, type] = {}
+
+
+def register(cls: C) -> C:
+    """Class decorator: makes a frozen dataclass known under its class name; raises DataError on a second one."""
+    if CLASSES.get(cls.__name__, cls).__module__ != cls.__module__:
+        raise DataError(
+            f"features: class {cls.__name__!r} is defined in {CLASSES[cls.__name__].__module__} and in "
+            f"{cls.__module__}; bundles find classes by name; rename one"
+        )
+    CLASSES[cls.__name__] = cls
+    return cls
+
+
+def feature_to_json(feature: Feature) -> dict[str, Any]:
+    """`{"class": name, **parameters}`; raises DataError for a class that was never registered."""
+    name = type(feature).__name__
+    if CLASSES.get(name) is not type(feature) or not dataclasses.is_dataclass(feature):
+        raise DataError(
+            f"features: {name} is not a registered dataclass, so a bundle could not rebuild it; "
+            f"decorate it with features.registry.register above dataclass(frozen=True)"
+        )
+    return {"class": name, **dataclasses.asdict(feature)}
+
+
+def feature_from_json(entry: Mapping[str, Any]) -> Feature:
+    """The feature that `feature_to_json` described; raises BundleError on an unknown class or parameter."""
+    params = dict(entry)
+    name = params.pop("class", None)
+    cls = CLASSES.get(str(name))
+    if cls is None:
+        raise BundleError(
+            f"features: unknown class {name!r}, known are {sorted(CLASSES)}; "
+            f"import the module that registers it, or use the version of tradsys that wrote the bundle"
+        )
+    known = {field.name for field in dataclasses.fields(cls)}
+    if set(params) - known:
+        raise BundleError(
+            f"features: {name} has no parameters {sorted(set(params) - known)}, only {sorted(known)}; "
+            f"use the version of tradsys that wrote the bundle"
+        )
+    made: Feature = cls(**params)
+    return made

@@ -1,0 +1,162 @@
+# ruff: noqa: D102 -- name, warmup and expr are documented once, in core.protocols.Feature
+"""How much the price moves per bar, from closes and from ranges; Bollinger bands."""
+
+import math
+from dataclasses import dataclass
+
+import polars as pl
+
+from tradsys.features.price import log_return, moves
+from tradsys.features.registry import register
+
+
+@register
+@dataclass(frozen=True)
+class Volatility:
+    """Standard deviation (ddof 1) of one-bar log returns over `bars` bars; per bar, not annualised."""
+
+    bars: int
+
+    @property
+    def name(self) -> str:
+        return f"vol_{self.bars}"
+
+    @property
+    def warmup(self) -> int:
+        return self.bars
+
+    def expr(self) -> pl.Expr:
+        return log_return().rolling_std(self.bars)
+
+
+@register
+@dataclass(frozen=True)
+class VolatilityRatio:
+    """Volatility over `short` bars by volatility over `long`; null where the long window is flat."""
+
+    short: int
+    long: int
+
+    @property
+    def name(self) -> str:
+        return f"vol_ratio_{self.short}_{self.long}"
+
+    @property
+    def warmup(self) -> int:
+        return max(self.short, self.long)
+
+    def expr(self) -> pl.Expr:
+        ratio = log_return().rolling_std(self.short) / log_return().rolling_std(self.long)
+        return pl.when(moves("close", self.long + 1)).then(ratio)
+
+
+@register
+@dataclass(frozen=True)
+class ParkinsonVolatility:
+    """Per-bar volatility from high-low ranges over `bars` bars. Source: Parkinson 1980."""
+
+    bars: int
+
+    @property
+    def name(self) -> str:
+        return f"parkinson_{self.bars}"
+
+    @property
+    def warmup(self) -> int:
+        return self.bars - 1
+
+    def expr(self) -> pl.Expr:
+        spread = (pl.col("high") / pl.col("low")).log()
+        return (spread.pow(2).rolling_mean(self.bars).clip(lower_bound=0.0) / (4 * math.log(2))).sqrt()
+
+
+@register
+@dataclass(frozen=True)
+class GarmanKlassVolatility:
+    """Per-bar volatility from open, high, low, close over `bars` bars. Source: Garman, Klass 1980, eq. 20."""
+
+    bars: int
+
+    @property
+    def name(self) -> str:
+        return f"garman_klass_{self.bars}"
+
+    @property
+    def warmup(self) -> int:
+        return self.bars - 1
+
+    def expr(self) -> pl.Expr:
+        spread = (pl.col("high") / pl.col("low")).log()
+        body = (pl.col("close") / pl.col("open")).log()
+        variance = 0.5 * spread.pow(2) - (2 * math.log(2) - 1) * body.pow(2)
+        return variance.rolling_mean(self.bars).clip(lower_bound=0.0).sqrt()
+
+
+def bollinger_width(bars: int, deviations: float) -> pl.Expr:
+    """(upper - lower) / middle band; deviations with ddof 0, as TA-Lib's BBANDS. Source: Bollinger 2001."""
+    close = pl.col("close")
+    return 2 * deviations * close.rolling_std(bars, ddof=0) / close.rolling_mean(bars)
+
+
+@register
+@dataclass(frozen=True)
+class BollingerWidth:
+    """Width of the Bollinger bands as a share of the middle one."""
+
+    bars: int = 20
+    deviations: float = 2.0
+
+    @property
+    def name(self) -> str:
+        return f"bollinger_width_{self.bars}"
+
+    @property
+    def warmup(self) -> int:
+        return self.bars - 1
+
+    def expr(self) -> pl.Expr:
+        return bollinger_width(self.bars, self.deviations)
+
+
+@register
+@dataclass(frozen=True)
+class BollingerWidthRank:
+    """Rank of the Bollinger width among its last `rank_bars` values, as a share 1/rank_bars..1: low is a squeeze."""
+
+    bars: int = 20
+    rank_bars: int = 168
+
+    @property
+    def name(self) -> str:
+        return f"bollinger_width_rank_{self.bars}_{self.rank_bars}"
+
+    @property
+    def warmup(self) -> int:
+        return self.bars + self.rank_bars - 2
+
+    def expr(self) -> pl.Expr:
+        # rounded, so that widths which differ by float noise alone tie in a live buffer as in the batch
+        width = bollinger_width(self.bars, 1.0).round(12)
+        return width.rolling_rank(self.rank_bars) / self.rank_bars
+
+
+@register
+@dataclass(frozen=True)
+class BollingerPosition:
+    """%B: 0 where the close is on the lower band, 1 on the upper; null where the window is flat."""
+
+    bars: int = 20
+    deviations: float = 2.0
+
+    @property
+    def name(self) -> str:
+        return f"bollinger_position_{self.bars}"
+
+    @property
+    def warmup(self) -> int:
+        return self.bars - 1
+
+    def expr(self) -> pl.Expr:
+        close = pl.col("close")
+        score = (close - close.rolling_mean(self.bars)) / close.rolling_std(self.bars, ddof=0)
+        return pl.when(moves("close", self.bars)).then(0.5 + score / (2 * self.deviations))

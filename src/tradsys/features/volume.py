@@ -1,0 +1,72 @@
+# ruff: noqa: D102 -- name, warmup and expr are documented once, in core.protocols.Feature
+"""How much trades, against the recent past of the same symbol."""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from tradsys.features.price import quotient
+from tradsys.features.registry import register
+
+
+@register
+@dataclass(frozen=True)
+class VolumeRatio:
+    """Volume by its mean over `bars` bars; null where nothing traded in the window."""
+
+    bars: int
+
+    @property
+    def name(self) -> str:
+        return f"volume_ratio_{self.bars}"
+
+    @property
+    def warmup(self) -> int:
+        return self.bars - 1
+
+    def expr(self) -> pl.Expr:
+        return quotient(pl.col("volume"), pl.col("volume").rolling_mean(self.bars))
+
+
+@register
+@dataclass(frozen=True)
+class DollarVolumeZ:
+    """Deviations (ddof 1) of ln(1 + close volume / its mean) from its mean, both over `bars` bars.
+
+    Dividing by the mean first makes it free of units and leaves a bar without trades finite.
+    """
+
+    bars: int
+
+    @property
+    def name(self) -> str:
+        return f"dollar_volume_z_{self.bars}"
+
+    @property
+    def warmup(self) -> int:
+        return 2 * (self.bars - 1)
+
+    def expr(self) -> pl.Expr:
+        dollars = pl.col("close") * pl.col("volume")
+        size = quotient(dollars, dollars.rolling_mean(self.bars)).log1p()
+        return quotient(size - size.rolling_mean(self.bars), size.rolling_std(self.bars))
+
+
+@register
+@dataclass(frozen=True)
+class VolumeVolatility:
+    """Standard deviation (ddof 1) of volume by its mean over `bars` bars; null where nothing traded."""
+
+    bars: int
+
+    @property
+    def name(self) -> str:
+        return f"volume_vol_{self.bars}"
+
+    @property
+    def warmup(self) -> int:
+        return self.bars - 1
+
+    def expr(self) -> pl.Expr:
+        volume = pl.col("volume")
+        return quotient(volume.rolling_std(self.bars), volume.rolling_mean(self.bars))

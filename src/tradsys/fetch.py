@@ -1,0 +1,38 @@
+"""Brings bars into the store under data/, validated, digested, written whole.
+
+  python -m tradsys.fetch source=file path=BTCUSDT_1h.parquet layout=binance symbol=BTCUSDT name=crypto_hourly
+  python -m tradsys.fetch source=file path=BHP.AX.csv layout=yahoo symbol=BHP.AX name=asx_daily
+  python -m tradsys.fetch source=file path=LUNAUSDT_1h.csv layout=plain repair=[split_reused_ticker] name=coins
+
+Nothing is repaired silently: each repair that changes numbers is asked for by name and reported.
+"""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from tradsys.config import as_dict, build, compose, run_door
+from tradsys.market.store import BarStore
+
+
+def work(argv: list[str]) -> None:
+    """Reads the file, writes the store, prints what came in and what was repaired."""
+    config = compose("fetch", argv)
+    plain = as_dict(config)
+    result = build(config)["source"].read()
+    manifest = BarStore(Path(plain["paths"]["data"])).write(plain["name"], result.bars, result.meta())
+    console = Console(soft_wrap=True, highlight=False)
+    for repair in result.repairs:
+        console.print(f"repaired  {repair}", markup=False)
+    for symbol, rows in manifest["rows"].items():
+        console.print(f"stored    {symbol}: {rows:,} bars", markup=False)
+    console.print(f"digest    {manifest['digest']}", markup=False)
+
+
+def main() -> None:
+    """The door."""
+    run_door("fetch", work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Bars worth a decision: those where price has moved enough since the last one."""
+
+import numba
+import numpy as np
+import polars as pl
+
+from tradsys.core.errors import TradsysError
+from tradsys.core.tables import Array
+from tradsys.market.ranges import segment_starts
+
+
+def cusum_events(bars: pl.DataFrame, threshold: float, *, vol_bars: int | None = None) -> Array:
+    """True [R] where the symmetric CUSUM of log close returns crosses the threshold.
+
+    threshold: a log return; with `vol_bars`, multiples of the standard deviation (ddof 1) of the last
+    `vol_bars` returns, the current one included. Both sums return to zero at a segment's first bar, at a NaN
+    close and while the deviation is unknown; the one that crossed does at its event. Reads rows <= t only.
+    Raises TradsysError where threshold <= 0 or vol_bars < 2.
+    Source: Lopez de Prado 2018, snippet 2.4 (strict inequality; the lower sum is looked at first).
+    """
+    if not threshold > 0:
+        raise TradsysError(
+            f"events: threshold={threshold}; a move counts from threshold > 0; use for example 0.02"
+        )
+    if vol_bars is not None and not vol_bars >= 2:
+        raise TradsysError(
+            f"events: vol_bars={vol_bars}; a deviation needs vol_bars >= 2; use for example 24"
+        )
+    starts = segment_starts(bars)
+    run = pl.Series("run", np.cumsum(starts))
+    step = pl.col("close").cast(pl.Float64).log().diff().fill_nan(None)
+    level = pl.lit(1.0) if vol_bars is None else step.rolling_std(vol_bars)
+    moves = bars.select(
+        step.over(run).alias("step"),
+        (threshold * level).over(run).alias("threshold"),
+    )
+    return _cusum(moves["step"].to_numpy(), moves["threshold"].to_numpy())
+
+
+@numba.njit
+def _cusum(step: Array, threshold: Array) -> Array:
+    events = np.zeros(len(step), dtype=np.bool_)
+    above = below = 0.0
+    for t in range(len(step)):
+        if not np.isfinite(step[t] + threshold[t]):
+            above = below = 0.0
+            continue
+        above = max(0.0, above + step[t])
+        below = min(0.0, below + step[t])
+        if below < -threshold[t]:
+            below = 0.0
+            events[t] = True
+        elif above > threshold[t]:
+            above = 0.0
+            events[t] = True
+    return events

@@ -1,0 +1,127 @@
+"""Which of three barriers a position meets first: profit, stop, or the end of its time."""
+
+import math
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import polars as pl
+
+from tradsys.core.errors import TradsysError
+from tradsys.core.tables import Array, Labels
+from tradsys.market.ranges import price_matrix, segment_starts, wilder_atr
+
+STOP, TIMEOUT, TARGET = 0, 1, 2
+
+
+def triple_barrier(
+    bars: pl.DataFrame,
+    *,
+    upper: float,
+    lower: float,
+    horizon_bars: int,
+    atr_bars: int,
+    ternary: bool = False,
+    side: int = 1,
+) -> Labels:
+    """Outcome [R] of a position decided at each bar and entered at the next open.
+
+    upper, lower: distance of the profit and the stop barrier from the entry price, in ATRs (Wilder's, over
+    `atr_bars`, known at the deciding bar); infinite means no such barrier. horizon_bars: bars it may last.
+    Bars t+1..t+H are scanned in price space, an exact touch counts. A bar that opens at or beyond a barrier
+    met that one first and fills at its open; else a bar that reaches both met the stop. Neither: out at
+    close[t+H].
+    y: 1 profit barrier first, else 0; `ternary`: 0 stop, 1 timeout, 2 profit. end: the bar of the exit.
+    ret: log return from entry to exit fill, in the trade's direction and without costs. weight: 1.
+    side: 1 long; -1 short: profit barrier below the entry, stop above, ret = -log(exit / entry).
+    Unlabelled (y -1, end -1, ret NaN, weight 0): no ATR yet, a NaN in a scanned bar, or a segment that ends
+    before a barrier is touched or the horizon is over. A position never spans two segments.
+    Raises TradsysError for parameters out of range.
+    Source: Lopez de Prado 2018, section 3.4; of two events inside a bar the house takes the worse first.
+    """
+    _check(upper, lower, horizon_bars, side)
+    ohlc = price_matrix(bars, ("open", "high", "low", "close"))
+    starts = segment_starts(bars)
+    atr = wilder_atr(ohlc[:, 1], ohlc[:, 2], ohlc[:, 3], starts, atr_bars)
+    if side < 0:  # a short is a long of mirrored prices; the sign cancels in exit / entry
+        ohlc = np.ascontiguousarray(-ohlc[:, [0, 2, 1, 3]])
+    barriers = (float(upper), float(lower))
+    outcome, end, log_return = _first_touch(ohlc, atr, starts, barriers, int(horizon_bars))
+    y = outcome if ternary else np.where(outcome > 0, (outcome == TARGET).astype(np.int64), outcome)
+    return Labels(y=y, end=end, ret=side * log_return, weight=(outcome >= 0).astype(np.float64))
+
+
+@dataclass(frozen=True)
+class TripleBarrier:
+    """Parameters of `triple_barrier`, as a config group holds them."""
+
+    upper: float = 1.5
+    lower: float = 1.5
+    horizon_bars: int = 24
+    atr_bars: int = 14
+    ternary: bool = False
+    side: int = 1
+
+    def label(self, bars: pl.DataFrame) -> Labels:
+        """Labels [R] of these bars; see `triple_barrier`."""
+        return triple_barrier(
+            bars,
+            upper=self.upper,
+            lower=self.lower,
+            horizon_bars=self.horizon_bars,
+            atr_bars=self.atr_bars,
+            ternary=self.ternary,
+            side=self.side,
+        )
+
+
+def _check(upper: float, lower: float, horizon_bars: int, side: int) -> None:
+    for name, value in (("upper", upper), ("lower", lower)):
+        if not value > 0:
+            raise TradsysError(
+                f"triple_barrier: {name}={value}; a barrier lies {name} > 0 ATRs from the entry; use 1.5, say"
+            )
+    if not horizon_bars >= 1:
+        raise TradsysError(
+            f"triple_barrier: horizon_bars={horizon_bars}; a position lasts horizon_bars >= 1; use 24, say"
+        )
+    if side not in (-1, 1):
+        raise TradsysError(f"triple_barrier: side={side}; a side is 1 (long) or -1 (short); pick one")
+
+
+# not cached on disk: the compile takes half a second, and a read-only install has nowhere to cache
+@numba.njit
+def _first_touch(
+    ohlc: Array, atr: Array, starts: Array, barriers: tuple[float, float], horizon_bars: int
+) -> tuple[Array, Array, Array]:
+    n_rows = len(ohlc)
+    upper, lower = barriers
+    outcome = np.full(n_rows, -1, dtype=np.int64)
+    end = np.full(n_rows, -1, dtype=np.int64)
+    log_return = np.full(n_rows, np.nan)
+    for t in range(n_rows - 1):
+        if not np.isfinite(atr[t]):
+            continue
+        entry = ohlc[t + 1, 0]
+        target = entry + upper * atr[t]
+        stop = entry - lower * atr[t]
+        last = t + horizon_bars
+        for j in range(t + 1, min(last + 1, n_rows)):
+            open_, high, low, close = ohlc[j]
+            if starts[j] or not np.isfinite(open_ + high + low + close):
+                break
+            if open_ <= stop:
+                found, fill = STOP, open_
+            elif open_ >= target:
+                found, fill = TARGET, open_
+            elif low <= stop:
+                found, fill = STOP, stop
+            elif high >= target:
+                found, fill = TARGET, target
+            elif j == last:
+                found, fill = TIMEOUT, close
+            else:
+                continue
+            outcome[t], end[t], log_return[t] = found, j, math.log(fill / entry)
+            break
+    return outcome, end, log_return

@@ -1,0 +1,166 @@
+"""The one form of bars: long polars frames, sorted by (symbol, time), `time` = the bar's close in UTC."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.errors import DataError
+
+PRICES = ("open", "high", "low", "close")
+COLUMNS = ("symbol", "time", *PRICES, "volume")
+TIME = pl.Datetime("us", "UTC")
+SCHEMA: Mapping[str, pl.DataType] = {
+    "symbol": pl.String(),
+    "time": TIME,
+    **{name: pl.Float64() for name in (*PRICES, "volume")},
+}
+N_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of thing seen in data: how often, and the first places."""
+
+    kind: str
+    count: int
+    examples: tuple[str, ...]
+    note: str = ""
+
+    def __str__(self) -> str:
+        note = f" ({self.note})" if self.note else ""
+        return f"{self.count} x {self.kind}{note}: {'; '.join(self.examples)}"
+
+
+def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
+    """The same frame, proven to be bars; columns beyond COLUMNS are left alone.
+
+    Raises one DataError that lists every kind of defect with its count and first examples: schema, order,
+    duplicates, prices or volume not finite, prices not positive, high or low inside the body, volume negative.
+    """
+    wrong = [f"{name} is {bars.schema.get(name, 'missing')}" for name in COLUMNS if bars.schema.get(name) != SCHEMA[name]]
+    if wrong:
+        raise DataError(
+            f"bars: {', '.join(wrong)}; bars have {', '.join(f'{k} {v}' for k, v in SCHEMA.items())}; "
+            "read vendors' files with tradsys.market.sources.files.read"
+        )
+    found = [f for f in (_finding(bars, kind, mask) for kind, mask in _row_rules().items()) if f]
+    if found:
+        raise DataError(
+            f"bars: {len(found)} kinds of defect in {bars.height} rows: {' | '.join(map(str, found))}; bars are sorted "
+            "by (symbol, time), unique, finite, positive, low <= open, close <= high; repair the source they come from"
+        )
+    return bars
+
+
+def _row_rules() -> dict[str, pl.Expr]:
+    symbol, time, high, low = (pl.col(name) for name in ("symbol", "time", "high", "low"))
+    finite = pl.all_horizontal(pl.col(name).is_finite().fill_null(value=False) for name in (*PRICES, "volume"))
+    same = symbol == symbol.shift(1)
+    return {
+        "no symbol or time": symbol.is_null() | time.is_null(),
+        "out of order": (symbol < symbol.shift(1)) | (same & (time < time.shift(1))),
+        "duplicate": pl.struct("symbol", "time").is_duplicated(),
+        "not finite": ~finite,
+        "price not positive": finite & (pl.min_horizontal(*PRICES) <= 0),
+        "high below open or close": finite & (high < pl.max_horizontal("open", "close")),
+        "low above open or close": finite & (low > pl.min_horizontal("open", "close")),
+        "negative volume": finite & (pl.col("volume") < 0),
+    }
+
+
+def _finding(bars: pl.DataFrame, kind: str, mask: pl.Expr) -> Finding | None:
+    rows = bars.select(*COLUMNS, mask.fill_null(value=False).alias("_hit")).filter("_hit").drop("_hit")
+    return Finding(kind, rows.height, examples(rows)) if rows.height else None
+
+
+def examples(rows: pl.DataFrame, columns: Iterable[str] = (*PRICES, "volume"), limit: int = N_EXAMPLES) -> tuple[str, ...]:
+    """The first rows in words: `BTCUSDT 2020-01-01 00:00 open=1.0 ...`; `time` or `stamp` is the moment."""
+    moment = "time" if "time" in rows.columns else "stamp"
+    texts = []
+    for row in rows.head(limit).iter_rows(named=True):
+        stamp = row[moment]
+        when = f"{stamp:%Y-%m-%d %H:%M}" if isinstance(stamp, datetime) else "(no time)"
+        values = " ".join(f"{name}={_short(row[name])}" for name in columns if name in row)
+        texts.append(f"{row['symbol']} {when} {values}".rstrip())
+    return tuple(texts)
+
+
+def _short(value: object) -> str:
+    return f"{value:.8g}" if isinstance(value, float) else f"{value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else str(value)
+
+
+def mark_gaps(bars: pl.DataFrame, max_gap: timedelta | None) -> pl.DataFrame:
+    """The same bars with `segment` (UInt32), numbered 0, 1, ... over the whole frame.
+
+    A new segment starts where the symbol changes, or where the time since the previous bar's close exceeds `max_gap`
+    (None: never). An hourly series without gaps has steps of one hour, so `max_gap` of one hour breaks at each hole.
+    """
+    if max_gap is not None and max_gap <= timedelta(0):
+        raise DataError(f"bars: max_gap is {max_gap}; it must be positive, or None for one segment per symbol")
+    new = pl.col("symbol") != pl.col("symbol").shift(1)
+    if max_gap is not None:
+        new = new | (pl.col("time").diff() > pl.lit(max_gap))
+    return bars.with_columns(new.fill_null(value=False).cum_sum().cast(pl.UInt32).alias("segment"))
+
+
+def bar_length(bars: pl.DataFrame) -> timedelta:
+    """The most common step between bars of one symbol; of equally common ones the shortest.
+
+    Raises DataError where no symbol has two bars, or where symbols with ten or more bars disagree.
+    """
+    steps = (
+        bars.select("symbol", step=pl.col("time").diff().over("symbol"))
+        .drop_nulls()
+        .group_by("symbol", "step")
+        .agg(n=pl.len())
+    )
+    if steps.is_empty():
+        raise DataError(f"bars: {bars.height} bars, none with a predecessor; the bar length needs two of one symbol")
+    modes = steps.sort("n", "step", descending=[True, False]).group_by("symbol").agg(
+        step=pl.col("step").first(), n=pl.col("n").sum()
+    )
+    settled = modes.filter(pl.col("n") >= 9).sort("symbol").unique("step", maintain_order=True)
+    if settled.height > 1:
+        seen = ", ".join(f"{row['symbol']} {row['step']}" for row in settled.head(4).iter_rows(named=True))
+        raise DataError(f"bars: symbols differ in bar length: {seen}; one frame holds one bar length; split it")
+    total = steps.group_by("step").agg(n=pl.col("n").sum()).sort("n", "step", descending=[True, False])
+    length: timedelta = total["step"][0]
+    return length
+
+
+def span(bars: pl.DataFrame) -> tuple[datetime, datetime]:
+    """First and last bar close, UTC. Raises DataError on an empty frame."""
+    if bars.is_empty():
+        raise DataError("bars: the frame is empty; there is no span; widen start and end or name other symbols")
+    first, last = bars.select(pl.col("time").min(), last=pl.col("time").max()).row(0)
+    return first, last
+
+
+def symbol_digests(bars: pl.DataFrame) -> dict[str, str]:
+    """Hex SHA-256 per symbol of its rows' bytes: time as int64 microseconds, then OHLCV as float64.
+
+    Independent of row order, column order, chunks and how a file was encoded; minus zero counts as zero.
+    """
+    digests = {}
+    rows = bars.select(COLUMNS).sort("symbol", "time")
+    for (symbol,), part in rows.partition_by("symbol", as_dict=True, maintain_order=True).items():
+        content = hashlib.sha256(np.ascontiguousarray(part["time"].to_physical().to_numpy(), dtype="<i8").tobytes())
+        for name in (*PRICES, "volume"):
+            content.update((np.ascontiguousarray(part[name].to_numpy(), dtype="<f8") + 0.0).tobytes())
+        digests[str(symbol)] = content.hexdigest()
+    return digests
+
+
+def combine_digests(digests: Mapping[str, str]) -> str:
+    """The digest of a whole from its symbols' digests, in the order of their names."""
+    lines = "".join(f"{symbol}\t{digests[symbol]}\n" for symbol in sorted(digests))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def content_digest(bars: pl.DataFrame) -> str:
+    """Hex SHA-256 of the content of bars (COLUMNS only), however they are stored."""
+    return combine_digests(symbol_digests(bars))

@@ -1,0 +1,252 @@
+"""Gradient-boosted trees: LightGBM as a rival of the nets, XGBoost as the auditor of their signals."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+import lightgbm
+import numpy as np
+import xgboost
+
+from tradsys.core.errors import BundleError
+from tradsys.core.runs import write_text, written_whole
+from tradsys.core.tables import Array, FeatureTable, Samples
+from tradsys.models.baseline import class_weights_seen
+from tradsys.models.transforms import fitted, with_fitted
+
+MARK = "tradsys:"
+
+
+def _parameters(model: "LightGbm | Xgboost") -> dict[str, Any]:
+    return {f.name: getattr(model, f.name) for f in fields(model) if f.init}
+
+
+def _last_rows(table: FeatureTable, names: Sequence[str], rows: Array) -> Array:
+    """float32 [N, F] of the decision rows, in the order of `names`; DataError when one is missing."""
+    source = table if table.names == tuple(names) else table.select(names)
+    return np.ascontiguousarray(source.values[rows])
+
+
+def _both_classes(proba: Array) -> Array:
+    """float64 [N, C] rows that sum to one, from a booster's float32 [N, C] or P(class 1) [N]."""
+    wide = proba.astype(np.float64)
+    if wide.ndim == 1:
+        return np.stack([1 - wide, wide], axis=1)
+    return wide / wide.sum(axis=1, keepdims=True)
+
+
+def _shares(names: Sequence[str], gains: Array) -> dict[str, float]:
+    total = float(gains.sum())
+    return {name: float(gain / total) if total else 0.0 for name, gain in zip(names, gains, strict=True)}
+
+
+@dataclass(frozen=True, eq=False)
+class LightGbm:
+    """LightGBM on the decision row's features, stopped early on the validation log-loss.
+
+    early_stopping_rounds: rounds without a better weighted log-loss on `valid` before it stops at the best
+    one; 0, or an empty `valid`, runs all n_estimators. subsample, colsample: shares of rows and columns per
+    tree. l2: leaf penalty. n_threads: 0 takes all cores. lookback: rows demanded, so that rivals judge the
+    same samples; the last one is read. A NaN feature counts as missing. Same seed and data, same trees.
+    Fitted: booster_; names_ [F]; n_classes_.
+    """
+
+    n_estimators: int = 300
+    learning_rate: float = 0.05
+    max_depth: int = 4
+    num_leaves: int = 15
+    min_child_samples: int = 50
+    subsample: float = 0.8
+    colsample: float = 0.8
+    l2: float = 1.0
+    early_stopping_rounds: int = 30
+    seed: int = 0
+    n_threads: int = 0
+    lookback: int = 1
+    booster_: lightgbm.Booster | None = field(init=False, default=None)
+    names_: tuple[str, ...] | None = field(init=False, default=None)
+    n_classes_: int | None = field(init=False, default=None)
+
+    def fit(self, train: Samples, valid: Samples) -> Self:
+        """Grows trees on `train` and stops on `valid`; TrainingError for one class only."""
+        n_classes = len(class_weights_seen("lightgbm", train, valid))
+        names = train.table.names
+        data = lightgbm.Dataset(train.table.values[train.rows], label=train.y, weight=train.weight)
+        stops = bool(len(valid) and self.early_stopping_rounds)
+        held = [
+            lightgbm.Dataset(
+                valid.table.values[valid.rows], label=valid.y, weight=valid.weight, reference=data
+            )
+        ]
+        grown = lightgbm.train(
+            self._training(n_classes),
+            data,
+            num_boost_round=self.n_estimators,
+            valid_sets=held if stops else None,
+            callbacks=[lightgbm.early_stopping(self.early_stopping_rounds, verbose=False)] if stops else None,
+        )
+        # through text, so that what is kept in memory is what a file holds: the best rounds only
+        booster = lightgbm.Booster(model_str=grown.model_to_string(num_iteration=grown.best_iteration))
+        return with_fitted(self, {"booster_": booster, "names_": names, "n_classes_": n_classes})
+
+    def _training(self, n_classes: int) -> dict[str, Any]:
+        binary = n_classes == 2
+        objective = {"objective": "binary"} if binary else {"objective": "multiclass", "num_class": n_classes}
+        return {
+            **objective,
+            "metric": "binary_logloss" if binary else "multi_logloss",
+            "learning_rate": self.learning_rate,
+            "max_depth": self.max_depth,
+            "num_leaves": self.num_leaves,
+            "min_child_samples": self.min_child_samples,
+            "bagging_fraction": self.subsample,
+            "bagging_freq": 1,
+            "feature_fraction": self.colsample,
+            "lambda_l2": self.l2,
+            "seed": self.seed,
+            "num_threads": self.n_threads,
+            "deterministic": True,
+            "force_row_wise": True,
+            "verbosity": -1,
+        }
+
+    def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
+        """float64 [N, C]. Raises DataError when a fitted column is missing."""
+        booster = fitted(self, "booster_")
+        if not len(rows):
+            return np.empty((0, fitted(self, "n_classes_")))
+        return _both_classes(booster.predict(_last_rows(table, fitted(self, "names_"), rows)))
+
+    def importance_gain(self) -> dict[str, float]:
+        """Share of the total split gain per feature; sums to one, all zero when no tree ever split."""
+        return _shares(fitted(self, "names_"), fitted(self, "booster_").feature_importance("gain"))
+
+    def save(self, path: Path) -> None:
+        """Writes LightGBM's own text format, with names and parameters as JSON on one last line."""
+        about = {"params": _parameters(self), "names": fitted(self, "names_"), "n_classes": self.n_classes_}
+        write_text(path, f"{fitted(self, 'booster_').model_to_string()}\n{MARK}{json.dumps(about)}\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """The fitted model that `save` wrote; raises BundleError where the last line is not one of ours."""
+        text, mark, tail = path.read_text(encoding="utf-8").rpartition(f"\n{MARK}")
+        if not mark:
+            raise BundleError(
+                f"lightgbm {path.name}: no line {MARK!r} at its end; only files written by save load; "
+                "export it again"
+            )
+        about = json.loads(tail)
+        state = {
+            "booster_": lightgbm.Booster(model_str=text),
+            "names_": tuple(about["names"]),
+            "n_classes_": about["n_classes"],
+        }
+        return with_fitted(cls(**about["params"]), state)
+
+
+@dataclass(frozen=True, eq=False)
+class Xgboost:
+    """XGBoost on the decision row's features, stopped early on the validation log-loss.
+
+    min_child_weight: least sum of hessians in a leaf, about four times fewer than rows of weight 1. gamma:
+    least gain of a split. l2: leaf penalty. The other fields as in LightGbm. A NaN feature counts as missing.
+    Fitted: booster_; names_ [F]; n_classes_.
+    """
+
+    n_estimators: int = 200
+    learning_rate: float = 0.05
+    max_depth: int = 3
+    min_child_weight: float = 10.0
+    subsample: float = 0.8
+    colsample: float = 0.8
+    gamma: float = 0.0
+    l2: float = 1.0
+    early_stopping_rounds: int = 20
+    seed: int = 0
+    n_threads: int = 0
+    lookback: int = 1
+    booster_: xgboost.Booster | None = field(init=False, default=None)
+    names_: tuple[str, ...] | None = field(init=False, default=None)
+    n_classes_: int | None = field(init=False, default=None)
+
+    def fit(self, train: Samples, valid: Samples) -> Self:
+        """Grows trees on `train` and stops on `valid`; TrainingError for one class only."""
+        n_classes = len(class_weights_seen("xgboost", train, valid))
+        stops = bool(len(valid) and self.early_stopping_rounds)
+        booster = xgboost.train(
+            self._training(n_classes),
+            self._matrix(train),
+            num_boost_round=self.n_estimators,
+            evals=[(self._matrix(valid), "valid")] if stops else None,
+            callbacks=[xgboost.callback.EarlyStopping(rounds=self.early_stopping_rounds, save_best=True)]
+            if stops
+            else None,
+            verbose_eval=False,
+        )
+        return with_fitted(self, {"booster_": booster, "names_": train.table.names, "n_classes_": n_classes})
+
+    def _matrix(self, samples: Samples) -> xgboost.DMatrix:
+        values = np.ascontiguousarray(samples.table.values[samples.rows])
+        return xgboost.DMatrix(values, label=samples.y, weight=samples.weight, nthread=self.n_threads)
+
+    def _training(self, n_classes: int) -> dict[str, Any]:
+        binary = n_classes == 2
+        objective = (
+            {"objective": "binary:logistic"}
+            if binary
+            else {"objective": "multi:softprob", "num_class": n_classes}
+        )
+        return {
+            **objective,
+            "eval_metric": "logloss" if binary else "mlogloss",
+            "tree_method": "hist",
+            "learning_rate": self.learning_rate,
+            "max_depth": self.max_depth,
+            "min_child_weight": self.min_child_weight,
+            "subsample": self.subsample,
+            "colsample_bytree": self.colsample,
+            "gamma": self.gamma,
+            "reg_lambda": self.l2,
+            "seed": self.seed,
+            "nthread": self.n_threads,
+            "verbosity": 0,
+        }
+
+    def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
+        """float64 [N, C]. Raises DataError when a fitted column is missing."""
+        booster = fitted(self, "booster_")
+        if not len(rows):
+            return np.empty((0, fitted(self, "n_classes_")))
+        values = _last_rows(table, fitted(self, "names_"), rows)
+        return _both_classes(booster.predict(xgboost.DMatrix(values, nthread=self.n_threads)))
+
+    def importance_gain(self) -> dict[str, float]:
+        """Share of the total split gain per feature; sums to one, all zero when no tree ever split."""
+        names = fitted(self, "names_")
+        score = fitted(self, "booster_").get_score(importance_type="total_gain")
+        return _shares(names, np.array([score.get(f"f{i}", 0.0) for i in range(len(names))]))
+
+    def save(self, path: Path) -> None:
+        """Writes XGBoost's own JSON, with names and parameters as an attribute of the booster."""
+        about = {"params": _parameters(self), "names": fitted(self, "names_"), "n_classes": self.n_classes_}
+        booster = fitted(self, "booster_").copy()
+        booster.set_attr(tradsys=json.dumps(about))
+        with written_whole(path) as draft:
+            draft.write_bytes(booster.save_raw(raw_format="json"))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """The fitted model that `save` wrote; raises BundleError where its attribute is missing."""
+        booster = xgboost.Booster()
+        booster.load_model(bytearray(path.read_bytes()))
+        note = booster.attr("tradsys")
+        if note is None:
+            raise BundleError(
+                f"xgboost {path.name}: no attribute 'tradsys'; only files written by save load; export it "
+                "again"
+            )
+        about = json.loads(note)
+        state = {"booster_": booster, "names_": tuple(about["names"]), "n_classes_": about["n_classes"]}
+        return with_fitted(cls(**about["params"]), state)

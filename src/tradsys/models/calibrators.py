@@ -1,0 +1,185 @@
+"""Maps from scores to probabilities, fitted on rows later than training and never scored on those rows."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+from sklearn.isotonic import IsotonicRegression
+
+from tradsys.core.errors import BundleError, DataError, TrainingError
+from tradsys.core.tables import Array
+from tradsys.models.transforms import fitted, with_fitted
+
+FLOOR = 1e-12  # least probability a logarithm is taken of
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 100.0
+RIDGE = 1e-9  # picks one solution where scores leave the temperature free; far below any data's pull
+
+
+def _checked(where: str, proba_NC: Array, y_N: Array, weight_N: Array) -> tuple[Array, Array, Array]:
+    """Scores, labels and weights of mean 1 where weight > 0; raises on NaN or an absent class."""
+    proba_NC, weight_N = np.asarray(proba_NC, dtype=np.float64), np.asarray(weight_N, dtype=np.float64)
+    y_N = np.asarray(y_N)
+    if proba_NC.ndim != 2 or not len(proba_NC) == len(y_N) == len(weight_N):
+        raise DataError(
+            f"{where}: scores {proba_NC.shape}, labels {y_N.shape}, weights {weight_N.shape}; the rule is "
+            "[N, C], "
+            "[N] and [N]; pass the same rows to each"
+        )
+    if not (np.isfinite(proba_NC).all() and np.isfinite(weight_N).all() and (weight_N >= 0).all()):
+        raise DataError(
+            f"{where}: NaN scores or a weight below 0; every held-out row needs both; drop those rows"
+        )
+    counts = np.bincount(y_N[weight_N > 0], minlength=proba_NC.shape[1])
+    if len(counts) > proba_NC.shape[1] or not counts.all():
+        raise TrainingError(
+            f"{where}: held-out rows per class {counts.tolist()} for {proba_NC.shape[1]} score columns; "
+            "each class "
+            "must occur; use a longer validation span or calibration=none"
+        )
+    kept = weight_N > 0
+    return proba_NC[kept], y_N[kept], weight_N[kept] / weight_N[kept].mean()
+
+
+@dataclass(frozen=True, eq=False)
+class Identity:
+    """Leaves scores as they are."""
+
+    def fit(self, proba_NC: Array, y_N: Array, weight_N: Array) -> Self:  # noqa: ARG002
+        """Nothing to learn; returns itself."""
+        return self
+
+    def apply(self, proba_NC: Array) -> Array:
+        """The scores as float64 [N, C]."""
+        return np.array(proba_NC, dtype=np.float64)
+
+    def to_json(self) -> dict[str, Any]:
+        """Its kind, nothing else."""
+        return {"kind": "none"}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:  # noqa: ARG003
+        """The calibrator that `to_json` wrote."""
+        return cls()
+
+
+@dataclass(frozen=True, eq=False)
+class Temperature:
+    """softmax(log p / T + b): one temperature, and one bias per class where `bias`.
+
+    A loss with class weights or focusing skews the base rate, which no temperature alone can mend; the bias
+    can. For two classes with bias this is Platt's scaling on the log-odds. Orders within a class pair never
+    flip: T is held within [0.05, 100]. Scores below 1e-12 count as 1e-12. Fitted by weighted log-loss:
+    temperature_ float > 0; bias_ float64 [C] with sum 0, zeros when `bias` is off.
+    Source: Guo et al. 2017, section 4.2 (temperature and vector scaling); Platt 1999.
+    """
+
+    bias: bool = True
+    temperature_: float | None = field(init=False, default=None)
+    bias_: Array | None = field(init=False, default=None)
+
+    def fit(self, proba_NC: Array, y_N: Array, weight_N: Array) -> Self:
+        """Minimises the log-loss, convex in (1/T, b); TrainingError when a class is absent."""
+        proba_NC, y_N, weight_N = _checked("temperature", proba_NC, y_N, weight_N)
+        logp_NC = np.log(np.maximum(proba_NC, FLOOR))
+        n_classes = logp_NC.shape[1]
+        rows, hit_NC = np.arange(len(y_N)), np.eye(n_classes)[y_N]
+
+        def loss(theta: Array) -> tuple[float, Array]:
+            logq_NC = log_softmax(theta[0] * logp_NC + theta[1:], axis=1)
+            miss_NC = (np.exp(logq_NC) - hit_NC) * (weight_N / len(y_N))[:, None]
+            away = theta - start
+            slope = np.concatenate([[(miss_NC * logp_NC).sum()], miss_NC.sum(axis=0) * self.bias])
+            value = -(weight_N * logq_NC[rows, y_N]).mean() + RIDGE * (away**2).sum()
+            return float(value), slope + 2 * RIDGE * away
+
+        start = np.concatenate([[1.0], np.zeros(n_classes)])
+        bounds = [(1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE), *([(None, None)] * n_classes)]
+        options = {"ftol": 1e-15, "gtol": 1e-9, "maxiter": 1000}
+        theta = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
+        if not np.isfinite(theta).all():
+            raise TrainingError(
+                f"temperature: the fit ended at {theta.tolist()}; parameters must be finite; check the "
+                "held-out scores"
+            )
+        return with_fitted(self, {"temperature_": float(1 / theta[0]), "bias_": theta[1:] - theta[1:].mean()})
+
+    def apply(self, proba_NC: Array) -> Array:
+        """Calibrated float64 [N, C], rows sum to one; NaN in, NaN out."""
+        temperature, bias_C = fitted(self, "temperature_"), fitted(self, "bias_")
+        logp_NC = np.log(np.maximum(np.asarray(proba_NC, dtype=np.float64), FLOOR))
+        return softmax(logp_NC / temperature + bias_C, axis=1)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value that `from_json` turns back into the same numbers."""
+        return {
+            "kind": "temperature",
+            "bias": self.bias,
+            "temperature_": fitted(self, "temperature_"),
+            "bias_": fitted(self, "bias_").tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The fitted calibrator that `to_json` wrote."""
+        state = {"temperature_": value["temperature_"], "bias_": np.asarray(value["bias_"], dtype=np.float64)}
+        return with_fitted(cls(bias=value["bias"]), state)
+
+
+@dataclass(frozen=True, eq=False)
+class Isotonic:
+    """The best monotone map of P(class 1) for two classes: steps joined by straight lines.
+
+    Outside the fitted scores it keeps the outermost value; it never returns exactly 0 or 1, for no n held-out
+    rows can tell certainty: outputs stay within [eps, 1 - eps], eps = 1 / (2 (n + 1)).
+    Fitted: knots x_ and y_, float64 [K], both rising.
+    Source: Zadrozny and Elkan 2002; eps is half the step of the rule of succession.
+    """
+
+    x_: Array | None = field(init=False, default=None)
+    y_: Array | None = field(init=False, default=None)
+
+    def fit(self, proba_NC: Array, y_N: Array, weight_N: Array) -> Self:
+        """Weighted isotonic regression of y on P(class 1); DataError for more classes than two."""
+        if np.ndim(proba_NC) != 2 or np.shape(proba_NC)[1] != 2:
+            raise DataError(
+                f"isotonic: scores of shape {np.shape(proba_NC)}; it maps two classes; use "
+                "calibration=temperature"
+            )
+        proba_NC, y_N, weight_N = _checked("isotonic", proba_NC, y_N, weight_N)
+        eps = 1 / (2 * (len(y_N) + 1))
+        curve = IsotonicRegression(y_min=eps, y_max=1 - eps, out_of_bounds="clip")
+        curve.fit(proba_NC[:, 1], y_N.astype(np.float64), sample_weight=weight_N)
+        return with_fitted(self, {"x_": curve.X_thresholds_, "y_": curve.y_thresholds_})
+
+    def apply(self, proba_NC: Array) -> Array:
+        """Calibrated float64 [N, 2], rows sum to one; NaN in, NaN out."""
+        score_N = np.asarray(proba_NC, dtype=np.float64)[:, 1]
+        up_N = np.interp(score_N, fitted(self, "x_"), fitted(self, "y_"))
+        return np.stack([1 - up_N, up_N], axis=1)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value that `from_json` turns back into the same numbers."""
+        return {"kind": "isotonic", "x_": fitted(self, "x_").tolist(), "y_": fitted(self, "y_").tolist()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The fitted calibrator that `to_json` wrote."""
+        return with_fitted(cls(), {k: np.asarray(value[k], dtype=np.float64) for k in ("x_", "y_")})
+
+
+def calibrator_from_json(value: Mapping[str, Any]) -> Identity | Temperature | Isotonic:
+    """The calibrator whose `to_json` wrote this, by its `kind`; BundleError for an unknown one."""
+    readers: dict[str, Callable[[Mapping[str, Any]], Identity | Temperature | Isotonic]] = {
+        "none": Identity.from_json,
+        "temperature": Temperature.from_json,
+        "isotonic": Isotonic.from_json,
+    }
+    if value.get("kind") not in readers:
+        raise BundleError(
+            f"calibrator: kind {value.get('kind')!r} in the file; known are {sorted(readers)}; export the "
+            "bundle again"
+        )
+    return readers[value["kind"]](value)

@@ -1,0 +1,208 @@
+"""Loss, optimiser and metrics around a net. The loop itself is Lightning's.
+
+Legend: N samples, T window, F features, C classes.
+"""
+
+import math
+from typing import Any, Protocol
+
+import pytorch_lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.functional.classification import binary_auroc, multiclass_auroc
+
+from tradsys.core.errors import TrainingError
+from tradsys.models.losses import focal_loss, weighted_mean
+
+Batch = tuple[Tensor, Tensor, Tensor]  # window_NTF, y_N, weight_N
+
+# losses wait on the device and are read together: one synchronisation for so many steps
+STEPS_PER_CHECK = 50
+
+
+class Classifier(Protocol):
+    """What a net must offer to be trained here."""
+
+    n_classes: int
+
+    def __call__(self, window_NTF: Tensor) -> Tensor:
+        """Unnormalised class scores [N, C]."""
+
+
+class LitClassifier(L.LightningModule):
+    """Focal loss, AdamW with warm-up and cosine, validation log-loss.
+
+    net: window [N, T, F] -> logits [N, C], with `n_classes`. gamma: focus of the loss; 0 is cross-entropy.
+    lr: peak learning rate. weight_decay: on matrices alone, never on biases or norms.
+    warmup_fraction: share of all planned steps in which lr rises linearly from 0; then half a cosine to 0.
+    class_weight: None, or `balanced`: W / (C * W_c), with W_c the sample weight of class c in training.
+    label_smoothing: eps in [0, 1); the loss becomes (1 - eps) * loss(y) + eps * mean over classes c of loss(c).
+
+    Logs per epoch: train_loss, valid_logloss (weighted by sample), valid_auc where each class occurs.
+    Raises TrainingError, with step and learning rate, where a loss or a weight stops being finite.
+    """
+
+    weight_C: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        gamma: float = 2.0,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-2,
+        warmup_fraction: float = 0.1,
+        class_weight: str | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if class_weight not in (None, "balanced"):
+            raise ValueError(f"lit: class_weight={class_weight!r}; it must be null or 'balanced'; mend the config")
+        if not (0 <= warmup_fraction < 1 and 0 <= label_smoothing < 1):
+            raise ValueError(
+                f"lit: warmup_fraction={warmup_fraction}, label_smoothing={label_smoothing}; "
+                "both must lie in [0, 1); mend the config"
+            )
+        self.net = net
+        self.gamma, self.label_smoothing = gamma, label_smoothing
+        self.lr, self.weight_decay, self.warmup_fraction = lr, weight_decay, warmup_fraction
+        self.class_weight = class_weight
+        self.register_buffer("weight_C", torch.ones(int(net.n_classes)))  # type: ignore[arg-type]
+        self._total_steps = 0
+        self._losses: list[Tensor] = []
+        self._train_loss = torch.zeros(2)  # sum of batch losses, batches
+        self._valid: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def forward(self, window_NTF: Tensor) -> Tensor:
+        """Unnormalised class scores [N, C]."""
+        return self.net(window_NTF)
+
+    def loss(self, logits_NC: Tensor, y_N: Tensor, weight_N: Tensor) -> Tensor:
+        """Scalar focal loss with class weights, sample weights and smoothing."""
+
+        def focal(codes_N: Tensor) -> Tensor:
+            return focal_loss(
+                logits_NC, codes_N, gamma=self.gamma, weight_C=self.weight_C, sample_weight_N=weight_N
+            )
+
+        if self.label_smoothing == 0:
+            return focal(y_N)
+        each = torch.stack([focal(torch.full_like(y_N, c)) for c in range(logits_NC.shape[1])])
+        return (1 - self.label_smoothing) * focal(y_N) + self.label_smoothing * each.mean()
+
+    def on_fit_start(self) -> None:
+        """Sets class weights from the training loader's labels."""
+        if self.class_weight == "balanced":
+            loader: Any = self.trainer.train_dataloader
+            self.weight_C.copy_(balanced(loader.y_N, loader.weight_N, len(self.weight_C)))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        if len(self._losses) >= STEPS_PER_CHECK:
+            self._check_losses()
+        window_NTF, y_N, weight_N = batch
+        loss = self.loss(self.net(window_NTF), y_N, weight_N)
+        self._losses.append(loss.detach())
+        return loss
+
+    def on_validation_start(self) -> None:
+        """Stops before anything is judged or saved if a loss or a weight is not finite."""
+        self._check_losses()
+        self._check_weights()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Keeps one batch's scores."""
+        window_NTF, y_N, weight_N = batch
+        self._valid.append((self.net(window_NTF).float(), y_N, weight_N))
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs valid_logloss and valid_auc over the whole validation set."""
+        logits_NC, y_N, weight_N = (torch.cat(part) for part in zip(*self._valid, strict=True))
+        self._valid.clear()
+        nll_N = F.cross_entropy(logits_NC, y_N, reduction="none")
+        logloss = weighted_mean(nll_N.double(), weight_N)
+        if not torch.isfinite(logloss):
+            raise self._not_finite(f"valid_logloss is {logloss.item()}", self.global_step)
+        self.log("valid_logloss", logloss.float(), prog_bar=True)
+        if torch.bincount(y_N, minlength=logits_NC.shape[1]).all():
+            self.log("valid_auc", _auc(logits_NC, y_N), prog_bar=True)
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the epoch's mean training loss and the learning rate it ended with."""
+        self._check_losses()
+        self._check_weights()
+        total, batches = self._train_loss.tolist()
+        if batches:
+            self.log("train_loss", total / batches)
+        self.log("lr", self.lr * self._schedule(self.global_step))
+        self._train_loss = torch.zeros(2)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW in two groups (matrices decay, vectors do not) and a schedule per step."""
+        self._total_steps = int(self.trainer.estimated_stepping_batches)
+        trained = [p for p in self.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.lr)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _schedule(self, step: int) -> float:
+        return warmup_cosine(step, self._total_steps, self.warmup_fraction)
+
+    def _check_losses(self) -> None:
+        if not self._losses:
+            return
+        losses = torch.stack(self._losses).float().cpu()
+        first = self.global_step - len(losses)
+        self._losses.clear()
+        bad = (~torch.isfinite(losses)).nonzero()
+        if len(bad):
+            k = int(bad[0])
+            raise self._not_finite(f"training loss is {losses[k].item()}", first + k)
+        self._train_loss += torch.tensor([losses.sum(), len(losses)])
+
+    def _check_weights(self) -> None:
+        finite = torch.stack([p.detach().isfinite().all() for p in self.parameters()])
+        if not finite.all():
+            names = [name for name, _ in self.named_parameters()]
+            worst = names[int((~finite).nonzero()[0])]
+            raise self._not_finite(f"weight {worst!r} is not finite", self.global_step - 1)
+
+    def _not_finite(self, what: str, step: int) -> TrainingError:
+        rate = self.lr * self._schedule(max(step, 0))
+        return TrainingError(
+            f"training: {what} at step {step} of {self._total_steps}, learning rate {rate:.3g} (peak {self.lr:.3g}); "
+            "losses and weights must stay finite; lower model.module.lr, set trainer.gradient_clip, "
+            "or look for extreme features"
+        )
+
+
+def warmup_cosine(step: int, total_steps: int, warmup_fraction: float) -> float:
+    """Share of the peak rate at a step: linear from 1 / warm-up steps to 1, then half a cosine to 0.
+
+    Source: Loshchilov & Hutter 2017, eq. 5, one period, after a linear warm-up.
+    """
+    warmup = round(warmup_fraction * total_steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    place = (step - warmup) / max(total_steps - warmup, 1)
+    return 0.5 * (1 + math.cos(math.pi * min(place, 1.0)))
+
+
+def balanced(y_N: Tensor, weight_N: Tensor, n_classes: int) -> Tensor:
+    """Class weights [C] = W / (C * W_c), so that each class has the same total; 0 for a class that never occurs."""
+    per_class_C = torch.zeros(n_classes, dtype=torch.float64, device=y_N.device)
+    per_class_C.scatter_add_(0, y_N, weight_N.double())
+    share_C = per_class_C.sum() / (n_classes * per_class_C)
+    return torch.where(per_class_C > 0, share_C, 0.0).float()
+
+
+def _auc(logits_NC: Tensor, y_N: Tensor) -> Tensor:
+    if logits_NC.shape[1] == 2:
+        # the difference ranks as P(1) does, without the ties that a rounded softmax makes
+        return binary_auroc((logits_NC[:, 1] - logits_NC[:, 0]).double().sigmoid(), y_N)
+    return multiclass_auroc(logits_NC.double().softmax(dim=1), y_N, num_classes=logits_NC.shape[1])

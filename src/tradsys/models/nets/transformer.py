@@ -1,0 +1,153 @@
+"""A small pre-norm Transformer over one window.
+
+Legend: N samples, T window, F features, C classes, D embedding, H heads, K = D / H, 3 = query, key, value.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+POSITIONS = ("learned", "rotary")
+POOLINGS = ("last", "mean")
+
+
+class TransformerEncoder(nn.Module):
+    """Reads the window [N, T, F] that ends at the decision bar; gives an embedding and class scores.
+
+    n_features, n_classes, lookback: F, C and T, known from the data, never configured.
+    d_model: width D. n_heads: must divide it. ffn_mult: hidden width of the feed-forward part over D.
+    positions: `learned` table, or `rotary` turns of query and key (Su et al. 2021, eq. 15).
+    pooling: embedding of the `last` bar, or the `mean` over the window.
+    causal: each bar attends to itself and to earlier ones only. False lets all bars of the window see each other;
+    either way nothing after the decision bar is in the window.
+    Pre-norm blocks: Xiong et al. 2020, fig. 1b.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        n_classes: int,
+        lookback: int,
+        *,
+        d_model: int = 64,
+        n_heads: int = 4,
+        n_layers: int = 2,
+        dropout: float = 0.1,
+        ffn_mult: int = 4,
+        positions: str = "learned",
+        pooling: str = "last",
+        causal: bool = True,
+    ) -> None:
+        super().__init__()
+        _check(d_model, n_heads, positions, pooling)
+        self.n_features, self.n_classes, self.lookback = n_features, n_classes, lookback
+        self.embedding_dim = d_model
+        self.pooling = pooling
+        self.project = nn.Linear(n_features, d_model)
+        self.position_TD = nn.Parameter(torch.randn(lookback, d_model) * 0.02) if positions == "learned" else None
+        rotary = positions == "rotary"
+        blocks = [
+            Block(d_model, n_heads, lookback, dropout, ffn_mult, rotary=rotary, causal=causal) for _ in range(n_layers)
+        ]
+        self.blocks = nn.ModuleList(blocks)
+        self.drop = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(d_model)
+        self.head = nn.Linear(d_model, n_classes)
+
+    def embed(self, window_NTF: Tensor) -> Tensor:
+        """Embedding [N, D] of the window, normalised by layer, not to unit length."""
+        if tuple(window_NTF.shape[1:]) != (self.lookback, self.n_features):
+            raise ValueError(
+                f"transformer: window of shape {tuple(window_NTF.shape)}; it must be "
+                f"[N, {self.lookback}, {self.n_features}]; rebuild the net for these features and lookback"
+            )
+        x_NTD = self.project(window_NTF)
+        if self.position_TD is not None:
+            x_NTD = x_NTD + self.position_TD
+        x_NTD = self.drop(x_NTD)
+        for block in self.blocks:
+            x_NTD = block(x_NTD)
+        return self.norm(x_NTD[:, -1] if self.pooling == "last" else x_NTD.mean(dim=1))
+
+    def forward(self, window_NTF: Tensor) -> Tensor:
+        """Unnormalised class scores [N, C]."""
+        return self.head(self.embed(window_NTF))
+
+
+class Block(nn.Module):
+    """Self-attention, then feed-forward, each on a normalised input and added to it: [N, T, D] -> [N, T, D]."""
+
+    def __init__(
+        self, d_model: int, n_heads: int, lookback: int, dropout: float, ffn_mult: int, *, rotary: bool, causal: bool
+    ) -> None:
+        super().__init__()
+        self.n_heads, self.dropout, self.causal = n_heads, dropout, causal
+        self.norm_attention = nn.LayerNorm(d_model)
+        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.out = nn.Linear(d_model, d_model)
+        self.norm_ffn = nn.LayerNorm(d_model)
+        self.ffn = nn.Sequential(
+            nn.Linear(d_model, ffn_mult * d_model),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(ffn_mult * d_model, d_model),
+        )
+        self.drop = nn.Dropout(dropout)
+        self.rotary = Rotary(lookback, d_model // n_heads) if rotary else None
+
+    def forward(self, x_NTD: Tensor) -> Tensor:
+        """One block of the stack."""
+        x_NTD = x_NTD + self.drop(self.out(self._attend(self.norm_attention(x_NTD))))
+        return x_NTD + self.drop(self.ffn(self.norm_ffn(x_NTD)))
+
+    def _attend(self, x_NTD: Tensor) -> Tensor:
+        n, t, d = x_NTD.shape
+        qkv_NT3HK = self.qkv(x_NTD).view(n, t, 3, self.n_heads, d // self.n_heads)
+        q_NHTK, k_NHTK, v_NHTK = qkv_NT3HK.permute(2, 0, 3, 1, 4).unbind(0)
+        if self.rotary is not None:
+            q_NHTK, k_NHTK = self.rotary(q_NHTK), self.rotary(k_NHTK)
+        dropout = self.dropout if self.training else 0.0
+        mixed_NHTK = F.scaled_dot_product_attention(
+            q_NHTK, k_NHTK, v_NHTK, dropout_p=dropout, is_causal=self.causal
+        )
+        return mixed_NHTK.transpose(1, 2).reshape(n, t, d)
+
+
+class Rotary(nn.Module):
+    """Turns each pair (k, k + K/2) of a head by the bar's place times a frequency; keeps lengths.
+
+    Scores then depend on the distance between two bars alone. Source: Su et al. 2021, eq. 15 and 34.
+    """
+
+    cos_TK: Tensor
+    sin_TK: Tensor
+
+    def __init__(self, lookback: int, head_dim: int) -> None:
+        super().__init__()
+        frequency_K = 10_000.0 ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+        angle_TK = torch.outer(torch.arange(lookback, dtype=torch.float64), frequency_K).repeat(1, 2)
+        self.register_buffer("cos_TK", angle_TK.cos().float(), persistent=False)
+        self.register_buffer("sin_TK", angle_TK.sin().float(), persistent=False)
+
+    def forward(self, x_NHTK: Tensor) -> Tensor:
+        """The same shape and type, turned."""
+        left, right = x_NHTK.chunk(2, dim=-1)
+        turned_NHTK = torch.cat([-right, left], dim=-1)
+        return (x_NHTK * self.cos_TK + turned_NHTK * self.sin_TK).to(x_NHTK.dtype)
+
+
+def _check(d_model: int, n_heads: int, positions: str, pooling: str) -> None:
+    if d_model % n_heads:
+        raise ValueError(
+            f"transformer: d_model={d_model} with n_heads={n_heads} leaves {d_model % n_heads} of {d_model} over; "
+            f"n_heads must divide d_model; take d_model={d_model // n_heads * n_heads or n_heads} or other heads"
+        )
+    if positions not in POSITIONS:
+        raise ValueError(f"transformer: positions={positions!r}; it must be one of {POSITIONS}; mend the config")
+    if pooling not in POOLINGS:
+        raise ValueError(f"transformer: pooling={pooling!r}; it must be one of {POOLINGS}; mend the config")
+    if positions == "rotary" and d_model // n_heads % 2:
+        raise ValueError(
+            f"transformer: rotary positions turn pairs, but a head is {d_model // n_heads} wide "
+            f"(d_model={d_model}, n_heads={n_heads}); the width must be even; use positions=learned or other heads"
+        )

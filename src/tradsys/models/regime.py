@@ -1,0 +1,366 @@
+"""Market regimes: a Gaussian hidden Markov model, filtered forward and never smoothed.
+
+Shapes: R rows of the table, N decision rows, T bars of one series, D columns, K states.
+"""
+
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self
+
+import numpy as np
+from hmmlearn.hmm import GaussianHMM
+from numba import njit
+
+from tradsys.core.errors import DataError, TrainingError
+from tradsys.core.tables import Array, FeatureTable, Samples
+from tradsys.models.transforms import fitted, with_fitted
+
+FLOOR = 1e-8  # least transition probability: no state is ever out of reach, and no logarithm is infinite
+STATE = ("center_", "scale_", "startprob_", "transmat_", "means_", "covars_", "loglik_", "n_rows_")
+
+
+@njit(cache=True)
+def _loglik(
+    z_TD: Array, means_KD: Array, whiten_KDD: Array, const_K: Array
+) -> Array:  # pragma: no cover - compiled
+    """log N(z; mean, covariance) [T, K], one row at a time so that a batch rounds as a single row does."""
+    n_rows, n_dims = z_TD.shape
+    out = np.empty((n_rows, len(const_K)))
+    for t in range(n_rows):
+        for k in range(len(const_K)):
+            total = 0.0
+            for i in range(n_dims):
+                part = 0.0
+                for j in range(i + 1):
+                    part += whiten_KDD[k, i, j] * (z_TD[t, j] - means_KD[k, j])
+                total += part * part
+            out[t, k] = const_K[k] - 0.5 * total
+    return out
+
+
+@njit(cache=True)
+def _posterior(log_K: Array, weight_K: Array) -> float:  # pragma: no cover - compiled
+    """Writes exp(log - max) to weight_K and returns max, the logarithm taken out."""
+    top = log_K[0]
+    for k in range(1, len(log_K)):
+        top = max(top, log_K[k])
+    for k in range(len(log_K)):
+        weight_K[k] = math.exp(log_K[k] - top)
+    return top
+
+
+@njit(cache=True)
+def _advance(weight_K: Array, transmat_KK: Array, loglik_K: Array, log_K: Array) -> None:  # pragma: no cover
+    """One forward step: log_j = log(sum_i weight_i A_ij) + loglik_j."""
+    n_states = len(log_K)
+    for j in range(n_states):
+        ahead = 0.0
+        for i in range(n_states):
+            ahead += weight_K[i] * transmat_KK[i, j]
+        log_K[j] = np.log(ahead) + loglik_K[j]
+
+
+@njit(cache=True)
+def _filter_series(
+    loglik_TK: Array, fresh_T: Array, startprob_K: Array, transmat_KK: Array
+) -> tuple[Array, float]:  # pragma: no cover - compiled
+    """Filtered posterior [T, K] and log-likelihood; the prior holds where fresh_T and after NaN."""
+    n_rows, n_states = loglik_TK.shape
+    out = np.full((n_rows, n_states), np.nan)
+    log_K, weight_K = np.empty(n_states), np.empty(n_states)
+    logstart_K, total, alive = np.log(startprob_K), 0.0, False
+    for t in range(n_rows):
+        if np.isnan(loglik_TK[t, 0]):
+            alive = False
+            continue
+        if alive and not fresh_T[t]:
+            _advance(weight_K, transmat_KK, loglik_TK[t], log_K)
+        else:
+            for k in range(n_states):
+                log_K[k] = logstart_K[k] + loglik_TK[t, k]
+        total += _posterior(log_K, weight_K)
+        mass = weight_K.sum()
+        out[t] = weight_K / mass
+        last = t + 1 == n_rows or fresh_T[t + 1] or np.isnan(loglik_TK[t + 1, 0])
+        if last:
+            total += np.log(mass)
+        alive = True
+    return out, total
+
+
+@njit(cache=True)
+def _filter_windows(
+    loglik_RK: Array, ends_N: Array, lookback: int, startprob_K: Array, transmat_KK: Array
+) -> Array:  # pragma: no cover - compiled
+    """Posterior [N, K] at the last row of each window; each window begins from the prior."""
+    n_states = loglik_RK.shape[1]
+    out = np.empty((len(ends_N), n_states))
+    log_K, weight_K, logstart_K = np.empty(n_states), np.empty(n_states), np.log(startprob_K)
+    for n in range(len(ends_N)):
+        first = ends_N[n] - lookback + 1
+        for k in range(n_states):
+            log_K[k] = logstart_K[k] + loglik_RK[first, k]
+        _posterior(log_K, weight_K)
+        for t in range(first + 1, ends_N[n] + 1):
+            _advance(weight_K, transmat_KK, loglik_RK[t], log_K)
+            _posterior(log_K, weight_K)
+        out[n] = weight_K / weight_K.sum()
+    return out
+
+
+def stationary(transmat_KK: Array) -> Array:
+    """The distribution [K] that the transition matrix leaves as it is: pi A = pi, sum 1."""
+    n_states = len(transmat_KK)
+    equations = np.vstack([transmat_KK.T - np.eye(n_states), np.ones(n_states)])
+    pi_K = np.linalg.lstsq(equations, np.append(np.zeros(n_states), 1.0), rcond=None)[0]
+    pi_K = np.maximum(pi_K, np.finfo(np.float64).tiny)
+    return pi_K / pi_K.sum()
+
+
+@contextmanager
+def _hmmlearn_messages() -> Iterator[list[str]]:
+    """What hmmlearn logs meanwhile, kept for the error message instead of printed."""
+    heard: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.append(record.getMessage())
+
+    logger, keep = logging.getLogger("hmmlearn"), Keep()
+    passed_on = logger.propagate
+    logger.addHandler(keep)
+    logger.propagate = False
+    try:
+        yield heard
+    finally:
+        logger.removeHandler(keep)
+        logger.propagate = passed_on
+
+
+@dataclass(frozen=True, eq=False)
+class HmmRegime:
+    """Probability of each regime at a row, from the last `lookback` rows and nothing later.
+
+    columns: D columns read, standardised inside on the training rows. names: states from the calmest to the
+    wildest. order_column, order_by: volatility of a state is the variance of that column within it
+    ("variance", for a return) or its mean ("mean", for a volatility feature); default the first column.
+    lookback: rows each filter run sees, begun from the prior; where the window is not finite or crosses a
+    segment the row is NaN. n_seeds: EM starts, of which the best training likelihood is kept. covariance:
+    "diag" or "full". tol: EM stops below this gain in log-likelihood, or after max_iter. min_share: a start
+    is refused when a state's mean filtered probability is less. max_rows: at most about so many latest
+    training rows are fitted.
+
+    Fitted: startprob_ [K] is the stationary distribution of transmat_ [K, K], not EM's own, which
+    describes only the first bar of a few training series while a window begins anywhere. means_ [K, D] and
+    covars_ [K, D, D] are in standardised units; center_, scale_ [D]; loglik_ of the n_rows_ training rows.
+    Source: Rabiner 1989, eqs. 19-20 (forward recursion), here normalised at each step.
+    """
+
+    columns: tuple[str, ...]
+    n_states: int = 3
+    lookback: int = 240
+    n_seeds: int = 5
+    max_iter: int = 100
+    names: tuple[str, ...] = ("calm", "trend", "panic")
+    seed: int = 0
+    max_rows: int = 60_000
+    covariance: Literal["diag", "full"] = "full"
+    order_column: str | None = None
+    order_by: Literal["variance", "mean"] = "variance"
+    tol: float = 1e-2
+    min_share: float = 0.005
+    center_: Array | None = field(init=False, default=None)
+    scale_: Array | None = field(init=False, default=None)
+    startprob_: Array | None = field(init=False, default=None)
+    transmat_: Array | None = field(init=False, default=None)
+    means_: Array | None = field(init=False, default=None)
+    covars_: Array | None = field(init=False, default=None)
+    loglik_: float | None = field(init=False, default=None)
+    n_rows_: int | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        # a YAML list arrives as a list
+        object.__setattr__(self, "columns", tuple(self.columns))
+        object.__setattr__(self, "names", tuple(self.names))
+        ordered = self.order_column is None or self.order_column in self.columns
+        known = self.order_by in ("variance", "mean") and self.covariance in ("diag", "full")
+        if not (len(self.names) == self.n_states >= 2 and self.columns and ordered and known):
+            raise DataError(
+                f"regime: {self.n_states} states named {list(self.names)}, columns {list(self.columns)}, "
+                "ordered by "
+                f"{self.order_by} of {self.order_column}, covariance {self.covariance}; the rule is one "
+                "name per state, "
+                "at least two, and an order column among the columns; change the regime config"
+            )
+
+    def fit(self, train: Samples, valid: Samples) -> Self:  # noqa: ARG002
+        """Fits on the rows that training windows read; `valid` is not read.
+
+        Raises DataError for a constant column or too few rows, TrainingError when every start degenerates.
+        """
+        x_TD, fresh_T = self._training_rows(train)
+        center, scale = x_TD.mean(axis=0), x_TD.std(axis=0)
+        still = [c for c, s in zip(self.columns, scale, strict=True) if not s > 0]
+        if still:
+            raise DataError(f"regime: columns {still} are constant over {len(x_TD)} training rows; drop them")
+        z_TD = (x_TD - center) / scale
+        best: Self | None = None
+        reasons = []
+        for start in range(self.n_seeds):
+            try:
+                one = self._one_start(z_TD, fresh_T, np.random.default_rng([self.seed, start]))
+            except TrainingError as refused:
+                reasons.append(f"start {start}: {refused}")
+                continue
+            if best is None or fitted(one, "loglik_") > fitted(best, "loglik_"):
+                best = one
+        if best is None:
+            raise TrainingError(
+                f"regime: none of {self.n_seeds} starts on {len(z_TD)} rows gave {self.n_states} states ("
+                f"{'; '.join(reasons)}); each state needs rows; use fewer states or a longer span"
+            )
+        return with_fitted(best, {"center_": center, "scale_": scale, "n_rows_": len(z_TD)})
+
+    def _training_rows(self, train: Samples) -> tuple[Array, Array]:
+        """Finite rows of the training windows [T, D] in table order; True [T] where a new series begins."""
+        table = train.table.select(self.columns)
+        steps = np.zeros(len(table) + 1, dtype=np.int64)
+        np.add.at(steps, train.start, 1)
+        np.add.at(steps, train.rows + 1, -1)
+        rows = np.flatnonzero((np.cumsum(steps[:-1]) > 0) & np.isfinite(table.values).all(axis=1))
+        if len(rows) > self.max_rows:
+            rows = rows[table.time[rows] >= np.sort(table.time[rows])[-self.max_rows]]
+        needed = 20 * self.n_states * len(self.columns)
+        if len(rows) < needed:
+            raise DataError(
+                f"regime: {len(rows)} finite training rows; {needed} are the least for {self.n_states} "
+                "states of "
+                f"{len(self.columns)} columns; use a longer span"
+            )
+        fresh = np.ones(len(rows), dtype=bool)
+        fresh[1:] = (np.diff(rows) != 1) | (np.diff(table.segment[rows]) != 0)
+        return table.values[rows].astype(np.float64), fresh
+
+    def _one_start(self, z_TD: Array, fresh_T: Array, rng: np.random.Generator) -> Self:
+        """EM from the moments of random stretches, states ordered; TrainingError if degenerate."""
+        hmm = GaussianHMM(
+            n_components=self.n_states,
+            covariance_type=self.covariance,
+            n_iter=self.max_iter,
+            tol=self.tol,
+            init_params="",
+        )
+        hmm.startprob_ = np.full(self.n_states, 1 / self.n_states)
+        stay = 0.95
+        hmm.transmat_ = np.full((self.n_states, self.n_states), (1 - stay) / (self.n_states - 1))
+        np.fill_diagonal(hmm.transmat_, stay)
+        hmm.means_, covars = self._stretches(z_TD, rng)
+        hmm.covars_ = covars if self.covariance == "full" else np.diagonal(covars, axis1=1, axis2=2)
+        lengths = np.diff(np.append(np.flatnonzero(fresh_T), len(z_TD)))
+        # a dying state divides 0 by 0 inside; the checks below refuse what comes of it
+        with _hmmlearn_messages() as heard, np.errstate(all="ignore"):
+            try:
+                hmm.fit(z_TD, lengths)
+            except ValueError as cause:
+                raise TrainingError(f"{cause} {heard}") from cause
+        numbers = (hmm.transmat_, hmm.means_, hmm.covars_)
+        if not all(np.isfinite(a).all() for a in numbers) or not np.allclose(hmm.transmat_.sum(axis=1), 1):
+            raise TrainingError(f"a state lost its rows {heard}")
+        return self._ordered(hmm)._scored(z_TD, fresh_T)
+
+    def _stretches(self, z_TD: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+        """Means [K, D] and covariances [K, D, D] of K random runs of rows: places differ in volatility."""
+        size = max(10 * z_TD.shape[1], min(len(z_TD) // (2 * self.n_states), 500))
+        first = rng.integers(0, len(z_TD) - size + 1, self.n_states)
+        parts = [z_TD[i : i + size] for i in first]
+        ridge = 1e-2 * np.eye(z_TD.shape[1])
+        covars = [np.atleast_2d(np.cov(part.T)) + ridge for part in parts]
+        return np.stack([part.mean(axis=0) for part in parts]), np.stack(covars)
+
+    def _ordered(self, hmm: GaussianHMM) -> Self:
+        """The fitted numbers with states from the calmest to the wildest, transitions floored at 1e-8."""
+        at = 0 if self.order_column is None else self.columns.index(self.order_column)
+        volatility_K = hmm.covars_[:, at, at] if self.order_by == "variance" else hmm.means_[:, at]
+        order = np.argsort(volatility_K, kind="stable")
+        transmat = np.maximum(hmm.transmat_[np.ix_(order, order)], FLOOR)
+        transmat /= transmat.sum(axis=1, keepdims=True)
+        state = {
+            "startprob_": stationary(transmat),
+            "transmat_": transmat,
+            "means_": hmm.means_[order].copy(),
+            "covars_": hmm.covars_[order].copy(),
+        }
+        return with_fitted(self, state)
+
+    def _scored(self, z_TD: Array, fresh_T: Array) -> Self:
+        """Itself with `loglik_` of standardised rows; TrainingError when a state holds too few of them."""
+        posterior, loglik = _filter_series(
+            self._loglik(z_TD), fresh_T, fitted(self, "startprob_"), fitted(self, "transmat_")
+        )
+        share_K = posterior.mean(axis=0)
+        if not np.isfinite(loglik) or share_K.min() < self.min_share:
+            raise TrainingError(
+                f"log-likelihood {loglik:.6g}, share of rows per state {share_K.round(4).tolist()}"
+            )
+        return with_fitted(self, {"loglik_": float(loglik)})
+
+    def _loglik(self, z_TD: Array) -> Array:
+        means_KD = fitted(self, "means_")
+        lower_KDD = np.linalg.cholesky(fitted(self, "covars_"))
+        whiten_KDD = np.linalg.inv(lower_KDD)
+        logdet_K = np.log(np.diagonal(lower_KDD, axis1=1, axis2=2)).sum(axis=1)
+        const_K = -0.5 * means_KD.shape[1] * math.log(2 * math.pi) - logdet_K
+        return _loglik(np.ascontiguousarray(z_TD), means_KD, np.ascontiguousarray(whiten_KDD), const_K)
+
+    def _standardised(self, x_TD: Array) -> Array:
+        return (np.asarray(x_TD, dtype=np.float64) - fitted(self, "center_")) / fitted(self, "scale_")
+
+    def filter(self, x_TD: Array) -> Array:
+        """Filtered posterior float64 [T, K] of one plain series [T, D] in the order of `columns`.
+
+        Row t reads rows 0..t; the prior holds at t=0. A row with NaN gives NaN, and the prior holds again
+        after it.
+        """
+        if np.ndim(x_TD) != 2 or np.shape(x_TD)[1] != len(self.columns):
+            raise DataError(f"regime: series of shape {np.shape(x_TD)}; the rule is [T, {len(self.columns)}]")
+        z_TD = self._standardised(x_TD)
+        # one NaN column must blank the row for every state
+        loglik_TK = np.where(np.isfinite(z_TD).all(axis=1, keepdims=True), self._loglik(z_TD), np.nan)
+        fresh = np.zeros(len(z_TD), dtype=bool)
+        return _filter_series(loglik_TK, fresh, fitted(self, "startprob_"), fitted(self, "transmat_"))[0]
+
+    def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
+        """Filtered posterior float64 [N, K] from each row's last `lookback` rows, begun from the prior.
+
+        NaN where these rows are not all finite or span two segments. One row alone gives the bits of a batch.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        source = table.select(self.columns)
+        out = np.full((len(rows), self.n_states), np.nan)
+        known = np.flatnonzero(source.ready(self.lookback)[rows])
+        if not len(known):
+            return out
+        ends = rows[known]
+        low = int(ends.min()) - self.lookback + 1
+        loglik_RK = self._loglik(self._standardised(source.values[low : int(ends.max()) + 1]))
+        out[known] = _filter_windows(
+            loglik_RK, ends - low, self.lookback, fitted(self, "startprob_"), fitted(self, "transmat_")
+        )
+        return out
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value with every digit; `from_json` gives the same posteriors to the bit."""
+        params = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        state = {name: fitted(self, name) for name in STATE}
+        numbers = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in state.items()}
+        return {"params": {**params, "columns": list(self.columns), "names": list(self.names)}, **numbers}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The fitted model that `to_json` wrote."""
+        whole = ("loglik_", "n_rows_")
+        state = {k: value[k] if k in whole else np.asarray(value[k], dtype=np.float64) for k in STATE}
+        return with_fitted(cls(**value["params"]), state)

@@ -1,0 +1,66 @@
+"""What a fill costs: a fee on its notional, and a price that is worse than the one on the screen."""
+
+import math
+from dataclasses import dataclass
+
+from tradsys.core.errors import TradsysError
+
+BPS = 1e-4
+MAX_BPS = 1000.0
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Costs of each side of a trade, in basis points (1/100 of a percent).
+
+    fee_bps: of the notional at the fill price. slippage_bps: a buy fills so much above the raw price, a
+    sale so much below, whatever kind of fill it is. Borrowing, funding and financing are not modelled.
+    Raises TradsysError outside 0..1000 bps.
+    """
+
+    fee_bps: float = 10.0
+    slippage_bps: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("fee_bps", self.fee_bps), ("slippage_bps", self.slippage_bps)):
+            if not 0 <= value <= MAX_BPS:
+                raise TradsysError(
+                    f"costs: {name}={value}; 0 <= {name} <= {MAX_BPS:g} (10 %); use basis points"
+                )
+
+    @property
+    def fee(self) -> float:
+        """Fee as a fraction of the notional, one side."""
+        return self.fee_bps * BPS
+
+    @property
+    def slippage(self) -> float:
+        """Slippage as a fraction of the raw price, one side."""
+        return self.slippage_bps * BPS
+
+    @property
+    def round_trip(self) -> float:
+        """What buying and selling at one raw price costs, as a fraction of that notional: 2 (fee + slippage).
+
+        Exact, not a first order: (1+s)(1+f) - (1-s)(1-f) = 2 (s + f).
+        """
+        return 2 * (self.fee + self.slippage)
+
+    @property
+    def log_round_trip(self) -> float:
+        """What a round trip takes off a log return: ln[(1+s)(1+f) / ((1-s)(1-f))]."""
+        return sum(math.log1p(c) - math.log1p(-c) for c in (self.fee, self.slippage))
+
+    def fill_price(self, raw: float, direction: int) -> float:
+        """Price after slippage of a purchase (direction +1) or a sale (-1) at a raw price."""
+        return raw * (1 + direction * self.slippage)
+
+    def liquidation_price(self, entry: float, size: float) -> float:
+        """Raw price at which covering a short takes the sub-account's last cent.
+
+        entry: raw entry price. size: fraction of equity sold short. With equity E and fill F the short sold
+        q = size E / (F (1+f)) and holds E + q F (1-f); solving q P (1+f) = that for the fill P gives
+        P = F [1/size + (1-f)/(1+f)], the same for every E. The raw price lies one slippage below P.
+        """
+        fill = self.fill_price(entry, -1)
+        return fill * (1 / size + (1 - self.fee) / (1 + self.fee)) / (1 + self.slippage)

@@ -1,0 +1,225 @@
+"""Which trades happen: the path-dependent half of a backtest, compiled. Fills and money are vectorbt's.
+
+Legend: B bars of all symbols one after the other, N entries wanted, K columns (strategy x symbol), M trades,
+O orders of the busiest column, U bars of the union clock, G strategies, S symbols. Rules: see `simulator`.
+"""
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from tradsys.core.tables import Array
+
+TAKE_PROFIT, STOP_LOSS, TIMEOUT, OPEN = 0, 1, 2, 3
+
+
+@dataclass(frozen=True, eq=False)
+class BarArrays:
+    """Bars of all symbols one after the other. Prices float64 [B], segment int64 [B], first int64 [S + 1]: offsets."""
+
+    open: Array
+    high: Array
+    low: Array
+    close: Array
+    segment: Array
+    first: Array
+
+
+@dataclass(frozen=True, eq=False)
+class EntryArrays:
+    """Entries wanted, [N] each, sorted by (column, bar); first int64 [K + 1]: offsets; symbol int64 [K]: codes."""
+
+    bar: Array
+    side: Array
+    size: Array
+    take_profit: Array
+    stop_loss: Array
+    horizon_bars: Array
+    first: Array
+    symbol: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Walked:
+    """Trades that happen, int64 or float64 [M] each, sorted by (column, entry bar).
+
+    entry: position into EntryArrays. entry_bar, exit_bar: rows of BarArrays (an open trade's exit_bar is its
+    symbol's last). entry_raw, exit_raw: prices before slippage (an open trade's exit_raw is its mark). reason: code.
+    first int64 [K + 1]: offsets of the columns. n_cancelled int64 [K].
+    """
+
+    entry: Array
+    column: Array
+    entry_bar: Array
+    exit_bar: Array
+    entry_raw: Array
+    exit_raw: Array
+    reason: Array
+    first: Array
+    n_cancelled: Array
+
+
+def walk(bars: BarArrays, entries: EntryArrays, *, delay_bars: int, fee: float, slippage: float) -> Walked:
+    """Trades of every column, by the rules at the top of `simulator`. Money enters only in a short's ruin price."""
+    n_columns = len(entries.symbol)
+    bar_index = np.empty((len(entries.bar), 3), dtype=np.int64)
+    raw = np.empty((len(entries.bar), 2))
+    reason = np.empty(len(entries.bar), dtype=np.int64)
+    n_trades = np.zeros(n_columns, dtype=np.int64)
+    n_cancelled = np.zeros(n_columns, dtype=np.int64)
+    _walk(
+        (bars.open, bars.high, bars.low, bars.close, bars.segment, bars.first),
+        (entries.bar, entries.side, entries.size, entries.take_profit, entries.stop_loss, entries.horizon_bars),
+        (entries.first, entries.symbol),
+        (int(delay_bars), float(fee), float(slippage)),
+        (bar_index, raw, reason, n_trades, n_cancelled),
+    )
+    # a column's trades lie at the head of its entries' places
+    place = np.arange(len(entries.bar)) - np.repeat(entries.first[:-1], np.diff(entries.first))
+    kept = place < np.repeat(n_trades, np.diff(entries.first))
+    entry, entry_bar, exit_bar = np.ascontiguousarray(bar_index[kept].T)
+    return Walked(
+        entry=entry,
+        column=np.repeat(np.arange(n_columns), n_trades),
+        entry_bar=entry_bar,
+        exit_bar=exit_bar,
+        entry_raw=raw[kept, 0],
+        exit_raw=raw[kept, 1],
+        reason=reason[kept],
+        first=np.concatenate([[0], np.cumsum(n_trades)]),
+        n_cancelled=n_cancelled,
+    )
+
+
+# Not cached on disk, like the labels' kernel: the compile takes a second, a read-only install has no cache.
+@numba.njit
+def _walk(
+    bars: tuple[Array, ...],
+    entries: tuple[Array, ...],
+    columns: tuple[Array, Array],
+    terms: tuple[int, float, float],
+    out: tuple[Array, ...],
+) -> None:
+    open_, _, _, _, segment, first_bar = bars
+    bar, side, size, take_profit, stop_loss, horizon_bars = entries
+    first_entry, symbol = columns
+    delay, fee, slippage = terms
+    bar_index, raw, reason, n_trades, n_cancelled = out
+    for c in range(len(symbol)):
+        end = first_bar[symbol[c] + 1]
+        free_from = first_bar[symbol[c]]  # first bar at whose close the column may order again
+        m = first_entry[c]
+        for e in range(first_entry[c], first_entry[c + 1]):
+            t = bar[e]
+            if t < free_from:
+                continue
+            broken = _first_break(segment, t, min(t + delay, end - 1))
+            if broken >= 0:
+                n_cancelled[c] += 1
+                free_from = broken
+                continue
+            start = t + delay
+            if start >= end:
+                break
+            stop = open_[start] - side[e] * stop_loss[e]
+            target = open_[start] + side[e] * take_profit[e]
+            ruin = np.inf
+            if side[e] < 0:
+                fill = open_[start] * (1 - slippage)
+                ruin = fill * (1 / size[e] + (1 - fee) / (1 + fee)) / (1 + slippage)
+                stop = min(stop, ruin)
+            last = start + min(horizon_bars[e], len(open_) + 1) - 1
+            x, price, why = _exit(bars, start, last, end, side[e], target, stop)
+            price = min(price, ruin)
+            bar_index[m] = (e, start, x)
+            raw[m] = (open_[start], price)
+            reason[m] = why
+            m += 1
+            if why == OPEN or price == ruin:
+                break
+            free_from = x
+        n_trades[c] = m - first_entry[c]
+
+
+@numba.njit
+def _first_break(segment: Array, t: int, last: int) -> int:
+    """First bar after t, up to `last`, in another segment; -1 where there is none."""
+    for j in range(t + 1, last + 1):
+        if segment[j] != segment[t]:
+            return j
+    return -1
+
+
+@numba.njit
+def _exit(
+    bars: tuple[Array, ...], start: int, last: int, end: int, side: int, target: float, stop: float
+) -> tuple[int, float, int]:
+    """Bar, raw price and reason of the exit of a position that entered at the open of bar `start`."""
+    open_, high, low, close, _, _ = bars
+    for j in range(start, min(last + 1, end)):
+        best, worst = (high[j], low[j]) if side > 0 else (low[j], high[j])
+        if side * open_[j] <= side * stop:
+            return j, open_[j], STOP_LOSS
+        if side * open_[j] >= side * target:
+            return j, open_[j], TAKE_PROFIT
+        if side * worst <= side * stop:
+            return j, stop, STOP_LOSS
+        if side * best >= side * target:
+            return j, target, TAKE_PROFIT
+        if j == last:
+            return j, close[j], TIMEOUT
+    return end - 1, close[end - 1], OPEN
+
+
+def mark(
+    bars: BarArrays, walked: Walked, bar_at_SU: Array, cash_OK: Array, held_OK: Array, start_cash: float
+) -> tuple[Array, Array]:
+    """Equity and exposure [G, U] of every strategy at each bar of the union clock.
+
+    bar_at_SU: each symbol's last bar up to that time, -1 before its first. cash_OK, held_OK: cash and signed
+    quantity of each column after its n-th order (row 2n its n-th entry, row 2n + 1 that trade's exit). start_cash: of
+    each column. Columns are strategy by strategy, symbol by symbol. Exposure is 0 where nothing is left.
+    """
+    n_symbols = len(bar_at_SU)
+    shape = (cash_OK.shape[1] // n_symbols, bar_at_SU.shape[1])
+    equity_GU, exposure_GU = np.zeros(shape), np.zeros(shape)
+    order_bar = np.stack([walked.entry_bar, np.where(walked.reason == OPEN, _NEVER, walked.exit_bar)], axis=1).ravel()
+    _mark(
+        bars.close, order_bar, walked.first, bar_at_SU, cash_OK, held_OK, start_cash, equity_GU, exposure_GU
+    )
+    return equity_GU, exposure_GU
+
+
+_NEVER = np.iinfo(np.int64).max
+
+
+@numba.njit
+def _mark(
+    close: Array,
+    order_bar: Array,
+    first: Array,
+    bar_at_SU: Array,
+    cash_OK: Array,
+    held_OK: Array,
+    start_cash: float,
+    equity_GU: Array,
+    exposure_GU: Array,
+) -> None:
+    n_symbols, n_times = bar_at_SU.shape
+    for g in range(len(equity_GU)):
+        for s in range(n_symbols):
+            c = g * n_symbols + s
+            n_orders = 2 * (first[c + 1] - first[c])
+            done = 0
+            cash, held = start_cash, 0.0
+            for u in range(n_times):
+                b = bar_at_SU[s, u]
+                while done < n_orders and order_bar[2 * first[c] + done] <= b:
+                    cash, held = cash_OK[done, c], held_OK[done, c]
+                    done += 1
+                value = held * close[b] if held != 0 else 0.0
+                equity_GU[g, u] += cash + value
+                exposure_GU[g, u] += abs(value)
+        for u in range(n_times):
+            exposure_GU[g, u] = exposure_GU[g, u] / equity_GU[g, u] if equity_GU[g, u] > 0 else 0.0

@@ -1,0 +1,32 @@
+"""Draws the HTML report of a finished run again, from its report.json.
+
+  python -m tradsys.report                       the latest training run
+  python -m tradsys.report run=runs/train/<run>
+"""
+
+import json
+from pathlib import Path
+
+from tradsys.config import ConfigError, as_dict, compose, run_door
+from tradsys.reports.page import write_report
+from tradsys.research.printing import print_run
+
+
+def work(argv: list[str]) -> None:
+    """Reads report.json, writes report.html beside it."""
+    folder = Path(as_dict(compose("report", argv))["run"])
+    path = folder / "report.json"
+    if not path.is_file():
+        raise ConfigError(f"report: {folder} holds no report.json; a run that finished has one; give run=runs/train/<run>")
+    report = json.loads(path.read_text(encoding="utf-8"))
+    write_report(report, folder / "report.html")
+    print_run(report, folder)
+
+
+def main() -> None:
+    """The door."""
+    run_door("report", work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""The research flow on one page: bars, features, labels, samples, models, bundle, strategies, report."""
+
+from pathlib import Path
+from typing import Any
+
+from tradsys.research.fitting import export_bundle, fit
+from tradsys.research.judging import judge
+from tradsys.research.parts import Evaluation, Experiment, Timings
+from tradsys.research.preparing import load_bars, prepare
+
+__all__ = ["Evaluation", "Experiment", "run"]
+
+
+def run(experiment: Experiment, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """The whole research flow. Writes bundle, metrics, predictions, trades and report into `folder`.
+
+    Returns the report as one JSON-safe dict, the same that report.html and `tradsys.report` are drawn from.
+    """
+    timings = Timings()
+    with timings.stage("bars"):
+        bars = load_bars(experiment)
+    with timings.stage("features and labels"):
+        prepared = prepare(experiment, bars)
+    fitted = fit(experiment, prepared, folder / "checkpoints", timings)
+    with timings.stage("bundle"):
+        bundle = export_bundle(experiment, prepared, fitted, folder / "bundle", config)
+    return judge(experiment, prepared, fitted, bundle, folder, config, timings)

@@ -1,0 +1,81 @@
+"""What conf/train.yaml builds: one object per stage, nothing fitted yet."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from time import perf_counter
+from typing import Any
+
+from tradsys.core.protocols import Calibrator, Model, Splitter
+from tradsys.features.feature_set import FeatureSet
+from tradsys.labels.events import CusumEvents
+from tradsys.labels.triple_barrier import TripleBarrier
+from tradsys.models.boosting import Xgboost
+from tradsys.models.regime import HmmRegime
+from tradsys.models.transforms import RobustScaler
+from tradsys.portfolio.costs import Costs
+from tradsys.serving.strategy import Profile
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How results are judged: bootstrap draws, out-of-fold folds, and what counts as too few trades."""
+
+    n_draws: int = 500
+    confidence: float = 0.95
+    n_oof_folds: int = 4
+    candidate_quantile: float = 0.5
+    n_permutations: int = 3
+    min_trades: int = 30
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """What conf/train.yaml builds: one object per stage, nothing fitted yet."""
+
+    data: Mapping[str, Any]
+    features: FeatureSet
+    labels: TripleBarrier
+    events: CusumEvents | None
+    split: Splitter
+    transforms: RobustScaler
+    model: Model
+    baselines: Mapping[str, Model]
+    calibration: Calibrator
+    regime: HmmRegime
+    auditor: Xgboost | None
+    strategy: Mapping[str, Profile]
+    costs: Costs
+    evaluation: Evaluation
+    question: str
+    seed: int
+
+    @property
+    def max_gap(self) -> timedelta | None:
+        """Longest step between bars that windows, returns and barriers may span."""
+        minutes = self.data["max_gap_minutes"]
+        return None if minutes is None else timedelta(minutes=minutes)
+
+    @property
+    def lookback(self) -> int:
+        """Rows that every model of the experiment needs, so that all are judged on the same samples."""
+        return max(m.lookback for m in (self.model, self.regime, *self.baselines.values()))
+
+
+@dataclass
+class Timings:
+    """Seconds per stage, logged as they end."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times one stage; a stage that fails is not recorded."""
+        began = perf_counter()
+        yield
+        self.seconds[name] = perf_counter() - began
+        LOG.info("%-22s %6.1f s", name, self.seconds[name])

@@ -1,0 +1,99 @@
+"""Bars to purged samples, with whatever features learn learned on training rows only."""
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.tables import FeatureTable, Fold, Labels, Samples
+from tradsys.features.feature_set import FeatureSet
+from tradsys.market.bars import content_digest, mark_gaps
+from tradsys.research.parts import Experiment
+from tradsys.samples.join import make_samples
+from tradsys.samples.splits import check_fold
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Bars turned into purged samples; the feature set is fitted on training rows only."""
+
+    bars: pl.DataFrame  # with segments
+    data_digest: str
+    features: FeatureSet
+    table: FeatureTable
+    labels: Labels
+    samples: Samples
+    fold: Fold
+
+    @property
+    def train(self) -> Samples:
+        """Training samples."""
+        return self.samples.take(self.fold.train)
+
+    @property
+    def valid(self) -> Samples:
+        """Samples for early stopping, calibration and thresholds; later than training."""
+        return self.samples.take(self.fold.valid)
+
+    @property
+    def test(self) -> Samples:
+        """Samples read once."""
+        return self.samples.take(self.fold.test)
+
+    @property
+    def test_start(self) -> datetime:
+        """The first test decision, aware UTC."""
+        return aware(self.test.time.min())
+
+
+def load_bars(experiment: Experiment) -> pl.DataFrame:
+    """The experiment's bars with their segments marked."""
+    bars = experiment.data["source"].bars()
+    LOG.info("%d bars of %s", len(bars), ", ".join(bars["symbol"].unique().sort().to_list()))
+    return mark_gaps(bars, experiment.max_gap)
+
+
+def prepare(experiment: Experiment, bars: pl.DataFrame) -> Prepared:
+    """Features, labels, samples and one purged fold.
+
+    The fold's dates come first, from rows and labels alone, so that what features learn (the d of fractional
+    differencing) is learned on bars up to the last training label and nowhere else.
+    """
+    labels = experiment.labels.label(bars)
+    events = experiment.events.mask(bars) if experiment.events else None
+    skeleton = make_samples(_empty_table(bars), labels, lookback=experiment.lookback, events=events)
+    first = next(iter(experiment.split.split(skeleton)))
+    until = aware(skeleton.table.time[skeleton.end[first.train]].max())
+    features = experiment.features.fit(bars, until)
+    table = features.table(bars)
+    samples = make_samples(table, labels, lookback=experiment.lookback, events=events)
+    fold = next(iter(experiment.split.split(samples)))
+    check_fold(samples, fold, 0)
+    learned = samples.table.time[samples.end[fold.train]].max()
+    if aware(learned) < until:
+        LOG.info("training labels end %s; features were fitted on bars up to %s", learned, until)
+    LOG.info("%d samples: train %d, valid %d, test %d", len(samples), *(len(getattr(fold, p)) for p in
+             ("train", "valid", "test")))
+    return Prepared(bars, content_digest(bars), features, table, labels, samples, fold)
+
+
+def _empty_table(bars: pl.DataFrame) -> FeatureTable:
+    """The rows of the feature table without a feature."""
+    symbols = bars["symbol"].unique().sort().to_list()
+    codes = bars["symbol"].replace_strict(symbols, range(len(symbols)), return_dtype=pl.Int32)
+    return FeatureTable(
+        symbol=codes.to_numpy(),
+        time=bars["time"].dt.replace_time_zone(None).to_numpy(),
+        segment=bars["segment"].cast(pl.Int32).to_numpy(),
+        values=np.empty((len(bars), 0), dtype=np.float32),
+        names=(),
+        symbols=tuple(symbols),
+    )
+
+
+def aware(time: np.datetime64) -> datetime:
+    return time.astype("datetime64[us]").item().replace(tzinfo=UTC)

@@ -1,0 +1,33 @@
+"""From a run to models/: verified, numbered, copied whole."""
+
+import re
+import shutil
+from pathlib import Path
+
+from tradsys.core.errors import BundleError, GateError
+from tradsys.core.runs import written_whole
+from tradsys.serving.bundle import Bundle
+
+
+def promote(run: Path, models: Path, name: str, *, force: bool = False) -> Path:
+    """Copies the run's bundle to `models/name/n/`, n counting from 1, and returns that folder.
+
+    The bundle is loaded first, so every hash has matched. GateError unless its verdict is `edge` or `force`.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise BundleError(f"export: name={name!r}; letters, digits, _ and - make a folder's name; choose another")
+    if not (run / "bundle").is_dir():
+        raise BundleError(f"export: {run} holds no bundle; a finished training run has one; give run=runs/train/<run>")
+    card = Bundle.load(run / "bundle").card
+    verdict = card.get("verdict", {}).get("kind", "not judged")
+    if verdict != "edge" and not force:
+        raise GateError(
+            f"export: the verdict of {run.resolve().name} is {verdict!r}; only `edge` is promoted; "
+            "give force=true to export it for research all the same, the card keeps the verdict"
+        )
+    taken = [int(p.name) for p in (models / name).glob("*") if p.name.isdigit()]
+    folder = models / name / str(max(taken, default=0) + 1)
+    with written_whole(folder) as draft:
+        shutil.copytree(run / "bundle", draft)
+    Bundle.load(folder)
+    return folder

@@ -1,0 +1,84 @@
+"""A run's folder, its log, and where its numbers come from."""
+
+import contextlib
+import importlib.metadata
+import logging
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from tradsys.core.clock import utc_now
+from tradsys.core.errors import TradsysError
+from tradsys.core.runs import code_sha, digest_json, link_latest, new_run, write_text
+
+LOG = logging.getLogger("tradsys")
+WATCHED = ("torch", "pytorch-lightning", "numpy", "polars", "lightgbm", "xgboost", "scikit-learn", "hmmlearn", "vectorbt")
+
+
+@contextlib.contextmanager
+def open_run(
+    root: Path, task: str, config_yaml: str, overrides: Sequence[str], resumed: Path | None = None
+) -> Iterator[Path]:
+    """A run folder with config.yaml, overrides.txt and log.txt; `latest` points at it once the run succeeded.
+
+    A run refused before it left a checkpoint leaves no folder. An interrupted one stays, to be resumed.
+    """
+    folder = resumed or new_run(root, task)
+    write_text(folder / "config.yaml", config_yaml)
+    write_text(folder / "overrides.txt", "".join(f"{o}\n" for o in overrides))
+    with _logged(folder / "log.txt"):
+        try:
+            yield folder
+        except KeyboardInterrupt:
+            LOG.warning("interrupted; go on with: python -m tradsys.%s resume=%s", task, folder)
+            raise
+        except TradsysError:
+            if not any(folder.rglob("*.ckpt")):
+                shutil.rmtree(folder)
+            raise
+    link_latest(folder)
+
+
+@contextlib.contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """The tradsys logger on the terminal and, with times, in the run's log.txt."""
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    screen = RichHandler(
+        console=Console(stderr=True, soft_wrap=True), show_path=False, show_level=False, log_time_format="%H:%M:%S"
+    )
+    LOG.setLevel(logging.INFO)
+    for handler in (file, screen):
+        LOG.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in (file, screen):
+            LOG.removeHandler(handler)
+        file.close()
+
+
+def provenance(config: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """When, where, on which code, packages, config and data a run's numbers were made."""
+    return {
+        "created": utc_now().isoformat(timespec="seconds"),
+        "code_sha": code_sha(),
+        "config_digest": config_digest(config),
+        "data": data,
+        "packages": {name: importlib.metadata.version(name) for name in WATCHED},
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
+        "seed": config.get("seed"),
+    }
+
+
+def config_digest(config: dict[str, Any]) -> str:
+    """Digest of what decides a result: the resolved config without paths, progress bars and the resume flag."""
+    kept = {k: v for k, v in config.items() if k not in ("paths", "resume")}
+    return digest_json(kept)

@@ -1,0 +1,145 @@
+"""Rows that a model may learn from: warmed up, labelled, and at an event where events are given."""
+
+import numpy as np
+
+from tradsys.core.errors import DataError
+from tradsys.core.tables import Array, FeatureTable, Labels, Samples
+from tradsys.samples.weights import average_uniqueness
+
+WEIGHTINGS = ("uniqueness", "none")
+
+
+def make_samples(
+    table: FeatureTable,
+    labels: Labels,
+    *,
+    lookback: int,
+    events: Array | None = None,
+    weighting: str = "uniqueness",
+) -> Samples:
+    """Samples at the rows whose window is complete and whose outcome is known.
+
+    labels: one entry per table row. lookback: rows of the window, the decision row included.
+    events: bool [R], rows where a decision is taken at all; None means every row.
+    weighting: "uniqueness" multiplies the label's weight by its average uniqueness over the bars it is open
+    (row+1, where it enters, to its end); "none" keeps the label's weight. Weights are scaled to mean 1.
+    Of a sample, `start` is the first row that the window reads and `end` the row where the outcome is known.
+    Raises DataError where no row is left (with the count by cause), where all labels agree, or where a
+    label ends before its entry; ValueError for a bad lookback or weighting.
+    """
+    if lookback < 1 or weighting not in WEIGHTINGS:
+        raise ValueError(
+            f"samples: lookback={lookback}, weighting={weighting!r}; lookback >= 1, one of {WEIGHTINGS}"
+        )
+    _check_lengths(table, labels, events)
+    ready = table.ready(lookback)
+    labelled = (labels.end >= 0) & (labels.y >= 0)
+    wanted = np.ones(len(table), dtype=bool) if events is None else np.asarray(events)
+    rows = np.flatnonzero(ready & labelled & wanted)
+    if len(rows) == 0:
+        raise DataError(_why_none(table, lookback, ready, labelled, wanted))
+    y, end = labels.y[rows].astype(np.int64), labels.end[rows].astype(np.int64)
+    _check_labels(rows, y, end)
+    return Samples(
+        table=table,
+        rows=rows,
+        y=y,
+        weight=_weights(labels.weight[rows], rows, end, weighting),
+        start=rows - (lookback - 1),
+        end=end,
+        ret=labels.ret[rows].astype(np.float64),
+    )
+
+
+def _weights(label_weight: Array, rows: Array, end: Array, weighting: str) -> Array:
+    weight = label_weight.astype(np.float64)
+    if weighting == "uniqueness":
+        weight = weight * average_uniqueness(rows + 1, end)
+    if not (np.isfinite(weight).all() and weight.min() >= 0 and weight.sum() > 0):
+        raise DataError(
+            f"samples: label weights run from {weight.min()} to {weight.max()} over {len(weight)} samples; "
+            "they must be finite, >= 0 and not all 0; check the labels' weights"
+        )
+    return weight / weight.mean()
+
+
+def _check_lengths(table: FeatureTable, labels: Labels, events: Array | None) -> None:
+    if len(labels) != len(table):
+        raise DataError(
+            f"samples: {len(labels)} labels for {len(table)} table rows; one label per row; make both from "
+            "the same bars"
+        )
+    if events is not None and (len(events) != len(table) or np.asarray(events).dtype != bool):
+        raise DataError(
+            f"samples: events are {np.asarray(events).dtype} [{len(events)}] for {len(table)} table rows; "
+            "they must be one bool per row; make both from the same bars"
+        )
+
+
+def _check_labels(rows: Array, y: Array, end: Array) -> None:
+    if (early := end <= rows).any():
+        i = int(np.argmax(early))
+        raise DataError(
+            f"samples: {int(early.sum())} labels end at or before their decision row, first row {rows[i]} "
+            f"with end {end[i]}; a label enters at the next bar; use end = -1 where the outcome is unknown"
+        )
+    if y.min() == y.max():
+        raise DataError(
+            f"samples: all {len(y)} labels are class {y[0]}; a model needs two classes; "
+            "widen or narrow the barriers, or load a longer span"
+        )
+
+
+def _why_none(table: FeatureTable, lookback: int, ready: Array, labelled: Array, wanted: Array) -> str:
+    if not ready.any():
+        return _too_short(table, lookback)
+    bars_in_symbol, bars_in_segment = _position(table.symbol), _position(table.segment)
+    gap = ~ready & (bars_in_segment < lookback) & (bars_in_symbol >= lookback)
+    causes = {
+        "not warmed up": ~ready & ~gap,
+        "window spans a gap": gap,
+        "unlabelled": ready & ~labelled,
+        "no event": ready & labelled & ~wanted,
+    }
+    counts = ", ".join(f"{name} {int(mask.sum())}" for name, mask in causes.items())
+    return (
+        f"samples: none of {len(table)} rows is left ({counts}); a sample needs a complete window, an "
+        "outcome and an event; load a longer span, shorten lookback or horizon, or loosen the event filter"
+    )
+
+
+def _too_short(table: FeatureTable, lookback: int) -> str:
+    """Names the symbol with most bars and the feature that takes longest to warm up there."""
+    if len(table) == 0:
+        return "samples: the table has no rows; a sample needs a bar; load bars first"
+    code = int(np.bincount(table.symbol).argmax())
+    symbol, values = table.symbols[code], table.values[table.symbol == code]
+    n_bars, run = len(values), int(table.run_length().max())
+    finite = np.isfinite(values)
+    leading = np.where(finite.any(axis=0), finite.argmax(axis=0), n_bars)
+    slowest = int(leading.argmax()) if len(table.names) else 0
+    warmup = int(leading[slowest]) if len(table.names) else 0
+    if warmup == n_bars:
+        return (
+            f"samples: {table.names[slowest]!r} is never finite in the {n_bars} bars of {symbol}; every "
+            "feature must warm up; shorten its span or load earlier data"
+        )
+    if warmup + lookback > n_bars:
+        slow = f" after {warmup} bars of warm-up of {table.names[slowest]!r}" if warmup else ""
+        return (
+            f"samples: a lookback of {lookback}{slow} needs {warmup + lookback} bars but {symbol}, the "
+            f"longest, has {n_bars}; shorten lookback or the span, or load earlier data"
+        )
+    return (
+        f"samples: a lookback of {lookback} needs as many finite bars in a row but the longest run has {run} "
+        f"({symbol} has {n_bars} bars); gaps and missing values end a run; shorten lookback or allow longer "
+        "gaps"
+    )
+
+
+def _position(group: Array) -> Array:
+    """1-based position [R] of each row in its run of equal values."""
+    rows = np.arange(len(group))
+    first = np.ones(len(group), dtype=bool)
+    first[1:] = group[1:] != group[:-1]
+    return rows - np.maximum.accumulate(np.where(first, rows, 0)) + 1

@@ -1,0 +1,235 @@
+"""Batches of windows from one resident table. Memory is that of the table, never N*T*F.
+
+Shapes: R rows, N samples, T window (lookback), F features.
+"""
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tradsys.core.tables import Array, Samples
+from tradsys.samples.windows import window_view
+
+log = logging.getLogger(__name__)
+
+# share of the free device memory that a resident table may take; the rest is the net's
+RESIDENT_SHARE = 0.5
+
+
+class WindowLoader:
+    """An iterable of (window_NTF, y_N int64, weight_N float32) that Lightning takes as a dataloader.
+
+    table_RF: float32, contiguous. rows_N: the row at which each window ends. y_N: class codes. weight_N:
+    weights. The order depends on (seed, epoch) alone, on any device; without `shuffle` it is the samples'
+    own. The last, partial batch is kept. Call `set_epoch` in a bare loop; Lightning calls it. `state_dict`
+    holds the epoch and the number of batches handed out, so that a run resumed in mid-epoch sees the rest of
+    that epoch once.
+
+    device: where batches come out; None means the table's. With `stream` the table stays where it is and
+    batches are gathered there and copied one by one. In a torch.distributed run of n ranks a shuffled loader
+    deals its order out in turn, wrapped round so that all ranks step equally often; an unshuffled one is
+    whole on every rank.
+    Raises ValueError where lengths or ranges do not fit.
+    """
+
+    def __init__(
+        self,
+        table_RF: Tensor,
+        rows_N: Tensor,
+        y_N: Tensor,
+        weight_N: Tensor,
+        *,
+        lookback: int,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        stream: bool = False,
+    ) -> None:
+        _check(table_RF, rows_N, y_N, weight_N, lookback, batch_size)
+        self.device = torch.device(device) if device is not None else table_RF.device
+        self.stream = stream
+        home = table_RF.device if stream else self.device
+        self.table_RF = table_RF.to(home).contiguous()
+        self.rows_N = rows_N.to(home)
+        self.y_N = y_N.to(home, torch.int64)
+        self.weight_N = weight_N.to(home, torch.float32)
+        self.lookback, self.batch_size = lookback, batch_size
+        self.shuffle, self.seed = shuffle, seed
+        self.epoch = 0
+        self._handed_out = 0  # batches of the running pass
+        self._resume_at = 0  # where the next pass begins, after load_state_dict
+        self._window_RTF = window_view(self.table_RF, lookback)
+
+    @classmethod
+    def from_samples(
+        cls,
+        samples: Samples,
+        *,
+        lookback: int,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        stream: bool = False,
+    ) -> Self:
+        """A loader over these samples; on a CPU it shares the table's memory.
+
+        A table that would take more than half of the device's free memory is streamed, and the log says so.
+        """
+        device = torch.device(device)
+        table_RF = _shared(np.ascontiguousarray(samples.table.values))
+        return cls(
+            table_RF,
+            _shared(samples.rows),
+            _shared(samples.y),
+            torch.tensor(samples.weight, dtype=torch.float32),
+            lookback=lookback,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            device=device,
+            stream=stream or not _fits(table_RF, device),
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of the next pass. A place loaded for another epoch is dropped."""
+        if epoch != self.epoch:
+            self._resume_at = self._handed_out = 0
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Batches in a whole pass on one rank, the partial one included."""
+        return math.ceil(self._n_own() / self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        # a generator on purpose: Lightning calls iter() before set_epoch(), and nothing is read until next()
+        first, self._resume_at = self._resume_at, 0
+        order = self._order()
+        for batch in range(first, len(self)):
+            self._handed_out = batch + 1
+            yield self._batch(order[batch * self.batch_size : (batch + 1) * self.batch_size])
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and the batches of it handed out so far."""
+        return {
+            "epoch": self.epoch,
+            "batch": self._handed_out,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Makes the next pass go on where the saved one stood; ValueError where the order would differ."""
+        mine = {"seed": self.seed, "batch_size": self.batch_size}
+        if differs := [f"{k} {state[k]} (here {v})" for k, v in mine.items() if state[k] != v]:
+            raise ValueError(
+                f"loader: the saved place was reached with {', '.join(differs)}; a place means nothing in "
+                "another order; resume with the values of that run"
+            )
+        self.epoch = state["epoch"]
+        self._resume_at = self._handed_out = state["batch"]
+
+    @property
+    def sampler(self) -> Self:
+        """Itself: Lightning calls `set_epoch` on a dataloader's sampler."""
+        return self
+
+    @property
+    def batch_sampler(self) -> None:
+        """None: Lightning asks for it wherever it finds a sampler."""
+        return None
+
+    def _order(self) -> Tensor:
+        n = len(self.rows_N)
+        home = self.table_RF.device
+        dtype = torch.int32 if n < 2**31 else torch.int64
+        if not self.shuffle:
+            return torch.arange(n, dtype=dtype, device=home)
+        # drawn on the CPU, so that a GPU sees the same order
+        entropy = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)[0]
+        generator = torch.Generator().manual_seed(int(entropy >> 1))
+        order = torch.randperm(n, generator=generator, dtype=dtype)
+        rank, n_ranks = _rank()
+        if n_ranks > 1:
+            n_dealt = self._n_own() * n_ranks
+            order = order.repeat(math.ceil(n_dealt / max(n, 1)))[:n_dealt][rank::n_ranks]
+        return order.to(home)
+
+    def _n_own(self) -> int:
+        """Samples of a whole pass on one rank."""
+        return math.ceil(len(self.rows_N) / _rank()[1]) if self.shuffle else len(self.rows_N)
+
+    def _batch(self, picked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        first = self.rows_N.index_select(0, picked) - (self.lookback - 1)
+        y_N, weight_N = self.y_N.index_select(0, picked), self.weight_N.index_select(0, picked)
+        if not self.stream:
+            return self._window_RTF.index_select(0, first), y_N, weight_N
+        window_NTF = torch.empty(
+            (len(first), *self._window_RTF.shape[1:]), pin_memory=self.device.type == "cuda"
+        )
+        torch.index_select(self._window_RTF, 0, first, out=window_NTF)
+        # the caching pinned allocator keeps the buffer until the copy is done, so the next one may be gathered
+        return (
+            window_NTF.to(self.device, non_blocking=True),
+            y_N.to(self.device, non_blocking=True),
+            weight_N.to(self.device, non_blocking=True),
+        )
+
+
+def _rank() -> tuple[int, int]:
+    """This process's rank and the number of ranks; (0, 1) outside a distributed run."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def _fits(table_RF: Tensor, device: torch.device) -> bool:
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    fits = table_RF.nbytes <= RESIDENT_SHARE * free
+    if not fits:
+        log.warning(
+            "loader: a table of %.1f GB stays on the host and is streamed to %s, which has %.1f GB free",
+            table_RF.nbytes / 1e9,
+            device,
+            free / 1e9,
+        )
+    return fits
+
+
+def _shared(values: Array) -> Tensor:
+    """A tensor on the array's memory. A read-only array is shared too: nothing here writes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(values)
+
+
+def _check(
+    table_RF: Tensor, rows_N: Tensor, y_N: Tensor, weight_N: Tensor, lookback: int, batch_size: int
+) -> None:
+    if lookback < 1 or batch_size < 1:
+        raise ValueError(f"loader: lookback={lookback}, batch_size={batch_size}; both must be at least 1")
+    if not len(rows_N) == len(y_N) == len(weight_N):
+        raise ValueError(
+            f"loader: {len(rows_N)} rows, {len(y_N)} labels, {len(weight_N)} weights; one of each per sample"
+        )
+    if table_RF.ndim != 2 or table_RF.dtype != torch.float32:
+        raise ValueError(
+            f"loader: table is {table_RF.dtype} {tuple(table_RF.shape)}; it must be float32 [R, F]"
+        )
+    if len(rows_N) == 0:
+        return
+    low, high = int(rows_N.min()), int(rows_N.max())
+    if low < lookback - 1 or high >= len(table_RF):
+        raise ValueError(
+            f"loader: rows run from {low} to {high} but windows of {lookback} need {lookback - 1} <= row < "
+            f"{len(table_RF)}; make the samples with samples.join.make_samples and the same lookback"
+        )

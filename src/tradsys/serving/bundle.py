@@ -1,0 +1,229 @@
+"""The fitted artefact: the only way from bars to probabilities. Loads and predicts without torch."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.errors import BundleError, DataError
+from tradsys.core.runs import digest_file, digest_json, write_json
+from tradsys.core.tables import Array, FeatureTable
+from tradsys.features.feature_set import FeatureSet
+from tradsys.market.bars import mark_gaps
+from tradsys.market.ranges import atr
+from tradsys.models.boosting import LightGbm, Xgboost
+from tradsys.models.calibrators import calibrator_from_json
+from tradsys.models.onnx_runtime import OnnxModel
+from tradsys.models.regime import HmmRegime
+
+FORMAT = 1  # raised when an older reader could misread the files
+
+
+class Primary(Protocol):
+    """The part of a bundle that scores a window."""
+
+    @property
+    def lookback(self) -> int:
+        """Rows per window."""
+
+    def predict(self, table: FeatureTable, rows: Array) -> tuple[Array, Array]:
+        """Raw scores and calibrated probabilities, float64 [N, C] each."""
+
+
+@dataclass(frozen=True, eq=False)
+class Boosted:
+    """A boosted primary: raw features in, no scaler, its calibrator beside it."""
+
+    model: LightGbm | Xgboost
+    calibrator: Any
+
+    @property
+    def lookback(self) -> int:
+        """Rows per window."""
+        return self.model.lookback
+
+    def predict(self, table: FeatureTable, rows: Array) -> tuple[Array, Array]:
+        """Raw scores and calibrated probabilities, float64 [N, C] each."""
+        score = self.model.predict_proba(table, rows)
+        return score, self.calibrator.apply(score)
+
+
+def schema_hash(features: FeatureSet) -> str:
+    """Digest of names, parameters and order of the features: what a model was trained on."""
+    return digest_json(features.to_json())
+
+
+def seal(folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes card.json with the SHA-256 of every other file in the folder and of the card itself."""
+    files = {p.name: digest_file(p) for p in sorted(folder.iterdir()) if p.name != "card.json"}
+    body = {**card, "format": FORMAT, "files": files}
+    sealed = {**body, "card_sha256": digest_json(body)}
+    write_json(folder / "card.json", sealed)
+    return sealed
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """Features, model, regime, auditor and card, as loaded from a folder whose every hash matched.
+
+    card: what the bundle was made from and how it judged itself. valid_scores [M]: raw P(1) on validation rows,
+    sorted, for thresholds that are quantiles.
+    """
+
+    features: FeatureSet
+    primary: Primary
+    regime: HmmRegime | None
+    auditor: Xgboost | None
+    card: dict[str, Any]
+    folder: Path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Reads a bundle; raises BundleError that names what is missing, altered or of another version."""
+        folder = Path(path)
+        card = _verified_card(folder)
+        features = FeatureSet.from_json(card["features"])
+        if schema_hash(features) != card["schema_hash"]:
+            raise BundleError(
+                f"bundle {folder}: its features hash to {schema_hash(features)[:12]}, the model was trained on "
+                f"{card['schema_hash'][:12]}; the feature code changed; use the code at {card['code_sha']} or retrain"
+            )
+        regime_file, auditor_file = folder / "regime.json", folder / "auditor.json"
+        return cls(
+            features=features,
+            primary=_load_primary(folder, card),
+            regime=HmmRegime.load(regime_file) if regime_file.exists() else None,
+            auditor=Xgboost.load(auditor_file) if auditor_file.exists() else None,
+            card=card,
+            folder=folder,
+        )
+
+    @property
+    def history(self) -> int:
+        """Bars a live buffer must hold so that its last row's answer is the batch's."""
+        return int(self.card["history"])
+
+    @property
+    def valid_scores(self) -> Array:
+        """Raw P(1) on validation rows at 1,001 even quantiles, ascending."""
+        return np.asarray(self.card["valid_score_quantiles"])
+
+    @property
+    def lookback(self) -> int:
+        """Rows every part together needs at a decision row."""
+        return max(self.primary.lookback, self.regime.lookback if self.regime else 1)
+
+    def data_config(self) -> dict[str, Any]:
+        """The data config the bundle was made from; BundleError where it names code outside the market package."""
+        config = self.card["data_config"]
+        target = config["source"]["_target_"]
+        if not target.startswith("tradsys.market."):
+            raise BundleError(
+                f"bundle {self.folder}: its data source is {target!r}; a bundle may name sources of tradsys.market "
+                "only; give data=..."
+            )
+        return config
+
+    def predict(self, bars: pl.DataFrame, since: datetime | None = None) -> pl.DataFrame:
+        """One row per bar with a full window, at or after `since`, sorted by (symbol, time).
+
+        Columns: symbol, time, close, atr (price units), score (raw P(1)), probability (calibrated), and where the
+        bundle has them regime (name), regime_<name> (filtered probability) and audit (P(pays after costs)).
+        Bars without a full finite window inside one segment have no row. Raises DataError where none has.
+        """
+        table = self.features.table(bars)
+        rows = np.flatnonzero(table.ready(self.lookback))
+        if since is not None:
+            rows = rows[table.time[rows] >= np.datetime64(since.replace(tzinfo=None), "us")]
+        elif len(rows) == 0:
+            raise DataError(
+                f"bundle {self.folder}: {len(table)} bars hold no full window; {self.history} bars without a gap "
+                "are needed for the first answer; load earlier data"
+            )
+        return self._frame(bars, table, rows)
+
+    def _frame(self, bars: pl.DataFrame, table: FeatureTable, rows: Array) -> pl.DataFrame:
+        score, probability = self.primary.predict(table, rows)
+        gap = self.card["max_gap_minutes"]
+        marked = mark_gaps(bars, None if gap is None else timedelta(minutes=gap))
+        columns: dict[str, Array] = {
+            "atr": atr(marked, int(self.card["label"]["atr_bars"]))[rows],
+            "score": score[:, 1],
+            "probability": probability[:, 1],
+        }
+        extra: dict[str, Array] = {"score": score[:, 1]}
+        if self.regime is not None:
+            belief = self.regime.predict_proba(table, rows)
+            columns["regime"] = np.asarray(self.regime.names, dtype=object)[belief.argmax(axis=1)]
+            by_name = {f"regime_{name}": belief[:, k] for k, name in enumerate(self.regime.names)}
+            columns |= by_name
+            extra |= by_name
+        if self.auditor is not None:
+            columns["audit"] = self.auditor.predict_proba(*widened(table, rows, extra))[:, 1]
+        frame = bars.select("symbol", "time", "close")[rows]
+        return frame.with_columns(**{name: pl.Series(values.tolist() if values.dtype == object else values)
+                                     for name, values in columns.items()})
+
+
+def widened(table: FeatureTable, rows: Array, extra: Mapping[str, Array]) -> tuple[FeatureTable, Array]:
+    """The rows as a table of their own with `extra` [N] columns appended: what the auditor reads.
+
+    Returns that table [N, F + len(extra)] and its row numbers 0..N-1.
+    """
+    small = FeatureTable(
+        symbol=table.symbol[rows],
+        time=table.time[rows],
+        segment=table.segment[rows],
+        values=table.values[rows],
+        names=table.names,
+        symbols=table.symbols,
+    )
+    return small.with_columns(extra), np.arange(len(rows))
+
+
+def _verified_card(folder: Path) -> dict[str, Any]:
+    """The card, after every file's hash matched."""
+    path = folder / "card.json"
+    if not path.is_file():
+        raise BundleError(f"bundle {folder}: no card.json there; give the folder that train or export wrote")
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise BundleError(f"bundle {folder}: card.json is not JSON ({error}); export it again") from error
+    if card.get("format") != FORMAT:
+        raise BundleError(
+            f"bundle {folder}: format {card.get('format')}, this code reads {FORMAT}; export it again with this code"
+        )
+    body = {k: v for k, v in card.items() if k != "card_sha256"}
+    if card.get("card_sha256") != digest_json(body):
+        raise BundleError(f"bundle {folder}: card.json was altered after it was sealed; export it again")
+    found = {p.name for p in folder.iterdir() if p.name != "card.json"}
+    missing, unknown = sorted(set(card["files"]) - found), sorted(found - set(card["files"]))
+    altered = [f for f in sorted(found & set(card["files"])) if digest_file(folder / f) != card["files"][f]]
+    if missing or unknown or altered:
+        raise BundleError(
+            f"bundle {folder}: missing {missing}, unknown {unknown}, altered {altered}; every file must be as sealed; "
+            "export it again"
+        )
+    return card
+
+
+def _load_primary(folder: Path, card: Mapping[str, Any]) -> Primary:
+    kind = card["model"]["kind"]
+    if kind == "onnx":
+        model = OnnxModel.load(folder / "model.onnx")
+        if model.n_features != len(card["feature_names"]) or model.lookback != card["model"]["lookback"]:
+            raise BundleError(
+                f"bundle {folder}: the graph reads [{model.lookback}, {model.n_features}], the card says "
+                f"[{card['model']['lookback']}, {len(card['feature_names'])}]; export it again"
+            )
+        return model
+    loaders = {"lightgbm": LightGbm, "xgboost": Xgboost}
+    if kind not in loaders:
+        raise BundleError(f"bundle {folder}: model kind {kind!r} is not one of {['onnx', *loaders]}; update tradsys")
+    return Boosted(loaders[kind].load(folder / "model.txt"), calibrator_from_json(card["calibrator"]))

@@ -1,0 +1,48 @@
+"""Trains the configured model beside its baselines, exports one bundle, backtests the profiles, writes the report.
+
+  python -m tradsys.train                                   the Transformer on the synthetic market
+  python -m tradsys.train +experiment=demo                  the same, small: two to three minutes on two cores
+  python -m tradsys.train data=btc_hourly split=reality     real bars from the store
+  python -m tradsys.train model=lightgbm labels.horizon_bars=48
+  python -m tradsys.train resume=runs/train/<run>           goes on where Ctrl-C or a kill stopped it
+"""
+
+from dataclasses import fields
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from tradsys.config import ConfigError, as_dict, build, compose, run_door
+from tradsys.research.experiment import Experiment, run
+from tradsys.research.printing import print_run
+from tradsys.research.provenance import open_run
+
+
+def _resumed(folder: Path) -> list[str]:
+    if not (folder / "overrides.txt").is_file():
+        raise ConfigError(f"train: resume={folder} holds no overrides.txt; give a folder that train started")
+    return (folder / "overrides.txt").read_text(encoding="utf-8").splitlines()
+
+
+def work(argv: list[str]) -> None:
+    """Composes, trains, prints."""
+    config = compose("train", argv)
+    folder = Path(config.resume) if config.resume else None
+    if folder is not None:
+        argv = _resumed(folder)
+        config = compose("train", argv)
+    plain = as_dict(config)
+    parts = build(config)
+    experiment = Experiment(**{f.name: parts[f.name] for f in fields(Experiment)})
+    with open_run(Path(config.paths.runs), "train", OmegaConf.to_yaml(config, resolve=True), argv, folder) as opened:
+        report = run(experiment, opened, plain)
+    print_run(report, opened)
+
+
+def main() -> None:
+    """The door."""
+    run_door("train", work)
+
+
+if __name__ == "__main__":
+    main()

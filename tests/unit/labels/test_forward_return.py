@@ -1,0 +1,43 @@
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tradsys.labels.forward_return import ForwardReturn, forward_return
+
+
+@pytest.mark.parametrize("horizon", [1, 5, 24])
+def test_equals_a_loop(make_walk_bars, horizon):
+    bars = make_walk_bars(200, ("AAA", "BBB"), seed=3).with_columns(
+        segment=pl.Series(np.repeat([0, 1, 2], [90, 110, 200]), dtype=pl.UInt32)
+    )
+    close = bars["close"].to_numpy().copy()
+    close[[40, 150]] = np.nan
+    bars = bars.with_columns(close=pl.Series(close))
+    labels = forward_return(bars, horizon_bars=horizon)
+    open_, segment = bars["open"].to_list(), bars["segment"].to_list()
+    for t in range(bars.height):
+        exit_ = t + horizon
+        if exit_ >= bars.height or segment[exit_] != segment[t] or math.isnan(close[exit_]):
+            assert (labels.y[t], labels.end[t], labels.weight[t]) == (-1, -1, 0)
+            assert math.isnan(labels.ret[t])
+        else:
+            ret = math.log(close[exit_] / open_[t + 1])
+            assert labels.ret[t] == pytest.approx(ret, abs=1e-15)
+            assert (labels.y[t], labels.end[t], labels.weight[t]) == (int(ret > 0), exit_, 1)
+    assert labels.y.dtype == labels.end.dtype == np.int64
+
+
+def test_no_gain_is_not_a_gain(make_walk_bars):
+    bars = make_walk_bars(5).with_columns(open=pl.lit(100.0), close=pl.lit(100.0))
+    assert ForwardReturn(horizon_bars=2).label(bars).y.tolist() == [0, 0, 0, -1, -1]
+
+
+def test_horizon_longer_than_the_bars(make_walk_bars):
+    assert (ForwardReturn(horizon_bars=24).label(make_walk_bars(10)).y == -1).all()
+
+
+def test_refuses_no_horizon(make_walk_bars):
+    with pytest.raises(ValueError, match="horizon_bars >= 1"):
+        forward_return(make_walk_bars(10), horizon_bars=0)

@@ -1,0 +1,93 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tradsys.models.nets.transformer import Rotary, TransformerEncoder
+
+
+def make(**changes):
+    torch.manual_seed(0)
+    options = {"d_model": 16, "n_heads": 2, "n_layers": 2, "dropout": 0.0, "ffn_mult": 2} | changes
+    return TransformerEncoder(5, 3, 7, **options).eval()
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+@pytest.mark.parametrize("causal", [True, False])
+def test_shapes_and_gradients_reach_every_weight(positions, pooling, causal):
+    net = make(positions=positions, pooling=pooling, causal=causal)
+    window_NTF = torch.randn(4, 7, 5)
+    assert net.embed(window_NTF).shape == (4, net.embedding_dim)
+    logits_NC = net(window_NTF)
+    assert logits_NC.shape == (4, 3)
+    F.cross_entropy(logits_NC, torch.tensor([0, 1, 2, 0])).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
+
+
+def test_a_sample_does_not_read_its_neighbours():
+    net = make()
+    window_NTF = torch.randn(6, 7, 5)
+    torch.testing.assert_close(net(window_NTF)[2:3], net(window_NTF[2:3]), rtol=0, atol=1e-6)
+
+
+def test_causal_bars_see_no_later_bar_and_the_others_do():
+    window_NTF = torch.randn(1, 7, 5)
+    changed_NTF = window_NTF.clone()
+    changed_NTF[:, 4:] += 1.0
+
+    def states(net, x_NTF):
+        x_NTD = net.project(x_NTF) + net.position_TD
+        for block in net.blocks:
+            x_NTD = block(x_NTD)
+        return x_NTD[:, :4]
+
+    causal, open_ = make(causal=True), make(causal=False)
+    torch.testing.assert_close(states(causal, window_NTF), states(causal, changed_NTF), rtol=0, atol=1e-6)
+    assert (states(open_, window_NTF) - states(open_, changed_NTF)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_the_order_of_bars_matters(positions):
+    net = make(positions=positions, causal=False)
+    window_NTF = torch.randn(1, 7, 5)
+    swapped_NTF = window_NTF[:, [1, 0, 2, 3, 4, 5, 6]]
+    assert (net(window_NTF) - net(swapped_NTF)).abs().max() > 1e-5
+
+
+def test_attention_is_softmax_of_scaled_products():
+    block = make(causal=True).blocks[0]
+    x_NTD = torch.randn(2, 7, 16)
+    q, k, v = (part.view(2, 7, 2, 8).transpose(1, 2) for part in block.qkv(x_NTD).chunk(3, dim=-1))
+    score = q @ k.transpose(-1, -2) / 8**0.5
+    score = score.masked_fill(torch.ones(7, 7).triu(1).bool(), -torch.inf)
+    expected_NTD = (score.softmax(-1) @ v).transpose(1, 2).reshape(2, 7, 16)
+    torch.testing.assert_close(block._attend(x_NTD), expected_NTD)
+
+
+def test_rotary_scores_depend_on_distance_alone():
+    turn = Rotary(12, 8)
+    q, k = torch.randn(8), torch.randn(8)
+    score_TT = turn(q.expand(1, 1, 12, 8))[0, 0] @ turn(k.expand(1, 1, 12, 8))[0, 0].T
+    for offset in range(-11, 12):
+        diagonal = score_TT.diagonal(offset)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), rtol=1e-4, atol=1e-5)
+    assert score_TT.std() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"d_model": 10, "n_heads": 4}, "n_heads must divide"),
+        ({"positions": "sine"}, "positions='sine'"),
+        ({"pooling": "max"}, "pooling='max'"),
+        ({"d_model": 6, "n_heads": 2, "positions": "rotary"}, "even"),
+    ],
+)
+def test_impossible_settings_are_named(changes, words):
+    with pytest.raises(ValueError, match=words):
+        make(**changes)
+
+
+def test_a_window_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"\[N, 7, 5\]"):
+        make()(torch.randn(2, 6, 5))
