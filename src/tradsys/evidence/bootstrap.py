@@ -48,7 +48,7 @@ def automatic_block_length(series_T: Array, min_block: float = 1.0) -> float:
         return max(1.0, float(min_block))
     with np.errstate(divide="ignore", invalid="ignore"):
         chosen = float(optimal_block_length(series)["stationary"].iloc[0])
-    # no finite optimum: the autocovariances cancel; the longest length the method itself would allow is the safe side
+    # no finite optimum where autocovariances cancel; the longest the method would allow is the safe side
     longest = np.ceil(min(3 * np.sqrt(len(series)), len(series) / 3))
     return max(1.0, float(min_block), chosen if np.isfinite(chosen) else float(longest))
 
@@ -57,20 +57,27 @@ def too_few_blocks(n_times: int, block_length: float) -> str | None:
     """Why `n_times` periods carry no interval at this block length; None where they do."""
     if n_times >= MIN_BLOCKS * block_length:
         return None
-    return f"{n_times} periods hold fewer than {MIN_BLOCKS} blocks of {block_length:.0f}; a longer record is needed"
+    return f"{n_times} periods hold fewer than {MIN_BLOCKS} blocks of {block_length:.0f}; more are needed"
 
 
 def bootstrap_draws(
-    statistic: Callable[[Array], Array], n_times: int, block_length: float, n_draws: int, *, seed: int
+    statistic: Callable[[Array], Array],
+    n_times: int,
+    block_length: float,
+    n_draws: int,
+    *,
+    seed: int,
+    cells_per_draw: int = 1,
 ) -> Array:
     """A statistic of every draw, [D] or [D, M], in few calls and bounded memory.
 
     statistic: takes counts float64 [d, T], how often each time stands in each of d draws (rows sum to T),
     and returns [d] or [d, M]. Blocks start anywhere, wrap around the end, and have geometric length of mean
-    `block_length`.
+    `block_length`. cells_per_draw: the size of what `statistic` builds per draw, which bounds d.
     """
     parts = []
-    for draw, start, length, n_rows in _blocks(n_times, block_length, n_draws, seed):
+    step = max(1, _CHUNK_CELLS // max(n_times, cells_per_draw))
+    for draw, start, length, n_rows in _blocks(n_times, block_length, n_draws, step, seed=seed):
         width = 2 * n_times + 1
         edges = np.bincount(draw * width + start, minlength=n_rows * width)
         edges -= np.bincount(draw * width + start + length, minlength=n_rows * width)
@@ -80,15 +87,16 @@ def bootstrap_draws(
 
 
 def bootstrap_indices(n_times: int, block_length: float, n_draws: int, *, seed: int) -> Iterator[Array]:
-    """The times of one draw after another, int64 [T] each; the same draws as `bootstrap_draws` with that seed."""
-    for _, start, length, n_rows in _blocks(n_times, block_length, n_draws, seed):
+    """The times of one draw after another, int64 [T]; the draws of `bootstrap_draws` with that seed."""
+    step = max(1, _CHUNK_CELLS // n_times)
+    for _, start, length, n_rows in _blocks(n_times, block_length, n_draws, step, seed=seed):
         first = np.cumsum(length) - length
         flat = np.repeat(start - first, length) + np.arange(n_rows * n_times)
         yield from (flat % n_times).reshape(n_rows, n_times)
 
 
 def percentile_interval(draws_D: Array, confidence: float = 0.95) -> tuple[float, float] | None:
-    """Bounds that hold the middle `confidence` share of the draws; None where too many draws are not finite."""
+    """Bounds of the middle `confidence` share of the draws; None where too many are not finite."""
     finite = np.isfinite(draws_D)
     if finite.mean() < 1 - MAX_UNDEFINED:
         return None
@@ -100,7 +108,7 @@ def percentile_interval(draws_D: Array, confidence: float = 0.95) -> tuple[float
 def estimate(
     value: float, draws_D: Array | None, confidence: float = 0.95, reason: str | None = None
 ) -> Estimate:
-    """A value with the percentile interval of its draws; without one where `draws_D` is None (`reason` says why)."""
+    """A value with the percentile interval of its draws, or none with the `reason`."""
     if not np.isfinite(value):
         return Estimate(None, reason=reason or "not defined on these samples")
     if draws_D is None:
@@ -123,7 +131,7 @@ def block_bootstrap_interval(
     group: Array | None = None,
     seed: int,
 ) -> Estimate:
-    """A statistic of arrays that share their first axis, with its stationary block-bootstrap percentile interval.
+    """A statistic with its stationary block-bootstrap percentile interval.
 
     statistic: called once on the arrays and once per draw on resampled arrays; returns a float (NaN =
     undefined). arrays: each [N, ...] in time order. group: time code [N]; rows of one time are drawn
@@ -175,7 +183,7 @@ def mean_per_time(values_N: Array, order: Array, first: Array) -> Array:
 
 
 def sharpe_draws(returns: Array, block_length: float, n_draws: int, *, seed: int) -> Array:
-    """Per-period Sharpe (ddof 1) of every draw: [D] for returns [T], [D, K] for [T, K]; NaN where one has no variance."""
+    """Per-period Sharpe (ddof 1) of every draw: [D] for returns [T], [D, K] for [T, K]; NaN if flat."""
     n_times, scale = len(returns), np.abs(returns).max(axis=0)
 
     def from_counts(counts_dT: Array) -> Array:
@@ -188,25 +196,26 @@ def sharpe_draws(returns: Array, block_length: float, n_draws: int, *, seed: int
 
 
 def _blocks(
-    n_times: int, block_length: float, n_draws: int, seed: int
+    n_times: int, block_length: float, n_draws: int, step: int, *, seed: int
 ) -> Iterator[tuple[Array, Array, Array, int]]:
-    """Draw number, start and length of every block, some draws at a time; the lengths of a draw sum to n_times."""
+    """Draw number, start, length of every block, some draws at a time; a draw's lengths sum to n_times."""
     if n_times < 1 or n_draws < 1 or not block_length >= 1:
         raise DataError(
-            f"bootstrap: {n_times} times, {n_draws} draws, block length {block_length}; each must be at least 1"
+            f"bootstrap: {n_times} times, {n_draws} draws, block length {block_length}; "
+            "each must be at least 1"
         )
-    rng = np.random.default_rng(seed)
+    # one stream for lengths and one for starts, so that the draws do not depend on the step
+    for_length, for_start = np.random.default_rng(seed).spawn(2)
     expected = n_times / block_length
     # ten deviations more than expected, so that the last block practically never has to fill the rest
     n_blocks = int(min(n_times, np.ceil(expected + 10 * np.sqrt(expected) + 10)))
-    step = max(1, _CHUNK_CELLS // n_times)
     for done in range(0, n_draws, step):
         n_rows = min(step, n_draws - done)
-        ends = np.cumsum(rng.geometric(1 / block_length, size=(n_rows, n_blocks)), axis=1)
+        ends = np.cumsum(for_length.geometric(1 / block_length, size=(n_rows, n_blocks)), axis=1)
         ends = np.minimum(ends, n_times)
         ends[:, -1] = n_times
         length = np.diff(ends, axis=1, prepend=0)
-        start = rng.integers(0, n_times, size=length.shape)
+        start = for_start.integers(0, n_times, size=length.shape)
         draw = np.broadcast_to(np.arange(n_rows)[:, None], length.shape)
         kept = length > 0
         yield draw[kept], start[kept], length[kept], n_rows

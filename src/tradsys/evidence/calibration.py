@@ -30,15 +30,15 @@ def ece(proba: Array, y: Array, n_bins: int = 10, mass: Mass = "width") -> float
 
 
 def brier_score(proba: Array, y: Array) -> float:
-    """Mean squared error of the probabilities: of the positive class for two classes, summed over classes for more.
+    """Mean squared error of the probabilities; 0 is perfect.
 
-    0 is perfect. Source: Brier 1950.
+    Of the positive class for two classes, summed over classes for more. Source: Brier 1950.
     """
     return float(brier_losses(*checked_forecast(proba, y, "brier_score")).mean())
 
 
 def brier_skill(proba: Array, y: Array, base_rate: Array | float) -> float:
-    """1 - Brier score / Brier score of always saying the base rate: above 0 beats it, below 0 is worse than it.
+    """1 - Brier score / that of always saying the base rate: above 0 beats it, below 0 is worse.
 
     base_rate: rate of class 1 in the TRAINING rows, or the rates [C]. Raises DataError where the base rate
     is never wrong.
@@ -148,19 +148,20 @@ def checked_forecast(proba: Array, y: Array, where: str) -> tuple[Array, Array]:
         values = np.column_stack([1 - values, values])
     if values.ndim != 2 or values.shape[1] < 2 or y_N.shape != values.shape[:1] or not len(y_N):
         raise DataError(
-            f"{where}: probabilities {np.shape(proba)} for labels {y_N.shape}; give [N] or [N, C] with N labels, N >= 1"
+            f"{where}: probabilities {np.shape(proba)} for labels {y_N.shape}; "
+            "give [N] or [N, C] with N labels, N >= 1"
         )
-    if not ((values >= 0) & (values <= 1)).all() or np.abs(values.sum(axis=1) - 1).max() > 1e-4:
-        row = int(
-            np.argmax(~((values >= 0) & (values <= 1)).all(axis=1) | (np.abs(values.sum(axis=1) - 1) > 1e-4))
-        )
+    fits_N = ((values >= 0) & (values <= 1)).all(axis=1) & (np.abs(values.sum(axis=1) - 1) <= 1e-4)
+    if not fits_N.all():
+        row = int(np.argmin(fits_N))
         raise DataError(
-            f"{where}: row {row} is {values[row].tolist()}; each lies in [0, 1] and sums to 1; pass probabilities, not logits"
+            f"{where}: row {row} is {values[row].tolist()}; all lie in [0, 1] and sum to 1; "
+            "pass probabilities, not logits"
         )
     if not np.isin(y_N, np.arange(values.shape[1])).all():
         raise DataError(
-            f"{where}: labels {np.unique(y_N)[:5].tolist()} for {values.shape[1]} classes; codes run from 0 to C-1; "
-            "drop unlabelled rows"
+            f"{where}: labels {np.unique(y_N)[:5].tolist()} for {values.shape[1]} classes; "
+            "codes run from 0 to C-1; drop unlabelled rows"
         )
     return values, y_N.astype(np.int64)
 

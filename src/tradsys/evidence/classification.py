@@ -26,19 +26,19 @@ SMALLEST = float(np.finfo(np.float64).eps)
 
 
 def log_losses(proba: Array, y: Array) -> Array:
-    """Minus the log of the probability given to what happened, [N], in nats; probabilities below 2e-16 count as that.
+    """Minus the log of the probability given to what happened, [N], in nats.
 
-    proba: [N] of class 1 or [N, C]. Its mean is the log-loss.
+    proba: [N] of class 1 or [N, C]; below 2e-16 counts as that. The mean is the log-loss.
     """
     proba_NC, y_N = checked_forecast(proba, y, "log_losses")
     return -np.log(np.clip(proba_NC[np.arange(len(y_N)), y_N], SMALLEST, 1.0))
 
 
 def auc(proba: Array, y: Array, weight: Array | None = None) -> float | None:
-    """Probability that a positive scores above a negative, ties half; mean of one-vs-rest for several classes.
+    """Probability that a positive scores above a negative, ties half.
 
-    proba: [N] of class 1 or [N, C]. weight: [N] >= 0. None where some class has no sample, since it is
-    undefined. Source: Hand & Till 2001 for the definition; Mann & Whitney 1947.
+    proba: [N] of class 1 or [N, C] (three or more: mean of one-vs-rest). weight: [N] >= 0.
+    None where some class has no sample, since it is undefined. Source: Mann & Whitney 1947.
     """
     proba_NC, y_N = checked_forecast(proba, y, "auc")
     weight_N = np.ones(len(y_N)) if weight is None else np.asarray(weight, dtype=np.float64)
@@ -75,14 +75,16 @@ def evaluate(
     if np.shape(time_N) != y.shape:
         raise DataError(f"evaluate: {np.shape(time_N)} times for {len(y)} samples; give one time per sample")
     order, first = bootstrap.time_groups(time_N)
-    metrics = _Metrics(proba, y, rate_C, weight, order, first)
+    metrics = _Metrics(proba, y, rate_C, weight, order=order, first=first)
     n_times = len(first) - 1
     loss_T = bootstrap.mean_per_time(log_losses(proba, y), order, first)
     block_length = bootstrap.automatic_block_length(loss_T, min_block)
     reason = bootstrap.too_few_blocks(n_times, block_length)
     draws = None
     if reason is None:
-        draws = bootstrap.bootstrap_draws(metrics.of, n_times, block_length, n_draws, seed=seed)
+        draws = bootstrap.bootstrap_draws(
+            metrics.of, n_times, block_length, n_draws, seed=seed, cells_per_draw=len(y)
+        )
     with_interval = {
         name: bootstrap.estimate(value, None if draws is None else draws[:, k], confidence, reason).as_dict()
         for k, (name, value) in enumerate(
@@ -101,29 +103,29 @@ def evaluate(
 
 
 class _Auc:
-    """Weighted AUC of many weightings of the same scores: sorted once, then one cumulative sum per weighting."""
+    """AUC of many weightings of the same scores: sorted once, then one cumulative sum each."""
 
     def __init__(self, proba_NC: Array, y_N: Array) -> None:
         classes = [1] if proba_NC.shape[1] == 2 else range(proba_NC.shape[1])
         self.parts = [self._sorted(proba_NC[:, c], y_N == c) for c in classes]
 
     @staticmethod
-    def _sorted(score_N: Array, positive_N: Array) -> tuple[Array, Array, Array, Array, Array]:
+    def _sorted(score_N: Array, positive_N: Array) -> tuple[Array, Array, Array, Array]:
         order = np.argsort(score_N, kind="stable")
         score, positive = score_N[order], positive_N[order]
         up, down = np.flatnonzero(positive), np.flatnonzero(~positive)
         # negatives strictly below each positive, and those below or tied: half of their sum counts ties half
         below = np.searchsorted(score[down], score[up], side="left")
         below_or_tied = np.searchsorted(score[down], score[up], side="right")
-        return order[up], order[down], below, below_or_tied, np.array([len(up), len(down)])
+        return order[up], order[down], below, below_or_tied
 
     def of(self, weight_dN: Array) -> Array:
         """AUC [d] of each weighting; NaN where a class has no weight."""
         return np.mean([self._one(weight_dN, *part) for part in self.parts], axis=0)
 
     @staticmethod
-    def _one(weight_dN: Array, up: Array, down: Array, below: Array, tied: Array, n_each: Array) -> Array:
-        if not n_each.all():
+    def _one(weight_dN: Array, up: Array, down: Array, below: Array, tied: Array) -> Array:
+        if not len(up) or not len(down):
             return np.full(len(weight_dN), np.nan)
         cumulative = np.zeros((len(weight_dN), len(down) + 1))
         np.cumsum(weight_dN[:, down], axis=1, out=cumulative[:, 1:])
@@ -140,7 +142,7 @@ class _Metrics:
     names = ("log_loss", "base_log_loss", "skill", "auc", "brier", "brier_skill", "ece", "ece_equal_mass")
 
     def __init__(
-        self, proba: Array, y: Array, rate_C: Array, weight: Array, order: Array, first: Array
+        self, proba: Array, y: Array, rate_C: Array, weight: Array, *, order: Array, first: Array
     ) -> None:
         constant = np.broadcast_to(rate_C, proba.shape)
         score, hit = binary_view(proba, y)

@@ -60,7 +60,8 @@ def pbo(returns_TN: Array, n_blocks: int = 16) -> PboResult:
         or comb(n_blocks, n_blocks // 2) > MAX_COMBINATIONS
     ):
         raise DataError(
-            f"pbo: {n_blocks} blocks on {n_rows} rows; S is even, 2..20, with at least 2 rows a block; usual is 16"
+            f"pbo: {n_blocks} blocks on {n_rows} rows; "
+            "S is even, 2..20, with at least 2 rows a block; usual is 16"
         )
     n_dropped = n_rows % n_blocks
     blocks = values[n_dropped:].reshape(n_blocks, -1, n_trials)
@@ -85,7 +86,7 @@ def pbo(returns_TN: Array, n_blocks: int = 16) -> PboResult:
 
 
 def _split(inside: Array, sums: Array, squares: Array, n_half: int) -> tuple[Array, Array, Array, Array]:
-    """Logit, winner and its two Sharpe ratios of some splits; `inside` [splits, S] marks the in-sample blocks."""
+    """Logit, winner and its two Sharpe ratios per split; `inside` [splits, S] marks in-sample blocks."""
     first = _half_sharpe(inside @ sums, inside @ squares, n_half)
     second = _half_sharpe((1 - inside) @ sums, (1 - inside) @ squares, n_half)
     winner, rows = first.argmax(axis=1), np.arange(len(first))
@@ -155,8 +156,8 @@ def spa_test(
     error = np.sqrt(_long_run_variance(gain, block_length))
     if not (error > 0).all():
         raise DataError(
-            f"spa_test: trials {np.flatnonzero(~(error > 0))[:5].tolist()} differ from the benchmark by a constant; "
-            "leave them out"
+            f"spa_test: trials {np.flatnonzero(~(error > 0))[:5].tolist()} differ from "
+            "the benchmark by a constant; leave them out"
         )
     # arch 8.0.0 takes `studentize` but never divides by the standard error; so it is done here
     scaled = gain / error if studentize else gain

@@ -54,14 +54,21 @@ def performance(
     returns = sharpe.checked_returns(returns_T, "performance", least=1)
     if returns.ndim != 1 or not periods_per_year > 0:
         raise DataError(
-            f"performance: returns {returns.shape} at {periods_per_year} periods a year; give [T] and a rate > 0"
+            f"performance: returns {returns.shape} at {periods_per_year} periods a year; "
+            "give [T] and a rate > 0"
         )
     result: dict[str, Any] = {"n_periods": len(returns), "years": len(returns) / periods_per_year}
     result |= {"periods_per_year": float(periods_per_year), "reasons": {}}
     _growth(result, returns)
     _risk(result, returns, n_trials, sharpe_variance)
     result["sharpe"], result["block_length"] = _sharpe_estimate(
-        returns, periods_per_year, result["reasons"].get("sharpe"), min_block, n_draws, confidence, seed
+        returns,
+        periods_per_year,
+        undefined=result["reasons"].get("sharpe"),
+        min_block=min_block,
+        n_draws=n_draws,
+        confidence=confidence,
+        seed=seed,
     )
     _trades(result, trade_returns, n_open_trades, confidence)
     _activity(result, exposure_T, turnover_T, costs_T)
@@ -135,13 +142,14 @@ def _risk(result: dict[str, Any], returns: Array, n_trials: float, sharpe_varian
         result["min_track_record_periods"] = needed
         result["min_track_record_years"] = needed / result["periods_per_year"]
     else:
-        why = f"the Sharpe does not exceed what luck shows over {n_trials:g} trials; at this Sharpe no record is long enough"
+        why = f"the Sharpe is within the luck of {n_trials:g} trials; at this Sharpe no record is long enough"
         result["reasons"] |= dict.fromkeys(names[3:], why)
 
 
 def _sharpe_estimate(
     returns: Array,
     periods_per_year: float,
+    *,
     undefined: str | None,
     min_block: float,
     n_draws: int,
@@ -161,8 +169,9 @@ def _sharpe_estimate(
 def _trades(result: dict[str, Any], trade_returns: Array, n_open_trades: int, confidence: float) -> None:
     trades = np.asarray(trade_returns, dtype=np.float64)
     if trades.ndim != 1 or not np.isfinite(trades).all():
+        n_bad = int((~np.isfinite(trades)).sum())
         raise DataError(
-            f"performance: trade results of shape {trades.shape} with {int((~np.isfinite(trades)).sum())} not finite; "
+            f"performance: trade results of shape {trades.shape} with {n_bad} not finite; "
             "give [M] results of closed trades"
         )
     result |= {

@@ -21,7 +21,7 @@ FLAT = 1e-10
 
 @dataclass(frozen=True, eq=False)
 class SharpeMoments:
-    """All that the formulas below read of a series. Build it by hand where only published moments are known."""
+    """All that the formulas read of a series; built by hand where only published moments are known."""
 
     sharpe: Array | float
     n_periods: int
@@ -38,14 +38,14 @@ class SharpeMoments:
         spread = 1 - self.skew * sharpe + (np.asarray(self.kurtosis) - 1) / 4 * sharpe**2
         if not (spread > 0).all():
             raise DataError(
-                f"sharpe: skewness {self.skew} with plain kurtosis {self.kurtosis} gives a Sharpe variance of {spread}; "
-                "kurtosis must exceed skewness^2 + 1; pass plain kurtosis (normal = 3), not excess"
+                f"sharpe: skewness {self.skew} with plain kurtosis {self.kurtosis} gives a Sharpe "
+                f"variance of {spread}; kurtosis must exceed skewness^2 + 1; pass plain kurtosis, not excess"
             )
         return spread
 
 
 def checked_returns(returns: Array, where: str, least: int = 2) -> Array:
-    """The returns as float64 [T] or [T, K]; raises DataError when too short, of another shape, or not finite."""
+    """The returns as float64 [T] or [T, K]; DataError when too short, misshapen or not finite."""
     values = np.asarray(returns, dtype=np.float64)
     if values.ndim not in (1, 2) or 0 in values.shape[1:]:
         raise DataError(f"{where}: returns of shape {values.shape}; give [T] or [T, K] with K >= 1")
@@ -69,7 +69,7 @@ def sharpe_ratio(returns: Array) -> Array | float:
 
 
 def sharpe_moments(returns: Array) -> SharpeMoments:
-    """Sharpe, length, skewness and plain kurtosis of returns [T] or [T, K]; raises as `sharpe_ratio`, T >= 4."""
+    """Sharpe, length, skewness and plain kurtosis of returns [T] or [T, K]; raises as `sharpe_ratio`."""
     values = checked_returns(returns, "sharpe_moments", least=4)
     sharpe = _sharpe(values, "sharpe_moments")
     return SharpeMoments(
@@ -177,7 +177,7 @@ class SharpeDifference:
 
 
 def sharpe_difference(returns_a: Array, returns_b: Array, *, lags: int = 0) -> SharpeDifference:
-    """Tests whether two strategies on the same periods have the same Sharpe; fat tails and their correlation allowed.
+    """Tests whether two strategies have the same Sharpe; fat tails and correlation are allowed.
 
     returns_a, returns_b: [T] each, same periods. lags: of the Newey-West (Bartlett) kernel; 0 treats periods
     as independent. Positive: a is better. Source: Ledoit & Wolf 2008, section 3.1 (delta method, HAC
@@ -211,7 +211,8 @@ def _sharpe(values: Array, where: str) -> Array:
     if np.any(flat):
         which = f" in columns {np.flatnonzero(flat)[:5].tolist()}" if values.ndim == 2 else ""
         raise DataError(
-            f"{where}: returns without variance{which}; a Sharpe ratio needs risk; leave out strategies that never traded"
+            f"{where}: returns without variance{which}; a Sharpe ratio needs risk; "
+            "leave out strategies that never traded"
         )
     return mean / deviation
 

@@ -33,13 +33,13 @@ def judge(
 ) -> Verdict:
     """The verdict on one strategy; the first row that holds decides.
 
-    | closed trades | Sharpe after costs | DSR >= 0.95 | Sharpe's lower bound > 0 | skill's lower bound > 0 | verdict |
-    |---------------|--------------------|-------------|--------------------------|-------------------------|---------|
-    | < 30          | any                | any         | any                      | any                     | not enough evidence |
-    | >= 30         | <= 0               | any         | any                      | any                     | no edge |
-    | >= 30         | > 0                | yes         | yes                      | yes                     | edge |
-    | >= 30         | > 0                | no          | any                      | no                      | no edge |
-    | >= 30         | > 0                | otherwise, or something is unknown                             ||| not enough evidence |
+    | closed trades | Sharpe | DSR >= 0.95 | Sharpe's low > 0 | skill's low > 0 | verdict             |
+    |---------------|--------|-------------|------------------|-----------------|---------------------|
+    | < 30          | any    | any         | any              | any             | not enough evidence |
+    | >= 30         | <= 0   | any         | any              | any             | no edge             |
+    | >= 30         | > 0    | yes         | yes              | yes             | edge                |
+    | >= 30         | > 0    | no          | any              | no              | no edge             |
+    | >= 30         | anything else, the unknown included              ||| | not enough evidence |
 
     performance: a dict of `performance.performance`, with its trials counted in. skill_low: lower bound of
     the model's out-of-sample log-loss skill, None where it has no interval; then there is neither an edge
@@ -73,12 +73,12 @@ def judge(
 def judge_run(skill_interval: tuple[float, float] | None, verdicts: Mapping[str, Verdict]) -> Verdict:
     """The verdict on a whole run; the first row that holds decides.
 
-    | strategies | model's skill interval | verdict |
-    |------------|------------------------|---------|
-    | any with an edge | any | edge |
-    | any | known, not above zero | no edge |
-    | one or more, all without edge | any | no edge |
-    | else | | not enough evidence |
+    | strategies                  | model's skill interval | verdict             |
+    |-----------------------------|------------------------|---------------------|
+    | one has an edge             | any                    | edge                |
+    | none has                    | known, not above zero  | no edge             |
+    | one or more, all "no edge"  | any                    | no edge             |
+    | anything else               | any                    | not enough evidence |
 
     skill_interval: (low, high) of the out-of-sample log-loss skill, None where unknown. verdicts: by
     strategy name.
@@ -88,8 +88,8 @@ def judge_run(skill_interval: tuple[float, float] | None, verdicts: Mapping[str,
         return Verdict("edge", tuple(f"{name} has an edge" for name in winners))
     if skill_interval is not None and not skill_interval[0] > 0:
         low, high = skill_interval
-        shown = f"the model's skill interval [{low:.4f}, {high:.4f}] does not lie above zero: not better than the base rate"
-        return Verdict("no edge", (shown,))
+        reason = f"the model's skill interval [{low:.4f}, {high:.4f}] is not above zero"
+        return Verdict("no edge", (reason,))
     if verdicts and all(verdict.kind == "no edge" for verdict in verdicts.values()):
         return Verdict(
             "no edge", tuple(f"{name}: {verdict.reasons[0]}" for name, verdict in verdicts.items())
@@ -109,7 +109,8 @@ def _days_to_trades(performance: Mapping[str, Any], min_trades: int) -> str:
     if n_trades == 0:
         return f"closed trades: none in {days:.0f} days, so no rate to reckon with"
     more = (min_trades - n_trades) * days / n_trades
-    return f"about {max(1, round(more))} more days at {n_trades / days:.2g} trades a day to reach {min_trades} trades"
+    rate = n_trades / days
+    return f"about {max(1, round(more))} more days at {rate:.2g} trades a day to reach {min_trades} trades"
 
 
 def _deflated_reason(performance: Mapping[str, Any], min_dsr: float) -> str:

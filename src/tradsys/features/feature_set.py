@@ -1,4 +1,10 @@
-"""Features of all symbols at once, in one lazy query, as the table that models read."""
+"""Features of all symbols at once, in one lazy query, as the table that models read.
+
+The query runs over the whole frame, not group by group: one row of NaN stands before each segment, so that whatever
+rolls or recurses starts anew there, and what reaches across it falls into the warm-up, which is blanked. The
+in-memory engine is named because the streaming one cuts a column where the row count says, and rolling sums then
+differ in their last bits with the rows that come later.
+"""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -11,7 +17,7 @@ import polars as pl
 from tradsys.core.errors import BundleError, DataError
 from tradsys.core.protocols import Feature
 from tradsys.core.runs import digest_json
-from tradsys.core.tables import FeatureTable
+from tradsys.core.tables import Array, FeatureTable
 
 # imported so that their classes are registered and a bundle can rebuild them
 from tradsys.features import calendar, fracdiff, market_factor, momentum, price, volatility, volume  # noqa: F401
@@ -19,14 +25,19 @@ from tradsys.features.registry import feature_from_json, feature_to_json
 from tradsys.market.bars import COLUMNS, PRICES, mark_gaps
 
 LOG = logging.getLogger(__name__)
+MARKET_CLOSE = "market_close"
+NUMBERS = (*PRICES, "volume")
+N_NAMED = 20  # symbols spelled out in a warning
 
 
 class FeatureSet:
     """An ordered set of features with the rules that hold for all of them.
 
-    features: objects of the `Feature` protocol, names unique. max_gap_minutes: a longer step between two closes
-    starts a new segment, None never. market_symbol: whose close is joined by time as `market_close`, where a
-    feature reads it. Raises DataError where these do not fit together.
+    features: objects of the `Feature` protocol, names unique, whose expressions start anew after a NaN (shifts,
+    differences, rolling windows, `features.smoothing`; not cumulative sums or polars' own `ewm_mean`).
+    max_gap_minutes: a longer step between two closes starts a new segment, None never; bars that bring `segment`
+    keep theirs. market_symbol: whose close is joined by time as `market_close`, where a feature reads it.
+    Raises DataError where these do not fit together.
     """
 
     def __init__(
@@ -44,16 +55,22 @@ class FeatureSet:
 
     @property
     def warmup(self) -> int:
-        """Rows that must precede a row for all its features to be known; DataError before `fit` where one is fitted."""
+        """Rows that must precede a row for all its features to be known.
+
+        Raises DataError where a feature is yet to be fitted and its memory depends on that.
+        """
         return max(feature.warmup for feature in self.features)
 
     @property
     def reads_market(self) -> bool:
         """Whether a feature needs the market symbol's close."""
-        return any(getattr(feature, "reads_market", False) for feature in self.features)
+        return any(_reads_market(feature) for feature in self.features)
 
     def fit(self, bars: pl.DataFrame, until: datetime | None = None) -> Self:
-        """A copy whose fitted features have learned from bars with time <= `until` (naive is UTC) and no others."""
+        """A copy whose fitted features have learned from bars with time <= `until` only.
+
+        until: None for all bars; a naive time is UTC. Raises DataError where no bar is left.
+        """
         marked = self._segments(bars)
         if until is not None:
             limit = until.replace(tzinfo=UTC) if until.tzinfo is None else until
@@ -66,23 +83,27 @@ class FeatureSet:
         return type(self)(fitted, max_gap_minutes=self.max_gap_minutes, market_symbol=self.market_symbol)
 
     def table(self, bars: pl.DataFrame) -> FeatureTable:
-        """One row per bar, in the bars' order; values float32 [R, F], NaN where a feature is not warmed up.
+        """One row per bar, in the bars' order; values float32 [R, F], NaN in the warm-up.
 
-        A segment ends at a gap and at a bar with a price that is missing or not positive; that bar has NaN only.
-        Raises DataError where bars are unsorted, or no segment is longer than the warm-up.
+        A segment ends at a gap and at a bar with a price that is missing or not positive; that bar is all NaN.
+        Symbols whose segments are all too short are all NaN and named in a warning.
+        Raises DataError where bars are unsorted, or no segment at all is longer than the warm-up.
         """
         marked = self._segments(bars)
         self._check_length(marked)
         wanted = [_warmed_up(feature) for feature in self.features]
-        frame = (
-            self._joined(marked)
-            .group_by("segment", maintain_order=True)
-            .agg("symbol", "time", *wanted)
-            .explode("symbol", "time", *self.names, empty_as_null=True)
-            .collect()
-        )
+        query = _spaced(self._joined(marked)).lazy().select("row", *wanted)
+        frame = query.filter(pl.col("row").is_not_null()).drop("row").collect(engine="in-memory")
         assert frame.height == bars.height, (frame.height, bars.height)
-        return _as_table(frame, self.names)
+        symbols = tuple(marked["symbol"].unique(maintain_order=True))
+        return FeatureTable(
+            symbol=marked["symbol"].cast(pl.Enum(symbols)).to_physical().cast(pl.Int32).to_numpy(),
+            time=marked["time"].dt.replace_time_zone(None).to_numpy().astype("datetime64[us]"),
+            segment=marked["segment"].to_numpy(),
+            values=np.ascontiguousarray(frame.to_numpy(order="c"), dtype=np.float32),
+            names=self.names,
+            symbols=symbols,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Everything that `from_json` needs to rebuild this set, fitted parameters included."""
@@ -94,17 +115,17 @@ class FeatureSet:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """The set that `to_json` described; raises BundleError on an unknown class, parameter or key."""
+        """The set that `to_json` described; BundleError on an unknown class, parameter or key."""
         keys = {"features", "max_gap_minutes", "market_symbol"}
         if set(value) != keys:
             raise BundleError(
-                f"features: stored with {sorted(value)}, expected {sorted(keys)}; export the bundle again"
+                f"features: stored with {sorted(value)}, not {sorted(keys)}; export the bundle again"
             )
         features = [feature_from_json(entry) for entry in value["features"]]
         return cls(features, max_gap_minutes=value["max_gap_minutes"], market_symbol=value["market_symbol"])
 
     def schema_hash(self) -> str:
-        """Digest of names, order and parameters: equal where two sets compute the same columns."""
+        """Digest of names, order and parameters: equal where two sets compute the same."""
         return digest_json({"names": self.names, **self.to_json()})
 
     def _check(self) -> None:
@@ -115,69 +136,81 @@ class FeatureSet:
             raise DataError(
                 f"features: names appear twice: {twice}; every column needs its own; drop or change one"
             )
-        taken = sorted({*COLUMNS, "segment", "market_close"} & set(self.names))
+        taken = sorted({*COLUMNS, "segment", "row", MARKET_CLOSE} & set(self.names))
         if taken:
             raise DataError(
-                f"features: {taken} are columns of the bars; a feature needs its own name; rename it"
+                f"features: {taken} name columns of the bars; a feature needs its own name; rename it"
             )
-        if self.reads_market and self.market_symbol is None:
-            needy = [f.name for f in self.features if getattr(f, "reads_market", False)]
+        needy = [feature.name for feature in self.features if _reads_market(feature)]
+        if needy and self.market_symbol is None:
             raise DataError(
-                f"features: {needy} read the market symbol and none is set; set data.market_symbol or drop them"
+                f"features: {needy} read the market, and no market symbol is set; set it or drop them"
             )
 
     def _segments(self, bars: pl.DataFrame) -> pl.DataFrame:
-        """Bars with `segment`, in which a run of bars with bad prices is a segment of its own, marked `_bad`."""
+        """Bars with `segment` (Int32) and `row` in it; a bar with bad prices has NaN prices and row -1.
+
+        A run of bad bars is a segment of its own, so that the next good bar starts one.
+        """
         _check_order(bars)
         if "segment" not in bars.columns:
             gap = None if self.max_gap_minutes is None else timedelta(minutes=self.max_gap_minutes)
             bars = mark_gaps(bars, gap)
-        numbers = (*PRICES, "volume")
-        prices = [(pl.col(p) > 0) & pl.col(p).is_finite() for p in PRICES]
-        marked = bars.select("symbol", "time", "segment", pl.col(numbers).cast(pl.Float64)).with_columns(
-            _bad=~pl.all_horizontal(prices).fill_null(value=False), volume=pl.col("volume").fill_nan(None)
+        good = pl.all_horizontal((pl.col(p) > 0) & pl.col(p).is_finite() for p in PRICES).fill_null(
+            value=False
         )
-        breaks = (pl.col("segment") != pl.col("segment").shift(1)) | (
-            pl.col("_bad") != pl.col("_bad").shift(1)
+        marked = bars.select(
+            "symbol", "time", "segment", pl.col(NUMBERS).cast(pl.Float64).fill_null(np.nan), good=good
         )
-        return marked.with_columns(segment=breaks.fill_null(value=False).cum_sum().cast(pl.UInt32))
+        changes = pl.any_horizontal(pl.col(c) != pl.col(c).shift(1) for c in ("symbol", "segment", "good"))
+        starts = marked.select(changes.fill_null(value=True)).to_series().to_numpy()
+        at = np.arange(marked.height)
+        row = at - np.maximum.accumulate(np.where(starts, at, 0))
+        usable = pl.col("good")
+        return marked.with_columns(
+            pl.when(usable).then(pl.col(PRICES)).otherwise(np.nan),
+            segment=pl.Series(np.cumsum(starts) - 1, dtype=pl.Int32),
+            row=pl.when(usable).then(pl.Series(row)).otherwise(-1),
+        ).drop("good")
 
-    def _joined(self, marked: pl.DataFrame) -> pl.LazyFrame:
-        """The bars, with the market's close at the same time where a feature reads it; null where it has no bar."""
+    def _joined(self, marked: pl.DataFrame) -> pl.DataFrame:
+        """The bars, with the market's close at the same time where a feature reads it; NaN where it has none."""
         if not self.reads_market:
-            return marked.lazy()
-        market = marked.filter((pl.col("symbol") == self.market_symbol) & ~pl.col("_bad"))
+            return marked
+        market = marked.filter(pl.col("symbol") == self.market_symbol)
         if market.is_empty():
             raise DataError(
-                f"features: market symbol {self.market_symbol!r} has no bar among {marked['symbol'].n_unique()} "
-                f"symbols; its features would be empty; add it to the data or drop the market features"
+                f"features: no bars of market symbol {self.market_symbol!r} among {marked['symbol'].n_unique()} "
+                f"symbols; features that read it would be empty; add it to the data or drop them"
             )
-        closes = market.lazy().select("time", market_close="close")
-        return marked.lazy().join(closes, on="time", how="left", maintain_order="left")
+        closes = market.select("time", pl.col("close").alias(MARKET_CLOSE))
+        joined = marked.join(closes, on="time", how="left", maintain_order="left")
+        return joined.with_columns(pl.col(MARKET_CLOSE).fill_null(np.nan))
 
     def _check_length(self, marked: pl.DataFrame) -> None:
-        """Raises where no segment outlasts the warm-up; warns of each symbol that has none."""
+        """Raises where no segment outlasts the warm-up; warns of the symbols that have none."""
         slowest = max(self.features, key=lambda feature: feature.warmup)
-        runs = marked.filter(~pl.col("_bad")).group_by("symbol", "segment", maintain_order=True).len()
-        longest = (
-            runs.group_by("symbol", maintain_order=True).agg(pl.col("len").max()).sort("len", descending=True)
-        )
-        if longest.is_empty() or longest["len"][0] <= slowest.warmup:
-            symbol, rows = longest.row(0) if longest.height else (marked["symbol"].first(), 0)
+        if slowest.warmup < 0:
             raise DataError(
-                f"features: {slowest.name!r} needs {slowest.warmup} bars of warm-up but {symbol} has {rows} "
-                f"without a gap; shorten the span or load earlier data"
+                f"features: {slowest.name!r} has warm-up {slowest.warmup}; a feature reads the past only"
             )
-        known = longest.filter(pl.col("len") > slowest.warmup)["symbol"]
-        short = sorted(set(marked["symbol"].unique()) - set(known))
+        need = slowest.warmup + 1
+        longest = marked.group_by("symbol", maintain_order=True).agg(n=pl.col("row").max() + 1)
+        best = longest.row(longest["n"].arg_max() or 0, named=True)
+        if best["n"] < need:
+            raise DataError(
+                f"features: {slowest.name!r} needs {slowest.warmup} bars of warm-up but {best['symbol']} has "
+                f"{best['n']}; shorten the span or load earlier data"
+            )
+        short = longest.filter(pl.col("n") < need)["symbol"].to_list()
         if short:
-            LOG.warning(
-                "features: %d symbols have no %d bars without a gap, which %r needs; their rows stay NaN: %s",
-                len(short),
-                slowest.warmup + 1,
-                slowest.name,
-                ", ".join(short[:20]) + (" ..." if len(short) > 20 else ""),
-            )
+            named = ", ".join(short[:N_NAMED]) + (", ..." if len(short) > N_NAMED else "")
+            text = "features: %d symbols never have %d bars in a row, as %r needs; they stay NaN: %s"
+            LOG.warning(text, len(short), need, slowest.name, named)
+
+
+def _reads_market(feature: Feature) -> bool:
+    return bool(getattr(feature, "reads_market", False))
 
 
 def _check_order(bars: pl.DataFrame) -> None:
@@ -190,26 +223,23 @@ def _check_order(bars: pl.DataFrame) -> None:
     later = (symbol > symbol.shift(1)) | ((symbol == symbol.shift(1)) & (time > time.shift(1)))
     if bars.is_empty() or not bars.select(later.slice(1).all()).item():
         raise DataError(
-            f"features: {bars.height} bars are empty, unsorted or hold a time twice; the rule is unique rows sorted "
-            f"by (symbol, time); sort them first"
+            f"features: {bars.height} bars, which are none, unsorted or hold a time twice; bars are sorted by "
+            f"(symbol, time) and unique; sort them first"
         )
 
 
-def _warmed_up(feature: Feature) -> pl.Expr:
-    """The feature as float32 over one segment, null in its warm-up: the one place where that is enforced."""
-    known = (pl.int_range(pl.len()) >= feature.warmup) & ~pl.col("_bad")
-    return pl.when(known).then(feature.expr()).cast(pl.Float32).alias(feature.name)
-
-
-def _as_table(frame: pl.DataFrame, names: tuple[str, ...]) -> FeatureTable:
-    symbols = tuple(frame["symbol"].unique(maintain_order=True))
-    codes = frame["symbol"].cast(pl.Enum(symbols)).to_physical()
-    values = frame.select(names).to_numpy(order="c")
-    return FeatureTable(
-        symbol=codes.cast(pl.Int32).to_numpy(),
-        time=frame["time"].dt.replace_time_zone(None).to_numpy().astype("datetime64[us]"),
-        segment=frame["segment"].cast(pl.Int32).to_numpy(),
-        values=np.ascontiguousarray(values, dtype=np.float32),
-        names=names,
-        symbols=symbols,
+def _spaced(marked: pl.DataFrame) -> pl.DataFrame:
+    """The rows with one row of NaN prices, and no `row`, before each segment."""
+    segment = marked["segment"].to_numpy()
+    taken: Array = np.full(marked.height + int(segment[-1]) + 1, -1)
+    taken[np.arange(marked.height) + segment + 1] = np.arange(marked.height)
+    source = pl.Series(taken).replace(-1, None)
+    numbers = [name for name in (*NUMBERS, MARKET_CLOSE) if name in marked.columns]
+    return marked.select(pl.col("time", "row", *numbers).gather(source)).with_columns(
+        pl.col(numbers).fill_null(np.nan)
     )
+
+
+def _warmed_up(feature: Feature) -> pl.Expr:
+    """The feature as float32, null in its warm-up: the one place where that is enforced."""
+    return pl.when(pl.col("row") >= feature.warmup).then(feature.expr()).cast(pl.Float32).alias(feature.name)

@@ -62,7 +62,8 @@ def smallest_d(
                 f"fracdiff: d = {d} at tol = {tol} leaves {len(series)} of {len(log_price)} prices to test; "
                 f"at least {SHORTEST_TEST} are needed; load more history or raise tol"
             )
-        if adfuller(series, maxlag=1, regression="c", autolag=None)[1] < p_value:
+        test = adfuller(series, maxlag=1, regression="c", autolag=None, result_object=True)
+        if test.pvalue < p_value:
             return float(d)
     raise DataError(
         f"fracdiff: no d of {list(grid)} makes {len(log_price)} log prices stationary at p < {p_value}; "
@@ -79,9 +80,9 @@ def _ffd_series(log_price: pl.Series, d: float, tol: float) -> pl.Series:
 class FracDiff:
     """Fractionally differenced log close.
 
-    d: order; None until `fit` finds it on training bars. tol: cut of the weights; 1.5e-4 keeps at most 370 of them for
-    any d. The weights of a cut window do not sum to zero, so a trace of the price level stays: scaling all
-    prices by c adds sum(w) ln c.
+    d: order; None until `fit` finds it on training bars. tol: cut of the weights; 1.5e-4 keeps at most 371 of
+    them for any d. The weights of a cut window do not sum to zero, so a trace of the price level stays: scaling
+    all prices by c adds sum(w) ln c.
     """
 
     d: float | None = None
@@ -115,6 +116,6 @@ class FracDiff:
     def _order(self) -> float:
         if self.d is None:
             raise DataError(
-                "fracdiff: the order d is not fitted; it is found on training bars only; call FeatureSet.fit first"
+                "fracdiff: the order d is not fitted; training bars alone may choose it; call FeatureSet.fit first"
             )
         return self.d

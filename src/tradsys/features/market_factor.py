@@ -1,7 +1,7 @@
 # ruff: noqa: D102 -- name, warmup and expr are documented once, in core.protocols.Feature
 """A symbol against the market symbol, whose close the feature set joins by time as `market_close`.
 
-Null where the market has no bar at that time. On the market symbol itself beta is 1 and the residual 0.
+NaN where the market has no bar at that time. On the market symbol itself beta is 1 and the residual 0.
 """
 
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from typing import ClassVar
 
 import polars as pl
 
-from tradsys.features.price import log_return, moves
+from tradsys.features.price import log_return, where_moving
 from tradsys.features.registry import register
 
 
 def market_beta(bars: int) -> pl.Expr:
-    """Least-squares slope of one-bar log returns on the market's over `bars` bars; null where the market is flat."""
+    """Slope of one-bar log returns on the market's over `bars` bars; NaN if that is flat."""
     own, market = log_return(), log_return(column="market_close")
     mean_market = market.rolling_mean(bars)
     covariance = (own * market).rolling_mean(bars) - own.rolling_mean(bars) * mean_market
     variance = (market * market).rolling_mean(bars) - mean_market * mean_market
-    return pl.when(moves("market_close", bars + 1)).then(covariance / variance)
+    return where_moving(covariance / variance, "market_close", bars + 1)
 
 
 @register
@@ -65,7 +65,7 @@ class MarketBeta:
 @register
 @dataclass(frozen=True)
 class MarketResidual:
-    """Log return of the last bar less beta times the market's; beta over the `bars` bars that end with it."""
+    """Log return less beta times the market's; beta over the `bars` bars that end here."""
 
     reads_market: ClassVar[bool] = True
     bars: int

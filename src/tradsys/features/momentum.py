@@ -1,17 +1,20 @@
 # ruff: noqa: D102 -- name, warmup and expr are documented once, in core.protocols.Feature
-"""Oscillators and trend strength with TA-Lib's seeds and warm-up. `warmup` is longer: until the seed is forgotten."""
+"""Oscillators and trend strength, started as TA-Lib starts them.
+
+Their `warmup` is longer than TA-Lib's first value: until the seed no longer matters.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
 
 import polars as pl
 
+from tradsys.core.errors import DataError
 from tradsys.features.price import quotient
 from tradsys.features.registry import register
 from tradsys.features.smoothing import (
     average_true_range,
     ema,
-    seeded_ewm,
     settled_rows,
     true_range,
     wilder_mean,
@@ -21,7 +24,7 @@ from tradsys.features.smoothing import (
 @register
 @dataclass(frozen=True)
 class Rsi:
-    """Relative strength index, 0..100; null where no close has moved yet. Source: Wilder 1978."""
+    """Relative strength index, 0..100; NaN where no close has moved yet. Source: Wilder 1978."""
 
     bars: int = 14
 
@@ -35,21 +38,20 @@ class Rsi:
 
     def expr(self) -> pl.Expr:
         change = pl.col("close").diff()
-        gain = wilder_mean(change.clip(lower_bound=0.0), self.bars, first=1)
-        loss = wilder_mean((-change).clip(lower_bound=0.0), self.bars, first=1)
+        gain = wilder_mean(change.clip(lower_bound=0.0), self.bars)
+        loss = wilder_mean((-change).clip(lower_bound=0.0), self.bars)
         return quotient(100 * gain, gain + loss)
 
 
 def macd(part: str, *, fast: int, slow: int, signal: int) -> pl.Expr:
-    """MACD `line`, `signal` or `histogram` in price units, all three from row slow + signal - 2, as TA-Lib.
+    """MACD `line`, `signal` or `histogram` in price units, from row slow + signal - 2.
 
-    TA-Lib seeds both means at the slow one's first row. Source: Appel 2005.
+    All three start together and both means end their seed on the same row, as in TA-Lib. Source: Appel 2005.
     """
     close = pl.col("close")
-    line = ema(close, fast, at=slow - 1) - ema(close, slow, at=slow - 1)
-    smooth = ema(line, signal, at=slow + signal - 2)
-    values = {"line": pl.when(smooth.is_not_null()).then(line), "signal": smooth, "histogram": line - smooth}
-    return values[part]
+    line = ema(close, fast, n_skip=slow - fast) - ema(close, slow)
+    smooth = ema(line, signal)
+    return {"line": line + 0 * smooth, "signal": smooth, "histogram": line - smooth}[part]
 
 
 @register
@@ -61,6 +63,12 @@ class Macd:
     fast: int = 12
     slow: int = 26
     signal: int = 9
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fast < self.slow:
+            raise DataError(
+                f"features: MACD with fast {self.fast}, slow {self.slow}; 0 < fast < slow; change them"
+            )
 
     @property
     def name(self) -> str:
@@ -75,28 +83,35 @@ class Macd:
         return macd(self.part, fast=self.fast, slow=self.slow, signal=self.signal) / pl.col("close")
 
 
-def directional_index(side: Literal["plus", "minus"], bars: int) -> pl.Expr:
-    """+DI or -DI, 0..100, from row `bars`; null where nothing has moved. Source: Wilder 1978, seeds as TA-Lib.
+def directional_movement() -> pl.Expr:
+    """+DM - -DM in price units: the wider of two moves of the range, up positive, else 0.
 
-    TA-Lib seeds the running sums with the first bars - 1 values, one fewer than the ATR does.
+    Never are both nonzero, so +DM and -DM are its positive and negative parts. Source: Wilder 1978.
     """
     up, down = pl.col("high").diff(), -pl.col("low").diff()
-    mine, other = (up, down) if side == "plus" else (down, up)
-    movement = pl.when((mine > other) & (mine > 0)).then(mine).when(mine.is_not_null()).then(0.0)
-    smooth = [
-        seeded_ewm(x, alpha=1 / bars, at=bars - 1, seed=x.rolling_sum(bars - 1) / bars)
-        for x in (movement, true_range())
-    ]
-    index = quotient(100 * smooth[0], smooth[1])
-    return pl.when(pl.int_range(pl.len()) >= bars).then(index)
+    rise, fall = (up > down) & (up > 0), (down > up) & (down > 0)
+    return pl.when(rise).then(up).when(fall).then(-down).otherwise(0 * up)  # 0 * NaN stays NaN
+
+
+def directional_index(side: str, bars: int) -> pl.Expr:
+    """+DI (`plus`), -DI (`minus`) or their `difference`, in percent, from row `bars`, as TA-Lib.
+
+    NaN where nothing has moved. Source: Wilder 1978.
+    """
+    move = directional_movement()
+    sides = {"plus": move.clip(lower_bound=0.0), "minus": (-move).clip(lower_bound=0.0), "difference": move}
+    return quotient(100 * wilder_running(sides[side], bars), wilder_running(true_range(), bars))
 
 
 def average_directional_index(bars: int) -> pl.Expr:
-    """ADX, 0..100, from row 2 bars - 1, as TA-Lib; a bar where neither side moved is skipped."""
-    plus, minus = directional_index("plus", bars), directional_index("minus", bars)
-    strength = quotient(100 * (plus - minus).abs(), plus + minus)
-    seed = strength.fill_null(0.0).rolling_mean(bars)
-    return seeded_ewm(strength, alpha=1 / bars, at=2 * bars - 1, seed=seed)
+    """ADX, 0..100, from row 2 bars - 1, as TA-Lib; 0 while nothing has moved.
+
+    The true range cancels from DX = |+DI - -DI| / (+DI + -DI). Source: Wilder 1978.
+    """
+    move = directional_movement()
+    net, gross = wilder_running(move, bars), wilder_running(move.abs(), bars)
+    strength = pl.when(gross > 0).then(100 * net.abs() / gross).otherwise(0.0)
+    return wilder_mean(strength, bars)
 
 
 @register
@@ -134,7 +149,7 @@ class DiDifference:
         return self.bars + settled_rows(1 / self.bars)
 
     def expr(self) -> pl.Expr:
-        return directional_index("plus", self.bars) - directional_index("minus", self.bars)
+        return directional_index("difference", self.bars)
 
 
 @register

@@ -10,13 +10,18 @@ from tradsys.features.registry import register
 
 
 def quotient(part: pl.Expr, whole: pl.Expr) -> pl.Expr:
-    """part / whole where whole > 0, else null: a window without movement has no ratio."""
-    return pl.when(whole > 0).then(part / whole)
+    """part / whole where whole > 0, else NaN: a window without movement has no ratio."""
+    return pl.when(whole > 0).then(part / whole).otherwise(float("nan"))
 
 
-def moves(column: str, rows: int) -> pl.Expr:
-    """True where a column is not constant over its last `rows` rows; exact, unlike a rolling deviation of zero."""
-    return pl.col(column).rolling_max(rows) > pl.col(column).rolling_min(rows)
+def where_moving(value: pl.Expr, column: str, rows: int) -> pl.Expr:
+    """The value where the column changed within its last `rows` rows, else NaN.
+
+    Exact, where a rolling deviation of a flat window may come out as float noise instead of zero.
+    """
+    window = pl.col(column)
+    moving = window.rolling_max(rows) > window.rolling_min(rows)
+    return pl.when(moving).then(value).otherwise(float("nan"))
 
 
 def log_return(bars: int = 1, column: str = "close") -> pl.Expr:
@@ -66,7 +71,7 @@ class SmaDistance:
 @register
 @dataclass(frozen=True)
 class ZScore:
-    """Deviations (ddof 1) of the close from its mean over `bars` bars; null where the window is flat."""
+    """Deviations (ddof 1) of the close from its mean over `bars` bars; NaN if flat."""
 
     bars: int
 
@@ -81,13 +86,13 @@ class ZScore:
     def expr(self) -> pl.Expr:
         close = pl.col("close")
         score = (close - close.rolling_mean(self.bars)) / close.rolling_std(self.bars)
-        return pl.when(moves("close", self.bars)).then(score)
+        return where_moving(score, "close", self.bars)
 
 
 @register
 @dataclass(frozen=True)
 class RangePosition:
-    """Close inside the high-low range of `bars` bars: 0 at its low, 1 at its high; null where the range is nil."""
+    """Close in the high-low range of `bars` bars: 0 its low, 1 its high; NaN if flat."""
 
     bars: int
 
@@ -108,7 +113,7 @@ class RangePosition:
 @register
 @dataclass(frozen=True)
 class CandleShare:
-    """Part of a bar's high-low range: signed body, upper or lower wick. A bar without range has all three at 0."""
+    """Part of a bar's range: signed body, upper or lower wick; 0 in a bar without range."""
 
     part: Literal["body", "upper_wick", "lower_wick"]
 

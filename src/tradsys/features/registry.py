@@ -12,7 +12,7 @@ CLASSES: dict[str, type] = {}
 
 
 def register(cls: C) -> C:
-    """Class decorator: makes a frozen dataclass known under its class name; raises DataError on a second one."""
+    """Class decorator: makes a frozen dataclass known by its name; DataError on a second one."""
     if CLASSES.get(cls.__name__, cls).__module__ != cls.__module__:
         raise DataError(
             f"features: class {cls.__name__!r} is defined in {CLASSES[cls.__name__].__module__} and in "

@@ -1,60 +1,101 @@
-"""Recursive averages with their own seed, as TA-Lib starts them, in polars expressions.
+"""Recursive averages with their own seed, as TA-Lib starts them.
 
-Every expression reads one segment from its first row; `polars.int_range(polars.len())` is the row number in it.
-A NaN would poison a recursion for good: the feature set ends a segment there, so that the indicator starts anew.
+One numba pass per column, whatever the number of segments; a NaN ends a run, and the next number starts a new one.
 """
 
 import math
+from functools import partial
 
+import numba
+import numpy as np
 import polars as pl
 
-FORGOTTEN = 1e-8  # weight of the oldest history that is left when a recursive indicator counts as warmed up
+from tradsys.core.tables import Array
+
+FORGOTTEN = 1e-8  # weight of older history that is left when a recursive indicator counts as warmed up
 
 
 def settled_rows(alpha: float, n_stages: int = 1) -> int:
-    """Rows after its seed until a recursion of step `alpha` has forgotten the seed to 1e-8.
+    """Rows after its seed until a recursion of step `alpha` has forgotten it.
 
-    n_stages: recursions run one on another's output. The remainder after k rows is bounded by
-    (1 + k alpha)^(n_stages - 1) (1 - alpha)^k.
+    n_stages: recursions that run one on another's output. The weight left after k rows is bounded by
+    (1 + k alpha)^(n_stages - 1) (1 - alpha)^k; the answer is the first k where that is at most 1e-8.
     """
+    if alpha >= 1:
+        return 0
     k = math.ceil(math.log(FORGOTTEN) / math.log1p(-alpha))
     while (1 + k * alpha) ** (n_stages - 1) * (1 - alpha) ** k > FORGOTTEN:
         k += 1
     return k
 
 
-def seeded_ewm(x: pl.Expr, *, alpha: float, at: int, seed: pl.Expr) -> pl.Expr:
-    """y[at] = seed[at], then y[t] = y[t-1] + alpha (x[t] - y[t-1]); null before row `at`; a null x is skipped."""
-    row = pl.int_range(pl.len())
-    started = pl.when(row == at).then(seed).when(row > at).then(x)
-    return started.ewm_mean(alpha=alpha, adjust=False, ignore_nulls=True)
+def wilder_mean(x: pl.Expr, bars: int) -> pl.Expr:
+    """Wilder's smoothing: step 1/bars, seeded with the plain mean of the first `bars` values.
 
-
-def wilder_mean(x: pl.Expr, bars: int, *, first: int) -> pl.Expr:
-    """Wilder's smoothing, step 1/bars, seeded with the mean of the first `bars` values.
-
-    first: row of the first value of x, the rows before are null. First output at row first + bars - 1.
-    Source: Wilder 1978; seed and warm-up as TA-Lib.
+    First output at the seed's last value. A NaN or null gives NaN and starts anew. Source: Wilder 1978.
     """
-    return seeded_ewm(x, alpha=1 / bars, at=first + bars - 1, seed=x.rolling_mean(bars))
+    return _seeded_mean(x, alpha=1 / bars, n_skip=0, n_seed=bars, divisor=bars, first=bars)
 
 
-def ema(x: pl.Expr, bars: int, *, at: int) -> pl.Expr:
-    """Exponential mean, step 2/(bars + 1), seeded at row `at` with the mean of the `bars` values that end there.
+def wilder_running(x: pl.Expr, bars: int) -> pl.Expr:
+    """Wilder's running sum divided by `bars`, as TA-Lib's directional system starts it.
 
-    Source: TA-Lib's EMA in its default compatibility.
+    The sum of the first bars - 1 values is the seed, and the first output is one value later. Ratios only: in
+    the beginning the level is low by one value in `bars`. Source: TA-Lib, ta_ADX.c.
     """
-    return seeded_ewm(x, alpha=2 / (bars + 1), at=at, seed=x.rolling_mean(bars))
+    return _seeded_mean(x, alpha=1 / bars, n_skip=0, n_seed=bars - 1, divisor=bars, first=bars)
+
+
+def ema(x: pl.Expr, bars: int, *, n_skip: int = 0) -> pl.Expr:
+    """Exponential mean: step 2/(bars + 1), seeded with the plain mean of `bars` values.
+
+    n_skip: values left out before the seed. First output at the seed's last value. A NaN or null gives NaN and
+    starts anew. Source: TA-Lib, ta_EMA.c, default compatibility.
+    """
+    return _seeded_mean(
+        x, alpha=2 / (bars + 1), n_skip=n_skip, n_seed=bars, divisor=bars, first=n_skip + bars
+    )
 
 
 def true_range() -> pl.Expr:
-    """Wilder's true range in price units; null on the first row, which has no previous close."""
+    """Wilder's true range in price units; NaN or null without a previous close."""
     before = pl.col("close").shift(1)
     top = pl.max_horizontal(pl.col("high"), before)
     bottom = pl.min_horizontal(pl.col("low"), before)
-    return pl.when(before.is_not_null()).then(top - bottom)
+    return top - bottom + 0 * before  # the horizontal extremes skip a missing value; the sum does not
 
 
 def average_true_range(bars: int) -> pl.Expr:
     """Wilder's ATR in price units; first value at row `bars` (0-based), as TA-Lib."""
-    return wilder_mean(true_range(), bars, first=1)
+    return wilder_mean(true_range(), bars)
+
+
+def _seeded_mean(x: pl.Expr, *, alpha: float, n_skip: int, n_seed: int, divisor: int, first: int) -> pl.Expr:
+    walk = partial(_walk_series, alpha=alpha, n_skip=n_skip, n_seed=n_seed, divisor=divisor, first=first)
+    return x.map_batches(walk, return_dtype=pl.Float64)
+
+
+def _walk_series(x: pl.Series, alpha: float, n_skip: int, n_seed: int, divisor: int, first: int) -> pl.Series:
+    return pl.Series(_walk(x.cast(pl.Float64).to_numpy(), alpha, n_skip, n_seed, divisor, first))
+
+
+# not cached on disk: the compile takes half a second, and a read-only install has nowhere to cache
+@numba.njit
+def _walk(x: Array, alpha: float, n_skip: int, n_seed: int, divisor: int, first: int) -> Array:
+    out = np.full(len(x), np.nan)
+    seen, total, mean = 0, 0.0, 0.0
+    for t in range(len(x)):
+        if np.isnan(x[t]):
+            seen, total = 0, 0.0
+            continue
+        seen += 1
+        if seen <= n_skip:
+            continue
+        if seen <= n_skip + n_seed:
+            total += x[t]
+            mean = total / divisor
+        else:
+            mean += alpha * (x[t] - mean)
+        if seen >= first:
+            out[t] = mean
+    return out

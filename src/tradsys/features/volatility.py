@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from tradsys.features.price import log_return, moves
+from tradsys.features.price import log_return, where_moving
 from tradsys.features.registry import register
 
 
 @register
 @dataclass(frozen=True)
 class Volatility:
-    """Standard deviation (ddof 1) of one-bar log returns over `bars` bars; per bar, not annualised."""
+    """Deviation (ddof 1) of one-bar log returns over `bars` bars; not annualised."""
 
     bars: int
 
@@ -32,7 +32,7 @@ class Volatility:
 @register
 @dataclass(frozen=True)
 class VolatilityRatio:
-    """Volatility over `short` bars by volatility over `long`; null where the long window is flat."""
+    """Volatility over `short` bars by volatility over `long`; NaN where the long window is flat."""
 
     short: int
     long: int
@@ -47,7 +47,7 @@ class VolatilityRatio:
 
     def expr(self) -> pl.Expr:
         ratio = log_return().rolling_std(self.short) / log_return().rolling_std(self.long)
-        return pl.when(moves("close", self.long + 1)).then(ratio)
+        return where_moving(ratio, "close", self.long + 1)
 
 
 @register
@@ -73,7 +73,10 @@ class ParkinsonVolatility:
 @register
 @dataclass(frozen=True)
 class GarmanKlassVolatility:
-    """Per-bar volatility from open, high, low, close over `bars` bars. Source: Garman, Klass 1980, eq. 20."""
+    """Per-bar volatility from all four prices over `bars` bars.
+
+    Source: Garman, Klass 1980, the practical estimator of eq. 20.
+    """
 
     bars: int
 
@@ -93,7 +96,7 @@ class GarmanKlassVolatility:
 
 
 def bollinger_width(bars: int, deviations: float) -> pl.Expr:
-    """(upper - lower) / middle band; deviations with ddof 0, as TA-Lib's BBANDS. Source: Bollinger 2001."""
+    """(upper - lower) / middle band; ddof 0, as TA-Lib's BBANDS. Source: Bollinger 2001."""
     close = pl.col("close")
     return 2 * deviations * close.rolling_std(bars, ddof=0) / close.rolling_mean(bars)
 
@@ -121,7 +124,7 @@ class BollingerWidth:
 @register
 @dataclass(frozen=True)
 class BollingerWidthRank:
-    """Rank of the Bollinger width among its last `rank_bars` values, as a share 1/rank_bars..1: low is a squeeze."""
+    """Rank of the Bollinger width among its last `rank_bars`, 0..1: low is a squeeze."""
 
     bars: int = 20
     rank_bars: int = 168
@@ -143,7 +146,7 @@ class BollingerWidthRank:
 @register
 @dataclass(frozen=True)
 class BollingerPosition:
-    """%B: 0 where the close is on the lower band, 1 on the upper; null where the window is flat."""
+    """%B: 0 with the close on the lower band, 1 on the upper; NaN if flat."""
 
     bars: int = 20
     deviations: float = 2.0
@@ -159,4 +162,4 @@ class BollingerPosition:
     def expr(self) -> pl.Expr:
         close = pl.col("close")
         score = (close - close.rolling_mean(self.bars)) / close.rolling_std(self.bars, ddof=0)
-        return pl.when(moves("close", self.bars)).then(0.5 + score / (2 * self.deviations))
+        return where_moving(0.5 + score / (2 * self.deviations), "close", self.bars)

@@ -12,7 +12,7 @@ from tradsys.features.registry import register
 @register
 @dataclass(frozen=True)
 class VolumeRatio:
-    """Volume by its mean over `bars` bars; null where nothing traded in the window."""
+    """Volume by its mean over `bars` bars; NaN where nothing traded."""
 
     bars: int
 
@@ -31,9 +31,10 @@ class VolumeRatio:
 @register
 @dataclass(frozen=True)
 class DollarVolumeZ:
-    """Deviations (ddof 1) of ln(1 + close volume / its mean) from its mean, both over `bars` bars.
+    """Deviations of log dollar volume from its mean over `bars` bars.
 
-    Dividing by the mean first makes it free of units and leaves a bar without trades finite.
+    Of ln(1 + close volume / its mean), with ddof 1: dividing first makes it free of units and keeps a bar without
+    trades finite.
     """
 
     bars: int
@@ -55,7 +56,7 @@ class DollarVolumeZ:
 @register
 @dataclass(frozen=True)
 class VolumeVolatility:
-    """Standard deviation (ddof 1) of volume by its mean over `bars` bars; null where nothing traded."""
+    """Deviation (ddof 1) of volume by its mean over `bars` bars; NaN where nothing traded."""
 
     bars: int
 

@@ -1,5 +1,7 @@
 """Bars worth a decision: those where price has moved enough since the last one."""
 
+from dataclasses import dataclass
+
 import numba
 import numpy as np
 import polars as pl
@@ -35,6 +37,18 @@ def cusum_events(bars: pl.DataFrame, threshold: float, *, vol_bars: int | None =
         (threshold * level).over(run).alias("threshold"),
     )
     return _cusum(moves["step"].to_numpy(), moves["threshold"].to_numpy())
+
+
+@dataclass(frozen=True)
+class CusumEvents:
+    """Parameters of `cusum_events`, as a config group holds them."""
+
+    threshold: float = 2.0
+    vol_bars: int | None = 72
+
+    def mask(self, bars: pl.DataFrame) -> Array:
+        """True [R] at the bars that are events; see `cusum_events`."""
+        return cusum_events(bars, self.threshold, vol_bars=self.vol_bars)
 
 
 @numba.njit

@@ -39,9 +39,14 @@ def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
     """The same frame, proven to be bars; columns beyond COLUMNS are left alone.
 
     Raises one DataError that lists every kind of defect with its count and first examples: schema, order,
-    duplicates, prices or volume not finite, prices not positive, high or low inside the body, volume negative.
+    duplicates, prices or volume not finite, prices not positive, high or low inside the body, volume
+    negative.
     """
-    wrong = [f"{name} is {bars.schema.get(name, 'missing')}" for name in COLUMNS if bars.schema.get(name) != SCHEMA[name]]
+    wrong = [
+        f"{name} is {bars.schema.get(name, 'missing')}"
+        for name in COLUMNS
+        if bars.schema.get(name) != SCHEMA[name]
+    ]
     if wrong:
         raise DataError(
             f"bars: {', '.join(wrong)}; bars have {', '.join(f'{k} {v}' for k, v in SCHEMA.items())}; "
@@ -50,15 +55,19 @@ def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
     found = [f for f in (_finding(bars, kind, mask) for kind, mask in _row_rules().items()) if f]
     if found:
         raise DataError(
-            f"bars: {len(found)} kinds of defect in {bars.height} rows: {' | '.join(map(str, found))}; bars are sorted "
-            "by (symbol, time), unique, finite, positive, low <= open, close <= high; repair the source they come from"
+            f"bars: {len(found)} kinds of defect in {bars.height} rows: "
+            f"{' | '.join(map(str, found))}; bars are sorted "
+            "by (symbol, time), unique, finite, positive, low <= open, close <= high; repair the "
+            "source they come from"
         )
     return bars
 
 
 def _row_rules() -> dict[str, pl.Expr]:
     symbol, time, high, low = (pl.col(name) for name in ("symbol", "time", "high", "low"))
-    finite = pl.all_horizontal(pl.col(name).is_finite().fill_null(value=False) for name in (*PRICES, "volume"))
+    finite = pl.all_horizontal(
+        pl.col(name).is_finite().fill_null(value=False) for name in (*PRICES, "volume")
+    )
     same = symbol == symbol.shift(1)
     return {
         "no symbol or time": symbol.is_null() | time.is_null(),
@@ -77,7 +86,9 @@ def _finding(bars: pl.DataFrame, kind: str, mask: pl.Expr) -> Finding | None:
     return Finding(kind, rows.height, examples(rows)) if rows.height else None
 
 
-def examples(rows: pl.DataFrame, columns: Iterable[str] = (*PRICES, "volume"), limit: int = N_EXAMPLES) -> tuple[str, ...]:
+def examples(
+    rows: pl.DataFrame, columns: Iterable[str] = (*PRICES, "volume"), limit: int = N_EXAMPLES
+) -> tuple[str, ...]:
     """The first rows in words: `BTCUSDT 2020-01-01 00:00 open=1.0 ...`; `time` or `stamp` is the moment."""
     moment = "time" if "time" in rows.columns else "stamp"
     texts = []
@@ -90,17 +101,26 @@ def examples(rows: pl.DataFrame, columns: Iterable[str] = (*PRICES, "volume"), l
 
 
 def _short(value: object) -> str:
-    return f"{value:.8g}" if isinstance(value, float) else f"{value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else str(value)
+    return (
+        f"{value:.8g}"
+        if isinstance(value, float)
+        else f"{value:%Y-%m-%d %H:%M}"
+        if isinstance(value, datetime)
+        else str(value)
+    )
 
 
 def mark_gaps(bars: pl.DataFrame, max_gap: timedelta | None) -> pl.DataFrame:
     """The same bars with `segment` (UInt32), numbered 0, 1, ... over the whole frame.
 
-    A new segment starts where the symbol changes, or where the time since the previous bar's close exceeds `max_gap`
-    (None: never). An hourly series without gaps has steps of one hour, so `max_gap` of one hour breaks at each hole.
+    A new segment starts where the symbol changes, or where the time since the previous bar's close exceeds
+    `max_gap` (None: never). An hourly series without gaps has steps of one hour, so `max_gap` of one hour
+    breaks at each hole.
     """
     if max_gap is not None and max_gap <= timedelta(0):
-        raise DataError(f"bars: max_gap is {max_gap}; it must be positive, or None for one segment per symbol")
+        raise DataError(
+            f"bars: max_gap is {max_gap}; it must be positive, or None for one segment per symbol"
+        )
     new = pl.col("symbol") != pl.col("symbol").shift(1)
     if max_gap is not None:
         new = new | (pl.col("time").diff() > pl.lit(max_gap))
@@ -119,14 +139,20 @@ def bar_length(bars: pl.DataFrame) -> timedelta:
         .agg(n=pl.len())
     )
     if steps.is_empty():
-        raise DataError(f"bars: {bars.height} bars, none with a predecessor; the bar length needs two of one symbol")
-    modes = steps.sort("n", "step", descending=[True, False]).group_by("symbol").agg(
-        step=pl.col("step").first(), n=pl.col("n").sum()
+        raise DataError(
+            f"bars: {bars.height} bars, none with a predecessor; the bar length needs two of one symbol"
+        )
+    modes = (
+        steps.sort("n", "step", descending=[True, False])
+        .group_by("symbol")
+        .agg(step=pl.col("step").first(), n=pl.col("n").sum())
     )
     settled = modes.filter(pl.col("n") >= 9).sort("symbol").unique("step", maintain_order=True)
     if settled.height > 1:
         seen = ", ".join(f"{row['symbol']} {row['step']}" for row in settled.head(4).iter_rows(named=True))
-        raise DataError(f"bars: symbols differ in bar length: {seen}; one frame holds one bar length; split it")
+        raise DataError(
+            f"bars: symbols differ in bar length: {seen}; one frame holds one bar length; split it"
+        )
     total = steps.group_by("step").agg(n=pl.col("n").sum()).sort("n", "step", descending=[True, False])
     length: timedelta = total["step"][0]
     return length
@@ -135,7 +161,9 @@ def bar_length(bars: pl.DataFrame) -> timedelta:
 def span(bars: pl.DataFrame) -> tuple[datetime, datetime]:
     """First and last bar close, UTC. Raises DataError on an empty frame."""
     if bars.is_empty():
-        raise DataError("bars: the frame is empty; there is no span; widen start and end or name other symbols")
+        raise DataError(
+            "bars: the frame is empty; there is no span; widen start and end or name other symbols"
+        )
     first, last = bars.select(pl.col("time").min(), last=pl.col("time").max()).row(0)
     return first, last
 
@@ -148,7 +176,9 @@ def symbol_digests(bars: pl.DataFrame) -> dict[str, str]:
     digests = {}
     rows = bars.select(COLUMNS).sort("symbol", "time")
     for (symbol,), part in rows.partition_by("symbol", as_dict=True, maintain_order=True).items():
-        content = hashlib.sha256(np.ascontiguousarray(part["time"].to_physical().to_numpy(), dtype="<i8").tobytes())
+        content = hashlib.sha256(
+            np.ascontiguousarray(part["time"].to_physical().to_numpy(), dtype="<i8").tobytes()
+        )
         for name in (*PRICES, "volume"):
             content.update((np.ascontiguousarray(part[name].to_numpy(), dtype="<f8") + 0.0).tobytes())
         digests[str(symbol)] = content.hexdigest()

@@ -14,12 +14,13 @@ MIN_WHOLE_WEEKS = 2
 def periods_per_year(bars: pl.DataFrame) -> float:
     """Bars per year for annualisation, from what the bars show, not from their length alone.
 
-    Method: bars per full week (median over symbols' whole weeks) times full weeks per year: 365/7 where bars fall on
-    at least six and a half days a week, else 252/5. Hourly 24/7: 168 * 365/7 = 8760. Daily equities: 5 * 50.4 = 252.
-    Seven hourly bars per session: 35 * 50.4 = 1764. Foreign exchange, 24 hours on five days: 6048. No session times are
-    assumed, so sessions that cross UTC midnight count right. Bars of a week or longer: 365 days over their mean step.
-    With fewer than two whole weeks, bars per weekday stand in, and a market that is open round the clock counts as
-    24/7 unless a weekend without bars is seen. Raises DataError with fewer than two bars.
+    Method: bars per full week (median over symbols' whole weeks) times full weeks per year: 365/7 where
+    bars fall on at least six and a half days a week, else 252/5. Hourly 24/7: 168 * 365/7 = 8760. Daily
+    equities: 5 * 50.4 = 252. Seven hourly bars per session: 35 * 50.4 = 1764. Foreign exchange, 24 hours on
+    five days: 6048. No session times are assumed, so sessions that cross UTC midnight count right. Bars of
+    a week or longer: 365 days over their mean step. With fewer than two whole weeks, bars per weekday stand
+    in, and a market that is open round the clock counts as 24/7 unless a weekend without bars is seen.
+    Raises DataError with fewer than two bars.
     """
     length = bar_length(bars)
     if length >= timedelta(days=5):
@@ -40,14 +41,16 @@ def _bars_per_day(bars: pl.DataFrame) -> pl.DataFrame:
 
 
 def _whole_weeks(days: pl.DataFrame) -> pl.DataFrame:
-    """Rows (symbol, week, n bars, n_days weighted by how full a day is), first and last week of each symbol cut off."""
+    """Rows (symbol, week, n bars, n_days by how full they are) without each symbol's first and last week."""
     fullness = (pl.col("n") / pl.col("n").median().over("symbol")).clip(upper_bound=1.0)
     weeks = (
         days.with_columns(week=pl.col("date").dt.truncate("1w"), full=fullness)
         .group_by("symbol", "week")
         .agg(n=pl.col("n").sum(), n_days=pl.col("full").sum())
     )
-    inner = (pl.col("week") > pl.col("week").min().over("symbol")) & (pl.col("week") < pl.col("week").max().over("symbol"))
+    inner = (pl.col("week") > pl.col("week").min().over("symbol")) & (
+        pl.col("week") < pl.col("week").max().over("symbol")
+    )
     return weeks.filter(inner)
 
 
@@ -55,7 +58,7 @@ def _from_short_span(days: pl.DataFrame, length: timedelta) -> float:
     per_day = float(days["n"].max())  # type: ignore[arg-type]
     round_the_clock = per_day * length >= timedelta(hours=23) and length < timedelta(days=1)
     first, last = days["date"].min(), days["date"].max()
-    spanned = pl.date_range(first, last, interval="1d", eager=True)  # type: ignore[arg-type]
+    spanned = pl.select(day=pl.date_range(first, last, interval="1d"))["day"]  # type: ignore[arg-type]
     weekend_spanned = bool((spanned[1:-1].dt.weekday() >= 6).any())
     weekend_traded = bool((days["date"].dt.weekday() >= 6).any())
     if weekend_traded or (round_the_clock and not weekend_spanned):

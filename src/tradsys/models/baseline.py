@@ -17,13 +17,13 @@ def class_weights_seen(where: str, train: Samples, valid: Samples) -> Array:
     Raises TrainingError when fewer than two classes exist or one of them has no training weight.
     """
     n_classes = max(train.n_classes, valid.n_classes)
-    mass_C = np.bincount(train.y, weights=train.weight, minlength=n_classes)
+    mass_C = np.bincount(train.y.astype(np.int64), weights=train.weight, minlength=n_classes)
     absent = np.flatnonzero(~(mass_C > 0)).tolist()
     if n_classes < 2 or absent:
         raise TrainingError(
             f"{where}: {len(train)} training rows with weight per class {mass_C.tolist()}, class(es) "
-            f"{absent or [1]} absent; at least two classes, each with rows, are needed; use a longer span "
-            "or other labels"
+            f"{absent or [1]} absent; at least two classes, each with rows, are needed; use a longer span or "
+            "other labels"
         )
     return mass_C
 

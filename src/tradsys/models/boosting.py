@@ -134,8 +134,8 @@ class LightGbm:
         text, mark, tail = path.read_text(encoding="utf-8").rpartition(f"\n{MARK}")
         if not mark:
             raise BundleError(
-                f"lightgbm {path.name}: no line {MARK!r} at its end; only files written by save load; "
-                "export it again"
+                f"lightgbm {path.name}: no line {MARK!r} at its end; only files written by `save`; export "
+                "it again"
             )
         about = json.loads(tail)
         state = {
@@ -244,8 +244,7 @@ class Xgboost:
         note = booster.attr("tradsys")
         if note is None:
             raise BundleError(
-                f"xgboost {path.name}: no attribute 'tradsys'; only files written by save load; export it "
-                "again"
+                f"xgboost {path.name}: no attribute 'tradsys'; only files written by `save`; export it again"
             )
         about = json.loads(note)
         state = {"booster_": booster, "names_": tuple(about["names"]), "n_classes_": about["n_classes"]}

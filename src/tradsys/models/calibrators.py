@@ -25,8 +25,7 @@ def _checked(where: str, proba_NC: Array, y_N: Array, weight_N: Array) -> tuple[
     if proba_NC.ndim != 2 or not len(proba_NC) == len(y_N) == len(weight_N):
         raise DataError(
             f"{where}: scores {proba_NC.shape}, labels {y_N.shape}, weights {weight_N.shape}; the rule is "
-            "[N, C], "
-            "[N] and [N]; pass the same rows to each"
+            "[N, C], [N] and [N]; pass the same rows to each"
         )
     if not (np.isfinite(proba_NC).all() and np.isfinite(weight_N).all() and (weight_N >= 0).all()):
         raise DataError(
@@ -35,9 +34,8 @@ def _checked(where: str, proba_NC: Array, y_N: Array, weight_N: Array) -> tuple[
     counts = np.bincount(y_N[weight_N > 0], minlength=proba_NC.shape[1])
     if len(counts) > proba_NC.shape[1] or not counts.all():
         raise TrainingError(
-            f"{where}: held-out rows per class {counts.tolist()} for {proba_NC.shape[1]} score columns; "
-            "each class "
-            "must occur; use a longer validation span or calibration=none"
+            f"{where}: held-out rows per class {counts.tolist()} for {proba_NC.shape[1]} score columns; each "
+            "class must occur; use a longer validation span or calibration=none"
         )
     kept = weight_N > 0
     return proba_NC[kept], y_N[kept], weight_N[kept] / weight_N[kept].mean()

@@ -21,11 +21,11 @@ from tradsys.models.transforms import fitted, with_fitted
 class LogisticRegression:
     """L2-penalised (multinomial) logistic regression on the decision row's features.
 
-    C: inverse penalty, counted per row of average weight (weights are rescaled to mean 1 first, so that C
-    does not depend on their unit); inf for none. The penalty is in the features' units: scale them
-    (compose.Scaled). max_iter: Newton steps before TrainingError. lookback: rows demanded, so that rivals
-    judge the same samples; the last one is read.
-    Fitted: coef_ float64 [1, F] for two classes, else [C, F]; intercept_ [1] or [C]; names_.
+    C: inverse penalty, inf for none; per standard deviation of each feature over the training rows and per
+    row of average weight, so that it depends on neither unit. max_iter: Newton steps before TrainingError.
+    lookback: rows demanded, so that rivals judge the same samples; the last one is read.
+    Fitted: coef_ float64 [1, F] for two classes, else [C, F]; intercept_ [1] or [C]; both in raw units;
+    names_.
     """
 
     C: float = 1.0
@@ -48,22 +48,30 @@ class LogisticRegression:
                 f"logistic: NaN or infinite training values in {bad}; a linear model has no missing value; "
                 "keep only rows where table.ready(lookback) holds"
             )
-        # Newton's steps do not mind unscaled columns, where lbfgs runs out of iterations
+        center_F, spread_F = x_NF.mean(axis=0), x_NF.std(axis=0)
+        spread_F = np.where(spread_F > 0, spread_F, 1.0)
+        estimator = self._solved((x_NF - center_F) / spread_F, train.y, train.weight / train.weight.mean())
+        coef = estimator.coef_ / spread_F
+        state = {
+            "coef_": coef,
+            "intercept_": estimator.intercept_ - (coef * center_F).sum(axis=1),
+            "names_": train.table.names,
+        }
+        return with_fitted(self, state)
+
+    def _solved(self, z_NF: Array, y_N: Array, weight_N: Array) -> SklearnLogistic:
         estimator = SklearnLogistic(C=self.C, solver="newton-cholesky", max_iter=self.max_iter)
         with warnings.catch_warnings():
             warnings.simplefilter("error", ConvergenceWarning)
-            warnings.simplefilter("error", LinAlgWarning)
+            # collinear columns: the solver says that it goes on by lbfgs, which still has to converge
+            warnings.simplefilter("ignore", LinAlgWarning)
             try:
-                estimator.fit(x_NF, train.y, sample_weight=train.weight / train.weight.mean())
-            except (ConvergenceWarning, LinAlgWarning) as cause:
+                return estimator.fit(z_NF, y_N, sample_weight=weight_N)
+            except ConvergenceWarning as cause:
                 raise TrainingError(
                     f"logistic: no convergence within {self.max_iter} steps at C={self.C} ({cause}); the "
-                    "optimum "
-                    "must be reached; scale the features, lower C or raise max_iter"
+                    "optimum must be reached; lower C or raise max_iter"
                 ) from cause
-        return with_fitted(
-            self, {"coef_": estimator.coef_, "intercept_": estimator.intercept_, "names_": train.table.names}
-        )
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
         """float64 [N, C]; NaN where a feature is NaN. Raises DataError when a fitted column is missing."""

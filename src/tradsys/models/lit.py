@@ -37,7 +37,7 @@ class LitClassifier(L.LightningModule):
     lr: peak learning rate. weight_decay: on matrices alone, never on biases or norms.
     warmup_fraction: share of all planned steps in which lr rises linearly from 0; then half a cosine to 0.
     class_weight: None, or `balanced`: W / (C * W_c), with W_c the sample weight of class c in training.
-    label_smoothing: eps in [0, 1); the loss becomes (1 - eps) * loss(y) + eps * mean over classes c of loss(c).
+    label_smoothing: eps in [0, 1); the loss becomes (1 - eps) * loss(y) + eps * mean of loss(c) over c.
 
     Logs per epoch: train_loss, valid_logloss (weighted by sample), valid_auc where each class occurs.
     Raises TrainingError, with step and learning rate, where a loss or a weight stops being finite.
@@ -58,11 +58,13 @@ class LitClassifier(L.LightningModule):
     ) -> None:
         super().__init__()
         if class_weight not in (None, "balanced"):
-            raise ValueError(f"lit: class_weight={class_weight!r}; it must be null or 'balanced'; mend the config")
+            raise ValueError(
+                f"lit: class_weight={class_weight!r}; it must be null or 'balanced'; mend the config"
+            )
         if not (0 <= warmup_fraction < 1 and 0 <= label_smoothing < 1):
             raise ValueError(
                 f"lit: warmup_fraction={warmup_fraction}, label_smoothing={label_smoothing}; "
-                "both must lie in [0, 1); mend the config"
+                "both must lie in [0, 1)"
             )
         self.net = net
         self.gamma, self.label_smoothing = gamma, label_smoothing
@@ -97,7 +99,7 @@ class LitClassifier(L.LightningModule):
             loader: Any = self.trainer.train_dataloader
             self.weight_C.copy_(balanced(loader.y_N, loader.weight_N, len(self.weight_C)))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch) -> Tensor:
         """Loss of one batch."""
         if len(self._losses) >= STEPS_PER_CHECK:
             self._check_losses()
@@ -111,7 +113,7 @@ class LitClassifier(L.LightningModule):
         self._check_losses()
         self._check_weights()
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch) -> None:
         """Keeps one batch's scores."""
         window_NTF, y_N, weight_N = batch
         self._valid.append((self.net(window_NTF).float(), y_N, weight_N))
@@ -175,9 +177,9 @@ class LitClassifier(L.LightningModule):
     def _not_finite(self, what: str, step: int) -> TrainingError:
         rate = self.lr * self._schedule(max(step, 0))
         return TrainingError(
-            f"training: {what} at step {step} of {self._total_steps}, learning rate {rate:.3g} (peak {self.lr:.3g}); "
-            "losses and weights must stay finite; lower model.module.lr, set trainer.gradient_clip, "
-            "or look for extreme features"
+            f"training: {what} at step {step} of {self._total_steps}, learning rate {rate:.3g} "
+            f"(peak {self.lr:.3g}); losses and weights must stay finite; lower model.module.lr, set "
+            "trainer.gradient_clip, or look for extreme features"
         )
 
 
@@ -194,7 +196,7 @@ def warmup_cosine(step: int, total_steps: int, warmup_fraction: float) -> float:
 
 
 def balanced(y_N: Tensor, weight_N: Tensor, n_classes: int) -> Tensor:
-    """Class weights [C] = W / (C * W_c), so that each class has the same total; 0 for a class that never occurs."""
+    """Class weights [C] = W / (C * W_c): equal totals per class; 0 for a class that never occurs."""
     per_class_C = torch.zeros(n_classes, dtype=torch.float64, device=y_N.device)
     per_class_C.scatter_add_(0, y_N, weight_N.double())
     share_C = per_class_C.sum() / (n_classes * per_class_C)

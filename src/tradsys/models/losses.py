@@ -22,7 +22,8 @@ def focal_loss(
     weight_C: cost per class; it multiplies, and the mean stays over N (not over the weights).
     sample_weight_N: weight per sample; the mean becomes sum(w * loss) / sum(w), and 0 where all w are 0.
     Returns a scalar. gamma=0 is (weighted) cross-entropy. NaN in, NaN out. Raises ValueError for gamma < 0.
-    Gradients stay finite where p rounds to 1. Source: Lin et al. 2017, eq. 5, p_t from the unweighted softmax.
+    Gradients stay finite where p rounds to 1.
+    Source: Lin et al. 2017, eq. 5, with p_t from the unweighted softmax.
     """
     if not gamma >= 0:
         raise ValueError(f"focal_loss: gamma={gamma}; it must be >= 0; use 0 for plain cross-entropy")
@@ -47,9 +48,9 @@ def weighted_mean(value_N: Tensor, weight_N: Tensor) -> Tensor:
 def supcon_loss(embeddings_ND: Tensor, y_N: Tensor, *, temperature: float) -> Tensor:
     """Supervised contrastive loss: same class near, other classes far, on the unit sphere.
 
-    embeddings_ND: [N, D], normalised to unit length here; half types are lifted to float32, also under autocast.
+    embeddings_ND: [N, D], brought to unit length here; half types are lifted to float32, under autocast too.
     y_N: class codes. temperature: > 0, else ValueError; the loss is not multiplied by it again.
-    Returns the mean over anchors that have a positive; zero, with a graph, where none has one. NaN in, NaN out.
+    Returns the mean over anchors that have a positive; 0 with a graph where none has one. NaN in, NaN out.
     Source: Khosla et al. 2020, eq. 2 (L_out): positives are summed outside the log, the denominator runs over
     all j != i.
     """

@@ -190,10 +190,9 @@ class HmmRegime:
         if not (len(self.names) == self.n_states >= 2 and self.columns and ordered and known):
             raise DataError(
                 f"regime: {self.n_states} states named {list(self.names)}, columns {list(self.columns)}, "
-                "ordered by "
-                f"{self.order_by} of {self.order_column}, covariance {self.covariance}; the rule is one "
-                "name per state, "
-                "at least two, and an order column among the columns; change the regime config"
+                f"ordered by {self.order_by} of {self.order_column}, covariance {self.covariance}; the rule "
+                "is one name per state, at least two, and an order column among the columns; change the "
+                "regime config"
             )
 
     def fit(self, train: Samples, valid: Samples) -> Self:  # noqa: ARG002
@@ -219,8 +218,8 @@ class HmmRegime:
                 best = one
         if best is None:
             raise TrainingError(
-                f"regime: none of {self.n_seeds} starts on {len(z_TD)} rows gave {self.n_states} states ("
-                f"{'; '.join(reasons)}); each state needs rows; use fewer states or a longer span"
+                f"regime: none of {self.n_seeds} starts on {len(z_TD)} rows gave {self.n_states} states "
+                f"({'; '.join(reasons)}); each state needs rows; use fewer states or a longer span"
             )
         return with_fitted(best, {"center_": center, "scale_": scale, "n_rows_": len(z_TD)})
 
@@ -237,8 +236,7 @@ class HmmRegime:
         if len(rows) < needed:
             raise DataError(
                 f"regime: {len(rows)} finite training rows; {needed} are the least for {self.n_states} "
-                "states of "
-                f"{len(self.columns)} columns; use a longer span"
+                f"states of {len(self.columns)} columns; use a longer span"
             )
         fresh = np.ones(len(rows), dtype=bool)
         fresh[1:] = (np.diff(rows) != 1) | (np.diff(table.segment[rows]) != 0)
@@ -252,6 +250,8 @@ class HmmRegime:
             n_iter=self.max_iter,
             tol=self.tol,
             init_params="",
+            # hmmlearn adds a scalar prior to every entry of a full matrix, which is no ridge
+            covars_prior=1e-2 * np.eye(z_TD.shape[1]) if self.covariance == "full" else 1e-2,
         )
         hmm.startprob_ = np.full(self.n_states, 1 / self.n_states)
         stay = 0.95
@@ -269,6 +269,8 @@ class HmmRegime:
         numbers = (hmm.transmat_, hmm.means_, hmm.covars_)
         if not all(np.isfinite(a).all() for a in numbers) or not np.allclose(hmm.transmat_.sum(axis=1), 1):
             raise TrainingError(f"a state lost its rows {heard}")
+        if not np.linalg.eigvalsh(hmm.covars_).min() > 0:
+            raise TrainingError(f"a covariance is singular {heard}")
         return self._ordered(hmm)._scored(z_TD, fresh_T)
 
     def _stretches(self, z_TD: Array, rng: np.random.Generator) -> tuple[Array, Array]:

@@ -44,9 +44,8 @@ def out_of_fold(
         proba_NC = done.predict_proba(samples.table, samples.rows[fold.test])
         if proba_NC.shape[1] != n_classes:
             raise TrainingError(
-                f"out of fold: fold {k} returned {proba_NC.shape[1]} classes of {n_classes}; each fold "
-                "must see all; "
-                "use fewer folds or a longer span"
+                f"out of fold: fold {k} returned {proba_NC.shape[1]} classes of {n_classes}; each fold must "
+                "see all; use fewer folds or a longer span"
             )
         total_NC[fold.test] += proba_NC
         hits_N[fold.test] += 1
@@ -64,7 +63,6 @@ def _check_later(samples: Samples, valid: Samples) -> None:
     late = int((samples.table.time[samples.end] >= first).sum())
     if late:
         raise LeakageError(
-            f"out of fold: {late} of {len(samples)} training labels resolve on or after the first "
-            "validation decision "
-            f"{first}; validation lies later; purge the training samples from it first"
+            f"out of fold: {late} of {len(samples)} training labels resolve on or after the first validation "
+            f"decision {first}; validation lies later; purge the training samples from it first"
         )

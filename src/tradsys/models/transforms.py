@@ -55,8 +55,8 @@ class RobustScaler:
     def __post_init__(self) -> None:
         if not (0 < self.quantile < 0.5 and self.clip > 0):
             raise DataError(
-                f"robust scaler: quantile={self.quantile}, clip={self.clip}; "
-                "the rule is 0 < quantile < 0.5 and clip > 0; change the transforms config"
+                f"robust scaler: quantile={self.quantile}, clip={self.clip}; the rule is 0 < quantile < 0.5 "
+                "and clip > 0; change the transforms config"
             )
 
     def fit(self, table: FeatureTable, rows: Array) -> Self:
@@ -66,9 +66,8 @@ class RobustScaler:
         empty = [table.names[i] for i in np.flatnonzero(np.isnan(x).all(axis=0))]
         if empty or not len(x):
             raise DataError(
-                f"robust scaler: {len(x)} training rows, no finite value in {empty or 'any column'}; a "
-                "scale needs "
-                "data; drop the feature or load earlier bars"
+                f"robust scaler: {len(x)} training rows, no finite value in {empty or 'any column'}; a scale "
+                "needs data; drop the feature or load earlier bars"
             )
         low, center, high = np.nanquantile(x, [self.quantile, 0.5, 1 - self.quantile], axis=0)
         scale = (high - low) / (2 * NormalDist().inv_cdf(1 - self.quantile))
@@ -89,8 +88,7 @@ class RobustScaler:
         if table.names != names:
             raise DataError(
                 f"robust scaler: fitted on {list(names)}, asked with {list(table.names)}; the columns must "
-                "be the "
-                "same in the same order; select them first"
+                "be the same in the same order; select them first"
             )
         scaled = (table.values - self.center_) / self.scale_
         return table.with_values(np.clip(scaled, np.float32(-self.clip), np.float32(self.clip)))

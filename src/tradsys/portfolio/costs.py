@@ -7,6 +7,7 @@ from tradsys.core.errors import TradsysError
 
 BPS = 1e-4
 MAX_BPS = 1000.0
+BUST = 1e-9  # a sub-account with less than this of its first cash left trades no more
 
 
 @dataclass(frozen=True)

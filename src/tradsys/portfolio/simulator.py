@@ -16,8 +16,9 @@ Rules, bar by bar, for each symbol by itself:
   below.
 - A short receives its proceeds as cash, owes the quantity, and pays no borrow fee. Where covering would
   cost more than the sub-account has, it is covered at the price that takes the last cent (a stop, tighter
-  than its own if need be; no fill beyond it), and that sub-account trades no more. The loss is total but
-  bounded, as on an isolated margin account; a venue with recourse could ask for more.
+  than its own if need be; no fill beyond it). The loss is total but bounded, as on an isolated margin
+  account; a venue with recourse could ask for more.
+- A sub-account with less than BUST of its first cash left trades no more.
 - Every fill is worsened by slippage and pays its fee: entries, barriers, gaps, timeouts alike.
 - What is open at the last bar is marked at its close, listed as open, and is no trade.
 - Equity of the union clock is the sum of the sub-accounts at that bar's close, the last known where one has
@@ -31,7 +32,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from tradsys.core.errors import DataError, TradsysError
-from tradsys.portfolio.costs import Costs
+from tradsys.portfolio.costs import BUST, Costs
 from tradsys.portfolio.ledger import EQUITY_SCHEMA, OPEN_SCHEMA, TRADES_SCHEMA, UTC_TIME, Ledger
 
 PRICES = ("open", "high", "low", "close")
@@ -57,7 +58,7 @@ def simulate(bars: pl.DataFrame, targets: pl.DataFrame, costs: Costs, delay_bars
     """
     check_delay(delay_bars)
     bars = check_bars(bars)
-    entries = check_entries(targets)
+    entries = check_entries(targets).select(*TARGETS_SCHEMA)
     check_placed(entries, bars)
     symbols = bars["symbol"].unique(maintain_order=True).to_list()
     accounts = []
@@ -115,9 +116,8 @@ class _Account:
     """One symbol's share of the capital."""
 
     def __init__(self, symbol: str, costs: Costs, cash: float) -> None:
-        self.symbol, self.costs, self.cash = symbol, costs, cash
+        self.symbol, self.costs, self.cash, self.first_cash = symbol, costs, cash, cash
         self.position: _Position | None = None
-        self.ruined = False
         self.n_cancelled = 0
         self.trades: list[dict[str, Any]] = []
         self.open_trades: list[dict[str, Any]] = []
@@ -135,7 +135,7 @@ class _Account:
                 pending = None
             if self.position:
                 self._maybe_exit(self.position, i, bar, bars[self.position.entry_bar])
-            if not self.position and not pending and not self.ruined and bar.time in wanted:
+            if not self.position and not pending and not self._bust() and bar.time in wanted:
                 pending = (i, wanted[bar.time])
             held = self._signed_quantity() * bar.close
             self.marks.append((bar.time, self.cash + held, abs(held)))
@@ -164,11 +164,14 @@ class _Account:
         fee = held.quantity * fill * self.costs.fee
         self.cash += held.order.side * held.quantity * fill - fee
         if price == held.ruin:
-            self.ruined, self.cash = True, 0.0
+            self.cash = 0.0
         money = self._money(held, price, fill, held.fee + fee)
         row = self._row(held, i, bar, entry_bar)
         self.trades.append(row | money | {"exit_time": bar.time, "exit_price": fill, "reason": reason})
         self.position = None
+
+    def _bust(self) -> bool:
+        return self.cash < BUST * self.first_cash
 
     def _signed_quantity(self) -> float:
         return self.position.order.side * self.position.quantity if self.position else 0.0
@@ -251,8 +254,9 @@ def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
         raise DataError(
             f"simulate: bar time is {bars.schema['time']}; bars carry Datetime[us, UTC]; convert at the door"
         )
-    before = pl.struct("symbol", "time").shift(1)
-    n_disorder = bars.select((pl.struct("symbol", "time") <= before).sum()).item()
+    symbol, time = pl.col("symbol"), pl.col("time")
+    disorder = (symbol < symbol.shift(1)) | ((symbol == symbol.shift(1)) & (time <= time.shift(1)))
+    n_disorder = bars.select(disorder.sum()).item()
     if n_disorder:
         raise DataError(
             f"simulate: {n_disorder} bars not after the one before; bars are sorted by (symbol, time), unique"
@@ -270,22 +274,29 @@ def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
     return bars.with_columns(segment=pl.col("symbol").rank("dense").cast(pl.UInt32))
 
 
+def check_columns(targets: pl.DataFrame) -> None:
+    """Raises DataError unless the targets have the columns of TARGETS_SCHEMA and the bars' kind of time."""
+    missing = set(TARGETS_SCHEMA) - set(targets.columns)
+    if missing:
+        raise DataError(
+            f"simulate: targets lack columns {sorted(missing)}; a target is {list(TARGETS_SCHEMA)}; pass what "
+            f"Strategy.targets returns"
+        )
+    if targets.schema["time"] != UTC_TIME:
+        raise DataError(
+            f"simulate: target time is {targets.schema['time']}; it is a bar's close, Datetime[us, UTC]; take the "
+            f"bars' own column"
+        )
+
+
 def check_entries(targets: pl.DataFrame) -> pl.DataFrame:
-    """The rows that want an entry, in the columns and types of TARGETS_SCHEMA (other columns dropped).
+    """The rows that want an entry, in the types of TARGETS_SCHEMA; other columns stay.
 
     Raises DataError where columns lack or a value is out of range: side -1, 0, 1; size 0..1; distances > 0;
     horizon_bars >= 1; nothing null or NaN.
     """
-    missing = set(TARGETS_SCHEMA) - set(targets.columns)
-    if missing:
-        raise DataError(
-            f"simulate: targets lack columns {sorted(missing)}; a Strategy returns {list(TARGETS_SCHEMA)}"
-        )
-    if targets.schema["time"] != UTC_TIME:
-        raise DataError(
-            f"simulate: target time is {targets.schema['time']}; it is the bar's, Datetime[us, UTC]"
-        )
-    entries = targets.select(TARGETS_SCHEMA).cast(TARGETS_SCHEMA)  # type: ignore[arg-type]
+    check_columns(targets)
+    entries = targets.cast(TARGETS_SCHEMA)  # type: ignore[arg-type]
     entries = entries.filter(((pl.col("side") == 0) | (pl.col("size") == 0)).fill_null(False).not_())
     sound = {
         "side": pl.col("side").abs() == 1,
@@ -295,23 +306,22 @@ def check_entries(targets: pl.DataFrame) -> pl.DataFrame:
         "horizon_bars": pl.col("horizon_bars") >= 1,
     }
     broken = (rule.not_().fill_null(True).sum().alias(name) for name, rule in sound.items())
-    wrong = entries.select(broken).row(0, named=True)
-    if any(wrong.values()):
-        counts = {name: n for name, n in wrong.items() if n}
+    counts = {name: n for name, n in entries.select(broken).row(0, named=True).items() if n}
+    if counts:
         raise DataError(
-            f"simulate: target rows with values out of range, by column: {counts}; side is -1, 0 or 1, "
-            f"0 <= size <= 1, distances > 0, horizon_bars >= 1, none null or NaN; give no row where the ATR is not warmed up"
+            f"simulate: target rows out of range, by column: {counts}; side is -1, 0 or 1, 0 <= size <= 1, "
+            f"distances > 0, horizon_bars >= 1, none null or NaN; give no row where the ATR is not warmed up"
         )
     return entries
 
 
-def check_placed(entries: pl.DataFrame, bars: pl.DataFrame) -> None:
-    """Raises DataError unless each entry has its own bar: none at a time without one, none twice."""
+def check_placed(entries: pl.DataFrame, bars: pl.DataFrame, name: str = "simulate") -> None:
+    """Raises DataError, under that name, unless each entry has a bar and none has two."""
     keys = ["symbol", "time"]
     n_stray = len(entries.join(bars.select(keys), on=keys, how="anti"))
     n_twice = len(entries) - entries.n_unique(keys)
     if n_stray or n_twice:
         raise DataError(
-            f"simulate: of {len(entries)} target rows, {n_stray} lie at no bar and {n_twice} share one; a "
+            f"{name}: of {len(entries)} target rows, {n_stray} lie at no bar and {n_twice} share one; a "
             f"target is at most one row per (symbol, time) of the bars; build targets from these very bars"
         )

@@ -1,13 +1,15 @@
 """All strategies and symbols as columns of one vectorbt call. The only file that imports vectorbt.
 
-Columns never share cash, so a column needs no clock: row 2n of the order grid is its n-th entry, row 2n + 1 that
-trade's exit. `walk` says which trades happen and at which raw prices; vectorbt (Rust engine, never Numba) sizes,
-fills, charges and books them; its cash and holdings, carried to the bars' clock, are the equity. The grid is as
-long as the busiest column trades, not as long as the bars: 200 columns of 60,000 bars fit in a few megabytes.
+Columns never share cash, so a column needs no clock: row 2n of the order grid is its n-th entry, row 2n + 1
+that trade's exit. `walk` says which trades happen and at which raw prices; vectorbt (Rust engine, never
+Numba) sizes, fills, charges and books them; its cash and holdings, carried to the bars' clock, are the
+equity. The grid is as long as the busiest column trades, not as long as the bars: 200 columns of 60,000
+bars fit in a few megabytes.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -15,16 +17,23 @@ import polars as pl
 import vectorbt as vbt
 from vectorbt.portfolio.enums import SizeType, TradeStatus
 
-from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.ledger import OPEN_SCHEMA, REASONS, TRADES_SCHEMA, Ledger
-from tradsys.portfolio.simulator import PRICES, check_bars, check_delay, check_entries, check_placed
-from tradsys.portfolio.walk import OPEN, BarArrays, EntryArrays, Walked, mark, walk
+from tradsys.portfolio.simulator import (
+    PRICES,
+    TARGETS_SCHEMA,
+    check_bars,
+    check_columns,
+    check_delay,
+    check_entries,
+    check_placed,
+)
+from tradsys.portfolio.walk import OPEN, BarArrays, EntryArrays, Walked, locate, mark, walk
 
 ENGINE = "rust"
 # vectorbt rounds amounts below 1e-12 to zero; a power of two as unit of money keeps them large and exact.
-UNIT = 2.0**30
+UNIT = 2.0**60
 
 
 def simulate_many(
@@ -32,35 +41,182 @@ def simulate_many(
 ) -> dict[str, Ledger]:
     """Ledger of each strategy, as `simulator.simulate` would give it, from one vectorbt call.
 
-    bars, targets, costs, delay_bars: see `simulate`; so are the rules and what raises. A strategy without entries
-    keeps its cash. Agrees with `simulate` trade for trade, money to about 1e-9 (vectorbt rounds differences
-    below 1e-9 of an amount to zero).
+    bars, targets, costs, delay_bars: see `simulate`; so are the rules and what raises. A strategy without
+    entries keeps its cash. Agrees with `simulate` trade for trade, money to about 1e-9 (vectorbt rounds
+    differences below 1e-9 of an amount to zero).
     """
     check_delay(delay_bars)
     if not targets_by_name:
         return {}
     panel = _Panel.of(check_bars(bars))
-    wanted, entries = _entries(targets_by_name, panel)
+    entries = _entries(targets_by_name, panel)
     walked = walk(panel.arrays, entries, delay_bars=delay_bars, fee=costs.fee, slippage=costs.slippage)
     start_cash = UNIT / len(panel.symbols)
     portfolio = _portfolio(panel, entries, walked, costs, start_cash)
     equity_GU, exposure_GU = mark(
         panel.arrays,
         walked,
-        panel.bar_at_SU,
-        portfolio.cash().to_numpy(),
-        portfolio.assets().to_numpy(),
-        start_cash,
+        bar_at_SU=panel.bar_at,
+        cash_KO=np.ascontiguousarray(portfolio.cash().to_numpy().T),
+        held_KO=np.ascontiguousarray(portfolio.assets().to_numpy().T),
+        start_cash=start_cash,
     )
-    equity_GU /= UNIT
-    trades, opened, n_cancelled = _trades(panel, wanted, entries, walked, portfolio)
-    n_symbols = len(panel.symbols)
-    ledgers = {}
-    for g, name in enumerate(targets_by_name):
-        ledgers[name] = Ledger(
-            trades=trades.of(g),
-            equity=pl.DataFrame({"time": panel.clock, "equity": equity_GU[g], "exposure": exposure_GU[g]}),
-            open_trades=opened.of(g),
-            n_cancelled=int(n_cancelled[g * n_symbols : (g + 1) * n_symbols].sum()),
+    equity, exposure = pl.Series((equity_GU / UNIT).ravel()), pl.Series(exposure_GU.ravel())
+    n_times = len(panel.clock)
+    trades, opened = _trades(panel, entries, walked, portfolio)
+    n_cancelled_G = walked.n_cancelled.reshape(len(targets_by_name), -1).sum(axis=1)
+    return {
+        name: Ledger(
+            trades=trades[g],
+            equity=pl.DataFrame(
+                {
+                    "time": panel.clock,
+                    "equity": equity.slice(g * n_times, n_times),
+                    "exposure": exposure.slice(g * n_times, n_times),
+                }
+            ),
+            open_trades=opened[g],
+            n_cancelled=int(n_cancelled_G[g]),
         )
-    return ledgers
+        for g, name in enumerate(targets_by_name)
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class _Panel:
+    """Bars as arrays, made once. time [B] of each bar; clock [U], distinct times; bar_at [S, U]: see `mark`."""
+
+    frame: pl.DataFrame
+    symbols: list[str]
+    arrays: BarArrays
+    time: pl.Series
+    clock: pl.Series
+    bar_at: Array
+
+    @classmethod
+    def of(cls, bars: pl.DataFrame) -> "_Panel":
+        lengths = bars.group_by("symbol", maintain_order=True).len()
+        first = np.concatenate([[0], np.cumsum(lengths["len"].to_numpy())]).astype(np.int64)
+        open_, high, low, close = (np.ascontiguousarray(bars[c].to_numpy(), dtype=np.float64) for c in PRICES)
+        segment = bars["segment"].cast(pl.Int64).to_numpy()
+        clock = bars["time"].unique().sort()
+        stamps, ticks = bars["time"].to_physical().to_numpy(), clock.to_physical().to_numpy()
+        bar_at = np.empty((len(lengths), len(ticks)), dtype=np.int64)
+        for s, (a, b) in enumerate(pairwise(first)):
+            n_before = np.searchsorted(stamps[a:b], ticks, side="right")
+            bar_at[s] = np.where(n_before > 0, a + n_before - 1, -1)
+        arrays = BarArrays(open_, high, low, close, segment, first)
+        return cls(bars, lengths["symbol"].to_list(), arrays, bars["time"], clock, bar_at)
+
+
+def _entries(targets_by_name: Mapping[str, pl.DataFrame], panel: _Panel) -> EntryArrays:
+    """Entries of all strategies with their bars, sorted by (column, bar). Raises DataError as `simulate`."""
+    for targets in targets_by_name.values():
+        check_columns(targets)
+    n_strategies, n_symbols = len(targets_by_name), len(panel.symbols)
+    together = pl.concat(
+        [t.select(*TARGETS_SCHEMA) for t in targets_by_name.values()], how="vertical_relaxed"
+    )
+    heights = [targets.height for targets in targets_by_name.values()]
+    strategy = pl.Series("strategy", np.repeat(np.arange(n_strategies), heights))
+    entries = check_entries(together.with_columns(strategy))
+    code = entries["symbol"].cast(pl.Enum(panel.symbols), strict=False).to_physical().cast(pl.Int64)
+    known = code.fill_null(0).to_numpy()
+    bar = locate(
+        known,
+        entries["time"].to_physical().to_numpy(),
+        panel.arrays.first,
+        panel.time.to_physical().to_numpy(),
+    )
+    column = entries["strategy"].to_numpy() * n_symbols + known
+    rank = column * len(panel.time) + bar
+    order = None if (np.diff(rank) > 0).all() else np.argsort(rank, kind="stable")
+    if code.null_count() or (bar < 0).any() or (order is not None and (np.diff(rank[order]) == 0).any()):
+        for g, name in enumerate(targets_by_name):  # which strategy, in the reference's words
+            check_placed(entries.filter(pl.col("strategy") == g), panel.frame, name)
+    wanted = entries.with_columns(bar=bar, column=column, side=pl.col("side").cast(pl.Int64))
+    wanted = wanted if order is None else wanted[order]
+    names = ("bar", "side", "size", "take_profit", "stop_loss", "horizon_bars")
+    return EntryArrays(
+        **{name: wanted[name].to_numpy() for name in names},
+        first=np.searchsorted(wanted["column"].to_numpy(), np.arange(n_strategies * n_symbols + 1)),
+        symbol=np.tile(np.arange(n_symbols), n_strategies),
+    )
+
+
+def _portfolio(
+    panel: _Panel, entries: EntryArrays, walked: Walked, costs: Costs, start_cash: float
+) -> vbt.Portfolio:
+    """vectorbt's account of every column. Grid [O, K]: even rows enter by a share of cash, odd close."""
+    n_trades = np.diff(walked.first)
+    shape = (2 * max(1, int(n_trades.max())), len(n_trades))
+    size_OK, price_OK = (np.full(shape, np.nan, order="F") for _ in range(2))
+    row = 2 * (np.arange(len(walked.entry)) - np.repeat(walked.first[:-1], n_trades))
+    size_OK[row, walked.column] = (entries.side * entries.size)[walked.entry]
+    price_OK[row, walked.column] = walked.entry_raw
+    closed = walked.reason != OPEN
+    row, column = row[closed] + 1, walked.column[closed]
+    size_OK[row, column] = 0.0
+    price_OK[row, column] = walked.exit_raw[closed]
+    last_close = panel.arrays.close[panel.arrays.first[1:] - 1][entries.symbol]
+    return vbt.Portfolio.from_orders(
+        close=pd.DataFrame(np.broadcast_to(last_close, shape)),
+        size=size_OK,
+        size_type=np.tile([[SizeType.Percent], [SizeType.TargetAmount]], (shape[0] // 2, 1)),
+        price=price_OK,
+        fees=costs.fee,
+        slippage=costs.slippage,
+        min_size=0.0,
+        init_cash=start_cash,
+        raise_reject=True,
+        max_orders=2 * len(walked.entry) + 1,
+        engine=ENGINE,
+    )
+
+
+def _trades(
+    panel: _Panel, entries: EntryArrays, walked: Walked, portfolio: vbt.Portfolio
+) -> tuple[list[pl.DataFrame], list[pl.DataFrame]]:
+    """Closed and open trades of each strategy: vectorbt's fills, sizes and results, at the bars' times."""
+    records = portfolio.exit_trades.values
+    is_open = walked.reason == OPEN
+    assert np.array_equal(records["col"], walked.column), "vectorbt booked other trades than were walked"
+    assert np.array_equal(records["status"] == TradeStatus.Open, is_open), "vectorbt left other trades open"
+    strategy = walked.column // len(panel.symbols)
+    n_strategies = len(entries.symbol) // len(panel.symbols)
+    closed, held = np.flatnonzero(~is_open), np.flatnonzero(is_open)
+    trades = _frame(panel, entries, walked, records, closed)
+    opened = _frame(panel, entries, walked, records, held)
+    opened = opened.rename({"exit_time": "mark_time", "exit_price": "mark_price"}).select(*OPEN_SCHEMA)
+    return _split(trades, strategy[closed], n_strategies), _split(opened, strategy[held], n_strategies)
+
+
+def _frame(panel: _Panel, entries: EntryArrays, walked: Walked, records: Array, rows: Array) -> pl.DataFrame:
+    entry, entry_bar, exit_bar = walked.entry[rows], walked.entry_bar[rows], walked.exit_bar[rows]
+    side, quantity, net = entries.side[entry], records["size"][rows] / UNIT, records["pnl"][rows] / UNIT
+    gross = side * quantity * (walked.exit_raw - walked.entry_raw)[rows]
+    segment = panel.arrays.segment
+    columns = {
+        "symbol": pl.Series(panel.symbols)[entries.symbol[walked.column[rows]]],
+        "side": side.astype(np.int8),
+        "signal_time": panel.time[entries.bar[entry]],
+        "entry_time": panel.time[entry_bar],
+        "exit_time": panel.time[exit_bar],
+        "entry_price": records["entry_price"][rows],
+        "exit_price": records["exit_price"][rows],
+        "quantity": quantity,
+        "gross_pnl": gross,
+        "cost": gross - net,
+        "net_pnl": net,
+        "net_return": records["return"][rows],
+        "reason": pl.Series([*REASONS, ""])[walked.reason[rows]],
+        "bars_held": exit_bar - entry_bar + 1,
+        "spans_gap": segment[exit_bar] != segment[entry_bar],
+    }
+    return pl.DataFrame(columns, schema=TRADES_SCHEMA)
+
+
+def _split(frame: pl.DataFrame, strategy: Array, n_strategies: int) -> list[pl.DataFrame]:
+    """Rows of each strategy, as slices; `strategy` [rows] is sorted."""
+    first = np.searchsorted(strategy, np.arange(n_strategies + 1))
+    return [frame.slice(a, b - a) for a, b in pairwise(first)]

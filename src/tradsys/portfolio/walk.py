@@ -10,13 +10,14 @@ import numba
 import numpy as np
 
 from tradsys.core.tables import Array
+from tradsys.portfolio.costs import BUST
 
 TAKE_PROFIT, STOP_LOSS, TIMEOUT, OPEN = 0, 1, 2, 3
 
 
 @dataclass(frozen=True, eq=False)
 class BarArrays:
-    """Bars of all symbols one after the other. Prices float64 [B], segment int64 [B], first int64 [S + 1]: offsets."""
+    """Bars, symbol after symbol. Prices float64 [B], segment int64 [B], first int64 [S + 1]: offsets."""
 
     open: Array
     high: Array
@@ -28,7 +29,7 @@ class BarArrays:
 
 @dataclass(frozen=True, eq=False)
 class EntryArrays:
-    """Entries wanted, [N] each, sorted by (column, bar); first int64 [K + 1]: offsets; symbol int64 [K]: codes."""
+    """Entries wanted [N], sorted by (column, bar); first int64 [K + 1]: offsets; symbol int64 [K]: codes."""
 
     bar: Array
     side: Array
@@ -44,9 +45,9 @@ class EntryArrays:
 class Walked:
     """Trades that happen, int64 or float64 [M] each, sorted by (column, entry bar).
 
-    entry: position into EntryArrays. entry_bar, exit_bar: rows of BarArrays (an open trade's exit_bar is its
-    symbol's last). entry_raw, exit_raw: prices before slippage (an open trade's exit_raw is its mark). reason: code.
-    first int64 [K + 1]: offsets of the columns. n_cancelled int64 [K].
+    entry: position into EntryArrays. entry_bar, exit_bar: rows of BarArrays (an open trade's exit_bar is
+    its symbol's last). entry_raw, exit_raw: prices before slippage (an open trade's exit_raw is its mark).
+    reason: code. first int64 [K + 1]: offsets of the columns. n_cancelled int64 [K].
     """
 
     entry: Array
@@ -60,8 +61,27 @@ class Walked:
     n_cancelled: Array
 
 
+@numba.njit
+def locate(symbol: Array, time: Array, first: Array, bar_time: Array) -> Array:
+    """Bar int64 [N] of each (symbol code, time), -1 where there is none. Fast where times come in order.
+
+    symbol, time [N]; first [S + 1]: offsets of the symbols in bar_time [B].
+    """
+    bar = np.full(len(time), -1, dtype=np.int64)
+    b = 0
+    for e in range(len(time)):
+        s = symbol[e]
+        if e == 0 or s != symbol[e - 1] or time[e] < time[e - 1]:
+            b = first[s] + np.searchsorted(bar_time[first[s] : first[s + 1]], time[e])
+        while b < first[s + 1] and bar_time[b] < time[e]:
+            b += 1
+        if b < first[s + 1] and bar_time[b] == time[e]:
+            bar[e] = b
+    return bar
+
+
 def walk(bars: BarArrays, entries: EntryArrays, *, delay_bars: int, fee: float, slippage: float) -> Walked:
-    """Trades of every column, by the rules at the top of `simulator`. Money enters only in a short's ruin price."""
+    """Trades of every column, by the rules of `simulator`. Costs enter only into ruin."""
     n_columns = len(entries.symbol)
     bar_index = np.empty((len(entries.bar), 3), dtype=np.int64)
     raw = np.empty((len(entries.bar), 2))
@@ -70,7 +90,14 @@ def walk(bars: BarArrays, entries: EntryArrays, *, delay_bars: int, fee: float, 
     n_cancelled = np.zeros(n_columns, dtype=np.int64)
     _walk(
         (bars.open, bars.high, bars.low, bars.close, bars.segment, bars.first),
-        (entries.bar, entries.side, entries.size, entries.take_profit, entries.stop_loss, entries.horizon_bars),
+        (
+            entries.bar,
+            entries.side,
+            entries.size,
+            entries.take_profit,
+            entries.stop_loss,
+            entries.horizon_bars,
+        ),
         (entries.first, entries.symbol),
         (int(delay_bars), float(fee), float(slippage)),
         (bar_index, raw, reason, n_trades, n_cancelled),
@@ -109,6 +136,7 @@ def _walk(
     for c in range(len(symbol)):
         end = first_bar[symbol[c] + 1]
         free_from = first_bar[symbol[c]]  # first bar at whose close the column may order again
+        wealth = 1.0  # the column's cash after its last trade, as a share of its first
         m = first_entry[c]
         for e in range(first_entry[c], first_entry[c + 1]):
             t = bar[e]
@@ -124,19 +152,24 @@ def _walk(
                 break
             stop = open_[start] - side[e] * stop_loss[e]
             target = open_[start] + side[e] * take_profit[e]
+            fill = open_[start] * (1 + side[e] * slippage)
             ruin = np.inf
             if side[e] < 0:
-                fill = open_[start] * (1 - slippage)
                 ruin = fill * (1 / size[e] + (1 - fee) / (1 + fee)) / (1 + slippage)
                 stop = min(stop, ruin)
             last = start + min(horizon_bars[e], len(open_) + 1) - 1
-            x, price, why = _exit(bars, start, last, end, side[e], target, stop)
+            x, price, why = _exit(bars, (start, last, end), side[e], target, stop)
             price = min(price, ruin)
             bar_index[m] = (e, start, x)
             raw[m] = (open_[start], price)
             reason[m] = why
             m += 1
-            if why == OPEN or price == ruin:
+            if why == OPEN:
+                break
+            sold = price * (1 - side[e] * slippage) / fill
+            in_fee, out_fee = 1 + side[e] * fee, 1 - side[e] * fee
+            wealth *= 1 + size[e] * side[e] * (sold * out_fee - in_fee) / (1 + fee)
+            if wealth < BUST:
                 break
             free_from = x
         n_trades[c] = m - first_entry[c]
@@ -153,9 +186,10 @@ def _first_break(segment: Array, t: int, last: int) -> int:
 
 @numba.njit
 def _exit(
-    bars: tuple[Array, ...], start: int, last: int, end: int, side: int, target: float, stop: float
+    bars: tuple[Array, ...], span: tuple[int, int, int], side: int, target: float, stop: float
 ) -> tuple[int, float, int]:
-    """Bar, raw price and reason of the exit of a position that entered at the open of bar `start`."""
+    """Bar, raw price and reason of the exit of a position entered at the open of the span's first bar."""
+    start, last, end = span
     open_, high, low, close, _, _ = bars
     for j in range(start, min(last + 1, end)):
         best, worst = (high[j], low[j]) if side > 0 else (low[j], high[j])
@@ -173,20 +207,26 @@ def _exit(
 
 
 def mark(
-    bars: BarArrays, walked: Walked, bar_at_SU: Array, cash_OK: Array, held_OK: Array, start_cash: float
+    bars: BarArrays, walked: Walked, *, bar_at_SU: Array, cash_KO: Array, held_KO: Array, start_cash: float
 ) -> tuple[Array, Array]:
     """Equity and exposure [G, U] of every strategy at each bar of the union clock.
 
-    bar_at_SU: each symbol's last bar up to that time, -1 before its first. cash_OK, held_OK: cash and signed
-    quantity of each column after its n-th order (row 2n its n-th entry, row 2n + 1 that trade's exit). start_cash: of
-    each column. Columns are strategy by strategy, symbol by symbol. Exposure is 0 where nothing is left.
+    bar_at_SU: each symbol's last bar up to that time, -1 before its first. cash_KO, held_KO: cash and
+    signed quantity of each column after its n-th order (2n: its n-th entry, 2n + 1: that trade's
+    exit). start_cash: of each column. Columns are strategy by strategy, symbol by symbol. Exposure is 0
+    where nothing is left.
     """
     n_symbols = len(bar_at_SU)
-    shape = (cash_OK.shape[1] // n_symbols, bar_at_SU.shape[1])
+    shape = (len(cash_KO) // n_symbols, bar_at_SU.shape[1])
     equity_GU, exposure_GU = np.zeros(shape), np.zeros(shape)
-    order_bar = np.stack([walked.entry_bar, np.where(walked.reason == OPEN, _NEVER, walked.exit_bar)], axis=1).ravel()
+    exit_bar = np.where(walked.reason == OPEN, _NEVER, walked.exit_bar)
+    order_bar = np.stack([walked.entry_bar, exit_bar], axis=1).ravel()
     _mark(
-        bars.close, order_bar, walked.first, bar_at_SU, cash_OK, held_OK, start_cash, equity_GU, exposure_GU
+        (bars.close, order_bar, walked.first),
+        bar_at_SU,
+        (cash_KO, held_KO),
+        start_cash,
+        (equity_GU, exposure_GU),
     )
     return equity_GU, exposure_GU
 
@@ -196,16 +236,15 @@ _NEVER = np.iinfo(np.int64).max
 
 @numba.njit
 def _mark(
-    close: Array,
-    order_bar: Array,
-    first: Array,
+    rows: tuple[Array, Array, Array],
     bar_at_SU: Array,
-    cash_OK: Array,
-    held_OK: Array,
+    books: tuple[Array, Array],
     start_cash: float,
-    equity_GU: Array,
-    exposure_GU: Array,
+    out: tuple[Array, Array],
 ) -> None:
+    close, order_bar, first = rows
+    cash_KO, held_KO = books
+    equity_GU, exposure_GU = out
     n_symbols, n_times = bar_at_SU.shape
     for g in range(len(equity_GU)):
         for s in range(n_symbols):
@@ -216,7 +255,7 @@ def _mark(
             for u in range(n_times):
                 b = bar_at_SU[s, u]
                 while done < n_orders and order_bar[2 * first[c] + done] <= b:
-                    cash, held = cash_OK[done, c], held_OK[done, c]
+                    cash, held = cash_KO[c, done], held_KO[c, done]
                     done += 1
                 value = held * close[b] if held != 0 else 0.0
                 equity_GU[g, u] += cash + value

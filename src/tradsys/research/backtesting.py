@@ -11,10 +11,11 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
-from tradsys.evidence.performance import performance
+from tradsys.evidence.performance import drawdown, performance
 from tradsys.evidence.sharpe import trial_variance
 from tradsys.evidence.verdict import Verdict, judge
 from tradsys.market.bars import mark_gaps
+from tradsys.market.calendars import periods_per_year
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.ledger import Ledger
 from tradsys.portfolio.simulator import simulate
@@ -25,7 +26,6 @@ from tradsys.serving.bundle import Bundle
 from tradsys.serving.strategy import Profile, Strategy
 
 LOG = logging.getLogger(__name__)
-DAYS_PER_YEAR = 365.0  # daily UTC returns of markets that never close; stated in the report
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Backtest:
     """Strategies judged on one span: rows of the table, equity curves, trades, the ledger's trials."""
 
     rows: list[dict[str, Any]]
-    verdicts: list[Verdict]
+    verdicts: dict[str, Verdict]
     benchmark: dict[str, Any]
     equity: dict[str, Any]
     trades: pl.DataFrame
@@ -81,15 +81,14 @@ def backtest(
     targets = {n: s.targets(bars, since, predictions) for n, s in strategies.items()}
     ledgers = simulate_many(traded, targets, costs)
     held = buy_and_hold(traded, costs)
-    _record(ledger, ledgers, source, run, since, until)
-    trials = ledger.trials(source["data"]["digest"], since, until)
-    sharpes = ledger.trial_sharpes(source["data"]["digest"], since, until)
-    deflation = {"n_trials": max(1, len(sharpes)), "sharpe_variance": trial_variance(sharpes)}
-    rows, verdicts = [], []
+    yearly = days_per_year(held.equity)
+    _record(ledger, ledgers, source, run, (since, until), yearly)
+    deflation, trials = _trials(ledger, source["data"]["digest"], (since, until), yearly)
+    rows, verdicts = [], {}
     for name, strategy in strategies.items():
         row = _row(ledgers[name], deflation, evaluation, seed)
         verdict = judge(row, skill_low=skill_low, min_trades=evaluation.min_trades)
-        verdicts.append(verdict)
+        verdicts[name] = verdict
         rows.append(
             {"name": name, "settings": strategy.profile.describe(), "performance": row, "verdict": verdict.as_dict()}
         )
@@ -102,6 +101,18 @@ def backtest(
         trials={**deflation, "list": trials},
         costs={"fee_bps": costs.fee_bps, "slippage_bps": costs.slippage_bps},
     )
+
+
+def days_per_year(equity: pl.DataFrame) -> float:
+    """365 where bars come on every day of the week, 252 where an exchange keeps its holidays."""
+    day = (pl.col("time") - pl.duration(microseconds=1)).dt.truncate("1d")
+    days = equity.select(symbol=pl.lit("equity"), time=day).unique().sort("time")
+    return periods_per_year(days)
+
+
+def bounds(estimate: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Low and high of an estimate, None where it has no interval."""
+    return None if estimate["low"] is None else (estimate["low"], estimate["high"])
 
 
 def buy_and_hold(bars: pl.DataFrame, costs: Costs) -> Ledger:
@@ -124,43 +135,83 @@ def _record(
     ledgers: Mapping[str, Ledger],
     source: Mapping[str, Any],
     run: str,
-    since: datetime,
-    until: datetime,
+    span: tuple[datetime, datetime],
+    periods_per_year: float,
 ) -> None:
     for name, result in ledgers.items():
-        ledger.append(
-            LedgerEntry(
-                purpose="strategy on test",
-                subject=name,
-                code_sha=source["code_sha"],
-                config_digest=source["config_digest"],
-                data_digest=source["data"]["digest"],
-                span_start=since,
-                span_end=until,
-                run=run,
-            ),
-            series=result.daily_returns()[1],
+        entry = LedgerEntry(
+            purpose="strategy on test",
+            subject=name,
+            data_digest=source["data"]["digest"],
+            span_start=span[0],
+            span_end=span[1],
+            config_digest=source["config_digest"],
+            run=run,
+            measure="return",
+            periods_per_year=periods_per_year,
+            code_sha=source["code_sha"],
         )
+        ledger.append(entry, result.daily_returns()[1])
+
+
+def _trials(
+    ledger: TrialLedger, data_digest: str, span: tuple[datetime, datetime], periods_per_year: float
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """What deflates a Sharpe on this span, and the trials behind it as rows of the report."""
+    sharpes = ledger.trial_sharpes(data_digest, *span, periods_per_year=periods_per_year)
+    looks = {look["id"]: look for look in ledger.entries()}
+    rows = [
+        {k: looks[trial.id][k] for k in ("when", "subject", "who", "run")} | {"sharpe": float(sharpe)}
+        for trial, sharpe in zip(ledger.trials(data_digest, *span), sharpes, strict=True)
+    ]
+    return {"n_trials": len(sharpes), "sharpe_variance": trial_variance(sharpes)}, rows
 
 
 def _row(result: Ledger, deflation: Mapping[str, float], evaluation: Evaluation, seed: int) -> dict[str, Any]:
-    """Performance of one ledger, on daily UTC returns."""
-    _, daily = result.daily_returns()
-    closed, notional = result.trades, pl.col("quantity") * pl.col("entry_price")
-    return performance(
+    """Performance of one ledger on daily UTC returns; the drawdown is the one that bars saw, not day closes."""
+    days, daily = result.daily_returns()
+    activity = _activity(result, days)
+    out = performance(
         daily,
-        periods_per_year=DAYS_PER_YEAR,
-        trade_returns=closed["net_return"].to_numpy(),
-        trade_pnl=closed["net_pnl"].to_numpy(),
-        exposure=result.equity["exposure"].to_numpy(),
-        traded_notional=float(2 * closed.select(notional.sum()).item() + result.open_trades.select(notional.sum()).item()),
-        costs_paid=float(closed["cost"].sum() + result.open_trades["cost"].sum()),
-        equity=result.equity["equity"].to_numpy(),
+        periods_per_year=days_per_year(result.equity),
+        trade_returns=result.trades["net_return"].to_numpy(),
+        n_open_trades=len(result.open_trades),
+        exposure_T=activity["exposure"].to_numpy(),
+        turnover_T=activity["turnover"].to_numpy(),
+        costs_T=activity["cost"].to_numpy(),
         n_draws=evaluation.n_draws,
         confidence=evaluation.confidence,
         seed=seed,
         **deflation,
-    ) | {"n_cancelled": result.n_cancelled, "n_spanning_gap": result.n_spanning_gap}
+    )
+    depth, length, recovered = drawdown(result.returns())
+    bars_per_day = len(result.equity) / len(days)
+    return out | {
+        "max_drawdown": depth,
+        "drawdown_periods": length / bars_per_day,
+        "drawdown_days": length / bars_per_day,
+        "drawdown_recovered": recovered,
+        "n_cancelled": result.n_cancelled,
+        "n_spanning_gap": result.n_spanning_gap,
+    }
+
+
+def _activity(result: Ledger, days: Array) -> pl.DataFrame:
+    """Mean exposure, traded notional over equity, and costs over equity, per UTC day."""
+    day = (pl.col("time") - pl.duration(microseconds=1)).dt.date().alias("day")
+    equity = result.equity.group_by(day).agg(pl.col("exposure").mean(), pl.col("equity").last())
+    notional = pl.col("quantity") * pl.col("entry_price")
+    fills = pl.concat(
+        [
+            result.trades.select(time="entry_time", notional=notional, cost=pl.lit(0.0)),
+            result.trades.select(time="exit_time", notional=pl.col("quantity") * pl.col("exit_price"), cost="cost"),
+            result.open_trades.select(time="entry_time", notional=notional, cost="cost"),
+        ]
+    )
+    traded = fills.group_by(day).agg(pl.col("notional", "cost").sum())
+    whole = pl.DataFrame({"day": days}).join(equity, on="day", how="left").join(traded, on="day", how="left")
+    per_equity = pl.col("notional", "cost").fill_null(0.0) / pl.col("equity")
+    return whole.sort("day").with_columns(per_equity).rename({"notional": "turnover"})
 
 
 def _equity(ledgers: Mapping[str, Ledger]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tradsys.evidence.classification import evaluate, log_losses
 from tradsys.evidence.drift import adversarial_validation
 from tradsys.evidence.verdict import judge_run
 from tradsys.reports.page import write_report
-from tradsys.research.backtesting import Backtest, backtest
+from tradsys.research.backtesting import Backtest, backtest, bounds
 from tradsys.research.fitting import Fitted, audit_samples
 from tradsys.research.ledger import LedgerEntry, TrialLedger
 from tradsys.research.parts import Experiment, Timings
@@ -66,7 +66,7 @@ def judge(
             seed=experiment.seed,
         )
     skill = models[0]["metrics"]["skill"]
-    verdict = judge_run((skill["low"], skill["high"]), tested.verdicts)
+    verdict = judge_run(bounds(skill), tested.verdicts)
     report = {
         "run": folder.name,
         "question": experiment.question,
@@ -76,7 +76,11 @@ def judge(
         "reliability": {n: reliability(p[:, 1], prepared.test.y) for n, p in probabilities.items() if n != "base_rate"},
         "auditor": audit,
         "importance": importance,
-        "drift": drift.as_dict(),
+        "drift": {
+            "auc": drift.auc,
+            "interval": drift.interval,
+            "importances": [{"name": n, "value": v} for n, v in drift.importances],
+        },
         "folds": [_fold(prepared)],
         "regime": _ribbon(prepared, fitted),
         **tested.as_dict(),
@@ -132,8 +136,9 @@ def _record_models(
                 span_start=prepared.test_start,
                 span_end=aware(test.time.max()),
                 run=str(folder),
+                measure="loss",
             ),
-            series=log_losses(proba, test.y),
+            log_losses(proba, test.y),
         )
 
 

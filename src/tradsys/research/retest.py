@@ -9,7 +9,7 @@ from tradsys.core.runs import write_json, written_whole
 from tradsys.evidence.verdict import judge_run
 from tradsys.market.bars import content_digest
 from tradsys.reports.page import write_report
-from tradsys.research.backtesting import backtest
+from tradsys.research.backtesting import backtest, bounds
 from tradsys.research.ledger import TrialLedger
 from tradsys.research.provenance import provenance
 from tradsys.serving.bundle import Bundle
@@ -55,7 +55,7 @@ def retest(bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str,
         "run": folder.name,
         "question": config["question"],
         "synthetic": data.get("note") if data["synthetic"] else None,
-        "verdict": judge_run((skill["low"], skill["high"]), tested.verdicts).as_dict(),
+        "verdict": judge_run(bounds(skill), tested.verdicts).as_dict(),
         **tested.as_dict(),
         "label": bundle.card["label"],
         "provenance": came_from | {"config": config, "bundle": {**bundle.card["span"], "path": str(bundle.folder)}},

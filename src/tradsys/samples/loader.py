@@ -52,7 +52,9 @@ class WindowLoader:
         device: torch.device | str | None = None,
         stream: bool = False,
     ) -> None:
-        _check(table_RF, rows_N, y_N, weight_N, lookback, batch_size)
+        if lookback < 1 or batch_size < 1:
+            raise ValueError(f"loader: lookback={lookback}, batch_size={batch_size}; both must be at least 1")
+        _check(table_RF, rows_N, y_N, weight_N, lookback)
         self.device = torch.device(device) if device is not None else table_RF.device
         self.stream = stream
         home = table_RF.device if stream else self.device
@@ -175,7 +177,7 @@ class WindowLoader:
             (len(first), *self._window_RTF.shape[1:]), pin_memory=self.device.type == "cuda"
         )
         torch.index_select(self._window_RTF, 0, first, out=window_NTF)
-        # the caching pinned allocator keeps the buffer until the copy is done, so the next one may be gathered
+        # the pinned allocator holds the buffer until its copy is done, so the next batch may be gathered
         return (
             window_NTF.to(self.device, non_blocking=True),
             y_N.to(self.device, non_blocking=True),
@@ -212,11 +214,7 @@ def _shared(values: Array) -> Tensor:
         return torch.from_numpy(values)
 
 
-def _check(
-    table_RF: Tensor, rows_N: Tensor, y_N: Tensor, weight_N: Tensor, lookback: int, batch_size: int
-) -> None:
-    if lookback < 1 or batch_size < 1:
-        raise ValueError(f"loader: lookback={lookback}, batch_size={batch_size}; both must be at least 1")
+def _check(table_RF: Tensor, rows_N: Tensor, y_N: Tensor, weight_N: Tensor, lookback: int) -> None:
     if not len(rows_N) == len(y_N) == len(weight_N):
         raise ValueError(
             f"loader: {len(rows_N)} rows, {len(y_N)} labels, {len(weight_N)} weights; one of each per sample"

@@ -153,7 +153,7 @@ class CombinatorialPurged:
 
 @dataclass(frozen=True)
 class WalkForward:
-    """Trains on the past, validates on what follows, tests on what follows that; then moves on by one test block.
+    """Trains on the past, validates on what follows, tests on what follows that; moves on by a test block.
 
     All in bars of the common clock, laid out so that the last test block ends with the last decision.
     train_bars: None expands from the first decision; a number keeps a rolling span. valid_bars, test_bars:
@@ -178,7 +178,7 @@ class WalkForward:
                 raise ValueError(f"split: {name}={bars}; needs at least 1 bar, or None")
 
     def split(self, samples: Samples) -> Iterator[Fold]:
-        """`n_folds` folds in time order. DataError where time is too short or a part is empty after purging."""
+        """`n_folds` folds in time order. DataError where time is too short or a purged part is empty."""
         spans = span_bars(samples)
         first, stop = _bounds(spans[1])
         block = max((stop - first) // (self.n_folds + 2), 1)
@@ -306,8 +306,9 @@ def _check_filled(fold: Fold, asked: dict[str, int], spans: Spans, name: str) ->
     longest = int((spans[2] - spans[0]).max()) + 1
     raise DataError(
         f"split: {name} has no {' and no '.join(empty)} samples after purging (before: "
-        f"{', '.join(f'{n} {part}' for part, n in asked.items())}; the longest span is {longest} bars); spans of "
-        "different parts may not touch; use fewer or longer parts, a shorter lookback or horizon, or more data"
+        f"{', '.join(f'{n} {part}' for part, n in asked.items())}; the longest span is {longest} bars); spans "
+        "of different parts may not touch; use fewer or longer parts, a shorter lookback or horizon, or more "
+        "data"
     )
 
 

@@ -1,4 +1,4 @@
-"""Windows cut from one resident table by row number. Nothing here imports torch; tensors bring their own methods.
+"""Windows cut from one resident table by row number, from arrays or tensors, without importing torch.
 
 Shapes: R rows, N samples, T window (lookback), F features.
 """

@@ -22,12 +22,13 @@ _ISO = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", 
 
 @dataclass(frozen=True)
 class Layout:
-    """One vendor's form. Header names are matched in lower case; a final `*` matches the first that starts so.
+    """One vendor's form. Header names match in lower case; a final `*` takes the first that starts so.
 
-    columns: bar column -> header names, first match wins. time: header names of the stamp, first match wins; numbers
-    are epochs in whatever unit their size says, text is parsed with `formats`, first that fits each row. check: header
-    of a second stamp that must agree with the first. stamp: whether the vendor stamps a bar's `open` or `close`.
-    time_zone: of stamps without one. fills_outages: the vendor writes bars for hours in which nothing traded.
+    columns: bar column -> header names, first match wins. time: header names of the stamp, first match
+    wins; numbers are epochs in whatever unit their size says, text is parsed with `formats`, first that
+    fits each row. check: header of a second stamp that must agree with the first. stamp: whether the vendor
+    stamps a bar's `open` or `close`. time_zone: of stamps without one. fills_outages: the vendor writes
+    bars for hours in which nothing traded.
     """
 
     name: str
@@ -43,10 +44,13 @@ class Layout:
 
     def __post_init__(self) -> None:
         if self.stamp not in ("open", "close"):
-            raise DataError(f"layout {self.name}: stamp is {self.stamp!r}; a vendor stamps a bar's 'open' or its 'close'")
+            raise DataError(
+                f"layout {self.name}: stamp is {self.stamp!r}; a vendor stamps a bar's 'open' or its 'close'"
+            )
 
 
-# `plain` takes a stamp to be the bar's open: where that is wrong, bars come one bar late, never one bar early.
+# `plain` takes a stamp to be the bar's open: where that is wrong, bars come one bar late, never one bar
+# early.
 LAYOUTS: Mapping[str, Layout] = MappingProxyType(
     {
         layout.name: layout

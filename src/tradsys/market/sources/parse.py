@@ -13,6 +13,7 @@ from tradsys.market.sources.layouts import Layout
 NUMBERS = (*PRICES, "volume", "adj_close")
 ABSENT = ("", "-", "null", "none", "nan", "n/a", "na")
 _EPOCH_UNITS = ((1e11, "seconds", 1e6), (1e14, "milliseconds", 1e3), (1e17, "microseconds", 1.0))
+_OFFSET, _ISO_OFFSET = r"(?:[+-]\d\d:?\d\d|Z)$", "%Y-%m-%d %H:%M:%S%.f%z"
 _FILE_SUFFIX = re.compile(r"_(?:\d+(?:m|min|h|d|w)|minute|hourly|daily)$", re.IGNORECASE)
 
 
@@ -20,8 +21,8 @@ _FILE_SUFFIX = re.compile(r"_(?:\d+(?:m|min|h|d|w)|minute|hourly|daily)$", re.IG
 class Parsed:
     """Typed rows of one file in file order, and what was normalised on the way.
 
-    rows: symbol, stamp (UTC), check (UTC or null), open .. volume, adj_close (null where absent), unreadable (the text
-    that could not be read, else null), place (`file:line`).
+    rows: symbol, stamp (UTC), check (UTC or null), open .. volume, adj_close (null where absent),
+    unreadable (the text that could not be read, else null), place (`file:line`).
     """
 
     rows: pl.DataFrame
@@ -29,7 +30,7 @@ class Parsed:
 
 
 def parse_file(path: Path, layout: Layout) -> Parsed:
-    """Reads one CSV or parquet file in that layout. Raises DataError where it has no time, open or close column."""
+    """Reads a CSV or parquet file. Raises DataError where the layout finds no time, open or close column."""
     notes: list[Finding] = []
     table = _open(path, layout, notes)
     found = _match_columns(table.columns, layout)
@@ -89,24 +90,27 @@ def _match_columns(names: list[str], layout: Layout) -> dict[str, str]:
     return found
 
 
-def _numbers(table: pl.DataFrame, found: dict[str, str], layout: Layout, notes: list[Finding]) -> list[pl.Series]:
+def _numbers(
+    table: pl.DataFrame, found: dict[str, str], layout: Layout, notes: list[Finding]
+) -> list[pl.Series]:
     """One Float64 column per bar column, and `<name>_text` with what could not be read."""
     columns = []
     for name in NUMBERS:
         if name not in found:
-            values, text = pl.Series([None] * table.height, dtype=pl.Float64), pl.Series([None] * table.height, dtype=pl.String)
+            values = pl.Series([None] * table.height, dtype=pl.Float64)
+            text = pl.Series([None] * table.height, dtype=pl.String)
         elif table.schema[found[name]].is_numeric():
-            raw = table[found[name]]
-            # the shortest decimal that a float32 stands for is what the vendor wrote: 24.8, not 24.799999237
-            raw = raw.cast(pl.String) if raw.dtype == pl.Float32 else raw
-            values, text = raw.cast(pl.Float64).fill_nan(None), pl.Series([None] * table.height, dtype=pl.String)
+            values = table[found[name]].cast(pl.Float64).fill_nan(None)
+            text = pl.Series([None] * table.height, dtype=pl.String)
         else:
             values, text = _number_text(table[found[name]].cast(pl.String), name, layout, notes)
         columns += [values.alias(name), text.alias(f"{name}_text")]
     return columns
 
 
-def _number_text(raw: pl.Series, name: str, layout: Layout, notes: list[Finding]) -> tuple[pl.Series, pl.Series]:
+def _number_text(
+    raw: pl.Series, name: str, layout: Layout, notes: list[Finding]
+) -> tuple[pl.Series, pl.Series]:
     """Numbers with thousands separators, percent signs (kept in percent points) and K, M, B behind them."""
     text = raw.str.strip_chars(" \t\"'$")
     text = text.set(text.str.to_lowercase().is_in(ABSENT), None)
@@ -127,7 +131,7 @@ def _number_text(raw: pl.Series, name: str, layout: Layout, notes: list[Finding]
 
 
 def _symbols(table: pl.DataFrame, found: dict[str, str], path: Path, notes: list[Finding]) -> pl.Series:
-    """The symbol column without slashes (BTC/USDT is BTCUSDT), else the file's name without its bar length."""
+    """The symbol column without slashes (BTC/USDT is BTCUSDT), else the file's name less its bar length."""
     if "symbol" not in found:
         stem = _FILE_SUFFIX.sub("", path.name.removesuffix(path.suffix))
         notes.append(Finding("symbol_from_file_name", 1, (f"{path.name} -> {stem}",)))
@@ -139,7 +143,9 @@ def _symbols(table: pl.DataFrame, found: dict[str, str], path: Path, notes: list
     return names
 
 
-def _check_times(table: pl.DataFrame, found: dict[str, str], layout: Layout, notes: list[Finding]) -> pl.Series:
+def _check_times(
+    table: pl.DataFrame, found: dict[str, str], layout: Layout, notes: list[Finding]
+) -> pl.Series:
     if layout.check in table.columns and found["time"] != layout.check:
         return _times(table[layout.check], layout, notes)
     return pl.Series([None] * table.height, dtype=TIME)
@@ -149,7 +155,11 @@ def _times(raw: pl.Series, layout: Layout, notes: list[Finding]) -> pl.Series:
     """Stamps as UTC microseconds, null where unreadable."""
     if raw.dtype == pl.Date or isinstance(raw.dtype, pl.Datetime):
         return _to_utc(raw.cast(pl.Datetime("us", getattr(raw.dtype, "time_zone", None))), layout)
-    number = raw.str.strip_chars().cast(pl.Float64, strict=False) if raw.dtype == pl.String else raw.cast(pl.Float64)
+    number = (
+        raw.str.strip_chars().cast(pl.Float64, strict=False)
+        if raw.dtype == pl.String
+        else raw.cast(pl.Float64)
+    )
     if number.is_not_null().sum() > len(raw) // 2 and (number.drop_nulls() > 1e8).all():
         return _epochs(number, raw.name, notes)
     return _to_utc(_text_times(raw.cast(pl.String), layout, notes), layout)
@@ -172,6 +182,12 @@ def _epochs(number: pl.Series, name: str, notes: list[Finding]) -> pl.Series:
 
 def _text_times(raw: pl.Series, layout: Layout, notes: list[Finding]) -> pl.Series:
     text = raw.str.strip_chars(" \t\"'")
+    if text.drop_nulls().str.contains(_OFFSET).all() and text.count():
+        return (
+            text.str.replace("T", " ")
+            .str.replace("Z$", "+00:00")
+            .str.to_datetime(_ISO_OFFSET, strict=False, time_unit="us")
+        )
     stamp = pl.Series([None] * len(raw), dtype=pl.Datetime("us"))
     used = []
     for fmt in layout.formats:

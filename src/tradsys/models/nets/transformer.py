@@ -18,8 +18,8 @@ class TransformerEncoder(nn.Module):
     d_model: width D. n_heads: must divide it. ffn_mult: hidden width of the feed-forward part over D.
     positions: `learned` table, or `rotary` turns of query and key (Su et al. 2021, eq. 15).
     pooling: embedding of the `last` bar, or the `mean` over the window.
-    causal: each bar attends to itself and to earlier ones only. False lets all bars of the window see each other;
-    either way nothing after the decision bar is in the window.
+    causal: each bar attends to itself and to earlier ones only. False lets all bars of the window see each
+    other; either way nothing after the decision bar is in the window.
     Pre-norm blocks: Xiong et al. 2020, fig. 1b.
     """
 
@@ -44,10 +44,13 @@ class TransformerEncoder(nn.Module):
         self.embedding_dim = d_model
         self.pooling = pooling
         self.project = nn.Linear(n_features, d_model)
-        self.position_TD = nn.Parameter(torch.randn(lookback, d_model) * 0.02) if positions == "learned" else None
+        self.position_TD = (
+            nn.Parameter(torch.randn(lookback, d_model) * 0.02) if positions == "learned" else None
+        )
         rotary = positions == "rotary"
         blocks = [
-            Block(d_model, n_heads, lookback, dropout, ffn_mult, rotary=rotary, causal=causal) for _ in range(n_layers)
+            Block(d_model, n_heads, lookback, dropout, ffn_mult, rotary=rotary, causal=causal)
+            for _ in range(n_layers)
         ]
         self.blocks = nn.ModuleList(blocks)
         self.drop = nn.Dropout(dropout)
@@ -75,10 +78,18 @@ class TransformerEncoder(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention, then feed-forward, each on a normalised input and added to it: [N, T, D] -> [N, T, D]."""
+    """Self-attention, then feed-forward, each on normed input, added to it: [N, T, D] -> [N, T, D]."""
 
     def __init__(
-        self, d_model: int, n_heads: int, lookback: int, dropout: float, ffn_mult: int, *, rotary: bool, causal: bool
+        self,
+        d_model: int,
+        n_heads: int,
+        lookback: int,
+        dropout: float,
+        ffn_mult: int,
+        *,
+        rotary: bool,
+        causal: bool,
     ) -> None:
         super().__init__()
         self.n_heads, self.dropout, self.causal = n_heads, dropout, causal
@@ -139,15 +150,15 @@ class Rotary(nn.Module):
 def _check(d_model: int, n_heads: int, positions: str, pooling: str) -> None:
     if d_model % n_heads:
         raise ValueError(
-            f"transformer: d_model={d_model} with n_heads={n_heads} leaves {d_model % n_heads} of {d_model} over; "
-            f"n_heads must divide d_model; take d_model={d_model // n_heads * n_heads or n_heads} or other heads"
+            f"transformer: d_model={d_model} with n_heads={n_heads} leaves {d_model % n_heads} over; "
+            f"n_heads must divide d_model; take d_model={max(d_model // n_heads, 1) * n_heads} or other heads"
         )
     if positions not in POSITIONS:
-        raise ValueError(f"transformer: positions={positions!r}; it must be one of {POSITIONS}; mend the config")
+        raise ValueError(f"transformer: positions={positions!r}; it must be one of {POSITIONS}")
     if pooling not in POOLINGS:
-        raise ValueError(f"transformer: pooling={pooling!r}; it must be one of {POOLINGS}; mend the config")
+        raise ValueError(f"transformer: pooling={pooling!r}; it must be one of {POOLINGS}")
     if positions == "rotary" and d_model // n_heads % 2:
         raise ValueError(
             f"transformer: rotary positions turn pairs, but a head is {d_model // n_heads} wide "
-            f"(d_model={d_model}, n_heads={n_heads}); the width must be even; use positions=learned or other heads"
+            f"(d_model={d_model}, n_heads={n_heads}); it must be even; use positions=learned or other heads"
         )

@@ -1,0 +1,114 @@
+"""Has the market moved on? A classifier that tells training rows from test rows says so, and by which column."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import lightgbm as lgb
+import numpy as np
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from tradsys.core.errors import DataError
+from tradsys.core.tables import Array
+
+N_TREES = 50
+MIN_ROWS_PER_BLOCK = 20
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How well training rows can be told from test rows.
+
+    auc: mean over held-out blocks; 0.5 means that the two look alike, 1 that they share nothing.
+    interval: 95 % Student interval over the blocks, within [0, 1].
+    importances: (column, share of the split gain), the largest first; shares sum to 1, or are all 0.
+    """
+
+    auc: float
+    interval: tuple[float, float]
+    importances: list[tuple[str, float]]
+
+    @property
+    def drifted(self) -> bool:
+        """Whether the interval lies above 0.5."""
+        return self.interval[0] > 0.5
+
+
+def adversarial_validation(
+    train: Array,
+    test: Array,
+    names: Sequence[str],
+    *,
+    seed: int = 0,
+    n_folds: int = 5,
+    max_rows: int = 20_000,
+) -> Drift:
+    """Drift between two spans of features, by a LightGBM classifier of "which span does this row come from".
+
+    train [N, F], test [M, F]: rows in time order; NaN is a value of its own. Each span is cut into `n_folds`
+    contiguous blocks; a fold holds out one block of both, so that a row's neighbours in time never help to place
+    it. More than `max_rows` rows of a span are thinned to every k-th, which keeps the order.
+    A trending level (a price) drifts by nature: read `importances` before blaming the market.
+    Raises DataError where shapes differ or a span is too short for its blocks.
+    Source: the two-sample test by classifier, Lopez-Paz and Oquab 2017, section 3.
+    """
+    train, test = np.asarray(train), np.asarray(test)
+    _check(train, test, names, n_folds)
+    train, test = _thinned(train, max_rows), _thinned(test, max_rows)
+    x = np.concatenate([train, test])
+    is_test = np.repeat([0, 1], [len(train), len(test)])
+    block = np.concatenate([_blocks(len(train), n_folds), _blocks(len(test), n_folds)])
+    aucs, gain = np.empty(n_folds), np.zeros(x.shape[1])
+    for k in range(n_folds):
+        booster = _fit(x[block != k], is_test[block != k], seed)
+        aucs[k] = roc_auc_score(is_test[block == k], booster.predict(x[block == k]))
+        gain += booster.feature_importance("gain")
+    share = gain / gain.sum() if gain.sum() > 0 else gain
+    order = np.argsort(-share, kind="stable")
+    return Drift(float(aucs.mean()), _interval(aucs), [(names[i], float(share[i])) for i in order])
+
+
+def _fit(x: Array, y: Array, seed: int) -> lgb.Booster:
+    settings = {
+        "objective": "binary",
+        "is_unbalance": True,
+        "learning_rate": 0.1,
+        "num_leaves": 7,
+        "min_data_in_leaf": max(MIN_ROWS_PER_BLOCK, len(x) // 100),
+        "feature_fraction": 0.8,
+        "seed": seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbosity": -1,
+    }
+    return lgb.train(settings, lgb.Dataset(x, y), num_boost_round=N_TREES)
+
+
+def _interval(aucs: Array) -> tuple[float, float]:
+    half = float(stats.t.ppf(0.975, len(aucs) - 1) * aucs.std(ddof=1) / np.sqrt(len(aucs)))
+    mean = float(aucs.mean())
+    return max(mean - half, 0.0), min(mean + half, 1.0)
+
+
+def _blocks(n_rows: int, n_folds: int) -> Array:
+    return np.arange(n_rows) * n_folds // n_rows
+
+
+def _thinned(x: Array, max_rows: int) -> Array:
+    return x[:: -(-len(x) // max_rows)]
+
+
+def _check(train: Array, test: Array, names: Sequence[str], n_folds: int) -> None:
+    if n_folds < 2:
+        raise ValueError(f"drift: n_folds={n_folds}; an interval needs at least 2")
+    if not (train.ndim == test.ndim == 2 and train.shape[1] == test.shape[1] == len(names)):
+        raise DataError(
+            f"drift: train {train.shape}, test {test.shape}, {len(names)} names; both must be [rows, features] "
+            "with a name each; pass the same feature set"
+        )
+    least = n_folds * MIN_ROWS_PER_BLOCK
+    if min(len(train), len(test)) < least:
+        raise DataError(
+            f"drift: {len(train)} training and {len(test)} test rows for {n_folds} blocks; each block needs "
+            f"{MIN_ROWS_PER_BLOCK} rows, {least} in all; lower n_folds or take longer spans"
+        )

@@ -1,0 +1,204 @@
+"""Repairs that change, drop or accept rows. None is applied unless it is asked for by name."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any
+
+import polars as pl
+
+from tradsys.core.errors import DataError
+from tradsys.market.bars import PRICES, TIME, Finding, examples
+from tradsys.market.sources.quality import (
+    CONFLICTING,
+    RULE,
+    Context,
+    offenders,
+    presentable,
+    redated_blocks,
+    weekend_sessions,
+)
+
+Apply = Callable[[pl.DataFrame, Context], tuple[pl.DataFrame, pl.DataFrame]]
+
+
+@dataclass(frozen=True)
+class Repair:
+    """One kind of change made on the way in: how many rows it touched, the first of them, what was done."""
+
+    kind: str
+    count: int
+    examples: tuple[str, ...]
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as the store's manifest keeps them."""
+        return {**asdict(self), "examples": list(self.examples)}
+
+
+def normalisation(finding: Finding) -> Repair:
+    """A lossless normalisation as a repair, so that both are told the same way."""
+    return Repair(finding.kind, finding.count, finding.examples, finding.note)
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """How one named repair works. `apply` returns the new rows and the rows it touched."""
+
+    note: str
+    apply: Apply
+    accepts: str | None = None
+
+
+def _drops(kind: str) -> Apply:
+    def apply(rows: pl.DataFrame, context: Context) -> tuple[pl.DataFrame, pl.DataFrame]:
+        hits = offenders(rows, RULE[kind], context)
+        return rows.filter(~pl.col("id").is_in(hits["id"].implode())), hits
+
+    return apply
+
+
+def _keeps(kind: str) -> Apply:
+    return lambda rows, context: (rows, offenders(rows, RULE[kind], context))
+
+
+def _sets(kind: str, *values: pl.Expr) -> Apply:
+    """Overwrites columns on the rows that break a rule."""
+
+    def apply(rows: pl.DataFrame, context: Context) -> tuple[pl.DataFrame, pl.DataFrame]:
+        hits = offenders(rows, RULE[kind], context)
+        hit = pl.col("id").is_in(hits["id"].implode())
+        changed = [pl.when(hit).then(value).otherwise(pl.col(value.meta.output_name())) for value in values]
+        return rows.with_columns(changed), hits
+
+    return apply
+
+
+def _keep_last_duplicate(rows: pl.DataFrame, _: Context) -> tuple[pl.DataFrame, pl.DataFrame]:
+    last = pl.struct("symbol", "stamp").is_last_distinct() | pl.col("stamp").is_null()
+    return rows.filter(last), rows.filter(~last)
+
+
+def _keep_first_duplicate(rows: pl.DataFrame, _: Context) -> tuple[pl.DataFrame, pl.DataFrame]:
+    return rows.filter(~CONFLICTING), rows.filter(CONFLICTING)
+
+
+def _drop_weekend_sessions(rows: pl.DataFrame, context: Context) -> tuple[pl.DataFrame, pl.DataFrame]:
+    series = presentable(rows)
+    hits = series.filter(weekend_sessions(series, context) & ~redated_blocks(series, context))
+    return rows.filter(~pl.col("id").is_in(hits["id"].implode())), hits
+
+
+def _splits(kind: str) -> Apply:
+    """Ends the instrument where a rule bites: what follows is SYMBOL.2, then SYMBOL.3."""
+
+    def apply(rows: pl.DataFrame, context: Context) -> tuple[pl.DataFrame, pl.DataFrame]:
+        hits = offenders(rows, RULE[kind], context)
+        ordered = rows.sort("symbol", "stamp", nulls_last=True)
+        part = pl.col("id").is_in(hits["id"].implode()).cum_sum().over("symbol")
+        later = pl.format("{}.{}", "symbol", part + 1)
+        return ordered.with_columns(symbol=pl.when(part > 0).then(later).otherwise("symbol")), hits
+
+    return apply
+
+
+def _adjust_for_dividends(rows: pl.DataFrame, _: Context) -> tuple[pl.DataFrame, pl.DataFrame]:
+    factor = pl.col("adj_close") / pl.col("close")
+    hit = (factor - 1).abs() > 1e-9
+    scaled = [pl.when(hit).then(pl.col(name) * factor).otherwise(pl.col(name)) for name in PRICES]
+    return rows.with_columns(scaled), rows.filter(hit)
+
+
+_LATER_TIME = pl.max_horizontal("stamp", "check").alias("stamp")
+_SETTLED = pl.lit(None, TIME).alias("check")
+_BODY = (pl.col("open"), pl.col("close"))
+
+# in the order in which they are applied, whatever the order in which they are asked for
+REMEDIES: Mapping[str, Remedy] = MappingProxyType(
+    {
+        "drop_unreadable_rows": Remedy(
+            "rows whose text is no number or time dropped", _drops("unreadable_value")
+        ),
+        "drop_empty_rows": Remedy("rows without any price dropped", _drops("empty_row")),
+        "drop_incomplete_rows": Remedy("rows that lack a price dropped", _drops("missing_price")),
+        "drop_nonpositive_rows": Remedy(
+            "rows with a price of zero or less dropped", _drops("price_not_positive")
+        ),
+        "trust_later_time": Remedy(
+            "the later of two stamps kept: never early", _sets("time_columns_disagree", _LATER_TIME, _SETTLED)
+        ),
+        "trust_time_column": Remedy(
+            "the layout's time column kept", _sets("time_columns_disagree", _SETTLED)
+        ),
+        "trust_check_column": Remedy(
+            "the layout's second time column kept",
+            _sets("time_columns_disagree", pl.col("check").alias("stamp"), _SETTLED),
+        ),
+        "drop_disagreeing_times": Remedy("rows with two times dropped", _drops("time_columns_disagree")),
+        "drop_identical_duplicates": Remedy("copies of a row dropped", _drops("identical_duplicate")),
+        "keep_first_duplicate": Remedy(
+            "of rows with one stamp the first in the file kept", _keep_first_duplicate
+        ),
+        "keep_last_duplicate": Remedy(
+            "of rows with one stamp the last in the file kept", _keep_last_duplicate
+        ),
+        "adjust_for_dividends": Remedy("prices times adjusted close over close", _adjust_for_dividends),
+        "fill_high_low_from_close": Remedy(
+            "high and low set to the larger and smaller of open and close",
+            _sets(
+                "no_high_low", pl.max_horizontal(_BODY).alias("high"), pl.min_horizontal(_BODY).alias("low")
+            ),
+        ),
+        "fill_volume_zero": Remedy(
+            "missing volume set to zero", _sets("no_volume", pl.lit(0.0).alias("volume"))
+        ),
+        "drop_negative_volume": Remedy("rows with negative volume dropped", _drops("negative_volume")),
+        "drop_bad_ticks": Remedy(
+            "bars with a print that nothing around supports dropped", _drops("bad_tick")
+        ),
+        "accept_bad_ticks": Remedy("kept as they are", _keeps("bad_tick"), "bad_tick"),
+        "clip_high_low": Remedy(
+            "high raised and low lowered to hold open and close",
+            _sets(
+                "high_low_breached",
+                pl.max_horizontal("high", *_BODY).alias("high"),
+                pl.min_horizontal("low", *_BODY).alias("low"),
+            ),
+        ),
+        "drop_invented_flat_bars": Remedy("flat copies without volume dropped", _drops("invented_flat_bar")),
+        "accept_flat_bars": Remedy("kept as they are", _keeps("invented_flat_bar"), "invented_flat_bar"),
+        "drop_redated_blocks": Remedy("the whole block between holes dropped", _drops("redated_block")),
+        "drop_weekend_sessions": Remedy("bars on weekend dates dropped", _drop_weekend_sessions),
+        "accept_weekend_sessions": Remedy("kept as they are", _keeps("weekend_session"), "weekend_session"),
+        "drop_overlapping_bars": Remedy(
+            "bars stamped within the bar before dropped", _drops("overlapping_bar")
+        ),
+        "split_reused_ticker": Remedy("what follows is another symbol: .2, .3", _splits("ticker_reused")),
+        "split_at_jumps": Remedy("what follows is another symbol: .2, .3", _splits("suspicious_jump")),
+        "accept_jumps": Remedy("kept as they are", _keeps("suspicious_jump"), "suspicious_jump"),
+        "accept_levels": Remedy("kept as they are", _keeps("implausible_level"), "implausible_level"),
+    }
+)
+
+
+def check_names(repair: Sequence[str]) -> None:
+    """Raises DataError where a repair has no such name, with the names there are."""
+    unknown = sorted(set(repair) - set(REMEDIES))
+    if unknown:
+        raise DataError(f"sources: no repair named {unknown}; the repairs are {', '.join(REMEDIES)}")
+
+
+def apply_repairs(
+    rows: pl.DataFrame, repair: Sequence[str], context: Context
+) -> tuple[pl.DataFrame, list[Repair], list[str]]:
+    """New rows, what each asked repair did (those that found nothing left out), the kinds now accepted."""
+    done, accepted = [], []
+    for name, remedy in REMEDIES.items():
+        if name not in repair:
+            continue
+        rows, touched = remedy.apply(rows, context)
+        if touched.height:
+            done.append(Repair(name, touched.height, examples(touched, ("close", "volume")), remedy.note))
+        if remedy.accepts:
+            accepted.append(remedy.accepts)
+    return rows, done, accepted

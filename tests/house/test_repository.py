@@ -1,0 +1,75 @@
+"""What every file of the repository keeps to."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+DOORS = [p for p in (ROOT / "src" / "tradsys").glob("*.py") if p.name not in ("__init__.py", "config.py", "cli.py")]
+
+
+@pytest.mark.parametrize("path", DOORS, ids=lambda p: p.stem)
+def test_doors_are_thin(path):
+    assert len(path.read_text().splitlines()) <= 75
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT / "src")))
+def test_no_file_is_more_than_one_room(path):
+    assert len(path.read_text().splitlines()) <= 500
+
+
+def test_no_function_is_longer_than_sixty_lines():
+    long = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                size = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+                if size > 60:
+                    long.append(f"{path.name}:{node.name} {size}")
+    assert long == []
+
+
+def test_no_drawer_for_odds_and_ends():
+    assert [p for p in SOURCES if p.stem in {"utils", "helpers", "common", "misc"}] == []
+
+
+def test_nothing_loads_a_pickle():
+    loading = re.compile(r"\bimport (pickle|joblib|dill|cloudpickle)\b|weights_only\s*=\s*False|allow_pickle\s*=\s*True")
+    assert [p.name for p in SOURCES if loading.search(p.read_text())] == []
+
+
+def test_constraints_pin_every_direct_dependency():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    names = {re.split(r"[\[<>=]", item)[0].lower() for item in wanted}
+    pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    assert names - pinned == set()
+
+
+def test_import_opens_no_network_connection():
+    code = (
+        "import socket\n"
+        "def refuse(*a, **k): raise OSError('no network at import')\n"
+        "socket.socket.connect = refuse\n"
+        "import tradsys.serving.strategy, tradsys.train, sys\n"
+        "assert 'vectorbt' in sys.modules\n"
+    )
+    import sys
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_serving_loads_without_torch():
+    import sys
+
+    code = "import sys, tradsys.serving.strategy, tradsys.serving.session; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,81 @@
+import json
+
+import numpy as np
+import pytest
+
+from tradsys.core.errors import DataError
+from tradsys.evidence.calibration import brier_decomposition, brier_score, brier_skill, ece, reliability
+
+PROBA, Y = np.array([0.2, 0.8, 0.6, 0.4]), np.array([0, 1, 1, 0])
+
+
+def test_one_column_and_two_columns_are_one_forecast():
+    two = np.column_stack([1 - PROBA, PROBA])
+    assert ece(PROBA, Y) == ece(two, Y)
+    assert brier_skill(PROBA, Y, 0.5) == brier_skill(two, Y, np.array([0.5, 0.5]))
+
+
+def test_float32_probabilities_are_taken():
+    logits = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
+    proba = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert 0 <= ece(proba, np.arange(100) % 3) <= 1
+
+
+def test_several_classes_are_judged_by_the_top_one():
+    proba = np.array([[0.6, 0.3, 0.1], [0.1, 0.6, 0.3]])
+    # said 0.6 twice, right once: |0.6 - 0.5|
+    assert ece(proba, np.array([0, 2])) == pytest.approx(0.1)
+
+
+def test_saying_the_base_rate_has_no_skill():
+    assert brier_skill(np.full(4, 0.3), Y, 0.3) == pytest.approx(0)
+    assert brier_skill(Y.astype(float), Y, 0.3) == 1
+
+
+def test_bins_of_equal_mass_hold_equal_counts():
+    proba = np.random.default_rng(0).uniform(size=1000) ** 3
+    bins = reliability(proba, np.arange(1000) % 2, mass="equal")
+    assert [b["n"] for b in bins] == [100] * 10
+
+
+def test_equal_forecasts_share_one_bin_of_equal_mass():
+    bins = reliability(np.full(10, 0.4), np.arange(10) % 2, mass="equal")
+    assert len(bins) == 1
+    assert bins[0]["observed"] == 0.5
+
+
+def test_overlapping_outcomes_widen_the_bars():
+    proba, y = np.full(100, 0.5), np.arange(100) % 2
+    (alone,) = reliability(proba, y)
+    (shared,) = reliability(proba, y, overlap=25)
+    assert shared["observed_high"] - shared["observed_low"] > 2 * (
+        alone["observed_high"] - alone["observed_low"]
+    )
+
+
+def test_all_is_json():
+    json.dumps([reliability(PROBA, Y), brier_decomposition(PROBA, Y)], allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: ece(np.array([0.5, np.nan]), np.array([0, 1])), "row 1"),
+        (lambda: ece(np.array([0.5, 1.2]), np.array([0, 1])), "row 1"),
+        (lambda: ece(np.array([[0.5, 0.4]]), np.array([0])), "sum to 1"),
+        (lambda: ece(PROBA, np.array([0, 1, 2, 0])), "2 classes"),
+        (lambda: ece(PROBA, np.array([0, 1, -1, 0])), "drop unlabelled rows"),
+        (lambda: ece(PROBA, Y[:2]), "for labels"),
+        (lambda: ece(np.array([]), np.array([])), "N >= 1"),
+        (lambda: ece(PROBA, Y, n_bins=0), "n_bins 0"),
+        (lambda: ece(PROBA, Y, mass="both"), "mass 'both'"),
+        (lambda: brier_skill(PROBA, Y, 1.5), "base rate"),
+        (lambda: brier_skill(PROBA, Y, [0.5, 0.6]), "base rate"),
+        (lambda: brier_skill(PROBA, np.ones(4, dtype=int), 1.0), "never wrong"),
+        (lambda: brier_score(np.zeros((2, 1)), np.zeros(2, dtype=int)), "for labels"),
+        (lambda: reliability(PROBA, Y, overlap=0.5), "overlap 0.5"),
+    ],
+)
+def test_refuses(call, said):
+    with pytest.raises(DataError, match=said):
+        call()

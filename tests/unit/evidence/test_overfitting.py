@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from tradsys.core.errors import DataError
+from tradsys.evidence.overfitting import pbo, spa_test
+
+
+@pytest.fixture
+def returns_TN():
+    return np.random.default_rng(0).normal(0.001, 0.01, size=(163, 6))
+
+
+def test_the_first_rows_are_dropped(returns_TN):
+    found, cut = pbo(returns_TN, 8), pbo(returns_TN[3:], 8)
+    assert (found.n_dropped, cut.n_dropped) == (3, 0)
+    np.testing.assert_array_equal(found.logits, cut.logits)
+
+
+def test_scale_of_a_trial_does_not_matter(returns_TN):
+    np.testing.assert_array_equal(pbo(returns_TN, 8).logits, pbo(returns_TN * np.arange(1, 7), 8).logits)
+
+
+def test_winner_and_its_two_sharpes(returns_TN):
+    found = pbo(returns_TN[:160], 2)
+    inside, outside = returns_TN[:80], returns_TN[80:160]
+    first = inside.mean(axis=0) / inside.std(axis=0, ddof=1)
+    assert found.winners[0] == first.argmax()
+    assert found.in_sample[0] == pytest.approx(first.max())
+    column = outside[:, found.winners[0]]
+    assert found.out_of_sample[0] == pytest.approx(column.mean() / column.std(ddof=1))
+
+
+def test_an_idle_trial_counts_as_zero(returns_TN):
+    idle = returns_TN.copy()
+    idle[:, 2] = 0
+    losing = -np.abs(idle)
+    assert (pbo(losing, 4).winners == 2).all()
+
+
+def test_ties_share_their_rank():
+    twice = np.random.default_rng(1).normal(size=(40, 1)).repeat(2, axis=1)
+    # two equal trials: rank 1.5 of 3, logit 0, which counts as overfitted
+    assert pbo(twice, 4).pbo == 1
+    np.testing.assert_allclose(pbo(twice, 4).logits, 0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda r: pbo(r[:, 0], 8), "one trial"),
+        (lambda r: pbo(r[:, :1], 8), "one trial"),
+        (lambda r: pbo(r, 7), "7 blocks"),
+        (lambda r: pbo(r, 0), "0 blocks"),
+        (lambda r: pbo(r[:12], 8), "8 blocks on 12 rows"),
+        (lambda r: pbo(np.repeat(r, 10, axis=0), 60), "60 blocks"),
+        (lambda r: pbo(np.where(r == r[5, 2], np.nan, r), 8), "not finite"),
+        (lambda r: pbo(np.full_like(r, 0.01), 8), "trial 0 earns the same"),
+        (lambda r: spa_test(r, np.zeros(5), seed=0), "same T periods"),
+        (lambda r: spa_test(r * 0, np.zeros(163), seed=0), "by a constant"),
+        (lambda r: spa_test(r[:10], np.zeros(10), seed=0), "at least 20"),
+    ],
+)
+def test_refuses(returns_TN, call, said):
+    with pytest.raises(DataError, match=said):
+        call(returns_TN)

@@ -1,0 +1,168 @@
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tradsys.core.errors import DataError
+from tradsys.market import store as store_module
+from tradsys.market.bars import content_digest
+from tradsys.market.store import BarStore, StoredBars
+
+META = {"source": "walk.csv", "sha256": "ab" * 32, "layout": "plain", "repairs": []}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return BarStore(tmp_path / "data")
+
+
+def test_what_is_written_is_read_back(store, make_walk_bars):
+    bars = make_walk_bars(300, ("AAA", "BBB", "^AXJO", "BRK.B"))
+    manifest = store.write("walk", bars, META)
+    assert store.read("walk").equals(bars.sort("symbol", "time"))
+    assert store.names() == ["walk"]
+    assert manifest["digest"] == content_digest(bars)
+    assert (manifest["n_rows"], manifest["bar_minutes"]) == (1200, 60)
+    assert manifest["symbols"]["BRK.B"]["n_rows"] == 300
+    assert manifest["imports"][0]["source"] == "walk.csv"
+    assert manifest["imports"][0]["symbols"] == ["AAA", "BBB", "BRK.B", "^AXJO"]
+    reread = store.manifest("walk")
+    assert reread["digest"] == manifest["digest"]
+
+
+def test_a_dataset_comes_in_file_after_file(store, make_walk_bars):
+    first, second = make_walk_bars(50, ("AAA", "BBB")), make_walk_bars(80, ("BBB", "CCC"), seed=3)
+    store.write("walk", first, META)
+    store.write("walk", second, {**META, "source": "second.csv"})
+    expected = pl.concat([first.filter(symbol="AAA"), second])
+    assert store.read("walk").equals(expected)
+    manifest = store.manifest("walk")
+    assert manifest["digest"] == content_digest(expected)
+    assert [(i["source"], i["symbols"]) for i in manifest["imports"]] == [
+        ("walk.csv", ["AAA"]),
+        ("second.csv", ["BBB", "CCC"]),
+    ]
+    assert len(list((store.root / "walk").glob("*.parquet"))) == 3, "the replaced BBB is swept away"
+
+
+def test_symbols_and_span_select_bars_that_close_in_the_interval(store, make_walk_bars):
+    bars = make_walk_bars(72, ("AAA", "BBB"))  # closes 2020-01-01 01:00 .. 2020-01-04 00:00
+    store.write("walk", bars, META)
+    day = store.read("walk", ["BBB"], "2020-01-02", "2020-01-03")
+    assert day.height == 24
+    assert str(day["time"][0]) == "2020-01-02 01:00:00+00:00"
+    assert str(day["time"][-1]) == "2020-01-03 00:00:00+00:00"
+    assert store.read("walk", end="2020-01-01T05:00:00+02:00").height == 2 * 3
+    halves = [store.read("walk", None, None, "2020-01-02"), store.read("walk", None, "2020-01-02")]
+    assert sum(h.height for h in halves) == bars.height
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"symbols": ["ZZZ"]}, r"no symbols \['ZZZ'\] among 1: \['AAA'\]"),
+        ({"start": "2031-01-01"}, "no bars of .* the dataset spans 2020-01-01T01:00"),
+        ({"start": "yesterday"}, "start is 'yesterday'; it is an ISO date"),
+    ],
+)
+def test_a_question_without_answer_is_an_error(store, make_walk_bars, asked, says):
+    store.write("walk", make_walk_bars(10), META)
+    with pytest.raises(DataError, match=says):
+        store.read("walk", **asked)
+
+
+def test_a_missing_dataset_says_what_exists_and_how_to_fetch(store, make_walk_bars):
+    store.write("walk", make_walk_bars(10), META)
+    with pytest.raises(DataError, match=r"no dataset 'other'; it holds \['walk'\].*tradsys.fetch source=file .*name=other"):
+        store.read("other")
+
+
+def test_changed_bars_are_refused_also_in_part(store, make_walk_bars):
+    bars = make_walk_bars(30, ("AAA", "BBB"))
+    entry = store.write("walk", bars, META)["symbols"]["BBB"]
+    path = store.root / "walk" / entry["file"]
+    changed = pl.read_parquet(path).with_columns(close=pl.col("close") * (1 + 1e-12))
+    changed.write_parquet(path)
+    with pytest.raises(DataError, match="BBB has content .* the manifest says"):
+        store.read("walk", ["BBB"], start="2020-01-02")
+    with pytest.raises(DataError, match="BBB has content"):
+        store.read("walk")
+    assert store.read("walk", ["AAA"]).height == 30
+
+
+def test_a_changed_or_torn_manifest_is_refused(store, make_walk_bars):
+    store.write("walk", make_walk_bars(30), META)
+    path = store.root / "walk" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "n_rows": 31}))
+    with pytest.raises(DataError, match="changed after it was written"):
+        store.read("walk")
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(DataError, match="is damaged"):
+        store.read("walk")
+
+
+@pytest.mark.parametrize("failing", ["write_json", "_write_symbols"])
+def test_a_write_cut_short_leaves_the_old_content(store, make_walk_bars, monkeypatch, failing):
+    old, new = make_walk_bars(30, ("AAA", "BBB")), make_walk_bars(40, ("AAA", "BBB"), seed=9)
+    store.write("walk", old, META)
+
+    def killed(*args):
+        if failing == "_write_symbols":
+            (store.root / "walk" / ".AAA.part").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, failing, killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.write("walk", new, META)
+    assert store.read("walk").equals(old)
+    store.write("walk", new, META)
+    assert store.read("walk").equals(new)
+    names = {path.name for path in (store.root / "walk").iterdir()}
+    assert len(names - {".lock", "manifest.json"}) == 2, "leftovers are swept"
+
+
+def test_bars_of_another_length_do_not_mix(store, make_walk_bars):
+    store.write("walk", make_walk_bars(30), META)
+    with pytest.raises(DataError, match="holds bars of 60 minutes, these are of 15"):
+        store.write("walk", make_walk_bars(30, ("BBB",), minutes=15), META)
+    assert store.manifest("walk")["n_rows"] == 30
+
+
+@pytest.mark.parametrize("symbol", ["../x", "a/b", "..", ".hidden", "a\\b", "", "x" * 41, "A\n", "A..B"])
+def test_symbols_that_could_leave_the_folder_are_refused(store, make_walk_bars, symbol):
+    with pytest.raises(DataError, match="no symbol that can be stored"):
+        store.write("walk", make_walk_bars(5, (symbol,)), META)
+    assert not list(Path(store.root.parent).rglob("*.parquet"))
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".", "..", ".x", "a b"])
+def test_dataset_names_that_could_leave_the_root_are_refused(store, make_walk_bars, name):
+    with pytest.raises(DataError, match="no dataset name"):
+        store.write(name, make_walk_bars(5), META)
+
+
+def test_bad_bars_are_not_stored(store, make_walk_bars):
+    with pytest.raises(DataError, match="negative volume"):
+        store.write("walk", make_walk_bars(5).with_columns(volume=pl.lit(-1.0)), META)
+    with pytest.raises(DataError, match="no bars to write"):
+        store.write("walk", make_walk_bars(5).clear(), META)
+    assert store.names() == []
+
+
+def test_stored_bars_describe_exactly_what_they_give(store, make_walk_bars):
+    store.write("walk", make_walk_bars(72, ("AAA", "BBB")), META)
+    for source in (
+        StoredBars(str(store.root), "walk"),
+        StoredBars(str(store.root), "walk", ["BBB"]),  # a list, as configuration gives it
+        StoredBars(str(store.root), "walk", ("BBB",), "2020-01-02", "2020-01-03"),
+    ):
+        told = source.describe()
+        assert told["digest"] == content_digest(source.bars())
+        assert told["kind"] == "store"
+        assert told["synthetic"] is False
+        assert told["symbols"] == source.bars()["symbol"].unique().sort().to_list()
+        json.dumps(told)
+    assert hash(StoredBars("r", "n", ["A"])) == hash(StoredBars("r", "n", ("A",)))
