@@ -32,11 +32,11 @@ def conf_folder() -> Path:
 
 def compose(door: str, overrides: Sequence[str]) -> DictConfig:
     """The config of a door with overrides applied; ConfigError names the nearest valid key or choice."""
-    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        try:
+    try:
+        with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
             return hydra.compose(door, list(overrides))
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(_explained(door, overrides, error)) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explained(door, overrides, error)) from error
 
 
 def build(config: DictConfig) -> dict[str, Any]:

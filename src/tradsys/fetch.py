@@ -20,13 +20,13 @@ def work(argv: list[str]) -> None:
     config = compose("fetch", argv)
     plain = as_dict(config)
     result = build(config)["source"].read()
-    manifest = BarStore(Path(plain["paths"]["data"])).write(plain["name"], result.bars, result.meta())
-    console = Console(soft_wrap=True, highlight=False)
-    for repair in result.repairs:
-        console.print(f"repaired  {repair}", markup=False)
-    for symbol, rows in manifest["rows"].items():
-        console.print(f"stored    {symbol}: {rows:,} bars", markup=False)
-    console.print(f"digest    {manifest['digest']}", markup=False)
+    manifest = BarStore(Path(plain["paths"]["data"])).write(plain["name"], result.bars, result.meta)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    for finding in (*result.repairs, *result.remarks):
+        console.print(f"{finding.kind}: {finding.count:,} rows, such as {'; '.join(finding.examples[:2])}. {finding.note}")
+    for symbol, entry in manifest["symbols"].items():
+        console.print(f"stored {symbol}: {entry['n_rows']:,} bars, {entry['start']} to {entry['end']}")
+    console.print(f"digest {manifest['digest']}")
 
 
 def main() -> None:

@@ -36,7 +36,9 @@ def supcon_loop(embeddings_ND, y_N, temperature):
         positives = [p for p in range(len(y)) if p != i and y[p] == y[i]]
         if positives:
             denominator = sum(math.exp(score(i, a)) for a in range(len(y)) if a != i)
-            losses.append(-sum(math.log(math.exp(score(i, p)) / denominator) for p in positives) / len(positives))
+            losses.append(
+                -sum(math.log(math.exp(score(i, p)) / denominator) for p in positives) / len(positives)
+            )
     return sum(losses) / len(losses)
 
 
@@ -44,7 +46,11 @@ def supcon_loop(embeddings_ND, y_N, temperature):
 def batch():
     gen = torch.Generator().manual_seed(3)
     logits_NC = 2 * torch.randn(17, 3, generator=gen, dtype=torch.float64)
-    return logits_NC, torch.randint(3, (17,), generator=gen), torch.rand(17, generator=gen, dtype=torch.float64)
+    return (
+        logits_NC,
+        torch.randint(3, (17,), generator=gen),
+        torch.rand(17, generator=gen, dtype=torch.float64),
+    )
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
@@ -75,7 +81,9 @@ def test_focal_at_gamma_zero_is_cross_entropy(batch):
 def test_focal_gradient_is_the_numerical_one(batch, gamma):
     logits_NC, y_N, w_N = batch
     leaf = logits_NC[:5].clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: focal_loss(x, y_N[:5], gamma=gamma, sample_weight_N=w_N[:5]), (leaf,))
+    assert torch.autograd.gradcheck(
+        lambda x: focal_loss(x, y_N[:5], gamma=gamma, sample_weight_N=w_N[:5]), (leaf,)
+    )
 
 
 @pytest.mark.parametrize("temperature", [0.07, 0.5, 1.0])

@@ -37,9 +37,13 @@ def written_whole(path: Path) -> Iterator[Path]:
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield draft
-        if draft.is_dir() and path.exists():
-            shutil.rmtree(path)
-        os.replace(draft, path)
+        if draft.is_dir() and path.exists():  # a folder cannot replace a full one: the old steps aside, unharmed
+            old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
+            os.replace(path, old)
+            os.replace(draft, path)
+            shutil.rmtree(old)
+        else:
+            os.replace(draft, path)
     finally:
         if draft.is_dir():
             shutil.rmtree(draft, ignore_errors=True)

@@ -20,7 +20,7 @@ class Drift:
     """How well training rows can be told from test rows.
 
     auc: mean over held-out blocks; 0.5 means that the two look alike, 1 that they share nothing.
-    interval: 95 % Student interval over the blocks, within [0, 1].
+    interval: 95 % Student interval over the blocks, widened for their shared training rows, within [0, 1].
     importances: (column, share of the split gain), the largest first; shares sum to 1, or are all 0.
     """
 
@@ -45,12 +45,13 @@ def adversarial_validation(
 ) -> Drift:
     """Drift between two spans of features, by a LightGBM classifier of "which span does this row come from".
 
-    train [N, F], test [M, F]: rows in time order; NaN is a value of its own. Each span is cut into `n_folds`
+    train [N, F], test [M, F]: rows in time order (sort a panel by time first); NaN is a value of its own. Each span is cut into `n_folds`
     contiguous blocks; a fold holds out one block of both, so that a row's neighbours in time never help to place
     it. More than `max_rows` rows of a span are thinned to every k-th, which keeps the order.
     A trending level (a price) drifts by nature: read `importances` before blaming the market.
     Raises DataError where shapes differ or a span is too short for its blocks.
-    Source: the two-sample test by classifier, Lopez-Paz and Oquab 2017, section 3.
+    Source: the two-sample test by classifier, Lopez-Paz and Oquab 2017, section 3; interval: corrected resampled t,
+    Nadeau and Bengio 2003, section 4.
     """
     train, test = np.asarray(train), np.asarray(test)
     _check(train, test, names, n_folds)
@@ -79,13 +80,16 @@ def _fit(x: Array, y: Array, seed: int) -> lgb.Booster:
         "seed": seed,
         "deterministic": True,
         "force_row_wise": True,
+        "num_threads": 1,
         "verbosity": -1,
     }
     return lgb.train(settings, lgb.Dataset(x, y), num_boost_round=N_TREES)
 
 
 def _interval(aucs: Array) -> tuple[float, float]:
-    half = float(stats.t.ppf(0.975, len(aucs) - 1) * aucs.std(ddof=1) / np.sqrt(len(aucs)))
+    k = len(aucs)
+    # folds share training rows, so 1/k alone is too narrow: Nadeau and Bengio 2003 add n_test/n_train = 1/(k-1)
+    half = float(stats.t.ppf(0.975, k - 1) * aucs.std(ddof=1) * np.sqrt(1 / k + 1 / (k - 1)))
     mean = float(aucs.mean())
     return max(mean - half, 0.0), min(mean + half, 1.0)
 

@@ -46,10 +46,11 @@ def performance(
     Growth: total_return, cagr (None under a year), max_drawdown in [0, 1] from an equity that starts at 1,
     so a first-bar loss counts; drawdown_periods and drawdown_days from its peak to recovery or the record's
     end. Risk: volatility (annualised), sharpe {value, low, high, reason} (annualised, stationary block
-    bootstrap), sharpe_per_period, psr, dsr, expected_max_sharpe (annualised luck of n_trials),
-    min_track_record_periods and _years (for the DSR to reach 0.95 at this Sharpe). Trades: n_trades,
-    n_open_trades, win_rate {value, low, high, reason} (Wilson), profit_factor, mean_trade. Activity:
-    exposure (mean of absolute), time_in_market, turnover_per_year, costs_paid. Raises DataError on NaN.
+    bootstrap), sharpe_per_period, psr, dsr, dsr_bootstrap (share of the draws above the luck: the DSR of
+    dependent returns), expected_max_sharpe (annualised luck of n_trials), min_track_record_periods and
+    _years (for the DSR to reach 0.95 at this Sharpe). Trades: n_trades, n_open_trades, win_rate {value,
+    low, high, reason} (Wilson), profit_factor, mean_trade. Activity: exposure (mean of absolute),
+    time_in_market, turnover_per_year, costs_paid. Raises DataError on NaN.
     """
     returns = sharpe.checked_returns(returns_T, "performance", least=1)
     if returns.ndim != 1 or not periods_per_year > 0:
@@ -61,15 +62,7 @@ def performance(
     result |= {"periods_per_year": float(periods_per_year), "reasons": {}}
     _growth(result, returns)
     _risk(result, returns, n_trials, sharpe_variance)
-    result["sharpe"], result["block_length"] = _sharpe_estimate(
-        returns,
-        periods_per_year,
-        undefined=result["reasons"].get("sharpe"),
-        min_block=min_block,
-        n_draws=n_draws,
-        confidence=confidence,
-        seed=seed,
-    )
+    _sharpe_interval(result, returns, min_block=min_block, n_draws=n_draws, confidence=confidence, seed=seed)
     _trades(result, trade_returns, n_open_trades, confidence)
     _activity(result, exposure_T, turnover_T, costs_T)
     return result
@@ -146,24 +139,25 @@ def _risk(result: dict[str, Any], returns: Array, n_trials: float, sharpe_varian
         result["reasons"] |= dict.fromkeys(names[3:], why)
 
 
-def _sharpe_estimate(
-    returns: Array,
-    periods_per_year: float,
-    *,
-    undefined: str | None,
-    min_block: float,
-    n_draws: int,
-    confidence: float,
-    seed: int,
-) -> tuple[dict[str, Any], float | None]:
+def _sharpe_interval(
+    result: dict[str, Any], returns: Array, *, min_block: float, n_draws: int, confidence: float, seed: int
+) -> None:
+    result |= {"block_length": None, "dsr_bootstrap": None}
+    undefined = result["reasons"].get("sharpe")
     if undefined:
-        return bootstrap.Estimate(None, reason=undefined).as_dict(), None
-    scale = np.sqrt(periods_per_year)
-    value = float(sharpe.sharpe_ratio(returns)) * scale
-    block_length = bootstrap.automatic_block_length(returns, min_block)
-    reason = bootstrap.too_few_blocks(len(returns), block_length)
-    draws = None if reason else bootstrap.sharpe_draws(returns, block_length, n_draws, seed=seed) * scale
-    return bootstrap.estimate(value, draws, confidence, reason).as_dict(), block_length
+        result["sharpe"] = bootstrap.Estimate(None, reason=undefined).as_dict()
+        result["reasons"]["dsr_bootstrap"] = undefined
+        return
+    scale = np.sqrt(result["periods_per_year"])
+    result["block_length"] = block_length = bootstrap.automatic_block_length(returns, min_block)
+    reason, draws = bootstrap.too_few_blocks(len(returns), block_length), None
+    if reason:
+        result["reasons"]["dsr_bootstrap"] = reason
+    else:
+        draws = bootstrap.sharpe_draws(returns, block_length, n_draws, seed=seed) * scale
+        result["dsr_bootstrap"] = float((draws > result["expected_max_sharpe"]).mean())
+    value = result["sharpe_per_period"] * scale
+    result["sharpe"] = bootstrap.estimate(value, draws, confidence, reason).as_dict()
 
 
 def _trades(result: dict[str, Any], trade_returns: Array, n_open_trades: int, confidence: float) -> None:

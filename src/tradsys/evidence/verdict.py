@@ -43,7 +43,9 @@ def judge(
 
     performance: a dict of `performance.performance`, with its trials counted in. skill_low: lower bound of
     the model's out-of-sample log-loss skill, None where it has no interval; then there is neither an edge
-    nor its denial by the model.
+    nor its denial by the model. "low > 0" of the Sharpe also asks that 95 % of its block-bootstrap draws
+    exceed the luck of the trials: the DSR's formula takes returns for independent, which dependent noise
+    would pass three times too often.
     """
     n_trades, value = performance["n_trades"], performance["sharpe"]["value"]
     if n_trades < min_trades:
@@ -55,12 +57,14 @@ def judge(
         return Verdict("no edge", (f"Sharpe {value:.2f} after costs is not above zero",))
     deflated = performance["dsr"] is not None and performance["dsr"] >= min_dsr
     low = performance["sharpe"]["low"]
-    bounded = low is not None and low > 0
+    above_luck = performance["dsr_bootstrap"]
+    bounded = low is not None and low > 0 and above_luck is not None and above_luck >= min_dsr
     skilled = skill_low is not None and skill_low > 0
     reasons = (
         f"Sharpe {value:.2f} after costs is above zero",
         _deflated_reason(performance, min_dsr),
-        f"its lower bound is {_shown(low)}; must be above zero",
+        f"its lower bound is {_shown(low)}, with {_shown(above_luck, 3)} of the draws above luck; "
+        f"must be above zero and at least {min_dsr:g}",
         f"the model's skill has the lower bound {_shown(skill_low, 4)}; must be above zero",
     )
     if deflated and bounded and skilled:
@@ -130,7 +134,9 @@ def _needs(performance: Mapping[str, Any], deflated: bool, bounded: bool, skille
             f"a record of {periods:.0f} periods ({years:.1f} years) at this Sharpe; "
             f"there are {performance['n_periods']} ({performance['years']:.1f} years)"
         )
-    missing = [] if bounded else ["a longer record: the bootstrap interval of the Sharpe is not above zero"]
+    missing = (
+        [] if bounded else ["a longer record: the bootstrap of the Sharpe is not clear of zero and of luck"]
+    )
     if not skilled:
         missing.append("more out-of-sample samples: the model's skill interval is not above zero")
     return "; ".join(missing)

@@ -1,9 +1,9 @@
 """Features of all symbols at once, in one lazy query, as the table that models read.
 
-The query runs over the whole frame, not group by group: one row of NaN stands before each segment, so that whatever
+It runs over the whole frame, not group by group: one row of NaN stands before each segment, so that whatever
 rolls or recurses starts anew there, and what reaches across it falls into the warm-up, which is blanked. The
-in-memory engine is named because the streaming one cuts a column where the row count says, and rolling sums then
-differ in their last bits with the rows that come later.
+in-memory engine is named because the streaming one splits columns by row count, and the last bits of a rolling
+sum would then depend on the rows that come later.
 """
 
 import logging
@@ -33,11 +33,11 @@ N_NAMED = 20  # symbols spelled out in a warning
 class FeatureSet:
     """An ordered set of features with the rules that hold for all of them.
 
-    features: objects of the `Feature` protocol, names unique, whose expressions start anew after a NaN (shifts,
-    differences, rolling windows, `features.smoothing`; not cumulative sums or polars' own `ewm_mean`).
-    max_gap_minutes: a longer step between two closes starts a new segment, None never; bars that bring `segment`
-    keep theirs. market_symbol: whose close is joined by time as `market_close`, where a feature reads it.
-    Raises DataError where these do not fit together.
+    features: objects of the `Feature` protocol, names unique, whose expressions start anew after a NaN
+    (shifts, differences, rolling windows, `features.smoothing`; not cumulative sums or polars' `ewm_mean`).
+    max_gap_minutes: a longer step between two closes starts a new segment, None never; bars that bring
+    `segment` keep theirs. market_symbol: whose close is joined by time as `market_close`, where a feature
+    reads it. Raises DataError where these do not fit together.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class FeatureSet:
     def table(self, bars: pl.DataFrame) -> FeatureTable:
         """One row per bar, in the bars' order; values float32 [R, F], NaN in the warm-up.
 
-        A segment ends at a gap and at a bar with a price that is missing or not positive; that bar is all NaN.
+        A segment ends at a gap and at a bar whose price is missing or not positive; that bar is all NaN.
         Symbols whose segments are all too short are all NaN and named in a warning.
         Raises DataError where bars are unsorted, or no segment at all is longer than the warm-up.
         """
@@ -174,7 +174,7 @@ class FeatureSet:
         ).drop("good")
 
     def _joined(self, marked: pl.DataFrame) -> pl.DataFrame:
-        """The bars, with the market's close at the same time where a feature reads it; NaN where it has none."""
+        """With the market's close at the same time, NaN where it has none, if a feature reads it."""
         if not self.reads_market:
             return marked
         market = marked.filter(pl.col("symbol") == self.market_symbol)

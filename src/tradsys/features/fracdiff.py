@@ -81,8 +81,8 @@ class FracDiff:
     """Fractionally differenced log close.
 
     d: order; None until `fit` finds it on training bars. tol: cut of the weights; 1.5e-4 keeps at most 371 of
-    them for any d. The weights of a cut window do not sum to zero, so a trace of the price level stays: scaling
-    all prices by c adds sum(w) ln c.
+    them for any d. The weights of a cut window do not sum to zero, so a trace of the price level stays:
+    scaling all prices by c adds sum(w) ln c.
     """
 
     d: float | None = None
@@ -116,6 +116,6 @@ class FracDiff:
     def _order(self) -> float:
         if self.d is None:
             raise DataError(
-                "fracdiff: the order d is not fitted; training bars alone may choose it; call FeatureSet.fit first"
+                "fracdiff: the order d is not fitted; training bars choose it; call FeatureSet.fit first"
             )
         return self.d

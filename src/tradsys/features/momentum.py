@@ -18,6 +18,7 @@ from tradsys.features.smoothing import (
     settled_rows,
     true_range,
     wilder_mean,
+    wilder_running,
 )
 
 

@@ -132,4 +132,4 @@ class CandleShare:
             "upper_wick": high - pl.max_horizontal(first, last),
             "lower_wick": pl.min_horizontal(first, last) - low,
         }[self.part]
-        return pl.when(high == low).then(0.0).otherwise(size / (high - low))
+        return pl.when(high > low).then(size / (high - low)).otherwise(0 * size)

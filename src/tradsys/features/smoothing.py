@@ -1,6 +1,6 @@
 """Recursive averages with their own seed, as TA-Lib starts them.
 
-One numba pass per column, whatever the number of segments; a NaN ends a run, and the next number starts a new one.
+One numba pass per column, however many segments; a NaN ends a run, and the next number starts one.
 """
 
 import math
@@ -32,37 +32,34 @@ def settled_rows(alpha: float, n_stages: int = 1) -> int:
 def wilder_mean(x: pl.Expr, bars: int) -> pl.Expr:
     """Wilder's smoothing: step 1/bars, seeded with the plain mean of the first `bars` values.
 
-    First output at the seed's last value. A NaN or null gives NaN and starts anew. Source: Wilder 1978.
+    First output with the seed's last value. NaN or null gives NaN and starts anew. Source: Wilder 1978.
     """
-    return _seeded_mean(x, alpha=1 / bars, n_skip=0, n_seed=bars, divisor=bars, first=bars)
+    return _seeded_mean(x, alpha=1 / bars, n_seed=bars)
 
 
 def wilder_running(x: pl.Expr, bars: int) -> pl.Expr:
     """Wilder's running sum divided by `bars`, as TA-Lib's directional system starts it.
 
-    The sum of the first bars - 1 values is the seed, and the first output is one value later. Ratios only: in
-    the beginning the level is low by one value in `bars`. Source: TA-Lib, ta_ADX.c.
+    The sum of the first bars - 1 values is the seed, and the first output comes one value later. For ratios
+    only: at first the level is low by one value in `bars`. Source: TA-Lib, ta_ADX.c.
     """
-    return _seeded_mean(x, alpha=1 / bars, n_skip=0, n_seed=bars - 1, divisor=bars, first=bars)
+    return _seeded_mean(x, alpha=1 / bars, n_seed=bars - 1, late=1)
 
 
 def ema(x: pl.Expr, bars: int, *, n_skip: int = 0) -> pl.Expr:
     """Exponential mean: step 2/(bars + 1), seeded with the plain mean of `bars` values.
 
-    n_skip: values left out before the seed. First output at the seed's last value. A NaN or null gives NaN and
-    starts anew. Source: TA-Lib, ta_EMA.c, default compatibility.
+    n_skip: values left out before the seed. First output with the seed's last value. NaN or null gives NaN
+    and starts anew. Source: TA-Lib, ta_EMA.c, default compatibility.
     """
-    return _seeded_mean(
-        x, alpha=2 / (bars + 1), n_skip=n_skip, n_seed=bars, divisor=bars, first=n_skip + bars
-    )
+    return _seeded_mean(x, alpha=2 / (bars + 1), n_seed=bars, n_skip=n_skip)
 
 
 def true_range() -> pl.Expr:
     """Wilder's true range in price units; NaN or null without a previous close."""
-    before = pl.col("close").shift(1)
-    top = pl.max_horizontal(pl.col("high"), before)
-    bottom = pl.min_horizontal(pl.col("low"), before)
-    return top - bottom + 0 * before  # the horizontal extremes skip a missing value; the sum does not
+    high, low, before = pl.col("high"), pl.col("low"), pl.col("close").shift(1)
+    missing = 0 * (high + low + before)  # the horizontal extremes skip a NaN; a sum keeps it
+    return pl.max_horizontal(high, before) - pl.min_horizontal(low, before) + missing
 
 
 def average_true_range(bars: int) -> pl.Expr:
@@ -70,18 +67,19 @@ def average_true_range(bars: int) -> pl.Expr:
     return wilder_mean(true_range(), bars)
 
 
-def _seeded_mean(x: pl.Expr, *, alpha: float, n_skip: int, n_seed: int, divisor: int, first: int) -> pl.Expr:
-    walk = partial(_walk_series, alpha=alpha, n_skip=n_skip, n_seed=n_seed, divisor=divisor, first=first)
+def _seeded_mean(x: pl.Expr, *, alpha: float, n_seed: int, n_skip: int = 0, late: int = 0) -> pl.Expr:
+    walk = partial(_walk_series, alpha=alpha, n_seed=n_seed, n_skip=n_skip, late=late)
     return x.map_batches(walk, return_dtype=pl.Float64)
 
 
-def _walk_series(x: pl.Series, alpha: float, n_skip: int, n_seed: int, divisor: int, first: int) -> pl.Series:
-    return pl.Series(_walk(x.cast(pl.Float64).to_numpy(), alpha, n_skip, n_seed, divisor, first))
+def _walk_series(x: pl.Series, alpha: float, n_seed: int, n_skip: int, late: int) -> pl.Series:
+    return pl.Series(_walk(x.cast(pl.Float64).to_numpy(), alpha, n_seed, n_skip, late))
 
 
 # not cached on disk: the compile takes half a second, and a read-only install has nowhere to cache
 @numba.njit
-def _walk(x: Array, alpha: float, n_skip: int, n_seed: int, divisor: int, first: int) -> Array:
+def _walk(x: Array, alpha: float, n_seed: int, n_skip: int, late: int) -> Array:
+    """The seed is the sum of n_seed values by n_seed + late; the first output is `late` values after it."""
     out = np.full(len(x), np.nan)
     seen, total, mean = 0, 0.0, 0.0
     for t in range(len(x)):
@@ -93,9 +91,9 @@ def _walk(x: Array, alpha: float, n_skip: int, n_seed: int, divisor: int, first:
             continue
         if seen <= n_skip + n_seed:
             total += x[t]
-            mean = total / divisor
+            mean = total / (n_seed + late)
         else:
             mean += alpha * (x[t] - mean)
-        if seen >= first:
+        if seen >= n_skip + n_seed + late:
             out[t] = mean
     return out

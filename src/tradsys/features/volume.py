@@ -33,8 +33,8 @@ class VolumeRatio:
 class DollarVolumeZ:
     """Deviations of log dollar volume from its mean over `bars` bars.
 
-    Of ln(1 + close volume / its mean), with ddof 1: dividing first makes it free of units and keeps a bar without
-    trades finite.
+    Of ln(1 + close volume / its mean), with ddof 1: dividing first makes it free of units and keeps a
+    bar without trades finite.
     """
 
     bars: int

@@ -1,6 +1,7 @@
-"""A market whose truth is known: everything of a real one, and exactly as much edge as is planted."""
+"""A market whose truth is known: the habits of a real one, and exactly as much edge as is planted."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numba
@@ -10,136 +11,231 @@ import polars as pl
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array
 
-REGIMES = ("calm", "trend", "panic")
-PHASES = ("normal", "squeeze", "burst")
-CALM, TREND, PANIC = 0, 1, 2
-NORMAL, SQUEEZE, BURST = 0, 1, 2
+START = np.datetime64("2023-01-01T00:00", "us")
+START_PRICE = 100.0
+REGIMES = ("calm", "trend", "panic")  # of the whole market
+PHASES = ("normal", "squeeze", "burst")  # of one symbol; a squeeze always ends in a burst
 
-# Per bar: chance to leave a state, and where to (rows: from). Mean stay: calm 150 bars, trend 120, panic 40.
-REGIME_EXIT = np.array([1 / 100, 1 / 100, 1 / 30])
+# Markov chains: mean stay in bars, next state's chances (row: from), and volatility relative to the others.
+REGIME_STAY = np.array([80.0, 80.0, 28.0])
 REGIME_NEXT = np.array([[0.0, 0.8, 0.2], [0.75, 0.0, 0.25], [0.6, 0.4, 0.0]])
-# A squeeze always ends in a burst.
-PHASE_EXIT = np.array([1 / 150, 1 / 24, 1 / 8])
+REGIME_VOL = np.array([0.6, 1.2, 2.2])
+PHASE_STAY = np.array([150.0, 24.0, 8.0])
 PHASE_NEXT = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
-REGIME_VOL = np.array([0.7, 1.1, 2.0])
 PHASE_VOL = np.array([1.0, 0.45, 1.9])
-JUMP_CHANCE = np.array([0.003, 0.004, 0.02])
-JUMP_SIZE = 4.0  # in sigmas of the bar
-TAIL_DF = 5.0  # Student t degrees of freedom of a bar's return
-N_STEPS = 12  # prices inside a bar, after the open
+
+SHARED_VOL, OWN_VOL = (0.985, 0.2), (0.97, 0.15)  # log volatility: AR(1) coefficient per bar, deviation
+DAILY_VOL = 0.25  # amplitude of log volatility over the hours of a day
+TAIL_DF, TAIL_CAP = 5.0, 20.0  # Student t of a bar's return; its variance at most so many times the usual
+JUMP_CHANCE = np.array(
+    [0.003, 0.004, 0.02]
+)  # per bar and regime, for the market; half of it for a symbol alone
+JUMP_SIGMAS = 4.0
+LOADING = 0.6  # correlation of a symbol's noise with the market's
+N_STEPS = 12  # prices inside a bar after its open
 GAP_SHARE = 0.02  # of a bar's variance lies between the close before and the open
-MARKET_LOADING = 0.6  # correlation of a symbol's noise with the market's
-LO = 0.5
-REV = np.array([1.0, 0.5, 0.0])
-TREND_BARS, RANGE_BARS = 48, 12  # memory of the momentum and of the stretch that carry the edge
-# Drift per bar in sigmas, for edge = 1: measured, see test_the_edge_is_what_it_says.
-DRIFT_PER_EDGE = 1.0
+
+TREND_BARS, RANGE_BARS = 48, 12  # memory of the momentum and of the stretch
+DEAD_ZONE = 0.5  # a pattern below this many deviations says nothing; one above by 1 says all
 
 
 @dataclass(frozen=True)
 class SyntheticMarket:
+    """Bars drawn from a market with regimes, clustered volatility, fat tails, jumps, squeezes and bursts.
+
+    symbols: the first is the market itself, the others follow it with correlation 0.6. annual_vol: deviation of
+    log returns over 365 days. seed: fixes every draw; `edge` changes none of them, only what is added.
+
+    edge: the largest drift of the log price per bar, in sigmas of that bar. With d(x) = sign(x) * min(max(|x| -
+    0.5, 0), 1), bar t of a symbol drifts by edge * d(m) in a trend, by -edge * d(s) in a calm range, by 0 in a
+    panic, as the regime of bar t-1 says. m and s are exponential means over past bars up to t-1 (memory 48 and 12
+    bars, scaled to variance 1) of returns in sigmas: momentum goes on in trends, stretched prices return in ranges.
+    At edge=0 every price is a martingale, E[price later | all bars so far] = price now, so nothing predicts and
+    no rule gains on average before costs. Raises TradsysError for fields out of range.
+
+    Rough guide (3 x 6000 hourly bars, triple barrier 1.5/1.5 ATR over 24 bars, plain features): edge 0 gives
+    AUC 0.50, 0.3 about 0.58, 0.5 about 0.68.
+    Source of the null: given its variance v, a step's log return is normal with mean -v/2, so its exponential has
+    mean 1; tails and jumps enter through v alone (a mixture of normals, Clark 1973).
+    """
+
     symbols: tuple[str, ...] = ("SYN0", "SYN1", "SYN2")
     n_bars: int = 6000
     bar_minutes: int = 60
-    edge: float = 0.2
+    edge: float = 0.3
     seed: int = 7
     annual_vol: float = 0.85
 
-    def _simulate(self):
-        n, S = self.n_bars, len(self.symbols)
-        rng = np.random.default_rng([self.seed, 0])
-        regime = _markov(rng.random((n, 2)), REGIME_EXIT, REGIME_NEXT)
-        shared_vol = _ar1(rng.standard_normal(n), 0.985) * 0.2
-        tail = (TAIL_DF - 2) / rng.chisquare(TAIL_DF, n)
-        tail = np.minimum(tail, 20.0)
-        jump = rng.random(n) < JUMP_CHANCE[regime]
-        jump_step = rng.integers(0, N_STEPS + 1, n)
-        z_market = rng.standard_normal((n, N_STEPS + 1))
-        per_day = max(1, round(1440 / self.bar_minutes))
-        hour = (np.arange(n) % per_day) * self.bar_minutes / 60.0
-        shape = np.exp(0.25 * np.sin(2 * np.pi * (hour - 9) / 24)) if per_day > 1 else np.ones(n)
-        sigma_bar = self.annual_vol * np.sqrt(self.bar_minutes / (365 * 1440))
-        out = []
-        for k in range(S):
-            r = np.random.default_rng([self.seed, k + 1])
-            phase = _markov(r.random((n, 2)), PHASE_EXIT, PHASE_NEXT)
-            own_vol = _ar1(r.standard_normal(n), 0.97) * 0.15
-            level = REGIME_VOL[regime] * PHASE_VOL[phase] * np.exp(shared_vol + own_vol) * shape
-            level /= 1.25
-            sigma = sigma_bar * level
-            rho = 1.0 if k == 0 else MARKET_LOADING
-            z = rho * z_market + np.sqrt(1 - rho**2) * r.standard_normal((n, N_STEPS + 1))
-            share = np.full(N_STEPS + 1, (1 - GAP_SHARE) / N_STEPS); share[0] = GAP_SHARE
-            var = (sigma**2 * tail)[:, None] * share
-            own_jump = r.random(n) < JUMP_CHANCE[regime] / 2
-            where = np.where(jump, jump_step, r.integers(0, N_STEPS + 1, n))
-            var[np.arange(n), where] += np.where(jump | own_jump, (JUMP_SIZE * sigma) ** 2, 0)
-            steps = np.sqrt(var) * z - 0.5 * var
-            drift = _drift(steps.sum(1) / sigma, sigma, regime, self.edge * DRIFT_PER_EDGE)
-            steps += drift[:, None] * share
-            path = np.exp(steps.ravel().cumsum().reshape(n, -1)) * 100
-            volume = r.lognormal(0, 0.3, n)
-            out.append(dict(phase=phase, sigma=sigma, drift=drift, path=path, volume=volume))
-        return regime, shape, out
+    def __post_init__(self) -> None:
+        rules = {
+            "symbols": (len(set(self.symbols)) == len(self.symbols) > 0, "one name each, at least one"),
+            "n_bars": (self.n_bars >= 1, "n_bars >= 1"),
+            "bar_minutes": (self.bar_minutes >= 1, "bar_minutes >= 1"),
+            "edge": (0 <= self.edge <= 1, "0 <= edge <= 1 sigma per bar"),
+            "annual_vol": (0 < self.annual_vol < np.inf, "annual_vol > 0"),
+        }
+        for name, (holds, rule) in rules.items():
+            if not holds:
+                raise TradsysError(f"synthetic market: {name}={getattr(self, name)}; {rule}; mend conf/data")
 
     def bars(self) -> pl.DataFrame:
-        regime, shape, out = self._simulate()
-        t = np.datetime64("2023-01-01", "us") + (np.arange(self.n_bars) + 1) * np.timedelta64(self.bar_minutes, "m")
-        fr = []
-        for s, o in zip(self.symbols, out):
-            p = o["path"]
-            fr.append(pl.DataFrame(dict(symbol=[s] * self.n_bars, time=pl.Series(t).dt.replace_time_zone("UTC"), open=p[:, 0], high=p.max(1), low=p.min(1), close=p[:, -1], volume=o["volume"])))
-        return pl.concat(fr)
+        """Bars in the house schema, sorted by (symbol, time); time is the bar's close, without a gap."""
+        return self._frame(("open", "high", "low", "close", "volume"))
 
-    def truth(self):
-        regime, shape, out = self._simulate()
-        return regime, out
+    def regimes(self) -> pl.DataFrame:
+        """The truth behind each bar, row for row with `bars`: what no trader sees.
+
+        regime, phase: names. sigma: deviation of the bar's log return before tails and jumps. drift: what was
+        planted in this bar's log return, in sigmas, decided by the bars before it.
+        """
+        return self._frame(("regime", "phase", "sigma", "drift"))
+
+    def describe(self) -> dict[str, Any]:
+        """What the data are, for cards and reports."""
+        planted = (
+            f"a planted edge of {self.edge:g} sigma per bar"
+            if self.edge
+            else "no edge: prices are martingales"
+        )
+        return {
+            "kind": "synthetic",
+            "synthetic": True,
+            "symbols": list(self.symbols),
+            "n_bars": self.n_bars,
+            "bar_minutes": self.bar_minutes,
+            "annual_vol": self.annual_vol,
+            "edge": self.edge,
+            "seed": self.seed,
+            "note": f"synthetic market with {planted}",
+        }
+
+    def _frame(self, columns: tuple[str, ...]) -> pl.DataFrame:
+        time = START + (np.arange(self.n_bars) + 1) * np.timedelta64(self.bar_minutes, "m")
+        frames = [
+            pl.DataFrame({"time": time, **{name: series[name] for name in columns}}).select(
+                pl.lit(symbol).alias("symbol"), pl.col("time").dt.replace_time_zone("UTC"), *columns
+            )
+            for symbol, series in zip(self.symbols, self._series, strict=True)
+        ]
+        return pl.concat(frames).sort("symbol", "time")
+
+    @cached_property
+    def _series(self) -> list[dict[str, Array]]:
+        market = _MarketNoise.draw(self)
+        return [self._one(market, k) for k in range(len(self.symbols))]
+
+    def _one(self, market: "_MarketNoise", k: int) -> dict[str, Array]:
+        n_bars = self.n_bars
+        rng = np.random.default_rng([self.seed, k + 1])
+        phase = _markov(rng, n_bars, PHASE_STAY, PHASE_NEXT)
+        sigma = market.sigma * PHASE_VOL[phase] * np.exp(_log_vol(rng, n_bars, OWN_VOL))
+        loading = LOADING if k else 1.0
+        noise = loading * market.noise + np.sqrt(1 - loading**2) * rng.standard_normal(market.noise.shape)
+        share = np.array([GAP_SHARE] + [(1 - GAP_SHARE) / N_STEPS] * N_STEPS)
+        variance = (sigma**2 * market.tail)[:, None] * share
+        for jumps, step in (market.jumps, _draw_jumps(rng, market.regime, 0.5)):
+            variance[jumps, step[jumps]] += (JUMP_SIGMAS * sigma[jumps]) ** 2
+        steps = np.sqrt(variance) * noise - variance / 2
+        drift = self.edge * _pattern(steps.sum(axis=1) / sigma, market.regime, self.edge)
+        steps += (drift * sigma)[:, None] * share
+        price = START_PRICE * np.exp(steps.ravel().cumsum().reshape(steps.shape))
+        high, low = price.max(axis=1), price.min(axis=1)
+        activity = np.log(high / low) / market.typical + 0.05
+        volume = 1000 * activity**0.8 * market.daily**2 * np.exp(_log_vol(rng, n_bars, (0.8, 0.35)))
+        prices = {"open": price[:, 0], "high": high, "low": low, "close": price[:, -1], "volume": volume}
+        names = {"regime": np.array(REGIMES)[market.regime], "phase": np.array(PHASES)[phase]}
+        return {**prices, **names, "sigma": sigma, "drift": drift}
+
+
+@dataclass(frozen=True, eq=False)
+class _MarketNoise:
+    """What all symbols share. regime, sigma, tail, daily: [n_bars]; noise: [n_bars, N_STEPS + 1], unit normal."""
+
+    regime: Array
+    sigma: Array
+    tail: Array
+    daily: Array
+    noise: Array
+    jumps: tuple[Array, Array]
+    typical: float
+
+    @classmethod
+    def draw(cls, spec: SyntheticMarket) -> "_MarketNoise":
+        n_bars = spec.n_bars
+        rng = np.random.default_rng([spec.seed, 0])
+        regime = _markov(rng, n_bars, REGIME_STAY, REGIME_NEXT)
+        hour = (np.arange(n_bars) * spec.bar_minutes / 60) % 24
+        daily = np.exp(DAILY_VOL * np.sin(2 * np.pi * (hour - 9) / 24))
+        daily /= np.sqrt(np.mean(daily**2))
+        typical = spec.annual_vol * np.sqrt(spec.bar_minutes / (365 * 24 * 60))
+        level = typical / np.sqrt(_mean_variance())
+        return cls(
+            regime=regime,
+            sigma=level * REGIME_VOL[regime] * daily * np.exp(_log_vol(rng, n_bars, SHARED_VOL)),
+            tail=np.minimum((TAIL_DF - 2) / rng.chisquare(TAIL_DF, n_bars), TAIL_CAP),
+            daily=daily,
+            noise=rng.standard_normal((n_bars, N_STEPS + 1)),
+            jumps=_draw_jumps(rng, regime, 1.0),
+            typical=float(typical),
+        )
+
+
+def _mean_variance() -> float:
+    """Long-run mean of squared log returns where sigma's scale is 1, so that `annual_vol` is what comes out."""
+    regime, phase = _shares(REGIME_STAY, REGIME_NEXT), _shares(PHASE_STAY, PHASE_NEXT)
+    jumps = 1 + 1.5 * JUMP_CHANCE * JUMP_SIGMAS**2
+    log_vol = np.exp(2 * (SHARED_VOL[1] ** 2 + OWN_VOL[1] ** 2))
+    return float(regime @ (REGIME_VOL**2 * jumps) * (phase @ PHASE_VOL**2) * log_vol)
+
+
+def _shares(stay: Array, follow: Array) -> Array:
+    """Long-run share of bars in each state."""
+    visits = np.linalg.matrix_power((np.eye(len(stay)) + follow) / 2, 256)[0]
+    return visits * stay / (visits @ stay)
+
+
+def _markov(rng: np.random.Generator, n_bars: int, stay: Array, follow: Array) -> Array:
+    """States [n_bars], drawn stay by stay (geometric) from the first state on."""
+    states, lengths, state = [], [], 0
+    while sum(lengths) < n_bars:
+        states.append(state)
+        lengths.append(int(rng.geometric(1 / stay[state])))
+        state = int(np.searchsorted(np.cumsum(follow[state]), rng.random(), side="right"))
+    return np.repeat(states, lengths)[:n_bars]
+
+
+def _log_vol(rng: np.random.Generator, n_bars: int, kind: tuple[float, float]) -> Array:
+    """Stationary AR(1) path [n_bars] of that coefficient and deviation."""
+    coefficient, deviation = kind
+    return deviation * _ar1(rng.standard_normal(n_bars), coefficient)
+
+
+def _draw_jumps(rng: np.random.Generator, regime: Array, factor: float) -> tuple[Array, Array]:
+    """Whether a bar jumps, and in which of its steps; step 0 is the gap before the open."""
+    n_bars = len(regime)
+    return rng.random(n_bars) < factor * JUMP_CHANCE[regime], rng.integers(0, N_STEPS + 1, n_bars)
 
 
 @numba.njit
-def _markov(u, leave, follow):
-    n = len(u)
-    state = np.zeros(n, dtype=np.int64)
-    now = 0
-    for t in range(n):
-        if u[t, 0] < leave[now]:
-            x = u[t, 1]
-            row = follow[now]
-            nxt = 0
-            while nxt < len(row) - 1 and x >= row[nxt]:
-                x -= row[nxt]
-                nxt += 1
-            now = nxt
-        state[t] = now
-    return state
-
-
-@numba.njit
-def _ar1(e, phi):
-    out = np.empty(len(e))
-    x = e[0]
-    for t in range(len(e)):
-        x = phi * x + np.sqrt(1 - phi * phi) * e[t]
-        out[t] = x
+def _ar1(shocks: Array, coefficient: float) -> Array:
+    out = np.empty(len(shocks))
+    out[0] = shocks[0]
+    for t in range(1, len(shocks)):
+        out[t] = coefficient * out[t - 1] + np.sqrt(1 - coefficient**2) * shocks[t]
     return out
 
 
 @numba.njit
-def _drift(noise, sigma, regime, scale):
-    n = len(noise)
-    drift = np.zeros(n)
-    a, b = 1 - 1 / TREND_BARS, 1 - 1 / RANGE_BARS
-    m = f = 0.0
-    for t in range(n):
-        x = 0.0
-        if t > 0:
-            if regime[t - 1] == 1:
-                x = np.sign(m) * min(max(abs(m) - LO, 0.0), 1.0)
-            if regime[t - 1] != 2:
-                x -= REV[regime[t-1]]*np.sign(f) * min(max(abs(f) - LO, 0.0), 1.0)
-        d = scale * x
-        drift[t] = d * sigma[t]
-        e = noise[t] + d
-        m = a * m + np.sqrt(1 - a * a) * e
-        f = b * f + np.sqrt(1 - b * b) * e
-    return drift
+def _pattern(noise: Array, regime: Array, edge: float) -> Array:
+    """Direction [n_bars] in [-1, 1] that the bars before t give bar t; noise: returns in sigmas without drift."""
+    out = np.zeros(len(noise))
+    keep_m, keep_s = 1 - 1 / TREND_BARS, 1 - 1 / RANGE_BARS
+    momentum = stretch = 0.0
+    for t in range(len(noise)):
+        if t > 0 and regime[t - 1] != 2:
+            felt = momentum if regime[t - 1] == 1 else -stretch
+            out[t] = np.sign(felt) * min(max(abs(felt) - DEAD_ZONE, 0.0), 1.0)
+        move = noise[t] + edge * out[t]
+        momentum = keep_m * momentum + np.sqrt(1 - keep_m**2) * move
+        stretch = keep_s * stretch + np.sqrt(1 - keep_s**2) * move
+    return out

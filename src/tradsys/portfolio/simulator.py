@@ -279,13 +279,13 @@ def check_columns(targets: pl.DataFrame) -> None:
     missing = set(TARGETS_SCHEMA) - set(targets.columns)
     if missing:
         raise DataError(
-            f"simulate: targets lack columns {sorted(missing)}; a target is {list(TARGETS_SCHEMA)}; pass what "
-            f"Strategy.targets returns"
+            f"simulate: targets lack columns {sorted(missing)}; a target is {list(TARGETS_SCHEMA)}; pass "
+            f"what Strategy.targets returns"
         )
     if targets.schema["time"] != UTC_TIME:
         raise DataError(
-            f"simulate: target time is {targets.schema['time']}; it is a bar's close, Datetime[us, UTC]; take the "
-            f"bars' own column"
+            f"simulate: target time is {targets.schema['time']}; it is a bar's close, Datetime[us, UTC]; take "
+            f"the bars' own column"
         )
 
 

@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import vectorbt as vbt
 from vectorbt.portfolio.enums import SizeType, TradeStatus
 
@@ -57,11 +58,12 @@ def simulate_many(
         panel.arrays,
         walked,
         bar_at_SU=panel.bar_at,
-        cash_KO=np.ascontiguousarray(portfolio.cash().to_numpy().T),
-        held_KO=np.ascontiguousarray(portfolio.assets().to_numpy().T),
-        start_cash=start_cash,
+        cash_KO=np.ascontiguousarray(portfolio.cash().to_numpy().T) / UNIT,
+        held_KO=np.ascontiguousarray(portfolio.assets().to_numpy().T) / UNIT,
+        start_cash=start_cash / UNIT,
     )
-    equity, exposure = pl.Series((equity_GU / UNIT).ravel()), pl.Series(exposure_GU.ravel())
+    # through arrow, which does not copy
+    equity, exposure = (pl.Series(pa.array(values.ravel())) for values in (equity_GU, exposure_GU))
     n_times = len(panel.clock)
     trades, opened = _trades(panel, entries, walked, portfolio)
     n_cancelled_G = walked.n_cancelled.reshape(len(targets_by_name), -1).sum(axis=1)
@@ -150,7 +152,7 @@ def _portfolio(
     """vectorbt's account of every column. Grid [O, K]: even rows enter by a share of cash, odd close."""
     n_trades = np.diff(walked.first)
     shape = (2 * max(1, int(n_trades.max())), len(n_trades))
-    size_OK, price_OK = (np.full(shape, np.nan, order="F") for _ in range(2))
+    size_OK, price_OK = np.full(shape, np.nan), np.full(shape, np.nan)
     row = 2 * (np.arange(len(walked.entry)) - np.repeat(walked.first[:-1], n_trades))
     size_OK[row, walked.column] = (entries.side * entries.size)[walked.entry]
     price_OK[row, walked.column] = walked.entry_raw

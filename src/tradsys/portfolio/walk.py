@@ -5,6 +5,7 @@ O orders of the busiest column, U bars of the union clock, G strategies, S symbo
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numba
 import numpy as np
@@ -211,27 +212,28 @@ def mark(
 ) -> tuple[Array, Array]:
     """Equity and exposure [G, U] of every strategy at each bar of the union clock.
 
-    bar_at_SU: each symbol's last bar up to that time, -1 before its first. cash_KO, held_KO: cash and
-    signed quantity of each column after its n-th order (2n: its n-th entry, 2n + 1: that trade's
-    exit). start_cash: of each column. Columns are strategy by strategy, symbol by symbol. Exposure is 0
-    where nothing is left.
+    bar_at_SU: each symbol's last bar up to that time, -1 before its first. cash_KO, held_KO: cash and signed
+    quantity of each column after its n-th order (2n: its n-th entry, 2n + 1: that trade's exit). start_cash:
+    of each column. Columns are strategy by strategy, symbol by symbol. Exposure is 0 where nothing is left.
     """
-    n_symbols = len(bar_at_SU)
-    shape = (len(cash_KO) // n_symbols, bar_at_SU.shape[1])
-    equity_GU, exposure_GU = np.zeros(shape), np.zeros(shape)
-    exit_bar = np.where(walked.reason == OPEN, _NEVER, walked.exit_bar)
-    order_bar = np.stack([walked.entry_bar, exit_bar], axis=1).ravel()
+    n_symbols, n_times = bar_at_SU.shape
+    equity_GU = np.zeros((len(cash_KO) // n_symbols, n_times))
+    exposure_GU = np.zeros_like(equity_GU)
+    # position in the clock of each order's bar; the exit of an open trade lies beyond it
+    n_known = [
+        np.searchsorted(bar_at, np.arange(a, b)) for bar_at, (a, b) in zip(bar_at_SU, pairwise(bars.first))
+    ]
+    clock = np.concatenate(n_known)
+    exit_at = np.where(walked.reason == OPEN, n_times, clock[walked.exit_bar])
+    order_at = np.stack([clock[walked.entry_bar], exit_at], axis=1).ravel()
     _mark(
-        (bars.close, order_bar, walked.first),
+        (bars.close, order_at, walked.first),
         bar_at_SU,
         (cash_KO, held_KO),
         start_cash,
         (equity_GU, exposure_GU),
     )
     return equity_GU, exposure_GU
-
-
-_NEVER = np.iinfo(np.int64).max
 
 
 @numba.njit
@@ -242,23 +244,27 @@ def _mark(
     start_cash: float,
     out: tuple[Array, Array],
 ) -> None:
-    close, order_bar, first = rows
+    close, order_at, first = rows
     cash_KO, held_KO = books
     equity_GU, exposure_GU = out
     n_symbols, n_times = bar_at_SU.shape
     for g in range(len(equity_GU)):
         for s in range(n_symbols):
             c = g * n_symbols + s
-            n_orders = 2 * (first[c + 1] - first[c])
-            done = 0
-            cash, held = start_cash, 0.0
-            for u in range(n_times):
-                b = bar_at_SU[s, u]
-                while done < n_orders and order_bar[2 * first[c] + done] <= b:
-                    cash, held = cash_KO[c, done], held_KO[c, done]
-                    done += 1
-                value = held * close[b] if held != 0 else 0.0
-                equity_GU[g, u] += cash + value
-                exposure_GU[g, u] += abs(value)
-        for u in range(n_times):
-            exposure_GU[g, u] = exposure_GU[g, u] / equity_GU[g, u] if equity_GU[g, u] > 0 else 0.0
+            u, cash, held = 0, start_cash, 0.0
+            for k in range(2 * (first[c + 1] - first[c]) + 1):
+                at = 2 * first[c] + k
+                until = order_at[at] if at < 2 * first[c + 1] else n_times
+                equity_GU[g, u:until] += cash
+                if held != 0:
+                    for v in range(u, until):
+                        value = held * close[bar_at_SU[s, v]]
+                        equity_GU[g, v] += value
+                        exposure_GU[g, v] += abs(value)
+                if until < n_times:
+                    u, cash, held = until, cash_KO[c, k], held_KO[c, k]
+                else:
+                    break
+        for v in range(n_times):
+            if exposure_GU[g, v] != 0:
+                exposure_GU[g, v] = exposure_GU[g, v] / equity_GU[g, v] if equity_GU[g, v] > 0 else 0.0

@@ -97,7 +97,7 @@ class Bundle:
         return cls(
             features=features,
             primary=_load_primary(folder, card),
-            regime=HmmRegime.load(regime_file) if regime_file.exists() else None,
+            regime=HmmRegime.from_json(json.loads(regime_file.read_text())) if regime_file.exists() else None,
             auditor=Xgboost.load(auditor_file) if auditor_file.exists() else None,
             card=card,
             folder=folder,

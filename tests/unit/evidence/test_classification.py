@@ -54,10 +54,10 @@ def test_planted_skill_is_found_and_noise_is_not():
 
 
 def test_skill_of_a_forecast_without_skill_rarely_lies_above_zero():
-    # overlapping labels: each outcome is the majority of 8 coming coin flips; the forecast knows nothing of them
+    # overlapping labels: each outcome is the sign of the sum of 8 coming draws, unknown to the forecast
     rng = np.random.default_rng(4)
     above = 0
-    for k in range(60):
+    for _ in range(60):
         flips = rng.normal(size=607)
         y = (np.convolve(flips, np.ones(8), mode="valid") > 0).astype(int)
         drift = np.convolve(rng.normal(size=607), np.ones(8), mode="valid") / 40

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
@@ -28,6 +28,7 @@ def test_nothing_is_known_of_no_trades():
     assert wilson_interval(0, 0) == (0, 1)
 
 
+@settings(max_examples=20)
 @given(p_lists)
 def test_holm_equals_statsmodels(p_values):
     np.testing.assert_allclose(holm(p_values), multipletests(p_values, method="holm")[1], rtol=1e-12)

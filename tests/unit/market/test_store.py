@@ -74,7 +74,9 @@ def test_a_question_without_answer_is_an_error(store, make_walk_bars, asked, say
 
 def test_a_missing_dataset_says_what_exists_and_how_to_fetch(store, make_walk_bars):
     store.write("walk", make_walk_bars(10), META)
-    with pytest.raises(DataError, match=r"no dataset 'other'; it holds \['walk'\].*tradsys.fetch source=file .*name=other"):
+    with pytest.raises(
+        DataError, match=r"no dataset 'other'; it holds \['walk'\].*tradsys.fetch source=file .*name=other"
+    ):
         store.read("other")
 
 
@@ -84,7 +86,7 @@ def test_changed_bars_are_refused_also_in_part(store, make_walk_bars):
     path = store.root / "walk" / entry["file"]
     changed = pl.read_parquet(path).with_columns(close=pl.col("close") * (1 + 1e-12))
     changed.write_parquet(path)
-    with pytest.raises(DataError, match="BBB has content .* the manifest says"):
+    with pytest.raises(DataError, match=r"BBB has content .* the manifest says"):
         store.read("walk", ["BBB"], start="2020-01-02")
     with pytest.raises(DataError, match="BBB has content"):
         store.read("walk")

@@ -11,6 +11,15 @@ from tradsys.models.trainer import quiet
 from tradsys.samples.loader import WindowLoader
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tiny nets are slower on several threads, and far slower where other tests share the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 class Flat(nn.Module):
     """The window's last row through one linear layer."""
 
@@ -103,7 +112,9 @@ def test_decay_spares_biases_and_norms():
     assert [p.shape for p in decayed["params"]] == [(2, 3)]
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.3, 0.0)
     assert {id(p) for p in spared["params"]} == {
-        id(module.net.norm.weight), id(module.net.norm.bias), id(module.net.line.bias)
+        id(module.net.norm.weight),
+        id(module.net.norm.bias),
+        id(module.net.line.bias),
     }
 
 
@@ -159,7 +170,9 @@ def test_a_weight_that_overflows_is_named():
         fit(module, loader)
 
 
-@pytest.mark.parametrize("wrong", [{"class_weight": "auto"}, {"warmup_fraction": 1.0}, {"label_smoothing": -0.1}])
+@pytest.mark.parametrize(
+    "wrong", [{"class_weight": "auto"}, {"warmup_fraction": 1.0}, {"label_smoothing": -0.1}]
+)
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         LitClassifier(Flat(), **wrong)

@@ -24,6 +24,15 @@ from tradsys.samples.windows import gather
 LOOKBACK = 6
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tiny nets are slower on several threads, and far slower where other tests share the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def make_samples(n_rows=400, edge=1.0, seed=0, n_features=3):
     """Labels that follow the sum of the last two values of feature 0, with noise."""
     rng = np.random.default_rng(seed)
@@ -100,6 +109,7 @@ class StopsAt(LitClassifier):
 
 class RaisesAt(LitClassifier):
     """A KeyboardInterrupt from the middle of a step."""
+
     __module__, __qualname__ = LitClassifier.__module__, LitClassifier.__qualname__  # same fingerprint
 
     def training_step(self, batch):
@@ -171,7 +181,9 @@ def test_a_finished_fit_is_loaded_without_training(tmp_path, data, unbroken):
     assert again.result_ == unbroken.result_
 
 
-@pytest.mark.parametrize("step", [3, 4, 7])  # five steps an epoch: in mid-epoch, at its last step, in the next
+@pytest.mark.parametrize(
+    "step", [3, 4, 7]
+)  # five steps an epoch: in mid-epoch, at its last step, in the next
 def test_ctrl_c_between_steps_resumes_to_the_same_weights(tmp_path, data, unbroken, monkeypatch, step):
     monkeypatch.setattr(StopsAt, "step", step)
     handler = signal.getsignal(signal.SIGINT)
@@ -194,6 +206,7 @@ def test_an_interrupt_inside_a_step_leaves_a_checkpoint_to_resume_from(tmp_path,
     assert_same_weights(weights(unbroken), weights(as_plain(stopped).fit(*data)))
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_process_of_its_own(tmp_path):
     code = (
         "import sys, pathlib; sys.path.insert(0, sys.argv[2])\n"
@@ -203,7 +216,11 @@ def test_ctrl_c_in_a_process_of_its_own(tmp_path):
     )
     here = os.path.dirname(__file__)
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), here], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, str(tmp_path), here],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert (done.returncode, done.stdout.strip(), done.stderr) == (130, "interrupted", "")
     assert (tmp_path / "last.ckpt").exists()
@@ -273,7 +290,8 @@ def test_fits_that_cannot_be_are_refused(data):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"accelerator": "tpu"}, {"devices": 2}, {"max_epochs": 0}, {"patience": 0}, {"loggers": ["paper"]}]
+    "wrong",
+    [{"accelerator": "tpu"}, {"devices": 2}, {"max_epochs": 0}, {"patience": 0}, {"loggers": ["paper"]}],
 )
 def test_trainer_settings_are_checked(wrong):
     with pytest.raises(ValueError, match=f"trainer:.*{next(iter(wrong))}"):

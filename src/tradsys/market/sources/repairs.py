@@ -102,6 +102,11 @@ def _splits(kind: str) -> Apply:
     return apply
 
 
+def _drop_last_bars(rows: pl.DataFrame, _: Context) -> tuple[pl.DataFrame, pl.DataFrame]:
+    last = pl.col("stamp") == pl.col("stamp").max().over("symbol")
+    return rows.filter(~last), rows.filter(last)
+
+
 def _adjust_for_dividends(rows: pl.DataFrame, _: Context) -> tuple[pl.DataFrame, pl.DataFrame]:
     factor = pl.col("adj_close") / pl.col("close")
     hit = (factor - 1).abs() > 1e-9
@@ -142,6 +147,8 @@ REMEDIES: Mapping[str, Remedy] = MappingProxyType(
         "keep_last_duplicate": Remedy(
             "of rows with one stamp the last in the file kept", _keep_last_duplicate
         ),
+        # no rule can see that a file was downloaded within a bar; who knows it says so
+        "drop_last_bar": Remedy("each symbol's last bar, unfinished, dropped", _drop_last_bars),
         "adjust_for_dividends": Remedy("prices times adjusted close over close", _adjust_for_dividends),
         "fill_high_low_from_close": Remedy(
             "high and low set to the larger and smaller of open and close",

@@ -1,0 +1,122 @@
+"""Windows from one resident table against the usual per-sample Dataset, and the memory that they take.
+
+B=1024, T=64, F=24, N=200,000. Both sides serve the same batches of one shuffled epoch, in turn, in one process;
+the Dataset is slow, so both stop after `N_BATCHES`. Times are the best of `N_ROUNDS`: what else runs only adds.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from tradsys.samples.loader import WindowLoader
+
+BATCH, LOOKBACK, N_FEATURES, N_SAMPLES = 1024, 64, 24, 200_000
+N_BATCHES, N_ROUNDS = 20, 9
+
+
+class OneWindow(Dataset):
+    """The usual way: one window per item, stacked by the default collate function."""
+
+    def __init__(self, table_RF, rows_N, y_N, weight_N):
+        self.table_RF, self.rows_N, self.y_N, self.weight_N = table_RF, rows_N, y_N, weight_N
+
+    def __len__(self):
+        return len(self.rows_N)
+
+    def __getitem__(self, i):
+        row = int(self.rows_N[i])
+        return self.table_RF[row - LOOKBACK + 1 : row + 1], self.y_N[i], self.weight_N[i]
+
+
+def make_tensors(n_samples):
+    generator = torch.Generator().manual_seed(0)
+    table_RF = torch.randn(n_samples + LOOKBACK - 1, N_FEATURES, generator=generator)
+    rows_N = torch.arange(LOOKBACK - 1, len(table_RF))
+    y_N = torch.randint(0, 2, (n_samples,), generator=generator)
+    return table_RF, rows_N, y_N, torch.ones(n_samples)
+
+
+def seconds(batches, n_batches):
+    """Wall time of the first n_batches of an iterable, its start (a shuffle) left out for both sides."""
+    iterator = iter(batches)
+    next(iterator)
+    start = time.perf_counter()
+    for _ in range(n_batches):
+        next(iterator)
+    return time.perf_counter() - start
+
+
+def peak_over_table(n_samples):
+    """Peak resident bytes of a table and a shuffled epoch over it, over the table's; rows, y and weight not counted."""
+    status = Path("/proc/self/status")
+
+    def peak():
+        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+
+    small = WindowLoader(*make_tensors(4 * BATCH), lookback=LOOKBACK, batch_size=BATCH, shuffle=True)
+    for _ in small:
+        pass
+    tensors = make_tensors(n_samples)
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again here
+    before = peak()
+    for _ in WindowLoader(*tensors, lookback=LOOKBACK, batch_size=BATCH, shuffle=True):
+        pass
+    table_bytes = tensors[0].nbytes
+    return (table_bytes + peak() - before) / table_bytes
+
+
+def measure():
+    """One dict per measured ratio."""
+    tensors = make_tensors(N_SAMPLES)
+    fast = WindowLoader(*tensors, lookback=LOOKBACK, batch_size=BATCH, shuffle=True)
+    slow = DataLoader(OneWindow(*tensors), batch_size=BATCH, shuffle=True, num_workers=0)
+    seconds(fast, 3), seconds(slow, 1)
+    pairs = [(seconds(fast, N_BATCHES), seconds(slow, N_BATCHES)) for _ in range(N_ROUNDS)]
+    fast_s, slow_s = (min(times) for times in zip(*pairs, strict=True))
+    total = len(fast)
+    epoch = total / N_BATCHES
+    speed = {
+        "name": "windows: WindowLoader vs per-sample Dataset",
+        "fast_s": fast_s,
+        "slow_s": slow_s,
+        "ratio": slow_s / fast_s,
+        "note": f"{N_BATCHES} of {total} batches each, best of {N_ROUNDS} rounds in turn, {torch.get_num_threads()} "
+        f"threads; an epoch by proportion: {fast_s * epoch:.2f} s vs {slow_s * epoch:.1f} s",
+        "target": ">= 20",
+    }
+    return [speed, memory()]
+
+
+def memory():
+    """Measured in a fresh process, so that no earlier buffer hides in the peak."""
+    n_samples = 10 * N_SAMPLES
+    command = [sys.executable, __file__, "--memory", str(n_samples)]
+    environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "0"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return {
+        "name": "windows: peak memory over the table's",
+        "fast_s": None,
+        "slow_s": None,
+        "ratio": float(done.stdout),
+        "note": f"1 + VmHWM that a shuffled epoch of {n_samples} samples adds to a table of "
+        f"{n_samples * N_FEATURES * 4 / 1e6:.0f} MB and its rows, y, weight; all windows at once: {LOOKBACK}",
+        "target": "<= 1.2",
+    }
+
+
+def main():
+    if "--memory" in sys.argv:
+        print(peak_over_table(int(sys.argv[-1])))
+        return
+    for row in measure():
+        print(f"{row['name']}: {row['ratio']:.2f} (target {row['target']})\n  {row['note']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,325 @@
+"""Scaler, model and calibrator written as one ONNX graph, and checked against the parts it was made from.
+
+Shapes: N samples, T window, F features, C classes, K knots. All behind the net is float64 in the graph, as
+it is in the parts, so that a steep calibrator sees the same scores.
+"""
+
+import contextlib
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from functools import singledispatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from tradsys.core.errors import BundleError
+from tradsys.core.runs import written_whole
+from tradsys.core.tables import Array, FeatureTable
+from tradsys.models.baseline import BaseRate
+from tradsys.models.calibrators import FLOOR, Identity, Isotonic, Temperature
+from tradsys.models.compose import SeedAverage
+from tradsys.models.linear import LogisticRegression
+from tradsys.models.onnx_runtime import OnnxModel
+from tradsys.models.sequence import SequenceModel
+from tradsys.models.transforms import RobustScaler
+from tradsys.samples.windows import gather
+
+TOLERANCE = 1e-5
+OPSET = 18  # the lowest that holds LayerNormalization and all else in use: any recent runtime reads it
+
+
+def export_onnx(
+    path: Path, *, scaler: Any, model: Any, calibrator: Any, table: FeatureTable, rows: Array
+) -> float:
+    """Writes `path`, input `window` float32 [N, T, F], outputs `score` and `probability` float64 [N, C].
+
+    scaler, model, calibrator: fitted parts; None for no scaler or no calibrator. table: raw features.
+    rows: decision rows on which graph and parts are compared; a few hundred tell.
+    Returns the largest difference found. Raises BundleError above 1e-5, where a decision differs, or for a
+    part that no graph stands for. The file appears only when it passed.
+    """
+    module = Pipeline(scaling(scaler), scores(model), calibration(calibrator)).eval()
+    windows_NTF = gather(table.values, rows, model.lookback)
+    score_NC = model.predict_proba(table if scaler is None else scaler.apply(table), rows)
+    with written_whole(path) as draft:
+        _write(draft, module, model.lookback, len(table.names))
+        return max(
+            check_parity(draft, module, windows_NTF), _against(module, windows_NTF, score_NC, calibrator)
+        )
+
+
+class Pipeline(nn.Module):
+    """Raw windows [N, T, F] to score and probability [N, C]."""
+
+    def __init__(self, scaler: nn.Module, model: nn.Module, calibrator: nn.Module) -> None:
+        super().__init__()
+        self.scaler, self.model, self.calibrator = scaler, model, calibrator
+
+    def forward(self, window_NTF: Tensor) -> tuple[Tensor, Tensor]:
+        """Uncalibrated and calibrated probabilities, float64."""
+        score_NC = self.model(self.scaler(window_NTF))
+        # an output of its own: where nothing calibrates, two outputs of one value would lose a name
+        return score_NC, self.calibrator(score_NC) + 0.0
+
+
+def check_parity(path: Path, module: nn.Module, windows_NTF: Array) -> float:
+    """Largest difference between the graph at `path` and the torch module [dimensionless].
+
+    Scores are compared as they are; probabilities as the calibrator's answer to the graph's own scores, since
+    a steep isotonic step may turn a score's last digit into any difference. Raises BundleError above 1e-5, or
+    where the likeliest class differs by more than rounding.
+    """
+    score_NC, probability_NC = OnnxModel.load(path).run(np.ascontiguousarray(windows_NTF, dtype=np.float32))
+    with torch.inference_mode():
+        expected_NC = module(torch.from_numpy(windows_NTF))[0].numpy()
+        calibrated_NC = module.calibrator(torch.from_numpy(score_NC)).numpy()  # type: ignore[operator]
+    return _worst("torch", (score_NC, expected_NC), (probability_NC, calibrated_NC))
+
+
+def _against(module: nn.Module, windows_NTF: Array, expected_NC: Array, calibrator: Any) -> float:
+    """The module against what the parts themselves answered: its reading of them is checked too."""
+    with torch.inference_mode():
+        score_NC, probability_NC = (out.numpy() for out in module(torch.from_numpy(windows_NTF)))
+    calibrated_NC = score_NC if calibrator is None else calibrator.apply(score_NC)
+    return _worst("the fitted parts", (score_NC, expected_NC), (probability_NC, calibrated_NC))
+
+
+def _worst(where: str, *pairs: tuple[Array, Array]) -> float:
+    worst = 0.0
+    for name, (got_NC, expected_NC) in zip(("score", "probability"), pairs, strict=True):
+        gap = float(np.abs(got_NC - expected_NC).max()) if len(got_NC) else 0.0
+        top_NC = np.sort(expected_NC, axis=1)
+        flips = got_NC.argmax(axis=1) != expected_NC.argmax(axis=1)
+        n_flips = int((flips & (top_NC[:, -1] - top_NC[:, -2] > TOLERANCE)).sum())
+        if not gap <= TOLERANCE or n_flips:
+            raise BundleError(
+                f"onnx: {name} differs from {where} by {gap:.2e} with {n_flips} other decisions among "
+                f"{len(got_NC)} windows; at most {TOLERANCE:.0e} and none may differ; look for NaN features, "
+                "or a part whose graph is wrong"
+            )
+        worst = max(worst, gap)
+    return worst
+
+
+def _write(path: Path, module: nn.Module, lookback: int, n_features: int) -> None:
+    # two samples: torch.export would take one for a constant
+    example_NTF = torch.zeros(2, lookback, n_features)
+    with _hushed():
+        program = torch.onnx.export(
+            module,
+            (example_NTF,),
+            dynamo=True,
+            verbose=False,
+            input_names=["window"],
+            output_names=["score", "probability"],
+            dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
+            opset_version=OPSET,
+            external_data=False,
+        )
+    assert program is not None
+    graph = program.model_proto
+    onnx.checker.check_model(graph, full_check=True)
+    path.write_bytes(graph.SerializeToString())
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """The exporter's remarks on itself and on what else could be installed, kept from the user."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec", category=FutureWarning)
+            yield
+    finally:
+        log.setLevel(level)
+
+
+@singledispatch
+def scaling(part: Any) -> nn.Module:
+    """A fitted scaler as a module [N, T, F] -> [N, T, F]."""
+    raise _unknown("scaler", part)
+
+
+@singledispatch
+def scores(part: Any) -> nn.Module:
+    """A fitted model as a module [N, T, F] -> float64 [N, C]."""
+    raise _unknown("model", part)
+
+
+@singledispatch
+def calibration(part: Any) -> nn.Module:
+    """A fitted calibrator as a module float64 [N, C] -> [N, C]."""
+    raise _unknown("calibrator", part)
+
+
+def _unknown(what: str, part: Any) -> BundleError:
+    return BundleError(
+        f"onnx: no graph stands for a {what} of type {type(part).__name__}; register one in "
+        "models.onnx_export, or save the part in its own format"
+    )
+
+
+@scaling.register(type(None))
+def _(part: None) -> nn.Module:  # noqa: ARG001
+    return nn.Identity()
+
+
+@calibration.register(type(None))
+@calibration.register(Identity)
+def _(part: Any) -> nn.Module:  # noqa: ARG001
+    return nn.Identity()
+
+
+@scaling.register
+def _(part: RobustScaler) -> nn.Module:
+    return _Robust(part)
+
+
+@scores.register
+def _(part: SequenceModel) -> nn.Module:
+    if part.net_ is None:
+        raise BundleError(
+            "onnx: the sequence model has no weights; only a fitted model is exported; call fit"
+        )
+    return _Softmax(copy.deepcopy(part.net_))
+
+
+@scores.register
+def _(part: LogisticRegression) -> nn.Module:
+    return _Linear(part)
+
+
+@scores.register
+def _(part: BaseRate) -> nn.Module:
+    return _Constant(part)
+
+
+@scores.register
+def _(part: SeedAverage) -> nn.Module:
+    assert part.models_ is not None
+    return _Mean([(scores(model), model.lookback) for model in part.models_])
+
+
+@calibration.register
+def _(part: Temperature) -> nn.Module:
+    return _Tempered(part)
+
+
+@calibration.register
+def _(part: Isotonic) -> nn.Module:
+    return _Interpolated(part)
+
+
+class _Part(nn.Module):
+    """A module whose constants are buffers."""
+
+    def keep(self, name: str, values: Any, dtype: torch.dtype = torch.float64) -> None:
+        self.register_buffer(name, torch.tensor(np.asarray(values), dtype=dtype))
+
+
+class _Robust(_Part):
+    center_F: Tensor
+    scale_F: Tensor
+
+    def __init__(self, part: RobustScaler) -> None:
+        super().__init__()
+        self.clip = float(part.clip)
+        self.keep("center_F", part.center_, torch.float32)
+        self.keep("scale_F", part.scale_, torch.float32)
+
+    def forward(self, window_NTF: Tensor) -> Tensor:
+        return ((window_NTF - self.center_F) / self.scale_F).clamp(-self.clip, self.clip)
+
+
+class _Softmax(nn.Module):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net.cpu().eval()
+
+    def forward(self, window_NTF: Tensor) -> Tensor:
+        return self.net(window_NTF).double().softmax(dim=1)
+
+
+class _Linear(_Part):
+    coef_CF: Tensor
+    intercept_C: Tensor
+
+    def __init__(self, part: LogisticRegression) -> None:
+        super().__init__()
+        assert part.coef_ is not None
+        assert part.intercept_ is not None
+        coef, intercept = part.coef_, part.intercept_
+        if len(coef) == 1:  # one row of weights stands for the log-odds of class 1
+            coef, intercept = np.vstack([0 * coef, coef]), np.concatenate([[0.0], intercept])
+        self.keep("coef_CF", coef)
+        self.keep("intercept_C", intercept)
+
+    def forward(self, window_NTF: Tensor) -> Tensor:
+        return (window_NTF[:, -1].double() @ self.coef_CF.T + self.intercept_C).softmax(dim=1)
+
+
+class _Constant(_Part):
+    rate_C: Tensor
+
+    def __init__(self, part: BaseRate) -> None:
+        super().__init__()
+        self.keep("rate_C", part.proba_)
+
+    def forward(self, window_NTF: Tensor) -> Tensor:
+        # read from the window, so that a row without data has no answer here either
+        return self.rate_C + 0 * window_NTF[:, -1, :1].double()
+
+
+class _Mean(nn.Module):
+    def __init__(self, members: list[tuple[nn.Module, int]]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(member for member, _ in members)
+        self.lookbacks = [lookback for _, lookback in members]
+
+    def forward(self, window_NTF: Tensor) -> Tensor:
+        each = [m(window_NTF[:, -t:]) for m, t in zip(self.members, self.lookbacks, strict=True)]
+        return torch.stack(each).mean(dim=0)
+
+
+class _Tempered(_Part):
+    temperature: Tensor
+    bias_C: Tensor
+
+    def __init__(self, part: Temperature) -> None:
+        super().__init__()
+        self.keep("temperature", part.temperature_)
+        self.keep("bias_C", part.bias_)
+
+    def forward(self, score_NC: Tensor) -> Tensor:
+        return (score_NC.clamp_min(FLOOR).log() / self.temperature + self.bias_C).softmax(dim=1)
+
+
+class _Interpolated(_Part):
+    """numpy.interp in tensors: knots x_K rising, flat outside."""
+
+    x_K: Tensor
+    y_K: Tensor
+    slope_K: Tensor
+
+    def __init__(self, part: Isotonic) -> None:
+        super().__init__()
+        assert part.x_ is not None
+        assert part.y_ is not None
+        self.keep("x_K", part.x_)
+        self.keep("y_K", part.y_)
+        self.keep("slope_K", np.append(np.diff(part.y_) / np.diff(part.x_), 0.0))
+
+    def forward(self, score_NC: Tensor) -> Tensor:
+        score_N = score_NC[:, 1].clamp(self.x_K[0], self.x_K[-1])
+        k_N = (score_N.unsqueeze(1) >= self.x_K).long().sum(dim=1) - 1
+        k_N = k_N.clamp_min(0)  # a NaN lies beyond no knot; its difference below is NaN again
+        up_N = self.y_K[k_N] + self.slope_K[k_N] * (score_N - self.x_K[k_N])
+        return torch.stack([1 - up_N, up_N], dim=1)

@@ -1,0 +1,205 @@
+"""Every feature that conf/ names is causal, forgets within its warm-up and stays in its segment.
+
+The checks return the names that fail; planted faults must be returned by the very same functions.
+"""
+
+import importlib
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from tradsys.core.protocols import Feature
+from tradsys.features.feature_set import FeatureSet
+from tradsys.features.momentum import Adx, Rsi
+
+CONF = Path(__file__).parents[2] / "conf" / "features"
+MARKET = "AAA"
+NUMBERS = ("open", "high", "low", "close", "volume")
+KEEPS_LEVEL = {"ffd"}  # documented: a window that is cut off leaves sum(w) ln(price)
+
+
+def build(node: Any) -> Any:
+    """What Hydra's instantiate makes of plain YAML."""
+    if isinstance(node, list):
+        return [build(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    params = {key: build(value) for key, value in node.items() if key != "_target_"}
+    if "_target_" not in node:
+        return params
+    module, name = node["_target_"].rsplit(".", 1)
+    return getattr(importlib.import_module(module), name)(**params)
+
+
+def load(path: Path) -> FeatureSet:
+    text = path.read_text(encoding="utf-8")
+    text = text.replace("${data.market_symbol}", MARKET).replace("${data.max_gap_minutes}", "360")
+    return build(yaml.safe_load(text))
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A feature whose expression, and whose word on its memory, the test chooses."""
+
+    name: str
+    rows: pl.Expr
+    warmup: int = 0
+
+    def expr(self) -> pl.Expr:
+        return self.rows
+
+
+CLOSE = pl.col("close")
+PEEKS = (
+    Planted("tomorrow", CLOSE.shift(-1) / CLOSE),
+    Planted("far_ahead", CLOSE.shift(-50) / CLOSE),
+    Planted("centred", CLOSE.rolling_mean(5, center=True) / CLOSE, warmup=5),
+    Planted("whole_history", CLOSE.fill_nan(None).mean() / CLOSE),
+    Planted("back_filled", CLOSE.log().diff(3).fill_nan(None).fill_null(strategy="backward")),
+)
+LEAKS = (
+    Planted("too_little_warmup", CLOSE.log().diff(10), warmup=3),
+    Planted("whole_sum", CLOSE.fill_nan(0.0).cum_sum() / CLOSE),
+)
+FORGETFUL = (
+    replace(LEAKS[1], name="whole_sum"),
+    Planted("as_talib_warms_up", Rsi(14).expr(), warmup=14),
+    Planted("adx_as_rsi", Adx(14).expr(), warmup=Rsi(14).warmup - 150),
+)
+
+
+@pytest.fixture
+def panel(make_walk_bars):
+    return make_walk_bars(800, (MARKET, "BBB", "CCC"), seed=5)
+
+
+@pytest.fixture(params=sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
+def features(request, panel):
+    return load(request.param).fit(panel)
+
+
+def planted(*extra: Feature) -> FeatureSet:
+    return FeatureSet([Rsi(14), *extra], max_gap_minutes=360, market_symbol=MARKET)
+
+
+def differing(features: FeatureSet, a_RF: np.ndarray, b_RF: np.ndarray) -> set[str]:
+    """Names of columns that are not equal bit for bit; NaN equals NaN."""
+    same = (a_RF == b_RF) | (np.isnan(a_RF) & np.isnan(b_RF))
+    return {name for name, ok in zip(features.names, same.all(axis=0), strict=True) if not ok}
+
+
+def seeing_ahead(features: FeatureSet, bars: pl.DataFrame) -> set[str]:
+    """Features of which a row at or before t changes when what comes after t is cut, moved or missing."""
+    times = bars["time"].unique().sort()
+    full = features.table(bars)
+    found = set()
+    for t in (times[500], times[501], times[650], times[-2]):
+        past = (bars["time"] <= t).to_numpy()
+        moved = [pl.when(pl.col("time") <= t).then(pl.col(c)).otherwise(pl.col(c) * 1.7) for c in NUMBERS]
+        missing = [pl.when(pl.col("time") <= t).then(pl.col(c)).otherwise(np.nan) for c in NUMBERS]
+        empty = [pl.when(pl.col("time") <= t).then(pl.col(c)).otherwise(None) for c in NUMBERS]
+        found |= differing(features, full.values[past], features.table(bars.filter(past)).values)
+        for change in (moved, missing, empty):
+            found |= differing(features, full.values[past], features.table(bars.with_columns(change)).values[past])
+    return found
+
+
+def remembering(features: FeatureSet, bars: pl.DataFrame) -> set[str]:
+    """Features whose float64 value differs by more than 1e-7 when all that precedes their warm-up is cut."""
+    found = set()
+    one = bars.filter(pl.col("symbol") == "BBB")
+    one = one.join(bars.filter(pl.col("symbol") == MARKET).select("time", market_close="close"), on="time")
+    for feature in features.features:
+        full = one.select(feature.expr()).to_series().to_numpy()
+        scale = np.nanstd(full)
+        for t in (500, 601, 799):
+            short = one.slice(t - feature.warmup, feature.warmup + 1).select(feature.expr()).to_series()[-1]
+            if short is None or not np.isfinite(short) or abs(short - full[t]) > 1e-7 * (abs(full[t]) + scale):
+                found.add(feature.name)
+    return found
+
+
+def mixing_segments(features: FeatureSet, bars: pl.DataFrame) -> set[str]:
+    """Features of a symbol's second segment that depend on its first, or on another symbol."""
+    hole = bars["time"].unique().sort()[390]
+    later = bars.filter(pl.col("time") > hole).sort("symbol", "time")
+    late = pl.when(pl.col("time") > hole).then(pl.col("time") + timedelta(days=3)).otherwise(pl.col("time"))
+    gapped = bars.with_columns(time=late)
+    after = (bars["time"] > hole).to_numpy()
+    alone = features.table(later.with_columns(time=pl.col("time") + timedelta(days=3))).values
+    both = features.table(gapped).values[after]
+    return {
+        name
+        for name, a, b in zip(features.names, alone.T, both.T, strict=True)
+        if not np.allclose(a, b, rtol=1e-6, atol=1e-7, equal_nan=True)
+    }
+
+
+def test_the_set_is_wide_and_its_memory_short(features):
+    assert len(features.names) >= 30
+    assert features.warmup <= 400
+
+
+def test_causal_to_the_bit(features, panel):
+    assert seeing_ahead(features, panel) == set()
+
+
+def test_planted_look_ahead_is_caught(panel):
+    assert seeing_ahead(planted(*PEEKS), panel) == {feature.name for feature in PEEKS}
+
+
+def test_forgets_within_its_warmup(features, panel):
+    assert remembering(features, panel) == set()
+
+
+def test_planted_memory_is_caught(panel):
+    assert remembering(planted(*FORGETFUL), panel) == {feature.name for feature in FORGETFUL}
+
+
+def test_segments_are_never_mixed(features, panel):
+    assert mixing_segments(features, panel) == set()
+
+
+def test_planted_mixing_is_caught(panel):
+    assert mixing_segments(planted(*LEAKS), panel) == {feature.name for feature in LEAKS}
+
+
+def test_a_panel_is_its_symbols_side_by_side(features, panel):
+    table = features.table(panel)
+    for code, symbol in enumerate(table.symbols):
+        alone = features.table(panel.filter(pl.col("symbol").is_in([MARKET, symbol])))
+        mine = alone.values[alone.symbol == alone.symbols.index(symbol)]
+        np.testing.assert_allclose(table.values[table.symbol == code], mine, rtol=1e-6, atol=1e-7)
+
+
+def test_free_of_price_and_volume_units(features, panel):
+    other = panel.with_columns(pl.col(NUMBERS[:4]) * 1000.0, volume=pl.col("volume") * 1e-3)
+    a, b = features.table(panel).values, features.table(other).values
+    names = {
+        name
+        for name, x, y in zip(features.names, a.T, b.T, strict=True)
+        if not np.allclose(x, y, rtol=1e-5, atol=1e-6, equal_nan=True)
+    }
+    assert names == KEEPS_LEVEL & set(features.names)
+
+
+def test_warm_up_is_blank_and_then_every_row_is_known(features, panel):
+    table = features.table(panel)
+    assert table.values.dtype == np.float32
+    assert table.names == features.names
+    row = np.tile(np.arange(800), 3)
+    warmups = np.array([feature.warmup for feature in features.features])
+    np.testing.assert_array_equal(np.isfinite(table.values), row[:, None] >= warmups[None, :])
+    assert table.ready(1).sum() == 3 * (800 - features.warmup)
+
+
+def test_stored_and_rebuilt_it_gives_the_same_bits(features, panel):
+    again = FeatureSet.from_json(features.to_json())
+    assert again.schema_hash() == features.schema_hash()
+    np.testing.assert_array_equal(again.table(panel).values, features.table(panel).values)

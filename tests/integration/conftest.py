@@ -1,0 +1,46 @@
+import contextlib
+import os
+from pathlib import Path
+
+import pytest
+
+SHRUNK = [
+    "data=synthetic",
+    "data.n_bars=1600",
+    "split=holdout",
+    "model.lookback=8",
+    "model.net.d_model=8",
+    "model.net.n_heads=2",
+    "model.net.n_layers=1",
+    "trainer.max_epochs=1",
+    "trainer.progress_bar=false",
+    "regime.lookback=48",
+    "regime.n_seeds=2",
+    "regime.max_iter=10",
+    "evaluation.n_draws=50",
+    "evaluation.n_oof_folds=2",
+    "evaluation.n_permutations=1",
+    "baselines.lightgbm.n_estimators=20",
+    "auditor.n_estimators=20",
+]
+
+
+@contextlib.contextmanager
+def inside(folder: Path):
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield folder
+    finally:
+        os.chdir(before)
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory):
+    """One whole shrunk training run on the synthetic market; its working folder holds runs/ with the ledger."""
+    from tradsys.train import work
+
+    folder = tmp_path_factory.mktemp("lab")
+    with inside(folder):
+        work(SHRUNK)
+    return folder / "runs" / "train" / "latest"

@@ -1,0 +1,252 @@
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from tradsys.core.errors import BundleError
+from tradsys.core.tables import FeatureTable, Samples
+from tradsys.models import onnx_export
+from tradsys.models.baseline import BaseRate
+from tradsys.models.calibrators import Identity, Isotonic, Temperature
+from tradsys.models.compose import SeedAverage
+from tradsys.models.linear import LogisticRegression
+from tradsys.models.nets.transformer import TransformerEncoder
+from tradsys.models.onnx_export import check_parity, export_onnx
+from tradsys.models.onnx_runtime import OnnxModel
+from tradsys.models.sequence import SequenceModel
+from tradsys.models.trainer import TrainerSettings
+from tradsys.models.transforms import RobustScaler, with_fitted
+
+LOOKBACK = 9
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tiny nets are slower on several threads, and far slower where other tests share the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_samples(n_rows=300, n_classes=2):
+    rng = np.random.default_rng(1)
+    values = (rng.standard_t(3, size=(n_rows, 4)) * [1, 10, 0.01, 3] + [0, 100, 0, -5]).astype(np.float32)
+    table = FeatureTable(
+        symbol=np.zeros(n_rows, np.int32),
+        time=np.datetime64("2020-01-01", "us") + np.arange(n_rows) * np.timedelta64(1, "h"),
+        segment=np.zeros(n_rows, np.int32),
+        values=values,
+        names=("a", "b", "c", "d"),
+        symbols=("AAA",),
+    )
+    rows = np.arange(LOOKBACK - 1, n_rows)
+    y = (values[rows, 0] + rng.normal(size=len(rows)) > 0).astype(np.int64)
+    y[:n_classes] = np.arange(n_classes)
+    return Samples(table, rows, y, np.ones(len(rows)), rows - LOOKBACK + 1, rows, np.zeros(len(rows)))
+
+
+def untrained(n_classes=2, seed=0, **options):
+    """A sequence model whose net was drawn, not trained: its graph is as hard to get right."""
+    factory = partial(TransformerEncoder, d_model=16, n_heads=2, n_layers=2, ffn_mult=2, **options)
+    model = SequenceModel(
+        net=factory, module=partial(list), trainer=TrainerSettings(), lookback=LOOKBACK, batch_size=64
+    )
+    torch.manual_seed(seed)
+    net = factory(n_features=4, n_classes=n_classes, lookback=LOOKBACK)
+    torch.nn.init.normal_(net.head.weight, std=1.0)
+    return with_fitted(model, {"net_": net.eval()})
+
+
+def parts(model, calibrator, n_classes=2):
+    samples = make_samples(n_classes=n_classes)
+    scaler = RobustScaler(clip=3.0).fit(samples.table, samples.rows)
+    score_NC = model.predict_proba(scaler.apply(samples.table), samples.rows)
+    return samples, scaler, score_NC, calibrator.fit(score_NC, samples.y, samples.weight)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A tempered Transformer of three classes in one file, with the parts that it was made from."""
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    model = untrained(n_classes=3)
+    samples, scaler, score_NC, calibrator = parts(model, Temperature(), n_classes=3)
+    worst = export_onnx(
+        path, scaler=scaler, model=model, calibrator=calibrator, table=samples.table, rows=samples.rows[::3]
+    )
+    return path, samples, score_NC, calibrator.apply(score_NC), worst
+
+
+def test_the_graph_answers_as_the_parts_do(exported):
+    path, samples, score_NC, probability_NC, worst = exported
+    model = OnnxModel.load(path)
+    assert (model.lookback, model.n_features, model.classes) == (LOOKBACK, 4, 3)
+    got_score_NC, got_probability_NC = model.predict(samples.table, samples.rows)
+    assert got_score_NC.dtype == got_probability_NC.dtype == np.float64
+    np.testing.assert_allclose(got_score_NC, score_NC, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(got_probability_NC, probability_NC, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(got_probability_NC.sum(axis=1), 1, rtol=0, atol=1e-12)
+    assert np.abs(got_score_NC - got_probability_NC).max() > 1e-3
+    assert 0 <= worst < 1e-6
+    np.testing.assert_array_equal(model.predict_proba(samples.table, samples.rows), got_probability_NC)
+
+
+def test_bar_by_bar_is_the_batch_and_batches_are_one_another(exported, monkeypatch):
+    path, samples, *_ = exported
+    model = OnnxModel.load(path)
+    whole = model.predict(samples.table, samples.rows)
+    one_by_one = [model.predict(samples.table, samples.rows[k : k + 1]) for k in range(len(samples))]
+    monkeypatch.setattr("tradsys.models.onnx_runtime.BATCH", 50)
+    in_parts = model.predict(samples.table, samples.rows)
+    for k in range(2):
+        np.testing.assert_allclose(np.concatenate([o[k] for o in one_by_one]), whole[k], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(in_parts[k], whole[k], rtol=0, atol=1e-6)
+    assert model.predict(samples.table, samples.rows[:0])[0].shape == (0, 3)
+
+
+def test_a_window_reads_its_own_rows_and_nan_stays_nan(exported):
+    path, samples, *_ = exported
+    model = OnnxModel.load(path)
+    before, _ = model.predict(samples.table, np.array([50]))
+    values = samples.table.values.copy()
+    values[:42] = 0
+    values[51:] = 0
+    same, _ = model.predict(samples.table.with_values(values), np.array([50]))
+    np.testing.assert_array_equal(same, before)
+    values[45, 2] = np.nan
+    score_NC, probability_NC = model.predict(samples.table.with_values(values), np.array([50]))
+    assert np.isnan(score_NC).all()
+    assert np.isnan(probability_NC).all()
+
+
+def test_the_file_is_one_and_checks(exported):
+    path, *_ = exported
+    assert [p.name for p in path.parent.iterdir()] == ["model.onnx"]
+    graph = onnx.load(path)
+    onnx.checker.check_model(graph, full_check=True)
+    assert graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    assert not any(node.domain not in ("", "ai.onnx") for node in graph.graph.node)
+
+
+@pytest.mark.parametrize(
+    ("model", "calibrator"),
+    [
+        (LogisticRegression(lookback=LOOKBACK), Isotonic()),
+        (SeedAverage((LogisticRegression(lookback=1), BaseRate(lookback=LOOKBACK))), Identity()),
+    ],
+)
+def test_rivals_are_graphs_too(tmp_path, model, calibrator):
+    samples = make_samples()
+    model = model.fit(samples, samples)
+    score_NC = model.predict_proba(samples.table, samples.rows)
+    calibrator = calibrator.fit(score_NC, samples.y, samples.weight)
+    path = tmp_path / "model.onnx"
+    export_onnx(
+        path, scaler=None, model=model, calibrator=calibrator, table=samples.table, rows=samples.rows[:100]
+    )
+    got_NC, probability_NC = OnnxModel.load(path).predict(samples.table, samples.rows)
+    np.testing.assert_allclose(got_NC, score_NC, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(probability_NC, calibrator.apply(score_NC), rtol=0, atol=1e-9)
+
+
+def test_every_class_of_logistic_regression(tmp_path):
+    samples = make_samples(n_classes=2)
+    samples = replace(samples, y=samples.rows % 3)
+    module = onnx_export.scores(LogisticRegression().fit(samples, samples))
+    with torch.no_grad():
+        got_NC = module(torch.from_numpy(samples.table.values[samples.rows][:, None])).numpy()
+    expected_NC = LogisticRegression().fit(samples, samples).predict_proba(samples.table, samples.rows)
+    np.testing.assert_allclose(got_NC, expected_NC, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"), [([0.2, 0.3, 0.31, 0.8], [0.1, 0.4, 0.6, 0.7]), ([0.5], [0.4]), ([0.1, 0.9], [0.2, 0.2])]
+)
+def test_isotonic_in_tensors_is_numpys_interpolation(x, y):
+    calibrator = with_fitted(Isotonic(), {"x_": np.array(x), "y_": np.array(y)})
+    p_N = np.unique(np.concatenate([np.linspace(0, 1, 301), x]))
+    score_NC = np.stack([1 - p_N, p_N], axis=1)
+    got_NC = onnx_export.calibration(calibrator)(torch.from_numpy(score_NC)).numpy()
+    np.testing.assert_allclose(got_NC, calibrator.apply(score_NC), rtol=0, atol=1e-15)
+    assert torch.isnan(onnx_export.calibration(calibrator)(torch.full((1, 2), torch.nan))).all()
+
+
+def test_another_net_behind_the_same_file_is_noticed(exported):
+    path, samples, *_ = exported
+    scaler = RobustScaler(clip=3.0).fit(samples.table, samples.rows)
+    other = onnx_export.Pipeline(
+        onnx_export.scaling(scaler), onnx_export.scores(untrained(n_classes=3, seed=1)), torch.nn.Identity()
+    ).eval()
+    windows_NTF = np.stack([samples.table.values[r - LOOKBACK + 1 : r + 1] for r in samples.rows[:20]])
+    with pytest.raises(BundleError, match=r"score differs from torch by .* other decisions among 20 windows"):
+        check_parity(path, other, windows_NTF)
+
+
+def test_a_part_read_wrongly_leaves_no_file(tmp_path, monkeypatch):
+    samples = make_samples()
+    model = LogisticRegression(lookback=LOOKBACK).fit(samples, samples)
+    wrong = with_fitted(model, {"intercept_": model.intercept_ + 0.01})
+    monkeypatch.setattr(onnx_export, "scores", lambda part, right=onnx_export.scores: right(wrong))
+    with pytest.raises(BundleError, match="score differs from the fitted parts"):
+        export_onnx(
+            tmp_path / "model.onnx",
+            scaler=None,
+            model=model,
+            calibrator=None,
+            table=samples.table,
+            rows=samples.rows,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_has_no_graph_is_named(exported):
+    with pytest.raises(BundleError, match="no graph stands for a model of type dict"):
+        onnx_export.scores({})
+    unfitted = replace(untrained())
+    with pytest.raises(BundleError, match="no weights"):
+        onnx_export.scores(unfitted)
+
+
+def test_a_file_that_is_no_graph_or_another_one_is_refused(tmp_path, exported):
+    broken = tmp_path / "model.onnx"
+    with pytest.raises(BundleError, match="is no graph"):
+        OnnxModel.load(broken)
+    broken.write_bytes(b"not a graph")
+    with pytest.raises(BundleError, match="is no graph"):
+        OnnxModel.load(broken)
+    graph = onnx.load(exported[0])
+    graph.graph.output.pop()
+    onnx.save(graph, broken)
+    with pytest.raises(BundleError, match=r"maps \['window'\] to \['score'\]"):
+        OnnxModel.load(broken)
+    table = exported[1].table.select(["a", "b"])
+    with pytest.raises(BundleError, match="asked with 2 features, the graph reads 4"):
+        OnnxModel.load(exported[0]).predict(table, np.array([20]))
+
+
+def test_export_says_nothing(tmp_path, capfd):
+    samples = make_samples()
+    model = BaseRate(lookback=LOOKBACK).fit(samples, samples)
+    capfd.readouterr()
+    export_onnx(
+        tmp_path / "model.onnx",
+        scaler=None,
+        model=model,
+        calibrator=None,
+        table=samples.table,
+        rows=samples.rows,
+    )
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_runtime_needs_no_torch():
+    code = (
+        "import sys, tradsys.models.onnx_runtime; print([m for m in ('torch', 'onnx') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
