@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 
 
-def seeded(x: pd.Series, n: int, alpha: float, divisor: int | None = None, at: int | None = None) -> pd.Series:
+def seeded(
+    x: pd.Series, n: int, alpha: float, divisor: int | None = None, at: int | None = None
+) -> pd.Series:
     first = x.index.get_loc(x.first_valid_index())
     last = first + n - 1 if at is None else at
     y = x.copy()
@@ -43,8 +45,8 @@ def adx(f: pd.DataFrame, n: int) -> tuple[pd.Series, pd.Series]:
     ranges = seeded(true_range(f), n - 1, 1 / n, divisor=n)
     plus, minus = (100 * seeded(side, n - 1, 1 / n, divisor=n) / ranges for side in movement(f))
     strength = 100 * (plus - minus).abs() / (plus + minus)
-    strength.iloc[:n] = np.nan
-    return wilder(strength, n), plus - minus
+    known = pd.Series(np.arange(len(f)) >= n, index=f.index)
+    return wilder(strength.where(known), n), (plus - minus).where(known)
 
 
 def macd(f: pd.DataFrame) -> tuple[pd.Series, pd.Series, pd.Series]:
@@ -120,7 +122,7 @@ def volume_columns(f: pd.DataFrame) -> dict[str, pd.Series]:
 
 def calendar_columns(f: pd.DataFrame) -> dict[str, pd.Series]:
     day = (f["time"].dt.hour * 60 + f["time"].dt.minute) / 1440 * 2 * np.pi
-    week = f["time"].dt.weekday / 7 * 2 * np.pi
+    week = f["time"].dt.day_of_week / 7 * 2 * np.pi
     return {
         "hour_sine": np.sin(day),
         "hour_cosine": np.cos(day),
@@ -154,7 +156,7 @@ def one_symbol(f: pd.DataFrame, d: float, tol: float) -> pd.DataFrame:
 
 
 def slow_features(bars: pd.DataFrame, market_symbol: str, d: float, tol: float) -> pd.DataFrame:
-    """float64 frame of all hourly features, in the bars' order; bars sorted by (symbol, time) with a plain index."""
+    """float64 frame of all hourly features, in the bars' order; bars sorted, plain index."""
     market = bars.loc[bars["symbol"] == market_symbol, ["time", "close"]]
     joined = bars.merge(market.rename(columns={"close": "market_close"}), on="time", how="left")
     parts = [one_symbol(part, d, tol) for _, part in joined.groupby("symbol", sort=False)]

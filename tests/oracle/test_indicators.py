@@ -20,22 +20,20 @@ from tradsys.features.volatility import BollingerPosition, BollingerWidth
 COLUMNS = ("open", "high", "low", "close", "volume")
 
 
-def random_bars(make_walk_bars, seed):
-    return make_walk_bars(3000, seed=seed)
-
-
 @pytest.fixture(params=["walk", "walk_with_ties", "bitcoin"])
 def bars(request, make_walk_bars):
     if request.param == "bitcoin":
         folder = request.getfixturevalue("shared_data")
-        return pl.read_parquet(folder / "crypto" / "BTCUSDT_1h.parquet").select(pl.col(COLUMNS).cast(pl.Float64))
+        return pl.read_parquet(folder / "crypto" / "BTCUSDT_1h.parquet").select(
+            pl.col(COLUMNS).cast(pl.Float64)
+        )
     walk = make_walk_bars(3000, seed=11).select(COLUMNS)
     return walk.with_columns(pl.col(COLUMNS[:4]).round(0)) if request.param == "walk_with_ties" else walk
 
 
 def oracle(bars: pl.DataFrame) -> dict[str, tuple[pl.Expr, np.ndarray, int]]:
     """Name: expression, TA-Lib's answer, rows of its warm-up."""
-    o, h, l, c, _ = (bars[name].to_numpy() for name in COLUMNS)  # noqa: E741
+    h, l, c = (bars[name].to_numpy() for name in ("high", "low", "close"))  # noqa: E741
     line, signal, histogram = talib.MACD(c, 12, 26, 9)
     upper, middle, lower = talib.BBANDS(c, 20, 2.0, 2.0)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tradsys.core.errors import DataError, LeakageError
 from tradsys.core.tables import FeatureTable, Fold, Samples
 from tradsys.samples.splits import (
@@ -23,7 +24,7 @@ HOUR = np.timedelta64(1, "h")
 EPOCH = np.datetime64("2020-01-01T00:00:00", "us")
 
 
-def slow_purge(train, blocks, start, end, embargo=0, gap=0):
+def slow_purge(train, blocks, start, end, *, embargo=0, gap=0):
     """blocks: lists of test positions, each purged by itself."""
     kept = []
     for i in train:
@@ -52,7 +53,7 @@ def blocks_of(group, chosen):
     return [np.flatnonzero(np.isin(group, run)) for run in runs]
 
 
-def panel(seed=0, n_symbols=3, n_bars=120, lookback=5, horizon=8, keep=0.8, event=0.7):
+def panel(seed=0, *, n_symbols=3, n_bars=120, lookback=5, horizon=8, keep=0.8, event=0.7):
     """Symbols with missing bars, random label ends, and events at random rows."""
     rng = np.random.default_rng(seed)
     symbol, time = [], []
@@ -86,7 +87,7 @@ def test_purge_equals_the_double_loop_for_any_single_block(spans, embargo, gap, 
     test = np.flatnonzero((start <= anchor) & (end >= anchor))  # all hold one bar: a block without holes
     train = np.setdiff1d(np.arange(len(spans)), test)
     got = purge(train, test, start, end, embargo, gap_bars=gap)
-    expected = slow_purge(train, [test] if len(test) else [], start, end, embargo, gap)
+    expected = slow_purge(train, [test] if len(test) else [], start, end, embargo=embargo, gap=gap)
     np.testing.assert_array_equal(got, expected)
 
 
@@ -96,7 +97,9 @@ def test_without_embargo_purge_is_pairwise_for_any_test_set(spans):
     end = start + np.array([n for _, n, _ in spans])
     is_test = np.array([t for _, _, t in spans])
     train, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
-    np.testing.assert_array_equal(purge(train, test, start, end), slow_purge(train, [[j] for j in test], start, end))
+    np.testing.assert_array_equal(
+        purge(train, test, start, end), slow_purge(train, [[j] for j in test], start, end)
+    )
 
 
 @settings(max_examples=25, deadline=None)
@@ -109,7 +112,7 @@ def test_kfold_on_a_ragged_panel_equals_the_double_loop(seed, embargo):
         test = np.flatnonzero(group == k)
         np.testing.assert_array_equal(fold.test, test)
         rest = np.flatnonzero(group != k)
-        np.testing.assert_array_equal(fold.train, slow_purge(rest, [test], start, end, embargo))
+        np.testing.assert_array_equal(fold.train, slow_purge(rest, [test], start, end, embargo=embargo))
         check_fold(samples, fold, embargo)
 
 
@@ -124,7 +127,7 @@ def test_combinatorial_purges_each_run_of_groups_by_itself(seed, embargo):
         blocks = blocks_of(group, chosen)
         rest = np.flatnonzero(~np.isin(group, chosen))
         np.testing.assert_array_equal(fold.test, np.flatnonzero(np.isin(group, chosen)))
-        np.testing.assert_array_equal(fold.train, slow_purge(rest, blocks, start, end, embargo))
+        np.testing.assert_array_equal(fold.train, slow_purge(rest, blocks, start, end, embargo=embargo))
         check_fold(samples, fold, embargo)
 
 
@@ -152,7 +155,7 @@ def test_paths_use_every_tested_group_once(n, k):
 
 
 def test_paths_of_six_groups_as_in_the_book():
-    # Lopez de Prado 2018, figure 12.1: 15 splits of 6 groups with 2 tested make 5 paths; group 1 of path 1 is S1
+    # Lopez de Prado 2018, figure 12.1: 15 splits of 6 groups, 2 tested, make 5 paths; path 1 begins with S1
     paths = CombinatorialPurged(6, 2).paths()
     np.testing.assert_array_equal(paths[0], [0, 0, 1, 2, 3, 4])
     np.testing.assert_array_equal(paths[1], [1, 5, 5, 6, 7, 8])
@@ -223,7 +226,9 @@ def test_check_fold_names_labels_that_resolve_in_the_test_span():
     samples = panel(0, n_symbols=1, lookback=1, horizon=10)
     half = len(samples) // 2
     fold = Fold(np.arange(half), np.empty(0, dtype=int), np.arange(half, len(samples)))
-    with pytest.raises(LeakageError, match=r"training labels resolve on or after test start 2020-01-0\d; purge them"):
+    with pytest.raises(
+        LeakageError, match=r"training labels resolve on or after test start 2020-01-0\d; purge them"
+    ):
         check_fold(samples, fold)
 
 
@@ -289,13 +294,17 @@ def test_holdout_fractions_share_the_clock_not_the_samples():
 
 def test_a_part_emptied_by_the_purge_is_an_error_with_numbers():
     samples = panel(0, n_bars=60, lookback=30, horizon=20, n_symbols=1, keep=1.0)
-    with pytest.raises(DataError, match=r"PurgedKFold fold \d has no training samples.*longest span is \d+ bars"):
+    with pytest.raises(
+        DataError, match=r"PurgedKFold fold \d has no training samples.*longest span is \d+ bars"
+    ):
         list(PurgedKFold(5).split(samples))
 
 
 def test_too_few_bars_are_an_error_with_numbers():
     samples = panel(0, n_bars=100)
-    with pytest.raises(DataError, match=r"500 training \+ 10 validation \+ 2 x 10 test = 530 bars but the decisions span"):
+    with pytest.raises(
+        DataError, match=r"500 training \+ 10 validation \+ 2 x 10 test = 530 bars but the decisions span"
+    ):
         list(WalkForward(2, train_bars=500, valid_bars=10, test_bars=10).split(samples))
     with pytest.raises(DataError, match="distinct times for 500 groups"):
         list(PurgedKFold(500).split(samples))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tradsys.samples.weights import average_uniqueness
 
 
@@ -64,7 +65,8 @@ def test_an_end_before_its_start_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("start", "end"), [(np.array([0.0]), np.array([1.0])), (np.array([0, 1]), np.array([1])), (np.zeros((2, 2), int),) * 2]
+    ("start", "end"),
+    [(np.array([0.0]), np.array([1.0])), (np.array([0, 1]), np.array([1])), (np.zeros((2, 2), int),) * 2],
 )
 def test_other_bad_spans_are_refused(start, end):
     with pytest.raises(ValueError, match="uniqueness"):

@@ -1,4 +1,4 @@
-"""Has the market moved on? A classifier that tells training rows from test rows says so, and by which column."""
+"""Has the market moved on? A classifier that tells training from test rows says so, and by which column."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,13 +45,15 @@ def adversarial_validation(
 ) -> Drift:
     """Drift between two spans of features, by a LightGBM classifier of "which span does this row come from".
 
-    train [N, F], test [M, F]: rows in time order (sort a panel by time first); NaN is a value of its own. Each span is cut into `n_folds`
-    contiguous blocks; a fold holds out one block of both, so that a row's neighbours in time never help to place
-    it. More than `max_rows` rows of a span are thinned to every k-th, which keeps the order.
-    A trending level (a price) drifts by nature: read `importances` before blaming the market.
+    train [N, F], test [M, F]: rows in time order (sort a panel by time first); NaN is a value of its own.
+    Each span is cut into `n_folds` contiguous blocks; a fold holds out one block of both, so that a row's
+    neighbours in time never help to place it. More than `max_rows` rows of a span are thinned to every k-th,
+    which keeps the order.
+    A trending level (a price) drifts by nature: read `importances` before blaming the
+    market.
     Raises DataError where shapes differ or a span is too short for its blocks.
-    Source: the two-sample test by classifier, Lopez-Paz and Oquab 2017, section 3; interval: corrected resampled t,
-    Nadeau and Bengio 2003, section 4.
+    Source: two-sample test by classifier, Lopez-Paz and Oquab 2017, section 3; corrected resampled t, Nadeau
+    and Bengio 2003, section 4.
     """
     train, test = np.asarray(train), np.asarray(test)
     _check(train, test, names, n_folds)
@@ -88,7 +90,8 @@ def _fit(x: Array, y: Array, seed: int) -> lgb.Booster:
 
 def _interval(aucs: Array) -> tuple[float, float]:
     k = len(aucs)
-    # folds share training rows, so 1/k alone is too narrow: Nadeau and Bengio 2003 add n_test/n_train = 1/(k-1)
+    # folds share training rows, so 1/k alone is too narrow: Nadeau and Bengio 2003 add n_test/n_train =
+    # 1/(k-1)
     half = float(stats.t.ppf(0.975, k - 1) * aucs.std(ddof=1) * np.sqrt(1 / k + 1 / (k - 1)))
     mean = float(aucs.mean())
     return max(mean - half, 0.0), min(mean + half, 1.0)
@@ -107,8 +110,8 @@ def _check(train: Array, test: Array, names: Sequence[str], n_folds: int) -> Non
         raise ValueError(f"drift: n_folds={n_folds}; an interval needs at least 2")
     if not (train.ndim == test.ndim == 2 and train.shape[1] == test.shape[1] == len(names)):
         raise DataError(
-            f"drift: train {train.shape}, test {test.shape}, {len(names)} names; both must be [rows, features] "
-            "with a name each; pass the same feature set"
+            f"drift: train {train.shape}, test {test.shape}, {len(names)} names; both must be [rows, "
+            "features] with a name each; pass the same feature set"
         )
     least = n_folds * MIN_ROWS_PER_BLOCK
     if min(len(train), len(test)) < least:

@@ -2,7 +2,7 @@
 
 It runs over the whole frame, not group by group: one row of NaN stands before each segment, so that whatever
 rolls or recurses starts anew there, and what reaches across it falls into the warm-up, which is blanked. The
-in-memory engine is named because the streaming one splits columns by row count, and the last bits of a rolling
+in-memory engine is named because the streaming one splits columns by row count: the last bits of a rolling
 sum would then depend on the rows that come later.
 """
 
@@ -180,7 +180,7 @@ class FeatureSet:
         market = marked.filter(pl.col("symbol") == self.market_symbol)
         if market.is_empty():
             raise DataError(
-                f"features: no bars of market symbol {self.market_symbol!r} among {marked['symbol'].n_unique()} "
+                f"features: market symbol {self.market_symbol!r} is none of {marked['symbol'].n_unique()} "
                 f"symbols; features that read it would be empty; add it to the data or drop them"
             )
         closes = market.select("time", pl.col("close").alias(MARKET_CLOSE))
@@ -223,8 +223,8 @@ def _check_order(bars: pl.DataFrame) -> None:
     later = (symbol > symbol.shift(1)) | ((symbol == symbol.shift(1)) & (time > time.shift(1)))
     if bars.is_empty() or not bars.select(later.slice(1).all()).item():
         raise DataError(
-            f"features: {bars.height} bars, which are none, unsorted or hold a time twice; bars are sorted by "
-            f"(symbol, time) and unique; sort them first"
+            f"features: {bars.height} bars, none or unsorted or with a time twice; the rule is unique rows "
+            f"sorted by (symbol, time); sort them first"
         )
 
 

@@ -284,7 +284,7 @@ def check_columns(targets: pl.DataFrame) -> None:
         )
     if targets.schema["time"] != UTC_TIME:
         raise DataError(
-            f"simulate: target time is {targets.schema['time']}; it is a bar's close, Datetime[us, UTC]; take "
+            f"simulate: target time is {targets.schema['time']}; it is the bar's, Datetime[us, UTC]; take "
             f"the bars' own column"
         )
 

@@ -86,7 +86,7 @@ def simulate_many(
 
 @dataclass(frozen=True, eq=False)
 class _Panel:
-    """Bars as arrays, made once. time [B] of each bar; clock [U], distinct times; bar_at [S, U]: see `mark`."""
+    """Bars as arrays, made once. time [B]; clock [U]: distinct times; bar_at [S, U]: see `mark`."""
 
     frame: pl.DataFrame
     symbols: list[str]

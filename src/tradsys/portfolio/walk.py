@@ -220,10 +220,8 @@ def mark(
     equity_GU = np.zeros((len(cash_KO) // n_symbols, n_times))
     exposure_GU = np.zeros_like(equity_GU)
     # position in the clock of each order's bar; the exit of an open trade lies beyond it
-    n_known = [
-        np.searchsorted(bar_at, np.arange(a, b)) for bar_at, (a, b) in zip(bar_at_SU, pairwise(bars.first))
-    ]
-    clock = np.concatenate(n_known)
+    own = zip(bar_at_SU, pairwise(bars.first), strict=True)
+    clock = np.concatenate([np.searchsorted(bar_at, np.arange(a, b)) for bar_at, (a, b) in own])
     exit_at = np.where(walked.reason == OPEN, n_times, clock[walked.exit_bar])
     order_at = np.stack([clock[walked.entry_bar], exit_at], axis=1).ravel()
     _mark(

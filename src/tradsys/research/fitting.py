@@ -14,7 +14,9 @@ from tradsys.core.runs import code_sha, write_json, written_whole
 from tradsys.core.tables import Array, Samples
 from tradsys.labels.meta import pays
 from tradsys.market.bars import span
+from tradsys.models.baseline import BaseRate
 from tradsys.models.boosting import LightGbm, Xgboost
+from tradsys.models.calibrators import Identity
 from tradsys.models.compose import Calibrated, Scaled, in_workdir
 from tradsys.models.onnx_export import export_onnx
 from tradsys.models.regime import HmmRegime
@@ -68,7 +70,9 @@ def fit(experiment: Experiment, prepared: Prepared, checkpoints: Path, timings: 
 
 
 def _whole(experiment: Experiment, model: Any) -> Calibrated:
-    """Scaler, model and calibrator as one model. Trees need no scaler."""
+    """Scaler, model and calibrator as one model. Trees need no scaler, the base rate neither."""
+    if isinstance(model, BaseRate):
+        return Calibrated(model, Identity())
     inner = model if isinstance(model, LightGbm | Xgboost) else Scaled(experiment.transforms, model)
     return Calibrated(inner, experiment.calibration)
 

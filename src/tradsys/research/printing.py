@@ -4,19 +4,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from tradsys.reports.wording import interval, number, percent
 
+WIDTH = 110  # of output that goes to a file or a pipe
 COLOURS = {"edge": "green", "no edge": "red", "not enough evidence": "yellow"}
 
 
 def print_run(report: Mapping[str, Any], folder: Path) -> None:
     """Prints the report's core to standard output."""
-    console = Console(soft_wrap=False, highlight=False)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
     if report.get("synthetic"):
-        console.print(f"SYNTHETIC DATA  {report['synthetic']}", markup=False, style="bold magenta")
+        console.print(f"SYNTHETIC DATA: {report['synthetic']}", markup=False, style="bold magenta")
     if report.get("models"):
         console.print(models_table(report))
     console.print(strategies_table(report))
@@ -30,44 +34,53 @@ def print_run(report: Mapping[str, Any], folder: Path) -> None:
 
 
 def models_table(report: Mapping[str, Any]) -> Table:
-    """Log-loss, skill, AUC, Brier and ECE per model, each with its interval."""
+    """Log-loss, skill, AUC, Brier and ECE per model, each over its interval."""
     first = report["models"][0]["metrics"]
-    table = Table(
-        title=f"Models on the test span: {first['n']:,} samples, calibrated, {first['confidence']:.0%} intervals",
-        title_justify="left",
+    table = _table(
+        f"Models on the test span: {first['n']:,} samples, calibrated, {100 * first['confidence']:.0f} % intervals",
+        ("model", "log-loss", "skill vs base rate", "AUC", "Brier", "ECE"),
     )
-    for name in ("model", "log-loss", "skill vs base rate", "AUC", "Brier", "ECE"):
-        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
     for row in report["models"]:
         metrics = row["metrics"]
-        label = f"{row['name']} ({row['kind']})" if row["kind"] != "baseline" else row["name"]
-        cells = [interval(metrics[m], digits) for m, digits in (("log_loss", 4), ("skill", 4), ("auc", 3), ("brier", 4))]
-        table.add_row(label, *cells, number(metrics["ece"]["value"], 3))
+        wanted = (("log_loss", 4), ("skill", 4), ("auc", 3), ("brier", 4), ("ece", 3))
+        kind = "" if row["kind"] == "baseline" else f"\n[dim]{row['kind']}[/]"
+        table.add_row(row["name"] + kind, *(_stacked(metrics[name], digits) for name, digits in wanted))
     return table
 
 
 def strategies_table(report: Mapping[str, Any]) -> Table:
     """Return, Sharpe with interval and deflated probability, drawdown, trades and win rate per strategy."""
     costs, trials = report["costs"], report["ledger"]["n_trials"]
-    table = Table(
-        title=f"Strategies after {costs['fee_bps']:g} bps fee and {costs['slippage_bps']:g} bps slippage a side; "
-        f"Sharpe yearly from daily returns (365), deflated by {trials} trials on this span",
-        title_justify="left",
+    yearly = report["benchmark"]["performance"]["periods_per_year"]
+    table = _table(
+        f"Strategies after {costs['fee_bps']:g} bps fee and {costs['slippage_bps']:g} bps slippage a side; Sharpe yearly "
+        f"from daily returns ({yearly:.0f}),\ndeflated by {trials} trials on this span",
+        ("strategy", "return", "Sharpe", "DSR", "max\ndrawdown", "trades", "win rate", "exposure", "verdict"),
     )
-    for name in ("strategy", "return", "Sharpe", "DSR", "max drawdown", "trades", "win rate", "exposure", "verdict"):
-        table.add_column(name, justify="left" if name in ("strategy", "verdict") else "right", no_wrap=name != "verdict")
     for row in [*report["strategies"], report["benchmark"]]:
-        result = row["performance"]
-        kind = row["verdict"]["kind"] if "verdict" in row else ""
+        result, kind = row["performance"], row.get("verdict", {}).get("kind")
         table.add_row(
             row["name"],
             percent(result["total_return"]),
-            interval(result["sharpe"], 2),
+            _stacked(result["sharpe"], 2),
             number(result["dsr"], 2) if kind else "",
             percent(result["max_drawdown"]),
             str(result["n_trades"]) if kind else "",
-            interval(result["win_rate"], 2) if kind else "",
+            _stacked(result["win_rate"], 2) if kind else "",
             percent(result["exposure"]),
             f"[{COLOURS[kind]}]{kind}[/]" if kind else "",
         )
     return table
+
+
+def _table(title: str, columns: tuple[str, ...]) -> Table:
+    """First column to the left, numbers to the right."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("model", "strategy", "verdict") else "right", no_wrap=True)
+    return table
+
+
+def _stacked(estimate: Mapping[str, Any], digits: int) -> str:
+    """The value, its interval on the line below."""
+    return interval(estimate, digits).replace(" [", "\n[dim]\\[") + ("[/]" if estimate["low"] is not None else "")

@@ -43,7 +43,7 @@ def purge(
     closed = np.bincount(end_bar[test] + 1, minlength=n_bars + 1)
     covered = np.cumsum(opened - closed)[:n_bars] > 0
     covered_before = np.concatenate([[0], np.cumsum(covered)])
-    low = np.maximum(start_bar[train] - embargo_bars, 0)
+    low = np.maximum(start_bar[train] - embargo_bars - 1, 0)
     high = np.minimum(end_bar[train] + gap_bars, n_bars - 1)
     return train[covered_before[high + 1] == covered_before[low]]
 
@@ -306,9 +306,9 @@ def _check_filled(fold: Fold, asked: dict[str, int], spans: Spans, name: str) ->
     longest = int((spans[2] - spans[0]).max()) + 1
     raise DataError(
         f"split: {name} has no {' and no '.join(empty)} samples after purging (before: "
-        f"{', '.join(f'{n} {part}' for part, n in asked.items())}; the longest span is {longest} bars); spans "
-        "of different parts may not touch; use fewer or longer parts, a shorter lookback or horizon, or more "
-        "data"
+        f"{', '.join(f'{n} {part}' for part, n in asked.items())}; the longest span is {longest} bars); "
+        "spans of different parts may not touch; use fewer or longer parts, a shorter lookback or horizon, "
+        "or more data"
     )
 
 

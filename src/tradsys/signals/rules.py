@@ -1,10 +1,11 @@
-"""From probabilities to a side. Pure functions; NaN never signals. Legend: N decisions, M validation rows."""
+"""From probabilities to sides: pure functions, NaN never signals."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from tradsys.core.errors import TradsysError
+from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.tables import Array
 
 KINDS = ("score", "probability", "quantile")
@@ -12,9 +13,11 @@ KINDS = ("score", "probability", "quantile")
 
 @dataclass(frozen=True)
 class Threshold:
-    """A level and what it is measured in: a raw score, a calibrated probability, or a quantile of validation scores.
+    """A level that scores are held against, and what it is measured in.
 
-    Raises TradsysError outside 0 < value < 1 or for another kind.
+    kind `score`: raw model output, any finite value. `probability`: calibrated, 0 < value < 1. `quantile`:
+    of the validation scores, 0 < value < 1; never of the span that is judged. Raises TradsysError for
+    anything else.
     """
 
     value: float
@@ -22,27 +25,54 @@ class Threshold:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise TradsysError(f"threshold: kind {self.kind!r}; it is one of {list(KINDS)}; say which in the profile")
-        if not 0 < self.value < 1:
+            raise TradsysError(f"threshold: kind {self.kind!r}; it is one of {list(KINDS)}; pick one")
+        if not np.isfinite(self.value) or (self.kind != "score" and not 0 < self.value < 1):
+            rule = "a finite number" if self.kind == "score" else "0 < value < 1"
             raise TradsysError(
-                f"threshold: {self.kind} >= {self.value}; it lies in 0 < value < 1; mend the profile's rule.value"
+                f"threshold: value {self.value} of kind {self.kind!r}; the rule is {rule}; mend it"
             )
 
     def resolve(self, valid_scores: Array) -> float:
-        """The level itself; a quantile is looked up in the validation scores [M]."""
-        return float(np.quantile(valid_scores, self.value)) if self.kind == "quantile" else self.value
+        """The level in the scores' own unit; a quantile is read from the validation scores [N], NaN left out.
+
+        Raises DataError for a quantile of fewer scores than leave one above it.
+        """
+        if self.kind != "quantile":
+            return self.value
+        known = valid_scores[np.isfinite(valid_scores)]
+        if round(len(known) * (1 - self.value), 9) < 1:
+            raise DataError(
+                f"threshold: quantile {self.value} of {len(known)} validation scores; at least one score must lie "
+                f"beyond it, n * (1 - value) >= 1; validate on more rows or lower the quantile"
+            )
+        return float(np.quantile(known, self.value))
 
 
-def above(proba_N: Array, threshold: float) -> Array:
-    """int8 [N]: 1 where the probability reaches the threshold, else 0."""
-    return (np.asarray(proba_N) >= threshold).astype(np.int8)
+def above(proba: Array, threshold: ArrayLike) -> Array:
+    """int8 [N]: 1 where proba >= threshold (a number, or one per row), else 0; NaN on either side is 0."""
+    return (np.asarray(proba) >= threshold).astype(np.int8)
 
 
-def break_even_probability(take_profit: Array, stop_loss: Array, price: Array, round_trip: float) -> Array:
-    """P(profit barrier first) [N] at which a trade earns nothing: (stop + c price) / (profit + stop).
+def long_short(proba: Array, long_from: float, short_to: float) -> Array:
+    """int8 [N]: +1 where proba >= long_from, -1 where proba <= short_to, else 0; NaN is 0.
 
-    take_profit, stop_loss: distances from entry in price units [N]. price [N]. round_trip: c, costs of both sides as a
-    fraction. Timeouts are counted as stops, so the true bar lies a little lower. Above 1 no probability is enough.
-    From p * profit - (1 - p) * stop - c * price = 0.
+    Raises TradsysError unless short_to < long_from, as a row cannot be both.
     """
-    return (stop_loss + round_trip * price) / (take_profit + stop_loss)
+    if not short_to < long_from:
+        raise TradsysError(
+            f"long_short: short_to={short_to} < long_from={long_from} is violated; part the two levels"
+        )
+    return above(proba, long_from) - above(-np.asarray(proba), -short_to)
+
+
+def break_even_probability(
+    take_profit: ArrayLike, stop_loss: ArrayLike, price: ArrayLike, round_trip: float
+) -> Array:
+    """Probability [N] of the profit barrier from which a trade pays: (stop + c price) / (take + stop).
+
+    take_profit, stop_loss: distances in price units, > 0. price: of the entry. round_trip: costs c of both
+    sides as a fraction of the notional. Above 1 no probability suffices. NaN in, NaN out. Source: p take -
+    (1 - p) stop - c price = 0 solved for p; timeouts are taken to end even.
+    """
+    take, stop = np.asarray(take_profit, dtype=np.float64), np.asarray(stop_loss, dtype=np.float64)
+    return (stop + round_trip * np.asarray(price)) / (take + stop)

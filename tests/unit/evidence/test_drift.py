@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from scipy.signal import lfilter
+
 from tradsys.core.errors import DataError
 from tradsys.evidence.drift import adversarial_validation
 
@@ -19,7 +20,7 @@ def test_rows_of_one_market_cannot_be_told_apart():
 
 
 def test_slow_features_of_one_market_are_not_called_drift():
-    # AR(1) with a memory of 50 rows: shuffled folds would place a row by its neighbours and report an AUC near 1
+    # AR(1) with a memory of 50 rows: shuffled folds would place a row by its neighbours
     def slow(seed):
         return lfilter([1], [1, -0.98], make_rows(seed, 6000), axis=0)[1000:]
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from tradsys.core.errors import DataError
 from tradsys.core.tables import FeatureTable, Labels
 from tradsys.samples.join import make_samples
@@ -8,7 +9,9 @@ from tradsys.samples.weights import average_uniqueness
 
 def make_table(sizes=(30, 20), warmup=4, segments=None):
     symbol = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-    time = np.concatenate([np.arange(n) for n in sizes]) * np.timedelta64(1, "h") + np.datetime64("2020-01-01", "us")
+    time = np.concatenate([np.arange(n) for n in sizes]) * np.timedelta64(1, "h") + np.datetime64(
+        "2020-01-01", "us"
+    )
     values = np.ones((len(symbol), 2), dtype=np.float32)
     for s in range(len(sizes)):
         values[np.flatnonzero(symbol == s)[:warmup], 1] = np.nan
@@ -74,14 +77,17 @@ def test_none_left_is_counted_by_cause():
     labels = make_labels(table)
     labels.end[:30] = -1
     with pytest.raises(
-        DataError, match=r"none of 40 rows is left \(not warmed up 9, window spans a gap 9, unlabelled 15, no event 7\)"
+        DataError,
+        match=r"none of 40 rows is left \(not warmed up 9, window spans a gap 9, unlabelled 15, no event 7\)",
     ):
         make_samples(table, labels, lookback=10, events=np.zeros(40, dtype=bool))
 
 
 def test_short_history_names_the_feature_and_the_bars():
     table = make_table(sizes=(30, 20), warmup=12)
-    with pytest.raises(DataError, match=r"lookback of 25 after 12 bars of warm-up of 'vol_5' needs 37 bars but A.* has 30"):
+    with pytest.raises(
+        DataError, match=r"lookback of 25 after 12 bars of warm-up of 'vol_5' needs 37 bars but A.* has 30"
+    ):
         make_samples(table, make_labels(table), lookback=25)
     with pytest.raises(DataError, match="'vol_5' is never finite in the 30 bars of A"):
         make_samples(make_table(warmup=30), make_labels(table), lookback=2)

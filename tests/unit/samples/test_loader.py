@@ -1,10 +1,11 @@
 import logging
 
 import numpy as np
-import pytorch_lightning as pl
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
+
 from tradsys.core.tables import FeatureTable, Samples
 from tradsys.samples import loader as loader_module
 from tradsys.samples.loader import WindowLoader
@@ -21,7 +22,9 @@ def make_samples(n_rows=60, n_features=3, seed=0):
     table = FeatureTable(zero, time, zero, values, tuple("abcdefgh"[:n_features]), ("A",))
     rows = rng.permutation(np.arange(LOOKBACK - 1, n_rows - 5))[:42]
     n = len(rows)
-    return Samples(table, rows, rng.integers(0, 2, n), rng.random(n), rows - LOOKBACK + 1, rows + 2, rng.normal(size=n))
+    return Samples(
+        table, rows, rng.integers(0, 2, n), rng.random(n), rows - LOOKBACK + 1, rows + 2, rng.normal(size=n)
+    )
 
 
 def make_loader(samples=None, **settings):
@@ -118,7 +121,9 @@ def test_on_the_cpu_the_table_is_shared_even_when_read_only():
     samples.table.values.setflags(write=False)
     loader = make_loader(samples)
     assert loader.table_RF.data_ptr() == samples.table.values.ctypes.data
-    np.testing.assert_array_equal(next(iter(loader))[0].numpy(), gather(samples.table.values, samples.rows[:8], LOOKBACK))
+    np.testing.assert_array_equal(
+        next(iter(loader))[0].numpy(), gather(samples.table.values, samples.rows[:8], LOOKBACK)
+    )
 
 
 def test_no_samples_no_batches():
@@ -169,7 +174,12 @@ def test_a_table_too_large_for_the_device_is_streamed(monkeypatch, caplog):
 def test_misfits_are_refused(change, message):
     rows = torch.from_numpy(np.sort(make_samples().rows))
     rows[0] = 3
-    good = {"table_RF": torch.zeros(60, 3), "rows_N": rows, "y_N": torch.zeros(42), "weight_N": torch.ones(42)}
+    good = {
+        "table_RF": torch.zeros(60, 3),
+        "rows_N": rows,
+        "y_N": torch.zeros(42),
+        "weight_N": torch.ones(42),
+    }
     settings = good | {"lookback": LOOKBACK, "batch_size": 8} | change
     tensors = [settings.pop(name) for name in good]
     with pytest.raises(ValueError, match=message):
@@ -243,7 +253,9 @@ def test_lightning_takes_it_and_reorders_every_epoch(tmp_path):
 def test_lightning_resumes_where_it_stopped(tmp_path, save_at, limit):
     whole = Recorder()
     saved = tmp_path / "at.ckpt"
-    make_trainer(tmp_path, [SaveAt(save_at, saved)], **limit).fit(whole, make_loader(shuffle=True, seed=2), make_loader())
+    make_trainer(tmp_path, [SaveAt(save_at, saved)], **limit).fit(
+        whole, make_loader(shuffle=True, seed=2), make_loader()
+    )
     resumed = Recorder()
     make_trainer(tmp_path, **limit).fit(
         resumed, make_loader(shuffle=True, seed=2), make_loader(), ckpt_path=saved, weights_only=True

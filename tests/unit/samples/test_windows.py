@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+
 from tradsys.samples.windows import gather, gather_tensor, window_view
 
 
