@@ -99,6 +99,5 @@ def measure(n_symbols: int = N_SYMBOLS) -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     for row in measure():
-        print(
-            f"{row['name']}: {row['fast_s']:.2f} s vs {row['slow_s']:.2f} s, {row['ratio']:.1f}x ({row['note']})"
-        )
+        ratio = f"{row['fast_s']:.2f} s vs {row['slow_s']:.2f} s, {row['ratio']:.1f}x"
+        print(f"{row['name']}: {ratio} ({row['note']})")

@@ -222,6 +222,30 @@ def test_check_fold_catches_a_purge_of_label_ends_only(seed):
         check_fold(samples, Fold(ends_only, np.empty(0, dtype=int), test))
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 4), st.booleans()), min_size=2, max_size=8),
+    st.integers(0, 4),
+)
+def test_check_fold_raises_if_and_only_if_a_pair_is_too_close(spans, embargo):
+    start = np.array([s for s, _, _ in spans])
+    end = start + np.array([n for _, n, _ in spans])
+    is_test = np.array([t for _, _, t in spans])
+    zero = np.zeros(50, dtype=np.int32)
+    table = FeatureTable(
+        zero, EPOCH + np.arange(50) * HOUR, zero, np.zeros((50, 1), np.float32), ("x",), ("A",)
+    )
+    samples = Samples(table, start, is_test.astype(int), np.ones(len(start)), start, end, np.ones(len(start)))
+    fold = Fold(np.flatnonzero(~is_test), np.empty(0, dtype=int), np.flatnonzero(is_test))
+    pairs = [(i, j) for i in fold.train for j in fold.test]
+    bad = any(start[i] <= end[j] and start[j] <= end[i] for i, j in pairs)
+    bad |= any(end[j] < start[i] <= end[j] + embargo for i, j in pairs)
+    if bad:
+        with pytest.raises(LeakageError):
+            check_fold(samples, fold, embargo)
+    else:
+        check_fold(samples, fold, embargo)
+
+
 def test_check_fold_names_labels_that_resolve_in_the_test_span():
     samples = panel(0, n_symbols=1, lookback=1, horizon=10)
     half = len(samples) // 2

@@ -73,7 +73,13 @@ def locate(symbol: Array, time: Array, first: Array, bar_time: Array) -> Array:
     for e in range(len(time)):
         s = symbol[e]
         if e == 0 or s != symbol[e - 1] or time[e] < time[e - 1]:
-            b = first[s] + np.searchsorted(bar_time[first[s] : first[s + 1]], time[e])
+            b, end = first[s], first[s + 1]
+            while b < end:  # bisection
+                middle = (b + end) // 2
+                if bar_time[middle] < time[e]:
+                    b = middle + 1
+                else:
+                    end = middle
         while b < first[s + 1] and bar_time[b] < time[e]:
             b += 1
         if b < first[s + 1] and bar_time[b] == time[e]:
@@ -161,8 +167,8 @@ def _walk(
             last = start + min(horizon_bars[e], len(open_) + 1) - 1
             x, price, why = _exit(bars, (start, last, end), side[e], target, stop)
             price = min(price, ruin)
-            bar_index[m] = (e, start, x)
-            raw[m] = (open_[start], price)
+            bar_index[m, 0], bar_index[m, 1], bar_index[m, 2] = e, start, x
+            raw[m, 0], raw[m, 1] = open_[start], price
             reason[m] = why
             m += 1
             if why == OPEN:
@@ -253,7 +259,8 @@ def _mark(
             for k in range(2 * (first[c + 1] - first[c]) + 1):
                 at = 2 * first[c] + k
                 until = order_at[at] if at < 2 * first[c + 1] else n_times
-                equity_GU[g, u:until] += cash
+                for v in range(u, until):
+                    equity_GU[g, v] += cash
                 if held != 0:
                     for v in range(u, until):
                         value = held * close[bar_at_SU[s, v]]

@@ -43,7 +43,7 @@ def purge(
     closed = np.bincount(end_bar[test] + 1, minlength=n_bars + 1)
     covered = np.cumsum(opened - closed)[:n_bars] > 0
     covered_before = np.concatenate([[0], np.cumsum(covered)])
-    low = np.maximum(start_bar[train] - embargo_bars - 1, 0)
+    low = np.maximum(start_bar[train] - embargo_bars, 0)
     high = np.minimum(end_bar[train] + gap_bars, n_bars - 1)
     return train[covered_before[high + 1] == covered_before[low]]
 

@@ -42,8 +42,8 @@ class Threshold:
         known = valid_scores[np.isfinite(valid_scores)]
         if round(len(known) * (1 - self.value), 9) < 1:
             raise DataError(
-                f"threshold: quantile {self.value} of {len(known)} validation scores; at least one score must lie "
-                f"beyond it, n * (1 - value) >= 1; validate on more rows or lower the quantile"
+                f"threshold: quantile {self.value} of {len(known)} validation scores; one at least must "
+                f"lie beyond it, n * (1 - value) >= 1; validate on more rows or lower the quantile"
             )
         return float(np.quantile(known, self.value))
 

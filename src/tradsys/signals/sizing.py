@@ -8,7 +8,7 @@ from tradsys.core.tables import Array
 
 
 def fixed(fraction: float, n: int) -> Array:
-    """float64 [n]: the same fraction of equity for every trade. Source: fixed-fractional sizing, Vince 1990."""
+    """float64 [n]: the same fraction of equity for every trade. Source: Vince 1990."""
     _check_fraction("fixed", "fraction", fraction)
     return np.full(n, float(fraction))
 
@@ -17,11 +17,11 @@ def volatility_target(volatility: ArrayLike, target: float, cap: float = 1.0) ->
     """float64 [N]: target / volatility, at most cap, so that every position risks about the same.
 
     volatility: of the asset's returns as known at the decision, > 0. target: that of the position, in the
-    same unit and period. A volatility that is NaN, zero or negative sizes 0. Source: Moreira and Muir 2017,
-    eq. 1, with volatility in place of variance as in Moskowitz, Ooi and Pedersen 2012, eq. 5.
+    same unit and period. A volatility that is NaN, zero or negative sizes 0.
+    Source: Moskowitz, Ooi and Pedersen 2012, eq. 5 (positions scaled by target / sigma_t).
     """
     if not target > 0:
-        raise TradsysError(f"volatility_target: target={target}; a target volatility is > 0; state one")
+        raise TradsysError(f"volatility_target: target={target}; it is > 0; state one")
     _check_fraction("volatility_target", "cap", cap)
     volatility_N = np.asarray(volatility, dtype=np.float64)
     sizes = np.divide(target, volatility_N, out=np.zeros(volatility_N.shape), where=volatility_N > 0)
@@ -36,7 +36,7 @@ def kelly_fraction(
     proba: calibrated probability of the win. win, loss: what the trade then gains or loses as a fraction of
     its notional, > 0, costs included. fraction: of full Kelly; estimated probabilities err, and beyond
     twice the optimum growth is negative. A NaN, or a win or loss <= 0, sizes 0. Source: Kelly 1956; Thorp
-    2006, section 3 (maximises p ln(1 + f win) + (1 - p) ln(1 - f loss)).
+    2006 (maximises p ln(1 + f win) + (1 - p) ln(1 - f loss)).
     """
     _check_fraction("kelly_fraction", "fraction", fraction)
     _check_fraction("kelly_fraction", "cap", cap)

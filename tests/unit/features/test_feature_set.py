@@ -202,7 +202,7 @@ def test_fit_reads_nothing_after_until(make_walk_bars):
     later = pl.col("time") > until
     trending = bars.with_columns(close=pl.when(later).then(pl.col("close") * 3).otherwise(pl.col("close")))
     unfitted = plain(LogReturn(1), FracDiff(tol=1e-3))
-    with pytest.raises(DataError, match="call FeatureSet.fit first"):
+    with pytest.raises(DataError, match=r"call FeatureSet\.fit first"):
         unfitted.table(bars)
     fitted = unfitted.fit(bars, until)
     assert 0 < fitted.features[1].d <= 1
@@ -263,7 +263,7 @@ def test_what_a_bundle_cannot_rebuild_is_refused():
 
     with pytest.raises(DataError, match="Mine is not a registered dataclass"):
         feature_to_json(Mine())
-    with pytest.raises(DataError, match="'ZScore' is defined in tradsys.features.price"):
+    with pytest.raises(DataError, match=r"'ZScore' is defined in tradsys\.features\.price"):
         register(type("ZScore", (), {}))
 
 
