@@ -49,7 +49,7 @@ def random_bars(n_bars: int, seed: int = 0) -> pl.DataFrame:
 
 
 def sweep(bars: pl.DataFrame, lowest: float, highest: float) -> dict[str, pl.DataFrame]:
-    """Targets of 4 profiles x 50 thresholds on one uniform score: a threshold of 0.95 signals on 5 % of bars."""
+    """Targets of 4 profiles x 50 thresholds on one uniform score: 0.95 signals on 5 % of bars."""
     score = np.random.default_rng(1).random(len(bars))
     atr = 0.006 * bars["close"]
     targets = {}

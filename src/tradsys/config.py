@@ -119,7 +119,9 @@ def _explained(door: str, overrides: Sequence[str], error: Exception) -> str:
     if "Could not find" in first:  # a choice that its group lacks
         group, _, choice = re.findall(r"'([^']+)'", first)[-1].rpartition("/")
         known = _choices(group)
-        return f"config: {group}={choice} does not exist; {_nearest(choice, known)}; known: {', '.join(known) or 'none'}"
+        return (
+            f"config: {group}={choice} does not exist; {_nearest(choice, known)}; known: {', '.join(known) or 'none'}"
+        )
     config = OmegaConf.to_container(compose(door, []), resolve=False)
     keys = [key for key, _ in _leaves(config)]
     parents = {".".join(key.split(".")[:i]) for key in keys for i in range(1, key.count(".") + 1)}

@@ -1,8 +1,8 @@
 """Verifies a run's bundle and promotes it to models/<name>/<n>/, the folder that serves.
 
-  python -m tradsys.export name=btc                          the latest training run
-  python -m tradsys.export run=runs/train/<run> name=btc
-  python -m tradsys.export name=btc force=true               also where the verdict is not `edge`
+python -m tradsys.export name=btc                          the latest training run
+python -m tradsys.export run=runs/train/<run> name=btc
+python -m tradsys.export name=btc force=true               also where the verdict is not `edge`
 """
 
 from pathlib import Path

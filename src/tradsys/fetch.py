@@ -23,7 +23,9 @@ def work(argv: list[str]) -> None:
     manifest = BarStore(Path(plain["paths"]["data"])).write(plain["name"], result.bars, result.meta)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     for finding in (*result.repairs, *result.remarks):
-        console.print(f"{finding.kind}: {finding.count:,} rows, such as {'; '.join(finding.examples[:2])}. {finding.note}")
+        console.print(
+            f"{finding.kind}: {finding.count:,} rows, such as {'; '.join(finding.examples[:2])}. {finding.note}"
+        )
     for symbol, entry in manifest["symbols"].items():
         console.print(f"stored {symbol}: {entry['n_rows']:,} bars, {entry['start']} to {entry['end']}")
     console.print(f"digest {manifest['digest']}")

@@ -1,7 +1,7 @@
 """Draws the HTML report of a finished run again, from its report.json.
 
-  python -m tradsys.report                       the latest training run
-  python -m tradsys.report run=runs/train/<run>
+python -m tradsys.report                       the latest training run
+python -m tradsys.report run=runs/train/<run>
 """
 
 import json
@@ -17,7 +17,9 @@ def work(argv: list[str]) -> None:
     folder = Path(as_dict(compose("report", argv))["run"])
     path = folder / "report.json"
     if not path.is_file():
-        raise ConfigError(f"report: {folder} holds no report.json; a run that finished has one; give run=runs/train/<run>")
+        raise ConfigError(
+            f"report: {folder} holds no report.json; a run that finished has one; give run=runs/train/<run>"
+        )
     report = json.loads(path.read_text(encoding="utf-8"))
     write_report(report, folder / "report.html")
     print_run(report, folder)

@@ -1,10 +1,10 @@
 """Trains the configured model beside its baselines, exports one bundle, backtests the profiles, writes the report.
 
-  python -m tradsys.train                                   the Transformer on the synthetic market
-  python -m tradsys.train +experiment=demo                  the same, small: two to three minutes on two cores
-  python -m tradsys.train data=btc_hourly split=reality     real bars from the store
-  python -m tradsys.train model=lightgbm labels.horizon_bars=48
-  python -m tradsys.train resume=runs/train/<run>           goes on where Ctrl-C or a kill stopped it
+python -m tradsys.train                                   the Transformer on the synthetic market
+python -m tradsys.train +experiment=demo                  the same, small: two to three minutes on two cores
+python -m tradsys.train data=btc_hourly split=reality     real bars from the store
+python -m tradsys.train model=lightgbm labels.horizon_bars=48
+python -m tradsys.train resume=runs/train/<run>           goes on where Ctrl-C or a kill stopped it
 """
 
 from dataclasses import fields

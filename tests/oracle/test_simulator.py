@@ -82,7 +82,7 @@ def hand_bars() -> pl.DataFrame:
 
 @pytest.mark.parametrize("engine", ["reference", "vectorbt"])
 def test_ledger_worked_by_hand(hand_bars, engine):
-    """Fee 1 %, slippage 2 %: bought at 100 fills at 102 and costs 103.02; sold fills at 98 and brings 97.02."""
+    """Fee 1 %, slippage 2 %: a purchase at 100 fills at 102 and costs 103.02; a sale brings 97.02."""
     costs, targets = Costs(fee_bps=100, slippage_bps=200), make_targets(HAND_TARGETS)
     if engine == "reference":
         ledger = simulate(hand_bars, targets, costs)
@@ -160,7 +160,7 @@ def test_label_and_backtest_agree(make_walk_bars, side):
 
 
 def rough_bars(rng: np.random.Generator, symbols: list[str]) -> pl.DataFrame:
-    """Few prices on a coarse grid, so that exact touches, gaps, doublings and crashes abound; clocks differ."""
+    """Prices on a coarse grid, so that exact touches, gaps, doublings, crashes abound; clocks differ."""
     frames = []
     for symbol in symbols:
         n = int(rng.integers(1, 40))
@@ -201,7 +201,7 @@ def rough_targets(rng: np.random.Generator, bars: pl.DataFrame) -> pl.DataFrame:
     return rows.sample(fraction=1.0, shuffle=True, seed=int(rng.integers(2**31)))
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 2**32 - 1),
     n_symbols=st.integers(1, 3),
@@ -272,8 +272,8 @@ def test_real_bars(shared_data):
 def test_equity_is_vectorbts_value_on_the_bars_clock(make_walk_bars):
     """The same trades on a dense grid of two rows a bar, entries in the first and exits in the second."""
     bars = make_walk_bars(400, seed=5)
-    rng = np.random.default_rng(4)
-    wanted = rough_targets(rng, bars).filter(pl.col("size") > 0)
+    rng = np.random.default_rng(2)
+    wanted = rough_targets(rng, bars).filter(pl.col("size") > 0).with_columns(horizon_bars=pl.lit(6))
     ledger = simulate(bars, wanted, Costs())
     row_of = {time: k for k, time in enumerate(bars["time"])}
     size, price = np.full(800, np.nan), np.full(800, np.nan)

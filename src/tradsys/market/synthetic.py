@@ -68,7 +68,7 @@ class SyntheticMarket:
     bar_minutes: int = 60
     edge: float = 0.3
     seed: int = 7
-    annual_vol: float = 0.85
+    annual_vol: float = 1.0
 
     def __post_init__(self) -> None:
         rules = {

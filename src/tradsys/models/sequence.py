@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import FunctionType
 from typing import Any, Self
 
 import numpy as np
@@ -78,7 +79,8 @@ class SequenceModel:
             raise TrainingError(
                 "sequence: predict_proba before fit; an untrained net has no opinion; call fit"
             )
-        device = self.trainer.device() if self.trainer.accelerator == "gpu" else torch.device("cpu")
+        # what a GPU trained must answer on a machine without one
+        device = self.trainer.device() if torch.cuda.is_available() else torch.device("cpu")
         net = self.net_.to(device).eval()
         n = len(rows)
         asked = Samples(
@@ -157,7 +159,7 @@ def _described(part: Any) -> Any:
         return [_described(part.func), [_described(a) for a in part.args], _described(part.keywords)]
     if isinstance(part, dict):
         return {key: _described(value) for key, value in part.items()}
-    if callable(part):
+    if isinstance(part, type | FunctionType):
         return f"{part.__module__}.{part.__qualname__}"
     return repr(part)
 

@@ -149,12 +149,12 @@ class Keeper(Checkpoint):
         self._resumed: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed fit needs beside Lightning's own state: random generators and the loader's place too."""
+        """What a resumed fit needs beside Lightning's own state, generators and the loader's place too."""
         rng = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             rng["cuda"] = torch.cuda.get_rng_state()
-        names = ("fingerprint", "best_score", "best_epoch", "stale")
-        return {name: getattr(self, name) for name in names} | {"rng": rng, "loader": self.loader.state_dict()}
+        own = {name: getattr(self, name) for name in ("fingerprint", "best_score", "best_epoch", "stale")}
+        return own | {"rng": rng, "loader": self.loader.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up where the checkpoint stood."""
@@ -166,7 +166,7 @@ class Keeper(Checkpoint):
         if not self._resumed:
             self._save_last(trainer)
             return
-        # Lightning restores a loader while it sets it up, but the schedule's step count sets it up before that
+        # Lightning restores a loader when it sets it up, but counting the schedule's steps sets it up earlier
         self.loader.load_state_dict(self._resumed["loader"])
         rng = self._resumed["rng"]
         torch.set_rng_state(rng["cpu"].cpu())

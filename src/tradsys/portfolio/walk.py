@@ -223,8 +223,8 @@ def mark(
     of each column. Columns are strategy by strategy, symbol by symbol. Exposure is 0 where nothing is left.
     """
     n_symbols, n_times = bar_at_SU.shape
-    equity_GU = np.zeros((len(cash_KO) // n_symbols, n_times))
-    exposure_GU = np.zeros_like(equity_GU)
+    equity_GU = np.empty((len(cash_KO) // n_symbols, n_times))
+    exposure_GU = np.empty_like(equity_GU)
     # position in the clock of each order's bar; the exit of an open trade lies beyond it
     own = zip(bar_at_SU, pairwise(bars.first), strict=True)
     clock = np.concatenate([np.searchsorted(bar_at, np.arange(a, b)) for bar_at, (a, b) in own])
@@ -252,7 +252,11 @@ def _mark(
     cash_KO, held_KO = books
     equity_GU, exposure_GU = out
     n_symbols, n_times = bar_at_SU.shape
+    gross_U = np.empty(n_times)
     for g in range(len(equity_GU)):
+        equity_U = equity_GU[g]
+        for v in range(n_times):
+            equity_U[v] = gross_U[v] = 0.0
         for s in range(n_symbols):
             c = g * n_symbols + s
             u, cash, held = 0, start_cash, 0.0
@@ -260,16 +264,14 @@ def _mark(
                 at = 2 * first[c] + k
                 until = order_at[at] if at < 2 * first[c + 1] else n_times
                 for v in range(u, until):
-                    equity_GU[g, v] += cash
+                    equity_U[v] += cash
                 if held != 0:
                     for v in range(u, until):
                         value = held * close[bar_at_SU[s, v]]
-                        equity_GU[g, v] += value
-                        exposure_GU[g, v] += abs(value)
-                if until < n_times:
-                    u, cash, held = until, cash_KO[c, k], held_KO[c, k]
-                else:
+                        equity_U[v] += value
+                        gross_U[v] += abs(value)
+                if until == n_times:
                     break
+                u, cash, held = until, cash_KO[c, k], held_KO[c, k]
         for v in range(n_times):
-            if exposure_GU[g, v] != 0:
-                exposure_GU[g, v] = exposure_GU[g, v] / equity_GU[g, v] if equity_GU[g, v] > 0 else 0.0
+            exposure_GU[g, v] = gross_U[v] / equity_U[v] if equity_U[v] > 0 else 0.0

@@ -1,6 +1,8 @@
 """Numbers in words: one way to write a value, an interval and a share, on the terminal and on the page."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 UNKNOWN = "n/a"
@@ -23,4 +25,57 @@ def interval(estimate: Mapping[str, Any], digits: int) -> str:
     value = number(estimate["value"], digits)
     if estimate["low"] is None:
         return value
-    return f"{value} [{number(estimate['low'], digits)}, {number(estimate['high'], digits)}]"
+    return f"{value} {bounds(estimate['low'], estimate['high'], digits)}"
+
+
+def bounds(low: float, high: float, digits: int) -> str:
+    """`[low, high]`, fixed digits."""
+    return f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def confidence(value: float | None, digits: int = 3) -> str:
+    """A probability that speaks for a strategy, rounded down: 0.9499 must not read as the 0.95 it missed."""
+    if value is None:
+        return UNKNOWN
+    scale = 10**digits
+    return number(math.floor(value * scale + 1e-9) / scale, digits)
+
+
+def count(value: float) -> str:
+    """A whole number with thousands separated: `12,345`."""
+    return f"{value:,.0f}"
+
+
+def counted(value: int, noun: str) -> str:
+    """`1 trade`, `2 trades`."""
+    return f"{count(value)} {noun}{'' if value == 1 else 's'}"
+
+
+def moment(text: str) -> str:
+    """An ISO moment as `2024-03-01 12:00 UTC`; a date, or text that is neither, comes back as it is."""
+    try:
+        read = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    if read.tzinfo is None:
+        return text
+    return f"{read.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def listed(values: Sequence[Any], most: int = 8) -> str:
+    """`a, b, c`, or the first `most` of many and how many more there are."""
+    shown = ", ".join(str(v) for v in values[:most])
+    return shown if len(values) <= most else f"{shown} and {count(len(values) - most)} more"
+
+
+def fact(value: Any) -> str:
+    """A value of a card or a provenance in words; None is `not stated`, a moment is in UTC."""
+    if value is None:
+        return "not stated"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {fact(v)}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return listed([fact(v) for v in value])
+    return moment(value) if isinstance(value, str) else str(value)

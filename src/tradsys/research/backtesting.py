@@ -227,4 +227,6 @@ def _daily(ledger: Ledger) -> tuple[Array, Array]:
 
 
 def _trades(ledgers: Mapping[str, Ledger]) -> pl.DataFrame:
-    return pl.concat([ledger.trades.select(pl.lit(name).alias("strategy"), pl.all()) for name, ledger in ledgers.items()])
+    return pl.concat(
+        [ledger.trades.select(pl.lit(name).alias("strategy"), pl.all()) for name, ledger in ledgers.items()]
+    )

@@ -28,6 +28,7 @@ from tradsys.samples.splits import PurgedKFold
 from tradsys.serving.bundle import Bundle, schema_hash, seal, widened
 
 LOG = logging.getLogger(__name__)
+PARITY_WINDOWS = 512  # validation windows on which graph and torch are compared at export
 FORGOTTEN = 1e-8  # share of an older bar that a live buffer may lack
 
 
@@ -110,17 +111,19 @@ def export_bundle(
 
 def _write_primary(primary: Calibrated, draft: Path, prepared: Prepared) -> str:
     """Writes the scoring part in its own format; returns which."""
-    if isinstance(primary.model_, LightGbm | Xgboost):
-        primary.model_.save(draft / "model.txt")
-        return "lightgbm" if isinstance(primary.model_, LightGbm) else "xgboost"
+    model = primary.model_
+    if isinstance(model, LightGbm | Xgboost):
+        model.save(draft / "model.txt")
+        return "lightgbm" if isinstance(model, LightGbm) else "xgboost"
+    scaler, net = (model.scaler_, model.model_) if isinstance(model, Scaled) else (None, model)
     valid = prepared.valid
     export_onnx(
         draft / "model.onnx",
-        scaler=primary.model_.scaler_,
-        model=primary.model_.model_,
+        scaler=scaler,
+        model=net,
         calibrator=primary.calibrator_,
         table=valid.table,
-        rows=valid.rows[:: max(1, len(valid) // 512)],
+        rows=valid.rows[:: max(1, len(valid) // PARITY_WINDOWS)],
     )
     return "onnx"
 
@@ -132,11 +135,12 @@ def _card(
     valid, fold = prepared.valid, prepared.fold
     score = fitted.primary.score(valid.table, valid.rows)[:, 1]
     first, last = span(prepared.bars)
+    fitted_calibrator: Any = fitted.primary.calibrator_
     times = {part: _span(prepared.samples.take(getattr(fold, part))) for part in ("train", "valid", "test")}
     return {
         "name": type(fitted.primary.model).__name__,
         "model": {"kind": kind, "lookback": fitted.primary.lookback},
-        "calibrator": fitted.primary.calibrator_.to_json(),
+        "calibrator": fitted_calibrator.to_json(),
         "classes": ["stop or timeout", "take profit"],
         "label": {k: getattr(experiment.labels, k) for k in ("upper", "lower", "horizon_bars", "atr_bars")},
         "features": prepared.features.to_json(),
@@ -146,8 +150,12 @@ def _card(
         "history": _history(experiment, prepared),
         "valid_score_quantiles": np.quantile(score, np.linspace(0, 1, 1001)).tolist(),
         "candidate_score": fitted.candidate_score,
-        "data": {**experiment.data["source"].describe(), "digest": prepared.data_digest,
-                 "first": first.isoformat(), "last": last.isoformat()},
+        "data": {
+            **experiment.data["source"].describe(),
+            "digest": prepared.data_digest,
+            "first": first.isoformat(),
+            "last": last.isoformat(),
+        },
         "data_config": config["data"],
         "span": times,
         "config_digest": config_digest(config),

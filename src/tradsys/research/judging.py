@@ -47,8 +47,10 @@ def judge(
     with timings.stage("importance and drift"):
         importance = _importance(experiment, prepared, fitted, bundle)
         drift = adversarial_validation(
-            prepared.table.values[prepared.train.rows], prepared.table.values[prepared.test.rows],
-            prepared.table.names, seed=experiment.seed,
+            prepared.table.values[prepared.train.rows],
+            prepared.table.values[prepared.test.rows],
+            prepared.table.names,
+            seed=experiment.seed,
         )
     with timings.stage("strategies"):
         tested = backtest(
@@ -142,9 +144,7 @@ def _record_models(
         )
 
 
-def _auditor_row(
-    experiment: Experiment, prepared: Prepared, fitted: Fitted, bundle: Bundle
-) -> dict[str, Any] | None:
+def _auditor_row(experiment: Experiment, prepared: Prepared, fitted: Fitted, bundle: Bundle) -> dict[str, Any] | None:
     """How well the auditor tells paying candidates from others on test rows."""
     if fitted.auditor is None or fitted.candidate_score is None:
         return None
@@ -222,7 +222,10 @@ def _fold(prepared: Prepared) -> dict[str, Any]:
         out[part] = {
             "n": len(samples),
             "decisions": [aware(samples.time.min()).isoformat(), aware(samples.time.max()).isoformat()],
-            "reads": [aware(table.time[samples.start].min()).isoformat(), aware(table.time[samples.end].max()).isoformat()],
+            "reads": [
+                aware(table.time[samples.start].min()).isoformat(),
+                aware(table.time[samples.end].max()).isoformat(),
+            ],
         }
         out["n_purged"] -= len(samples)
     return out

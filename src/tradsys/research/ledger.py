@@ -178,9 +178,7 @@ class TrialLedger:
         A trial at another rate is scaled by the square root of time; one that never traded counts as 0.
         """
         trials = self.trials(data_digest, start, end)
-        return np.array(
-            [_sharpe_of(t.returns) * np.sqrt(t.periods_per_year / periods_per_year) for t in trials]
-        )
+        return np.array([_sharpe_of(t.returns) * np.sqrt(t.periods_per_year / periods_per_year) for t in trials])
 
     def verify(self) -> list[str]:
         """What is wrong with the record, one line each; empty where nothing was touched."""
@@ -228,9 +226,7 @@ def _row_of(entry: LedgerEntry) -> dict[str, Any]:
     row = asdict(entry)
     row |= {name: _iso(row[name]) for name in ("when", "span_start", "span_end")}
     if row["span_end"] < row["span_start"]:
-        raise DataError(
-            f"ledger: span {row['span_start']} to {row['span_end']} ends before it starts; swap them"
-        )
+        raise DataError(f"ledger: span {row['span_start']} to {row['span_end']} ends before it starts; swap them")
     if entry.periods_per_year is not None:
         row["periods_per_year"] = float(entry.periods_per_year)
     return row
@@ -239,9 +235,7 @@ def _row_of(entry: LedgerEntry) -> dict[str, Any]:
 def _blob_of(entry: LedgerEntry, series: Array | None) -> bytes | None:
     if (series is None) != (entry.measure is None):
         given = "no series" if series is None else "a series"
-        raise DataError(
-            f"ledger: {given} with measure {entry.measure!r}; both or neither; say 'return' or 'loss'"
-        )
+        raise DataError(f"ledger: {given} with measure {entry.measure!r}; both or neither; say 'return' or 'loss'")
     if series is None:
         return None
     values = np.ascontiguousarray(series, dtype="<f8")
@@ -257,9 +251,7 @@ def _blob_of(entry: LedgerEntry, series: Array | None) -> bytes | None:
 
 
 def _has_series(connection: sa.Connection, digest: str) -> bool:
-    return (
-        connection.execute(sa.select(_SERIES.c.digest).where(_SERIES.c.digest == digest)).first() is not None
-    )
+    return connection.execute(sa.select(_SERIES.c.digest).where(_SERIES.c.digest == digest)).first() is not None
 
 
 def _series_problems(connection: sa.Connection) -> list[str]:

@@ -76,8 +76,11 @@ def prepare(experiment: Experiment, bars: pl.DataFrame) -> Prepared:
     learned = samples.table.time[samples.end[fold.train]].max()
     if aware(learned) < until:
         LOG.info("training labels end %s; features were fitted on bars up to %s", learned, until)
-    LOG.info("%d samples: train %d, valid %d, test %d", len(samples), *(len(getattr(fold, p)) for p in
-             ("train", "valid", "test")))
+    LOG.info(
+        "%d samples: train %d, valid %d, test %d",
+        len(samples),
+        *(len(getattr(fold, p)) for p in ("train", "valid", "test")),
+    )
     return Prepared(bars, content_digest(bars), features, table, labels, samples, fold)
 
 

@@ -55,7 +55,7 @@ def strategies_table(report: Mapping[str, Any]) -> Table:
     table = _table(
         f"Strategies after {costs['fee_bps']:g} bps fee and {costs['slippage_bps']:g} bps slippage a side; Sharpe yearly "
         f"from daily returns ({yearly:.0f}),\ndeflated by {trials} trials on this span",
-        ("strategy", "return", "Sharpe", "DSR", "max\ndrawdown", "trades", "win rate", "exposure", "verdict"),
+        ("strategy", "return", "Sharpe", "DSR", "max\ndrawdown", "trades", "win rate", "verdict"),
     )
     for row in [*report["strategies"], report["benchmark"]]:
         result, kind = row["performance"], row.get("verdict", {}).get("kind")
@@ -67,7 +67,6 @@ def strategies_table(report: Mapping[str, Any]) -> Table:
             percent(result["max_drawdown"]),
             str(result["n_trades"]) if kind else "",
             _stacked(result["win_rate"], 2) if kind else "",
-            percent(result["exposure"]),
             f"[{COLOURS[kind]}]{kind}[/]" if kind else "",
         )
     return table

@@ -18,7 +18,17 @@ from tradsys.core.errors import TradsysError
 from tradsys.core.runs import code_sha, digest_json, link_latest, new_run, write_text
 
 LOG = logging.getLogger("tradsys")
-WATCHED = ("torch", "pytorch-lightning", "numpy", "polars", "lightgbm", "xgboost", "scikit-learn", "hmmlearn", "vectorbt")
+WATCHED = (
+    "torch",
+    "pytorch-lightning",
+    "numpy",
+    "polars",
+    "lightgbm",
+    "xgboost",
+    "scikit-learn",
+    "hmmlearn",
+    "vectorbt",
+)
 
 
 @contextlib.contextmanager

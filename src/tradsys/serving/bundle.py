@@ -166,8 +166,12 @@ class Bundle:
         if self.auditor is not None:
             columns["audit"] = self.auditor.predict_proba(*widened(table, rows, extra))[:, 1]
         frame = bars.select("symbol", "time", "close")[rows]
-        return frame.with_columns(**{name: pl.Series(values.tolist() if values.dtype == object else values)
-                                     for name, values in columns.items()})
+        return frame.with_columns(
+            **{
+                name: pl.Series(values.tolist() if values.dtype == object else values)
+                for name, values in columns.items()
+            }
+        )
 
 
 def widened(table: FeatureTable, rows: Array, extra: Mapping[str, Array]) -> tuple[FeatureTable, Array]:
@@ -223,7 +227,7 @@ def _load_primary(folder: Path, card: Mapping[str, Any]) -> Primary:
                 f"[{card['model']['lookback']}, {len(card['feature_names'])}]; export it again"
             )
         return model
-    loaders = {"lightgbm": LightGbm, "xgboost": Xgboost}
+    loaders: dict[str, type[LightGbm] | type[Xgboost]] = {"lightgbm": LightGbm, "xgboost": Xgboost}
     if kind not in loaders:
         raise BundleError(f"bundle {folder}: model kind {kind!r} is not one of {['onnx', *loaders]}; update tradsys")
     return Boosted(loaders[kind].load(folder / "model.txt"), calibrator_from_json(card["calibrator"]))

@@ -143,7 +143,9 @@ class Profile:
 
     def __post_init__(self) -> None:
         if not 0 < self.size <= 1:
-            raise ValueError(f"strategy: size is {self.size}; it is a fraction 0 < size <= 1 of equity; mend the profile")
+            raise ValueError(
+                f"strategy: size is {self.size}; it is a fraction 0 < size <= 1 of equity; mend the profile"
+            )
 
     def describe(self) -> str:
         """The whole profile on one line."""

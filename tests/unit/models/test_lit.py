@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import pytorch_lightning as L
 import torch
@@ -94,7 +96,7 @@ def test_schedule_warms_up_then_falls_to_zero():
     assert rates[10] == 1.0
     assert rates[55] == pytest.approx(0.5)
     assert rates[100] == pytest.approx(0.0)
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[10:]))
     assert warmup_cosine(0, 10, 0.0) == 1.0
 
 

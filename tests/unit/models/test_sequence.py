@@ -124,7 +124,7 @@ def as_plain(model):
 
 
 def test_it_learns_what_is_there_and_keeps_the_best_epoch(data, unbroken):
-    train, valid = data
+    _, valid = data
     assert isinstance(unbroken, Model)
     p_N = unbroken.predict_proba(valid.table, valid.rows)[:, 1]
     assert ((p_N > 0.5) == valid.y).mean() > 0.8
@@ -179,6 +179,10 @@ def test_a_finished_fit_is_loaded_without_training(tmp_path, data, unbroken):
     again = make_model(tmp_path, module=NeverTrained).fit(*data)
     assert_same_weights(weights(unbroken), weights(again))
     assert again.result_ == unbroken.result_
+    (tmp_path / "finished.json").unlink()  # as if it died between the last epoch and the note of it
+    again = make_model(tmp_path, module=NeverTrained).fit(*data)
+    assert_same_weights(weights(unbroken), weights(again))
+    assert again.result_ == unbroken.result_
 
 
 @pytest.mark.parametrize(
@@ -211,7 +215,8 @@ def test_ctrl_c_in_a_process_of_its_own(tmp_path):
     code = (
         "import sys, pathlib; sys.path.insert(0, sys.argv[2])\n"
         "import test_sequence as t\n"
-        "try:\n    t.make_model(pathlib.Path(sys.argv[1]), module=t.StopsAt).fit(*t.split(t.make_samples()))\n"
+        "model = t.make_model(pathlib.Path(sys.argv[1]), module=t.StopsAt)\n"
+        "try:\n    model.fit(*t.split(t.make_samples()))\n"
         "except KeyboardInterrupt:\n    print('interrupted'); sys.exit(130)\n"
     )
     here = os.path.dirname(__file__)
@@ -232,6 +237,8 @@ def test_checkpoints_of_other_settings_or_data_are_refused(tmp_path, data):
         stopped.fit(*data)
     with pytest.raises(TrainingError, match=r"last\.ckpt belongs to fingerprint .* settings or data"):
         replace(as_plain(stopped), seed=8).fit(*data)
+    with pytest.raises(TrainingError, match="fingerprint"):
+        replace(stopped, module=partial(LitClassifier, lr=0.02)).fit(*data)
     train, valid = data
     with pytest.raises(TrainingError, match="fingerprint"):
         as_plain(stopped).fit(train.take(np.arange(100)), valid)
@@ -272,7 +279,7 @@ def test_a_progress_bar_shows_epochs(data, capfd):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there_is_said_in_one_line(data):
-    with pytest.raises(TrainingError, match="trainer: a GPU was asked for .* use trainer=cpu"):
+    with pytest.raises(TrainingError, match=r"trainer: a GPU was asked for .* use trainer=cpu"):
         make_model(accelerator="gpu").fit(*data)
 
 

@@ -1,0 +1,91 @@
+"""One look for all figures: colours that the colour-blind tell apart, thinning that hides no extreme."""
+
+import html
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
+
+INK, QUIET, GRID, ALARM, SYNTHETIC = "#1c2733", "#5f6b7a", "#e6ebf0", "#b3261e", "134,46,156"
+# Okabe and Ito 2008, without the yellow that white paper swallows
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+DASHES = ("solid", "dash", "dashdot")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
+PARTS = {"train": SERIES[0], "valid": SERIES[4], "test": SERIES[2]}
+TIME_FORMAT = "%Y-%m-%d %H:%M"
+
+
+def colour(k: int) -> str:
+    """The k-th series' colour, the first again after the last."""
+    return SERIES[k % len(SERIES)]
+
+
+def line(k: int) -> dict[str, object]:
+    """The k-th series' line; dashed once the colours repeat."""
+    return {"color": colour(k), "width": 1.8, "dash": DASHES[k // len(SERIES) % len(DASHES)]}
+
+
+def symbol(k: int) -> str:
+    """The k-th series' marker, so that print in grey still tells series apart."""
+    return SYMBOLS[k % len(SYMBOLS)]
+
+
+def ordered_colours(n: int) -> list[str]:
+    """`n` colours from light to dark, for states that have an order."""
+    return sample_colorscale("YlOrRd", [0.15 + 0.8 * k / max(1, n - 1) for k in range(n)])
+
+
+def plain(text: object) -> str:
+    """A name as text: plotly reads labels as a kind of HTML."""
+    return html.escape(str(text), quote=False)
+
+
+def thinned(values: Sequence[float], most: int = 2000) -> list[int]:
+    """Ascending positions of at most `most` + 2 values: the ends, and of each run its lowest and its highest.
+
+    A drawdown's depth and a peak's height survive; a plain every-k-th would cut them off.
+    """
+    n = len(values)
+    if n <= most:
+        return list(range(n))
+    n_runs = most // 2
+    kept = {0, n - 1}
+    for run in range(n_runs):
+        inside = range(run * n // n_runs, (run + 1) * n // n_runs)
+        kept |= {min(inside, key=values.__getitem__), max(inside, key=values.__getitem__)}
+    return sorted(kept)
+
+
+def rounded(values: Sequence[float]) -> list[float]:
+    """Six significant digits: more than a screen shows, a third of the bytes."""
+    return [float(f"{v:.6g}") for v in values]
+
+
+def styled(figure: go.Figure, height: int) -> go.Figure:
+    """The figure with the common fonts, margins, grid and legend, `height` in pixels."""
+    figure.update_layout(
+        template="plotly_white",
+        height=height,
+        margin={"l": 64, "r": 24, "t": 64, "b": 48},
+        font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "xanchor": "left"},
+        hoverlabel={"bgcolor": "white", "font_color": INK, "namelength": -1},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": QUIET, "activecolor": INK},
+    )
+    figure.update_xaxes(gridcolor=GRID, automargin=True, title_standoff=8)
+    figure.update_yaxes(gridcolor=GRID, automargin=True, title_standoff=8)
+    return figure
+
+
+def watermarked(figure: go.Figure) -> go.Figure:
+    """The figure with SYNTHETIC DATA across it, so that no screenshot passes for a market."""
+    figure.add_annotation(
+        text="SYNTHETIC DATA",
+        xref="paper",
+        yref="paper",
+        x=0.5,
+        y=0.5,
+        showarrow=False,
+        font={"size": 42, "color": f"rgba({SYNTHETIC},0.16)"},
+    )
+    return figure
