@@ -1,6 +1,10 @@
 import os
 from pathlib import Path
 
+# tiny fits on several threads of a busy machine wait more than they compute; xdist brings the parallelism
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
 import numpy as np
 import polars as pl
 import pytest

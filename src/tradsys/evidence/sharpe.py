@@ -153,9 +153,9 @@ def effective_trials(returns: Array) -> float:
     """How many independent trials K correlated ones are worth: rho + (1 - rho) K, rho the mean correlation.
 
     returns: [T, K]. Returns a float in [1, K]; a negative mean correlation counts as 0. It errs towards more
-    trials than clustering would (ten copies of each of two ideas count as about ten), so the deflation is
-    never too mild. Source: Bailey & Lopez de Prado 2014, appendix 3, eq. 9. Raises DataError on a column
-    without variance.
+    trials than clustering would where an idea has many variants (ten copies of each of two ideas count as about
+    ten), towards fewer where all share a market; `trials.independent_trials` weighs the two. Source: Bailey &
+    Lopez de Prado 2014, appendix 3, eq. 9. Raises DataError on a column without variance.
     """
     values = checked_returns(returns, "effective_trials", least=3)
     n_trials = 1 if values.ndim == 1 else values.shape[1]

@@ -86,31 +86,35 @@ def importance(report: Mapping[str, Any]) -> go.Figure:
     """The columns the model leans on (permutation) beside those the auditor splits on (gain), where there is one."""
     permuted = report["importance"]["permutation"]
     gain = report["importance"]["auditor_gain"]
-    titles = [f"model: rise of log-loss when dealt out ({_of(permuted)})"]
+    titles = [f"model: permutation ({_of(permuted)})"]
     if gain:
-        titles.append(f"auditor: share of XGBoost gain ({_of(gain)})")
+        titles.append(f"auditor: XGBoost gain ({_of(gain)})")
     figure = make_subplots(cols=len(titles), horizontal_spacing=0.24, subplot_titles=titles)
-    shown = permuted[:N_SHOWN][::-1]
+    _permuted(figure, permuted[:N_SHOWN][::-1], ranged=not single_repeat(permuted))
+    if gain:
+        _ranked(figure, gain, SERIES[3], col=2)
+    return styled(figure, 520).update_layout(showlegend=False)
+
+
+def _permuted(figure: go.Figure, shown: Sequence[Mapping[str, Any]], *, ranged: bool) -> None:
+    """Bars with the range over repeats; pale where zero lies inside it or no range is known."""
     figure.add_bar(
         x=[row["value"] for row in shown],
         y=[plain(row["name"]) for row in shown],
         orientation="h",
-        marker={"color": SERIES[0], "opacity": [1.0 if row["low"] > 0 else PALE for row in shown]},
+        marker={"color": SERIES[0], "opacity": [1.0 if ranged and row["low"] > 0 else PALE for row in shown]},
         error_x={
             "type": "data",
             "array": [row["high"] - row["value"] for row in shown],
             "arrayminus": [row["value"] - row["low"] for row in shown],
             "thickness": 1.2,
+            "visible": ranged,
         },
         hovertemplate="%{y}<br>%{x:.6f} nats<extra></extra>",
         row=1,
         col=1,
     )
-    figure.update_xaxes(title_text="nats", tickformat=".1e", nticks=5, row=1, col=1)
-    if gain:
-        _ranked(figure, gain, SERIES[3], col=2)
-    styled(figure, 520).update_layout(showlegend=False, margin_t=48)
-    return figure
+    figure.update_xaxes(title_text="rise of log-loss, nats", tickformat=".1e", nticks=5, row=1, col=1)
 
 
 def single_repeat(permutation: Sequence[Mapping[str, float]]) -> bool:
@@ -121,10 +125,9 @@ def single_repeat(permutation: Sequence[Mapping[str, float]]) -> bool:
 def drift(report: Mapping[str, Any]) -> go.Figure:
     """The columns by which a classifier tells test rows from training rows."""
     rows = report["drift"]["importances"]
-    figure = make_subplots(cols=1, subplot_titles=[f"share of the classifier's gain ({_of(rows)})"])
+    figure = make_subplots(cols=1, subplot_titles=[f"classifier of train against test: gain ({_of(rows)})"])
     _ranked(figure, rows, SERIES[2], col=1)
-    styled(figure, 460).update_layout(showlegend=False, margin_t=48)
-    return figure
+    return styled(figure, 460).update_layout(showlegend=False)
 
 
 def _ranked(figure: go.Figure, rows: Sequence[Mapping[str, Any]], fill: str, *, col: int) -> None:
@@ -139,7 +142,7 @@ def _ranked(figure: go.Figure, rows: Sequence[Mapping[str, Any]], fill: str, *, 
         row=1,
         col=col,
     )
-    figure.update_xaxes(tickformat=".0%", rangemode="tozero", row=1, col=col)
+    figure.update_xaxes(title_text="share of gain", tickformat=".0%", rangemode="tozero", row=1, col=col)
 
 
 def _of(rows: Sequence[Any]) -> str:

@@ -7,20 +7,45 @@ from typing import Any
 import plotly.graph_objects as go
 import plotly.io
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from tradsys.core.runs import write_text
-from tradsys.reports import charts, wording
+from tradsys.reports import model_charts, strategy_charts, tables, time_charts, wording
+from tradsys.reports.style import marked_synthetic
 
-# section of the report -> the figure that draws it; a run without that section has no such figure
-FIGURES: dict[str, Callable[[Mapping[str, Any]], go.Figure]] = {
-    "equity": charts.equity_and_drawdown,
-    "reliability": charts.reliability_diagram,
-    "regime": charts.regime_ribbon,
-    "folds": charts.fold_timeline,
-    "importance": charts.importance,
-    "drift": charts.drift,
+Draw = Callable[[Mapping[str, Any]], go.Figure]
+# figure -> the section of the report that it needs, and what draws it; a run without that section has no such figure
+FIGURES: dict[str, tuple[str, Draw]] = {
+    "equity": ("equity", strategy_charts.equity_and_drawdown),
+    "sharpe": ("strategies", strategy_charts.sharpe_ratios),
+    "skill": ("models", model_charts.skills),
+    "reliability": ("reliability", model_charts.reliability_diagram),
+    "regime": ("regime", time_charts.regime_ribbon),
+    "folds": ("folds", time_charts.fold_timeline),
+    "importance": ("importance", model_charts.importance),
+    "drift": ("drift", model_charts.drift),
+}
+# anchor, heading, and the section of the report without which it is left out
+SECTIONS = (
+    ("equity", "Equity", "equity"),
+    ("strategies", "Strategies", "strategies"),
+    ("models", "Models", "models"),
+    ("reliability", "Reliability", "reliability"),
+    ("auditor", "Auditor", "auditor"),
+    ("regime", "Regime", "regime"),
+    ("folds", "Folds", "folds"),
+    ("importance", "Importance", "importance"),
+    ("drift", "Drift", "drift"),
+    ("trials", "Trials", "ledger"),
+    ("provenance", "Provenance", "provenance"),
+)
+# plotly's own bar would upload the chart to its cloud with one click; this page sends nothing anywhere
+CHART_CONFIG = {
+    "displaylogo": False,
+    "responsive": True,
+    "showSendToCloud": False,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
 }
 
 
@@ -30,20 +55,60 @@ def write_report(report: Mapping[str, Any], path: Path) -> None:
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """The page as HTML, plotly.js inside."""
+    """The page as HTML, plotly.js inside; every text in it is escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=select_autoescape(["html", "j2"]),
+        autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"interval": wording.interval, "number": wording.number, "percent": wording.percent}
-    figures = {name: _html(draw(report), name) for name, draw in FIGURES.items() if report.get(name)}
-    config = yaml.safe_dump(report["provenance"]["config"], sort_keys=False, allow_unicode=True)
-    return environment.get_template("page.html.j2").render(
-        report=report, figures=figures, config=config, plotly_js=get_plotlyjs()
-    )
+    environment.filters |= {
+        name: getattr(wording, name)
+        for name in ("bounds", "count", "counted", "fact", "listed", "moment", "number", "percent")
+    }
+    return environment.get_template("page.html.j2").render(**_context(report))
+
+
+def _context(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What the template reads: the report, its figures, its tables and the footnotes of each."""
+    notes = {name: tables.Footnotes() for name in ("strategies", "models", "auditor")}
+    audited = (report.get("auditor") or {}).get("metrics")
+    return {
+        "report": report,
+        "synthetic": synthetic_note(report),
+        "sections": [(anchor, title) for anchor, title, key in SECTIONS if report.get(key)],
+        "figures": figures(report),
+        "headline": tables.headline(report),
+        "columns": {
+            "strategies": tables.STRATEGY_COLUMNS,
+            "forecast": [title for _, _, title in tables.FORECAST_COLUMNS],
+        },
+        "strategies": tables.strategy_lines(report, notes["strategies"]),
+        "models": tables.model_lines(report, notes["models"]) if report.get("models") else [],
+        "auditor": tables.forecast_cells(audited, notes["auditor"]) if audited else [],
+        "notes": {name: footnotes.texts for name, footnotes in notes.items()},
+        "skilled": _skilled(report),
+        "confidence": _confidence(report),
+        "single_repeat": model_charts.single_repeat((report.get("importance") or {}).get("permutation", [])),
+        "config": yaml.safe_dump(report["provenance"]["config"], sort_keys=False, allow_unicode=True),
+        "plotly_js": get_plotlyjs(),
+    }
+
+
+def synthetic_note(report: Mapping[str, Any]) -> str | None:
+    """What the made-up market is, None on real data; the data's card is believed where the report is silent."""
+    if report.get("synthetic"):
+        return str(report["synthetic"])
+    data = report["provenance"]["data"]
+    return str(data.get("note") or "a market that was made up") if data.get("synthetic") else None
+
+
+def figures(report: Mapping[str, Any]) -> dict[str, str]:
+    """Each figure the report has data for, as a div and the script that draws it."""
+    synthetic = synthetic_note(report) is not None
+    drawn = {name: draw(report) for name, (section, draw) in FIGURES.items() if report.get(section)}
+    return {name: _html(marked_synthetic(figure) if synthetic else figure, name) for name, figure in drawn.items()}
 
 
 def _html(figure: go.Figure, name: str) -> str:
@@ -53,5 +118,21 @@ def _html(figure: go.Figure, name: str) -> str:
         full_html=False,
         div_id=f"chart-{name}",
         default_height=f"{figure.layout.height}px",
-        config={"displaylogo": False, "responsive": True},
+        config=CHART_CONFIG,
     )
+
+
+def _skilled(report: Mapping[str, Any]) -> bool:
+    """Whether the model's skill is known to be above zero."""
+    if not report.get("models"):
+        return False
+    low = report["models"][0]["metrics"]["skill"]["low"]
+    return low is not None and low > 0
+
+
+def _confidence(report: Mapping[str, Any]) -> str:
+    """What share of intervals should hold the truth, in words."""
+    if report.get("models"):
+        return f"{100 * report['models'][0]['metrics']['confidence']:g} %"
+    stated = (report["provenance"]["config"].get("evaluation") or {}).get("confidence")
+    return "a level that the config does not state" if stated is None else f"{100 * stated:g} %"

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from tradsys.reports.style import ALARM, INK, QUIET, colour, line, plain, rounded, styled, symbol, thinned
-from tradsys.reports.wording import UNKNOWN
+from tradsys.reports.wording import UNKNOWN, counted
 
 WIDE_RANGE = 3.0  # highest over lowest, above which equal steps should be equal shares
 
@@ -69,43 +69,62 @@ def sharpe_ratios(report: Mapping[str, Any]) -> go.Figure:
     """Yearly Sharpe ratio of every strategy with its interval, against zero and what luck alone would show."""
     rows = [*report["strategies"], report["benchmark"]]
     luck = report["benchmark"]["performance"]["expected_max_sharpe"]
-    figure = forest({row["name"]: row["performance"]["sharpe"] for row in rows}, "Sharpe ratio, yearly", 2)
-    figure.add_vline(
-        x=luck,
-        line={"color": ALARM, "dash": "dash"},
-        annotation={
-            "text": f"best of {report['ledger']['n_trials']} by luck: {luck:.2f}",
-            "font_color": ALARM,
-            "yref": "paper",
-            "y": 1.0,
-            "yanchor": "bottom",
-        },
-    )
+    estimates = {row["name"]: row["performance"]["sharpe"] for row in rows}
+    idle = {row["name"]: {"reason": "it never traded"} for row in rows if never_traded(row["performance"])}
+    estimates |= {name: estimates[name] | why for name, why in idle.items()}
+    figure = forest(estimates, "Sharpe ratio, yearly", 2, reference=report["benchmark"]["name"])
+    low, high = _padded([*_ends(estimates), luck])
+    figure.update_xaxes(range=[low, high])
+    inwards = "right" if luck > (low + high) / 2 else "left"
+    figure.add_vline(x=luck, line={"color": ALARM, "dash": "dash"})
+    figure.add_annotation(
+        x=luck, y=1, yref="paper", yanchor="bottom", xanchor=inwards, showarrow=False, font_color=ALARM,
+        text=f"best of {counted(report['ledger']['n_trials'], 'trial')} by luck: {luck:.2f}",
+    )  # fmt: skip
     return figure
 
 
-def forest(estimates: Mapping[str, Mapping[str, Any]], title: str, digits: int) -> go.Figure:
-    """One line per name: value and interval; a hollow mark without one, `n/a` and why where there is no value."""
+def forest(
+    estimates: Mapping[str, Mapping[str, Any]], title: str, digits: int, reference: str | None = None
+) -> go.Figure:
+    """One line per name: value and interval; a hollow mark without one, `n/a` and why where there is no value.
+
+    reference: the name drawn in grey, since it stands beside the others and is not one of them.
+    """
     figure = go.Figure()
     places = {name: len(estimates) - 1 - k for k, name in enumerate(estimates)}
     for k, (name, estimate) in enumerate(estimates.items()):
         if estimate["value"] is None:
             _say(figure, places[name], f"{UNKNOWN}: {estimate['reason'] or 'not known'}")
         else:
-            _mark(figure, places[name], name, estimate, digits, k)
+            look = (QUIET, "circle") if name == reference else (colour(k), symbol(k))
+            _mark(figure, places[name], name, estimate, digits, look)
     figure.add_vline(x=0, line={"color": INK, "width": 1})
     styled(figure, 150 + 34 * len(estimates))
     figure.update_layout(showlegend=False)
-    figure.update_xaxes(title_text=title, zeroline=False, rangemode="tozero")
+    figure.update_xaxes(title_text=title, zeroline=False, range=_padded(_ends(estimates)))
     figure.update_yaxes(
         tickvals=list(places.values()), ticktext=[plain(n) for n in places], range=[-0.6, len(places) - 0.4]
     )
     return figure
 
 
+def _ends(estimates: Mapping[str, Mapping[str, Any]]) -> list[float]:
+    """Every value and bound that is known."""
+    return [e[key] for e in estimates.values() for key in ("low", "value", "high") if e[key] is not None]
+
+
+def _padded(values: Sequence[float]) -> tuple[float, float]:
+    """A range that holds zero and all values, with room at both ends."""
+    low, high = min([0.0, *values]), max([0.0, *values])
+    room = 0.08 * (high - low) or 1.0
+    return low - room, high + room
+
+
 def _mark(
-    figure: go.Figure, place: int, name: str, estimate: Mapping[str, Any], digits: int, k: int
+    figure: go.Figure, place: int, name: str, estimate: Mapping[str, Any], digits: int, look: tuple[str, str]
 ) -> None:
+    fill, shape = look
     value, low, high = estimate["value"], estimate["low"], estimate["high"]
     bounded = low is not None
     said = f"[{low:.{digits}f}, {high:.{digits}f}]" if bounded else f"no interval: {estimate['reason']}"
@@ -116,7 +135,12 @@ def _mark(
         text=None if bounded else "  no interval",
         textposition="middle right",
         textfont={"color": QUIET, "size": 12},
-        marker={"size": 10, "symbol": symbol(k) + ("" if bounded else "-open"), "color": colour(k), "line_width": 2},
+        marker={
+            "size": 10,
+            "symbol": shape if bounded else f"{shape}-open",
+            "color": fill,
+            "line": {"width": 2, "color": fill},
+        },
         error_x={"type": "data", "array": [high - value], "arrayminus": [value - low]} if bounded else None,
         hovertemplate=f"{plain(name)}<br>{value:.{digits}f} {plain(said)}<extra></extra>",
     )

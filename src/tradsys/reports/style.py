@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-INK, QUIET, GRID, ALARM, SYNTHETIC = "#1c2733", "#5f6b7a", "#e6ebf0", "#b3261e", "134,46,156"
+INK, QUIET, GRID, ALARM, SYNTHETIC = "#1c2733", "#5f6b7a", "#e6ebf0", "#b3261e", "#6a1b8a"
 # Okabe and Ito 2008, without the yellow that white paper swallows
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES = ("solid", "dash", "dashdot")
@@ -32,7 +32,7 @@ def symbol(k: int) -> str:
 
 def ordered_colours(n: int) -> list[str]:
     """`n` colours from light to dark, for states that have an order."""
-    return sample_colorscale("YlOrRd", [0.15 + 0.8 * k / max(1, n - 1) for k in range(n)])
+    return sample_colorscale("YlOrRd", [0.08 + 0.6 * k / max(1, n - 1) for k in range(n)])
 
 
 def plain(text: object) -> str:
@@ -66,26 +66,21 @@ def styled(figure: go.Figure, height: int) -> go.Figure:
     figure.update_layout(
         template="plotly_white",
         height=height,
-        margin={"l": 64, "r": 24, "t": 64, "b": 48},
+        margin={"l": 64, "r": 24, "t": 52, "b": 68},
         font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "xanchor": "left"},
         hoverlabel={"bgcolor": "white", "font_color": INK, "namelength": -1},
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": QUIET, "activecolor": INK},
     )
-    figure.update_xaxes(gridcolor=GRID, automargin=True, title_standoff=8)
-    figure.update_yaxes(gridcolor=GRID, automargin=True, title_standoff=8)
+    figure.update_xaxes(gridcolor=GRID, automargin=True, title_standoff=8, title_font_size=13)
+    figure.update_yaxes(gridcolor=GRID, automargin=True, title_standoff=8, title_font_size=13, ticklabelstandoff=4)
+    figure.update_annotations(font_size=13)
     return figure
 
 
-def watermarked(figure: go.Figure) -> go.Figure:
-    """The figure with SYNTHETIC DATA across it, so that no screenshot passes for a market."""
-    figure.add_annotation(
-        text="SYNTHETIC DATA",
-        xref="paper",
-        yref="paper",
-        x=0.5,
-        y=0.5,
-        showarrow=False,
-        font={"size": 42, "color": f"rgba({SYNTHETIC},0.16)"},
-    )
-    return figure
+def marked_synthetic(figure: go.Figure) -> go.Figure:
+    """The figure under the words SYNTHETIC DATA, so that no screenshot or saved image passes for a market."""
+    font = {"size": 13, "color": SYNTHETIC}
+    # at the bottom right, where no legend, button or axis title comes
+    place = {"x": 1, "xref": "paper", "xanchor": "right", "y": 0, "yref": "container", "yanchor": "bottom", "pad_b": 6}
+    return figure.update_layout(title={"text": "<b>SYNTHETIC DATA</b>", "font": font, **place})

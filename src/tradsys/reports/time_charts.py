@@ -1,7 +1,8 @@
 """Figures along the calendar: the regime behind the price, and what each fold trained, checked and tested on."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -25,7 +26,7 @@ WIDE_RANGE = 2.0
 def regime_ribbon(report: Mapping[str, Any]) -> go.Figure:
     """The close of one symbol over bands of the filtered regime, from the bar that knew it to the next."""
     ribbon = report["regime"]
-    time = [datetime.fromisoformat(t) for t in ribbon["time"]]
+    time = [_utc(t) for t in ribbon["time"]]
     figure = go.Figure()
     names, colours = ribbon["names"], ordered_colours(len(ribbon["names"]))
     bands = regime_bands(time, ribbon["state"])
@@ -43,7 +44,12 @@ def regime_ribbon(report: Mapping[str, Any]) -> go.Figure:
         )
     x, y = _broken(time, rounded(ribbon["close"]))
     figure.add_scatter(
-        x=x, y=y, name=f"{plain(ribbon['symbol'])} close", mode="lines", line={"color": INK, "width": 1.4}, yaxis="y2"
+        x=x,
+        y=y,
+        name=f"{plain(ribbon['symbol'])} close",
+        mode="lines",
+        line={"color": INK, "width": 1.4},
+        yaxis="y2",
     )
     _price_axis(figure, ribbon["close"])
     figure.update_layout(barmode="overlay", bargap=0)
@@ -68,8 +74,8 @@ def regime_bands(time: Sequence[datetime], state: Sequence[int]) -> list[tuple[d
 
 def _step(time: Sequence[datetime]) -> timedelta:
     """The usual distance of neighbours."""
-    steps = [(b - a) for a, b in zip(time, time[1:], strict=False)]
-    return median(steps) if steps else timedelta(hours=1)
+    seconds = [(after - before).total_seconds() for before, after in pairwise(time)]
+    return timedelta(seconds=median(seconds)) if seconds else timedelta(hours=1)
 
 
 def _broken(time: Sequence[datetime], values: Sequence[float]) -> tuple[list[datetime], list[float | None]]:
@@ -95,6 +101,8 @@ def _price_axis(figure: go.Figure, close: Sequence[float]) -> None:
             "overlaying": "y",
             "side": "left",
             "showgrid": False,
+            "tickmode": "auto",
+            "nticks": 7,
             "type": "log" if wide else "linear",
             "title_text": "close" + (" (log scale)" if wide else ""),
             "hoverformat": ".6~g",
@@ -108,10 +116,16 @@ def _mark_test(figure: go.Figure, report: Mapping[str, Any]) -> None:
     test = report["provenance"].get("bundle", {}).get("test")
     if test:
         figure.add_shape(
-            type="line", x0=test[0], x1=test[0], y0=0, y1=1, yref="paper", line={"color": INK, "dash": "dash", "width": 1.5}
+            type="line",
+            x0=_utc(test[0]),
+            x1=_utc(test[0]),
+            y0=0,
+            y1=1,
+            yref="paper",
+            line={"color": INK, "dash": "dash", "width": 1.5},
         )
         figure.add_annotation(
-            x=test[0], y=0.98, yref="paper", yanchor="top", xanchor="right", text="test starts", showarrow=False,
+            x=_utc(test[0]), y=0.98, yref="paper", yanchor="top", xanchor="right", text="test starts", showarrow=False,
             bgcolor="rgba(255,255,255,0.85)",
         )  # fmt: skip
 
@@ -122,7 +136,14 @@ def fold_timeline(report: Mapping[str, Any]) -> go.Figure:
     figure = go.Figure()
     names = [f"fold {k + 1}" for k in range(len(folds))]
     for part, fill in PARTS.items():
-        _spans(figure, names, [fold[part]["reads"] for fold in folds], f"{part}: windows and labels", fill, pale=True)
+        _spans(
+            figure,
+            names,
+            [fold[part]["reads"] for fold in folds],
+            f"{part}: windows and labels",
+            fill,
+            pale=True,
+        )
     for part, fill in PARTS.items():
         spans = [fold[part]["decisions"] for fold in folds]
         texts = [f"{part}: {fold[part]['n']:,}" for fold in folds]
@@ -165,9 +186,7 @@ def _spans(
     )
 
 
-def _gaps(
-    figure: go.Figure, names: Sequence[str], gaps: Sequence[tuple[str, str]], *, first: bool
-) -> None:
+def _gaps(figure: go.Figure, names: Sequence[str], gaps: Sequence[tuple[str, str]], *, first: bool) -> None:
     """Hatched boxes between the last decision of one part and the first of the next."""
     starts, ends = _parsed(gaps)
     figure.add_bar(
@@ -190,8 +209,14 @@ def _gaps(
 
 
 def _parsed(spans: Sequence[Sequence[str]]) -> tuple[list[datetime], list[datetime]]:
-    parsed = [[datetime.fromisoformat(t) for t in span] for span in spans]
+    parsed = [[_utc(t) for t in span] for span in spans]
     return [start for start, _ in parsed], [end for _, end in parsed]
+
+
+def _utc(text: str) -> datetime:
+    """A moment in UTC; plotly drops offsets, so each must be gone before it draws."""
+    read = datetime.fromisoformat(text)
+    return read.astimezone(UTC).replace(tzinfo=None) if read.tzinfo else read
 
 
 def _hover(starts: Sequence[datetime], ends: Sequence[datetime]) -> list[str]:

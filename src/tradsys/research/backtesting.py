@@ -1,6 +1,7 @@
 """Strategy profiles on one bundle: one vectorbt call, one ledger row each, one verdict each."""
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,7 +21,7 @@ from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.ledger import Ledger
 from tradsys.portfolio.simulator import simulate
 from tradsys.portfolio.vectorbt_adapter import simulate_many
-from tradsys.research.ledger import LedgerEntry, TrialLedger
+from tradsys.research.ledger import LedgerEntry, TrialLedger, effective_number
 from tradsys.research.parts import Evaluation
 from tradsys.serving.bundle import Bundle
 from tradsys.serving.strategy import Profile, Strategy
@@ -157,14 +158,19 @@ def _record(
 def _trials(
     ledger: TrialLedger, data_digest: str, span: tuple[datetime, datetime], periods_per_year: float
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """What deflates a Sharpe on this span, and the trials behind it as rows of the report."""
+    """What deflates a Sharpe on this span, and the trials behind it as rows of the report, one per distinct series.
+
+    n_trials is the effective number, rounded up; how many were counted, raw, is the length of the rows.
+    """
     sharpes = ledger.trial_sharpes(data_digest, *span, periods_per_year=periods_per_year)
+    trials = ledger.trials(data_digest, *span)
     looks = {look["id"]: look for look in ledger.entries()}
     rows = [
         {k: looks[trial.id][k] for k in ("when", "subject", "who", "run")} | {"sharpe": float(sharpe)}
-        for trial, sharpe in zip(ledger.trials(data_digest, *span), sharpes, strict=True)
+        for trial, sharpe in zip(trials, sharpes, strict=True)
     ]
-    return {"n_trials": len(sharpes), "sharpe_variance": trial_variance(sharpes)}, rows
+    n_trials = math.ceil(effective_number(trials) - 1e-9)
+    return {"n_trials": n_trials, "sharpe_variance": trial_variance(sharpes)}, rows
 
 
 def _row(result: Ledger, deflation: Mapping[str, float], evaluation: Evaluation, seed: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ deflate a Sharpe ratio.
 
 import hashlib
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,10 +25,14 @@ from tradsys.core.errors import DataError
 from tradsys.core.runs import code_sha, digest_json
 from tradsys.core.tables import Array
 from tradsys.evidence.sharpe import FLAT, sharpe_ratio
+from tradsys.evidence.trials import MIN_SHARED, MIN_TRIALS, independent_trials, shared_correlation
 
 GENESIS = "0" * 64
 # seconds a writer waits for another before SQLite says "database is locked"
 BUSY_SECONDS = 60
+# any number will do, as long as nothing else of the database takes the same
+_POSTGRES_LOCK = 7_472_646_479
+EVERY_DAY = 365.0
 _SHORTEST_SERIES = 2
 
 
@@ -69,7 +74,49 @@ class Trial:
     subject: str
     series_digest: str
     periods_per_year: float
+    span_start: str
+    span_end: str
     returns: Array
+
+    def days(self) -> Array | None:
+        """UTC dates datetime64[D] of the returns; None where they are not known to be one a day, every day.
+
+        A bar that closes at midnight belongs to the day it ends. A market that keeps weekends has fewer returns
+        than days, and which days those were the ledger does not hold.
+        """
+        first, last = (_day_of(text) for text in (self.span_start, self.span_end))
+        n_days = int((last - first).astype(int)) + 1
+        if self.periods_per_year != EVERY_DAY or n_days != len(self.returns):
+            return None
+        return first + np.arange(n_days)
+
+
+def effective_number(trials: list[Trial]) -> float:
+    """How many independent trials these are worth, to deflate a Sharpe with; between 1 and their number.
+
+    Trials are correlated over the days they share: by date where every day is known, row by row where two have the
+    same span and length. A pair that shares fewer than 30 days, or whose days cannot be matched, counts as
+    unrelated, so both count fully; fewer than 3 trials, too. See `evidence.trials.independent_trials`.
+    """
+    if len(trials) < MIN_TRIALS:
+        return float(len(trials))
+    days = [trial.days() for trial in trials]
+    correlation = shared_correlation(days, [t.returns for t in trials])
+    for same in _same_rows(trials, days):
+        rows = np.arange(len(trials[same[0]].returns)).astype("datetime64[D]")
+        block = shared_correlation([rows] * len(same), [trials[k].returns for k in same])
+        correlation[np.ix_(same, same)] = block
+    return independent_trials(correlation)
+
+
+def _same_rows(trials: list[Trial], days: list[Array | None]) -> list[list[int]]:
+    """Positions of trials without dates that have one span, rate and length: their rows are the same days."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for k, trial in enumerate(trials):
+        if days[k] is None and len(trial.returns) >= MIN_SHARED:
+            key = (trial.span_start, trial.span_end, trial.periods_per_year, len(trial.returns))
+            groups.setdefault(key, []).append(k)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 _METADATA = sa.MetaData()
@@ -110,21 +157,17 @@ class TrialLedger:
     """
 
     def __init__(self, place: str | Path = "runs/ledger.db") -> None:
-        is_url = "://" in str(place)
-        url = sa.make_url(str(place)) if is_url else sa.URL.create("sqlite", database=str(place))
-        if url.get_backend_name() == "sqlite":
-            if not url.database or url.database == ":memory:":
-                raise DataError("ledger: an in-memory SQLite forgets what was seen; give a file or a server")
-            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-            self._engine = sa.create_engine(url, poolclass=NullPool, connect_args={"timeout": BUSY_SECONDS})
-            sa.event.listen(self._engine, "connect", _leave_begin_to_us)
-            sa.event.listen(self._engine, "begin", _begin_sqlite)
-        else:
-            self._engine = sa.create_engine(url)
-        with self._writing() as connection:
-            _METADATA.create_all(connection)
-            if connection.execute(sa.select(_HEAD.c.id)).first() is None:
-                connection.execute(_HEAD.insert().values(name="head", id=0, hash=GENESIS))
+        self._engine = _engine(place)
+        try:
+            with self._writing() as connection:
+                _METADATA.create_all(connection)
+                if connection.execute(sa.select(_HEAD.c.id)).first() is None:
+                    connection.execute(_HEAD.insert().values(name="head", id=0, hash=GENESIS))
+        except sa.exc.OperationalError as error:
+            raise DataError(
+                f"ledger: {self._engine.url.render_as_string()} does not open ({str(error.orig).splitlines()[0]}); "
+                "every look must be written before it counts; see to the server, its user and its database"
+            ) from error
 
     def append(self, entry: LedgerEntry, series: Array | None = None) -> int:
         """Writes one look and its series [T]; returns the row's number, counted from 1 without gaps.
@@ -165,8 +208,8 @@ class TrialLedger:
             for row in connection.execute(query).mappings():
                 if row["series_digest"] not in found:
                     returns = np.frombuffer(row["content"], dtype="<f8")
-                    named = {k: row[k] for k in ("id", "subject", "series_digest", "periods_per_year")}
-                    found[row["series_digest"]] = Trial(**named, returns=returns)
+                    named = ("id", "subject", "series_digest", "periods_per_year", "span_start", "span_end")
+                    found[row["series_digest"]] = Trial(**{k: row[k] for k in named}, returns=returns)
         return list(found.values())
 
     def trial_sharpes(
@@ -201,7 +244,33 @@ class TrialLedger:
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
         with self._engine.execution_options(tradsys_writes=True).begin() as connection:
+            if self._engine.name == "postgresql":
+                # one writer at a time from the first statement on, also while the tables are made
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_POSTGRES_LOCK)))
             yield connection
+
+
+def _engine(place: str | Path) -> sa.Engine:
+    text = str(place)
+    if re.match(r"[a-z][a-z0-9+]+:/(?!/)", text):
+        raise DataError(f"ledger: {text!r} was a URL before it became a path; a URL stays text; pass it as a str")
+    url = sa.make_url(text) if "://" in text else sa.URL.create("sqlite", database=text)
+    if url.get_backend_name() != "sqlite":
+        url = url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
+        try:
+            return sa.create_engine(url, poolclass=NullPool)
+        except ModuleNotFoundError as error:
+            raise DataError(
+                f"ledger: {url.drivername} needs the module {error.name}, which is not installed; "
+                "pip install 'tradsys[postgres]'"
+            ) from error
+    if not url.database or url.database == ":memory:":
+        raise DataError("ledger: an in-memory SQLite forgets what was seen; give a file or a server")
+    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(url, poolclass=NullPool, connect_args={"timeout": BUSY_SECONDS})
+    sa.event.listen(engine, "connect", _leave_begin_to_us)
+    sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
 
 
 def _leave_begin_to_us(connection: Any, _record: Any) -> None:
@@ -220,6 +289,11 @@ def _iso(moment: datetime) -> str:
     if moment.tzinfo is None:
         raise DataError(f"ledger: {moment} has no time zone; every moment is UTC; attach datetime.UTC")
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _day_of(text: str) -> np.datetime64:
+    """The UTC day that a stored moment closes."""
+    return (np.datetime64(text.rstrip("Z"), "us") - np.timedelta64(1, "us")).astype("datetime64[D]")
 
 
 def _row_of(entry: LedgerEntry) -> dict[str, Any]:

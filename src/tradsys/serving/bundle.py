@@ -61,7 +61,7 @@ def schema_hash(features: FeatureSet) -> str:
 def seal(folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:
     """Writes card.json with the SHA-256 of every other file in the folder and of the card itself."""
     files = {p.name: digest_file(p) for p in sorted(folder.iterdir()) if p.name != "card.json"}
-    body = {**card, "format": FORMAT, "files": files}
+    body = {k: v for k, v in card.items() if k != "card_sha256"} | {"format": FORMAT, "files": files}
     sealed = {**body, "card_sha256": digest_json(body)}
     write_json(folder / "card.json", sealed)
     return sealed

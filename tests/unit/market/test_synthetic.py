@@ -138,7 +138,7 @@ def test_price_and_not_log_price_is_the_martingale():
 
 
 def auc_of_logistic_regression(market, n_train):
-    """Fit before, judge after; rows 24 bars apart, so that labels overlap little. Returns AUC and its error."""
+    """Fit before, judge after; rows 24 bars apart, so labels overlap little. Returns AUC and its error."""
     features = plain_features(market.bars()).to_numpy()
     labels = TripleBarrier().label(market.bars())
     bar = np.tile(np.arange(market.n_bars), N_SYMBOLS)

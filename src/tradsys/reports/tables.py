@@ -1,0 +1,166 @@
+"""The report's tables as cells: every estimate beside its interval, every `n/a` beside its reason."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tradsys.reports.strategy_charts import never_traded
+from tradsys.reports.wording import UNKNOWN, bounds, confidence, count, counted, number, percent
+
+# metric, digits, heading: what a table of forecasts shows
+FORECAST_COLUMNS = (
+    ("skill", 4, "skill"),
+    ("log_loss", 4, "log-loss"),
+    ("auc", 3, "AUC"),
+    ("brier", 4, "Brier"),
+    ("brier_skill", 4, "Brier skill"),
+    ("ece", 3, "ECE, equal width"),
+    ("ece_equal_mass", 3, "ECE, equal mass"),
+)
+STRATEGY_COLUMNS = (
+    "return", "Sharpe", "PSR", "DSR", "max drawdown", "closed trades", "win rate", "profit factor", "exposure",
+    "turnover a year", "costs",
+)  # fmt: skip
+NO_TRIAL = "a benchmark is no trial: it was not chosen, so there is nothing to deflate"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number in words, what stands beneath it, and the footnote that says why something is missing (0 none)."""
+
+    text: str
+    below: str = ""
+    note: int = 0
+
+
+@dataclass
+class Footnotes:
+    """Reasons of one table, numbered from 1 in order of first use; the same reason keeps its number."""
+
+    texts: list[str] = field(default_factory=list)
+
+    def mark(self, text: str | None) -> int:
+        """The number of this footnote."""
+        wanted = text or "not known, and no reason was recorded"
+        if wanted not in self.texts:
+            self.texts.append(wanted)
+        return self.texts.index(wanted) + 1
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table: its name, a verdict's kind (empty for a reference), cells; or words instead of cells.
+
+    detail: what stands beneath the name.
+    """
+
+    name: str
+    kind: str
+    cells: list[Cell]
+    instead: str = ""
+    detail: str = ""
+
+
+def strategy_lines(report: Mapping[str, Any], notes: Footnotes) -> list[Line]:
+    """All strategies and, last, the benchmark; one that never traded has words in place of numbers."""
+    lines = []
+    for row in [*report["strategies"], report["benchmark"]]:
+        performance = row["performance"]
+        judged = row.get("verdict")
+        if never_traded(performance):
+            lines.append(Line(row["name"], judged["kind"] if judged else "", [], _idle(performance)))
+        else:
+            cells = _strategy_cells(performance, judged is not None, notes)
+            lines.append(Line(row["name"], judged["kind"] if judged else "", cells))
+    return lines
+
+
+def _idle(performance: Mapping[str, Any]) -> str:
+    cancelled = performance.get("n_cancelled", 0)
+    orders = f" ({counted(cancelled, 'order')} cancelled)" if cancelled else ""
+    days = counted(performance["n_periods"], "day")
+    return f"0 trades in {days}{orders}: it never traded, so there is nothing to measure"
+
+
+def _strategy_cells(p: Mapping[str, Any], is_trial: bool, notes: Footnotes) -> list[Cell]:
+    """Cells in the order of STRATEGY_COLUMNS."""
+    reasons = p["reasons"]
+
+    def known(key: str, shown: str, below: str = "") -> Cell:
+        return Cell(UNKNOWN, below, notes.mark(reasons.get(key))) if p[key] is None else Cell(shown, below)
+
+    annual = f"{percent(p['cagr'])} a year" if p["cagr"] is not None else f"a year: {UNKNOWN}"
+    recovered = "" if p["drawdown_recovered"] else ", not recovered"
+    bootstrap = p["dsr_bootstrap"]
+    deflated = known("dsr", confidence(p["dsr"]), f"bootstrap {confidence(bootstrap)}")
+    return [
+        Cell(percent(p["total_return"]), annual, 0 if p["cagr"] is not None else notes.mark(reasons.get("cagr"))),
+        estimated(p["sharpe"], 2, notes),
+        known("psr", confidence(p["psr"])),
+        _noted(deflated, bootstrap is None, reasons.get("dsr_bootstrap"), notes)
+        if is_trial
+        else Cell(UNKNOWN, note=notes.mark(NO_TRIAL)),
+        Cell(percent(p["max_drawdown"]), f"{counted(round(p['drawdown_days']), 'day')}{recovered}"),
+        Cell(count(p["n_trades"]), f"+ {p['n_open_trades']} open" if p["n_open_trades"] else ""),
+        estimated(p["win_rate"], 2, notes),
+        known("profit_factor", number(p["profit_factor"], 2), _mean_trade(p)),
+        known("exposure", percent(p["exposure"])),
+        known("turnover_per_year", f"{number(p['turnover_per_year'], 1)} x"),
+        known("costs_paid", percent(p["costs_paid"])),
+    ]  # fmt: skip
+
+
+def _noted(cell: Cell, missing: bool, reason: str | None, notes: Footnotes) -> Cell:
+    """The cell with a footnote for what is missing beneath its number; a missing number keeps its own."""
+    return Cell(cell.text, cell.below, notes.mark(reason)) if missing and not cell.note else cell
+
+
+def _mean_trade(p: Mapping[str, Any]) -> str:
+    return "" if p["mean_trade"] is None else f"{percent(p['mean_trade'], 2)} a trade"
+
+
+def estimated(estimate: Mapping[str, Any], digits: int, notes: Footnotes) -> Cell:
+    """The value over its interval; `no interval` or `n/a` with the footnote that says why."""
+    if estimate["value"] is None:
+        return Cell(UNKNOWN, note=notes.mark(estimate["reason"]))
+    value = number(estimate["value"], digits)
+    if estimate["low"] is None:
+        return Cell(value, "no interval", notes.mark(estimate["reason"]))
+    return Cell(value, bounds(estimate["low"], estimate["high"], digits))
+
+
+def model_lines(report: Mapping[str, Any], notes: Footnotes) -> list[Line]:
+    """The models in the order of the report; no rank is implied."""
+    lines = []
+    for row in report["models"]:
+        cells = forecast_cells(row["metrics"], notes)
+        lines.append(Line(row["name"], "", cells, detail="" if row["kind"] == "baseline" else row["kind"]))
+    return lines
+
+
+def forecast_cells(metrics: Mapping[str, Any], notes: Footnotes) -> list[Cell]:
+    """Cells in the order of FORECAST_COLUMNS."""
+    return [estimated(metrics[name], digits, notes) for name, digits, _ in FORECAST_COLUMNS]
+
+
+def headline(report: Mapping[str, Any]) -> list[tuple[str, Cell]]:
+    """The few facts beside the verdict, with what each is measured against."""
+    facts: list[tuple[str, Cell]] = []
+    if report.get("models"):
+        primary = report["models"][0]
+        cell = estimated(primary["metrics"]["skill"], 4, Footnotes())
+        facts.append(("model's skill over the base rate", cell))
+    n_edge = sum(row["verdict"]["kind"] == "edge" for row in report["strategies"])
+    n_idle = sum(never_traded(row["performance"]) for row in report["strategies"])
+    idle = f"{n_idle} never traded" if n_idle else "all traded"
+    facts.append(("strategies with an edge", Cell(f"{n_edge} of {len(report['strategies'])}", idle)))
+    luck = report["benchmark"]["performance"]["expected_max_sharpe"]
+    facts.append(
+        (
+            "trials on this span",
+            Cell(count(report["ledger"]["n_trials"]), f"luck alone: Sharpe {number(luck, 2)}"),
+        )
+    )
+    days = report["equity"]["time"]
+    facts.append(("judged on", Cell(counted(len(days), "day"), f"{days[0]} to {days[-1]}")))
+    return facts

@@ -1,0 +1,248 @@
+"""The report in a real browser: every chart drew, the console is silent, nothing but the file itself was asked for."""
+
+import fcntl
+import json
+import os
+import re
+import select
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.unit.reports.sample_report import backtest_report, sample_report
+from tradsys.reports.page import FIGURES, write_report
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(
+    BROWSER is None, reason="no browser: none of chromium, chromium-browser, google-chrome is installed"
+)
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-pipe",
+)  # fmt: skip
+PATIENCE_SECONDS = 60
+# the browser reads commands from descriptor 3 and answers on 4
+LAUNCH = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+)
+# marks that a reader can see: drawn paths with an area or a length
+CHARTS = """Object.fromEntries([...document.querySelectorAll('.plotly-graph-div')].map(div => [div.id,
+  div.querySelector('svg.main-svg') === null ? 0 :
+  [...div.querySelectorAll('.scatterlayer path, .barlayer path')].filter(path => {
+    const box = path.getBoundingClientRect();
+    return path.getAttribute('d') && box.width + box.height > 0 }).length]))"""
+SETTLED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
+
+
+@dataclass
+class Visit:
+    """What one page did. charts: visible marks of each. console: all it said. requests: all it asked for but itself."""
+
+    charts: dict[str, int] = field(default_factory=dict)
+    console: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+
+class Chromium:
+    """One headless browser, spoken to over the DevTools protocol on a pair of pipes."""
+
+    def __init__(self, profile):
+        (its_input, self._to), (self._from, its_output) = os.pipe(), os.pipe()
+        ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in (its_input, its_output)]
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", LAUNCH, *map(str, ends), BROWSER, *FLAGS, f"--user-data-dir={profile}"],
+            pass_fds=ends, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        for end in (its_input, its_output, *ends):
+            os.close(end)
+        self._buffer, self._last, self._session, self.events = b"", 0, None, []
+
+    def open_tab(self):
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def close(self):
+        os.close(self._to)
+        os.close(self._from)
+        self._process.terminate()
+        self._process.wait(PATIENCE_SECONDS)
+
+    def call(self, method, **params):
+        self._last += 1
+        message = {"id": self._last, "method": method, "params": params}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._to, json.dumps(message).encode() + b"\0")
+        wanted = self._last
+        answer = self._until(lambda reply: reply.get("id") == wanted)
+        assert "error" not in answer, (method, answer["error"])
+        return answer["result"]
+
+    def evaluate(self, expression):
+        done = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in done, done["exceptionDetails"]
+        return done["result"].get("value")
+
+    def visit(self, path):
+        self.events = []
+        url = path.resolve().as_uri()
+        self.call("Page.navigate", url=url)
+        if not any(event["method"] == "Page.loadEventFired" for event in self.events):
+            self._until(lambda message: message.get("method") == "Page.loadEventFired")
+        self.evaluate(SETTLED)
+        seen = Visit(charts=self.evaluate(CHARTS))
+        for event in self.events:
+            _note(seen, event["method"], event["params"], url)
+        return seen
+
+    def _until(self, wanted):
+        """The first message that is wanted; events that pass by are kept."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            while b"\0" in self._buffer:
+                raw, self._buffer = self._buffer.split(b"\0", 1)
+                message = json.loads(raw)
+                if "method" in message:
+                    self.events.append(message)
+                if wanted(message):
+                    return message
+            ready, _, _ = select.select([self._from], [], [], max(0.0, deadline - time.monotonic()))
+            assert ready, f"chromium said nothing for {PATIENCE_SECONDS} s"
+            chunk = os.read(self._from, 1 << 20)
+            assert chunk, f"chromium left with code {self._process.poll()}"
+            self._buffer += chunk
+
+
+def _note(seen, method, params, url):
+    if method == "Runtime.consoleAPICalled":
+        seen.console.append(f"{params['type']}: {[arg.get('value') for arg in params['args']]}")
+    elif method == "Runtime.exceptionThrown":
+        details = params["exceptionDetails"]
+        seen.console.append(f"exception: {details.get('exception', {}).get('description', details['text'])}")
+    elif method == "Log.entryAdded":
+        seen.console.append(f"{params['entry']['level']}: {params['entry']['text']}")
+    elif method == "Network.requestWillBeSent" and params["request"]["url"] not in (url, "data:,"):
+        seen.requests.append(params["request"]["url"])
+
+
+def problems(visit, wanted):
+    """All that is wrong with a page that should hold these charts, drawn and quiet."""
+    found = [f"{name} is missing" for name in wanted - visit.charts.keys()]
+    found += [f"{name} is not expected" for name in visit.charts.keys() - wanted]
+    found += [f"{name} drew nothing" for name, n_marks in visit.charts.items() if n_marks == 0]
+    found += [f"console: {line}" for line in visit.console]
+    return found + [f"request: {url}" for url in visit.requests]
+
+
+def charts_of(report):
+    return {f"chart-{name}" for name, (section, _) in FIGURES.items() if section in report}
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    browser = Chromium(tmp_path_factory.mktemp("profile"))
+    try:
+        browser.open_tab()
+        yield browser
+    finally:
+        browser.close()
+
+
+@pytest.mark.parametrize("make", [sample_report, backtest_report])
+@pytest.mark.parametrize("options", [{}, {"synthetic": False}, {"idle": True}])
+def test_every_chart_draws_and_the_page_is_quiet(chromium, tmp_path, make, options):
+    report = make(**options)
+    write_report(report, tmp_path / "report.html")
+    assert problems(chromium.visit(tmp_path / "report.html"), charts_of(report)) == []
+
+
+def test_the_page_of_a_real_run_draws_and_is_quiet(chromium, run_folder):
+    report = json.loads((run_folder / "report.json").read_text(encoding="utf-8"))
+    assert len(charts_of(report)) == len(FIGURES)
+    assert problems(chromium.visit(run_folder / "report.html"), charts_of(report)) == []
+
+
+def _without_policy(page):
+    start = page.index('<meta http-equiv="Content-Security-Policy"')
+    return page[:start] + page[page.index(">", start) + 1 :]
+
+
+PLANTED = {
+    "a chart's script is broken": (
+        lambda page: re.sub(r'Plotly.newPlot\((\s*"chart-drift")', r"Plotly.broken(\1", page),
+        ("chart-drift drew nothing", "console: exception: TypeError"),
+    ),
+    "a chart has no data": (
+        lambda page: page.replace("</main>", '<div class="plotly-graph-div" id="chart-skill2"></div></main>'),
+        ("chart-skill2 is not expected", "chart-skill2 drew nothing"),
+    ),
+    "a chart's place is gone": (
+        lambda page: page.replace('<div id="chart-equity"', '<div id="elsewhere"'), ("chart-equity is missing",),
+    ),
+    "the console warns": (
+        lambda page: page.replace("</main>", "</main><script>console.warn('careful')</script>"),
+        ("console: warning: ['careful']",),
+    ),
+    "plotly is not there": (
+        lambda page: page.replace("<script>/**\n* plotly.js", "<script type='text/none'>/**\n* plotly.js"),
+        ("chart-equity drew nothing", "console: exception: ReferenceError"),
+    ),
+    "an image from elsewhere": (
+        lambda page: _without_policy(page).replace("</main>", '<img src="https://example.invalid/x.png"></main>'),
+        ("request: https://example.invalid/x.png",),
+    ),
+    "an image from elsewhere, stopped by the page's own policy": (
+        lambda page: page.replace("</main>", '<img src="https://example.invalid/x.png"></main>'),
+        ("console: error: Loading the image 'https://example.invalid/x.png' violates",),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", PLANTED)
+def test_a_planted_fault_is_seen(chromium, tmp_path, fault):
+    spoil, expected = PLANTED[fault]
+    report = sample_report()
+    write_report(report, tmp_path / "good.html")
+    page = (tmp_path / "good.html").read_text(encoding="utf-8")
+    assert spoil(page) != page
+    (tmp_path / "bad.html").write_text(spoil(page), encoding="utf-8")
+    found = problems(chromium.visit(tmp_path / "bad.html"), charts_of(report))
+    for start in expected:
+        assert any(problem.startswith(start) for problem in found), (start, found)
+
+
+def test_a_hostile_name_is_shown_and_never_run(chromium, tmp_path):
+    name = "<script>window.ran=1</script><img src=x onerror='window.ran=1'></script>"
+    report = sample_report(symbol=name)
+    write_report(report, tmp_path / "report.html")
+    assert problems(chromium.visit(tmp_path / "report.html"), charts_of(report)) == []
+    assert chromium.evaluate("window.ran === undefined")
+    table = chromium.evaluate("document.querySelector('#strategy-table').textContent")
+    legend = chromium.evaluate("document.querySelector('#chart-equity .legend').textContent")
+    assert name in table
+    assert name in legend
+
+
+def test_no_button_sends_a_chart_away(chromium, tmp_path):
+    write_report(sample_report(), tmp_path / "report.html")
+    chromium.visit(tmp_path / "report.html")
+    buttons = chromium.evaluate("[...document.querySelectorAll('.modebar-btn')].map(b => b.dataset.title)")
+    assert any("Download" in title for title in buttons)
+    assert not [title for title in buttons if "hare" in title or "loud" in title]
+
+
+def test_contents_lead_to_sections_and_a_narrow_window_needs_no_sideways_scroll(chromium, tmp_path):
+    write_report(sample_report(symbol="a_rather_long_name_of_a_strategy_or_symbol"), tmp_path / "report.html")
+    chromium.call("Emulation.setDeviceMetricsOverride", width=800, height=900, deviceScaleFactor=1, mobile=False)
+    chromium.visit(tmp_path / "report.html")
+    assert chromium.evaluate("document.documentElement.scrollWidth") <= 800
+    targets = chromium.evaluate("[...document.querySelectorAll('nav a')].map(a => a.getAttribute('href'))")
+    assert len(targets) > 10
+    assert chromium.evaluate("[...document.querySelectorAll('nav a')].every(a => document.querySelector(a.hash))")
+    chromium.call("Emulation.clearDeviceMetricsOverride")
