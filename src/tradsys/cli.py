@@ -11,6 +11,7 @@ VERBS = {
     "export": "a passing run's bundle, verified and copied to models/",
     "report": "renders a run's report again",
     "fetch": "brings bars into the store",
+    "journal": "the ledger of every look, told experiment by experiment",
 }
 
 

@@ -140,7 +140,9 @@ def test_backtest_door_reads_again_and_the_ledger_grows(run_folder, capsys):
         after = TrialLedger(run_folder.parents[1] / "ledger.db").entries()
     assert len(after) == before + 2
     trained = json.loads((run_folder / "metrics.json").read_text())["strategies"]["reckless"]
-    retested = json.loads((run_folder.parents[1] / "backtest/latest/metrics.json").read_text())["strategies"]["reckless"]
+    retested = json.loads((run_folder.parents[1] / "backtest/latest/metrics.json").read_text())["strategies"][
+        "reckless"
+    ]
     for key in ("total_return", "n_trades", "max_drawdown", "costs_paid"):
         assert retested[key] == trained[key], key
     printed = capsys.readouterr().out

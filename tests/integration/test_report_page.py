@@ -154,6 +154,13 @@ def chromium(tmp_path_factory):
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def good_page(tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "good.html"
+    write_report(sample_report(), path)
+    return path
+
+
 @pytest.mark.parametrize("make", [sample_report, backtest_report])
 @pytest.mark.parametrize("options", [{}, {"synthetic": False}, {"idle": True}])
 def test_every_chart_draws_and_the_page_is_quiet(chromium, tmp_path, make, options):
@@ -205,14 +212,12 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("fault", PLANTED)
-def test_a_planted_fault_is_seen(chromium, tmp_path, fault):
+def test_a_planted_fault_is_seen(chromium, good_page, tmp_path, fault):
     spoil, expected = PLANTED[fault]
-    report = sample_report()
-    write_report(report, tmp_path / "good.html")
-    page = (tmp_path / "good.html").read_text(encoding="utf-8")
+    page = good_page.read_text(encoding="utf-8")
     assert spoil(page) != page
     (tmp_path / "bad.html").write_text(spoil(page), encoding="utf-8")
-    found = problems(chromium.visit(tmp_path / "bad.html"), charts_of(report))
+    found = problems(chromium.visit(tmp_path / "bad.html"), charts_of(sample_report()))
     for start in expected:
         assert any(problem.startswith(start) for problem in found), (start, found)
 
@@ -229,9 +234,8 @@ def test_a_hostile_name_is_shown_and_never_run(chromium, tmp_path):
     assert name in legend
 
 
-def test_no_button_sends_a_chart_away(chromium, tmp_path):
-    write_report(sample_report(), tmp_path / "report.html")
-    chromium.visit(tmp_path / "report.html")
+def test_no_button_sends_a_chart_away(chromium, good_page):
+    chromium.visit(good_page)
     buttons = chromium.evaluate("[...document.querySelectorAll('.modebar-btn')].map(b => b.dataset.title)")
     assert any("Download" in title for title in buttons)
     assert not [title for title in buttons if "hare" in title or "loud" in title]

@@ -47,6 +47,21 @@ def test_brier_decomposes_exactly(rows, mass):
     assert parts["brier"] == pytest.approx(brier_score(proba, y), abs=1e-12)
 
 
+def test_brier_as_published():
+    # Brier 1950, table 1: ten forecasts of rain, P = 0.19 summed over both classes, so half of it for rain alone
+    rain = np.array([0.7, 0.9, 0.8, 0.4, 0.2, 0, 0, 0, 0, 0.1])
+    fell = np.array([0, 1, 1, 1, 0, 0, 0, 0, 0, 0])
+    assert 2 * brier_score(rain, fell) == pytest.approx(0.19, abs=1e-12)
+    parts = brier_decomposition(rain, fell, n_bins=1000)
+    assert parts["reliability"] - parts["resolution"] + parts["uncertainty"] == pytest.approx(0.095, abs=1e-12)
+
+
+def test_ece_as_published():
+    # documentation of torchmetrics, binary_calibration_error with two bins and the l1 norm: 0.2900
+    proba, y = np.array([0.25, 0.25, 0.55, 0.75, 0.75]), np.array([0, 0, 1, 1, 1])
+    assert ece(proba, y, n_bins=2) == pytest.approx(0.29, abs=1e-12)
+
+
 def test_brier_equals_sklearn():
     rng = np.random.default_rng(0)
     proba, y = rng.uniform(size=500), rng.integers(0, 2, 500)

@@ -1,4 +1,4 @@
-"""PBO against a plain loop and a stored result of two independent codings; SPA against its own null."""
+"""PBO against a plain loop, a stored result of two independent codings and published outputs; SPA likewise."""
 
 from itertools import combinations
 
@@ -52,6 +52,35 @@ def test_etf_trials(shared_data):
         -0.6783320947748044,
     ]
     np.testing.assert_allclose(found.logits[:5], first, rtol=1e-12)
+
+
+def test_trials_of_equal_merit_as_published():
+    # vignette of the R package pbo 1.0 after Bailey et al. 2017, section 6, SR = 0: 100 trials, 2400 periods, 8 blocks,
+    # each trial's mean and deviation set alike, 3 % a year taken off: p_bo 1.000000, p_loss 1.000000
+    noise = np.random.default_rng(765).normal(size=(2400, 100))
+    alike = (noise - noise.mean(axis=0)) / noise.std(axis=0, ddof=1) / np.sqrt(252)
+    found = pbo(alike - 0.03 / 252, 8)
+    assert (found.pbo, found.prob_loss) == (1, 1)
+
+
+def test_reality_check_as_published():
+    # documentation of arch 4, "Multiple Comparisons": 500 models no better than the benchmark
+    # lower 0.520, consistent 0.723, upper 0.733 (White's reality check is the last)
+    legacy = np.random.RandomState(23456)
+    seed = legacy.randint(0, 2**31 - 1)
+    factors = legacy.randn(1000, 3)
+    legacy.randn(1000)
+    y = factors @ [1, 0.5, 0.1]
+
+    def squared_errors():
+        seen = factors + legacy.randn(1000, 3)
+        beta = np.linalg.lstsq(seen[:500], y[:500], rcond=None)[0]
+        return (y[500:] - seen[500:] @ beta) ** 2
+
+    benchmark = squared_errors()
+    losses = np.column_stack([squared_errors() for _ in range(500)])
+    found = spa_test(losses, benchmark, block_length=22, studentize=False, seed=np.random.RandomState(seed))
+    assert (found.lower, found.consistent, found.upper) == (0.520, 0.723, 0.733)
 
 
 def test_noise_gives_a_half():

@@ -1,6 +1,7 @@
-"""Published numbers: Bailey & Lopez de Prado 2012 and 2014, Bailey et al. 2014, a notebook on ETF returns."""
+"""Published numbers: Bailey & Lopez de Prado 2012 and 2014, Bailey et al. 2014, Ledoit & Wolf 2008, a notebook."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,6 +124,16 @@ def test_five_thousand_trials_on_etfs(shared_data, cases):
     assert dsr == pytest.approx(expected["dsr_best"], rel=1e-9)
 
 
+def test_hedge_funds_of_ledoit_and_wolf():
+    # Ledoit & Wolf 2008, section 5 (HAC p-value 0.160); seven digits as the authors' R code prints them
+    returns = np.loadtxt(Path(__file__).with_name("ledoit_wolf_2008_hedge_funds.csv"), delimiter=",")
+    np.testing.assert_allclose(sharpe_ratio(returns), [1.014228, 1.460547], atol=5e-7)
+    found = sharpe_difference(returns[:, 0], returns[:, 1])
+    assert found.difference == pytest.approx(-0.4463183, abs=5e-8)
+    assert found.standard_error == pytest.approx(0.3176271, abs=5e-8)
+    assert found.p_value == pytest.approx(0.1599724, abs=5e-8)
+
+
 def test_difference_has_the_closed_form_error_for_normal_returns():
     # Jobson & Korkie 1981 as corrected by Memmel 2003, which the delta method becomes under normality
     rng = np.random.default_rng(1)
@@ -131,7 +142,7 @@ def test_difference_has_the_closed_form_error_for_normal_returns():
     b = rho * a + np.sqrt(1 - rho**2) * rng.normal(size=n)
     a, b = a + 0.3, b + 0.1
     found = sharpe_difference(a, b)
-    sa, sb = a.mean() / a.std(), b.mean() / b.std()
+    sa, sb = sharpe_ratio(a), sharpe_ratio(b)
     closed = 2 * (1 - rho) + 0.5 * (sa**2 + sb**2) - sa * sb * rho**2
     assert found.standard_error == pytest.approx(np.sqrt(closed / n), rel=0.01)
     assert found.difference == pytest.approx(sa - sb, rel=1e-9)

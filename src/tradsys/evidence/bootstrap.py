@@ -12,9 +12,11 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from arch.bootstrap import optimal_block_length
+from scipy.fft import irfft, next_fast_len, rfft
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
+from tradsys.evidence.sharpe import FLAT, checked_returns
 
 # fewer blocks than this in the record and an interval would only look narrow
 MIN_BLOCKS = 10
@@ -41,9 +43,14 @@ def automatic_block_length(series_T: Array, min_block: float = 1.0) -> float:
     """Mean block length in periods for the stationary bootstrap, at least `min_block`.
 
     series_T: the per-period loss or return whose dependence counts. A constant or very short series gives
-    `min_block`.
+    `min_block`. Raises DataError on values that are not finite.
     """
     series = np.asarray(series_T, dtype=np.float64)
+    if series.ndim != 1 or not np.isfinite(series).all():
+        raise DataError(
+            f"bootstrap: a series of shape {series.shape} with {int((~np.isfinite(series)).sum())} values that are "
+            "not finite; blocks need one whole series [T]; cut the record where it is known"
+        )
     if len(series) < 8 or np.ptp(series) <= 1e-12 * np.abs(series).max():
         return max(1.0, float(min_block))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -97,6 +104,8 @@ def bootstrap_indices(n_times: int, block_length: float, n_draws: int, *, seed: 
 
 def percentile_interval(draws_D: Array, confidence: float = 0.95) -> tuple[float, float] | None:
     """Bounds of the middle `confidence` share of the draws; None where too many are not finite."""
+    if not 0 < confidence < 1:
+        raise DataError(f"bootstrap: confidence {confidence}; it lies between 0 and 1; 0.95 is usual")
     finite = np.isfinite(draws_D)
     if finite.mean() < 1 - MAX_UNDEFINED:
         return None
@@ -184,15 +193,92 @@ def mean_per_time(values_N: Array, order: Array, first: Array) -> Array:
 
 def sharpe_draws(returns: Array, block_length: float, n_draws: int, *, seed: int) -> Array:
     """Per-period Sharpe (ddof 1) of every draw: [D] for returns [T], [D, K] for [T, K]; NaN if flat."""
-    n_times, scale = len(returns), np.abs(returns).max(axis=0)
+    n_times, scale, squares = len(returns), np.abs(returns).max(axis=0), returns**2
 
     def from_counts(counts_dT: Array) -> Array:
         mean = counts_dT @ returns / n_times
-        spread = (counts_dT @ returns**2 - n_times * mean**2) / (n_times - 1)
+        spread = (counts_dT @ squares - n_times * mean**2) / (n_times - 1)
         flat = spread <= 1e-12 * scale**2
         return np.where(flat, np.nan, mean / np.sqrt(np.where(flat, 1.0, spread)))
 
-    return bootstrap_draws(from_counts, n_times, block_length, n_draws, seed=seed)
+    cells = returns.shape[1] if returns.ndim == 2 else 1
+    return bootstrap_draws(from_counts, n_times, block_length, n_draws, seed=seed, cells_per_draw=cells)
+
+
+def sharpe_intervals(
+    returns_TK: Array,
+    *,
+    confidence: float = 0.95,
+    n_draws: int = 1000,
+    block_length: float | None = None,
+    min_block: float = 1.0,
+    seed: int,
+) -> list[Estimate]:
+    """Per-period Sharpe ratios (ddof 1) of K strategies with their block-bootstrap intervals, in one pass.
+
+    returns_TK: [T, K], same periods for all. All share one set of draws, so their intervals can be compared.
+    block_length: mean, in periods; None takes the longest that any of the strategies asks for, the safe side.
+    A strategy that never traded has no value but a reason; too few blocks give values without intervals. Raises
+    DataError on NaN or fewer than 2 periods.
+    """
+    values = checked_returns(returns_TK, "sharpe_intervals")
+    values = values[:, None] if values.ndim == 1 else values
+    chosen = max(longest_block_length(values) if block_length is None else block_length, min_block)
+    deviation = values.std(axis=0, ddof=1)
+    flat = deviation <= FLAT * np.abs(values).max(axis=0)
+    sharpe = np.where(flat, np.nan, values.mean(axis=0) / np.where(flat, 1.0, deviation))
+    reason = too_few_blocks(len(values), chosen)
+    draws = None if reason else sharpe_draws(values, chosen, n_draws, seed=seed)
+    idle = "the returns never differ, as of a strategy that never traded; a Sharpe ratio needs risk"
+    return [
+        estimate(s, None if draws is None else draws[:, k], confidence, idle if flat[k] else reason)
+        for k, s in enumerate(sharpe)
+    ]
+
+
+def longest_block_length(series_TK: Array) -> float:
+    """The longest automatic block length of K series, all at once; each is that of `automatic_block_length`.
+
+    Source: Politis & White 2004 with Patton et al. 2009, autocorrelations over the overlap alone as in arch, whose
+    loop over lags and series this replaces.
+    """
+    values = np.asarray(series_TK, dtype=np.float64)
+    n = len(values)
+    moving = np.ptp(values, axis=0) > 1e-12 * np.abs(values).max(axis=0)
+    if n < 8 or not moving.any():
+        return 1.0
+    centred = values[:, moving] - values[:, moving].mean(axis=0)
+    needed, most = max(5, int(np.log10(n))), int(np.ceil(np.sqrt(n))) + max(5, int(np.log10(n)))
+    products = _lagged_products(centred, most)
+    squares = np.concatenate([np.zeros((1, centred.shape[1])), np.cumsum(centred**2, axis=0)])
+    lag = np.arange(most + 1)
+    # arch leaves out one period more than the lag at each end
+    energy = (squares[-1] - squares[np.minimum(lag + 1, n)]) * squares[np.maximum(n - lag - 1, 0)]
+    quiet = np.abs(products) < 2 * np.sqrt(np.log10(n) / n) * np.sqrt(energy)
+    run = np.lib.stride_tricks.sliding_window_view(quiet[:-1], needed, axis=0).all(axis=-1)
+    first = np.where(run.any(axis=0), run.argmax(axis=0), -1)
+    width = np.minimum(np.where(first >= 0, 2 * np.maximum(first, 1), most), most)
+    share = lag[1:, None] / width
+    kernel = np.where(share <= 0.5, 1.0, np.clip(2 * (1 - share), 0.0, None))
+    covariance = products / n
+    slope = 2 * (kernel * lag[1:, None] * covariance[1:]).sum(axis=0)
+    level = covariance[0] + 2 * (kernel * covariance[1:]).sum(axis=0)
+    longest = float(np.ceil(min(3 * np.sqrt(n), n / 3)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        chosen = (slope**2 / level**2 * n) ** (1 / 3)
+    return float(np.clip(np.where(np.isfinite(chosen), chosen, longest), 1.0, longest).max())
+
+
+def _lagged_products(centred_TK: Array, most: int) -> Array:
+    """Sums [most + 1, K] of products of each series with itself, lags 0 to `most`; through an FFT, in chunks."""
+    n, n_series = centred_TK.shape
+    size = next_fast_len(n + most, real=True)
+    step = max(1, 4 * _CHUNK_CELLS // size)
+    parts = []
+    for k in range(0, n_series, step):
+        power = np.abs(rfft(centred_TK[:, k : k + step], n=size, axis=0)) ** 2
+        parts.append(irfft(power, n=size, axis=0)[: most + 1])
+    return np.concatenate(parts, axis=1)
 
 
 def _blocks(

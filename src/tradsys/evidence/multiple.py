@@ -18,6 +18,8 @@ def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> tup
         raise DataError(
             f"wilson_interval: {successes} successes of {n}; must hold 0 <= successes <= n; recount"
         )
+    if not 0 < confidence < 1:
+        raise DataError(f"wilson_interval: confidence {confidence}; it lies between 0 and 1; 0.95 is usual")
     if n == 0:
         return 0.0, 1.0
     z = stats.norm.ppf(0.5 + confidence / 2)

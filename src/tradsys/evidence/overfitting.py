@@ -16,6 +16,7 @@ from tradsys.evidence.bootstrap import automatic_block_length
 from tradsys.evidence.sharpe import checked_returns
 
 MAX_COMBINATIONS = 200_000
+_CHUNK_CELLS = 100_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +72,7 @@ def pbo(returns_TN: Array, n_blocks: int = 16) -> PboResult:
     inside = np.zeros((comb(n_blocks, n_blocks // 2), n_blocks))
     for row, chosen in enumerate(combinations(range(n_blocks), n_blocks // 2)):
         inside[row, chosen] = 1
-    step = max(1, 4_000_000 // n_trials)
+    step = max(1, _CHUNK_CELLS // n_trials)
     parts = [_split(inside[k : k + step], sums, squares, n_half) for k in range(0, len(inside), step)]
     logits, winners, in_sample, out_of_sample = (np.concatenate(p) for p in zip(*parts, strict=True))
     return PboResult(
@@ -130,7 +131,7 @@ def spa_test(
     block_length: float | None = None,
     n_draws: int = 1000,
     studentize: bool = True,
-    seed: int,
+    seed: int | np.random.RandomState,
 ) -> SpaResult:
     """Superior predictive ability: does any of N trials truly have a lower mean loss than the benchmark?
 
@@ -138,8 +139,8 @@ def spa_test(
     small p-value says yes, luck over the N trials taken off. studentize: divides each differential by its
     stationary-bootstrap standard error first (Hansen's T_SPA); False is White's reality check on raw means
     (its p-value is `upper`). Raises DataError on NaN, unequal lengths or a trial equal to the benchmark
-    throughout. Source: Hansen 2005; White 2000; Politis & Romano 1994 for the variance. The draws are
-    arch's.
+    throughout. seed: a RandomState repeats outputs that were published with numpy's older generator. Source:
+    Hansen 2005; White 2000; Politis & Romano 1994 for the variance. The draws are arch's.
     """
     losses, benchmark = (
         checked_returns(losses_TN, "spa_test", least=20),

@@ -46,7 +46,13 @@ class SharpeMoments:
 
 def checked_returns(returns: Array, where: str, least: int = 2) -> Array:
     """The returns as float64 [T] or [T, K]; DataError when too short, misshapen or not finite."""
-    values = np.asarray(returns, dtype=np.float64)
+    try:
+        values = np.asarray(returns, dtype=np.float64)
+    except ValueError as error:  # numpy on a list of series of several lengths
+        raise DataError(
+            f"{where}: series of different lengths, or no numbers; all trials cover the same periods; "
+            "align them with evidence.trials.aligned_trials"
+        ) from error
     if values.ndim not in (1, 2) or 0 in values.shape[1:]:
         raise DataError(f"{where}: returns of shape {values.shape}; give [T] or [T, K] with K >= 1")
     if len(values) < least:
@@ -86,7 +92,7 @@ def probabilistic_sharpe_ratio(
     1]. Assumes returns independent over time. Source: Bailey & Lopez de Prado 2012, eq. 11.
     """
     moments = _moments(returns)
-    gap = np.asarray(moments.sharpe) - benchmark_sharpe
+    gap = np.asarray(moments.sharpe) - _checked_benchmark(benchmark_sharpe)
     return _scalar(stats.norm.cdf(gap * np.sqrt(moments.n_periods - 1) / np.sqrt(moments.variance())))
 
 
@@ -131,8 +137,10 @@ def min_track_record_length(
     Returns a float or [K], in periods; inf where the observed Sharpe does not exceed the benchmark, since no
     length would do. Source: Bailey & Lopez de Prado 2012, eq. 13.
     """
+    if not 0 < confidence < 1:
+        raise DataError(f"min_track_record_length: confidence {confidence}; it lies between 0 and 1; 0.95 is usual")
     moments = _moments(returns)
-    gap = np.asarray(moments.sharpe, dtype=np.float64) - benchmark_sharpe
+    gap = np.asarray(moments.sharpe, dtype=np.float64) - _checked_benchmark(benchmark_sharpe)
     above = gap > 0
     needed = 1 + moments.variance() * (stats.norm.ppf(confidence) / np.where(above, gap, 1.0)) ** 2
     return _scalar(np.where(above, needed, np.inf))
@@ -176,26 +184,35 @@ class SharpeDifference:
     p_value: float
 
 
-def sharpe_difference(returns_a: Array, returns_b: Array, *, lags: int = 0) -> SharpeDifference:
-    """Tests whether two strategies have the same Sharpe; fat tails and correlation are allowed.
+def sharpe_difference(returns_a: Array, returns_b: Array, *, lags: int | None = None) -> SharpeDifference:
+    """Tests whether two strategies have the same Sharpe; fat tails, correlation and dependence are allowed.
 
-    returns_a, returns_b: [T] each, same periods. lags: of the Newey-West (Bartlett) kernel; 0 treats periods
-    as independent. Positive: a is better. Source: Ledoit & Wolf 2008, section 3.1 (delta method, HAC
-    inference).
+    returns_a, returns_b: [T] each, same periods. lags: None weighs autocovariances by the Parzen kernel with
+    Andrews' automatic bandwidth, as the paper does; a number is that of the Newey-West (Bartlett) kernel, 0 treats
+    periods as independent. Positive: a is better. Source: Ledoit & Wolf 2008, section 3.1 (delta method, HAC
+    inference); Andrews 1991, eq. 6.4; the small-sample factor T / (T - 4) is Andrews & Monahan's 1992.
     """
+    if np.shape(returns_a) != np.shape(returns_b):
+        raise DataError(
+            f"sharpe_difference: series of shapes {np.shape(returns_a)} and {np.shape(returns_b)}; a paired test "
+            "needs the same periods in both; align them with evidence.trials.aligned_trials"
+        )
     pair = checked_returns(np.column_stack([returns_a, returns_b]), "sharpe_difference", least=10)
-    if not 0 <= lags < len(pair) // 2:
+    if lags is not None and not 0 <= lags < len(pair) // 2:
         raise DataError(f"sharpe_difference: {lags} lags on {len(pair)} periods; must be within [0, T/2)")
-    _sharpe(pair, "sharpe_difference")
+    sharpe = _sharpe(pair, "sharpe_difference")
     mean, second = pair.mean(axis=0), (pair**2).mean(axis=0)
     spread = second - mean**2
-    sharpe = mean / np.sqrt(spread)
     gradient = np.concatenate([second / spread**1.5, -0.5 * mean / spread**1.5]) * [1, -1, 1, -1]
     # influence of each period on the difference: the delta method on (mean_a, mean_b, second_a, second_b)
-    influence = np.column_stack([pair - mean, pair**2 - second]) @ gradient
+    moments = np.column_stack([pair - mean, pair**2 - second])
+    influence = moments @ gradient
+    weights = _parzen_weights(moments) if lags is None else 1 - np.arange(1, lags + 1) / (lags + 1)
     variance = influence @ influence
-    for lag in range(1, lags + 1):
-        variance += 2 * (1 - lag / (lags + 1)) * (influence[lag:] @ influence[:-lag])
+    for lag, weight in enumerate(weights, start=1):
+        variance += 2 * weight * (influence[lag:] @ influence[:-lag])
+    if lags is None:
+        variance *= len(pair) / (len(pair) - moments.shape[1])
     error = float(np.sqrt(variance)) / len(pair)
     difference = float(sharpe[0] - sharpe[1])
     if error == 0:
@@ -203,6 +220,28 @@ def sharpe_difference(returns_a: Array, returns_b: Array, *, lags: int = 0) -> S
             "sharpe_difference: both series move as one; their difference has no error; give two strategies"
         )
     return SharpeDifference(difference, error, float(2 * stats.norm.sf(abs(difference) / error)))
+
+
+def _parzen_weights(moments_TM: Array) -> Array:
+    """Kernel weights of lags 1, 2, ... below Andrews' bandwidth 2.6614 (alpha T)^(1/5)."""
+    n = len(moments_TM)
+    before, after = moments_TM[:-1], moments_TM[1:]
+    before, after = before - before.mean(axis=0), after - after.mean(axis=0)
+    # a unit root would make the bandwidth infinite; Andrews & Monahan 1992 stop at 0.97
+    rho = np.clip((before * after).sum(axis=0) / (before**2).sum(axis=0), -0.97, 0.97)
+    residual = ((after - rho * before) ** 2).mean(axis=0)
+    above = 4 * rho**2 * residual**2 / (1 - rho) ** 8
+    alpha = above.sum() / (residual**2 / (1 - rho) ** 4).sum()
+    bandwidth = min(2.6614 * (alpha * n) ** 0.2, n - 1)
+    share = np.arange(1, int(np.ceil(bandwidth))) / bandwidth if bandwidth > 0 else np.empty(0)
+    return np.where(share <= 0.5, 1 - 6 * share**2 + 6 * share**3, 2 * (1 - share) ** 3)
+
+
+def _checked_benchmark(benchmark_sharpe: Array | float) -> Array:
+    benchmark = np.asarray(benchmark_sharpe, dtype=np.float64)
+    if not np.isfinite(benchmark).all():
+        raise DataError(f"sharpe: a benchmark of {benchmark_sharpe}; it must be finite; 0 is holding cash")
+    return benchmark
 
 
 def _sharpe(values: Array, where: str) -> Array:

@@ -157,10 +157,11 @@ def cluster_correlation(correlation_KK: Array) -> TrialClusters:
     best, quality = np.arange(n), -np.inf
     for n_clusters in _cuts(n):
         labels = fcluster(tree, n_clusters, criterion="maxclust") - 1
-        found = _quality(rows, labels)
+        # trials that are all equally far apart fall into one heap: no cut, so each stays by itself
+        found = _quality(rows, labels) if labels.max() > 0 else -np.inf
         if found > quality:
             best, quality = labels, found
-    return TrialClusters(_renumbered(best[copy_of]), float(quality))
+    return TrialClusters(_renumbered(best[copy_of]), float(quality) if np.isfinite(quality) else None)
 
 
 def independent_trials(correlation_KK: Array) -> float:

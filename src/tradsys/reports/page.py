@@ -79,6 +79,7 @@ def _context(report: Mapping[str, Any]) -> dict[str, Any]:
         "synthetic": synthetic_note(report),
         "sections": [(anchor, title) for anchor, title, key in SECTIONS if report.get(key)],
         "figures": figures(report),
+        "trials": tables.trials_counted(report),
         "headline": tables.headline(report),
         "columns": {
             "strategies": tables.STRATEGY_COLUMNS,

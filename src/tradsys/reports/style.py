@@ -66,7 +66,7 @@ def styled(figure: go.Figure, height: int) -> go.Figure:
     figure.update_layout(
         template="plotly_white",
         height=height,
-        margin={"l": 64, "r": 24, "t": 52, "b": 68},
+        margin={"l": 64, "r": 24, "t": 52, "b": 48},
         font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "xanchor": "left"},
         hoverlabel={"bgcolor": "white", "font_color": INK, "namelength": -1},
@@ -83,4 +83,5 @@ def marked_synthetic(figure: go.Figure) -> go.Figure:
     font = {"size": 13, "color": SYNTHETIC}
     # at the bottom right, where no legend, button or axis title comes
     place = {"x": 1, "xref": "paper", "xanchor": "right", "y": 0, "yref": "container", "yanchor": "bottom", "pad_b": 6}
+    figure.update_layout(height=figure.layout.height + 20, margin_b=figure.layout.margin.b + 20)
     return figure.update_layout(title={"text": "<b>SYNTHETIC DATA</b>", "font": font, **place})

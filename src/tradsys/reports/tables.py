@@ -90,7 +90,7 @@ def _strategy_cells(p: Mapping[str, Any], is_trial: bool, notes: Footnotes) -> l
         return Cell(UNKNOWN, below, notes.mark(reasons.get(key))) if p[key] is None else Cell(shown, below)
 
     annual = f"{percent(p['cagr'])} a year" if p["cagr"] is not None else f"a year: {UNKNOWN}"
-    recovered = "" if p["drawdown_recovered"] else ", not recovered"
+    recovered = "" if p["drawdown_recovered"] else " so far"
     bootstrap = p["dsr_bootstrap"]
     deflated = known("dsr", confidence(p["dsr"]), f"bootstrap {confidence(bootstrap)}")
     return [
@@ -143,6 +143,12 @@ def forecast_cells(metrics: Mapping[str, Any], notes: Footnotes) -> list[Cell]:
     return [estimated(metrics[name], digits, notes) for name, digits, _ in FORECAST_COLUMNS]
 
 
+def trials_counted(report: Mapping[str, Any]) -> str:
+    """How many trials the ledger holds, and how many independent ones they are worth where those are fewer."""
+    worth, n = report["ledger"]["n_trials"], len(report["ledger"]["list"])
+    return count(n) if worth == n else f"{count(n)}, worth {count(worth)} independent"
+
+
 def headline(report: Mapping[str, Any]) -> list[tuple[str, Cell]]:
     """The few facts beside the verdict, with what each is measured against."""
     facts: list[tuple[str, Cell]] = []
@@ -155,12 +161,7 @@ def headline(report: Mapping[str, Any]) -> list[tuple[str, Cell]]:
     idle = f"{n_idle} never traded" if n_idle else "all traded"
     facts.append(("strategies with an edge", Cell(f"{n_edge} of {len(report['strategies'])}", idle)))
     luck = report["benchmark"]["performance"]["expected_max_sharpe"]
-    facts.append(
-        (
-            "trials on this span",
-            Cell(count(report["ledger"]["n_trials"]), f"luck alone: Sharpe {number(luck, 2)}"),
-        )
-    )
+    facts.append(("trials on this span", Cell(trials_counted(report), f"luck alone: Sharpe {number(luck, 2)}")))
     days = report["equity"]["time"]
     facts.append(("judged on", Cell(counted(len(days), "day"), f"{days[0]} to {days[-1]}")))
     return facts

@@ -38,9 +38,7 @@ class Answer:
         return "LEAK" if self.finding else "not asked" if self.skipped else "ok"
 
 
-def audit(
-    experiment: Experiment, settings: AuditSettings, folder: Path, config: Mapping[str, Any]
-) -> list[Answer]:
+def audit(experiment: Experiment, settings: AuditSettings, folder: Path, config: Mapping[str, Any]) -> list[Answer]:
     """Asks a reduced copy of the experiment every question in `settings`, in the order of the flow.
 
     Writes audit.json into `folder`. config: the resolved config, of which the copy's bundle keeps the data's share.
@@ -57,14 +55,17 @@ def ask(s: Specimen) -> Iterator[Answer]:
     asks = asks_of(s)
     wanted = s.settings.parts
     parts = {part for one in asks.values() for part in one}
-    if unknown := sorted(set(wanted or ()) - parts):
-        raise TradsysError(
-            f"audit: no parts {unknown}; this experiment has {sorted(parts)}; name one of these"
-        )
+    if unknown := [w for w in wanted or () if not any(_named(p, w) for p in parts)]:
+        raise TradsysError(f"audit: no parts {unknown}; this experiment has {sorted(parts)}; name one of these")
     for question in s.settings.questions or QUESTIONS:
         for part, one in asks[question].items():
-            if wanted is None or part in wanted:
+            if wanted is None or any(_named(part, w) for w in wanted):
                 yield _answer(s, part, question, one)
+
+
+def _named(part: str, wanted: str) -> bool:
+    """`auditor` names the part and what belongs to it, such as `auditor scores`."""
+    return part == wanted or part.startswith(f"{wanted} ")
 
 
 def asks_of(s: Specimen) -> dict[str, dict[str, Ask]]:
@@ -90,9 +91,7 @@ def answers_table(answers: list[Answer]) -> Table:
     """Part, question, verdict, first offending column, row and size."""
     n_leaks = sum(a.finding is not None for a in answers)
     told = "; ".join(f"{name}: {text}" for name, text in QUESTIONS.items())
-    table = Table(
-        title=f"Audit: {len(answers)} questions, {n_leaks} findings", caption=told, box=box.SIMPLE_HEAD
-    )
+    table = Table(title=f"Audit: {len(answers)} questions, {n_leaks} findings", caption=told, box=box.SIMPLE_HEAD)
     for column in ("part", "question", "verdict", "column", "row", "size", "how"):
         table.add_column(column, justify="right" if column == "size" else "left", overflow="fold")
     colours = {"ok": "green", "LEAK": "bold red", "not asked": "dim"}

@@ -34,13 +34,16 @@ FORGOTTEN = 1e-8  # share of an older bar that a live buffer may lack
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Fitted parts. candidate_score: the out-of-fold score from which the auditor was taught."""
+    """Fitted parts. candidate_score: the out-of-fold score from which the auditor was taught; candidate_paid: how
+    often such a candidate paid after costs.
+    """
 
     primary: Calibrated
     baselines: Mapping[str, Calibrated]
     regime: HmmRegime
     auditor: Xgboost | None
-    candidate_score: float | None
+    candidate_score: float | None = None
+    candidate_paid: float = 0.5
 
 
 def fit(experiment: Experiment, prepared: Prepared, checkpoints: Path, timings: Timings) -> Fitted:
@@ -55,7 +58,7 @@ def fit(experiment: Experiment, prepared: Prepared, checkpoints: Path, timings: 
     with timings.stage("regime"):
         regime = experiment.regime.fit(train, valid)
     if experiment.auditor is None:
-        return Fitted(primary, baselines, regime, None, None)
+        return Fitted(primary, baselines, regime, None)
     with timings.stage("out-of-fold scores"):
         folds = PurgedKFold(experiment.evaluation.n_oof_folds, embargo_bars=experiment.labels.horizon_bars)
         scaled = Scaled(experiment.transforms, experiment.model)
@@ -67,7 +70,7 @@ def fit(experiment: Experiment, prepared: Prepared, checkpoints: Path, timings: 
         checked = audit_samples(experiment, valid, primary.score(valid.table, valid.rows), regime, least)
         auditor = experiment.auditor.fit(taught, checked)
         LOG.info("auditor: %d candidates with score >= %.3f, %.1f %% paid", len(taught), least, 100 * taught.y.mean())
-    return Fitted(primary, baselines, regime, auditor, least)
+    return Fitted(primary, baselines, regime, auditor, least, float(taught.y.mean()))
 
 
 def _whole(experiment: Experiment, model: Any) -> Calibrated:

@@ -24,7 +24,7 @@ from tradsys.evidence.causality import (
     lifted_bars,
 )
 from tradsys.features.feature_set import FeatureSet
-from tradsys.research.specimen import Specimen, aware_key
+from tradsys.research.specimen import FUTURE, Specimen, aware_key
 from tradsys.samples import join
 from tradsys.serving.bundle import widened
 
@@ -34,7 +34,6 @@ KEYS = ("symbol", "time")
 NET = 1e-6  # what a net, or a sum begun elsewhere, may round away
 N_ROWS = 200  # decision rows compared at each cut
 WHOLE_WAYS = ("cut", "shuffle", "scale")  # for what takes no NaN, or would have no samples left
-FUTURE = "future"
 
 
 def future_asks(s: Specimen) -> dict[str, Ask]:
@@ -105,9 +104,7 @@ def _source(s: Specimen) -> Outcome:
             return "the source cannot be asked for what it knew at t (no known_at, no end)"
         found = frame_difference(s.whole.drop("segment").filter(pl.col("time") <= t), told.bars(), KEYS)
         if found:
-            return Finding(
-                "source", FUTURE, f"known at {t:%Y-%m-%d %H:%M}", found[0].column, found[1], found[0].size
-            )
+            return Finding("source", FUTURE, f"known at {t:%Y-%m-%d %H:%M}", found[0].column, found[1], found[0].size)
     return None
 
 
@@ -145,9 +142,7 @@ def _features(s: Specimen) -> Outcome:
         dated: list[Feature] = [f.known_at(t) if f in own else f for f in features.features]  # type: ignore[attr-defined]
         told = _table_frame(like(features, dated), s.bars)
         if found := frame_difference(_known(truth, t), _known(told, t), KEYS):
-            return Finding(
-                "features", FUTURE, f"known at {t:%Y-%m-%d %H:%M}", found[0].column, found[1], found[0].size
-            )
+            return Finding("features", FUTURE, f"known at {t:%Y-%m-%d %H:%M}", found[0].column, found[1], found[0].size)
     return None
 
 
@@ -165,9 +160,7 @@ def _events(s: Specimen) -> Outcome:
 
 def _labels(s: Specimen) -> Outcome:
     """A label known at its end depends on nothing later; entered after t, on no price level up to t."""
-    found = unmoved(
-        s, "labels", lambda bars, _: label_frame(bars, s.label(bars)), n_cuts=10 * s.settings.n_cuts
-    )
+    found = unmoved(s, "labels", lambda bars, _: label_frame(bars, s.label(bars)), n_cuts=10 * s.settings.n_cuts)
     if found is not None:
         return found
     truth = label_frame(s.bars, s.label(s.bars))
@@ -196,9 +189,7 @@ def _samples(s: Specimen) -> Outcome:
 
     def answer(bars: pl.DataFrame, _: datetime) -> pl.DataFrame:
         mask = events.mask(bars) if events else None
-        samples = join.make_samples(
-            features.table(bars), s.label(bars), lookback=s.experiment.lookback, events=mask
-        )
+        samples = join.make_samples(features.table(bars), s.label(bars), lookback=s.experiment.lookback, events=mask)
         table, rows = samples.table, samples.rows
         columns = {"y": samples.y, "ret": samples.ret, "reads": rows - samples.start}
         values = dict(zip(table.names, table.values[rows].T, strict=True))
@@ -250,9 +241,7 @@ def _transforms(s: Specimen) -> Outcome:
 
 def _regime(s: Specimen) -> Outcome:
     regime = s.fitted.regime
-    return _table_unmoved(
-        s, "regime", lambda table, rows: named(regime.predict_proba(table, rows), regime.names), 0.0
-    )
+    return _table_unmoved(s, "regime", lambda table, rows: named(regime.predict_proba(table, rows), regime.names), 0.0)
 
 
 def _model(s: Specimen, part: str, pick: Callable[[Specimen], Any]) -> Outcome:

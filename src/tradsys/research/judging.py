@@ -68,6 +68,7 @@ def judge(
             seed=experiment.seed,
         )
     skill = models[0]["metrics"]["skill"]
+    overlap = max(1.0, float((prepared.test.end - prepared.test.rows).mean()))  # samples that share an outcome
     verdict = judge_run(bounds(skill), tested.verdicts)
     report = {
         "run": folder.name,
@@ -75,7 +76,12 @@ def judge(
         "synthetic": bundle.card["data"].get("note") if bundle.card["data"]["synthetic"] else None,
         "verdict": verdict.as_dict(),
         "models": models,
-        "reliability": {n: reliability(p[:, 1], prepared.test.y) for n, p in probabilities.items() if n != "base_rate"},
+        "reliability": {
+            n: reliability(p[:, 1], prepared.test.y, overlap=overlap)
+            for n, p in probabilities.items()
+            if n != "base_rate"
+        },
+        "reliability_overlap": overlap,
         "auditor": audit,
         "importance": importance,
         "drift": {
@@ -154,17 +160,17 @@ def _auditor_row(experiment: Experiment, prepared: Prepared, fitted: Fitted, bun
     if taken.sum() < 2:
         return {"n": int(taken.sum()), "metrics": None}
     samples = audit_samples(experiment, test, score_NC, fitted.regime, fitted.candidate_score)
-    paid = prepared_rate = float(samples.y.mean())
+    expected = fitted.candidate_paid
     metrics = evaluate(
         fitted.auditor.predict_proba(samples.table, samples.rows),
         samples.y,
-        np.array([1 - prepared_rate, prepared_rate]),
+        np.array([1 - expected, expected]),
         time_N=samples.time,
         min_block=experiment.labels.horizon_bars,
         n_draws=experiment.evaluation.n_draws,
         seed=experiment.seed,
     )
-    return {"n": len(samples), "paid": paid, "metrics": metrics}
+    return {"n": len(samples), "paid": float(samples.y.mean()), "paid_in_training": expected, "metrics": metrics}
 
 
 def _importance(experiment: Experiment, prepared: Prepared, fitted: Fitted, bundle: Bundle) -> dict[str, Any]:
@@ -235,7 +241,8 @@ def _ribbon(prepared: Prepared, fitted: Fitted, n_points: int = 2000) -> dict[st
     """Filtered regimes of the first symbol over its close, thinned to at most `n_points`."""
     table = prepared.table
     rows = np.flatnonzero((table.symbol == 0) & table.ready(fitted.regime.lookback))
-    rows = rows[:: max(1, len(rows) // n_points)]
+    every = max(1, len(rows) // n_points)
+    rows = rows[::every]
     belief = fitted.regime.predict_proba(table, rows)
     return {
         "symbol": table.symbols[0],
@@ -243,6 +250,7 @@ def _ribbon(prepared: Prepared, fitted: Fitted, n_points: int = 2000) -> dict[st
         "time": [aware(t).isoformat() for t in table.time[rows]],
         "close": prepared.bars["close"].to_numpy()[rows].tolist(),
         "state": belief.argmax(axis=1).tolist(),
+        "every": every,
     }
 
 

@@ -54,6 +54,11 @@ class Experiment:
     question: str
     seed: int
 
+    def __post_init__(self) -> None:
+        trainer = getattr(self.model, "trainer", None)
+        if trainer is not None:
+            trainer.device()  # a device that is not there is refused before any data is read
+
     @property
     def max_gap(self) -> timedelta | None:
         """Longest step between bars that windows, returns and barriers may span."""

@@ -70,6 +70,7 @@ def prepare(experiment: Experiment, bars: pl.DataFrame) -> Prepared:
     until = aware(skeleton.table.time[skeleton.end[first.train]].max())
     features = experiment.features.fit(bars, until)
     table = features.table(bars)
+    assert len(table) == len(bars), (len(table), len(bars))
     samples = make_samples(table, labels, lookback=experiment.lookback, events=events)
     fold = next(iter(experiment.split.split(samples)))
     check_fold(samples, fold, 0)
@@ -99,4 +100,5 @@ def _empty_table(bars: pl.DataFrame) -> FeatureTable:
 
 
 def aware(time: np.datetime64) -> datetime:
+    """A table's time as an aware datetime in UTC."""
     return time.astype("datetime64[us]").item().replace(tzinfo=UTC)

@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tradsys.reports.wording import interval, number, percent
+from tradsys.reports.wording import confidence, interval, number, percent
 
 WIDTH = 110  # of output that goes to a file or a pipe
 COLOURS = {"edge": "green", "no edge": "red", "not enough evidence": "yellow"}
@@ -63,7 +63,7 @@ def strategies_table(report: Mapping[str, Any]) -> Table:
             row["name"],
             percent(result["total_return"]),
             _stacked(result["sharpe"], 2),
-            number(result["dsr"], 2) if kind else "",
+            confidence(result["dsr"]) if kind else "",
             percent(result["max_drawdown"]),
             str(result["n_trades"]) if kind else "",
             _stacked(result["win_rate"], 2) if kind else "",

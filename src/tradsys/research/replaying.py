@@ -21,9 +21,7 @@ from tradsys.market.ranges import atr
 from tradsys.portfolio import simulator, vectorbt_adapter
 from tradsys.portfolio.ledger import Ledger
 from tradsys.research.foresight import (
-    FUTURE,
     KEYS,
-    N_ROWS,
     NET,
     WHOLE_WAYS,
     Ask,
@@ -35,13 +33,13 @@ from tradsys.research.foresight import (
     rows_until,
     unmoved,
 )
-from tradsys.research.specimen import Specimen, aware_key
+from tradsys.research.specimen import FUTURE, PAST, Specimen, aware_key
 from tradsys.serving.strategy import Profile, Strategy, ThresholdRule
 
-PAST = "past"
 FORGETS = 1e-5  # of a float32 feature whose sums began elsewhere, in units of its size and deviation
 MONEY = 1e-8  # what vectorbt rounds away
 DEALT_SHARE = 0.08  # of bars at which the simulators are asked to enter
+N_SERVED = 90  # decisions that bundle and strategies are asked for at each cut
 FILL = ("entry_time", "entry_price", "side")
 
 
@@ -82,9 +80,7 @@ def _features(s: Specimen) -> Outcome:
             if found := first_difference(before, after, FORGETS):
                 row = int(np.flatnonzero(known)[found.row])
                 how = f"from {feature.warmup} bars before, its own warm-up"
-                return Finding(
-                    "features", PAST, how, feature.name, aware_key(whole, at[row]), found.size * unit[row]
-                )
+                return Finding("features", PAST, how, feature.name, aware_key(whole, at[row]), found.size * unit[row])
     return None
 
 
@@ -148,9 +144,9 @@ def _past_finding(part: str, s: Specimen, found: tuple[Difference, str]) -> Find
 
 
 def _since(s: Specimen, t: datetime) -> datetime:
-    """About N_ROWS decisions before t, all symbols together."""
+    """About N_SERVED decisions before t, all symbols together."""
     clock = s.clock
-    return clock[max(0, clock.index(t) - N_ROWS // s.bars["symbol"].n_unique())]
+    return clock[max(0, clock.index(t) - N_SERVED // s.bars["symbol"].n_unique())]
 
 
 def _bundle_ahead(s: Specimen) -> Outcome:
@@ -229,9 +225,7 @@ def _late(s: Specimen, bars: pl.DataFrame, ledger: Ledger, name: str) -> Finding
     """The first trade that did not fill at the open of the bar after its signal, worsened by slippage."""
     signal = pl.col("time").shift(1).over("symbol")
     due = bars.select("symbol", signal_time=signal, entry_time="time", raw="open")
-    trades = pl.concat(
-        [f.select("symbol", "signal_time", *FILL) for f in (ledger.trades, ledger.open_trades)]
-    )
+    trades = pl.concat([f.select("symbol", "signal_time", *FILL) for f in (ledger.trades, ledger.open_trades)])
     if trades.is_empty():
         return None
     worse = 1 + pl.col("side") * s.experiment.costs.slippage
@@ -254,9 +248,7 @@ def _happened(
         return ledger.trades.filter(pl.col("exit_time") <= t)
 
     def entered(ledger: Ledger) -> pl.DataFrame:
-        both = pl.concat(
-            [f.select("symbol", "signal_time", *FILL) for f in (ledger.trades, ledger.open_trades)]
-        )
+        both = pl.concat([f.select("symbol", "signal_time", *FILL) for f in (ledger.trades, ledger.open_trades)])
         return both.filter(pl.col("entry_time") <= t)
 
     def equity(ledger: Ledger) -> pl.DataFrame:

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.errors import TradsysError
-from tradsys.core.tables import Array, FeatureTable, Labels, Samples
+from tradsys.core.tables import Array, FeatureTable, Fold, Labels, Samples
 from tradsys.models.boosting import LightGbm, Xgboost
 from tradsys.models.regime import HmmRegime
 from tradsys.models.trainer import TrainerSettings
@@ -26,6 +26,7 @@ QUESTIONS = {
     "past": "the distant past does not matter",
     "sealed": "the folds are sealed",
 }
+FUTURE, PAST, SEALED = QUESTIONS
 CUT_FROM, CUT_TO = 0.45, 0.97  # of the clock: where the questions are asked
 
 
@@ -33,7 +34,8 @@ CUT_FROM, CUT_TO = 0.45, 0.97  # of the clock: where the questions are asked
 class AuditSettings:
     """How large the copy is, where it is asked, and what.
 
-    n_rows: bars in all, the latest, of at most n_symbols symbols. n_cuts: moments t at which a part is asked.
+    n_rows: bars in all, the latest, of at most n_symbols symbols. n_samples: at most, in each part of the fold.
+    n_cuts: moments t at which a part is asked.
     max_epochs, n_estimators, n_seeds, max_iter: of nets, of boosted trees, of the regime's starts and their EM.
     n_oof_folds: of the auditor's out-of-fold scores. train_fraction, valid_fraction: of the copy's one fold.
     parts, questions: which to ask; None for all. Raises TradsysError out of range.
@@ -41,6 +43,7 @@ class AuditSettings:
 
     n_rows: int = 7200
     n_symbols: int = 3
+    n_samples: int = 800
     n_cuts: int = 4
     max_epochs: int = 1
     n_estimators: int = 20
@@ -54,16 +57,21 @@ class AuditSettings:
     questions: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        counts = ("n_rows", "n_symbols", "n_cuts", "max_epochs", "n_estimators", "n_seeds", "max_iter")
+        counts = (
+            "n_rows",
+            "n_symbols",
+            "n_samples",
+            "n_cuts",
+            "max_epochs",
+            "n_estimators",
+            "n_seeds",
+            "max_iter",
+        )
         for name in counts:
             if getattr(self, name) < 1:
-                raise TradsysError(
-                    f"audit: {name}={getattr(self, name)}; it counts from 1; mend audit.{name}"
-                )
+                raise TradsysError(f"audit: {name}={getattr(self, name)}; it counts from 1; mend audit.{name}")
         if unknown := sorted(set(self.questions or ()) - set(QUESTIONS)):
-            raise TradsysError(
-                f"audit: no questions {unknown}; known are {list(QUESTIONS)}; name one of these"
-            )
+            raise TradsysError(f"audit: no questions {unknown}; known are {list(QUESTIONS)}; name one of these")
 
 
 @dataclass(eq=False)
@@ -71,6 +79,7 @@ class Specimen:
     """Everything the questions look at, made when first asked for.
 
     experiment: as composed. folder: takes checkpoints and bundles. config: the resolved config, for the card.
+    heard, states, aucs: what fits have left behind, so that no question fits again what another has fitted.
     """
 
     experiment: Experiment
@@ -78,6 +87,8 @@ class Specimen:
     folder: Path
     config: Mapping[str, Any]
     heard: list[Samples] = field(default_factory=list)
+    states: dict[str, dict[str, dict[str, Array]]] = field(default_factory=dict)
+    aucs: dict[int, dict[str, float]] = field(default_factory=dict)
 
     @cached_property
     def whole(self) -> pl.DataFrame:
@@ -119,8 +130,10 @@ class Specimen:
 
     @cached_property
     def prepared(self) -> Prepared:
-        """Features, labels, samples and the fold of the copy."""
-        return prepare(self.small, self.bars)
+        """Features, labels, samples and the fold of the copy, its parts thinned evenly."""
+        whole, n = prepare(self.small, self.bars), self.settings.n_samples
+        fold = Fold(*(_thinned(getattr(whole.fold, part), n) for part in ("train", "valid", "test")))
+        return replace(whole, fold=fold)
 
     @property
     def table(self) -> FeatureTable:
@@ -195,6 +208,11 @@ class Listener:
 def aware_key(table: FeatureTable, row: int) -> str:
     """Symbol and time of a row, in words."""
     return f"{table.symbols[table.symbol[row]]} {np.datetime_as_string(table.time[row], unit='m')}"
+
+
+def _thinned(positions: Array, n: int) -> Array:
+    """At most n of them, evenly spread."""
+    return positions[np.unique(np.linspace(0, len(positions) - 1, n).astype(int))] if len(positions) > n else positions
 
 
 def _short(part: Any, s: AuditSettings) -> Any:

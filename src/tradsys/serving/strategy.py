@@ -65,7 +65,11 @@ class ThresholdRule:
     short: bool = False
 
     def __post_init__(self) -> None:
-        Threshold(self.value, self.kind)  # refuses a value outside its range
+        Threshold(self.value, self.kind)
+        if not 0 < self.value < 1:
+            raise ValueError(
+                f"strategy: {self.kind} >= {self.value}; softmax scores lie in 0 < value < 1; mend the profile's rule.value"
+            )
 
     def side(self, view: View, bundle: Bundle) -> Array:
         """int8 [N]."""

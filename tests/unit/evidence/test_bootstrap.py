@@ -10,7 +10,10 @@ from tradsys.evidence.bootstrap import (
     block_bootstrap_interval,
     bootstrap_draws,
     estimate,
+    longest_block_length,
     percentile_interval,
+    sharpe_draws,
+    sharpe_intervals,
     time_groups,
 )
 
@@ -89,6 +92,41 @@ def test_times_are_grouped_in_order():
     assert first.tolist() == [0, 1, 2, 4]
 
 
+def test_one_strategy_among_many_has_the_interval_it_has_alone():
+    returns = np.random.default_rng(3).normal(0.001, 0.01, size=(300, 4))
+    together = sharpe_intervals(returns, block_length=4, n_draws=200, seed=5)
+    alone = [sharpe_intervals(returns[:, k], block_length=4, n_draws=200, seed=5)[0] for k in range(4)]
+    for a, b in zip(together, alone, strict=True):
+        assert (a.value, a.low, a.high) == pytest.approx((b.value, b.low, b.high), rel=1e-12)
+    draws = sharpe_draws(returns[:, 2], 4, 200, seed=5)
+    assert (together[2].low, together[2].high) == pytest.approx(np.quantile(draws, [0.025, 0.975]), rel=1e-12)
+
+
+def test_idle_strategies_and_short_records_have_reasons_instead_of_intervals():
+    returns = np.random.default_rng(4).normal(0.001, 0.01, size=(300, 3))
+    returns[:, 1] = 0
+    found = sharpe_intervals(returns, n_draws=50, seed=0)
+    assert found[1] == Estimate(None, reason=found[1].reason)
+    assert "never traded" in found[1].reason
+    assert found[0].low < found[0].value < found[0].high
+    short = sharpe_intervals(returns, min_block=40, seed=0)
+    assert short[0].value == found[0].value
+    assert (short[0].low, short[0].reason) == (None, "300 periods hold fewer than 10 blocks of 40; more are needed")
+
+
+@pytest.mark.parametrize("n", [8, 60, 500, 1201])
+def test_block_length_of_many_is_the_longest_of_each(n):
+    rng = np.random.default_rng(n)
+    noise = rng.normal(size=(n + 20, 5))
+    smooth = np.column_stack([np.convolve(c, np.ones(w), "valid")[:n] for w, c in zip((1, 2, 5, 12, 21), noise.T, strict=True)])
+    walk = np.cumsum(noise[:n], axis=0)
+    for values in (smooth, walk, np.column_stack([smooth, np.zeros(n)])):
+        each = [automatic_block_length(column) for column in values.T]
+        assert longest_block_length(values) == pytest.approx(max(each), rel=1e-9)
+        for column, length in zip(values.T, each, strict=True):
+            assert longest_block_length(column[:, None]) == pytest.approx(length, rel=1e-9)
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
@@ -100,6 +138,12 @@ def test_times_are_grouped_in_order():
         (lambda: block_bootstrap_interval(np.mean, np.zeros(0), seed=0), r"lengths \[0\]"),
         (lambda: block_bootstrap_interval(np.mean, np.zeros((50, 2)), seed=0), "several columns"),
         (lambda: bootstrap_draws(lambda c: c, 5, 0.5, 3, seed=0), "block length 0.5"),
+        (lambda: automatic_block_length(np.r_[np.nan, np.zeros(50)]), "1 values that are not finite"),
+        (lambda: automatic_block_length(np.zeros((50, 2))), "one whole series"),
+        (lambda: block_bootstrap_interval(np.mean, np.r_[np.nan, np.zeros(50)], seed=0), "not finite"),
+        (lambda: percentile_interval(np.arange(9.0), 1.0), "confidence 1.0"),
+        (lambda: sharpe_intervals(np.full((9, 2), np.nan), seed=0), "18 of 18 returns are not finite"),
+        (lambda: sharpe_intervals(np.zeros((1, 2)), seed=0), "at least 2"),
     ],
 )
 def test_refuses(call, said):

@@ -58,6 +58,9 @@ def test_ties_share_their_rank():
         (lambda r: spa_test(r, np.zeros(5), seed=0), "same T periods"),
         (lambda r: spa_test(r * 0, np.zeros(163), seed=0), "by a constant"),
         (lambda r: spa_test(r[:10], np.zeros(10), seed=0), "at least 20"),
+        (lambda r: spa_test(np.where(r == r[5, 2], np.nan, r), np.zeros(163), seed=0), "not finite"),
+        (lambda r: spa_test(r, np.r_[np.nan, np.zeros(162)], seed=0), "not finite"),
+        (lambda r: pbo([r[:, 0].tolist(), r[1:, 1].tolist()], 8), "different lengths"),
     ],
 )
 def test_refuses(returns_TN, call, said):

@@ -2,13 +2,15 @@ import sqlite3
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tradsys.core.errors import DataError
 from tradsys.evidence.sharpe import sharpe_ratio
-from tradsys.research.ledger import LedgerEntry, TrialLedger
+from tradsys.research.backtesting import _trials
+from tradsys.research.ledger import LedgerEntry, TrialLedger, effective_number
 
 START, END = datetime(2021, 1, 1, tzinfo=UTC), datetime(2021, 12, 31, tzinfo=UTC)
 
@@ -100,6 +102,80 @@ def test_trial_sharpes_are_per_period_of_the_asked_rate_and_idle_trials_count_as
     np.testing.assert_allclose(sharpes, [sharpe_ratio(series[0]), sharpe_ratio(series[1]) * np.sqrt(24), 0])
 
 
+def nearly(series, seed):
+    """A variant that correlates by 0.99 with the series."""
+    return series + np.random.default_rng(seed).normal(0, 0.14 * series.std(), len(series))
+
+
+def test_variants_of_one_idea_count_as_little_more_than_one(path):
+    ledger, series = TrialLedger(path), np.random.default_rng(0).normal(0.001, 0.01, 365)
+    for k in range(6):
+        ledger.append(entry(f"v{k}"), nearly(series, k))
+    assert 1 < effective_number(ledger.trials("data", START, END)) < 2.5
+    deflation, rows = _trials(ledger, "data", (START, END), 365)
+    assert (deflation["n_trials"], len(rows)) == (2, 6)
+    assert set(rows[0]) == {"when", "subject", "who", "run", "sharpe"}
+
+
+def test_fewer_than_three_trials_count_as_they_are(path):
+    ledger, series = TrialLedger(path), np.random.default_rng(0).normal(0.001, 0.01, 365)
+    ledger.append(entry(), series)
+    assert effective_number(ledger.trials("data", START, END)) == 1
+    ledger.append(entry(), nearly(series, 1))
+    assert effective_number(ledger.trials("data", START, END)) == 2
+
+
+def test_trials_of_other_spans_are_matched_by_day_and_count_fully_where_they_do_not_overlap(path):
+    # a stored day is that of the bar's close: 00:00 of 2 January ends the first
+    first, quarter = datetime(2021, 1, 2, tzinfo=UTC), timedelta(days=90)
+    series = np.random.default_rng(0).normal(0.001, 0.01, 360)
+
+    def seen(offset, n_days, seed):
+        start = first + timedelta(days=offset)
+        own = nearly(series[offset : offset + n_days], seed)
+        ledger.append(entry(start=start, end=start + timedelta(days=n_days - 1)), own)
+
+    ledger = TrialLedger(path)
+    for k in range(3):
+        seen(0, 180, k)
+    whole = (first, first + 4 * quarter)
+    alone = effective_number(ledger.trials("data", *whole))
+    assert alone < 2
+    seen(60, 180, 3)  # shares 120 days: the same idea still
+    assert effective_number(ledger.trials("data", *whole)) < 2
+    seen(200, 160, 4)  # the first three end before it begins, the fourth shares 40 days with it
+    assert effective_number(ledger.trials("data", *whole)) > alone + 1
+    assert ledger.trials("data", *whole)[3].days()[0] == np.datetime64("2021-03-02")
+
+
+def test_days_that_are_not_every_day_are_not_guessed(path):
+    ledger, series = TrialLedger(path), np.random.default_rng(0).normal(0.001, 0.01, 252)
+    later = {"start": START + timedelta(days=1), "end": END + timedelta(days=1)}
+    for k in range(3):
+        ledger.append(entry(periods_per_year=252), nearly(series, k))
+    trials = ledger.trials("data", START, END)
+    assert trials[0].days() is None
+    assert effective_number(trials) < 2.5  # the same span: the same sessions, row by row
+    ledger.append(entry(periods_per_year=252, **later), nearly(series, 9))
+    more = effective_number(ledger.trials("data", START, END))
+    assert more > 2.5  # another span: which sessions it had is not known, so it counts fully
+
+
+def test_short_records_count_fully(path, series):
+    ledger = TrialLedger(path)
+    for k in range(5):
+        ledger.append(entry(start=START, end=START + timedelta(days=9)), nearly(series[0][:10], k))
+    assert effective_number(ledger.trials("data", START, END)) == 5
+
+
+def test_idle_trials_count(path, series):
+    ledger = TrialLedger(path)
+    for k in range(3):
+        ledger.append(entry(f"s{k}"), np.full(50, 0.0 if k == 0 else 0.001 * k))
+    deflation, _ = _trials(ledger, "data", (START, END), 365)
+    assert deflation["n_trials"] == 3
+
+
 def test_no_trial_yet_is_an_empty_array(path):
     assert len(TrialLedger(path).trial_sharpes("data", START, END, periods_per_year=365)) == 0
 
@@ -179,6 +255,19 @@ def test_refuses(path, changes, values, said):
 def test_memory_is_refused():
     with pytest.raises(DataError, match="in-memory"):
         TrialLedger("sqlite://")
+
+
+def test_a_url_that_went_through_a_path_is_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="a URL stays text"):
+        TrialLedger(Path("postgresql://me@host/lab"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_opened_is_one_clear_line(tmp_path):
+    (tmp_path / "ledger.db").mkdir()
+    with pytest.raises(DataError, match="does not open"):
+        TrialLedger(tmp_path / "ledger.db")
 
 
 def test_who_comes_from_the_environment(monkeypatch):

@@ -1,0 +1,47 @@
+"""Tells the ledger as a research journal: question, settings that changed, result with interval, verdict, link.
+
+python -m tradsys.journal                              runs/journal.md and runs/journal.html
+python -m tradsys.journal paths.runs=/mnt/lab/runs
+python -m tradsys.journal paths.ledger=postgresql://lab@db/ledger
+
+Exit code 1 where the ledger's chain of hashes has a gap; the journal is written all the same and says so on top.
+"""
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from tradsys.config import ConfigError, as_dict, compose, run_door
+from tradsys.reports.journal import write_journal
+from tradsys.research.journal import journal
+from tradsys.research.ledger import TrialLedger
+
+
+def work(argv: list[str]) -> None:
+    """Reads the ledger and the runs it names, writes both files, prints where they are."""
+    paths = as_dict(compose("journal", argv))["paths"]
+    place, runs = paths["ledger"], Path(paths["runs"])
+    if "://" not in place and not Path(place).is_file():
+        raise ConfigError(
+            f"journal: no ledger at {place}; the first look at out-of-sample data makes one; "
+            "train first, or give paths.ledger=..."
+        )
+    told = journal(TrialLedger(place), runs, beside=runs)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    for path in write_journal(told, runs):
+        console.print(str(path))
+    console.print(f"{len(told['experiments'])} experiments, {told['n_looks']} looks, {told['n_trials']} return series")
+    for problem in told["problems"]:
+        console.print(problem, style="red")
+    if told["problems"]:
+        sys.exit(1)
+
+
+def main() -> None:
+    """The door."""
+    run_door("journal", work)
+
+
+if __name__ == "__main__":
+    main()

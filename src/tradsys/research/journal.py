@@ -1,0 +1,201 @@
+"""The ledger told as a story: experiment after experiment, what was asked, what changed, what came out.
+
+The ledger is the spine, so nothing that was looked at can be left out; run folders add the question, the settings and
+the result. A run whose folder is gone is still told, and said to be gone.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from functools import lru_cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+
+from tradsys.core.clock import utc_now
+from tradsys.evidence.sharpe import deflated_sharpe_ratio, trial_variance
+from tradsys.research.ledger import TrialLedger, effective_number
+
+# what decides no result: where files lie, and the question, which is told by itself
+_UNTOLD = ("paths", "resume", "question")
+MIN_DSR = 0.95
+
+
+def journal(ledger: TrialLedger, runs: Path, beside: Path) -> dict[str, Any]:
+    """All experiments in the order of their first look, ready for JSON; links are relative to the folder `beside`.
+
+    Keys: created, problems (of the chain of hashes, empty where whole), n_looks, n_trials (distinct return series),
+    experiments: number, run, task, when, who, code_sha, question, gone and unfinished (why there is no result, or
+    None), looks, span, data, compared_with, changed, models, strategies, verdict, overtaken, link.
+    runs: the root of runs, where `run` of a look is looked for.
+    """
+    rows = ledger.entries()
+    deflation = _deflation(ledger)
+    experiments, configs = [], {}
+    for number, (run, looks) in enumerate(_by_run(rows), start=1):
+        told = _experiment(run, looks, runs, beside)
+        config = told.pop("config")
+        previous = configs.get(told["task"])
+        told |= _changes(config, previous)
+        if config is not None:
+            configs[told["task"]] = (told["run"], config)
+        for strategy in told["strategies"]:
+            strategy |= _today(strategy, looks, deflation)
+        experiments.append({"number": number, **told, "overtaken": _overtaken(told["strategies"])})
+    return {
+        "created": utc_now().isoformat(timespec="seconds"),
+        "problems": ledger.verify(),
+        "n_looks": len(rows),
+        "n_trials": len({row["series_digest"] for row in rows if row["measure"] == "return"}),
+        "experiments": experiments,
+    }
+
+
+def _by_run(rows: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Looks of one run together, runs in order of their first look; a look without a run stands alone."""
+    first: dict[str, int] = {}
+    keyed = []
+    for row in rows:
+        key = row["run"] or f"look {row['id']}"
+        first.setdefault(key, row["id"])
+        keyed.append((first[key], key, row))
+    for (_, key), group in groupby(sorted(keyed, key=lambda item: (item[0], item[2]["id"])), key=lambda item: item[:2]):
+        yield key, [row for _, _, row in group]
+
+
+def _experiment(run: str, looks: list[dict[str, Any]], runs: Path, beside: Path) -> dict[str, Any]:
+    folder = _folder(run, runs) if looks[0]["run"] else None
+    report, metrics = _json(folder, "report.json"), _json(folder, "metrics.json")
+    config = _config(folder)
+    shown = folder is not None and (folder / "report.html").is_file()
+    return {
+        "run": Path(run).name,
+        "task": Path(run).parent.name or looks[0]["purpose"],
+        "when": looks[0]["when"],
+        "who": looks[0]["who"],
+        "code_sha": looks[0]["code_sha"],
+        "question": report.get("question") or (config or {}).get("question"),
+        "gone": None if folder or not looks[0]["run"] else f"the run folder {run} is gone; the ledger keeps its looks",
+        "unfinished": "no metrics.json: the run did not finish, its looks count all the same"
+        if folder and not metrics
+        else None,
+        "looks": _looks(looks),
+        "span": [min(row["span_start"] for row in looks), max(row["span_end"] for row in looks)],
+        "data": _data(report, looks),
+        "config": config,
+        "models": _models(metrics),
+        "strategies": _strategies(metrics),
+        "verdict": metrics.get("verdict"),
+        "link": quote(os.path.relpath(folder / "report.html", beside)) if shown and folder else None,
+    }
+
+
+def _folder(run: str, runs: Path) -> Path | None:
+    """Where a run lies: as written down, or under the root of runs, which may have moved."""
+    asked = Path(run)
+    places = (asked, runs / run, runs.parent / run, runs / asked.parent.name / asked.name)
+    return next((place for place in places if place.is_dir()), None)
+
+
+def _json(folder: Path | None, name: str) -> dict[str, Any]:
+    """A run's JSON file; empty where there is none."""
+    path = folder / name if folder else None
+    return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
+
+
+def _config(folder: Path | None) -> dict[str, Any] | None:
+    path = folder / "config.yaml" if folder else None
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path and path.is_file() else None
+
+
+def _looks(looks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How often each purpose looked, and at what."""
+    subjects: dict[str, list[str]] = {}
+    for row in looks:
+        subjects.setdefault(row["purpose"], []).append(row["subject"])
+    return [{"purpose": purpose, "subjects": names} for purpose, names in subjects.items()]
+
+
+def _data(report: Mapping[str, Any], looks: list[dict[str, Any]]) -> str:
+    card = report.get("provenance", {}).get("data", {})
+    kind = "SYNTHETIC, " if card.get("synthetic") else ""
+    digests = sorted({row["data_digest"][:12] for row in looks})
+    return f"{kind}digest {', '.join(digests)}"
+
+
+def _models(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"name": name, "skill": row["skill"]} for name, row in metrics.get("models", {}).items()]
+
+
+def _strategies(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    kept = ("sharpe", "dsr", "n_trials", "n_trades")
+    found = metrics.get("strategies", {}).items()
+    return [{"name": n, "verdict": row["verdict"]["kind"], **{k: row[k] for k in kept}} for n, row in found]
+
+
+def _changes(config: dict[str, Any] | None, previous: tuple[str, dict[str, Any]] | None) -> dict[str, Any]:
+    """Settings that differ from the run of the same task before; None where either config is not known."""
+    if config is None or previous is None:
+        return {"compared_with": None, "changed": None}
+    before, after = _flat(previous[1]), _flat(config)
+    keys = [k for k in (before | after) if before.get(k, _ABSENT) != after.get(k, _ABSENT)]
+    changed = [{"key": k, "before": before.get(k, _ABSENT), "after": after.get(k, _ABSENT)} for k in keys]
+    return {"compared_with": previous[0], "changed": changed}
+
+
+_ABSENT = "not set"
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Leaves by dotted key, without what decides no result."""
+    out: dict[str, Any] = {}
+    for key, value in config.items():
+        if not prefix and key in _UNTOLD:
+            continue
+        if isinstance(value, dict) and value:
+            out |= _flat(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = value
+    return out
+
+
+def _deflation(ledger: TrialLedger) -> Any:
+    """What is known today of a span of data: Sharpe and series by digest, effective trials, their variance."""
+
+    @lru_cache(maxsize=None)
+    def known(digest: str, start: str, end: str, rate: float) -> dict[str, Any]:
+        span = datetime.fromisoformat(start), datetime.fromisoformat(end)
+        trials = ledger.trials(digest, *span)
+        sharpes = ledger.trial_sharpes(digest, *span, periods_per_year=rate)
+        return {
+            "series": {t.series_digest: t.returns for t in trials},
+            "n_trials": effective_number(trials),
+            "variance": trial_variance(sharpes),
+        }
+
+    return known
+
+
+def _today(strategy: Mapping[str, Any], looks: list[dict[str, Any]], deflation: Any) -> dict[str, Any]:
+    """The deflated Sharpe by all trials that the ledger holds by now, those of later runs included."""
+    own = [row for row in looks if row["measure"] == "return" and row["subject"] == strategy["name"]]
+    if not own or strategy["dsr"] is None:
+        return {"dsr_today": None, "n_trials_today": None}
+    row = own[-1]
+    known = deflation(row["data_digest"], row["span_start"], row["span_end"], row["periods_per_year"])
+    dsr = deflated_sharpe_ratio(known["series"][row["series_digest"]], known["n_trials"], known["variance"])
+    return {"dsr_today": float(dsr), "n_trials_today": known["n_trials"]}
+
+
+def _overtaken(strategies: list[dict[str, Any]]) -> list[str]:
+    """Edges that no longer stand, since more has been tried on the same span."""
+    return [
+        f"{s['name']}: an edge when it was judged, but {s['n_trials_today']:.1f} trials have been made on this span by "
+        f"now and its deflated Sharpe is {s['dsr_today']:.3f}"
+        for s in strategies
+        if s["verdict"] == "edge" and s["dsr_today"] is not None and s["dsr_today"] < MIN_DSR
+    ]

@@ -1,0 +1,171 @@
+"""The ledger on a PostgreSQL server of its own, started here and thrown away: same promises as on SQLite."""
+
+import contextlib
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tradsys.core.errors import DataError
+from tradsys.research.ledger import LedgerEntry, TrialLedger
+
+DAY = datetime(2021, 1, 1, tzinfo=UTC)
+WRITER = """
+import sys
+from datetime import UTC, datetime
+import numpy as np
+from tradsys.research.ledger import LedgerEntry, TrialLedger
+url, worker = sys.argv[1], int(sys.argv[2])
+ledger = TrialLedger(url)
+day = datetime(2021, 1, 1, tzinfo=UTC)
+for k in range(25):
+    known = {"measure": "return", "periods_per_year": 365.25, "code_sha": "x"}
+    ledger.append(LedgerEntry("backtest", f"w{worker}", "data", day, day, **known), np.array([worker, k / 3, 1]))
+"""
+
+
+def programs():
+    """The folder of initdb and pg_ctl: on the path, or where Debian keeps the newest version; None without them."""
+    found = shutil.which("initdb")
+    folders = (
+        [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    )
+    return next((f for f in folders if (f / "initdb").exists() and (f / "pg_ctl").exists()), None)
+
+
+def unprivileged():
+    """Keywords that make subprocess leave root, whom PostgreSQL refuses."""
+    if os.geteuid() != 0:
+        return {}
+    known = {entry.pw_name: entry for entry in pwd.getpwall()}
+    user = known.get("postgres") or known["nobody"]
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
+def free_port():
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server():
+    """URL prefix of a fresh server that trusts every local user."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'tradsys[postgres]'")
+    folder = programs()
+    if folder is None:
+        pytest.skip("no PostgreSQL here: apt-get install postgresql brings initdb and pg_ctl")
+    home, port, who = Path(tempfile.mkdtemp(prefix="pg")), free_port(), unprivileged()
+    if who:
+        os.chown(home, who["user"], who["group"])
+
+    def call(*words):
+        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=home, **who)
+        assert done.returncode == 0, done.stderr + done.stdout
+
+    data, log = str(home / "data"), str(home / "log")
+    try:
+        call(folder / "initdb", "-D", data, "-U", "keeper", "-A", "trust", "-E", "UTF8", "--no-sync")
+        settings = f"-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={home} -c fsync=off"
+        call(folder / "pg_ctl", "-D", data, "-l", log, "-o", settings, "-w", "start")
+        yield f"postgresql://keeper:secret@127.0.0.1:{port}/"
+        call(folder / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def url(server, request):
+    """A database of the test's own."""
+    import psycopg
+
+    name = f"ledger_{abs(hash(request.node.name)) % 10**9}"
+    with psycopg.connect(server + "postgres", autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    return server + name
+
+
+def change(url, sql):
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(sql)
+
+
+def entry(subject="a", **changes):
+    fields = {"measure": "return", "periods_per_year": 365.25, "code_sha": "abc", "who": "me@here"}
+    return LedgerEntry("backtest", subject, "data", DAY, DAY, **(fields | changes))
+
+
+def test_four_processes_open_and_append_at_once_without_a_lost_row(url):
+    # none of them finds tables: they race to make them, too
+    workers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, url, str(w)], stderr=subprocess.PIPE, text=True)
+        for w in range(4)
+    ]
+    said = [w.communicate(timeout=120)[1] for w in workers]
+    assert [w.returncode for w in workers] == [0, 0, 0, 0], said
+    ledger = TrialLedger(url)
+    assert ledger.verify() == []
+    rows = ledger.entries()
+    assert [row["id"] for row in rows] == list(range(1, 101))
+    assert sorted(row["subject"] for row in rows) == sorted(f"w{w}" for w in range(4) for _ in range(25))
+    assert len(ledger.trials("data", DAY, DAY)) == 100
+
+
+def test_rows_and_series_are_those_of_sqlite(url, tmp_path):
+    series = [np.random.default_rng(k).normal(0, 0.01, 40) for k in range(3)]
+    places = [TrialLedger(url), TrialLedger(tmp_path / "ledger.db")]
+    moment = datetime(2024, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
+    for ledger in places:
+        for k, values in enumerate(series):
+            ledger.append(entry(f"naïve {k}", when=moment), values)
+        ledger.append(entry("a look", measure=None, periods_per_year=None, when=moment))
+    ours, theirs = (ledger.entries() for ledger in places)
+    assert ours == theirs  # the chain of hashes included
+    ours, theirs = (ledger.trials("data", DAY, DAY) for ledger in places)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a.returns, b.returns)
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("UPDATE looks SET subject = 'better' WHERE id = 2", "row 2 was changed"),
+        ("DELETE FROM looks WHERE id = 2", "row 2 is missing"),
+        ("DELETE FROM looks WHERE id = 3", "the last row is 2, the head says 3"),
+        ("DELETE FROM series", "is missing"),
+    ],
+)
+def test_verify_names_what_was_touched(url, sql, said):
+    ledger = TrialLedger(url)
+    for k in range(3):
+        ledger.append(entry(f"s{k}"), np.arange(2.0) + k)
+    change(url, sql)
+    problems = ledger.verify()
+    assert any(said in p for p in problems), problems
+
+
+def test_a_failed_append_leaves_no_trace(url):
+    ledger = TrialLedger(url)
+    change(url, "ALTER TABLE looks ADD CONSTRAINT stop CHECK (subject <> 'bad')")
+    with pytest.raises(Exception, match="stop"):
+        ledger.append(entry("bad"), np.arange(2.0))
+    assert ledger.append(entry("good"), np.arange(2.0)) == 1
+    assert ledger.verify() == []
+
+
+def test_a_server_that_is_not_there_is_one_line_without_the_password():
+    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'tradsys[postgres]'")
+    with pytest.raises(DataError, match="does not open") as caught:
+        TrialLedger(f"postgresql://keeper:secret@127.0.0.1:{free_port()}/ledger")
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)

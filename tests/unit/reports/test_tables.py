@@ -1,0 +1,127 @@
+from tests.unit.reports.sample_report import sample_report
+from tradsys.reports import tables
+from tradsys.reports.tables import Cell, Footnotes
+
+
+def lines_of(report):
+    notes = Footnotes()
+    return {line.name: line for line in tables.strategy_lines(report, notes)}, notes.texts
+
+
+def column(line, title):
+    return line.cells[tables.STRATEGY_COLUMNS.index(title)]
+
+
+def test_the_same_reason_keeps_its_number():
+    notes = Footnotes()
+    assert [notes.mark(text) for text in ("b", "a", "b", None)] == [1, 2, 1, 3]
+    assert notes.texts == ["b", "a", "not known, and no reason was recorded"]
+
+
+def test_an_estimate_stands_over_its_interval_or_says_why_there_is_none():
+    notes = Footnotes()
+    known = {"value": 0.5, "low": 0.25, "high": 0.75, "reason": None}
+    assert tables.estimated(known, 2, notes) == Cell("0.50", "[0.25, 0.75]")
+    bare = {"value": 0.5, "low": None, "high": None, "reason": "too short"}
+    assert tables.estimated(bare, 2, notes) == Cell("0.50", "no interval", 1)
+    unknown = {"value": None, "low": None, "high": None, "reason": "no trade was closed"}
+    assert tables.estimated(unknown, 2, notes) == Cell("n/a", note=2)
+    assert notes.texts == ["too short", "no trade was closed"]
+
+
+def test_a_strategy_that_never_traded_says_so_and_shows_no_number():
+    lines, _ = lines_of(sample_report())
+    assert lines["sniper"].cells == []
+    assert lines["sniper"].instead == "0 trades in 400 days: it never traded, so there is nothing to measure"
+    assert lines["sniper"].kind == "not enough evidence"
+    assert len(lines["busy"].cells) == len(tables.STRATEGY_COLUMNS)
+    assert lines["busy"].instead == ""
+
+
+def test_cancelled_orders_of_an_idle_strategy_are_told():
+    report = sample_report()
+    report["strategies"][-1]["performance"]["n_cancelled"] = 1
+    assert "(1 order cancelled)" in lines_of(report)[0]["sniper"].instead
+
+
+def test_open_trades_are_no_idleness():
+    report = sample_report()
+    report["strategies"][-1]["performance"]["n_open_trades"] = 2
+    line = lines_of(report)[0]["sniper"]
+    assert column(line, "closed trades") == Cell("0", "+ 2 open")
+    assert column(line, "Sharpe").text == "n/a"
+
+
+def test_every_missing_number_leads_to_a_reason():
+    report = sample_report()
+    performance = report["strategies"][0]["performance"]
+    gone = ("cagr", "psr", "dsr", "dsr_bootstrap", "profit_factor", "exposure", "turnover_per_year", "costs_paid")
+    performance |= dict.fromkeys(gone)
+    performance["reasons"] = {name: f"no {name}" for name in gone}
+    performance["sharpe"] = {"value": None, "low": None, "high": None, "reason": "no sharpe"}
+    lines, texts = lines_of(report)
+    cells = lines["AAA"].cells
+    missing = [cell for cell in cells if "n/a" in cell.text + cell.below]
+    assert len(missing) == 8  # cagr, sharpe, psr, dsr with its bootstrap, profit factor and the three of activity
+    assert all(cell.note for cell in missing)
+    assert {f"no {name}" for name in gone if name != "dsr_bootstrap"} | {"no sharpe"} <= set(texts)
+
+
+def test_a_missing_bootstrap_beneath_a_known_dsr_has_its_own_reason():
+    report = sample_report()
+    performance = report["strategies"][0]["performance"]
+    performance |= {"dsr": 0.9499, "dsr_bootstrap": None, "reasons": {"dsr_bootstrap": "too few blocks"}}
+    lines, texts = lines_of(report)
+    cell = column(lines["AAA"], "DSR")
+    assert (cell.text, cell.below) == ("0.949", "bootstrap n/a")
+    assert texts[cell.note - 1] == "too few blocks"
+
+
+def test_the_benchmark_is_last_unjudged_and_not_deflated():
+    lines, texts = lines_of(sample_report())
+    assert list(lines)[-1] == "buy and hold"
+    line = lines["buy and hold"]
+    assert line.kind == ""
+    assert column(line, "DSR").text == "n/a"
+    assert texts[column(line, "DSR").note - 1] == tables.NO_TRIAL
+    assert column(line, "closed trades") == Cell("0", "+ 3 open")
+
+
+def test_a_sharpe_ratio_has_its_interval_beneath():
+    report = sample_report()
+    sharpe = report["strategies"][0]["performance"]["sharpe"]
+    cell = column(lines_of(report)[0]["AAA"], "Sharpe")
+    assert cell == Cell(f"{sharpe['value']:.2f}", f"[{sharpe['low']:.2f}, {sharpe['high']:.2f}]")
+
+
+def test_a_drawdown_that_is_not_over_says_so():
+    report = sample_report()
+    performance = report["strategies"][0]["performance"]
+    performance |= {"max_drawdown": 0.123, "drawdown_days": 1.2, "drawdown_recovered": True}
+    assert column(lines_of(report)[0]["AAA"], "max drawdown") == Cell("12.3 %", "1 day")
+    performance |= {"drawdown_recovered": False}
+    assert column(lines_of(report)[0]["AAA"], "max drawdown") == Cell("12.3 %", "1 day so far")
+
+
+def test_models_name_their_kind_and_show_every_metric():
+    report = sample_report()
+    lines = tables.model_lines(report, Footnotes())
+    assert [(line.name, line.detail) for line in lines] == [("primary", "SequenceModel"), ("base_rate", "")]
+    skill = report["models"][0]["metrics"]["skill"]
+    assert lines[0].cells[0].below == f"[{skill['low']:.4f}, {skill['high']:.4f}]"
+    assert all(len(line.cells) == len(tables.FORECAST_COLUMNS) for line in lines)
+
+
+def test_the_headline_counts_edges_idlers_trials_and_days():
+    facts = {label: (cell.text, cell.below) for label, cell in tables.headline(sample_report(idle=True))}
+    assert facts["strategies with an edge"] == ("0 of 3", "3 never traded")
+    assert facts["trials on this span"][0] == "3"
+    assert facts["judged on"] == ("400 days", "2023-01-01 to 2024-02-04")
+    assert "[" in facts["model's skill over the base rate"][1]
+
+
+def test_trials_that_move_together_are_told_as_counted_and_as_weighed():
+    report = sample_report()
+    assert tables.trials_counted(report) == "3"
+    report["ledger"]["n_trials"] = 2
+    assert tables.trials_counted(report) == "3, worth 2 independent"
