@@ -8,6 +8,7 @@ from rich.console import Console
 VERBS = {
     "train": "features, labels, models, bundle, backtest and report in one run",
     "backtest": "strategy profiles on a bundle",
+    "audit": "the whole chain searched for look-ahead",
     "export": "a passing run's bundle, verified and copied to models/",
     "report": "renders a run's report again",
     "fetch": "brings bars into the store",

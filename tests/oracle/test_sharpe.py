@@ -85,9 +85,7 @@ def test_real_series(shared_data, cases):
     error = np.sqrt(moments.variance() / (moments.n_periods - 1))
     assert error == pytest.approx(expected["sr_std"], rel=1e-12)
     assert probabilistic_sharpe_ratio(returns, 0.05) == pytest.approx(expected["psr_vs_0_05"], rel=1e-12)
-    assert min_track_record_length(returns, 0.05, 0.9) == pytest.approx(
-        expected["min_trl_90pct_vs_0_05"], rel=1e-12
-    )
+    assert min_track_record_length(returns, 0.05, 0.9) == pytest.approx(expected["min_trl_90pct_vs_0_05"], rel=1e-12)
 
 
 def test_every_stored_case_of_our_convention(cases):

@@ -114,9 +114,7 @@ def percentile_interval(draws_D: Array, confidence: float = 0.95) -> tuple[float
     return float(low), float(high)
 
 
-def estimate(
-    value: float, draws_D: Array | None, confidence: float = 0.95, reason: str | None = None
-) -> Estimate:
+def estimate(value: float, draws_D: Array | None, confidence: float = 0.95, reason: str | None = None) -> Estimate:
     """A value with the percentile interval of its draws, or none with the `reason`."""
     if not np.isfinite(value):
         return Estimate(None, reason=reason or "not defined on these samples")
@@ -124,9 +122,7 @@ def estimate(
         return Estimate(float(value), reason=reason)
     interval = percentile_interval(draws_D, confidence)
     if interval is None:
-        return Estimate(
-            float(value), reason=f"undefined in more than {MAX_UNDEFINED:.0%} of the bootstrap draws"
-        )
+        return Estimate(float(value), reason=f"undefined in more than {MAX_UNDEFINED:.0%} of the bootstrap draws")
     return Estimate(float(value), *interval, reason)
 
 
@@ -151,16 +147,12 @@ def block_bootstrap_interval(
     """
     sizes = {len(a) for a in arrays} | ({len(group)} if group is not None else set())
     if len(sizes) != 1 or sizes == {0}:
-        raise DataError(
-            f"bootstrap: arrays of lengths {sorted(sizes)}; all must have one row per sample, at least one"
-        )
+        raise DataError(f"bootstrap: arrays of lengths {sorted(sizes)}; all must have one row per sample, at least one")
     order, first = time_groups(np.arange(len(arrays[0])) if group is None else group)
     value, n_times = float(statistic(*arrays)), len(first) - 1
     if block_length is None:
         if arrays[0].ndim != 1:
-            raise DataError(
-                "bootstrap: the first array has several columns; pass block_length, or a loss [N] first"
-            )
+            raise DataError("bootstrap: the first array has several columns; pass block_length, or a loss [N] first")
         block_length = automatic_block_length(mean_per_time(arrays[0], order, first))
     block_length = max(block_length, min_block)
     reason = too_few_blocks(n_times, block_length)
@@ -287,8 +279,7 @@ def _blocks(
     """Draw number, start, length of every block, some draws at a time; a draw's lengths sum to n_times."""
     if n_times < 1 or n_draws < 1 or not block_length >= 1:
         raise DataError(
-            f"bootstrap: {n_times} times, {n_draws} draws, block length {block_length}; "
-            "each must be at least 1"
+            f"bootstrap: {n_times} times, {n_draws} draws, block length {block_length}; each must be at least 1"
         )
     # one stream for lengths and one for starts, so that the draws do not depend on the step
     for_length, for_start = np.random.default_rng(seed).spawn(2)

@@ -47,9 +47,7 @@ def brier_skill(proba: Array, y: Array, base_rate: Array | float) -> float:
     rate_C = checked_base_rate(base_rate, proba_NC.shape[1], "brier_skill")
     reference = float(brier_losses(np.broadcast_to(rate_C, proba_NC.shape), y_N).mean())
     if reference == 0:
-        raise DataError(
-            f"brier_skill: base rate {rate_C.tolist()} is never wrong on these rows; judge a longer span"
-        )
+        raise DataError(f"brier_skill: base rate {rate_C.tolist()} is never wrong on these rows; judge a longer span")
     return 1 - float(brier_losses(proba_NC, y_N).mean()) / reference
 
 
@@ -70,9 +68,7 @@ def reliability(
     """
     score_N, hit_N = binary_view(*checked_forecast(proba, y, "reliability"))
     if not overlap >= 1:
-        raise DataError(
-            f"reliability: overlap {overlap}; samples count at most once: overlap >= 1; pass 1 for none"
-        )
+        raise DataError(f"reliability: overlap {overlap}; samples count at most once: overlap >= 1; pass 1 for none")
     code_N = bin_codes(score_N, n_bins, mass)
     bins: list[dict[str, float | int]] = []
     for code in np.unique(code_N):
@@ -117,9 +113,7 @@ def brier_decomposition(proba: Array, y: Array, n_bins: int = 10, mass: Mass = "
 def bin_codes(score_N: Array, n_bins: int, mass: Mass) -> Array:
     """The bin 0..n_bins-1 of every score in [0, 1]; bins are (lo, hi], zero in the first."""
     if n_bins < 1 or mass not in ("width", "equal"):
-        raise DataError(
-            f"calibration: n_bins {n_bins}, mass {mass!r}; n_bins >= 1 and mass 'width' or 'equal'"
-        )
+        raise DataError(f"calibration: n_bins {n_bins}, mass {mass!r}; n_bins >= 1 and mass 'width' or 'equal'")
     inner = np.arange(1, n_bins) / n_bins
     # k / n_bins is the double nearest to the decimal, so that 0.7 falls on its edge and not beside it
     edges = inner if mass == "width" else np.quantile(score_N, inner)
@@ -148,8 +142,7 @@ def checked_forecast(proba: Array, y: Array, where: str) -> tuple[Array, Array]:
         values = np.column_stack([1 - values, values])
     if values.ndim != 2 or values.shape[1] < 2 or y_N.shape != values.shape[:1] or not len(y_N):
         raise DataError(
-            f"{where}: probabilities {np.shape(proba)} for labels {y_N.shape}; "
-            "give [N] or [N, C] with N labels, N >= 1"
+            f"{where}: probabilities {np.shape(proba)} for labels {y_N.shape}; give [N] or [N, C] with N labels, N >= 1"
         )
     fits_N = ((values >= 0) & (values <= 1)).all(axis=1) & (np.abs(values.sum(axis=1) - 1) <= 1e-4)
     if not fits_N.all():
@@ -171,11 +164,7 @@ def checked_base_rate(base_rate: Array | float, n_classes: int, where: str) -> A
     rate_C = np.atleast_1d(np.asarray(base_rate, dtype=np.float64))
     if len(rate_C) == 1 and n_classes == 2:
         rate_C = np.array([1 - rate_C[0], rate_C[0]])
-    if (
-        rate_C.shape != (n_classes,)
-        or not ((rate_C >= 0) & (rate_C <= 1)).all()
-        or abs(rate_C.sum() - 1) > 1e-6
-    ):
+    if rate_C.shape != (n_classes,) or not ((rate_C >= 0) & (rate_C <= 1)).all() or abs(rate_C.sum() - 1) > 1e-6:
         raise DataError(
             f"{where}: base rate {rate_C.tolist()} for {n_classes} classes; rates in [0, 1] that sum to 1; "
             "count the labels of the training rows"

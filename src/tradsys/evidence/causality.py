@@ -128,7 +128,7 @@ def first_difference(before: Columns, after: Columns, tolerance: float = 0.0) ->
             return Difference(name, min(len(old), len(new)), np.inf)
         size = _sizes(old, new)
         allowed = tolerance * (1 + np.abs(old)) if tolerance and old.dtype.kind in "fiub" else 0.0
-        if (wrong := ~(size <= allowed)).any():
+        if (wrong := np.isinf(size) | ((size > 0) & ~(size <= allowed))).any():
             row = int(np.argmax(wrong))
             return Difference(name, row, float(size[row]))
     return None

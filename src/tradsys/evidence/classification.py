@@ -82,14 +82,10 @@ def evaluate(
     reason = bootstrap.too_few_blocks(n_times, block_length)
     draws = None
     if reason is None:
-        draws = bootstrap.bootstrap_draws(
-            metrics.of, n_times, block_length, n_draws, seed=seed, cells_per_draw=len(y)
-        )
+        draws = bootstrap.bootstrap_draws(metrics.of, n_times, block_length, n_draws, seed=seed, cells_per_draw=len(y))
     with_interval = {
         name: bootstrap.estimate(value, None if draws is None else draws[:, k], confidence, reason).as_dict()
-        for k, (name, value) in enumerate(
-            zip(_Metrics.names, metrics.of(np.ones((1, n_times)))[0], strict=True)
-        )
+        for k, (name, value) in enumerate(zip(_Metrics.names, metrics.of(np.ones((1, n_times)))[0], strict=True))
     }
     return with_interval | {
         "n": len(y),
@@ -141,9 +137,7 @@ class _Metrics:
 
     names = ("log_loss", "base_log_loss", "skill", "auc", "brier", "brier_skill", "ece", "ece_equal_mass")
 
-    def __init__(
-        self, proba: Array, y: Array, rate_C: Array, weight: Array, *, order: Array, first: Array
-    ) -> None:
+    def __init__(self, proba: Array, y: Array, rate_C: Array, weight: Array, *, order: Array, first: Array) -> None:
         constant = np.broadcast_to(rate_C, proba.shape)
         score, hit = binary_view(proba, y)
         losses = [
@@ -152,10 +146,7 @@ class _Metrics:
             brier_losses(proba, y),
             brier_losses(constant, y),
         ]
-        gaps = [
-            np.eye(N_BINS)[bin_codes(score, N_BINS, mass)] * (score - hit)[:, None]
-            for mass in ("width", "equal")
-        ]
+        gaps = [np.eye(N_BINS)[bin_codes(score, N_BINS, mass)] * (score - hit)[:, None] for mass in ("width", "equal")]
         columns = np.column_stack([np.ones(len(y)), *losses, *gaps]) * weight[:, None]
         self.sums_TM = bootstrap.sum_per_time(columns, order, first)
         self.auc = _Auc(proba[order], y[order])
@@ -172,9 +163,7 @@ class _Metrics:
         width, equal = sums[:, 5 : 5 + N_BINS], sums[:, 5 + N_BINS :]
         eces = [np.abs(gap).sum(axis=1) / np.where(total > 0, total, np.nan) for gap in (width, equal)]
         auc_d = self.auc.of(counts_dT[:, self.time_of_N] * self.weight_N)
-        return np.column_stack(
-            [log_loss, base, _skill(log_loss, base), auc_d, brier, _skill(brier, base_brier), *eces]
-        )
+        return np.column_stack([log_loss, base, _skill(log_loss, base), auc_d, brier, _skill(brier, base_brier), *eces])
 
 
 def _skill(loss: Array, reference: Array) -> Array:
@@ -184,7 +173,5 @@ def _skill(loss: Array, reference: Array) -> Array:
 def _checked_weight(weight_N: Array | None, n: int) -> Array:
     weight = np.ones(n) if weight_N is None else np.asarray(weight_N, dtype=np.float64)
     if weight.shape != (n,) or not (weight >= 0).all() or not np.isfinite(weight).all() or weight.sum() == 0:
-        raise DataError(
-            f"evaluate: weights of shape {weight.shape} for {n} samples; finite, >= 0, not all zero"
-        )
+        raise DataError(f"evaluate: weights of shape {weight.shape} for {n} samples; finite, >= 0, not all zero")
     return weight

@@ -15,9 +15,7 @@ def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> tup
     Cai & DasGupta 2001, eq. 4.
     """
     if not 0 <= successes <= n:
-        raise DataError(
-            f"wilson_interval: {successes} successes of {n}; must hold 0 <= successes <= n; recount"
-        )
+        raise DataError(f"wilson_interval: {successes} successes of {n}; must hold 0 <= successes <= n; recount")
     if not 0 < confidence < 1:
         raise DataError(f"wilson_interval: confidence {confidence}; it lies between 0 and 1; 0.95 is usual")
     if n == 0:

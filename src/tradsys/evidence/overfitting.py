@@ -51,18 +51,10 @@ def pbo(returns_TN: Array, n_blocks: int = 16) -> PboResult:
     values = checked_returns(returns_TN, "pbo")
     n_rows, n_trials = values.shape if values.ndim == 2 else (len(values), 1)
     if n_trials < 2:
+        raise DataError("pbo: one trial; overfitting is a matter of choice among N >= 2; pass all trials as columns")
+    if n_blocks < 2 or n_blocks % 2 or n_rows // n_blocks < 2 or comb(n_blocks, n_blocks // 2) > MAX_COMBINATIONS:
         raise DataError(
-            "pbo: one trial; overfitting is a matter of choice among N >= 2; pass all trials as columns"
-        )
-    if (
-        n_blocks < 2
-        or n_blocks % 2
-        or n_rows // n_blocks < 2
-        or comb(n_blocks, n_blocks // 2) > MAX_COMBINATIONS
-    ):
-        raise DataError(
-            f"pbo: {n_blocks} blocks on {n_rows} rows; "
-            "S is even, 2..20, with at least 2 rows a block; usual is 16"
+            f"pbo: {n_blocks} blocks on {n_rows} rows; S is even, 2..20, with at least 2 rows a block; usual is 16"
         )
     n_dropped = n_rows % n_blocks
     blocks = values[n_dropped:].reshape(n_blocks, -1, n_trials)
@@ -88,13 +80,19 @@ def pbo(returns_TN: Array, n_blocks: int = 16) -> PboResult:
 
 def _split(inside: Array, sums: Array, squares: Array, n_half: int) -> tuple[Array, Array, Array, Array]:
     """Logit, winner and its two Sharpe ratios per split; `inside` [splits, S] marks in-sample blocks."""
-    first = _half_sharpe(inside @ sums, inside @ squares, n_half)
-    second = _half_sharpe((1 - inside) @ sums, (1 - inside) @ squares, n_half)
+    first = _half_sharpe(_joined(inside, sums), _joined(inside, squares), n_half)
+    second = _half_sharpe(_joined(1 - inside, sums), _joined(1 - inside, squares), n_half)
     winner, rows = first.argmax(axis=1), np.arange(len(first))
     reached = second[rows, winner][:, None]
-    rank = (second < reached).sum(axis=1) + ((second == reached).sum(axis=1) + 1) / 2
+    below, level = np.count_nonzero(second < reached, axis=1), np.count_nonzero(second == reached, axis=1)
+    rank = below + (level + 1) / 2
     share = rank / (second.shape[1] + 1)
     return np.log(share / (1 - share)), winner, first[rows, winner], reached[:, 0]
+
+
+def _joined(inside: Array, per_block: Array) -> Array:
+    """Sums over the marked blocks [splits, N]; einsum, since BLAS threads cost more than so thin a product."""
+    return np.einsum("ks,sn->kn", inside, per_block)
 
 
 def _half_sharpe(total: Array, square: Array, n: int) -> Array:
@@ -148,9 +146,7 @@ def spa_test(
     )
     losses = losses[:, None] if losses.ndim == 1 else losses
     if benchmark.shape != losses.shape[:1]:
-        raise DataError(
-            f"spa_test: benchmark {benchmark.shape} for losses {losses.shape}; same T periods in both"
-        )
+        raise DataError(f"spa_test: benchmark {benchmark.shape} for losses {losses.shape}; same T periods in both")
     gain = benchmark[:, None] - losses
     if block_length is None:
         block_length = max(automatic_block_length(column) for column in gain.T)

@@ -55,8 +55,7 @@ def performance(
     returns = sharpe.checked_returns(returns_T, "performance", least=1)
     if returns.ndim != 1 or not periods_per_year > 0:
         raise DataError(
-            f"performance: returns {returns.shape} at {periods_per_year} periods a year; "
-            "give [T] and a rate > 0"
+            f"performance: returns {returns.shape} at {periods_per_year} periods a year; give [T] and a rate > 0"
         )
     result: dict[str, Any] = {"n_periods": len(returns), "years": len(returns) / periods_per_year}
     result |= {"periods_per_year": float(periods_per_year), "reasons": {}}
@@ -98,9 +97,7 @@ def _growth(result: dict[str, Any], returns: Array) -> None:
     if result["years"] >= SHORTEST_ANNUALISED_YEARS:
         result["cagr"] = final ** (1 / result["years"]) - 1
     else:
-        result["reasons"]["cagr"] = (
-            f"a record of {result['years']:.2f} years is not annualised; one year is the least"
-        )
+        result["reasons"]["cagr"] = f"a record of {result['years']:.2f} years is not annualised; one year is the least"
     if final == 0:
         result["reasons"]["total_return"] = "the account lost all it had"
     result |= {
@@ -187,9 +184,7 @@ def _trades(result: dict[str, Any], trade_returns: Array, n_open_trades: int, co
     if lost > 0:
         result["profit_factor"] = float(trades[trades > 0].sum() / lost)
     else:
-        result["reasons"]["profit_factor"] = (
-            f"none of the {len(trades)} closed trades lost; a factor needs losses"
-        )
+        result["reasons"]["profit_factor"] = f"none of the {len(trades)} closed trades lost; a factor needs losses"
 
 
 def _activity(
@@ -198,13 +193,9 @@ def _activity(
     given = {"exposure": exposure_T, "turnover": turnover_T, "costs": costs_T}
     arrays: dict[str, Array | None] = {}
     for name, values in given.items():
-        arrays[name] = (
-            None if values is None else sharpe.checked_returns(values, f"performance {name}", least=1)
-        )
+        arrays[name] = None if values is None else sharpe.checked_returns(values, f"performance {name}", least=1)
         if values is not None and np.shape(values) != (result["n_periods"],):
-            raise DataError(
-                f"performance: {name} {np.shape(values)} for {result['n_periods']} periods; give one each"
-            )
+            raise DataError(f"performance: {name} {np.shape(values)} for {result['n_periods']} periods; give one each")
     exposure, turnover, costs = arrays["exposure"], arrays["turnover"], arrays["costs"]
     result |= {
         "exposure": None if exposure is None else float(np.abs(exposure).mean()),

@@ -59,9 +59,7 @@ def checked_returns(returns: Array, where: str, least: int = 2) -> Array:
         raise DataError(f"{where}: {len(values)} periods; at least {least} are needed; give a longer record")
     if not np.isfinite(values).all():
         n_bad = int((~np.isfinite(values)).sum())
-        raise DataError(
-            f"{where}: {n_bad} of {values.size} returns are not finite; cut the record where it is known"
-        )
+        raise DataError(f"{where}: {n_bad} of {values.size} returns are not finite; cut the record where it is known")
     return values
 
 
@@ -78,14 +76,15 @@ def sharpe_moments(returns: Array) -> SharpeMoments:
     """Sharpe, length, skewness and plain kurtosis of returns [T] or [T, K]; raises as `sharpe_ratio`."""
     values = checked_returns(returns, "sharpe_moments", least=4)
     sharpe = _sharpe(values, "sharpe_moments")
-    return SharpeMoments(
-        sharpe, len(values), stats.skew(values, axis=0), stats.kurtosis(values, axis=0, fisher=False)
-    )
+    # one pass over the squares instead of a power of every return for each moment
+    centred = values - values.mean(axis=0)
+    squares = centred * centred
+    second = squares.mean(axis=0)
+    third, fourth = (np.einsum("t...,t...->...", squares, other) / len(values) for other in (centred, squares))
+    return SharpeMoments(sharpe, len(values), third / second**1.5, fourth / second**2)
 
 
-def probabilistic_sharpe_ratio(
-    returns: Array | SharpeMoments, benchmark_sharpe: Array | float = 0.0
-) -> Array | float:
+def probabilistic_sharpe_ratio(returns: Array | SharpeMoments, benchmark_sharpe: Array | float = 0.0) -> Array | float:
     """Probability that the true Sharpe exceeds the benchmark, given length, skewness and fat tails.
 
     returns: [T], [T, K] or their SharpeMoments. benchmark_sharpe: per period. Returns a float or [K] in [0,
@@ -104,9 +103,7 @@ def expected_max_sharpe(n_trials: float, sharpe_variance: float = 1.0) -> float:
     Source: Bailey & Lopez de Prado 2014, eq. 1; Bailey et al. 2014, eq. 4.
     """
     if not n_trials >= 1 or not np.isfinite(n_trials):
-        raise DataError(
-            f"expected_max_sharpe: {n_trials} trials; at least 1 was made; count the strategy itself"
-        )
+        raise DataError(f"expected_max_sharpe: {n_trials} trials; at least 1 was made; count the strategy itself")
     if not sharpe_variance >= 0 or not np.isfinite(sharpe_variance):
         raise DataError(f"expected_max_sharpe: a variance of {sharpe_variance}; it must be finite and >= 0")
     if n_trials == 1:
@@ -117,9 +114,7 @@ def expected_max_sharpe(n_trials: float, sharpe_variance: float = 1.0) -> float:
     return float(np.sqrt(sharpe_variance) * luck)
 
 
-def deflated_sharpe_ratio(
-    returns: Array | SharpeMoments, n_trials: float, sharpe_variance: float
-) -> Array | float:
+def deflated_sharpe_ratio(returns: Array | SharpeMoments, n_trials: float, sharpe_variance: float) -> Array | float:
     """Probability that the true Sharpe exceeds zero once the luck of picking among trials is taken off.
 
     The probabilistic Sharpe ratio against `expected_max_sharpe(n_trials, sharpe_variance)`. returns: [T],
@@ -259,9 +254,7 @@ def _sharpe(values: Array, where: str) -> Array:
 def _moments(returns: Array | SharpeMoments) -> SharpeMoments:
     if isinstance(returns, SharpeMoments):
         if returns.n_periods < 2:
-            raise DataError(
-                f"sharpe: {returns.n_periods} periods; at least 2 are needed; give a longer record"
-            )
+            raise DataError(f"sharpe: {returns.n_periods} periods; at least 2 are needed; give a longer record")
         return returns
     return sharpe_moments(returns)
 

@@ -41,9 +41,7 @@ class TrialClusters:
         return int(self.labels.max()) + 1
 
 
-def aligned_trials(
-    times: Sequence[Array], returns: Sequence[Array], *, least: int = MIN_SHARED
-) -> tuple[Array, Array]:
+def aligned_trials(times: Sequence[Array], returns: Sequence[Array], *, least: int = MIN_SHARED) -> tuple[Array, Array]:
     """The periods that all trials share, [T], and their returns there, float64 [T, K].
 
     times: datetime64 [T_k] of each trial, strictly rising. returns: float64 [T_k] each. What pbo, SPA and a paired
@@ -66,9 +64,7 @@ def aligned_trials(
     return shared, np.column_stack(columns)
 
 
-def shared_correlation(
-    times: Sequence[Array | None], returns: Sequence[Array], *, least: int = MIN_SHARED
-) -> Array:
+def shared_correlation(times: Sequence[Array | None], returns: Sequence[Array], *, least: int = MIN_SHARED) -> Array:
     """Correlation [K, K] of each pair of trials over the periods they share; 0 where that is not known.
 
     times: strictly rising datetime64 [T_k], or None for a trial whose periods are unknown. A pair with fewer than
@@ -99,7 +95,8 @@ def _pairwise(values_DK: Array, seen_DK: Array, least: int) -> Array:
     sums, squares = values_DK.T @ seen_DK, (values_DK**2).T @ seen_DK
     covariance = values_DK.T @ values_DK - sums * sums.T / count
     variance = squares - sums**2 / count
-    moving = (variance > FLAT * count) & (variance.T > FLAT * count) & (n >= least)
+    moves = variance > FLAT * count
+    moving = moves & moves.T & (n >= least)
     spread = np.sqrt(np.where(moving, variance * variance.T, 1.0))
     correlation = np.where(moving, np.clip(covariance / spread, -1.0, 1.0), 0.0)
     np.fill_diagonal(correlation, 1.0)

@@ -95,14 +95,10 @@ def judge_run(skill_interval: tuple[float, float] | None, verdicts: Mapping[str,
         reason = f"the model's skill interval [{low:.4f}, {high:.4f}] is not above zero"
         return Verdict("no edge", (reason,))
     if verdicts and all(verdict.kind == "no edge" for verdict in verdicts.values()):
-        return Verdict(
-            "no edge", tuple(f"{name}: {verdict.reasons[0]}" for name, verdict in verdicts.items())
-        )
+        return Verdict("no edge", tuple(f"{name}: {verdict.reasons[0]}" for name, verdict in verdicts.items()))
     unsure = {name: verdict for name, verdict in verdicts.items() if verdict.kind == "not enough evidence"}
     needs = [f"{name}: {verdict.needs}" for name, verdict in unsure.items() if verdict.needs]
-    reasons = [f"{name}: {verdict.reasons[0]}" for name, verdict in unsure.items()] or [
-        "no strategy was judged"
-    ]
+    reasons = [f"{name}: {verdict.reasons[0]}" for name, verdict in unsure.items()] or ["no strategy was judged"]
     if skill_interval is None:
         reasons.append("the model's skill has no interval")
     return Verdict("not enough evidence", tuple(reasons), "; ".join(needs) or None)
@@ -134,9 +130,7 @@ def _needs(performance: Mapping[str, Any], deflated: bool, bounded: bool, skille
             f"a record of {periods:.0f} periods ({years:.1f} years) at this Sharpe; "
             f"there are {performance['n_periods']} ({performance['years']:.1f} years)"
         )
-    missing = (
-        [] if bounded else ["a longer record: the bootstrap of the Sharpe is not clear of zero and of luck"]
-    )
+    missing = [] if bounded else ["a longer record: the bootstrap of the Sharpe is not clear of zero and of luck"]
     if not skilled:
         missing.append("more out-of-sample samples: the model's skill interval is not above zero")
     return "; ".join(missing)

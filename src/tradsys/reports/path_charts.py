@@ -1,6 +1,7 @@
 """Figures of cross-validation's paths: the fan of equity curves and how far their Sharpe ratios spread."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,14 +26,19 @@ def path_fan(report: Mapping[str, Any]) -> go.Figure:
     low, high = np.quantile(curves_PD, [0.05, 0.95], axis=0)
     figure = go.Figure()
     band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
-    figure.add_scatter(x=days, y=rounded(high[shown]), showlegend=False, **band)
+    figure.add_scatter(x=days, y=rounded(high[shown].tolist()), showlegend=False, **band)
     figure.add_scatter(
-        x=days, y=rounded(low[shown]), name="middle 90 % of paths", fill="tonexty", fillcolor="rgba(0,114,178,0.15)", **band
+        x=days,
+        y=rounded(low[shown].tolist()),
+        name="middle 90 % of paths",
+        fill="tonexty",
+        fillcolor="rgba(0,114,178,0.15)",
+        **band,
     )
     for k, curve in enumerate(curves_PD):
         figure.add_scatter(
             x=days,
-            y=rounded(curve[shown]),
+            y=rounded(curve[shown].tolist()),
             name="single paths",
             legendgroup="paths",
             showlegend=k == 0,
@@ -41,7 +47,9 @@ def path_fan(report: Mapping[str, Any]) -> go.Figure:
             opacity=0.6,
             hovertemplate=f"path {k + 1}: %{{y:.4f}}<extra></extra>",
         )
-    figure.add_scatter(x=days, y=rounded(middle[shown]), name="median of paths", mode="lines", line=_bold(colour(0)))
+    figure.add_scatter(
+        x=days, y=rounded(middle[shown].tolist()), name="median of paths", mode="lines", line=_bold(colour(0))
+    )
     figure.add_hline(y=1, line={"color": INK, "width": 1, "dash": "dot"})
     figure.update_yaxes(title_text="equity, start = 1", hoverformat=".4f")
     return styled(figure, 420)
@@ -58,22 +66,30 @@ def path_sharpes(report: Mapping[str, Any]) -> go.Figure:
     counts, edges = np.histogram(sharpe, bins=int(min(MOST_BINS, max(5, len(sharpe) // 2))))
     figure = go.Figure()
     figure.add_bar(
-        x=rounded((edges[:-1] + edges[1:]) / 2),
+        x=rounded(((edges[:-1] + edges[1:]) / 2).tolist()),
         y=counts.tolist(),
-        width=rounded(np.diff(edges) * 0.96),
+        width=rounded((np.diff(edges) * 0.96).tolist()),
         marker={"color": colour(0), "opacity": 0.65},
         name="paths",
-        customdata=[[a, b] for a, b in zip(rounded(edges[:-1]), rounded(edges[1:]), strict=True)],
+        customdata=[[a, b] for a, b in pairwise(rounded(edges.tolist()))],
         hovertemplate="%{y} paths with a Sharpe of %{customdata[0]:.2f} to %{customdata[1]:.2f}<extra></extra>",
     )
     figure.add_scatter(
-        x=rounded(sharpe), y=[0] * len(sharpe), mode="markers", name="each path", marker={"symbol": "line-ns-open", "color": INK}
+        x=rounded(paths["sharpe"]),
+        y=[0] * len(sharpe),
+        mode="markers",
+        name="each path",
+        marker={"symbol": "line-ns-open", "color": INK},
     )
-    figure.add_vline(x=0, line={"color": ALARM, "width": 1.5, "dash": "dash"}, annotation_text="nothing earned")
-    figure.add_vline(x=paths["median"], line=_bold(colour(0)), annotation_text=f"median {paths['median']:.2f}")
-    span = [min(0.0, float(sharpe.min())) - 0.05 * width, max(0.0, float(sharpe.max())) + 0.05 * width]
+    above = paths["median"] > 0  # labels on the far sides, so that they never meet
+    for x, text, look, side in (
+        (0, "nothing earned", {"color": ALARM, "width": 1.5, "dash": "dash"}, "left" if above else "right"),
+        (paths["median"], f"median {paths['median']:.2f}", _bold(colour(0)), "right" if above else "left"),
+    ):
+        figure.add_vline(x=x, line=look, annotation_text=text, annotation_position=f"top {side}")
+    span = [min(0.0, float(sharpe.min())) - 0.2 * width, max(0.0, float(sharpe.max())) + 0.2 * width]
     figure.update_xaxes(title_text="yearly Sharpe ratio of a path", range=span)
-    figure.update_yaxes(title_text="paths", tickformat="d", rangemode="tozero")
+    figure.update_yaxes(title_text="paths", tickformat="d", range=[0, 1.2 * int(counts.max())])
     return styled(figure, 340)
 
 

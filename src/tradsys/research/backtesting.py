@@ -170,7 +170,9 @@ def _trials(
         for trial, sharpe in zip(trials, sharpes, strict=True)
     ]
     n_trials = math.ceil(effective_number(trials) - 1e-9)
-    return {"n_trials": n_trials, "sharpe_variance": trial_variance(sharpes)}, rows
+    # one that never traded has no Sharpe ratio: its 0 in the rows is a place-holder and would fake a spread
+    traded = sharpes[[bool(trial.returns.any()) for trial in trials]]
+    return {"n_trials": n_trials, "sharpe_variance": trial_variance(traded) if len(traded) else 0.0}, rows
 
 
 def _row(result: Ledger, deflation: Mapping[str, float], evaluation: Evaluation, seed: int) -> dict[str, Any]:

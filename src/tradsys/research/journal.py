@@ -5,10 +5,11 @@ the result. A run whose folder is gone is still told, and said to be gone.
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from functools import lru_cache
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ def journal(ledger: TrialLedger, runs: Path, beside: Path) -> dict[str, Any]:
     """
     rows = ledger.entries()
     deflation = _deflation(ledger)
-    experiments, configs = [], {}
+    experiments: list[dict[str, Any]] = []
+    configs: dict[str, tuple[str, dict[str, Any]]] = {}
     for number, (run, looks) in enumerate(_by_run(rows), start=1):
         told = _experiment(run, looks, runs, beside)
         config = told.pop("config")
@@ -43,8 +45,7 @@ def journal(ledger: TrialLedger, runs: Path, beside: Path) -> dict[str, Any]:
         told |= _changes(config, previous)
         if config is not None:
             configs[told["task"]] = (told["run"], config)
-        for strategy in told["strategies"]:
-            strategy |= _today(strategy, looks, deflation)
+        told["strategies"] = [s | _today(s, looks, deflation) for s in told["strategies"]]
         experiments.append({"number": number, **told, "overtaken": _overtaken(told["strategies"])})
     return {
         "created": utc_now().isoformat(timespec="seconds"),
@@ -166,14 +167,14 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _deflation(ledger: TrialLedger) -> Any:
     """What is known today of a span of data: Sharpe and series by digest, effective trials, their variance."""
 
-    @lru_cache(maxsize=None)
+    @cache
     def known(digest: str, start: str, end: str, rate: float) -> dict[str, Any]:
         span = datetime.fromisoformat(start), datetime.fromisoformat(end)
         trials = ledger.trials(digest, *span)
         sharpes = ledger.trial_sharpes(digest, *span, periods_per_year=rate)
         return {
             "series": {t.series_digest: t.returns for t in trials},
-            "n_trials": effective_number(trials),
+            "n_trials": math.ceil(effective_number(trials) - 1e-9),  # rounded up, as when it was judged
             "variance": trial_variance(sharpes),
         }
 
@@ -194,7 +195,7 @@ def _today(strategy: Mapping[str, Any], looks: list[dict[str, Any]], deflation: 
 def _overtaken(strategies: list[dict[str, Any]]) -> list[str]:
     """Edges that no longer stand, since more has been tried on the same span."""
     return [
-        f"{s['name']}: an edge when it was judged, but {s['n_trials_today']:.1f} trials have been made on this span by "
+        f"{s['name']}: an edge when it was judged, but {s['n_trials_today']} trials have been made on this span by "
         f"now and its deflated Sharpe is {s['dsr_today']:.3f}"
         for s in strategies
         if s["verdict"] == "edge" and s["dsr_today"] is not None and s["dsr_today"] < MIN_DSR

@@ -69,8 +69,8 @@ def assemble(splitter: CombinatorialPurged, samples: Samples, fold_values: Seque
             "supplies part of some path; give one array each"
         )
     spread = []
-    for k, (values, groups) in enumerate(zip(fold_values, chosen, strict=True)):
-        values, test = np.asarray(values, dtype=np.float64), np.flatnonzero(np.isin(group, groups))
+    for k, groups in enumerate(chosen):
+        values, test = np.asarray(fold_values[k], dtype=np.float64), np.flatnonzero(np.isin(group, groups))
         if values.shape[:1] != test.shape:
             raise DataError(
                 f"paths: fold {k} has {len(test)} test samples for values {values.shape}; one each, in order"

@@ -119,6 +119,10 @@ def _recent(s: Specimen, t: datetime) -> pl.DataFrame:
 
 
 def _bundle(s: Specimen) -> Outcome:
+    needed = s.bundle.features.warmup + s.bundle.lookback
+    if s.bundle.history < needed:
+        how = f"the card's history is shorter than warm-up and window, {needed}"
+        return Finding("bundle", PAST, how, "history", "card", float(needed - s.bundle.history))
     for t in s.cuts():
         truth = s.bundle.predict(s.bars.filter(pl.col("time") <= t), t)
         if found := frame_difference(truth, s.bundle.predict(_recent(s, t), t), KEYS, NET):

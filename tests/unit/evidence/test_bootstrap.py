@@ -31,9 +31,7 @@ def test_same_seed_same_interval(series):
 
 
 def test_arrays_are_resampled_together(series):
-    found = block_bootstrap_interval(
-        lambda a, b: float(np.abs(a - b).max()), series, series, n_draws=20, seed=0
-    )
+    found = block_bootstrap_interval(lambda a, b: float(np.abs(a - b).max()), series, series, n_draws=20, seed=0)
     assert (found.value, found.low, found.high) == (0, 0, 0)
 
 
@@ -41,9 +39,7 @@ def test_rows_need_not_be_sorted_by_time(series):
     time = np.repeat(np.arange(100), 2)
     mixed = np.random.default_rng(1).permutation(200)
     straight = block_bootstrap_interval(np.mean, series, group=time, block_length=3, n_draws=50, seed=0)
-    shuffled = block_bootstrap_interval(
-        np.mean, series[mixed], group=time[mixed], block_length=3, n_draws=50, seed=0
-    )
+    shuffled = block_bootstrap_interval(np.mean, series[mixed], group=time[mixed], block_length=3, n_draws=50, seed=0)
     assert (shuffled.low, shuffled.high) == pytest.approx((straight.low, straight.high))
 
 
@@ -118,7 +114,8 @@ def test_idle_strategies_and_short_records_have_reasons_instead_of_intervals():
 def test_block_length_of_many_is_the_longest_of_each(n):
     rng = np.random.default_rng(n)
     noise = rng.normal(size=(n + 20, 5))
-    smooth = np.column_stack([np.convolve(c, np.ones(w), "valid")[:n] for w, c in zip((1, 2, 5, 12, 21), noise.T, strict=True)])
+    widths = (1, 2, 5, 12, 21)
+    smooth = np.column_stack([np.convolve(noise[:, k], np.ones(w), "valid")[:n] for k, w in enumerate(widths)])
     walk = np.cumsum(noise[:n], axis=0)
     for values in (smooth, walk, np.column_stack([smooth, np.zeros(n)])):
         each = [automatic_block_length(column) for column in values.T]

@@ -1,0 +1,101 @@
+"""The audit door: no experiment of conf/ raises a finding, a leak exits with 1, bad input with one clear line."""
+
+import json
+
+import pytest
+
+from tests.integration.conftest import inside
+from tests.integration.mutations import LEAKS
+from tradsys.audit import main, work
+from tradsys.config import conf_folder
+from tradsys.core.errors import TradsysError
+from tradsys.features.feature_set import FeatureSet
+from tradsys.research.specimen import QUESTIONS, AuditSettings
+
+EXPERIMENTS = sorted(p.stem for p in (conf_folder() / "experiment").glob("*.yaml"))
+SHRUNK = [
+    "data=synthetic",
+    "data.n_bars=1600",
+    "split=holdout",
+    "regime.lookback=48",
+    "audit.n_rows=4800",
+    "audit.n_samples=300",
+    "audit.n_cuts=2",
+    "trainer.progress_bar=false",
+]
+
+
+def answers(folder):
+    return json.loads((folder / "runs/audit/latest/audit.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_no_experiment_raises_a_finding(name, tmp_path):
+    with inside(tmp_path):
+        work([f"+experiment={name}", *SHRUNK])
+    told = answers(tmp_path)
+    assert {a["verdict"] for a in told} <= {"ok", "not asked"}
+    assert {a["question"] for a in told} == set(QUESTIONS)
+    parts = {a["part"] for a in told}
+    assert {"features", "labels", "samples", "split", "transforms", "regime", "primary"} <= parts
+    assert {"calibrator", "auditor", "bundle", "strategy", "execution", "thresholds"} <= parts
+
+
+def test_a_finding_is_printed_and_exits_with_1(tmp_path, monkeypatch, capsys):
+    leak = next(one for one in LEAKS if one.name == "label that enters at the close of its decision")
+    leak.plant(monkeypatch, None)
+    with inside(tmp_path), pytest.raises(SystemExit) as stopped:
+        work([*SHRUNK, "audit.parts=[labels]", "audit.questions=[future]"])
+    assert stopped.value.code == 1
+    printed = capsys.readouterr().out
+    for word in ("labels", "future", "LEAK", "ret", "SYN0"):
+        assert word in printed
+    (told,) = answers(tmp_path)
+    assert told["verdict"] == "LEAK"
+    assert told["finding"]["column"] == "ret"
+    assert told["finding"]["size"] > 0
+
+
+def test_a_refusal_of_the_house_is_a_finding(tmp_path, monkeypatch):
+    from tradsys.samples import splits
+
+    monkeypatch.setattr(splits, "purge", lambda train, *a, **k: train)
+    with inside(tmp_path), pytest.raises(SystemExit):
+        work([*SHRUNK, "audit.parts=[transforms]", "audit.questions=[sealed]"])
+    (told,) = answers(tmp_path)
+    assert "the house refused" in told["finding"]["how"]
+
+
+def test_what_features_learn_is_asked_of_the_configured_split(tmp_path, monkeypatch):
+    real = FeatureSet.fit
+    monkeypatch.setattr(FeatureSet, "fit", lambda self, bars, until=None: real(self, bars))
+    with inside(tmp_path), pytest.raises(SystemExit):
+        work([*SHRUNK, "audit.parts=[features]", "audit.questions=[sealed]"])
+    (told,) = answers(tmp_path)
+    assert told["finding"]["column"] == "ffd"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("audit.parts=[feature]", "no parts ['feature']"),
+        ("audit.questions=[past,present]", "no questions ['present']"),
+        ("audit.n_cuts=0", "n_cuts=0"),
+        ("audit.n_rws=5", "did you mean 'audit.n_rows'"),
+        ("+experiment=dmo", "did you mean 'demo'"),
+    ],
+)
+def test_bad_input_is_one_clear_line(override, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["tradsys audit", "data.n_bars=800", override])
+    with inside(tmp_path), pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert error.count("\n") == 0 or "Error" not in error
+    assert words in " ".join(error.split())
+
+
+def test_settings_refuse_what_is_out_of_range():
+    with pytest.raises(TradsysError, match="n_samples=0"):
+        AuditSettings(n_samples=0)
