@@ -1,6 +1,6 @@
 """Every benchmark, one ratio a line, fast and slow measured side by side in this run.
 
-python benchmarks/run.py [name ...]     names: windows triple_barrier features lightning backtest; default all
+python benchmarks/run.py [name ...]     names: windows triple_barrier features lightning backtest evidence; default all
 """
 
 import importlib
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-NAMES = ("windows", "triple_barrier", "features", "lightning", "backtest")
+NAMES = ("windows", "triple_barrier", "features", "lightning", "backtest", "evidence")
 
 
 def main(names: list[str]) -> None:

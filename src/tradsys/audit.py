@@ -30,9 +30,7 @@ def work(argv: list[str]) -> None:
     config = compose("audit", argv)
     plain, parts = as_dict(config), build(config)
     experiment = Experiment(**{f.name: parts[f.name] for f in fields(Experiment)})
-    with open_run(
-        Path(plain["paths"]["runs"]), "audit", OmegaConf.to_yaml(config, resolve=True), argv
-    ) as folder:
+    with open_run(Path(plain["paths"]["runs"]), "audit", OmegaConf.to_yaml(config, resolve=True), argv) as folder:
         answers = audit(experiment, parts["audit"], folder, plain)
     console = Console(highlight=False)
     if not console.is_terminal:

@@ -99,7 +99,7 @@ def backtest(
         benchmark={"name": "buy and hold", "performance": _row(held, deflation, evaluation, seed)},
         equity=_equity({**ledgers, "buy and hold": held}),
         trades=_trades(ledgers),
-        trials={**deflation, "list": trials},
+        trials={**deflation, "n_looks": len(trials), "list": trials},
         costs={"fee_bps": costs.fee_bps, "slippage_bps": costs.slippage_bps},
     )
 

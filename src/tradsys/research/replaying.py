@@ -39,7 +39,7 @@ from tradsys.serving.strategy import Profile, Strategy, ThresholdRule
 FORGETS = 1e-5  # of a float32 feature whose sums began elsewhere, in units of its size and deviation
 MONEY = 1e-8  # what vectorbt rounds away
 DEALT_SHARE = 0.08  # of bars at which the simulators are asked to enter
-N_SERVED = 90  # decisions that bundle and strategies are asked for at each cut
+N_SERVED = 60  # decisions that bundle and strategies are asked for at each cut
 FILL = ("entry_time", "entry_price", "side")
 
 
@@ -176,7 +176,11 @@ def _all_targets(strategies: dict[str, Strategy], bars: pl.DataFrame, since: dat
 
 def _strategy_ahead(s: Specimen) -> Outcome:
     strategies = _strategies(s)
-    return unmoved(s, "strategy", lambda bars, t: _all_targets(strategies, bars, _since(s, t)), tolerance=NET)
+
+    def answer(bars: pl.DataFrame, t: datetime) -> pl.DataFrame:
+        return _all_targets(strategies, bars, _since(s, t))
+
+    return unmoved(s, "strategy", answer, ways=("cut", "scale"), tolerance=NET)  # all four are asked of the bundle
 
 
 # ------------------------------------------------------------------ fills
