@@ -1,6 +1,6 @@
 """Every benchmark, one ratio a line, fast and slow measured side by side in this run.
 
-python benchmarks/run.py [name ...]     names: windows triple_barrier features lightning backtest evidence; default all
+python benchmarks/run.py [name ...]     default: all of windows triple_barrier features lightning backtest evidence audit
 """
 
 import importlib
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-NAMES = ("windows", "triple_barrier", "features", "lightning", "backtest", "evidence")
+NAMES = ("windows", "triple_barrier", "features", "lightning", "backtest", "evidence", "audit")
 
 
 def main(names: list[str]) -> None:
@@ -26,7 +26,9 @@ def main(names: list[str]) -> None:
         table.add_column(column, justify="left" if column in ("benchmark", "note") else "right", overflow="fold")
     for name in names or NAMES:
         for row in importlib.import_module(f"bench_{name}").measure():
-            fast, slow, ratio = (f"{row[k]:.4g}" if row.get(k) is not None else "" for k in ("fast_s", "slow_s", "ratio"))
+            fast, slow, ratio = (
+                f"{row[k]:.4g}" if row.get(k) is not None else "" for k in ("fast_s", "slow_s", "ratio")
+            )
             table.add_row(row["name"], fast, slow, ratio, str(row.get("target", "")), row.get("note", ""))
     Console(width=150).print(table)
 

@@ -7,9 +7,7 @@ import numpy as np
 import pandas as pd
 
 
-def seeded(
-    x: pd.Series, n: int, alpha: float, divisor: int | None = None, at: int | None = None
-) -> pd.Series:
+def seeded(x: pd.Series, n: int, alpha: float, divisor: int | None = None, at: int | None = None) -> pd.Series:
     first = x.index.get_loc(x.first_valid_index())
     last = first + n - 1 if at is None else at
     y = x.copy()

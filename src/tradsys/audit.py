@@ -4,6 +4,7 @@
   python -m tradsys.audit +experiment=demo                  any experiment that train takes, same overrides
   python -m tradsys.audit data=btc_hourly split=reality     real bars from the store
   python -m tradsys.audit audit.parts=[features,labels]     some parts; audit.questions=[future,past,sealed]
+  python -m tradsys.audit study=null|power                  is the verdict any good? many markets; resumable
 
 Three questions: the future does not matter (cut, shuffled, NaN or scaled after t, nothing up to t moves); the distant
 past does not matter (from `history` bars before t the answer at t is the same); the folds are sealed (test rows
@@ -19,17 +20,24 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from tradsys.config import as_dict, build, compose, run_door
+from tradsys.reports.study_table import print_study
 from tradsys.research.auditing import answers_table, audit
 from tradsys.research.experiment import Experiment
 from tradsys.research.printing import WIDTH
 from tradsys.research.provenance import open_run
+from tradsys.research.verdict_study import is_broken, study
 
 
 def work(argv: list[str]) -> None:
     """Composes, asks, prints."""
-    config = compose("audit", argv)
+    # Hydra would read a bare null as "no study"
+    config = compose("audit", ["study='null'" if a == "study=null" else a for a in argv])
     plain, parts = as_dict(config), build(config)
     experiment = Experiment(**{f.name: parts[f.name] for f in fields(Experiment)})
+    if "study" in parts:
+        summary = study(experiment, parts["study"], Path(plain["paths"]["runs"]) / "study", plain)
+        print_study(summary)
+        sys.exit(1 if is_broken(summary) else 0)
     with open_run(Path(plain["paths"]["runs"]), "audit", OmegaConf.to_yaml(config, resolve=True), argv) as folder:
         answers = audit(experiment, parts["audit"], folder, plain)
     console = Console(highlight=False)

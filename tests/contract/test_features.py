@@ -106,9 +106,7 @@ def seeing_ahead(features: FeatureSet, bars: pl.DataFrame) -> set[str]:
         empty = [pl.when(pl.col("time") <= t).then(pl.col(c)).otherwise(None) for c in NUMBERS]
         found |= differing(features, full.values[past], features.table(bars.filter(past)).values)
         for change in (moved, missing, empty):
-            found |= differing(
-                features, full.values[past], features.table(bars.with_columns(change)).values[past]
-            )
+            found |= differing(features, full.values[past], features.table(bars.with_columns(change)).values[past])
     return found
 
 
@@ -122,11 +120,7 @@ def remembering(features: FeatureSet, bars: pl.DataFrame) -> set[str]:
         scale = np.nanstd(full)
         for t in (500, 601, 799):
             short = one.slice(t - feature.warmup, feature.warmup + 1).select(feature.expr()).to_series()[-1]
-            if (
-                short is None
-                or not np.isfinite(short)
-                or abs(short - full[t]) > 1e-7 * (abs(full[t]) + scale)
-            ):
+            if short is None or not np.isfinite(short) or abs(short - full[t]) > 1e-7 * (abs(full[t]) + scale):
                 found.add(feature.name)
     return found
 

@@ -25,6 +25,8 @@ def test_the_search_finds_a_planted_idiom(planted):
     assert findings(planted)
 
 
-@pytest.mark.parametrize("path", sorted(p for p in SOURCE.rglob("*.py") if "labels" not in p.parts), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", sorted(p for p in SOURCE.rglob("*.py") if "labels" not in p.parts), ids=lambda p: p.name
+)
 def test_no_look_ahead_idiom_outside_labels(path):
     assert findings(path.read_text()) == []

@@ -56,10 +56,7 @@ def test_automatic_length_is_archs_but_at_least_one():
 def test_sharpe_draws_equal_resampling_by_index():
     returns = np.random.default_rng(2).normal(0.001, 0.01, size=(80, 3))
     fast = sharpe_draws(returns, 6.0, 30, seed=4)
-    slow = [
-        returns[t].mean(axis=0) / returns[t].std(axis=0, ddof=1)
-        for t in bootstrap_indices(80, 6.0, 30, seed=4)
-    ]
+    slow = [returns[t].mean(axis=0) / returns[t].std(axis=0, ddof=1) for t in bootstrap_indices(80, 6.0, 30, seed=4)]
     np.testing.assert_allclose(fast, slow, rtol=1e-9)
 
 

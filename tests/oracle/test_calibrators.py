@@ -29,9 +29,7 @@ def test_temperature_with_bias_is_platt_scaling_of_the_log_odds(held_out):
     ours = Temperature(bias=True).fit(proba, y, weight)
     assert 1 / ours.temperature_ == pytest.approx(platt.coef_[0, 0], rel=1e-4)
     assert ours.bias_[1] - ours.bias_[0] == pytest.approx(platt.intercept_[0], abs=1e-4)
-    np.testing.assert_allclose(
-        ours.apply(proba)[:, 1], platt.predict_proba(logit(proba[:, [1]]))[:, 1], atol=1e-5
-    )
+    np.testing.assert_allclose(ours.apply(proba)[:, 1], platt.predict_proba(logit(proba[:, [1]]))[:, 1], atol=1e-5)
     # the planted distortion: T = 2.5, and the shift that undoes 1.2
     assert ours.temperature_ == pytest.approx(2.5, rel=0.1)
     assert ours.bias_[1] - ours.bias_[0] == pytest.approx(-1.2 / 2.5, abs=0.1)
@@ -47,9 +45,7 @@ def test_temperature_without_bias_is_the_one_dimensional_optimum(n_classes):
 
     def loss(log_t: float) -> float:
         return float(
-            -np.average(
-                log_softmax(np.log(proba) / np.exp(log_t), axis=1)[np.arange(3000), y], weights=weight
-            )
+            -np.average(log_softmax(np.log(proba) / np.exp(log_t), axis=1)[np.arange(3000), y], weights=weight)
         )
 
     best = np.exp(minimize_scalar(loss, bounds=(-3, 4), method="bounded", options={"xatol": 1e-10}).x)
@@ -63,9 +59,7 @@ def test_bias_restores_the_base_rate_that_balanced_class_weights_destroyed(held_
     base_rate = np.average(y, weights=weight)
     with_bias = Temperature(bias=True).fit(proba, y, weight).apply(proba)
     without = Temperature(bias=False).fit(proba, y, weight).apply(proba)
-    assert np.average(with_bias[:, 1], weights=weight) == pytest.approx(
-        base_rate, abs=1e-5
-    )  # a score equation
+    assert np.average(with_bias[:, 1], weights=weight) == pytest.approx(base_rate, abs=1e-5)  # a score equation
     assert abs(np.average(without[:, 1], weights=weight) - base_rate) > 0.05
     assert log_loss(with_bias, y, weight) < log_loss(without, y, weight) < log_loss(proba, y, weight)
 
@@ -99,11 +93,5 @@ def test_isotonic_agrees_with_pooling_adjacent_violators_by_hand():
     y = (rng.uniform(size=60) < score).astype(np.int64)
     weight = rng.uniform(0.5, 2, 60)
     eps = 1 / 122
-    ours = (
-        Isotonic()
-        .fit(np.stack([1 - score, score], axis=1), y, weight)
-        .apply(np.stack([1 - score, score], axis=1))
-    )
-    np.testing.assert_allclose(
-        ours[:, 1], np.clip(pool_adjacent_violators(y, weight), eps, 1 - eps), atol=1e-9
-    )
+    ours = Isotonic().fit(np.stack([1 - score, score], axis=1), y, weight).apply(np.stack([1 - score, score], axis=1))
+    np.testing.assert_allclose(ours[:, 1], np.clip(pool_adjacent_violators(y, weight), eps, 1 - eps), atol=1e-9)

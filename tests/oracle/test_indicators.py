@@ -24,9 +24,7 @@ COLUMNS = ("open", "high", "low", "close", "volume")
 def bars(request, make_walk_bars):
     if request.param == "bitcoin":
         folder = request.getfixturevalue("shared_data")
-        return pl.read_parquet(folder / "crypto" / "BTCUSDT_1h.parquet").select(
-            pl.col(COLUMNS).cast(pl.Float64)
-        )
+        return pl.read_parquet(folder / "crypto" / "BTCUSDT_1h.parquet").select(pl.col(COLUMNS).cast(pl.Float64))
     walk = make_walk_bars(3000, seed=11).select(COLUMNS)
     return walk.with_columns(pl.col(COLUMNS[:4]).round(0)) if request.param == "walk_with_ties" else walk
 

@@ -36,9 +36,7 @@ def supcon_loop(embeddings_ND, y_N, temperature):
         positives = [p for p in range(len(y)) if p != i and y[p] == y[i]]
         if positives:
             denominator = sum(math.exp(score(i, a)) for a in range(len(y)) if a != i)
-            losses.append(
-                -sum(math.log(math.exp(score(i, p)) / denominator) for p in positives) / len(positives)
-            )
+            losses.append(-sum(math.log(math.exp(score(i, p)) / denominator) for p in positives) / len(positives))
     return sum(losses) / len(losses)
 
 
@@ -59,9 +57,7 @@ def batch():
 def test_focal_is_eq_5(batch, gamma, weighted, per_sample):
     logits_NC, y_N, w_N = batch
     weight_C = torch.tensor([0.3, 1.0, 4.0], dtype=torch.float64) if weighted else None
-    got = focal_loss(
-        logits_NC, y_N, gamma=gamma, weight_C=weight_C, sample_weight_N=w_N if per_sample else None
-    )
+    got = focal_loss(logits_NC, y_N, gamma=gamma, weight_C=weight_C, sample_weight_N=w_N if per_sample else None)
     assert float(got) == pytest.approx(
         focal_loop(logits_NC, y_N, gamma, weight_C, w_N if per_sample else None), rel=1e-12
     )
@@ -81,9 +77,7 @@ def test_focal_at_gamma_zero_is_cross_entropy(batch):
 def test_focal_gradient_is_the_numerical_one(batch, gamma):
     logits_NC, y_N, w_N = batch
     leaf = logits_NC[:5].clone().requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda x: focal_loss(x, y_N[:5], gamma=gamma, sample_weight_N=w_N[:5]), (leaf,)
-    )
+    assert torch.autograd.gradcheck(lambda x: focal_loss(x, y_N[:5], gamma=gamma, sample_weight_N=w_N[:5]), (leaf,))
 
 
 @pytest.mark.parametrize("temperature", [0.07, 0.5, 1.0])

@@ -68,12 +68,8 @@ def test_cryptodatadownload_repaired_agrees_with_the_exchange(shared_data):
         pytest.approx(0.9896, abs=1e-3),
         pytest.approx(0.002, abs=1e-3),
     )
-    late = result.bars.with_columns(pl.col("time") + timedelta(hours=1)).join(
-        exchange, on="time", suffix="_exchange"
-    )
-    assert ((late["close"] / late["close_exchange"] - 1).abs() < 1e-9).mean() < 0.01, (
-        "the comparison feels an hour"
-    )
+    late = result.bars.with_columns(pl.col("time") + timedelta(hours=1)).join(exchange, on="time", suffix="_exchange")
+    assert ((late["close"] / late["close_exchange"] - 1).abs() < 1e-9).mean() < 0.01, "the comparison feels an hour"
 
 
 def test_of_the_invented_bars_102_lie_in_the_exchanges_own_outages(shared_data):
@@ -89,9 +85,7 @@ def test_of_the_invented_bars_102_lie_in_the_exchanges_own_outages(shared_data):
     assert in_outage.height - in_seconds.height == 1  # 2020-12-21, in the block in milliseconds
     assert missing.height - in_outage.height == 7  # 2017-09-06, before the exchange file begins
     real = invented.join(exchange, on="time", suffix="_exchange")
-    assert (
-        real["volume_exchange"] == 0
-    ).sum() == 2  # 2019-06-07 and 2021-02-11: nothing traded at the exchange
+    assert (real["volume_exchange"] == 0).sum() == 2  # 2019-06-07 and 2021-02-11: nothing traded at the exchange
     assert real.height == 2 + 5  # 2019-07-26 and 27: traded at the exchange, invented here
 
 
@@ -145,9 +139,7 @@ def test_investing_with_byte_order_mark_and_written_dates(shared_data):
 def test_a_file_that_is_not_what_its_name_says(shared_data, symbol):
     path = shared_data / "raw/mislabelled_DXY_not_dollar_index.csv"
     assert defects(path, "yahoo", symbol=symbol) == {"implausible_level": 1185}
-    assert read(path, "yahoo", symbol="UNKNOWN").bars.height == 1185, (
-        "only the name says it should be the index"
-    )
+    assert read(path, "yahoo", symbol="UNKNOWN").bars.height == 1185, "only the name says it should be the index"
 
 
 def test_the_dollar_index_without_high_and_low(shared_data):
@@ -203,9 +195,7 @@ def test_panels_say_which_symbol_is_wrong(shared_data):
     universe = shared_data / "crypto/binance_universe_1h.parquet"
     assert defects(universe, "binance") == {"ticker_reused": 1}
     hourly = shared_data / "equities/us_hourly_10.parquet"
-    with pytest.raises(
-        DataError, match="1 x suspicious_jump: NVDA 2024-04-22 13:30"
-    ):  # half of it split-adjusted
+    with pytest.raises(DataError, match="1 x suspicious_jump: NVDA 2024-04-22 13:30"):  # half of it split-adjusted
         read(hourly, "plain")
     bars = read(hourly, "plain", repair=["split_at_jumps"]).bars
     assert periods_per_year(bars) == pytest.approx(7 * 252)
@@ -215,14 +205,10 @@ def test_panels_say_which_symbol_is_wrong(shared_data):
 def test_five_hundred_stocks_through_the_store(shared_data, tmp_path):
     path = shared_data / "equities/sp500_daily.parquet"
     result = read(path, "yahoo", repair=["split_at_jumps"])
-    assert [one.examples[0][:14] for one in result.repairs if one.kind == "split_at_jumps"] == [
-        "KDP 2018-07-10"
-    ]
+    assert [one.examples[0][:14] for one in result.repairs if one.kind == "split_at_jumps"] == ["KDP 2018-07-10"]
     assert (result.bars.height, result.bars["symbol"].n_unique()) == (625468, 502)
     assert periods_per_year(result.bars) == pytest.approx(252)
     store = BarStore(tmp_path)
     manifest = store.write("sp500", result.bars, result.meta)
     assert manifest["digest"] == content_digest(result.bars)
-    assert store.read("sp500", ["KDP.2", "AAPL"]).equals(
-        result.bars.filter(pl.col("symbol").is_in(["AAPL", "KDP.2"]))
-    )
+    assert store.read("sp500", ["KDP.2", "AAPL"]).equals(result.bars.filter(pl.col("symbol").is_in(["AAPL", "KDP.2"])))

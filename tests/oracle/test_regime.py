@@ -88,9 +88,7 @@ def test_window_filter_is_the_prefix_posterior_of_the_window(market, model):
 
 def test_likelihood_is_hmmlearns(market, model):
     x32 = market[1].astype(np.float32).astype(np.float64)
-    assert model.loglik_ == pytest.approx(
-        as_hmmlearn(model).score((x32 - model.center_) / model.scale_), rel=1e-12
-    )
+    assert model.loglik_ == pytest.approx(as_hmmlearn(model).score((x32 - model.center_) / model.scale_), rel=1e-12)
 
 
 @pytest.mark.parametrize("states", [2, 3])
@@ -121,12 +119,8 @@ def test_a_hand_worked_two_state_step():
     def density(k: int, t: int) -> float:
         gap = z[t] - model.means_[k]
         inverse = np.linalg.inv(model.covars_[k])
-        return float(
-            np.exp(-0.5 * gap @ inverse @ gap) / np.sqrt(np.linalg.det(2 * np.pi * model.covars_[k]))
-        )
+        return float(np.exp(-0.5 * gap @ inverse @ gap) / np.sqrt(np.linalg.det(2 * np.pi * model.covars_[k])))
 
     first = np.array([model.startprob_[k] * density(k, 0) for k in range(2)])
-    second = np.array(
-        [sum(first[i] * model.transmat_[i, k] for i in range(2)) * density(k, 1) for k in range(2)]
-    )
+    second = np.array([sum(first[i] * model.transmat_[i, k] for i in range(2)) * density(k, 1) for k in range(2)])
     np.testing.assert_allclose(model.filter(x[:2]), [first / first.sum(), second / second.sum()], rtol=1e-10)

@@ -152,9 +152,7 @@ def test_label_and_backtest_agree(make_walk_bars, side):
         reasons.append(trade["reason"])
         assert trade["exit_time"] == bars["time"][int(labels.end[t])]
         assert ["stop_loss", "timeout", "take_profit"][labels.y[t]] == trade["reason"]
-        assert side * np.log(trade["exit_price"] / trade["entry_price"]) == pytest.approx(
-            labels.ret[t], abs=1e-12
-        )
+        assert side * np.log(trade["exit_price"] / trade["entry_price"]) == pytest.approx(labels.ret[t], abs=1e-12)
     assert len(reasons) > 100
     assert set(reasons) == {"stop_loss", "timeout", "take_profit"}
 
@@ -165,9 +163,7 @@ def rough_bars(rng: np.random.Generator, symbols: list[str]) -> pl.DataFrame:
     for symbol in symbols:
         n = int(rng.integers(1, 40))
         hours = np.sort(rng.choice(45, size=n, replace=False))
-        jump = np.exp(
-            rng.choice([0.0, 0.0, 0.02, -0.02, 0.9, -0.9], size=(n, 4), p=[0.4, 0.3, 0.13, 0.13, 0.02, 0.02])
-        )
+        jump = np.exp(rng.choice([0.0, 0.0, 0.02, -0.02, 0.9, -0.9], size=(n, 4), p=[0.4, 0.3, 0.13, 0.13, 0.02, 0.02]))
         price = np.maximum(np.round(100 * jump.cumprod().reshape(n, 4) * 2) / 2, 0.5)
         frames.append(
             pl.DataFrame(
@@ -240,14 +236,10 @@ def test_rough_bars_reach_every_branch():
 def test_real_bars(shared_data):
     """Three months of BTC by the hour, long and short, the ATR a tenth of a percent to ten: same ledgers."""
     frame = pl.read_parquet(shared_data / "crypto" / "BTCUSDT_1h.parquet").sort("timestamp")
-    frame = frame.filter(
-        pl.col("timestamp").dt.year() == 2021, pl.col("timestamp").dt.month().is_between(4, 6)
-    )
+    frame = frame.filter(pl.col("timestamp").dt.year() == 2021, pl.col("timestamp").dt.month().is_between(4, 6))
     close_time = pl.col("timestamp").cast(pl.Datetime("us", "UTC")) + pl.duration(hours=1)
     bars = frame.select(pl.lit("BTCUSDT").alias("symbol"), close_time.alias("time"), *frame.columns[1:])
-    bars = bars.with_columns(
-        segment=(pl.col("time").diff() > pl.duration(hours=1)).fill_null(False).cum_sum()
-    )
+    bars = bars.with_columns(segment=(pl.col("time").diff() > pl.duration(hours=1)).fill_null(False).cum_sum())
     rng = np.random.default_rng(0)
     targets = {
         f"u{width}": bars.select(

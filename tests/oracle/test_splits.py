@@ -97,9 +97,7 @@ def test_without_embargo_purge_is_pairwise_for_any_test_set(spans):
     end = start + np.array([n for _, n, _ in spans])
     is_test = np.array([t for _, _, t in spans])
     train, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
-    np.testing.assert_array_equal(
-        purge(train, test, start, end), slow_purge(train, [[j] for j in test], start, end)
-    )
+    np.testing.assert_array_equal(purge(train, test, start, end), slow_purge(train, [[j] for j in test], start, end))
 
 
 @settings(max_examples=25, deadline=None)
@@ -133,9 +131,7 @@ def test_combinatorial_purges_each_run_of_groups_by_itself(seed, embargo):
 
 def test_training_between_two_test_groups_survives():
     samples = panel(n_bars=400)
-    fold = next(
-        f for f, c in zip(_cpcv().split(samples), _cpcv().test_groups, strict=True) if tuple(c) == (0, 2)
-    )
+    fold = next(f for f, c in zip(_cpcv().split(samples), _cpcv().test_groups, strict=True) if tuple(c) == (0, 2))
     assert np.isin(1, time_groups(samples, 6)[fold.train]), "group 1 lies between the test groups 0 and 2"
 
 
@@ -231,9 +227,7 @@ def test_check_fold_raises_if_and_only_if_a_pair_is_too_close(spans, embargo):
     end = start + np.array([n for _, n, _ in spans])
     is_test = np.array([t for _, _, t in spans])
     zero = np.zeros(50, dtype=np.int32)
-    table = FeatureTable(
-        zero, EPOCH + np.arange(50) * HOUR, zero, np.zeros((50, 1), np.float32), ("x",), ("A",)
-    )
+    table = FeatureTable(zero, EPOCH + np.arange(50) * HOUR, zero, np.zeros((50, 1), np.float32), ("x",), ("A",))
     samples = Samples(table, start, is_test.astype(int), np.ones(len(start)), start, end, np.ones(len(start)))
     fold = Fold(np.flatnonzero(~is_test), np.empty(0, dtype=int), np.flatnonzero(is_test))
     pairs = [(i, j) for i in fold.train for j in fold.test]
@@ -250,9 +244,7 @@ def test_check_fold_names_labels_that_resolve_in_the_test_span():
     samples = panel(0, n_symbols=1, lookback=1, horizon=10)
     half = len(samples) // 2
     fold = Fold(np.arange(half), np.empty(0, dtype=int), np.arange(half, len(samples)))
-    with pytest.raises(
-        LeakageError, match=r"training labels resolve on or after test start 2020-01-0\d; purge them"
-    ):
+    with pytest.raises(LeakageError, match=r"training labels resolve on or after test start 2020-01-0\d; purge them"):
         check_fold(samples, fold)
 
 
@@ -318,9 +310,7 @@ def test_holdout_fractions_share_the_clock_not_the_samples():
 
 def test_a_part_emptied_by_the_purge_is_an_error_with_numbers():
     samples = panel(0, n_bars=60, lookback=30, horizon=20, n_symbols=1, keep=1.0)
-    with pytest.raises(
-        DataError, match=r"PurgedKFold fold \d has no training samples.*longest span is \d+ bars"
-    ):
+    with pytest.raises(DataError, match=r"PurgedKFold fold \d has no training samples.*longest span is \d+ bars"):
         list(PurgedKFold(5).split(samples))
 
 

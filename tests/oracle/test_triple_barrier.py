@@ -53,9 +53,7 @@ def atr_by_talib(bars, atr_bars):
     for t in range(bars.height + 1):
         broken = t == bars.height or np.isnan(hlc[t]).any()
         if run and (broken or segment[t] != segment[run[-1]]):
-            out[run] = (
-                talib.ATR(*np.ascontiguousarray(hlc[run].T), timeperiod=atr_bars) if len(run) > 1 else np.nan
-            )
+            out[run] = talib.ATR(*np.ascontiguousarray(hlc[run].T), timeperiod=atr_bars) if len(run) > 1 else np.nan
             run = []
         if not broken:
             run.append(t)

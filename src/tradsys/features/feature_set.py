@@ -76,9 +76,7 @@ class FeatureSet:
             limit = until.replace(tzinfo=UTC) if until.tzinfo is None else until
             marked = marked.filter(pl.col("time") <= limit)
         if marked.is_empty():
-            raise DataError(
-                f"features: none of {bars.height} bars is at or before {until}; move the training span"
-            )
+            raise DataError(f"features: none of {bars.height} bars is at or before {until}; move the training span")
         fitted = [f.fit(marked) if hasattr(f, "fit") else f for f in self.features]
         return type(self)(fitted, max_gap_minutes=self.max_gap_minutes, market_symbol=self.market_symbol)
 
@@ -118,9 +116,7 @@ class FeatureSet:
         """The set that `to_json` described; BundleError on an unknown class, parameter or key."""
         keys = {"features", "max_gap_minutes", "market_symbol"}
         if set(value) != keys:
-            raise BundleError(
-                f"features: stored with {sorted(value)}, not {sorted(keys)}; export the bundle again"
-            )
+            raise BundleError(f"features: stored with {sorted(value)}, not {sorted(keys)}; export the bundle again")
         features = [feature_from_json(entry) for entry in value["features"]]
         return cls(features, max_gap_minutes=value["max_gap_minutes"], market_symbol=value["market_symbol"])
 
@@ -133,19 +129,13 @@ class FeatureSet:
             raise DataError("features: the set is empty; a table needs a column; name at least one feature")
         twice = sorted({name for name in self.names if self.names.count(name) > 1})
         if twice:
-            raise DataError(
-                f"features: names appear twice: {twice}; every column needs its own; drop or change one"
-            )
+            raise DataError(f"features: names appear twice: {twice}; every column needs its own; drop or change one")
         taken = sorted({*COLUMNS, "segment", "row", MARKET_CLOSE} & set(self.names))
         if taken:
-            raise DataError(
-                f"features: {taken} name columns of the bars; a feature needs its own name; rename it"
-            )
+            raise DataError(f"features: {taken} name columns of the bars; a feature needs its own name; rename it")
         needy = [feature.name for feature in self.features if _reads_market(feature)]
         if needy and self.market_symbol is None:
-            raise DataError(
-                f"features: {needy} read the market, and no market symbol is set; set it or drop them"
-            )
+            raise DataError(f"features: {needy} read the market, and no market symbol is set; set it or drop them")
 
     def _segments(self, bars: pl.DataFrame) -> pl.DataFrame:
         """Bars with `segment` (Int32) and `row` in it; a bar with bad prices has NaN prices and row -1.
@@ -156,12 +146,8 @@ class FeatureSet:
         if "segment" not in bars.columns:
             gap = None if self.max_gap_minutes is None else timedelta(minutes=self.max_gap_minutes)
             bars = mark_gaps(bars, gap)
-        good = pl.all_horizontal((pl.col(p) > 0) & pl.col(p).is_finite() for p in PRICES).fill_null(
-            value=False
-        )
-        marked = bars.select(
-            "symbol", "time", "segment", pl.col(NUMBERS).cast(pl.Float64).fill_null(np.nan), good=good
-        )
+        good = pl.all_horizontal((pl.col(p) > 0) & pl.col(p).is_finite() for p in PRICES).fill_null(value=False)
+        marked = bars.select("symbol", "time", "segment", pl.col(NUMBERS).cast(pl.Float64).fill_null(np.nan), good=good)
         changes = pl.any_horizontal(pl.col(c) != pl.col(c).shift(1) for c in ("symbol", "segment", "good"))
         starts = marked.select(changes.fill_null(value=True)).to_series().to_numpy()
         at = np.arange(marked.height)
@@ -191,9 +177,7 @@ class FeatureSet:
         """Raises where no segment outlasts the warm-up; warns of the symbols that have none."""
         slowest = max(self.features, key=lambda feature: feature.warmup)
         if slowest.warmup < 0:
-            raise DataError(
-                f"features: {slowest.name!r} has warm-up {slowest.warmup}; a feature reads the past only"
-            )
+            raise DataError(f"features: {slowest.name!r} has warm-up {slowest.warmup}; a feature reads the past only")
         need = slowest.warmup + 1
         longest = marked.group_by("symbol", maintain_order=True).agg(n=pl.col("row").max() + 1)
         best = longest.row(longest["n"].arg_max() or 0, named=True)
@@ -216,9 +200,7 @@ def _reads_market(feature: Feature) -> bool:
 def _check_order(bars: pl.DataFrame) -> None:
     missing = [name for name in COLUMNS if name not in bars.columns]
     if missing:
-        raise DataError(
-            f"features: bars lack {missing}; they need {list(COLUMNS)}; read them with tradsys.market"
-        )
+        raise DataError(f"features: bars lack {missing}; they need {list(COLUMNS)}; read them with tradsys.market")
     symbol, time = pl.col("symbol"), pl.col("time")
     later = (symbol > symbol.shift(1)) | ((symbol == symbol.shift(1)) & (time > time.shift(1)))
     if bars.is_empty() or not bars.select(later.slice(1).all()).item():
@@ -235,9 +217,7 @@ def _spaced(marked: pl.DataFrame) -> pl.DataFrame:
     taken[np.arange(marked.height) + segment + 1] = np.arange(marked.height)
     source = pl.Series(taken).replace(-1, None)
     numbers = [name for name in (*NUMBERS, MARKET_CLOSE) if name in marked.columns]
-    return marked.select(pl.col("time", "row", *numbers).gather(source)).with_columns(
-        pl.col(numbers).fill_null(np.nan)
-    )
+    return marked.select(pl.col("time", "row", *numbers).gather(source)).with_columns(pl.col(numbers).fill_null(np.nan))
 
 
 def _warmed_up(feature: Feature) -> pl.Expr:

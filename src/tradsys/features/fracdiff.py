@@ -27,9 +27,7 @@ def ffd_weights(d: float, tol: float) -> Array:
     w_0 belongs to the newest value. Raises DataError unless d >= 0 and 0 < tol < 1. Source: section 5.4.2.
     """
     if not (d >= 0 and 0 < tol < 1):
-        raise DataError(
-            f"fracdiff: d = {d}, tol = {tol}; the rule is d >= 0 and 0 < tol < 1; change the features"
-        )
+        raise DataError(f"fracdiff: d = {d}, tol = {tol}; the rule is d >= 0 and 0 < tol < 1; change the features")
     weights = [1.0]
     while abs(new := -weights[-1] * (d - len(weights) + 1) / len(weights)) >= tol:
         weights.append(new)
@@ -46,9 +44,7 @@ def ffd(x: Array, d: float, tol: float) -> Array:
     return out
 
 
-def smallest_d(
-    log_price: Array, *, tol: float, p_value: float = 0.05, grid: Sequence[float] = ORDERS
-) -> float:
+def smallest_d(log_price: Array, *, tol: float, p_value: float = 0.05, grid: Sequence[float] = ORDERS) -> float:
     """First d of the ascending grid whose series rejects a unit root at `p_value`.
 
     Augmented Dickey-Fuller with a constant and one lag, as in section 5.5. Raises DataError where no d of the
@@ -115,7 +111,5 @@ class FracDiff:
 
     def _order(self) -> float:
         if self.d is None:
-            raise DataError(
-                "fracdiff: the order d is not fitted; training bars choose it; call FeatureSet.fit first"
-            )
+            raise DataError("fracdiff: the order d is not fitted; training bars choose it; call FeatureSet.fit first")
         return self.d

@@ -67,9 +67,7 @@ class Macd:
 
     def __post_init__(self) -> None:
         if not 0 < self.fast < self.slow:
-            raise DataError(
-                f"features: MACD with fast {self.fast}, slow {self.slow}; 0 < fast < slow; change them"
-            )
+            raise DataError(f"features: MACD with fast {self.fast}, slow {self.slow}; 0 < fast < slow; change them")
 
     @property
     def name(self) -> str:

@@ -49,12 +49,8 @@ def feature_from_json(entry: Mapping[str, Any]) -> Feature:
             f"features: {name} has no parameters {sorted(set(params) - known)}, only {sorted(known)}; "
             f"use the version of tradsys that wrote the bundle"
         )
-    missing = [
-        f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING and f.name not in params
-    ]
+    missing = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING and f.name not in params]
     if missing:
-        raise BundleError(
-            f"features: {name} needs {missing}, which the bundle does not hold; export it again"
-        )
+        raise BundleError(f"features: {name} needs {missing}, which the bundle does not hold; export it again")
     made: Feature = cls(**params)
     return made

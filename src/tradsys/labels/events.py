@@ -21,13 +21,9 @@ def cusum_events(bars: pl.DataFrame, threshold: float, *, vol_bars: int | None =
     Source: Lopez de Prado 2018, snippet 2.4 (strict inequality; the lower sum is looked at first).
     """
     if not threshold > 0:
-        raise TradsysError(
-            f"events: threshold={threshold}; a move counts from threshold > 0; use for example 0.02"
-        )
+        raise TradsysError(f"events: threshold={threshold}; a move counts from threshold > 0; use for example 0.02")
     if vol_bars is not None and not vol_bars >= 2:
-        raise TradsysError(
-            f"events: vol_bars={vol_bars}; a deviation needs vol_bars >= 2; use for example 24"
-        )
+        raise TradsysError(f"events: vol_bars={vol_bars}; a deviation needs vol_bars >= 2; use for example 24")
     starts = segment_starts(bars)
     run = pl.Series("run", np.cumsum(starts))
     step = pl.col("close").cast(pl.Float64).log().diff().fill_nan(None)

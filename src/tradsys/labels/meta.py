@@ -15,8 +15,6 @@ def pays(ret_N: Array, cost: float) -> Array:
     Source: meta-labelling, Lopez de Prado 2018, section 3.6.
     """
     if not 0 <= cost < np.inf:
-        raise TradsysError(
-            f"meta: cost={cost}; a round trip costs 0 <= cost < inf as a log return; 30 bps are 0.003"
-        )
+        raise TradsysError(f"meta: cost={cost}; a round trip costs 0 <= cost < inf as a log return; 30 bps are 0.003")
     ret_N = np.asarray(ret_N, dtype=np.float64)
     return np.where(np.isnan(ret_N), -1, (ret_N > cost).astype(np.int64))

@@ -43,9 +43,7 @@ def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
     negative.
     """
     wrong = [
-        f"{name} is {bars.schema.get(name, 'missing')}"
-        for name in COLUMNS
-        if bars.schema.get(name) != SCHEMA[name]
+        f"{name} is {bars.schema.get(name, 'missing')}" for name in COLUMNS if bars.schema.get(name) != SCHEMA[name]
     ]
     if wrong:
         raise DataError(
@@ -65,9 +63,7 @@ def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
 
 def _row_rules() -> dict[str, pl.Expr]:
     symbol, time, high, low = (pl.col(name) for name in ("symbol", "time", "high", "low"))
-    finite = pl.all_horizontal(
-        pl.col(name).is_finite().fill_null(value=False) for name in (*PRICES, "volume")
-    )
+    finite = pl.all_horizontal(pl.col(name).is_finite().fill_null(value=False) for name in (*PRICES, "volume"))
     same = symbol == symbol.shift(1)
     return {
         "no symbol or time": symbol.is_null() | time.is_null(),
@@ -118,9 +114,7 @@ def mark_gaps(bars: pl.DataFrame, max_gap: timedelta | None) -> pl.DataFrame:
     breaks at each hole.
     """
     if max_gap is not None and max_gap <= timedelta(0):
-        raise DataError(
-            f"bars: max_gap is {max_gap}; it must be positive, or None for one segment per symbol"
-        )
+        raise DataError(f"bars: max_gap is {max_gap}; it must be positive, or None for one segment per symbol")
     new = pl.col("symbol") != pl.col("symbol").shift(1)
     if max_gap is not None:
         new = new | (pl.col("time").diff() > pl.lit(max_gap))
@@ -139,9 +133,7 @@ def bar_length(bars: pl.DataFrame) -> timedelta:
         .agg(n=pl.len())
     )
     if steps.is_empty():
-        raise DataError(
-            f"bars: {bars.height} bars, none with a predecessor; the bar length needs two of one symbol"
-        )
+        raise DataError(f"bars: {bars.height} bars, none with a predecessor; the bar length needs two of one symbol")
     modes = (
         steps.sort("n", "step", descending=[True, False])
         .group_by("symbol")
@@ -150,9 +142,7 @@ def bar_length(bars: pl.DataFrame) -> timedelta:
     settled = modes.filter(pl.col("n") >= 9).sort("symbol").unique("step", maintain_order=True)
     if settled.height > 1:
         seen = ", ".join(f"{row['symbol']} {row['step']}" for row in settled.head(4).iter_rows(named=True))
-        raise DataError(
-            f"bars: symbols differ in bar length: {seen}; one frame holds one bar length; split it"
-        )
+        raise DataError(f"bars: symbols differ in bar length: {seen}; one frame holds one bar length; split it")
     total = steps.group_by("step").agg(n=pl.col("n").sum()).sort("n", "step", descending=[True, False])
     length: timedelta = total["step"][0]
     return length
@@ -161,9 +151,7 @@ def bar_length(bars: pl.DataFrame) -> timedelta:
 def span(bars: pl.DataFrame) -> tuple[datetime, datetime]:
     """First and last bar close, UTC. Raises DataError on an empty frame."""
     if bars.is_empty():
-        raise DataError(
-            "bars: the frame is empty; there is no span; widen start and end or name other symbols"
-        )
+        raise DataError("bars: the frame is empty; there is no span; widen start and end or name other symbols")
     first, last = bars.select(pl.col("time").min(), last=pl.col("time").max()).row(0)
     return first, last
 
@@ -176,9 +164,7 @@ def symbol_digests(bars: pl.DataFrame) -> dict[str, str]:
     digests = {}
     rows = bars.select(COLUMNS).sort("symbol", "time")
     for (symbol,), part in rows.partition_by("symbol", as_dict=True, maintain_order=True).items():
-        content = hashlib.sha256(
-            np.ascontiguousarray(part["time"].to_physical().to_numpy(), dtype="<i8").tobytes()
-        )
+        content = hashlib.sha256(np.ascontiguousarray(part["time"].to_physical().to_numpy(), dtype="<i8").tobytes())
         for name in (*PRICES, "volume"):
             content.update((np.ascontiguousarray(part[name].to_numpy(), dtype="<f8") + 0.0).tobytes())
         digests[str(symbol)] = content.hexdigest()

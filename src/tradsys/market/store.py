@@ -134,9 +134,7 @@ class BarStore:
             manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             sealed = manifest.pop("sha256")
         except (ValueError, KeyError, AttributeError) as error:
-            raise DataError(
-                f"store {folder.name}: {MANIFEST} is damaged ({error}); fetch the dataset again"
-            ) from error
+            raise DataError(f"store {folder.name}: {MANIFEST} is damaged ({error}); fetch the dataset again") from error
         if digest_json(manifest) != sealed:
             raise DataError(
                 f"store {folder.name}: {MANIFEST} was changed after it was written; fetch the dataset again"
@@ -229,9 +227,7 @@ def _write_symbols(folder: Path, bars: pl.DataFrame, digests: Mapping[str, str])
     return entries
 
 
-def _imports(
-    old: Sequence[Mapping[str, Any]], symbols: Sequence[str], meta: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+def _imports(old: Sequence[Mapping[str, Any]], symbols: Sequence[str], meta: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Where each symbol is from; an import whose symbols have all been replaced is forgotten."""
     kept = [{**one, "symbols": [s for s in one["symbols"] if s not in symbols]} for one in old]
     return [
@@ -248,17 +244,14 @@ def _sweep(folder: Path, manifest: Mapping[str, Any]) -> None:
             path.unlink()
 
 
-def _chosen(
-    name: str, manifest: Mapping[str, Any], symbols: Sequence[str] | None
-) -> dict[str, dict[str, Any]]:
+def _chosen(name: str, manifest: Mapping[str, Any], symbols: Sequence[str] | None) -> dict[str, dict[str, Any]]:
     entries: dict[str, dict[str, Any]] = manifest["symbols"]
     if symbols is None:
         return dict(sorted(entries.items()))
     missing = sorted(set(symbols) - set(entries))
     if missing or not symbols:
         raise DataError(
-            f"store {name}: no symbols {missing} among {len(entries)}: {list(entries)[:12]}; name one "
-            "of these"
+            f"store {name}: no symbols {missing} among {len(entries)}: {list(entries)[:12]}; name one of these"
         )
     return {symbol: entries[symbol] for symbol in sorted(set(symbols))}
 
@@ -287,9 +280,7 @@ def _moment(what: str, value: Moment) -> datetime | None:
         try:
             value = datetime.fromisoformat(value)
         except ValueError as error:
-            raise DataError(
-                f"store: {what} is {value!r}; it is an ISO date or time such as 2021-06-30"
-            ) from error
+            raise DataError(f"store: {what} is {value!r}; it is an ISO date or time such as 2021-06-30") from error
     if value is None:
         return None
     if not isinstance(value, datetime):

@@ -28,9 +28,7 @@ PHASE_VOL = np.array([1.0, 0.45, 1.9])
 SHARED_VOL, OWN_VOL = (0.99, 0.25), (0.97, 0.15)  # log volatility: AR(1) coefficient per bar, deviation
 DAILY_VOL = 0.25  # amplitude of log volatility over the hours of a day
 TAIL_DF, TAIL_CAP = 6.0, 10.0  # Student t of a bar's return; its variance at most so many times the usual
-JUMP_CHANCE = np.array(
-    [0.003, 0.004, 0.02]
-)  # per bar and regime, for the market; half of it for a symbol alone
+JUMP_CHANCE = np.array([0.003, 0.004, 0.02])  # per bar and regime, for the market; half of it for a symbol alone
 JUMP_SIGMAS = 3.5
 LOADING = 0.6  # correlation of a symbol's noise with the market's
 N_STEPS = 12  # prices inside a bar after its open

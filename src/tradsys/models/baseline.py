@@ -55,6 +55,4 @@ class BaseRate:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """The fitted model that `to_json` wrote."""
-        return with_fitted(
-            cls(lookback=value["lookback"]), {"proba_": np.asarray(value["proba"], dtype=np.float64)}
-        )
+        return with_fitted(cls(lookback=value["lookback"]), {"proba_": np.asarray(value["proba"], dtype=np.float64)})

@@ -75,11 +75,7 @@ class LightGbm:
         names = train.table.names
         data = lightgbm.Dataset(train.table.values[train.rows], label=train.y, weight=train.weight)
         stops = bool(len(valid) and self.early_stopping_rounds)
-        held = [
-            lightgbm.Dataset(
-                valid.table.values[valid.rows], label=valid.y, weight=valid.weight, reference=data
-            )
-        ]
+        held = [lightgbm.Dataset(valid.table.values[valid.rows], label=valid.y, weight=valid.weight, reference=data)]
         grown = lightgbm.train(
             self._training(n_classes),
             data,
@@ -134,8 +130,7 @@ class LightGbm:
         text, mark, tail = path.read_text(encoding="utf-8").rpartition(f"\n{MARK}")
         if not mark:
             raise BundleError(
-                f"lightgbm {path.name}: no line {MARK!r} at its end; only files written by `save`; export "
-                "it again"
+                f"lightgbm {path.name}: no line {MARK!r} at its end; only files written by `save`; export it again"
             )
         about = json.loads(tail)
         state = {
@@ -194,9 +189,7 @@ class Xgboost:
     def _training(self, n_classes: int) -> dict[str, Any]:
         binary = n_classes == 2
         objective = (
-            {"objective": "binary:logistic"}
-            if binary
-            else {"objective": "multi:softprob", "num_class": n_classes}
+            {"objective": "binary:logistic"} if binary else {"objective": "multi:softprob", "num_class": n_classes}
         )
         return {
             **objective,

@@ -28,9 +28,7 @@ def _checked(where: str, proba_NC: Array, y_N: Array, weight_N: Array) -> tuple[
             "[N, C], [N] and [N]; pass the same rows to each"
         )
     if not (np.isfinite(proba_NC).all() and np.isfinite(weight_N).all() and (weight_N >= 0).all()):
-        raise DataError(
-            f"{where}: NaN scores or a weight below 0; every held-out row needs both; drop those rows"
-        )
+        raise DataError(f"{where}: NaN scores or a weight below 0; every held-out row needs both; drop those rows")
     counts = np.bincount(y_N[weight_N > 0], minlength=proba_NC.shape[1])
     if len(counts) > proba_NC.shape[1] or not counts.all():
         raise TrainingError(
@@ -99,8 +97,7 @@ class Temperature:
         theta = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
         if not np.isfinite(theta).all():
             raise TrainingError(
-                f"temperature: the fit ended at {theta.tolist()}; parameters must be finite; check the "
-                "held-out scores"
+                f"temperature: the fit ended at {theta.tolist()}; parameters must be finite; check the held-out scores"
             )
         return with_fitted(self, {"temperature_": float(1 / theta[0]), "bias_": theta[1:] - theta[1:].mean()})
 
@@ -143,8 +140,7 @@ class Isotonic:
         """Weighted isotonic regression of y on P(class 1); DataError for more classes than two."""
         if np.ndim(proba_NC) != 2 or np.shape(proba_NC)[1] != 2:
             raise DataError(
-                f"isotonic: scores of shape {np.shape(proba_NC)}; it maps two classes; use "
-                "calibration=temperature"
+                f"isotonic: scores of shape {np.shape(proba_NC)}; it maps two classes; use calibration=temperature"
             )
         proba_NC, y_N, weight_N = _checked("isotonic", proba_NC, y_N, weight_N)
         eps = 1 / (2 * (len(y_N) + 1))
@@ -177,7 +173,6 @@ def calibrator_from_json(value: Mapping[str, Any]) -> Identity | Temperature | I
     }
     if value.get("kind") not in readers:
         raise BundleError(
-            f"calibrator: kind {value.get('kind')!r} in the file; known are {sorted(readers)}; export the "
-            "bundle again"
+            f"calibrator: kind {value.get('kind')!r} in the file; known are {sorted(readers)}; export the bundle again"
         )
     return readers[value["kind"]](value)

@@ -102,9 +102,7 @@ class SeedAverage:
 
     def __post_init__(self) -> None:
         if not self.models:
-            raise TrainingError(
-                "seed average: no members; a mean needs at least one model; list them in the config"
-            )
+            raise TrainingError("seed average: no members; a mean needs at least one model; list them in the config")
 
     @property
     def lookback(self) -> int:

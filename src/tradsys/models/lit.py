@@ -58,13 +58,10 @@ class LitClassifier(L.LightningModule):
     ) -> None:
         super().__init__()
         if class_weight not in (None, "balanced"):
-            raise ValueError(
-                f"lit: class_weight={class_weight!r}; it must be null or 'balanced'; mend the config"
-            )
+            raise ValueError(f"lit: class_weight={class_weight!r}; it must be null or 'balanced'; mend the config")
         if not (0 <= warmup_fraction < 1 and 0 <= label_smoothing < 1):
             raise ValueError(
-                f"lit: warmup_fraction={warmup_fraction}, label_smoothing={label_smoothing}; "
-                "both must lie in [0, 1)"
+                f"lit: warmup_fraction={warmup_fraction}, label_smoothing={label_smoothing}; both must lie in [0, 1)"
             )
         self.net = net
         self.gamma, self.label_smoothing = gamma, label_smoothing
@@ -84,9 +81,7 @@ class LitClassifier(L.LightningModule):
         """Scalar focal loss with class weights, sample weights and smoothing."""
 
         def focal(codes_N: Tensor) -> Tensor:
-            return focal_loss(
-                logits_NC, codes_N, gamma=self.gamma, weight_C=self.weight_C, sample_weight_N=weight_N
-            )
+            return focal_loss(logits_NC, codes_N, gamma=self.gamma, weight_C=self.weight_C, sample_weight_N=weight_N)
 
         if self.label_smoothing == 0:
             return focal(y_N)

@@ -34,9 +34,7 @@ TOLERANCE = 1e-5
 OPSET = 18  # the lowest that holds LayerNormalization and all else in use: any recent runtime reads it
 
 
-def export_onnx(
-    path: Path, *, scaler: Any, model: Any, calibrator: Any, table: FeatureTable, rows: Array
-) -> float:
+def export_onnx(path: Path, *, scaler: Any, model: Any, calibrator: Any, table: FeatureTable, rows: Array) -> float:
     """Writes `path`, input `window` float32 [N, T, F], outputs `score` and `probability` float64 [N, C].
 
     scaler, model, calibrator: fitted parts; None for no scaler or no calibrator. table: raw features.
@@ -49,9 +47,7 @@ def export_onnx(
     score_NC = model.predict_proba(table if scaler is None else scaler.apply(table), rows)
     with written_whole(path) as draft:
         _write(draft, module, model.lookback, len(table.names))
-        return max(
-            check_parity(draft, module, windows_NTF), _against(module, windows_NTF, score_NC, calibrator)
-        )
+        return max(check_parity(draft, module, windows_NTF), _against(module, windows_NTF, score_NC, calibrator))
 
 
 class Pipeline(nn.Module):
@@ -186,9 +182,7 @@ def _(part: RobustScaler) -> nn.Module:
 @scores.register
 def _(part: SequenceModel) -> nn.Module:
     if part.net_ is None:
-        raise BundleError(
-            "onnx: the sequence model has no weights; only a fitted model is exported; call fit"
-        )
+        raise BundleError("onnx: the sequence model has no weights; only a fitted model is exported; call fit")
     return _Softmax(copy.deepcopy(part.net_))
 
 

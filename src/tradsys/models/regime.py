@@ -23,9 +23,7 @@ STATE = ("center_", "scale_", "startprob_", "transmat_", "means_", "covars_", "l
 
 
 @njit(cache=True)
-def _loglik(
-    z_TD: Array, means_KD: Array, whiten_KDD: Array, const_K: Array
-) -> Array:  # pragma: no cover - compiled
+def _loglik(z_TD: Array, means_KD: Array, whiten_KDD: Array, const_K: Array) -> Array:  # pragma: no cover - compiled
     """log N(z; mean, covariance) [T, K], one row at a time so that a batch rounds as a single row does."""
     n_rows, n_dims = z_TD.shape
     out = np.empty((n_rows, len(const_K)))
@@ -304,9 +302,7 @@ class HmmRegime:
         )
         share_K = posterior.mean(axis=0)
         if not np.isfinite(loglik) or share_K.min() < self.min_share:
-            raise TrainingError(
-                f"log-likelihood {loglik:.6g}, share of rows per state {share_K.round(4).tolist()}"
-            )
+            raise TrainingError(f"log-likelihood {loglik:.6g}, share of rows per state {share_K.round(4).tolist()}")
         return with_fitted(self, {"loglik_": float(loglik)})
 
     def _loglik(self, z_TD: Array) -> Array:

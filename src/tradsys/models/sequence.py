@@ -76,9 +76,7 @@ class SequenceModel:
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
         """float64 [N, C]: softmax of the net in eval mode for windows that end at `rows`. NaN in, NaN out."""
         if self.net_ is None:
-            raise TrainingError(
-                "sequence: predict_proba before fit; an untrained net has no opinion; call fit"
-            )
+            raise TrainingError("sequence: predict_proba before fit; an untrained net has no opinion; call fit")
         # what a GPU trained must answer on a machine without one
         device = self.trainer.device() if torch.cuda.is_available() else torch.device("cpu")
         net = self.net_.to(device).eval()
@@ -93,10 +91,7 @@ class SequenceModel:
             ret=np.zeros(n),
         )
         with torch.inference_mode():
-            scores = [
-                net(window_NTF).double().softmax(dim=1).cpu()
-                for window_NTF, _, _ in self._loader(asked, device)
-            ]
+            scores = [net(window_NTF).double().softmax(dim=1).cpu() for window_NTF, _, _ in self._loader(asked, device)]
         net.cpu()
         return torch.cat(scores).numpy() if scores else np.empty((0, int(net.n_classes)))  # type: ignore[arg-type]
 

@@ -19,8 +19,8 @@ class OutOfFold:
     proba_NC: float64 [N, C], NaN where no fold tested the sample. covered_N: bool [N], True where one did.
     """
 
-    proba_NC: Array  # noqa: N815
-    covered_N: Array  # noqa: N815
+    proba_NC: Array
+    covered_N: Array
 
 
 def out_of_fold(
@@ -50,9 +50,7 @@ def out_of_fold(
         total_NC[fold.test] += proba_NC
         hits_N[fold.test] += 1
     covered_N = hits_N > 0
-    return OutOfFold(
-        np.where(covered_N[:, None], total_NC / np.maximum(hits_N, 1)[:, None], np.nan), covered_N
-    )
+    return OutOfFold(np.where(covered_N[:, None], total_NC / np.maximum(hits_N, 1)[:, None], np.nan), covered_N)
 
 
 def _check_later(samples: Samples, valid: Samples) -> None:

@@ -63,9 +63,7 @@ class TrainerSettings:
                 "side, one per device with CUDA_VISIBLE_DEVICES"
             )
         if self.max_epochs < 1 or self.patience < 1:
-            raise ValueError(
-                f"trainer: max_epochs={self.max_epochs}, patience={self.patience}; both must be >= 1"
-            )
+            raise ValueError(f"trainer: max_epochs={self.max_epochs}, patience={self.patience}; both must be >= 1")
         if unknown := sorted(set(self.loggers) - set(LOGGERS)):
             raise ValueError(f"trainer: unknown loggers {unknown}; known are {sorted(LOGGERS)}")
 
@@ -137,9 +135,7 @@ class Keeper(Checkpoint):
     It derives from Lightning's Checkpoint so that it runs after every other callback and metric of an epoch.
     """
 
-    def __init__(
-        self, workdir: Path, fingerprint: str, loader: WindowLoader, *, monitor: str, patience: int
-    ) -> None:
+    def __init__(self, workdir: Path, fingerprint: str, loader: WindowLoader, *, monitor: str, patience: int) -> None:
         self.workdir, self.fingerprint, self.loader = workdir, fingerprint, loader
         self.monitor, self.patience = monitor, patience
         self.asked = threading.Event()
@@ -215,9 +211,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _trainer(
-    settings: TrainerSettings, workdir: Path, n_batches: int, callbacks: tuple[Callback, ...]
-) -> L.Trainer:
+def _trainer(settings: TrainerSettings, workdir: Path, n_batches: int, callbacks: tuple[Callback, ...]) -> L.Trainer:
     bar = (RichProgressBar(refresh_rate=10),) if settings.progress_bar else ()
     loggers: list[Logger] = [LOGGERS[name](workdir, name=name) for name in settings.loggers]
     return L.Trainer(

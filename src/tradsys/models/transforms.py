@@ -29,8 +29,7 @@ def fitted(part: object, name: str) -> Any:
     value = getattr(part, name)
     if value is None:
         raise TrainingError(
-            f"{type(part).__name__}: not fitted, {name} is empty; only a fitted copy predicts; use what "
-            "`fit` returns"
+            f"{type(part).__name__}: not fitted, {name} is empty; only a fitted copy predicts; use what `fit` returns"
         )
     return value
 

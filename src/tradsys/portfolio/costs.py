@@ -25,9 +25,7 @@ class Costs:
     def __post_init__(self) -> None:
         for name, value in (("fee_bps", self.fee_bps), ("slippage_bps", self.slippage_bps)):
             if not 0 <= value <= MAX_BPS:
-                raise TradsysError(
-                    f"costs: {name}={value}; 0 <= {name} <= {MAX_BPS:g} (10 %); use basis points"
-                )
+                raise TradsysError(f"costs: {name}={value}; 0 <= {name} <= {MAX_BPS:g} (10 %); use basis points")
 
     @property
     def fee(self) -> float:

@@ -67,16 +67,12 @@ def simulate(bars: pl.DataFrame, targets: pl.DataFrame, costs: Costs, delay_bars
         own = entries.filter(pl.col("symbol") == symbol)
         wanted = {row["time"]: _Order(**row) for row in own.drop("symbol").iter_rows(named=True)}
         account = _Account(symbol=symbol, costs=costs, cash=1 / len(symbols))
-        account.run(
-            [_Bar(*row) for row in rows.select("time", *PRICES, "segment").iter_rows()], wanted, delay_bars
-        )
+        account.run([_Bar(*row) for row in rows.select("time", *PRICES, "segment").iter_rows()], wanted, delay_bars)
         accounts.append(account)
     return Ledger(
         trades=pl.DataFrame([t for a in accounts for t in a.trades], schema=TRADES_SCHEMA, orient="row"),
         equity=_union_equity(accounts, bars, 1 / len(symbols)),
-        open_trades=pl.DataFrame(
-            [t for a in accounts for t in a.open_trades], schema=OPEN_SCHEMA, orient="row"
-        ),
+        open_trades=pl.DataFrame([t for a in accounts for t in a.open_trades], schema=OPEN_SCHEMA, orient="row"),
         n_cancelled=sum(a.n_cancelled for a in accounts),
     )
 
@@ -219,9 +215,7 @@ def _touch(held: _Position, i: int, bar: _Bar) -> tuple[str, float]:
 def _union_equity(accounts: list[_Account], bars: pl.DataFrame, share: float) -> pl.DataFrame:
     total = bars.select(pl.col("time").unique().sort()).with_columns(equity=pl.lit(0.0), held=pl.lit(0.0))
     for account in accounts:
-        marks = pl.DataFrame(
-            account.marks, schema={"time": UTC_TIME, "v": pl.Float64, "h": pl.Float64}, orient="row"
-        )
+        marks = pl.DataFrame(account.marks, schema={"time": UTC_TIME, "v": pl.Float64, "h": pl.Float64}, orient="row")
         total = total.join(marks, on="time", how="left", maintain_order="left").select(
             "time",
             pl.col("equity") + pl.col("v").forward_fill().fill_null(share),
@@ -234,9 +228,7 @@ def _union_equity(accounts: list[_Account], bars: pl.DataFrame, share: float) ->
 def check_delay(delay_bars: int) -> None:
     """Raises TradsysError unless delay_bars >= 1: a decision cannot fill before the next open."""
     if delay_bars < 1:
-        raise TradsysError(
-            f"simulate: delay_bars={delay_bars}; a fill comes delay_bars >= 1 after its decision; use 1"
-        )
+        raise TradsysError(f"simulate: delay_bars={delay_bars}; a fill comes delay_bars >= 1 after its decision; use 1")
 
 
 def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
@@ -247,9 +239,7 @@ def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
     """
     missing = {"symbol", "time", *PRICES} - set(bars.columns)
     if missing or bars.is_empty():
-        raise DataError(
-            f"simulate: {len(bars)} bars without columns {sorted(missing)}; load bars with OHLC and time"
-        )
+        raise DataError(f"simulate: {len(bars)} bars without columns {sorted(missing)}; load bars with OHLC and time")
     if bars.schema["time"] != UTC_TIME:
         raise DataError(
             f"simulate: bar time is {bars.schema['time']}; bars carry Datetime[us, UTC]; convert at the door"

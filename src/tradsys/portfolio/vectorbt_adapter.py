@@ -116,9 +116,7 @@ def _entries(targets_by_name: Mapping[str, pl.DataFrame], panel: _Panel) -> Entr
     for targets in targets_by_name.values():
         check_columns(targets)
     n_strategies, n_symbols = len(targets_by_name), len(panel.symbols)
-    together = pl.concat(
-        [t.select(*TARGETS_SCHEMA) for t in targets_by_name.values()], how="vertical_relaxed"
-    )
+    together = pl.concat([t.select(*TARGETS_SCHEMA) for t in targets_by_name.values()], how="vertical_relaxed")
     heights = [targets.height for targets in targets_by_name.values()]
     strategy = pl.Series("strategy", np.repeat(np.arange(n_strategies), heights))
     entries = check_entries(together.with_columns(strategy))
@@ -146,9 +144,7 @@ def _entries(targets_by_name: Mapping[str, pl.DataFrame], panel: _Panel) -> Entr
     )
 
 
-def _portfolio(
-    panel: _Panel, entries: EntryArrays, walked: Walked, costs: Costs, start_cash: float
-) -> vbt.Portfolio:
+def _portfolio(panel: _Panel, entries: EntryArrays, walked: Walked, costs: Costs, start_cash: float) -> vbt.Portfolio:
     """vectorbt's account of every column. Grid [O, K]: even rows enter by a share of cash, odd close."""
     n_trades = np.diff(walked.first)
     shape = (2 * max(1, int(n_trades.max())), len(n_trades))

@@ -92,7 +92,7 @@ def audit_samples(
     candidates = Samples(table, rows, y, samples.weight, rows, rows, samples.ret).take(score_NC[:, 1] >= least)
     if len(candidates) < 50 or candidates.n_classes < 2:
         raise TrainingError(
-            f"auditor: {len(candidates)} candidates with score >= {least:.3f}, of which {int(candidates.y.sum())} paid; "
+            f"auditor: {len(candidates)} candidates with score >= {least:.3f}, {int(candidates.y.sum())} paid; "
             "it needs 50 of both outcomes; load more bars, lower evaluation.candidate_quantile, or auditor=none"
         )
     return candidates

@@ -15,12 +15,16 @@ from tradsys.evidence.classification import evaluate, log_losses
 from tradsys.evidence.drift import adversarial_validation
 from tradsys.evidence.verdict import judge_run
 from tradsys.reports.page import write_report
+from tradsys.research.audit_value import audit_value
 from tradsys.research.backtesting import Backtest, backtest, bounds
+from tradsys.research.combinatorial import cpcv_paths
 from tradsys.research.fitting import Fitted, audit_samples
+from tradsys.research.judged_span import JudgedSpan
 from tradsys.research.ledger import LedgerEntry, TrialLedger
 from tradsys.research.parts import Experiment, Timings
 from tradsys.research.preparing import Prepared, aware
 from tradsys.research.provenance import provenance
+from tradsys.research.regime_report import hindsight
 from tradsys.serving.bundle import Bundle, seal
 
 LOG = logging.getLogger(__name__)
@@ -46,12 +50,11 @@ def judge(
         audit = _auditor_row(experiment, prepared, fitted, bundle)
     with timings.stage("importance and drift"):
         importance = _importance(experiment, prepared, fitted, bundle)
-        drift = adversarial_validation(
-            prepared.table.values[prepared.train.rows],
-            prepared.table.values[prepared.test.rows],
-            prepared.table.names,
-            seed=experiment.seed,
-        )
+        drift = _drift(prepared, experiment.seed)
+    paths = None
+    if experiment.evaluation.cpcv:
+        with timings.stage("paths"):  # before any strategy is judged: these looks count as well
+            paths = cpcv_paths(experiment, prepared, ledger, source, folder)
     with timings.stage("strategies"):
         tested = backtest(
             bundle,
@@ -67,6 +70,8 @@ def judge(
             until=aware(prepared.test.time.max()),
             seed=experiment.seed,
         )
+    with timings.stage("auditor and regimes"):
+        questions = _questions(experiment, prepared, bundle, tested)
     skill = models[0]["metrics"]["skill"]
     overlap = max(1.0, float((prepared.test.end - prepared.test.rows).mean()))  # samples that share an outcome
     verdict = judge_run(bounds(skill), tested.verdicts)
@@ -84,14 +89,12 @@ def judge(
         "reliability_overlap": overlap,
         "auditor": audit,
         "importance": importance,
-        "drift": {
-            "auc": drift.auc,
-            "interval": drift.interval,
-            "importances": [{"name": n, "value": v} for n, v in drift.importances],
-        },
+        "drift": drift,
         "folds": [_fold(prepared)],
         "regime": _ribbon(prepared, fitted),
         **tested.as_dict(),
+        **questions,
+        **({"paths": paths} if paths else {}),
         "label": bundle.card["label"],
         "provenance": source | {"config": config, "bundle": bundle.card["span"]},
         "timings": timings.seconds,
@@ -217,6 +220,27 @@ def permutation_importance(bundle: Bundle, valid: Samples, n_repeats: int, *, se
             rises.append(loss(dealt) - whole)
         out.append({"name": name, "value": float(np.mean(rises)), "low": min(rises), "high": max(rises)})
     return sorted(out, key=lambda row: -row["value"])
+
+
+def _drift(prepared: Prepared, seed: int) -> dict[str, Any]:
+    """How far test rows can be told from training rows, and by which columns."""
+    values, names = prepared.table.values, prepared.table.names
+    drift = adversarial_validation(values[prepared.train.rows], values[prepared.test.rows], names, seed=seed)
+    importances = [{"name": n, "value": v} for n, v in drift.importances]
+    return {"auc": drift.auc, "interval": drift.interval, "importances": importances}
+
+
+def _questions(experiment: Experiment, prepared: Prepared, bundle: Bundle, tested: Backtest) -> dict[str, Any]:
+    """Sections that explain strategies already judged: does the auditor help, what were regimes worth."""
+    span = JudgedSpan.of(experiment, prepared, bundle)
+    out: dict[str, Any] = {}
+    valued = audit_value(span, experiment.strategy, prepared.test)
+    if valued is not None:
+        out["audit_value"] = valued
+    if bundle.regime is not None:
+        parts = {"train": prepared.train, "valid": prepared.valid, "test": prepared.test}
+        out["hindsight"] = hindsight(span, bundle.regime, prepared.table, parts, experiment.strategy, tested.trades)
+    return out
 
 
 def _fold(prepared: Prepared) -> dict[str, Any]:

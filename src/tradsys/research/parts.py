@@ -23,7 +23,12 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How results are judged: bootstrap draws, out-of-fold folds, and what counts as too few trades."""
+    """How results are judged: bootstrap draws, out-of-fold folds, and what counts as too few trades.
+
+    n_placebos: auditors without knowledge that the auditor is held against. cpcv: whether a cheap model is refitted
+    for the whole out-of-sample paths of combinatorial cross-validation; of cpcv_groups blocks of time, every choice of
+    cpcv_test_groups is one fit.
+    """
 
     n_draws: int = 500
     confidence: float = 0.95
@@ -31,6 +36,10 @@ class Evaluation:
     candidate_quantile: float = 0.5
     n_permutations: int = 3
     min_trades: int = 30
+    n_placebos: int = 1000
+    cpcv: bool = False
+    cpcv_groups: int = 8
+    cpcv_test_groups: int = 2
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """Bars to purged samples, with whatever features learn learned on training rows only."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -32,22 +32,27 @@ class Prepared:
     @property
     def train(self) -> Samples:
         """Training samples."""
-        return self.samples.take(self.fold.train)
+        return _of_mean_one(self.samples.take(self.fold.train))
 
     @property
     def valid(self) -> Samples:
         """Samples for early stopping, calibration and thresholds; later than training."""
-        return self.samples.take(self.fold.valid)
+        return _of_mean_one(self.samples.take(self.fold.valid))
 
     @property
     def test(self) -> Samples:
         """Samples read once."""
-        return self.samples.take(self.fold.test)
+        return _of_mean_one(self.samples.take(self.fold.test))
 
     @property
     def test_start(self) -> datetime:
         """The first test decision, aware UTC."""
         return aware(self.test.time.min())
+
+
+def _of_mean_one(samples: Samples) -> Samples:
+    """The samples with weights of mean 1 within their own part, so that no part's scale tells of another's labels."""
+    return replace(samples, weight=samples.weight / samples.weight.mean())
 
 
 def load_bars(experiment: Experiment) -> pl.DataFrame:

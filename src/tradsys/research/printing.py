@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tradsys.reports.wording import confidence, interval, number, percent
+from tradsys.reports.wording import confidence, interval, percent
 
 WIDTH = 110  # of output that goes to a file or a pipe
 COLOURS = {"edge": "green", "no edge": "red", "not enough evidence": "yellow"}
@@ -53,8 +53,8 @@ def strategies_table(report: Mapping[str, Any]) -> Table:
     costs, trials = report["costs"], report["ledger"]["n_trials"]
     yearly = report["benchmark"]["performance"]["periods_per_year"]
     table = _table(
-        f"Strategies after {costs['fee_bps']:g} bps fee and {costs['slippage_bps']:g} bps slippage a side; Sharpe yearly "
-        f"from daily returns ({yearly:.0f}),\ndeflated by {trials} trials on this span",
+        f"Strategies after {costs['fee_bps']:g} bps fee and {costs['slippage_bps']:g} bps slippage a side; Sharpe "
+        f"yearly from daily returns ({yearly:.0f}),\ndeflated by {trials} trials on this span",
         ("strategy", "return", "Sharpe", "DSR", "max\ndrawdown", "trades", "win rate", "verdict"),
     )
     for row in [*report["strategies"], report["benchmark"]]:

@@ -29,8 +29,8 @@ def retest(bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str,
     digest, own = content_digest(bars), bundle.card["data"]["digest"]
     if config["data"] is None and digest != own:
         raise DataError(
-            f"backtest: the bars now hash to {digest[:12]}, the bundle was judged on {own[:12]}; the store has changed; "
-            "name the data to test on with data=..."
+            f"backtest: the bars now hash to {digest[:12]}, the bundle was judged on {own[:12]}; the store "
+            "changed; name the data to test on with data=..."
         )
     start, end = (datetime.fromisoformat(t) for t in bundle.card["span"]["test"])
     until = end if config["span"] == "test" else bars["time"].max()

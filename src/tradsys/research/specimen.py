@@ -43,7 +43,7 @@ class AuditSettings:
 
     n_rows: int = 7200
     n_symbols: int = 3
-    n_samples: int = 800
+    n_samples: int = 600
     n_cuts: int = 4
     max_epochs: int = 1
     n_estimators: int = 20

@@ -22,15 +22,14 @@ def make_samples(
     labels: one entry per table row. lookback: rows of the window, the decision row included.
     events: bool [R], rows where a decision is taken at all; None means every row.
     weighting: "uniqueness" multiplies the label's weight by its average uniqueness over the bars it is open
-    (row+1, where it enters, to its end); "none" keeps the label's weight. Weights are scaled to mean 1.
+    (row+1, where it enters, to its end); "none" keeps the label's weight. Weights are not
+    rescaled here: a mean over all samples would carry test labels into training.
     Of a sample, `start` is the first row that the window reads and `end` the row where the outcome is known.
     Raises DataError where no row is left (with the count by cause), where all labels agree, or where a
     label ends before its entry; ValueError for a bad lookback or weighting.
     """
     if lookback < 1 or weighting not in WEIGHTINGS:
-        raise ValueError(
-            f"samples: lookback={lookback}, weighting={weighting!r}; lookback >= 1, one of {WEIGHTINGS}"
-        )
+        raise ValueError(f"samples: lookback={lookback}, weighting={weighting!r}; lookback >= 1, one of {WEIGHTINGS}")
     _check_lengths(table, labels, events)
     ready = table.ready(lookback)
     labelled = (labels.end >= 0) & (labels.y >= 0)
@@ -60,7 +59,7 @@ def _weights(label_weight: Array, rows: Array, end: Array, weighting: str) -> Ar
             f"samples: label weights run from {weight.min()} to {weight.max()} over {len(weight)} samples; "
             "they must be finite, >= 0 and not all 0; check the labels' weights"
         )
-    return weight / weight.mean()
+    return weight
 
 
 def _check_lengths(table: FeatureTable, labels: Labels, events: Array | None) -> None:

@@ -173,9 +173,7 @@ class WindowLoader:
         y_N, weight_N = self.y_N.index_select(0, picked), self.weight_N.index_select(0, picked)
         if not self.stream:
             return self._window_RTF.index_select(0, first), y_N, weight_N
-        window_NTF = torch.empty(
-            (len(first), *self._window_RTF.shape[1:]), pin_memory=self.device.type == "cuda"
-        )
+        window_NTF = torch.empty((len(first), *self._window_RTF.shape[1:]), pin_memory=self.device.type == "cuda")
         torch.index_select(self._window_RTF, 0, first, out=window_NTF)
         # the pinned allocator holds the buffer until its copy is done, so the next batch may be gathered
         return (
@@ -220,9 +218,7 @@ def _check(table_RF: Tensor, rows_N: Tensor, y_N: Tensor, weight_N: Tensor, look
             f"loader: {len(rows_N)} rows, {len(y_N)} labels, {len(weight_N)} weights; one of each per sample"
         )
     if table_RF.ndim != 2 or table_RF.dtype != torch.float32:
-        raise ValueError(
-            f"loader: table is {table_RF.dtype} {tuple(table_RF.shape)}; it must be float32 [R, F]"
-        )
+        raise ValueError(f"loader: table is {table_RF.dtype} {tuple(table_RF.shape)}; it must be float32 [R, F]")
     if len(rows_N) == 0:
         return
     low, high = int(rows_N.min()), int(rows_N.max())

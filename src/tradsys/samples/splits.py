@@ -63,9 +63,7 @@ def check_fold(samples: Samples, fold: Fold, embargo_bars: int = 0) -> None:
             continue
         wrong = _touches(start[first], end[first], start[second], end[second])
         if wrong.any():
-            raise LeakageError(
-                _touching(early, late, clock[decision[first][wrong]], clock[start[second].min()])
-            )
+            raise LeakageError(_touching(early, late, clock[decision[first][wrong]], clock[start[second].min()]))
         if (soon := _follows(start[first], end[second], embargo_bars)).any():
             raise LeakageError(
                 f"split: {int(soon.sum())} {early} samples start within {embargo_bars} bars after a {late} "
@@ -99,9 +97,7 @@ class PurgedKFold:
         """`n_folds` folds in time order. DataError where a part is empty after purging."""
         group, spans = time_groups(samples, self.n_folds), span_bars(samples)
         for k in range(self.n_folds):
-            yield _outside_in(
-                spans, group == k, self.embargo_bars, self.valid_fraction, f"PurgedKFold fold {k}"
-            )
+            yield _outside_in(spans, group == k, self.embargo_bars, self.valid_fraction, f"PurgedKFold fold {k}")
 
 
 @dataclass(frozen=True)
@@ -121,9 +117,7 @@ class CombinatorialPurged:
     def __post_init__(self) -> None:
         _check_counts(self.n_groups, self.embargo_bars, self.valid_fraction)
         if not 1 <= self.n_test_groups < self.n_groups:
-            raise ValueError(
-                f"split: n_test_groups={self.n_test_groups}; needs 1 <= it < n_groups={self.n_groups}"
-            )
+            raise ValueError(f"split: n_test_groups={self.n_test_groups}; needs 1 <= it < n_groups={self.n_groups}")
 
     @property
     def test_groups(self) -> Array:
@@ -170,9 +164,7 @@ class WalkForward:
     def __post_init__(self) -> None:
         _check_counts(self.n_folds, self.embargo_bars, 0.0, least=1)
         if (self.valid_bars is None) != (self.test_bars is None):
-            raise ValueError(
-                f"split: valid_bars={self.valid_bars}, test_bars={self.test_bars}; give both or neither"
-            )
+            raise ValueError(f"split: valid_bars={self.valid_bars}, test_bars={self.test_bars}; give both or neither")
         for name in ("train_bars", "valid_bars", "test_bars"):
             if (bars := getattr(self, name)) is not None and bars < 1:
                 raise ValueError(f"split: {name}={bars}; needs at least 1 bar, or None")
@@ -219,14 +211,12 @@ class Holdout:
     def __post_init__(self) -> None:
         if (self.train_until is None) != (self.valid_until is None):
             raise ValueError(
-                f"split: train_until={self.train_until}, valid_until={self.valid_until}; give both dates or "
-                "neither"
+                f"split: train_until={self.train_until}, valid_until={self.valid_until}; give both dates or neither"
             )
         train, valid = self.train_fraction, self.valid_fraction
         if not (train > 0 and valid > 0 and train + valid < 1):
             raise ValueError(
-                f"split: train_fraction={train} + valid_fraction={valid}; both must be positive and leave a "
-                "test"
+                f"split: train_fraction={train} + valid_fraction={valid}; both must be positive and leave a test"
             )
         _check_counts(1, self.embargo_bars, 0.0, least=1)
         dates = [_moment(d) for d in (self.train_until, self.valid_until, self.test_until) if d is not None]
@@ -286,9 +276,7 @@ def _outside_in(spans: Spans, in_test: Array, embargo_bars: int, valid_fraction:
 def _in_order(spans: Spans, cuts: tuple[int, int, int, int], embargo_bars: int, name: str) -> Fold:
     """Training, validation, test between four cuts of the clock, each purged against what follows."""
     start, decision, end = spans
-    train, valid, test = (
-        np.flatnonzero((decision >= low) & (decision < high)) for low, high in pairwise(cuts)
-    )
+    train, valid, test = (np.flatnonzero((decision >= low) & (decision < high)) for low, high in pairwise(cuts))
     asked = {"training": len(train), "validation": len(valid), "test": len(test)}
     valid = purge(valid, test, start, end, gap_bars=embargo_bars)
     train = purge(train, np.concatenate([valid, test]), start, end, gap_bars=embargo_bars)

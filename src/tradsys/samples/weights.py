@@ -30,9 +30,7 @@ def average_uniqueness(start: Array, end: Array) -> Array:
 def _checked_spans(start: Array, end: Array) -> tuple[Array, Array]:
     start, end = np.asarray(start), np.asarray(end)
     if start.shape != end.shape or start.ndim != 1:
-        raise ValueError(
-            f"uniqueness: start {start.shape} and end {end.shape} must be two vectors of one length"
-        )
+        raise ValueError(f"uniqueness: start {start.shape} and end {end.shape} must be two vectors of one length")
     if len(start) == 0:
         return start.astype(np.int64), end.astype(np.int64)
     if not (np.issubdtype(start.dtype, np.integer) and np.issubdtype(end.dtype, np.integer)):

@@ -68,7 +68,7 @@ class ThresholdRule:
         Threshold(self.value, self.kind)
         if not 0 < self.value < 1:
             raise ValueError(
-                f"strategy: {self.kind} >= {self.value}; softmax scores lie in 0 < value < 1; mend the profile's rule.value"
+                f"strategy: {self.kind} >= {self.value}; softmax scores lie in 0 < value < 1; mend rule.value"
             )
 
     def side(self, view: View, bundle: Bundle) -> Array:

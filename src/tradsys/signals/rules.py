@@ -28,9 +28,7 @@ class Threshold:
             raise TradsysError(f"threshold: kind {self.kind!r}; it is one of {list(KINDS)}; pick one")
         if not np.isfinite(self.value) or (self.kind != "score" and not 0 < self.value < 1):
             rule = "a finite number" if self.kind == "score" else "0 < value < 1"
-            raise TradsysError(
-                f"threshold: value {self.value} of kind {self.kind!r}; the rule is {rule}; mend it"
-            )
+            raise TradsysError(f"threshold: value {self.value} of kind {self.kind!r}; the rule is {rule}; mend it")
 
     def resolve(self, valid_scores: Array) -> float:
         """The level in the scores' own unit; a quantile is read from the validation scores [N], NaN left out.
@@ -59,15 +57,11 @@ def long_short(proba: Array, long_from: float, short_to: float) -> Array:
     Raises TradsysError unless short_to < long_from, as a row cannot be both.
     """
     if not short_to < long_from:
-        raise TradsysError(
-            f"long_short: short_to={short_to} < long_from={long_from} is violated; part the two levels"
-        )
+        raise TradsysError(f"long_short: short_to={short_to} < long_from={long_from} is violated; part the two levels")
     return above(proba, long_from) - above(-np.asarray(proba), -short_to)
 
 
-def break_even_probability(
-    take_profit: ArrayLike, stop_loss: ArrayLike, price: ArrayLike, round_trip: float
-) -> Array:
+def break_even_probability(take_profit: ArrayLike, stop_loss: ArrayLike, price: ArrayLike, round_trip: float) -> Array:
     """Probability [N] of the profit barrier from which a trade pays: (stop + c price) / (take + stop).
 
     take_profit, stop_loss: distances in price units, > 0. price: of the entry. round_trip: costs c of both

@@ -48,9 +48,7 @@ def test_overlapping_outcomes_widen_the_bars():
     proba, y = np.full(100, 0.5), np.arange(100) % 2
     (alone,) = reliability(proba, y)
     (shared,) = reliability(proba, y, overlap=25)
-    assert shared["observed_high"] - shared["observed_low"] > 2 * (
-        alone["observed_high"] - alone["observed_low"]
-    )
+    assert shared["observed_high"] - shared["observed_low"] > 2 * (alone["observed_high"] - alone["observed_low"])
 
 
 def test_all_is_json():

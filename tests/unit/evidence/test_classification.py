@@ -61,9 +61,7 @@ def test_skill_of_a_forecast_without_skill_rarely_lies_above_zero():
         flips = rng.normal(size=607)
         y = (np.convolve(flips, np.ones(8), mode="valid") > 0).astype(int)
         drift = np.convolve(rng.normal(size=607), np.ones(8), mode="valid") / 40
-        found = evaluate(
-            0.5 + np.clip(drift, -0.4, 0.4), y, 0.5, time_N=np.arange(600), min_block=16, n_draws=100
-        )
+        found = evaluate(0.5 + np.clip(drift, -0.4, 0.4), y, 0.5, time_N=np.arange(600), min_block=16, n_draws=100)
         above += found["skill"]["low"] > 0
     assert stats.binomtest(above, 60, 0.05, alternative="greater").pvalue > 0.01
 

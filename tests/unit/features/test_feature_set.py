@@ -88,9 +88,7 @@ def test_no_last_bit_depends_on_later_rows(make_walk_bars):
 
     bars = make_walk_bars(20_000, seed=1)
     full = plain(LastBits()).table(bars).values
-    assert len(np.unique(full[~np.isnan(full)])) > 30, (
-        "the feature must show bits for this test to say anything"
-    )
+    assert len(np.unique(full[~np.isnan(full)])) > 30, "the feature must show bits for this test to say anything"
     for n_rows in (1000, 7001, 13_000, 19_999):
         cut = plain(LastBits()).table(bars.head(n_rows)).values
         np.testing.assert_array_equal(cut, full[:n_rows])
@@ -100,9 +98,7 @@ def test_no_last_bit_depends_on_later_rows(make_walk_bars):
 @pytest.mark.parametrize("value", [None, np.nan, np.inf, 0.0, -1.0])
 def test_a_bad_price_ends_a_segment_and_the_next_bar_starts_one(make_walk_bars, column, value):
     bars = make_walk_bars(400)
-    table = plain(Rsi(3), CandleShare("body"), LogReturn(2)).table(
-        with_value(bars, column, [100, 101], value)
-    )
+    table = plain(Rsi(3), CandleShare("body"), LogReturn(2)).table(with_value(bars, column, [100, 101], value))
     assert np.isnan(table.values[100:102]).all()
     np.testing.assert_array_equal(table.segment, np.repeat([0, 1, 2], [100, 2, 298]))
     alone = plain(Rsi(3), CandleShare("body"), LogReturn(2)).table(bars.slice(102))
@@ -121,11 +117,7 @@ def test_a_missing_volume_blanks_only_what_reads_it(make_walk_bars):
 
 def test_a_gap_starts_a_segment(make_walk_bars):
     bars = make_walk_bars(60)
-    late = (
-        pl.when(pl.int_range(pl.len()) < 30)
-        .then(pl.col("time"))
-        .otherwise(pl.col("time") + timedelta(hours=6))
-    )
+    late = pl.when(pl.int_range(pl.len()) < 30).then(pl.col("time")).otherwise(pl.col("time") + timedelta(hours=6))
     bars = bars.with_columns(time=late)
     three = [LogReturn(3)]
     want = {None: 3, 500.0: 3, 420.0: 3, 419.0: 6, 60.0: 6}
@@ -144,10 +136,7 @@ def test_too_short_a_history_names_feature_and_symbol(make_walk_bars, caplog):
         table = plain(SmaDistance(100)).table(mixed)
     assert np.isnan(table.values[:50]).all()
     assert np.isfinite(table.values[149:]).all()
-    assert (
-        "1 symbols never have 100 bars in a row, as 'sma_distance_100' needs; they stay NaN: AAPL"
-        in caplog.text
-    )
+    assert "1 symbols never have 100 bars in a row, as 'sma_distance_100' needs; they stay NaN: AAPL" in caplog.text
     just_enough = plain(SmaDistance(50)).table(make_walk_bars(50))
     assert np.isfinite(just_enough.values).sum() == 1
 
@@ -206,11 +195,7 @@ def test_fit_reads_nothing_after_until(make_walk_bars):
         unfitted.table(bars)
     fitted = unfitted.fit(bars, until)
     assert 0 < fitted.features[1].d <= 1
-    assert (
-        fitted.to_json()
-        == unfitted.fit(trending, until).to_json()
-        == unfitted.fit(bars.filter(~later)).to_json()
-    )
+    assert fitted.to_json() == unfitted.fit(trending, until).to_json() == unfitted.fit(bars.filter(~later)).to_json()
     assert fitted.to_json() == unfitted.fit(bars, until.replace(tzinfo=None)).to_json()
     assert unfitted.features[1].d is None, "fit returns a copy"
     given = plain(FracDiff(d=0.35))
@@ -226,20 +211,14 @@ def test_fit_uses_the_longest_segment(make_walk_bars):
 
 
 def test_json_round_trip_and_schema_hash():
-    features = FeatureSet(
-        [LogReturn(3), Macd("signal"), FracDiff(d=0.35)], max_gap_minutes=360, market_symbol="BTC"
-    )
+    features = FeatureSet([LogReturn(3), Macd("signal"), FracDiff(d=0.35)], max_gap_minutes=360, market_symbol="BTC")
     again = FeatureSet.from_json(features.to_json())
     assert again.features == features.features
     assert (again.max_gap_minutes, again.market_symbol) == (360, "BTC")
     assert again.schema_hash() == features.schema_hash()
     others = [
-        FeatureSet(
-            [LogReturn(4), Macd("signal"), FracDiff(d=0.35)], max_gap_minutes=360, market_symbol="BTC"
-        ),
-        FeatureSet(
-            [Macd("signal"), LogReturn(3), FracDiff(d=0.35)], max_gap_minutes=360, market_symbol="BTC"
-        ),
+        FeatureSet([LogReturn(4), Macd("signal"), FracDiff(d=0.35)], max_gap_minutes=360, market_symbol="BTC"),
+        FeatureSet([Macd("signal"), LogReturn(3), FracDiff(d=0.35)], max_gap_minutes=360, market_symbol="BTC"),
         FeatureSet([LogReturn(3), Macd("signal"), FracDiff(d=0.4)], max_gap_minutes=360, market_symbol="BTC"),
         FeatureSet(features.features, max_gap_minutes=60, market_symbol="BTC"),
     ]

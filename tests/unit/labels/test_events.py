@@ -44,9 +44,7 @@ def test_equals_a_loop(make_walk_bars, seed, threshold, vol_bars, broken):
     segment = np.repeat([4, 5, 6], [60, 40, 100])
     close = make_walk_bars(200, seed=seed)["close"].to_numpy().copy()
     close[broken] = np.nan
-    bars = make_walk_bars(200).with_columns(
-        close=pl.Series(close), segment=pl.Series(segment, dtype=pl.Int32)
-    )
+    bars = make_walk_bars(200).with_columns(close=pl.Series(close), segment=pl.Series(segment, dtype=pl.Int32))
     got = cusum_events(bars, threshold, vol_bars=vol_bars)
     assert got.dtype == np.bool_
     assert got.tolist() == cusum_by_loop(close, segment, threshold, vol_bars)

@@ -29,9 +29,7 @@ def test_refuses_wrong_parameters(make_walk_bars, wrong, rule):
 def test_config_class_is_the_function(make_walk_bars):
     bars = make_walk_bars(300, ("AAA", "BBB"))
     given_ = triple_barrier(bars, upper=2.0, lower=1.0, horizon_bars=12, atr_bars=10, ternary=True, side=-1)
-    held = TripleBarrier(upper=2.0, lower=1.0, horizon_bars=12, atr_bars=10, ternary=True, side=-1).label(
-        bars
-    )
+    held = TripleBarrier(upper=2.0, lower=1.0, horizon_bars=12, atr_bars=10, ternary=True, side=-1).label(bars)
     for name in ("y", "end", "ret", "weight"):
         np.testing.assert_array_equal(getattr(given_, name), getattr(held, name))
 

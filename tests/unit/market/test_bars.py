@@ -28,9 +28,7 @@ def frame(rows):
     return pl.DataFrame(
         {
             "symbol": pl.Series([r[0] for r in rows], dtype=pl.String),
-            "time": pl.Series(
-                [start + timedelta(minutes=r[1]) for r in rows], dtype=pl.Datetime("us", "UTC")
-            ),
+            "time": pl.Series([start + timedelta(minutes=r[1]) for r in rows], dtype=pl.Datetime("us", "UTC")),
             **{name: pl.Series([float(r[2]) for r in rows]) for name in ("open", "high", "low", "close")},
             "volume": pl.Series([1.0] * len(rows)),
         }
@@ -66,9 +64,7 @@ def test_each_bad_value_is_named_with_count_and_place(make_walk_bars, damage, sa
 
 def test_one_error_lists_every_kind(make_walk_bars):
     bars = make_walk_bars(10)
-    bad = pl.concat(
-        [bars, bars[[2]].with_columns(volume=pl.lit(-2.0)), bars[[1]].with_columns(high=pl.lit(1.0))]
-    )
+    bad = pl.concat([bars, bars[[2]].with_columns(volume=pl.lit(-2.0)), bars[[1]].with_columns(high=pl.lit(1.0))])
     with pytest.raises(DataError) as caught:
         check_bars(bad)
     for kind in ("4 x duplicate", "2 x out of order", "1 x negative volume", "1 x high below open or close"):

@@ -10,9 +10,7 @@ from tradsys.market.calendars import periods_per_year
 def bars_at(times, symbol="AAA"):
     times = pl.Series(times, dtype=pl.Datetime("us", "UTC")).sort()
     one = pl.Series([1.0] * len(times))
-    return pl.DataFrame(
-        {"symbol": [symbol] * len(times), "time": times, **dict.fromkeys(("open", "close"), one)}
-    )
+    return pl.DataFrame({"symbol": [symbol] * len(times), "time": times, **dict.fromkeys(("open", "close"), one)})
 
 
 def every(minutes, days, start=datetime(2021, 1, 1, tzinfo=UTC)):
@@ -46,17 +44,13 @@ def test_daily_equities_have_252_sessions_whether_stamped_midnight_or_close():
 
 def test_session_hours_count_as_bars_of_the_session():
     times = [
-        midnight(d) + timedelta(hours=14, minutes=30) + timedelta(hours=h + 1)
-        for d in weekdays(60)
-        for h in range(7)
+        midnight(d) + timedelta(hours=14, minutes=30) + timedelta(hours=h + 1) for d in weekdays(60) for h in range(7)
     ]
     assert periods_per_year(bars_at(times)) == pytest.approx(7 * 252)
 
 
 def test_a_session_across_utc_midnight_counts_the_same():
-    times = [
-        midnight(d) - timedelta(hours=1) + timedelta(hours=h + 1) for d in weekdays(60) for h in range(6)
-    ]
+    times = [midnight(d) - timedelta(hours=1) + timedelta(hours=h + 1) for d in weekdays(60) for h in range(6)]
     assert periods_per_year(bars_at(times)) == pytest.approx(6 * 252)
 
 

@@ -61,8 +61,7 @@ def test_epochs_of_any_unit_may_share_a_column(tmp_path):
 
 def test_time_formats_may_change_within_a_column(tmp_path):
     text = (
-        "date,open,close\n2020-11-20 07:00:00,1,1\n2020-11-20 12-AM,1,1\n"
-        "2020-11-20 01-PM,1,1\n2020-11-20 12-PM,1,1\n"
+        "date,open,close\n2020-11-20 07:00:00,1,1\n2020-11-20 12-AM,1,1\n2020-11-20 01-PM,1,1\n2020-11-20 12-PM,1,1\n"
     )
     rows, notes = parse(tmp_path, text, "cryptodatadownload")
     assert [t.hour for t in rows["stamp"]] == [7, 0, 13, 12]
@@ -70,9 +69,7 @@ def test_time_formats_may_change_within_a_column(tmp_path):
 
 
 def test_offsets_and_zones_become_utc(tmp_path):
-    rows, _ = parse(
-        tmp_path, "date,open,close\n2024-01-02 09:30:00-05:00,1,1\n2024-07-02 09:30:00-04:00,1,1\n"
-    )
+    rows, _ = parse(tmp_path, "date,open,close\n2024-01-02 09:30:00-05:00,1,1\n2024-07-02 09:30:00-04:00,1,1\n")
     assert [t.hour for t in rows["stamp"]] == [14, 13]
     rows, _ = parse(tmp_path, "date,open,close\n2024-01-02T09:30:00Z,1,1\n")
     assert rows["stamp"][0] == datetime(2024, 1, 2, 9, 30, tzinfo=UTC)
@@ -80,10 +77,7 @@ def test_offsets_and_zones_become_utc(tmp_path):
 
 def test_naive_hours_in_a_zone_and_the_hour_that_happens_twice(tmp_path):
     layout = Layout("ny", time_zone="America/New_York")
-    text = (
-        "date,open,close\n2024-11-02 09:30,1,1\n2024-11-03 01:30,1,1\n"
-        "2024-11-04 09:30,1,1\n2024-03-10 02:30,1,1\n"
-    )
+    text = "date,open,close\n2024-11-02 09:30,1,1\n2024-11-03 01:30,1,1\n2024-11-04 09:30,1,1\n2024-03-10 02:30,1,1\n"
     rows, _ = parse(tmp_path, text, layout)
     assert [t and t.hour for t in rows["stamp"]] == [13, None, 14, None]
     assert rows["unreadable"].to_list() == [None, "time", None, "time"]

@@ -23,9 +23,7 @@ def hour(bars):
 def daily(bars):
     """Weekdays only, stamped at the date's midnight."""
     day = bars["time"][0].replace(hour=0) + timedelta(days=5)  # 2020-01-06, a Monday
-    days = [d for d in (day + timedelta(days=k) for k in range(2 * bars.height)) if d.weekday() < 5][
-        : bars.height
-    ]
+    days = [d for d in (day + timedelta(days=k) for k in range(2 * bars.height)) if d.weekday() < 5][: bars.height]
     return bars.with_columns(time=pl.Series(days, dtype=bars.schema["time"]))
 
 
@@ -38,9 +36,7 @@ def put(bars, row, **values):
 
 def scale(bars, first, last, factor, names=PRICES):
     inside = pl.int_range(pl.len()).is_between(first, last)
-    return bars.with_columns(
-        pl.when(inside).then(pl.col(n) * factor).otherwise(pl.col(n)).alias(n) for n in names
-    )
+    return bars.with_columns(pl.when(inside).then(pl.col(n) * factor).otherwise(pl.col(n)).alias(n) for n in names)
 
 
 def flat(bars, rows):
@@ -164,9 +160,7 @@ def test_a_planted_defect_is_refused_with_its_count_and_repairs(tmp_path, make_w
     damage, count, layout, repairs = PLANTED[kind]
     with pytest.raises(DataError) as caught:
         read(written(tmp_path, make_walk_bars(200), damage), layout)
-    lines = {
-        line.split(" x ")[1].split(":")[0]: line for line in str(caught.value).splitlines() if " x " in line
-    }
+    lines = {line.split(" x ")[1].split(":")[0]: line for line in str(caught.value).splitlines() if " x " in line}
     allowed = {kind} | ({"weekend_session"} if kind == "redated_block" else set())
     assert set(lines) <= allowed, "nothing else is found"
     assert lines[kind].strip().startswith(f"{count} x ")
@@ -174,9 +168,7 @@ def test_a_planted_defect_is_refused_with_its_count_and_repairs(tmp_path, make_w
         assert repair in lines[kind]
 
 
-@pytest.mark.parametrize(
-    ("kind", "repair"), [(k, r) for k, (*_, repairs) in PLANTED.items() for r in repairs]
-)
+@pytest.mark.parametrize(("kind", "repair"), [(k, r) for k, (*_, repairs) in PLANTED.items() for r in repairs])
 def test_the_named_repair_accepts_it_and_is_told(tmp_path, make_walk_bars, kind, repair):
     damage, count, layout, repairs = PLANTED[kind]
     result = read(written(tmp_path, make_walk_bars(200), damage), layout, repair=[repair])
@@ -204,9 +196,7 @@ def test_several_defects_come_in_one_error(tmp_path, make_walk_bars):
 
 
 def test_an_unknown_repair_is_refused_with_the_list(tmp_path, make_walk_bars):
-    with pytest.raises(
-        DataError, match=r"no repair named \['fix_all'\]; the repairs are drop_unreadable_rows"
-    ):
+    with pytest.raises(DataError, match=r"no repair named \['fix_all'\]; the repairs are drop_unreadable_rows"):
         read(written(tmp_path, make_walk_bars(9), lambda b: b), "plain", repair=["fix_all"])
 
 

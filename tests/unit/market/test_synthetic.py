@@ -245,9 +245,7 @@ def test_regimes_differ_and_squeezes_end_in_bursts(null_market):
     assert left.sum() > 100
     assert (phase[:, 1:][left] == "burst").all()
     width = (null_market.bars()["high"] / null_market.bars()["low"]).log()
-    by_phase = dict(
-        truth.with_columns(width=width).group_by("phase").agg(pl.col("width").median()).iter_rows()
-    )
+    by_phase = dict(truth.with_columns(width=width).group_by("phase").agg(pl.col("width").median()).iter_rows())
     assert by_phase["squeeze"] < 0.6 * by_phase["normal"] < 0.6 * by_phase["burst"]
 
 

@@ -87,9 +87,7 @@ def test_an_overfitted_model_is_only_unmasked_by_validation_rows(parts):
     train, valid = parts
     rng = np.random.default_rng(1)
     noise, held = (replace(s, y=rng.integers(0, 2, len(s))) for s in (train, valid))
-    greedy = LightGbm(
-        n_estimators=200, min_child_samples=2, max_depth=8, num_leaves=64, early_stopping_rounds=0
-    )
+    greedy = LightGbm(n_estimators=200, min_child_samples=2, max_depth=8, num_leaves=64, early_stopping_rounds=0)
     done = Calibrated(greedy, Temperature()).fit(noise, held)
     raw, calibrated = (f(held.table, held.rows)[:, 1] for f in (done.score, done.predict_proba))
     cheat = Temperature().fit(done.score(noise.table, noise.rows), noise.y, noise.weight)
@@ -114,9 +112,7 @@ def test_seed_average_is_the_mean_of_its_members(parts):
     members = (LogisticRegression(lookback=3), BaseRate(lookback=8))
     done = SeedAverage(members).fit(train, valid)
     each = [m.fit(train, valid).predict_proba(valid.table, valid.rows) for m in members]
-    np.testing.assert_allclose(
-        done.predict_proba(valid.table, valid.rows), (each[0] + each[1]) / 2, rtol=1e-12
-    )
+    np.testing.assert_allclose(done.predict_proba(valid.table, valid.rows), (each[0] + each[1]) / 2, rtol=1e-12)
     assert done.lookback == 8
     with pytest.raises(TrainingError, match="no members"):
         SeedAverage(())

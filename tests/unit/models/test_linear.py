@@ -29,9 +29,7 @@ def test_agrees_with_scikit_learn_on_weighted_rows(n_classes):
     x = (x - x.mean(axis=0)) / x.std(axis=0)
     oracle = SklearnLogistic(C=0.3, tol=1e-10, max_iter=5000)
     oracle.fit(x, samples.y, sample_weight=samples.weight / samples.weight.mean())
-    np.testing.assert_allclose(
-        model.predict_proba(samples.table, samples.rows), oracle.predict_proba(x), atol=1e-5
-    )
+    np.testing.assert_allclose(model.predict_proba(samples.table, samples.rows), oracle.predict_proba(x), atol=1e-5)
     assert isinstance(model, Model)
 
 
@@ -60,9 +58,7 @@ def test_constant_and_twin_columns_are_no_trouble_nor_a_warning():
     values = np.hstack([samples.table.values[:, [0, 0, 1]], np.full((len(samples), 1), 3, dtype=np.float32)])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model = LogisticRegression(C=1e9).fit(
-            samples.on(samples.table.with_values(values)), samples.take(np.arange(0))
-        )
+        model = LogisticRegression(C=1e9).fit(samples.on(samples.table.with_values(values)), samples.take(np.arange(0)))
     assert np.isfinite(model.coef_).all()
     assert model.coef_[0, 0] == pytest.approx(model.coef_[0, 1], rel=1e-3)
 

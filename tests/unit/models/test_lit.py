@@ -55,9 +55,7 @@ def make_loader(n=64, bad_row=None, shuffle=False, n_classes=2):
     if bad_row is not None:
         table_RF[bad_row] = float("nan")
     weight_N = torch.rand(n - 1, generator=gen) + 0.1
-    return WindowLoader(
-        table_RF, torch.arange(1, n), y_N, weight_N, lookback=2, batch_size=8, shuffle=shuffle, seed=0
-    )
+    return WindowLoader(table_RF, torch.arange(1, n), y_N, weight_N, lookback=2, batch_size=8, shuffle=shuffle, seed=0)
 
 
 def fit(module, loader, epochs=1, callbacks=()):
@@ -172,9 +170,7 @@ def test_a_weight_that_overflows_is_named():
         fit(module, loader)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"class_weight": "auto"}, {"warmup_fraction": 1.0}, {"label_smoothing": -0.1}]
-)
+@pytest.mark.parametrize("wrong", [{"class_weight": "auto"}, {"warmup_fraction": 1.0}, {"label_smoothing": -0.1}])
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         LitClassifier(Flat(), **wrong)

@@ -51,9 +51,7 @@ def test_supcon_leaves_a_lonely_anchor_out_of_the_mean_but_in_the_denominators()
     embeddings_ND = torch.eye(3)
     y_N = torch.tensor([0, 0, 1])
     # anchors 0 and 1 see one positive and one other, all at similarity 0
-    assert float(supcon_loss(embeddings_ND, y_N, temperature=0.5)) == pytest.approx(
-        torch.log(torch.tensor(2.0))
-    )
+    assert float(supcon_loss(embeddings_ND, y_N, temperature=0.5)) == pytest.approx(torch.log(torch.tensor(2.0)))
 
 
 @pytest.mark.parametrize("temperature", [0.0, -0.1, float("nan")])
@@ -82,7 +80,5 @@ def test_supcon_under_autocast_is_the_float32_number():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = supcon_loss(half_ND, y_N, temperature=0.05)
     loss.backward()
-    torch.testing.assert_close(
-        loss, supcon_loss(half_ND.detach().float(), y_N, temperature=0.05), rtol=0, atol=0
-    )
+    torch.testing.assert_close(loss, supcon_loss(half_ND.detach().float(), y_N, temperature=0.05), rtol=0, atol=0)
     assert torch.isfinite(half_ND.grad).all()

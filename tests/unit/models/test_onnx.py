@@ -146,9 +146,7 @@ def test_rivals_are_graphs_too(tmp_path, model, calibrator):
     score_NC = model.predict_proba(samples.table, samples.rows)
     calibrator = calibrator.fit(score_NC, samples.y, samples.weight)
     path = tmp_path / "model.onnx"
-    export_onnx(
-        path, scaler=None, model=model, calibrator=calibrator, table=samples.table, rows=samples.rows[:100]
-    )
+    export_onnx(path, scaler=None, model=model, calibrator=calibrator, table=samples.table, rows=samples.rows[:100])
     got_NC, probability_NC = OnnxModel.load(path).predict(samples.table, samples.rows)
     np.testing.assert_allclose(got_NC, score_NC, rtol=0, atol=1e-12)
     np.testing.assert_allclose(probability_NC, calibrator.apply(score_NC), rtol=0, atol=1e-9)
@@ -245,8 +243,6 @@ def test_export_says_nothing(tmp_path, capfd):
 
 
 def test_the_runtime_needs_no_torch():
-    code = (
-        "import sys, tradsys.models.onnx_runtime; print([m for m in ('torch', 'onnx') if m in sys.modules])"
-    )
+    code = "import sys, tradsys.models.onnx_runtime; print([m for m in ('torch', 'onnx') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -27,9 +27,7 @@ def make_table(x: np.ndarray, segment: np.ndarray | None = None) -> FeatureTable
     time = np.datetime64("2020-01-01", "us") + np.arange(n) * np.timedelta64(5, "m")
     # a third column that the model must not read, not even its NaN
     values = np.column_stack([x, np.full(n, np.nan)]).astype(np.float32)
-    return FeatureTable(
-        codes, time, codes if segment is None else segment, values, ("ret", "vol", "other"), ("AAA",)
-    )
+    return FeatureTable(codes, time, codes if segment is None else segment, values, ("ret", "vol", "other"), ("AAA",))
 
 
 def make_samples(table: FeatureTable, rows: np.ndarray, lookback: int = LOOKBACK) -> Samples:
@@ -67,9 +65,7 @@ def test_changing_the_future_changes_no_bit(table, model):
     wild = table.values[:, :2].copy()
     wild[t + 1 :] *= -50
     rows = np.arange(LOOKBACK - 1, t + 1)
-    np.testing.assert_array_equal(
-        model.predict_proba(table, rows), model.predict_proba(make_table(wild), rows)
-    )
+    np.testing.assert_array_equal(model.predict_proba(table, rows), model.predict_proba(make_table(wild), rows))
     np.testing.assert_array_equal(model.filter(table.values[: t + 1, :2]), model.filter(wild)[: t + 1])
 
 
@@ -86,9 +82,7 @@ def test_one_row_alone_a_short_buffer_and_the_batch_agree_to_the_bit(table, mode
     batch = model.predict_proba(table, rows)
     for row in (29, 30, 555, 2399):
         buffer = make_table(table.values[row - LOOKBACK + 1 : row + 1, :2])
-        np.testing.assert_array_equal(
-            model.predict_proba(table, np.array([row]))[0], batch[row - LOOKBACK + 1]
-        )
+        np.testing.assert_array_equal(model.predict_proba(table, np.array([row]))[0], batch[row - LOOKBACK + 1])
         np.testing.assert_array_equal(
             model.predict_proba(buffer, np.array([LOOKBACK - 1]))[0], batch[row - LOOKBACK + 1]
         )
@@ -147,9 +141,7 @@ def test_series_are_cut_where_rows_are_missing_or_segments_change(table):
 
 def test_only_the_latest_rows_are_fitted(table):
     small = replace(HMM, max_rows=900)
-    assert (
-        small.fit(make_samples(table, np.arange(29, 1500)), make_samples(table, np.arange(0))).n_rows_ == 900
-    )
+    assert small.fit(make_samples(table, np.arange(29, 1500)), make_samples(table, np.arange(0))).n_rows_ == 900
 
 
 def test_states_are_ordered_by_volatility_whatever_the_start(table, model):

@@ -185,9 +185,7 @@ def test_a_finished_fit_is_loaded_without_training(tmp_path, data, unbroken):
     assert again.result_ == unbroken.result_
 
 
-@pytest.mark.parametrize(
-    "step", [3, 4, 7]
-)  # five steps an epoch: in mid-epoch, at its last step, in the next
+@pytest.mark.parametrize("step", [3, 4, 7])  # five steps an epoch: in mid-epoch, at its last step, in the next
 def test_ctrl_c_between_steps_resumes_to_the_same_weights(tmp_path, data, unbroken, monkeypatch, step):
     monkeypatch.setattr(StopsAt, "step", step)
     handler = signal.getsignal(signal.SIGINT)

@@ -54,9 +54,7 @@ def parts() -> tuple[Samples, Samples]:
     time = np.datetime64("2020-01-01", "us") + rows * np.timedelta64(60, "m")
     table = FeatureTable(codes, time, codes, x, ("a", "b", "c"), ("AAA",))
     at = np.arange(5, n - 10)
-    samples = Samples(
-        table, at, rng.integers(0, 2, len(at)), np.ones(len(at)), at - 4, at + 8, np.zeros(len(at))
-    )
+    samples = Samples(table, at, rng.integers(0, 2, len(at)), np.ones(len(at)), at - 4, at + 8, np.zeros(len(at)))
     return samples.take(samples.end < 440), samples.take(samples.start >= 440)
 
 

@@ -15,9 +15,7 @@ def make_table(values: np.ndarray) -> FeatureTable:
     n, k = values.shape
     time = np.datetime64("2020-01-01", "us") + np.arange(n) * np.timedelta64(60, "m")
     codes = np.zeros(n, dtype=np.int32)
-    return FeatureTable(
-        codes, time, codes, values.astype(np.float32), tuple(f"f{i}" for i in range(k)), ("AAA",)
-    )
+    return FeatureTable(codes, time, codes, values.astype(np.float32), tuple(f"f{i}" for i in range(k)), ("AAA",))
 
 
 @pytest.fixture

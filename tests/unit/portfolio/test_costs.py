@@ -30,9 +30,7 @@ def test_covering_at_the_liquidation_price_takes_the_last_cent(size):
     assert cash - quantity * raw * 1.002 * 1.003 == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("fee", "slippage"), [(-1, 0), (0, -1), (1001, 0), (float("nan"), 0), (0, float("inf"))]
-)
+@pytest.mark.parametrize(("fee", "slippage"), [(-1, 0), (0, -1), (1001, 0), (float("nan"), 0), (0, float("inf"))])
 def test_refuses_costs_out_of_range(fee, slippage):
     with pytest.raises(TradsysError, match="0 <="):
         Costs(fee, slippage)

@@ -27,9 +27,7 @@ def test_a_loss_in_the_first_bar_counts():
 
 
 def test_days_end_with_the_bar_that_closes_at_midnight_and_may_be_missing():
-    ledger = make_ledger(
-        [(at(1, 1), 0.8), (at(2, 0), 1.1), (at(2, 1), 5.0), (at(2, 23), 2.2), (at(5, 0), 1.1)]
-    )
+    ledger = make_ledger([(at(1, 1), 0.8), (at(2, 0), 1.1), (at(2, 1), 5.0), (at(2, 23), 2.2), (at(5, 0), 1.1)])
     dates, returns = ledger.daily_returns()
     assert dates.dtype == np.dtype("datetime64[D]")
     assert dates.tolist() == [at(1, 0).date(), at(2, 0).date(), at(4, 0).date()]

@@ -23,9 +23,7 @@ BOTH = pytest.mark.parametrize(
 
 def wanted(bars: pl.DataFrame, rows: list[int], **changes: object) -> pl.DataFrame:
     row = {"side": 1, "size": 1.0, "take_profit": 1e9, "stop_loss": 1e9, "horizon_bars": 1} | changes
-    return bars[rows].select(
-        "symbol", "time", **{k: pl.lit(v, dtype=TARGETS_SCHEMA[k]) for k, v in row.items()}
-    )
+    return bars[rows].select("symbol", "time", **{k: pl.lit(v, dtype=TARGETS_SCHEMA[k]) for k, v in row.items()})
 
 
 @BOTH
@@ -44,9 +42,7 @@ def test_a_decision_fills_at_the_open_of_a_later_bar(make_walk_bars, run, delay)
 def test_while_an_order_is_pending_no_other_is_placed(make_walk_bars, run):
     bars = make_walk_bars(20)
     trades = run(bars, wanted(bars, list(range(20))), FREE, 3).trades
-    placed = bars["time"].gather(
-        [0, 3, 6, 9, 12, 15]
-    )  # each exits in the bar it enters, the next order follows there
+    placed = bars["time"].gather([0, 3, 6, 9, 12, 15])  # each exits in the bar it enters, the next order follows there
     assert trades["signal_time"].to_list() == placed.to_list()
 
 
@@ -65,9 +61,7 @@ def test_capital_is_split_and_idle_symbols_keep_theirs(make_walk_bars, run):
 def test_a_symbol_without_a_bar_keeps_its_last_value(make_walk_bars, run):
     bars = make_walk_bars(6, ("AAA", "BBB"))
     late = bars.filter((pl.col("symbol") == "AAA") | pl.col("time").is_in(bars["time"][2:4].implode()))
-    ledger = run(
-        late, wanted(late, [6], horizon_bars=9), FREE
-    )  # BBB's first bar; it has another one and no more
+    ledger = run(late, wanted(late, [6], horizon_bars=9), FREE)  # BBB's first bar; it has another one and no more
     b_open, b_close = late["open"][7], late["close"][7]
     assert ledger.equity["equity"].to_list() == pytest.approx([1, 1, 1] + [0.5 + 0.5 * b_close / b_open] * 3)
 

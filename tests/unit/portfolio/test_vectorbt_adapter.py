@@ -58,7 +58,5 @@ def test_the_error_names_the_strategy(make_walk_bars):
 
 def test_import_is_silent():
     code = "import tradsys.portfolio.vectorbt_adapter"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -9,9 +9,7 @@ from tradsys.samples.weights import average_uniqueness
 
 def make_table(sizes=(30, 20), warmup=4, segments=None):
     symbol = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-    time = np.concatenate([np.arange(n) for n in sizes]) * np.timedelta64(1, "h") + np.datetime64(
-        "2020-01-01", "us"
-    )
+    time = np.concatenate([np.arange(n) for n in sizes]) * np.timedelta64(1, "h") + np.datetime64("2020-01-01", "us")
     values = np.ones((len(symbol), 2), dtype=np.float32)
     for s in range(len(sizes)):
         values[np.flatnonzero(symbol == s)[:warmup], 1] = np.nan
@@ -46,15 +44,15 @@ def test_events_choose_among_them():
     assert make_samples(table, make_labels(table), lookback=5, events=events).rows.tolist() == [10, 15, 40]
 
 
-def test_weights_are_label_weight_times_uniqueness_with_mean_one():
+def test_weights_are_label_weight_times_uniqueness_and_not_rescaled():
     table = make_table()
     labels = make_labels(table)
     labels.weight[:] = np.arange(len(table))
     samples = make_samples(table, labels, lookback=5)
     expected = samples.rows * average_uniqueness(samples.rows + 1, samples.end)
-    np.testing.assert_allclose(samples.weight, expected / expected.mean())
+    np.testing.assert_allclose(samples.weight, expected)
     plain = make_samples(table, labels, lookback=5, weighting="none").weight
-    np.testing.assert_allclose(plain, samples.rows / samples.rows.mean())
+    np.testing.assert_allclose(plain, samples.rows)
 
 
 def test_labels_of_different_symbols_do_not_share_bars():

@@ -22,9 +22,7 @@ def make_samples(n_rows=60, n_features=3, seed=0):
     table = FeatureTable(zero, time, zero, values, tuple("abcdefgh"[:n_features]), ("A",))
     rows = rng.permutation(np.arange(LOOKBACK - 1, n_rows - 5))[:42]
     n = len(rows)
-    return Samples(
-        table, rows, rng.integers(0, 2, n), rng.random(n), rows - LOOKBACK + 1, rows + 2, rng.normal(size=n)
-    )
+    return Samples(table, rows, rng.integers(0, 2, n), rng.random(n), rows - LOOKBACK + 1, rows + 2, rng.normal(size=n))
 
 
 def make_loader(samples=None, **settings):

@@ -132,9 +132,7 @@ def _merge_notes(parsed: list[Parsed]) -> list[Finding]:
     for note in (note for one in parsed for note in one.notes):
         old = merged.get((note.kind, note.note))
         texts = (*old.examples, *note.examples)[:6] if old else note.examples
-        merged[note.kind, note.note] = Finding(
-            note.kind, note.count + (old.count if old else 0), texts, note.note
-        )
+        merged[note.kind, note.note] = Finding(note.kind, note.count + (old.count if old else 0), texts, note.note)
     return list(merged.values())
 
 
@@ -151,9 +149,7 @@ def _pick_symbol(
     if symbol in names:
         return rows.filter(pl.col("symbol") == symbol), notes
     if len(names) > 1:
-        raise DataError(
-            f"{source.name}: no symbol {symbol!r} among {len(names)}: {names[:8]}; name one of these"
-        )
+        raise DataError(f"{source.name}: no symbol {symbol!r} among {len(names)}: {names[:8]}; name one of these")
     notes = [n for n in notes if n.kind not in ("symbol_from_file_name", "symbol_respelled")]
     note = Finding("symbol_given", rows.height, (f"{names[0]} -> {symbol}",))
     return rows.with_columns(symbol=pl.lit(symbol)), [*notes, note]
@@ -188,11 +184,7 @@ def _order_notes(rows: pl.DataFrame) -> list[Finding]:
         return []
     kind = "newest_first" if backward > len(step) // 2 else "rows_out_of_order"
     first, last = rows["stamp"][0], rows["stamp"][-1]
-    return [
-        Finding(
-            kind, backward, (f"first row {first:%Y-%m-%d %H:%M}, last row {last:%Y-%m-%d %H:%M}",), "sorted"
-        )
-    ]
+    return [Finding(kind, backward, (f"first row {first:%Y-%m-%d %H:%M}, last row {last:%Y-%m-%d %H:%M}",), "sorted")]
 
 
 def _close_note(rows: pl.DataFrame, context: Context) -> list[Finding]:
@@ -226,9 +218,7 @@ def _to_bars(rows: pl.DataFrame, context: Context, session_close: str | None) ->
     return bars.cast(pl.Schema(SCHEMA)).sort("symbol", "time").rechunk()
 
 
-def _meta(
-    source: Path, context: Context, made: tuple[Repair, ...], seen: tuple[Finding, ...]
-) -> dict[str, Any]:
+def _meta(source: Path, context: Context, made: tuple[Repair, ...], seen: tuple[Finding, ...]) -> dict[str, Any]:
     files = {path.name: digest_file(path) for path in _files(source)}
     return {
         "source": source.name,

@@ -63,9 +63,7 @@ def _bad_ticks(series: pl.DataFrame, moves: _Moves) -> Array:
     lone_bar[:-1] = (np.abs(ahead) > far) & (np.abs(spiked) > far) & (np.abs(spiked + ahead) < near)
     high, low, close = (np.log(series[name].to_numpy()) for name in ("high", "low", "close"))
     rest = np.where(moves.body < 0, close - low, high - close)
-    lone_first = (
-        ~same_symbol(series) & (np.abs(moves.body) > far) & (rest < LONE_OPEN_SHARE * np.abs(moves.body))
-    )
+    lone_first = ~same_symbol(series) & (np.abs(moves.body) > far) & (rest < LONE_OPEN_SHARE * np.abs(moves.body))
     return np.asarray(lone_open | lone_bar | lone_first)
 
 
@@ -78,9 +76,7 @@ def _jumps(series: pl.DataFrame, moves: _Moves) -> Array:
 
 def _reused(series: pl.DataFrame, moves: _Moves) -> Array:
     size = np.fmax(np.abs(moves.gap), np.where(moves.over_halt, np.abs(moves.step), 0))
-    return np.asarray(
-        _jumps(series, moves) & (size > np.where(moves.over_halt, REUSED_JUMP_AFTER_HALT, REUSED_JUMP))
-    )
+    return np.asarray(_jumps(series, moves) & (size > np.where(moves.over_halt, REUSED_JUMP_AFTER_HALT, REUSED_JUMP)))
 
 
 def bad_ticks(series: pl.DataFrame) -> Array:

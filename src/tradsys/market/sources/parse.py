@@ -90,9 +90,7 @@ def _match_columns(names: list[str], layout: Layout) -> dict[str, str]:
     return found
 
 
-def _numbers(
-    table: pl.DataFrame, found: dict[str, str], layout: Layout, notes: list[Finding]
-) -> list[pl.Series]:
+def _numbers(table: pl.DataFrame, found: dict[str, str], layout: Layout, notes: list[Finding]) -> list[pl.Series]:
     """One Float64 column per bar column, and `<name>_text` with what could not be read."""
     columns = []
     for name in NUMBERS:
@@ -108,9 +106,7 @@ def _numbers(
     return columns
 
 
-def _number_text(
-    raw: pl.Series, name: str, layout: Layout, notes: list[Finding]
-) -> tuple[pl.Series, pl.Series]:
+def _number_text(raw: pl.Series, name: str, layout: Layout, notes: list[Finding]) -> tuple[pl.Series, pl.Series]:
     """Numbers with thousands separators, percent signs (kept in percent points) and K, M, B behind them."""
     text = raw.str.strip_chars(" \t\"'$")
     text = text.set(text.str.to_lowercase().is_in(ABSENT), None)
@@ -143,9 +139,7 @@ def _symbols(table: pl.DataFrame, found: dict[str, str], path: Path, notes: list
     return names
 
 
-def _check_times(
-    table: pl.DataFrame, found: dict[str, str], layout: Layout, notes: list[Finding]
-) -> pl.Series:
+def _check_times(table: pl.DataFrame, found: dict[str, str], layout: Layout, notes: list[Finding]) -> pl.Series:
     if layout.check in table.columns and found["time"] != layout.check:
         return _times(table[layout.check], layout, notes)
     return pl.Series([None] * table.height, dtype=TIME)
@@ -155,11 +149,7 @@ def _times(raw: pl.Series, layout: Layout, notes: list[Finding]) -> pl.Series:
     """Stamps as UTC microseconds, null where unreadable."""
     if raw.dtype == pl.Date or isinstance(raw.dtype, pl.Datetime):
         return _to_utc(raw.cast(pl.Datetime("us", getattr(raw.dtype, "time_zone", None))), layout)
-    number = (
-        raw.str.strip_chars().cast(pl.Float64, strict=False)
-        if raw.dtype == pl.String
-        else raw.cast(pl.Float64)
-    )
+    number = raw.str.strip_chars().cast(pl.Float64, strict=False) if raw.dtype == pl.String else raw.cast(pl.Float64)
     if number.is_not_null().sum() > len(raw) // 2 and (number.drop_nulls() > 1e8).all():
         return _epochs(number, raw.name, notes)
     return _to_utc(_text_times(raw.cast(pl.String), layout, notes), layout)

@@ -69,9 +69,7 @@ def presentable(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def offenders(
-    rows: pl.DataFrame, rule: Rule, context: Context, series: pl.DataFrame | None = None
-) -> pl.DataFrame:
+def offenders(rows: pl.DataFrame, rule: Rule, context: Context, series: pl.DataFrame | None = None) -> pl.DataFrame:
     """The rows that break the rule. series: `presentable(rows)`, where it is at hand."""
     seen = (presentable(rows) if series is None else series) if rule.series else rows
     if seen.is_empty():
@@ -79,9 +77,7 @@ def offenders(
     return seen.filter(pl.Series(rule.mask(seen, context)).fill_null(value=False))
 
 
-def find_defects(
-    rows: pl.DataFrame, context: Context, accepted: Sequence[str] = ()
-) -> list[tuple[Finding, Rule]]:
+def find_defects(rows: pl.DataFrame, context: Context, accepted: Sequence[str] = ()) -> list[tuple[Finding, Rule]]:
     """Every kind of defect in the rows, save those in `accepted`, in the order of RULES."""
     found = []
     series = presentable(rows)
@@ -181,17 +177,11 @@ def _mask(expr: pl.Expr) -> Callable[[pl.DataFrame, Context], pl.Series]:
 _EMPTY = pl.all_horizontal(pl.col(name).is_null() for name in PRICES) & pl.col("unreadable").is_null()
 _NO_BODY = pl.col("open").is_null() | pl.col("close").is_null()
 _NO_RANGE = pl.col("high").is_null() & pl.col("low").is_null()
-_HALF = (
-    (_NO_BODY | (pl.col("high").is_null() != pl.col("low").is_null()))
-    & ~_EMPTY
-    & pl.col("unreadable").is_null()
-)
+_HALF = (_NO_BODY | (pl.col("high").is_null() != pl.col("low").is_null())) & ~_EMPTY & pl.col("unreadable").is_null()
 _TWICE = pl.struct("symbol", "stamp").is_duplicated() & pl.col("stamp").is_not_null() & ~_EMPTY
 _COPY = pl.struct("symbol", "stamp", *PRICES, "volume").is_duplicated() & _TWICE
 _LATER = ~pl.struct("symbol", "stamp").is_first_distinct()
-_BREACH = (pl.col("high") < pl.max_horizontal("open", "close")) | (
-    pl.col("low") > pl.min_horizontal("open", "close")
-)
+_BREACH = (pl.col("high") < pl.max_horizontal("open", "close")) | (pl.col("low") > pl.min_horizontal("open", "close"))
 
 IDENTICAL = _COPY & ~pl.struct("symbol", "stamp", *PRICES, "volume").is_first_distinct()
 CONFLICTING = _TWICE & _LATER & ~IDENTICAL
@@ -216,18 +206,14 @@ RULES: tuple[Rule, ...] = (
         _mask(pl.col("stamp") != pl.col("check")),
         ("place", "check"),
     ),
-    Rule(
-        "identical_duplicate", ("drop_identical_duplicates",), _mask(IDENTICAL), ("place", "close", "volume")
-    ),
+    Rule("identical_duplicate", ("drop_identical_duplicates",), _mask(IDENTICAL), ("place", "close", "volume")),
     Rule(
         "conflicting_duplicate",
         ("keep_first_duplicate", "keep_last_duplicate"),
         _mask(CONFLICTING),
         ("place", "open", "close", "volume"),
     ),
-    Rule(
-        "no_high_low", ("fill_high_low_from_close",), _mask(_NO_RANGE & ~_NO_BODY), ("place", "open", "close")
-    ),
+    Rule("no_high_low", ("fill_high_low_from_close",), _mask(_NO_RANGE & ~_NO_BODY), ("place", "open", "close")),
     Rule(
         "no_volume",
         ("fill_volume_zero",),

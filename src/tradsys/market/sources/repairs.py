@@ -121,48 +121,32 @@ _BODY = (pl.col("open"), pl.col("close"))
 # in the order in which they are applied, whatever the order in which they are asked for
 REMEDIES: Mapping[str, Remedy] = MappingProxyType(
     {
-        "drop_unreadable_rows": Remedy(
-            "rows whose text is no number or time dropped", _drops("unreadable_value")
-        ),
+        "drop_unreadable_rows": Remedy("rows whose text is no number or time dropped", _drops("unreadable_value")),
         "drop_empty_rows": Remedy("rows without any price dropped", _drops("empty_row")),
         "drop_incomplete_rows": Remedy("rows that lack a price dropped", _drops("missing_price")),
-        "drop_nonpositive_rows": Remedy(
-            "rows with a price of zero or less dropped", _drops("price_not_positive")
-        ),
+        "drop_nonpositive_rows": Remedy("rows with a price of zero or less dropped", _drops("price_not_positive")),
         "trust_later_time": Remedy(
             "the later of two stamps kept: never early", _sets("time_columns_disagree", _LATER_TIME, _SETTLED)
         ),
-        "trust_time_column": Remedy(
-            "the layout's time column kept", _sets("time_columns_disagree", _SETTLED)
-        ),
+        "trust_time_column": Remedy("the layout's time column kept", _sets("time_columns_disagree", _SETTLED)),
         "trust_check_column": Remedy(
             "the layout's second time column kept",
             _sets("time_columns_disagree", pl.col("check").alias("stamp"), _SETTLED),
         ),
         "drop_disagreeing_times": Remedy("rows with two times dropped", _drops("time_columns_disagree")),
         "drop_identical_duplicates": Remedy("copies of a row dropped", _drops("identical_duplicate")),
-        "keep_first_duplicate": Remedy(
-            "of rows with one stamp the first in the file kept", _keep_first_duplicate
-        ),
-        "keep_last_duplicate": Remedy(
-            "of rows with one stamp the last in the file kept", _keep_last_duplicate
-        ),
+        "keep_first_duplicate": Remedy("of rows with one stamp the first in the file kept", _keep_first_duplicate),
+        "keep_last_duplicate": Remedy("of rows with one stamp the last in the file kept", _keep_last_duplicate),
         # no rule can see that a file was downloaded within a bar; who knows it says so
         "drop_last_bar": Remedy("each symbol's last bar, unfinished, dropped", _drop_last_bars),
         "adjust_for_dividends": Remedy("prices times adjusted close over close", _adjust_for_dividends),
         "fill_high_low_from_close": Remedy(
             "high and low set to the larger and smaller of open and close",
-            _sets(
-                "no_high_low", pl.max_horizontal(_BODY).alias("high"), pl.min_horizontal(_BODY).alias("low")
-            ),
+            _sets("no_high_low", pl.max_horizontal(_BODY).alias("high"), pl.min_horizontal(_BODY).alias("low")),
         ),
-        "fill_volume_zero": Remedy(
-            "missing volume set to zero", _sets("no_volume", pl.lit(0.0).alias("volume"))
-        ),
+        "fill_volume_zero": Remedy("missing volume set to zero", _sets("no_volume", pl.lit(0.0).alias("volume"))),
         "drop_negative_volume": Remedy("rows with negative volume dropped", _drops("negative_volume")),
-        "drop_bad_ticks": Remedy(
-            "bars with a print that nothing around supports dropped", _drops("bad_tick")
-        ),
+        "drop_bad_ticks": Remedy("bars with a print that nothing around supports dropped", _drops("bad_tick")),
         "accept_bad_ticks": Remedy("kept as they are", _keeps("bad_tick"), "bad_tick"),
         "clip_high_low": Remedy(
             "high raised and low lowered to hold open and close",
@@ -177,9 +161,7 @@ REMEDIES: Mapping[str, Remedy] = MappingProxyType(
         "drop_redated_blocks": Remedy("the whole block between holes dropped", _drops("redated_block")),
         "drop_weekend_sessions": Remedy("bars on weekend dates dropped", _drop_weekend_sessions),
         "accept_weekend_sessions": Remedy("kept as they are", _keeps("weekend_session"), "weekend_session"),
-        "drop_overlapping_bars": Remedy(
-            "bars stamped within the bar before dropped", _drops("overlapping_bar")
-        ),
+        "drop_overlapping_bars": Remedy("bars stamped within the bar before dropped", _drops("overlapping_bar")),
         "split_reused_ticker": Remedy("what follows is another symbol: .2, .3", _splits("ticker_reused")),
         "split_at_jumps": Remedy("what follows is another symbol: .2, .3", _splits("suspicious_jump")),
         "accept_jumps": Remedy("kept as they are", _keeps("suspicious_jump"), "suspicious_jump"),

@@ -44,13 +44,10 @@ class TransformerEncoder(nn.Module):
         self.embedding_dim = d_model
         self.pooling = pooling
         self.project = nn.Linear(n_features, d_model)
-        self.position_TD = (
-            nn.Parameter(torch.randn(lookback, d_model) * 0.02) if positions == "learned" else None
-        )
+        self.position_TD = nn.Parameter(torch.randn(lookback, d_model) * 0.02) if positions == "learned" else None
         rotary = positions == "rotary"
         blocks = [
-            Block(d_model, n_heads, lookback, dropout, ffn_mult, rotary=rotary, causal=causal)
-            for _ in range(n_layers)
+            Block(d_model, n_heads, lookback, dropout, ffn_mult, rotary=rotary, causal=causal) for _ in range(n_layers)
         ]
         self.blocks = nn.ModuleList(blocks)
         self.drop = nn.Dropout(dropout)
@@ -118,9 +115,7 @@ class Block(nn.Module):
         if self.rotary is not None:
             q_NHTK, k_NHTK = self.rotary(q_NHTK), self.rotary(k_NHTK)
         dropout = self.dropout if self.training else 0.0
-        mixed_NHTK = F.scaled_dot_product_attention(
-            q_NHTK, k_NHTK, v_NHTK, dropout_p=dropout, is_causal=self.causal
-        )
+        mixed_NHTK = F.scaled_dot_product_attention(q_NHTK, k_NHTK, v_NHTK, dropout_p=dropout, is_causal=self.causal)
         return mixed_NHTK.transpose(1, 2).reshape(n, t, d)
 
 

@@ -1,0 +1,300 @@
+"""Does a veto help? Paired differences, placebos that veto as much but at the wrong time, precision at equal recall.
+
+A veto is judged against what it cannot know: the same number of vetoes, clumped in time just as it clumps its own,
+but drawn without knowledge. Every difference is paired: both sides live through the same resampled days. Legend:
+T days, K strategies, D bootstrap draws, N candidates, R rows, P placebos, B bars of the common clock, S symbols.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tradsys.core.errors import DataError
+from tradsys.core.tables import Array
+from tradsys.evidence.bootstrap import Estimate, bootstrap_draws, estimate, longest_block_length, too_few_blocks
+
+ALPHA = 0.05
+MIN_PLACEBOS = 19  # with fewer, not even the best of all has a p-value of 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class DailyRecord:
+    """What K strategies did, day by day. returns: simple returns after costs, float64 [T, K].
+
+    gains: sum of the net returns of the trades decided on that day [T, K]; trades: how many those are [T, K].
+    """
+
+    returns: Array
+    gains: Array
+    trades: Array
+
+    def __post_init__(self) -> None:
+        shapes = {np.shape(part) for part in (self.returns, self.gains, self.trades)}
+        if len(shapes) != 1 or self.returns.ndim != 2 or 0 in self.returns.shape:
+            raise DataError(f"daily record: shapes {sorted(shapes)}; all three are [T, K]; give one row a day")
+        if not (np.isfinite(self.returns).all() and np.isfinite(self.gains).all()):
+            raise DataError("daily record: returns or gains that are not finite; a day without trades is 0")
+
+    def columns(self, some: slice) -> "DailyRecord":
+        """The record of some of the strategies."""
+        return DailyRecord(self.returns[:, some], self.gains[:, some], self.trades[:, some])
+
+    def sharpe(self) -> Array:
+        """Sharpe ratio per day [K] (ddof 1), 0 where the returns never differ: such a strategy held cash."""
+        return self._drawn(np.ones((1, len(self.returns))))[0][0]
+
+    def per_trade(self) -> Array:
+        """Mean net return of a trade [K], NaN where there was none."""
+        return self._drawn(np.ones((1, len(self.returns))))[1][0]
+
+    def _drawn(self, counts_DT: Array) -> tuple[Array, Array]:
+        """`sharpe` and `per_trade` of each draw, float64 [D, K] each; counts: how often each day was drawn."""
+        n_days = len(self.returns)
+        mean = counts_DT @ self.returns / n_days
+        spread = (counts_DT @ self.returns**2 - n_days * mean**2) / (n_days - 1)
+        flat = spread <= 1e-12 * np.abs(self.returns).max(axis=0) ** 2
+        sharpe = np.where(flat, 0.0, mean / np.sqrt(np.where(flat, 1.0, spread)))
+        n_trades = counts_DT @ self.trades
+        per_trade = counts_DT @ self.gains / np.where(n_trades > 0, n_trades, np.nan)
+        return sharpe, per_trade
+
+
+def paired_differences(
+    one: DailyRecord,
+    other: DailyRecord,
+    *,
+    periods_per_year: float,
+    min_block: float = 1.0,
+    n_draws: int = 1000,
+    confidence: float = 0.95,
+    seed: int,
+) -> dict[str, Estimate]:
+    """How much better `one` is than `other`: yearly `sharpe`, and `per_trade` (mean net return), with intervals.
+
+    Where a record has several strategies its mean over them counts, so placebos are compared as one. Both sides see
+    the same draws of the stationary bootstrap over days; its blocks are as long as the daily returns of `one`, or
+    their difference from those of `other`, ask for, at least `min_block`. A side without a trade has no `per_trade`.
+    Raises DataError on records of different days.
+    """
+    if len(one.returns) != len(other.returns):
+        raise DataError(f"paired: {len(one.returns)} days against {len(other.returns)}; both must be on the same days")
+    mine, theirs = one.returns.mean(axis=1), other.returns.mean(axis=1)
+    block = max(longest_block_length(np.column_stack([mine, mine - theirs])), min_block)
+    scale = np.array([np.sqrt(periods_per_year), 1.0])
+
+    def difference(counts_DT: Array) -> Array:
+        sides = [[_mean(part) for part in record._drawn(counts_DT)] for record in (one, other)]
+        return (np.stack(sides[0], axis=1) - np.stack(sides[1], axis=1)) * scale
+
+    value = difference(np.ones((1, len(mine))))[0]
+    reason = too_few_blocks(len(mine), block)
+    cells = max(one.returns.shape[1], other.returns.shape[1])
+    draws = None
+    if reason is None:
+        draws = bootstrap_draws(difference, len(mine), block, n_draws, seed=seed, cells_per_draw=cells)
+    return {
+        name: estimate(
+            value[k],
+            None if draws is None else draws[:, k],
+            confidence,
+            reason if np.isfinite(value[k]) else "one side never traded",
+        )
+        for k, name in enumerate(("sharpe", "per_trade"))
+    }
+
+
+def _mean(values_DK: Array) -> Array:
+    """Mean over strategies [D], those without a value left out; NaN where none has one."""
+    known = np.isfinite(values_DK)
+    n_known = known.sum(axis=1)
+    return np.where(known, values_DK, 0.0).sum(axis=1) / np.where(n_known > 0, n_known, np.nan)
+
+
+def rotated_vetoes(
+    score_R: Array, symbol_R: Array, bar_R: Array, candidate_N: Array, n_kept: int, *, n_draws: int, min_shift: int,
+    seed: int,
+) -> Array:  # fmt: skip
+    """Which candidates each placebo lets pass, bool [P, N]: exactly `n_kept` of them, chosen without knowledge.
+
+    A placebo is the judged auditor itself with its answers moved in time: at a candidate it says what the auditor
+    said so many bars later (all symbols by the same number, the end continued at the start), and the `n_kept`
+    candidates with its highest answers pass. So coverage is equal, and answers clump over bars and agree over symbols
+    as the auditor's do; independent coin flips would not, and would make any auditor that clumps look special.
+
+    score_R: the auditor's answers, one per row, not only candidates'; symbol_R: codes; bar_R: bar of each row on the
+    common clock, from 0. candidate_N: row numbers. min_shift: least shift, either way, beyond which answers no longer
+    know the outcome. There are at most as many placebos as shifts. A (symbol, bar) without a row answers at random.
+    Raises DataError unless 0 < n_kept < N.
+    """
+    if not 0 < n_kept < len(candidate_N):
+        raise DataError(
+            f"placebo: {n_kept} of {len(candidate_N)} candidates pass; a veto stops some and not all; there is "
+            "nothing to compare with otherwise"
+        )
+    rng = np.random.default_rng(seed)
+    n_bars = int(bar_R.max()) + 1
+    panel_SB = np.full((int(symbol_R.max()) + 1, n_bars), np.nan)
+    panel_SB[symbol_R, bar_R] = score_R
+    missing = np.isnan(panel_SB)
+    panel_SB[missing] = rng.choice(score_R, int(missing.sum()))
+    shifts = rng.permutation(np.arange(min_shift, n_bars - min_shift + 1))[:n_draws]
+    kept = np.zeros((len(shifts), len(candidate_N)), dtype=bool)
+    at_symbol, at_bar = symbol_R[candidate_N], bar_R[candidate_N]
+    for p, shift in enumerate(shifts):
+        said = panel_SB[at_symbol, (at_bar + shift) % n_bars]
+        # equal answers are told apart by lot, never by their place in time
+        kept[p, np.lexsort((rng.random(len(said)), -said))[:n_kept]] = True
+    return kept
+
+
+def against_placebos(value: float, placebos_P: Array) -> dict[str, float | int | None]:
+    """Where a value lies among its placebos: their mean and middle 95 %, and the one-sided p-value of being as high.
+
+    p = (1 + how many placebos reach the value) / (1 + P). A placebo without a value (NaN) counts as reaching it.
+    None where the value itself is not known. Source: Davison & Hinkley 1997, eq. 4.11.
+    """
+    known = placebos_P[np.isfinite(placebos_P)]
+    if not np.isfinite(value) or len(known) == 0:
+        return {"value": None, "mean": None, "low": None, "high": None, "p_value": None, "n": len(placebos_P)}
+    low, high = np.quantile(known, [0.025, 0.975])
+    reached = len(placebos_P) - int((known < value).sum())
+    return {
+        "value": float(value),
+        "mean": float(known.mean()),
+        "low": float(low),
+        "high": float(high),
+        "p_value": (1 + reached) / (1 + len(placebos_P)),
+        "n": len(placebos_P),
+    }
+
+
+def precision_lift(
+    paid_N: Array,
+    kept_N: Array,
+    score_N: Array,
+    time_N: Array,
+    *,
+    min_block: float,
+    n_draws: int = 1000,
+    confidence: float = 0.95,
+    seed: int,
+) -> dict[str, Any]:
+    """Precision of a veto beside that of simply asking for a higher score until equally many good ones are left.
+
+    paid_N: whether the candidate's outcome was good. kept_N: whether the veto let it pass. score_N: what the first
+    model said. time_N: decision times; candidates of one time are drawn together, blocks are runs of times with a
+    mean of `min_block`. Returns JSON: n, n_kept, base (share that paid), precision of the kept, recall (share of the
+    good that were kept), matched (precision of the highest scores at that very recall, inside a run of equal scores
+    in proportion), lift = precision - matched as an Estimate. Its lift is unknown where none of the kept paid.
+    """
+    order = np.argsort(-score_N, kind="stable")
+    paid, kept, score = paid_N[order].astype(np.float64), kept_N[order].astype(np.float64), score_N[order]
+    times, code = np.unique(time_N[order], return_inverse=True)
+    first = np.flatnonzero(np.concatenate([[True], score[1:] != score[:-1]]))
+
+    def measured(counts_DT: Array) -> Array:
+        weight_DN = counts_DT[:, code]
+        good, passed = weight_DN @ paid, weight_DN @ kept
+        hits = weight_DN @ (paid * kept)
+        precision, recall = _ratio(hits, passed), _ratio(hits, good)
+        matched = _precision_at(hits, weight_DN, paid, first)
+        return np.stack([precision, recall, matched, precision - matched], axis=1)
+
+    reason = too_few_blocks(len(times), min_block)
+    value = measured(np.ones((1, len(times))))[0]
+    draws = None
+    if reason is None:
+        draws = bootstrap_draws(
+            lambda counts: measured(counts)[:, 3], len(times), min_block, n_draws, seed=seed, cells_per_draw=len(paid)
+        )
+    known = [float(v) if np.isfinite(v) else None for v in value[:3]]
+    return {
+        "n": len(paid),
+        "n_kept": int(kept.sum()),
+        "base": float(paid.mean()),
+        **dict(zip(("precision", "recall", "matched"), known, strict=True)),
+        "lift": estimate(value[3], draws, confidence, reason).as_dict(),
+    }
+
+
+def _ratio(part: Array, whole: Array) -> Array:
+    return part / np.where(whole > 0, whole, np.nan)
+
+
+def _precision_at(hits_D: Array, weight_DN: Array, paid_N: Array, first: Array) -> Array:
+    """Precision [D] of the highest scores that hold `hits_D` good candidates; NaN where that is none.
+
+    Candidates are sorted by falling score; first: where each run of equal scores starts.
+    """
+    good_DG = np.cumsum(np.add.reduceat(weight_DN * paid_N, first, axis=1), axis=1)
+    all_DG = np.cumsum(np.add.reduceat(weight_DN, first, axis=1), axis=1)
+    draw = np.arange(len(hits_D))
+    run = np.minimum((good_DG < hits_D[:, None] - 1e-9).sum(axis=1), good_DG.shape[1] - 1)
+    before = np.maximum(run - 1, 0)
+    good_before = np.where(run > 0, good_DG[draw, before], 0.0)
+    all_before = np.where(run > 0, all_DG[draw, before], 0.0)
+    share = _ratio(hits_D - good_before, good_DG[draw, run] - good_before)
+    taken = all_before + share * (all_DG[draw, run] - all_before)
+    return np.where(hits_D > 0, _ratio(hits_D, np.nan_to_num(taken)), np.nan)
+
+
+def helps(
+    placebos: Mapping[str, Mapping[str, Any]],
+    against_placebo: Mapping[str, Estimate],
+    against_none: Mapping[str, Estimate],
+    *,
+    n_trades: int,
+    min_trades: int,
+) -> dict[str, Any]:
+    """`yes`, `no` or `cannot be told`, with the reasons.
+
+    placebos: `against_placebos` of `sharpe` and `per_trade`. against_placebo, against_none: `paired_differences` from
+    the placebos, and from the same strategy without the veto. Yes takes all of: both p-values at most 0.05; the mean
+    net return of a trade above the placebos' in its whole interval; a Sharpe above that without any veto, since one
+    that picks well but leaves too little is no help. What is not shown is a no. Too few trades or placebos tell
+    nothing.
+    """
+    n_placebos = int(placebos["sharpe"]["n"])
+    if n_trades < min_trades or n_placebos < MIN_PLACEBOS:
+        few = f"{n_trades} closed trades (least {min_trades}), {n_placebos} placebos (least {MIN_PLACEBOS})"
+        return {"kind": "cannot be told", "reasons": [few]}
+    failed = []
+    for name, words in (("sharpe", "Sharpe"), ("per_trade", "net return of a trade")):
+        p_value = placebos[name]["p_value"]
+        if p_value is None or p_value > ALPHA:
+            shown = "unknown" if p_value is None else f"{p_value:.3f}"
+            failed.append(f"{words}: p = {shown} among {n_placebos:,} placebos that veto as much (most {ALPHA:g})")
+    gain, sharpe = against_placebo["per_trade"], against_none["sharpe"]
+    if gain.low is None or gain.low <= 0:
+        failed.append("the net return of a trade is not above the placebos' in its whole interval")
+    if sharpe.value is None or sharpe.value <= 0:
+        failed.append("the Sharpe is no higher than that of the same strategy without the auditor")
+    good = (
+        "it beats placebos that veto as much in Sharpe and in net return of a trade, and the same strategy without it"
+    )
+    return {"kind": "no" if failed else "yes", "reasons": failed or [good]}
+
+
+def trade_means(
+    gains_TK: Array, trades_TK: Array, *, min_block: float, n_draws: int = 1000, confidence: float = 0.95, seed: int
+) -> list[Estimate]:
+    """Mean net return of a trade of K groups, with block-bootstrap intervals over days; unknown without a trade.
+
+    gains_TK: sum of the net returns of the trades decided on a day; trades_TK: how many. All groups share the draws.
+    """
+    block = max(longest_block_length(gains_TK), min_block)
+    reason = too_few_blocks(len(gains_TK), block)
+
+    def means(counts_DT: Array) -> Array:
+        return _ratio(counts_DT @ gains_TK, counts_DT @ trades_TK)
+
+    value = means(np.ones((1, len(gains_TK))))[0]
+    draws = None
+    if reason is None:
+        draws = bootstrap_draws(means, len(gains_TK), block, n_draws, seed=seed, cells_per_draw=gains_TK.shape[1])
+    return [
+        estimate(v, None if draws is None else draws[:, k], confidence, reason if np.isfinite(v) else "no trade")
+        for k, v in enumerate(value)
+    ]

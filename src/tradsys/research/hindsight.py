@@ -1,0 +1,101 @@
+"""How good regimes look once the future is known: smoothed and Viterbi states, for the report's hindsight gap alone.
+
+Nothing here can be traded: a smoothed state weighs each bar with all that came after it, a Viterbi state belongs to the
+one best path through the whole record. Both are worked out from the fitted numbers of an `HmmRegime`, whose own answers
+are filtered; no strategy, model or bundle ever sees them. Legend: R rows of the table, T bars of one unbroken run,
+D columns, K states.
+"""
+
+import numpy as np
+from numba import njit
+
+from tradsys.core.tables import Array, FeatureTable
+from tradsys.models.regime import HmmRegime
+from tradsys.models.transforms import fitted
+
+UNKNOWN = -1
+
+
+def hindsight_smoothed(model: HmmRegime, table: FeatureTable) -> Array:
+    """Posterior of each state given ALL bars of the unbroken run it lies in, float64 [R, K]; never to be traded on.
+
+    The prior holds at a run's first bar. NaN where a column is not finite; a run ends there and at a segment's end.
+    Source: Rabiner 1989, eqs. 20, 25 and 27 (forward-backward), each step normalised.
+    """
+    out = np.full((len(table), model.n_states), np.nan)
+    for rows, loglik_TK in _runs(model, table):
+        out[rows] = _smoothed(loglik_TK, fitted(model, "startprob_"), fitted(model, "transmat_"))
+    return out
+
+
+def hindsight_viterbi(model: HmmRegime, table: FeatureTable) -> Array:
+    """State of the single most likely path through each unbroken run, int64 [R], -1 where a column is not finite.
+
+    It reads the future; never to be traded on. Source: Rabiner 1989, eqs. 32-35, in logarithms.
+    """
+    out = np.full(len(table), UNKNOWN, dtype=np.int64)
+    for rows, loglik_TK in _runs(model, table):
+        out[rows] = _viterbi(loglik_TK, np.log(fitted(model, "startprob_")), np.log(fitted(model, "transmat_")))
+    return out
+
+
+def _runs(model: HmmRegime, table: FeatureTable) -> list[tuple[Array, Array]]:
+    """Rows and log densities [T, K] of every run of finite rows inside one segment."""
+    source = table.select(model.columns)
+    rows = np.flatnonzero(source.ready(1))
+    if not len(rows):
+        return []
+    loglik = _log_density(model, source.values[rows])
+    breaks = (np.diff(rows) != 1) | (np.diff(table.segment[rows]) != 0)
+    cuts = np.flatnonzero(breaks) + 1
+    return list(zip(np.split(rows, cuts), np.split(loglik, cuts), strict=True))
+
+
+def _log_density(model: HmmRegime, x_TD: Array) -> Array:
+    """log N(z; mean_k, covariance_k) [T, K] of the standardised rows."""
+    z_TD = (x_TD.astype(np.float64) - fitted(model, "center_")) / fitted(model, "scale_")
+    parts = []
+    for mean_D, covar_DD in zip(fitted(model, "means_"), fitted(model, "covars_"), strict=True):
+        apart_TD = z_TD - mean_D
+        distance_T = np.einsum("td,td->t", apart_TD, np.linalg.solve(covar_DD, apart_TD.T).T)
+        parts.append(-0.5 * (distance_T + np.linalg.slogdet(2 * np.pi * covar_DD)[1]))
+    return np.stack(parts, axis=1)
+
+
+@njit(cache=True)
+def _smoothed(loglik_TK: Array, start_K: Array, transmat_KK: Array) -> Array:  # pragma: no cover - compiled
+    n_rows, n_states = loglik_TK.shape
+    seen_TK = np.empty((n_rows, n_states))
+    ahead_K, behind_K = start_K.copy(), np.ones(n_states)
+    for t in range(n_rows):
+        weight_K = ahead_K * np.exp(loglik_TK[t] - loglik_TK[t].max())
+        seen_TK[t] = weight_K / weight_K.sum()
+        for j in range(n_states):
+            ahead_K[j] = (seen_TK[t] * transmat_KK[:, j]).sum()
+    for t in range(n_rows - 2, -1, -1):
+        later_K = np.exp(loglik_TK[t + 1] - loglik_TK[t + 1].max()) * behind_K
+        for i in range(n_states):
+            behind_K[i] = (transmat_KK[i] * later_K).sum()
+        behind_K /= behind_K.sum()
+        weight_K = seen_TK[t] * behind_K
+        seen_TK[t] = weight_K / weight_K.sum()
+    return seen_TK
+
+
+@njit(cache=True)
+def _viterbi(loglik_TK: Array, logstart_K: Array, logtrans_KK: Array) -> Array:  # pragma: no cover - compiled
+    n_rows, n_states = loglik_TK.shape
+    came_from = np.zeros((n_rows, n_states), dtype=np.int64)
+    best_K = logstart_K + loglik_TK[0]
+    for t in range(1, n_rows):
+        now_K = np.empty(n_states)
+        for j in range(n_states):
+            reach_K = best_K + logtrans_KK[:, j]
+            came_from[t, j] = reach_K.argmax()
+            now_K[j] = reach_K.max() + loglik_TK[t, j]
+        best_K = now_K
+    path = np.empty(n_rows, dtype=np.int64)
+    path[-1] = best_K.argmax()
+    for t in range(n_rows - 2, -1, -1):
+        path[t] = came_from[t + 1, path[t + 1]]
+    return path
