@@ -1,6 +1,6 @@
 """Every benchmark, one ratio a line, fast and slow measured side by side in this run.
 
-python benchmarks/run.py [name ...]     default: all of windows triple_barrier features lightning backtest evidence audit
+python benchmarks/run.py [name ...]     default: all; see NAMES
 """
 
 import importlib
