@@ -40,9 +40,9 @@ def compose(door: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def build(config: DictConfig) -> dict[str, Any]:
-    """Every `_target_` in the config as its object, everything else as plain values."""
+    """Every `_target_` in the config as its object, the rest as plain values; {}, a group's `none`, is None."""
     try:
-        return dict(instantiate(config, _convert_="all"))
+        return {key: None if part == {} else part for key, part in instantiate(config, _convert_="all").items()}
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, ValueError):  # a constructor refused the value: its own words are the clear ones

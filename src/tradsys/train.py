@@ -9,7 +9,6 @@ python -m tradsys.train resume=runs/train/<run>           goes on where Ctrl-C o
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -34,9 +33,7 @@ def work(argv: list[str]) -> None:
         config = compose("train", argv)
     plain = as_dict(config)
     parts = build(config)
-    chosen: dict[str, Any] = {f.name: parts[f.name] for f in fields(Experiment)}
-    chosen |= {name: None for name, part in chosen.items() if part == {}}  # a group's `none`
-    experiment = Experiment(**chosen)
+    experiment = Experiment(**{f.name: parts[f.name] for f in fields(Experiment)})
     with open_run(Path(config.paths.runs), "train", OmegaConf.to_yaml(config, resolve=True), argv, folder) as opened:
         report = run(experiment, opened, plain)
     print_run(report, opened)

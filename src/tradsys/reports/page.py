@@ -11,18 +11,32 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from tradsys.core.runs import write_text
-from tradsys.reports import model_charts, strategy_charts, tables, time_charts, wording
+from tradsys.reports import (
+    honesty_charts,
+    honesty_words,
+    model_charts,
+    path_charts,
+    strategy_charts,
+    tables,
+    time_charts,
+    wording,
+)
 from tradsys.reports.style import marked_synthetic
 
 Draw = Callable[[Mapping[str, Any]], go.Figure]
-# figure -> the section of the report that it needs, and what draws it; a run without that section has no such figure
+# figure -> the part of the report that it needs, and what draws it; a run without that part has no such figure
 FIGURES: dict[str, tuple[str, Draw]] = {
     "equity": ("equity", strategy_charts.equity_and_drawdown),
     "sharpe": ("strategies", strategy_charts.sharpe_ratios),
     "skill": ("models", model_charts.skills),
     "reliability": ("reliability", model_charts.reliability_diagram),
+    "placebos": ("audit_value.drawn", honesty_charts.placebo_auditors),
     "regime": ("regime", time_charts.regime_ribbon),
+    "hindsight": ("hindsight.curves", honesty_charts.hindsight_equity),
+    "regimes": ("hindsight", honesty_charts.regime_shares),
     "folds": ("folds", time_charts.fold_timeline),
+    "path_fan": ("paths", path_charts.path_fan),
+    "path_sharpes": ("paths", path_charts.path_sharpes),
     "importance": ("importance", model_charts.importance),
     "drift": ("drift", model_charts.drift),
 }
@@ -33,8 +47,11 @@ SECTIONS = (
     ("models", "Models", "models"),
     ("reliability", "Reliability", "reliability"),
     ("auditor", "Auditor", "auditor"),
+    ("audit-value", "Does the auditor help?", "audit_value"),
     ("regime", "Regime", "regime"),
+    ("hindsight", "Hindsight", "hindsight"),
     ("folds", "Folds", "folds"),
+    ("paths", "Paths", "paths"),
     ("importance", "Importance", "importance"),
     ("drift", "Drift", "drift"),
     ("trials", "Trials", "ledger"),
@@ -65,8 +82,9 @@ def render(report: Mapping[str, Any]) -> str:
     )
     environment.filters |= {
         name: getattr(wording, name)
-        for name in ("bounds", "count", "counted", "fact", "listed", "moment", "number", "percent")
+        for name in ("bounds", "count", "counted", "fact", "interval", "listed", "moment", "number", "percent")
     }
+    environment.filters |= {"percent_interval": honesty_words.percent_interval, "p_value": honesty_words.p_value}
     return environment.get_template("page.html.j2").render(**_context(report))
 
 
@@ -89,6 +107,7 @@ def _context(report: Mapping[str, Any]) -> dict[str, Any]:
         "models": tables.model_lines(report, notes["models"]) if report.get("models") else [],
         "auditor": tables.forecast_cells(audited, notes["auditor"]) if audited else [],
         "notes": {name: footnotes.texts for name, footnotes in notes.items()},
+        "sides": honesty_words.SIDES,
         "skilled": _skilled(report),
         "confidence": _confidence(report),
         "single_repeat": model_charts.single_repeat((report.get("importance") or {}).get("permutation", [])),
@@ -108,8 +127,16 @@ def synthetic_note(report: Mapping[str, Any]) -> str | None:
 def figures(report: Mapping[str, Any]) -> dict[str, str]:
     """Each figure the report has data for, as a div and the script that draws it."""
     synthetic = synthetic_note(report) is not None
-    drawn = {name: draw(report) for name, (section, draw) in FIGURES.items() if report.get(section)}
+    drawn = {name: draw(report) for name, (part, draw) in FIGURES.items() if has(report, part)}
     return {name: _html(marked_synthetic(figure) if synthetic else figure, name) for name, figure in drawn.items()}
+
+
+def has(report: Mapping[str, Any], part: str) -> bool:
+    """Whether the report holds something under a key, or under `key.key` of a section."""
+    found: Any = report
+    for key in part.split("."):
+        found = (found or {}).get(key)
+    return bool(found)
 
 
 def _html(figure: go.Figure, name: str) -> str:

@@ -55,7 +55,7 @@ def title(summary: Mapping[str, Any]) -> str:
 
 def table_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Cells under HEADINGS, one row per edge and look."""
-    out = []
+    out: list[tuple[str, ...]] = []
     for edge in summary["by_edge"]:
         sharpe = edge["sharpe"] or {"value": None}
         planted = f"{edge['edge']:g} (Sharpe {number(sharpe['value'], 2)})"

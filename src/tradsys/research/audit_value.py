@@ -27,22 +27,22 @@ from tradsys.serving.strategy import AuditMask, Profile
 
 RECKLESS = "reckless"
 MIN_DAYS = 10  # of a test whether two Sharpe ratios differ
-WORDS = {"placebos": "placebo auditors", "unaudited": "itself without the auditor", RECKLESS: "Reckless"}
 
 
 def audit_value(span: JudgedSpan, profiles: Mapping[str, Profile], test: Samples) -> dict[str, Any] | None:
     """The report's section `audit_value`: one row for every profile with an AuditMask; None where there is none.
 
-    test: the span's samples, whose outcomes say which candidates paid. Each row, ready for JSON: name, settings,
-    verdict, coverage, sides (trades, yearly Sharpe and mean net return of a trade of each strategy compared), versus
-    (paired differences from each), placebos (see `against_placebos`; `draws` for the figure), precision (see
-    `precision_lift`). Keys of what could not be compared are None.
+    test: the span's samples, whose outcomes say which candidates paid. Ready for JSON: `drawn`, whether any has
+    placebos, and in each row: name, settings, verdict (`helps`, and a caution), coverage, sides (trades, yearly Sharpe,
+    mean net return of a trade of each strategy compared), versus (paired differences from each), placebos (see
+    `against_placebos`; `draws` for the figure), precision (see `precision_lift`). What could not be compared is None.
     """
     audited = {name: p for name, p in profiles.items() if any(isinstance(m, AuditMask) for m in p.masks)}
     if not audited or "audit" not in span.predictions.columns:
         return None
     paid = _outcomes(test, span.costs.log_round_trip)
-    return {"rows": [_row(span, name, audited[name], profiles, paid) for name in audited]}
+    rows = [_row(span, name, audited[name], profiles, paid) for name in audited]
+    return {"rows": rows, "drawn": any(row["placebos"] for row in rows)}
 
 
 def without_auditor(profile: Profile) -> Profile:
@@ -75,12 +75,21 @@ def _row(
     if not 0 < coverage["n_kept"] < coverage["n"]:
         passed = "none" if coverage["n_kept"] == 0 else "every one"
         reason = f"it let {passed} of {coverage['n']:,} candidates pass, so there is nothing to compare"
-        verdict = {"kind": "cannot be told", "reasons": [reason]}
+        verdict = {"kind": "cannot be told", "reasons": [reason], "caution": None}
         return row | {"verdict": verdict, "sides": None, "versus": None, "placebos": None, "precision": None}
     record, n_trades = span.record(targets | _placebos(span, twin, candidate, coverage["n_kept"]))
-    return row | _compared(span, list(targets), record, n_trades) | {
-        "precision": _precision(span, twin, candidate, kept, paid)
-    }  # fmt: skip
+    precision = _precision(span, twin, candidate, kept, paid)
+    compared = _compared(span, list(targets), record, n_trades)
+    compared["verdict"]["caution"] = _caution(compared["verdict"]["kind"], precision)
+    return row | compared | {"precision": precision}
+
+
+def _caution(kind: str, precision: Mapping[str, Any] | None) -> str | None:
+    """What a yes does not say: an auditor may beat chance and still be no better than a higher threshold."""
+    low = None if precision is None else precision["lift"]["low"]
+    if kind != "yes" or (low is not None and low > 0):
+        return None
+    return "it is not known to pick better than a higher threshold on the model's own score would"
 
 
 def _candidates(predictions: pl.DataFrame, twin: pl.DataFrame, audited: pl.DataFrame) -> tuple[Array, Array]:

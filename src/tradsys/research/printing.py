@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tradsys.reports.honesty_words import auditor_line, hindsight_line
 from tradsys.reports.wording import confidence, interval, percent
 
 WIDTH = 110  # of output that goes to a file or a pipe
@@ -30,7 +31,18 @@ def print_run(report: Mapping[str, Any], folder: Path) -> None:
         console.print(f"         {reason}", markup=False)
     if verdict.get("needs"):
         console.print(f"needs    {verdict['needs']}", markup=False)
+    for line in honest_lines(report):
+        console.print(line, markup=False)
     console.print(f"report   {folder / 'report.html'}", markup=False, soft_wrap=True)
+
+
+def honest_lines(report: Mapping[str, Any]) -> list[str]:
+    """Whether each auditor helps, and how far regimes in hindsight flatter each strategy; one line apiece."""
+    audited = (report.get("audit_value") or {}).get("rows", [])
+    masked = (report.get("hindsight") or {}).get("strategies", [])
+    return [f"auditor helps {row['name']}: {auditor_line(row)}" for row in audited] + [
+        f"hindsight gap of {row['name']}: {hindsight_line(row)}" for row in masked
+    ]
 
 
 def models_table(report: Mapping[str, Any]) -> Table:

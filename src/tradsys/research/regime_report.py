@@ -215,7 +215,7 @@ def _contribution(span: JudgedSpan, names: tuple[str, ...], trades: pl.DataFrame
     out = [_market(span, names)]
     for strategy in trades["strategy"].unique(maintain_order=True):
         own = placed.filter(pl.col("strategy") == strategy)
-        out.append({"name": strategy, "regimes": _by_regime(span, names, own)})
+        out.append({"name": strategy, "traded": True, "regimes": _by_regime(span, names, own)})
     return out
 
 
@@ -249,7 +249,7 @@ def _market(span: JudgedSpan, names: tuple[str, ...]) -> dict[str, Any]:
     for name in names:
         inside = np.array([r == name for r in regime])
         rows.append({"regime": name, "n": int(inside.sum()), "earned": float(step[inside].sum() / n_symbols)})
-    return {"name": "the market", "regimes": rows}
+    return {"name": "the market", "traded": False, "regimes": rows}
 
 
 def _rounded(values: Array) -> list[float]:

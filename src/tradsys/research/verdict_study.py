@@ -1,11 +1,13 @@
-"""Is the verdict itself any good? The complete research process on many synthetic markets, and how often it says edge."""
+"""Is the verdict itself any good? The complete research process on many synthetic markets, and how often it says
+edge.
+"""
 
 import contextlib
 import json
 import logging
 import multiprocessing
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, fields
 from functools import partial
@@ -39,7 +41,7 @@ class StudySettings:
 
     edges: planted, in sigmas per bar, 0 for none. n_markets: of each edge; their seeds are first_seed, first_seed + 1,
     ..., the same for every edge. levels: by strategy profile, what is tried in place of its rule's value. n_jobs:
-    processes of one thread each; 1 stays in this process. Raises TradsysError out of range.
+    processes of one thread each; 0 stays in this one. Raises TradsysError out of range.
     """
 
     name: str
@@ -53,9 +55,9 @@ class StudySettings:
     def __post_init__(self) -> None:
         if not self.edges or len(set(self.edges)) != len(self.edges):
             raise TradsysError(f"study: edges {list(self.edges)}; at least one, each once; mend study.edges")
-        for name in ("n_markets", "n_jobs"):
-            if getattr(self, name) < 1:
-                raise TradsysError(f"study: {name}={getattr(self, name)}; it counts from 1; mend study.{name}")
+        for name, least in (("n_markets", 1), ("n_jobs", 0)):
+            if getattr(self, name) < least:
+                raise TradsysError(f"study: {name}={getattr(self, name)}; the least is {least}; mend study.{name}")
 
     @property
     def markets(self) -> list[tuple[float, int]]:
@@ -134,9 +136,9 @@ def _read(path: Path) -> MarketRow:
     return MarketRow(**{**row, "looks": looks})
 
 
-def _done(one: Any, todo: Sequence[tuple[float, int]], n_jobs: int) -> Iterator[tuple[float, int]]:
+def _done(one: Any, todo: Sequence[tuple[float, int]], n_jobs: int) -> Generator[tuple[float, int], None, None]:
     """Markets as they finish. Closed early, what runs is finished and what waits is dropped."""
-    if n_jobs == 1 or len(todo) < 2:
+    if n_jobs == 0 or not todo:
         yield from map(one, todo)
         return
     with _single_threads(), ProcessPoolExecutor(n_jobs, multiprocessing.get_context("spawn")) as pool:

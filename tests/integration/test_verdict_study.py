@@ -1,0 +1,114 @@
+"""The study of the verdict, reduced: a null, a planted edge, a broken rule, and choices that never read the test span."""
+
+import json
+from dataclasses import fields, replace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tests.integration.conftest import inside
+from tradsys.audit import work
+from tradsys.config import as_dict, build, compose
+from tradsys.evidence.verdict import Verdict
+from tradsys.research import backtesting, whole_process
+from tradsys.research.experiment import Experiment
+from tradsys.research.preparing import load_bars
+from tradsys.research.whole_process import LOOKS, run_market
+
+REDUCED = [
+    "data.n_bars=6000",
+    "regime.lookback=48",
+    "baselines.lightgbm.n_estimators=30",
+    "auditor.n_estimators=15",
+    "evaluation.n_draws=100",
+    "study.n_jobs=0",
+    "study.levels={sniper: [0.6, 0.85], audited: [0.5, 0.8], reckless: [0.6, 0.85], cost_aware: [-0.05, 0.0]}",
+]
+
+
+def door(*argv):
+    with pytest.raises(SystemExit) as stopped:
+        work([*REDUCED, *argv])
+    return stopped.value.code
+
+
+def summary(folder, name):
+    (path,) = folder.glob(f"runs/study/{name}_*/summary.json")
+    return json.loads(path.read_text())
+
+
+def test_null_keeps_the_promise_and_goes_on_where_it_was(tmp_path, capsys):
+    with inside(tmp_path):
+        assert door("study=null", "study.n_markets=2") == 0
+        made = {p: p.stat().st_mtime_ns for p in tmp_path.glob("runs/study/null_*/rows/*.json")}
+        assert len(made) == 2
+        assert door("study=null", "study.n_markets=3") == 0
+    assert {p: p.stat().st_mtime_ns for p in made} == made
+    told = summary(tmp_path, "null")
+    assert told["false_edges"]["n_edge"] == 0
+    assert told["false_edges"]["n"] == 3
+    looks = told["by_edge"][0]["looks"]
+    assert [look["look"] for look in looks] == list(LOOKS)
+    assert looks[0]["n_trials"] == 1
+    assert looks[0]["n_trials"] < looks[1]["n_trials"] <= looks[2]["n_trials"] < looks[3]["n_trials"]
+    assert "promise  kept" in capsys.readouterr().out
+
+
+def test_a_large_edge_is_found_by_workers_too(tmp_path):
+    with inside(tmp_path):
+        assert door("study=power", "study.edges=[0.6]", "study.n_markets=2", "study.n_jobs=2") == 0
+    (told,) = summary(tmp_path, "power")["by_edge"]
+    assert told["looks"][-1]["n_edge"] == told["n"] == 2
+    assert told["sharpe"]["value"] > 2
+    assert told["skill"] > 0
+
+
+def test_a_rule_that_always_says_edge_is_caught(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(backtesting, "judge", lambda *a, **k: Verdict("edge", ("always",)))
+    with inside(tmp_path):
+        assert door("study=null", "study.n_markets=1") == 1
+    assert "BROKEN" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def composed():
+    config = compose("audit", ["study=power", *REDUCED])
+    parts = build(config)
+    return Experiment(**{f.name: parts[f.name] for f in fields(Experiment)}), parts["study"].levels, as_dict(config)
+
+
+def test_the_same_market_gives_the_same_row(composed):
+    experiment, levels, config = composed
+    first, second = (run_market(experiment, levels, config, 0.3, 1) for _ in range(2))
+    assert replace(first, seconds=0) == replace(second, seconds=0)
+    assert first.looks
+
+
+def test_what_is_chosen_never_reads_the_test_span(composed, monkeypatch):
+    experiment, levels, config = composed
+    honest = run_market(experiment, levels, config, 0.3, 2)
+
+    def other_future(e):
+        """The same bars until the test span, another market from its second day on."""
+        bars = load_bars(e)
+        # train and validation take 60 % of the samples, labels end 24 bars later
+        late = pl.int_range(len(bars)) > 0.66 * len(bars)
+        factor = np.exp(np.random.default_rng(0).normal(0, 0.01, len(bars)).cumsum())
+        factor = pl.Series(factor / factor[int(0.66 * len(bars))])
+        prices = ("open", "high", "low", "close")
+        return bars.with_columns(pl.when(late).then(pl.col(p) * factor).otherwise(pl.col(p)).alias(p) for p in prices)
+
+    monkeypatch.setattr(whole_process, "load_bars", other_future)
+    fooled = run_market(experiment, levels, config, 0.3, 2)
+    assert (fooled.strategy, fooled.valid_sharpe) == (honest.strategy, honest.valid_sharpe)
+    assert fooled.sharpe != honest.sharpe
+
+
+def test_a_market_that_the_house_refuses_is_a_row_with_its_reason(composed):
+    experiment, levels, config = composed
+    few = replace(experiment, evaluation=replace(experiment.evaluation, candidate_quantile=0.999))
+    row = run_market(few, levels, config, 0.0, 1)
+    assert row.verdict == "refused"
+    assert "auditor" in row.reason
+    assert not row.found_by(LOOKS[-1])
