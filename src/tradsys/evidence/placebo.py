@@ -268,7 +268,7 @@ def helps(
             failed.append(f"{words}: p = {shown} among {n_placebos:,} placebos that veto as much (most {ALPHA:g})")
     gain, sharpe = against_placebo["per_trade"], against_none["sharpe"]
     if gain.low is None or gain.low <= 0:
-        failed.append("the net return of a trade is not above the placebos' in its whole interval")
+        failed.append("the net return of a trade is not above that of the placebos in its whole interval")
     if sharpe.value is None or sharpe.value <= 0:
         failed.append("the Sharpe is no higher than that of the same strategy without the auditor")
     good = (

@@ -37,7 +37,9 @@ def placebo_auditors(report: Mapping[str, Any]) -> go.Figure:
             drawn = [scale * v for v in row["placebos"]["draws"][key]]
             known = {k: scale * v[key] for k, v in row["sides"].items() if k in MARKS and v[key] is not None}
             _histogram(figure, (r, c), drawn, known, first=r == c == 1)
-            figure.update_xaxes(title_text=title, row=r, col=c)
+            ends = [*drawn, *known.values()] or [0.0]
+            room = 0.04 * (max(ends) - min(ends)) or 1.0
+            figure.update_xaxes(title_text=title, range=[min(ends) - room, max(ends) + room], row=r, col=c)
         figure.update_yaxes(title_text="placebos", row=r, col=1)
     styled(figure, 120 + 260 * len(rows))
     figure.update_layout(margin_t=88, bargap=0.04, legend_y=1.0 + 40 / (260 * len(rows)))
@@ -47,9 +49,9 @@ def placebo_auditors(report: Mapping[str, Any]) -> go.Figure:
 def _histogram(
     figure: go.Figure, at: tuple[int, int], drawn: Sequence[float], known: Mapping[str, float], *, first: bool
 ) -> None:
-    """Counts of the placebos; a line from the axis to the top for each strategy that is known."""
+    """Counts of the placebos, where any has a value; a line up for each strategy that has one."""
     place = {"row": at[0], "col": at[1]}
-    low, high = min(drawn), max(drawn)
+    low, high = min(drawn, default=0.0), max(drawn, default=0.0)
     n_bins = max(5, min(MOST_BINS, len(drawn) // 10))
     width = (high - low) / n_bins or 1.0
     counts = [0] * n_bins

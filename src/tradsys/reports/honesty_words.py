@@ -23,6 +23,14 @@ def percent_interval(estimate: Mapping[str, Any], digits: int = 2) -> str:
     return f"{value} {bounds(100 * estimate['low'], 100 * estimate['high'], digits)}"
 
 
+def points(estimate: Mapping[str, Any]) -> str:
+    """A difference of two shares in percentage points with its interval; `n/a` and why where it is not known."""
+    if estimate["value"] is None:
+        return f"{UNKNOWN} ({estimate['reason']})"
+    shown = {k: None if estimate[k] is None else 100 * estimate[k] for k in ("value", "low", "high")}
+    return f"{interval(shown, 2)} percentage points"
+
+
 def p_value(value: float | None) -> str:
     """`p = 0.31`, never rounded to zero; `p = n/a` where there was no test."""
     if value is None:

@@ -84,7 +84,7 @@ def render(report: Mapping[str, Any]) -> str:
         name: getattr(wording, name)
         for name in ("bounds", "count", "counted", "fact", "interval", "listed", "moment", "number", "percent")
     }
-    environment.filters |= {"percent_interval": honesty_words.percent_interval, "p_value": honesty_words.p_value}
+    environment.filters |= {name: getattr(honesty_words, name) for name in ("p_value", "percent_interval", "points")}
     return environment.get_template("page.html.j2").render(**_context(report))
 
 

@@ -32,7 +32,7 @@ def print_run(report: Mapping[str, Any], folder: Path) -> None:
     if verdict.get("needs"):
         console.print(f"needs    {verdict['needs']}", markup=False)
     for line in honest_lines(report):
-        console.print(line, markup=False)
+        console.print(line, markup=False, soft_wrap=True)
     console.print(f"report   {folder / 'report.html'}", markup=False, soft_wrap=True)
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import multiprocessing
 import os
+import signal
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, fields
@@ -141,12 +142,17 @@ def _done(one: Any, todo: Sequence[tuple[float, int]], n_jobs: int) -> Generator
     if n_jobs == 0 or not todo:
         yield from map(one, todo)
         return
-    with _single_threads(), ProcessPoolExecutor(n_jobs, multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    # workers leave Ctrl-C to this process, finish their market and write its row
+    quiet = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    with _single_threads():
+        pool = ProcessPoolExecutor(n_jobs, spawn, quiet)
         try:
             for future in as_completed([pool.submit(one, market) for market in todo]):
                 yield future.result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # not the pool's own `with`: its second shutdown takes the cancelling back
+            pool.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager
@@ -186,7 +192,7 @@ def summarise(rows: Sequence[MarketRow], settings: StudySettings) -> dict[str, A
         "seconds_per_market": float(np.mean([r.seconds for r in rows])),
         "code": sorted({r.code_sha for r in rows}),
         "by_edge": by_edge,
-        "false_edges": null and null["looks"][-1] | {"most": MOST_FALSE},
+        "false_edges": null["looks"][-1] | {"most": MOST_FALSE} if null and null["looks"] else None,
         "smallest": smallest_found(planted, rows, settings) if len(planted) > 1 else None,
     }
 
@@ -194,6 +200,7 @@ def summarise(rows: Sequence[MarketRow], settings: StudySettings) -> dict[str, A
 def _of_edge(edge: float, rows: Sequence[MarketRow], confidence: float) -> dict[str, Any]:
     sharpes = np.array([r.sharpe for r in rows if r.sharpe is not None])
     mean, half = _mean(sharpes)
+    seen = [look for r in rows for look in r.looks]
     return {
         "edge": edge,
         "n": len(rows),
@@ -201,12 +208,8 @@ def _of_edge(edge: float, rows: Sequence[MarketRow], confidence: float) -> dict[
         "verdicts": {kind: sum(r.verdict == kind for r in rows) for kind in sorted({r.verdict for r in rows})},
         "sharpe": {"value": mean, "low": mean - half, "high": mean + half} if len(sharpes) else None,
         "skill": _mean(np.array([r.skill for r in rows if r.skill is not None]))[0] if len(sharpes) else None,
-        "looks": [_of_look(look, rows, confidence) for look in LOOKS if _seen(look, rows)],
+        "looks": [_of_look(look, rows, confidence) for look in LOOKS if any(one.name == look for one in seen)],
     }
-
-
-def _seen(look: str, rows: Sequence[MarketRow]) -> bool:
-    return any(one.name == look for r in rows for one in r.looks)
 
 
 def _of_look(look: str, rows: Sequence[MarketRow], confidence: float) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Arms are fitted on training rows; the arm, each profile's level and the profile 
 the test span is looked at four times, each look wider than the one before, all in one trial ledger.
 """
 
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tradsys.core.errors import TradsysError
+from tradsys.core.errors import TradsysError, TrainingError
 from tradsys.core.runs import code_sha
 from tradsys.core.tables import Array, Samples
 from tradsys.evidence.classification import evaluate, log_losses
@@ -30,8 +31,9 @@ from tradsys.research.parts import Experiment, Timings
 from tradsys.research.preparing import Prepared, aware, load_bars, prepare
 from tradsys.research.provenance import provenance
 from tradsys.serving.bundle import Bundle
-from tradsys.serving.strategy import BreakEvenRule, Profile, Strategy
+from tradsys.serving.strategy import AuditMask, BreakEvenRule, Profile, Strategy
 
+LOG = logging.getLogger(__name__)
 # each look tries what the one before tried, and more
 CHOSEN, PROFILES, LEVELS, ARMS = LOOKS = ("chosen", "profiles", "levels", "arms")
 REFUSED = "refused"
@@ -57,7 +59,7 @@ class MarketRow:
     """What the process said of one market.
 
     verdict: `edge` where any look ended in one, else that of the last look; `refused`, with the reason, where the
-    house would not judge (too few candidates for the auditor, one class only). sharpe: yearly, after costs, of the
+    house would not judge (one class only, no convergence). sharpe: yearly, after costs, of the
     one strategy that validation chose, 0 where it never traded; valid_sharpe the same on the rows that chose it.
     skill: of the chosen arm on test rows. test_years: calendar years of test decisions.
     """
@@ -89,7 +91,7 @@ class MarketRow:
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """A fitted model with everything around it, as its bundle."""
+    """A fitted model with everything around it, as its bundle; without an auditor where candidates were too few."""
 
     name: str
     bundle: Bundle
@@ -149,7 +151,7 @@ def _research(
     ledger = TrialLedger(scratch / "ledger.db")
     arms = [_arm(e, prepared, name, model, scratch / name, config) for name, model in arms_of(e).items()]
     best, *others = sorted(arms, key=lambda arm: arm.valid_loss)
-    grid = at_levels(e.strategy, levels)
+    grid = at_levels(playable(best, e.strategy), levels)
     on_valid = valid_sharpes(e, prepared, best.bundle, {k: p for tried in grid.values() for k, p in tried.items()})
     tuned = {max(tried, key=on_valid.__getitem__): tried for tried in grid.values()}
     chosen = max(tuned, key=on_valid.__getitem__)
@@ -161,7 +163,7 @@ def _research(
         (CHOSEN, best, {chosen: every[chosen]}),
         (PROFILES, best, {name: every[name] for name in tuned}),
         (LEVELS, best, every),
-        *((ARMS, arm, {f"{arm.name} {name}": profile for name, profile in every.items()}) for arm in others),
+        *((ARMS, arm, _named(arm, at_levels(playable(arm, e.strategy), levels))) for arm in others),
     ]
     told, tests = [], []
     for name, arm, profiles in looks:
@@ -184,6 +186,16 @@ def _research(
     )
 
 
+def playable(arm: Arm, profiles: Mapping[str, Profile]) -> dict[str, Profile]:
+    """Profiles that the arm can play: all, or those that ask no auditor where it has none."""
+    asks = {name: any(isinstance(mask, AuditMask) for mask in p.masks) for name, p in profiles.items()}
+    return {name: p for name, p in profiles.items() if arm.bundle.auditor is not None or not asks[name]}
+
+
+def _named(arm: Arm, grid: Mapping[str, Mapping[str, Profile]]) -> dict[str, Profile]:
+    return {f"{arm.name} {name}": p for tried in grid.values() for name, p in tried.items()}
+
+
 def _years(time: Array) -> float:
     return float((time.max() - time.min()) / np.timedelta64(1, "h")) / (365 * 24)
 
@@ -191,7 +203,14 @@ def _years(time: Array) -> float:
 def _arm(e: Experiment, prepared: Prepared, name: str, model: Any, folder: Path, config: dict[str, Any]) -> Arm:
     """One model fitted with its calibrator, regime and auditor, exported; its losses on valid, its skill on test."""
     alone = replace(e, model=model, baselines={})
-    fitted = fit(alone, prepared, folder / "checkpoints", Timings())
+    try:
+        fitted = fit(alone, prepared, folder / "checkpoints", Timings())
+    except TrainingError as refusal:
+        if alone.auditor is None or not str(refusal).startswith("auditor: "):
+            raise
+        LOG.info("%s; %s goes on without one", refusal, name)  # what the message tells a researcher to do
+        alone = replace(alone, auditor=None)
+        fitted = fit(alone, prepared, folder / "checkpoints", Timings())
     bundle = export_bundle(alone, prepared, fitted, folder / "bundle", config)
     valid, test = prepared.valid, prepared.test
     counts = np.bincount(prepared.train.y, minlength=2)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.unit.reports import sample_honesty
 from tradsys.evidence.calibration import reliability
 from tradsys.evidence.classification import evaluate
 from tradsys.evidence.performance import performance
@@ -12,7 +13,10 @@ from tradsys.evidence.verdict import judge, judge_run
 
 N_DAYS = 400
 START = date(2023, 1, 1)
-TRAINING_SECTIONS = ("models", "reliability", "auditor", "importance", "drift", "folds", "regime", "timings")
+TRAINING_SECTIONS = (
+    "models", "reliability", "auditor", "audit_value", "importance", "drift", "folds", "regime", "hindsight", "paths",
+    "timings",
+)  # fmt: skip
 
 
 def sample_report(*, synthetic: bool = True, idle: bool = False, symbol: str = "AAA") -> dict[str, Any]:
@@ -36,6 +40,9 @@ def sample_report(*, synthetic: bool = True, idle: bool = False, symbol: str = "
         "drift": {"auc": 0.7, "interval": [0.6, 0.8], "importances": _shares(symbol)},
         "folds": [_fold(0), _fold(1)],
         "regime": _regime(symbol),
+        "audit_value": sample_honesty.audit_value(),
+        "hindsight": sample_honesty.hindsight(),
+        "paths": sample_honesty.paths(),
         "strategies": strategies,
         "benchmark": {"name": "buy and hold", "performance": _performance(held, np.array([]), 3)},
         "equity": {
