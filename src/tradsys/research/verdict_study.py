@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tradsys.core.errors import TradsysError
-from tradsys.core.runs import digest_json, write_json, written_whole
+from tradsys.core.runs import code_sha, digest_json, write_json, written_whole
 from tradsys.core.tables import Array
 from tradsys.evidence.multiple import wilson_interval
 from tradsys.market.synthetic import SyntheticMarket
@@ -78,7 +78,7 @@ def study(experiment: Experiment, settings: StudySettings, folder: Path, config:
     place = folder / f"{settings.name}_{_digest(config)[:12]}"
     todo = [market for market in settings.markets if not _path(place, *market).exists()]
     LOG.info("%d of %d markets to go in %s", len(todo), len(settings.markets), place)
-    one = partial(_one, experiment, dict(settings.levels), dict(config), place)
+    one = partial(_one, experiment, dict(settings.levels), dict(config), place, code_sha())
     with contextlib.closing(_done(one, todo, settings.n_jobs)) as done, _progress() as progress:
         bar = progress.add_task("markets", total=len(settings.markets), completed=len(settings.markets) - len(todo))
         for _ in done:
@@ -125,9 +125,12 @@ def _one(
     levels: Mapping[str, Sequence[float]],
     config: Mapping[str, Any],
     place: Path,
+    sha: str,
     market: tuple[float, int],
 ) -> tuple[float, int]:
-    write_json(_path(place, *market), run_market(experiment, levels, config, *market).as_dict())
+    """One market's row, written whole. sha: of the code that was loaded when the study began, not of a later commit."""
+    row = replace(run_market(experiment, levels, config, *market), code_sha=sha)
+    write_json(_path(place, *market), row.as_dict())
     return market
 
 

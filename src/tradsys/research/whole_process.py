@@ -7,7 +7,7 @@ the test span is looked at four times, each look wider than the one before, all 
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
@@ -17,7 +17,6 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.errors import TradsysError, TrainingError
-from tradsys.core.runs import code_sha
 from tradsys.core.tables import Array, Samples
 from tradsys.evidence.classification import evaluate, log_losses
 from tradsys.evidence.sharpe import FLAT
@@ -77,7 +76,7 @@ class MarketRow:
     test_years: float | None = None
     seconds: float = 0.0
     reason: str = ""
-    code_sha: str = field(default_factory=code_sha)
+    code_sha: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
