@@ -81,13 +81,14 @@ def help_text(name: str, main: Callable[[list[str]], None]) -> str:
     """What the door does, its groups with their choices, and its keys with their defaults."""
     config = compose(name, [])
     groups = {g: _choices(g) for g in sorted(p.name for p in conf_folder().iterdir() if p.is_dir())}
-    used = {g: c for g, c in groups.items() if c and (g in config or g in ("experiment", "debug"))}
+    asked_for = {"train": ("experiment",), "audit": ("experiment", "study")}.get(name, ())
+    used = {g: c for g, c in groups.items() if c and (g in config or g in asked_for)}
     if "data" in config and name != "train":
         used["data"] = groups["data"]
     width = max((len(g) for g in used), default=0)
     lines = [(sys.modules[main.__module__].__doc__ or "").strip(), ""]
     if used:
-        lines += ["Groups (group=choice; experiment and debug with a leading +):"]
+        lines += ["Groups (group=choice; experiment with a leading +):"]
         lines += [f"  {g:<{width}}  {' | '.join(c)}" for g, c in used.items()] + [""]
     lines += ["Keys (key=value):"]
     plain = OmegaConf.to_container(config, resolve=False)
