@@ -8,6 +8,11 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS", "NUMBA_
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import settings
+
+# the same examples on every run and no clock: CI says what the code does, not how busy the machine was
+settings.register_profile("house", derandomize=True, deadline=None)
+settings.load_profile("house")
 
 REPO = Path(__file__).parents[1]
 SHARED_DATA = Path(os.environ.get("TRADSYS_SHARED_DATA", REPO.parent / "shared" / "data"))

@@ -8,7 +8,7 @@ from statsmodels.stats.proportion import proportion_confint
 from tradsys.core.errors import DataError
 from tradsys.evidence.multiple import benjamini_yekutieli, holm, wilson_interval
 
-p_lists = st.lists(st.floats(0, 1), min_size=1, max_size=20)
+p_lists = st.lists(st.floats(0, 1, allow_subnormal=False), min_size=1, max_size=20)
 
 
 @given(st.integers(0, 50), st.integers(1, 50), st.sampled_from([0.8, 0.95, 0.99]))
