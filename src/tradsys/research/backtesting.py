@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -72,8 +72,7 @@ def backtest(
     Every strategy's daily return series enters the ledger before any is judged, so each Sharpe is deflated by all
     trials on this span, its own companions included. Raises DataError where the span holds no bar.
     """
-    gap = bundle.card["max_gap_minutes"]
-    marked = mark_gaps(bars, None if gap is None else timedelta(minutes=gap))
+    marked = mark_gaps(bars, bundle.max_gap)
     traded = marked.filter(pl.col("time").is_between(since, until))
     if traded.is_empty():
         raise DataError(f"backtest: no bar between {since} and {until}; give data that covers the span")

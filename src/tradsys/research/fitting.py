@@ -25,7 +25,7 @@ from tradsys.research.parts import Experiment, Timings
 from tradsys.research.preparing import Prepared
 from tradsys.research.provenance import config_digest
 from tradsys.samples.splits import PurgedKFold
-from tradsys.serving.bundle import Bundle, schema_hash, seal, widened
+from tradsys.serving.bundle import Bundle, seal, widened
 
 LOG = logging.getLogger(__name__)
 PARITY_WINDOWS = 512  # validation windows on which graph and torch are compared at export
@@ -148,7 +148,7 @@ def _card(
         "label": {k: getattr(experiment.labels, k) for k in ("upper", "lower", "horizon_bars", "atr_bars")},
         "features": prepared.features.to_json(),
         "feature_names": list(prepared.features.names),
-        "schema_hash": schema_hash(prepared.features),
+        "schema_hash": prepared.features.schema_hash(),
         "max_gap_minutes": experiment.data["max_gap_minutes"],
         "history": _history(experiment, prepared),
         "valid_score_quantiles": np.quantile(score, np.linspace(0, 1, 1001)).tolist(),

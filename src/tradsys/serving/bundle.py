@@ -53,11 +53,6 @@ class Boosted:
         return score, self.calibrator.apply(score)
 
 
-def schema_hash(features: FeatureSet) -> str:
-    """Digest of names, parameters and order of the features: what a model was trained on."""
-    return digest_json(features.to_json())
-
-
 def seal(folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:
     """Writes card.json with the SHA-256 of every other file in the folder and of the card itself."""
     files = {p.name: digest_file(p) for p in sorted(folder.iterdir()) if p.name != "card.json"}
@@ -88,9 +83,9 @@ class Bundle:
         folder = Path(path)
         card = _verified_card(folder)
         features = FeatureSet.from_json(card["features"])
-        if schema_hash(features) != card["schema_hash"]:
+        if features.schema_hash() != card["schema_hash"]:
             raise BundleError(
-                f"bundle {folder}: its features hash to {schema_hash(features)[:12]}, the model was trained on "
+                f"bundle {folder}: its features hash to {features.schema_hash()[:12]}, the model was trained on "
                 f"{card['schema_hash'][:12]}; the feature code changed; use the code at {card['code_sha']} or retrain"
             )
         regime_file, auditor_file = folder / "regime.json", folder / "auditor.json"
@@ -107,6 +102,12 @@ class Bundle:
     def history(self) -> int:
         """Bars a live buffer must hold so that its last row's answer is the batch's."""
         return int(self.card["history"])
+
+    @property
+    def max_gap(self) -> timedelta | None:
+        """Longest step between bars that nothing may silently span."""
+        minutes = self.card["max_gap_minutes"]
+        return None if minutes is None else timedelta(minutes=minutes)
 
     @property
     def valid_scores(self) -> Array:
@@ -149,8 +150,7 @@ class Bundle:
 
     def _frame(self, bars: pl.DataFrame, table: FeatureTable, rows: Array) -> pl.DataFrame:
         score, probability = self.primary.predict(table, rows)
-        gap = self.card["max_gap_minutes"]
-        marked = mark_gaps(bars, None if gap is None else timedelta(minutes=gap))
+        marked = mark_gaps(bars, self.max_gap)
         columns: dict[str, Array] = {
             "atr": atr(marked, int(self.card["label"]["atr_bars"]))[rows],
             "score": score[:, 1],
