@@ -4,7 +4,6 @@ import os
 import tempfile
 import time
 from collections import defaultdict
-from dataclasses import fields
 from pathlib import Path
 
 from tradsys.config import as_dict, build, compose
@@ -18,7 +17,7 @@ def measure() -> list[dict]:
     """A row per question, and one for the whole; `slow_s` is the aim, so a ratio above 1 is within it."""
     config = compose("audit", [])
     parts = build(config)
-    experiment = Experiment(**{f.name: parts[f.name] for f in fields(Experiment)})
+    experiment = Experiment.of(parts)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         answers = audit(experiment, parts["audit"], Path(folder), as_dict(config))

@@ -13,7 +13,6 @@ the latest bars. What it says of the chain holds for the long fits, which are th
 """
 
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -33,7 +32,7 @@ def work(argv: list[str]) -> None:
     # Hydra would read a bare null as "no study"
     config = compose("audit", ["study='null'" if a == "study=null" else a for a in argv])
     plain, parts = as_dict(config), build(config)
-    experiment = Experiment(**{f.name: parts[f.name] for f in fields(Experiment)})
+    experiment = Experiment.of(parts)
     if "study" in parts:
         summary = study(experiment, parts["study"], Path(plain["paths"]["runs"]) / "study", plain)
         print_study(summary)

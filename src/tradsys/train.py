@@ -7,7 +7,6 @@ python -m tradsys.train model=lightgbm labels.horizon_bars=48
 python -m tradsys.train resume=runs/train/<run>           goes on where Ctrl-C or a kill stopped it
 """
 
-from dataclasses import fields
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -33,7 +32,7 @@ def work(argv: list[str]) -> None:
         config = compose("train", argv)
     plain = as_dict(config)
     parts = build(config)
-    experiment = Experiment(**{f.name: parts[f.name] for f in fields(Experiment)})
+    experiment = Experiment.of(parts)
     with open_run(Path(config.paths.runs), "train", OmegaConf.to_yaml(config, resolve=True), argv, folder) as opened:
         report = run(experiment, opened, plain)
     print_run(report, opened)

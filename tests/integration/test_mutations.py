@@ -1,7 +1,7 @@
 """The audit is kept honest: every planted leak is caught by name, and the house without one raises none."""
 
 from collections import Counter
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 
@@ -32,7 +32,7 @@ def house():
     """A cheap experiment of the house's own parts, and its config."""
     config = compose("audit", CHEAP)
     parts = build(config)
-    experiment = Experiment(**{f.name: parts[f.name] for f in fields(Experiment)})
+    experiment = Experiment.of(parts)
     features = FeatureSet([*FEATURES, HourOfDay("sine"), FracDiff(tol=1e-3)], max_gap_minutes=360, market_symbol="SYN0")
     return replace(experiment, features=features), as_dict(config)
 

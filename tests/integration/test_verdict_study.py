@@ -1,7 +1,7 @@
 """The study of the verdict, reduced: null, planted edge, a broken rule, choices that never read the test span."""
 
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -75,7 +75,7 @@ def test_a_rule_that_always_says_edge_is_caught(tmp_path, monkeypatch, capsys):
 def composed():
     config = compose("audit", ["study=power", *REDUCED])
     parts = build(config)
-    return Experiment(**{f.name: parts[f.name] for f in fields(Experiment)}), parts["study"].levels, as_dict(config)
+    return Experiment.of(parts), parts["study"].levels, as_dict(config)
 
 
 @pytest.fixture(scope="module")

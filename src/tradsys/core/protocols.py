@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
-from tradsys.core.tables import Array, FeatureTable, Fold, Samples
+from tradsys.core.tables import Array, FeatureTable, Fold, Labels, Samples
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,6 +25,25 @@ class Feature(Protocol):
 
     def expr(self) -> pl.Expr:
         """Values over one segment sorted by time; null or NaN in the warm-up, never filled."""
+
+
+@runtime_checkable
+class Labeller(Protocol):
+    """What became of a position decided at each bar, and the exits that such a position has."""
+
+    @property
+    def horizon_bars(self) -> int:
+        """The most bars a label may last."""
+
+    @property
+    def atr_bars(self) -> int:
+        """Span of Wilder's average true range, in which barriers are measured."""
+
+    def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
+        """Labels [R]. side int8 [R]: +1 long, -1 short, 0 no candidate, which stays unlabelled; None is all long."""
+
+    def card(self) -> dict[str, Any]:
+        """JSON values from which serving works out the same exits: `kind`, `horizon_bars`, `atr_bars`, `classes`..."""
 
 
 @runtime_checkable

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tradsys.core.errors import DataError
 
 Array = NDArray[Any]
+SIDE = "side"  # the feature column that says on which side a position would be taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,12 @@ class FeatureTable:
         if name not in self.names:
             raise DataError(f"features: no column {name!r} among {list(self.names)}; add it to the feature set")
         return self.values[:, self.names.index(name)]
+
+    def side(self) -> Array | None:
+        """int8 [R] from the column `side`: +1 long, -1 short, 0 no candidate or not known yet; None without one."""
+        if SIDE not in self.names:
+            return None
+        return np.sign(np.nan_to_num(self.column(SIDE))).astype(np.int8)
 
     def select(self, names: Sequence[str]) -> "FeatureTable":
         """The same rows with these columns only, in this order."""

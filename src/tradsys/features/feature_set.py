@@ -17,7 +17,7 @@ import polars as pl
 from tradsys.core.errors import BundleError, DataError
 from tradsys.core.protocols import Feature
 from tradsys.core.runs import digest_json
-from tradsys.core.tables import Array, FeatureTable
+from tradsys.core.tables import SIDE, Array, FeatureTable
 
 # imported so that their classes are registered and a bundle can rebuild them
 from tradsys.features import calendar, fracdiff, market_factor, momentum, price, volatility, volume  # noqa: F401
@@ -37,13 +37,19 @@ class FeatureSet:
     (shifts, differences, rolling windows, `features.smoothing`; not cumulative sums or polars' `ewm_mean`).
     max_gap_minutes: a longer step between two closes starts a new segment, None never; bars that bring
     `segment` keep theirs. market_symbol: whose close is joined by time as `market_close`, where a feature
-    reads it. Raises DataError where these do not fit together.
+    reads it. extra: further features on the right, so that a config can add to a list. Raises DataError where
+    these do not fit together.
     """
 
     def __init__(
-        self, features: Sequence[Feature], *, max_gap_minutes: float | None, market_symbol: str | None = None
+        self,
+        features: Sequence[Feature],
+        *,
+        max_gap_minutes: float | None,
+        market_symbol: str | None = None,
+        extra: Sequence[Feature] = (),
     ) -> None:
-        self.features = tuple(features)
+        self.features = (*features, *extra)
         self.max_gap_minutes = max_gap_minutes
         self.market_symbol = market_symbol
         self._check()
@@ -102,6 +108,14 @@ class FeatureSet:
             names=self.names,
             symbols=symbols,
         )
+
+    def side(self, bars: pl.DataFrame) -> Array | None:
+        """int8 [R]: the side a position would be taken on after each bar; None where no feature is named `side`."""
+        sides = [feature for feature in self.features if feature.name == SIDE]
+        if not sides:
+            return None
+        alone = type(self)(sides, max_gap_minutes=self.max_gap_minutes, market_symbol=self.market_symbol)
+        return alone.table(bars).side()
 
     def to_json(self) -> dict[str, Any]:
         """Everything that `from_json` needs to rebuild this set, fitted parameters included."""

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -22,7 +23,7 @@ def triple_barrier(
     horizon_bars: int,
     atr_bars: int,
     ternary: bool = False,
-    side: int = 1,
+    side: int | Array = 1,
 ) -> Labels:
     """Outcome [R] of a position decided at each bar and entered at the next open.
 
@@ -33,22 +34,40 @@ def triple_barrier(
     close[t+H].
     y: 1 profit barrier first, else 0; `ternary`: 0 stop, 1 timeout, 2 profit. end: the bar of the exit.
     ret: log return from entry to exit fill, in the trade's direction and without costs. weight: 1.
-    side: 1 long; -1 short: profit barrier below the entry, stop above, ret = -log(exit / entry).
+    side: 1 long; -1 short: profit barrier below the entry, stop above, ret = -log(exit / entry); or one per bar,
+    int8 [R], where 0 wants no position and stays unlabelled.
     Unlabelled (y -1, end -1, ret NaN, weight 0): no ATR yet, a NaN in a scanned bar, or a segment that ends
     before a barrier is touched or the horizon is over. A position never spans two segments.
     Raises TradsysError for parameters out of range.
     Source: Lopez de Prado 2018, section 3.4; of two events inside a bar the house takes the worse first.
     """
-    _check(upper, lower, horizon_bars, side)
+    _check(upper, lower, horizon_bars)
+    side_R = sides(side, bars.height)
     ohlc = price_matrix(bars, ("open", "high", "low", "close"))
     starts = segment_starts(bars)
     atr = wilder_atr(ohlc[:, 1], ohlc[:, 2], ohlc[:, 3], starts, atr_bars)
-    if side < 0:  # a short is a long of mirrored prices; the sign cancels in exit / entry
-        ohlc = np.ascontiguousarray(-ohlc[:, [0, 2, 1, 3]])
-    barriers = (float(upper), float(lower))
-    outcome, end, log_return = _first_touch(ohlc, atr, starts, barriers, int(horizon_bars))
+    outcome, end, ret = np.full(len(ohlc), -1), np.full(len(ohlc), -1), np.full(len(ohlc), np.nan)
+    for sign in (1, -1):
+        wanted = side_R == sign
+        if not wanted.any():
+            continue
+        # a short is a long of mirrored prices; the sign cancels in exit / entry
+        walked = ohlc if sign > 0 else np.ascontiguousarray(-ohlc[:, [0, 2, 1, 3]])
+        found = _first_touch(walked, np.where(wanted, atr, np.nan), starts, (float(upper), float(lower)), horizon_bars)
+        outcome, end = np.where(wanted, found[0], outcome), np.where(wanted, found[1], end)
+        ret = np.where(wanted, sign * found[2], ret)
     y = outcome if ternary else np.where(outcome > 0, (outcome == TARGET).astype(np.int64), outcome)
-    return Labels(y=y, end=end, ret=side * log_return, weight=(outcome >= 0).astype(np.float64))
+    return Labels(y=y, end=end, ret=ret, weight=(outcome >= 0).astype(np.float64))
+
+
+def sides(side: int | Array, n_rows: int) -> Array:
+    """int8 [R] of one side for all bars or one each; TradsysError for anything but -1, 0 and 1."""
+    side_R = np.broadcast_to(np.asarray(side), (n_rows,)) if np.ndim(side) == 0 else np.asarray(side)
+    if side_R.shape != (n_rows,) or not np.isin(side_R, (-1, 0, 1)).all() or (np.ndim(side) == 0 and side == 0):
+        raise TradsysError(
+            f"labels: side={side}; a side is 1 (long) or -1 (short), or one per bar of {n_rows}, 0 for none; pick one"
+        )
+    return side_R.astype(np.int8)
 
 
 @dataclass(frozen=True)
@@ -62,8 +81,8 @@ class TripleBarrier:
     ternary: bool = False
     side: int = 1
 
-    def label(self, bars: pl.DataFrame) -> Labels:
-        """Labels [R] of these bars; see `triple_barrier`."""
+    def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
+        """Labels [R] of these bars, on the given side [R] or, without one, on the configured; see `triple_barrier`."""
         return triple_barrier(
             bars,
             upper=self.upper,
@@ -71,11 +90,17 @@ class TripleBarrier:
             horizon_bars=self.horizon_bars,
             atr_bars=self.atr_bars,
             ternary=self.ternary,
-            side=self.side,
+            side=self.side if side is None else side,
         )
 
+    def card(self) -> dict[str, Any]:
+        """The exits as serving reads them, and what the classes mean."""
+        classes = ["stop", "timeout", "take profit"] if self.ternary else ["stop or timeout", "take profit"]
+        sizes = {k: getattr(self, k) for k in ("upper", "lower", "horizon_bars", "atr_bars")}
+        return {"kind": "triple_barrier", **sizes, "classes": classes}
 
-def _check(upper: float, lower: float, horizon_bars: int, side: int) -> None:
+
+def _check(upper: float, lower: float, horizon_bars: int) -> None:
     for name, value in (("upper", upper), ("lower", lower)):
         if not value > 0:
             raise TradsysError(
@@ -85,8 +110,6 @@ def _check(upper: float, lower: float, horizon_bars: int, side: int) -> None:
         raise TradsysError(
             f"triple_barrier: horizon_bars={horizon_bars}; a position lasts horizon_bars >= 1; use 24, say"
         )
-    if side not in (-1, 1):
-        raise TradsysError(f"triple_barrier: side={side}; a side is 1 (long) or -1 (short); pick one")
 
 
 # not cached on disk: the compile takes half a second, and a read-only install has nowhere to cache

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -36,6 +36,7 @@ class BaseRate:
     Fitted: proba_ float64 [C].
     """
 
+    reads_raw: ClassVar[bool] = True
     lookback: int = 1
     proba_: Array | None = field(init=False, default=None)
 

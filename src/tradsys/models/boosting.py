@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import lightgbm
 import numpy as np
@@ -53,6 +53,7 @@ class LightGbm:
     Fitted: booster_; names_ [F]; n_classes_.
     """
 
+    reads_raw: ClassVar[bool] = True
     n_estimators: int = 300
     learning_rate: float = 0.05
     max_depth: int = 4
@@ -150,6 +151,7 @@ class Xgboost:
     Fitted: booster_; names_ [F]; n_classes_.
     """
 
+    reads_raw: ClassVar[bool] = True
     n_estimators: int = 200
     learning_rate: float = 0.05
     max_depth: int = 3

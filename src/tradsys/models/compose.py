@@ -123,6 +123,29 @@ class SeedAverage:
         return np.mean([model.predict_proba(table, rows) for model in fitted(self, "models_")], axis=0)
 
 
+def scaled(scaler: Transform, model: Model) -> Model:
+    """The model behind the scaler, or the model itself where it `reads_raw` values, as trees and the base rate do."""
+    return model if getattr(model, "reads_raw", False) else Scaled(scaler, model)
+
+
+def seeded(model: Part, seed: int) -> Part:
+    """A copy of a nested, unfitted model whose every `seed` field has this value."""
+    if not is_dataclass(model) or isinstance(model, type):
+        return model
+    changed: dict[str, Any] = {}
+    for each in (f for f in fields(model) if f.init):
+        value = getattr(model, each.name)
+        if each.name == "seed":
+            changed[each.name] = seed
+        elif isinstance(value, tuple | list):
+            changed[each.name] = type(value)(seeded(item, seed) for item in value)
+        elif isinstance(value, dict):
+            changed[each.name] = {key: seeded(item, seed) for key, item in value.items()}
+        elif is_dataclass(value):
+            changed[each.name] = seeded(value, seed)
+    return replace(model, **changed)
+
+
 def in_workdir(model: Part, folder: Path) -> Part:
     """An unfitted copy of a nested model whose parts write to `folder`.
 
@@ -140,6 +163,8 @@ def in_workdir(model: Part, folder: Path) -> Part:
             moved = [in_workdir(item, folder / str(i)) for i, item in enumerate(value)]
             if any(new is not old for new, old in zip(moved, value, strict=True)):
                 changed[each.name] = type(value)(moved)
+        elif isinstance(value, dict):
+            changed[each.name] = {key: in_workdir(item, folder / str(key)) for key, item in value.items()}
         elif is_dataclass(value):
             changed[each.name] = in_workdir(value, folder)
     return replace(model, **changed)

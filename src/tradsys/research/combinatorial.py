@@ -16,8 +16,7 @@ import polars as pl
 from tradsys.core.protocols import Model
 from tradsys.core.tables import Array, Fold, Samples
 from tradsys.market.calendars import periods_per_year
-from tradsys.models.boosting import LightGbm, Xgboost
-from tradsys.models.compose import Scaled
+from tradsys.models.compose import scaled
 from tradsys.models.linear import LogisticRegression
 from tradsys.models.sequence import SequenceModel
 from tradsys.research.ledger import LedgerEntry, TrialLedger
@@ -83,10 +82,7 @@ def _holds_sequence(part: object) -> bool:
 
 def _positions(experiment: Experiment, model: Model, samples: Samples, fold: Fold) -> Array:
     """0 or 1 for each test sample of a fold, from a model fitted on the rest."""
-    tree = isinstance(model, LightGbm | Xgboost)
-    done = (model if tree else Scaled(experiment.transforms, model)).fit(
-        samples.take(fold.train), samples.take(fold.valid)
-    )
+    done = scaled(experiment.transforms, model).fit(samples.take(fold.train), samples.take(fold.valid))
     valid, test = (done.predict_proba(samples.table, samples.rows[part])[:, 1] for part in (fold.valid, fold.test))
     return (test >= np.quantile(valid, TOP)).astype(np.float64)
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from tradsys.research.fitting import export_bundle, fit
+from tradsys.research.bundling import export_bundle
+from tradsys.research.fitting import fit
 from tradsys.research.judging import judge
 from tradsys.research.parts import Evaluation, Experiment, Timings
 from tradsys.research.preparing import load_bars, prepare

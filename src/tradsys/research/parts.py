@@ -3,15 +3,14 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from time import perf_counter
-from typing import Any
+from typing import Any, Self
 
-from tradsys.core.protocols import Calibrator, Model, Splitter
+from tradsys.core.protocols import Calibrator, Labeller, Model, Splitter
 from tradsys.features.feature_set import FeatureSet
 from tradsys.labels.events import CusumEvents
-from tradsys.labels.triple_barrier import TripleBarrier
 from tradsys.models.boosting import Xgboost
 from tradsys.models.regime import HmmRegime
 from tradsys.models.transforms import RobustScaler
@@ -48,7 +47,7 @@ class Experiment:
 
     data: Mapping[str, Any]
     features: FeatureSet
-    labels: TripleBarrier
+    labels: Labeller
     events: CusumEvents | None
     split: Splitter
     transforms: RobustScaler
@@ -62,6 +61,11 @@ class Experiment:
     evaluation: Evaluation
     question: str
     seed: int
+
+    @classmethod
+    def of(cls, parts: Mapping[str, Any]) -> Self:
+        """The experiment among the parts that a door's config was built into."""
+        return cls(**{f.name: parts[f.name] for f in fields(cls)})
 
     def __post_init__(self) -> None:
         trainer = getattr(self.model, "trainer", None)

@@ -32,17 +32,17 @@ class Prepared:
     @property
     def train(self) -> Samples:
         """Training samples."""
-        return _of_mean_one(self.samples.take(self.fold.train))
+        return of_mean_one(self.samples.take(self.fold.train))
 
     @property
     def valid(self) -> Samples:
         """Samples for early stopping, calibration and thresholds; later than training."""
-        return _of_mean_one(self.samples.take(self.fold.valid))
+        return of_mean_one(self.samples.take(self.fold.valid))
 
     @property
     def test(self) -> Samples:
         """Samples read once."""
-        return _of_mean_one(self.samples.take(self.fold.test))
+        return of_mean_one(self.samples.take(self.fold.test))
 
     @property
     def test_start(self) -> datetime:
@@ -50,7 +50,7 @@ class Prepared:
         return aware(self.test.time.min())
 
 
-def _of_mean_one(samples: Samples) -> Samples:
+def of_mean_one(samples: Samples) -> Samples:
     """The samples with weights of mean 1 within their own part, so that no part's scale tells of another's labels."""
     return replace(samples, weight=samples.weight / samples.weight.mean())
 
@@ -68,9 +68,9 @@ def prepare(experiment: Experiment, bars: pl.DataFrame) -> Prepared:
     The fold's dates come first, from rows and labels alone, so that what features learn (the d of fractional
     differencing) is learned on bars up to the last training label and nowhere else.
     """
-    labels = experiment.labels.label(bars)
+    labels = labels_of(experiment, bars)
     events = experiment.events.mask(bars) if experiment.events else None
-    skeleton = make_samples(_empty_table(bars), labels, lookback=experiment.lookback, events=events)
+    skeleton = make_samples(rows_only(bars), labels, lookback=experiment.lookback, events=events)
     first = next(iter(experiment.split.split(skeleton)))
     until = aware(skeleton.table.time[skeleton.end[first.train]].max())
     features = experiment.features.fit(bars, until)
@@ -90,7 +90,12 @@ def prepare(experiment: Experiment, bars: pl.DataFrame) -> Prepared:
     return Prepared(bars, content_digest(bars), features, table, labels, samples, fold)
 
 
-def _empty_table(bars: pl.DataFrame) -> FeatureTable:
+def labels_of(experiment: Experiment, bars: pl.DataFrame) -> Labels:
+    """Labels [R] along the side that the feature set names, or along the label's own where it names none."""
+    return experiment.labels.label(bars, experiment.features.side(bars))
+
+
+def rows_only(bars: pl.DataFrame) -> FeatureTable:
     """The rows of the feature table without a feature."""
     symbols = bars["symbol"].unique().sort().to_list()
     codes = bars["symbol"].replace_strict(symbols, range(len(symbols)), return_dtype=pl.Int32)

@@ -15,9 +15,10 @@ from tradsys.core.tables import Array, FeatureTable, Fold, Labels, Samples
 from tradsys.models.boosting import LightGbm, Xgboost
 from tradsys.models.regime import HmmRegime
 from tradsys.models.trainer import TrainerSettings
-from tradsys.research.fitting import Fitted, export_bundle, fit
+from tradsys.research.bundling import export_bundle
+from tradsys.research.fitting import Fitted, fit
 from tradsys.research.parts import Experiment, Timings
-from tradsys.research.preparing import Prepared, load_bars, prepare
+from tradsys.research.preparing import Prepared, labels_of, load_bars, prepare
 from tradsys.samples.splits import Holdout
 from tradsys.serving.bundle import Bundle
 
@@ -185,7 +186,7 @@ class Specimen:
 
     def label(self, bars: pl.DataFrame) -> Labels:
         """The experiment's labels of these bars."""
-        return self.experiment.labels.label(bars)
+        return labels_of(self.experiment, bars)
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,8 @@ from tradsys.evidence.verdict import judge_run
 from tradsys.models.baseline import BaseRate
 from tradsys.portfolio.vectorbt_adapter import simulate_many
 from tradsys.research.backtesting import Backtest, backtest, bounds, days_per_year
-from tradsys.research.fitting import export_bundle, fit
+from tradsys.research.bundling import export_bundle
+from tradsys.research.fitting import fit
 from tradsys.research.ledger import LedgerEntry, TrialLedger
 from tradsys.research.parts import Experiment, Timings
 from tradsys.research.preparing import Prepared, aware, load_bars, prepare

@@ -134,7 +134,8 @@ class Bundle:
         """One row per bar with a full window, at or after `since`, sorted by (symbol, time).
 
         Columns: symbol, time, close, atr (price units), score (raw P(1)), probability (calibrated), and where the
-        bundle has them regime (name), regime_<name> (filtered probability) and audit (P(pays after costs)).
+        bundle has them side (of which both speak), regime (name), regime_<name> (filtered probability) and audit
+        (P(pays after costs)).
         Bars without a full finite window inside one segment have no row. Raises DataError where none has.
         """
         table = self.features.table(bars)
@@ -156,6 +157,9 @@ class Bundle:
             "score": score[:, 1],
             "probability": probability[:, 1],
         }
+        side = table.side()
+        if side is not None:
+            columns["side"] = side[rows]
         extra: dict[str, Array] = {"score": score[:, 1]}
         if self.regime is not None:
             belief = self.regime.predict_proba(table, rows)

@@ -20,7 +20,8 @@ class View:
 
     score, probability: raw and calibrated P(upper barrier first) [N]. audit: P(the trade pays after costs) [N] or
     None. regime: names [N] or None. close [N]. take_profit, stop_loss: price distances of a long position [N].
-    round_trip: costs of entry and exit together as a fraction.
+    round_trip: costs of entry and exit together as a fraction. side int8 [N]: where the bundle has sides of its own,
+    the one that score, probability and barriers are about (+1, -1, 0 no candidate); else None, all are about a long.
     """
 
     score: Array
@@ -31,6 +32,7 @@ class View:
     take_profit: Array
     stop_loss: Array
     round_trip: float
+    side: Array | None = None
 
 
 class Rule(Protocol):
@@ -76,6 +78,13 @@ class ThresholdRule:
         proba = view.probability if self.kind == "probability" else view.score
         threshold = Threshold(self.value, self.kind)
         long = above(proba, threshold.resolve(bundle.valid_scores))
+        if view.side is not None:
+            if self.short:
+                raise BundleError(
+                    "strategy: rule.short=true on a bundle whose sides are its own; P(0) says there that the position "
+                    "on that side fails, not that the other one pays; use rule.short=false"
+                )
+            return (long * view.side).astype(np.int8)
         if not self.short:
             return long
         short = above(1 - proba, threshold.resolve(1 - bundle.valid_scores))
@@ -96,7 +105,8 @@ class BreakEvenRule:
     def side(self, view: View, bundle: Bundle) -> Array:  # noqa: ARG002 - one signature for all rules
         """int8 [N]."""
         needed = break_even_probability(view.take_profit, view.stop_loss, view.close, view.round_trip)
-        return (view.probability >= needed + self.margin).astype(np.int8)
+        enters = (view.probability >= needed + self.margin).astype(np.int8)
+        return enters if view.side is None else (enters * view.side).astype(np.int8)
 
     def describe(self) -> str:
         """The rule and its margin."""
@@ -184,7 +194,7 @@ class Strategy:
         for mask in self.profile.masks:
             side = np.where(mask.allows(view), side, 0)
         side = np.where(np.isfinite(view.take_profit) & (view.take_profit > 0), side, 0)
-        short = side < 0
+        short = (side < 0) & (view.side is None)  # barriers of a long, mirrored; a bundle's own sides have their own
         wanted = predictions.select("symbol", "time").with_columns(
             side=pl.Series(side.astype(np.int8)),
             size=pl.lit(self.profile.size),
@@ -206,4 +216,5 @@ class Strategy:
             take_profit=self.label["upper"] * width,
             stop_loss=self.label["lower"] * width,
             round_trip=self.round_trip,
+            side=frame["side"].to_numpy() if "side" in columns else None,
         )
