@@ -3,19 +3,21 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CLOUD := $(VENV)/.installed-cloud
 
 .PHONY: demo test lint bench gpu clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tradsys.train +experiment=demo
 
-test: $(STAMP)
+test: $(STAMP) $(CLOUD)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck runpod/*.sh
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
@@ -31,6 +33,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,postgres]'
 	touch $(STAMP)
+
+# what only the tests of runpod/pods.py need; the demo does without
+$(CLOUD): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,postgres,cloud]'
+	touch $(CLOUD)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

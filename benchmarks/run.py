@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-NAMES = ("windows", "triple_barrier", "features", "lightning", "backtest", "evidence", "audit")
+NAMES = ("windows", "triple_barrier", "features", "lightning", "backtest", "evidence", "audit", "supcon", "tune")
 
 
 def main(names: list[str]) -> None:

@@ -7,11 +7,15 @@ from rich.console import Console
 
 VERBS = {
     "train": "features, labels, models, bundle, backtest and report in one run",
+    "tune": "many trials over purged folds, by any number of workers on one study",
+    "compare": "models side by side: folds x seeds, paired, with intervals",
     "backtest": "strategy profiles on a bundle",
     "audit": "the whole chain searched for look-ahead",
     "export": "a passing run's bundle, verified and copied to models/",
     "report": "renders a run's report again",
     "fetch": "brings bars into the store",
+    "doctor": "what this machine really has, and the settings that follow",
+    "reproduce": "a run done again, number by number",
     "journal": "the ledger of every look, told experiment by experiment",
 }
 

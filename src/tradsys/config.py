@@ -16,6 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
+from tradsys.ops.container import read_container, settle_threads
+
+# numpy, torch, numba and polars count threads once, when they are loaded; doors import this module before any of them
+settle_threads(os.environ, read_container())
+
 PACKAGE = Path(__file__).parent
 STDERR = Console(stderr=True, soft_wrap=True)
 
@@ -32,6 +37,7 @@ def conf_folder() -> Path:
 
 def compose(door: str, overrides: Sequence[str]) -> DictConfig:
     """The config of a door with overrides applied; ConfigError names the nearest valid key or choice."""
+    _check_study(door, overrides)
     try:
         with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
             return hydra.compose(door, list(overrides))
@@ -81,8 +87,16 @@ def help_text(name: str, main: Callable[[list[str]], None]) -> str:
     """What the door does, its groups with their choices, and its keys with their defaults."""
     config = compose(name, [])
     groups = {g: _choices(g) for g in sorted(p.name for p in conf_folder().iterdir() if p.is_dir())}
-    asked_for = {"train": ("experiment",), "audit": ("experiment", "study")}.get(name, ())
+    asked_for = {
+        "train": ("experiment",),
+        "tune": ("experiment",),
+        "doctor": ("experiment",),
+        "audit": ("experiment", "study"),
+        "compare": ("study",),
+    }.get(name, ())
     used = {g: c for g, c in groups.items() if c and (g in config or g in asked_for)}
+    if "study" in used:
+        used["study"] = studies(name)
     if "data" in config and name != "train":
         used["data"] = groups["data"]
     width = max((len(g) for g in used), default=0)
@@ -94,6 +108,26 @@ def help_text(name: str, main: Callable[[list[str]], None]) -> str:
     plain = OmegaConf.to_container(config, resolve=False)
     lines += [f"  {key}={_short(value)}" for key, value in _leaves(plain) if key.count(".") < 2]
     return "\n".join(lines)
+
+
+def studies(door: str) -> list[str]:
+    """The studies that a door takes: audit's change the whole config (`@package _global_`), compare's only `study`."""
+    files = {name: conf_folder() / "study" / f"{name}.yaml" for name in _choices("study")}
+    audits = [n for n, path in files.items() if "@package _global_" in path.read_text(encoding="utf-8").split("\n")[0]]
+    return audits if door == "audit" else [name for name in files if name not in audits]
+
+
+def _check_study(door: str, overrides: Sequence[str]) -> None:
+    """ConfigError where a study of the other door is asked for; it would compose into something else."""
+    other = {"compare": "audit", "audit": "compare"}.get(door)
+    for override in overrides if other else ():
+        key, _, name = override.partition("=")
+        name = name.strip("'\"")
+        if key.lstrip("+") == "study" and other and name in studies(other):
+            raise ConfigError(
+                f"config: study {name!r} is one of {other}'s; {door} takes {', '.join(studies(door))}; "
+                f"choose one of these, or python -m tradsys.{other}"
+            )
 
 
 def _choices(group: str) -> list[str]:
@@ -123,7 +157,8 @@ def _explained(door: str, overrides: Sequence[str], error: Exception) -> str:
         return (
             f"config: {group}={choice} does not exist; {_nearest(choice, known)}; known: {', '.join(known) or 'none'}"
         )
-    config = OmegaConf.to_container(compose(door, []), resolve=False)
+    study = [o for o in overrides if o.lstrip("+").startswith("study=")]  # whose keys are known only with it
+    config = OmegaConf.to_container(compose(door, study if list(overrides) != study else []), resolve=False)
     keys = [key for key, _ in _leaves(config)]
     parents = {".".join(key.split(".")[:i]) for key in keys for i in range(1, key.count(".") + 1)}
     groups = [p.name for p in conf_folder().iterdir() if p.is_dir()]

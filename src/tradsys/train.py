@@ -12,6 +12,8 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from tradsys.config import ConfigError, as_dict, build, compose, run_door
+from tradsys.ops.entry import CONTAINER
+from tradsys.ops.preflight import check
 from tradsys.research.experiment import Experiment, run
 from tradsys.research.printing import print_run
 from tradsys.research.provenance import open_run
@@ -31,6 +33,7 @@ def work(argv: list[str]) -> None:
         argv = _resumed(folder)
         config = compose("train", argv)
     plain = as_dict(config)
+    check(plain, CONTAINER)
     parts = build(config)
     experiment = Experiment.of(parts)
     with open_run(Path(config.paths.runs), "train", OmegaConf.to_yaml(config, resolve=True), argv, folder) as opened:

@@ -13,12 +13,15 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
+from tradsys.config import compose
 from tradsys.core.protocols import Feature
 from tradsys.features.feature_set import FeatureSet
 from tradsys.features.momentum import Adx, Rsi
 
 CONF = Path(__file__).parents[2] / "conf" / "features"
+AGENTS = Path(__file__).parents[2] / "conf" / "agent"
 MARKET = "AAA"
 NUMBERS = ("open", "high", "low", "close", "volume")
 KEEPS_LEVEL = {"ffd"}  # documented: a window that is cut off leaves sum(w) ln(price)
@@ -41,6 +44,12 @@ def load(path: Path) -> FeatureSet:
     text = path.read_text(encoding="utf-8")
     text = text.replace("${data.market_symbol}", MARKET).replace("${data.max_gap_minutes}", "360")
     return build(yaml.safe_load(text))
+
+
+def load_agent(path: Path) -> FeatureSet:
+    """The agent's features, its side among them, as the train door composes them."""
+    composed = compose("train", [f"agent={path.stem}", f"data.market_symbol={MARKET}"])
+    return build(OmegaConf.to_container(composed, resolve=True)["features"])
 
 
 @dataclass(frozen=True)
@@ -79,9 +88,10 @@ def panel(make_walk_bars):
     return make_walk_bars(800, (MARKET, "BBB", "CCC"), seed=5)
 
 
-@pytest.fixture(params=sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.fixture(params=[*sorted(CONF.glob("*.yaml")), *sorted(AGENTS.glob("[!n]*.yaml"))], ids=lambda path: path.stem)
 def features(request, panel):
-    return load(request.param).fit(panel)
+    made = load_agent(request.param) if request.param.parent == AGENTS else load(request.param)
+    return made.fit(panel)
 
 
 def planted(*extra: Feature) -> FeatureSet:
@@ -141,8 +151,14 @@ def mixing_segments(features: FeatureSet, bars: pl.DataFrame) -> set[str]:
     }
 
 
-def test_the_set_is_wide_and_its_memory_short(features):
-    assert len(features.names) >= 30
+@pytest.mark.parametrize("path", sorted(AGENTS.glob("[!n]*.yaml")), ids=lambda path: path.stem)
+def test_every_agent_names_a_side_that_takes_all_values(path, panel):
+    side = load_agent(path).side(panel)
+    assert set(side) == {-1, 0, 1}
+    assert min((side == s).mean() for s in (-1, 1)) > 0.02
+
+
+def test_the_memory_of_a_set_is_short(features):
     assert features.warmup <= 400
 
 

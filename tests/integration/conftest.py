@@ -24,6 +24,23 @@ SHRUNK = [
     "auditor.n_estimators=20",
 ]
 
+# an ensemble has no window or net of its own: its members are what shrinks
+SHRUNK_MEMBERS = [
+    "data.n_bars=3000",  # folds within folds: what the auditor holds out, the pool splits again
+    "model.n_folds=2",
+    "model.members.transformer.lookback=8",
+    "model.members.transformer.net.d_model=8",
+    "model.members.transformer.net.n_heads=2",
+    "model.members.lightgbm.n_estimators=20",
+]
+
+
+def shrunk(experiment: str) -> list[str]:
+    """Overrides that make an experiment of conf/ small."""
+    if experiment != "ensemble":
+        return SHRUNK
+    return [o for o in SHRUNK if not o.startswith("model.")] + SHRUNK_MEMBERS
+
 
 @contextlib.contextmanager
 def inside(folder: Path):

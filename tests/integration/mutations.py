@@ -18,7 +18,7 @@ from tradsys.models.regime import HmmRegime
 from tradsys.models.stacking import OutOfFold
 from tradsys.models.transforms import RobustScaler
 from tradsys.portfolio import simulator, vectorbt_adapter
-from tradsys.research import fitting, preparing
+from tradsys.research import bundling, fitting, preparing
 from tradsys.samples import join, splits
 from tradsys.serving import bundle as serving_bundle
 from tradsys.serving.strategy import Strategy
@@ -219,7 +219,7 @@ def survivors(mp, e):
 
 def patched_labels(mp, change):
     real = TripleBarrier.label
-    mp.setattr(TripleBarrier, "label", lambda self, bars: change(self, bars, real))
+    mp.setattr(TripleBarrier, "label", lambda self, bars, side=None: change(self, bars, real))
 
 
 @leak("label shifted by one, of the bar before", "labels", "future")
@@ -402,7 +402,7 @@ def stops_on_test(mp, e):
 
 @leak("threshold chosen on test", "thresholds", "sealed")
 def threshold_on_test(mp, e):
-    real = fitting._card
+    real = bundling._card
 
     def card(experiment, prepared, fitted, kind, config):
         test = prepared.test
@@ -410,7 +410,7 @@ def threshold_on_test(mp, e):
         levels = np.quantile(score, np.linspace(0, 1, 1001)).tolist()
         return real(experiment, prepared, fitted, kind, config) | {"valid_score_quantiles": levels}
 
-    mp.setattr(fitting, "_card", card)
+    mp.setattr(bundling, "_card", card)
     return e
 
 
@@ -438,7 +438,7 @@ def bundle_atr(mp, e):
 
 @leak("history too short for the warm-up", "bundle", "past")
 def short_history(mp, e):
-    mp.setattr(fitting, "_history", lambda experiment, prepared: experiment.lookback + 5)
+    mp.setattr(bundling, "_history", lambda experiment, prepared: experiment.lookback + 5)
     return e
 
 

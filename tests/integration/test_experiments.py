@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import SHRUNK, inside
+from tests.integration.conftest import inside, shrunk
 from tradsys.config import build, compose, conf_folder
 from tradsys.train import work
 
@@ -58,7 +58,7 @@ def test_every_experiment_states_command_question_minutes_and_range(name):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_runs_shrunk(name, tmp_path, capsys):
     with inside(tmp_path):
-        work([f"+experiment={name}", *SHRUNK])
+        work([f"+experiment={name}", *shrunk(name)])
     printed = capsys.readouterr().out
     assert "verdict" in printed
     report = tmp_path / "runs" / "train" / "latest" / "report.html"

@@ -20,7 +20,7 @@ from tradsys.core.runs import digest_json
 from tradsys.core.tables import SIDE, Array, FeatureTable
 
 # imported so that their classes are registered and a bundle can rebuild them
-from tradsys.features import calendar, fracdiff, market_factor, momentum, price, volatility, volume  # noqa: F401
+from tradsys.features import calendar, fracdiff, market_factor, momentum, price, sides, volatility, volume  # noqa: F401
 from tradsys.features.registry import feature_from_json, feature_to_json
 from tradsys.market.bars import COLUMNS, PRICES, mark_gaps
 
@@ -111,10 +111,10 @@ class FeatureSet:
 
     def side(self, bars: pl.DataFrame) -> Array | None:
         """int8 [R]: the side a position would be taken on after each bar; None where no feature is named `side`."""
-        sides = [feature for feature in self.features if feature.name == SIDE]
-        if not sides:
+        chosen = [feature for feature in self.features if feature.name == SIDE]
+        if not chosen:
             return None
-        alone = type(self)(sides, max_gap_minutes=self.max_gap_minutes, market_symbol=self.market_symbol)
+        alone = type(self)(chosen, max_gap_minutes=self.max_gap_minutes, market_symbol=self.market_symbol)
         return alone.table(bars).side()
 
     def to_json(self) -> dict[str, Any]:

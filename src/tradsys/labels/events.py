@@ -6,9 +6,12 @@ import numba
 import numpy as np
 import polars as pl
 
-from tradsys.core.errors import TradsysError
+from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.tables import Array
 from tradsys.market.ranges import segment_starts
+
+DAY_HOURS = 24
+HOUR_US = 3_600_000_000
 
 
 def cusum_events(bars: pl.DataFrame, threshold: float, *, vol_bars: int | None = None) -> Array:
@@ -45,6 +48,42 @@ class CusumEvents:
     def mask(self, bars: pl.DataFrame) -> Array:
         """True [R] at the bars that are events; see `cusum_events`."""
         return cusum_events(bars, self.threshold, vol_bars=self.vol_bars)
+
+
+@dataclass(frozen=True)
+class ClockEvents:
+    """Decisions at fixed hours only: bars that close on a multiple of `every_hours` of the UTC day.
+
+    Labels that last a day or more overlap almost wholly from one hour to the next, so thinned decisions lose little and
+    cost a fraction. every_hours: divides 24. offset_hours: the first such hour of a day, 0 to every_hours - 1. A bar's
+    own close alone decides, so a missing bar moves no other. Raises TradsysError out of range.
+    """
+
+    every_hours: int = 8
+    offset_hours: int = 0
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.every_hours <= DAY_HOURS and DAY_HOURS % self.every_hours == 0):
+            raise TradsysError(
+                f"events: every_hours={self.every_hours}; the hours must be the same every day, so it divides 24; "
+                "use 1, 2, 3, 4, 6, 8, 12 or 24"
+            )
+        if not 0 <= self.offset_hours < self.every_hours:
+            raise TradsysError(
+                f"events: offset_hours={self.offset_hours}; it lies between 0 and every_hours - 1 = "
+                f"{self.every_hours - 1}; use 0 to begin at midnight"
+            )
+
+    def mask(self, bars: pl.DataFrame) -> Array:
+        """True [R] at the bars that close on the clock; DataError where none does."""
+        close = bars["time"].dt.epoch("us").to_numpy() - self.offset_hours * HOUR_US
+        on_the_clock = close % (self.every_hours * HOUR_US) == 0
+        if len(bars) and not on_the_clock.any():
+            raise DataError(
+                f"events: none of {len(bars)} bars closes on a multiple of {self.every_hours} hours UTC plus "
+                f"{self.offset_hours}; decisions are taken at closes; choose hours that the bars have"
+            )
+        return on_the_clock
 
 
 @numba.njit

@@ -41,23 +41,43 @@ def triple_barrier(
     Raises TradsysError for parameters out of range.
     Source: Lopez de Prado 2018, section 3.4; of two events inside a bar the house takes the worse first.
     """
-    _check(upper, lower, horizon_bars)
+    check_exits("triple_barrier", horizon_bars, upper=upper, lower=lower)
     side_R = sides(side, bars.height)
     ohlc = price_matrix(bars, ("open", "high", "low", "close"))
     starts = segment_starts(bars)
     atr = wilder_atr(ohlc[:, 1], ohlc[:, 2], ohlc[:, 3], starts, atr_bars)
+    outcome, end, ret = first_touch(ohlc, starts, side_R, (multiple(upper, atr), multiple(lower, atr)), horizon_bars)
+    y = outcome if ternary else np.where(outcome > 0, (outcome == TARGET).astype(np.int64), outcome)
+    return Labels(y=y, end=end, ret=ret, weight=(outcome >= 0).astype(np.float64))
+
+
+def multiple(n_atrs: float, atr: Array) -> Array:
+    """That many ATRs in price units [R]; infinite, a barrier that is not there, also where the ATR is zero."""
+    return n_atrs * atr if np.isfinite(n_atrs) else np.where(np.isnan(atr), np.nan, np.inf)
+
+
+def first_touch(
+    ohlc: Array, starts: Array, side_R: Array, distances: tuple[Array, Array], horizon_bars: int
+) -> tuple[Array, Array, Array]:
+    """What a position on each bar's own side met first: STOP, TIMEOUT or TARGET, where, and its log return.
+
+    ohlc: float64 [R, 4]. starts: bool [R], first bar of each segment. side_R: +1, -1, 0 none. distances: of the
+    profit and of the stop barrier from the entry, float64 [R] in price units, known at the deciding bar; infinite
+    means no such barrier, NaN wants no position. Returns outcome and end, int64 [R], -1 where unlabelled, and ret in
+    the trade's direction, float64 [R], NaN there. The rule is `triple_barrier`'s.
+    """
     outcome, end, ret = np.full(len(ohlc), -1), np.full(len(ohlc), -1), np.full(len(ohlc), np.nan)
+    profit, stop = (np.asarray(d, dtype=np.float64) for d in distances)
     for sign in (1, -1):
         wanted = side_R == sign
         if not wanted.any():
             continue
         # a short is a long of mirrored prices; the sign cancels in exit / entry
         walked = ohlc if sign > 0 else np.ascontiguousarray(-ohlc[:, [0, 2, 1, 3]])
-        found = _first_touch(walked, np.where(wanted, atr, np.nan), starts, (float(upper), float(lower)), horizon_bars)
+        found = _first_touch(walked, np.where(wanted, profit, np.nan), stop, starts, horizon_bars)
         outcome, end = np.where(wanted, found[0], outcome), np.where(wanted, found[1], end)
         ret = np.where(wanted, sign * found[2], ret)
-    y = outcome if ternary else np.where(outcome > 0, (outcome == TARGET).astype(np.int64), outcome)
-    return Labels(y=y, end=end, ret=ret, weight=(outcome >= 0).astype(np.float64))
+    return outcome, end, ret
 
 
 def sides(side: int | Array, n_rows: int) -> Array:
@@ -100,34 +120,30 @@ class TripleBarrier:
         return {"kind": "triple_barrier", **sizes, "classes": classes}
 
 
-def _check(upper: float, lower: float, horizon_bars: int) -> None:
-    for name, value in (("upper", upper), ("lower", lower)):
+def check_exits(where: str, horizon_bars: int, **multiples: float) -> None:
+    """TradsysError unless every multiple of the ATR is above zero and a position lasts a bar at least."""
+    for name, value in multiples.items():
         if not value > 0:
-            raise TradsysError(
-                f"triple_barrier: {name}={value}; a barrier lies {name} > 0 ATRs from the entry; use 1.5, say"
-            )
+            raise TradsysError(f"{where}: {name}={value}; a barrier lies {name} > 0 ATRs from the entry; use 1.5, say")
     if not horizon_bars >= 1:
-        raise TradsysError(
-            f"triple_barrier: horizon_bars={horizon_bars}; a position lasts horizon_bars >= 1; use 24, say"
-        )
+        raise TradsysError(f"{where}: horizon_bars={horizon_bars}; a position lasts horizon_bars >= 1; use 24, say")
 
 
 # not cached on disk: the compile takes half a second, and a read-only install has nowhere to cache
 @numba.njit
 def _first_touch(
-    ohlc: Array, atr: Array, starts: Array, barriers: tuple[float, float], horizon_bars: int
+    ohlc: Array, profit: Array, loss: Array, starts: Array, horizon_bars: int
 ) -> tuple[Array, Array, Array]:
     n_rows = len(ohlc)
-    upper, lower = barriers
     outcome = np.full(n_rows, -1, dtype=np.int64)
     end = np.full(n_rows, -1, dtype=np.int64)
     log_return = np.full(n_rows, np.nan)
     for t in range(n_rows - 1):
-        if not np.isfinite(atr[t]):
+        if np.isnan(profit[t] + loss[t]):
             continue
         entry = ohlc[t + 1, 0]
-        target = entry + upper * atr[t]
-        stop = entry - lower * atr[t]
+        target = entry + profit[t]
+        stop = entry - loss[t]
         last = t + horizon_bars
         for j in range(t + 1, min(last + 1, n_rows)):
             open_, high, low, close = ohlc[j]

@@ -1,4 +1,4 @@
-"""How far a bar moves: Wilder's average true range, one pass over all symbols."""
+"""How far bars move: Wilder's average true range, trailing means and ranges, one pass over all symbols."""
 
 from collections.abc import Sequence
 
@@ -47,7 +47,63 @@ def atr(bars: pl.DataFrame, atr_bars: int) -> Array:
     return wilder_atr(high, low, close, segment_starts(bars), atr_bars)
 
 
+def trailing_mean(bars: pl.DataFrame, mean_bars: int) -> Array:
+    """Plain mean of the last `mean_bars` closes, float64 [R] in price units.
+
+    NaN until a segment holds so many, and while a NaN close is among them. Summed anew for every row, so that a
+    live buffer gives the batch's bits. Raises TradsysError where mean_bars < 1.
+    """
+    _check_count("mean_bars", mean_bars)
+    return _trailing_mean(price_matrix(bars, ("close",))[:, 0], segment_starts(bars), int(mean_bars))
+
+
+def trailing_log_range(bars: pl.DataFrame, range_bars: int) -> Array:
+    """log(highest high / lowest low) of the last `range_bars` bars, float64 [R]; NaN as in `trailing_mean`."""
+    _check_count("range_bars", range_bars)
+    high, low = price_matrix(bars, ("high", "low")).T
+    return _trailing_log_range(high, low, segment_starts(bars), int(range_bars))
+
+
+def _check_count(name: str, value: int) -> None:
+    if not value >= 1:
+        raise TradsysError(f"ranges: {name}={value}; a window holds {name} >= 1 bars; use 24, say")
+
+
 # not cached on disk: the compile takes half a second, and a read-only install has nowhere to cache
+@numba.njit
+def _trailing_mean(close: Array, starts: Array, mean_bars: int) -> Array:
+    out = np.full(len(close), np.nan)
+    run = 0
+    for t in range(len(close)):
+        run = 0 if starts[t] else run
+        run += 1
+        if run < mean_bars:
+            continue
+        total = 0.0
+        for k in range(t - mean_bars + 1, t + 1):
+            total += close[k]
+        out[t] = total / mean_bars
+    return out
+
+
+@numba.njit
+def _trailing_log_range(high: Array, low: Array, starts: Array, range_bars: int) -> Array:
+    out = np.full(len(high), np.nan)
+    run = 0
+    for t in range(len(high)):
+        run = 0 if starts[t] else run
+        run += 1
+        if run < range_bars:
+            continue
+        top, bottom, known = high[t], low[t], True
+        for k in range(t - range_bars + 1, t + 1):
+            known = known and np.isfinite(high[k] + low[k])
+            top, bottom = max(top, high[k]), min(bottom, low[k])
+        if known:
+            out[t] = np.log(top / bottom)
+    return out
+
+
 @numba.njit
 def _wilder_atr(hlc: Array, starts: Array, atr_bars: int) -> Array:
     n_rows = len(hlc)

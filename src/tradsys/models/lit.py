@@ -8,12 +8,14 @@ from typing import Any, Protocol
 
 import pytorch_lightning as L
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc, multiclass_auroc
 
 from tradsys.core.errors import TrainingError
 from tradsys.models.losses import focal_loss, weighted_mean
+from tradsys.samples.loader import rank_of
 
 Batch = tuple[Tensor, Tensor, Tensor]  # window_NTF, y_N, weight_N
 
@@ -70,7 +72,7 @@ class LitClassifier(L.LightningModule):
         self.register_buffer("weight_C", torch.ones(int(net.n_classes)))  # type: ignore[arg-type]
         self._total_steps = 0
         self._losses: list[Tensor] = []
-        self._train_loss = torch.zeros(2)  # sum of batch losses, batches
+        self._train_loss = torch.zeros(2, dtype=torch.float64)  # sum of batch losses, batches
         self._valid: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def forward(self, window_NTF: Tensor) -> Tensor:
@@ -95,11 +97,11 @@ class LitClassifier(L.LightningModule):
             self.weight_C.copy_(balanced(loader.y_N, loader.weight_N, len(self.weight_C)))
 
     def training_step(self, batch: Batch) -> Tensor:
-        """Loss of one batch."""
+        """Loss of one batch; of several ranks, such that the ranks' mean is the loss of their joint batch."""
         if len(self._losses) >= STEPS_PER_CHECK:
             self._check_losses()
         window_NTF, y_N, weight_N = batch
-        loss = self.loss(self.net(window_NTF), y_N, weight_N)
+        loss = joint_share(weight_N) * self.loss(self.net(window_NTF), y_N, weight_N)
         self._losses.append(loss.detach())
         return loss
 
@@ -131,9 +133,18 @@ class LitClassifier(L.LightningModule):
         self._check_weights()
         total, batches = self._train_loss.tolist()
         if batches:
-            self.log("train_loss", total / batches)
+            self.log("train_loss", total / batches, sync_dist=rank_of()[1] > 1)
         self.log("lr", self.lr * self._schedule(self.global_step))
-        self._train_loss = torch.zeros(2)
+        self._train_loss = torch.zeros(2, dtype=torch.float64)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the running epoch's training loss, once it is known to be finite."""
+        self._check_losses()
+        checkpoint["train_loss"] = self._train_loss
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes the running epoch's training loss up again."""
+        self._train_loss = checkpoint["train_loss"].clone()
 
     def configure_optimizers(self) -> Any:
         """AdamW in two groups (matrices decay, vectors do not) and a schedule per step."""
@@ -153,14 +164,14 @@ class LitClassifier(L.LightningModule):
     def _check_losses(self) -> None:
         if not self._losses:
             return
-        losses = torch.stack(self._losses).float().cpu()
+        losses = torch.stack(self._losses).double().cpu()
         first = self.global_step - len(losses)
         self._losses.clear()
         bad = (~torch.isfinite(losses)).nonzero()
         if len(bad):
             k = int(bad[0])
             raise self._not_finite(f"training loss is {losses[k].item()}", first + k)
-        self._train_loss += torch.tensor([losses.sum(), len(losses)])
+        self._train_loss += torch.stack([losses.sum(), torch.tensor(float(len(losses)))])
 
     def _check_weights(self) -> None:
         finite = torch.stack([p.detach().isfinite().all() for p in self.parameters()])
@@ -188,6 +199,21 @@ def warmup_cosine(step: int, total_steps: int, warmup_fraction: float) -> float:
         return (step + 1) / warmup
     place = (step - warmup) / max(total_steps - warmup, 1)
     return 0.5 * (1 + math.cos(math.pi * min(place, 1.0)))
+
+
+def joint_share(weight_N: Tensor) -> Tensor | float:
+    """What a rank's mean loss counts for, so that the mean over ranks is the mean over their joint batch.
+
+    n W_r / sum(W), with W_r the weight of this rank's batch: the mean of ranks alone would give a light batch the say
+    of a heavy one. 1 outside a distributed run. Every rank must call it at the same step.
+    """
+    n_ranks = rank_of()[1]
+    if n_ranks == 1:
+        return 1.0
+    own = weight_N.sum()
+    joint = own.clone()
+    dist.all_reduce(joint)
+    return n_ranks * own / joint.clamp_min(torch.finfo(joint.dtype).tiny)
 
 
 def balanced(y_N: Tensor, weight_N: Tensor, n_classes: int) -> Tensor:

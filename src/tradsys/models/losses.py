@@ -61,14 +61,27 @@ def supcon_loss(embeddings_ND: Tensor, y_N: Tensor, *, temperature: float) -> Te
     # autocast would round the similarities to half precision, whatever the type of the input
     with torch.autocast(embeddings_ND.device.type, enabled=False):
         z_ND = F.normalize(_lifted(embeddings_ND), dim=1)
-        similarity_NN = z_ND @ z_ND.T / temperature
-        itself_NN = torch.eye(len(y_N), dtype=torch.bool, device=z_ND.device)
-        denominator_N1 = similarity_NN.masked_fill(itself_NN, -torch.inf).logsumexp(dim=1, keepdim=True)
-        positive_NN = (y_N.unsqueeze(0) == y_N.unsqueeze(1)) & ~itself_NN
-        n_positive_N = positive_NN.sum(dim=1)
-        logp_NN = (similarity_NN - denominator_N1) * positive_NN
-        loss_N = -logp_NN.sum(dim=1) / n_positive_N.clamp_min(1)
-        return weighted_mean(loss_N, n_positive_N > 0)
+        similarity_NN = ((z_ND / temperature) @ z_ND.T).fill_diagonal_(-torch.inf)
+        # logsumexp subtracts each row's maximum
+        denominator_N = similarity_NN.logsumexp(dim=1)
+        # the mean over positives of z_i . z_p is one product with their sum: no second pass over [N, N]
+        code_N, n_C = _classes(y_N)
+        sum_CD = z_ND.new_zeros(len(n_C), z_ND.shape[1]).index_add(0, code_N, z_ND)
+        n_positive_N = (n_C - 1)[code_N]
+        positive_N = ((sum_CD[code_N] - z_ND) * z_ND).sum(dim=1) / n_positive_N.clamp_min(1) / temperature
+        return weighted_mean(denominator_N - positive_N, n_positive_N > 0)
+
+
+def n_anchors_with_positive(y_N: Tensor) -> Tensor:
+    """How many of these samples share their class with another one: the anchors that `supcon_loss` averages over."""
+    _, n_C = _classes(y_N)
+    return torch.where(n_C > 1, n_C, 0).sum()
+
+
+def _classes(y_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes 0..C-1 [N] of the classes that occur, and how often each does [C]."""
+    _, code_N, n_C = torch.unique(y_N, return_inverse=True, return_counts=True)
+    return code_N, n_C
 
 
 def _lifted(x: Tensor) -> Tensor:

@@ -23,10 +23,11 @@ from tradsys.core.runs import written_whole
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.models.baseline import BaseRate
 from tradsys.models.calibrators import FLOOR, Identity, Isotonic, Temperature
-from tradsys.models.compose import SeedAverage
+from tradsys.models.compose import Average, Calibrated, Scaled, SeedAverage
 from tradsys.models.linear import LogisticRegression
 from tradsys.models.onnx_runtime import OnnxModel
 from tradsys.models.sequence import SequenceModel
+from tradsys.models.supcon import SupConModel
 from tradsys.models.transforms import RobustScaler
 from tradsys.samples.windows import gather
 
@@ -156,6 +157,15 @@ def calibration(part: Any) -> nn.Module:
     raise _unknown("calibrator", part)
 
 
+def has_graph(part: Any) -> bool:
+    """Whether a fitted model, with all that it is made of, can be one graph."""
+    if isinstance(part, Average | SeedAverage):
+        return all(has_graph(model) for model in (part.members_ or {}).values())
+    if isinstance(part, Scaled | Calibrated):
+        return has_graph(part.model_)
+    return scores.dispatch(type(part)) is not scores.dispatch(object)
+
+
 def _unknown(what: str, part: Any) -> BundleError:
     return BundleError(
         f"onnx: no graph stands for a {what} of type {type(part).__name__}; register one in "
@@ -187,6 +197,13 @@ def _(part: SequenceModel) -> nn.Module:
 
 
 @scores.register
+def _(part: SupConModel) -> nn.Module:
+    if part.net_ is None or part.probe_ is None:
+        raise BundleError("onnx: the contrastive model has no encoder or no probe; only a fitted model is exported")
+    return _Probed(copy.deepcopy(part.net_), scores(part.probe_))
+
+
+@scores.register
 def _(part: LogisticRegression) -> nn.Module:
     return _Linear(part)
 
@@ -196,10 +213,20 @@ def _(part: BaseRate) -> nn.Module:
     return _Constant(part)
 
 
+@scores.register(Average)
+@scores.register(SeedAverage)
+def _(part: Any) -> nn.Module:
+    return _Mean([(scores(model), model.lookback) for model in part.members_.values()])
+
+
 @scores.register
-def _(part: SeedAverage) -> nn.Module:
-    assert part.models_ is not None
-    return _Mean([(scores(model), model.lookback) for model in part.models_])
+def _(part: Scaled) -> nn.Module:
+    return nn.Sequential(scaling(part.scaler_), scores(part.model_))
+
+
+@scores.register
+def _(part: Calibrated) -> nn.Module:
+    return nn.Sequential(scores(part.model_), calibration(part.calibrator_))
 
 
 @calibration.register
@@ -240,6 +267,17 @@ class _Softmax(nn.Module):
 
     def forward(self, window_NTF: Tensor) -> Tensor:
         return self.net(window_NTF).double().softmax(dim=1)
+
+
+class _Probed(nn.Module):
+    """An encoder whose embedding a probe reads as the last row of a window of one row."""
+
+    def __init__(self, net: nn.Module, probe: nn.Module) -> None:
+        super().__init__()
+        self.net, self.probe = net.cpu().eval(), probe
+
+    def forward(self, window_NTF: Tensor) -> Tensor:
+        return self.probe(self.net.embed(window_NTF).unsqueeze(1))  # type: ignore[operator]
 
 
 class _Linear(_Part):

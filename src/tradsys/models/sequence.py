@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import FunctionType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pytorch_lightning as L
@@ -21,6 +21,7 @@ from torch import nn
 from tradsys.core.errors import TrainingError
 from tradsys.core.runs import digest_json
 from tradsys.core.tables import Array, FeatureTable, Samples
+from tradsys.models.keeper import Watch
 from tradsys.models.trainer import FitResult, TrainerSettings, fit_module
 from tradsys.samples.loader import WindowLoader
 
@@ -34,10 +35,13 @@ class SequenceModel:
     lookback: rows per window. batch_size: samples per step, and per batch of a prediction.
     seed: fixes weights, order and dropout; a CPU repeats a fit to the bit. Global generators are left alone.
     workdir: takes checkpoints and logs, and lets a fit resume; None trains without a trace.
+    watch: called with (epoch, validation log-loss) after every epoch, of a resumed or finished fit with the earlier
+    ones first; what it raises comes out of fit unchanged and leaves last.ckpt to go on from.
 
     After fit: net_ (eval mode, CPU, best epoch's weights) and result_.
     """
 
+    balanced: ClassVar[bool] = False  # whether training batches hold all classes in equal numbers
     net: Callable[..., nn.Module]
     module: Callable[..., L.LightningModule]
     trainer: TrainerSettings
@@ -45,6 +49,7 @@ class SequenceModel:
     batch_size: int
     seed: int = 0
     workdir: Path | None = None
+    watch: Watch | None = field(default=None, repr=False)
     net_: nn.Module | None = field(default=None, init=False, repr=False)
     result_: FitResult | None = field(default=None, init=False, repr=False)
 
@@ -54,19 +59,20 @@ class SequenceModel:
         Raises TrainingError: no samples, one class, no device, a loss that is not finite.
 
         With a workdir, a finished fit of the same settings and data is loaded instead, and one cut short by
-        Ctrl-C goes on; checkpoints of other settings or data are refused.
+        Ctrl-C, a kill or the watch goes on; checkpoints of other settings or data are refused.
         """
-        n_classes = _n_classes(train, valid)
-        device = self.trainer.device()
-        with _generator(self.seed, device), self._folder() as folder:
+        n_classes = count_classes(train, valid)
+        home = self.trainer.home()
+        with forked_generator(self.seed, home), self._folder() as folder:
             net = self.net(n_features=len(train.table.names), n_classes=n_classes, lookback=self.lookback)
             result = fit_module(
                 self.module(net),
-                self._loader(train, device, shuffle=True),
-                self._loader(valid, device, shuffle=False),
+                self._loader(train, home, shuffle=True),
+                self._loader(valid, home, shuffle=False),
                 settings=self.trainer,
                 workdir=folder,
                 fingerprint=self.fingerprint(train, valid) if self.workdir else "",
+                watch=self.watch,
             )
         fitted = replace(self)
         object.__setattr__(fitted, "net_", net)
@@ -75,6 +81,12 @@ class SequenceModel:
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
         """float64 [N, C]: softmax of the net in eval mode for windows that end at `rows`. NaN in, NaN out."""
+        return self._asked(table, rows, "n_classes", lambda net, window_NTF: net(window_NTF).double().softmax(dim=1))
+
+    def _asked(
+        self, table: FeatureTable, rows: Array, width: str, ask: Callable[[nn.Module, torch.Tensor], torch.Tensor]
+    ) -> Array:
+        """What `ask` makes of the fitted net and the windows that end at `rows` [N, net.width], batch by batch."""
         if self.net_ is None:
             raise TrainingError("sequence: predict_proba before fit; an untrained net has no opinion; call fit")
         # what a GPU trained must answer on a machine without one
@@ -91,21 +103,21 @@ class SequenceModel:
             ret=np.zeros(n),
         )
         with torch.inference_mode():
-            scores = [net(window_NTF).double().softmax(dim=1).cpu() for window_NTF, _, _ in self._loader(asked, device)]
+            answers = [ask(net, window_NTF).cpu() for window_NTF, _, _ in self._loader(asked, device)]
         net.cpu()
-        return torch.cat(scores).numpy() if scores else np.empty((0, int(net.n_classes)))  # type: ignore[arg-type]
+        return torch.cat(answers).numpy() if answers else np.empty((0, int(getattr(net, width))))
 
     def fingerprint(self, train: Samples, valid: Samples) -> str:
         """Digest of all that decides the weights: settings, rows, labels, sample weights, feature values."""
         settings = {
-            "net": _described(self.net),
-            "module": _described(self.module),
+            "net": described(self.net),
+            "module": described(self.module),
             "trainer": self.trainer.identity(),
             "lookback": self.lookback,
             "batch_size": self.batch_size,
             "seed": self.seed,
         }
-        return digest_json([settings, _digest(train), _digest(valid)])
+        return digest_json([settings, samples_digest(train), samples_digest(valid)])
 
     def _loader(self, samples: Samples, device: torch.device, shuffle: bool = False) -> WindowLoader:
         return WindowLoader.from_samples(
@@ -113,6 +125,7 @@ class SequenceModel:
             lookback=self.lookback,
             batch_size=self.batch_size,
             shuffle=shuffle,
+            balanced=shuffle and self.balanced,
             seed=self.seed,
             device=device,
         )
@@ -127,7 +140,8 @@ class SequenceModel:
             yield Path(folder)
 
 
-def _n_classes(train: Samples, valid: Samples) -> int:
+def count_classes(train: Samples, valid: Samples) -> int:
+    """Classes of both parts together. Raises TrainingError where a part is empty or training holds one class."""
     for name, samples in (("training", train), ("validation", valid)):
         if len(samples) == 0:
             raise TrainingError(f"sequence: no {name} samples; a fit needs both parts; widen the split")
@@ -140,7 +154,7 @@ def _n_classes(train: Samples, valid: Samples) -> int:
 
 
 @contextlib.contextmanager
-def _generator(seed: int, device: torch.device) -> Iterator[None]:
+def forked_generator(seed: int, device: torch.device) -> Iterator[None]:
     """torch's global generators seeded inside, untouched outside."""
     devices = [device.index] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
@@ -148,18 +162,19 @@ def _generator(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _described(part: Any) -> Any:
+def described(part: Any) -> Any:
     """A factory as plain values: what it calls, and with which settings."""
     if isinstance(part, partial):
-        return [_described(part.func), [_described(a) for a in part.args], _described(part.keywords)]
+        return [described(part.func), [described(a) for a in part.args], described(part.keywords)]
     if isinstance(part, dict):
-        return {key: _described(value) for key, value in part.items()}
+        return {key: described(value) for key, value in part.items()}
     if isinstance(part, type | FunctionType):
         return f"{part.__module__}.{part.__qualname__}"
     return repr(part)
 
 
-def _digest(samples: Samples) -> str:
+def samples_digest(samples: Samples) -> str:
+    """Hex SHA-256 of rows, labels, weights and feature values."""
     sha = hashlib.sha256(repr(samples.table.names).encode())
     for array in (samples.rows, samples.y, samples.weight, samples.table.values):
         sha.update(repr((array.shape, array.dtype.str)).encode())

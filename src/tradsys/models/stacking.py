@@ -1,15 +1,19 @@
-"""Out-of-fold probabilities: what a second model may learn from."""
+"""Out-of-fold probabilities: what a second model may learn from, and what they prove of a pool's members."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
 from tradsys.core.errors import LeakageError, TrainingError
 from tradsys.core.protocols import Model, Splitter
 from tradsys.core.tables import Array, Samples
-from tradsys.models.compose import in_workdir
-from tradsys.samples.splits import check_fold
+from tradsys.models.nested import in_workdir
+from tradsys.models.pooling import Skill, pool_weights, skill, time_batches
+from tradsys.samples.splits import check_fold, span_bars
+from tradsys.samples.weights import average_uniqueness
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +55,47 @@ def out_of_fold(
         hits_N[fold.test] += 1
     covered_N = hits_N > 0
     return OutOfFold(np.where(covered_N[:, None], total_NC / np.maximum(hits_N, 1)[:, None], np.nan), covered_N)
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What members of a pool showed on training rows that their copies never saw.
+
+    told_NK: the probability that each member, last the base rate, gave to what happened. gated_K: True where the
+    whole interval of a skill lies below zero, so that no weight may go there. skills: per member. rows, weight_N,
+    uniqueness_N [N]: of the samples; uniqueness is on the common clock, all symbols together.
+    """
+
+    told_NK: Array
+    gated_K: Array
+    skills: Mapping[str, Skill]
+    rows: Array
+    weight_N: Array
+    uniqueness_N: Array
+
+    @classmethod
+    def of(cls, samples: Samples, told_NK: Array, names: tuple[str, ...], confidence: float) -> Self:
+        """Skills over batches of time at least as long as the longest label, and who is gated by them."""
+        _, decision, end = span_bars(samples)
+        batch_N = time_batches(decision, int((end - decision).max()))
+        loss_NK = -np.log(told_NK)
+        skills = {
+            name: skill(loss_NK[:, k], loss_NK[:, -1], samples.weight, batch_N, confidence)
+            for k, name in enumerate(names)
+        }
+        gated_K = np.array([*(one.high < 0 for one in skills.values()), False])
+        uniqueness_N = average_uniqueness(np.minimum(decision + 1, end), end)
+        return cls(told_NK, gated_K, skills, samples.rows, samples.weight, uniqueness_N)
+
+    def weights(self, weight_N: Array) -> Array:
+        """Best pool [K] of the members that may have a weight, under these sample weights."""
+        out_K = np.zeros(self.told_NK.shape[1])
+        if not weight_N.sum() > 0:  # a state that was never visited says nothing
+            out_K[-1] = 1.0
+            return out_K
+        open_K = ~self.gated_K
+        out_K[open_K] = pool_weights(self.told_NK[:, open_K], weight_N)
+        return out_K
 
 
 def _check_later(samples: Samples, valid: Samples) -> None:

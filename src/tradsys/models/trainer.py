@@ -1,55 +1,67 @@
 """One fit under Lightning: quiet, resumable, stopped early, its best weights restored."""
 
 import contextlib
+import copy
 import json
 import logging
-import math
 import os
-import pickle
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytorch_lightning as L
 import torch
-from pytorch_lightning.callbacks import Callback, Checkpoint, RichProgressBar
+from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
 from tradsys.core.errors import TrainingError
-from tradsys.core.runs import digest_file, write_json, written_whole
-from tradsys.samples.loader import WindowLoader
+from tradsys.core.runs import digest_file, write_json
+from tradsys.models.keeper import Keeper, Watch, best_epoch, kept_state, read_checkpoint
+from tradsys.models.nodes import Meeting
+from tradsys.models.ranks import run_on_ranks
+from tradsys.samples.loader import WindowLoader, rank_of
 
 LOGGERS = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
 LIBRARY_LOGS = ("pytorch_lightning", "lightning_fabric", "lightning")
-# these change what is shown, never what is learnt
-SHOWN_ONLY = ("progress_bar", "loggers")
+# these change what is shown and kept on the way, never what is learnt
+NOT_LEARNT = ("progress_bar", "loggers", "checkpoint_every_steps", "strategy")
 
 
 @dataclass(frozen=True)
 class TrainerSettings:
     """How a net is trained, whatever the net.
 
-    accelerator: `cpu`, `gpu`, or `auto` (a GPU where there is one). devices: 1.
+    accelerator: `cpu`, `gpu`, or `auto` (a GPU where there is one).
+    devices: how many of them one fit uses; each takes batches of the model's batch size, so a step learns from
+    devices x batch_size samples. strategy: `auto`, which trains one device in this process and several as `ddp`: a
+    process each, gradients averaged. num_nodes: machines with so many devices each. The same command runs on all, with
+    NODE_RANK, MASTER_ADDR and MASTER_PORT set, and, from the second machine on, paths.runs of its own to throw away:
+    checkpoints are the first machine's, the others get copies.
     precision: as Lightning names it: `32-true`, or `bf16-mixed` on a GPU that gains from it.
     max_epochs: the learning rate is planned over all of them. patience: epochs without a better validation
     log-loss before it stops. gradient_clip: cap on the gradient's norm, None for none.
     deterministic: refuse operations that are not repeatable; a CPU repeats to the bit without it.
+    checkpoint_every_steps: last.ckpt is written so often within an epoch, too; a kill repeats no more steps than these.
     progress_bar: a bar in the terminal. loggers: any of `csv`, `tensorboard`; they write into the workdir.
     """
 
     accelerator: str = "cpu"
     devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
     precision: str = "32-true"
     max_epochs: int = 30
     patience: int = 5
     gradient_clip: float | None = 1.0
     deterministic: bool = False
+    checkpoint_every_steps: int | None = None
     progress_bar: bool = False
     loggers: tuple[str, ...] = ()
 
@@ -57,40 +69,74 @@ class TrainerSettings:
         object.__setattr__(self, "loggers", tuple(self.loggers))
         if self.accelerator not in ("cpu", "gpu", "auto"):
             raise ValueError(f"trainer: accelerator={self.accelerator!r}; it must be cpu, gpu or auto")
-        if self.devices != 1:
+        if self.devices < 1 or self.strategy not in ("auto", "ddp"):
             raise ValueError(
-                f"trainer: devices={self.devices}; one fit uses one device; run several configs side by "
-                "side, one per device with CUDA_VISIBLE_DEVICES"
+                f"trainer: devices={self.devices}, strategy={self.strategy!r}; devices must be >= 1 and the strategy "
+                "auto or ddp"
             )
+        if self.num_nodes < 1:
+            raise ValueError(f"trainer: num_nodes={self.num_nodes}; it must be >= 1; 1 is this machine alone")
         if self.max_epochs < 1 or self.patience < 1:
             raise ValueError(f"trainer: max_epochs={self.max_epochs}, patience={self.patience}; both must be >= 1")
+        if self.checkpoint_every_steps is not None and self.checkpoint_every_steps < 1:
+            raise ValueError(f"trainer: checkpoint_every_steps={self.checkpoint_every_steps}; it must be >= 1, or null")
         if unknown := sorted(set(self.loggers) - set(LOGGERS)):
             raise ValueError(f"trainer: unknown loggers {unknown}; known are {sorted(LOGGERS)}")
 
     def device(self) -> torch.device:
-        """Where tensors live in a fit. Raises TrainingError where a GPU was asked for and there is none."""
+        """Where tensors live in a fit, in this process. Raises TrainingError where the devices asked for are not."""
+        return torch.device("cuda", torch.cuda.current_device()) if self.uses_gpu() else torch.device("cpu")
+
+    def uses_gpu(self) -> bool:
+        """Whether a fit runs on GPUs, asked without waking one. Raises TrainingError where they are not there."""
         found = torch.cuda.is_available()
         if self.accelerator == "gpu" and not found:
             raise TrainingError(
                 f"trainer: a GPU was asked for (accelerator=gpu) but torch {torch.__version__} sees none; "
                 "it needs a CUDA build and a visible device; use trainer=cpu"
             )
+        if os.environ.get("TORCHELASTIC_RUN_ID"):
+            raise TrainingError(
+                "trainer: started by torchrun, which runs the whole command once per device; a fit starts its own "
+                f"ranks; run the command plainly with trainer=ddp trainer.devices={self.devices}"
+            )
         if self.accelerator == "cpu" or not found:
+            return False
+        if (there := torch.cuda.device_count()) < self.devices:
+            raise TrainingError(
+                f"trainer: devices={self.devices} but this machine shows {there}; one rank needs one GPU of its own; "
+                f"use trainer.devices={there}"
+            )
+        return True
+
+    @property
+    def starts_ranks(self) -> bool:
+        """Whether a fit runs in processes of its own, one per device."""
+        return self.devices * self.num_nodes > 1 or self.strategy == "ddp"
+
+    def home(self) -> torch.device:
+        """Where the caller of a fit keeps its tables: the device, or the CPU where ranks of their own take them."""
+        if self.starts_ranks:
+            self.uses_gpu()
             return torch.device("cpu")
-        return torch.device("cuda", torch.cuda.current_device())
+        return self.device()
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the weights, for a fingerprint."""
-        return {k: v for k, v in asdict(self).items() if k not in SHOWN_ONLY}
+        return {k: v for k, v in asdict(self).items() if k not in NOT_LEARNT}
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """How a fit ended. epochs: how many ran in all. score: the best epoch's monitored value."""
+    """How a fit ended. epochs: how many ran in all. score: the best epoch's monitored value. scores: every epoch's."""
 
     best_epoch: int
     epochs: int
     score: float
+    scores: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scores", tuple(self.scores))
 
 
 def fit_module(
@@ -103,6 +149,7 @@ def fit_module(
     fingerprint: str,
     monitor: str = "valid_logloss",
     callbacks: tuple[Callback, ...] = (),
+    watch: Watch | None = None,
 ) -> FitResult:
     """Trains `module` in place and leaves it on the CPU with its best epoch's weights, in eval mode.
 
@@ -110,137 +157,121 @@ def fit_module(
     fingerprint: names settings and data. A finished fit of the same fingerprint is loaded, an unfinished one
     goes on, to the same weights as if it had never stopped; any other raises TrainingError.
     monitor: a logged metric, lower is better. callbacks: further Lightning callbacks.
+    watch: called with (epoch, monitored value) after every epoch that last.ckpt holds; of a resumed or finished fit
+    first with the epochs that lie behind it. What it raises comes out unchanged; the fit can go on later.
     Draws from torch's global generator: fork and seed it outside. Ctrl-C comes out as KeyboardInterrupt.
     """
+    meeting = Meeting.of(settings.num_nodes)
+    meeting.agree(fingerprint)
+    meeting.share(workdir, "before", "last.ckpt", "best.ckpt", "finished.json")
     if (done := _finished(workdir, fingerprint)) is None:
         last = _resumable(workdir / "last.ckpt", fingerprint)
-        keeper = Keeper(workdir, fingerprint, train, monitor=monitor, patience=settings.patience)
-        with _interruptible() as asked, quiet(), _determinism(settings.deterministic):
-            keeper.asked = asked
-            trainer = _trainer(settings, workdir, len(train), (*callbacks, keeper))
-            _run(trainer, module.train(), train, valid, last)
-        if keeper.best_epoch is None:
+        _retell(watch, [] if last is None else kept_state(last)["scores"])
+        job = _Job(module, train, valid, settings, workdir, fingerprint, monitor, callbacks, go_on=last is not None)
+        with _interruptible() as asked:
+            if settings.starts_ranks:
+                scores = run_on_ranks(
+                    _as_rank,
+                    (job,),
+                    n_local=settings.devices,
+                    meeting=meeting,
+                    cuda=settings.uses_gpu(),
+                    asked=asked,
+                    hear=watch or _unheard,
+                )
+            else:
+                scores = _train(job, asked, watch)
+        meeting.share(workdir, "after", "best.ckpt")
+        if (best := best_epoch(scores)) is None:
             raise TrainingError(f"training: no epoch ended with a finite {monitor!r}; let the module log it")
-        done = FitResult(keeper.best_epoch, int(trainer.current_epoch), keeper.best_score)
-        best = digest_file(workdir / "best.ckpt")
-        write_json(workdir / "finished.json", asdict(done) | {"fingerprint": fingerprint, "best.ckpt": best})
+        done = FitResult(best, len(scores), scores[best], tuple(scores))
+        digest = digest_file(workdir / "best.ckpt")
+        write_json(workdir / "finished.json", asdict(done) | {"fingerprint": fingerprint, "best.ckpt": digest})
+    else:
+        _retell(watch, done.scores)
     module.load_state_dict(read_checkpoint(workdir / "best.ckpt")["state_dict"])
     module.cpu().eval()
     return done
 
 
-class Keeper(Checkpoint):
-    """Keeps best and last weights, stops early, and stops between two steps when asked to.
+@dataclass(frozen=True)
+class _Job:
+    """What one process needs to train."""
 
-    It derives from Lightning's Checkpoint so that it runs after every other callback and metric of an epoch.
-    """
-
-    def __init__(self, workdir: Path, fingerprint: str, loader: WindowLoader, *, monitor: str, patience: int) -> None:
-        self.workdir, self.fingerprint, self.loader = workdir, fingerprint, loader
-        self.monitor, self.patience = monitor, patience
-        self.asked = threading.Event()
-        self.best_score = math.inf
-        self.best_epoch: int | None = None
-        self.stale = 0
-        self._resumed: dict[str, Any] = {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed fit needs beside Lightning's own state, generators and the loader's place too."""
-        rng = {"cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            rng["cuda"] = torch.cuda.get_rng_state()
-        own = {name: getattr(self, name) for name in ("fingerprint", "best_score", "best_epoch", "stale")}
-        return own | {"rng": rng, "loader": self.loader.state_dict()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up where the checkpoint stood."""
-        self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
-        self.stale, self._resumed = state_dict["stale"], state_dict
-
-    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Restores generators and the loader's place, or writes the first last.ckpt."""
-        if not self._resumed:
-            self._save_last(trainer)
-            return
-        # Lightning restores a loader when it sets it up, but counting the schedule's steps sets it up earlier
-        self.loader.load_state_dict(self._resumed["loader"])
-        rng = self._resumed["rng"]
-        torch.set_rng_state(rng["cpu"].cpu())
-        if "cuda" in rng and torch.cuda.is_available():
-            torch.cuda.set_rng_state(rng["cuda"].cpu())
-        trainer.should_stop = self.stale >= self.patience
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        """Where a stop was asked for: saves, then stops. At an epoch's last step validation comes first."""
-        stop = self.asked.is_set() or trainer.received_sigterm
-        if not stop or trainer.is_last_batch:
-            return
-        if all(p.detach().isfinite().all() for p in pl_module.parameters()):
-            self._save_last(trainer)
-        if self.asked.is_set():
-            raise KeyboardInterrupt
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Judges the epoch and saves."""
-        score = float(trainer.callback_metrics.get(self.monitor, math.nan))
-        if score < self.best_score:
-            self.best_score, self.best_epoch, self.stale = score, trainer.current_epoch, 0
-            state = {"fingerprint": self.fingerprint, "epoch": trainer.current_epoch, self.monitor: score}
-            with written_whole(self.workdir / "best.ckpt") as draft:
-                torch.save(state | {"state_dict": pl_module.state_dict()}, draft)
-        else:
-            self.stale += 1
-        self._save_last(trainer)
-        trainer.should_stop = self.stale >= self.patience
-        if self.asked.is_set():
-            raise KeyboardInterrupt
-
-    def _save_last(self, trainer: L.Trainer) -> None:
-        with written_whole(self.workdir / "last.ckpt") as draft:
-            trainer.save_checkpoint(draft)
+    module: L.LightningModule
+    train: WindowLoader
+    valid: WindowLoader
+    settings: TrainerSettings
+    workdir: Path
+    fingerprint: str
+    monitor: str
+    callbacks: tuple[Callback, ...]
+    go_on: bool
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's tensors and plain values on the CPU; no pickled object is run. Raises TrainingError."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise TrainingError(
-            f"training: checkpoint {path} cannot be read ({str(error).splitlines()[0]}); it is damaged or "
-            "foreign; delete its folder and train again"
-        ) from error
+def _train(job: _Job, asked: Any, watch: Watch | None) -> list[float]:
+    """Every epoch's score, with best.ckpt and last.ckpt in the workdir. asked: set where the fit is to stop."""
+    keeper = Keeper(
+        job.workdir,
+        job.fingerprint,
+        job.train,
+        monitor=job.monitor,
+        patience=job.settings.patience,
+        every_steps=job.settings.checkpoint_every_steps,
+        asked=asked,
+        watch=watch,
+    )
+    last = job.workdir / "last.ckpt" if job.go_on else None
+    with quiet(), _determinism(job.settings.deterministic):
+        trainer = _trainer(job.settings, job.workdir, len(job.train), (*job.callbacks, keeper))
+        try:
+            trainer.fit(job.module.train(), job.train, job.valid, ckpt_path=last, weights_only=True if last else None)
+        except SystemExit as error:
+            # Lightning turns Ctrl-C into sys.exit(1); a caller must see what it was
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise
+    return keeper.scores
+
+
+def _as_rank(job: _Job, asked: Any, tell: Watch) -> list[float]:
+    """`_train` as one of several ranks."""
+    device = job.settings.device()
+    own = replace(
+        job,
+        module=copy.deepcopy(job.module),  # its tensors came as memory that all ranks share
+        train=job.train.to(device),
+        valid=job.valid.to(device),
+    )
+    return _train(own, asked, tell)
+
+
+def _unheard(epoch: int, score: float) -> None:
+    """Nobody watches."""
 
 
 def _trainer(settings: TrainerSettings, workdir: Path, n_batches: int, callbacks: tuple[Callback, ...]) -> L.Trainer:
-    bar = (RichProgressBar(refresh_rate=10),) if settings.progress_bar else ()
-    loggers: list[Logger] = [LOGGERS[name](workdir, name=name) for name in settings.loggers]
+    first = rank_of()[0] == 0
+    bar = (RichProgressBar(refresh_rate=10),) if settings.progress_bar and first else ()
+    loggers: list[Logger] = [LOGGERS[name](workdir, name=name) for name in settings.loggers] if first else []
+    several: dict[str, Any] = {"strategy": "ddp", "plugins": [LightningEnvironment()]} if settings.starts_ranks else {}
     return L.Trainer(
-        accelerator="gpu" if settings.device().type == "cuda" else "cpu",
-        devices=1,
+        accelerator="gpu" if settings.uses_gpu() else "cpu",
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
         precision=settings.precision,  # type: ignore[arg-type]
         max_epochs=settings.max_epochs,
         gradient_clip_val=settings.gradient_clip,
         deterministic=settings.deterministic,
         logger=loggers,
         callbacks=[*bar, *callbacks],
-        enable_progress_bar=settings.progress_bar,
+        enable_progress_bar=bool(bar),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=max(1, min(50, n_batches)),
         default_root_dir=workdir,
+        **several,
     )
-
-
-def _run(
-    trainer: L.Trainer, module: L.LightningModule, train: WindowLoader, valid: WindowLoader, last: Path | None
-) -> None:
-    try:
-        trainer.fit(module, train, valid, ckpt_path=last, weights_only=True if last else None)
-    except SystemExit as error:
-        # Lightning turns Ctrl-C into sys.exit(1); a caller must see what it was
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
 
 
 def _finished(workdir: Path, fingerprint: str) -> FitResult | None:
@@ -257,14 +288,20 @@ def _finished(workdir: Path, fingerprint: str) -> FitResult | None:
     return FitResult(**found)
 
 
-def _resumable(path: Path, fingerprint: str) -> Path | None:
+def _resumable(path: Path, fingerprint: str) -> dict[str, Any] | None:
     """The checkpoint to go on from; None where there is none, or where it holds nothing but the start."""
     if not path.exists():
         return None
     checkpoint = read_checkpoint(path)
-    mine = [s for s in checkpoint.get("callbacks", {}).values() if "fingerprint" in s]
-    _same(path, mine[0]["fingerprint"] if mine else "none", fingerprint)
-    return path if checkpoint["global_step"] > 0 else None
+    _same(path, kept_state(checkpoint).get("fingerprint", "none"), fingerprint)
+    return checkpoint if checkpoint["global_step"] > 0 else None
+
+
+def _retell(watch: Watch | None, scores: Iterable[float]) -> None:
+    """A watch that starts late hears of the epochs it missed."""
+    if watch is not None:
+        for epoch, score in enumerate(scores):
+            watch(epoch, score)
 
 
 def _same(path: Path, found: str, expected: str) -> None:

@@ -12,6 +12,7 @@ from plotly.offline import get_plotlyjs
 
 from tradsys.core.runs import write_text
 from tradsys.reports import (
+    embedding_charts,
     honesty_charts,
     honesty_words,
     model_charts,
@@ -37,6 +38,8 @@ FIGURES: dict[str, tuple[str, Draw]] = {
     "folds": ("folds", time_charts.fold_timeline),
     "path_fan": ("paths", path_charts.path_fan),
     "path_sharpes": ("paths", path_charts.path_sharpes),
+    "embedding": ("embedding", embedding_charts.embedding_map),
+    "embedding_training": ("embedding.history", embedding_charts.training_curves),
     "importance": ("importance", model_charts.importance),
     "drift": ("drift", model_charts.drift),
 }
@@ -45,6 +48,7 @@ SECTIONS = (
     ("equity", "Equity", "equity"),
     ("strategies", "Strategies", "strategies"),
     ("models", "Models", "models"),
+    ("ensemble", "Ensemble", "ensemble"),
     ("reliability", "Reliability", "reliability"),
     ("auditor", "Auditor", "auditor"),
     ("audit-value", "Does the auditor help?", "audit_value"),
@@ -52,6 +56,7 @@ SECTIONS = (
     ("hindsight", "Hindsight", "hindsight"),
     ("folds", "Folds", "folds"),
     ("paths", "Paths", "paths"),
+    ("embedding", "Embedding", "embedding"),
     ("importance", "Importance", "importance"),
     ("drift", "Drift", "drift"),
     ("trials", "Trials", "ledger"),
@@ -80,10 +85,7 @@ def render(report: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        name: getattr(wording, name)
-        for name in ("bounds", "count", "counted", "fact", "interval", "listed", "moment", "number", "percent")
-    }
+    environment.filters |= {name: getattr(wording, name) for name in wording.FILTERS}
     environment.filters |= {name: getattr(honesty_words, name) for name in ("p_value", "percent_interval", "points")}
     return environment.get_template("page.html.j2").render(**_context(report))
 

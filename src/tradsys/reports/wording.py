@@ -6,6 +6,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 UNKNOWN = "n/a"
+FILTERS = (
+    "skill_caution",
+    "asked",
+    "bounds",
+    "count",
+    "counted",
+    "exits",
+    "fact",
+    "interval",
+    "listed",
+    "moment",
+    "number",
+    "percent",
+)
 
 
 def number(value: float | None, digits: int) -> str:
@@ -79,3 +93,41 @@ def fact(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return listed([fact(v) for v in value])
     return moment(value) if isinstance(value, str) else str(value)
+
+
+def exits(label: Mapping[str, Any]) -> str:
+    """Where a label's positions end: `exits at 1.5 ATR profit or 1.5 ATR loss, or after 24 bars`; empty if unknown."""
+    if "lower" not in label:
+        return ""
+    loss, bars = f"{label['lower']:g} ATR loss", counted(label["horizon_bars"], "bar")
+    if label.get("kind") == "mean_reached":
+        way = f"the way back to the mean of {counted(label['mean_bars'], 'bar')}"
+        return f"exits at {way} as profit or at {loss}, or after {bars}"
+    return f"exits at {label['upper']:g} ATR profit or {loss}, or after {bars}"
+
+
+def skill_caution(label: Mapping[str, Any]) -> str:
+    """What a model's skill on this label does not say; empty where skill is about the direction of prices."""
+    if label.get("kind") == "mean_reached":
+        return (
+            "Here the ways to profit and stop differ from row to row, and a near one is reached more often on any "
+            "random walk: skill alone is no edge, the strategies after costs are the question."
+        )
+    if label.get("kind") == "expansion":
+        return (
+            "Here volatility is asked for, which clusters in every market: skill alone is no edge, the strategies "
+            "after costs are the question."
+        )
+    return ""
+
+
+def asked(label: Mapping[str, Any]) -> str:
+    """What class 1 of a label means, for one sentence of the report; empty for a label of no known kind."""
+    if label.get("kind") == "mean_reached":
+        return "the mean is reached before the stop"
+    if label.get("kind") == "expansion":
+        return (
+            f"the range of the next {counted(label['horizon_bars'], 'bar')} exceeds the mean of past ranges by "
+            f"{label['width']:g} deviations; it says nothing of direction"
+        )
+    return "the profit barrier is met before the stop, in time" if "upper" in label else ""

@@ -51,7 +51,7 @@ def without_auditor(profile: Profile) -> Profile:
 
 
 def _outcomes(test: Samples, log_round_trip: float) -> pl.DataFrame:
-    """symbol, time, paid: whether a long position of each test sample paid after costs."""
+    """symbol, time, paid: whether a position of each test sample, on its label's side, paid after costs."""
     table = test.table
     return pl.DataFrame(
         {
@@ -185,13 +185,17 @@ def _same_sharpe(one: DailyRecord, other: DailyRecord) -> float | None:
 def _precision(
     span: JudgedSpan, twin: pl.DataFrame, candidate: Array, kept: Array, paid: pl.DataFrame
 ) -> dict[str, Any] | None:
-    """`precision_lift` over the long candidates whose outcome is known; None where fewer than two are or none paid."""
+    """`precision_lift` over the candidates whose outcome is known; None where fewer than two are or none paid.
+
+    Labels tell of the bundle's own side where it has one, else of a long: a short then has no outcome here.
+    """
+    known = pl.col("side") != 0 if "side" in span.predictions.columns else pl.col("side") > 0
     frame = (
         span.predictions[candidate]
         .select("symbol", "time", "score")
         .with_columns(kept=pl.Series(kept))
         .join(twin.select("symbol", "time", "side"), on=["symbol", "time"], how="inner", maintain_order="left")
-        .filter(pl.col("side") > 0)
+        .filter(known)
         .join(paid, on=["symbol", "time"], how="inner", maintain_order="left")
     )
     if len(frame) < 2 or not frame["paid"].any():

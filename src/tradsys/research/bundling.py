@@ -12,6 +12,7 @@ from tradsys.market.bars import span
 from tradsys.models.boosting import LightGbm, Xgboost
 from tradsys.models.compose import Calibrated, Scaled
 from tradsys.models.onnx_export import export_onnx
+from tradsys.research.ensemble_export import is_pool, write_pool
 from tradsys.research.fitting import Fitted
 from tradsys.research.parts import Experiment
 from tradsys.research.preparing import Prepared
@@ -42,15 +43,19 @@ def _write_primary(primary: Calibrated, draft: Path, prepared: Prepared) -> str:
     if isinstance(model, LightGbm | Xgboost):
         model.save(draft / "model.txt")
         return "lightgbm" if isinstance(model, LightGbm) else "xgboost"
-    scaler, net = (model.scaler_, model.model_) if isinstance(model, Scaled) else (None, model)
     valid = prepared.valid
+    asked = valid.take(np.arange(0, len(valid), max(1, len(valid) // PARITY_WINDOWS)))
+    if is_pool(model):
+        write_pool(model, primary.calibrator_, draft, asked)
+        return "ensemble"
+    scaler, net = (model.scaler_, model.model_) if isinstance(model, Scaled) else (None, model)
     export_onnx(
         draft / "model.onnx",
         scaler=scaler,
         model=net,
         calibrator=primary.calibrator_,
-        table=valid.table,
-        rows=valid.rows[:: max(1, len(valid) // PARITY_WINDOWS)],
+        table=asked.table,
+        rows=asked.rows,
     )
     return "onnx"
 
@@ -96,6 +101,7 @@ def _span(samples: Samples) -> list[str]:
 
 
 def _history(experiment: Experiment, prepared: Prepared) -> int:
-    """Bars a live buffer needs: the longest memory of any feature or of the barriers' ATR, plus the windows."""
+    """Bars a live buffer needs: the longest memory of any feature, of the ATR or of the exits, plus the windows."""
     memory_of_atr = math.ceil(math.log(FORGOTTEN) / math.log(1 - 1 / experiment.labels.atr_bars))
-    return max(prepared.features.warmup, memory_of_atr) + experiment.lookback
+    memory_of_exits = int(experiment.labels.card().get("memory_bars", 0))
+    return max(prepared.features.warmup, memory_of_atr, memory_of_exits) + experiment.lookback

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.protocols import Model, Splitter
-from tradsys.core.tables import Array, Fold, Samples
+from tradsys.core.tables import Array, Fold, Labels, Samples
 from tradsys.evidence.classification import log_losses
 from tradsys.features.feature_set import FeatureSet
 from tradsys.market.bars import content_digest
@@ -78,14 +78,31 @@ def make_panel(experiment: Experiment, bars: pl.DataFrame, splitter: Splitter) -
     """
     labels = labels_of(experiment, bars)
     events = experiment.events.mask(bars) if experiment.events else None
-    skeleton = make_samples(rows_only(bars), labels, lookback=experiment.lookback, events=events)
-    ends = [skeleton.table.time[skeleton.end[fold.train]].max() for fold in splitter.split(skeleton)]
-    features = experiment.features.fit(bars, aware(min(ends)))
+    features = learned_features(experiment, bars, labels, events, splitter, experiment.lookback)
     samples = make_samples(features.table(bars), labels, lookback=experiment.lookback, events=events)
+    return Panel(content_digest(bars), features, samples, checked_folds(samples, splitter))
+
+
+def learned_features(
+    experiment: Experiment,
+    bars: pl.DataFrame,
+    labels: Labels,
+    events: Array | None,
+    splitter: Splitter,
+    lookback: int,
+) -> FeatureSet:
+    """The feature set with whatever it learns learned on bars up to the first fold's last training label."""
+    skeleton = make_samples(rows_only(bars), labels, lookback=lookback, events=events)
+    ends = [skeleton.table.time[skeleton.end[fold.train]].max() for fold in splitter.split(skeleton)]
+    return experiment.features.fit(bars, aware(min(ends)))
+
+
+def checked_folds(samples: Samples, splitter: Splitter) -> tuple[Fold, ...]:
+    """The splitter's folds; LeakageError where a part of one could know what it is judged on."""
     folds = tuple(splitter.split(samples))
     for fold in folds:
         check_fold(samples, fold)
-    return Panel(content_digest(bars), features, samples, folds)
+    return folds
 
 
 def run_cell(experiment: Experiment, panel: Panel, fold: int, seed: int, workdir: Path | None = None) -> Cell:
@@ -128,6 +145,6 @@ def n_parameters(model: Model) -> int | None:
 def _nets(part: Any) -> list[Any]:
     if getattr(part, "net_", None) is not None:
         return [part.net_]
-    inner = [getattr(part, name, None) for name in ("model_", "models_", "members_")]
-    flat = [m for each in inner if each is not None for m in (each if isinstance(each, tuple | list) else [each])]
+    inner = [getattr(part, name, None) for name in ("model_", "members_")]
+    flat = [m for each in inner if each is not None for m in (each.values() if isinstance(each, dict) else [each])]
     return [net for each in flat for net in _nets(each)]

@@ -55,7 +55,8 @@ def cpcv_paths(
     return paths.as_dict() | {
         "model": name,
         "stands_in": name != "primary",
-        "rule": f"long where the score is at least the {TOP:g} quantile of its own fold's validation scores",
+        "rule": f"{_side_in_words(samples)} where the score is at least the {TOP:g} quantile of its own fold's "
+        "validation scores",
         "n_fits": len(positions),
         "n_groups": splitter.n_groups,
         "n_test_groups": splitter.n_test_groups,
@@ -75,16 +76,28 @@ def _holds_sequence(part: object) -> bool:
         return True
     if isinstance(part, tuple | list):
         return any(_holds_sequence(item) for item in part)
+    if isinstance(part, dict):
+        return any(_holds_sequence(item) for item in part.values())
     if is_dataclass(part):
         return any(_holds_sequence(getattr(part, field.name)) for field in fields(part) if field.init)
     return False
 
 
 def _positions(experiment: Experiment, model: Model, samples: Samples, fold: Fold) -> Array:
-    """0 or 1 for each test sample of a fold, from a model fitted on the rest."""
+    """0 or 1 for each test sample of a fold, from a model fitted on the rest; 1 is a position on the label's side.
+
+    Returns of labels are in their own direction, so a short counts as 1, too. A row with side 0 takes none.
+    """
     done = scaled(experiment.transforms, model).fit(samples.take(fold.train), samples.take(fold.valid))
     valid, test = (done.predict_proba(samples.table, samples.rows[part])[:, 1] for part in (fold.valid, fold.test))
-    return (test >= np.quantile(valid, TOP)).astype(np.float64)
+    side = samples.table.side()
+    wanted = np.ones(len(test), dtype=bool) if side is None else side[samples.rows[fold.test]] != 0
+    return ((test >= np.quantile(valid, TOP)) & wanted).astype(np.float64)
+
+
+def _side_in_words(samples: Samples) -> str:
+    """What a path takes, in words."""
+    return "long" if samples.table.side() is None else "on the bundle's own side, long or short,"
 
 
 def _days_per_year(samples: Samples) -> float:

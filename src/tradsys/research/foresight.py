@@ -159,14 +159,19 @@ def _events(s: Specimen) -> Outcome:
 
 
 def _labels(s: Specimen) -> Outcome:
-    """A label known at its end depends on nothing later; entered after t, on no price level up to t."""
+    """A label known at its end depends on nothing later; entered after t, on no price level up to t.
+
+    The side, and the band that an expansion is held against, are decided at t and may read that level.
+    """
     found = unmoved(s, "labels", lambda bars, _: label_frame(bars, s.label(bars)), n_cuts=10 * s.settings.n_cuts)
     if found is not None:
         return found
-    truth = label_frame(s.bars, s.label(s.bars))
+    side = s.experiment.features.side(s.bars)
+    decided = ["y"] if s.experiment.labels.card()["kind"] == "expansion" else []
+    truth = label_frame(s.bars, s.label(s.bars)).drop(decided)
     by = 0.5 * float(s.bars["close"].median())  # type: ignore[arg-type]
     for t in s.cuts(10 * s.settings.n_cuts):
-        told = label_frame(s.bars, s.label(lifted_bars(s.bars, t, by)))
+        told = label_frame(s.bars, s.experiment.labels.label(lifted_bars(s.bars, t, by), side)).drop(decided)
         at = [frame.filter(pl.col("time") == t) for frame in (truth, told)]
         if moved := frame_difference(at[0], at[1], KEYS, 1e-9):
             how = f"prices up to {t:%Y-%m-%d %H:%M}, the decision, moved by a constant"

@@ -18,6 +18,8 @@ from tradsys.reports.page import write_report
 from tradsys.research.audit_value import audit_value
 from tradsys.research.backtesting import Backtest, backtest, bounds
 from tradsys.research.combinatorial import cpcv_paths
+from tradsys.research.embedding_report import embedding_section
+from tradsys.research.ensemble_report import ensemble_section
 from tradsys.research.fitting import Fitted, audit_samples
 from tradsys.research.judged_span import JudgedSpan
 from tradsys.research.ledger import LedgerEntry, TrialLedger
@@ -51,10 +53,13 @@ def judge(
     with timings.stage("importance and drift"):
         importance = _importance(experiment, prepared, fitted, bundle)
         drift = _drift(prepared, experiment.seed)
-    paths = None
+        inside = {
+            "embedding": embedding_section(fitted.primary, fitted.regime, prepared.test, experiment.seed),
+            "ensemble": ensemble_section(fitted.primary),
+        }
     if experiment.evaluation.cpcv:
         with timings.stage("paths"):  # before any strategy is judged: these looks count as well
-            paths = cpcv_paths(experiment, prepared, ledger, source, folder)
+            inside["paths"] = cpcv_paths(experiment, prepared, ledger, source, folder)
     with timings.stage("strategies"):
         tested = backtest(
             bundle,
@@ -81,11 +86,7 @@ def judge(
         "synthetic": bundle.card["data"].get("note") if bundle.card["data"]["synthetic"] else None,
         "verdict": verdict.as_dict(),
         "models": models,
-        "reliability": {
-            n: reliability(p[:, 1], prepared.test.y, overlap=overlap)
-            for n, p in probabilities.items()
-            if n != "base_rate"
-        },
+        "reliability": _reliability(probabilities, prepared.test.y, overlap),
         "reliability_overlap": overlap,
         "auditor": audit,
         "importance": importance,
@@ -94,7 +95,7 @@ def judge(
         "regime": _ribbon(prepared, fitted),
         **tested.as_dict(),
         **questions,
-        **({"paths": paths} if paths else {}),
+        **{name: section for name, section in inside.items() if section},
         "label": bundle.card["label"],
         "provenance": source | {"config": config, "bundle": bundle.card["span"]},
         "timings": timings.seconds,
@@ -108,6 +109,11 @@ def _probabilities(prepared: Prepared, fitted: Fitted, bundle: Bundle) -> dict[s
     test = prepared.test
     out = {"primary": bundle.primary.predict(test.table, test.rows)[1]}
     return out | {name: model.predict_proba(test.table, test.rows) for name, model in fitted.baselines.items()}
+
+
+def _reliability(probabilities: Mapping[str, Array], y_N: Array, overlap: float) -> dict[str, Any]:
+    """Calibration curves of all models but the base rate, which is one point."""
+    return {n: reliability(p[:, 1], y_N, overlap=overlap) for n, p in probabilities.items() if n != "base_rate"}
 
 
 def _base_rate(prepared: Prepared) -> Array:

@@ -192,6 +192,14 @@ class TrialLedger:
         with self._engine.connect() as connection:
             return [dict(r) for r in connection.execute(sa.select(_LOOKS).order_by(_LOOKS.c.id)).mappings()]
 
+    def series(self, digest: str) -> Array:
+        """The stored series [T] of this digest. Raises DataError where there is none."""
+        with self._engine.connect() as connection:
+            content = connection.execute(sa.select(_SERIES.c.content).where(_SERIES.c.digest == digest)).scalar()
+        if content is None:
+            raise DataError(f"ledger: no series {digest[:12]}; rows and series belong together; see `verify`")
+        return np.frombuffer(content, dtype="<f8")
+
     def trials(self, data_digest: str | None, start: datetime, end: datetime) -> list[Trial]:
         """Distinct return series whose span overlaps [start, end] on the same data, in order of first look.
 

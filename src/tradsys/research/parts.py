@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from tradsys.core.protocols import Calibrator, Labeller, Model, Splitter
 from tradsys.features.feature_set import FeatureSet
-from tradsys.labels.events import CusumEvents
+from tradsys.labels.events import ClockEvents, CusumEvents
 from tradsys.models.boosting import Xgboost
 from tradsys.models.regime import HmmRegime
 from tradsys.models.transforms import RobustScaler
@@ -48,7 +48,7 @@ class Experiment:
     data: Mapping[str, Any]
     features: FeatureSet
     labels: Labeller
-    events: CusumEvents | None
+    events: CusumEvents | ClockEvents | None
     split: Splitter
     transforms: RobustScaler
     model: Model

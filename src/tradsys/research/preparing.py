@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 
+from tradsys.core.errors import DataError
 from tradsys.core.tables import FeatureTable, Fold, Labels, Samples
 from tradsys.features.feature_set import FeatureSet
 from tradsys.market.bars import content_digest, mark_gaps
@@ -79,6 +80,7 @@ def prepare(experiment: Experiment, bars: pl.DataFrame) -> Prepared:
     samples = make_samples(table, labels, lookback=experiment.lookback, events=events)
     fold = next(iter(experiment.split.split(samples)))
     check_fold(samples, fold, 0)
+    check_symbols(samples, fold)
     learned = samples.table.time[samples.end[fold.train]].max()
     if aware(learned) < until:
         LOG.info("training labels end %s; features were fitted on bars up to %s", learned, until)
@@ -88,6 +90,22 @@ def prepare(experiment: Experiment, bars: pl.DataFrame) -> Prepared:
         *(len(getattr(fold, p)) for p in ("train", "valid", "test")),
     )
     return Prepared(bars, content_digest(bars), features, table, labels, samples, fold)
+
+
+def check_symbols(samples: Samples, fold: Fold) -> None:
+    """Raises DataError for symbols without any sample; warns of those that a part of the fold lacks."""
+    table = samples.table
+    own = np.bincount(table.symbol[samples.rows], minlength=len(table.symbols))
+    if (own == 0).any():
+        absent = {s: int((table.symbol == k).sum()) for k, s in enumerate(table.symbols) if own[k] == 0}
+        raise DataError(
+            f"samples: {', '.join(f'{s} ({n:,} bars)' for s, n in absent.items())} gave no sample; a symbol needs "
+            "bars for the warm-up, a whole window and an outcome; load more of it or leave it out of the symbols"
+        )
+    for part in ("train", "valid", "test"):
+        seen = np.bincount(table.symbol[samples.rows[getattr(fold, part)]], minlength=len(table.symbols))
+        if missing := [s for k, s in enumerate(table.symbols) if seen[k] == 0]:
+            LOG.warning("samples: the %s part holds none of %s; their history does not reach it", part, missing)
 
 
 def labels_of(experiment: Experiment, bars: pl.DataFrame) -> Labels:

@@ -56,6 +56,15 @@ def open_run(
 
 
 @contextlib.contextmanager
+def logged_in(folder: Path, config_yaml: str, overrides: Sequence[str]) -> Iterator[None]:
+    """Writes config.yaml, overrides.txt and log.txt into a folder that several calls add to; removes nothing."""
+    write_text(folder / "config.yaml", config_yaml)
+    write_text(folder / "overrides.txt", "".join(f"{o}\n" for o in overrides))
+    with _logged(folder / "log.txt"):
+        yield
+
+
+@contextlib.contextmanager
 def _logged(path: Path) -> Iterator[None]:
     """The tradsys logger on the terminal and, with times, in the run's log.txt."""
     file = logging.FileHandler(path, encoding="utf-8")

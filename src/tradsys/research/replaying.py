@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tradsys.core.tables import Array, FeatureTable
+from tradsys.core.tables import SIDE, Array, FeatureTable
 from tradsys.evidence.causality import (
     Difference,
     Finding,
@@ -34,7 +34,8 @@ from tradsys.research.foresight import (
     unmoved,
 )
 from tradsys.research.specimen import FUTURE, PAST, Specimen, aware_key
-from tradsys.serving.strategy import Profile, Strategy, ThresholdRule
+from tradsys.serving import exits
+from tradsys.serving.strategy import BreakoutRule, Profile, Rule, Strategy, ThresholdRule
 
 FORGETS = 1e-5  # of a float32 feature whose sums began elsewhere, in units of its size and deviation
 MONEY = 1e-8  # what vectorbt rounds away
@@ -160,7 +161,11 @@ def _bundle_ahead(s: Specimen) -> Outcome:
 
 def _strategies(s: Specimen) -> dict[str, Strategy]:
     """The configured profiles, and one that always trades."""
-    profiles = {**s.experiment.strategy, "always": Profile(ThresholdRule(0.4, "quantile", short=True))}
+    if exits.kind_of(s.bundle.card["label"]) == exits.EXPANSION:
+        always: Rule = BreakoutRule(0.4, "quantile")
+    else:  # a bundle with sides of its own goes short by itself
+        always = ThresholdRule(0.4, "quantile", short=SIDE not in s.bundle.features.names)
+    profiles = {**s.experiment.strategy, "always": Profile(always)}
     return {name: Strategy(name, s.bundle, p, s.experiment.costs.round_trip) for name, p in profiles.items()}
 
 

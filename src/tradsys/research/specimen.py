@@ -13,6 +13,7 @@ import polars as pl
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, FeatureTable, Fold, Labels, Samples
 from tradsys.models.boosting import LightGbm, Xgboost
+from tradsys.models.compose import Stacked
 from tradsys.models.regime import HmmRegime
 from tradsys.models.trainer import TrainerSettings
 from tradsys.research.bundling import export_bundle
@@ -218,8 +219,10 @@ def _thinned(positions: Array, n: int) -> Array:
 
 def _short(part: Any, s: AuditSettings) -> Any:
     """A copy with few epochs, trees and starts, however deep they lie inside the part."""
-    if isinstance(part, list | tuple):
-        return type(part)(_short(p, s) for p in part)
+    if isinstance(part, list | tuple | dict):
+        if not isinstance(part, dict):
+            return type(part)(_short(p, s) for p in part)
+        part = {name: _short(p, s) for name, p in part.items()}
     if not is_dataclass(part) or isinstance(part, type):
         return part
     if isinstance(part, TrainerSettings):
@@ -229,4 +232,6 @@ def _short(part: Any, s: AuditSettings) -> Any:
     if isinstance(part, HmmRegime):
         return replace(part, n_seeds=min(part.n_seeds, s.n_seeds), max_iter=min(part.max_iter, s.max_iter))
     inner = {f.name: getattr(part, f.name) for f in fields(part) if f.init}
+    if isinstance(part, Stacked):
+        inner["n_folds"] = min(part.n_folds, s.n_oof_folds)
     return replace(part, **{name: _short(value, s) for name, value in inner.items()})

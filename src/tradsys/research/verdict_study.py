@@ -6,9 +6,8 @@ import contextlib
 import json
 import logging
 import multiprocessing
-import os
 import signal
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -29,9 +28,9 @@ from tradsys.market.synthetic import SyntheticMarket
 from tradsys.reports.study_table import write_study
 from tradsys.research.parts import Experiment
 from tradsys.research.whole_process import LOOKS, REFUSED, Look, MarketRow, arms_of, run_market
+from tradsys.research.workers import single_threads
 
 LOG = logging.getLogger(__name__)
-ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS")
 MOST_FALSE = 0.05  # share of markets without an edge that may end in `edge`
 FOUND = 0.8  # share of markets with an edge that must end in `edge` for that edge to count as found
 
@@ -148,7 +147,7 @@ def _done(one: Any, todo: Sequence[tuple[float, int]], n_jobs: int) -> Generator
     spawn = multiprocessing.get_context("spawn")
     # workers leave Ctrl-C to this process, finish their market and write its row
     quiet = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
-    with _single_threads():
+    with single_threads():
         pool = ProcessPoolExecutor(n_jobs, spawn, quiet)
         try:
             for future in as_completed([pool.submit(one, market) for market in todo]):
@@ -156,18 +155,6 @@ def _done(one: Any, todo: Sequence[tuple[float, int]], n_jobs: int) -> Generator
         finally:
             # not the pool's own `with`: its second shutdown takes the cancelling back
             pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _single_threads() -> Iterator[None]:
-    """Spawned processes read these before their libraries start."""
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def _progress() -> Progress:

@@ -3,6 +3,7 @@
 Shapes: R rows, N samples, T window (lookback), F features.
 """
 
+import copy
 import logging
 import math
 import warnings
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 
 # share of the free device memory that a resident table may take; the rest is the net's
 RESIDENT_SHARE = 0.5
+_TENSORS = ("table_RF", "rows_N", "y_N", "weight_N")
 
 
 class WindowLoader:
@@ -27,15 +29,18 @@ class WindowLoader:
 
     table_RF: float32, contiguous. rows_N: the row at which each window ends. y_N: class codes. weight_N:
     weights. The order depends on (seed, epoch) alone, on any device; without `shuffle` it is the samples'
-    own. The last, partial batch is kept. Call `set_epoch` in a bare loop; Lightning calls it. `state_dict`
-    holds the epoch and the number of batches handed out, so that a run resumed in mid-epoch sees the rest of
-    that epoch once.
+    own. The last, partial batch is kept. With `balanced` the classes of the shuffled samples take turns, so that every
+    batch, the partial one too, holds them in numbers that differ by one at most; a pass is as long as ever, a scarce
+    class comes round more than once in it, and of a common one another part comes in every epoch.
+    Call `set_epoch` in a bare loop; Lightning calls it. `state_dict` holds the epoch and the number of
+    batches handed out, so that a run resumed in mid-epoch sees the rest of that epoch once.
 
     device: where batches come out; None means the table's. With `stream` the table stays where it is and
     batches are gathered there and copied one by one. In a torch.distributed run of n ranks a shuffled loader
-    deals its order out in turn, wrapped round so that all ranks step equally often; an unshuffled one is
-    whole on every rank.
-    Raises ValueError where lengths or ranges do not fit.
+    deals its order out in turn, wrapped round so that all ranks step equally often; what is dealt twice weighs
+    nothing the second time, so that the ranks' batches together are one batch of the whole. An unshuffled loader is
+    whole on every rank. Pickled, it travels as arrays and comes out on the CPU; `to` moves it.
+    Raises ValueError where lengths or ranges do not fit, or a balanced batch has no room for every class.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class WindowLoader:
         lookback: int,
         batch_size: int,
         shuffle: bool = False,
+        balanced: bool = False,
         seed: int = 0,
         device: torch.device | str | None = None,
         stream: bool = False,
@@ -63,7 +69,9 @@ class WindowLoader:
         self.y_N = y_N.to(home, torch.int64)
         self.weight_N = weight_N.to(home, torch.float32)
         self.lookback, self.batch_size = lookback, batch_size
-        self.shuffle, self.seed = shuffle, seed
+        self.shuffle, self.balanced, self.seed = shuffle, balanced, seed
+        if balanced:
+            _check_balanced(self.y_N, batch_size, shuffle)
         self.epoch = 0
         self._handed_out = 0  # batches of the running pass
         self._resume_at = 0  # where the next pass begins, after load_state_dict
@@ -77,6 +85,7 @@ class WindowLoader:
         lookback: int,
         batch_size: int,
         shuffle: bool = False,
+        balanced: bool = False,
         seed: int = 0,
         device: torch.device | str = "cpu",
         stream: bool = False,
@@ -95,6 +104,7 @@ class WindowLoader:
             lookback=lookback,
             batch_size=batch_size,
             shuffle=shuffle,
+            balanced=balanced,
             seed=seed,
             device=device,
             stream=stream or not _fits(table_RF, device),
@@ -116,7 +126,10 @@ class WindowLoader:
         order = self._order()
         for batch in range(first, len(self)):
             self._handed_out = batch + 1
-            yield self._batch(order[batch * self.batch_size : (batch + 1) * self.batch_size])
+            window_NTF, y_N, weight_N = self.batch(order[batch * self.batch_size : (batch + 1) * self.batch_size])
+            if batch == len(self) - 1 and self._wraps():
+                weight_N = torch.cat([weight_N[:-1], torch.zeros_like(weight_N[-1:])])
+            yield window_NTF, y_N, weight_N
 
     def state_dict(self) -> dict[str, int]:
         """The epoch, and the batches of it handed out so far."""
@@ -148,6 +161,27 @@ class WindowLoader:
         """None: Lightning asks for it wherever it finds a sampler."""
         return None
 
+    def to(self, device: torch.device | str) -> Self:
+        """A loader at the same place over the same samples, whose batches come out on this device."""
+        device = torch.device(device)
+        moved = copy.copy(self)
+        moved.stream = self.stream or not _fits(self.table_RF, device)
+        moved.device = device
+        for name in _TENSORS:
+            home = self.table_RF.device if moved.stream else device
+            setattr(moved, name, getattr(self, name).to(home))
+        moved._window_RTF = window_view(moved.table_RF, self.lookback)
+        return moved
+
+    def __getstate__(self) -> dict[str, Any]:
+        # as arrays: a tensor would take shared memory, of which a container has 64 MB
+        arrays = {name: getattr(self, name).cpu().numpy() for name in _TENSORS}
+        return {k: v for k, v in self.__dict__.items() if k != "_window_RTF"} | arrays | {"device": torch.device("cpu")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {name: _shared(state[name]) for name in _TENSORS})
+        self._window_RTF = window_view(self.table_RF, self.lookback)
+
     def _order(self) -> Tensor:
         n = len(self.rows_N)
         home = self.table_RF.device
@@ -158,17 +192,25 @@ class WindowLoader:
         entropy = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(entropy >> 1))
         order = torch.randperm(n, generator=generator, dtype=dtype)
-        rank, n_ranks = _rank()
-        if n_ranks > 1:
+        rank, n_ranks = rank_of()
+        if self.balanced:
+            order = _taking_turns(order, self.y_N.cpu(), self._n_own(), rank, n_ranks)
+        elif n_ranks > 1:
             n_dealt = self._n_own() * n_ranks
             order = order.repeat(math.ceil(n_dealt / max(n, 1)))[:n_dealt][rank::n_ranks]
         return order.to(home)
 
     def _n_own(self) -> int:
         """Samples of a whole pass on one rank."""
-        return math.ceil(len(self.rows_N) / _rank()[1]) if self.shuffle else len(self.rows_N)
+        return math.ceil(len(self.rows_N) / rank_of()[1]) if self.shuffle else len(self.rows_N)
 
-    def _batch(self, picked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _wraps(self) -> bool:
+        """Whether this rank's last sample is one that another rank was dealt before."""
+        rank, n_ranks = rank_of()
+        return self.shuffle and not self.balanced and (self._n_own() - 1) * n_ranks + rank >= len(self.rows_N)
+
+    def batch(self, picked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The samples at these places, int32 or int64 on the table's device, as one batch."""
         first = self.rows_N.index_select(0, picked) - (self.lookback - 1)
         y_N, weight_N = self.y_N.index_select(0, picked), self.weight_N.index_select(0, picked)
         if not self.stream:
@@ -183,11 +225,35 @@ class WindowLoader:
         )
 
 
-def _rank() -> tuple[int, int]:
+def rank_of() -> tuple[int, int]:
     """This process's rank and the number of ranks; (0, 1) outside a distributed run."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
+
+
+def _taking_turns(order_N: Tensor, y_N: Tensor, n_own: int, rank: int, n_ranks: int) -> Tensor:
+    """`n_own` places for one rank, of class 0, 1, ..., C-1, 0, ...; each class in the given order, wrapped round."""
+    if n_own == 0:
+        return order_N
+    classes_C = torch.unique(y_N)
+    y_in_order = y_N[order_N]
+    turns = math.ceil(n_own / len(classes_C))
+    of_class = []
+    for k in classes_C:
+        own = order_N[y_in_order == k]
+        # ranks are dealt to within a class: over the mixed order, two ranks would each get one class of two
+        of_class.append(own.repeat(math.ceil(turns * n_ranks / len(own)))[rank::n_ranks][:turns])
+    return torch.stack(of_class, dim=1).flatten()[:n_own]
+
+
+def _check_balanced(y_N: Tensor, batch_size: int, shuffle: bool) -> None:
+    n_classes = len(torch.unique(y_N))
+    if not shuffle or batch_size < n_classes:
+        raise ValueError(
+            f"loader: balanced with shuffle={shuffle}, batch_size={batch_size}, {n_classes} classes; balanced batches "
+            "are shuffled and hold every class; set shuffle=True and batch_size >= the number of classes"
+        )
 
 
 def _fits(table_RF: Tensor, device: torch.device) -> bool:

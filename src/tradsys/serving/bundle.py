@@ -20,6 +20,8 @@ from tradsys.models.boosting import LightGbm, Xgboost
 from tradsys.models.calibrators import calibrator_from_json
 from tradsys.models.onnx_runtime import OnnxModel
 from tradsys.models.regime import HmmRegime
+from tradsys.serving import exits
+from tradsys.serving.ensemble import ServedEnsemble
 
 FORMAT = 1  # raised when an older reader could misread the files
 
@@ -134,8 +136,8 @@ class Bundle:
         """One row per bar with a full window, at or after `since`, sorted by (symbol, time).
 
         Columns: symbol, time, close, atr (price units), score (raw P(1)), probability (calibrated), and where the
-        bundle has them side (of which both speak), regime (name), regime_<name> (filtered probability) and audit
-        (P(pays after costs)).
+        bundle has them side (of which both speak), mean (what a label's exits need beside ATR and close), regime
+        (name), regime_<name> (filtered probability) and audit (P(pays after costs)).
         Bars without a full finite window inside one segment have no row. Raises DataError where none has.
         """
         table = self.features.table(bars)
@@ -157,6 +159,7 @@ class Bundle:
             "score": score[:, 1],
             "probability": probability[:, 1],
         }
+        columns |= {name: values[rows] for name, values in exits.measures(self.card["label"], marked).items()}
         side = table.side()
         if side is not None:
             columns["side"] = side[rows]
@@ -231,7 +234,11 @@ def _load_primary(folder: Path, card: Mapping[str, Any]) -> Primary:
                 f"[{card['model']['lookback']}, {len(card['feature_names'])}]; export it again"
             )
         return model
+    if kind == "ensemble":
+        return ServedEnsemble.load(folder, card["calibrator"], len(card["feature_names"]))
     loaders: dict[str, type[LightGbm] | type[Xgboost]] = {"lightgbm": LightGbm, "xgboost": Xgboost}
     if kind not in loaders:
-        raise BundleError(f"bundle {folder}: model kind {kind!r} is not one of {['onnx', *loaders]}; update tradsys")
+        raise BundleError(
+            f"bundle {folder}: model kind {kind!r} is not one of {['onnx', 'ensemble', *loaders]}; update tradsys"
+        )
     return Boosted(loaders[kind].load(folder / "model.txt"), calibrator_from_json(card["calibrator"]))

@@ -8,20 +8,24 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
-from tradsys.core.errors import BundleError
+from tradsys.core.errors import BundleError, TradsysError
 from tradsys.core.tables import Array
+from tradsys.serving import exits
 from tradsys.serving.bundle import Bundle
 from tradsys.signals.rules import Threshold, above, break_even_probability
+
+UNITS = {"score": "raw score", "probability": "calibrated probability", "quantile": "validation score quantile"}
 
 
 @dataclass(frozen=True, eq=False)
 class View:
     """What a decision may look at, N decision rows.
 
-    score, probability: raw and calibrated P(upper barrier first) [N]. audit: P(the trade pays after costs) [N] or
-    None. regime: names [N] or None. close [N]. take_profit, stop_loss: price distances of a long position [N].
-    round_trip: costs of entry and exit together as a fraction. side int8 [N]: where the bundle has sides of its own,
-    the one that score, probability and barriers are about (+1, -1, 0 no candidate); else None, all are about a long.
+    score, probability: raw and calibrated P(class 1) [N]: that the profit barrier comes first or, for a label of kind
+    `expansion`, that the range expands. audit: P(the trade pays after costs) [N] or None. regime: names [N] or None.
+    close [N]. take_profit, stop_loss: price distances [N] of a position on its side. round_trip: costs of entry and
+    exit together as a fraction. side int8 [N]: where the bundle has sides of its own, the one that score, probability
+    and barriers are about (+1, -1, 0 no candidate); else None, all are about a long. kind: of the label.
     """
 
     score: Array
@@ -33,6 +37,7 @@ class View:
     stop_loss: Array
     round_trip: float
     side: Array | None = None
+    kind: str = exits.BARRIER
 
 
 class Rule(Protocol):
@@ -43,6 +48,16 @@ class Rule(Protocol):
 
     def describe(self) -> str:
         """The rule in words, with its unit."""
+
+
+class Sizing(Protocol):
+    """Takes less of the sub-account where a position would be riskier."""
+
+    def size(self, view: View) -> Array:
+        """float64 [N] in (0, 1], a share of the profile's size."""
+
+    def describe(self) -> str:
+        """The sizing in words."""
 
 
 class Mask(Protocol):
@@ -74,7 +89,8 @@ class ThresholdRule:
             )
 
     def side(self, view: View, bundle: Bundle) -> Array:
-        """int8 [N]."""
+        """int8 [N]. Raises BundleError on a bundle whose probability is not about direction."""
+        _check_direction(view, "ThresholdRule")
         proba = view.probability if self.kind == "probability" else view.score
         threshold = Threshold(self.value, self.kind)
         long = above(proba, threshold.resolve(bundle.valid_scores))
@@ -92,8 +108,7 @@ class ThresholdRule:
 
     def describe(self) -> str:
         """Threshold and what it is measured in."""
-        unit = {"score": "raw score", "probability": "calibrated probability", "quantile": "validation score quantile"}
-        return f"{unit[self.kind]} >= {self.value:g}{', long and short' if self.short else ''}"
+        return f"{UNITS[self.kind]} >= {self.value:g}{', long and short' if self.short else ''}"
 
 
 @dataclass(frozen=True)
@@ -103,7 +118,8 @@ class BreakEvenRule:
     margin: float = 0.0
 
     def side(self, view: View, bundle: Bundle) -> Array:  # noqa: ARG002 - one signature for all rules
-        """int8 [N]."""
+        """int8 [N]. Raises BundleError on a bundle whose probability is not about direction."""
+        _check_direction(view, "BreakEvenRule")
         needed = break_even_probability(view.take_profit, view.stop_loss, view.close, view.round_trip)
         enters = (view.probability >= needed + self.margin).astype(np.int8)
         return enters if view.side is None else (enters * view.side).astype(np.int8)
@@ -111,6 +127,72 @@ class BreakEvenRule:
     def describe(self) -> str:
         """The rule and its margin."""
         return f"calibrated probability >= break-even of barriers and costs + {self.margin:g}"
+
+
+@dataclass(frozen=True)
+class BreakoutRule:
+    """On the bundle's own side where the expansion of the range is likely enough.
+
+    kind: as in ThresholdRule. For bundles whose label asks for an expansion and whose features name a side.
+    """
+
+    value: float
+    kind: str
+
+    def __post_init__(self) -> None:
+        Threshold(self.value, self.kind)
+        if not 0 < self.value < 1:
+            raise ValueError(
+                f"strategy: P(expansion) as {self.kind} >= {self.value}; it lies in 0 < value < 1; mend rule.value"
+            )
+
+    def side(self, view: View, bundle: Bundle) -> Array:
+        """int8 [N]. Raises BundleError where the label is not an expansion or there is no side."""
+        if view.kind != exits.EXPANSION or view.side is None:
+            raise BundleError(
+                f"strategy: a BreakoutRule reads P(expansion) and a side, the bundle's label is {view.kind!r} "
+                f"{'with' if view.side is not None else 'without'} a side; train with agent=volatility or use another "
+                "rule"
+            )
+        proba = view.probability if self.kind == "probability" else view.score
+        likely = above(proba, Threshold(self.value, self.kind).resolve(bundle.valid_scores))
+        return (likely * view.side).astype(np.int8)
+
+    def describe(self) -> str:
+        """Threshold and what it is measured in."""
+        return f"breakouts where the expansion's {UNITS[self.kind]} >= {self.value:g}"
+
+
+@dataclass(frozen=True)
+class ExpansionSizing:
+    """Smaller positions when the range is expected to expand: 1 - (1 - floor) * P(expansion)."""
+
+    floor: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.floor <= 1:
+            raise TradsysError(f"strategy: floor is {self.floor}; a share is 0 < floor <= 1; mend sizing.floor")
+
+    def size(self, view: View) -> Array:
+        """float64 [N] from `floor` to 1. Raises BundleError where the probability is not that of an expansion."""
+        if view.kind != exits.EXPANSION:
+            raise BundleError(
+                f"strategy: an ExpansionSizing reads P(expansion), the bundle's label is {view.kind!r}; train with "
+                "agent=volatility or leave sizing out"
+            )
+        return 1 - (1 - self.floor) * view.probability
+
+    def describe(self) -> str:
+        """The sizing in words."""
+        return f"size falls to {self.floor:g} as P(expansion) rises to 1"
+
+
+def _check_direction(view: View, rule: str) -> None:
+    if view.kind == exits.EXPANSION:
+        raise BundleError(
+            f"strategy: a {rule} takes the probability for that of a gain, the bundle's label is an expansion of the "
+            "range, whichever way; use strategy=[breakout]"
+        )
 
 
 @dataclass(frozen=True)
@@ -154,6 +236,7 @@ class Profile:
     rule: Rule
     masks: Sequence[Mask] = ()
     size: float = 1.0
+    sizing: Sizing | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.size <= 1:
@@ -163,12 +246,13 @@ class Profile:
 
     def describe(self) -> str:
         """The whole profile on one line."""
-        return "; ".join([self.rule.describe(), *(mask.describe() for mask in self.masks)])
+        scaled = [] if self.sizing is None else [self.sizing.describe()]
+        return "; ".join([self.rule.describe(), *(mask.describe() for mask in self.masks), *scaled])
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """A named profile on a bundle. Exits are the label's barriers, read from the bundle's card."""
+    """A named profile on a bundle. Exits are the label's, worked out from the bundle's card by `serving.exits`."""
 
     name: str
     primary: Bundle
@@ -193,11 +277,12 @@ class Strategy:
         side = self.profile.rule.side(view, self.primary)
         for mask in self.profile.masks:
             side = np.where(mask.allows(view), side, 0)
-        side = np.where(np.isfinite(view.take_profit) & (view.take_profit > 0), side, 0)
+        side = np.where((view.take_profit > 0) & (view.stop_loss > 0), side, 0)  # a NaN is neither: no position
+        share = np.ones(len(side)) if self.profile.sizing is None else self.profile.sizing.size(view)
         short = (side < 0) & (view.side is None)  # barriers of a long, mirrored; a bundle's own sides have their own
         wanted = predictions.select("symbol", "time").with_columns(
             side=pl.Series(side.astype(np.int8)),
-            size=pl.lit(self.profile.size),
+            size=pl.Series(self.profile.size * share),
             take_profit=pl.Series(np.where(short, view.stop_loss, view.take_profit)),
             stop_loss=pl.Series(np.where(short, view.take_profit, view.stop_loss)),
             horizon_bars=pl.lit(int(self.label["horizon_bars"]), dtype=pl.Int64),
@@ -206,15 +291,16 @@ class Strategy:
 
     def _view(self, frame: pl.DataFrame) -> View:
         columns = set(frame.columns)
-        width = frame["atr"].to_numpy()
+        take_profit, stop_loss = exits.distances(self.label, frame)
         return View(
             score=frame["score"].to_numpy(),
             probability=frame["probability"].to_numpy(),
             audit=frame["audit"].to_numpy() if "audit" in columns else None,
             regime=frame["regime"].to_numpy() if "regime" in columns else None,
             close=frame["close"].to_numpy(),
-            take_profit=self.label["upper"] * width,
-            stop_loss=self.label["lower"] * width,
+            take_profit=take_profit,
+            stop_loss=stop_loss,
             round_trip=self.round_trip,
             side=frame["side"].to_numpy() if "side" in columns else None,
+            kind=exits.kind_of(self.label),
         )

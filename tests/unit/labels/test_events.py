@@ -4,7 +4,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tradsys.labels.events import cusum_events
+from tradsys.core.errors import DataError, TradsysError
+from tradsys.labels.events import ClockEvents, cusum_events
 
 PURE_FIXTURE = [HealthCheck.function_scoped_fixture]  # make_walk_bars is a pure function
 
@@ -78,3 +79,37 @@ def test_refuses_wrong_parameters(make_walk_bars):
         cusum_events(make_walk_bars(10), 0.0)
     with pytest.raises(ValueError, match="vol_bars >= 2"):
         cusum_events(make_walk_bars(10), 1.0, vol_bars=1)
+
+
+@pytest.mark.parametrize(("every", "offset"), [(1, 0), (8, 0), (8, 3), (24, 23)])
+def test_clock_events_equal_the_hour_of_each_close(make_walk_bars, every, offset):
+    bars = make_walk_bars(200, ("AAA", "BBB"), minutes=30)
+    by_hand = [t.minute == 0 and (t.hour - offset) % every == 0 for t in bars["time"]]
+    got = ClockEvents(every, offset).mask(bars)
+    assert got.dtype == np.bool_
+    assert got.tolist() == by_hand
+    assert got.any()
+
+
+def test_clock_events_do_not_move_when_bars_are_missing_or_still_to_come(make_walk_bars):
+    """Causal and local: whatever else is cut away, a bar's own close decides."""
+    bars = make_walk_bars(300)
+    whole = ClockEvents(6).mask(bars)
+    kept = np.random.default_rng(0).random(300) < 0.7
+    assert ClockEvents(6).mask(bars.filter(pl.Series(kept))).tolist() == whole[kept].tolist()
+    for cut in (30, 111, 299):
+        assert ClockEvents(6).mask(bars.head(cut)).tolist() == whole[:cut].tolist()
+
+
+@pytest.mark.parametrize(
+    ("every", "offset", "said"), [(5, 0, "divides 24"), (0, 0, "divides 24"), (8, 8, "every_hours - 1")]
+)
+def test_clock_events_refuse_hours_that_no_day_has(every, offset, said):
+    with pytest.raises(TradsysError, match=said):
+        ClockEvents(every, offset)
+
+
+def test_clock_events_say_where_no_bar_closes(make_walk_bars):
+    bars = make_walk_bars(40, minutes=1440)  # closes at 01:00 only
+    with pytest.raises(DataError, match="none of 40 bars closes on a multiple of 8 hours"):
+        ClockEvents(8).mask(bars)

@@ -1,3 +1,4 @@
+import math
 from datetime import timedelta
 
 import numpy as np
@@ -7,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
+from tradsys.core.errors import TradsysError
 from tradsys.labels.triple_barrier import TripleBarrier
 from tradsys.market.synthetic import SyntheticMarket
 
@@ -280,3 +282,36 @@ def test_describes_itself_as_synthetic():
 def test_refuses_wrong_fields(wrong):
     with pytest.raises(ValueError, match=f"synthetic market: {next(iter(wrong))}="):
         SyntheticMarket(**wrong)
+
+
+def bend(noise: np.ndarray, block: int) -> float:
+    """Returns in sigmas over bars 18-22 of a block less those over its bars 13-17, the slow way."""
+    rise = sum(noise[block * 24 + k] for k in range(18, 23))
+    fall = sum(noise[block * 24 + k] for k in range(13, 18))
+    return (rise - fall) / math.sqrt(10)
+
+
+def test_the_shape_of_the_block_before_decides_the_drift_of_the_first_eight_bars():
+    market = SyntheticMarket(symbols=("A",), n_bars=24 * 40, edge=0, shape=0.5)
+    bars, truth = market.bars(), market.regimes()
+    before = np.concatenate([[100.0], bars["close"].to_numpy()[:-1]])
+    moves = np.log(bars["close"].to_numpy() / before) / truth["sigma"].to_numpy()
+    drift = truth["drift"].to_numpy()
+    for block in range(1, 40):
+        v = bend(moves, block - 1)
+        expected = 0.5 * math.copysign(min(max(abs(v) - 0.5, 0.0), 1.0), v)
+        np.testing.assert_allclose(drift[block * 24 : block * 24 + 8], expected, atol=1e-9)
+        np.testing.assert_array_equal(drift[block * 24 + 8 : (block + 1) * 24], 0)
+    assert not drift[:24].any()
+
+
+def test_a_shape_of_zero_changes_nothing_and_an_edge_adds_to_it():
+    plain = SyntheticMarket(n_bars=300, edge=0.3)
+    assert plain.bars().equals(SyntheticMarket(n_bars=300, edge=0.3, shape=0.0).bars())
+    assert not plain.bars().equals(SyntheticMarket(n_bars=300, edge=0.3, shape=0.2).bars())
+    assert SyntheticMarket(edge=0.3, shape=0.2).describe()["note"] == (
+        "synthetic market with a planted edge of 0.3 sigma per bar and a planted shape of 0.2 sigma per bar"
+    )
+    assert SyntheticMarket(edge=0).describe()["note"] == "synthetic market with no edge"
+    with pytest.raises(TradsysError, match="shape"):
+        SyntheticMarket(shape=1.5)

@@ -10,7 +10,7 @@ from tradsys.core.tables import FeatureTable, Samples
 from tradsys.models.baseline import BaseRate
 from tradsys.models.boosting import LightGbm
 from tradsys.models.calibrators import Identity, Isotonic, Temperature
-from tradsys.models.compose import Calibrated, Scaled, SeedAverage, in_workdir
+from tradsys.models.compose import Average, Calibrated, Scaled, SeedAverage, in_workdir
 from tradsys.models.linear import LogisticRegression
 from tradsys.models.transforms import RobustScaler, with_fitted
 
@@ -107,20 +107,50 @@ def test_score_is_uncalibrated_and_predict_proba_is_not(parts):
         Calibrated(Fixed(), Identity()).fit(train, valid.take(np.arange(0)))
 
 
-def test_seed_average_is_the_mean_of_its_members(parts):
+def test_an_average_is_the_mean_of_its_members_each_behind_its_own_scaler(parts):
     train, valid = parts
-    members = (LogisticRegression(lookback=3), BaseRate(lookback=8))
-    done = SeedAverage(members).fit(train, valid)
-    each = [m.fit(train, valid).predict_proba(valid.table, valid.rows) for m in members]
+    members = {"line": Fixed(lookback=3), "rate": BaseRate(lookback=8)}
+    done = Average(members, RobustScaler()).fit(train, valid)
+    each = [
+        Scaled(RobustScaler(), members["line"]).fit(train, valid).predict_proba(valid.table, valid.rows),
+        members["rate"].fit(train, valid).predict_proba(valid.table, valid.rows),
+    ]
     np.testing.assert_allclose(done.predict_proba(valid.table, valid.rows), (each[0] + each[1]) / 2, rtol=1e-12)
     assert done.lookback == 8
-    with pytest.raises(TrainingError, match="no members"):
-        SeedAverage(())
+    assert isinstance(done.members_["line"], Scaled)
+    assert not isinstance(done.members_["rate"], Scaled)
+    raw = Average(members).fit(train, valid).members_["line"].seen_[0].table
+    assert raw is train.table
+
+
+def test_a_seed_average_fits_distinct_copies_and_two_averages_share_none(parts, tmp_path):
+    train, valid = parts
+    trees = LightGbm(n_estimators=5, subsample=0.5, n_threads=1)
+    done = SeedAverage(trees, 3, seed=7).fit(train, valid)
+    seeds = [model.seed for model in done.members_.values()]
+    others = [model.seed for model in SeedAverage(trees, 3, seed=8).fit(train, valid).members_.values()]
+    assert len({*seeds, *others}) == 6
+    each = [replace(trees, seed=s).fit(train, valid).predict_proba(valid.table, valid.rows) for s in seeds]
+    assert not np.array_equal(each[0], each[1])
+    np.testing.assert_allclose(done.predict_proba(valid.table, valid.rows), np.mean(each, axis=0), rtol=1e-12)
+    moved = in_workdir(SeedAverage(Fixed(), 2), tmp_path).fit(train, valid)
+    assert [m.workdir for m in moved.members_.values()] == [tmp_path / "0", tmp_path / "1"]
+    assert SeedAverage(trees, 2).reads_raw
+    assert not SeedAverage(Fixed(), 2).reads_raw
+
+
+def test_too_few_members_or_names_that_are_no_file_are_refused():
+    with pytest.raises(TrainingError, match="at least two fits"):
+        SeedAverage(Fixed(), 1)
+    with pytest.raises(TrainingError, match=r"members \['a'\]; an ensemble has at least two"):
+        Average({"a": Fixed()})
+    with pytest.raises(TrainingError, match=r"\['../b'\] are no names"):
+        Average({"a": Fixed(), "../b": Fixed()})
 
 
 def test_unfitted_parts_refuse_to_predict(parts):
     train, _ = parts
-    for model in (Scaled(RobustScaler(), Fixed()), Calibrated(Fixed(), Identity()), SeedAverage((Fixed(),))):
+    for model in (Scaled(RobustScaler(), Fixed()), Calibrated(Fixed(), Identity()), SeedAverage(Fixed(), 2)):
         with pytest.raises(TrainingError, match="not fitted"):
             model.predict_proba(train.table, train.rows)
 
@@ -139,15 +169,16 @@ def test_parts_fitted_elsewhere_compose_to_the_same_answers(parts):
 
 def test_in_workdir_reaches_every_nested_part_and_leaves_the_rest(tmp_path):
     model = Calibrated(
-        SeedAverage((Scaled(RobustScaler(clip=2.0), Fixed(3)), Fixed(5), BaseRate())), Temperature(bias=False)
+        Average({"first": Scaled(RobustScaler(clip=2.0), Fixed(3)), "second": Fixed(5), "third": BaseRate()}),
+        Temperature(bias=False),
     )
     moved = in_workdir(model, tmp_path)
-    first, second, third = moved.model.models
-    assert first.model == Fixed(3, tmp_path / "0")
-    assert second == Fixed(5, tmp_path / "1")
+    first, second, third = moved.model.members.values()
+    assert first.model == Fixed(3, tmp_path / "first")
+    assert second == Fixed(5, tmp_path / "second")
     assert third.lookback == 1
     assert first.scaler.clip == 2.0
     assert moved.calibrator.bias is False
-    assert model.model.models[1].workdir is None
+    assert model.model.members["second"].workdir is None
     assert in_workdir(Fixed(), tmp_path).workdir == tmp_path
     assert in_workdir(Scaled(RobustScaler(), Fixed()), tmp_path).model.workdir == tmp_path

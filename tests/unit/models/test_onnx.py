@@ -13,7 +13,7 @@ from tradsys.core.tables import FeatureTable, Samples
 from tradsys.models import onnx_export
 from tradsys.models.baseline import BaseRate
 from tradsys.models.calibrators import Identity, Isotonic, Temperature
-from tradsys.models.compose import SeedAverage
+from tradsys.models.compose import Average, SeedAverage
 from tradsys.models.linear import LogisticRegression
 from tradsys.models.nets.transformer import TransformerEncoder
 from tradsys.models.onnx_export import check_parity, export_onnx
@@ -137,7 +137,11 @@ def test_the_file_is_one_and_checks(exported):
     ("model", "calibrator"),
     [
         (LogisticRegression(lookback=LOOKBACK), Isotonic()),
-        (SeedAverage((LogisticRegression(lookback=1), BaseRate(lookback=LOOKBACK))), Identity()),
+        (SeedAverage(LogisticRegression(lookback=LOOKBACK), 2), Identity()),
+        (
+            Average({"line": LogisticRegression(lookback=1), "rate": BaseRate(lookback=LOOKBACK)}, RobustScaler()),
+            Temperature(),
+        ),
     ],
 )
 def test_rivals_are_graphs_too(tmp_path, model, calibrator):

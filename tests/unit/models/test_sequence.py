@@ -208,6 +208,54 @@ def test_an_interrupt_inside_a_step_leaves_a_checkpoint_to_resume_from(tmp_path,
     assert_same_weights(weights(unbroken), weights(as_plain(stopped).fit(*data)))
 
 
+def test_the_watch_hears_every_epoch_and_what_it_raises_comes_out_unchanged(tmp_path, data, unbroken):
+    heard = []
+
+    def listens(epoch, score):
+        heard.append((epoch, score))
+
+    def gives_up(epoch, score):
+        listens(epoch, score)
+        if epoch == 1:
+            raise LookupError("pruned")
+
+    told = list(enumerate(unbroken.result_.scores))
+    assert_same_weights(weights(unbroken), weights(replace(make_model(), watch=listens).fit(*data)))
+    assert heard == told
+    assert unbroken.result_.score == min(unbroken.result_.scores)
+    heard.clear()
+    with pytest.raises(LookupError, match=r"^pruned$"):
+        replace(make_model(tmp_path), watch=gives_up).fit(*data)
+    assert heard == told[:2]
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 10  # both epochs are in it
+    for _ in range(2):  # resumed, then loaded: whoever joins late hears the earlier epochs, too
+        heard.clear()
+        resumed = replace(make_model(tmp_path), watch=listens).fit(*data)
+        assert heard == told
+        assert_same_weights(weights(unbroken), weights(resumed))
+
+
+class Fails(LitClassifier):
+    """A bug in the eighth step."""
+
+    __module__, __qualname__ = LitClassifier.__module__, LitClassifier.__qualname__  # same fingerprint
+
+    def on_train_batch_start(self, batch, batch_idx):
+        if self.global_step == 8:
+            raise ZeroDivisionError
+
+
+def test_checkpoints_within_an_epoch_are_gone_on_from(tmp_path, data, unbroken):
+    with pytest.raises(ZeroDivisionError):
+        make_model(tmp_path, module=Fails, checkpoint_every_steps=2).fit(*data)
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 8
+    assert float(checkpoint["train_loss"][1]) == 3  # batches of the second epoch so far
+    resumed = make_model(tmp_path).fit(*data)  # how often it is saved decides no weight
+    assert resumed.result_ == unbroken.result_
+    assert_same_weights(weights(unbroken), weights(resumed))
+
+
 @pytest.mark.slow
 def test_ctrl_c_in_a_process_of_its_own(tmp_path):
     code = (
@@ -296,7 +344,14 @@ def test_fits_that_cannot_be_are_refused(data):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"accelerator": "tpu"}, {"devices": 2}, {"max_epochs": 0}, {"patience": 0}, {"loggers": ["paper"]}],
+    [
+        {"accelerator": "tpu"},
+        {"devices": 0},
+        {"max_epochs": 0},
+        {"patience": 0},
+        {"loggers": ["paper"]},
+        {"checkpoint_every_steps": 0},
+    ],
 )
 def test_trainer_settings_are_checked(wrong):
     with pytest.raises(ValueError, match=f"trainer:.*{next(iter(wrong))}"):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.unit.reports import sample_honesty
+from tests.unit.reports import sample_embedding, sample_honesty
 from tradsys.evidence.calibration import reliability
 from tradsys.evidence.classification import evaluate
 from tradsys.evidence.performance import performance
@@ -14,8 +14,8 @@ from tradsys.evidence.verdict import judge, judge_run
 N_DAYS = 400
 START = date(2023, 1, 1)
 TRAINING_SECTIONS = (
-    "models", "reliability", "auditor", "audit_value", "importance", "drift", "folds", "regime", "hindsight", "paths",
-    "timings",
+    "models", "ensemble", "reliability", "auditor", "audit_value", "importance", "drift", "folds", "regime",
+    "hindsight", "paths", "embedding", "timings",
 )  # fmt: skip
 
 
@@ -34,6 +34,7 @@ def sample_report(*, synthetic: bool = True, idle: bool = False, symbol: str = "
         "synthetic": note,
         "verdict": judge_run((-0.01, 0.02), {}).as_dict(),
         "models": models,
+        "ensemble": _ensemble(symbol),
         "reliability": {"primary": _bins(rng), symbol: _bins(rng)},
         "auditor": {"n": 200, "paid": 0.4, "metrics": models[0]["metrics"]},
         "importance": {"permutation": _permuted(symbol), "auditor_gain": _shares(symbol)},
@@ -43,6 +44,7 @@ def sample_report(*, synthetic: bool = True, idle: bool = False, symbol: str = "
         "audit_value": sample_honesty.audit_value(),
         "hindsight": sample_honesty.hindsight(),
         "paths": sample_honesty.paths(),
+        "embedding": sample_embedding.embedding(symbol),
         "strategies": strategies,
         "benchmark": {"name": "buy and hold", "performance": _performance(held, np.array([]), 3)},
         "equity": {
@@ -86,6 +88,20 @@ def _model(name: str, kind: str, signal: float, rng: np.random.Generator) -> dic
     proba, y = _forecast(signal, rng)
     metrics = evaluate(proba, y, np.array([0.5, 0.5]), time_N=np.arange(400), min_block=4, n_draws=50)
     return {"name": name, "kind": kind, "metrics": metrics}
+
+
+def _ensemble(symbol: str) -> dict[str, Any]:
+    skills = [{"value": 0.02 * k, "low": 0.02 * k - 0.01, "high": 0.02 * k + 0.01, "n_batches": 30} for k in (-1, 1)]
+    weights = {symbol: 0.0, "good": 0.8, "base_rate": 0.2}
+    return {
+        "kind": "RegimeWeighted", "n_folds": 4, "confidence": 0.95, "floor": 0.01, "shrinkage": 100.0,
+        "members": [
+            {"name": symbol, "weight": 0.0, "skill": skills[0], "why": "its skill lies below zero"},
+            {"name": "good", "weight": 0.8, "skill": skills[1], "why": ""},
+            {"name": "base_rate", "weight": 0.2, "skill": None, "why": ""},
+        ],
+        "states": [{"name": name, "n_effective": 321.4, "weights": weights} for name in ("calm", "panic")],
+    }  # fmt: skip
 
 
 def _bins(rng: np.random.Generator) -> list[dict[str, float | int]]:

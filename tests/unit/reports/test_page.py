@@ -143,7 +143,8 @@ def test_names_are_text_wherever_they_stand():
     page = render(sample_report(symbol=name))
     assert "<script>alert" not in page
     assert Reader(page).tags.count("script") == Reader(render(sample_report())).tags.count("script")
-    assert words(page).count(name) == 5  # both tables of strategies, the trials, the data's symbols, the config
+    # both tables of strategies, the pool, the trials, the data's symbols, the config
+    assert words(page).count(name) == 6
 
 
 def test_the_config_can_be_read_back(page):
@@ -193,3 +194,20 @@ def test_an_auditor_with_too_few_candidates_is_not_hidden():
 def test_the_file_is_the_rendered_page(tmp_path, page):
     write_report(sample_report(), tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == page
+
+
+def test_a_pools_weights_stand_beside_the_skills_that_earned_them(page):
+    def cells(html):
+        table = re.search(r'<table id="ensemble-table">.*?</table>', html, re.DOTALL)[0]
+        return [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr.*?</tr>", table)[1:]]
+
+    useless, good, base, counts = cells(page)
+    no_skill = "-0.0200<small>[-0.0300, -0.0100]</small>"
+    assert useless == ["AAA", "0.000", "0.000", "0.000", no_skill, "its skill lies below zero"]
+    assert good == ["good", "0.800", "0.800", "0.800", "0.0200<small>[0.0100, 0.0300]</small>", ""]
+    assert base == ["base_rate", "0.200", "0.200", "0.200", "", ""]
+    assert counts == ["independent samples", "", "321", "321", "", ""]
+    plain = sample_report()
+    plain["ensemble"] |= {"floor": None, "states": [], "n_folds": None, "confidence": None, "shrinkage": None}
+    assert cells(render(plain))[1] == ["good", "0.800"]
+    assert "The plain mean of 3 fits" in words(render(plain))

@@ -7,7 +7,7 @@ import pytest
 from tradsys.core.tables import FeatureTable, Samples
 from tradsys.models.baseline import BaseRate
 from tradsys.models.boosting import LightGbm
-from tradsys.models.compose import SeedAverage
+from tradsys.models.compose import Average, SeedAverage
 from tradsys.models.linear import LogisticRegression
 from tradsys.models.sequence import SequenceModel
 from tradsys.models.transforms import RobustScaler
@@ -79,7 +79,9 @@ def test_a_sequence_model_is_never_refitted_many_times():
     deep = SequenceModel(net=None, module=None, trainer=None, lookback=4, batch_size=2)
     linear = LogisticRegression(C=0.5)
     assert cheap_model(experiment_of(deep, logistic=linear, base_rate=BaseRate())) == ("logistic", linear)
-    assert cheap_model(experiment_of(SeedAverage((deep, deep)), logistic=linear)) == ("logistic", linear)
+    assert cheap_model(experiment_of(SeedAverage(deep, 2), logistic=linear)) == ("logistic", linear)
+    pool = Average({"deep": deep, "line": linear})
+    assert cheap_model(experiment_of(pool, logistic=linear)) == ("logistic", linear)
     assert isinstance(cheap_model(experiment_of(deep))[1], LogisticRegression)
     tree = LightGbm()
     assert cheap_model(experiment_of(tree, logistic=linear)) == ("primary", tree)

@@ -278,4 +278,4 @@ def test_who_comes_from_the_environment(monkeypatch):
 
 def test_nothing_in_the_interface_changes_or_deletes():
     public = {name for name in vars(TrialLedger) if not name.startswith("_")}
-    assert public == {"append", "entries", "trials", "trial_sharpes", "verify"}
+    assert public == {"append", "entries", "series", "trials", "trial_sharpes", "verify"}

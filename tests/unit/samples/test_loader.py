@@ -1,3 +1,4 @@
+import copy
 import logging
 
 import numpy as np
@@ -136,7 +137,7 @@ def test_ranks_share_one_shuffled_order_and_step_equally_often(monkeypatch, n_ra
     whole = seen(make_loader(samples, shuffle=True))
     parts = []
     for rank in range(n_ranks):
-        monkeypatch.setattr(loader_module, "_rank", lambda rank=rank: (rank, n_ranks))
+        monkeypatch.setattr(loader_module, "rank_of", lambda rank=rank: (rank, n_ranks))
         loader = make_loader(samples, shuffle=True)
         batches = list(loader)
         assert len(batches) == len(loader)
@@ -146,6 +147,36 @@ def test_ranks_share_one_shuffled_order_and_step_equally_often(monkeypatch, n_ra
     dealt = [value for turn in zip(*parts, strict=True) for value in turn]
     assert dealt[: len(whole)] == whole
     assert set(dealt) == set(whole)
+
+
+@pytest.mark.parametrize("n_ranks", [2, 5, 64])
+def test_what_is_dealt_twice_weighs_nothing_the_second_time(monkeypatch, n_ranks):
+    samples = make_samples()
+    n_samples, weight = len(samples), 0.0
+    for rank in range(n_ranks):
+        monkeypatch.setattr(loader_module, "rank_of", lambda rank=rank: (rank, n_ranks))
+        weight_N = torch.cat([weight_N for _, _, weight_N in make_loader(samples, shuffle=True)])
+        # rank r holds the places r, r + n, r + 2n, ... of the order; those past its end are repeats
+        assert (weight_N == 0).tolist() == [rank + k * n_ranks >= n_samples for k in range(len(weight_N))]
+        weight += float(weight_N.double().sum())
+    assert weight == pytest.approx(float(samples.weight.sum()), rel=1e-6)
+
+
+def test_a_pickled_loader_goes_on_at_its_place_and_takes_no_shared_memory():
+    samples = make_samples()
+    loader = make_loader(samples, shuffle=True)
+    batches = iter(loader)
+    next(batches)
+    loader.load_state_dict(loader.state_dict())
+    # plain pickle knows no shared memory
+    twin = copy.copy(loader)
+    twin.__setstate__(loader.__getstate__())
+    for other in (twin, loader.to("cpu")):
+        ahead = list(other)
+        assert len(ahead) == len(loader) - 1
+        for left, right in zip(ahead, list(make_loader(samples, shuffle=True))[1:], strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+    assert all(isinstance(loader.__getstate__()[k], np.ndarray) for k in ("table_RF", "rows_N", "y_N", "weight_N"))
 
 
 def test_a_table_too_large_for_the_device_is_streamed(monkeypatch, caplog):
@@ -261,3 +292,75 @@ def test_lightning_resumes_where_it_stopped(tmp_path, save_at, limit):
     assert len(whole.steps) == 18
     assert [values for _, _, values in resumed.steps] == [values for _, _, values in whole.steps[save_at:]]
     torch.testing.assert_close(resumed.scale, whole.scale)
+
+
+def make_uneven(counts, seed=0):
+    """Samples of classes 0, 1, ... that occur so often; column `a` of the table holds the row's own number."""
+    n = sum(counts)
+    rng = np.random.default_rng(seed)
+    zero = np.zeros(n + LOOKBACK, dtype=np.int32)
+    time = np.datetime64("2020-01-01", "us") + np.arange(n + LOOKBACK) * np.timedelta64(1, "h")
+    values = np.arange(n + LOOKBACK, dtype=np.float32).reshape(-1, 1)
+    table = FeatureTable(zero, time, zero, values, ("a",), ("A",))
+    rows = np.arange(LOOKBACK, n + LOOKBACK)
+    y = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+    return Samples(table, rows, y, np.ones(n), rows - LOOKBACK + 1, rows, np.zeros(n))
+
+
+@pytest.mark.parametrize("counts", [(21, 21), (37, 5), (20, 15, 7), (41, 1)])
+def test_balanced_batches_hold_each_class_equally_often(counts):
+    samples = make_uneven(counts)
+    loader = make_loader(samples, shuffle=True, balanced=True, seed=4)
+    batches = list(loader)
+    assert [len(y) for _, y, _ in batches] == [8, 8, 8, 8, 8, 2], "a pass is as long as ever"
+    for window, y, _ in batches:
+        n_C = np.bincount(y.numpy(), minlength=len(counts))
+        if len(y) == 8:
+            assert n_C.max() - n_C.min() <= 1
+        np.testing.assert_array_equal(samples.y[window[:, -1, 0].long().numpy() - LOOKBACK], y.numpy())
+    drawn = np.bincount(np.concatenate([w[:, -1, 0].long().numpy() for w, _, _ in batches]) - LOOKBACK, minlength=42)
+    for k, count in enumerate(counts):
+        own = drawn[samples.y == k]
+        assert own.max() - own.min() <= 1, "a class goes round whole before any sample comes twice"
+        assert own.sum() in (42 // len(counts), 42 // len(counts) + 1)
+        assert (own.min() >= 1) == (count <= 42 // len(counts))
+
+
+def test_balanced_order_depends_on_seed_and_epoch_and_resumes_in_mid_epoch():
+    samples = make_uneven((30, 12))
+
+    def order(seed, epoch):
+        loader = make_loader(samples, shuffle=True, balanced=True, seed=seed)
+        loader.set_epoch(epoch)
+        return seen(loader)
+
+    assert order(0, 1) == order(0, 1)
+    assert len({tuple(order(s, e)) for s in (0, 1) for e in (0, 1, 2)}) == 6
+    first = make_loader(samples, shuffle=True, balanced=True, seed=5)
+    first.set_epoch(3)
+    passing = iter(first)
+    head = [next(passing) for _ in range(2)]
+    resumed = make_loader(samples, shuffle=True, balanced=True, seed=5)
+    resumed.load_state_dict(first.state_dict())
+    resumed.set_epoch(3)
+    assert seen(head) + seen(list(resumed)) == order(5, 3)
+
+
+@pytest.mark.parametrize("n_ranks", [2, 3])
+def test_ranks_share_balanced_batches(monkeypatch, n_ranks):
+    samples = make_uneven((30, 12))
+    parts = []
+    for rank in range(n_ranks):
+        monkeypatch.setattr(loader_module, "rank_of", lambda rank=rank: (rank, n_ranks))
+        batches = list(make_loader(samples, shuffle=True, balanced=True))
+        assert all(abs(2 * int(y.sum()) - len(y)) <= 1 for _, y, _ in batches)
+        parts.append(seen(batches))
+    assert len({len(p) for p in parts}) == 1
+    common = [{v for v in p if samples.y[int(v) - LOOKBACK] == 0} for p in parts]
+    assert not set.intersection(*common), "what is common enough is drawn once over all ranks"
+
+
+@pytest.mark.parametrize("settings", [{"shuffle": False}, {"shuffle": True, "batch_size": 1}])
+def test_balanced_needs_shuffling_and_room(settings):
+    with pytest.raises(ValueError, match="balanced with shuffle"):
+        make_loader(balanced=True, **settings)

@@ -1,0 +1,48 @@
+"""Runs the arms of a study over folds and seeds, and writes one paired table: what beats what, by how much.
+
+  python -m tradsys.compare +study=losses                       on the synthetic market
+  python -m tradsys.compare +study=losses data=btc_hourly       on real bars from the store
+  python -m tradsys.compare +study=seeds study.n_jobs=4         four cells at once, of one thread each
+  python -m tradsys.compare +study=losses study.seeds=[0,1,2,3] goes on: only the cells of the new seed are run
+
+Skill is 1 - log-loss of the calibrated probability / log-loss of the training base rate. Arms that ask one question are
+judged on the same samples of the same purged folds; an interrupted comparison goes on where it stopped.
+"""
+
+from omegaconf import OmegaConf
+
+from tradsys.config import ConfigError, as_dict, build, compose, run_door
+from tradsys.reports.comparison_page import print_comparison
+from tradsys.research.arms import Arm, ArmChoice, ComparisonSettings
+from tradsys.research.comparison import compare_study
+from tradsys.research.parts import Experiment
+
+
+def _arm(name: str, choice: ArmChoice, settings: ComparisonSettings, argv: list[str]) -> Arm:
+    """Composes one arm; what its overrides get wrong is told with its name."""
+    try:
+        config = compose("compare", [*settings.common, *argv, *choice.overrides])
+        config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "study"])
+        return Arm(name, Experiment.of(build(config)), as_dict(config), choice.seeds, choice.against)
+    except ConfigError as error:
+        raise ConfigError(f"compare: arm {name!r} of study {settings.name!r}: {error}") from error
+
+
+def work(argv: list[str]) -> None:
+    """Composes every arm, runs what is missing, prints the table."""
+    asked = [f"+{a}" if a.startswith("study=") else a for a in argv]
+    config = compose("compare", asked)
+    as_dict(config)  # a missing value is told before anything is built
+    settings = build(config)["study"]
+    arms = [_arm(name, choice, settings, asked) for name, choice in settings.choices.items()]
+    plain = as_dict(compose("compare", [*settings.common, *asked]))
+    print_comparison(compare_study(arms, settings, plain, asked))
+
+
+def main() -> None:
+    """The door."""
+    run_door("compare", work)
+
+
+if __name__ == "__main__":
+    main()

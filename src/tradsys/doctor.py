@@ -1,0 +1,70 @@
+"""What this machine really has, the settings that follow, and whether the configured run can work here.
+
+  python -m tradsys.doctor                               judges what `train` would do by default
+  python -m tradsys.doctor +experiment=transformer       any experiment that train takes, same overrides
+  python -m tradsys.doctor doctor.processes=4            four fits at a time, as tune may run them
+  python -m tradsys.doctor doctor.json=true              for scripts; `overrides` holds what it proposes
+  python -m tradsys.doctor doctor.quick=true             a health check: no torch, silent where all is well
+
+Exit code 0: it can work (warnings included). 2: it cannot; the last line says why and what to do.
+"""
+
+import dataclasses
+import importlib
+import json
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from tradsys.config import as_dict, build, compose, run_door
+from tradsys.ops.container import read_container
+from tradsys.ops.need import Need, need_or_why
+from tradsys.ops.preflight import Fact, Machine, as_json, judged, look, print_facts, refuse
+
+
+def _probe(plain: dict[str, Any], machine: Machine, need: Need) -> tuple[Machine, list[Any]]:
+    """The machine with its device, and the choices; torch is loaded here, once it is known to fit."""
+    choosing = importlib.import_module("tradsys.ops.choosing")
+    device = importlib.import_module("tradsys.ops.accelerator").read_accelerator()
+    machine = dataclasses.replace(machine, accelerator=device)
+    model = build(OmegaConf.create({"model": plain["model"]}))["model"]
+    rules = choosing.Rules(**{f.name: plain["doctor"][f.name] for f in dataclasses.fields(choosing.Rules)})
+    return machine, choosing.choices(machine, need, model, plain, rules)
+
+
+def work(argv: list[str]) -> None:
+    """Looks, judges, chooses, prints."""
+    config = compose("doctor", argv)
+    plain = as_dict(config)
+    asked = plain["doctor"]
+    need = need_or_why(plain)
+    machine = look(plain, read_container(), asked["keys"], ntp=not asked["quick"])
+    facts = judged(machine, need, asked["processes"])
+    if asked["quick"]:
+        return refuse(facts)
+    chosen: list[Any] = []
+    if isinstance(need, Need) and not any(fact.level == "refuse" for fact in facts):
+        machine, chosen = _probe(plain, machine, need)
+        facts = judged(machine, need, asked["processes"], plain["trainer"]["accelerator"] == "gpu")
+    overrides = [choice.override for choice in chosen if choice.override]
+    console = Console(highlight=False)
+    if asked["json"]:
+        told = as_json(machine, facts) | {"choices": [dataclasses.asdict(c) for c in chosen], "overrides": overrides}
+        console.print(json.dumps(told, indent=2), markup=False, soft_wrap=True)
+        return refuse(facts)
+    print_facts(facts, console)
+    if chosen:
+        print_facts([Fact(c.name, c.value, c.reason) for c in chosen], console, "setting")
+    refuse(facts)
+    console.print(f"verdict   it can work; use: {' '.join(overrides) or 'the config as it is'}", soft_wrap=True)
+    return None
+
+
+def main() -> None:
+    """The door."""
+    run_door("doctor", work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,272 @@
+"""Is one model better than another? Skills of several arms, their paired differences, and what would settle them.
+
+Two things make a measured difference a matter of chance: which stretch of time was judged, and which seed a fit drew.
+Every interval here holds both. Time is drawn in blocks, the same blocks for all arms (`bootstrap`). Seeds are not
+resampled: of three seeds, resampling sees two thirds of their variance and none of the doubt about that variance, so
+its intervals would be far too narrow. Each draw shifts the mean over seeds by a Student-t multiple of their own
+deviations instead, which is exact where seed noise is normal.
+Legend: N samples, S seeds, T distinct times, D draws, A arms.
+Sources: Politis & Romano 1994 (blocks of time); Student 1908 (the mean of few normal values); Holm 1979.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from tradsys.core.errors import DataError
+from tradsys.core.tables import Array
+from tradsys.evidence import bootstrap
+from tradsys.evidence.bootstrap import Estimate
+from tradsys.evidence.multiple import holm
+
+MOST_SEEDS = 1000  # more than anybody will run
+
+
+@dataclass(frozen=True, eq=False)
+class ArmLosses:
+    """Log-losses of one arm on its out-of-sample forecasts.
+
+    time [N]: decision times, any order, several samples may share one. losses_SN [S, N]: one row per seed.
+    base_N [N]: of always saying the training base rate. seeds: S names of the rows. Raises DataError on shapes that
+    do not fit or values that are not finite.
+    """
+
+    time: Array
+    losses_SN: Array
+    base_N: Array
+    seeds: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        n = len(self.time)
+        if self.losses_SN.shape != (len(self.seeds), n) or self.base_N.shape != (n,) or not n or not self.seeds:
+            raise DataError(
+                f"paired: losses {self.losses_SN.shape}, base {self.base_N.shape} for {len(self.seeds)} seeds and "
+                f"{n} times; losses are [S, N], base [N], at least one of each; align them first"
+            )
+        if not (np.isfinite(self.losses_SN).all() and np.isfinite(self.base_N).all()):
+            raise DataError("paired: a loss is not finite; forecasts must be probabilities; see evidence.log_losses")
+
+    @property
+    def skill_S(self) -> Array:
+        """1 - mean log-loss / mean base log-loss of each seed [S]."""
+        return 1 - self.losses_SN.mean(axis=1) / self.base_N.mean()
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What would make a difference stand out, were it truly as large as measured.
+
+    n_seeds: of each arm, the record as it is; None where no number of seeds is enough, and then `times_the_record`
+    says how many times longer the record would have to be even with endless seeds.
+    """
+
+    n_seeds: int | None = None
+    times_the_record: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Difference:
+    """Skill of an arm minus that of the reference (or of the arm it is held against), positive where the arm is better.
+
+    p: two-sided, of no difference. p_holm: the same after Holm over all differences of the study. var_time: variance
+    of the mean difference over stretches of time. var_seed: variance of one seed's difference, None where neither arm
+    has two seeds. needed: None where the interval already leaves zero out, or there is no interval.
+    """
+
+    estimate: Estimate
+    p: float | None
+    p_holm: float | None
+    var_time: float | None
+    var_seed: float | None
+    needed: Needed | None
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Skill by arm, difference to the reference by every other arm, rank by arm.
+
+    rank: 1 the best, equal where intervals do not separate. block_length: mean, in distinct times. reason: why there
+    are no intervals, None where there are.
+    """
+
+    skill: Mapping[str, Estimate]
+    difference: Mapping[str, Difference]
+    rank: Mapping[str, int]
+    block_length: float
+    n_times: int
+    reason: str | None
+
+
+def compare(
+    arms: Mapping[str, ArmLosses],
+    reference: str,
+    *,
+    against: Mapping[str, str] | None = None,
+    min_block: float = 1.0,
+    n_draws: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Comparison:
+    """Skills, paired differences to the reference, and ranks, all from one set of draws.
+
+    arms: need not judge the same samples; blocks are drawn over the union of their times, and what an arm does not
+    judge in a block it lacks there. against: whom an arm is held against where that is not the reference. min_block: in
+    distinct times, at least as many as one label overlaps. Arms with the same seeds share their draws of seeds, since a
+    seed means the same initial weights and order in both. Raises DataError for fewer than two arms or an unknown rival.
+    """
+    rival = {name: (against or {}).get(name, reference) for name in arms if name != reference}
+    unknown = sorted({reference, *rival.values()} - set(arms))
+    if len(arms) < 2 or unknown or any(name == other for name, other in rival.items()):
+        raise DataError(
+            f"paired: arms {sorted(arms)}, reference {reference!r}, unknown {unknown}; two arms at least, each held "
+            "against another of them"
+        )
+    clock = np.unique(np.concatenate([arm.time for arm in arms.values()]))
+    sums = {name: _sums(arm, clock) for name, arm in arms.items()}
+    block = max(min_block, _block_length(sums, rival))
+    reason = bootstrap.too_few_blocks(len(clock), block)
+    value = {name: float(arm.skill_S.mean()) for name, arm in arms.items()}
+    if reason is not None:
+        skill = {name: bootstrap.estimate(v, None, reason=reason) for name, v in value.items()}
+        gaps = {
+            name: Difference(bootstrap.estimate(value[name] - value[other], None, reason=reason), *[None] * 5)
+            for name, other in rival.items()
+        }
+        return Comparison(skill, gaps, dict.fromkeys(arms, 1), block, len(clock), reason)
+    drawn = _skill_draws(sums, len(clock), block, n_draws, seed)
+    weights = {arm.seeds: seed_weights(len(arm.seeds), n_draws, seed=seed + 1 + k) for k, arm in _by_seeds(arms)}
+    both = {name: (drawn[name] * weights[arm.seeds]).sum(axis=1) for name, arm in arms.items()}
+    skill = {name: bootstrap.estimate(value[name], both[name], confidence) for name in arms}
+    gaps = {
+        name: _difference(arms[name], arms[other], drawn[name], drawn[other], both[name] - both[other], confidence)
+        for name, other in rival.items()
+    }
+    return Comparison(skill, _adjusted(gaps), _ranks(skill), block, len(clock), None)
+
+
+def seed_weights(n_seeds: int, n_draws: int, *, seed: int) -> Array:
+    """Weights [D, S] that sum to one: under them a mean over seeds spreads as Student's t says it does.
+
+    With values x_S of mean m and deviation s (ddof 1), the draws `weights @ x_S` follow m + s / sqrt(S) * t with
+    S - 1 degrees of freedom: normal multipliers of the deviations from m, over the square root of a chi-square share.
+    One seed has weight one: what it hides cannot be known.
+    """
+    if n_seeds == 1:
+        return np.ones((n_draws, 1))
+    rng = np.random.default_rng(seed)
+    normal = rng.standard_normal((n_draws, n_seeds))
+    centred = normal - normal.mean(axis=1, keepdims=True)
+    shrink = np.sqrt((n_seeds - 1) / rng.chisquare(n_seeds - 1, (n_draws, 1)))
+    return 1 / n_seeds + centred * shrink / np.sqrt(n_seeds * (n_seeds - 1))
+
+
+def needed(difference: float, var_time: float, var_seed: float, confidence: float = 0.95, n_now: int = 1) -> Needed:
+    """What the record or the seeds would have to be for `difference` to leave zero out of its interval.
+
+    The half-width squared is z^2 var_time + t^2_{n-1} var_seed / n with n seeds; the smallest n that brings it below
+    the difference is the answer. Where time alone is too wide, z^2 var_time / difference^2 times the record would be
+    needed, as var_time falls with its length. n_now: seeds that were not enough; without seed noise only the record
+    can grow.
+    """
+    z = stats.norm.ppf(0.5 + confidence / 2)
+    if difference == 0:
+        return Needed()
+    room = difference**2 - z**2 * var_time
+    if room <= 0 or var_seed == 0:
+        return Needed(times_the_record=float(z**2 * var_time / difference**2))
+    # percentiles of draws and this formula differ a little: what was just seen not to be enough is not the answer
+    counts = np.arange(max(2, n_now + 1), MOST_SEEDS + 1)
+    enough = stats.t.ppf(0.5 + confidence / 2, counts - 1) ** 2 * var_seed / counts < room
+    return Needed(n_seeds=int(counts[enough.argmax()])) if enough.any() else Needed(n_seeds=MOST_SEEDS)
+
+
+def decisions_within(time: Array, horizon: np.timedelta64) -> int:
+    """Most distinct decision times within one horizon: how far labels reach over each other, at least 1."""
+    moments = np.unique(time)
+    return int((np.searchsorted(moments, moments + horizon, side="left") - np.arange(len(moments))).max())
+
+
+def p_value(draws_D: Array) -> float:
+    """Two-sided p of zero from draws around an estimate: twice the share beyond zero, never below 2 / (D + 1)."""
+    finite = draws_D[np.isfinite(draws_D)]
+    least = min((finite <= 0).sum(), (finite >= 0).sum())
+    return float(min(1.0, 2 * (1 + least) / (len(finite) + 1)))
+
+
+def _by_seeds(arms: Mapping[str, ArmLosses]) -> list[tuple[int, ArmLosses]]:
+    """One arm for each distinct tuple of seeds, numbered; arms of other seeds are drawn independently."""
+    first: dict[tuple[int, ...], ArmLosses] = {}
+    for arm in arms.values():
+        first.setdefault(arm.seeds, arm)
+    return list(enumerate(first.values()))
+
+
+def _sums(arm: ArmLosses, clock: Array) -> Array:
+    """Per time of the clock: base losses, then each seed's losses, [T, 1 + S]; zero where the arm judges nothing."""
+    code = np.searchsorted(clock, arm.time)
+    rows = (arm.base_N, *arm.losses_SN)
+    return np.stack([np.bincount(code, weights=row, minlength=len(clock)) for row in rows], axis=1)
+
+
+def _block_length(sums: Mapping[str, Array], rival: Mapping[str, str]) -> float:
+    """The longest that any arm's gain over its base, or its difference to its rival, asks for."""
+    gain = {name: s[:, 1:].mean(axis=1) - s[:, 0] for name, s in sums.items()}
+    series = [*gain.values(), *(gain[name] - gain[other] for name, other in rival.items())]
+    return bootstrap.longest_block_length(np.stack(series, axis=1))
+
+
+def _skill_draws(sums: Mapping[str, Array], n_times: int, block: float, n_draws: int, seed: int) -> dict[str, Array]:
+    """Skill of every seed of every arm [D, S] on the same draws of time; NaN where a draw holds none of its samples."""
+    columns = np.concatenate(list(sums.values()), axis=1)
+    drawn = bootstrap.bootstrap_draws(
+        lambda counts_dT: counts_dT @ columns, n_times, block, n_draws, seed=seed, cells_per_draw=columns.shape[1]
+    )
+    cuts = np.cumsum([s.shape[1] for s in sums.values()])[:-1]
+    out = {}
+    for name, part in zip(sums, np.split(drawn, cuts, axis=1), strict=True):
+        base = np.where(part[:, :1] > 0, part[:, :1], np.nan)
+        out[name] = 1 - part[:, 1:] / base
+    return out
+
+
+def _difference(
+    arm: ArmLosses, against: ArmLosses, drawn_DS: Array, against_DS: Array, both_D: Array, confidence: float
+) -> Difference:
+    value = float(arm.skill_S.mean() - against.skill_S.mean())
+    found = bootstrap.estimate(value, both_D, confidence)
+    # what a draw leaves undefined says nothing of the spread; `estimate` refuses an interval where that is often
+    var_time = float(np.nanvar(drawn_DS.mean(axis=1) - against_DS.mean(axis=1), ddof=1))
+    var_seed = _seed_variance(arm, against)
+    shown = found.low is None or found.high is None or found.low > 0 or found.high < 0
+    n_now = max(len(arm.seeds), len(against.seeds))
+    more = None if shown else needed(value, var_time, var_seed or 0.0, confidence, n_now)
+    p = None if found.low is None else p_value(both_D)
+    return Difference(found, p, None, var_time, var_seed, more)
+
+
+def _seed_variance(arm: ArmLosses, against: ArmLosses) -> float | None:
+    """Variance of the difference over seeds: of the pairs where seeds are shared, else the sum of both."""
+    if arm.seeds == against.seeds:
+        return float((arm.skill_S - against.skill_S).var(ddof=1)) if len(arm.seeds) > 1 else None
+    known = [a.skill_S.var(ddof=1) for a in (arm, against) if len(a.seeds) > 1]
+    return float(sum(known)) if known else None
+
+
+def _adjusted(gaps: Mapping[str, Difference]) -> dict[str, Difference]:
+    known = [name for name, gap in gaps.items() if gap.p is not None]
+    held = holm(np.array([gaps[name].p for name in known])).tolist() if known else []
+    adjusted: dict[str, float] = dict(zip(known, held, strict=True))
+    return {
+        name: Difference(g.estimate, g.p, adjusted.get(name), g.var_time, g.var_seed, g.needed)
+        for name, g in gaps.items()
+    }
+
+
+def _ranks(skill: Mapping[str, Estimate]) -> dict[str, int]:
+    """1 + how many arms have an interval that lies wholly above this one's."""
+    return {
+        name: 1 + sum(o.low is not None and e.high is not None and o.low > e.high for o in skill.values())
+        for name, e in skill.items()
+    }

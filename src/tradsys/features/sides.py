@@ -1,0 +1,109 @@
+# ruff: noqa: D102 -- name, warmup and expr are documented once, in core.protocols.Feature
+"""On which side a position would be taken: +1 long, -1 short, 0 none; NaN in the warm-up and on a flat market.
+
+Every one of them is the column `side`, so a set holds at most one. Labels are judged along it and strategies enter
+on it. A comparison with NaN is true in polars, hence `+ 0 * x` wherever an x that is not known must stay unknown.
+"""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from tradsys.core.errors import DataError
+from tradsys.core.tables import SIDE
+from tradsys.features.price import ZScore, log_return, where_moving
+from tradsys.features.registry import register
+
+
+@register
+@dataclass(frozen=True)
+class MomentumSide:
+    """With the last `bars` bars: sign of their log return, 0 below `dead_zone` of its own deviations.
+
+    The deviation is that of the one-bar log returns inside the same window (ddof 1), times sqrt(bars).
+    Source: time-series momentum, Moskowitz, Ooi and Pedersen 2012, with a zone around zero that says nothing.
+    """
+
+    bars: int
+    dead_zone: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.bars < 2 or not self.dead_zone >= 0:
+            raise DataError(
+                f"features: MomentumSide of {self.bars} bars, dead_zone {self.dead_zone}; a deviation needs bars >= 2 "
+                "and a zone is >= 0; mend features.extra"
+            )
+
+    @property
+    def name(self) -> str:
+        return SIDE
+
+    @property
+    def warmup(self) -> int:
+        return self.bars
+
+    def expr(self) -> pl.Expr:
+        deviation = log_return().rolling_std(self.bars) * self.bars**0.5
+        move = where_moving(log_return(self.bars) / deviation, "close", self.bars + 1)
+        return pl.when(move.abs() >= self.dead_zone).then(move.sign()).otherwise(0.0) + 0 * move
+
+
+@register
+@dataclass(frozen=True)
+class ReversionSide:
+    """Against a stretch: minus the sign of the z-score of the close over `bars` where it is `stretch` or more, else 0.
+
+    The z-score is that of `features.price.ZScore`.
+    """
+
+    bars: int
+    stretch: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.bars < 2 or not self.stretch > 0:
+            raise DataError(
+                f"features: ReversionSide of {self.bars} bars, stretch {self.stretch}; a z-score needs bars >= 2 and a "
+                "stretch is > 0; mend features.extra"
+            )
+
+    @property
+    def name(self) -> str:
+        return SIDE
+
+    @property
+    def warmup(self) -> int:
+        return self.bars - 1
+
+    def expr(self) -> pl.Expr:
+        z = ZScore(self.bars).expr()
+        return pl.when(z.abs() >= self.stretch).then(-z.sign()).otherwise(0.0) + 0 * z
+
+
+@register
+@dataclass(frozen=True)
+class BreakoutSide:
+    """Out of a range: +1 where the close is above the highest high of the `bars` bars before, -1 below their low.
+
+    The bar itself is no part of the range. Source: Donchian's channel rule.
+    """
+
+    bars: int
+
+    def __post_init__(self) -> None:
+        if self.bars < 1:
+            raise DataError(f"features: BreakoutSide of {self.bars} bars; a range holds bars >= 1; mend features.extra")
+
+    @property
+    def name(self) -> str:
+        return SIDE
+
+    @property
+    def warmup(self) -> int:
+        return self.bars
+
+    def expr(self) -> pl.Expr:
+        close = pl.col("close")
+        top = pl.col("high").rolling_max(self.bars).shift(1)
+        bottom = pl.col("low").rolling_min(self.bars).shift(1)
+        broken = pl.when(close > top).then(1.0).when(close < bottom).then(-1.0).otherwise(0.0)
+        return broken + 0 * (close + top + bottom)

@@ -1,0 +1,111 @@
+"""Whether the range of the next bars leaves the band of ranges seen so far: a question about size, not direction."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+import polars as pl
+
+from tradsys.core.errors import TradsysError
+from tradsys.core.tables import Array, Labels
+from tradsys.labels.triple_barrier import check_exits, first_touch, multiple, sides
+from tradsys.market.ranges import price_matrix, segment_starts, trailing_log_range, wilder_atr
+
+
+def range_expansion(
+    bars: pl.DataFrame,
+    *,
+    horizon_bars: int,
+    band_bars: int,
+    width: float,
+    upper: float,
+    lower: float,
+    atr_bars: int,
+    side: int | Array = 1,
+) -> Labels:
+    """Outcome [R]: 1 where log(highest high / lowest low) of bars t+1..t+H exceeds the band known at t, else 0.
+
+    The band ends at mean + width * deviation (ddof 1) of the log ranges of H bars that ended at t-band_bars+1..t, all
+    of them complete at t. end: t+H, always, as a range may still grow in the last bar. weight: 1.
+    ret: log return, in its direction and without costs, of the breakout position that serving would take on `side`
+    (int8 [R] or one for all): in at open[t+1], out at `upper` or `lower` ATRs as `triple_barrier` says, else at
+    close[t+H]; with both infinite it is side * log(close[t+H] / open[t+1]). A side of 0 takes no position, ret 0, and
+    is labelled all the same: y is not about direction.
+    Unlabelled (y -1, end -1, ret NaN, weight 0): a band or an ATR not known yet, a NaN in what is read, or a segment
+    that ends before t+H. Raises TradsysError for parameters out of range.
+    """
+    check_exits("expansion", horizon_bars, upper=upper, lower=lower)
+    if band_bars < 2 or not np.isfinite(width):
+        raise TradsysError(
+            f"expansion: band_bars={band_bars}, width={width}; a deviation needs band_bars >= 2 and the width is a "
+            "finite number of deviations; use 168 and 1.0, say"
+        )
+    side_R = sides(side, bars.height)
+    ohlc, starts = price_matrix(bars, ("open", "high", "low", "close")), segment_starts(bars)
+    past = trailing_log_range(bars, horizon_bars)
+    band = _band(past, starts, band_bars, float(width))
+    ahead = _ahead(past, ohlc, starts, horizon_bars)
+    atr = wilder_atr(ohlc[:, 1], ohlc[:, 2], ohlc[:, 3], starts, atr_bars)
+    distances = (multiple(upper, atr), multiple(lower, atr))
+    ret = np.where(side_R == 0, 0.0, first_touch(ohlc, starts, side_R, distances, horizon_bars)[2])
+    known = np.isfinite(band + ahead + atr + ret)
+    return Labels(
+        y=np.where(known, (ahead > band).astype(np.int64), -1),
+        end=np.where(known, np.arange(bars.height) + horizon_bars, -1),
+        ret=np.where(known, ret, np.nan),
+        weight=known.astype(np.float64),
+    )
+
+
+@dataclass(frozen=True)
+class RangeExpansion:
+    """Parameters of `range_expansion`, as a config group holds them."""
+
+    horizon_bars: int = 24
+    band_bars: int = 168
+    width: float = 1.0
+    upper: float = 3.0
+    lower: float = 1.5
+    atr_bars: int = 14
+
+    def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
+        """Labels [R] of these bars, ret on the given side [R], without one of long positions."""
+        sizes = {k: getattr(self, k) for k in self.__dataclass_fields__}
+        return range_expansion(bars, **sizes, side=1 if side is None else side)
+
+    def card(self) -> dict[str, Any]:
+        """The exits as serving reads them, and what the classes mean. memory_bars: what a decision looks back on."""
+        sizes = {k: getattr(self, k) for k in self.__dataclass_fields__}
+        memory = self.horizon_bars + self.band_bars
+        return {"kind": "expansion", **sizes, "memory_bars": memory, "classes": ["inside the band", "expansion"]}
+
+
+def _ahead(past: Array, ohlc: Array, starts: Array, horizon_bars: int) -> Array:
+    """Log range [R] of bars t+1..t+H, NaN where one of their prices is missing or the segment ends first."""
+    n_rows = len(past)
+    out = np.full(n_rows, np.nan)
+    rows = np.arange(max(n_rows - horizon_bars, 0))
+    segment = np.cumsum(starts)
+    broken = np.concatenate([[0], np.cumsum(~np.isfinite(ohlc.sum(axis=1)))])
+    whole = broken[rows + horizon_bars + 1] == broken[rows + 1]
+    held = rows[whole & (segment[rows] == segment[rows + horizon_bars])]
+    out[held] = past[held + horizon_bars]
+    return out
+
+
+# not cached on disk: the compile takes half a second, and a read-only install has nowhere to cache
+@numba.njit
+def _band(past: Array, starts: Array, band_bars: int, width: float) -> Array:
+    """Upper end of the band [R], summed anew for every row so that no row depends on what lies before its window."""
+    out = np.full(len(past), np.nan)
+    run = 0
+    for t in range(len(past)):
+        run = 0 if starts[t] else run
+        run += 1
+        if run < band_bars:
+            continue
+        window = past[t - band_bars + 1 : t + 1]
+        mean = window.mean()
+        out[t] = mean + width * np.sqrt(((window - mean) ** 2).sum() / (band_bars - 1))
+    return out

@@ -1,0 +1,70 @@
+"""Whether a price that has left its mean comes back to where the mean was before it meets its stop."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.tables import Array, Labels
+from tradsys.labels.triple_barrier import TARGET, check_exits, first_touch, multiple, sides
+from tradsys.market.ranges import price_matrix, segment_starts, trailing_mean, wilder_atr
+
+
+def mean_reached(
+    bars: pl.DataFrame,
+    *,
+    mean_bars: int,
+    lower: float,
+    horizon_bars: int,
+    atr_bars: int,
+    side: int | Array = 1,
+) -> Labels:
+    """Outcome [R] of a position towards the mean, decided at each bar and entered at the next open.
+
+    The way to go is d = |close[t] - mean[t]|, the mean plain over the last `mean_bars` closes. The profit barrier lies
+    at entry + side * d, the stop at entry - side * lower * ATR[t] (Wilder's, over `atr_bars`). Which is met first, and
+    where it fills, is `triple_barrier`'s rule: both in one bar counts as the stop, neither is out at close[t+H].
+    y: 1 the mean's distance was travelled before the stop, else 0. end: the bar of the exit. ret: log return from entry
+    to exit fill, in the trade's direction and without costs. weight: 1. side: +1 or -1 for all bars, or int8 [R].
+    Unlabelled (y -1, end -1, ret NaN, weight 0): as in `triple_barrier`; and side 0, no mean yet, or a close that
+    already lies on the mean or beyond it as seen from the side: there is nothing to come back to.
+    Raises TradsysError for parameters out of range.
+    """
+    check_exits("mean_reached", horizon_bars, lower=lower)
+    side_R = sides(side, bars.height)
+    ohlc = price_matrix(bars, ("open", "high", "low", "close"))
+    starts = segment_starts(bars)
+    atr = wilder_atr(ohlc[:, 1], ohlc[:, 2], ohlc[:, 3], starts, atr_bars)
+    way = side_R * (trailing_mean(bars, mean_bars) - ohlc[:, 3])
+    distances = (np.where(way > 0, way, np.nan), multiple(lower, atr))
+    outcome, end, ret = first_touch(ohlc, starts, side_R, distances, horizon_bars)
+    y = np.where(outcome >= 0, (outcome == TARGET).astype(np.int64), -1)
+    return Labels(y=y, end=end, ret=ret, weight=(outcome >= 0).astype(np.float64))
+
+
+@dataclass(frozen=True)
+class MeanReached:
+    """Parameters of `mean_reached`, as a config group holds them."""
+
+    mean_bars: int = 72
+    lower: float = 2.0
+    horizon_bars: int = 48
+    atr_bars: int = 14
+
+    def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
+        """Labels [R] of these bars on the given side [R], without one of long positions; see `mean_reached`."""
+        sizes = {k: getattr(self, k) for k in ("mean_bars", "lower", "horizon_bars", "atr_bars")}
+        return mean_reached(bars, **sizes, side=1 if side is None else side)
+
+    def card(self) -> dict[str, Any]:
+        """The exits as serving reads them, and what the classes mean. memory_bars: what a decision looks back on."""
+        return {
+            "kind": "mean_reached",
+            "mean_bars": self.mean_bars,
+            "lower": self.lower,
+            "horizon_bars": self.horizon_bars,
+            "atr_bars": self.atr_bars,
+            "memory_bars": self.mean_bars,
+            "classes": ["stop or timeout", "mean reached"],
+        }

@@ -1,0 +1,157 @@
+"""Checkpoints of a fit: best and last weights, when to stop, and all that a killed fit needs to go on."""
+
+import math
+import pickle
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as L
+import torch
+import torch.distributed as dist
+from pytorch_lightning.callbacks import Checkpoint
+
+from tradsys.core.errors import TrainingError
+from tradsys.core.runs import written_whole
+from tradsys.samples.loader import WindowLoader, rank_of
+
+# ranks agree on a stop this often: asking costs each a message and a wait
+STEPS_PER_AGREEMENT = 8
+
+Watch = Callable[[int, float], None]
+
+
+class Keeper(Checkpoint):
+    """Keeps best and last weights, stops early, and stops between two steps when asked to.
+
+    asked: an event, set where the fit is to stop. every_steps: last.ckpt is written after so many steps of the fit,
+    too. watch: hears of every epoch, after last.ckpt holds it. In a run of several ranks the first one judges and
+    writes, and all stop at the same step.
+    It derives from Lightning's Checkpoint so that it runs after every other callback and metric of an epoch.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        fingerprint: str,
+        loader: WindowLoader,
+        *,
+        monitor: str,
+        patience: int,
+        every_steps: int | None,
+        asked: Any,
+        watch: Watch | None,
+    ) -> None:
+        self.workdir, self.fingerprint, self.loader = workdir, fingerprint, loader
+        self.monitor, self.patience, self.every_steps, self.watch = monitor, patience, every_steps, watch
+        self.asked = asked
+        self.scores: list[float] = []
+        self._resumed: dict[str, Any] = {}
+
+    @property
+    def stale(self) -> bool:
+        """Whether as many epochs as the patience have passed without a better score."""
+        best = best_epoch(self.scores)
+        return len(self.scores) - (0 if best is None else best + 1) >= self.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed fit needs beside Lightning's own state, each rank's generators and the loader's place too."""
+        rng = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            rng["cuda"] = torch.cuda.get_rng_state()
+        own = {"fingerprint": self.fingerprint, "scores": self.scores}
+        return own | {"rng": _of_all_ranks(rng), "loader": self.loader.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up where the checkpoint stood."""
+        self.scores, self._resumed = list(state_dict["scores"]), state_dict
+
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
+        """Restores generators and the loader's place, or writes the first last.ckpt."""
+        if not self._resumed:
+            self._save_last(trainer)
+            return
+        # Lightning restores a loader when it sets it up, but counting the schedule's steps sets it up earlier
+        self.loader.load_state_dict(self._resumed["loader"])
+        rng = self._resumed["rng"][rank_of()[0]]
+        torch.set_rng_state(rng["cpu"].cpu())
+        if "cuda" in rng and torch.cuda.is_available():
+            torch.cuda.set_rng_state(rng["cuda"].cpu())
+        trainer.should_stop = self.stale
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        """Saves where a save is due or a stop was asked for. At an epoch's last step validation comes first."""
+        if trainer.is_last_batch:
+            return
+        stop = self._agreed(trainer)
+        due = self.every_steps is not None and trainer.global_step % self.every_steps == 0
+        # weights are the same on every rank, and so is the answer
+        if (stop or due) and all(p.detach().isfinite().all() for p in pl_module.parameters()):
+            self._save_last(trainer)
+        if stop and not trainer.received_sigterm:
+            raise KeyboardInterrupt
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Judges the epoch, saves, tells the watch."""
+        score = float(trainer.callback_metrics.get(self.monitor, math.nan))
+        score = trainer.strategy.broadcast(score)  # one judge: two devices may differ in the last digit
+        epoch = trainer.current_epoch
+        self.scores.append(score)
+        if best_epoch(self.scores) == epoch and trainer.is_global_zero:
+            state = {"fingerprint": self.fingerprint, "epoch": epoch, self.monitor: score}
+            with written_whole(self.workdir / "best.ckpt") as draft:
+                torch.save(state | {"state_dict": pl_module.state_dict()}, draft)
+        self._save_last(trainer)
+        trainer.should_stop = self.stale
+        if self.watch is not None and trainer.is_global_zero:
+            self.watch(epoch, score)
+        if self._agreed(trainer, now=True):
+            raise KeyboardInterrupt
+
+    def _agreed(self, trainer: L.Trainer, now: bool = False) -> bool:
+        """Whether a stop was asked for; ranks decide together, or one would wait for the other for ever."""
+        if trainer.world_size > 1:
+            if not now and trainer.global_step % STEPS_PER_AGREEMENT:
+                return False
+            return trainer.strategy.reduce_boolean_decision(self.asked.is_set(), all=False)
+        return self.asked.is_set() or (trainer.received_sigterm and not now)
+
+    def _save_last(self, trainer: L.Trainer) -> None:
+        path = self.workdir / "last.ckpt"
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(path)  # adds this rank's state and writes nothing
+            return
+        with written_whole(path) as draft:
+            trainer.save_checkpoint(draft)
+
+
+def best_epoch(scores: Sequence[float]) -> int | None:
+    """The first epoch with the lowest score; None where no score is finite."""
+    finite = [epoch for epoch, score in enumerate(scores) if math.isfinite(score)]
+    return min(finite, key=lambda epoch: scores[epoch]) if finite else None
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's tensors and plain values on the CPU; no pickled object is run. Raises TrainingError."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise TrainingError(
+            f"training: checkpoint {path} cannot be read ({str(error).splitlines()[0]}); it is damaged or "
+            "foreign; delete its folder and train again"
+        ) from error
+
+
+def kept_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What the Keeper wrote into a last.ckpt; empty for a file of another origin."""
+    mine = [s for s in checkpoint.get("callbacks", {}).values() if "fingerprint" in s]
+    return mine[0] if mine else {}
+
+
+def _of_all_ranks(value: Any) -> list[Any]:
+    n_ranks = rank_of()[1]
+    if n_ranks == 1:
+        return [value]
+    gathered: list[Any] = [None] * n_ranks
+    dist.all_gather_object(gathered, value)
+    return gathered

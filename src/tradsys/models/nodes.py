@@ -1,0 +1,109 @@
+"""Several machines on one fit: each runs the same command, and the first one's checkpoints reach the others.
+
+Nothing is shared but a port of the first machine: a store, through which files travel and ranks find each other.
+"""
+
+import functools
+import itertools
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch.distributed as dist
+
+from tradsys.core.errors import TrainingError
+from tradsys.core.runs import written_whole
+
+# machines boot, load data and fit what needs no GPU at different speeds
+PATIENCE = timedelta(hours=1)
+_PRESENT, _ABSENT = b"+", b"-"
+_fits = itertools.count()  # every node runs the same fits in the same order
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Where the processes of one fit meet. node: this machine's number; port 0: any free one, on a single machine."""
+
+    node: int = 0
+    n_nodes: int = 1
+    address: str = "127.0.0.1"
+    port: int = 0
+    name: str = ""
+
+    @classmethod
+    def of(cls, n_nodes: int) -> "Meeting":
+        """The next fit's, as NODE_RANK, MASTER_ADDR and MASTER_PORT say. Raises TrainingError where one is missing."""
+        if n_nodes == 1:
+            return cls()
+        names = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
+        if missing := [name for name in names if not os.environ.get(name)]:
+            raise TrainingError(
+                f"trainer: num_nodes={n_nodes} but {', '.join(missing)} is not set; every machine needs its own number "
+                "(0 is the first) and the first one's address and a free port; export them on each"
+            )
+        node, address, port = (os.environ[name] for name in names)
+        if not node.isdigit() or int(node) >= n_nodes or not port.isdigit():
+            raise TrainingError(
+                f"trainer: NODE_RANK={node}, MASTER_PORT={port} with num_nodes={n_nodes}; machines are numbered from 0 "
+                f"to {n_nodes - 1} and a port is a number; export the right ones"
+            )
+        return cls(int(node), n_nodes, address, int(port), f"fit-{next(_fits)}")
+
+    def store(self) -> dist.TCPStore:
+        """This process's end of the store; the first machine's serves the others."""
+        if self.n_nodes == 1:
+            return dist.TCPStore(self.address, 0, is_master=True, wait_for_workers=False)
+        return _served(self.address, self.port, self.node == 0)
+
+    def agree(self, fingerprint: str) -> None:
+        """Raises TrainingError on every machine where one would fit something else than the first one."""
+        if self.n_nodes == 1:
+            return
+        store = dist.PrefixStore(f"{self.name}/fingerprint", self.store())
+        store.set(str(self.node), fingerprint or "none")
+        names = [str(node) for node in range(self.n_nodes)]
+        store.wait(names, PATIENCE)
+        found = [store.get(name).decode() for name in names]
+        if len(set(found)) > 1:
+            told = ", ".join(f"node {name} {each[:12]}" for name, each in zip(names, found, strict=True))
+            raise TrainingError(
+                f"trainer: the machines would not fit the same ({told}): config, data or code differ; start the same "
+                "command on the same commit and data everywhere"
+            )
+
+    def share(self, folder: Path, when: str, *names: str) -> None:
+        """Brings files of the first machine's folder, and their absence, to the other machines' folders.
+
+        when: `before` or `after` the fit; a file is handed over once at each.
+        """
+        if self.n_nodes == 1:
+            return
+        for name in names:
+            path = folder / name
+            own = _PRESENT + path.read_bytes() if path.exists() else _ABSENT
+            found = self._exchange(f"{when}/{name}", own)
+            if self.node == 0:
+                continue
+            path.unlink(missing_ok=True)
+            if found[:1] == _PRESENT:
+                with written_whole(path) as draft:
+                    draft.write_bytes(found[1:])
+
+    def _exchange(self, key: str, value: bytes) -> bytes:
+        """The first machine's value, on every machine; the first waits until all have it."""
+        store = dist.PrefixStore(f"{self.name}/{key}", self.store())
+        if self.node == 0:
+            store.set("value", value)  # type: ignore[arg-type] # bytes, in spite of the stub
+            store.wait([f"seen-{node}" for node in range(1, self.n_nodes)], PATIENCE)
+            return value
+        store.wait(["value"], PATIENCE)
+        found = store.get("value")
+        store.set(f"seen-{self.node}", "1")
+        return found
+
+
+@functools.cache
+def _served(address: str, port: int, first: bool) -> dist.TCPStore:
+    # one for all fits: a server that came and went with each would be missed in between
+    return dist.TCPStore(address, port, is_master=first, wait_for_workers=False, timeout=PATIENCE)

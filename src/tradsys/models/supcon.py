@@ -1,0 +1,80 @@
+"""An encoder trained by supervised contrast, then a linear probe on its frozen embeddings, as one Model.
+
+Legend: N samples, C classes, D embedding.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from tradsys.core.errors import TrainingError
+from tradsys.core.protocols import Model
+from tradsys.core.tables import Array, FeatureTable, Samples
+from tradsys.models.keeper import read_checkpoint
+from tradsys.models.linear import LogisticRegression
+from tradsys.models.sequence import SequenceModel, count_classes
+from tradsys.models.transforms import fitted, with_fitted
+
+
+@dataclass(frozen=True, eq=False)
+class SupConModel(SequenceModel):
+    """A sequence model whose net is trained under LitSupCon and read by a probe.
+
+    net, module, trainer, lookback, batch_size, seed, workdir, watch: as in SequenceModel, the net with `embed` and
+    `embedding_dim`; batches hold the classes in equal numbers, and at least two windows of each.
+    probe: a Model on a table of embeddings, one row a window: LogisticRegression or LinearProbe.
+
+    Every window is encoded once; the probe then reads the kept embeddings. After fit: net_ (the encoder alone, best
+    epoch by the online probe's validation log-loss), probe_, result_ and history_ (a dict of what was watched per
+    epoch: see LitSupCon).
+    """
+
+    balanced: ClassVar[bool] = True
+    probe: Model = field(default_factory=LogisticRegression)
+    probe_: Model | None = field(default=None, init=False, repr=False)
+    history_: list[dict[str, float]] | None = field(default=None, init=False, repr=False)
+
+    def fit(self, train: Samples, valid: Samples) -> Self:
+        """A fitted copy. Resumes, refuses and raises as SequenceModel does; TrainingError for too small a batch."""
+        n_classes = count_classes(train, valid)
+        if self.batch_size < 2 * n_classes:
+            raise TrainingError(
+                f"supcon: batch_size={self.batch_size} with {n_classes} classes; a batch must hold two of each, "
+                f"{2 * n_classes} or more, for there to be pairs to compare; raise model.batch_size (1024 is usual)"
+            )
+        with self._folder() as folder:
+            encoder = super(SupConModel, replace(self, workdir=folder)).fit(train, valid)
+            history = read_checkpoint(folder / "last.ckpt")["history"]
+        probe = self.probe.fit(encoder._encoded(train), encoder._encoded(valid))
+        state: dict[str, Any] = {"net_": encoder.net_, "result_": encoder.result_, "probe_": probe, "history_": history}
+        return with_fitted(self, state)
+
+    def embed(self, table: FeatureTable, rows: Array) -> Array:
+        """float32 [N, D]: the encoder's answer for windows that end at `rows`, not of unit length. NaN in, NaN out."""
+        return self._asked(
+            table,
+            rows,
+            "embedding_dim",
+            lambda net, window_NTF: net.embed(window_NTF).float(),  # type: ignore[operator]
+        ).astype(np.float32, copy=False)
+
+    def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
+        """float64 [N, C]: the probe's answer for windows that end at `rows`. NaN in, NaN out."""
+        return fitted(self, "probe_").predict_proba(self._table(table, rows), np.arange(len(rows)))
+
+    def _encoded(self, samples: Samples) -> Samples:
+        """The samples on a table of their embeddings, one row each."""
+        at = np.arange(len(samples))
+        return replace(samples, table=self._table(samples.table, samples.rows), rows=at, start=at, end=at)
+
+    def _table(self, table: FeatureTable, rows: Array) -> FeatureTable:
+        values_ND = self.embed(table, rows)
+        return FeatureTable(
+            symbol=table.symbol[rows],
+            time=table.time[rows],
+            segment=np.arange(len(rows), dtype=np.int32),
+            values=values_ND,
+            names=tuple(f"embedding_{k}" for k in range(values_ND.shape[1])),
+            symbols=table.symbols,
+        )

@@ -1,0 +1,120 @@
+"""What a run will ask of a machine, told from its config alone: before bars are read and before torch is loaded."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tradsys.core.errors import DataError
+
+# Peaks of whole runs of `train` (VmHWM, VmPeak), the synthetic market, 48 features, one thread, torch 2.13 for CPUs.
+# 1,000 placebos: 1.149 GB at 9,000 rows, 1.168 GB at 36,000. 100 placebos: 1.109 GB at 36,000 rows, 1.293 GB at
+# 180,000, so 1,280 bytes a row of 192 bytes of features: every byte of the table of features is held 6.7 times.
+# 0.37 GB of each peak are libraries' own pages, which the kernel drops where memory is short.
+TABLE_FACTOR = 6.7
+BASE_BYTES = 0.77e9
+LIBRARY_BYTES = 0.37e9
+BASE_ADDRESS_SPACE = 4.3e9
+# a run folder of 9,000 rows took 5.8 MB, one of 36,000 rows 6.1 MB; a second one's checkpoints come on top
+DISK_BASE_BYTES, DISK_BYTES_PER_ROW = 20e6, 25.0
+
+
+@dataclass(frozen=True)
+class Need:
+    """rows: bars of all symbols, None where the source does not say. n_features: columns of the table.
+
+    memory: bytes without which a run cannot end; comfort: bytes with which it never waits for its own libraries'
+    pages. address_space: bytes of RLIMIT_AS. disk: bytes that a run writes.
+    """
+
+    rows: int | None
+    n_features: int
+
+    @property
+    def table(self) -> float:
+        """The float32 table of features, bytes."""
+        return 4.0 * (self.rows or 0) * self.n_features
+
+    @property
+    def memory(self) -> float:
+        """Of one process."""
+        return BASE_BYTES + TABLE_FACTOR * self.table
+
+    @property
+    def comfort(self) -> float:
+        """Of one process, libraries included."""
+        return self.memory + LIBRARY_BYTES
+
+    @property
+    def address_space(self) -> float:
+        """Of one process."""
+        return BASE_ADDRESS_SPACE + TABLE_FACTOR * self.table
+
+    @property
+    def disk(self) -> float:
+        """Of one run folder."""
+        return DISK_BASE_BYTES + DISK_BYTES_PER_ROW * (self.rows or 0)
+
+    def rows_within(self, memory: float) -> int:
+        """How many bars that much memory holds, 0 where not even the libraries fit."""
+        return max(0, int((memory - BASE_BYTES) / (TABLE_FACTOR * 4 * max(1, self.n_features))))
+
+
+def need_of(config: Mapping[str, Any]) -> Need:
+    """What the resolved config of `train` or `tune` asks for. Raises DataError where its stored bars are missing."""
+    features = config["features"]
+    return Need(rows_of(config["data"]["source"]), len(features["features"]) + len(features.get("extra") or ()))
+
+
+def need_or_why(config: Mapping[str, Any]) -> Need | DataError:
+    """As `need_of`, with the error as the answer."""
+    try:
+        return need_of(config)
+    except DataError as error:
+        return error
+
+
+def rows_of(source: Mapping[str, Any]) -> int | None:
+    """Bars of all symbols that a source will give, None where that shows only in reading them.
+
+    A stored dataset's span counts by its share of time, as if its bars lay evenly. Raises DataError where the
+    dataset is missing or damaged.
+    """
+    if {"n_bars", "symbols"} <= source.keys():
+        return int(source["n_bars"]) * len(source["symbols"])
+    if not {"root", "name", "start", "end"} <= source.keys():
+        return None
+    manifest = _manifest(Path(source["root"]), source["name"])
+    wanted = source.get("symbols") or manifest["symbols"]
+    rows = 0.0
+    for symbol in set(wanted) & manifest["symbols"].keys():  # an unknown symbol is refused in reading, by name
+        entry = manifest["symbols"][symbol]
+        first, last = _moment(entry["start"]), _moment(entry["end"])
+        begins = max(first, _moment(source["start"])) if source["start"] else first
+        ends = min(last, _moment(source["end"])) if source["end"] else last
+        whole = (last - first).total_seconds()
+        share = (ends - begins).total_seconds() / whole if whole else 1.0
+        rows += entry["n_rows"] * min(1.0, max(0.0, share))
+    return round(rows)
+
+
+def _manifest(root: Path, name: str) -> dict[str, Any]:
+    """What the store says of a dataset. Its seal is verified in reading; an estimate, without polars, needs none."""
+    path = root / name / "manifest.json"
+    if not path.is_file():
+        raise DataError(
+            f"store {root}: no dataset {name!r}; bring it in with `python -m tradsys.fetch source=file path=... "
+            f"layout=... name={name}`, or use data=synthetic"
+        )
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"store {name}: {path.name} is damaged ({error}); fetch the dataset again") from error
+    return found
+
+
+def _moment(text: str) -> datetime:
+    found = datetime.fromisoformat(str(text))
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

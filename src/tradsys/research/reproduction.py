@@ -1,0 +1,211 @@
+"""A finished run against the same run done again: which numbers differ, and what else does."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tradsys.core.errors import TradsysError
+from tradsys.core.runs import write_json
+from tradsys.research.ledger import LedgerEntry, TrialLedger
+
+WIDTH = 110  # of output that goes to a file or a pipe
+NEEDED = ("config.yaml", "overrides.txt", "metrics.json", "report.json")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a finished run left behind."""
+
+    folder: Path
+    config_yaml: str
+    overrides: Sequence[str]
+    metrics: Mapping[str, Any]
+    report: Mapping[str, Any]
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """When, where, on which code, packages, config and data."""
+        return self.report["provenance"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One value that did not come out again."""
+
+    name: str
+    then: Any
+    now: Any
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Equal values are counted, differing ones kept. causes: one line each, the likeliest first."""
+
+    n_equal: int
+    differing: Sequence[Difference]
+    causes: Sequence[str]
+    tolerance: float
+
+
+def read_record(folder: Path) -> Record:
+    """The record of a finished training run. Raises TradsysError where there is none, or a damaged one."""
+    if not folder.is_dir():
+        raise TradsysError(f"reproduce: {folder} is no folder; give one that train made, such as runs/train/latest")
+    folder = folder.resolve().relative_to(Path.cwd()) if folder.resolve().is_relative_to(Path.cwd()) else folder
+    if lacking := [name for name in NEEDED if not (folder / name).is_file()]:
+        unfinished = "config.yaml" not in lacking and "metrics.json" in lacking
+        why = (
+            "it did not finish; finish it with tradsys.train resume=..."
+            if unfinished
+            else "give a run of tradsys.train"
+        )
+        raise TradsysError(f"reproduce: {folder} lacks {', '.join(lacking)}; {why}")
+    metrics, report = (_json(folder / name) for name in ("metrics.json", "report.json"))
+    if "models" not in metrics or "split" not in report["provenance"]["config"]:
+        raise TradsysError(
+            f"reproduce: {folder} is no training run; a backtest is a function of its bundle; reproduce the run that "
+            "made the bundle, then start the backtest again with the lines of overrides.txt"
+        )
+    config_yaml, overrides = ((folder / name).read_text(encoding="utf-8") for name in NEEDED[:2])
+    return Record(folder, config_yaml, overrides.splitlines(), metrics, report)
+
+
+def seed_ledger(record: Record, place: str, copy: Path) -> bool:
+    """A ledger that knows what the run's knew when it judged, so that trials deflate a Sharpe as they did then.
+
+    place: the run's ledger, path or URL. False where it is gone; the copy then starts empty.
+    """
+    if "://" not in place and not Path(place).is_file():
+        return False
+    source, target = TrialLedger(place), TrialLedger(copy)
+    entries = source.entries()
+    own = [row["id"] for row in entries if Path(row["run"]).name == record.folder.name]
+    for row in entries:
+        if row["id"] < max(own, default=0) and row["id"] not in own:
+            _append(target, row, source)
+    return bool(own)
+
+
+def compare(record: Record, again: Path, tolerance: Mapping[str, float], ledger: str | None) -> Comparison:
+    """Every value of metrics.json, then and now, and what differs between the two; written to comparison.json, too.
+
+    again: the folder of the reproduction. tolerance: by device, `cpu` and `gpu`. ledger: where its looks at the test
+    span are written down as any others; series that came out equal count once. None where that ledger is gone.
+    """
+    metrics, report = _json(again / "metrics.json"), _json(again / "report.json")
+    if ledger is not None:
+        _write_looks(again, ledger)
+    trainer = record.provenance["config"].get("trainer") or {}
+    allowed = float(tolerance["cpu" if trainer.get("accelerator", "cpu") == "cpu" else "gpu"])
+    then, now = dict(_leaves(record.metrics)), dict(_leaves(metrics))
+    names = list(then | now)
+    differing = [
+        Difference(name, then.get(name, "absent"), now.get(name, "absent"))
+        for name in names
+        if not _same(then.get(name, "absent"), now.get(name, "absent"), allowed)
+    ]
+    causes = list(_causes(record, report["provenance"], ledger is not None))
+    if differing and not causes:
+        causes.append(
+            "chance: code, config, data, packages and machine are the same; a fit on this device does not repeat"
+        )
+    found = Comparison(len(names) - len(differing), differing, causes, allowed)
+    lines = [{"name": d.name, "then": d.then, "now": d.now} for d in differing]
+    write_json(again / "comparison.json", {"equal": found.n_equal, "differing": lines, "causes": causes})
+    return found
+
+
+def print_comparison(found: Comparison, then: Path, now: Path) -> None:
+    """Prints the differing values, how many are equal, and what else differs."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
+    if found.differing:
+        table = Table("metric", "then", "now", "difference")
+        for each in found.differing:
+            gap = f"{each.now - each.then:+.3g}" if _is_number(each.then) and _is_number(each.now) else ""
+            table.add_row(each.name, _shown(each.then), _shown(each.now), gap)
+        console.print(table)
+    within = f" within {found.tolerance:g}" if found.tolerance else ""
+    console.print(f"{found.n_equal} values equal{within}, {len(found.differing)} differ")
+    for cause in found.causes:
+        console.print(f"differs  {cause}", markup=False, soft_wrap=True)
+    console.print(f"then     {then}\nnow      {now}", markup=False, soft_wrap=True)
+
+
+def _causes(record: Record, now: Mapping[str, Any], ledger_known: bool) -> Iterator[str]:
+    then = record.provenance
+    told = {row["name"]: row["metrics"] for row in record.report["models"]}
+    if told != record.metrics["models"]:
+        yield "record: metrics.json and report.json of the run disagree; one of them was changed after the run"
+    if then["config_digest"] != now["config_digest"]:
+        yield "config: config.yaml is not the one that the run was made with; it was changed after the run"
+    if then["code_sha"] != now["code_sha"]:
+        commit = then["code_sha"].removesuffix("+dirty")
+        yield f"code: {then['code_sha']} then, {now['code_sha']} now; git checkout {commit}"
+    if then["code_sha"].endswith("+dirty"):
+        yield "code: the run was made with changes that no commit holds (+dirty); it cannot be checked out again"
+    if then["data"]["digest"] != now["data"]["digest"]:
+        yield f"data: bars of digest {then['data']['digest'][:12]} then, {now['data']['digest'][:12]} now"
+    versions = {"python": then["python"], **then["packages"]}, {"python": now["python"], **now["packages"]}
+    for name in sorted({*versions[0], *versions[1]}):
+        before, after = (v.get(name, "absent") for v in versions)
+        if before != after:
+            yield f"packages: {name} {before} then, {after} now; pip install {name}=={before}"
+    if then["machine"] != now["machine"]:
+        yield f"machine: {then['machine']} then, {now['machine']} now"
+    if not ledger_known:
+        yield "ledger: the run's ledger is gone, so the trials that deflated its Sharpe ratios are not known"
+
+
+def _write_looks(again: Path, place: str) -> None:
+    """The reproduction's looks at the test span, from its own ledger into the one of the house."""
+    source, target = TrialLedger(again / "ledger.db"), TrialLedger(place)
+    for row in source.entries():
+        if Path(row["run"]).name == again.name:
+            _append(target, row, source)
+
+
+def _append(target: TrialLedger, row: Mapping[str, Any], source: TrialLedger) -> None:
+    kept = {f.name: row[f.name] for f in fields(LedgerEntry)}
+    kept |= {name: datetime.fromisoformat(row[name]) for name in ("when", "span_start", "span_end")}
+    target.append(LedgerEntry(**kept), source.series(row["series_digest"]) if row["series_digest"] else None)
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value that holds no others, under its dotted name."""
+    if isinstance(value, Mapping | list) and value:
+        pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, inner in pairs:
+            yield from _leaves(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
+
+
+def _same(then: Any, now: Any, allowed: float) -> bool:
+    if _is_number(then) and _is_number(now):
+        return then == now or (math.isfinite(then) and abs(now - then) <= allowed * max(1.0, abs(then)))
+    # sentences spell out numbers that may differ in their last digits
+    return then == now or (allowed > 0 and isinstance(then, str) and isinstance(now, str) and " " in then)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise TradsysError(f"reproduce: {path} is damaged ({error}); restore it from a copy") from error

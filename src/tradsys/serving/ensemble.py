@@ -1,0 +1,139 @@
+"""A pool of fitted members as a bundle's files hold it: many graphs and trees, one probability. No torch.
+
+Legend: N samples, K members, S regime states, C classes.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from tradsys.core.errors import BundleError
+from tradsys.core.tables import Array, FeatureTable
+from tradsys.models.boosting import LightGbm, Xgboost
+from tradsys.models.calibrators import calibrator_from_json
+from tradsys.models.compose import BASE, Calibrated
+from tradsys.models.onnx_runtime import OnnxModel
+from tradsys.models.pooling import pooled
+from tradsys.models.regime import HmmRegime
+
+FILE = "ensemble.json"
+POOLS = ("average", "stacked", "regime_weighted")
+
+
+class Member(Protocol):
+    """What a pool asks of each part."""
+
+    @property
+    def lookback(self) -> int:
+        """Rows per window."""
+
+    def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
+        """float64 [N, C]."""
+
+
+LOADERS: dict[str, Callable[[Path], Member]] = {
+    "onnx": OnnxModel.load,
+    "lightgbm": LightGbm.load,
+    "xgboost": Xgboost.load,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class ServedPool:
+    """Members with their weights [K], or [S, K] where a regime mixes them; base_rate [C] is the last one or None."""
+
+    members: Mapping[str, Member]
+    weights: Array
+    base_rate: Array | None
+    regime: HmmRegime | None
+    lookback: int
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any], folder: Path, n_features: int) -> Self:
+        """The pool that a part of ensemble.json describes; BundleError where that part names what it lacks."""
+        members = {one["name"]: _member(one, folder, n_features) for one in told["members"]}
+        names = [*members, *([BASE] if told["base_rate"] else [])]
+        vectors = told["state_weights"] or [told["weights"]]
+        for vector in vectors:
+            if set(vector) != set(names):
+                raise BundleError(
+                    f"bundle {folder}: {FILE} weighs {sorted(vector)}, its members are {sorted(names)}; each has one "
+                    "weight; export it again"
+                )
+        weights = np.array([[vector[name] for name in names] for vector in vectors])
+        return cls(
+            members=members,
+            weights=weights if told["state_weights"] else weights[0],
+            base_rate=np.asarray(told["base_rate"]) if told["base_rate"] else None,
+            regime=HmmRegime.from_json(told["regime"]) if told["regime"] else None,
+            lookback=int(told["lookback"]),
+        )
+
+    def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
+        """float64 [N, C], the pool."""
+        each = [member.predict_proba(table, rows) for member in self.members.values()]
+        if self.base_rate is not None:
+            each.append(np.tile(self.base_rate, (len(rows), 1)))
+        belief_NS = None if self.regime is None else self.regime.predict_proba(table, rows)
+        return pooled(self.weights, each, belief_NS)
+
+
+@dataclass(frozen=True, eq=False)
+class ServedEnsemble:
+    """A bundle's primary that is a pool, its calibrator behind it."""
+
+    pool: ServedPool
+    calibrator: Any
+
+    @classmethod
+    def load(cls, folder: Path, calibrator: Mapping[str, Any], n_features: int) -> Self:
+        """Reads ensemble.json and its members; BundleError for an unknown kind or what does not fit together."""
+        told = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        pool = _member(told, folder, n_features)
+        if not isinstance(pool, ServedPool):
+            raise BundleError(
+                f"bundle {folder}: {FILE} is of kind {told['kind']!r}, not one of {list(POOLS)}; export it again"
+            )
+        return cls(pool, calibrator_from_json(calibrator))
+
+    @property
+    def lookback(self) -> int:
+        """Rows per window."""
+        return self.pool.lookback
+
+    def predict(self, table: FeatureTable, rows: Array) -> tuple[Array, Array]:
+        """Raw scores and calibrated probabilities, float64 [N, C] each."""
+        score = self.pool.predict_proba(table, rows)
+        return score, self.calibrator.apply(score)
+
+
+def _member(told: Mapping[str, Any], folder: Path, n_features: int) -> Member:
+    """One member, itself a pool or a file beside ensemble.json."""
+    kind = told.get("kind")
+    if kind in POOLS:
+        return _calibrated(ServedPool.of(told, folder, n_features), told)
+    if kind not in LOADERS:
+        raise BundleError(
+            f"bundle {folder}: member {told.get('name')!r} is of kind {kind!r}, not one of {[*LOADERS, *POOLS]}; "
+            "update tradsys"
+        )
+    path = folder / Path(told["file"]).name  # a file of the bundle, whatever path is written there
+    member = LOADERS[kind](path)
+    reads = member.n_features if isinstance(member, OnnxModel) else n_features
+    if (member.lookback, reads) != (told["lookback"], n_features):
+        raise BundleError(
+            f"bundle {folder}: {path.name} reads [{member.lookback}, {reads}], {FILE} and card say "
+            f"[{told['lookback']}, {n_features}]; export it again"
+        )
+    return _calibrated(member, told)
+
+
+def _calibrated(member: Member, told: Mapping[str, Any]) -> Member:
+    """The member behind the calibrator that stands beside it, if one does."""
+    if not told.get("calibrator"):
+        return member
+    return Calibrated.of(member, calibrator_from_json(told["calibrator"]))  # type: ignore[arg-type]

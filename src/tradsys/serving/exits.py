@@ -1,0 +1,52 @@
+"""Where a position's barriers lie, from the label that the model was taught on: so that label and backtest agree.
+
+Every kind of label measures its exits in what is known at the deciding bar; this file works them out again without
+reaching the labels, which know the future. A test simulates every labelled candidate and gets the label's return.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.errors import BundleError
+from tradsys.core.tables import Array
+from tradsys.market.ranges import trailing_mean
+
+BARRIER, MEAN, EXPANSION = "triple_barrier", "mean_reached", "expansion"
+KINDS = (BARRIER, MEAN, EXPANSION)
+
+
+def kind_of(label: Mapping[str, Any]) -> str:
+    """The label's kind; a card without one is a triple barrier's. BundleError for a kind this code has no exits for."""
+    kind = str(label.get("kind", BARRIER))
+    if kind not in KINDS:
+        raise BundleError(
+            f"bundle: label kind {kind!r} has no exits here, known are {list(KINDS)}; use the version of tradsys that "
+            "wrote the bundle"
+        )
+    return kind
+
+
+def measures(label: Mapping[str, Any], bars: pl.DataFrame) -> dict[str, Array]:
+    """What the exits need beside ATR, close and side: columns [R] in price units, none for most kinds.
+
+    bars: with segments. `mean`: the last `mean_bars` closes' plain mean, NaN until a segment holds so many.
+    """
+    return {"mean": trailing_mean(bars, int(label["mean_bars"]))} if kind_of(label) == MEAN else {}
+
+
+def distances(label: Mapping[str, Any], frame: pl.DataFrame) -> tuple[Array, Array]:
+    """Profit and stop distance from the entry, float64 [N] each in price units, of a position on the frame's side.
+
+    frame: predictions with atr, close and, where the bundle has sides, side (else all are long); `mean` for a label
+    of that kind. NaN where no position has a barrier: no ATR or mean yet, or a close that is at the mean or beyond.
+    """
+    width = frame["atr"].to_numpy()
+    stop = label["lower"] * width
+    if kind_of(label) != MEAN:
+        return label["upper"] * width, stop
+    side = frame["side"].to_numpy() if "side" in frame.columns else 1
+    way = side * (frame["mean"].to_numpy() - frame["close"].to_numpy())
+    return np.where(way > 0, way, np.nan), stop

@@ -1,0 +1,249 @@
+"""A comparison through its door, shrunk: whole, resumed, killed, and the same on worker processes."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests.integration.conftest import inside
+from tradsys.compare import work
+from tradsys.config import ConfigError, compose, help_text, studies
+from tradsys.core.errors import TradsysError
+from tradsys.research.ledger import TrialLedger
+
+SHRUNK = [
+    "+study=losses",
+    "data.n_bars=2200",
+    "data.source.symbols=[SYN0]",
+    "trainer.max_epochs=1",
+    "study.split.n_folds=2",
+    "study.n_draws=200",
+    "study.seeds=[0,1]",
+    "study.reference=logistic",
+    "~study.arms",
+]
+
+
+def listed(*overrides):
+    return "[" + ",".join(f'"{o}"' for o in overrides) + "]"
+
+
+LOGISTIC = f"logistic:{{overrides:{listed('model=logistic')},seeds:[0]}}"
+NET = listed(
+    "model=transformer", "model.lookback=8", "model.net.d_model=8", "model.net.n_heads=2", "model.net.n_layers=1"
+)
+SMALL_TREES = listed("model=lightgbm", "model.n_estimators=5")
+
+
+def arms(**chosen):
+    """Overrides that replace the study's arms."""
+    return [*SHRUNK, "+study.arms={" + ",".join([LOGISTIC, *(f"{n}:{a}" for n, a in chosen.items())]) + "}"]
+
+
+def table(folder):
+    return json.loads((folder / "runs" / "compare" / "latest" / "table.json").read_text())
+
+
+def cells(folder):
+    return sorted(folder.glob("runs/compare/losses_*/cells/*/*.json"))
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """Two arms of one YAML, a net, and an agent with a label of its own."""
+    folder = tmp_path_factory.mktemp("compared")
+    argv = arms(trees=SMALL_TREES, twin=SMALL_TREES, net=NET, volatility=listed("agent=volatility", "model=logistic"))
+    with inside(folder):
+        work(argv)
+    return folder, argv
+
+
+def test_two_names_of_one_arm_differ_by_exactly_nothing(tmp_path):
+    with inside(tmp_path):
+        work([*arms(trees=SMALL_TREES, twin=f"{{overrides:{SMALL_TREES},against:trees}}")])
+    told = {arm["name"]: arm for arm in table(tmp_path)["arms"]}
+    gap = told["twin"]["difference"]
+    assert (gap["value"], gap["low"], gap["high"]) == (0, 0, 0)
+    assert told["twin"]["p"] == 1
+    assert told["twin"]["skill"] == told["trees"]["skill"]
+    (said,) = [c["text"] for c in table(tmp_path)["conclusions"] if c["arm"] == "twin"]
+    assert said == (
+        "no difference shown between twin and trees (+0.0000, +0.0000 to +0.0000, 2 seeds); the two say the same"
+    )
+
+
+def test_the_table_holds_what_the_cells_say(compared):
+    import polars as pl
+
+    folder, _ = compared
+    told = {arm["name"]: arm for arm in table(folder)["arms"]}
+    assert set(told) == {"logistic", "trees", "twin", "net", "volatility"}
+    for name, arm in told.items():
+        skills = []
+        for seed in arm["seeds"]:
+            found = sorted(folder.glob(f"runs/compare/losses_*/cells/{name}_*/fold_*_seed_{seed}.json"))
+            loss = base = 0.0
+            for path in found:
+                about, rows = json.loads(path.read_text()), pl.read_parquet(path.with_suffix(".parquet"))
+                y = rows["y"].to_numpy()
+                loss -= np.log(rows["proba"].to_numpy()[np.arange(len(y)), y]).sum()
+                base -= np.log(np.array(about["base_rate"])[y]).sum()
+            assert len(found) == 2
+            skills.append(1 - loss / base)
+        assert arm["skill"]["value"] == pytest.approx(np.mean(skills), abs=1e-12)
+        if len(skills) > 1:
+            assert arm["seed_sd"] == pytest.approx(np.std(skills, ddof=1), abs=1e-12)
+    assert told["trees"]["difference"]["value"] == pytest.approx(
+        told["trees"]["skill"]["value"] - told["logistic"]["skill"]["value"]
+    )
+    assert told["net"]["n_parameters"] > 0
+    assert told["logistic"]["n_parameters"] is None
+
+
+def test_arms_of_one_question_share_their_rows_and_others_are_marked(compared):
+    folder, _ = compared
+    told = {arm["name"]: arm for arm in table(folder)["arms"]}
+    assert len({told[n]["n_samples"] for n in ("logistic", "trees", "net")}) == 1
+    assert [n for n, arm in told.items() if arm["own_rows"]] == ["volatility"]
+    place = folder / "runs" / "compare" / "latest"
+    assert "volatility *" in (place / "table.md").read_text()
+    assert "judged on its own rows" in (place / "report.html").read_text()
+
+
+def test_a_rerun_runs_nothing_and_looks_no_second_time(compared, capsys):
+    folder, argv = compared
+    before = {path: path.stat().st_mtime_ns for path in cells(folder)}
+    first = table(folder)
+    with inside(folder):
+        work(argv)
+    assert {path: path.stat().st_mtime_ns for path in cells(folder)} == before
+    again = table(folder)
+    assert again["arms"] == first["arms"]
+    looks = TrialLedger(folder / "runs" / "ledger.db").entries()
+    assert [row["purpose"] for row in looks] == ["compare"] * 5
+    assert {row["subject"] for row in looks} == {arm["name"] for arm in first["arms"]}
+    assert "SYNTHETIC DATA" in capsys.readouterr().out
+
+
+def test_another_seed_adds_its_cells_only(compared):
+    folder, argv = compared
+    before = {path: path.stat().st_mtime_ns for path in cells(folder)}
+    with inside(folder):
+        work([*argv, "study.seeds=[0,1,2]"])
+    after = {path: path.stat().st_mtime_ns for path in cells(folder)}
+    assert {path: after[path] for path in before} == before
+    added = set(after) - set(before)
+    assert len(added) == 2 * 4  # two folds of the four arms that follow study.seeds
+    assert all(path.stem.endswith("_seed_2") for path in added)
+
+
+def test_a_killed_comparison_goes_on_and_ends_as_if_never_killed(compared, tmp_path):
+    """SIGKILL after the first whole cell: what is done stays, and every forecast comes out to the bit."""
+    folder, argv = compared
+    begun = subprocess.Popen(
+        [sys.executable, "-m", "tradsys.compare", *argv],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not cells(tmp_path) and begun.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(begun.pid, signal.SIGKILL)
+        assert begun.wait() == -signal.SIGKILL
+    kept = {path: path.stat().st_mtime_ns for path in cells(tmp_path)}
+    assert 0 < len(kept) < 18
+    with inside(tmp_path):
+        work(argv)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    name = {path.relative_to(tmp_path): path for path in cells(tmp_path)}
+    assert len(name) == 18
+    for relative, path in name.items():
+        whole = (folder / relative).with_suffix(".parquet")
+        assert path.with_suffix(".parquet").read_bytes() == whole.read_bytes(), relative
+    assert not list(tmp_path.glob("runs/compare/losses_*/work/*/*"))  # checkpoints go when their cell is done
+
+
+def test_workers_say_what_one_process_says(compared, tmp_path):
+    folder, argv = compared
+    with inside(tmp_path):
+        work([*argv, "study.n_jobs=2"])
+    found = [path.relative_to(tmp_path) for path in cells(tmp_path)]
+    assert len(found) == 18
+    for path in found:
+        one, other = ((place / path).with_suffix(".parquet") for place in (folder, tmp_path))
+        assert one.read_bytes() == other.read_bytes(), path
+
+
+@pytest.mark.parametrize("name", studies("compare"))
+def test_every_study_composes_and_every_arm_of_it(name):
+    from tradsys.compare import _arm
+    from tradsys.config import build
+
+    settings = build(compose("compare", [f"+study={name}"]))["study"]
+    assert settings.name == name
+    for arm, choice in settings.choices.items():
+        assert _arm(arm, choice, settings, [f"+study={name}"]).experiment.model.lookback <= 240
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "study"),
+        (["+study=power"], "study 'power' is one of audit's; compare takes agents, "),
+        (["+study=lossess"], "did you mean 'losses'?"),
+        (["~study.arms", '+study.arms={logistic:["model=logistic"]}', "+study=losses"], "two at least"),
+        (["+study=baselines", "study.reference=logistik"], "reference 'logistik' is not among the arms"),
+        (["+study=baselines", "study.seeds=[]"], "has the seeds []"),
+        (["+study=baselines", "study.seeds=[1,1]"], "each once"),
+        (["+study=baselines", "+study.arms.odd={overrides:[],sedes:[0]}"], "'sedes'"),
+        (["+study=baselines", '+study.arms.odd=["model=lightgbmm"]'], "arm 'odd' of study 'baselines'"),
+        (["+study=baselines", '+study.arms.odd=["model.lookbak=3"]'], "arm 'odd' of study 'baselines'"),
+        (["+study=baselines", "+study.arms.odd={overrides:[],against:nobody}"], "held against 'nobody'"),
+        (["+study=baselines", "study.backend=dask"], "backend 'dask'"),
+        (["+study=baselines", "study.n_jobs=0"], "n_jobs=0"),
+    ],
+)
+def test_one_clear_error_before_any_fit(tmp_path, argv, said):
+    with inside(tmp_path), pytest.raises((ConfigError, TradsysError)) as refused:
+        work(argv)
+    assert said in str(refused.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_audit_refuses_a_study_of_compare():
+    with pytest.raises(ConfigError, match="study 'losses' is one of compare's; audit takes null, power"):
+        compose("audit", ["study=losses"])
+
+
+def test_help_lists_the_studies_of_each_door():
+    from tradsys.audit import work as audit_work
+
+    mine, theirs = (next(x for x in help_text(n, w).splitlines() if x.strip().startswith("study ")) for n, w in (
+        ("compare", work), ("audit", audit_work)
+    ))  # fmt: skip
+    assert "losses" in mine
+    assert "power" not in mine
+    assert theirs.split()[1:] == ["null", "|", "power"]
+
+
+def test_ray_is_asked_for_only_when_chosen(tmp_path):
+    with inside(tmp_path), pytest.raises(TradsysError, match="needs the module ray"):
+        work([*arms(trees=SMALL_TREES), "study.backend=ray"])
+
+
+def test_a_fold_of_one_class_is_named_with_its_arm(tmp_path):
+    with inside(tmp_path), pytest.raises(TradsysError) as refused:
+        work(arms(steep=listed("model=logistic", "labels.upper=12", "labels.lower=0.3")))
+    assert "arm 'steep', fold" in str(refused.value)

@@ -1,0 +1,164 @@
+"""A run done again: every number comes out; where one does not, the cause is named."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import inside
+from tradsys.core.errors import TradsysError
+from tradsys.reproduce import main, work
+from tradsys.research.ledger import TrialLedger
+from tradsys.research.reproduction import Record, compare, read_record
+
+EXACT = {"cpu": 0.0, "gpu": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def lab(run_folder, tmp_path_factory):
+    """A copy of the run's working folder, so that looks written here do not reach other tests."""
+    lab = tmp_path_factory.mktemp("again")
+    shutil.copytree(run_folder.parents[1], lab / "runs", symlinks=True)
+    return lab
+
+
+@pytest.fixture(scope="module")
+def again(lab):
+    """The run, reproduced by the door; a difference would exit with code 1."""
+    before = len(TrialLedger(lab / "runs/ledger.db").entries())
+    with inside(lab):
+        work(["runs/train/latest"])
+    return (lab / "runs/reproduce/latest").resolve(), before
+
+
+def test_every_number_comes_out_again(lab, again, capsys):
+    folder, _ = again
+    found = json.loads((folder / "comparison.json").read_text())
+    assert found["differing"] == []
+    assert found["equal"] > 100
+    assert (folder / "metrics.json").read_text() == (lab / "runs/train/latest/metrics.json").read_text()
+
+
+def test_its_looks_enter_the_ledger_and_count_once(lab, again):
+    folder, before = again
+    ledger = TrialLedger(lab / "runs/ledger.db")
+    rows = ledger.entries()
+    own = [row for row in rows if Path(row["run"]).name == folder.name]
+    assert ledger.verify() == []
+    assert len(own) == len(rows) - before > 0
+    first = [r for r in rows if Path(r["run"]).name == (lab / "runs/train/latest").resolve().name]
+    assert [r["series_digest"] for r in own] == [r["series_digest"] for r in first]
+
+
+def test_trials_that_came_later_do_not_deflate_the_old_numbers(lab, again):
+    # the house's ledger holds the reproduction by now; its own held only what the run had known
+    folder, before = again
+    assert len(TrialLedger(folder / "ledger.db").entries()) == before
+
+
+def tampered(record: Record, **changes) -> Record:
+    """The record with provenance that says otherwise."""
+    return replace(record, report=record.report | {"provenance": {**record.provenance, **changes}})
+
+
+def test_each_cause_is_named(lab, again):
+    folder, _ = again
+    with inside(lab):
+        record = read_record(Path("runs/train/latest"))
+
+        def causes(changed):
+            return compare(changed, folder, EXACT, None).causes[:-1]  # less the ledger, which is not given here
+
+        assert causes(record) == causes(tampered(record, seed=1))
+        base = causes(record)
+        cases = {
+            "packages: numpy 1.0 then, ": {"packages": {**record.provenance["packages"], "numpy": "1.0"}},
+            "code: 0123456789ab then, ": {"code_sha": "0123456789ab"},
+            "data: bars of digest ffff then, ": {"data": {**record.provenance["data"], "digest": "ffff"}},
+            "machine: riscv, 1 CPU cores then, ": {"machine": "riscv, 1 CPU cores"},
+            "config: config.yaml is not the one": {"config_digest": "0"},
+        }
+        for expected, change in cases.items():
+            new = [c for c in causes(tampered(record, **change)) if c not in base]
+            assert [c.startswith(expected) for c in new] == [True], (expected, new)
+
+
+def test_a_changed_metric_is_shown_with_both_values(lab, again, capsys):
+    folder, _ = again
+    with inside(lab):
+        record = read_record(Path("runs/train/latest"))
+    metrics = json.loads(json.dumps(record.metrics))
+    metrics["models"]["primary"]["auc"]["value"] += 0.01
+    found = compare(replace(record, metrics=metrics), folder, EXACT, None)
+    (only,) = found.differing
+    assert only.name == "models.primary.auc.value"
+    assert only.then - only.now == pytest.approx(0.01)
+    assert found.causes[0].startswith("record: metrics.json and report.json of the run disagree")
+
+
+def test_chance_is_what_is_left_and_a_gpu_is_allowed_some(lab, again):
+    folder, _ = again
+    with inside(lab):
+        record = read_record(Path("runs/train/latest"))
+    clean = record.report["provenance"]["code_sha"].removesuffix("+dirty")
+    report = json.loads(json.dumps(record.report))
+    now = json.loads((folder / "report.json").read_text())["provenance"]
+    for row in report["models"]:
+        if row["name"] == "primary":
+            row["metrics"]["log_loss"]["value"] += 1e-5
+    report["provenance"] |= {"code_sha": clean}
+    now_clean = folder.parent / "clean"
+    shutil.copytree(folder, now_clean)
+    other = json.loads((now_clean / "report.json").read_text())
+    other["provenance"]["code_sha"] = clean
+    (now_clean / "report.json").write_text(json.dumps(other))
+    metrics = {**record.metrics, "models": {row["name"]: row["metrics"] for row in report["models"]}}
+    moved = replace(record, report=report, metrics=metrics)
+    place = str(lab / "scratch.db")
+    found = compare(moved, now_clean, EXACT, place)
+    assert [d.name for d in found.differing] == ["models.primary.log_loss.value"]
+    assert [c.partition(":")[0] for c in found.causes] == ["chance"]
+    config = {**now["config"], "trainer": {**now["config"]["trainer"], "accelerator": "gpu"}}
+    on_gpu = tampered(moved, config=config)
+    assert compare(on_gpu, now_clean, EXACT, place).differing == []
+
+
+def test_other_data_exits_with_one_and_says_so(lab, capsys):
+    changed = lab / "runs/train/changed"
+    shutil.copytree((lab / "runs/train/latest").resolve(), changed)
+    config = (changed / "config.yaml").read_text()
+    assert "edge: 0.3\n" in config
+    (changed / "config.yaml").write_text(config.replace("edge: 0.3\n", "edge: 0.0\n"))
+    with inside(lab), pytest.raises(SystemExit) as left:
+        work(["run=runs/train/changed", f"into={lab / 'elsewhere'}"])
+    assert left.value.code == 1
+    said = capsys.readouterr().out
+    assert "differs  config: config.yaml is not the one" in said
+    assert "differs  data: bars of digest" in said
+    assert "models.primary.auc.value" in said
+
+
+def test_what_is_no_finished_training_run_is_refused(lab, monkeypatch, capsys):
+    with inside(lab):
+        with pytest.raises(TradsysError, match="nowhere is no folder"):
+            read_record(Path("nowhere"))
+        unfinished = lab / "runs/train/unfinished"
+        shutil.copytree((lab / "runs/train/latest").resolve(), unfinished)
+        (unfinished / "metrics.json").unlink()
+        with pytest.raises(TradsysError, match=r"lacks metrics\.json; it did not finish; .*resume"):
+            read_record(unfinished)
+        (unfinished / "metrics.json").write_text("{")
+        with pytest.raises(TradsysError, match=r"metrics\.json is damaged"):
+            read_record(unfinished)
+        (unfinished / "metrics.json").write_text(json.dumps({"strategies": {}}))
+        with pytest.raises(TradsysError, match="is no training run"):
+            read_record(unfinished)
+        (unfinished / "config.yaml").write_text("data: {}\n")
+        shutil.copy(lab / "runs/train/latest/metrics.json", unfinished / "metrics.json")
+        monkeypatch.setattr("sys.argv", ["tradsys.reproduce", str(unfinished)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        assert left.value.code == 2
+        assert "check that commit out" in capsys.readouterr().err
