@@ -22,7 +22,13 @@ from tradsys.research.provenance import open_run
 def _resumed(folder: Path) -> list[str]:
     if not (folder / "overrides.txt").is_file():
         raise ConfigError(f"train: resume={folder} holds no overrides.txt; give a folder that train started")
-    return (folder / "overrides.txt").read_text(encoding="utf-8").splitlines()
+    overrides = (folder / "overrides.txt").read_text(encoding="utf-8").splitlines()
+    if hidden := [o for o in overrides if ":***@" in o]:
+        raise ConfigError(
+            f"train: resume={folder} was started with {hidden[0]!r}, whose password no file keeps; start it with the "
+            "address in a variable, KEY='${oc.env:NAME}', and it can be resumed"
+        )
+    return overrides
 
 
 def work(argv: list[str]) -> None:

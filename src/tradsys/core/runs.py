@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tradsys.core.clock import utc_stamp
+
+PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s@/]+@", re.IGNORECASE)
 
 
 def digest_bytes(data: bytes) -> str:
@@ -55,6 +58,15 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file whole."""
     with written_whole(path) as draft:
         draft.write_text(text, encoding="utf-8")
+
+
+def masked(value: Any) -> Any:
+    """Text, or a JSON value's every text, with the password of any URL in it as three stars: no secret in a file."""
+    if isinstance(value, dict):
+        return {key: masked(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked(inner) for inner in value]
+    return PASSWORD.sub(r"\1***@", value) if isinstance(value, str) else value
 
 
 def write_json(path: Path, value: Any) -> None:

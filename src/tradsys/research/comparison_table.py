@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tradsys.core.errors import DataError
-from tradsys.core.runs import digest_json, write_json
+from tradsys.core.runs import digest_json, masked, write_json
 from tradsys.core.tables import Array
 from tradsys.evidence.bootstrap import mean_per_time, time_groups
 from tradsys.evidence.classification import auc
@@ -132,7 +132,7 @@ def comparison_table(
         "folds": [{"start": _iso(start), "end": _iso(end)} for start, end in reference.fold_spans],
         "arms": rows,
         "conclusions": conclusions(told, arms, settings.reference, settings.confidence),
-        "provenance": provenance(dict(config), dict(reference.data)) | {"config": dict(config)},
+        "provenance": provenance(dict(config), dict(reference.data)) | {"config": masked(dict(config))},
     }
 
 

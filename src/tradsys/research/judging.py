@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tradsys.core.runs import digest_json, write_json, written_whole
+from tradsys.core.runs import digest_json, masked, write_json, written_whole
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.evidence.calibration import reliability
 from tradsys.evidence.classification import evaluate, log_losses
@@ -97,7 +97,7 @@ def judge(
         **questions,
         **{name: section for name, section in inside.items() if section},
         "label": bundle.card["label"],
-        "provenance": source | {"config": config, "bundle": bundle.card["span"]},
+        "provenance": source | {"config": masked(config), "bundle": bundle.card["span"]},
         "timings": timings.seconds,
     }
     _write(folder, report, bundle, prepared, probabilities, tested)

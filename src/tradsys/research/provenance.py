@@ -15,7 +15,7 @@ from rich.logging import RichHandler
 
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import TradsysError
-from tradsys.core.runs import code_sha, digest_json, link_latest, new_run, write_text
+from tradsys.core.runs import code_sha, digest_json, link_latest, masked, new_run, write_text
 
 LOG = logging.getLogger("tradsys")
 WATCHED = (
@@ -40,8 +40,8 @@ def open_run(
     A run refused before it left a checkpoint leaves no folder. An interrupted one stays, to be resumed.
     """
     folder = resumed or new_run(root, task)
-    write_text(folder / "config.yaml", config_yaml)
-    write_text(folder / "overrides.txt", "".join(f"{o}\n" for o in overrides))
+    write_text(folder / "config.yaml", masked(config_yaml))
+    write_text(folder / "overrides.txt", masked("".join(f"{o}\n" for o in overrides)))
     with _logged(folder / "log.txt"):
         try:
             yield folder
@@ -58,8 +58,8 @@ def open_run(
 @contextlib.contextmanager
 def logged_in(folder: Path, config_yaml: str, overrides: Sequence[str]) -> Iterator[None]:
     """Writes config.yaml, overrides.txt and log.txt into a folder that several calls add to; removes nothing."""
-    write_text(folder / "config.yaml", config_yaml)
-    write_text(folder / "overrides.txt", "".join(f"{o}\n" for o in overrides))
+    write_text(folder / "config.yaml", masked(config_yaml))
+    write_text(folder / "overrides.txt", masked("".join(f"{o}\n" for o in overrides)))
     with _logged(folder / "log.txt"):
         yield
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tradsys.core.errors import DataError
-from tradsys.core.runs import write_json, written_whole
+from tradsys.core.runs import masked, write_json, written_whole
 from tradsys.evidence.verdict import judge_run
 from tradsys.market.bars import content_digest
 from tradsys.reports.page import write_report
@@ -58,7 +58,8 @@ def retest(bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str,
         "verdict": judge_run(bounds(skill), tested.verdicts).as_dict(),
         **tested.as_dict(),
         "label": bundle.card["label"],
-        "provenance": came_from | {"config": config, "bundle": {**bundle.card["span"], "path": str(bundle.folder)}},
+        "provenance": came_from
+        | {"config": masked(config), "bundle": {**bundle.card["span"], "path": str(bundle.folder)}},
     }
     with written_whole(folder / "trades.parquet") as draft:
         tested.trades.write_parquet(draft)

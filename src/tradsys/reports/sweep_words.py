@@ -1,0 +1,100 @@
+"""A study in words: what ran, which trial is picked and why, what the zoom gained."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tradsys.reports.wording import UNKNOWN, counted, number, percent
+
+HEADINGS = (
+    "trial",
+    "lower bound",
+    "mean skill",
+    "sd folds",
+    "sd seeds",
+    "failed",
+    "seconds",
+    "peak MB",
+    "weights",
+    "resumed",
+)
+
+
+def heading(report: Mapping[str, Any]) -> str:
+    """What was run, in one line."""
+    made_up = "SYNTHETIC DATA: " if report["synthetic"] else ""
+    states = {s: sum(t["state"] == s for t in report["trials"]) for s in ("complete", "pruned")}
+    return (
+        f"{made_up}study {report['study']}: {counted(states['complete'], 'trial')} complete, "
+        f"{states['pruned']} pruned; {report['sampler']}, {number(report['machine_hours'], 2)} machine hours"
+    )
+
+
+def ranked(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Finished trials, the highest lower bound first."""
+    done = [t for t in report["trials"] if t["state"] == "complete"]
+    return sorted(done, key=lambda t: (-t["lower_bound"], t["place"]))
+
+
+def trial_cells(trial: Mapping[str, Any]) -> tuple[str, ...]:
+    """Cells under HEADINGS. Skills are shares of the base rate's log-loss that the model takes away."""
+    return (
+        f"{trial['place']}{' *' if trial['in_front'] else ''}",
+        number(trial["lower_bound"], 4),
+        number(trial["mean_skill"], 4),
+        number(trial["spread_folds"], 4),
+        number(trial["spread_seeds"], 4),
+        percent(trial["failed_share"], 0),
+        number(trial["seconds"], 1),
+        number(trial["peak_mb"], 0),
+        UNKNOWN if trial["n_parameters"] is None else f"{trial['n_parameters']:,}",
+        str(trial["checkpoints_used"]),
+    )
+
+
+def settings_of(trial: Mapping[str, Any]) -> str:
+    """A trial's parameters on one line."""
+    return ", ".join(f"{path}={_short(value)}" for path, value in sorted(trial["params"].items()))
+
+
+def conclusions(report: Mapping[str, Any]) -> list[str]:
+    """What the study says, in a few lines."""
+    best = next((t for t in report["trials"] if t["place"] == report["best"] and t["state"] == "complete"), None)
+    if best is None:
+        return ["pick     none: no trial ran all its folds"]
+    level = f"{100 * report['confidence']:g} %"
+    lines = [
+        f"pick     trial {best['place']} by its lower bound ({level}): {settings_of(best)}",
+        "         its skill was chosen as the best of many on these folds, so expect less of it on others; the test "
+        "span is unread",
+    ]
+    highest = max((t for t in ranked(report)), key=lambda t: t["mean_skill"])
+    if highest["place"] != best["place"]:
+        lines.append(
+            f"         trial {highest['place']} has a higher mean, {number(highest['mean_skill'], 4)}, but is less sure"
+        )
+    if best["lower_bound"] <= 0:
+        lines.append("         the bound does not exceed 0: the search found nothing that surely beats the base rate")
+    refused = [t for t in report["trials"] if t["refused"]]
+    if refused:
+        lines.append(f"refused  {counted(len(refused), 'impossible combination')}, such as: {refused[0]['refused']}")
+    if report["n_retried"]:
+        lines.append(f"retried  {counted(report['n_retried'], 'attempt')} whose worker died")
+    return [*lines, *rematch_lines(report)]
+
+
+def rematch_lines(report: Mapping[str, Any]) -> list[str]:
+    """Whether the zoom's best beats the parent's under seeds that neither search saw."""
+    rematch = report["rematch"]
+    if rematch is None:
+        return []
+    gain = rematch["gain"]
+    span = UNKNOWN if gain["low"] is None else f"[{number(gain['low'], 4)}, {number(gain['high'], 4)}]"
+    verdict = "exceeds the noise" if gain["exceeds_noise"] else "does not exceed the noise"
+    return [
+        f"zoom     gain over the best of {rematch['parent']}: {number(gain['value'], 4)} {span} on {gain['n_folds']} "
+        f"paired folds, seeds {rematch['seeds']}: {verdict}"
+    ]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

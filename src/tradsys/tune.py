@@ -1,0 +1,59 @@
+"""Searches the model's settings over purged folds, by any number of workers on one study; loses nothing.
+
+python -m tradsys.tune +experiment=transformer sweep=transformer
+python -m tradsys.tune sweep=lightgbm n_trials=100 n_workers=2
+python -m tradsys.tune sweep=logistic storage=postgresql://me@host/sweeps      the same anywhere joins the study
+python -m tradsys.tune sweep=transformer trainer=gpu trials_per_gpu=4 hours=6
+python -m tradsys.tune sweep=transformer sweep.objectives=[skill,stability]    the Pareto front
+python -m tradsys.tune sweep=zoom study=transformer                            narrower, around its best region
+python -m tradsys.tune promote study=transformer                               the winner as conf/model/<name>.yaml
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from tradsys.config import ConfigError, as_dict, build, compose, conf_folder, run_door
+from tradsys.ops.entry import CONTAINER
+from tradsys.ops.preflight import check
+from tradsys.research.parts import Experiment
+from tradsys.research.sweep_flow import promote, tune
+from tradsys.research.sweep_printing import print_sweep
+from tradsys.research.trial_run import Composed
+
+
+def composed(overrides: Sequence[str]) -> Composed:
+    """The experiment, the sweep's settings and the resolved config of these overrides."""
+    # conf/study is a group of the audit's, so Hydra would read study=x as a choice of it
+    config = compose("tune", [f"study_name={o[6:]}" if o.startswith("study=") else o for o in overrides])
+    parts = build(config)
+    return Composed(Experiment.of(parts), parts["sweep"], as_dict(config))
+
+
+def work(argv: list[str]) -> None:
+    """Composes, searches or promotes, prints."""
+    verbs = [a for a in argv if "=" not in a and not a.startswith("~")]
+    overrides = [a for a in argv if a not in verbs]
+    if verbs not in ([], ["promote"]):
+        raise ConfigError(f"tune: {verbs} is not understood; the one verb is promote; the rest is key=value")
+    if verbs:
+        path = promote(composed, overrides, conf_folder() / "model")
+        Console(highlight=False).print(f"model    {path}", markup=False, soft_wrap=True)
+        return
+    plain = composed(overrides).config
+    check(plain, CONTAINER, int(plain["n_workers"] or plain["trials_per_gpu"]))
+    report, failed = tune(composed, overrides, [sys.executable, "-m", "tradsys.tune"])
+    print_sweep(report, Path(report["folder"]))
+    if failed:
+        sys.exit(1)
+
+
+def main() -> None:
+    """The door."""
+    run_door("tune", work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Four workers on a PostgreSQL study, one killed every few seconds: nothing lost, nothing done twice, the same best.
+
+The workers are real processes, forked from one that has imported everything, so that a killed one is back at once.
+"""
+
+import collections
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from tests.integration.test_ledger_postgres import server, url  # noqa: F401
+from tests.integration.test_tune import NET, run_study
+from tradsys.research.ledger import TrialLedger
+from tradsys.research.study_storage import open_storage
+from tradsys.tune import work
+
+N_TRIALS, N_WORKERS, N_KILLS = 14, 4, 10
+SETTINGS = [
+    *NET,
+    "study=killed",
+    f"n_trials={N_TRIALS}",
+    "max_retries=20",
+    "sweep.sampler=random",
+    "sweep.pruner=none",
+    "trainer.max_epochs=8",
+    "trainer.patience=8",
+    "heartbeat_seconds=1",
+    "grace_seconds=8",
+]
+
+
+def read(path):
+    lines = path.read_text().splitlines()
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def workers_at_work(study):
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return {int(t.user_attrs["worker"].rpartition(":")[2]) for t in running if "worker" in t.user_attrs}
+
+
+def loaded(place):
+    storage = open_storage(place, heartbeat=1, grace=8, patience_seconds=30)
+    return optuna.load_study(study_name="killed", storage=storage.storage)
+
+
+def disturbed(place, arguments, seed):
+    """Runs the workers to the end of the study, ten of them killed; returns how many were."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tradsys.tune"])
+    rng, kills, alive = random.Random(seed), 0, []
+
+    def start():
+        process = context.Process(target=work, args=(arguments,))
+        process.start()
+        alive.append(process)
+
+    for _ in range(N_WORKERS):
+        start()
+    study, due, deadline = None, 0.0, time.monotonic() + 420
+    try:
+        while alive and time.monotonic() < deadline:
+            time.sleep(0.2)
+            for process in [p for p in alive if not p.is_alive()]:
+                alive.remove(process)
+                if process.exitcode == -signal.SIGKILL:
+                    start()
+                else:
+                    assert process.exitcode == 0
+            try:
+                study = study or loaded(place)
+                busy = [p for p in alive if p.pid in workers_at_work(study)]
+            except KeyError:  # the first worker has not made the study yet
+                continue
+            if busy and kills < N_KILLS and time.monotonic() > due:
+                os.kill(rng.choice(busy).pid, signal.SIGKILL)
+                kills, due = kills + 1, time.monotonic() + rng.uniform(1, 3)
+    finally:
+        for process in alive:
+            process.kill()
+    assert not alive, "the study did not end in time"
+    return kills
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_killed_workers_lose_nothing_and_double_nothing(url, tmp_path):  # noqa: F811
+    theirs = tmp_path / "disturbed"
+    kills = disturbed(url, [*SETTINGS, f"paths.runs={theirs}", f"storage={url}"], seed=1)
+    assert kills == N_KILLS
+    study = loaded(url)
+    done = [t for t in study.get_trials() if t.state == TrialState.COMPLETE]
+    assert sorted(t.user_attrs["place"] for t in done) == list(range(N_TRIALS))
+    assert {t.state for t in study.get_trials()} <= {TrialState.COMPLETE, TrialState.FAIL}
+    deaths = [t for t in study.get_trials() if t.state == TrialState.FAIL and t.user_attrs.get("cause") != "surplus"]
+    assert 1 <= len(deaths) <= N_KILLS  # a worker may die between two trials
+
+    report = run_study([*SETTINGS, f"paths.runs={tmp_path / 'undisturbed'}"])
+    ours = {t["place"]: t for t in report["trials"]}
+    for trial in done:
+        same = ours[trial.user_attrs["place"]]
+        assert trial.params == same["params"]
+        assert trial.values == same["values"]
+        assert trial.user_attrs["skills"] == same["skills"]
+    best = max(done, key=lambda t: (t.user_attrs["lower_bound"], -t.user_attrs["place"]))
+    assert best.user_attrs["place"] == report["best"]
+
+    looks = collections.Counter(row["run"] for row in TrialLedger(theirs / "ledger.db").entries())
+    assert looks == {str(theirs / "tune/killed/trials" / f"{k:05d}"): 1 for k in range(N_TRIALS)}
+
+    cells = sorted(theirs.glob("tune/killed/trials/*/cells/*"))
+    assert len(cells) == 2 * N_TRIALS
+    resumed = sum(_repeats_at_most_one_epoch(cell) for cell in cells)
+    assert resumed >= 1
+
+
+def _repeats_at_most_one_epoch(cell: Path):
+    """Whether some attempt went on from a checkpoint. An attempt starts at or after the last epoch that was told."""
+    told = read(cell / "epochs.jsonl")
+    assert [line["epoch"] for line in told] == sorted({line["epoch"] for line in told})
+    attempts = read(cell / "attempts.jsonl")
+    for k, attempt in enumerate(attempts):
+        before = {a["pid"] for a in attempts[:k]}
+        assert attempt["epochs"] >= sum(line["pid"] in before for line in told)
+    return any(attempt["epochs"] for attempt in attempts)
