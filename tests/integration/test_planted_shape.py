@@ -29,8 +29,10 @@ ARMS = {
     "logistic": ["model=logistic"],
     "transformer": ["model=transformer", *NET, "model.module.gamma=0", "model.batch_size=64", "trainer.max_epochs=12"],
     # the temperature of a noisy label: at 0.1 the loss chases single neighbours, most of whose labels are luck
-    "supcon": ["model=supcon", *NET, "model.batch_size=256", "model.module.temperature=0.5", "trainer.max_epochs=40"]
-    + ["trainer.patience=40"],
+    "supcon": [
+        *["model=supcon", *NET, "model.batch_size=256", "model.module.temperature=0.5"],
+        *["trainer.max_epochs=40", "trainer.patience=40"],
+    ],
 }
 
 
