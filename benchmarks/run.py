@@ -13,7 +13,19 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-NAMES = ("windows", "triple_barrier", "features", "lightning", "backtest", "evidence", "audit", "supcon", "tune")
+NAMES = (
+    "windows",
+    "triple_barrier",
+    "features",
+    "lightning",
+    "backtest",
+    "evidence",
+    "audit",
+    "supcon",
+    "tune",
+    "daily",
+    "daily_run",
+)
 
 
 def main(names: list[str]) -> None:

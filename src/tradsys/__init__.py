@@ -1,3 +1,3 @@
 """tradsys: deep-learning research for trading that prints no number better than the truth."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

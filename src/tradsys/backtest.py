@@ -33,9 +33,11 @@ def _with_profile(argv: list[str]) -> list[str]:
 
 def work(argv: list[str]) -> None:
     """Composes, backtests, prints."""
-    config = compose("backtest", _with_profile(argv))
+    # data is a group of train's, so Hydra would look for a choice of it here
+    asked = [f"data_choice={a[5:]}" if a.startswith("data=") else a for a in argv]
+    config = compose("backtest", _with_profile(asked))
     plain, parts = as_dict(config), build(config)
-    bundle = Bundle.load(plain["bundle"])
+    bundle = Bundle.load(str(plain["bundle"]))
     with open_run(Path(plain["paths"]["runs"]), "backtest", OmegaConf.to_yaml(config, resolve=True), argv) as folder:
         report = retest(bundle, _source(plain, bundle), parts, plain, folder)
     print_run(report, folder)
@@ -43,9 +45,11 @@ def work(argv: list[str]) -> None:
 
 def _source(plain: dict[str, Any], bundle: Bundle) -> Any:
     """The source of bars: of the data config that was named, else of the one the bundle was made from."""
-    if plain["data"] is None:
+    if plain["data_choice"] is None:
         return build(OmegaConf.create({"data": bundle.data_config()}))["data"]["source"]
-    return build(compose("train", [f"data={plain['data']}", f"paths.data={plain['paths']['data']}"]))["data"]["source"]
+    return build(compose("train", [f"data={plain['data_choice']}", f"paths.data={plain['paths']['data']}"]))["data"][
+        "source"
+    ]
 
 
 def main() -> None:

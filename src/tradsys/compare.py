@@ -12,6 +12,7 @@ judged on the same samples of the same purged folds; an interrupted comparison g
 from omegaconf import OmegaConf
 
 from tradsys.config import ConfigError, as_dict, build, compose, run_door
+from tradsys.core.errors import TradsysError
 from tradsys.reports.comparison_page import print_comparison
 from tradsys.research.arms import Arm, ArmChoice, ComparisonSettings
 from tradsys.research.comparison import compare_study
@@ -24,8 +25,8 @@ def _arm(name: str, choice: ArmChoice, settings: ComparisonSettings, argv: list[
         config = compose("compare", [*settings.common, *argv, *choice.overrides])
         config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "study"])
         return Arm(name, Experiment.of(build(config)), as_dict(config), choice.seeds, choice.against)
-    except ConfigError as error:
-        raise ConfigError(f"compare: arm {name!r} of study {settings.name!r}: {error}") from error
+    except (ConfigError, TradsysError) as error:
+        raise type(error)(f"compare: arm {name!r} of study {settings.name!r}: {error}") from error
 
 
 def work(argv: list[str]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from tradsys.config import as_dict, build, compose, run_door
+from tradsys.config import ConfigError, as_dict, build, compose, run_door
 from tradsys.ops.container import read_container
 from tradsys.ops.need import Need, need_or_why
 from tradsys.ops.preflight import Fact, Machine, as_json, judged, look, print_facts, refuse
@@ -38,6 +38,8 @@ def work(argv: list[str]) -> None:
     config = compose("doctor", argv)
     plain = as_dict(config)
     asked = plain["doctor"]
+    if not isinstance(asked["processes"], int) or asked["processes"] < 1:
+        raise ConfigError(f"doctor: processes={asked['processes']!r}; a whole number from 1; mend doctor.processes")
     need = need_or_why(plain)
     machine = look(plain, read_container(), asked["keys"], ntp=not asked["quick"])
     facts = judged(machine, need, asked["processes"])

@@ -16,7 +16,7 @@ from tradsys.research.promotion import promote
 def work(argv: list[str]) -> None:
     """Promotes and says where to."""
     plain = as_dict(compose("export", argv))
-    folder = promote(Path(plain["run"]), Path(plain["paths"]["models"]), plain["name"], force=plain["force"])
+    folder = promote(Path(str(plain["run"])), Path(plain["paths"]["models"]), str(plain["name"]), force=plain["force"])
     Console(soft_wrap=True).print(f"bundle {folder}", markup=False, highlight=False)
 
 

@@ -1,8 +1,8 @@
 """Brings bars into the store under data/, validated, digested, written whole.
 
   python -m tradsys.fetch source=file path=BTCUSDT_1h.parquet layout=binance symbol=BTCUSDT name=crypto_hourly
-  python -m tradsys.fetch source=file path=BHP.AX.csv layout=yahoo symbol=BHP.AX name=asx_daily
-  python -m tradsys.fetch source=file path=LUNAUSDT_1h.csv layout=plain repair=[split_reused_ticker] name=coins
+  python -m tradsys.fetch source=file path=BHP.AX.csv layout=yahoo symbol=BHP.AX calendar=XASX name=asx_daily
+  python -m tradsys.fetch path=universe_1h.parquet layout=binance repair=[split_reused_ticker] resample=1d name=coins
 
 Nothing is repaired silently: each repair that changes numbers is asked for by name and reported.
 """

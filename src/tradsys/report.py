@@ -14,14 +14,20 @@ from tradsys.research.printing import print_run
 
 def work(argv: list[str]) -> None:
     """Reads report.json, writes report.html beside it."""
-    folder = Path(as_dict(compose("report", argv))["run"])
+    folder = Path(str(as_dict(compose("report", argv))["run"]))
     path = folder / "report.json"
     if not path.is_file():
         raise ConfigError(
             f"report: {folder} holds no report.json; a run that finished has one; give run=runs/train/<run>"
         )
-    report = json.loads(path.read_text(encoding="utf-8"))
-    write_report(report, folder / "report.html")
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        write_report(report, folder / "report.html")
+    except (json.JSONDecodeError, KeyError) as error:
+        raise ConfigError(
+            f"report: {path} is damaged ({error}); restore it from a copy, or make it anew: "
+            f"python -m tradsys.train resume={folder}"
+        ) from error
     print_run(report, folder)
 
 

@@ -11,6 +11,7 @@ packages, machine or chance. 2: there is nothing to reproduce.
 import sys
 from pathlib import Path
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from tradsys.config import ConfigError, as_dict, build, compose, run_door
@@ -21,11 +22,12 @@ from tradsys.research.reproduction import Record, compare, print_comparison, rea
 
 def _stored(record: Record) -> tuple[DictConfig, Experiment]:
     """The run's resolved config and what it builds with today's code."""
-    config = OmegaConf.create(record.config_yaml)
-    assert isinstance(config, DictConfig)
     try:
+        config = OmegaConf.create(record.config_yaml)
+        if not isinstance(config, DictConfig):
+            raise ConfigError("it is no mapping")
         return config, Experiment.of(build(config))
-    except (KeyError, ConfigError) as error:
+    except (KeyError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(
             f"reproduce: the config of {record.folder} does not build with this code ({error}); it was made by "
             f"{record.provenance['code_sha']}; check that commit out"
@@ -34,8 +36,10 @@ def _stored(record: Record) -> tuple[DictConfig, Experiment]:
 
 def work(argv: list[str]) -> None:
     """Reads the record, runs it again, prints the comparison."""
-    asked = as_dict(compose("reproduce", [f"run={a}" if "=" not in a else a for a in argv]))
-    record = read_record(Path(asked["run"]))
+    if len(runs := [a for a in argv if "=" not in a]) > 1:
+        raise ConfigError(f"reproduce: {len(runs)} runs, {' and '.join(runs)}; it does one at a time; give one")
+    asked = as_dict(compose("reproduce", [f"run='{a}'" if a in runs else a for a in argv]))
+    record = read_record(Path(str(asked["run"])))
     config, experiment = _stored(record)
     place = config.paths.ledger
     with open_run(Path(asked["into"]), "reproduce", record.config_yaml, record.overrides) as folder:

@@ -15,6 +15,7 @@ from tradsys.config import ConfigError, as_dict, build, compose, run_door
 from tradsys.ops.entry import CONTAINER
 from tradsys.ops.preflight import check
 from tradsys.research.experiment import Experiment, run
+from tradsys.research.ledger import check_ledger
 from tradsys.research.printing import print_run
 from tradsys.research.provenance import open_run
 
@@ -34,12 +35,13 @@ def _resumed(folder: Path) -> list[str]:
 def work(argv: list[str]) -> None:
     """Composes, trains, prints."""
     config = compose("train", argv)
-    folder = Path(config.resume) if config.resume else None
+    folder = Path(str(config.resume)) if config.resume else None
     if folder is not None:
         argv = _resumed(folder)
         config = compose("train", argv)
     plain = as_dict(config)
     check(plain, CONTAINER)
+    check_ledger(plain["paths"]["ledger"])
     parts = build(config)
     experiment = Experiment.of(parts)
     with open_run(Path(config.paths.runs), "train", OmegaConf.to_yaml(config, resolve=True), argv, folder) as opened:

@@ -18,6 +18,7 @@ from rich.console import Console
 from tradsys.config import ConfigError, as_dict, build, compose, conf_folder, run_door
 from tradsys.ops.entry import CONTAINER
 from tradsys.ops.preflight import check
+from tradsys.research.ledger import check_ledger
 from tradsys.research.parts import Experiment
 from tradsys.research.sweep_flow import promote, tune
 from tradsys.research.sweep_printing import print_sweep
@@ -43,6 +44,7 @@ def work(argv: list[str]) -> None:
         Console(highlight=False).print(f"model    {path}", markup=False, soft_wrap=True)
         return
     plain = composed(overrides).config
+    check_ledger(plain["paths"]["ledger"])
     check(plain, CONTAINER, int(plain["n_workers"] or plain["trials_per_gpu"]))
     report, failed = tune(composed, overrides, [sys.executable, "-m", "tradsys.tune"])
     print_sweep(report, Path(report["folder"]))

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-import yaml
 from omegaconf import OmegaConf
 
 from tradsys.config import compose
@@ -23,8 +22,14 @@ from tradsys.features.momentum import Adx, Rsi
 CONF = Path(__file__).parents[2] / "conf" / "features"
 AGENTS = Path(__file__).parents[2] / "conf" / "agent"
 MARKET = "AAA"
-NUMBERS = ("open", "high", "low", "close", "volume")
-KEEPS_LEVEL = {"ffd"}  # documented: a window that is cut off leaves sum(w) ln(price)
+PRICES = ("open", "high", "low", "close")
+# documented: a window that is cut off leaves sum(w) ln(price); sizes in the price's currency; per share by the price
+KEEPS_LEVEL = {"ffd", "log_dollar_volume_20", "amihud_21", "known_eps_yield"}
+JOINED = (
+    *("rate_10y", "rate_2y", "yield_curve", "cpi"),
+    *("pe", "pb", "eps", "market_cap", "dividend_yield", "sentiment", "attention"),
+)
+NUMBERS = (*PRICES, "volume", *JOINED)
 
 
 def build(node: Any) -> Any:
@@ -41,14 +46,9 @@ def build(node: Any) -> Any:
 
 
 def load(path: Path) -> FeatureSet:
-    text = path.read_text(encoding="utf-8")
-    text = text.replace("${data.market_symbol}", MARKET).replace("${data.max_gap_minutes}", "360")
-    return build(yaml.safe_load(text))
-
-
-def load_agent(path: Path) -> FeatureSet:
-    """The agent's features, its side among them, as the train door composes them."""
-    composed = compose("train", [f"agent={path.stem}", f"data.market_symbol={MARKET}"])
+    """The set of conf/features, or the agent's with its side, as the train door composes them."""
+    group = path.parent.name
+    composed = compose("train", [f"{group}={path.stem}", f"data.market_symbol={MARKET}", "data.max_gap_minutes=360"])
     return build(OmegaConf.to_container(composed, resolve=True)["features"])
 
 
@@ -85,13 +85,16 @@ FORGETFUL = (
 
 @pytest.fixture
 def panel(make_walk_bars):
-    return make_walk_bars(800, (MARKET, "BBB", "CCC"), seed=5)
+    """Walks beside columns that were known: above zero, and held for five bars each."""
+    bars = make_walk_bars(800, (MARKET, "BBB", "CCC"), seed=5)
+    steps = np.random.default_rng(5).normal(0, 0.05, (len(JOINED), 3, 160)).cumsum(axis=2)
+    held = np.exp(steps).repeat(5, axis=2).reshape(len(JOINED), -1)
+    return bars.with_columns(**dict(zip(JOINED, held, strict=True)))
 
 
 @pytest.fixture(params=[*sorted(CONF.glob("*.yaml")), *sorted(AGENTS.glob("[!n]*.yaml"))], ids=lambda path: path.stem)
 def features(request, panel):
-    made = load_agent(request.param) if request.param.parent == AGENTS else load(request.param)
-    return made.fit(panel)
+    return load(request.param).fit(panel)
 
 
 def planted(*extra: Feature) -> FeatureSet:
@@ -153,7 +156,7 @@ def mixing_segments(features: FeatureSet, bars: pl.DataFrame) -> set[str]:
 
 @pytest.mark.parametrize("path", sorted(AGENTS.glob("[!n]*.yaml")), ids=lambda path: path.stem)
 def test_every_agent_names_a_side_that_takes_all_values(path, panel):
-    side = load_agent(path).side(panel)
+    side = load(path).side(panel)
     assert set(side) == {-1, 0, 1}
     assert min((side == s).mean() for s in (-1, 1)) > 0.02
 
@@ -191,11 +194,24 @@ def test_a_panel_is_its_symbols_side_by_side(features, panel):
     for code, symbol in enumerate(table.symbols):
         alone = features.table(panel.filter(pl.col("symbol").is_in([MARKET, symbol])))
         mine = alone.values[alone.symbol == alone.symbols.index(symbol)]
-        np.testing.assert_allclose(table.values[table.symbol == code], mine, rtol=1e-6, atol=1e-7)
+        own = len(features.features)  # ranks, on the right of them, are what a symbol does not have alone
+        both = table.values[table.symbol == code]
+        np.testing.assert_allclose(both[:, :own], mine[:, :own], rtol=1e-6, atol=1e-7)
+
+
+def test_a_small_symbol_does_not_feel_a_large_one_before_it(features, panel):
+    """A sum that runs on over the frame keeps the rounding of large numbers among small ones."""
+    size = pl.when(pl.col("symbol") == "BBB").then(1e12).otherwise(1.0)
+    after = features.table(panel.with_columns(pl.col(*PRICES, "volume") * size))
+    alone = features.table(panel.filter(pl.col("symbol") != "BBB"))
+    own = len(features.features)
+    both = after.values[after.symbol == after.symbols.index("CCC")][:, :own]
+    mine = alone.values[alone.symbol == alone.symbols.index("CCC")][:, :own]
+    np.testing.assert_allclose(both, mine, rtol=3e-7, atol=1e-9)
 
 
 def test_free_of_price_and_volume_units(features, panel):
-    other = panel.with_columns(pl.col(NUMBERS[:4]) * 1000.0, volume=pl.col("volume") * 1e-3)
+    other = panel.with_columns(pl.col(PRICES) * 1000.0, volume=pl.col("volume") * 1e-4)
     a, b = features.table(panel).values, features.table(other).values
     names = {
         name
@@ -210,9 +226,14 @@ def test_warm_up_is_blank_and_then_every_row_is_known(features, panel):
     assert table.values.dtype == np.float32
     assert table.names == features.names
     row = np.tile(np.arange(800), 3)
-    warmups = np.array([feature.warmup for feature in features.features])
-    np.testing.assert_array_equal(np.isfinite(table.values), row[:, None] >= warmups[None, :])
-    assert table.ready(1).sum() == 3 * (800 - features.warmup)
+    warmup = {feature.name: feature.warmup for feature in features.features}
+    rank_of = {name: name.removesuffix("_rank") for name in features.names if name not in warmup}
+    assert tuple(rank_of.values()) == features.ranks
+    for name in features.names:
+        known = row >= warmup[rank_of.get(name, name)]
+        ranked = table.symbol != table.symbols.index(MARKET) if name in rank_of else True
+        np.testing.assert_array_equal(np.isfinite(table.column(name)), known & ranked, err_msg=name)
+    assert table.ready(1).sum() == (2 if rank_of else 3) * (800 - features.warmup)
 
 
 def test_stored_and_rebuilt_it_gives_the_same_bits(features, panel):

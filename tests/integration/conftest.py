@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tradsys.config import conf_folder
+
 SHRUNK = [
     "data=synthetic",
     "data.n_bars=1600",
@@ -35,8 +37,35 @@ SHRUNK_MEMBERS = [
 ]
 
 
+# daily panels: few names and sessions; the planted edge is what the reports say of the data
+SHRUNK_DAILY = [
+    "data=synthetic_daily",
+    "data.n_symbols=12",
+    "data.n_sessions=640",
+    "data.edge=0.1",
+    "split=daily",
+    "split.valid_bars=80",
+    "split.test_bars=120",
+    "evaluation.n_draws=50",
+    "evaluation.n_permutations=1",
+]
+SHRUNK_MODELS = {
+    "foundry": ["model.members.lightgbm.n_estimators=20"],
+    "panel": ["model.n_estimators=20", "model.min_child_samples=50"],
+    "explosion": ["data.explosions=0.03", "labels.rise=0.2", "split.embargo_bars=10"],
+}
+
+
+def is_daily(experiment: str) -> bool:
+    """Whether an experiment of conf/ asks a panel of members, day by day."""
+    text = (conf_folder() / "experiment" / f"{experiment}.yaml").read_text()
+    return "override /events: members" in text
+
+
 def shrunk(experiment: str) -> list[str]:
     """Overrides that make an experiment of conf/ small."""
+    if is_daily(experiment):
+        return [*SHRUNK_DAILY, *SHRUNK_MODELS.get(experiment, [])]
     if experiment != "ensemble":
         return SHRUNK
     return [o for o in SHRUNK if not o.startswith("model.")] + SHRUNK_MEMBERS

@@ -60,8 +60,7 @@ class Planted:
 
 def with_features(experiment, *extra):
     old = experiment.features
-    made = FeatureSet([*old.features, *extra], max_gap_minutes=old.max_gap_minutes, market_symbol=old.market_symbol)
-    return replace(experiment, features=made)
+    return replace(experiment, features=old.like([*old.features, *extra]))
 
 
 PEEKS = {

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.integration.conftest import inside
+from tests.integration.conftest import inside, is_daily, shrunk
 from tests.integration.mutations import LEAKS
 from tradsys.audit import main, work
 from tradsys.config import conf_folder
@@ -24,6 +24,14 @@ SHRUNK = [
     "trainer.progress_bar=false",
 ]
 
+DAILY = [
+    "audit.n_rows=4800",
+    "audit.n_samples=300",
+    "audit.n_cuts=2",
+    "audit.n_symbols=6",
+    "trainer.progress_bar=false",
+]
+
 
 def answers(folder):
     return json.loads((folder / "runs/audit/latest/audit.json").read_text())
@@ -33,7 +41,7 @@ def answers(folder):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_no_experiment_raises_a_finding(name, tmp_path):
     with inside(tmp_path):
-        work([f"+experiment={name}", *SHRUNK])
+        work([f"+experiment={name}", *(DAILY + shrunk(name) if is_daily(name) else SHRUNK)])
     told = answers(tmp_path)
     assert {a["verdict"] for a in told} <= {"ok", "not asked"}
     assert {a["question"] for a in told} == set(QUESTIONS)

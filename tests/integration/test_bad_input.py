@@ -1,6 +1,9 @@
 """Every mistake a user can make: one line, exit code 2, no traceback, nothing half-written."""
 
+import errno
 import importlib
+import os
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +12,10 @@ import pytest
 import torch
 
 from tests.integration.conftest import inside
+from tradsys import cli
 from tradsys.config import run_door
+from tradsys.core.errors import TrainingError
+from tradsys.research.provenance import open_run
 
 MISTAKES = {
     "unknown key": (["train", "modle.lookback=8"], "did you mean 'model.lookback'"),
@@ -29,6 +35,40 @@ MISTAKES = {
     "nothing to export": (["export", "name=btc"], "bundle"),
     "bad name": (["export", "name=../btc"], "letters"),
     "resume nothing": (["train", "resume=nowhere"], "nowhere"),
+    "resume a number": (["train", "resume=3"], "resume=3"),
+    "temperature zero": (["train", "model=supcon", "model.module.temperature=0"], "temperature=0"),
+    "temperature NaN": (["train", "model=supcon", "model.module.temperature=nan"], "temperature=nan"),
+    "batch of three": (["train", "model=supcon", "model.batch_size=3"], "model.batch_size"),
+    "dropout of all": (["train", "model.net.dropout=1"], "[0, 1)"),
+    "probe penalty": (["train", "model=supcon", "model.probe.C=0"], "C=0"),
+    "rate of no number": (["train", "model.module.lr=fast"], "lr='fast'"),
+    "trees without rows": (["train", "model=lightgbm", "model.subsample=0"], "(0, 1]"),
+    "seed of words": (["train", "seed=abc"], "seed='abc'"),
+    "one arm": (["compare", "study=seeds", "~study.arms.transformer"], "two at least"),
+    "unknown arm": (["compare", "study=seeds", "+study.arms.b=['model=nope']"], "arm 'b' of study 'seeds'"),
+    "arm with a bad setting": (
+        ["compare", "study=seeds", "+study.arms.b=['model=supcon','model.module.temperature=0']"],
+        "arm 'b' of study 'seeds': supcon: temperature=0",
+    ),
+    "study elsewhere": (["compare", "study=seeds", "study.name=../x"], "../x"),
+    "study of the other door": (["train", "+study=losses"], "audit, compare"),
+    "no study": (["tune", "promote", "study=nope"], "tune first"),
+    "zoom into nothing": (["tune", "sweep=zoom", "study=nope"], "tune first"),
+    "no storage": (
+        ["tune", "sweep=logistic", "storage=postgresql://me:pw@127.0.0.1:1/x", "storage_patience_seconds=1"],
+        "me:***@127.0.0.1",
+    ),
+    "unknown storage": (["tune", "sweep=logistic", "storage=mysql://x/y"], "no known URL"),
+    "no budget": (["tune", "sweep=logistic", "n_trials=0"], "n_trials=0"),
+    "ledger out of reach": (["train", "paths.ledger=postgresql://me:pw@127.0.0.1:1/x"], "me:***@127.0.0.1"),
+    "doctor of nothing": (["doctor", "doctor.processes=0"], "processes=0"),
+    "too much data": (["doctor", "data.n_bars=100000000"], "rent a pod"),
+    "two runs": (["reproduce", "a", "b"], "one at a time"),
+    "no run to reproduce": (["reproduce", "nowhere"], "nowhere is no folder"),
+    "folder of nothing": (["reproduce", "."], "lacks config.yaml"),
+    "no ledger": (["journal"], "no ledger at"),
+    "no data of that name": (["backtest", "data=nope"], "card.json"),
+    "runs in a file": (["train", "paths.runs=/dev/null"], "cannot be written"),
 }
 
 
@@ -43,8 +83,78 @@ def test_one_line_and_exit_code_two(arguments, hint, tmp_path, capsys):
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
     assert hint in errors[0]
-    left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
-    assert left <= {"runs/ledger.db"}
+    left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")}
+    assert left <= {"runs", "runs/ledger.db"}
+
+
+@pytest.mark.parametrize(
+    ("door", "name", "text", "hint"),
+    [
+        ("report", "report.json", '{"run": ', "is damaged"),
+        ("report", "report.json", "{}", "is damaged"),
+        ("reproduce", "report.json", '{"run": ', "is damaged"),
+        ("reproduce", "report.json", "{}", "is damaged"),
+        ("reproduce", "config.yaml", "a: [1,\n", "does not build"),
+        ("reproduce", "config.yaml", "- 1\n", "no mapping"),
+        ("export", "bundle/card.json", "{", "card.json is not JSON"),
+        ("export", "bundle/regime.json", "{}", "altered ['regime.json']"),
+    ],
+)
+def test_a_damaged_run_is_told_in_one_line(door, name, text, hint, run_folder, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(run_folder, copy)
+    (copy / name).write_text(text)
+    before = sorted(tmp_path.rglob("*"))
+    work = importlib.import_module(f"tradsys.{door}").work
+    with inside(tmp_path), pytest.raises(SystemExit) as stopped:
+        run_door(door, work, [f"run={copy}"])
+    assert stopped.value.code == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert hint in errors[0]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_what_a_disk_refuses_is_one_line(number, capsys):
+    def refused(argv):
+        raise OSError(number, os.strerror(number), "runs/x.json")
+
+    with pytest.raises(SystemExit) as stopped:
+        run_door("fetch", refused, [])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("error: disk: runs/x.json: ")
+
+
+def test_another_error_of_the_system_is_a_bug():
+    def broken(argv):
+        raise ConnectionResetError(errno.ECONNRESET, "reset")
+
+    with pytest.raises(ConnectionResetError):
+        run_door("fetch", broken, [])
+
+
+def test_a_refused_run_takes_its_folder_away_but_never_one_that_it_resumes(tmp_path):
+    for error in (TrainingError("x"), ValueError("x"), KeyboardInterrupt()):
+        with pytest.raises(type(error)), open_run(tmp_path / "runs", "audit", "a: 1\n", []):
+            raise error
+        assert list(tmp_path.iterdir()) == []
+    run = tmp_path / "runs" / "train" / "old"
+    run.mkdir(parents=True)
+    (run / "report.json").write_text("{}")
+    with pytest.raises(TrainingError), open_run(tmp_path / "runs", "train", "a: 1\n", [], run):
+        raise TrainingError("x")
+    assert (run / "report.json").exists()
+
+
+def test_only_an_interrupted_training_is_told_to_resume(tmp_path, capfd):
+    with pytest.raises(KeyboardInterrupt), open_run(tmp_path, "reproduce", "a: 1\n", []):
+        raise KeyboardInterrupt
+    assert "resume" not in capfd.readouterr().err
+    with pytest.raises(KeyboardInterrupt), open_run(tmp_path, "train", "a: 1\n", []) as run:
+        raise KeyboardInterrupt
+    assert f"resume={run}" in "".join(capfd.readouterr().err.split())
+    assert run.is_dir()
 
 
 def test_a_mistake_in_a_process_of_its_own_leaves_no_traceback(tmp_path):
@@ -69,13 +179,15 @@ def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
         run_door("fetch", broken, [])
 
 
-@pytest.mark.parametrize("verb", ["train", "backtest", "export", "report", "fetch"])
-def test_help_names_keys_and_examples(verb):
-    done = subprocess.run(
-        [sys.executable, "-m", "tradsys.cli", verb, "--help"], capture_output=True, text=True, check=True
-    )
-    assert f"python -m tradsys.{verb}" in done.stdout
-    assert "Keys" in done.stdout
+VERBS = [verb for verb in cli.VERBS if importlib.util.find_spec(f"tradsys.{verb}")]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_names_keys_and_examples(verb, capsys):
+    run_door(verb, importlib.import_module(f"tradsys.{verb}").work, ["--help"])
+    told = capsys.readouterr().out
+    assert f"python -m tradsys.{verb}" in told
+    assert "Keys" in told
 
 
 def test_unknown_verb():

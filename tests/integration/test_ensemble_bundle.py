@@ -26,7 +26,7 @@ from tradsys.serving.session import replay
 
 NESTED = {"seeds": SeedAverage(LightGbm(n_estimators=10, n_threads=1), 2)}
 FILES = {
-    "member_logistic.onnx", "member_lightgbm.txt", "member_transformer.onnx", "member_seeds_seed_0.txt",
+    "member_logistic.json", "member_lightgbm.txt", "member_transformer.onnx", "member_seeds_seed_0.txt",
     "member_seeds_seed_1.txt", "ensemble.json", "regime.json", "card.json",
 }  # fmt: skip
 
@@ -61,7 +61,7 @@ def test_every_member_has_its_file_and_the_card_seals_it(made):
     assert set(bundle.card["files"]) == FILES - {"card.json"}
     told = json.loads((bundle.folder / "ensemble.json").read_text())
     assert told["kind"] == "regime_weighted"
-    assert [one["kind"] for one in told["members"]] == ["onnx", "lightgbm", "onnx", "average"]
+    assert [one["kind"] for one in told["members"]] == ["logistic", "lightgbm", "onnx", "average"]
     assert told["floor"] == 0.01
     assert sum(told["base_rate"]) == pytest.approx(1)
 
@@ -144,7 +144,7 @@ def test_what_other_code_wrote_is_refused_in_words(made, tmp_path):
         ("kind", unknown, r"member 'logistic' is of kind 'oracle', not one of \['onnx'"),
         ("weight", stranger, r"weighs \[.*'who'\], its members are"),
         ("window", shorter, r"member_transformer.onnx reads \[8, .*say \[7,"),
-        ("single", alone, "is of kind 'onnx', not one of"),
+        ("single", alone, "is of kind 'logistic', not one of"),
     ):
         with pytest.raises(BundleError, match=words):
             Bundle.load(resealed(made, tmp_path / name, change))

@@ -7,6 +7,7 @@ import pytest
 
 from tests.integration.conftest import inside, shrunk
 from tradsys.config import build, compose, conf_folder
+from tradsys.core.errors import DataError
 from tradsys.train import work
 
 EXPERIMENTS = sorted(p.stem for p in (conf_folder() / "experiment").glob("*.yaml"))
@@ -40,7 +41,11 @@ def test_every_choice_builds_its_object(group, choice):
     if group == "trainer" and choice == "gpu":  # the device is looked for when the experiment is built
         assert build(config)["trainer"].accelerator == "gpu"
         return
-    assert (build(config)[group] is None) == (choice == "none" and group in ("auditor", "events"))
+    if "snapshot" in choice:  # values without history are refused until the user says that he knows
+        with pytest.raises(DataError, match="allow_snapshot: true"):
+            build(config)
+        return
+    assert (build(config)[group] is None) == (choice == "none" and group in ("auditor", "events", "regime"))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -1,5 +1,6 @@
 """runpod/pull_and_train.sh on a bare repository of a tiny stand-in project, a real venv, real processes, no network."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "runpod" / "pull_and_train.sh"
@@ -36,7 +38,7 @@ resumed = [a for a in args if a.startswith("resume=")]
 if resumed:
     run = pathlib.Path(resumed[0].split("=", 1)[1])
 else:
-    run = pathlib.Path("runs/train") / time.strftime("%Y%m%dT%H%M%SZ") / ""
+    run = pathlib.Path("runs/train") / f"{time.time_ns()}"
     run.mkdir(parents=True)
     (run / "overrides.txt").write_text("".join(a + "\\n" for a in args))
 print("training", os.environ.get("WORKER", ""), "resumed" if resumed else "fresh", flush=True)
@@ -156,12 +158,17 @@ class Pod:
         return next(iter((self.base / "runs" / "train").iterdir()))
 
     def kill(self, pid_file, sign=signal.SIGKILL):
-        """Kills the attendant and, for SIGKILL, the training process with it, as a vanishing pod does."""
+        """Kills the attendant and, for SIGKILL, all that it started, as a vanishing pod does."""
         attendant = int(pid_file.read_text())
+        below = []
         if sign == signal.SIGKILL:
-            for checkpoint in self.base.glob("runs/train/*/step_*.ckpt"):
-                _kill(int(checkpoint.read_text()), sign)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                below = psutil.Process(attendant).children(recursive=True)
         _kill(attendant, sign)
+        for process in below:
+            _kill(process.pid, sign)
+        for checkpoint in self.base.glob("runs/train/*/step_*.ckpt") if sign == signal.SIGKILL else ():
+            _kill(int(checkpoint.read_text()), sign)
 
 
 def _kill(pid, sign):
@@ -276,7 +283,6 @@ def test_another_commit_does_not_resume_the_run_of_the_first(pod, origin):
     before = git(work, "rev-parse", "HEAD")
     git(work, "commit", "--quiet", "--allow-empty", "-m", "second")
     git(work, "push", "--quiet", "origin", "HEAD:next")
-    time.sleep(1.1)  # run folders of the stand-in are named by the second
     pod.start(ref="next")
     until(lambda: len(list(pod.base.glob("runs/train/*/step_0.ckpt"))) == 2)
     assert not (first / "step_1.ckpt").exists()
@@ -318,7 +324,6 @@ def test_two_starts_at_once_run_one_job(pod):
 def test_workers_run_the_same_command_side_by_side(pod):
     pod.go()
     pod.start(WORKER="1")
-    time.sleep(1.1)
     pod.start(WORKER="2", RUNPOD_POD_ID="pod-b")
     until(lambda: len(list(pod.base.glob("jobs/*/exit_code"))) == 2)
 

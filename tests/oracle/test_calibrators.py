@@ -5,6 +5,7 @@ from scipy.special import log_softmax, logit, softmax
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
+from tradsys.core.errors import DataError
 from tradsys.models.calibrators import Isotonic, Temperature
 
 
@@ -95,3 +96,49 @@ def test_isotonic_agrees_with_pooling_adjacent_violators_by_hand():
     eps = 1 / 122
     ours = Isotonic().fit(np.stack([1 - score, score], axis=1), y, weight).apply(np.stack([1 - score, score], axis=1))
     np.testing.assert_allclose(ours[:, 1], np.clip(pool_adjacent_violators(y, weight), eps, 1 - eps), atol=1e-9)
+
+
+def pooled_steps(score: np.ndarray, y: np.ndarray, n_runs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Runs of equally many sorted scores and the monotone means over them, by hand; n a multiple of n_runs."""
+    order = np.argsort(score)
+    means, runs = (values[order].reshape(n_runs, -1).mean(axis=1) for values in (score, y.astype(float)))
+    return means, pool_adjacent_violators(runs, np.ones(n_runs))
+
+
+def test_isotonic_with_a_least_share_is_pooled_first_by_hand():
+    rng = np.random.default_rng(8)
+    score = rng.uniform(0.2, 0.8, 400)
+    y = (rng.uniform(size=400) < score).astype(np.int64)
+    x, up = pooled_steps(score, y, 10)
+    ours = Isotonic(least_share=0.1).fit(np.stack([1 - score, score], axis=1), y, np.ones(400))
+    grid = np.linspace(0, 1, 301)
+    np.testing.assert_allclose(ours.apply(np.stack([1 - grid, grid], axis=1))[:, 1], np.interp(grid, x, up), atol=1e-9)
+
+
+def test_a_few_lucky_rows_at_an_end_are_no_certainty():
+    rng = np.random.default_rng(9)
+    score = rng.uniform(0.4, 0.6, 2000)
+    y = (rng.uniform(size=2000) < 0.5).astype(np.int64)
+    y[np.argsort(score)[-12:]] = 1  # one good day of a panel
+    proba, weight = np.stack([1 - score, score], axis=1), np.ones(2000)
+    beyond = np.array([[0.1, 0.9]])
+    assert Isotonic().fit(proba, y, weight).apply(beyond)[0, 1] > 0.99
+    assert Isotonic(least_share=0.05).fit(proba, y, weight).apply(beyond)[0, 1] < 0.65
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_every_step_holds_its_share_and_ties_stay_together(weighted):
+    rng = np.random.default_rng(10)
+    score = np.round(rng.uniform(0.2, 0.8, 1000), 2)
+    weight = rng.uniform(0.5, 2, 1000) if weighted else np.ones(1000)
+    y = (rng.uniform(size=1000) < score).astype(np.int64)
+    fitted = Isotonic(least_share=0.1).fit(np.stack([1 - score, score], axis=1), y, weight)
+    assert 2 <= len(fitted.x_) <= 10
+    assert (np.diff(fitted.x_) > 0).all()
+    assert (np.diff(fitted.y_) >= 0).all()
+    assert Isotonic.from_json(fitted.to_json()).y_.tolist() == fitted.y_.tolist()
+
+
+def test_a_share_of_more_than_half_is_refused():
+    with pytest.raises(DataError, match=r"least_share=0\.7"):
+        Isotonic(least_share=0.7)

@@ -17,6 +17,10 @@ class TrainingError(TradsysError):
     """A fit that cannot go on: NaN loss, one class only, no device."""
 
 
+class CombinationError(TradsysError):
+    """Settings that are each possible, but not together; a sweep goes on without that trial."""
+
+
 class BundleError(TradsysError):
     """An artefact that is damaged, tampered with, or made for something else."""
 

@@ -47,6 +47,14 @@ class Labeller(Protocol):
 
 
 @runtime_checkable
+class Events(Protocol):
+    """Which bars are worth a decision: moments, as CUSUM's, or the members of a universe."""
+
+    def mask(self, bars: pl.DataFrame) -> Array:
+        """True [R] where a decision is taken; reads rows <= t only."""
+
+
+@runtime_checkable
 class Transform(Protocol):
     """A column-wise map fitted on training rows."""
 

@@ -53,13 +53,14 @@ class Finding:
 def changed_bars(bars: pl.DataFrame, t: datetime, how: str, rng: np.random.Generator) -> pl.DataFrame:
     """The bars with everything after `t` cut, shuffled, poisoned with NaN or scaled; up to `t` untouched.
 
-    bars: long form, sorted by (symbol, time); further columns such as `segment` stay. how: one of WAYS. A
-    shuffle deals whole bars to other times, all symbols together, and scales nothing. DataError for another how.
+    bars: long form, sorted by (symbol, time); columns joined right of `volume` are changed as prices are, others
+    such as `segment` stay. how: one of WAYS. A shuffle deals whole bars to other times, all symbols together, and
+    scales nothing. DataError for another how.
     """
     past = pl.col("time") <= t
     if how == "cut":
         return bars.filter(past)
-    numbers = [c for c in NUMBERS if c in bars.columns]
+    numbers = [name for name, kind in bars.schema.items() if name in NUMBERS or kind.is_float()]
     if how == "scale":
         return bars.with_columns(pl.when(past).then(pl.col(c)).otherwise(pl.col(c) * FACTOR) for c in numbers)
     if how == "nan":

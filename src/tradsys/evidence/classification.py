@@ -7,6 +7,7 @@ times, d draws.
 
 from typing import Any
 
+import numba
 import numpy as np
 
 from tradsys.core.errors import DataError
@@ -21,6 +22,8 @@ from tradsys.evidence.calibration import (
 )
 
 N_BINS = 10
+# so many distinct times at most, wins are counted once between any two of them: a few megabytes
+MOST_TIMES = 1500
 # a forecast of exactly 0 that comes true costs this much, not infinity
 SMALLEST = float(np.finfo(np.float64).eps)
 
@@ -53,6 +56,7 @@ def evaluate(
     *,
     time_N: Array,
     weight_N: Array | None = None,
+    score_N: Array | None = None,
     min_block: float = 1.0,
     n_draws: int = 1000,
     confidence: float = 0.95,
@@ -61,28 +65,38 @@ def evaluate(
     """All metrics of one set of forecasts, ready for JSON: numbers or None, never NaN.
 
     proba_NC: [N, C] (or [N] of class 1). base_rate_C: class rates [C] of the TRAINING rows (or the rate of
-    class 1). time_N: decision time or its code; rows of one time are drawn together. weight_N: sample
-    weights >= 0. min_block: shortest mean block in distinct times, at least the label's horizon in bars,
-    since labels overlap. Each metric is {value, low, high, reason}: log_loss, base_log_loss, skill (1 -
-    log_loss / base_log_loss), auc, brier, brier_skill, ece, ece_equal_mass. Beside them n, n_times,
-    base_rate [C], observed_rate [C], block_length, confidence, n_draws. Intervals are percentiles of a
-    stationary block bootstrap; None, with the reason, where the record holds fewer than 10 blocks. Raises
-    DataError on malformed input.
+    class 1), or [N, C] where several folds were trained on rows of their own. time_N: decision time or its
+    code; rows of one time are drawn together. weight_N: sample weights >= 0. score_N: raw P(1) or any order of
+    two classes, on which auc is then measured, since calibration ties scores together; every other metric reads
+    proba_NC. min_block: shortest mean block in distinct times, at least the label's horizon in bars, since
+    labels overlap. Each metric is {value, low, high, reason}: log_loss, base_log_loss, skill (1 - log_loss /
+    base_log_loss), auc, brier, brier_skill, ece, ece_equal_mass. Beside them n, n_times, base_rate [C],
+    observed_rate [C], block_length, confidence, n_draws. Intervals are percentiles of a stationary block
+    bootstrap; None, with the reason, where the record holds fewer than 10 blocks. Raises DataError on malformed
+    input.
     """
     proba, y = checked_forecast(proba_NC, y_N, "evaluate")
-    rate_C = checked_base_rate(base_rate_C, proba.shape[1], "evaluate")
+    several = np.ndim(base_rate_C) == 2
+    rate = (
+        checked_forecast(base_rate_C, y_N, "evaluate, base rates")[0]
+        if several
+        else checked_base_rate(base_rate_C, proba.shape[1], "evaluate")
+    )
     weight = _checked_weight(weight_N, len(y))
     if np.shape(time_N) != y.shape:
         raise DataError(f"evaluate: {np.shape(time_N)} times for {len(y)} samples; give one time per sample")
     order, first = bootstrap.time_groups(time_N)
-    metrics = _Metrics(proba, y, rate_C, weight, order=order, first=first)
+    score = proba if score_N is None else _checked_scores(score_N, proba)
+    metrics = _Metrics(proba, y, rate, weight, score, order=order, first=first)
     n_times = len(first) - 1
     loss_T = bootstrap.mean_per_time(log_losses(proba, y), order, first)
     block_length = bootstrap.automatic_block_length(loss_T, min_block)
     reason = bootstrap.too_few_blocks(n_times, block_length)
     draws = None
     if reason is None:
-        draws = bootstrap.bootstrap_draws(metrics.of, n_times, block_length, n_draws, seed=seed, cells_per_draw=len(y))
+        draws = bootstrap.bootstrap_draws(
+            metrics.of, n_times, block_length, n_draws, seed=seed, cells_per_draw=metrics.cells
+        )
     with_interval = {
         name: bootstrap.estimate(value, None if draws is None else draws[:, k], confidence, reason).as_dict()
         for k, (name, value) in enumerate(zip(_Metrics.names, metrics.of(np.ones((1, n_times)))[0], strict=True))
@@ -90,7 +104,7 @@ def evaluate(
     return with_interval | {
         "n": len(y),
         "n_times": n_times,
-        "base_rate": rate_C.tolist(),
+        "base_rate": (rate.mean(axis=0) if several else rate).tolist(),
         "observed_rate": (np.bincount(y, weights=weight, minlength=proba.shape[1]) / weight.sum()).tolist(),
         "block_length": block_length,
         "confidence": confidence,
@@ -132,13 +146,66 @@ class _Auc:
         return np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
 
 
+class _AucByTime:
+    """AUC of many drawings of whole times: wins between any two times counted once, then a bilinear form of a draw.
+
+    For panels, with many samples a time: a draw then costs T^2, not N.
+    """
+
+    def __init__(self, score_NC: Array, y_N: Array, weight_N: Array, time_N: Array, n_times: int) -> None:
+        classes = [1] if score_NC.shape[1] == 2 else range(score_NC.shape[1])
+        self.parts = [self._counted(score_NC[:, c], y_N == c, weight_N, time_N, n_times) for c in classes]
+
+    @staticmethod
+    def _counted(score: Array, positive: Array, weight: Array, time: Array, n_times: int) -> tuple[Array, Array, Array]:
+        order = np.argsort(score, kind="stable")
+        wins_TT = _wins(score[order], positive[order], weight[order], time[order], n_times)
+        up, down = (np.bincount(time[side], weight[side], n_times) for side in (positive, ~positive))
+        return wins_TT, up, down
+
+    def of(self, counts_dT: Array) -> Array:
+        """AUC [d] of each drawing; NaN where a class has no weight."""
+        return np.mean([self._one(counts_dT, *part) for part in self.parts], axis=0)
+
+    @staticmethod
+    def _one(counts_dT: Array, wins_TT: Array, up_T: Array, down_T: Array) -> Array:
+        pairs = (counts_dT @ up_T) * (counts_dT @ down_T)
+        wins = np.einsum("dt,dt->d", counts_dT @ wins_TT, counts_dT)
+        return np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+
+
+@numba.njit
+def _wins(score: Array, positive: Array, weight: Array, time: Array, n_times: int) -> Array:
+    """Weighted wins [T, T] of positives of one time over negatives of another, ties half; sorted by score."""
+    wins, below = np.zeros((n_times, n_times)), np.zeros(n_times)
+    i, n = 0, len(score)
+    while i < n:
+        j = i
+        while j < n and score[j] == score[i]:
+            if not positive[j]:
+                below[time[j]] += weight[j] / 2
+            j += 1
+        for k in range(i, j):
+            if positive[k]:
+                own, mass = wins[time[k]], weight[k]
+                for t in range(n_times):  # a plain loop compiles in a tenth of the time of the array's own
+                    own[t] += mass * below[t]
+        for k in range(i, j):
+            if not positive[k]:
+                below[time[k]] += weight[k] / 2
+        i = j
+    return wins
+
+
 class _Metrics:
     """All metrics of many draws at once, from sums per time; `of` maps counts [d, T] to [d, M]."""
 
     names = ("log_loss", "base_log_loss", "skill", "auc", "brier", "brier_skill", "ece", "ece_equal_mass")
 
-    def __init__(self, proba: Array, y: Array, rate_C: Array, weight: Array, *, order: Array, first: Array) -> None:
-        constant = np.broadcast_to(rate_C, proba.shape)
+    def __init__(
+        self, proba: Array, y: Array, rate: Array, weight: Array, ordering: Array, *, order: Array, first: Array
+    ) -> None:
+        constant = np.broadcast_to(rate, proba.shape)
         score, hit = binary_view(proba, y)
         losses = [
             log_losses(proba, y),
@@ -149,9 +216,16 @@ class _Metrics:
         gaps = [np.eye(N_BINS)[bin_codes(score, N_BINS, mass)] * (score - hit)[:, None] for mass in ("width", "equal")]
         columns = np.column_stack([np.ones(len(y)), *losses, *gaps]) * weight[:, None]
         self.sums_TM = bootstrap.sum_per_time(columns, order, first)
-        self.auc = _Auc(proba[order], y[order])
-        self.weight_N = weight[order]
-        self.time_of_N = np.repeat(np.arange(len(first) - 1), np.diff(first))
+        self.weight_N, n_times = weight[order], len(first) - 1
+        self.time_of_N = np.repeat(np.arange(n_times), np.diff(first))
+        self.by_time = n_times <= min(MOST_TIMES, len(y) // 4)
+        self.cells = n_times if self.by_time else len(y)  # of what one draw builds
+        sorted_by_time = ordering[order], y[order]
+        self.auc: _Auc | _AucByTime = (
+            _AucByTime(*sorted_by_time, self.weight_N, self.time_of_N, n_times)
+            if self.by_time
+            else _Auc(*sorted_by_time)
+        )
 
     def of(self, counts_dT: Array) -> Array:
         """Metrics [d, M] in the order of `names`; NaN where a draw does not define one."""
@@ -162,12 +236,23 @@ class _Metrics:
         ).T
         width, equal = sums[:, 5 : 5 + N_BINS], sums[:, 5 + N_BINS :]
         eces = [np.abs(gap).sum(axis=1) / np.where(total > 0, total, np.nan) for gap in (width, equal)]
-        auc_d = self.auc.of(counts_dT[:, self.time_of_N] * self.weight_N)
+        drawn = counts_dT if self.by_time else counts_dT[:, self.time_of_N] * self.weight_N
+        auc_d = self.auc.of(drawn)
         return np.column_stack([log_loss, base, _skill(log_loss, base), auc_d, brier, _skill(brier, base_brier), *eces])
 
 
 def _skill(loss: Array, reference: Array) -> Array:
     return 1 - np.divide(loss, reference, out=np.full_like(loss, np.nan), where=reference > 0)
+
+
+def _checked_scores(score_N: Array, proba_NC: Array) -> Array:
+    """Scores of two classes as [N, 2], of which the second is read."""
+    score = np.asarray(score_N, dtype=np.float64)
+    if score.shape != proba_NC.shape[:1] or proba_NC.shape[1] != 2 or not np.isfinite(score).all():
+        raise DataError(
+            f"evaluate: scores {score.shape} for probabilities {proba_NC.shape}; one finite score each, of two classes"
+        )
+    return np.column_stack([-score, score])
 
 
 def _checked_weight(weight_N: Array | None, n: int) -> Array:

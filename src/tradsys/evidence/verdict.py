@@ -9,6 +9,7 @@ from tradsys.evidence.performance import DAYS_PER_YEAR
 Kind = Literal["edge", "no edge", "not enough evidence"]
 MIN_TRADES = 30
 MIN_DSR = 0.95
+UNTRADED = "no strategy was judged: a forecast alone earns nothing, so skill alone is no edge"
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def judge_run(skill_interval: tuple[float, float] | None, verdicts: Mapping[str,
     | one has an edge             | any                    | edge                |
     | none has                    | known, not above zero  | no edge             |
     | one or more, all "no edge"  | any                    | no edge             |
+    | none was run                | above zero             | not enough evidence |
     | anything else               | any                    | not enough evidence |
 
     skill_interval: (low, high) of the out-of-sample log-loss skill, None where unknown. verdicts: by
@@ -98,7 +100,9 @@ def judge_run(skill_interval: tuple[float, float] | None, verdicts: Mapping[str,
         return Verdict("no edge", tuple(f"{name}: {verdict.reasons[0]}" for name, verdict in verdicts.items()))
     unsure = {name: verdict for name, verdict in verdicts.items() if verdict.kind == "not enough evidence"}
     needs = [f"{name}: {verdict.needs}" for name, verdict in unsure.items() if verdict.needs]
-    reasons = [f"{name}: {verdict.reasons[0]}" for name, verdict in unsure.items()] or ["no strategy was judged"]
+    reasons = [f"{name}: {verdict.reasons[0]}" for name, verdict in unsure.items()] or [UNTRADED]
+    if not verdicts:
+        needs.append("a strategy on these forecasts that pays after costs")
     if skill_interval is None:
         reasons.append("the model's skill has no interval")
     return Verdict("not enough evidence", tuple(reasons), "; ".join(needs) or None)

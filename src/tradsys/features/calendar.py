@@ -57,3 +57,43 @@ class DayOfWeek:
     def expr(self) -> pl.Expr:
         day = pl.col("time").dt.weekday().cast(pl.Float64) - 1
         return on_circle(day / 7, self.wave)
+
+
+@register
+@dataclass(frozen=True)
+class DayOfMonth:
+    """Day of the month of the close as a share of that month's days, the first at zero."""
+
+    wave: Wave
+
+    @property
+    def name(self) -> str:
+        return f"month_day_{self.wave}"
+
+    @property
+    def warmup(self) -> int:
+        return 0
+
+    def expr(self) -> pl.Expr:
+        time = pl.col("time").dt
+        share = (time.day().cast(pl.Float64) - 1) / time.days_in_month()
+        return on_circle(share, self.wave)
+
+
+@register
+@dataclass(frozen=True)
+class MonthOfYear:
+    """Month of the close as a turn of twelve steps, January first."""
+
+    wave: Wave
+
+    @property
+    def name(self) -> str:
+        return f"month_{self.wave}"
+
+    @property
+    def warmup(self) -> int:
+        return 0
+
+    def expr(self) -> pl.Expr:
+        return on_circle((pl.col("time").dt.month().cast(pl.Float64) - 1) / 12, self.wave)

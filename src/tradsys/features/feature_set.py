@@ -7,8 +7,10 @@ sum would then depend on the rows that come later.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -20,25 +22,44 @@ from tradsys.core.runs import digest_json
 from tradsys.core.tables import SIDE, Array, FeatureTable
 
 # imported so that their classes are registered and a bundle can rebuild them
-from tradsys.features import calendar, fracdiff, market_factor, momentum, price, sides, volatility, volume  # noqa: F401
+from tradsys.features import (  # noqa: F401
+    calendar,
+    fracdiff,
+    known,
+    liquidity,
+    market_factor,
+    moments,
+    momentum,
+    price,
+    sides,
+    trend,
+    volatility,
+    volume,
+)
+from tradsys.features.cross_section import RANK, with_ranks
 from tradsys.features.registry import feature_from_json, feature_to_json
 from tradsys.market.bars import COLUMNS, PRICES, mark_gaps
 
 LOG = logging.getLogger(__name__)
 MARKET_CLOSE = "market_close"
 NUMBERS = (*PRICES, "volume")
+OURS = ("segment", "row", "good", MARKET_CLOSE)  # columns that the query adds to the bars'
 N_NAMED = 20  # symbols spelled out in a warning
 
 
 class FeatureSet:
     """An ordered set of features with the rules that hold for all of them.
 
-    features: objects of the `Feature` protocol, names unique, whose expressions start anew after a NaN
-    (shifts, differences, rolling windows, `features.smoothing`; not cumulative sums or polars' `ewm_mean`).
+    features: objects of the `Feature` protocol, names unique, whose expressions start anew after a NaN (shifts,
+    differences, rolling extremes and moments, `features.smoothing`; not polars' cumulative sums, `ewm_mean`,
+    `rolling_mean` or `rolling_sum`).
     max_gap_minutes: a longer step between two closes starts a new segment, None never; bars that bring
     `segment` keep theirs. market_symbol: whose close is joined by time as `market_close`, where a feature
-    reads it. extra: further features on the right, so that a config can add to a list. Raises DataError where
-    these do not fit together.
+    reads it. extra: further features on the right, so that a config can add to a list. sources: further features
+    by where their columns come from, such as `macro`, so that a config can add or leave out a source. ranks: names
+    of features whose rank within each time stands on the right as `<name>_rank`, see `cross_section`. A feature
+    with a property `columns` reads those columns of the bars, right of `volume`. Raises DataError where these do
+    not fit together.
     """
 
     def __init__(
@@ -48,16 +69,25 @@ class FeatureSet:
         max_gap_minutes: float | None,
         market_symbol: str | None = None,
         extra: Sequence[Feature] = (),
+        sources: Mapping[str, Sequence[Feature]] = MappingProxyType({}),
+        ranks: Sequence[str] = (),
     ) -> None:
-        self.features = (*features, *extra)
+        self.features = (*features, *chain(*sources.values()), *extra)
         self.max_gap_minutes = max_gap_minutes
         self.market_symbol = market_symbol
+        self.ranks = tuple(ranks)
         self._check()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Column names, in order."""
-        return tuple(feature.name for feature in self.features)
+        """Column names, in order: the features', then the ranks'."""
+        return (*(feature.name for feature in self.features), *(name + RANK for name in self.ranks))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns right of `volume` that features read, each once, in the order of the features."""
+        read = chain(*(getattr(feature, "columns", ()) for feature in self.features))
+        return tuple(dict.fromkeys(name for name in read if name not in NUMBERS))
 
     @property
     def warmup(self) -> int:
@@ -84,14 +114,30 @@ class FeatureSet:
         if marked.is_empty():
             raise DataError(f"features: none of {bars.height} bars is at or before {until}; move the training span")
         fitted = [f.fit(marked) if hasattr(f, "fit") else f for f in self.features]
-        return type(self)(fitted, max_gap_minutes=self.max_gap_minutes, market_symbol=self.market_symbol)
+        return self.like(fitted)
+
+    def like(self, features: Sequence[Feature]) -> Self:
+        """Other features under the same rules; the rank of a feature that is not among them goes with it."""
+        kept = {feature.name for feature in features}
+        ranks = [name for name in self.ranks if name in kept]
+        return type(self)(features, max_gap_minutes=self.max_gap_minutes, market_symbol=self.market_symbol, ranks=ranks)
+
+    def without(self, names: Collection[str]) -> Self:
+        """The set less these columns; a feature's rank goes with it. Raises DataError where no column is left."""
+        unknown = sorted(set(names) - set(self.names))
+        if unknown:
+            raise DataError(f"features: {unknown} are no columns of the set, so they cannot leave; check the names")
+        left = self.like([feature for feature in self.features if feature.name not in names])
+        left.ranks = tuple(name for name in left.ranks if name + RANK not in names)
+        return left
 
     def table(self, bars: pl.DataFrame) -> FeatureTable:
         """One row per bar, in the bars' order; values float32 [R, F], NaN in the warm-up.
 
         A segment ends at a gap and at a bar whose price is missing or not positive; that bar is all NaN.
         Symbols whose segments are all too short are all NaN and named in a warning.
-        Raises DataError where bars are unsorted, or no segment at all is longer than the warm-up.
+        Raises DataError where bars are unsorted or lack a column that is read, or no segment at all is longer
+        than the warm-up.
         """
         marked = self._segments(bars)
         self._check_length(marked)
@@ -99,6 +145,7 @@ class FeatureSet:
         query = _spaced(self._joined(marked)).lazy().select("row", *wanted)
         frame = query.filter(pl.col("row").is_not_null()).drop("row").collect(engine="in-memory")
         assert frame.height == bars.height, (frame.height, bars.height)
+        frame = with_ranks(frame, marked.select("symbol", "time"), self.ranks, self.market_symbol)
         symbols = tuple(marked["symbol"].unique(maintain_order=True))
         return FeatureTable(
             symbol=marked["symbol"].cast(pl.Enum(symbols)).to_physical().cast(pl.Int32).to_numpy(),
@@ -114,25 +161,27 @@ class FeatureSet:
         chosen = [feature for feature in self.features if feature.name == SIDE]
         if not chosen:
             return None
-        alone = type(self)(chosen, max_gap_minutes=self.max_gap_minutes, market_symbol=self.market_symbol)
-        return alone.table(bars).side()
+        return self.like(chosen).table(bars).side()
 
     def to_json(self) -> dict[str, Any]:
         """Everything that `from_json` needs to rebuild this set, fitted parameters included."""
-        return {
+        stored = {
             "features": [feature_to_json(feature) for feature in self.features],
             "max_gap_minutes": self.max_gap_minutes,
             "market_symbol": self.market_symbol,
         }
+        # left out where empty: sets stored before there were ranks keep their schema hash
+        return {**stored, "ranks": list(self.ranks)} if self.ranks else stored
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """The set that `to_json` described; BundleError on an unknown class, parameter or key."""
         keys = {"features", "max_gap_minutes", "market_symbol"}
-        if set(value) != keys:
+        if set(value) - {"ranks"} != keys:
             raise BundleError(f"features: stored with {sorted(value)}, not {sorted(keys)}; export the bundle again")
         features = [feature_from_json(entry) for entry in value["features"]]
-        return cls(features, max_gap_minutes=value["max_gap_minutes"], market_symbol=value["market_symbol"])
+        gap, market = value["max_gap_minutes"], value["market_symbol"]
+        return cls(features, max_gap_minutes=gap, market_symbol=market, ranks=value.get("ranks", ()))
 
     def schema_hash(self) -> str:
         """Digest of names, order and parameters: equal where two sets compute the same."""
@@ -141,15 +190,38 @@ class FeatureSet:
     def _check(self) -> None:
         if not self.features:
             raise DataError("features: the set is empty; a table needs a column; name at least one feature")
+        unknown = sorted(set(self.ranks) - {feature.name for feature in self.features})
+        if unknown:
+            raise DataError(
+                f"features: ranks of {unknown}, which are no features of the set; a rank is that of one of its "
+                f"features, {[feature.name for feature in self.features]}; mend features.ranks"
+            )
         twice = sorted({name for name in self.names if self.names.count(name) > 1})
         if twice:
             raise DataError(f"features: names appear twice: {twice}; every column needs its own; drop or change one")
-        taken = sorted({*COLUMNS, "segment", "row", MARKET_CLOSE} & set(self.names))
+        taken = sorted({*COLUMNS, *OURS} & set(self.names))
         if taken:
             raise DataError(f"features: {taken} name columns of the bars; a feature needs its own name; rename it")
+        inner = sorted({*OURS, "symbol", "time"} & set(self.columns))
+        if inner:
+            raise DataError(
+                f"features: {inner} are read as numbers of the bars, which they are not; name another column"
+            )
         needy = [feature.name for feature in self.features if _reads_market(feature)]
         if needy and self.market_symbol is None:
             raise DataError(f"features: {needy} read the market, and no market symbol is set; set it or drop them")
+
+    def _check_columns(self, bars: pl.DataFrame) -> None:
+        lacking = [name for name in self.columns if name not in bars.columns]
+        if lacking:
+            readers = [f.name for f in self.features if set(lacking) & set(getattr(f, "columns", ()))]
+            raise DataError(
+                f"features: {readers} read columns {lacking}, which the bars lack; they hold {bars.columns}; join "
+                "them with market.known, or choose features that do without, such as features=panel"
+            )
+        words = [f"{name} is {bars.schema[name]}" for name in self.columns if not bars.schema[name].is_numeric()]
+        if words:
+            raise DataError(f"features: {', '.join(words)}; columns that features read are numbers; cast them")
 
     def _segments(self, bars: pl.DataFrame) -> pl.DataFrame:
         """Bars with `segment` (Int32) and `row` in it; a bar with bad prices has NaN prices and row -1.
@@ -157,11 +229,13 @@ class FeatureSet:
         A run of bad bars is a segment of its own, so that the next good bar starts one.
         """
         _check_order(bars)
+        self._check_columns(bars)
         if "segment" not in bars.columns:
             gap = None if self.max_gap_minutes is None else timedelta(minutes=self.max_gap_minutes)
             bars = mark_gaps(bars, gap)
         good = pl.all_horizontal((pl.col(p) > 0) & pl.col(p).is_finite() for p in PRICES).fill_null(value=False)
-        marked = bars.select("symbol", "time", "segment", pl.col(NUMBERS).cast(pl.Float64).fill_null(np.nan), good=good)
+        numbers = pl.col(*NUMBERS, *self.columns).cast(pl.Float64).fill_null(np.nan)
+        marked = bars.select("symbol", "time", "segment", numbers, good=good)
         changes = pl.any_horizontal(pl.col(c) != pl.col(c).shift(1) for c in ("symbol", "segment", "good"))
         starts = marked.select(changes.fill_null(value=True)).to_series().to_numpy()
         at = np.arange(marked.height)
@@ -230,7 +304,7 @@ def _spaced(marked: pl.DataFrame) -> pl.DataFrame:
     taken: Array = np.full(marked.height + int(segment[-1]) + 1, -1)
     taken[np.arange(marked.height) + segment + 1] = np.arange(marked.height)
     source = pl.Series(taken).replace(-1, None)
-    numbers = [name for name in (*NUMBERS, MARKET_CLOSE) if name in marked.columns]
+    numbers = [name for name in marked.columns if name not in ("symbol", "time", "segment", "row")]
     return marked.select(pl.col("time", "row", *numbers).gather(source)).with_columns(pl.col(numbers).fill_null(np.nan))
 
 

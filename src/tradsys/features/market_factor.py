@@ -11,14 +11,15 @@ import polars as pl
 
 from tradsys.features.price import log_return, where_moving
 from tradsys.features.registry import register
+from tradsys.features.smoothing import window_mean
 
 
 def market_beta(bars: int) -> pl.Expr:
     """Slope of one-bar log returns on the market's over `bars` bars; NaN if that is flat."""
     own, market = log_return(), log_return(column="market_close")
-    mean_market = market.rolling_mean(bars)
-    covariance = (own * market).rolling_mean(bars) - own.rolling_mean(bars) * mean_market
-    variance = (market * market).rolling_mean(bars) - mean_market * mean_market
+    mean_market = window_mean(market, bars)
+    covariance = window_mean(own * market, bars) - window_mean(own, bars) * mean_market
+    variance = window_mean(market * market, bars) - mean_market * mean_market
     return where_moving(covariance / variance, "market_close", bars + 1)
 
 
@@ -80,3 +81,137 @@ class MarketResidual:
 
     def expr(self) -> pl.Expr:
         return log_return() - market_beta(self.bars) * log_return(column="market_close")
+
+
+@register
+@dataclass(frozen=True)
+class MarketResidualSum:
+    """Log return over `bars` bars less beta times the market's over the same bars; one beta, over `beta_bars` bars."""
+
+    reads_market: ClassVar[bool] = True
+    bars: int
+    beta_bars: int
+
+    @property
+    def name(self) -> str:
+        return f"market_residual_{self.bars}_{self.beta_bars}"
+
+    @property
+    def warmup(self) -> int:
+        return max(self.bars, self.beta_bars)
+
+    def expr(self) -> pl.Expr:
+        return log_return(self.bars) - market_beta(self.beta_bars) * log_return(self.bars, column="market_close")
+
+
+@register
+@dataclass(frozen=True)
+class RelativeStrength:
+    """Log return over `bars` bars less the market's."""
+
+    reads_market: ClassVar[bool] = True
+    bars: int
+
+    @property
+    def name(self) -> str:
+        return f"relative_strength_{self.bars}"
+
+    @property
+    def warmup(self) -> int:
+        return self.bars
+
+    def expr(self) -> pl.Expr:
+        return log_return(self.bars) - log_return(self.bars, column="market_close")
+
+
+@register
+@dataclass(frozen=True)
+class ResidualMomentum:
+    """`Momentum` over `bars` without the last `skip`, less beta times the market's; beta over `bars` that end here.
+
+    Source: Blitz, Huij and Martens 2011, with one factor and without dividing by the residuals' deviation.
+    """
+
+    reads_market: ClassVar[bool] = True
+    bars: int
+    skip: int
+
+    @property
+    def name(self) -> str:
+        return f"residual_momentum_{self.bars}_{self.skip}"
+
+    @property
+    def warmup(self) -> int:
+        return self.bars
+
+    def expr(self) -> pl.Expr:
+        own = log_return(self.bars) - log_return(self.skip)
+        market = log_return(self.bars, column="market_close") - log_return(self.skip, column="market_close")
+        return own - market_beta(self.bars) * market
+
+
+@register
+@dataclass(frozen=True)
+class MarketCorrelation:
+    """Correlation of one-bar log returns with the market's over `bars` bars; NaN if either is flat."""
+
+    reads_market: ClassVar[bool] = True
+    bars: int
+
+    @property
+    def name(self) -> str:
+        return f"market_correlation_{self.bars}"
+
+    @property
+    def warmup(self) -> int:
+        return self.bars
+
+    def expr(self) -> pl.Expr:
+        own, market = log_return(), log_return(column="market_close")
+        correlation = market_beta(self.bars) * market.rolling_std(self.bars) / own.rolling_std(self.bars)
+        return where_moving(correlation.clip(-1.0, 1.0), "close", self.bars + 1)
+
+
+@register
+@dataclass(frozen=True)
+class ResidualVolatility:
+    """Deviation (ddof 1) over `bars` bars of what beta times the market's return leaves; intercept fitted.
+
+    Source: Ang, Hodrick, Xing and Zhang 2006, with one factor.
+    """
+
+    reads_market: ClassVar[bool] = True
+    bars: int
+
+    @property
+    def name(self) -> str:
+        return f"residual_vol_{self.bars}"
+
+    @property
+    def warmup(self) -> int:
+        return self.bars
+
+    def expr(self) -> pl.Expr:
+        own, market = log_return(), log_return(column="market_close")
+        explained = (market_beta(self.bars) * market.rolling_std(self.bars)).pow(2)
+        return (own.rolling_var(self.bars) - explained).clip(lower_bound=0.0).sqrt()
+
+
+@register
+@dataclass(frozen=True)
+class MarketVolatility:
+    """Deviation (ddof 1) of the market's one-bar log returns over `bars` bars."""
+
+    reads_market: ClassVar[bool] = True
+    bars: int
+
+    @property
+    def name(self) -> str:
+        return f"market_vol_{self.bars}"
+
+    @property
+    def warmup(self) -> int:
+        return self.bars
+
+    def expr(self) -> pl.Expr:
+        return log_return(column="market_close").rolling_std(self.bars)

@@ -10,7 +10,7 @@ from typing import Literal
 import polars as pl
 
 from tradsys.core.errors import DataError
-from tradsys.features.price import quotient
+from tradsys.features.price import quotient, where_moving
 from tradsys.features.registry import register
 from tradsys.features.smoothing import (
     average_true_range,
@@ -19,6 +19,7 @@ from tradsys.features.smoothing import (
     true_range,
     wilder_mean,
     wilder_running,
+    window_mean,
 )
 
 
@@ -42,6 +43,32 @@ class Rsi:
         gain = wilder_mean(change.clip(lower_bound=0.0), self.bars)
         loss = wilder_mean((-change).clip(lower_bound=0.0), self.bars)
         return quotient(100 * gain, gain + loss)
+
+
+@register
+@dataclass(frozen=True)
+class CutlerRsi:
+    """Relative strength index with plain means instead of Wilder's, 0..100; NaN where the close has not moved.
+
+    It forgets after `bars` bars, where Wilder's needs some 250: for histories that are short. Source: Cutler's
+    variant, as in Kaufman, Trading Systems and Methods.
+    """
+
+    bars: int = 14
+
+    @property
+    def name(self) -> str:
+        return f"cutler_rsi_{self.bars}"
+
+    @property
+    def warmup(self) -> int:
+        return self.bars
+
+    def expr(self) -> pl.Expr:
+        change = pl.col("close").diff()
+        # the gains are half of movement plus change: no sum of one side is left as float noise of the other
+        moved, net = window_mean(change.abs(), self.bars), window_mean(change, self.bars)
+        return where_moving((50 + 50 * net / moved).clip(0.0, 100.0), "close", self.bars + 1)
 
 
 def macd(part: str, *, fast: int, slow: int, signal: int) -> pl.Expr:

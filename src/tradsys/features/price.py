@@ -7,6 +7,7 @@ from typing import Literal
 import polars as pl
 
 from tradsys.features.registry import register
+from tradsys.features.smoothing import window_mean
 
 
 def quotient(part: pl.Expr, whole: pl.Expr) -> pl.Expr:
@@ -17,10 +18,12 @@ def quotient(part: pl.Expr, whole: pl.Expr) -> pl.Expr:
 def where_moving(value: pl.Expr, column: str, rows: int) -> pl.Expr:
     """The value where the column changed within its last `rows` rows, else NaN.
 
-    Exact, where a rolling deviation of a flat window may come out as float noise instead of zero.
+    Exact, where a rolling deviation of a flat window may come out as float noise instead of zero. Changes are
+    counted, which is cheaper than comparing the window's highest with its lowest. NaN counts as a change, so the
+    value has to be NaN there itself.
     """
-    window = pl.col(column)
-    moving = window.rolling_max(rows) > window.rolling_min(rows)
+    changed = (pl.col(column) != pl.col(column).shift(1)).cast(pl.UInt32)
+    moving = changed.rolling_sum(max(rows - 1, 1)) > 0
     return pl.when(moving).then(value).otherwise(float("nan"))
 
 
@@ -65,7 +68,7 @@ class SmaDistance:
 
     def expr(self) -> pl.Expr:
         close = pl.col("close")
-        return (close / close.rolling_mean(self.bars)).log()
+        return (close / window_mean(close, self.bars)).log()
 
 
 @register
@@ -85,7 +88,7 @@ class ZScore:
 
     def expr(self) -> pl.Expr:
         close = pl.col("close")
-        score = (close - close.rolling_mean(self.bars)) / close.rolling_std(self.bars)
+        score = (close - window_mean(close, self.bars)) / close.rolling_std(self.bars)
         return where_moving(score, "close", self.bars)
 
 
@@ -133,3 +136,41 @@ class CandleShare:
             "lower_wick": pl.min_horizontal(first, last) - low,
         }[self.part]
         return pl.when(high > low).then(size / (high - low)).otherwise(0 * size)
+
+
+@register
+@dataclass(frozen=True)
+class OvernightReturn:
+    """Mean over `bars` bars of the log return from the close before to the open."""
+
+    bars: int
+
+    @property
+    def name(self) -> str:
+        return f"overnight_ret_{self.bars}"
+
+    @property
+    def warmup(self) -> int:
+        return self.bars
+
+    def expr(self) -> pl.Expr:
+        return window_mean((pl.col("open") / pl.col("close").shift(1)).log(), self.bars)
+
+
+@register
+@dataclass(frozen=True)
+class IntradayReturn:
+    """Mean over `bars` bars of the log return from open to close."""
+
+    bars: int
+
+    @property
+    def name(self) -> str:
+        return f"intraday_ret_{self.bars}"
+
+    @property
+    def warmup(self) -> int:
+        return self.bars - 1
+
+    def expr(self) -> pl.Expr:
+        return window_mean((pl.col("close") / pl.col("open")).log(), self.bars)

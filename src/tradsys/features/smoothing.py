@@ -1,6 +1,6 @@
-"""Recursive averages with their own seed, as TA-Lib starts them.
+"""Averages: plain ones over a window, and recursive ones with their own seed, as TA-Lib starts them.
 
-One numba pass per column, however many segments; a NaN ends a run, and the next number starts one.
+Each reads a whole panel at once, however many segments; a NaN ends a run, and the next number starts one.
 """
 
 import math
@@ -27,6 +27,15 @@ def settled_rows(alpha: float, n_stages: int = 1) -> int:
     while (1 + k * alpha) ** (n_stages - 1) * (1 - alpha) ** k > FORGOTTEN:
         k += 1
     return k
+
+
+def window_mean(x: pl.Expr, bars: int) -> pl.Expr:
+    """Mean of the last `bars` values; NaN where one of them is missing or infinite.
+
+    Polars' `rolling_mean` keeps one running sum on through NaN: what rounding left of a large symbol's was seen to be
+    1e-4 of the mean of a small one that came after it in the frame. Here a NaN starts a new sum.
+    """
+    return x.map_batches(partial(_window_series, bars=bars), return_dtype=pl.Float64)
 
 
 def wilder_mean(x: pl.Expr, bars: int) -> pl.Expr:
@@ -67,6 +76,33 @@ def average_true_range(bars: int) -> pl.Expr:
     return wilder_mean(true_range(), bars)
 
 
+def _window_series(x: pl.Series, bars: int) -> pl.Series:
+    return pl.Series(_window_mean(x.cast(pl.Float64).to_numpy(), bars))
+
+
+# neither is cached on disk: a compile takes half a second, and a read-only install has nowhere to cache
+@numba.njit(nogil=True)
+def _window_mean(x: Array, bars: int) -> Array:
+    """The running sum carries the rounding of each step along, so that a spike leaves nothing behind.
+
+    Source: Neumaier 1974, the improved Kahan-Babuska summation.
+    """
+    out = np.full(len(x), np.nan)
+    seen, total, lost = 0, 0.0, 0.0
+    for t in range(len(x)):
+        if not np.isfinite(x[t]):
+            seen, total, lost = 0, 0.0, 0.0
+            continue
+        seen += 1
+        for value in (x[t], -x[t - bars] if seen > bars else 0.0):
+            new = total + value
+            lost += (total - new) + value if abs(total) >= abs(value) else (value - new) + total
+            total = new
+        if seen >= bars:
+            out[t] = (total + lost) / bars
+    return out
+
+
 def _seeded_mean(x: pl.Expr, *, alpha: float, n_seed: int, n_skip: int = 0, late: int = 0) -> pl.Expr:
     walk = partial(_walk_series, alpha=alpha, n_seed=n_seed, n_skip=n_skip, late=late)
     return x.map_batches(walk, return_dtype=pl.Float64)
@@ -76,8 +112,7 @@ def _walk_series(x: pl.Series, alpha: float, n_seed: int, n_skip: int, late: int
     return pl.Series(_walk(x.cast(pl.Float64).to_numpy(), alpha, n_seed, n_skip, late))
 
 
-# not cached on disk: the compile takes half a second, and a read-only install has nowhere to cache
-@numba.njit
+@numba.njit(nogil=True)
 def _walk(x: Array, alpha: float, n_seed: int, n_skip: int, late: int) -> Array:
     """The seed is the sum of n_seed values by n_seed + late; the first output is `late` values after it."""
     out = np.full(len(x), np.nan)

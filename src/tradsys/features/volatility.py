@@ -8,6 +8,7 @@ import polars as pl
 
 from tradsys.features.price import log_return, where_moving
 from tradsys.features.registry import register
+from tradsys.features.smoothing import window_mean
 
 
 @register
@@ -67,7 +68,7 @@ class ParkinsonVolatility:
 
     def expr(self) -> pl.Expr:
         spread = (pl.col("high") / pl.col("low")).log()
-        return (spread.pow(2).rolling_mean(self.bars).clip(lower_bound=0.0) / (4 * math.log(2))).sqrt()
+        return (window_mean(spread.pow(2), self.bars) / (4 * math.log(2))).sqrt()
 
 
 @register
@@ -92,13 +93,13 @@ class GarmanKlassVolatility:
         spread = (pl.col("high") / pl.col("low")).log()
         body = (pl.col("close") / pl.col("open")).log()
         variance = 0.5 * spread.pow(2) - (2 * math.log(2) - 1) * body.pow(2)
-        return variance.rolling_mean(self.bars).clip(lower_bound=0.0).sqrt()
+        return window_mean(variance, self.bars).clip(lower_bound=0.0).sqrt()
 
 
 def bollinger_width(bars: int, deviations: float) -> pl.Expr:
     """(upper - lower) / middle band; ddof 0, as TA-Lib's BBANDS. Source: Bollinger 2001."""
     close = pl.col("close")
-    return 2 * deviations * close.rolling_std(bars, ddof=0) / close.rolling_mean(bars)
+    return 2 * deviations * close.rolling_std(bars, ddof=0) / window_mean(close, bars)
 
 
 @register
@@ -161,5 +162,30 @@ class BollingerPosition:
 
     def expr(self) -> pl.Expr:
         close = pl.col("close")
-        score = (close - close.rolling_mean(self.bars)) / close.rolling_std(self.bars, ddof=0)
+        score = (close - window_mean(close, self.bars)) / close.rolling_std(self.bars, ddof=0)
         return where_moving(0.5 + score / (2 * self.deviations), "close", self.bars)
+
+
+@register
+@dataclass(frozen=True)
+class RangeContraction:
+    """Mean range (high - low) / close of `short` bars by that of `long`: below one it contracts; NaN without range.
+
+    After the narrow ranges of Crabel 1990, as a ratio instead of a count.
+    """
+
+    short: int
+    long: int
+
+    @property
+    def name(self) -> str:
+        return f"range_contraction_{self.short}_{self.long}"
+
+    @property
+    def warmup(self) -> int:
+        return max(self.short, self.long) - 1
+
+    def expr(self) -> pl.Expr:
+        width = (pl.col("high") - pl.col("low")) / pl.col("close")
+        ratio = window_mean(width, self.short) / window_mean(width, self.long)
+        return pl.when(width.rolling_max(self.long) > 0).then(ratio).otherwise(float("nan"))

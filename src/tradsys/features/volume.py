@@ -7,6 +7,7 @@ import polars as pl
 
 from tradsys.features.price import quotient
 from tradsys.features.registry import register
+from tradsys.features.smoothing import window_mean
 
 
 @register
@@ -25,7 +26,7 @@ class VolumeRatio:
         return self.bars - 1
 
     def expr(self) -> pl.Expr:
-        return quotient(pl.col("volume"), pl.col("volume").rolling_mean(self.bars))
+        return quotient(pl.col("volume"), window_mean(pl.col("volume"), self.bars))
 
 
 @register
@@ -49,8 +50,8 @@ class DollarVolumeZ:
 
     def expr(self) -> pl.Expr:
         dollars = pl.col("close") * pl.col("volume")
-        size = quotient(dollars, dollars.rolling_mean(self.bars)).log1p()
-        return quotient(size - size.rolling_mean(self.bars), size.rolling_std(self.bars))
+        size = quotient(dollars, window_mean(dollars, self.bars)).log1p()
+        return quotient(size - window_mean(size, self.bars), size.rolling_std(self.bars))
 
 
 @register
@@ -70,4 +71,4 @@ class VolumeVolatility:
 
     def expr(self) -> pl.Expr:
         volume = pl.col("volume")
-        return quotient(volume.rolling_std(self.bars), volume.rolling_mean(self.bars))
+        return quotient(volume.rolling_std(self.bars), window_mean(volume, self.bars))

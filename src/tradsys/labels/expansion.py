@@ -7,6 +7,7 @@ import numba
 import numpy as np
 import polars as pl
 
+from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, Labels
 from tradsys.labels.triple_barrier import check_exits, first_touch, multiple, sides
@@ -68,6 +69,21 @@ class RangeExpansion:
     upper: float = 3.0
     lower: float = 1.5
     atr_bars: int = 14
+
+    def __post_init__(self) -> None:
+        check_bounds(
+            "labels",
+            self,
+            {
+                "horizon_bars": "whole [1, inf)",
+                "band_bars": "whole [1, inf)",
+                "width": "(0, inf)",
+                "upper": "(0, inf]",
+                "lower": "(0, inf]",
+                "atr_bars": "whole [1, inf)",
+            },
+            "labels",
+        )
 
     def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
         """Labels [R] of these bars, ret on the given side [R], without one of long positions."""

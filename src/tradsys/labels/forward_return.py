@@ -1,34 +1,38 @@
 """Whether a position held for a fixed time gains."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TradsysError
-from tradsys.core.tables import Labels
+from tradsys.core.tables import Array, Labels
+from tradsys.labels.triple_barrier import sides
 from tradsys.market.ranges import price_matrix, segment_starts
 
 
-def forward_return(bars: pl.DataFrame, *, horizon_bars: int) -> Labels:
-    """Outcome [R] of buying at open[t+1] and selling at close[t+H].
+def forward_return(bars: pl.DataFrame, *, horizon_bars: int, side: int | Array = 1) -> Labels:
+    """Outcome [R] of entering at open[t+1] and leaving at close[t+H], on the given side.
 
-    y: 1 where the log return is above zero, else 0. end: row t+H. ret: that log return. weight: 1.
-    Unlabelled (y -1, end -1, ret NaN, weight 0): the segment ends before t+H, or one of the two prices
-    is NaN; a NaN between them does not matter. Raises TradsysError where horizon_bars < 1.
+    y: 1 where the log return in the side's direction is above zero, else 0. end: row t+H. ret: that log return,
+    without costs. weight: 1. side: +1 or -1 for all bars, or int8 [R] with 0 for no candidate.
+    Unlabelled (y -1, end -1, ret NaN, weight 0): the segment ends before t+H, one of the two prices is NaN (a NaN
+    between them does not matter), or a side of 0. Raises TradsysError where horizon_bars < 1 or for another side.
     """
     if not horizon_bars >= 1:
         raise TradsysError(
             f"forward_return: horizon_bars={horizon_bars}; a position lasts horizon_bars >= 1; use 24, say"
         )
     n_rows = bars.height
+    side_R = sides(side, n_rows)
     open_, close = price_matrix(bars, ("open", "close")).T
     segment = np.cumsum(segment_starts(bars))
     rows = np.arange(max(n_rows - horizon_bars, 0))
     log_return = np.full(n_rows, np.nan)
-    inside = segment[rows] == segment[rows + horizon_bars]
-    held = rows[inside]
-    log_return[held] = np.log(close[held + horizon_bars] / open_[held + 1])
+    held = rows[(segment[rows] == segment[rows + horizon_bars]) & (side_R[rows] != 0)]
+    log_return[held] = side_R[held] * np.log(close[held + horizon_bars] / open_[held + 1])
     known = np.isfinite(log_return)
     return Labels(
         y=np.where(known, (log_return > 0).astype(np.int64), -1),
@@ -40,10 +44,19 @@ def forward_return(bars: pl.DataFrame, *, horizon_bars: int) -> Labels:
 
 @dataclass(frozen=True)
 class ForwardReturn:
-    """Parameters of `forward_return`, as a config group holds them."""
+    """Parameters of `forward_return`, as a config group holds them. atr_bars: of the range that a trade plan shows."""
 
     horizon_bars: int = 24
+    atr_bars: int = 14
 
-    def label(self, bars: pl.DataFrame) -> Labels:
-        """Labels [R] of these bars; see `forward_return`."""
-        return forward_return(bars, horizon_bars=self.horizon_bars)
+    def __post_init__(self) -> None:
+        check_bounds("labels", self, {"horizon_bars": "whole [1, inf)", "atr_bars": "whole [1, inf)"}, "labels")
+
+    def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
+        """Labels [R] of these bars on the given side [R], without one of long positions; see `forward_return`."""
+        return forward_return(bars, horizon_bars=self.horizon_bars, side=1 if side is None else side)
+
+    def card(self) -> dict[str, Any]:
+        """The exits as serving reads them, which are time alone, and what the classes mean."""
+        sizes = {"horizon_bars": self.horizon_bars, "atr_bars": self.atr_bars}
+        return {"kind": "forward_return", **sizes, "classes": ["no gain", "gain"]}

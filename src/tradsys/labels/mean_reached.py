@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tradsys.core.bounds import check_bounds
 from tradsys.core.tables import Array, Labels
 from tradsys.labels.triple_barrier import TARGET, check_exits, first_touch, multiple, sides
 from tradsys.market.ranges import price_matrix, segment_starts, trailing_mean, wilder_atr
@@ -51,6 +52,19 @@ class MeanReached:
     lower: float = 2.0
     horizon_bars: int = 48
     atr_bars: int = 14
+
+    def __post_init__(self) -> None:
+        check_bounds(
+            "labels",
+            self,
+            {
+                "mean_bars": "whole [1, inf)",
+                "lower": "(0, inf]",
+                "horizon_bars": "whole [1, inf)",
+                "atr_bars": "whole [1, inf)",
+            },
+            "labels",
+        )
 
     def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
         """Labels [R] of these bars on the given side [R], without one of long positions; see `mean_reached`."""

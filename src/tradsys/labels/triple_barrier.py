@@ -8,6 +8,7 @@ import numba
 import numpy as np
 import polars as pl
 
+from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, Labels
 from tradsys.market.ranges import price_matrix, segment_starts, wilder_atr
@@ -100,6 +101,14 @@ class TripleBarrier:
     atr_bars: int = 14
     ternary: bool = False
     side: int = 1
+
+    def __post_init__(self) -> None:
+        check_bounds(
+            "labels",
+            self,
+            {"upper": "(0, inf]", "lower": "(0, inf]", "horizon_bars": "whole [1, inf)", "atr_bars": "whole [1, inf)"},
+            "labels",
+        )
 
     def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
         """Labels [R] of these bars, on the given side [R] or, without one, on the configured; see `triple_barrier`."""

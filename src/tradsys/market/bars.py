@@ -36,11 +36,11 @@ class Finding:
 
 
 def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
-    """The same frame, proven to be bars; columns beyond COLUMNS are left alone.
+    """The same frame, proven to be bars; columns beyond COLUMNS stay, floats or not.
 
     Raises one DataError that lists every kind of defect with its count and first examples: schema, order,
     duplicates, prices or volume not finite, prices not positive, high or low inside the body, volume
-    negative.
+    negative, a joined column infinite (null or NaN says not known).
     """
     wrong = [
         f"{name} is {bars.schema.get(name, 'missing')}" for name in COLUMNS if bars.schema.get(name) != SCHEMA[name]
@@ -50,7 +50,8 @@ def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
             f"bars: {', '.join(wrong)}; bars have {', '.join(f'{k} {v}' for k, v in SCHEMA.items())}; "
             "read vendors' files with tradsys.market.sources.files.read"
         )
-    found = [f for f in (_finding(bars, kind, mask) for kind, mask in _row_rules().items()) if f]
+    rules = _row_rules() | {f"{name} infinite": pl.col(name).is_infinite() for name in joined_columns(bars)}
+    found = [f for f in (_finding(bars, kind, mask) for kind, mask in rules.items()) if f]
     if found:
         raise DataError(
             f"bars: {len(found)} kinds of defect in {bars.height} rows: "
@@ -59,6 +60,11 @@ def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
             "source they come from"
         )
     return bars
+
+
+def joined_columns(bars: pl.DataFrame) -> tuple[str, ...]:
+    """Names of the float columns beyond COLUMNS, sorted: what was joined to the bars as known at `time`."""
+    return tuple(sorted(name for name, kind in bars.schema.items() if name not in COLUMNS and kind.is_float()))
 
 
 def _row_rules() -> dict[str, pl.Expr]:
@@ -159,14 +165,20 @@ def span(bars: pl.DataFrame) -> tuple[datetime, datetime]:
 def symbol_digests(bars: pl.DataFrame) -> dict[str, str]:
     """Hex SHA-256 per symbol of its rows' bytes: time as int64 microseconds, then OHLCV as float64.
 
+    Joined columns follow, each as its name and float64 with null as NaN: other fundamentals are other data.
     Independent of row order, column order, chunks and how a file was encoded; minus zero counts as zero.
     """
     digests = {}
-    rows = bars.select(COLUMNS).sort("symbol", "time")
+    joined = joined_columns(bars)
+    rows = bars.select(*COLUMNS, *joined).sort("symbol", "time")
     for (symbol,), part in rows.partition_by("symbol", as_dict=True, maintain_order=True).items():
         content = hashlib.sha256(np.ascontiguousarray(part["time"].to_physical().to_numpy(), dtype="<i8").tobytes())
         for name in (*PRICES, "volume"):
             content.update((np.ascontiguousarray(part[name].to_numpy(), dtype="<f8") + 0.0).tobytes())
+        for name in joined:
+            value = part[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
+            known = np.where(np.isnan(value), np.nan, value + 0.0)  # one NaN for all of its bit patterns
+            content.update(name.encode() + b"\t" + np.ascontiguousarray(known, dtype="<f8").tobytes())
         digests[str(symbol)] = content.hexdigest()
     return digests
 
@@ -178,5 +190,5 @@ def combine_digests(digests: Mapping[str, str]) -> str:
 
 
 def content_digest(bars: pl.DataFrame) -> str:
-    """Hex SHA-256 of the content of bars (COLUMNS only), however they are stored."""
+    """Hex SHA-256 of the content of bars, joined columns included, however they are stored."""
     return combine_digests(symbol_digests(bars))

@@ -47,14 +47,14 @@ class BarStore:
         return sorted(path.parent.name for path in Path(self.root).glob(f"*/{MANIFEST}"))
 
     def write(self, name: str, bars: pl.DataFrame, meta: Mapping[str, Any]) -> dict[str, Any]:
-        """Stores bars (COLUMNS only) and returns the manifest.
+        """Stores bars (COLUMNS only: what is joined is joined anew at each read) and returns the manifest.
 
         A dataset may come in file after file: symbols already in it are replaced whole, other symbols stay.
         meta: where these bars are from (source, sha256, layout, repairs), kept in the manifest's `imports`.
         Raises DataError on bad bars or names, or where the bar length is not the dataset's.
         """
         folder = self._folder(name)
-        check_bars(bars)
+        bars = check_bars(bars).select(COLUMNS)
         digests = symbol_digests(bars)
         if not digests:
             raise DataError(f"store {name}: no bars to write; read a file that has some")
@@ -168,19 +168,30 @@ class StoredBars:
         """For run records: kind, name, digest of exactly these bars, symbols, start, end, `synthetic`."""
         manifest = BarStore(Path(self.root)).manifest(self.name)
         chosen = _chosen(self.name, manifest, self.symbols)
-        if self.start is None and self.end is None:
-            digest = combine_digests({symbol: entry["digest"] for symbol, entry in chosen.items()})
-        else:
-            digest = content_digest(self.bars())
         return {
             "kind": "store",
             "name": self.name,
-            "digest": digest,
+            "digest": self._digest(chosen),
             "symbols": list(chosen),
             "start": self.start,
             "end": self.end,
             "synthetic": False,
         }
+
+    def _digest(self, chosen: Mapping[str, Mapping[str, Any]]) -> str:
+        """`content_digest` of the bars; only symbols that `start` or `end` cuts are read for it."""
+        first, last = _moment("start", self.start), _moment("end", self.end)
+        digests: dict[str, str] = {}
+        for symbol, entry in chosen.items():
+            begins, ends = (datetime.fromisoformat(entry[key]) for key in ("start", "end"))
+            if (first is None or begins > first) and (last is None or ends <= last):
+                digests[symbol] = entry["digest"]
+                continue
+            part = _read_symbol(Path(self.root) / self.name, symbol, entry)
+            inside = pl.lit(value=True) if first is None else pl.col("time") > first
+            inside = inside if last is None else inside & (pl.col("time") <= last)
+            digests |= symbol_digests(part.filter(inside))
+        return combine_digests(digests) if digests else content_digest(self.bars())  # which says that nothing is left
 
 
 def _empty(name: str) -> dict[str, Any]:
@@ -210,7 +221,7 @@ def _bar_minutes(bars: pl.DataFrame, old: Mapping[str, Any], meta: Mapping[str, 
 
 def _write_symbols(folder: Path, bars: pl.DataFrame, digests: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     entries = {}
-    parts = bars.select(COLUMNS).partition_by("symbol", as_dict=True, maintain_order=True)
+    parts = bars.partition_by("symbol", as_dict=True, maintain_order=True)
     for (symbol,), part in parts.items():
         digest = digests[str(symbol)]
         file = f"{quote(str(symbol), safe='')}.{digest[:16]}.parquet"

@@ -1,14 +1,16 @@
 """The model that knows only how often each class occurs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
 from tradsys.core.errors import TrainingError
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.transforms import fitted, with_fitted
+
+ClassWeight = Literal["balanced"] | None
 
 
 def class_weights_seen(where: str, train: Samples, valid: Samples) -> Array:
@@ -26,6 +28,26 @@ def class_weights_seen(where: str, train: Samples, valid: Samples) -> Array:
             "other labels"
         )
     return mass_C
+
+
+def check_class_weight(where: str, how: ClassWeight) -> None:
+    """Raises TrainingError for anything but None and "balanced"."""
+    if how not in (None, "balanced"):
+        raise TrainingError(f"{where}: class_weight={how!r}; it must be null or 'balanced'; mend model.class_weight")
+
+
+def class_weighted(train: Samples, valid: Samples, mass_C: Array, how: ClassWeight) -> tuple[Samples, Samples]:
+    """Both parts with weights under which every class weighs the same in training; as they are where `how` is None.
+
+    mass_C: sum of training weights per class. Each is multiplied by sum(mass) / (C * mass of its class), and by the
+    same factors in `valid`: what stops the fit must ask what the fit is asked. Scores then are about a world in which
+    classes are equally frequent, so a calibrator has to follow.
+    """
+    if how is None:
+        return train, valid
+    factor_C = mass_C.sum() / (len(mass_C) * mass_C)
+    first, second = (replace(part, weight=part.weight * factor_C[part.y]) for part in (train, valid))
+    return first, second
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,16 +10,33 @@ import lightgbm
 import numpy as np
 import xgboost
 
-from tradsys.core.errors import BundleError
+from tradsys.core.bounds import check_bounds
+from tradsys.core.errors import BundleError, DataError
 from tradsys.core.runs import write_text, written_whole
 from tradsys.core.tables import Array, FeatureTable, Samples
-from tradsys.models.baseline import class_weights_seen
+from tradsys.models.baseline import ClassWeight, check_class_weight, class_weighted, class_weights_seen
 from tradsys.models.transforms import fitted, with_fitted
 
 MARK = "tradsys:"
+BOUNDS = {
+    "n_estimators": "whole [1, inf)",
+    "learning_rate": "(0, inf)",
+    "subsample": "(0, 1]",
+    "colsample": "(0, 1]",
+    "l2": "[0, inf)",
+    "early_stopping_rounds": "whole [0, inf)",
+    "lookback": "whole [1, inf)",
+}
+# a depth of -1 or 0 sets LightGBM no limit
+LIGHTGBM_BOUNDS = BOUNDS | {
+    "max_depth": "whole [-1, inf)",
+    "num_leaves": "whole [2, 131072]",
+    "min_child_samples": "whole [0, inf)",
+}
+XGBOOST_BOUNDS = BOUNDS | {"max_depth": "whole [0, inf)", "min_child_weight": "[0, inf)", "gamma": "[0, inf)"}
 
 
-def _parameters(model: "LightGbm | Xgboost") -> dict[str, Any]:
+def _parameters(model: "LightGbm | LightGbmRegressor | Xgboost") -> dict[str, Any]:
     return {f.name: getattr(model, f.name) for f in fields(model) if f.init}
 
 
@@ -42,6 +59,55 @@ def _shares(names: Sequence[str], gains: Array) -> dict[str, float]:
     return {name: float(gain / total) if total else 0.0 for name, gain in zip(names, gains, strict=True)}
 
 
+def _grown(
+    model: "LightGbm | LightGbmRegressor",
+    asked: dict[str, Any],
+    train: Samples,
+    told: Array,
+    valid: Samples,
+    held: Array,
+) -> lightgbm.Booster:
+    """Trees grown on `told` [N] of the training rows, stopped on `held` [M]; the best rounds only."""
+    settings = {
+        **asked,
+        "learning_rate": model.learning_rate,
+        "max_depth": model.max_depth,
+        "num_leaves": model.num_leaves,
+        "min_child_samples": model.min_child_samples,
+        "bagging_fraction": model.subsample,
+        "bagging_freq": 1,
+        "feature_fraction": model.colsample,
+        "lambda_l2": model.l2,
+        "seed": model.seed,
+        "num_threads": model.n_threads,
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbosity": -1,
+    }
+    data = lightgbm.Dataset(train.table.values[train.rows], label=told, weight=train.weight)
+    stops = bool(len(valid) and model.early_stopping_rounds)
+    later = [lightgbm.Dataset(valid.table.values[valid.rows], label=held, weight=valid.weight, reference=data)]
+    grown = lightgbm.train(
+        settings,
+        data,
+        num_boost_round=model.n_estimators,
+        valid_sets=later if stops else None,
+        callbacks=[lightgbm.early_stopping(model.early_stopping_rounds, verbose=False)] if stops else None,
+    )
+    # through text, so that what is kept in memory is what a file holds
+    return lightgbm.Booster(model_str=grown.model_to_string(num_iteration=grown.best_iteration))
+
+
+def _noted(path: Path) -> tuple[lightgbm.Booster, dict[str, Any]]:
+    """The booster and our note of a file that a LightGBM part wrote; BundleError without one."""
+    text, mark, tail = path.read_text(encoding="utf-8").rpartition(f"\n{MARK}")
+    if not mark:
+        raise BundleError(
+            f"lightgbm {path.name}: no line {MARK!r} at its end; only files written by `save`; export it again"
+        )
+    return lightgbm.Booster(model_str=text), json.loads(tail)
+
+
 @dataclass(frozen=True, eq=False)
 class LightGbm:
     """LightGBM on the decision row's features, stopped early on the validation log-loss.
@@ -50,6 +116,7 @@ class LightGbm:
     one; 0, or an empty `valid`, runs all n_estimators. subsample, colsample: shares of rows and columns per
     tree. l2: leaf penalty. n_threads: 0 takes all cores. lookback: rows demanded, so that rivals judge the
     same samples; the last one is read. A NaN feature counts as missing. Same seed and data, same trees.
+    class_weight: "balanced" lets each class weigh the same; see `class_weighted`.
     Fitted: booster_; names_ [F]; n_classes_.
     """
 
@@ -66,48 +133,24 @@ class LightGbm:
     seed: int = 0
     n_threads: int = 0
     lookback: int = 1
+    class_weight: ClassWeight = None
     booster_: lightgbm.Booster | None = field(init=False, default=None)
     names_: tuple[str, ...] | None = field(init=False, default=None)
     n_classes_: int | None = field(init=False, default=None)
 
+    def __post_init__(self) -> None:
+        check_bounds("lightgbm", self, LIGHTGBM_BOUNDS, "model")
+        check_class_weight("lightgbm", self.class_weight)
+
     def fit(self, train: Samples, valid: Samples) -> Self:
         """Grows trees on `train` and stops on `valid`; TrainingError for one class only."""
-        n_classes = len(class_weights_seen("lightgbm", train, valid))
-        names = train.table.names
-        data = lightgbm.Dataset(train.table.values[train.rows], label=train.y, weight=train.weight)
-        stops = bool(len(valid) and self.early_stopping_rounds)
-        held = [lightgbm.Dataset(valid.table.values[valid.rows], label=valid.y, weight=valid.weight, reference=data)]
-        grown = lightgbm.train(
-            self._training(n_classes),
-            data,
-            num_boost_round=self.n_estimators,
-            valid_sets=held if stops else None,
-            callbacks=[lightgbm.early_stopping(self.early_stopping_rounds, verbose=False)] if stops else None,
-        )
-        # through text, so that what is kept in memory is what a file holds: the best rounds only
-        booster = lightgbm.Booster(model_str=grown.model_to_string(num_iteration=grown.best_iteration))
-        return with_fitted(self, {"booster_": booster, "names_": names, "n_classes_": n_classes})
-
-    def _training(self, n_classes: int) -> dict[str, Any]:
-        binary = n_classes == 2
+        mass_C = class_weights_seen("lightgbm", train, valid)
+        n_classes, binary = len(mass_C), len(mass_C) == 2
+        train, valid = class_weighted(train, valid, mass_C, self.class_weight)
         objective = {"objective": "binary"} if binary else {"objective": "multiclass", "num_class": n_classes}
-        return {
-            **objective,
-            "metric": "binary_logloss" if binary else "multi_logloss",
-            "learning_rate": self.learning_rate,
-            "max_depth": self.max_depth,
-            "num_leaves": self.num_leaves,
-            "min_child_samples": self.min_child_samples,
-            "bagging_fraction": self.subsample,
-            "bagging_freq": 1,
-            "feature_fraction": self.colsample,
-            "lambda_l2": self.l2,
-            "seed": self.seed,
-            "num_threads": self.n_threads,
-            "deterministic": True,
-            "force_row_wise": True,
-            "verbosity": -1,
-        }
+        settings = {**objective, "metric": "binary_logloss" if binary else "multi_logloss"}
+        booster = _grown(self, settings, train, train.y, valid, valid.y)
+        return with_fitted(self, {"booster_": booster, "names_": train.table.names, "n_classes_": n_classes})
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
         """float64 [N, C]. Raises DataError when a fitted column is missing."""
@@ -128,18 +171,75 @@ class LightGbm:
     @classmethod
     def load(cls, path: Path) -> Self:
         """The fitted model that `save` wrote; raises BundleError where the last line is not one of ours."""
-        text, mark, tail = path.read_text(encoding="utf-8").rpartition(f"\n{MARK}")
-        if not mark:
-            raise BundleError(
-                f"lightgbm {path.name}: no line {MARK!r} at its end; only files written by `save`; export it again"
-            )
-        about = json.loads(tail)
-        state = {
-            "booster_": lightgbm.Booster(model_str=text),
-            "names_": tuple(about["names"]),
-            "n_classes_": about["n_classes"],
-        }
+        booster, about = _noted(path)
+        if "n_classes" not in about:
+            raise BundleError(f"lightgbm {path.name}: it holds a regressor, not a classifier; export it again")
+        state = {"booster_": booster, "names_": tuple(about["names"]), "n_classes_": about["n_classes"]}
         return with_fitted(cls(**about["params"]), state)
+
+
+@dataclass(frozen=True, eq=False)
+class LightGbmRegressor:
+    """LightGBM on the decision row's features for the label's log return, stopped early on validation RMSE.
+
+    Parameters as of LightGbm. `fit` reads `samples.ret`, so other outcomes are learned by samples whose `ret` holds
+    them. It is no `Model`: it answers with a number, not with probabilities.
+    Fitted: booster_; names_ [F].
+    """
+
+    reads_raw: ClassVar[bool] = True
+    n_estimators: int = 300
+    learning_rate: float = 0.05
+    max_depth: int = 4
+    num_leaves: int = 15
+    min_child_samples: int = 50
+    subsample: float = 0.8
+    colsample: float = 0.8
+    l2: float = 1.0
+    early_stopping_rounds: int = 30
+    seed: int = 0
+    n_threads: int = 0
+    lookback: int = 1
+    booster_: lightgbm.Booster | None = field(init=False, default=None)
+    names_: tuple[str, ...] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        check_bounds("lightgbm regressor", self, LIGHTGBM_BOUNDS, "model")
+
+    def fit(self, train: Samples, valid: Samples) -> Self:
+        """Grows trees on `train` and stops on `valid`; DataError for no row or a return that is not finite."""
+        bad = [int((~np.isfinite(part.ret)).sum()) for part in (train, valid)]
+        if any(bad) or not len(train):
+            raise DataError(
+                f"lightgbm regressor: {len(train)} training rows, of whose returns {bad[0]} are not finite, and "
+                f"{bad[1]} of {len(valid)} validation rows'; every sample has its return; drop unlabelled rows"
+            )
+        booster = _grown(self, {"objective": "regression", "metric": "rmse"}, train, train.ret, valid, valid.ret)
+        return with_fitted(self, {"booster_": booster, "names_": train.table.names})
+
+    def predict(self, table: FeatureTable, rows: Array) -> Array:
+        """Expected log return, float64 [N]. Raises DataError when a fitted column is missing."""
+        booster = fitted(self, "booster_")
+        if not len(rows):
+            return np.empty(0)
+        return booster.predict(_last_rows(table, fitted(self, "names_"), rows)).astype(np.float64)
+
+    def importance_gain(self) -> dict[str, float]:
+        """Share of the total split gain per feature; sums to one, all zero when no tree ever split."""
+        return _shares(fitted(self, "names_"), fitted(self, "booster_").feature_importance("gain"))
+
+    def save(self, path: Path) -> None:
+        """Writes LightGBM's own text format, with names and parameters as JSON on one last line."""
+        about = {"params": _parameters(self), "names": fitted(self, "names_")}
+        write_text(path, f"{fitted(self, 'booster_').model_to_string()}\n{MARK}{json.dumps(about)}\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """The fitted model that `save` wrote; raises BundleError for a file of another kind."""
+        booster, about = _noted(path)
+        if "n_classes" in about:
+            raise BundleError(f"lightgbm {path.name}: it holds a classifier, not a regressor; export it again")
+        return with_fitted(cls(**about["params"]), {"booster_": booster, "names_": tuple(about["names"])})
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +267,9 @@ class Xgboost:
     booster_: xgboost.Booster | None = field(init=False, default=None)
     names_: tuple[str, ...] | None = field(init=False, default=None)
     n_classes_: int | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        check_bounds("xgboost", self, XGBOOST_BOUNDS, "model")
 
     def fit(self, train: Samples, valid: Samples) -> Self:
         """Grows trees on `train` and stops on `valid`; TrainingError for one class only."""

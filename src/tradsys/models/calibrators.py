@@ -129,12 +129,21 @@ class Isotonic:
 
     Outside the fitted scores it keeps the outermost value; it never returns exactly 0 or 1, for no n held-out
     rows can tell certainty: outputs stay within [eps, 1 - eps], eps = 1 / (2 (n + 1)).
+    least_share: of the held-out weight that every step rests on at least, by pooling neighbouring scores first; 0 pools
+    none. Without it a handful of lucky rows at an end is a step of its own, near certainty, for every score beyond.
     Fitted: knots x_ and y_, float64 [K], both rising.
     Source: Zadrozny and Elkan 2002; eps is half the step of the rule of succession.
     """
 
+    least_share: float = 0.0
     x_: Array | None = field(init=False, default=None)
     y_: Array | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.least_share <= 0.5:
+            raise DataError(
+                f"isotonic: least_share={self.least_share}; a share of the held-out rows, 0 to 0.5; mend calibration"
+            )
 
     def fit(self, proba_NC: Array, y_N: Array, weight_N: Array) -> Self:
         """Weighted isotonic regression of y on P(class 1); DataError for more classes than two."""
@@ -145,7 +154,10 @@ class Isotonic:
         proba_NC, y_N, weight_N = _checked("isotonic", proba_NC, y_N, weight_N)
         eps = 1 / (2 * (len(y_N) + 1))
         curve = IsotonicRegression(y_min=eps, y_max=1 - eps, out_of_bounds="clip")
-        curve.fit(proba_NC[:, 1], y_N.astype(np.float64), sample_weight=weight_N)
+        score_N, up_N = proba_NC[:, 1], y_N.astype(np.float64)
+        if self.least_share > 0:
+            score_N, up_N, weight_N = _pooled(score_N, up_N, weight_N, self.least_share)
+        curve.fit(score_N, up_N, sample_weight=weight_N)
         return with_fitted(self, {"x_": curve.X_thresholds_, "y_": curve.y_thresholds_})
 
     def apply(self, proba_NC: Array) -> Array:
@@ -162,6 +174,24 @@ class Isotonic:
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """The fitted calibrator that `to_json` wrote."""
         return with_fitted(cls(), {k: np.asarray(value[k], dtype=np.float64) for k in ("x_", "y_")})
+
+
+def _pooled(score_N: Array, up_N: Array, weight_N: Array, share: float) -> tuple[Array, Array, Array]:
+    """Weighted mean score, mean outcome and weight of runs of neighbouring scores; ties are never parted.
+
+    Every run but for ties holds at least `share` of the weight, and there are floor(1 / share) of them at most.
+    """
+    order = np.argsort(score_N, kind="stable")
+    score, up, weight = score_N[order], up_N[order], weight_N[order]
+    n_runs = max(1, int(1 / share))
+    # by the middle of each row's own weight, so that n equal runs hold equal weight
+    run = np.minimum((n_runs * (np.cumsum(weight) - weight / 2) / weight.sum()).astype(np.int64), n_runs - 1)
+    first = np.concatenate([[True], score[1:] != score[:-1]])
+    run = run[np.maximum.accumulate(np.where(first, np.arange(len(score)), 0))]  # a tie joins the run of its first
+    mass = np.bincount(run, weight, n_runs)
+    filled = mass > 0
+    mean_score, mean_up = (np.bincount(run, weight * values, n_runs)[filled] / mass[filled] for values in (score, up))
+    return mean_score, mean_up, mass[filled]
 
 
 def calibrator_from_json(value: Mapping[str, Any]) -> Identity | Temperature | Isotonic:

@@ -158,24 +158,37 @@ class SeedAverage:
 
 @dataclass(frozen=True, eq=False)
 class Average:
-    """The plain mean of named members' probabilities; all answer the experiment's one question.
+    """The mean of named members' probabilities; all answer the experiment's one question.
 
     scaler: before each member that does not read raw values; fitted per member, on its training rows.
-    Fitted: members_.
+    weights: one per member, >= 0, of sum one; None weighs all alike. One of them may be None: it takes the rest, so
+    that a sweep can move the others. Fitted: members_.
     """
 
     reads_raw: ClassVar[bool] = True
     members: Mapping[str, Model]
     scaler: Transform | None = None
+    weights: Mapping[str, float | None] | None = None
     members_: Mapping[str, Model] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         _check_members("average", self.members)
+        if self.weights is not None:
+            _check_weights(self.members, self.weights, self.weight_of)
 
     @property
     def lookback(self) -> int:
         """The longest of its members'."""
         return max(model.lookback for model in self.members.values())
+
+    @property
+    def weight_of(self) -> dict[str, float]:
+        """The weight of each member, in their order."""
+        if self.weights is None:
+            return {name: 1 / len(self.members) for name in self.members}
+        rest = 1 - sum(weight for weight in self.weights.values() if weight is not None)
+        given = {name: self.weights.get(name, np.nan) for name in self.members}
+        return {name: float(rest if weight is None else weight) for name, weight in given.items()}
 
     def fit(self, train: Samples, valid: Samples) -> Self:
         """Fits each member on the same rows; an error names the member."""
@@ -187,7 +200,8 @@ class Average:
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
         """float64 [N, C], the mean over members."""
-        return _mean(fitted(self, "members_"), table, rows)
+        each = [model.predict_proba(table, rows) for model in fitted(self, "members_").values()]
+        return pooled(np.array(list(self.weight_of.values())), each)
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,7 +304,8 @@ class Stacked:
                 with _named(name):
                     done[name] = self._whole(model).fit(train, valid)
         base = BaseRate().fit(train, valid)
-        LOG.info("pool: %s", ", ".join(f"{name} {w:.3f}" for name, w in zip(names, most_K, strict=True)))
+        what = "weights" if np.ndim(weights) == 1 else "largest weight in any regime"
+        LOG.info("pool, %s: %s", what, ", ".join(f"{name} {w:.3f}" for name, w in zip(names, most_K, strict=True)))
         state = {
             "weights_": dict(zip(names, np.atleast_2d(weights)[0].tolist(), strict=True)),
             "skills_": held.skills,
@@ -371,6 +386,19 @@ def _check_members(where: str, members: Mapping[str, Model]) -> None:
         raise TrainingError(
             f"{where}: members {list(members)}{f', of which {odd} are no names' if odd else ''}; an ensemble has at "
             "least two, named by letters, digits, - and _; mend model.members"
+        )
+
+
+def _check_weights(
+    members: Mapping[str, Model], given: Mapping[str, float | None], weight_of: dict[str, float]
+) -> None:
+    """One weight per member, at most one of them left to the others, none below zero, together one."""
+    left = [name for name, weight in given.items() if weight is None]
+    known = set(given) == set(members) and len(left) <= 1
+    if not (known and min(weight_of.values()) >= 0 and abs(sum(weight_of.values()) - 1) <= 1e-9):
+        raise TrainingError(
+            f"average: weights {dict(given)} of members {list(members)}; each member has one weight >= 0, one of them "
+            "may be null and takes the rest, and they sum to one; mend model.weights"
         )
 
 

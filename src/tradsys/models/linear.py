@@ -1,4 +1,4 @@
-"""The straight-line rival every deep model is shown beside."""
+"""Straight lines: the rival every deep model is shown beside, and ridge regression as a classifier."""
 
 import warnings
 from collections.abc import Mapping
@@ -10,11 +10,34 @@ from scipy.linalg import LinAlgWarning
 from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression as SklearnLogistic
+from sklearn.linear_model import Ridge as SklearnRidge
 
+from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import DataError, TrainingError
 from tradsys.core.tables import Array, FeatureTable, Samples
-from tradsys.models.baseline import class_weights_seen
+from tradsys.models.baseline import ClassWeight, check_class_weight, class_weighted, class_weights_seen
 from tradsys.models.transforms import fitted, with_fitted
+
+LINK_C = 1e4  # penalty of the one slope of a ridge's link: no pull on data, but an end where classes can be separated
+
+
+def standardised(where: str, train: Samples) -> tuple[Array, Array, Array]:
+    """Training rows in their own standard deviations [N, F], and centre and spread [F]; DataError for a NaN feature.
+
+    A constant column has spread 1.
+    """
+    x_NF = train.table.values[train.rows].astype(np.float64)
+    bad = [train.table.names[i] for i in np.flatnonzero(~np.isfinite(x_NF).all(axis=0))]
+    if bad:
+        raise DataError(
+            f"{where}: NaN or infinite training values in {bad}; a linear model has no missing value; "
+            "keep only rows where table.ready(lookback) holds"
+        )
+    center_F, spread_F = x_NF.mean(axis=0), x_NF.std(axis=0)
+    spread_F = np.where(spread_F > 0, spread_F, 1.0)
+    x_NF -= center_F
+    x_NF /= spread_F
+    return x_NF, center_F, spread_F
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +46,8 @@ class LogisticRegression:
 
     C: inverse penalty, inf for none; per standard deviation of each feature over the training rows and per
     row of average weight, so that it depends on neither unit. max_iter: Newton steps before TrainingError.
-    lookback: rows demanded, so that rivals judge the same samples; the last one is read.
+    lookback: rows demanded, so that rivals judge the same samples; the last one is read. class_weight: "balanced" lets
+    each class weigh the same; see `class_weighted`.
     Fitted: coef_ float64 [1, F] for two classes, else [C, F]; intercept_ [1] or [C]; both in raw units;
     names_.
     """
@@ -31,26 +55,24 @@ class LogisticRegression:
     C: float = 1.0
     max_iter: int = 200
     lookback: int = 1
+    class_weight: ClassWeight = None
     coef_: Array | None = field(init=False, default=None)
     intercept_: Array | None = field(init=False, default=None)
     names_: tuple[str, ...] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        check_bounds("logistic", self, {"C": "(0, inf]", "max_iter": "whole [1, inf)"}, "model")
+        check_class_weight("logistic", self.class_weight)
 
     def fit(self, train: Samples, valid: Samples) -> Self:
         """Fits `train` by its weights; `valid` is not read beyond its class count.
 
         Raises TrainingError for one class only or no convergence, DataError for a NaN feature.
         """
-        class_weights_seen("logistic", train, valid)
-        x_NF = train.table.values[train.rows].astype(np.float64)
-        bad = [train.table.names[i] for i in np.flatnonzero(~np.isfinite(x_NF).all(axis=0))]
-        if bad:
-            raise DataError(
-                f"logistic: NaN or infinite training values in {bad}; a linear model has no missing value; "
-                "keep only rows where table.ready(lookback) holds"
-            )
-        center_F, spread_F = x_NF.mean(axis=0), x_NF.std(axis=0)
-        spread_F = np.where(spread_F > 0, spread_F, 1.0)
-        estimator = self._solved((x_NF - center_F) / spread_F, train.y, train.weight / train.weight.mean())
+        mass_C = class_weights_seen("logistic", train, valid)
+        train, _ = class_weighted(train, valid, mass_C, self.class_weight)
+        z_NF, center_F, spread_F = standardised("logistic", train)
+        estimator = self._solved(z_NF, train.y, train.weight / train.weight.mean())
         coef = estimator.coef_ / spread_F
         state = {
             "coef_": coef,
@@ -90,6 +112,7 @@ class LogisticRegression:
             "C": self.C,
             "max_iter": self.max_iter,
             "lookback": self.lookback,
+            "class_weight": self.class_weight,
             "names": list(fitted(self, "names_")),
             "coef": fitted(self, "coef_").tolist(),
             "intercept": fitted(self, "intercept_").tolist(),
@@ -103,4 +126,75 @@ class LogisticRegression:
             "coef_": np.asarray(value["coef"], dtype=np.float64),
             "intercept_": np.asarray(value["intercept"], dtype=np.float64),
         }
-        return with_fitted(cls(C=value["C"], max_iter=value["max_iter"], lookback=value["lookback"]), state)
+        params: dict[str, Any] = {name: value.get(name) for name in ("C", "max_iter", "lookback", "class_weight")}
+        return with_fitted(cls(**params), state)
+
+
+@dataclass(frozen=True, eq=False)
+class Ridge:
+    """Ridge regression on the two classes as -1 and +1, its score turned into a probability by a logistic curve.
+
+    The line minimises sum_i v_i (t_i - w z_i - b)^2 + alpha |w|^2 on standardised features, v of mean 1; unlike a
+    logistic regression it does not follow the few rows that lie far on the wrong side. The curve 1 / (1 + exp(-(a f +
+    c))) is fitted to the training scores f: two numbers that change no order, of use where scores are averaged, and in
+    need of a calibrator like any other. alpha: > 0 or 0. class_weight, lookback: as of LogisticRegression.
+    Fitted: line_, the logistic regression that line and curve together are.
+    Source: Hoerl and Kennard 1970 (ridge); Platt 1999 (the curve).
+    """
+
+    alpha: float = 1.0
+    lookback: int = 1
+    class_weight: ClassWeight = None
+    line_: LogisticRegression | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        check_bounds("ridge", self, {"alpha": "[0, inf)", "lookback": "whole [1, inf)"}, "model")
+        check_class_weight("ridge", self.class_weight)
+
+    def fit(self, train: Samples, valid: Samples) -> Self:
+        """Fits `train` by its weights; `valid` is not read beyond its class count.
+
+        Raises TrainingError for other than two classes, DataError for a NaN feature.
+        """
+        mass_C = class_weights_seen("ridge", train, valid)
+        if len(mass_C) != 2:
+            raise TrainingError(f"ridge: {len(mass_C)} classes; its sign tells two apart; use model=logistic for more")
+        train, _ = class_weighted(train, valid, mass_C, self.class_weight)
+        z_NF, center_F, spread_F = standardised("ridge", train)
+        weight_N = train.weight / train.weight.mean()
+        line = SklearnRidge(alpha=self.alpha, solver="cholesky").fit(z_NF, 2.0 * train.y - 1, sample_weight=weight_N)
+        slope, offset = _link(z_NF @ line.coef_ + line.intercept_, train.y, weight_N)
+        coef = slope * line.coef_ / spread_F
+        state = {
+            "coef_": coef[None, :],
+            "intercept_": np.array([slope * line.intercept_ + offset - (coef * center_F).sum()]),
+            "names_": train.table.names,
+        }
+        return with_fitted(self, {"line_": with_fitted(LogisticRegression(lookback=self.lookback), state)})
+
+    def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
+        """float64 [N, 2]; NaN where a feature is NaN. Raises DataError when a fitted column is missing."""
+        return fitted(self, "line_").predict_proba(table, rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value that `from_json` turns back into the same numbers."""
+        params = {name: getattr(self, name) for name in ("alpha", "lookback", "class_weight")}
+        return {**params, "line": fitted(self, "line_").to_json()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The fitted model that `to_json` wrote."""
+        params: dict[str, Any] = {name: value[name] for name in ("alpha", "lookback", "class_weight")}
+        return with_fitted(cls(**params), {"line_": LogisticRegression.from_json(value["line"])})
+
+
+def _link(score_N: Array, y_N: Array, weight_N: Array) -> tuple[float, float]:
+    """Slope and offset of the logistic curve from scores to log-odds; flat at the base rate where no score differs."""
+    center, spread = float(score_N.mean()), float(score_N.std())
+    if not spread > 1e-12 * max(1.0, abs(center)):
+        rate = float((weight_N * y_N).sum() / weight_N.sum())
+        return 0.0, float(np.log(rate / (1 - rate)))
+    curve = SklearnLogistic(C=LINK_C, solver="newton-cholesky", max_iter=200, tol=1e-8)
+    curve.fit(((score_N - center) / spread)[:, None], y_N, sample_weight=weight_N)
+    slope = float(curve.coef_[0, 0]) / spread
+    return slope, float(curve.intercept_[0]) - slope * center

@@ -13,12 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc, multiclass_auroc
 
+from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TrainingError
 from tradsys.models.losses import focal_loss, weighted_mean
 from tradsys.samples.loader import rank_of
 
 Batch = tuple[Tensor, Tensor, Tensor]  # window_NTF, y_N, weight_N
 
+BOUNDS = {
+    "gamma": "[0, inf)",
+    "lr": "(0, inf)",
+    "weight_decay": "[0, inf)",
+    "warmup_fraction": "[0, 1)",
+    "label_smoothing": "[0, 1)",
+}
 # losses wait on the device and are read together: one synchronisation for so many steps
 STEPS_PER_CHECK = 50
 
@@ -61,10 +69,7 @@ class LitClassifier(L.LightningModule):
         super().__init__()
         if class_weight not in (None, "balanced"):
             raise ValueError(f"lit: class_weight={class_weight!r}; it must be null or 'balanced'; mend the config")
-        if not (0 <= warmup_fraction < 1 and 0 <= label_smoothing < 1):
-            raise ValueError(
-                f"lit: warmup_fraction={warmup_fraction}, label_smoothing={label_smoothing}; both must lie in [0, 1)"
-            )
+        check_bounds("lit", locals(), BOUNDS, "model.module")
         self.net = net
         self.gamma, self.label_smoothing = gamma, label_smoothing
         self.lr, self.weight_decay, self.warmup_fraction = lr, weight_decay, warmup_fraction

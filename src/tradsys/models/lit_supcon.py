@@ -11,11 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tradsys.core.bounds import check_bounds
 from tradsys.models.gathering import gathered
 from tradsys.models.lit import STEPS_PER_CHECK, Batch, LitClassifier
 from tradsys.models.losses import n_anchors_with_positive, supcon_loss, weighted_mean
 from tradsys.samples.loader import WindowLoader
 
+# temperatures of 0.05 to 0.5 are usual
+BOUNDS = {"temperature": "(0, inf)", "projection_dim": "whole [1, inf)", "n_neighbours": "whole [1, inf)"}
 # what is measured on pairs is measured on at most so many windows, evenly spread
 MOST_WATCHED = 2048
 UNIFORMITY_T = 2.0
@@ -58,11 +61,7 @@ class LitSupCon(LitClassifier):
         weight_decay: float = 1e-2,
         warmup_fraction: float = 0.1,
     ) -> None:
-        if not (temperature > 0 and projection_dim >= 1 and n_neighbours >= 1):
-            raise ValueError(
-                f"supcon: temperature={temperature}, projection_dim={projection_dim}, n_neighbours={n_neighbours}; "
-                "all must be > 0; a temperature of 0.05 to 0.5 is usual; mend model.module"
-            )
+        check_bounds("supcon", locals(), BOUNDS, "model.module")
         super().__init__(net, gamma=0.0, lr=lr, weight_decay=weight_decay, warmup_fraction=warmup_fraction)
         if hasattr(net, "head"):
             net.head = nn.Identity()

@@ -24,7 +24,7 @@ from tradsys.core.tables import Array, FeatureTable
 from tradsys.models.baseline import BaseRate
 from tradsys.models.calibrators import FLOOR, Identity, Isotonic, Temperature
 from tradsys.models.compose import Average, Calibrated, Scaled, SeedAverage
-from tradsys.models.linear import LogisticRegression
+from tradsys.models.linear import LogisticRegression, Ridge
 from tradsys.models.onnx_runtime import OnnxModel
 from tradsys.models.sequence import SequenceModel
 from tradsys.models.supcon import SupConModel
@@ -209,14 +209,29 @@ def _(part: LogisticRegression) -> nn.Module:
 
 
 @scores.register
+def _(part: Ridge) -> nn.Module:
+    assert part.line_ is not None
+    return _Linear(part.line_)
+
+
+@scores.register
 def _(part: BaseRate) -> nn.Module:
     return _Constant(part)
 
 
-@scores.register(Average)
-@scores.register(SeedAverage)
-def _(part: Any) -> nn.Module:
-    return _Mean([(scores(model), model.lookback) for model in part.members_.values()])
+@scores.register
+def _(part: Average) -> nn.Module:
+    return _Mean(_members(part), list(part.weight_of.values()))
+
+
+@scores.register
+def _(part: SeedAverage) -> nn.Module:
+    members = _members(part)
+    return _Mean(members, [1 / len(members)] * len(members))
+
+
+def _members(part: Average | SeedAverage) -> list[tuple[nn.Module, int]]:
+    return [(scores(model), model.lookback) for model in (part.members_ or {}).values()]
 
 
 @scores.register
@@ -310,15 +325,18 @@ class _Constant(_Part):
         return self.rate_C + 0 * window_NTF[:, -1, :1].double()
 
 
-class _Mean(nn.Module):
-    def __init__(self, members: list[tuple[nn.Module, int]]) -> None:
+class _Mean(_Part):
+    weight_K: Tensor
+
+    def __init__(self, members: list[tuple[nn.Module, int]], weights: list[float]) -> None:
         super().__init__()
+        self.keep("weight_K", weights)
         self.members = nn.ModuleList(member for member, _ in members)
         self.lookbacks = [lookback for _, lookback in members]
 
     def forward(self, window_NTF: Tensor) -> Tensor:
         each = [m(window_NTF[:, -t:]) for m, t in zip(self.members, self.lookbacks, strict=True)]
-        return torch.stack(each).mean(dim=0)
+        return (self.weight_K[:, None, None] * torch.stack(each)).sum(dim=0)
 
 
 class _Tempered(_Part):

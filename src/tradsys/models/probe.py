@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TrainingError
 from tradsys.core.tables import Array
 from tradsys.models.linear import LogisticRegression
@@ -31,8 +32,8 @@ class LinearProbe(LogisticRegression):
     gamma: float = 2.0
 
     def __post_init__(self) -> None:
-        if not (self.gamma >= 0 and self.C > 0):
-            raise TrainingError(f"probe: gamma={self.gamma}, C={self.C}; the rule is gamma >= 0 and C > 0")
+        rules = {"gamma": "[0, inf)", "C": "(0, inf]", "max_iter": "whole [1, inf)"}
+        check_bounds("probe", self, rules, "model.probe")
 
     def _solved(self, z_NF: Array, y_N: Array, weight_N: Array) -> Any:
         n, n_columns = z_NF.shape

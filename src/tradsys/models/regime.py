@@ -14,11 +14,13 @@ import numpy as np
 from hmmlearn.hmm import GaussianHMM
 from numba import njit
 
+from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import DataError, TrainingError
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.transforms import fitted, with_fitted
 
 FLOOR = 1e-8  # least transition probability: no state is ever out of reach, and no logarithm is infinite
+BOUNDS = dict.fromkeys(("lookback", "n_seeds", "max_iter", "max_rows"), "whole [1, inf)")
 STATE = ("center_", "scale_", "startprob_", "transmat_", "means_", "covars_", "loglik_", "n_rows_")
 
 
@@ -184,6 +186,7 @@ class HmmRegime:
         object.__setattr__(self, "columns", tuple(self.columns))
         object.__setattr__(self, "names", tuple(self.names))
         ordered = self.order_column is None or self.order_column in self.columns
+        check_bounds("regime", self, BOUNDS, "regime")
         known = self.order_by in ("variance", "mean") and self.covariance in ("diag", "full")
         if not (len(self.names) == self.n_states >= 2 and self.columns and ordered and known):
             raise DataError(

@@ -18,6 +18,7 @@ import pytorch_lightning as L
 import torch
 from torch import nn
 
+from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TrainingError
 from tradsys.core.runs import digest_json
 from tradsys.core.tables import Array, FeatureTable, Samples
@@ -52,6 +53,12 @@ class SequenceModel:
     watch: Watch | None = field(default=None, repr=False)
     net_: nn.Module | None = field(default=None, init=False, repr=False)
     result_: FitResult | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_bounds("sequence", self, {"lookback": "whole [1, inf)", "batch_size": "whole [1, inf)"}, "model")
+        with forked_generator(self.seed, torch.device("cpu")), torch.device("meta"):
+            # no memory, some milliseconds: net and module refuse their settings now and not after the data is read
+            self.module(self.net(n_features=2, n_classes=2, lookback=self.lookback))
 
     def fit(self, train: Samples, valid: Samples) -> Self:
         """A fitted copy, stopped early on `valid`.

@@ -35,20 +35,27 @@ class SupConModel(SequenceModel):
     probe_: Model | None = field(default=None, init=False, repr=False)
     history_: list[dict[str, float]] | None = field(default=None, init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_batch(n_classes=2)  # before any data is read; `fit` knows how many there are
+
     def fit(self, train: Samples, valid: Samples) -> Self:
         """A fitted copy. Resumes, refuses and raises as SequenceModel does; TrainingError for too small a batch."""
         n_classes = count_classes(train, valid)
-        if self.batch_size < 2 * n_classes:
-            raise TrainingError(
-                f"supcon: batch_size={self.batch_size} with {n_classes} classes; a batch must hold two of each, "
-                f"{2 * n_classes} or more, for there to be pairs to compare; raise model.batch_size (1024 is usual)"
-            )
+        self._check_batch(n_classes)
         with self._folder() as folder:
             encoder = super(SupConModel, replace(self, workdir=folder)).fit(train, valid)
             history = read_checkpoint(folder / "last.ckpt")["history"]
         probe = self.probe.fit(encoder._encoded(train), encoder._encoded(valid))
         state: dict[str, Any] = {"net_": encoder.net_, "result_": encoder.result_, "probe_": probe, "history_": history}
         return with_fitted(self, state)
+
+    def _check_batch(self, n_classes: int) -> None:
+        if self.batch_size < 2 * n_classes:
+            raise TrainingError(
+                f"supcon: batch_size={self.batch_size} with {n_classes} classes; a batch must hold two of each, "
+                f"{2 * n_classes} or more, for there to be pairs to compare; raise model.batch_size (1024 is usual)"
+            )
 
     def embed(self, table: FeatureTable, rows: Array) -> Array:
         """float32 [N, D]: the encoder's answer for windows that end at `rows`, not of unit length. NaN in, NaN out."""

@@ -21,6 +21,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
+from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TrainingError
 from tradsys.core.runs import digest_file, write_json
 from tradsys.models.keeper import Keeper, Watch, best_epoch, kept_state, read_checkpoint
@@ -29,6 +30,7 @@ from tradsys.models.ranks import run_on_ranks
 from tradsys.samples.loader import WindowLoader, rank_of
 
 LOGGERS = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 LIBRARY_LOGS = ("pytorch_lightning", "lightning_fabric", "lightning")
 # these change what is shown and kept on the way, never what is learnt
 NOT_LEARNT = ("progress_bar", "loggers", "checkpoint_every_steps", "strategy")
@@ -69,11 +71,17 @@ class TrainerSettings:
         object.__setattr__(self, "loggers", tuple(self.loggers))
         if self.accelerator not in ("cpu", "gpu", "auto"):
             raise ValueError(f"trainer: accelerator={self.accelerator!r}; it must be cpu, gpu or auto")
+        counts = ("devices", "num_nodes", "max_epochs", "patience", "checkpoint_every_steps")
+        if odd := [n for n in counts if not isinstance(getattr(self, n) or 0, int)]:
+            raise ValueError(f"trainer: {odd[0]}={getattr(self, odd[0])!r}; it must be a whole number")
         if self.devices < 1 or self.strategy not in ("auto", "ddp"):
             raise ValueError(
                 f"trainer: devices={self.devices}, strategy={self.strategy!r}; devices must be >= 1 and the strategy "
                 "auto or ddp"
             )
+        check_bounds("trainer", self, {"gradient_clip": "null or (0, inf]"}, "trainer")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"trainer: precision={self.precision!r}; it must be one of {', '.join(PRECISIONS)}")
         if self.num_nodes < 1:
             raise ValueError(f"trainer: num_nodes={self.num_nodes}; it must be >= 1; 1 is this machine alone")
         if self.max_epochs < 1 or self.patience < 1:

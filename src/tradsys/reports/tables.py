@@ -146,7 +146,7 @@ def forecast_cells(metrics: Mapping[str, Any], notes: Footnotes) -> list[Cell]:
 def trials_counted(report: Mapping[str, Any]) -> str:
     """How many trials the ledger holds, and how many independent ones they are worth where those are fewer."""
     worth, n = report["ledger"]["n_trials"], len(report["ledger"]["list"])
-    return count(n) if worth == n else f"{count(n)}, worth {count(worth)} independent"
+    return count(n) if n in (0, worth) else f"{count(n)}, worth {count(worth)} independent"
 
 
 def headline(report: Mapping[str, Any]) -> list[tuple[str, Cell]]:
@@ -156,12 +156,20 @@ def headline(report: Mapping[str, Any]) -> list[tuple[str, Cell]]:
         primary = report["models"][0]
         cell = estimated(primary["metrics"]["skill"], 4, Footnotes())
         facts.append(("model's skill over the base rate", cell))
-    n_edge = sum(row["verdict"]["kind"] == "edge" for row in report["strategies"])
-    n_idle = sum(never_traded(row["performance"]) for row in report["strategies"])
-    idle = f"{n_idle} never traded" if n_idle else "all traded"
-    facts.append(("strategies with an edge", Cell(f"{n_edge} of {len(report['strategies'])}", idle)))
-    luck = report["benchmark"]["performance"]["expected_max_sharpe"]
-    facts.append(("trials on this span", Cell(trials_counted(report), f"luck alone: Sharpe {number(luck, 2)}")))
+    if report["strategies"]:
+        facts += _strategy_facts(report)
     days = report["equity"]["time"]
     facts.append(("judged on", Cell(counted(len(days), "day"), f"{days[0]} to {days[-1]}")))
     return facts
+
+
+def _strategy_facts(report: Mapping[str, Any]) -> list[tuple[str, Cell]]:
+    """How many strategies have an edge, of how many trials."""
+    n_edge = sum(row["verdict"]["kind"] == "edge" for row in report["strategies"])
+    n_idle = sum(never_traded(row["performance"]) for row in report["strategies"])
+    idle = f"{n_idle} never traded" if n_idle else "all traded"
+    luck = report["benchmark"]["performance"]["expected_max_sharpe"]
+    return [
+        ("strategies with an edge", Cell(f"{n_edge} of {len(report['strategies'])}", idle)),
+        ("trials on this span", Cell(trials_counted(report), f"luck alone: Sharpe {number(luck, 2)}")),
+    ]

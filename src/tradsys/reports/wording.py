@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 UNKNOWN = "n/a"
+TIMED = ("forward_return", "explosion")  # labels whose positions end with their time
 FILTERS = (
     "skill_caution",
     "asked",
@@ -97,6 +98,8 @@ def fact(value: Any) -> str:
 
 def exits(label: Mapping[str, Any]) -> str:
     """Where a label's positions end: `exits at 1.5 ATR profit or 1.5 ATR loss, or after 24 bars`; empty if unknown."""
+    if label.get("kind") in TIMED:
+        return f"exits after {counted(label['horizon_bars'], 'bar')}, no profit or loss barrier"
     if "lower" not in label:
         return ""
     loss, bars = f"{label['lower']:g} ATR loss", counted(label["horizon_bars"], "bar")
@@ -112,6 +115,11 @@ def skill_caution(label: Mapping[str, Any]) -> str:
         return (
             "Here the ways to profit and stop differ from row to row, and a near one is reached more often on any "
             "random walk: skill alone is no edge, the strategies after costs are the question."
+        )
+    if label.get("kind") == "explosion":
+        return (
+            "Here a rise of some size is asked for: names that move much make it more often in every market, so skill "
+            "alone is no edge; lift over equally volatile names and what a position earns are the question."
         )
     if label.get("kind") == "expansion":
         return (
@@ -130,4 +138,9 @@ def asked(label: Mapping[str, Any]) -> str:
             f"the range of the next {counted(label['horizon_bars'], 'bar')} exceeds the mean of past ranges by "
             f"{label['width']:g} deviations; it says nothing of direction"
         )
+    if label.get("kind") == "forward_return":
+        return f"a position over {counted(label['horizon_bars'], 'bar')} gains before costs"
+    if label.get("kind") == "explosion":
+        bars = counted(label["horizon_bars"], "bar")
+        return f"a high within {bars} lies at least {100 * label['rise']:g} % above the entry"
     return "the profit barrier is met before the stop, in time" if "upper" in label else ""

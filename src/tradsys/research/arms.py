@@ -1,5 +1,6 @@
 """The arms of a comparison as a study names them, and as the door hands them over: composed and built."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,10 @@ class ComparisonSettings:
     confidence: float = 0.95
 
     def __post_init__(self) -> None:
+        if odd := [name for name in (self.name, *self.arms) if not re.fullmatch(r"[\w.-]+", str(name), re.ASCII)]:
+            raise TradsysError(
+                f"study {self.name!r}: the name {odd[0]!r}; folders are called so: letters, digits, . - and _; mend it"
+            )
         if len(self.arms) < 2:
             raise TradsysError(
                 f"study {self.name!r}: arms {list(self.arms)}; a comparison needs two at least; add one to study.arms"

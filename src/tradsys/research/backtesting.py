@@ -17,8 +17,9 @@ from tradsys.evidence.sharpe import trial_variance
 from tradsys.evidence.verdict import Verdict, judge
 from tradsys.market.bars import mark_gaps
 from tradsys.market.calendars import periods_per_year
+from tradsys.portfolio.book_simulator import BookLedger
 from tradsys.portfolio.costs import Costs
-from tradsys.portfolio.ledger import Ledger
+from tradsys.portfolio.ledger import TRADES_SCHEMA, Ledger
 from tradsys.portfolio.simulator import simulate
 from tradsys.portfolio.vectorbt_adapter import simulate_many
 from tradsys.research.ledger import LedgerEntry, TrialLedger, effective_number
@@ -70,20 +71,24 @@ def backtest(
     """Backtests profiles on decisions from `since` to `until`; bars may start earlier, for warm-up only.
 
     Every strategy's daily return series enters the ledger before any is judged, so each Sharpe is deflated by all
-    trials on this span, its own companions included. Raises DataError where the span holds no bar.
+    trials on this span, its own companions included. Without profiles there is the benchmark alone. Raises DataError
+    where the span holds no bar.
     """
     marked = mark_gaps(bars, bundle.max_gap)
     traded = marked.filter(pl.col("time").is_between(since, until))
     if traded.is_empty():
         raise DataError(f"backtest: no bar between {since} and {until}; give data that covers the span")
-    predictions = bundle.predict(bars, since).filter(pl.col("time") <= until)
     strategies = {n: Strategy(n, bundle, p, costs.round_trip) for n, p in profiles.items()}
-    targets = {n: s.targets(bars, since, predictions) for n, s in strategies.items()}
+    targets = {}
+    if strategies:
+        predictions = bundle.predict(bars, since).filter(pl.col("time") <= until)
+        targets = {n: s.targets(bars, since, predictions) for n, s in strategies.items()}
     ledgers = simulate_many(traded, targets, costs)
-    held = buy_and_hold(traded, costs)
+    reference, owned = _benchmark(traded, bool(strategies), bundle.card["data_config"].get("market_symbol"))
+    held = buy_and_hold(owned, costs)
     yearly = days_per_year(held.equity)
-    _record(ledger, ledgers, source, run, (since, until), yearly)
-    deflation, trials = _trials(ledger, source["data"]["digest"], (since, until), yearly)
+    record_trials(ledger, ledgers, source, run, (since, until), yearly)
+    deflation, trials = trials_on_span(ledger, source["data"]["digest"], (since, until), yearly)
     rows, verdicts = [], {}
     for name, strategy in strategies.items():
         row = _row(ledgers[name], deflation, evaluation, seed)
@@ -95,12 +100,18 @@ def backtest(
     return Backtest(
         rows=rows,
         verdicts=verdicts,
-        benchmark={"name": "buy and hold", "performance": _row(held, deflation, evaluation, seed)},
-        equity=_equity({**ledgers, "buy and hold": held}),
+        benchmark={"name": reference, "performance": _row(held, deflation, evaluation, seed)},
+        equity=_equity({**ledgers, reference: held}),
         trades=_trades(ledgers),
         trials={**deflation, "n_looks": len(trials), "list": trials},
         costs={"fee_bps": costs.fee_bps, "slippage_bps": costs.slippage_bps},
     )
+
+
+def _benchmark(bars: pl.DataFrame, traded: bool, market: str | None) -> tuple[str, pl.DataFrame]:
+    """Name and bars of what is held beside: the strategies' own symbols; where none trades, the market's alone."""
+    own = bars.filter(pl.col("symbol") == market)
+    return ("buy and hold", bars) if traded or own.is_empty() else (f"buy and hold {market}", own)
 
 
 def days_per_year(equity: pl.DataFrame) -> float:
@@ -130,14 +141,15 @@ def buy_and_hold(bars: pl.DataFrame, costs: Costs) -> Ledger:
     return simulate(bars.drop("segment", strict=False), wanted, costs)
 
 
-def _record(
+def record_trials(
     ledger: TrialLedger,
-    ledgers: Mapping[str, Ledger],
+    ledgers: Mapping[str, Ledger | BookLedger],
     source: Mapping[str, Any],
     run: str,
     span: tuple[datetime, datetime],
     periods_per_year: float,
 ) -> None:
+    """One look at the span for each series of daily returns, in the ledger before any is judged."""
     for name, result in ledgers.items():
         entry = LedgerEntry(
             purpose="strategy on test",
@@ -154,7 +166,7 @@ def _record(
         ledger.append(entry, result.daily_returns()[1])
 
 
-def _trials(
+def trials_on_span(
     ledger: TrialLedger, data_digest: str, span: tuple[datetime, datetime], periods_per_year: float
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """What deflates a Sharpe on this span, and the trials behind it as rows of the report, one per distinct series.
@@ -168,7 +180,7 @@ def _trials(
         {k: looks[trial.id][k] for k in ("when", "subject", "who", "run")} | {"sharpe": float(sharpe)}
         for trial, sharpe in zip(trials, sharpes, strict=True)
     ]
-    n_trials = math.ceil(effective_number(trials) - 1e-9)
+    n_trials = max(1, math.ceil(effective_number(trials) - 1e-9))
     # one that never traded has no Sharpe ratio: its 0 in the rows is a place-holder and would fake a spread
     traded = sharpes[[bool(trial.returns.any()) for trial in trials]]
     return {"n_trials": n_trials, "sharpe_variance": trial_variance(traded) if len(traded) else 0.0}, rows
@@ -234,6 +246,6 @@ def _daily(ledger: Ledger) -> tuple[Array, Array]:
 
 
 def _trades(ledgers: Mapping[str, Ledger]) -> pl.DataFrame:
-    return pl.concat(
-        [ledger.trades.select(pl.lit(name).alias("strategy"), pl.all()) for name, ledger in ledgers.items()]
-    )
+    none = pl.DataFrame(schema={"strategy": pl.String, **TRADES_SCHEMA})
+    own = [ledger.trades.select(pl.lit(name).alias("strategy"), pl.all()) for name, ledger in ledgers.items()]
+    return pl.concat([none, *own])

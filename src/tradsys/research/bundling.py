@@ -30,7 +30,8 @@ def export_bundle(
     with written_whole(folder) as draft:
         draft.mkdir()
         kind = _write_primary(fitted.primary, draft, prepared)
-        write_json(draft / "regime.json", fitted.regime.to_json())
+        if fitted.regime is not None:
+            write_json(draft / "regime.json", fitted.regime.to_json())
         if fitted.auditor is not None:
             fitted.auditor.save(draft / "auditor.json")
         seal(draft, _card(experiment, prepared, fitted, kind, config))

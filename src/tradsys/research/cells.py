@@ -12,14 +12,13 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.protocols import Model, Splitter
-from tradsys.core.tables import Array, Fold, Labels, Samples
+from tradsys.core.tables import Array, Fold, Samples
 from tradsys.evidence.classification import log_losses
 from tradsys.features.feature_set import FeatureSet
-from tradsys.market.bars import content_digest
 from tradsys.models.compose import in_workdir, seeded
 from tradsys.research.fitting import whole
 from tradsys.research.parts import Experiment
-from tradsys.research.preparing import aware, labels_of, of_mean_one, rows_only
+from tradsys.research.preparing import Shelf, labels_of, learned_features, of_mean_one
 from tradsys.samples.join import make_samples
 from tradsys.samples.splits import check_fold
 
@@ -71,30 +70,18 @@ class Cell:
         return float(1 - self.losses.mean() / self.base_losses.mean())
 
 
-def make_panel(experiment: Experiment, bars: pl.DataFrame, splitter: Splitter) -> Panel:
+def make_panel(experiment: Experiment, bars: pl.DataFrame, splitter: Splitter, shelf: Shelf | None = None) -> Panel:
     """Samples and the splitter's folds; what features learn, they learn before the first training part ends.
 
-    bars: with segments, as `preparing.load_bars` gives them.
+    bars: with segments, as `preparing.load_bars` gives them. shelf: of these bars, with what others made already.
     """
-    labels = labels_of(experiment, bars)
-    events = experiment.events.mask(bars) if experiment.events else None
+    shelf = shelf or Shelf(bars)
+    labels, events = labels_of(experiment, bars), shelf.mask(experiment.events)
     features = learned_features(experiment, bars, labels, events, splitter, experiment.lookback)
-    samples = make_samples(features.table(bars), labels, lookback=experiment.lookback, events=events)
-    return Panel(content_digest(bars), features, samples, checked_folds(samples, splitter))
-
-
-def learned_features(
-    experiment: Experiment,
-    bars: pl.DataFrame,
-    labels: Labels,
-    events: Array | None,
-    splitter: Splitter,
-    lookback: int,
-) -> FeatureSet:
-    """The feature set with whatever it learns learned on bars up to the first fold's last training label."""
-    skeleton = make_samples(rows_only(bars), labels, lookback=lookback, events=events)
-    ends = [skeleton.table.time[skeleton.end[fold.train]].max() for fold in splitter.split(skeleton)]
-    return experiment.features.fit(bars, aware(min(ends)))
+    samples = make_samples(
+        shelf.table(features), labels, lookback=experiment.lookback, events=events, weighting=experiment.weighting
+    )
+    return Panel(shelf.digest, features, samples, checked_folds(samples, splitter))
 
 
 def checked_folds(samples: Samples, splitter: Splitter) -> tuple[Fold, ...]:

@@ -30,6 +30,7 @@ from tradsys.reports.comparison_page import write_comparison
 from tradsys.research.arms import Arm, ComparisonSettings
 from tradsys.research.cells import Cell, run_cell
 from tradsys.research.comparison_table import ArmCells, comparison_table, enter_looks
+from tradsys.research.ledger import check_ledger
 from tradsys.research.panels import Judged, fold_spans, judged_panels, load_panel, save_panel
 from tradsys.research.parts import Experiment
 from tradsys.research.provenance import logged_in
@@ -61,6 +62,7 @@ def compare_study(
     and other settings of one arm find the cells that stay the same. config: resolved, of the command line, whose
     overrides are kept beside it; its `paths` say where runs and the ledger lie.
     """
+    check_ledger(config["paths"]["ledger"])
     runs = Path(config["paths"]["runs"])
     judged = judged_panels({arm.name: (arm.experiment, arm.config) for arm in arms}, settings.split)
     place = runs / "compare" / f"{settings.name}_{judged[settings.reference].digest[:12]}"

@@ -22,10 +22,10 @@ MANY_CLUSTERS = 8
 N_SHIFTS = 500
 
 
-def embedding_section(primary: Calibrated, regime: HmmRegime, test: Samples, seed: int) -> dict[str, Any] | None:
+def embedding_section(primary: Calibrated, regime: HmmRegime | None, test: Samples, seed: int) -> dict[str, Any] | None:
     """A JSON-safe dict of the map, its clusters and the training history; None for a model that cannot embed.
 
-    test: on raw features; the model's own scaler is applied here.
+    regime: None colours all points alike. test: on raw features; the model's own scaler is applied here.
     """
     inner: Any = primary.model_
     table = test.table
@@ -37,7 +37,9 @@ def embedding_section(primary: Calibrated, regime: HmmRegime, test: Samples, see
     values_ND = inner.embed(table, some.rows).astype(np.float64)
     plane_N2, explained = principal_plane(values_ND)
     shown = _spread(len(some), N_POINTS)
-    state_N = regime.predict_proba(test.table, some.rows[shown]).argmax(axis=1)
+    state_N = np.zeros(len(shown), dtype=np.int64)
+    if regime is not None:
+        state_N = regime.predict_proba(test.table, some.rows[shown]).argmax(axis=1)
     counts = sorted({some.n_classes, MANY_CLUSTERS})
     return {
         "n": len(some),
@@ -51,7 +53,7 @@ def embedding_section(primary: Calibrated, regime: HmmRegime, test: Samples, see
             "regime": state_N.tolist(),
             "time": [aware(t).isoformat() for t in some.time[shown]],
         },
-        "regimes": list(regime.names),
+        "regimes": list(regime.names) if regime else ["any"],
         "clusters": [cluster_purity(values_ND, some, k, seed) for k in counts if k <= len(some)],
         "history": [_finite(row) for row in getattr(inner, "history_", None) or []],
         "best_epoch": getattr(getattr(inner, "result_", None), "best_epoch", None),

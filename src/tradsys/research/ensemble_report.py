@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tradsys.models.compose import BASE, Average, Calibrated, RegimeWeighted, Scaled, SeedAverage, Stacked
+from tradsys.models.regime_pooled import RegimePooled
+from tradsys.research.ensemble_export import weights_of
 
 
 def ensemble_section(primary: Calibrated) -> dict[str, Any] | None:
@@ -12,20 +14,33 @@ def ensemble_section(primary: Calibrated) -> dict[str, Any] | None:
     kind; confidence and floor (None where weights are equal); shrinkage (None without regimes); members: name,
     weight, skill (value, low, high, n_batches, on out-of-fold training rows; None where it was not measured) and why
     there is no weight; states: name, n_effective, weights by member. Of a regime-weighted pool the weight is the
-    common one, towards which the states' are drawn.
+    common one, towards which the states' are drawn; of a model per regime, the mean over states by n_effective.
     """
     model: Any = primary.model_
     if isinstance(model, Scaled):
         model = model.model_
     if isinstance(model, Average | SeedAverage):
-        names = list(model.members_ or {})
-        members = [_row(name, 1 / len(names), None, "") for name in names]
+        members = [_row(name, weight, None, "") for name, weight in weights_of(model).items()]
         return _section(model, members, [])
+    if isinstance(model, RegimePooled):
+        return _by_state(model)
     if not isinstance(model, Stacked):
         return None
     weights, skills = model.weights_ or {}, model.skills_ or {}
     members = [_row(name, weights[name], skills.get(name), _why(model, name)) for name in weights]
     return _section(model, members, _states(model) if isinstance(model, RegimeWeighted) else [])
+
+
+def _by_state(model: RegimePooled) -> dict[str, Any]:
+    """The section of a model per regime: its states' weights and their mean."""
+    assert model.n_effective_ is not None
+    names, weights_SK = model.earning()
+    mean_K = model.n_effective_ @ weights_SK / model.n_effective_.sum()
+    states = [
+        {"name": name, "n_effective": float(n), "weights": dict(zip(names, row.tolist(), strict=True))}
+        for name, n, row in zip(model.regime.names, model.n_effective_, weights_SK, strict=True)
+    ]
+    return _section(model, [_row(name, float(w), None, "") for name, w in zip(names, mean_K, strict=True)], states)
 
 
 def _section(model: Any, members: list[dict[str, Any]], states: list[dict[str, Any]]) -> dict[str, Any]:

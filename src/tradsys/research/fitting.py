@@ -33,7 +33,7 @@ class Fitted:
 
     primary: Calibrated
     baselines: Mapping[str, Calibrated]
-    regime: HmmRegime
+    regime: HmmRegime | None
     auditor: Xgboost | None
     candidate_score: float | None = None
     candidate_paid: float = 0.5
@@ -49,7 +49,7 @@ def fit(experiment: Experiment, prepared: Prepared, checkpoints: Path, timings: 
         for name, model in experiment.baselines.items():
             baselines[name] = whole(experiment, model).fit(train, valid)
     with timings.stage("regime"):
-        regime = experiment.regime.fit(train, valid)
+        regime = experiment.regime.fit(train, valid) if experiment.regime else None
     if experiment.auditor is None:
         return Fitted(primary, baselines, regime, None)
     with timings.stage("out-of-fold scores"):
@@ -74,11 +74,13 @@ def whole(experiment: Experiment, model: Any) -> Calibrated:
 
 
 def audit_samples(
-    experiment: Experiment, samples: Samples, score_NC: Array, regime: HmmRegime, least: float
+    experiment: Experiment, samples: Samples, score_NC: Array, regime: HmmRegime | None, least: float
 ) -> Samples:
     """The auditor's samples: candidates with score >= least, features + score + regime, y = paid after costs."""
-    belief = regime.predict_proba(samples.table, samples.rows)
-    extra = {"score": score_NC[:, 1]} | {f"regime_{n}": belief[:, k] for k, n in enumerate(regime.names)}
+    extra = {"score": score_NC[:, 1]}
+    if regime is not None:
+        belief = regime.predict_proba(samples.table, samples.rows)
+        extra |= {f"regime_{name}": belief[:, k] for k, name in enumerate(regime.names)}
     table, rows = widened(samples.table, samples.rows, extra)
     y = pays(samples.ret, experiment.costs.log_round_trip)
     candidates = Samples(table, rows, y, samples.weight, rows, rows, samples.ret).take(score_NC[:, 1] >= least)

@@ -9,7 +9,6 @@ import polars as pl
 
 from tradsys.core.tables import Fold, Samples
 from tradsys.evidence.causality import Finding, covered, touching
-from tradsys.features.feature_set import FeatureSet
 from tradsys.market.bars import span
 from tradsys.research import preparing
 from tradsys.research.foresight import Outcome
@@ -80,11 +79,7 @@ class LastSeen:
 def features_learn_early(s: Specimen) -> Outcome:
     """What features learn, they learn before the first bar of any validation or test span."""
     e = s.experiment
-    watched = FeatureSet(
-        [*e.features.features, LastSeen()],
-        max_gap_minutes=e.features.max_gap_minutes,
-        market_symbol=e.features.market_symbol,
-    )
+    watched = e.features.like([*e.features.features, LastSeen()])
     prepared = preparing.prepare(replace(e, features=watched), s.whole)
     held = np.concatenate([prepared.fold.valid, prepared.fold.test])
     first = prepared.table.time[prepared.samples.start[held]].min()

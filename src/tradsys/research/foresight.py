@@ -140,15 +140,10 @@ def _features(s: Specimen) -> Outcome:
     truth = _table_frame(features, s.bars)
     for t in s.cuts():
         dated: list[Feature] = [f.known_at(t) if f in own else f for f in features.features]  # type: ignore[attr-defined]
-        told = _table_frame(like(features, dated), s.bars)
+        told = _table_frame(features.like(dated), s.bars)
         if found := frame_difference(_known(truth, t), _known(told, t), KEYS):
             return Finding("features", FUTURE, f"known at {t:%Y-%m-%d %H:%M}", found[0].column, found[1], found[0].size)
     return None
-
-
-def like(features: FeatureSet, chosen: Sequence[Feature]) -> FeatureSet:
-    """A set of other features under the same rules."""
-    return FeatureSet(chosen, max_gap_minutes=features.max_gap_minutes, market_symbol=features.market_symbol)
 
 
 def _events(s: Specimen) -> Outcome:
@@ -246,6 +241,8 @@ def _transforms(s: Specimen) -> Outcome:
 
 def _regime(s: Specimen) -> Outcome:
     regime = s.fitted.regime
+    if regime is None:
+        return "no regime is configured"
     return _table_unmoved(s, "regime", lambda table, rows: named(regime.predict_proba(table, rows), regime.names), 0.0)
 
 
@@ -279,9 +276,10 @@ def _auditor(s: Specimen) -> Outcome:
     regime, primary, auditor = s.fitted.regime, s.fitted.primary, s.fitted.auditor
 
     def answer(table: FeatureTable, rows: Array) -> dict[str, Array]:
-        belief = regime.predict_proba(table, rows)
         extra = {"score": primary.score(table, rows)[:, 1]}
-        extra |= {f"regime_{name}": belief[:, k] for k, name in enumerate(regime.names)}
+        if regime is not None:
+            belief = regime.predict_proba(table, rows)
+            extra |= {f"regime_{name}": belief[:, k] for k, name in enumerate(regime.names)}
         return named(auditor.predict_proba(*widened(table, rows, extra)))
 
     return _table_unmoved(s, "auditor", answer, NET)

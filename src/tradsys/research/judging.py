@@ -14,6 +14,7 @@ from tradsys.evidence.calibration import reliability
 from tradsys.evidence.classification import evaluate, log_losses
 from tradsys.evidence.drift import adversarial_validation
 from tradsys.evidence.verdict import judge_run
+from tradsys.models.regime import HmmRegime
 from tradsys.reports.page import write_report
 from tradsys.research.audit_value import audit_value
 from tradsys.research.backtesting import Backtest, backtest, bounds
@@ -92,7 +93,7 @@ def judge(
         "importance": importance,
         "drift": drift,
         "folds": [_fold(prepared)],
-        "regime": _ribbon(prepared, fitted),
+        "regime": _ribbon(prepared, fitted.regime) if fitted.regime else None,
         **tested.as_dict(),
         **questions,
         **{name: section for name, section in inside.items() if section},
@@ -195,24 +196,18 @@ def _importance(experiment: Experiment, prepared: Prepared, fitted: Fitted, bund
 def permutation_importance(bundle: Bundle, valid: Samples, n_repeats: int, *, seed: int) -> list[dict[str, Any]]:
     """Rise of validation log-loss when one feature's windows are dealt to other samples, largest first.
 
-    Up to 400 evenly spaced samples; value is the mean over repeats, spread its range. Source: Breiman 2001.
+    Up to 400 evenly spaced samples; value is the mean over repeats, spread its range. What a model reads of
+    the market's own bars, by time, stays as it was. Source: Breiman 2001.
     """
     picked = valid.take(np.unique(np.linspace(0, len(valid) - 1, min(PERMUTED_WINDOWS, len(valid))).astype(int)))
     lookback = bundle.primary.lookback
     values = valid.table.values[picked.rows[:, None] + np.arange(1 - lookback, 1)]
     n_windows = len(picked)
     rows = np.arange(n_windows) * lookback + lookback - 1
-    block = FeatureTable(
-        symbol=np.zeros(n_windows * lookback, dtype=np.int32),
-        time=np.repeat(picked.time, lookback),
-        segment=np.repeat(np.arange(n_windows, dtype=np.int32), lookback),
-        values=values.reshape(n_windows * lookback, -1),
-        names=valid.table.names,
-        symbols=valid.table.symbols,
-    )
+    block, beside = _windows(valid.table, picked.rows, lookback, bundle.features.market_symbol)
 
     def loss(values_NTF: Array) -> float:
-        table = block.with_values(values_NTF.reshape(block.values.shape))
+        table = block.with_values(np.concatenate([values_NTF.reshape(n_windows * lookback, -1), beside]))
         return float(log_losses(bundle.primary.predict(table, rows)[1], picked.y).mean())
 
     rng = np.random.default_rng(seed)
@@ -228,6 +223,26 @@ def permutation_importance(bundle: Bundle, valid: Samples, n_repeats: int, *, se
     return sorted(out, key=lambda row: -row["value"])
 
 
+def _windows(table: FeatureTable, rows: Array, lookback: int, market: str | None) -> tuple[FeatureTable, Array]:
+    """The windows of these rows as segments of their own, then the market's bars; and the values of those bars."""
+    at = (rows[:, None] + np.arange(1 - lookback, 1)).ravel()
+    code = table.symbols.index(market) if market in table.symbols else -1
+    market_rows = np.flatnonzero(table.symbol == code)
+    told = np.concatenate([at, market_rows])
+    # windows of market bars would stand twice at one time; no symbol's name is an input
+    symbol = np.where(table.symbol[at] == code, -2, table.symbol[at])
+    own = np.repeat(np.arange(len(rows)), lookback)
+    block = FeatureTable(
+        symbol=np.concatenate([symbol, table.symbol[market_rows]]).astype(np.int32),
+        time=np.concatenate([np.repeat(table.time[rows], lookback), table.time[market_rows]]),
+        segment=np.concatenate([own, len(rows) + table.segment[market_rows]]).astype(np.int32),
+        values=table.values[told],
+        names=table.names,
+        symbols=table.symbols,
+    )
+    return block, table.values[market_rows]
+
+
 def _drift(prepared: Prepared, seed: int) -> dict[str, Any]:
     """How far test rows can be told from training rows, and by which columns."""
     values, names = prepared.table.values, prepared.table.names
@@ -238,6 +253,8 @@ def _drift(prepared: Prepared, seed: int) -> dict[str, Any]:
 
 def _questions(experiment: Experiment, prepared: Prepared, bundle: Bundle, tested: Backtest) -> dict[str, Any]:
     """Sections that explain strategies already judged: does the auditor help, what were regimes worth."""
+    if not experiment.strategy:
+        return {}
     span = JudgedSpan.of(experiment, prepared, bundle)
     out: dict[str, Any] = {}
     valued = audit_value(span, experiment.strategy, prepared.test)
@@ -267,16 +284,16 @@ def _fold(prepared: Prepared) -> dict[str, Any]:
     return out
 
 
-def _ribbon(prepared: Prepared, fitted: Fitted, n_points: int = 2000) -> dict[str, Any]:
+def _ribbon(prepared: Prepared, regime: HmmRegime, n_points: int = 2000) -> dict[str, Any]:
     """Filtered regimes of the first symbol over its close, thinned to at most `n_points`."""
     table = prepared.table
-    rows = np.flatnonzero((table.symbol == 0) & table.ready(fitted.regime.lookback))
+    rows = np.flatnonzero((table.symbol == 0) & table.ready(regime.lookback))
     every = max(1, len(rows) // n_points)
     rows = rows[::every]
-    belief = fitted.regime.predict_proba(table, rows)
+    belief = regime.predict_proba(table, rows)
     return {
         "symbol": table.symbols[0],
-        "names": list(fitted.regime.names),
+        "names": list(regime.names),
         "time": [aware(t).isoformat() for t in table.time[rows]],
         "close": prepared.bars["close"].to_numpy()[rows].tolist(),
         "state": belief.argmax(axis=1).tolist(),

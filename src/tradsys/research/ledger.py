@@ -149,6 +149,12 @@ _HEAD = sa.Table(
 )
 
 
+def check_ledger(place: str) -> None:
+    """Raises DataError where a server does not answer or a file is no ledger; asked before hours are spent on a run."""
+    if "://" in place or Path(place).exists():
+        TrialLedger(place)
+
+
 class TrialLedger:
     """The ledger in one database: a file path (SQLite, made on first use) or any SQLAlchemy URL.
 
@@ -163,7 +169,7 @@ class TrialLedger:
                 _METADATA.create_all(connection)
                 if connection.execute(sa.select(_HEAD.c.id)).first() is None:
                     connection.execute(_HEAD.insert().values(name="head", id=0, hash=GENESIS))
-        except sa.exc.OperationalError as error:
+        except sa.exc.DatabaseError as error:
             raise DataError(
                 f"ledger: {self._engine.url.render_as_string()} does not open ({str(error.orig).splitlines()[0]}); "
                 "every look must be written before it counts; see to the server, its user and its database"

@@ -21,9 +21,9 @@ from tradsys.core.runs import digest_json, write_json, written_whole
 from tradsys.core.tables import Array, FeatureTable, Fold, Labels, Samples
 from tradsys.features.feature_set import FeatureSet
 from tradsys.market.bars import content_digest
-from tradsys.research.cells import Panel, checked_folds, learned_features
+from tradsys.research.cells import Panel, checked_folds
 from tradsys.research.parts import Experiment
-from tradsys.research.preparing import labels_of, load_bars
+from tradsys.research.preparing import labels_of, learned_features, load_bars
 from tradsys.samples.join import make_samples
 
 PARTS = ("train", "valid", "test")
@@ -42,13 +42,14 @@ class Judged:
 
 @dataclass(frozen=True, eq=False)
 class _Source:
-    """What one choice of data, features, labels and events gives before arms agree on rows."""
+    """What one choice of data, features, labels, events and weighting gives before arms agree on rows."""
 
     data_digest: str
     features: FeatureSet
     table: FeatureTable
     labels: Labels
     events: Array | None
+    weighting: str
     question: str
 
 
@@ -92,8 +93,8 @@ def check_classes(arm: str, panel: Panel) -> None:
 
 
 def _choice(config: Mapping[str, object]) -> str:
-    """Digest of the groups that decide table and labels."""
-    return digest_json({name: config[name] for name in ("data", "features", "labels", "events")})
+    """Digest of what decides table, labels and weights."""
+    return digest_json({name: config[name] for name in ("data", "features", "labels", "events", "weighting")})
 
 
 def _source(experiment: Experiment, bars: pl.DataFrame, splitter: Splitter, lookback: int) -> _Source:
@@ -102,12 +103,13 @@ def _source(experiment: Experiment, bars: pl.DataFrame, splitter: Splitter, look
     features = learned_features(experiment, bars, labels, events, splitter, lookback)
     data_digest = content_digest(bars)
     asked = [data_digest, _digest(labels.y, labels.end, np.empty(0) if events is None else events)]
-    return _Source(data_digest, features, features.table(bars), labels, events, digest_json(asked))
+    table = features.table(bars)
+    return _Source(data_digest, features, table, labels, events, experiment.weighting, digest_json(asked))
 
 
 def _judged(source: _Source, ready: Array, splitter: Splitter, lookback: int) -> Judged:
     rows = ready if source.events is None else ready & source.events
-    samples = make_samples(source.table, source.labels, lookback=lookback, events=rows)
+    samples = make_samples(source.table, source.labels, lookback=lookback, events=rows, weighting=source.weighting)
     panel = Panel(source.data_digest, source.features, samples, checked_folds(samples, splitter))
     return Judged(panel, panel_digest(panel), source.question)
 

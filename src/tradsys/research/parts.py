@@ -8,13 +8,15 @@ from datetime import timedelta
 from time import perf_counter
 from typing import Any, Self
 
-from tradsys.core.protocols import Calibrator, Labeller, Model, Splitter
+from tradsys.core.bounds import check_bounds
+from tradsys.core.errors import TradsysError
+from tradsys.core.protocols import Calibrator, Events, Labeller, Model, Splitter
 from tradsys.features.feature_set import FeatureSet
-from tradsys.labels.events import ClockEvents, CusumEvents
 from tradsys.models.boosting import Xgboost
 from tradsys.models.regime import HmmRegime
 from tradsys.models.transforms import RobustScaler
 from tradsys.portfolio.costs import Costs
+from tradsys.samples.join import WEIGHTINGS
 from tradsys.serving.strategy import Profile
 
 LOG = logging.getLogger(__name__)
@@ -40,21 +42,33 @@ class Evaluation:
     cpcv_groups: int = 8
     cpcv_test_groups: int = 2
 
+    def __post_init__(self) -> None:
+        least = {"n_draws": 2, "n_oof_folds": 2, "n_permutations": 1, "min_trades": 1, "n_placebos": 1}
+        rules = {name: f"whole [{k}, inf)" for name, k in least.items()}
+        rules |= {"confidence": "(0, 1)", "candidate_quantile": "[0, 1)"}
+        rules |= {"cpcv_groups": "whole [2, inf)", "cpcv_test_groups": f"whole [1, {self.cpcv_groups})"}
+        check_bounds("evaluation", self, rules, "evaluation")
+
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """What conf/train.yaml builds: one object per stage, nothing fitted yet."""
+    """What conf/train.yaml builds: one object per stage, nothing fitted yet.
+
+    events, regime, auditor: None for none; without strategies a run is judged on its forecasts alone. weighting: of
+    samples, as `samples.join.make_samples` names it.
+    """
 
     data: Mapping[str, Any]
     features: FeatureSet
     labels: Labeller
-    events: CusumEvents | ClockEvents | None
+    events: Events | None
+    weighting: str
     split: Splitter
     transforms: RobustScaler
     model: Model
     baselines: Mapping[str, Model]
     calibration: Calibrator
-    regime: HmmRegime
+    regime: HmmRegime | None
     auditor: Xgboost | None
     strategy: Mapping[str, Profile]
     costs: Costs
@@ -65,9 +79,14 @@ class Experiment:
     @classmethod
     def of(cls, parts: Mapping[str, Any]) -> Self:
         """The experiment among the parts that a door's config was built into."""
-        return cls(**{f.name: parts[f.name] for f in fields(cls)})
+        given = {**parts, "strategy": parts.get("strategy") or {}}  # an empty list of profiles leaves no key at all
+        return cls(**{f.name: given[f.name] for f in fields(cls)})
 
     def __post_init__(self) -> None:
+        if self.weighting not in WEIGHTINGS:
+            raise TradsysError(
+                f"config: weighting={self.weighting!r}; it is one of {', '.join(WEIGHTINGS)}; mend the override"
+            )
         trainer = getattr(self.model, "trainer", None)
         if trainer is not None:
             trainer.device()  # a device that is not there is refused before any data is read
@@ -81,7 +100,8 @@ class Experiment:
     @property
     def lookback(self) -> int:
         """Rows that every model of the experiment needs, so that all are judged on the same samples."""
-        return max(m.lookback for m in (self.model, self.regime, *self.baselines.values()))
+        asked = (self.model, self.regime, *self.baselines.values())
+        return max(m.lookback for m in asked if m is not None)
 
 
 @dataclass

@@ -24,7 +24,8 @@ def print_run(report: Mapping[str, Any], folder: Path) -> None:
         console.print(f"SYNTHETIC DATA: {report['synthetic']}", markup=False, style="bold magenta")
     if report.get("models"):
         console.print(models_table(report))
-    console.print(strategies_table(report))
+    if report["strategies"]:
+        console.print(strategies_table(report))
     verdict = report["verdict"]
     console.print(f"verdict  [{COLOURS[verdict['kind']]} bold]{verdict['kind']}[/]")
     for reason in verdict["reasons"]:

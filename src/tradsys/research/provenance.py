@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from tradsys.core.clock import utc_now
-from tradsys.core.errors import TradsysError
 from tradsys.core.runs import code_sha, digest_json, link_latest, masked, new_run, write_text
 
 LOG = logging.getLogger("tradsys")
@@ -37,7 +36,8 @@ def open_run(
 ) -> Iterator[Path]:
     """A run folder with config.yaml, overrides.txt and log.txt; `latest` points at it once the run succeeded.
 
-    A run refused before it left a checkpoint leaves no folder. An interrupted one stays, to be resumed.
+    A run refused before it left a checkpoint leaves no folder. An interrupted training stays, to be resumed; of the
+    other tasks, which have nothing to go on from, nothing is kept. A folder that is resumed is never removed.
     """
     folder = resumed or new_run(root, task)
     write_text(folder / "config.yaml", masked(config_yaml))
@@ -46,22 +46,47 @@ def open_run(
         try:
             yield folder
         except KeyboardInterrupt:
-            LOG.warning("interrupted; go on with: python -m tradsys.%s resume=%s", task, folder)
+            if task == "train":
+                LOG.warning("interrupted; go on with: python -m tradsys.train resume=%s", folder)
+            else:
+                LOG.warning("interrupted; nothing is kept; the same command starts from the beginning")
+                _remove(folder, root)
             raise
-        except TradsysError:
-            if not any(folder.rglob("*.ckpt")):
-                shutil.rmtree(folder)
+        except (ValueError, OSError):
+            if resumed is None and not any(folder.rglob("*.ckpt")):
+                _remove(folder, root)
             raise
     link_latest(folder)
 
 
+def _remove(folder: Path, root: Path) -> None:
+    """Removes a run's folder, and the folders above it up to `root` that it leaves empty."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for above in (folder.parent, root):
+        with contextlib.suppress(OSError):
+            above.rmdir()
+
+
 @contextlib.contextmanager
 def logged_in(folder: Path, config_yaml: str, overrides: Sequence[str]) -> Iterator[None]:
-    """Writes config.yaml, overrides.txt and log.txt into a folder that several calls add to; removes nothing."""
+    """Writes config.yaml, overrides.txt and log.txt into a folder that several calls add to.
+
+    Removes nothing but a folder that is new and holds no more than these three when the call is refused.
+    """
+    is_new = not folder.exists()
     write_text(folder / "config.yaml", masked(config_yaml))
     write_text(folder / "overrides.txt", masked("".join(f"{o}\n" for o in overrides)))
     with _logged(folder / "log.txt"):
-        yield
+        try:
+            yield
+        except KeyboardInterrupt:
+            LOG.warning("interrupted; the same command goes on where it stopped; what is finished is kept")
+            raise
+        except ValueError:
+            kept = {path.name for path in folder.iterdir() if any(path.rglob("*.*")) or path.is_file()}
+            if is_new and kept <= {"config.yaml", "overrides.txt", "log.txt"}:
+                _remove(folder, folder.parents[1])
+            raise
 
 
 @contextlib.contextmanager

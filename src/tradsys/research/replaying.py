@@ -28,7 +28,6 @@ from tradsys.research.foresight import (
     Outcome,
     classifiers,
     label_frame,
-    like,
     named,
     rows_until,
     unmoved,
@@ -51,7 +50,9 @@ def serving_asks() -> dict[str, Ask]:
 
 def past_asks(s: Specimen) -> dict[str, Ask]:
     """The question by part: those that could remember."""
-    models: dict[str, Callable[[Specimen], Any]] = {"regime": lambda s: s.fitted.regime, **classifiers(s)}
+    models = classifiers(s)
+    if s.experiment.regime is not None:
+        models = {"regime": lambda s: s.fitted.regime, **models}
     return {
         "features": _features,
         "labels": _labels,
@@ -74,7 +75,7 @@ def _features(s: Specimen) -> Outcome:
             if not (known := np.isfinite(truth)).any():
                 continue
             tails = past.group_by("symbol").tail(feature.warmup + 1)
-            alone = like(features, [feature]).table(past.filter(pl.col("time") >= tails["time"].min()))
+            alone = features.like([feature]).table(past.filter(pl.col("time") >= tails["time"].min()))
             told = alone.values[alone.time == whole.time[at[0]], 0]
             unit = np.abs(truth) + spread[k] + np.finfo(np.float32).tiny
             before, after = ({feature.name: (values / unit)[known]} for values in (truth, told))
@@ -161,10 +162,11 @@ def _bundle_ahead(s: Specimen) -> Outcome:
 
 def _strategies(s: Specimen) -> dict[str, Strategy]:
     """The configured profiles, and one that always trades."""
-    if exits.kind_of(s.bundle.card["label"]) == exits.EXPANSION:
+    kind = exits.kind_of(s.bundle.card["label"])
+    if kind == exits.EXPANSION:
         always: Rule = BreakoutRule(0.4, "quantile")
-    else:  # a bundle with sides of its own goes short by itself
-        always = ThresholdRule(0.4, "quantile", short=SIDE not in s.bundle.features.names)
+    else:  # a bundle with sides of its own goes short by itself; no rise of some size is no fall
+        always = ThresholdRule(0.4, "quantile", short=SIDE not in s.bundle.features.names and kind != exits.EXPLOSION)
     profiles = {**s.experiment.strategy, "always": Profile(always)}
     return {name: Strategy(name, s.bundle, p, s.experiment.costs.round_trip) for name, p in profiles.items()}
 

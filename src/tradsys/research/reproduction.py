@@ -68,6 +68,8 @@ def read_record(folder: Path) -> Record:
         )
         raise TradsysError(f"reproduce: {folder} lacks {', '.join(lacking)}; {why}")
     metrics, report = (_json(folder / name) for name in ("metrics.json", "report.json"))
+    if "config" not in report.get("provenance", {}):
+        raise TradsysError(f"reproduce: {folder / 'report.json'} is damaged: it lacks its provenance; restore it")
     if "models" not in metrics or "split" not in report["provenance"]["config"]:
         raise TradsysError(
             f"reproduce: {folder} is no training run; a backtest is a function of its bundle; reproduce the run that "

@@ -27,7 +27,7 @@ def retest(bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str,
         raise DataError(f"backtest: span={config['span']!r}; one of {SPANS}; choose one")
     bars = source.bars()
     digest, own = content_digest(bars), bundle.card["data"]["digest"]
-    if config["data"] is None and digest != own:
+    if config["data_choice"] is None and digest != own:
         raise DataError(
             f"backtest: the bars now hash to {digest[:12]}, the bundle was judged on {own[:12]}; the store "
             "changed; name the data to test on with data=..."

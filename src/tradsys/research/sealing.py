@@ -74,7 +74,7 @@ def _with(s: Specimen, prepared: Prepared, labels: Labels) -> Prepared:
     """The same rows and folds with other labels, by the house's own `make_samples`."""
     e = s.experiment
     events = e.events.mask(s.bars) if e.events else None
-    samples = join.make_samples(prepared.table, labels, lookback=e.lookback, events=events)
+    samples = join.make_samples(prepared.table, labels, lookback=e.lookback, events=events, weighting=e.weighting)
     assert np.array_equal(samples.rows, prepared.samples.rows), "the change of labels moved samples"
     return replace(prepared, labels=labels, samples=samples, table=samples.table)
 
@@ -96,8 +96,8 @@ def _kept(samples: Samples) -> dict[str, Array]:
 
 def _state(s: Specimen, part: str) -> Outcome:
     """What was fitted, before and after the test rows changed."""
-    if part == "auditor" and s.experiment.auditor is None:
-        return "no auditor is configured"
+    if part in ("auditor", "regime") and getattr(s.experiment, part) is None:
+        return f"no {part} is configured"
     before, after = _states(s, "fitted")[part], _states(s, "tampered")[part]
     if found := first_difference(before, after, NET if part == "primary" else 0.0):
         return Finding(part, SEALED, "test rows changed", found.column, f"entry {found.row}", found.size)
@@ -155,15 +155,6 @@ def _flat(part: Any, path: str) -> list[tuple[str, Array]]:
 
 
 @dataclass(frozen=True, eq=False)
-class Deaf:
-    """Stands in for a regime where none is needed."""
-
-    def fit(self, train: Samples, valid: Samples) -> Self:  # noqa: ARG002
-        """Learns nothing."""
-        return self
-
-
-@dataclass(frozen=True, eq=False)
 class Gauge:
     """A stand-in model that no label can move: P(1) rises with the first column of the row."""
 
@@ -181,7 +172,7 @@ class Gauge:
 
 def _bare(e: Experiment, **changes: Any) -> Experiment:
     """The experiment without what a question does not need."""
-    return replace(e, **{"auditor": None, "regime": Deaf(), "baselines": {}, **changes})
+    return replace(e, **{"auditor": None, "regime": None, "baselines": {}, **changes})
 
 
 def _calibrator_rows(s: Specimen) -> Outcome:

@@ -94,6 +94,21 @@ class Parameter:
         return trial.suggest_float(self.path, low, high, step=self.step, log=self.kind == "log")
 
     @property
+    def points(self) -> tuple[Value, ...]:
+        """All values, rising, or all choices; SweepError for a range that is not stepped, which has no end of them."""
+        if self.kind == "categorical":
+            return self.choices
+        if self.kind == "log" or (self.kind == "float" and self.step is None):
+            raise SweepError(
+                f"sweep: {self.path}: type {self.kind} without a step has no end of values; a grid takes them all; "
+                "give a step, or choices with type: categorical"
+            )
+        low, high = self.bounds
+        step = self.step or 1
+        n = math.floor((high - low) / step + 1e-9) + 1
+        return tuple(_typed(self, min(low + k * step, high)) for k in range(n))
+
+    @property
     def bounds(self) -> tuple[float, float]:
         """Low and high of a number."""
         assert self.low is not None, self.path
@@ -165,6 +180,17 @@ class SearchSpace:
             if all(path in values and values[path] in wanted for path, wanted in parameter.when.items()):
                 values[parameter.path] = parameter.suggest(trial)
         return values
+
+    def grid(self) -> list[dict[str, Value]]:
+        """Every assignment that a trial could draw, each once; a condition that fails leaves its parameter out."""
+        points: list[dict[str, Value]] = [{}]
+        for parameter in self.parameters:
+            grown: list[dict[str, Value]] = []
+            for values in points:
+                searched = all(path in values and values[path] in wanted for path, wanted in parameter.when.items())
+                grown += [values | {parameter.path: value} for value in parameter.points] if searched else [values]
+            points = grown
+        return points
 
     def narrowed(self, best: Sequence[Mapping[str, Value]]) -> Self:
         """The space around the best trials' values; a parameter whose condition can no longer hold leaves."""

@@ -15,6 +15,7 @@ import optuna
 from optuna.trial import Trial, TrialState
 
 from tradsys.core.clock import utc_now
+from tradsys.core.errors import CombinationError
 from tradsys.core.runs import code_sha, digest_json
 from tradsys.research.search_space import SearchSpace, SweepError, leaves, nearest, overrides_of
 from tradsys.research.study_storage import StudyStorage, disk_full, is_disk_full, open_storage
@@ -67,8 +68,8 @@ def join(name: str, compose: Compose, base: Sequence[str], composed: Composed, p
     study that this one zooms into. Raises SweepError where anything is wrong, before any model is fitted.
     """
     config, settings = composed.config, composed.settings
-    budget = budget_of(config)
     space = settings.parsed_space
+    budget = budget_of(config, settings.most_trials)
     checked(space, compose, base)
     storage = storage_of(config)
     folder = Path(config["paths"]["runs"]) / "tune" / name
@@ -132,7 +133,7 @@ def _one(joined: Joined, claim: Claim) -> None:
             score = runner.run(trial, claim)
         except optuna.TrialPruned:
             told = queue.tell(claim, TrialState.PRUNED)
-        except RefusedError as error:
+        except (RefusedError, CombinationError) as error:
             reason = str(error)
             patience(lambda: trial.set_user_attr("refused", reason))
             LOG.warning("trial %d is impossible: %s", claim.place, error)
@@ -170,20 +171,29 @@ def _cause(error: BaseException) -> str:
     return "storage" if isinstance(error, SweepError) and "cannot be reached" in str(error) else f"error: {error}"[:500]
 
 
-def storage_of(config: Mapping[str, Any]) -> StudyStorage:
-    """The configured storage, opened; by default a SQLite file in the study's folder, which a zoom shares."""
+def storage_url(config: Mapping[str, Any]) -> str:
+    """Where studies lie; by default a SQLite file in the folder of all studies, which a zoom shares."""
     default = Path(config["paths"]["runs"]) / "tune" / "studies.db"
+    return str(config["storage"] or f"sqlite:///{default}")
+
+
+def storage_of(config: Mapping[str, Any]) -> StudyStorage:
+    """The configured storage, opened; a new one is made."""
     return open_storage(
-        str(config["storage"] or f"sqlite:///{default}"),
+        storage_url(config),
         heartbeat=int(config["heartbeat_seconds"]),
         grace=int(config["grace_seconds"]),
         patience_seconds=float(config["storage_patience_seconds"]),
     )
 
 
-def budget_of(config: Mapping[str, Any]) -> Budget:
-    """The configured budget."""
-    return Budget(**{name: config[name] for name in ("n_trials", "hours", "money", "price_per_hour")})
+def budget_of(config: Mapping[str, Any], most_trials: int | None = None) -> Budget:
+    """The configured budget, of at most so many trials as a grid has points."""
+    limits = {name: config[name] for name in ("n_trials", "hours", "money", "price_per_hour")}
+    if most_trials is not None:
+        asked = limits["n_trials"]
+        limits["n_trials"] = most_trials if asked is None else min(most_trials, asked)
+    return Budget(**limits)
 
 
 def n_side_by_side(config: Mapping[str, Any]) -> int:
@@ -214,7 +224,8 @@ def checked(space: SearchSpace, compose: Compose, base: Sequence[str]) -> None:
                 "names keys of the composed config; mend sweep.space or choose the model= it is for"
             )
     for corner in space.corners():
-        with refused():
+        # what is impossible only together costs the trials that draw it, not the study
+        with contextlib.suppress(CombinationError), refused():
             compose([*base, *overrides_of(corner)])
 
 

@@ -15,14 +15,14 @@ from tradsys.core.protocols import Splitter
 from tradsys.core.runs import digest_json, write_json, written_whole
 from tradsys.core.tables import FeatureTable, Fold, Samples
 from tradsys.market.bars import content_digest
-from tradsys.research.cells import Panel, checked_folds, learned_features
+from tradsys.research.cells import Panel, checked_folds
 from tradsys.research.parts import Experiment
-from tradsys.research.preparing import labels_of, load_bars
+from tradsys.research.preparing import labels_of, learned_features, load_bars
 from tradsys.samples.join import make_samples
 
 LOG = logging.getLogger(__name__)
-# config groups that decide samples and folds; whatever else a trial changes, it reads the same files
-DECIDING = ("data", "features", "labels", "events", "split")
+# what decides samples and folds; whatever else a trial changes, it reads the same files
+DECIDING = ("data", "features", "labels", "events", "weighting", "split")
 TABLE, SAMPLES, PARTS = (
     ("symbol", "time", "segment", "values"),
     ("rows", "y", "weight", "start", "end", "ret"),
@@ -82,7 +82,9 @@ def _built(experiment: Experiment, splitter: Splitter, lookback: int) -> Panel:
     labels = labels_of(experiment, bars)
     events = experiment.events.mask(bars) if experiment.events else None
     features = learned_features(experiment, bars, labels, events, splitter, lookback)
-    samples = make_samples(features.table(bars), labels, lookback=lookback, events=events)
+    samples = make_samples(
+        features.table(bars), labels, lookback=lookback, events=events, weighting=experiment.weighting
+    )
     return Panel(content_digest(bars), features, samples, checked_folds(samples, splitter))
 
 

@@ -16,7 +16,7 @@ from tradsys.core.runs import code_sha, write_text
 from tradsys.reports.sweep_page import write_sweep
 from tradsys.research.provenance import logged_in
 from tradsys.research.search_space import SearchSpace, SweepError, overrides_of
-from tradsys.research.sweep import IDENTITY, PLACES, Joined, join, storage_of, work_on
+from tradsys.research.sweep import IDENTITY, PLACES, Joined, join, storage_of, storage_url, work_on
 from tradsys.research.sweep_pick import paired_gain
 from tradsys.research.sweep_report import best_of, complete_trials, sweep_report
 from tradsys.research.sweep_workers import n_processes, run_workers
@@ -93,7 +93,10 @@ def zoomed_space(parent: optuna.Study, top_share: float) -> SearchSpace:
 
 
 def load_study(config: Mapping[str, Any], name: str) -> optuna.Study:
-    """A study of the configured storage; SweepError that lists what there is."""
+    """A study of the configured storage; SweepError that lists what there is. No file is made for one."""
+    url = storage_url(config)
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
+        raise SweepError(f"sweep: no study {name!r}, as there is no file {url}; tune first, or give storage=")
     storage = storage_of(config)
     known = storage.patience(lambda: optuna.get_all_study_names(storage.storage))
     if name not in known:

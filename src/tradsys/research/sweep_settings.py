@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, PartialFixedSampler, RandomSampler, TPESampler
 
 from tradsys.core.protocols import Splitter
 from tradsys.core.runs import digest_json
 from tradsys.research.search_space import SearchSpace, SweepError, nearest
 
-SAMPLERS = ("tpe", "cmaes", "gp", "random")
+SAMPLERS = ("tpe", "cmaes", "gp", "random", "grid")
 PRUNERS = ("hyperband", "median", "none")
 OBJECTIVES = ("skill", "stability")
 
@@ -68,6 +68,11 @@ class SweepSettings:
         """The space, checked by itself."""
         return SearchSpace.of(self.space)
 
+    @property
+    def most_trials(self) -> int | None:
+        """Trials after which everything was tried; None where a sampler never ends."""
+        return len(self.parsed_space.grid()) if self.sampler == "grid" else None
+
     def digest(self, space: SearchSpace) -> str:
         """Digest of all that decides what is tried and how it is scored."""
         inner = f"{type(self.inner).__name__}{sorted(vars(self.inner).items())}"
@@ -87,7 +92,18 @@ class SweepSettings:
                 return CmaEsSampler(seed=seed, n_startup_trials=self.n_startup, warn_independent_sampling=False)
             if self.sampler == "gp":
                 return GPSampler(seed=seed, n_startup_trials=self.n_startup, warn_independent_sampling=False)
+            if self.sampler == "grid":
+                return PartialFixedSampler(self._grid_point(place), RandomSampler(seed=seed))
             return RandomSampler(seed=seed)
+
+    def _grid_point(self, place: int) -> dict[str, Any]:
+        """The point of the grid for one place; shuffled, so that a budget smaller than the grid is spread over it.
+
+        Not Optuna's GridSampler: it gives a trial the point of its number, which a retried trial does not share with
+        its place, and it stops the study from inside `tell`, which is an error where trials are asked for.
+        """
+        points = self.parsed_space.grid()
+        return points[np.random.default_rng(self.seed).permutation(len(points))[place % len(points)]]
 
     def pruner_of(self, most_steps: int) -> BasePruner:
         """The pruner for trials of at most so many steps; none with two objectives, where Optuna has no pruning."""

@@ -14,6 +14,7 @@ import numpy as np
 import optuna
 import yaml
 
+from tradsys.core.errors import CombinationError
 from tradsys.core.runs import digest_json, masked, write_json, write_text
 from tradsys.core.tables import Array
 from tradsys.research.cells import Panel
@@ -77,7 +78,7 @@ class TrialRunner:
     def run(self, trial: optuna.Trial, claim: Claim) -> Score:
         """Runs the trial at its place.
 
-        Raises optuna.TrialPruned where the pruner stops it, RefusedError where its combination is impossible.
+        Raises optuna.TrialPruned where the pruner stops it, RefusedError or CombinationError where it is impossible.
         """
         began = perf_counter()
         values = self.patience(lambda: self.space.suggest(trial))
@@ -189,10 +190,10 @@ class TrialRunner:
 
 @contextlib.contextmanager
 def refused() -> Iterator[None]:
-    """A ValueError that our own code raised on purpose becomes RefusedError; a library's is a bug and passes."""
+    """A ValueError of our own code becomes RefusedError, but for CombinationError; a library's is a bug and passes."""
     try:
         yield
-    except SweepError:
+    except (SweepError, CombinationError):
         raise
     except ValueError as error:
         frames = traceback.extract_tb(error.__traceback__)

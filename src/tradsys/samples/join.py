@@ -92,6 +92,24 @@ def _check_labels(rows: Array, y: Array, end: Array) -> None:
 def _why_none(table: FeatureTable, lookback: int, ready: Array, labelled: Array, wanted: Array) -> str:
     if not ready.any():
         return _too_short(table, lookback)
+    counts = ", ".join(f"{name} {n}" for name, n in _causes(table, lookback, ready, labelled, wanted).items())
+    return (
+        f"samples: none of {len(table)} rows is left ({counts}); a sample needs a complete window, an "
+        "outcome and an event; load a longer span, shorten lookback or horizon, or loosen the event filter"
+    )
+
+
+def left_out(table: FeatureTable, labels: Labels, lookback: int, events: Array | None = None) -> dict[str, int]:
+    """Rows that are no sample, counted by their first cause: no event, not warmed up, gap, no outcome."""
+    wanted = np.ones(len(table), dtype=bool) if events is None else np.asarray(events)
+    labelled = (labels.end >= 0) & (labels.y >= 0)
+    ready = table.ready(lookback)
+    no_event = int((~wanted).sum())
+    causes = _causes(table, lookback, ready | ~wanted, labelled | ~wanted, np.ones(len(table), dtype=bool))
+    return {"no event": no_event} | {cause: n for cause, n in causes.items() if cause != "no event"}
+
+
+def _causes(table: FeatureTable, lookback: int, ready: Array, labelled: Array, wanted: Array) -> dict[str, int]:
     bars_in_symbol, bars_in_segment = _position(table.symbol), _position(table.segment)
     gap = ~ready & (bars_in_segment < lookback) & (bars_in_symbol >= lookback)
     causes = {
@@ -100,11 +118,7 @@ def _why_none(table: FeatureTable, lookback: int, ready: Array, labelled: Array,
         "unlabelled": ready & ~labelled,
         "no event": ready & labelled & ~wanted,
     }
-    counts = ", ".join(f"{name} {int(mask.sum())}" for name, mask in causes.items())
-    return (
-        f"samples: none of {len(table)} rows is left ({counts}); a sample needs a complete window, an "
-        "outcome and an event; load a longer span, shorten lookback or horizon, or loosen the event filter"
-    )
+    return {name: int(mask.sum()) for name, mask in causes.items()}
 
 
 def _too_short(table: FeatureTable, lookback: int) -> str:

@@ -132,15 +132,20 @@ class Bundle:
             )
         return config
 
-    def predict(self, bars: pl.DataFrame, since: datetime | None = None) -> pl.DataFrame:
+    def predict(
+        self, bars: pl.DataFrame, since: datetime | None = None, *, table: FeatureTable | None = None
+    ) -> pl.DataFrame:
         """One row per bar with a full window, at or after `since`, sorted by (symbol, time).
+
+        table: `self.features.table(bars)`, where another bundle of the same `schema_hash` has made it already.
 
         Columns: symbol, time, close, atr (price units), score (raw P(1)), probability (calibrated), and where the
         bundle has them side (of which both speak), mean (what a label's exits need beside ATR and close), regime
         (name), regime_<name> (filtered probability) and audit (P(pays after costs)).
         Bars without a full finite window inside one segment have no row. Raises DataError where none has.
         """
-        table = self.features.table(bars)
+        table = self.features.table(bars) if table is None else table
+        assert len(table) == bars.height, (len(table), bars.height)
         rows = np.flatnonzero(table.ready(self.lookback))
         if since is not None:
             rows = rows[table.time[rows] >= np.datetime64(since.replace(tzinfo=None), "us")]

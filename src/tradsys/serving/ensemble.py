@@ -15,13 +15,16 @@ from tradsys.core.errors import BundleError
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.models.boosting import LightGbm, Xgboost
 from tradsys.models.calibrators import calibrator_from_json
-from tradsys.models.compose import BASE, Calibrated
+from tradsys.models.compose import BASE, Calibrated, Scaled
+from tradsys.models.linear import LogisticRegression
+from tradsys.models.market_regime import MarketRegime, regime_from_json
 from tradsys.models.onnx_runtime import OnnxModel
 from tradsys.models.pooling import pooled
 from tradsys.models.regime import HmmRegime
+from tradsys.models.transforms import RobustScaler
 
 FILE = "ensemble.json"
-POOLS = ("average", "stacked", "regime_weighted")
+POOLS = ("average", "stacked", "regime_weighted", "regime_pooled")
 
 
 class Member(Protocol):
@@ -35,8 +38,16 @@ class Member(Protocol):
         """float64 [N, C]."""
 
 
+def read_logistic(path: Path) -> Member:
+    """A logistic regression behind its scaler, as `research.ensemble_export` writes them: {scaler, model}."""
+    told = json.loads(path.read_text(encoding="utf-8"))
+    model = LogisticRegression.from_json(told["model"])
+    return model if told["scaler"] is None else Scaled.of(RobustScaler.from_json(told["scaler"]), model)
+
+
 LOADERS: dict[str, Callable[[Path], Member]] = {
     "onnx": OnnxModel.load,
+    "logistic": read_logistic,
     "lightgbm": LightGbm.load,
     "xgboost": Xgboost.load,
 }
@@ -49,7 +60,7 @@ class ServedPool:
     members: Mapping[str, Member]
     weights: Array
     base_rate: Array | None
-    regime: HmmRegime | None
+    regime: HmmRegime | MarketRegime | None
     lookback: int
 
     @classmethod
@@ -69,7 +80,7 @@ class ServedPool:
             members=members,
             weights=weights if told["state_weights"] else weights[0],
             base_rate=np.asarray(told["base_rate"]) if told["base_rate"] else None,
-            regime=HmmRegime.from_json(told["regime"]) if told["regime"] else None,
+            regime=regime_from_json(told["regime"]) if told["regime"] else None,
             lookback=int(told["lookback"]),
         )
 

@@ -15,7 +15,9 @@ from tradsys.core.tables import Array
 from tradsys.market.ranges import trailing_mean
 
 BARRIER, MEAN, EXPANSION = "triple_barrier", "mean_reached", "expansion"
-KINDS = (BARRIER, MEAN, EXPANSION)
+FORWARD, EXPLOSION = "forward_return", "explosion"
+TIMED = (FORWARD, EXPLOSION)  # a position ends with its time and has no barrier
+KINDS = (BARRIER, MEAN, EXPANSION, *TIMED)
 
 
 def kind_of(label: Mapping[str, Any]) -> str:
@@ -42,7 +44,10 @@ def distances(label: Mapping[str, Any], frame: pl.DataFrame) -> tuple[Array, Arr
 
     frame: predictions with atr, close and, where the bundle has sides, side (else all are long); `mean` for a label
     of that kind. NaN where no position has a barrier: no ATR or mean yet, or a close that is at the mean or beyond.
+    Infinite, on every row, where the label ends positions by time alone.
     """
+    if kind_of(label) in TIMED:
+        return np.full(frame.height, np.inf), np.full(frame.height, np.inf)
     width = frame["atr"].to_numpy()
     stop = label["lower"] * width
     if kind_of(label) != MEAN:

@@ -91,6 +91,11 @@ class ThresholdRule:
     def side(self, view: View, bundle: Bundle) -> Array:
         """int8 [N]. Raises BundleError on a bundle whose probability is not about direction."""
         _check_direction(view, "ThresholdRule")
+        if self.short and view.kind == exits.EXPLOSION:
+            raise BundleError(
+                "strategy: rule.short=true on a label of kind 'explosion'; no rise of that size is no fall; use "
+                "rule.short=false"
+            )
         proba = view.probability if self.kind == "probability" else view.score
         threshold = Threshold(self.value, self.kind)
         long = above(proba, threshold.resolve(bundle.valid_scores))
@@ -120,6 +125,11 @@ class BreakEvenRule:
     def side(self, view: View, bundle: Bundle) -> Array:  # noqa: ARG002 - one signature for all rules
         """int8 [N]. Raises BundleError on a bundle whose probability is not about direction."""
         _check_direction(view, "BreakEvenRule")
+        if view.kind in exits.TIMED:
+            raise BundleError(
+                f"strategy: a BreakEvenRule reads how far the barriers lie, the bundle's label {view.kind!r} ends "
+                "positions by time alone; use strategy=[top_decile] or a book of ranked names"
+            )
         needed = break_even_probability(view.take_profit, view.stop_loss, view.close, view.round_trip)
         enters = (view.probability >= needed + self.margin).astype(np.int8)
         return enters if view.side is None else (enters * view.side).astype(np.int8)

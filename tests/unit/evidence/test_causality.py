@@ -63,6 +63,19 @@ def test_each_way_does_what_it_says(bars):
     assert dealt.select(NUMBERS).sort("open").equals(truth.select(NUMBERS).sort("open"))  # whole bars, none lost
 
 
+def test_joined_columns_have_a_future_too(bars):
+    t = bars["time"].unique().sort()[40]
+    joined = bars.with_columns(pe=pl.col("close") * 2, segment=pl.col("symbol").rank("dense"))
+    for how in ("scale", "nan", "shuffle"):
+        changed = changed_bars(joined, t, how, np.random.default_rng(0))
+        same = (changed["pe"] == joined["pe"]).to_numpy()
+        np.testing.assert_array_equal(same, (joined["time"] <= t).to_numpy() if how != "shuffle" else same)
+        assert not same[(joined["time"] > t).to_numpy()].all(), how
+        assert changed["segment"].equals(joined["segment"])
+    dealt = changed_bars(joined, t, "shuffle", np.random.default_rng(0))
+    np.testing.assert_array_equal(dealt["pe"].to_numpy(), dealt["close"].to_numpy() * 2)  # dealt with its own bar
+
+
 def test_unknown_ways_are_refused(bars, table):
     t = datetime(2020, 1, 2, tzinfo=UTC)
     with pytest.raises(DataError, match="'melt' is no way"):

@@ -6,6 +6,7 @@ from scipy import stats
 from sklearn.metrics import log_loss, roc_auc_score
 
 from tradsys.core.errors import DataError
+from tradsys.evidence import classification
 from tradsys.evidence.calibration import brier_skill, ece
 from tradsys.evidence.classification import auc, evaluate, log_losses
 
@@ -141,3 +142,57 @@ def test_refuses(changes, said):
     given = {"base_rate_C": [0.5, 0.5], "time_N": np.arange(40)} | changes
     with pytest.raises(DataError, match=said):
         evaluate(proba, y, given.pop("base_rate_C"), **given)
+
+
+def test_order_can_be_measured_on_other_scores_than_probabilities():
+    rng = np.random.default_rng(4)
+    raw = rng.normal(size=600)
+    y = (raw + rng.normal(size=600) > 0).astype(np.int64)
+    said = np.round(1 / (1 + np.exp(-raw)), 1)  # calibrated in steps, so that many are tied
+    plain = evaluate(said, y, 0.5, time_N=np.arange(600), n_draws=100)
+    both = evaluate(said, y, 0.5, time_N=np.arange(600), n_draws=100, score_N=raw)
+    assert both["auc"]["value"] == pytest.approx(roc_auc_score(y, raw), abs=1e-12)
+    assert both["auc"]["value"] > plain["auc"]["value"]
+    assert {k: v for k, v in both.items() if k != "auc"} == {k: v for k, v in plain.items() if k != "auc"}
+    with pytest.raises(DataError, match="one finite score each"):
+        evaluate(said, y, 0.5, time_N=np.arange(600), n_draws=100, score_N=raw[:5])
+
+
+def test_folds_bring_base_rates_of_their_own():
+    rng = np.random.default_rng(5)
+    y = np.concatenate([rng.uniform(size=300) < 0.3, rng.uniform(size=300) < 0.7]).astype(np.int64)
+    rate = np.repeat([0.3, 0.7], 300)
+    said = np.clip(rate + 0.05 * (2 * y - 1), 0, 1)
+    found = evaluate(said, y, np.column_stack([1 - rate, rate]), time_N=np.arange(600), n_draws=100)
+    assert found["base_log_loss"]["value"] == pytest.approx(log_loss(y, rate))
+    assert found["skill"]["value"] == pytest.approx(1 - log_loss(y, said) / log_loss(y, rate))
+    assert found["base_rate"] == pytest.approx([0.5, 0.5])
+    same = evaluate(said, y, np.full((600, 2), 0.5), time_N=np.arange(600), n_draws=100)
+    assert same["skill"] == evaluate(said, y, 0.5, time_N=np.arange(600), n_draws=100)["skill"]
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_wins_between_times_give_the_auc_of_every_draw(n_classes):
+    """What panels take, against the way that looks at every sample of every draw."""
+    rng = np.random.default_rng(6)
+    time = np.sort(rng.integers(0, 12, 400))
+    score = np.round(rng.uniform(size=(400, n_classes)), 1)  # many ties
+    score /= score.sum(axis=1, keepdims=True)
+    y, weight = rng.integers(0, n_classes, 400), rng.uniform(0.5, 2, 400)
+    counts = rng.integers(0, 4, (30, 12)).astype(float)
+    counts[0] = 0  # nothing drawn: no AUC
+    slow = classification._Auc(score, y).of(counts[:, time] * weight)
+    fast = classification._AucByTime(score, y, weight, time, 12).of(counts)
+    np.testing.assert_allclose(fast, slow, rtol=1e-12)
+    assert np.isnan(fast[0])
+
+
+def test_a_panel_gets_the_intervals_that_its_samples_one_by_one_would_give(monkeypatch):
+    p, y = planted(2000, 1.0, 7)
+    time = np.arange(2000) // 10
+    fast = evaluate(p, y, 0.5, time_N=time, n_draws=100, seed=3)
+    monkeypatch.setattr(classification, "MOST_TIMES", 0)
+    slow = evaluate(p, y, 0.5, time_N=time, n_draws=100, seed=3)
+    for name in ("value", "low", "high"):
+        assert fast["auc"][name] == pytest.approx(slow["auc"][name], abs=1e-12)
+        assert fast["skill"][name] == pytest.approx(slow["skill"][name], abs=1e-12)

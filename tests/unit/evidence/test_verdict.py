@@ -151,3 +151,14 @@ def test_without_skill_of_the_model_no_planted_return_is_an_edge():
     assert kinds(returns) == ["edge"]
     assert kinds(returns, skill_low=-0.001) == ["not enough evidence"]
     assert kinds(returns, skill_low=None) == ["not enough evidence"]
+
+
+@pytest.mark.parametrize(
+    ("skill", "kind"), [((0.1, 0.2), "not enough evidence"), ((-0.1, 0.2), "no edge"), (None, "not enough evidence")]
+)
+def test_skill_alone_is_never_an_edge(skill, kind):
+    run = judge_run(skill, {})
+    assert run.kind == kind
+    if kind != "no edge":
+        assert "no strategy was judged" in run.reasons[0]
+        assert "a strategy on these forecasts" in run.needs

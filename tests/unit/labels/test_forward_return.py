@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tradsys.core.protocols import Labeller
 from tradsys.labels.forward_return import ForwardReturn, forward_return
 
 
@@ -41,3 +42,29 @@ def test_horizon_longer_than_the_bars(make_walk_bars):
 def test_refuses_no_horizon(make_walk_bars):
     with pytest.raises(ValueError, match="horizon_bars >= 1"):
         forward_return(make_walk_bars(10), horizon_bars=0)
+
+
+def test_a_side_turns_the_return_round_and_none_is_no_sample(make_walk_bars):
+    bars = make_walk_bars(60, ("AAA", "BBB"), seed=5)
+    side = np.random.default_rng(0).choice(np.array([-1, 0, 1], dtype=np.int8), 120)
+    long, mixed = ForwardReturn(horizon_bars=4).label(bars), ForwardReturn(horizon_bars=4).label(bars, side)
+    for t in range(120):
+        if side[t] == 0 or long.end[t] < 0:
+            assert (mixed.y[t], mixed.end[t], mixed.weight[t]) == (-1, -1, 0)
+        else:
+            assert mixed.ret[t] == side[t] * long.ret[t]
+            assert (mixed.y[t], mixed.end[t]) == (int(side[t] * long.ret[t] > 0), t + 4)
+    assert {0, 1} <= set(mixed.y[side == -1])
+
+
+def test_no_move_is_no_gain_for_a_short_either(make_walk_bars):
+    bars = make_walk_bars(4).with_columns(open=pl.lit(100.0), close=pl.lit(100.0))
+    assert forward_return(bars, horizon_bars=1, side=-1).y.tolist() == [0, 0, 0, -1]
+
+
+def test_it_is_a_labeller_whose_card_is_json():
+    label = ForwardReturn(horizon_bars=20)
+    assert isinstance(label, Labeller)
+    assert label.card() == {
+        "kind": "forward_return", "horizon_bars": 20, "atr_bars": 14, "classes": ["no gain", "gain"],
+    }  # fmt: skip

@@ -16,6 +16,7 @@ from tradsys.market.bars import (
     check_bars,
     combine_digests,
     content_digest,
+    joined_columns,
     mark_gaps,
     span,
     symbol_digests,
@@ -146,6 +147,26 @@ def test_digest_ignores_order_chunks_and_extra_columns(random):
     shuffled = bars[order].select(columns)
     chunked = pl.concat([shuffled[:7], shuffled[7:]], rechunk=False).with_columns(segment=pl.lit(0))
     assert content_digest(chunked) == digest
+
+
+def test_joined_columns_are_content_and_marks_are_not():
+    bars = frame([("A", m, 1.5) for m in range(5)])
+    joined = bars.with_columns(pe=pl.Series([None, 12.0, float("nan"), -0.0, 3.0]))
+    assert joined_columns(joined.with_columns(segment=pl.lit(0, pl.UInt32), src=pl.lit("x"))) == ("pe",)
+    assert check_bars(joined).equals(joined)
+    digest = content_digest(joined)
+    assert digest != content_digest(bars)
+    assert content_digest(mark_gaps(joined, None)) == digest
+    assert content_digest(joined.with_columns(pe=pl.Series([None, 12.0, None, 0.0, 3.0]))) == digest, "all say unknown"
+    for other in ([None, 12.0, None, 0.0, 3.0000001], [1.0, 12.0, None, 0.0, 3.0]):
+        assert content_digest(joined.with_columns(pe=pl.Series(other))) != digest
+    assert content_digest(joined.rename({"pe": "pb"})) != digest, "the same numbers of another name are other data"
+
+
+def test_a_joined_infinity_is_a_defect():
+    bars = frame([("A", m, 1.5) for m in range(3)]).with_columns(pe=pl.Series([1.0, float("inf"), None]))
+    with pytest.raises(DataError, match="1 x pe infinite: A 2020-01-01"):
+        check_bars(bars)
 
 
 @pytest.mark.parametrize("column", ["symbol", "time", "open", "high", "low", "close", "volume"])

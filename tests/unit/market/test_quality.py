@@ -120,6 +120,8 @@ PLANTED = {
         "plain",
         {"drop_weekend_sessions": 199, "accept_weekend_sessions": 200},
     ),
+    # holidays of New York among 200 weekdays from 2020-01-06 on: King, Presidents, Good Friday, Memorial, July 3, Labor
+    "not_a_session": (daily, 6, "plain", {"drop_non_sessions": 194}),
     "overlapping_bar": (
         lambda b: put(b, 199, time=b["time"][-2] + timedelta(minutes=20)),
         1,
@@ -140,6 +142,7 @@ PLANTED = {
         {"accept_levels": 200},
     ),
 }
+OPTIONS = {"not_a_session": {"calendar": "XNYS"}}
 
 
 def written(tmp_path, bars, damage):
@@ -159,7 +162,7 @@ def test_every_rule_and_every_repair_is_tried_here():
 def test_a_planted_defect_is_refused_with_its_count_and_repairs(tmp_path, make_walk_bars, kind):
     damage, count, layout, repairs = PLANTED[kind]
     with pytest.raises(DataError) as caught:
-        read(written(tmp_path, make_walk_bars(200), damage), layout)
+        read(written(tmp_path, make_walk_bars(200), damage), layout, **OPTIONS.get(kind, {}))
     lines = {line.split(" x ")[1].split(":")[0]: line for line in str(caught.value).splitlines() if " x " in line}
     allowed = {kind} | ({"weekend_session"} if kind == "redated_block" else set())
     assert set(lines) <= allowed, "nothing else is found"
@@ -171,7 +174,7 @@ def test_a_planted_defect_is_refused_with_its_count_and_repairs(tmp_path, make_w
 @pytest.mark.parametrize(("kind", "repair"), [(k, r) for k, (*_, repairs) in PLANTED.items() for r in repairs])
 def test_the_named_repair_accepts_it_and_is_told(tmp_path, make_walk_bars, kind, repair):
     damage, count, layout, repairs = PLANTED[kind]
-    result = read(written(tmp_path, make_walk_bars(200), damage), layout, repair=[repair])
+    result = read(written(tmp_path, make_walk_bars(200), damage), layout, repair=[repair], **OPTIONS.get(kind, {}))
     assert result.bars.height == repairs[repair]
     told = {one.kind: one for one in result.repairs}[repair]
     assert told.count == count

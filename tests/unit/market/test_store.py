@@ -31,6 +31,13 @@ def test_what_is_written_is_read_back(store, make_walk_bars):
     assert reread["digest"] == manifest["digest"]
 
 
+def test_joined_columns_are_not_stored_and_not_in_the_manifest_s_digest(store, make_walk_bars):
+    bars = make_walk_bars(30)
+    manifest = store.write("walk", bars.with_columns(pe=pl.lit(12.0), segment=pl.lit(0, pl.UInt32)), META)
+    assert store.read("walk").equals(bars)
+    assert manifest["digest"] == content_digest(bars)
+
+
 def test_a_dataset_comes_in_file_after_file(store, make_walk_bars):
     first, second = make_walk_bars(50, ("AAA", "BBB")), make_walk_bars(80, ("BBB", "CCC"), seed=3)
     store.write("walk", first, META)

@@ -8,7 +8,7 @@ import xgboost
 from tradsys.core.errors import BundleError, DataError, TrainingError
 from tradsys.core.protocols import Model
 from tradsys.core.tables import FeatureTable, Samples
-from tradsys.models.boosting import LightGbm, Xgboost
+from tradsys.models.boosting import LightGbm, LightGbmRegressor, Xgboost
 
 ODD = ("vol_24[h]", 'a "quoted", name', "x<y", "back\\slash: {1}\nline", "größe µ")
 SMALL = [LightGbm(n_estimators=60, n_threads=1), Xgboost(n_estimators=60, n_threads=1)]
@@ -152,3 +152,77 @@ def test_files_without_our_note_are_refused(tmp_path):
         LightGbm.load(tmp_path / "light.txt")
     with pytest.raises(BundleError, match=r"xgb\.json"):
         Xgboost.load(tmp_path / "xgb.json")
+
+
+def test_balanced_classes_are_lightgbms_own_in_training_and_in_what_stops_it():
+    train, valid = make_samples()
+    rng = np.random.default_rng(0)
+    rare = (train.table.values[:, 0] + rng.normal(0, 0.5, len(train.table)) > 1.6).astype(np.int64)
+    train, valid = (Samples(**{**vars(s), "y": rare[s.rows], "weight": np.ones(len(s))}) for s in (train, valid))
+    done = LightGbm(n_estimators=80, n_threads=1, early_stopping_rounds=5, class_weight="balanced").fit(train, valid)
+    proba = done.predict_proba(valid.table, valid.rows)[:, 1]
+    factor = len(train) / (2 * np.bincount(train.y))
+    weighted = [Samples(**{**vars(s), "weight": factor[s.y]}) for s in (train, valid)]
+    by_hand = LightGbm(n_estimators=80, n_threads=1, early_stopping_rounds=5).fit(*weighted)
+    np.testing.assert_array_equal(proba, by_hand.predict_proba(valid.table, valid.rows)[:, 1])
+    own = lightgbm.LGBMClassifier(
+        n_estimators=done.booster_.num_trees(), class_weight="balanced", learning_rate=0.05, max_depth=4, num_leaves=15,
+        min_child_samples=50, subsample=0.8, subsample_freq=1, colsample_bytree=0.8, reg_lambda=1.0, random_state=0,
+        n_jobs=1, deterministic=True, force_row_wise=True, verbosity=-1,
+    ).fit(train.table.values[train.rows], train.y)  # fmt: skip
+    oracle = own.booster_.predict(valid.table.values[valid.rows])
+    assert np.corrcoef(proba, oracle)[0, 1] > 0.99
+    assert abs(proba.mean() - oracle.mean()) < 0.02
+    assert done.booster_.num_trees() > 10  # unweighted, the validation loss would be least after the first trees
+    with pytest.raises(TrainingError, match=r"mend model\.class_weight"):
+        LightGbm(class_weight="even")
+
+
+def returns_of(samples: Samples) -> Samples:
+    x = samples.table.values[samples.rows].astype(np.float64)
+    noise = np.random.default_rng(2).normal(0, 0.3, len(samples.table))[samples.rows]
+    return Samples(**{**vars(samples), "ret": x[:, 0] * x[:, 1] + noise})
+
+
+def test_the_regressor_is_lightgbms_own_and_reads_the_return():
+    train, valid = (returns_of(s) for s in make_samples())
+    done = LightGbmRegressor(n_estimators=40, subsample=1.0, colsample=1.0, early_stopping_rounds=0, n_threads=1).fit(
+        train, valid
+    )
+    got = done.predict(valid.table, valid.rows)
+    own = lightgbm.LGBMRegressor(
+        n_estimators=40, learning_rate=0.05, max_depth=4, num_leaves=15, min_child_samples=50, reg_lambda=1.0,
+        n_jobs=1, deterministic=True, force_row_wise=True, verbosity=-1,
+    ).fit(train.table.values[train.rows], train.ret, sample_weight=train.weight)  # fmt: skip
+    np.testing.assert_allclose(got, own.booster_.predict(valid.table.values[valid.rows]), rtol=1e-9)
+    assert np.corrcoef(got, valid.ret)[0, 1] > 0.7
+    assert got.dtype == np.float64
+
+
+def test_the_regressor_stops_early_and_its_file_is_exact(tmp_path):
+    train, valid = (returns_of(s) for s in make_samples())
+    noise = Samples(**{**vars(train), "ret": np.random.default_rng(1).normal(size=len(train))})
+    model = LightGbmRegressor(n_estimators=60, n_threads=1, early_stopping_rounds=5)
+    assert model.fit(noise, valid).booster_.num_trees() < 30
+    done = model.fit(train, valid)
+    done.save(tmp_path / "moves.txt")
+    again = LightGbmRegressor.load(tmp_path / "moves.txt")
+    np.testing.assert_array_equal(again.predict(valid.table, valid.rows), done.predict(valid.table, valid.rows))
+    assert (again.n_estimators, again.names_, again.importance_gain()) == (60, ODD, done.importance_gain())
+    single = np.array([done.predict(valid.table, valid.rows[[i]])[0] for i in range(10)])
+    np.testing.assert_array_equal(single, done.predict(valid.table, valid.rows[:10]))
+    assert done.predict(valid.table, valid.rows[:0]).shape == (0,)
+    with pytest.raises(BundleError, match="holds a regressor"):
+        LightGbm.load(tmp_path / "moves.txt")
+    SMALL[0].fit(train, valid).save(tmp_path / "light.txt")
+    with pytest.raises(BundleError, match="holds a classifier"):
+        LightGbmRegressor.load(tmp_path / "light.txt")
+
+
+def test_the_regressor_refuses_returns_that_are_not_there():
+    train, valid = make_samples()
+    bad = Samples(**{**vars(train), "ret": np.where(np.arange(len(train)) < 3, np.nan, 0.1)})
+    with pytest.raises(DataError, match="returns 3 are not finite"):
+        LightGbmRegressor().fit(bad, valid)
+    with pytest.raises(TrainingError, match="not fitted"):
+        LightGbmRegressor().predict(train.table, train.rows)

@@ -123,6 +123,36 @@ def test_an_average_is_the_mean_of_its_members_each_behind_its_own_scaler(parts)
     assert raw is train.table
 
 
+def test_a_weighted_average_leans_as_told_whatever_the_order_of_its_weights(parts):
+    train, valid = parts
+    members = {"line": LogisticRegression(), "trees": LightGbm(n_estimators=5, n_threads=1), "rate": BaseRate()}
+    each = [m.fit(train, valid).predict_proba(valid.table, valid.rows) for m in members.values()]
+    expected = 0.2 * each[0] + 0.7 * each[1] + 0.1 * each[2]
+    for weights in ({"line": 0.2, "trees": 0.7, "rate": 0.1}, {"rate": 0.1, "trees": None, "line": 0.2}):
+        done = Average(members, weights=weights).fit(train, valid)
+        np.testing.assert_allclose(done.predict_proba(valid.table, valid.rows), expected, rtol=1e-12)
+        assert done.weight_of == pytest.approx({"line": 0.2, "trees": 0.7, "rate": 0.1})
+    assert np.abs(expected - np.mean(each, axis=0)).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"a": 0.2},
+        {"a": 0.2, "b": 0.8, "c": 0.0},
+        {"a": 0.2, "c": 0.8},
+        {"a": 0.2, "b": 0.7},
+        {"a": -0.2, "b": 1.2},
+        {"a": 1.2, "b": None},
+        {"a": None, "b": None},
+        {"a": float("nan"), "b": 1.0},
+    ],
+)
+def test_weights_that_do_not_weigh_the_members_are_refused_with_their_values(weights):
+    with pytest.raises(TrainingError, match=r"average: weights \{.*'a'.*they sum to one; mend model.weights"):
+        Average({"a": Fixed(), "b": Fixed()}, weights=weights)
+
+
 def test_a_seed_average_fits_distinct_copies_and_two_averages_share_none(parts, tmp_path):
     train, valid = parts
     trees = LightGbm(n_estimators=5, subsample=0.5, n_threads=1)

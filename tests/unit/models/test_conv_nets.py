@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from tests.unit.models.test_onnx import LOOKBACK, parts
 from tradsys.models.calibrators import Temperature
+from tradsys.models.lit import LitClassifier
 from tradsys.models.nets.resnet import KERNELS, ResNet
 from tradsys.models.nets.resnet import Block as ResBlock
 from tradsys.models.nets.tcn import Block as TcnBlock
@@ -131,7 +132,7 @@ def test_resnet_is_the_papers_net():
     assert [block.convs[-1].out_channels for block in net.blocks] == [64, 128, 128]
     assert KERNELS == (8, 5, 3)
     assert net.embedding_dim == 128
-    with pytest.raises(ValueError, match="width >= 1"):
+    with pytest.raises(ValueError, match="width=0; it must be a whole number"):
         ResNet(7, 2, 64, width=0)
 
 
@@ -197,9 +198,10 @@ def test_depth_is_the_least_that_sees_the_window(lookback, kernel_bars, levels):
     ("options", "words"),
     [
         ({"n_levels": 2}, "2 levels of 3 bars see 13 bars of a window of 16; .* use n_levels=3"),
-        ({"n_levels": 0}, "0 levels"),
-        ({"kernel_bars": 1}, "kernel_bars >= 2"),
-        ({"width": 0}, "width >= 1"),
+        ({"n_levels": 0}, r"tcn: n_levels=0; .*\[1, inf\)"),
+        ({"kernel_bars": 1}, r"tcn: kernel_bars=1; .*\[2, inf\)"),
+        ({"width": 0}, "tcn: width=0; "),
+        ({"dropout": 1.0}, r"tcn: dropout=1.0; .*\[0, 1\)"),
     ],
 )
 def test_impossible_settings_are_named(options, words):
@@ -214,7 +216,7 @@ def test_impossible_settings_are_named(options, words):
 def test_one_graph_from_raw_features_to_probability(kind, tmp_path):
     factory = partial(kind, width=8, dropout=0.1)
     model = SequenceModel(
-        net=factory, module=partial(list), trainer=TrainerSettings(), lookback=LOOKBACK, batch_size=64
+        net=factory, module=LitClassifier, trainer=TrainerSettings(), lookback=LOOKBACK, batch_size=64
     )
     torch.manual_seed(3)
     net = factory(n_features=4, n_classes=2, lookback=LOOKBACK)

@@ -15,6 +15,7 @@ from tradsys.models.baseline import BaseRate
 from tradsys.models.calibrators import Identity, Isotonic, Temperature
 from tradsys.models.compose import Average, SeedAverage
 from tradsys.models.linear import LogisticRegression
+from tradsys.models.lit import LitClassifier
 from tradsys.models.nets.transformer import TransformerEncoder
 from tradsys.models.onnx_export import check_parity, export_onnx
 from tradsys.models.onnx_runtime import OnnxModel
@@ -55,7 +56,7 @@ def untrained(n_classes=2, seed=0, **options):
     """A sequence model whose net was drawn, not trained: its graph is as hard to get right."""
     factory = partial(TransformerEncoder, d_model=16, n_heads=2, n_layers=2, ffn_mult=2, **options)
     model = SequenceModel(
-        net=factory, module=partial(list), trainer=TrainerSettings(), lookback=LOOKBACK, batch_size=64
+        net=factory, module=LitClassifier, trainer=TrainerSettings(), lookback=LOOKBACK, batch_size=64
     )
     torch.manual_seed(seed)
     net = factory(n_features=4, n_classes=n_classes, lookback=LOOKBACK)
@@ -141,6 +142,13 @@ def test_the_file_is_one_and_checks(exported):
         (
             Average({"line": LogisticRegression(lookback=1), "rate": BaseRate(lookback=LOOKBACK)}, RobustScaler()),
             Temperature(),
+        ),
+        (
+            Average(
+                {"line": LogisticRegression(lookback=1), "rate": BaseRate(lookback=LOOKBACK)},
+                weights={"rate": 0.25, "line": 0.75},
+            ),
+            Identity(),
         ),
     ],
 )

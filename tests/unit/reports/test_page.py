@@ -85,6 +85,18 @@ def test_real_data_are_not_called_synthetic():
     assert "SYNTHETIC DATA" not in render(sample_report(synthetic=False))
 
 
+def test_a_snapshot_in_the_data_is_said_before_the_verdict():
+    report = sample_report(synthetic=False)
+    assert "POINT IN TIME" not in render(report)
+    told = {"known": ["pe from now.csv: NOT POINT IN TIME, a snapshot"], "known_sha256": {"now.csv": "00ff"}}
+    report["provenance"]["data"] |= told | {"point_in_time": False}
+    page = words(render(report))
+    assert page.index("NOT POINT IN TIME: pe from now.csv") < page.index(report["verdict"]["reasons"][0])
+    report["provenance"]["data"] |= {"known": ["cpi: known 45 days after the month it is for"], "point_in_time": True}
+    assert "NOT POINT IN TIME" not in render(report)
+    assert "known 45 days after the month it is for" in words(render(report))
+
+
 def test_the_datas_own_card_is_believed_where_the_report_is_silent():
     report = sample_report(synthetic=False)
     report["provenance"]["data"]["synthetic"] = True

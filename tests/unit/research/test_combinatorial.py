@@ -9,7 +9,10 @@ from tradsys.models.baseline import BaseRate
 from tradsys.models.boosting import LightGbm
 from tradsys.models.compose import Average, SeedAverage
 from tradsys.models.linear import LogisticRegression
+from tradsys.models.lit import LitClassifier
+from tradsys.models.nets.transformer import TransformerEncoder
 from tradsys.models.sequence import SequenceModel
+from tradsys.models.trainer import TrainerSettings
 from tradsys.models.transforms import RobustScaler
 from tradsys.portfolio.costs import Costs
 from tradsys.research.combinatorial import cheap_model, cpcv_paths
@@ -76,7 +79,9 @@ def test_every_path_is_a_trial_of_the_span(tmp_path):
 
 
 def test_a_sequence_model_is_never_refitted_many_times():
-    deep = SequenceModel(net=None, module=None, trainer=None, lookback=4, batch_size=2)
+    deep = SequenceModel(
+        net=TransformerEncoder, module=LitClassifier, trainer=TrainerSettings(), lookback=4, batch_size=2
+    )
     linear = LogisticRegression(C=0.5)
     assert cheap_model(experiment_of(deep, logistic=linear, base_rate=BaseRate())) == ("logistic", linear)
     assert cheap_model(experiment_of(SeedAverage(deep, 2), logistic=linear)) == ("logistic", linear)

@@ -9,11 +9,15 @@ from tradsys.config import as_dict, build, compose
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.tables import Fold
 from tradsys.research.arms import Arm, ComparisonSettings
+from tradsys.research.cells import make_panel
 from tradsys.research.comparison import run_jobs
 from tradsys.research.comparison_table import conclusions
 from tradsys.research.panels import check_classes, judged_panels, load_panel, panel_digest, save_panel
 from tradsys.research.parts import Experiment
+from tradsys.research.preparing import load_bars, prepare
+from tradsys.research.sweep_data import panel_digest as sweep_panel_digest
 from tradsys.samples.splits import WalkForward
+from tradsys.samples.weights import average_uniqueness
 
 SPLIT = WalkForward(n_folds=2)
 MARKET = ["data.n_bars=2200", "data.source.symbols=[SYN0]"]
@@ -100,6 +104,36 @@ def test_arms_of_one_question_meet_on_the_rows_that_all_have():
     assert rows["wide"].min() < rows["plain"].min()
     for a, b in zip(judged["plain"].panel.folds, judged["late"].panel.folds, strict=True):
         assert np.array_equal(a.test, b.test)
+
+
+def test_arms_of_other_weights_meet_on_the_same_rows():
+    """Weights change what is learned, not what is asked: same rows, outcomes and folds, panels of their own."""
+    arms = {"unique": composed("model=logistic"), "alike": composed("model=logistic", "weighting=none")}
+    judged = judged_panels(arms, SPLIT)
+    unique, alike = (judged[name].panel.samples for name in arms)
+    assert judged["unique"].question == judged["alike"].question
+    assert judged["unique"].digest != judged["alike"].digest
+    assert np.array_equal(unique.rows, alike.rows)
+    assert np.array_equal(unique.y, alike.y)
+    np.testing.assert_array_equal(alike.weight, np.ones(len(alike)))
+    np.testing.assert_allclose(unique.weight, average_uniqueness(unique.rows + 1, unique.end))
+    for own in ("train", "valid", "test"):
+        assert np.array_equal(*(getattr(judged[name].panel.folds[1], own) for name in arms))
+
+
+def test_one_run_a_comparison_and_a_sweep_weight_alike():
+    """The same key reaches every place that makes samples."""
+    experiment, config = composed("model=logistic", "weighting=none", "regime.lookback=48")
+    bars = load_bars(experiment)
+    assert (make_panel(experiment, bars, SPLIT).samples.weight == 1).all()
+    assert (prepare(experiment, bars).samples.weight == 1).all()
+    names = [sweep_panel_digest(c, SPLIT, 1) for c in (config, config | {"weighting": "uniqueness"})]
+    assert names[0] != names[1]
+
+
+def test_an_unknown_weighting_is_refused_before_any_data_is_read():
+    with pytest.raises(TradsysError, match="weighting='uniform'; it is one of uniqueness, none"):
+        composed("weighting=uniform")
 
 
 @pytest.fixture(scope="module")

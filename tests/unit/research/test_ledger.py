@@ -9,7 +9,7 @@ import pytest
 
 from tradsys.core.errors import DataError
 from tradsys.evidence.sharpe import sharpe_ratio
-from tradsys.research.backtesting import _trials
+from tradsys.research.backtesting import trials_on_span
 from tradsys.research.ledger import LedgerEntry, TrialLedger, effective_number
 
 START, END = datetime(2021, 1, 1, tzinfo=UTC), datetime(2021, 12, 31, tzinfo=UTC)
@@ -112,7 +112,7 @@ def test_variants_of_one_idea_count_as_little_more_than_one(path):
     for k in range(6):
         ledger.append(entry(f"v{k}"), nearly(series, k))
     assert 1 < effective_number(ledger.trials("data", START, END)) < 2.5
-    deflation, rows = _trials(ledger, "data", (START, END), 365)
+    deflation, rows = trials_on_span(ledger, "data", (START, END), 365)
     assert (deflation["n_trials"], len(rows)) == (2, 6)
     assert set(rows[0]) == {"when", "subject", "who", "run", "sharpe"}
 
@@ -171,7 +171,7 @@ def test_idle_trials_count(path, series):
     ledger = TrialLedger(path)
     for k in range(3):
         ledger.append(entry(f"s{k}"), np.full(50, 0.0 if k == 0 else 0.001 * k))
-    deflation, _ = _trials(ledger, "data", (START, END), 365)
+    deflation, _ = trials_on_span(ledger, "data", (START, END), 365)
     assert deflation["n_trials"] == 3
 
 

@@ -7,8 +7,12 @@ import pytest
 from tests.conftest import walk_bars
 from tradsys.core.errors import BundleError
 from tradsys.labels.expansion import RangeExpansion
+from tradsys.labels.explosion import Explosion
+from tradsys.labels.forward_return import ForwardReturn
 from tradsys.labels.mean_reached import MeanReached
 from tradsys.labels.triple_barrier import TripleBarrier
+from tradsys.portfolio.costs import Costs
+from tradsys.portfolio.simulator import simulate
 from tradsys.reports.wording import asked
 from tradsys.reports.wording import exits as exits_in_words
 from tradsys.serving import exits
@@ -85,6 +89,9 @@ def test_breakouts_enter_on_their_side_and_sizes_fall_with_the_probability():
         (RangeExpansion(), Profile(ThresholdRule(0.5, "score")), r"use strategy=\[breakout\]"),
         (RangeExpansion(), Profile(BreakEvenRule()), r"use strategy=\[breakout\]"),
         (TripleBarrier(), Profile(BreakoutRule(0.5, "score")), "agent=volatility"),
+        (ForwardReturn(), Profile(BreakEvenRule()), "ends positions by time alone"),
+        (Explosion(), Profile(BreakEvenRule()), "ends positions by time alone"),
+        (Explosion(), Profile(ThresholdRule(0.5, "score", short=True)), "no rise of that size is no fall"),
         (TripleBarrier(), Profile(ThresholdRule(0.5, "score"), sizing=ExpansionSizing(0.5)), "agent=volatility"),
     ],
 )
@@ -106,8 +113,26 @@ def test_settings_out_of_range_are_refused(make):
         make()
 
 
-@pytest.mark.parametrize("label", [TripleBarrier(), MeanReached(), RangeExpansion()])
+@pytest.mark.parametrize("label", [TripleBarrier(), MeanReached(), RangeExpansion(), ForwardReturn(), Explosion()])
 def test_every_label_is_told_in_words(label):
     assert str(label.card()["horizon_bars"]) in exits_in_words(label.card())
     assert len(asked(label.card())) > 20
     assert (exits_in_words({}), asked({})) == ("", "")
+
+
+@pytest.mark.parametrize("label", [ForwardReturn(horizon_bars=5), Explosion(rise=0.01, horizon_bars=5)])
+def test_a_label_without_barriers_is_what_its_position_alone_earns(label):
+    """Every candidate entered by the strategy's own exits, one at a time, without costs."""
+    bars = walk_bars(60, seed=4)
+    found = label.label(bars)
+    frame = bars.select("symbol", "time", "close").with_columns(
+        atr=pl.lit(np.nan), score=pl.lit(0.9), probability=pl.lit(0.9)
+    )
+    wanted = targets(label, Profile(ThresholdRule(0.5, "score")), frame)
+    assert wanted.height == 60
+    for t in np.flatnonzero(found.y >= 0):
+        trade = simulate(bars, wanted.filter(pl.col("time") == bars["time"][int(t)]), Costs(0.0, 0.0)).trades
+        assert (trade["exit_time"][0], trade["reason"][0]) == (bars["time"][int(found.end[t])], "timeout")
+        paid = np.log(trade["exit_price"][0] / trade["entry_price"][0])
+        assert paid == pytest.approx(found.ret[t], abs=1e-12)
+    assert (found.y >= 0).sum() == 55

@@ -13,6 +13,9 @@ import polars as pl
 from tradsys.core.errors import DataError
 from tradsys.core.runs import digest_file, digest_json
 from tradsys.market.bars import COLUMNS, SCHEMA, Finding, check_bars, content_digest
+from tradsys.market.instruments import RESAMPLED
+from tradsys.market.instruments import resample as resample_bars
+from tradsys.market.sources.dating import check_daily, session_closes
 from tradsys.market.sources.layouts import Layout, layout_named
 from tradsys.market.sources.parse import Parsed, parse_file
 from tradsys.market.sources.quality import Context, find_defects, remarks
@@ -43,31 +46,40 @@ def read(
     repair: Sequence[str] = (),
     *,
     session_close: str | None = None,
+    calendar: str | None = None,
+    resample: str | None = None,
 ) -> ReadResult:
     """Bars (COLUMNS, checked) from one file, or from a folder of files with one instrument each.
 
     symbol: names the one series of a file, or picks it from a panel; by default the file's symbol column,
     else its name. bar_minutes: by default the most common step. repair: names from `repairs.REMEDIES`;
     lossless normalisation needs none; both are returned and logged. `time` is the bar's close in UTC: a
-    vendor's open stamp plus one bar length, so a daily bar is known at the next midnight UTC, or at
-    `session_close` ("21:00", UTC) of its date where given. Raises one DataError that lists every remaining
-    kind of defect with count, first examples and accepting repairs.
+    vendor's open stamp plus one bar length, so a daily bar is known at the next midnight UTC; with `calendar`
+    ("XNYS") at the close of its date's session, summer time and half days as the exchange has them, and a date
+    without a session is a defect; with `session_close` ("21:00", UTC) at that fixed time. resample: "1d" puts
+    repaired bars together to UTC days. Raises one DataError that lists every remaining kind of defect with count,
+    first examples and accepting repairs.
     """
     check_names(repair)
     chosen, source = layout_named(layout), Path(path)
     rows, notes = _pick_symbol(*_parse_all(source, chosen), symbol, source)
-    context = Context(chosen, _length(rows, bar_minutes, source))
+    context = Context(chosen, _length(rows, bar_minutes, source), calendar)
+    check_daily(calendar, session_close, context.length, chosen.stamp)
     notes += [*_order_notes(rows), *_close_note(rows, context)]
     rows, done, accepted = apply_repairs(rows, repair, context)
     _refuse(find_defects(rows, context, accepted), source, rows.height)
     if rows.is_empty():
         raise DataError(f"{source.name}: no rows are left after {list(repair)}; ask for fewer repairs")
     bars = check_bars(_to_bars(rows, context, session_close))
+    seen, length = remarks(rows, context), context.length
+    if resample is not None:
+        bars, put_together = resample_bars(bars, resample)
+        seen, length = [*seen, *put_together], RESAMPLED[resample]
     made = tuple([normalisation(note) for note in notes] + done)
-    seen = tuple(remarks(rows, context))
     for one in (*made, *(normalisation(s) for s in seen)):
         log.info("%s: %d x %s %s %s", source.name, one.count, one.kind, one.note, "; ".join(one.examples))
-    return ReadResult(bars, made, seen, _meta(source, context, made, seen))
+    meta = _meta(source, context, made, seen)
+    return ReadResult(bars, made, tuple(seen), meta | {"bar_minutes": length / timedelta(minutes=1)})
 
 
 @dataclass(frozen=True)
@@ -80,6 +92,8 @@ class FileSource:
     bar_minutes: int | None = None
     repair: Sequence[str] = field(default=())
     session_close: str | None = None
+    calendar: str | None = None
+    resample: str | None = None
 
     def read(self) -> ReadResult:
         """As `read` of this path with these options."""
@@ -90,6 +104,8 @@ class FileSource:
             self.bar_minutes,
             tuple(self.repair),
             session_close=self.session_close,
+            calendar=self.calendar,
+            resample=self.resample,
         )
 
     def bars(self) -> pl.DataFrame:
@@ -190,6 +206,8 @@ def _order_notes(rows: pl.DataFrame) -> list[Finding]:
 def _close_note(rows: pl.DataFrame, context: Context) -> list[Finding]:
     if context.layout.stamp == "close":
         return []
+    if context.calendar is not None:
+        return [Finding("dates_moved_to_session_closes", rows.height, (f"calendar {context.calendar}",))]
     return [Finding("open_stamps_moved_to_close", rows.height, (f"later by {context.length}",))]
 
 
@@ -214,17 +232,18 @@ def _to_bars(rows: pl.DataFrame, context: Context, session_close: str | None) ->
             )
         hours, minutes = map(int, session_close.split(":"))
         time = pl.col("stamp").dt.truncate("1d") + timedelta(hours=hours, minutes=minutes)
-    bars = rows.with_columns(time=time).select(COLUMNS)
+    dated = rows.with_columns(session_closes(rows, context.calendar) if context.calendar else time.alias("time"))
+    bars = dated.select(COLUMNS)
     return bars.cast(pl.Schema(SCHEMA)).sort("symbol", "time").rechunk()
 
 
-def _meta(source: Path, context: Context, made: tuple[Repair, ...], seen: tuple[Finding, ...]) -> dict[str, Any]:
+def _meta(source: Path, context: Context, made: Sequence[Repair], seen: Sequence[Finding]) -> dict[str, Any]:
     files = {path.name: digest_file(path) for path in _files(source)}
     return {
         "source": source.name,
         "sha256": files[source.name] if source.is_file() else digest_json(files),
         "layout": context.layout.name,
-        "bar_minutes": context.length / timedelta(minutes=1),
+        "calendar": context.calendar,
         "repairs": [one.to_json() for one in made],
         "remarks": [normalisation(one).to_json() for one in seen],
     }

@@ -10,6 +10,7 @@ import polars as pl
 
 from tradsys.core.tables import Array
 from tradsys.market.bars import PRICES, Finding, examples
+from tradsys.market.sources.dating import off_calendar
 from tradsys.market.sources.jumps import bad_ticks, reused_tickers, same_symbol, suspicious_jumps
 from tradsys.market.sources.layouts import Layout
 
@@ -32,10 +33,11 @@ SANE_CLOSES: Mapping[str, tuple[float, float]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Context:
-    """What the rules know beside the rows: the layout and the bars' length."""
+    """What the rules know beside the rows: the layout, the bars' length, the calendar that dates them."""
 
     layout: Layout
     length: timedelta
+    calendar: str | None = None
 
     @property
     def daily(self) -> bool:
@@ -138,8 +140,18 @@ def _weekend(series: pl.DataFrame) -> pl.Series:
 
 
 def weekend_sessions(series: pl.DataFrame, context: Context) -> pl.Series:
-    """True [n] at daily bars dated on a Saturday or Sunday on which the instrument does not trade."""
-    return _weekend(series) & context.daily
+    """True [n] at daily bars dated on a Saturday or Sunday on which the instrument does not trade.
+
+    With a calendar `non_sessions` stands in: it knows holidays too.
+    """
+    return _weekend(series) & (context.daily and context.calendar is None)
+
+
+def non_sessions(rows: pl.DataFrame, context: Context) -> pl.Series:
+    """True [n] at dates on which the exchange's calendar has no session; all False without a calendar."""
+    if context.calendar is None:
+        return pl.repeat(value=False, n=rows.height, eager=True)
+    return off_calendar(rows, context.calendar)
 
 
 def redated_blocks(series: pl.DataFrame, context: Context) -> pl.Series:
@@ -238,6 +250,7 @@ RULES: tuple[Rule, ...] = (
         ("close", "volume"),
         series=True,
     ),
+    Rule("not_a_session", ("drop_redated_blocks", "drop_non_sessions"), non_sessions, ("place", "close", "volume")),
     Rule("overlapping_bar", ("drop_overlapping_bars",), overlapping, ("close", "volume"), series=True),
     Rule("ticker_reused", ("split_reused_ticker",), _alone(reused_tickers), series=True),
     Rule("suspicious_jump", ("split_at_jumps", "accept_jumps"), _alone(suspicious_jumps), series=True),

@@ -160,6 +160,7 @@ REMEDIES: Mapping[str, Remedy] = MappingProxyType(
         "accept_flat_bars": Remedy("kept as they are", _keeps("invented_flat_bar"), "invented_flat_bar"),
         "drop_redated_blocks": Remedy("the whole block between holes dropped", _drops("redated_block")),
         "drop_weekend_sessions": Remedy("bars on weekend dates dropped", _drop_weekend_sessions),
+        "drop_non_sessions": Remedy("dates that are no session of the calendar dropped", _drops("not_a_session")),
         "accept_weekend_sessions": Remedy("kept as they are", _keeps("weekend_session"), "weekend_session"),
         "drop_overlapping_bars": Remedy("bars stamped within the bar before dropped", _drops("overlapping_bar")),
         "split_reused_ticker": Remedy("what follows is another symbol: .2, .3", _splits("ticker_reused")),

@@ -8,6 +8,8 @@ import itertools
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tradsys.core.bounds import check_bounds
+
 KERNELS = (8, 5, 3)
 WIDENING = (1, 2, 2)  # channels of the three blocks over the first one's: 64, 128, 128 in the paper
 
@@ -27,8 +29,7 @@ class ResNet(nn.Module):
         self, n_features: int, n_classes: int, lookback: int, *, width: int = 64, dropout: float = 0.1
     ) -> None:
         super().__init__()
-        if width < 1:
-            raise ValueError(f"resnet: width={width}; a block has width >= 1 channels; use 64, say")
+        check_bounds("resnet", locals(), {"width": "whole [1, inf)", "dropout": "[0, 1)"}, "model.net")
         self.n_features, self.n_classes, self.lookback = n_features, n_classes, lookback
         channels = [n_features, *(width * times for times in WIDENING)]
         self.blocks = nn.ModuleList(Block(k, m) for k, m in itertools.pairwise(channels))

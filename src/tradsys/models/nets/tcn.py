@@ -7,6 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from tradsys.core.bounds import check_bounds
+from tradsys.core.errors import CombinationError
+
+BOUNDS = {
+    "width": "whole [1, inf)",
+    "kernel_bars": "whole [2, inf)",
+    "n_levels": "null or whole [1, inf)",
+    "dropout": "[0, 1)",
+}
+
 
 class TemporalConvNet(nn.Module):
     """Reads the window [N, T, F] that ends at the decision bar; gives an embedding and class scores.
@@ -30,11 +40,10 @@ class TemporalConvNet(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        if width < 1 or kernel_bars < 2:
-            raise ValueError(f"tcn: width={width}, kernel_bars={kernel_bars}; width >= 1 and kernel_bars >= 2; mend")
+        check_bounds("tcn", locals(), BOUNDS, "model.net")
         enough = levels_for(lookback, kernel_bars)
         if n_levels is not None and (n_levels < 1 or receptive_field(n_levels, kernel_bars) < lookback):
-            raise ValueError(
+            raise CombinationError(
                 f"tcn: {n_levels} levels of {kernel_bars} bars see {receptive_field(max(n_levels, 0), kernel_bars)} "
                 f"bars of a window of {lookback}; they must see it whole; use n_levels={enough} or null"
             )

@@ -7,6 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tradsys.core.bounds import check_bounds
+from tradsys.core.errors import CombinationError
+
+BOUNDS = dict.fromkeys(("d_model", "n_heads", "n_layers", "ffn_mult"), "whole [1, inf)") | {"dropout": "[0, 1)"}
 POSITIONS = ("learned", "rotary")
 POOLINGS = ("last", "mean")
 
@@ -39,6 +43,7 @@ class TransformerEncoder(nn.Module):
         causal: bool = True,
     ) -> None:
         super().__init__()
+        check_bounds("transformer", locals(), BOUNDS, "model.net")
         _check(d_model, n_heads, positions, pooling)
         self.n_features, self.n_classes, self.lookback = n_features, n_classes, lookback
         self.embedding_dim = d_model
@@ -144,7 +149,7 @@ class Rotary(nn.Module):
 
 def _check(d_model: int, n_heads: int, positions: str, pooling: str) -> None:
     if d_model % n_heads:
-        raise ValueError(
+        raise CombinationError(
             f"transformer: d_model={d_model} with n_heads={n_heads} leaves {d_model % n_heads} over; "
             f"n_heads must divide d_model; take d_model={max(d_model // n_heads, 1) * n_heads} or other heads"
         )
@@ -153,7 +158,7 @@ def _check(d_model: int, n_heads: int, positions: str, pooling: str) -> None:
     if pooling not in POOLINGS:
         raise ValueError(f"transformer: pooling={pooling!r}; it must be one of {POOLINGS}")
     if positions == "rotary" and d_model // n_heads % 2:
-        raise ValueError(
+        raise CombinationError(
             f"transformer: rotary positions turn pairs, but a head is {d_model // n_heads} wide "
             f"(d_model={d_model}, n_heads={n_heads}); it must be even; use positions=learned or other heads"
         )

@@ -1,0 +1,102 @@
+"""A whole daily run: the first session of a store against its aim, a session added to it, peak memory of both.
+
+`python benchmarks/bench_daily_run.py` prints one line each; `measure()` returns the numbers.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+from tradsys.market.sessions import session_date
+from tradsys.market.store import BarStore
+from tradsys.market.synthetic_panel import SyntheticPanel
+
+N_SYMBOLS = int(os.environ.get("TRADSYS_BENCH_SYMBOLS", "500"))
+N_SESSIONS = int(os.environ.get("TRADSYS_BENCH_SESSIONS", "1250"))
+AIM_S, AIM_SHARE = 15.0, 10.0
+# gates that let a panel without an edge through: what is timed is the run, not its verdict
+SETTINGS = [
+    "data=us_daily",
+    "data.market_symbol=MKT",
+    "data.source.start=null",
+    "data.source.end=null",
+    "gates.rules.auc.stop_below=0.0",
+    "gates.rules.training_rows.stop_below=1",
+]
+CHILD = """
+import json, resource, sys, time
+began = time.perf_counter()
+from tradsys.daily import work
+work(["run", *sys.argv[1:]])
+peak = resource.getrusage(resource.RUSAGE_SELF)
+print("MEASURED", json.dumps({
+    "wall": time.perf_counter() - began, "cpu": peak.ru_utime + peak.ru_stime, "peak_mb": peak.ru_maxrss / 1024,
+}))
+"""
+
+
+def child(lab: Path, *words: str) -> dict[str, float]:
+    """Wall and CPU seconds and peak memory of a command of its own, its imports included."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, *SETTINGS, *words], cwd=lab, capture_output=True, text=True, check=True
+    )
+    line = next(line for line in done.stdout.splitlines() if line.startswith("MEASURED"))
+    return json.loads(line.removeprefix("MEASURED"))
+
+
+def stages(lab: Path, day: date) -> float:
+    """Seconds of a session's own stages, as their manifests tell: no import, no config, no reading of the store."""
+    folders = (lab / "runs" / "daily" / "foundry").glob(f"*/date={day}/manifest.json")
+    told = {path.parents[1].name: json.loads(path.read_text())["seconds"] for path in folders}
+    return sum(seconds for name, seconds in told.items() if name not in ("prices", "training"))
+
+
+def measure() -> list[dict]:
+    """The first session against 15 s; one added in the same process and one by a command of its own against it."""
+    with tempfile.TemporaryDirectory() as folder:
+        lab = Path(folder)
+        bars = SyntheticPanel(n_symbols=N_SYMBOLS, n_sessions=N_SESSIONS, deaths=0.0, late=0.0).bars()
+        BarStore(lab / "data").write("us_daily", bars, {"source": "synthetic", "bar_minutes": 1440})
+        days = sorted(bars.select(session_date().unique()).to_series().to_list())[-3:]
+        whole = child(lab, f"date={days[0]}", f"until={days[1]}")
+        first, added = stages(lab, days[0]), stages(lab, days[1])
+        alone = child(lab, f"date={days[2]}")
+    load = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    size = f"{N_SYMBOLS} names x {N_SESSIONS} sessions; {load}"
+    return [
+        {
+            "name": "first session and one more, whole command, against 15 s",
+            "fast_s": whole["wall"],
+            "slow_s": AIM_S,
+            "ratio": AIM_S / whole["wall"],
+            "target": ">= 1",
+            "note": f"{whole['cpu']:.1f} s of CPU, {whole['peak_mb']:.0f} MB; {size}",
+        },
+        {
+            "name": "stages of an added session, against those of the first",
+            "fast_s": added,
+            "slow_s": first,
+            "ratio": first / added,
+            "target": f">= {AIM_SHARE:.0f}",
+            "note": size,
+        },
+        {
+            "name": "an added session, a command of its own, against the first two",
+            "fast_s": alone["cpu"],
+            "slow_s": whole["cpu"],
+            "ratio": whole["cpu"] / alone["cpu"],
+            "note": f"CPU seconds, imports and reading the store included; {alone['peak_mb']:.0f} MB",
+        },
+    ]
+
+
+if __name__ == "__main__":
+    began = time.perf_counter()
+    for row in measure():
+        print(f"{row['name']}: {row['fast_s']:.2f} s, {row['slow_s']:.2f} s, {row['ratio']:.1f}x ({row['note']})")
+    print(f"{time.perf_counter() - began:.0f} s in all")

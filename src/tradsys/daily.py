@@ -1,0 +1,62 @@
+"""Daily runs of a panel: prices, quality, features, labels, models, gates, report; one session after the other.
+
+python -m tradsys.daily run                                      the last closed session of the data's calendar
+python -m tradsys.daily run date=2022-12-01 until=2022-12-30     back-fill; what is done stays done
+python -m tradsys.daily run +experiment=panel                    another experiment than foundry
+python -m tradsys.daily report date=2022-12-30                   draws a report again
+python -m tradsys.daily status                                   what is done, what is old, who is running
+python -m tradsys.daily evaluate                                 walk-forward over years, books after costs, SPY beside
+python -m tradsys.daily signals +experiment=panel               the panel's signals table as parquet
+
+Exit code 2 where a gate stops the day: nothing is published, and the report before says that it is old.
+"""
+
+from pathlib import Path
+
+from tradsys.config import ConfigError, as_dict, build, compose, run_door
+from tradsys.ops import daily_door
+from tradsys.ops.daily_stages import DailySettings
+from tradsys.research.parts import Experiment
+
+
+def _settings(argv: list[str]) -> tuple[DailySettings, dict]:
+    """One experiment per horizon, all from one config; and the parts of the first."""
+    named = [o.partition("=")[2] for o in argv if o.lstrip("+").startswith("experiment=")]
+    asked = argv if named else [*argv, "+experiment=foundry"]
+    if named and not any(o.startswith("name=") for o in argv):
+        asked = [*asked, f"name={named[-1]}"]
+    config = compose("daily", asked)
+    configs, parts = {}, {}
+    for bars in config.horizons or [config.labels.horizon_bars]:
+        one = config.copy()
+        one.labels.horizon_bars = bars
+        configs[f"{bars}d"], parts[f"{bars}d"] = as_dict(one), build(one)
+    first = next(iter(parts.values()))
+    kept = ("name", "gates", "plan", "retrain_every", "recent_sessions", "drift_rows")
+    settings = DailySettings(
+        experiments={name: Experiment.of(each) for name, each in parts.items()},
+        configs=configs,
+        folder=Path(config.folder),
+        **{key: first[key] for key in kept},
+    )
+    return settings, first
+
+
+def work(argv: list[str]) -> None:
+    """Composes, runs the verb, prints."""
+    verb, rest = (argv[0], argv[1:]) if argv else ("", [])
+    if verb not in daily_door.VERBS:
+        raise ConfigError(
+            f"daily: {verb or 'nothing'!r} is no verb; the verbs are {', '.join(daily_door.VERBS)}; --help tells more"
+        )
+    settings, parts = _settings(rest)
+    daily_door.VERBS[verb](settings, parts)
+
+
+def main() -> None:
+    """The door."""
+    run_door("daily", work)
+
+
+if __name__ == "__main__":
+    main()

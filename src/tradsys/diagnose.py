@@ -1,0 +1,45 @@
+"""Asks the data of a tabular experiment what they hold; exits with 2 where a feature fails.
+
+python -m tradsys.diagnose +experiment=explosion                     coins, from the store
+python -m tradsys.diagnose +experiment=explosion data=synthetic_daily data.explosions=0.03 labels.rise=0.3
+python -m tradsys.diagnose +experiment=foundry                       any tabular experiment that train takes
+python -m tradsys.diagnose +experiment=explosion diagnose.judge=true also fits the model and reads the test span, once
+
+Coverage by date, correlation with the label, events against the rest, lift of compression, class balance, worked
+examples, advice. A feature computed for the last dates only, or one that drops away, fails by name. Everything that
+knows an outcome ends before the test span begins.
+"""
+
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from tradsys.config import as_dict, build, compose, run_door
+from tradsys.core.errors import GateError
+from tradsys.reports.diagnosis_page import print_diagnosis, write_diagnosis
+from tradsys.research.diagnosis import diagnose, stop_message
+from tradsys.research.experiment import Experiment
+from tradsys.research.provenance import open_run
+
+
+def work(argv: list[str]) -> None:
+    """Composes, diagnoses, writes, prints; GateError, after the report is written, where a feature fails."""
+    config = compose("diagnose", argv)
+    plain, parts = as_dict(config), build(config)
+    experiment, settings = Experiment.of(parts), parts["diagnose"]
+    root = Path(plain["paths"]["runs"])
+    with open_run(root, "diagnose", OmegaConf.to_yaml(config, resolve=True), argv) as folder:
+        report = diagnose(experiment, settings, plain, folder)
+        write_diagnosis(report, folder)
+    print_diagnosis(report, folder)
+    if failure := stop_message(report):
+        raise GateError(f"{failure}; report: {folder / 'report.html'}")
+
+
+def main() -> None:
+    """The door."""
+    run_door("diagnose", work)
+
+
+if __name__ == "__main__":
+    main()

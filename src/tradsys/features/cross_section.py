@@ -1,0 +1,56 @@
+"""Ranks of a feature among the symbols of one time: where a symbol stands among those that had a number then."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.tables import Array
+
+RANK = "_rank"  # what follows the feature's name in the rank's
+
+
+def with_ranks(
+    values: pl.DataFrame, keys: pl.DataFrame, ranks: Sequence[str], market_symbol: str | None
+) -> pl.DataFrame:
+    """The values with `<name>_rank` on the right: (average rank - 1/2) / n within one time, float32 in (0, 1).
+
+    values: float32 columns [R], NaN or null unknown. keys: `symbol` and `time` [R] of the same rows. The n symbols
+    ranked at a time are those whose value is finite there, the market symbol never among them; ties share their
+    average rank, so the mean over any time is 1/2. NaN for everyone else.
+    """
+    if not ranks:
+        return values
+    time_R = keys["time"].rank("dense").to_numpy().astype(np.uint64)
+    member_R = (keys["symbol"] != market_symbol).to_numpy() if market_symbol else np.True_
+    columns = []
+    for name in ranks:
+        value_R = values[name].to_numpy()
+        rows = np.flatnonzero(np.isfinite(value_R) & member_R)
+        share_R = np.full(len(value_R), np.nan, dtype=np.float32)
+        share_R[rows] = _shares(value_R[rows], time_R[rows])
+        columns.append(pl.Series(name + RANK, share_R))
+    return values.hstack(columns)
+
+
+def _shares(value_N: Array, time_N: Array) -> Array:
+    """float64 [N]: (average rank - 1/2) / n of each finite float32 value within its time, a number below 2^32.
+
+    One sort for all times: the time stands above the value's bits in one integer. The bits of floats sort as their
+    values do once the sign bit of positive ones is set and all bits of negative ones are flipped.
+    """
+    bits = (value_N + np.float32(0)).view(np.uint32)  # minus zero becomes zero
+    key_N = (time_N << np.uint64(32)) | np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+    order = np.argsort(key_N)
+    first_tie, n_ties = _runs(key_N[order])
+    first, n = _runs(time_N[order])
+    share_N = np.empty(len(value_N))
+    share_N[order] = (first_tie - first + n_ties / 2) / n
+    return share_N
+
+
+def _runs(sorted_N: Array) -> tuple[Array, Array]:
+    """Position [N] where each element's run of equals starts, and the length [N] of that run."""
+    starts = np.flatnonzero(np.append(True, sorted_N[1:] != sorted_N[:-1])[: len(sorted_N)])
+    lengths = np.diff(starts, append=len(sorted_N))
+    return np.repeat(starts, lengths), np.repeat(lengths, lengths)

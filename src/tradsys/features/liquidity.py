@@ -1,0 +1,143 @@
+# ruff: noqa: D102 -- name, warmup and expr are documented once, in core.protocols.Feature
+"""How much money trades, how evenly, and how far it moves the price. Turnover is close times volume."""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from tradsys.core.errors import DataError
+from tradsys.features.price import log_return, quotient
+from tradsys.features.registry import register
+from tradsys.features.smoothing import window_mean
+
+
+def turnover() -> pl.Expr:
+    """Close times volume of each bar, in the price's currency."""
+    return pl.col("close") * pl.col("volume")
+
+
+def where_traded(value: pl.Expr, bars: int) -> pl.Expr:
+    """The value where something traded in the last `bars` bars, else NaN.
+
+    Exact, where a rolling sum may keep float noise of what has left the window.
+    """
+    return pl.when(pl.col("volume").rolling_max(bars) > 0).then(value).otherwise(float("nan"))
+
+
+@register
+@dataclass(frozen=True)
+class LogDollarVolume:
+    """ln of the mean turnover of `bars` bars, in the price's currency; NaN where nothing traded.
+
+    The only size among the price features: scaling all prices by c adds ln c.
+    """
+
+    bars: int
+
+    @property
+    def name(self) -> str:
+        return f"log_dollar_volume_{self.bars}"
+
+    @property
+    def warmup(self) -> int:
+        return self.bars - 1
+
+    def expr(self) -> pl.Expr:
+        return where_traded(window_mean(turnover(), self.bars).log(), self.bars)
+
+
+@register
+@dataclass(frozen=True)
+class VolumeTrend:
+    """Least-squares slope per bar of volume over `bars` bars, by its mean there; NaN where nothing traded."""
+
+    bars: int
+
+    def __post_init__(self) -> None:
+        if self.bars < 2:
+            raise DataError(f"features: VolumeTrend of {self.bars} bars; a slope needs two or more; change it")
+
+    @property
+    def name(self) -> str:
+        return f"volume_trend_{self.bars}"
+
+    @property
+    def warmup(self) -> int:
+        return self.bars - 1
+
+    def expr(self) -> pl.Expr:
+        volume, n = pl.col("volume"), self.bars
+        steps = [k - (n - 1) / 2 for k in range(n)]
+        size = sum(step * step for step in steps)
+        slope = volume.rolling_sum(n, weights=[step / size for step in steps])
+        return where_traded(slope / window_mean(volume, n), n)
+
+
+@register
+@dataclass(frozen=True)
+class Amihud:
+    """ln of the mean over `bars` bars of |log return| by turnover in millions: how far a million moves the price.
+
+    Bars without trades leave the mean; NaN where none is left, or none of them moved. Scaling all prices by c takes
+    ln c away. Source: Amihud 2002, eq. 1, in logs.
+    """
+
+    bars: int
+
+    @property
+    def name(self) -> str:
+        return f"amihud_{self.bars}"
+
+    @property
+    def warmup(self) -> int:
+        return self.bars
+
+    def expr(self) -> pl.Expr:
+        traded = pl.col("volume") > 0  # true of NaN as well, whose quotient is NaN
+        moved = pl.when(traded).then(log_return().abs() / (turnover() / 1e6)).otherwise(0 * log_return())
+        mean = window_mean(moved, self.bars) / window_mean(traded.cast(pl.Float64), self.bars)
+        return pl.when(moved.rolling_max(self.bars) > 0).then(mean.log()).otherwise(float("nan"))
+
+
+@register
+@dataclass(frozen=True)
+class TurnoverVariation:
+    """Deviation (ddof 1) of turnover by its mean over `bars` bars; NaN where nothing traded.
+
+    Source: Chordia, Subrahmanyam and Anshuman 2001, whose turnover is in shares outstanding.
+    """
+
+    bars: int
+
+    @property
+    def name(self) -> str:
+        return f"turnover_variation_{self.bars}"
+
+    @property
+    def warmup(self) -> int:
+        return self.bars - 1
+
+    def expr(self) -> pl.Expr:
+        money = turnover()
+        return where_traded(quotient(money.rolling_std(self.bars), window_mean(money, self.bars)), self.bars)
+
+
+@register
+@dataclass(frozen=True)
+class ZeroVolumeShare:
+    """Share of the last `bars` bars in which nothing traded. Source: after Lesmond, Ogden and Trzcinka 1999."""
+
+    bars: int
+
+    @property
+    def name(self) -> str:
+        return f"zero_volume_share_{self.bars}"
+
+    @property
+    def warmup(self) -> int:
+        return self.bars - 1
+
+    def expr(self) -> pl.Expr:
+        volume = pl.col("volume")
+        idle = (volume == 0).cast(pl.Float64) + 0 * volume  # 0 * NaN keeps a missing volume missing
+        return window_mean(idle, self.bars)

@@ -1,0 +1,201 @@
+# ruff: noqa: D102 -- name, warmup and expr are documented once, in core.protocols.Feature
+"""Which way moving averages point, how they stand to one another, and where the close stands to its own past.
+
+Comparisons of two averages look at their log ratio to twelve digits, so that averages which differ by float noise
+alone are equal in a live buffer as in the batch.
+"""
+
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+
+import polars as pl
+
+from tradsys.core.errors import DataError
+from tradsys.features.price import log_return
+from tradsys.features.registry import register
+from tradsys.features.smoothing import window_mean
+
+DIGITS = 12
+
+
+def sma(bars: int) -> pl.Expr:
+    """Simple mean of the last `bars` closes."""
+    return pl.col("close") if bars == 1 else window_mean(pl.col("close"), bars)
+
+
+def sma_ratio(short: int, long: int) -> pl.Expr:
+    """ln(sma(short) / sma(long)) to twelve digits."""
+    return (sma(short) / sma(long)).log().round(DIGITS)
+
+
+def is_positive(x: pl.Expr) -> pl.Expr:
+    """1 where x > 0, else 0; NaN where x is not known, of which polars' `>` would say that it is above."""
+    return x.sign().clip(lower_bound=0.0)
+
+
+@register
+@dataclass(frozen=True)
+class SmaRatio:
+    """ln(simple mean over `short` bars / over `long`): above zero where the recent past is the higher one."""
+
+    short: int
+    long: int
+
+    @property
+    def name(self) -> str:
+        return f"sma_ratio_{self.short}_{self.long}"
+
+    @property
+    def warmup(self) -> int:
+        return max(self.short, self.long) - 1
+
+    def expr(self) -> pl.Expr:
+        return sma_ratio(self.short, self.long)
+
+
+@register
+@dataclass(frozen=True)
+class SmaAbove:
+    """1 where the mean of `short` closes is above that of `long`, else 0; `short` 1 is the close itself."""
+
+    short: int
+    long: int
+
+    @property
+    def name(self) -> str:
+        return f"close_above_sma_{self.long}" if self.short == 1 else f"sma_above_{self.short}_{self.long}"
+
+    @property
+    def warmup(self) -> int:
+        return max(self.short, self.long) - 1
+
+    def expr(self) -> pl.Expr:
+        return is_positive(sma_ratio(self.short, self.long))
+
+
+@register
+@dataclass(frozen=True)
+class SmaSlope:
+    """Log growth per bar of the simple mean over `bars` closes, over its last `over` steps."""
+
+    bars: int
+    over: int
+
+    @property
+    def name(self) -> str:
+        return f"sma_slope_{self.bars}_{self.over}"
+
+    @property
+    def warmup(self) -> int:
+        return self.bars - 1 + self.over
+
+    def expr(self) -> pl.Expr:
+        return sma(self.bars).log().diff(self.over) / self.over
+
+
+def _rising(spans: tuple[int, ...]) -> tuple[int, ...]:
+    """The spans as a tuple, from YAML or JSON a list; DataError unless two or more, rising from 1 on."""
+    if len(spans) < 2 or spans[0] < 1 or any(a >= b for a, b in pairwise(spans)):
+        raise DataError(f"features: moving averages of spans {list(spans)}; give two or more, rising, from 1 on")
+    return tuple(spans)
+
+
+@register
+@dataclass(frozen=True)
+class SmaSpread:
+    """ln(highest / lowest) of the simple means over `spans` bars: near zero where they converge."""
+
+    spans: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spans", _rising(self.spans))
+
+    @property
+    def name(self) -> str:
+        return "_".join(["sma_spread", *map(str, self.spans)])
+
+    @property
+    def warmup(self) -> int:
+        return self.spans[-1] - 1
+
+    def expr(self) -> pl.Expr:
+        means = [sma(bars) for bars in self.spans]
+        # the horizontal extremes skip a null of the longest mean's warm-up; a sum keeps it
+        return (pl.max_horizontal(means) / pl.min_horizontal(means)).log() + 0 * means[-1]
+
+
+@register
+@dataclass(frozen=True)
+class SmaAlignment:
+    """Order of the simple means over `spans`: 1 each shorter one above each longer one, -1 the other way round.
+
+    Mean over all pairs of the sign of their difference; a pair of equals counts 0. Kendall's tau of the means
+    against minus their spans, where none are equal.
+    """
+
+    spans: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spans", _rising(self.spans))
+
+    @property
+    def name(self) -> str:
+        return "_".join(["sma_alignment", *map(str, self.spans)])
+
+    @property
+    def warmup(self) -> int:
+        return self.spans[-1] - 1
+
+    def expr(self) -> pl.Expr:
+        signs = [sma_ratio(short, long).sign() for short, long in combinations(self.spans, 2)]
+        total = signs[0]
+        for sign in signs[1:]:
+            total = total + sign
+        return total / len(signs)
+
+
+@register
+@dataclass(frozen=True)
+class Momentum:
+    """Log return from `bars` bars ago to `skip` bars ago: 252 and 21 are twelve months without the last.
+
+    Source: Jegadeesh and Titman 1993; the last month is left out because it tends to reverse.
+    """
+
+    bars: int
+    skip: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.skip < self.bars:
+            raise DataError(f"features: Momentum of {self.bars} bars, skip {self.skip}; 0 <= skip < bars; change them")
+
+    @property
+    def name(self) -> str:
+        return f"momentum_{self.bars}_{self.skip}"
+
+    @property
+    def warmup(self) -> int:
+        return self.bars
+
+    def expr(self) -> pl.Expr:
+        return log_return(self.bars) - log_return(self.skip)
+
+
+@register
+@dataclass(frozen=True)
+class Drawdown:
+    """ln(close / highest close of the last `bars`): zero at a new high, else below."""
+
+    bars: int
+
+    @property
+    def name(self) -> str:
+        return f"drawdown_{self.bars}"
+
+    @property
+    def warmup(self) -> int:
+        return self.bars - 1
+
+    def expr(self) -> pl.Expr:
+        close = pl.col("close")
+        return (close / close.rolling_max(self.bars)).log()

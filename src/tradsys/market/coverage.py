@@ -1,0 +1,140 @@
+"""How much of a table is there: in tiers, by column, symbol and year; and joins that lose or multiply rows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.errors import DataError
+from tradsys.core.tables import Array, FeatureTable
+from tradsys.market.bars import COLUMNS
+
+TIERS: tuple[tuple[float, str], ...] = (
+    (0.9, "90 % or more"),
+    (0.7, "70 to 90 %"),
+    (0.4, "40 to 70 %"),
+    (0.0, "below 40 %"),
+)
+MARKS = (*COLUMNS, "segment")
+
+
+@dataclass(frozen=True, eq=False)
+class Coverage:
+    """Shares of finite values, each with its tier.
+
+    by_column: column, share, tier. by_symbol: symbol, n_rows, share, tier, worst (its emptiest column).
+    by_year: year (UTC, of the bar's close), n_rows, share, tier, worst. by_column_year: column, year, share, tier:
+    where a source began, ended or broke off.
+    """
+
+    by_column: pl.DataFrame
+    by_symbol: pl.DataFrame
+    by_year: pl.DataFrame
+    by_column_year: pl.DataFrame
+
+    def tiers(self) -> dict[str, int]:
+        """Tier -> number of columns, the fullest tier first."""
+        counts = dict(self.by_column["tier"].value_counts().iter_rows())
+        return {name: int(counts.get(name, 0)) for _, name in TIERS}
+
+
+def coverage(table: FeatureTable | pl.DataFrame) -> Coverage:
+    """What is there of a feature table, or of a frame (symbol, time and float columns), warm-up rows included.
+
+    A value counts where it is finite: null, NaN and infinity do not. Raises DataError on a table without rows or
+    columns.
+    """
+    found = _of_table(table) if isinstance(table, FeatureTable) else _of_frame(table)
+    n_rows, n_columns = found.finite.shape
+    if not n_rows or not n_columns:
+        raise DataError(f"coverage: a table of {n_rows} rows and {n_columns} columns has none; give one that has both")
+    years, year_code = np.unique(found.time.astype("datetime64[Y]").astype(int) + 1970, return_inverse=True)
+    columns_FR = np.ascontiguousarray(found.finite.T)
+    by_year = _shares(columns_FR, year_code, len(years))
+    by_symbol = _shares(columns_FR, found.symbol_code, len(found.symbols))
+    columns = pl.DataFrame({"column": found.names, "share": columns_FR.mean(axis=1)})
+    grid = {"column": np.tile(found.names, len(years)), "year": np.repeat(years, n_columns), "share": by_year.ravel()}
+    return Coverage(
+        by_column=columns.with_columns(_tier()),
+        by_symbol=_grouped("symbol", found.symbols, by_symbol, found.symbol_code, found.names),
+        by_year=_grouped("year", years, by_year, year_code, found.names),
+        by_column_year=pl.DataFrame(grid).with_columns(_tier()).sort("column", "year"),
+    )
+
+
+def kept_columns(cov: Coverage, least: float = 0.4) -> tuple[str, ...]:
+    """Names of the columns whose share is `least` or more, in the table's order; DataError where none is."""
+    kept = tuple(cov.by_column.filter(pl.col("share") >= least)["column"].to_list())
+    if not kept:
+        best = cov.by_column.sort("share", descending=True).row(0, named=True)
+        raise DataError(
+            f"coverage: no column of {cov.by_column.height} has {least:.0%} of its values; the fullest is "
+            f"{best['column']} with {best['share']:.1%}; load more history, or join other sources"
+        )
+    return kept
+
+
+def check_join(before: pl.DataFrame, after: pl.DataFrame, what: str) -> pl.DataFrame:
+    """`after`, proven to hold the (symbol, time) rows of `before`, each once; DataError with the counts otherwise."""
+    keys = ["symbol", "time"]
+    n_before, n_after = before.height, after.height
+    survivors = before.select(keys).join(after.select(keys).unique(), on=keys, how="semi").height
+    if survivors < n_before:
+        raise DataError(
+            f"join: {survivors:,} of {n_before:,} rows survive the join on {what}; a row without a value keeps its "
+            "place with an empty one; join from the left, as known at each row's time"
+        )
+    if n_after != n_before:
+        raise DataError(
+            f"join: {n_after:,} rows come out of {n_before:,} in the join on {what}; a key of {what} stands there "
+            "more than once; keep one row per symbol and time"
+        )
+    return after
+
+
+@dataclass(frozen=True, eq=False)
+class _Finite:
+    """finite: bool [R, F]. symbol_code: int [R] into symbols. time: datetime64 [R]."""
+
+    finite: Array
+    names: tuple[str, ...]
+    symbol_code: Array
+    symbols: tuple[str, ...]
+    time: Array
+
+
+def _of_table(table: FeatureTable) -> _Finite:
+    return _Finite(np.isfinite(table.values), table.names, table.symbol, table.symbols, table.time)
+
+
+def _of_frame(frame: pl.DataFrame) -> _Finite:
+    kinds: Mapping[str, pl.DataType] = frame.schema
+    names = tuple(name for name, kind in kinds.items() if kind.is_numeric() and name not in MARKS)
+    values = frame.select(pl.col(name).cast(pl.Float64).is_finite().fill_null(value=False) for name in names)
+    symbols, code = np.unique(frame["symbol"].to_numpy(), return_inverse=True)
+    time = frame["time"].dt.replace_time_zone(None).to_numpy()
+    return _Finite(values.to_numpy().reshape(frame.height, len(names)), names, code, tuple(map(str, symbols)), time)
+
+
+def _shares(columns_FR: Array, code: Array, n_groups: int) -> Array:
+    """Share of finite values [groups, F]; NaN for a group without rows."""
+    counts = np.bincount(code, minlength=n_groups)
+    # a column at a time: a wide table in 64-bit numbers would not fit beside itself
+    sums = np.stack([np.bincount(code, weights=column, minlength=n_groups) for column in columns_FR], axis=1)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(sums / counts[:, None])
+
+
+def _grouped(key: str, names: object, shares: Array, code: Array, columns: tuple[str, ...]) -> pl.DataFrame:
+    n_rows = np.bincount(code, minlength=len(shares))
+    worst = [columns[k] for k in shares.argmin(axis=1)]
+    frame = pl.DataFrame({key: names, "n_rows": n_rows, "share": shares.mean(axis=1), "worst": worst})
+    return frame.filter(pl.col("n_rows") > 0).with_columns(_tier()).select(key, "n_rows", "share", "tier", "worst")
+
+
+def _tier() -> pl.Expr:
+    tier = pl.lit(TIERS[-1][1])
+    for least, name in reversed(TIERS[:-1]):
+        tier = pl.when(pl.col("share") >= least).then(pl.lit(name)).otherwise(tier)
+    return tier.alias("tier")

@@ -1,0 +1,130 @@
+"""What a reader of a daily run should be warned of: named findings on stored bars, none of which changes a row."""
+
+from collections.abc import Iterable
+from datetime import date, timedelta
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.tables import Array
+from tradsys.market.bars import PRICES, Finding, examples
+from tradsys.market.sessions import closes, last_closed, session_date
+from tradsys.market.sources.jumps import MAX_OPEN_GAP, same_symbol
+
+STALE_RUN = 5  # sessions in a row with one price and no range: a name that trades does not do this
+SPLITS = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 15.0, 20.0, 25.0, 30.0, 50.0, 100.0, 1.5)
+SPLIT_TOLERANCE = 0.03  # log distance from a split's ratio: the move of the day itself
+
+
+def warnings(bars: pl.DataFrame, calendar: str, session: date | None = None) -> list[Finding]:
+    """Named findings, worst first; empty where there is nothing to say.
+
+    session: the one that the data should reach; by default the calendar's last closed one.
+    old_data: the last session is older. price_not_positive: a price of zero or less, or none. split_like_jump: an open
+    at 1/2, 1/3, ... 2, 3 ... of the close before. open_far_from_close: an open a factor of 1.9 or more away otherwise.
+    copied_bar: prices and volume of the bar before once more. stale_price: five sessions or more of one price without
+    range. no_volume: nothing traded. vanished_symbol: no bar on the last session. missing_session: sessions between a
+    symbol's first and last without a bar. not_a_session: bars at no session's close. short_history: a first bar after
+    the data's own first session.
+    """
+    if bars.is_empty():
+        return [Finding("no_bars", 0, (), "there is nothing to judge")]
+    wanted = last_closed(calendar) if session is None else session
+    rows = bars.with_columns(session=session_date()).sort("symbol", "time")
+    found = [
+        _old_data(rows, wanted, calendar),
+        *_row_findings(rows),
+        _lives(rows, "vanished_symbol", pl.col("last") < rows["session"].max(), "last bar on {}", "last", newest=True),
+        _missing(rows, calendar),
+        _off_calendar(rows, calendar),
+        _lives(rows, "short_history", pl.col("first") > rows["session"].min(), "first bar on {}", "first"),
+    ]
+    return [finding for finding in found if finding is not None and finding.count]
+
+
+def _old_data(rows: pl.DataFrame, wanted: date, calendar: str) -> Finding | None:
+    last: date = rows["session"].max()  # type: ignore[assignment]
+    if last >= wanted:
+        return None
+    behind = closes(calendar, last + timedelta(days=1), wanted).height
+    return Finding("old_data", behind, (f"last session {last}, the calendar's is {wanted}",), "sessions behind")
+
+
+def _row_findings(rows: pl.DataFrame) -> Iterable[Finding]:
+    """Findings that a row and the one before it show."""
+    priced = rows.select(pl.all_horizontal(pl.col(name) > 0 for name in PRICES).fill_null(value=False)).to_series()
+    gap = _open_gap(rows)
+    ratio = np.abs(np.abs(gap)[:, None] - np.log(SPLITS)).min(axis=1) < SPLIT_TOLERANCE
+    split = ratio & (np.abs(gap) > np.log(min(SPLITS)) - SPLIT_TOLERANCE)
+    masks = {
+        "price_not_positive": (~priced.to_numpy(), ""),
+        "split_like_jump": (split, "a split or special dividend would look so; a crash opens anywhere"),
+        "open_far_from_close": ((np.abs(gap) > MAX_OPEN_GAP) & ~split, ""),
+        "copied_bar": (_copied(rows), "prices and volume of the bar before"),
+        "stale_price": (_stale(rows), f"{STALE_RUN} sessions or more without a move"),
+        "no_volume": ((rows["volume"] == 0).fill_null(value=False).to_numpy(), ""),
+    }
+    for kind, (mask, note) in masks.items():
+        hits = rows.filter(pl.Series(mask))
+        yield Finding(kind, hits.height, examples(hits), note)
+
+
+def _open_gap(rows: pl.DataFrame) -> Array:
+    """Log of open over the close before [n]; 0 at a symbol's first bar and where a price is not positive."""
+    opened, closed = rows["open"].to_numpy(), rows["close"].to_numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gap = np.log(opened[1:]) - np.log(closed[:-1])
+    known = same_symbol(rows)[1:] & np.isfinite(gap)
+    return np.concatenate([[0.0], np.where(known, gap, 0.0)])
+
+
+def _copied(rows: pl.DataFrame) -> Array:
+    """True [n] at bars that traded and yet equal the bar before in every number."""
+    same = same_symbol(rows) & (rows["volume"] > 0).fill_null(value=False).to_numpy()
+    for name in (*PRICES, "volume"):
+        value = rows[name].to_numpy()
+        same[1:] &= value[1:] == value[:-1]
+    return same
+
+
+def _stale(rows: pl.DataFrame) -> Array:
+    """True [n] inside runs of STALE_RUN bars or more of one symbol at one price without range."""
+    close = rows["close"].to_numpy()
+    flat = (rows["high"] == rows["low"]).fill_null(value=False).to_numpy()
+    goes_on = np.zeros(rows.height, dtype=bool)
+    goes_on[1:] = same_symbol(rows)[1:] & flat[1:] & flat[:-1] & (close[1:] == close[:-1])
+    run = np.cumsum(~goes_on) - 1
+    return np.asarray(flat & (np.bincount(run)[run] >= STALE_RUN))
+
+
+def _lives(
+    rows: pl.DataFrame, kind: str, mask: pl.Expr, words: str, shown: str, *, newest: bool = False
+) -> Finding | None:
+    """One count per symbol, by its first and last session."""
+    lives = rows.group_by("symbol").agg(first=pl.col("session").min(), last=pl.col("session").max())
+    hits = lives.filter(mask).sort([shown, "symbol"], descending=[newest, False])
+    texts = tuple(f"{row['symbol']} {words.format(row[shown])}" for row in hits.head(3).iter_rows(named=True))
+    return Finding(kind, hits.height, texts) if hits.height else None
+
+
+def _missing(rows: pl.DataFrame, calendar: str) -> Finding | None:
+    """(symbol, session) pairs without a bar, counted by ordinals rather than by joining every pair."""
+    sessions = closes(calendar, rows["session"].min(), rows["session"].max())  # type: ignore[arg-type]
+    ordinal = sessions.select("session", k=pl.int_range(pl.len()))
+    placed = rows.join(ordinal, on="session", how="inner").sort("symbol", "k")
+    holes = placed.with_columns(
+        n=pl.col("k").diff().over("symbol") - 1, before=pl.col("session").shift(1).over("symbol")
+    ).filter(pl.col("n") > 0)
+    if holes.is_empty():
+        return None
+    longest = holes.sort("n", "symbol", descending=[True, False]).head(3)
+    texts = tuple(f"{r['symbol']} {r['n']} after {r['before']}" for r in longest.iter_rows(named=True))
+    return Finding("missing_session", int(holes["n"].sum()), texts, f"of {holes['symbol'].n_unique()} symbols")
+
+
+def _off_calendar(rows: pl.DataFrame, calendar: str) -> Finding | None:
+    """Bars whose time is not the close of their date's session."""
+    sessions = closes(calendar, rows["session"].min(), rows["session"].max())  # type: ignore[arg-type]
+    placed = rows.join(sessions, on="session", how="left", maintain_order="left")
+    hits = placed.filter(pl.col("close_right").is_null() | (pl.col("close_right") != pl.col("time")))
+    return Finding("not_a_session", hits.height, examples(hits), f"of {calendar}") if hits.height else None

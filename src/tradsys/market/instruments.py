@@ -1,0 +1,75 @@
+"""Instruments over their lives: hours put together to days, and which of them ended before the data did."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from types import MappingProxyType
+
+import polars as pl
+
+from tradsys.core.errors import DataError
+from tradsys.market.bars import COLUMNS, Finding, bar_length, examples, span
+from tradsys.market.sessions import session_date
+
+DAY = timedelta(days=1)
+RESAMPLED: Mapping[str, timedelta] = MappingProxyType({"1d": DAY})
+
+
+def resample(bars: pl.DataFrame, rule: str) -> tuple[pl.DataFrame, list[Finding]]:
+    """Bars of UTC days from shorter ones, and what was left out or is thin; `time` is the midnight after the day.
+
+    rule: "1d". open is the day's first, close its last, volume the sum; a bar belongs to the day before a close at
+    midnight. Days that the data themselves begin or end within are dropped for every symbol. A symbol's own first and
+    last day stay however short: a coin that dies at noon has no more hours, and its last fall happened.
+    Raises DataError where bars do not fit into days, or no whole day is left.
+    """
+    if rule not in RESAMPLED:
+        raise DataError(f"instruments: resample={rule!r}; the rules are {list(RESAMPLED)}; leave it out for none")
+    length = bar_length(bars)
+    if length >= DAY or DAY % length:
+        raise DataError(
+            f"instruments: bars of {length} to days; a day is made of several equal bars; leave resample out"
+        )
+    first, last = span(bars)
+    opened = first - length
+    whole = (pl.col("day") >= opened.date() + (timedelta(0) if opened == _midnight(opened) else DAY)) & (
+        pl.col("day") < last.date()
+    )
+    days = (
+        bars.group_by("symbol", day=session_date(), maintain_order=True)
+        .agg(
+            pl.col("open").first(),
+            pl.col("high").max(),
+            pl.col("low").min(),
+            pl.col("close").last(),
+            pl.col("volume").sum(),
+            n=pl.len(),
+        )
+        .with_columns(time=(pl.col("day") + DAY).cast(bars.schema["time"]))
+        .sort("symbol", "time")
+    )
+    kept, cut = days.filter(whole), days.filter(~whole)
+    if kept.is_empty():
+        raise DataError(f"instruments: no whole UTC day between {first} and {last}; bring more bars")
+    thin = kept.filter(pl.col("n") < DAY // length)
+    notes = [
+        Finding("resampled_to_days", bars.height, (f"{bars.height} bars of {length} to {kept.height} days",)),
+        Finding("partial_day_dropped", cut.height, examples(cut, ("n",)), "the data begin or end within it"),
+        Finding("thin_day", thin.height, examples(thin, ("n",)), f"kept with fewer than {DAY // length} bars"),
+    ]
+    return kept.select(COLUMNS).rechunk(), [note for note in notes if note.count]
+
+
+def ended(bars: pl.DataFrame, within: timedelta) -> dict[str, datetime]:
+    """Symbol -> close of its last bar, of those that ended more than `within` before the data's last bar.
+
+    What a re-used ticker was before counts by itself: LUNAUSDT ended, LUNAUSDT.2 did not.
+    """
+    if within < timedelta(0):
+        raise DataError(f"instruments: within={within}; a symbol ends some time before the data do; use zero or more")
+    last = span(bars)[1]
+    lasts = bars.group_by("symbol").agg(pl.col("time").max()).filter(pl.col("time") < last - within).sort("symbol")
+    return dict(lasts.iter_rows())
+
+
+def _midnight(time: datetime) -> datetime:
+    return time.replace(hour=0, minute=0, second=0, microsecond=0)

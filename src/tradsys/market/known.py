@@ -1,0 +1,258 @@
+"""Fundamentals, macro and sentiment beside bars: each value from the moment it was known, never from its own date."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import polars as pl
+
+from tradsys.core.errors import DataError
+from tradsys.core.runs import digest_file
+from tradsys.market.bars import COLUMNS, TIME, check_bars, content_digest
+from tradsys.market.coverage import check_join
+
+LAYOUTS = ("series", "wide", "snapshot")
+PERIODS: Mapping[str, str] = MappingProxyType({"day": "1d", "week": "1w", "month": "1mo", "quarter": "3mo"})
+ALWAYS = datetime(1900, 1, 1, tzinfo=UTC)  # a snapshot pretends that it was known from here on
+
+
+class BarsSource(Protocol):
+    """What gives bars and says what they are."""
+
+    def bars(self) -> pl.DataFrame:
+        """Bars in the house schema."""
+
+    def describe(self) -> dict[str, Any]:
+        """What they are, for run records."""
+
+
+def join_known(
+    bars: pl.DataFrame,
+    known: pl.DataFrame,
+    columns: Sequence[str],
+    *,
+    by_symbol: bool,
+    max_age: timedelta | None = None,
+) -> pl.DataFrame:
+    """The bars with those columns on the right, Float64: the latest value with `available_at <= time`.
+
+    known: available_at (UTC), the columns, and symbol where `by_symbol`. A column's nulls say nothing: the value before
+    stands. Null until a first value is known, and where the latest became known more than `max_age` before the bar.
+    Raises DataError where a column is missing, stands in the bars already, or two rows became known at one moment.
+    """
+    keys = ["symbol"] if by_symbol else []
+    missing = sorted({*keys, *columns, "available_at"} - set(known.columns))
+    taken = sorted(set(columns) & set(bars.columns))
+    if missing or taken or known.schema.get("available_at") != TIME:
+        raise DataError(
+            f"known: missing {missing}, already in the bars {taken}, available_at is "
+            f"{known.schema.get('available_at')}; values to join have {[*keys, 'available_at', *columns]}, moments in "
+            f"{TIME}; rename or add the columns"
+        )
+    joined = bars
+    for column in columns:
+        found = _as_of(joined.select("symbol", "time"), _one(known, column, keys), keys, max_age)
+        joined = joined.with_columns(found.alias(column))
+    return check_join(bars, joined, ", ".join(columns))
+
+
+def _one(known: pl.DataFrame, column: str, keys: list[str]) -> pl.DataFrame:
+    """Values of one column, sorted for the join, each moment once."""
+    value = pl.col(column).cast(pl.Float64).fill_nan(None).alias("value")
+    values = known.select(*keys, "available_at", value).drop_nulls().sort(*keys, "available_at")
+    twice = values.filter(pl.struct(*keys, "available_at").is_duplicated())
+    if twice.height:
+        raise DataError(
+            f"known: {twice.height:,} rows of {column} became known at a moment at which another did, such as "
+            f"{twice.row(0)}; one value stands at a time; keep the last of them"
+        )
+    return values
+
+
+def _as_of(rows: pl.DataFrame, values: pl.DataFrame, keys: list[str], max_age: timedelta | None) -> pl.Series:
+    """The value [R] last known at each row's time."""
+    moments = rows if keys else rows.select("time").unique().sort("time")
+    found = moments.join_asof(  # by default the last at or before the left moment
+        values,
+        left_on="time",
+        right_on="available_at",
+        by=keys or None,
+        tolerance=max_age,
+        check_sortedness=False,
+    )
+    if not keys:
+        found = rows.join(found, on="time", how="left", maintain_order="left")
+    return found["value"]
+
+
+@dataclass(frozen=True)
+class KnownSource:
+    """A vendor's file of values beside prices, and when they were known.
+
+    path: CSV or parquet. layout: `series` (date, series, value), `wide` (date, a column per value, symbol where a
+    value belongs to one) or `snapshot` (one row per symbol and no date). columns: vendor's name -> our column.
+
+    A value is known `lag_days` after its reference period ends: available_at = the midnight (UTC) at which the period
+    of length `period` that begins on `date` is over, plus lag_days. A day's rate with lag_days 4 is used from the fifth
+    midnight after its date on; May's CPI (dated 1 May, period month, lag_days 45) from 16 July on. Without lag_days the
+    file must give `available_at` itself. max_age_days: a value known for longer than that is no longer used.
+    revised: the file holds the latest vintage, so values, not dates, know of later revisions; told by `describe`.
+
+    A snapshot has no history: on every earlier row it is the future. It is refused unless `allow_snapshot`.
+    Raises DataError where these do not fit each other or the file.
+    """
+
+    path: str
+    layout: str
+    columns: Mapping[str, str]
+    lag_days: int | None = None
+    period: str = "day"
+    max_age_days: int | None = None
+    revised: bool = False
+    allow_snapshot: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", MappingProxyType(dict(self.columns)))
+        if self.layout not in LAYOUTS or self.period not in PERIODS or not self.columns:
+            raise DataError(
+                f"known: {self.file}: layout {self.layout!r}, period {self.period!r}, columns {dict(self.columns)}; "
+                f"layouts are {LAYOUTS}, periods {tuple(PERIODS)}, and at least one column is named; mend conf/data"
+            )
+        ours = list(self.columns.values())
+        clash = sorted({name for name in ours if ours.count(name) > 1} | (set(ours) & {*COLUMNS, "segment"}))
+        if clash:
+            raise DataError(f"known: {self.file}: columns {clash} stand twice or are bars' own; name them otherwise")
+        if self.layout == "snapshot" and not self.allow_snapshot:
+            raise DataError(
+                f"known: {self.file} is a snapshot without history: a backtest on it uses values that were not known "
+                "then; leave it out, or say allow_snapshot: true, which every report then prints"
+            )
+        if self.lag_days is not None and self.lag_days < 0:
+            raise DataError(f"known: {self.file}: lag_days={self.lag_days}; no value is known before it is; use >= 0")
+
+    @property
+    def file(self) -> str:
+        """The file's name without its folder."""
+        return Path(self.path).name
+
+    @property
+    def point_in_time(self) -> bool:
+        """Whether each value is used only from when it was known; False for a snapshot."""
+        return self.layout != "snapshot"
+
+    def frame(self) -> pl.DataFrame:
+        """available_at (UTC), symbol where values belong to one, and our columns in Float64; sorted."""
+        table = _read_table(Path(self.path))
+        wanted = {"series": ["date", "series", "value"], "wide": list(self.columns), "snapshot": ["symbol"]}
+        need = [*wanted[self.layout], *(self.columns if self.layout == "snapshot" else ())]
+        if self.layout == "wide":
+            need.append("available_at" if self.lag_days is None else "date")
+        self._need(need, table.columns)
+        if self.layout == "series":
+            table = self._spread(table)
+        self._check_dates(table)
+        keys = [name for name in ("symbol",) if name in table.columns]
+        values = [pl.col(theirs).cast(pl.Float64).alias(ours) for theirs, ours in self.columns.items()]
+        return table.select(self._available().alias("available_at"), *keys, *values).sort(*keys, "available_at")
+
+    def describe(self) -> dict[str, Any]:
+        """For run records: file, its SHA-256, columns, whether it is point in time, and the rule in a sentence."""
+        return {
+            "file": self.file,
+            "sha256": digest_file(Path(self.path)),
+            "columns": sorted(self.columns.values()),
+            "point_in_time": self.point_in_time,
+            "note": f"{', '.join(sorted(self.columns.values()))} from {self.file}: {self._rule()}",
+        }
+
+    def _rule(self) -> str:
+        if not self.point_in_time:
+            return "NOT POINT IN TIME, a snapshot without history that allow_snapshot puts on all rows"
+        known = f"{self.lag_days} days after the {self.period} it is for" if self.lag_days is not None else "as filed"
+        return f"known {known}" + ("; latest vintage, values were revised since" if self.revised else "")
+
+    def _available(self) -> pl.Expr:
+        if self.layout == "snapshot":
+            return pl.lit(ALWAYS, TIME)
+        if self.lag_days is None:
+            return pl.col("available_at").cast(TIME)
+        day = pl.col("date").cast(pl.Date).cast(pl.Datetime("us"))
+        return day.dt.offset_by(PERIODS[self.period]).dt.offset_by(f"{self.lag_days}d").dt.replace_time_zone("UTC")
+
+    def _check_dates(self, table: pl.DataFrame) -> None:
+        kinds = {name: table.schema[name] for name in ("date", "available_at") if name in table.columns}
+        wrong = {name: str(kind) for name, kind in kinds.items() if not kind.is_temporal()}
+        zoned = self.lag_days is None and self.layout == "wide"
+        if zoned and getattr(kinds["available_at"], "time_zone", None) is None:
+            wrong["available_at"] = f"{kinds['available_at']} without a zone"
+        if wrong:
+            raise DataError(
+                f"known: {self.file}: {wrong}; `date` is a date, `available_at` a time with its zone; write them so"
+            )
+
+    def _spread(self, table: pl.DataFrame) -> pl.DataFrame:
+        """One column per asked series, one row per date."""
+        self._need(list(self.columns), table["series"].unique().sort().to_list())
+        if self.lag_days is None:
+            raise DataError(f"known: {self.file}: a file of series needs lag_days: their dates are not when they came")
+        rows = table.filter(pl.col("series").is_in(list(self.columns)))
+        twice = rows.filter(pl.struct("date", "series").is_duplicated())
+        if twice.height:
+            raise DataError(f"known: {self.file}: {twice.height} rows of one date and series; keep one of each")
+        return rows.pivot("series", index="date", values="value")
+
+    def _need(self, names: list[str], there: list[str]) -> None:
+        missing = [name for name in names if name not in there]
+        if missing:
+            raise DataError(
+                f"known: {self.file}: no {missing} in layout {self.layout!r}; the file has {there[:30]}; correct "
+                "`columns` or `layout`" + ("" if self.lag_days is not None else ", or give lag_days")
+            )
+
+
+@dataclass(frozen=True)
+class JoinedBars:
+    """A source of bars with what was known at each bar joined on the right, in the order of `known`.
+
+    known: sources, by any names that let configuration add and remove them.
+    """
+
+    source: BarsSource
+    known: Mapping[str, KnownSource]
+
+    def bars(self) -> pl.DataFrame:
+        """The bars, and further float columns; checked."""
+        bars = self.source.bars()
+        for one in self.known.values():
+            frame = one.frame()
+            max_age = None if one.max_age_days is None else timedelta(days=one.max_age_days)
+            by_symbol = "symbol" in frame.columns
+            bars = join_known(bars, frame, list(one.columns.values()), by_symbol=by_symbol, max_age=max_age)
+        return check_bars(bars)
+
+    def describe(self) -> dict[str, Any]:
+        """As the source says, with the digest of the joined bars; `known`: one sentence a file; `point_in_time`.
+
+        known_sha256: digest of each file.
+        """
+        told = [one.describe() for one in self.known.values()]
+        return {
+            **self.source.describe(),
+            "digest": content_digest(self.bars()),
+            "known": [one["note"] for one in told],
+            "known_sha256": {one["file"]: one["sha256"] for one in told},
+            "point_in_time": all(one["point_in_time"] for one in told),
+        }
+
+
+def _read_table(path: Path) -> pl.DataFrame:
+    """The file with headers as they are, save `Symbol`, `Ticker` and `Date` in any case, which come out lower."""
+    try:
+        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, try_parse_dates=True)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"known: {path.name} cannot be read: {error}; see that it is there and whole") from error
+    plain = {"ticker": "symbol", "symbol": "symbol", "date": "date", "available_at": "available_at"}
+    return table.rename({name: plain[name.lower()] for name in table.columns if name.lower() in plain})

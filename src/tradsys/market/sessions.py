@@ -1,0 +1,106 @@
+"""When an exchange's days close, in UTC: daylight saving and half days as its own calendar has them."""
+
+import functools
+import warnings
+from datetime import date, datetime, timedelta
+
+import exchange_calendars
+import polars as pl
+from exchange_calendars.errors import InvalidCalendarName
+
+from tradsys.core.clock import utc_now
+from tradsys.core.errors import DataError
+from tradsys.market.bars import TIME
+
+ROUND_THE_CLOCK = "24/7"  # every UTC day is a session and closes at the next midnight
+
+
+def closes(calendar: str, first: date, last: date) -> pl.DataFrame:
+    """One row per session from `first` to `last`, both included: session (Date) and its close (UTC).
+
+    calendar: a name of exchange_calendars, by ISO 10383 code: XNYS, XASX, XLON, ...; `24/7` for markets that
+    never close. Raises DataError on an unknown name, or dates beyond what the calendar knows.
+    """
+    if last < first:
+        raise DataError(
+            f"sessions: from {first:%Y-%m-%d} to {last:%Y-%m-%d}; the first date is not after the last; swap them"
+        )
+    schedule = _schedule(calendar, first.year)
+    known_until = schedule["session"][-1]
+    if last - known_until > timedelta(days=31):  # no exchange rests for so long
+        raise DataError(
+            f"sessions: calendar {calendar} knows sessions until {known_until}, asked until {last}; it looks about a "
+            "year ahead; see that the dates are right, or upgrade exchange_calendars"
+        )
+    return schedule.filter(pl.col("session").is_between(first, last))
+
+
+def last_closed(calendar: str, now: datetime | None = None) -> date:
+    """The latest session whose close has passed at `now` (aware; default: this moment)."""
+    moment = utc_now() if now is None else now
+    closed = _schedule(calendar, moment.year - 1).filter(pl.col("close") <= moment)
+    if closed.is_empty():
+        raise DataError(f"sessions: calendar {calendar} has no session closed by {moment}; name another calendar")
+    session: date = closed["session"][-1]
+    return session
+
+
+def close_of(calendar: str, session: date) -> datetime:
+    """The close of that session, UTC. Raises DataError with the neighbours where it is none."""
+    around = closes(calendar, session - timedelta(days=31), session + timedelta(days=31))
+    found = around.filter(session=session)
+    if found.is_empty():
+        before, after = around.filter(pl.col("session") < session), around.filter(pl.col("session") > session)
+        raise DataError(
+            f"sessions: {session} is no session of {calendar}; the one before is {before['session'][-1]}, the next "
+            f"{after['session'][0]}; name one of them"
+        )
+    close: datetime = found["close"][0]
+    return close
+
+
+def session_of(time: datetime) -> date:
+    """The date of the session that closed at `time` (UTC): its own date, the day before at midnight."""
+    return (time - timedelta(microseconds=1)).date()
+
+
+def session_date(time: str = "time") -> pl.Expr:
+    """`session_of` a column of closes, as an expression of type Date."""
+    return (pl.col(time) - timedelta(microseconds=1)).dt.date()
+
+
+def time_zone(calendar: str) -> str:
+    """IANA name of the exchange's own time zone."""
+    return str(_calendar(calendar, utc_now().year - 1).tz)
+
+
+@functools.lru_cache(maxsize=32)
+def _schedule(calendar: str, from_year: int) -> pl.DataFrame:
+    """Sessions and closes from that year's first day to about a year from now."""
+    close = _calendar(calendar, from_year).schedule["close"]
+    frame = pl.DataFrame(
+        {
+            "session": pl.Series(close.index.to_numpy()).cast(pl.Date),
+            "close": pl.Series(close.dt.tz_convert(None).to_numpy()).cast(pl.Datetime("us")),
+        }
+    ).with_columns(pl.col("close").dt.replace_time_zone("UTC").cast(TIME))
+    if frame.filter(session_date("close") != pl.col("session")).height:
+        raise DataError(
+            f"sessions: calendar {calendar} has sessions that close on another UTC date than their own; a close then "
+            "does not tell its session; such a calendar cannot date bars here"
+        )
+    return frame
+
+
+@functools.lru_cache(maxsize=32)
+def _calendar(calendar: str, from_year: int) -> exchange_calendars.ExchangeCalendar:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of 4.13 on pandas 3: deprecations that change no value read here
+            return exchange_calendars.get_calendar(calendar, start=f"{from_year}-01-01")
+    except InvalidCalendarName as error:
+        raise DataError(
+            f"sessions: no calendar {calendar!r}; names are exchange_calendars' own, such as XNYS, XASX, XLON, 24/7"
+        ) from error
+    except (ValueError, NotImplementedError) as error:
+        raise DataError(f"sessions: calendar {calendar} from {from_year}: {error}; ask for later dates") from error

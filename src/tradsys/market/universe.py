@@ -1,0 +1,62 @@
+"""Who counts on which day: members of a panel by what each bar's own past shows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from tradsys.core.errors import DataError, TradsysError
+from tradsys.core.tables import Array
+
+
+@dataclass(frozen=True)
+class Members:
+    """Rows on which a symbol is a member of the panel, judged from rows <= t of that symbol alone.
+
+    exclude: symbols that are never members, such as the benchmark; None among them is skipped.
+    min_price: least close. Closes that a vendor adjusted for later splits are not the prices of that day, so on such
+    data the rule knows a little of the future; `min_dollar_volume` does not, as splits leave price times volume alone.
+    min_dollar_volume: least mean of close times volume over the last `dollar_volume_bars` bars; a symbol with fewer
+    bars is no member yet. min_bars: bars a symbol must have, the current one included.
+    Raises TradsysError out of range.
+    """
+
+    exclude: Sequence[str | None] = field(default=())
+    min_price: float | None = None
+    min_dollar_volume: float | None = None
+    dollar_volume_bars: int = 20
+    min_bars: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "exclude", tuple(name for name in self.exclude if name is not None))
+        for name, least in (("dollar_volume_bars", 1), ("min_bars", 1)):
+            if not getattr(self, name) >= least:
+                raise TradsysError(f"universe: {name}={getattr(self, name)}; it is {least} or more; mend conf/events")
+        for name in ("min_price", "min_dollar_volume"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise TradsysError(f"universe: {name}={value}; it is zero or more, or null for no limit; mend it")
+
+    def mask(self, bars: pl.DataFrame) -> Array:
+        """True [R] where the row's symbol is a member at its close; DataError where no row is, or a name is unknown."""
+        unknown = sorted({str(name) for name in self.exclude} - set(bars["symbol"].unique().to_list()))
+        if unknown:
+            raise DataError(
+                f"universe: {unknown} are to be excluded but the bars hold no such symbol; a name spelled wrong would "
+                "stay a member; correct `exclude`, or load those symbols"
+            )
+        member = (~pl.col("symbol").is_in(self.exclude)) & (pl.col("close").cum_count().over("symbol") >= self.min_bars)
+        if self.min_price is not None:
+            member &= pl.col("close") >= self.min_price
+        if self.min_dollar_volume is not None:
+            member &= self._dollar_volume().over("symbol") >= self.min_dollar_volume
+        mask: Array = bars.select(member.fill_null(value=False)).to_series().to_numpy()
+        if len(mask) and not mask.any():
+            raise DataError(
+                f"universe: none of {len(mask)} rows is a member under {self}; a panel needs members; loosen the rules"
+            )
+        return mask
+
+    def _dollar_volume(self) -> pl.Expr:
+        """Mean close times volume of the last bars; null until a symbol has so many."""
+        return (pl.col("close") * pl.col("volume")).rolling_mean(self.dollar_volume_bars)

@@ -1,0 +1,70 @@
+"""One daily run at a time in a folder; whoever comes second is told who holds it."""
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from tradsys.core.clock import utc_now
+from tradsys.core.errors import TradsysError
+from tradsys.core.runs import write_json
+
+LOCK, HOLDER = ".lock", ".holder.json"
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Holds the folder while the block runs; TradsysError that names the holder where another process has it.
+
+    The kernel drops the lock of a process that dies, so a killed run blocks nobody; its note stays and is
+    overwritten by the next one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(str(folder / LOCK))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise TradsysError(
+            f"daily: {folder} is held by {_told(noted(folder))}; one run at a time may write there; wait for it, or "
+            "stop that process"
+        ) from error
+    try:
+        note = {"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now().isoformat(timespec="seconds")}
+        write_json(folder / HOLDER, note)
+        yield
+    finally:
+        (folder / HOLDER).unlink(missing_ok=True)
+        lock.release()
+
+
+def holder(folder: Path) -> dict[str, Any] | None:
+    """pid, host and since of the run in progress; None where nobody holds the folder."""
+    if not (folder / LOCK).exists():
+        return None
+    lock = FileLock(str(folder / LOCK))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return noted(folder) or {"pid": None, "host": None, "since": None}
+    lock.release()
+    return None
+
+
+def noted(folder: Path) -> dict[str, Any] | None:
+    """The last holder's note, whether or not it still runs; None without one."""
+    try:
+        note: dict[str, Any] = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return note
+
+
+def _told(note: dict[str, Any] | None) -> str:
+    if note is None:
+        return "another process that has left no name yet"
+    return f"process {note['pid']} on {note['host']} since {note['since']}"

@@ -1,0 +1,188 @@
+"""When a model is fitted anew, and whether the new one may take the old one's place.
+
+A challenger is promoted only for what it does on rows that neither model ever saw: later than both models' last
+validation label. The two are paired there, sample by sample, and times are drawn in blocks, so a challenger that is
+merely lucky, or the very same model again, stays a challenger.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.errors import DataError
+from tradsys.core.tables import Array, Labels
+from tradsys.evidence.bootstrap import (
+    Estimate,
+    automatic_block_length,
+    bootstrap_draws,
+    estimate,
+    sum_per_time,
+    time_groups,
+    too_few_blocks,
+)
+from tradsys.evidence.classification import log_losses
+from tradsys.market.bars import span
+
+
+class Predicting(Protocol):
+    """What a bundle offers to be judged: its card, and probabilities from bars."""
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """`span.valid`: first and last validation decision, ISO; `label.horizon_bars`."""
+
+    def predict(self, bars: pl.DataFrame, since: datetime | None = None) -> pl.DataFrame:
+        """symbol, time, probability: calibrated, one row per bar with a full window at or after `since`."""
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """Whether the challenger becomes the champion, and why.
+
+    difference: mean log-loss of the champion less that of the challenger in nats, above zero where the challenger is
+    better; None without a champion. since: rows decided after this moment were judged, None where none were.
+    n_samples, n_times: how many rows, at how many times.
+    """
+
+    promoted: bool
+    reason: str
+    difference: Estimate | None = None
+    since: datetime | None = None
+    n_samples: int = 0
+    n_times: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "promoted": self.promoted,
+            "reason": self.reason,
+            "difference": None if self.difference is None else self.difference.as_dict(),
+            "since": None if self.since is None else self.since.isoformat(),
+            "n_samples": self.n_samples,
+            "n_times": self.n_times,
+        }
+
+
+def due(
+    last: datetime | None,
+    now: datetime,
+    *,
+    sessions: Sequence[datetime] | None = None,
+    every: int | None = None,
+) -> bool:
+    """Whether a model fitted at `last` is to be fitted anew at `now`; always where none ever was.
+
+    every: so many of the sessions' closes lie after `last` and not after `now`. None: a calendar month, in UTC, has
+    begun since. Raises DataError for naive moments, a `now` before `last`, or `every` without sessions or below 1.
+    """
+    if last is None:
+        return True
+    if last.tzinfo is None or now.tzinfo is None or now < last:
+        raise DataError(f"retraining: last fit {last}, now {now}; aware moments, now not earlier; check the clock")
+    if every is None:
+        then, today = last.astimezone(UTC), now.astimezone(UTC)
+        return (today.year, today.month) > (then.year, then.month)
+    if every < 1 or sessions is None:
+        raise DataError(f"retraining: every={every}, sessions={sessions}; every >= 1, and the sessions to count")
+    return sum(last < close <= now for close in sessions) >= every
+
+
+def judge_challenger(
+    champion: Predicting | None,
+    challenger: Predicting,
+    bars: pl.DataFrame,
+    labels: Labels,
+    since: datetime,
+    *,
+    events: Array | None = None,
+    n_draws: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Promotion:
+    """Promotes the challenger where the whole interval of the paired difference in log-loss lies above zero.
+
+    bars, labels: row for row, as the experiment labels them. since: no decision before this moment is judged, nor any
+    that one of the models could know: each model's horizon after its last validation decision. events: bool [R], rows
+    that are members at all. Without a champion the challenger is promoted. Too few rows or blocks of time for an
+    interval promote nobody. Raises DataError where labels and bars differ in length.
+    """
+    if champion is None:
+        return Promotion(True, "there was no champion")
+    if len(labels) != bars.height:
+        raise DataError(f"retraining: {len(labels)} labels for {bars.height} bars; make both from the same bars")
+    unseen = max(since.astimezone(UTC), *(known_until(model, bars) for model in (champion, challenger)))
+    paired = _paired(champion, challenger, bars, labels, unseen, events)
+    if not paired.height:
+        return Promotion(
+            False, f"no row after {unseen:%Y-%m-%d %H:%M} has an outcome and both models' word", None, unseen
+        )
+    found, n_times = _difference(paired, _horizon(champion, challenger), n_draws, confidence, seed)
+    better = found.low is not None and found.low > 0
+    return Promotion(better, _reason(found, better, paired.height, confidence), found, unseen, paired.height, n_times)
+
+
+def known_until(model: Predicting, bars: pl.DataFrame) -> datetime:
+    """The moment up to which the model could know outcomes: its horizon, in bars, after its last validation decision.
+
+    Without that many bars after the decision it is the last bar, so that no row is judged.
+    """
+    last = datetime.fromisoformat(model.card["span"]["valid"][1])
+    clock = bars["time"].unique().sort()
+    later = clock.filter(clock > last)
+    n_bars = int(model.card["label"]["horizon_bars"])
+    reached: datetime = later[n_bars - 1] if len(later) >= n_bars else span(bars)[1]
+    return reached
+
+
+def _horizon(*models: Predicting) -> int:
+    return max(int(model.card["label"]["horizon_bars"]) for model in models)
+
+
+def _paired(
+    champion: Predicting, challenger: Predicting, bars: pl.DataFrame, labels: Labels, unseen: datetime,
+    events: Array | None,
+) -> pl.DataFrame:  # fmt: skip
+    """Rows decided after `unseen` that have an outcome and an answer of both: time, y, champion, challenger."""
+    known = (labels.end >= 0) & (labels.y >= 0)
+    known &= np.ones(len(labels), dtype=bool) if events is None else events
+    asked = bars.select("symbol", "time").with_columns(y=pl.Series(labels.y)).filter(pl.Series(known))
+    asked = asked.filter(pl.col("time") > unseen)
+    for name, model in (("champion", champion), ("challenger", challenger)):
+        said = model.predict(bars, unseen).select("symbol", "time", pl.col("probability").alias(name))
+        asked = asked.join(said, on=("symbol", "time"), how="inner", validate="1:1", maintain_order="left")
+    return asked
+
+
+def _difference(paired: pl.DataFrame, horizon: int, n_draws: int, confidence: float, seed: int) -> tuple[Estimate, int]:
+    """Mean of the champion's loss less the challenger's with its interval, and the number of times."""
+    y = paired["y"].to_numpy()
+    gain = log_losses(paired["champion"].to_numpy(), y) - log_losses(paired["challenger"].to_numpy(), y)
+    order, first = time_groups(paired["time"].to_numpy())
+    sums_T2 = sum_per_time(np.column_stack([gain, np.ones(len(gain))]), order, first)
+    n_times = len(first) - 1
+    block = automatic_block_length(sums_T2[:, 0] / sums_T2[:, 1], min_block=horizon)
+    reason = too_few_blocks(n_times, block)
+    if reason is not None:
+        return estimate(float(gain.mean()), None, reason=reason), n_times
+
+    def mean_gain(counts_dT: Array) -> Array:
+        drawn = counts_dT @ sums_T2
+        return drawn[:, 0] / drawn[:, 1]
+
+    draws = bootstrap_draws(mean_gain, n_times, block, n_draws, seed=seed, cells_per_draw=2)
+    return estimate(float(gain.mean()), draws, confidence), n_times
+
+
+def _reason(found: Estimate, better: bool, n_samples: int, confidence: float) -> str:
+    if found.low is None or found.high is None:
+        return f"{n_samples:,} rows carry no interval: {found.reason}"
+    interval = (
+        f"{found.value:+.5f} [{found.low:+.5f}, {found.high:+.5f}] nats at {confidence:.0%} on {n_samples:,} rows"
+    )
+    return f"the challenger's log-loss is lower by {interval}" + (
+        "" if better else "; the interval's lower end must lie above zero"
+    )

@@ -1,0 +1,56 @@
+"""What daily runs did, one JSON object a line, only ever added to."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tradsys.core.clock import utc_now
+from tradsys.core.runs import masked
+
+FILE = "log.jsonl"
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """Appends to `folder/log.jsonl`; every line has `at` (UTC) and `event`."""
+
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.folder / FILE
+
+    def write(self, event: str, **facts: Any) -> None:
+        """Adds one line. One write per line, so that a crash tears at most the last one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        line = {"at": utc_now().isoformat(timespec="milliseconds"), "event": event, **masked(facts)}
+        text = json.dumps(line, default=str, allow_nan=False) + "\n"
+        if self._torn():
+            text = "\n" + text  # the torn line stays as it is, alone
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(text)
+
+    def lines(self, **wanted: Any) -> list[dict[str, Any]]:
+        """All lines whose facts equal those wanted, oldest first; a line torn by a crash is left out."""
+        if not self.path.exists():
+            return []
+        read = (_read(text) for text in self.path.read_text(encoding="utf-8").splitlines())
+        return [line for line in read if line and all(line.get(key) == value for key, value in wanted.items())]
+
+    def _torn(self) -> bool:
+        if not self.path.exists() or self.path.stat().st_size == 0:
+            return False
+        with self.path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+
+
+def _read(text: str) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    return line if isinstance(line, dict) else None

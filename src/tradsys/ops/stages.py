@@ -1,0 +1,191 @@
+"""Stages of a daily run on disk: one partition per session, written whole, good only for what it was made from."""
+
+import functools
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from tradsys.core.clock import utc_now
+from tradsys.core.errors import DataError
+from tradsys.core.runs import code_sha, digest_file, digest_json, write_json, written_whole
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+STOPPED = "stopped"  # a fact of a partition that is kept for the record and never counts as done
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What one stage made of one session.
+
+    frames: parquet files by name. documents: JSON files by name. facts: what the manifest tells beside them and no
+    digest counts, such as reasons and times. digest: of the content where the stage knows a better one than its files'.
+    """
+
+    frames: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    documents: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    digest: str | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a partition is made from: the digests of its inputs by name, and the config that decides it (JSON)."""
+
+    inputs: Mapping[str, str]
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Partitions:
+    """`root/<stage>/date=YYYY-MM-DD/`: files and a manifest with their SHA-256, what they were made from, seconds.
+
+    A partition is a folder that is renamed into place whole, so that a reader sees an old one, a new one or none.
+    """
+
+    root: Path
+
+    def folder(self, stage: str, day: date) -> Path:
+        """Where a session's partition lies."""
+        return self.root / stage / f"date={day.isoformat()}"
+
+    def dates(self, stage: str) -> list[date]:
+        """The sessions that have a readable partition, ascending; one that was stopped is none of them."""
+        found = (date.fromisoformat(path.name.partition("=")[2]) for path in (self.root / stage).glob("date=*"))
+        told = ((day, self.manifest(stage, day)) for day in found)
+        return sorted(day for day, manifest in told if manifest and not manifest["facts"].get(STOPPED))
+
+    def manifest(self, stage: str, day: date) -> dict[str, Any] | None:
+        """What the partition says of itself; None where there is none or it cannot be read."""
+        try:
+            read: dict[str, Any] = json.loads((self.folder(stage, day) / MANIFEST).read_text(encoding="utf-8"))
+            sealed = read.pop("sha256")
+        except (OSError, ValueError, KeyError, AttributeError):
+            return None
+        return read if sealed == digest_json(read) and read.get("format") == FORMAT else None
+
+    def why_not(self, stage: str, day: date, origin: Origin) -> str | None:
+        """Why the stage has to be done, in words; None where its partition is whole and made from just this."""
+        if not self.folder(stage, day).is_dir():
+            return "it was never done"
+        manifest = self.manifest(stage, day)
+        if manifest is None:
+            return "its manifest is missing, altered or of another format"
+        if manifest["facts"].get(STOPPED):
+            return "it was stopped"
+        if altered := self.altered(stage, day, manifest):
+            return f"{', '.join(altered)} missing or altered"
+        changed = sorted(
+            name
+            for name in {*manifest["inputs"], *origin.inputs}
+            if manifest["inputs"].get(name) != origin.inputs.get(name)
+        )
+        told = [f"{', '.join(changed)} changed"] if changed else []
+        return "; ".join([*told, *_config_changes(manifest["config"], _plain(origin.config))]) or None
+
+    def altered(self, stage: str, day: date, manifest: Mapping[str, Any]) -> list[str]:
+        """Names of the partition's files that are not as sealed."""
+        folder = self.folder(stage, day)
+        return [
+            name
+            for name, digest in manifest["files"].items()
+            if not (folder / name).is_file() or digest_file(folder / name) != digest
+        ]
+
+    def write(self, stage: str, day: date, made: Made, origin: Origin, seconds: float) -> dict[str, Any]:
+        """Writes the partition whole and returns its manifest."""
+        with written_whole(self.folder(stage, day)) as draft:
+            draft.mkdir(parents=True)
+            for name, frame in made.frames.items():
+                frame.write_parquet(draft / f"{name}.parquet", compression="zstd")
+            for name, document in made.documents.items():
+                write_json(draft / f"{name}.json", document)
+            files = {path.name: digest_file(path) for path in sorted(draft.iterdir())}
+            manifest = {
+                "format": FORMAT,
+                "stage": stage,
+                "date": day.isoformat(),
+                "digest": made.digest or digest_json(files),
+                "files": files,
+                "rows": {name: frame.height for name, frame in made.frames.items()},
+                "inputs": dict(origin.inputs),
+                "config": _plain(origin.config),
+                "facts": _plain(made.facts),
+                "seconds": round(seconds, 4),
+                "written": utc_now().isoformat(timespec="seconds"),
+                "code_sha": _code(),
+            }
+            write_json(draft / MANIFEST, {**manifest, "sha256": digest_json(manifest)})
+        return manifest
+
+    def frame(self, stage: str, day: date, name: str | None = None) -> pl.DataFrame:
+        """A frame of a partition, by default the one of the stage's own name; DataError where it is missing."""
+        path = self._file(stage, day, f"{name or stage}.parquet")
+        try:
+            return pl.read_parquet(path, hive_partitioning=False, glob=False)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise DataError(f"daily: {path} cannot be read: {error}; run that date again") from error
+
+    def document(self, stage: str, day: date, name: str) -> Any:
+        """A JSON document of a partition; DataError where it is missing."""
+        path = self._file(stage, day, f"{name}.json")
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"daily: {path} is no JSON: {error}; run that date again") from error
+
+    def sweep(self) -> list[str]:
+        """Removes what a crash left half written or half replaced, and returns it; the lock must be held."""
+        left = [path for path in _drafts(self.root) if path.exists()]
+        for path in left:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        return [str(path.relative_to(self.root)) for path in left]
+
+    def _file(self, stage: str, day: date, name: str) -> Path:
+        path = self.folder(stage, day) / name
+        if not path.is_file():
+            raise DataError(
+                f"daily: the partition {stage}/date={day} lacks {name}; a stage reads what the one before left; "
+                f"run it again: python -m tradsys.daily run date={day}"
+            )
+        return path
+
+
+@functools.cache
+def _code() -> str:
+    """The commit, asked of git once a process."""
+    return code_sha()
+
+
+def _drafts(root: Path) -> Iterator[Path]:
+    """Temporary names of `written_whole`: `.<name>.<8 hex digits>.part` and `.old`."""
+    for pattern in (".*.part", "*/.*.part", "*/*/.*.part", "*/.*.old", "*/*/.*.old"):
+        yield from root.glob(pattern)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back, so that a stored config compares equal to a new one."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _config_changes(old: Mapping[str, Any], new: Mapping[str, Any], most: int = 3) -> list[str]:
+    """`labels.horizon_bars 5 -> 10`, at most three, and how many more."""
+    before, after = dict(_leaves(old)), dict(_leaves(new))
+    keys = sorted(key for key in {*before, *after} if before.get(key, "absent") != after.get(key, "absent"))
+    told = [f"config: {key} {before.get(key, 'absent')} -> {after.get(key, 'absent')}" for key in keys[:most]]
+    return [*told, f"and {len(keys) - most} more config keys"] if len(keys) > most else told
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    items: Any = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else None
+    if items is None or not value:
+        yield path, value
+        return
+    for key, inner in items:
+        yield from _leaves(inner, f"{path}.{key}" if path else str(key))

@@ -1,0 +1,318 @@
+"""Which override is wrong, what comes nearest and what to write instead: one line for each way to get one wrong.
+
+An override is judged against the config that all chosen groups make together, so that a key of `events=clock` is known
+where events=clock stands beside it, whatever else is wrong.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+FORMS = "overrides are key=value, +key=value for a new key and ~key to drop one; quote what holds , = [ ] or spaces"
+REFUSALS = (HydraException, OmegaConfBaseException, ValueError)
+MOST_NAMED = 12
+
+
+class ConfigError(ValueError):
+    """A key, group or value that conf/ does not know."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a door's config holds under some overrides: its keys, and the choice of every group."""
+
+    keys: Mapping[str, Any]
+    choices: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, conf: Path, door: str, overrides: Sequence[str]) -> Self:
+        """Composed, nothing resolved; raises what Hydra raises."""
+        with hydra.initialize_config_dir(str(conf), version_base="1.3"):
+            config = hydra.compose(door, list(overrides), return_hydra_config=True)
+        choices = {g: c for g, c in config.hydra.runtime.choices.items() if not g.startswith("hydra/")}
+        plain: Any = OmegaConf.to_container(config, resolve=False)
+        return cls({key: value for key, value in plain.items() if key != "hydra"}, choices)
+
+    def at(self, path: str) -> Any:
+        """The value there, Ellipsis where there is none."""
+        return _at(self.keys, path)
+
+
+def plain_form(conf: Path, door: str, override: str) -> str:
+    """The override as Hydra wants it: `experiment=demo` and compare's `study=losses` without their + are understood."""
+    added = ("experiment", "study") if door == "compare" else ("experiment",)
+    group, _, choice = override.partition("=")
+    return f"+{override}" if group in added and (conf / group).is_dir() and choice else override
+
+
+def studies(conf: Path, door: str) -> list[str]:
+    """The studies that a door takes: audit's change the whole config (`@package _global_`), compare's only `study`."""
+    files = {name: conf / "study" / f"{name}.yaml" for name in choices_of(conf, "study")}
+    audits = [n for n, path in files.items() if "@package _global_" in path.read_text(encoding="utf-8").split("\n")[0]]
+    return audits if door == "audit" else [name for name in files if name not in audits]
+
+
+def choices_of(conf: Path, group: str) -> list[str]:
+    """The choices of a group, sorted; none where there is no such group."""
+    return sorted(p.stem for p in (conf / group).glob("*.yaml"))
+
+
+def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted path and value of every key that holds no further ones."""
+    for key, inner in value.items():
+        path = f"{prefix}{key}"
+        if isinstance(inner, dict) and inner:
+            yield from leaves(inner, f"{path}.")
+        elif key not in ("_target_", "_partial_"):
+            yield path, inner
+
+
+def silent_mistake(conf: Path, door: str, overrides: Sequence[str]) -> str | None:
+    """What Hydra would take without a word although nothing reads it, or None."""
+    for override in overrides:
+        key, _, name = override.lstrip("+~").partition("=")
+        name, other = name.strip("'\""), {"compare": "audit", "audit": "compare"}.get(door)
+        if key == "study" and other and name in studies(conf, other):
+            return (
+                f"config: study {name!r} is one of {other}'s; {door} takes {', '.join(studies(conf, door))}; choose "
+                f"one of these, or python -m tradsys.{other}"
+            )
+        if override.startswith("~") and (conf / key).is_dir():
+            return (
+                f"config: {override!r} takes a whole group away; each is needed; choose another one: "
+                f"{key}={' | '.join(choices_of(conf, key))}"
+            )
+        if key.startswith("hydra."):
+            return f"config: {override!r} is a setting of Hydra's own command line, which no door has; see --help"
+    return _added_for_nothing(conf, door, [o for o in overrides if o.startswith("+") and "@" not in o])
+
+
+def _added_for_nothing(conf: Path, door: str, added: Sequence[str]) -> str | None:
+    """The first +key that no part of the door would ever read."""
+    base = Known.of(conf, door, []) if added else None
+    for override in added if base else ():
+        assert base is not None
+        key = override.lstrip("+").partition("=")[0]
+        if (conf / key).is_dir():
+            studied = key == "study" and door in ("audit", "compare")
+            if not (key in base.keys or studied or (key == "experiment" and "model" in base.choices)):
+                return _absent_group(conf, door, override, key, base)
+        elif key.split(".")[0] not in base.keys:
+            return _unknown_key(conf, door, override, key, base)
+    return None
+
+
+def explained(conf: Path, door: str, overrides: Sequence[str], error: Exception) -> str:
+    """One line: which override is wrong, and what to write instead."""
+    parsed: list[tuple[str, Override]] = []
+    for override in overrides:
+        one = _parsed(override)
+        if isinstance(one, str):
+            return one
+        parsed.append((override, one))
+    base = Known.of(conf, door, [])
+    groups = [(o, p) for o, p in parsed if (conf / p.key_or_group).is_dir()]
+    for override, one in groups:
+        if line := _wrong_choice(conf, door, override, one, base):
+            return line
+    known, kept = base, list[str]()
+    # what stands in the door's own defaults comes first: it may bring the group that another override chooses
+    for override, one in sorted(groups, key=lambda pair: pair[1].get_key_element() not in base.choices):
+        try:
+            known = Known.of(conf, door, [*kept, override])
+        except REFUSALS as refused:
+            return _refused_group(conf, door, override, one, known, refused)
+        kept.append(override)
+    for override, one in parsed:
+        if (override, one) not in groups and (line := _wrong_key(conf, door, override, one, known)):
+            return line
+    return f"config: {' '.join(str(error).split())}"
+
+
+def unresolved(error: OmegaConfBaseException) -> str:
+    """One line for a value that points to nothing, or that nothing was given for."""
+    first = str(error).strip().splitlines()[0]
+    at = re.search(r"full_key: (\S+)", str(error))
+    where = f"{at[1]}: " if at else ""
+    return f"config: {where}{first}; ${{...}} names another key or ${{oc.env:NAME}}; mend it, or set what it names"
+
+
+def not_built(config: DictConfig, error: Exception) -> str:
+    """One line for a part whose constructor takes no such setting, or not such values."""
+    text = str(error)
+    at = re.search(r"full_key: (\S+)", text)
+    where, cause = at[1] if at else "", error.__cause__
+    part = OmegaConf.select(config, where) if where else None
+    values = {k: v for k, v in part.items() if not str(k).startswith("_")} if isinstance(part, DictConfig) else {}
+    given = ", ".join(f"{k!s}={v!r}" for k, v in values.items() if not isinstance(v, DictConfig) and len(str(v)) < 40)
+    target = repr(part.get("_target_")).strip("'").rpartition(".")[2] if isinstance(part, DictConfig) else "a part"
+    if cause is None:
+        return f"config: {where or 'a part'}: {' '.join(text.split())}"
+    if "Error loading" in str(cause) or "Error locating" in str(cause):
+        return f"config: {where}: {' '.join(str(cause).split())}; mend its _target_"
+    if named := re.search(r"unexpected keyword argument '(\w+)'", str(cause)):
+        target = str(cause).partition(".__init__()")[0].rpartition(" ")[2] or target
+        return f"config: {where}: {target} takes no {named[1]!r}; leave it out; see --help for what there is"
+    if "required" in str(cause) and "argument" in str(cause):
+        lacking = re.findall(r"'(\w+)'", str(cause))
+        return f"config: {where}: {target} lacks {', '.join(lacking)}; give it"
+    why = " ".join(str(cause).split())
+    return f"config: {where}: {target} cannot be made of {given} ({why}); one is of the wrong kind; mend it"
+
+
+def nearest(word: str, known: Sequence[str], cutoff: float = 0.4) -> str:
+    """`did you mean ...?`, or that nothing comes near."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
+    return f"did you mean {near[0]!r}?" if near else "nothing comes near"
+
+
+def _parsed(override: str) -> Override | str:
+    """The override as Hydra reads it, or what is wrong with its form."""
+    key, equals, value = override.partition("=")
+    if override.startswith("-"):
+        return f"config: {override!r} is no override; doors take no switches but --help; {FORMS}"
+    if not key.lstrip("+~"):
+        return f"config: {override!r} names no key; {FORMS}"
+    if not equals and not key.startswith("~"):
+        return f"config: {override!r} gives no value; write {override}=...; {FORMS}"
+    try:
+        one = OverridesParser.create().parse_overrides([override])[0]
+    except HydraException:
+        return f"config: {override!r} cannot be read; {FORMS}"
+    if one.is_sweep_override():
+        return (
+            f"config: {override!r} gives several values; one run takes one; give one, or quote it where the comma "
+            f"belongs to it: {key}=\"'{value}'\""
+        )
+    return one
+
+
+def _wrong_choice(conf: Path, door: str, override: str, one: Override, base: Known) -> str | None:
+    """What is wrong with a choice of a group, judged by the files of conf/ alone."""
+    group, value = one.key_or_group, one.value()
+    known = studies(conf, door) if group == "study" and door in ("audit", "compare") else choices_of(conf, group)
+    if one.is_force_add() or (one.is_add() and one.package is None and group in base.choices):
+        return f"config: {group} has a choice already; write {override.lstrip('+')}, without +"
+    for name in value if isinstance(value, list) else [value]:
+        if name is None and (group in base.choices or isinstance(value, list)):
+            return f"config: {override!r} names no choice; {group} is one of {', '.join(known)}"
+        if isinstance(name, str) and name not in known:
+            return f"config: {group}={name} does not exist; {nearest(name, known)}; known: {', '.join(known) or 'none'}"
+    return None
+
+
+def _refused_group(conf: Path, door: str, override: str, one: Override, known: Known, error: Exception) -> str:
+    """Why a choice that exists cannot be made beside the others."""
+    group = one.key_or_group
+    if one.is_add() and group in known.choices:
+        return f"config: {group} is given twice, {known.choices[group]} and {one.value()}; one of them; drop the other"
+    if one.is_add():
+        return f"config: {override!r}: {' '.join(str(error).split())}"
+    return _absent_group(conf, door, override, group, known)
+
+
+def _absent_group(conf: Path, door: str, override: str, group: str, known: Known) -> str:
+    """Where a group that this config lacks can be chosen: under another address, beside another choice, elsewhere."""
+    value = override.partition("=")[2]
+    if here := [address for address in known.choices if address.startswith(f"{group}@")]:
+        forms = " or ".join(f"{address}={value}" for address in here)
+        return f"config: {group} is not chosen by itself here; it stands inside another part; write {forms}"
+    users = re.compile(rf"^\s*- (?:override )?/?{re.escape(group)}@([\w.]+):", re.MULTILINE)
+    for path in sorted(conf.glob("*/*.yaml")):
+        outer = path.parent.name
+        if outer in known.choices and (found := users.search(path.read_text(encoding="utf-8"))):
+            address = f"{group}@{outer}.{found[1]}={value}"
+            return (
+                f"config: {outer}={known.choices[outer]} has no {group}; {outer}={path.stem} has, chosen as "
+                f"{address}; choose both, or leave {override!r} out"
+            )
+    listed = re.compile(rf"^\s*- {re.escape(group)}:", re.MULTILINE)
+    doors = [p.stem for p in sorted(conf.glob("*.yaml")) if listed.search(p.read_text(encoding="utf-8"))]
+    if group == "study":
+        doors = ["audit", "compare"]
+    if group == "experiment":
+        doors = ["train", "tune", "compare", "audit", "doctor"]
+    takes = f"it is chosen with {', '.join(doors)}" if doors else "no door chooses it by itself"
+    return f"config: {door} has no group {group!r}; {takes}; leave {override!r} out; see --help"
+
+
+def _wrong_key(conf: Path, door: str, override: str, one: Override, known: Known) -> str | None:
+    """What is wrong with a key, None where it can be set."""
+    path = one.key_or_group
+    found = known.at(path) is not ...
+    if one.is_add() and not one.is_force_add() and found:
+        return f"config: {path!r} is there already; write {override.lstrip('+')}, without +"
+    if found and isinstance(known.at(path), Mapping) and not one.is_delete() and isinstance(one.value(), Mapping):
+        return (
+            f"config: {override!r}: {path} is a mapping, whose keys are set one by one: {path}.KEY=... changes one, "
+            f"+{path}.KEY=... adds one, ~{path}.KEY drops one; it has {', '.join(map(str, known.at(path)))}"
+        )
+    if found or one.is_add():
+        return None
+    return _unknown_key(conf, door, override, path, known)
+
+
+def _unknown_key(conf: Path, door: str, override: str, path: str, known: Known) -> str:
+    """The nearest key that there is, and what stands where the override looked for one."""
+    parts = path.split(".")
+    depth = max(d for d in range(len(parts)) if known.at(".".join(parts[:d])) is not ...)
+    parent, inside = ".".join(parts[:depth]), known.at(".".join(parts[:depth]))
+    start = f"config: unknown key {path!r} in {override!r}"
+    if isinstance(inside, str) and inside.startswith("${"):
+        rest = ".".join([inside.strip("${}"), *parts[depth:]])
+        return f"{start}; {parent} is what {inside.strip('${}')} is; write {rest}=..."
+    if not parent:
+        owners = [p.stem for p in sorted(conf.glob("*.yaml")) if parts[0] in (OmegaConf.load(p) or {})]
+        if owners:
+            return f"{start}; {door} has none; it is a key of {', '.join(owners)}; see --help"
+        paths = _paths(known.keys)
+        for top in difflib.get_close_matches(parts[0], [p for p in paths if "." not in p]):
+            if known.at(straight := ".".join([top, *parts[1:]])) is not ...:
+                return f"{start}; did you mean {straight!r}?; see --help"
+        return f"{start}; {nearest(path, [*paths, *known.choices])}; see --help"
+    if isinstance(inside, list):
+        return f"{start}; {parent} is a list of {len(inside)}; give it whole, {parent}=[...]"
+    children = [str(key) for key in inside if not str(key).startswith("_")] if isinstance(inside, Mapping) else []
+    near = difflib.get_close_matches(parts[depth], children, n=1, cutoff=0.5)
+    guess = f"did you mean {'.'.join([parent, near[0]])!r}?; " if near else ""
+    of = f"{parent}={known.choices[parent]}" if known.choices.get(parent) else parent
+    more = ", ..." if len(children) > MOST_NAMED else ""
+    has = f"{of} has {', '.join(children[:MOST_NAMED])}{more}" if children else f"{of} has no keys of its own"
+    return f"{start}; {guess}{has}; see --help"
+
+
+def _paths(keys: Mapping[str, Any]) -> list[str]:
+    every = [path for path, _ in leaves(keys)]
+    return sorted({".".join(path.split(".")[:i]) for path in every for i in range(1, path.count(".") + 2)})
+
+
+def _at(value: Any, path: str) -> Any:
+    for part in path.split(".") if path else ():
+        if isinstance(value, Mapping):
+            value = value.get(part, value.get(int(part), ...) if part.isdigit() else ...)
+        elif isinstance(value, list) and part.lstrip("-").isdigit() and -len(value) <= int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return ...
+        if value is ...:
+            return ...
+    return value
+
+
+def plain_config(config: DictConfig) -> tuple[dict[str, Any], list[str]]:
+    """The config as plain, resolved values, and its keys without any; ConfigError where a value points to nothing."""
+    try:
+        missing = sorted(OmegaConf.missing_keys(config))
+        return OmegaConf.to_container(config, resolve=True), missing  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise ConfigError(unresolved(error)) from error

@@ -1,0 +1,282 @@
+"""A book of weights lived through day by day: fills at the next open, costs, deaths, turnover, capacity.
+
+Rules, close by close of the clock (the distinct times of all bars):
+- Weights decided at a close fill at the open `delay_bars` closes later: each name is brought to weight * equity, the
+  equity being cash plus every holding at that open. A close without weights decides nothing; a name without a weight at
+  a close that has some is wanted at zero.
+- A name without a bar at the fill cannot be traded: its order lapses, what is held stays and counts at its last close.
+- A name that had no bar for `dead_after_bars` closes is dead: what is held is turned into cash at its last close times
+  (1 + delisting_return), as a fill like any other. A short gains nothing by a death: it is covered at the last close.
+- Every fill is worsened by slippage and pays its fee, out of cash, which may run short by one day's costs.
+- An equity of zero or less is ruin: nothing is owned or owed from then on.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.errors import DataError
+from tradsys.core.tables import Array
+from tradsys.portfolio.book import WEIGHT_COLUMNS
+from tradsys.portfolio.costs import Costs
+from tradsys.portfolio.ledger import UTC_TIME
+from tradsys.portfolio.simulator import check_bars, check_delay
+
+DAILY_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+    "time": UTC_TIME,
+    "equity": pl.Float64,
+    "ret": pl.Float64,
+    "turnover": pl.Float64,
+    "cost": pl.Float64,
+    "gross": pl.Float64,
+    "net": pl.Float64,
+    "n_long": pl.Int64,
+    "n_short": pl.Int64,
+}
+FLAT = 1e-9  # of the equity: a holding smaller than this is none
+
+
+@dataclass(frozen=True, eq=False)
+class BookLedger:
+    """What a book leaves behind. Money is in units of the initial capital of 1.0.
+
+    daily: one row per close from the first decision on, columns as DAILY_SCHEMA: equity at the close; ret, simple,
+    the first from 1.0; turnover, notional traded over the equity before; cost likewise; gross and net, holdings over
+    equity at the close. orders: time of the fill, symbol, traded (signed notional over equity), decided (the close).
+    trades: rounds from nothing to nothing: symbol, side, entry_time, exit_time, net_return (of the notional put in),
+    died. A change of side ends one round and begins another. n_open: rounds still open at the end.
+    """
+
+    daily: pl.DataFrame
+    orders: pl.DataFrame
+    trades: pl.DataFrame
+    n_open: int
+
+    def daily_returns(self) -> tuple[Array, Array]:
+        """Dates datetime64[D] and simple returns float64 of each close from the first decision on."""
+        return self.daily["time"].dt.date().to_numpy(), self.daily["ret"].to_numpy()
+
+    @property
+    def n_died(self) -> int:
+        """Holdings that ended because their name did."""
+        return int(self.trades["died"].sum())
+
+
+def simulate_book(
+    bars: pl.DataFrame,
+    weights: pl.DataFrame,
+    costs: Costs,
+    delay_bars: int = 1,
+    *,
+    dead_after_bars: int = 5,
+    delisting_return: float = 0.0,
+) -> BookLedger:
+    """The book's ledger under the rules at the top of this file.
+
+    bars: symbol, time, open, high, low, close; sorted by (symbol, time). weights: symbol, time, weight (signed share
+    of the equity, as of `Book.weights`), each at a time of the clock, one per name and close. delay_bars >= 1.
+    delisting_return: from the last close to what a holder of a dead name got, in [-1, 0]; -0.3 is usual for US
+    stocks delisted for cause (Shumway 1997, table 1). Raises DataError for what breaks this, TradsysError for delay.
+    """
+    check_delay(delay_bars)
+    if not -1 <= delisting_return <= 0 or dead_after_bars < 1:
+        raise DataError(
+            f"book: delisting_return={delisting_return}, dead_after_bars={dead_after_bars}; the rule is "
+            "-1 <= delisting_return <= 0 and dead_after_bars >= 1; mend the book's settings"
+        )
+    market = _Market.of(check_bars(bars))
+    target_TS, decided_T = market.placed(_checked(weights))
+    if not decided_T.any():
+        raise DataError("book: no weights; a book decides at one close at least; pass what Book.weights returns")
+    walk = _Walk(market, costs, dead_after_bars, delisting_return)
+    first = int(decided_T.argmax())
+    for t in range(first, len(market.clock)):
+        decided = t - delay_bars if t - delay_bars >= first and decided_T[t - delay_bars] else None
+        walk.step(t, decided, target_TS[decided] if decided is not None else None)
+    return walk.ledger()
+
+
+@dataclass(frozen=True, eq=False)
+class _Market:
+    """Prices by clock and name: open, close [T, S], NaN where a name has no bar; last: close, carried forward."""
+
+    clock: pl.Series
+    symbols: pl.Series
+    open: Array
+    close: Array
+    last: Array
+    silent: Array  # [T, S] closes since the last bar, 0 with one, large before the first
+
+    @classmethod
+    def of(cls, bars: pl.DataFrame) -> "_Market":
+        clock, symbols = bars["time"].unique().sort(), bars["symbol"].unique().sort()
+        t = clock.search_sorted(bars["time"]).to_numpy()
+        s = symbols.search_sorted(bars["symbol"]).to_numpy()
+        shape = (len(clock), len(symbols))
+        open_TS, close_TS = np.full(shape, np.nan), np.full(shape, np.nan)
+        open_TS[t, s], close_TS[t, s] = bars["open"].to_numpy(), bars["close"].to_numpy()
+        ticks = np.arange(shape[0])[:, None]
+        seen = np.maximum.accumulate(np.where(np.isfinite(close_TS), ticks, -1), axis=0)
+        last = np.where(seen >= 0, np.take_along_axis(close_TS, np.maximum(seen, 0), axis=0), np.nan)
+        return cls(clock, symbols, open_TS, close_TS, last, np.where(seen >= 0, ticks - seen, shape[0] + 1))
+
+    def placed(self, weights: pl.DataFrame) -> tuple[Array, Array]:
+        """Target weights [T, S], and whether each close decides [T]. DataError for a stray name or time."""
+        known = weights.filter(
+            pl.col("symbol").is_in(self.symbols.implode()) & pl.col("time").is_in(self.clock.implode())
+        )
+        if stray := weights.height - known.height:
+            raise DataError(
+                f"book: {stray} of {weights.height} weights name a symbol or a close that the bars lack; decisions are "
+                "taken at closes of the bars; simulate on the bars that were scored"
+            )
+        t = self.clock.search_sorted(weights["time"]).to_numpy()
+        s = self.symbols.search_sorted(weights["symbol"]).to_numpy()
+        target, decided = np.zeros(self.open.shape), np.zeros(len(self.clock), dtype=bool)
+        target[t, s] = weights["weight"].to_numpy()
+        decided[t] = True
+        return target, decided
+
+
+class _Walk:
+    """Cash and quantities [S] through time, and the record of them."""
+
+    def __init__(self, market: _Market, costs: Costs, dead_after_bars: int, delisting_return: float) -> None:
+        n = len(market.symbols)
+        self.market, self.costs = market, costs
+        self.dead_after_bars, self.delisting_return = dead_after_bars, delisting_return
+        self.cash, self.equity = 1.0, 1.0
+        self.quantity = np.zeros(n)
+        # of the open round of each name: notional put in, cash received less cash paid, when it began
+        self.put_in, self.flow, self.entered = np.zeros(n), np.zeros(n), np.zeros(n, dtype=np.int64)
+        self.days: list[tuple[float, ...]] = []
+        self.orders: list[tuple[Array, Array, Array, Array]] = []
+        self.rounds: list[tuple[int, int, int, int, float, bool]] = []
+        self.ticks: list[int] = []
+
+    def step(self, t: int, decided: int | None, weight_S: Array | None) -> None:
+        """One close: deaths, fills at this bar's open, valuation at its close."""
+        before, m = self.equity, self.market
+        traded, cost = self._bury(t)
+        if decided is not None and weight_S is not None and self.equity > 0:
+            price = np.where(np.isfinite(m.open[t]), m.open[t], m.last[t])
+            equity = self.cash + float((self.quantity * _zeroed(price)).sum())
+            wanted = np.where(np.isfinite(m.open[t]), weight_S * max(equity, 0.0) / price, self.quantity)
+            notional, paid = self._fill(t, _zeroed(wanted), price)
+            moved = np.flatnonzero(notional)
+            scale = equity if equity > 0 else 1.0
+            full = (np.full(len(moved), t), moved, notional[moved] / scale, np.full(len(moved), decided))
+            self.orders.append(full)
+            traded, cost = traded + float(np.abs(notional).sum()), cost + paid
+        self._value(t, before, traded, cost)
+
+    def _bury(self, t: int) -> tuple[float, float]:
+        """Holdings of names that are dead by now become cash; notional and costs of that."""
+        m = self.market
+        dead = (self.quantity != 0) & (m.silent[t] >= self.dead_after_bars)
+        if not dead.any():
+            return 0.0, 0.0
+        worth = np.where(self.quantity > 0, m.last[t] * (1 + self.delisting_return), m.last[t])
+        price = np.where(dead, worth, 1.0)
+        notional, paid = self._fill(t, np.where(dead, 0.0, self.quantity), price, died=dead)
+        return float(np.abs(notional).sum()), paid
+
+    def _fill(self, t: int, wanted: Array, price: Array, died: Array | None = None) -> tuple[Array, float]:
+        """Brings quantities to `wanted` at raw `price` [S]; signed notional [S] at raw prices and costs in money."""
+        change = np.where(
+            np.abs(wanted - self.quantity) * _zeroed(price) > FLAT * self.equity, wanted - self.quantity, 0
+        )
+        leaving = (wanted == 0) & (self.quantity != 0)
+        change = np.where(leaving, -self.quantity, change)
+        # a change of side is two fills: out of the one round, into the next
+        crossing = self.quantity * (self.quantity + change) < 0
+        out = np.where(crossing, -self.quantity, 0.0)
+        notional = np.zeros(len(change))
+        paid = 0.0
+        for part in (out, change - out):
+            if part.any():
+                paid += self._book(t, part, _zeroed(price), died)
+                notional += part * _zeroed(price)
+        return notional, paid
+
+    def _book(self, t: int, change: Array, price: Array, died: Array | None) -> float:
+        fill = price * (1 + np.sign(change) * self.costs.slippage)
+        fee = np.abs(change) * fill * self.costs.fee
+        opens = (self.quantity == 0) & (change != 0)
+        self.entered[opens] = t
+        adds = self.quantity * change >= 0
+        self.put_in += np.where(adds, np.abs(change) * fill, 0.0)
+        flow = -change * fill - fee
+        self.flow += flow
+        self.cash += float(flow.sum())
+        had = np.sign(self.quantity).astype(int)
+        self.quantity = self.quantity + change
+        for s in np.flatnonzero((change != 0) & (self.quantity == 0)):
+            ended = bool(died is not None and died[s])
+            self.rounds.append((int(s), int(had[s]), int(self.entered[s]), t, self.flow[s] / self.put_in[s], ended))
+            self.put_in[s] = self.flow[s] = 0.0
+        return float(fee.sum() + (np.abs(change) * price * self.costs.slippage).sum())
+
+    def _value(self, t: int, before: float, traded: float, cost: float) -> None:
+        worth = self.quantity * _zeroed(self.market.last[t])
+        equity = self.cash + float(worth.sum())
+        if equity <= 0:  # ruin: the account owes nothing beyond what it had
+            self.quantity, self.cash, equity = np.zeros(len(worth)), 0.0, 0.0
+            worth = np.zeros(len(worth))
+        self.equity = equity
+        scale = equity if equity > 0 else 1.0
+        ret, part = (equity / before - 1, 1 / before) if before > 0 else (0.0, 0.0)
+        sides = (float((worth > 0).sum()), float((worth < 0).sum()))
+        row = (equity, ret, traded * part, cost * part, float(np.abs(worth).sum()) / scale, float(worth.sum()) / scale)
+        self.days.append((*row, *sides))
+        self.ticks.append(t)
+
+    def ledger(self) -> BookLedger:
+        """Everything recorded, as frames."""
+        m = self.market
+        columns = dict(zip(list(DAILY_SCHEMA)[1:], np.array(self.days).T, strict=True))
+        daily = pl.DataFrame({"time": m.clock[self.ticks], **columns}).cast(DAILY_SCHEMA)  # type: ignore[arg-type]
+        parts = zip(*self.orders, strict=True) if self.orders else [[np.empty(0, dtype=np.int64)]] * 4
+        t, s, traded, decided = (np.concatenate(list(part)) for part in parts)
+        orders = pl.DataFrame(
+            {
+                "time": m.clock[t.tolist()],
+                "symbol": m.symbols[s.tolist()],
+                "traded": traded.astype(np.float64),
+                "decided": m.clock[decided.tolist()],
+            }
+        )
+        names = ("symbol", "side", "entry", "exit", "net_return", "died")
+        rounds = (
+            dict(zip(names, zip(*self.rounds, strict=True), strict=True)) if self.rounds else dict.fromkeys(names, ())
+        )
+        trades = pl.DataFrame(
+            {
+                "symbol": m.symbols[list(rounds["symbol"])],
+                "side": pl.Series(rounds["side"], dtype=pl.Int8),
+                "entry_time": m.clock[list(rounds["entry"])],
+                "exit_time": m.clock[list(rounds["exit"])],
+                "net_return": pl.Series(rounds["net_return"], dtype=pl.Float64),
+                "died": pl.Series(rounds["died"], dtype=pl.Boolean),
+            }
+        )
+        return BookLedger(daily, orders, trades.sort("symbol", "entry_time"), int((self.quantity != 0).sum()))
+
+
+def _checked(weights: pl.DataFrame) -> pl.DataFrame:
+    missing = set(WEIGHT_COLUMNS) - set(weights.columns)
+    if missing:
+        raise DataError(f"book: weights lack {sorted(missing)}; a weight is {list(WEIGHT_COLUMNS)}; use Book.weights")
+    n_bad = weights.filter(pl.col("weight").is_finite().not_().fill_null(value=True)).height
+    n_twice = weights.height - weights.n_unique(["symbol", "time"])
+    if n_bad or n_twice:
+        raise DataError(
+            f"book: of {weights.height} weights {n_bad} are not finite and {n_twice} share symbol and time; each name "
+            "has one finite weight a close; pass what Book.weights returns"
+        )
+    return weights
+
+
+def _zeroed(values: Array) -> Array:
+    return np.where(np.isfinite(values), values, 0.0)

@@ -1,0 +1,77 @@
+"""Members by what each bar's own past shows."""
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conftest import walk_bars
+from tradsys.core.errors import DataError, TradsysError
+from tradsys.market.universe import Members
+
+
+def slow(members, bars):
+    """Row by row, as one would by hand."""
+    mask = []
+    for symbol in bars["symbol"].unique(maintain_order=True):
+        rows = bars.filter(symbol=symbol)
+        close, volume = rows["close"].to_numpy(), rows["volume"].to_numpy()
+        for t in range(rows.height):
+            n = members.dollar_volume_bars
+            traded = (close * volume)[max(0, t - n + 1) : t + 1]
+            mask.append(
+                symbol not in members.exclude
+                and t + 1 >= members.min_bars
+                and (members.min_price is None or close[t] >= members.min_price)
+                and (
+                    members.min_dollar_volume is None
+                    or (len(traded) == n and traded.mean() >= members.min_dollar_volume)
+                )
+            )
+    return np.array(mask)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        Members(),
+        Members(exclude=["BBB", None]),
+        Members(min_price=100.1),
+        Members(min_dollar_volume=2300.0, dollar_volume_bars=5),
+        Members(exclude=["AAA"], min_price=99.0, min_dollar_volume=2000.0, min_bars=9),
+    ],
+)
+def test_as_a_loop_over_rows(members):
+    bars = walk_bars(60, ("AAA", "BBB", "CCC"))
+    expected = slow(members, bars)
+    assert expected.sum() > 0
+    assert np.array_equal(members.mask(bars), expected)
+
+
+@given(st.integers(30, 119))
+def test_what_comes_later_changes_no_membership(last):
+    bars = walk_bars(60, ("AAA", "BBB"), seed=3)
+    members = Members(min_price=99.9, min_dollar_volume=2300.0, dollar_volume_bars=5, min_bars=3)
+    later = pl.int_range(pl.len()) > last
+    changed = bars.with_columns(
+        close=pl.when(later).then(pl.col("close") * 7).otherwise("close"),
+        volume=pl.when(later).then(0.0).otherwise("volume"),
+    )
+    assert np.array_equal(members.mask(bars)[: last + 1], members.mask(changed)[: last + 1])
+
+
+def test_a_benchmark_spelled_wrong_is_no_member_by_accident():
+    with pytest.raises(DataError, match=r"\['SPX'\] are to be excluded but the bars hold no such symbol"):
+        Members(exclude=["SPX"]).mask(walk_bars(9, ("AAA", "SPY")))
+
+
+def test_no_member_at_all_is_an_error():
+    with pytest.raises(DataError, match="none of 9 rows is a member"):
+        Members(min_price=1e6).mask(walk_bars(9))
+
+
+@pytest.mark.parametrize("wrong", [{"min_bars": 0}, {"dollar_volume_bars": 0}, {"min_price": -1.0}])
+def test_fields_out_of_range(wrong):
+    with pytest.raises(TradsysError, match=f"universe: {next(iter(wrong))}="):
+        Members(**wrong)
