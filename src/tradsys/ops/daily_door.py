@@ -110,9 +110,13 @@ def signals(settings: DailySettings, parts: Mapping[str, Any]) -> None:
     with _on_the_terminal():
         path, judged = daily_evaluation.signals(settings, parts)
     console = _console()
+    _print_notes(console, judged)
     for name in ("auc", "rmse", "rmse_ratio"):
         one = judged[name]
         console.print(f"{name:<11}{one['mean']:.4f}, sd {one['sd']:.4f}, folds {one['low']:.4f} to {one['high']:.4f}")
+    if judged["importance"] is not None:
+        shares = ", ".join(f"{source} {percent(share)}" for source, share in judged["importance"]["by_source"].items())
+        console.print(f"importance {shares}")
     console.print(f"signals    {path}")
 
 

@@ -103,6 +103,7 @@ def signals(settings: DailySettings, parts: Mapping[str, Any]) -> tuple[Path, di
         at = data.of(data.session(day)).close
         table = signals_at(settings.first, parts["signals"], data.all, at)
         judged = judge_signals(settings.first, parts["signals"], data.of(data.session(day)).bars)
+        judged |= {"synthetic": synthetic_note(settings.first.data), "notes": data_notes(settings.first.data)}
         folder = settings.folder / "signals" / f"date={day}"
         write_signals(table, folder / "signals.parquet")
         write_json(folder / "judged.json", judged)
