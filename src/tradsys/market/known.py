@@ -236,7 +236,7 @@ class JoinedBars:
     def describe(self) -> dict[str, Any]:
         """As the source says, with the digest of the joined bars; `known`: one sentence a file; `point_in_time`.
 
-        known_sha256: digest of each file.
+        known_sha256: digest of each file. not_point_in_time: the sentences of the files that are not.
         """
         told = [one.describe() for one in self.known.values()]
         return {
@@ -245,6 +245,7 @@ class JoinedBars:
             "known": [one["note"] for one in told],
             "known_sha256": {one["file"]: one["sha256"] for one in told},
             "point_in_time": all(one["point_in_time"] for one in told),
+            "not_point_in_time": [one["note"] for one in told if not one["point_in_time"]],
         }
 
 

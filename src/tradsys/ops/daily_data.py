@@ -179,7 +179,7 @@ def data_notes(data: Mapping[str, Any]) -> list[str]:
             "Survivors only: these names were picked with knowledge of who was still there at the end, so returns, hit "
             "rates and drawdowns look better than anyone could have had them."
         )
-    for joined in _not_point_in_time(told):
+    for joined in told.get("not_point_in_time", ()):
         notes.append(
             f"Not point in time: {joined}. No figure of an earlier date that uses these columns could have been had."
         )
@@ -190,11 +190,3 @@ def synthetic_note(data: Mapping[str, Any]) -> str | None:
     """What the made-up market is; None on real data."""
     told = data["source"].describe()
     return str(told.get("note") or "a market that was made up") if told.get("synthetic") else None
-
-
-def _not_point_in_time(told: Any) -> list[str]:
-    """Notes of everything inside that says of itself that it is not point in time."""
-    if isinstance(told, Mapping):
-        own = [str(told.get("note", "a joined column"))] if told.get("point_in_time") is False else []
-        return own + [note for inner in told.values() for note in _not_point_in_time(inner)]
-    return [n for inner in told for n in _not_point_in_time(inner)] if isinstance(told, list | tuple) else []

@@ -159,6 +159,7 @@ def test_a_snapshot_needs_the_flag_and_is_told(tmp_path):
     told = joined.describe()
     assert told["point_in_time"] is False
     assert "NOT POINT IN TIME" in told["known"][0]
+    assert told["not_point_in_time"] == told["known"]
 
 
 def test_the_digest_is_of_the_joined_content(tmp_path):
@@ -166,7 +167,7 @@ def test_the_digest_is_of_the_joined_content(tmp_path):
     plain = cpi_of(tmp_path, monthly())
     told = JoinedBars(bars, {"cpi": plain}).describe()
     assert told["digest"] == content_digest(JoinedBars(bars, {"cpi": plain}).bars())
-    assert told["point_in_time"] is True
+    assert (told["point_in_time"], told["not_point_in_time"]) == (True, [])
     later = JoinedBars(bars, {"cpi": cpi_of(tmp_path, monthly(), lag_days=60)}).describe()
     assert later["digest"] != told["digest"], "another lag is other data"
     revised = monthly().with_columns(value=pl.col("value") + (pl.col("date") == date(2020, 1, 1)).cast(pl.Float64))

@@ -123,8 +123,9 @@ def test_what_a_reader_must_know_of_the_data_is_said(holed):
     assert data_notes(plain) == []
     assert synthetic_note(plain) is None
     assert "Survivors only" in data_notes(plain | {"survivors_only": True})[0]
-    known = [{"point_in_time": True, "note": "cpi: known later"}, {"point_in_time": False, "note": "pe: a snapshot"}]
-    assert data_notes({"source": Frame(holed, {"known": known})}) == [
-        "Not point in time: pe: a snapshot. No figure of an earlier date that uses these columns could have been had."
+    joined = Frame(holed, {"point_in_time": False, "not_point_in_time": ["pe from x.csv: a snapshot"]})
+    assert data_notes({"source": joined}) == [
+        "Not point in time: pe from x.csv: a snapshot. No figure of an earlier date that uses these columns could have "
+        "been had."
     ]
     assert synthetic_note({"source": PANEL}).startswith("synthetic panel")
