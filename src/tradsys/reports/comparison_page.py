@@ -6,7 +6,6 @@ from typing import Any
 
 import plotly.io
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 from rich import box
 from rich.console import Console
@@ -16,6 +15,7 @@ from tradsys.core.runs import write_json, write_text
 from tradsys.reports import wording
 from tradsys.reports.forest import skills_and_differences
 from tradsys.reports.page import CHART_CONFIG
+from tradsys.reports.templates import template_environment
 from tradsys.reports.wording import UNKNOWN, bounds, count, number
 
 WIDTH = 140  # of output that goes to a file or a pipe
@@ -141,13 +141,7 @@ def markdown(table: Mapping[str, Any]) -> str:
 
 def render(table: Mapping[str, Any]) -> str:
     """The page as HTML, plotly.js inside; every text in it is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment()
     environment.filters |= {name: getattr(wording, name) for name in ("count", "fact", "moment", "number")}
     figure = skills_and_differences(table)
     chart = plotly.io.to_html(

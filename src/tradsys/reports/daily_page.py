@@ -7,7 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 import plotly.io
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from plotly.offline import get_plotlyjs
 
 from tradsys.core.runs import write_text
@@ -16,6 +16,7 @@ from tradsys.reports.daily_cells import METRICS, gate_rows, horizon_rows, plan_r
 from tradsys.reports.journal import escaped
 from tradsys.reports.page import CHART_CONFIG
 from tradsys.reports.style import marked_synthetic
+from tradsys.reports.templates import template_environment
 
 FIGURES: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], go.Figure]]] = {
     "reliability": ("reliability", model_charts.reliability_diagram),
@@ -84,13 +85,7 @@ def _any(part: Mapping[str, Any]) -> bool:
 
 
 def _environment(*, html: bool) -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=html,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment(html=html)
     names = ("bounds", "count", "counted", "fact", "interval", "listed", "moment", "number", "percent")
     environment.filters |= {name: getattr(wording, name) for name in names}
     environment.filters |= {"md": escaped, "signed": _signed}

@@ -7,7 +7,6 @@ from typing import Any
 import plotly.graph_objects as go
 import plotly.io
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 from rich import box
 from rich.console import Console
@@ -18,6 +17,7 @@ from tradsys.reports import diagnosis_charts as charts
 from tradsys.reports import honesty_words, wording
 from tradsys.reports.page import CHART_CONFIG
 from tradsys.reports.style import marked_synthetic
+from tradsys.reports.templates import template_environment
 
 WIDTH = 120  # of output that goes to a file or a pipe
 STYLES = {"stop": "bold red", "warn": "yellow", "note": ""}
@@ -43,13 +43,7 @@ def write_diagnosis(report: Mapping[str, Any], folder: Path) -> None:
 
 def render(report: Mapping[str, Any]) -> str:
     """The page as HTML, plotly.js inside; every text in it is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment()
     environment.filters |= {name: getattr(wording, name) for name in wording.FILTERS}
     environment.filters |= {name: getattr(honesty_words, name) for name in ("p_value", "percent_interval")}
     return environment.get_template("diagnosis.html.j2").render(

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import plotly.io
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from tradsys.core.runs import write_text
@@ -14,6 +13,7 @@ from tradsys.reports.daily_cells import METRICS, estimate_cell, metric_cells
 from tradsys.reports.page import CHART_CONFIG
 from tradsys.reports.strategy_charts import equity_and_drawdown
 from tradsys.reports.style import marked_synthetic
+from tradsys.reports.templates import template_environment
 
 
 def write_evaluation(report: Mapping[str, Any], folder: Path) -> None:
@@ -23,10 +23,7 @@ def write_evaluation(report: Mapping[str, Any], folder: Path) -> None:
 
 def render(report: Mapping[str, Any]) -> str:
     """The page, plotly.js inside; every text in it is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+    environment = template_environment()
     environment.filters |= {n: getattr(wording, n) for n in ("count", "counted", "fact", "moment", "number", "percent")}
     figure = equity_and_drawdown(report)
     notes = tables.Footnotes()

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 
 from tradsys.core.runs import write_text
 from tradsys.reports import wording
+from tradsys.reports.templates import template_environment
 
 MOST_SETTINGS = 30
 
@@ -47,13 +48,7 @@ def setting(value: object) -> str:
 
 
 def _environment(*, html: bool) -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=html,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment(html=html)
     environment.filters |= {name: getattr(wording, name) for name in ("counted", "interval", "listed", "moment")}
     environment.filters |= {"dsr": wording.confidence, "md": escaped, "setting": setting}
     return environment

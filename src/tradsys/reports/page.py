@@ -7,7 +7,6 @@ from typing import Any
 import plotly.graph_objects as go
 import plotly.io
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from tradsys.core.runs import write_text
@@ -23,6 +22,7 @@ from tradsys.reports import (
     wording,
 )
 from tradsys.reports.style import marked_synthetic
+from tradsys.reports.templates import template_environment
 
 Draw = Callable[[Mapping[str, Any]], go.Figure]
 # figure -> the part of the report that it needs, and what draws it; a run without that part has no such figure
@@ -78,13 +78,7 @@ def write_report(report: Mapping[str, Any], path: Path) -> None:
 
 def render(report: Mapping[str, Any]) -> str:
     """The page as HTML, plotly.js inside; every text in it is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment()
     environment.filters |= {name: getattr(wording, name) for name in wording.FILTERS}
     environment.filters |= {name: getattr(honesty_words, name) for name in ("p_value", "percent_interval", "points")}
     return environment.get_template("page.html.j2").render(**_context(report))
