@@ -6,9 +6,9 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from tradsys.config import as_dict, build, compose
-from tradsys.research.auditing import audit
+from tradsys.config.compose import as_dict, build, compose
 from tradsys.research.experiment import Experiment
+from tradsys.research.leakage.audit import audit
 
 AIM_S = 120
 

@@ -13,9 +13,9 @@ import pytorch_lightning as L
 import torch
 
 from tradsys.core.tables import FeatureTable, Samples
-from tradsys.models.lit import LitClassifier, warmup_cosine
 from tradsys.models.nets.transformer import TransformerEncoder
-from tradsys.models.trainer import TrainerSettings, fit_module
+from tradsys.models.training.lit import LitClassifier, warmup_cosine
+from tradsys.models.training.trainer import TrainerSettings, fit_module
 from tradsys.samples.loader import WindowLoader
 
 N_FEATURES, BATCH, EPOCHS, ROUNDS = 24, 256, 2, 3

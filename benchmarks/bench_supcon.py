@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tradsys.models.augment import FeatureDropout, Jitter, Scaling, TimeMask, Views, WindowCrop
-from tradsys.models.lit_supcon import LitSupCon
 from tradsys.models.losses import supcon_loss
 from tradsys.models.nets.transformer import TransformerEncoder
+from tradsys.models.training.augment import FeatureDropout, Jitter, Scaling, TimeMask, Views, WindowCrop
+from tradsys.models.training.lit_supcon import LitSupCon
 
 B, D, T, N_FEATURES, TEMPERATURE = 1024, 128, 64, 48, 0.1
 PROBE_EPOCHS = 20

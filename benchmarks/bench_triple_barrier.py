@@ -11,7 +11,7 @@ import polars as pl
 
 from tradsys.core.tables import Array, Labels
 from tradsys.labels.triple_barrier import triple_barrier
-from tradsys.market.ranges import atr
+from tradsys.market.true_range import atr
 
 N_FAST, N_SYMBOLS, REPEATS = 1_000_000, 5, 5
 RULE = {"upper": 1.5, "lower": 1.5, "horizon_bars": 24, "atr_bars": 14}

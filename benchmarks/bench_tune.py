@@ -7,8 +7,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tradsys.research.sweep_report import read_report
-from tradsys.research.workers import ONE_THREAD
+from tradsys.research.pipeline.single_thread import ONE_THREAD
+from tradsys.research.sweeps.report import read_report
 
 TARGET_SHARE = 0.05  # of a trial of 60 s
 TRIAL_S = 60.0

@@ -18,13 +18,13 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from tradsys.config import as_dict, build, compose, run_door
-from tradsys.reports.study_table import print_study
-from tradsys.research.auditing import answers_table, audit
+from tradsys.config.compose import as_dict, build, compose, run_door
+from tradsys.reports.power_study_page import print_study
+from tradsys.reports.run.console import WIDTH
 from tradsys.research.experiment import Experiment
-from tradsys.research.printing import WIDTH
-from tradsys.research.provenance import open_run
-from tradsys.research.verdict_study import is_broken, study
+from tradsys.research.leakage.audit import answers_table, audit
+from tradsys.research.pipeline.provenance import open_run
+from tradsys.research.power_study.study import is_broken, study
 
 
 def work(argv: list[str]) -> None:

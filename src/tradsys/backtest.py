@@ -16,10 +16,10 @@ from typing import Any
 from dotenv import load_dotenv
 from omegaconf import OmegaConf
 
-from tradsys.config import as_dict, build, compose, run_door
-from tradsys.research.printing import print_run
-from tradsys.research.provenance import open_run
-from tradsys.research.retest import retest
+from tradsys.config.compose import as_dict, build, compose, run_door
+from tradsys.reports.run.console import print_run
+from tradsys.research.bundle_backtest import retest
+from tradsys.research.pipeline.provenance import open_run
 from tradsys.serving.bundle import Bundle
 
 

@@ -11,12 +11,12 @@ judged on the same samples of the same purged folds; an interrupted comparison g
 
 from omegaconf import OmegaConf
 
-from tradsys.config import ConfigError, as_dict, build, compose, run_door
+from tradsys.config.compose import ConfigError, as_dict, build, compose, run_door
 from tradsys.core.errors import TradsysError
-from tradsys.reports.comparison_page import print_comparison
-from tradsys.research.arms import Arm, ArmChoice, ComparisonSettings
-from tradsys.research.comparison import compare_study
-from tradsys.research.parts import Experiment
+from tradsys.reports.comparison.page import print_comparison
+from tradsys.research.comparisons.comparison import compare_study
+from tradsys.research.comparisons.settings import Arm, ArmChoice, ComparisonSettings
+from tradsys.research.pipeline.settings import Experiment
 
 
 def _arm(name: str, choice: ArmChoice, settings: ComparisonSettings, argv: list[str]) -> Arm:

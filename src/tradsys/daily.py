@@ -13,10 +13,10 @@ Exit code 2 where a gate stops the day: nothing is published, and the report bef
 
 from pathlib import Path
 
-from tradsys.config import ConfigError, as_dict, build, compose, run_door
-from tradsys.ops import daily_door
-from tradsys.ops.daily_stages import DailySettings
-from tradsys.research.parts import Experiment
+from tradsys.config.compose import ConfigError, as_dict, build, compose, run_door
+from tradsys.ops.daily import commands
+from tradsys.ops.daily.stages import DailySettings
+from tradsys.research.pipeline.settings import Experiment
 
 
 def _settings(argv: list[str]) -> tuple[DailySettings, dict]:
@@ -45,12 +45,12 @@ def _settings(argv: list[str]) -> tuple[DailySettings, dict]:
 def work(argv: list[str]) -> None:
     """Composes, runs the verb, prints."""
     verb, rest = (argv[0], argv[1:]) if argv else ("", [])
-    if verb not in daily_door.VERBS:
+    if verb not in commands.VERBS:
         raise ConfigError(
-            f"daily: {verb or 'nothing'!r} is no verb; the verbs are {', '.join(daily_door.VERBS)}; --help tells more"
+            f"daily: {verb or 'nothing'!r} is no verb; the verbs are {', '.join(commands.VERBS)}; --help tells more"
         )
     settings, parts = _settings(rest)
-    daily_door.VERBS[verb](settings, parts)
+    commands.VERBS[verb](settings, parts)
 
 
 def main() -> None:

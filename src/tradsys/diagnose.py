@@ -14,12 +14,12 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from tradsys.config import as_dict, build, compose, run_door
+from tradsys.config.compose import as_dict, build, compose, run_door
 from tradsys.core.errors import GateError
-from tradsys.reports.diagnosis_page import print_diagnosis, write_diagnosis
-from tradsys.research.diagnosis import diagnose, stop_message
+from tradsys.reports.diagnosis.page import print_diagnosis, write_diagnosis
+from tradsys.research.diagnosis.diagnosis import diagnose, stop_message
 from tradsys.research.experiment import Experiment
-from tradsys.research.provenance import open_run
+from tradsys.research.pipeline.provenance import open_run
 
 
 def work(argv: list[str]) -> None:

@@ -17,16 +17,16 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from tradsys.config import ConfigError, as_dict, build, compose, run_door
-from tradsys.ops.container import read_container
-from tradsys.ops.need import Need, need_or_why
-from tradsys.ops.preflight import Fact, Machine, as_json, judged, look, print_facts, refuse
+from tradsys.config.compose import ConfigError, as_dict, build, compose, run_door
+from tradsys.ops.machine.cgroups import read_container
+from tradsys.ops.machine.preflight import Fact, Machine, as_json, judged, look, print_facts, refuse
+from tradsys.ops.machine.requirements import Need, need_or_why
 
 
 def _probe(plain: dict[str, Any], machine: Machine, need: Need) -> tuple[Machine, list[Any]]:
     """The machine with its device, and the choices; torch is loaded here, once it is known to fit."""
-    choosing = importlib.import_module("tradsys.ops.choosing")
-    device = importlib.import_module("tradsys.ops.accelerator").read_accelerator()
+    choosing = importlib.import_module("tradsys.ops.machine.recommendations")
+    device = importlib.import_module("tradsys.ops.machine.accelerator").read_accelerator()
     machine = dataclasses.replace(machine, accelerator=device)
     model = build(OmegaConf.create({"model": plain["model"]}))["model"]
     rules = choosing.Rules(**{f.name: plain["doctor"][f.name] for f in dataclasses.fields(choosing.Rules)})

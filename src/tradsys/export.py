@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tradsys.config import as_dict, compose, run_door
+from tradsys.config.compose import as_dict, compose, run_door
 from tradsys.research.promotion import promote
 
 

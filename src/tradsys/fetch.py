@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tradsys.config import as_dict, build, compose, run_door
+from tradsys.config.compose import as_dict, build, compose, run_door
 from tradsys.market.store import BarStore
 
 

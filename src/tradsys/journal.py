@@ -12,10 +12,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tradsys.config import ConfigError, as_dict, compose, run_door
-from tradsys.reports.journal import write_journal
+from tradsys.config.compose import ConfigError, as_dict, compose, run_door
+from tradsys.reports.journal.page import write_journal
 from tradsys.research.journal import journal
-from tradsys.research.ledger import TrialLedger
+from tradsys.research.pipeline.trial_ledger import TrialLedger
 
 
 def work(argv: list[str]) -> None:

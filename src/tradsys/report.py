@@ -7,9 +7,9 @@ python -m tradsys.report run=runs/train/<run>
 import json
 from pathlib import Path
 
-from tradsys.config import ConfigError, as_dict, compose, run_door
-from tradsys.reports.page import write_report
-from tradsys.research.printing import print_run
+from tradsys.config.compose import ConfigError, as_dict, compose, run_door
+from tradsys.reports.run.console import print_run
+from tradsys.reports.run.page import write_report
 
 
 def work(argv: list[str]) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from tradsys.config import ConfigError, as_dict, build, compose, run_door
+from tradsys.config.compose import ConfigError, as_dict, build, compose, run_door
 from tradsys.research.experiment import Experiment, run
-from tradsys.research.provenance import open_run
+from tradsys.research.pipeline.provenance import open_run
 from tradsys.research.reproduction import Record, compare, print_comparison, read_record, seed_ledger
 
 

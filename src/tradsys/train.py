@@ -11,13 +11,13 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from tradsys.config import ConfigError, as_dict, build, compose, run_door
-from tradsys.ops.entry import CONTAINER
-from tradsys.ops.preflight import check
+from tradsys.config.compose import ConfigError, as_dict, build, compose, run_door
+from tradsys.ops.machine.memory_guard import CONTAINER
+from tradsys.ops.machine.preflight import check
+from tradsys.reports.run.console import print_run
 from tradsys.research.experiment import Experiment, run
-from tradsys.research.ledger import check_ledger
-from tradsys.research.printing import print_run
-from tradsys.research.provenance import open_run
+from tradsys.research.pipeline.provenance import open_run
+from tradsys.research.pipeline.trial_ledger import check_ledger
 
 
 def _resumed(folder: Path) -> list[str]:

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tradsys.config import ConfigError, as_dict, build, compose, conf_folder, run_door
-from tradsys.ops.entry import CONTAINER
-from tradsys.ops.preflight import check
-from tradsys.research.ledger import check_ledger
-from tradsys.research.parts import Experiment
-from tradsys.research.sweep_flow import promote, tune
-from tradsys.research.sweep_printing import print_sweep
-from tradsys.research.trial_run import Composed
+from tradsys.config.compose import ConfigError, as_dict, build, compose, conf_folder, run_door
+from tradsys.ops.machine.memory_guard import CONTAINER
+from tradsys.ops.machine.preflight import check
+from tradsys.reports.sweep.console import print_sweep
+from tradsys.research.pipeline.settings import Experiment
+from tradsys.research.pipeline.trial_ledger import check_ledger
+from tradsys.research.sweeps.commands import promote, tune
+from tradsys.research.sweeps.trial import Composed
 
 
 def composed(overrides: Sequence[str]) -> Composed:

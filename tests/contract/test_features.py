@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from omegaconf import OmegaConf
 
-from tradsys.config import compose
+from tradsys.config.compose import compose
 from tradsys.core.protocols import Feature
 from tradsys.features.feature_set import FeatureSet
 from tradsys.features.momentum import Adx, Rsi

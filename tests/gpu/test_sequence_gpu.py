@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from tradsys.core.tables import FeatureTable, Samples
-from tradsys.models.lit import LitClassifier
 from tradsys.models.losses import focal_loss, supcon_loss
 from tradsys.models.nets.transformer import TransformerEncoder
 from tradsys.models.sequence import SequenceModel
-from tradsys.models.trainer import TrainerSettings
+from tradsys.models.training.lit import LitClassifier
+from tradsys.models.training.trainer import TrainerSettings
 
 pytestmark = [
     pytest.mark.gpu,

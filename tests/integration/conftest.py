@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tradsys.config import conf_folder
+from tradsys.config.compose import conf_folder
 
 SHRUNK = [
     "data=synthetic",

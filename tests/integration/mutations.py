@@ -13,12 +13,12 @@ from tradsys.features.feature_set import FeatureSet
 from tradsys.features.momentum import Rsi
 from tradsys.labels import triple_barrier as barriers
 from tradsys.labels.triple_barrier import TripleBarrier
-from tradsys.models.compose import Calibrated
+from tradsys.models.ensembles.compose import Calibrated
+from tradsys.models.ensembles.out_of_fold import OutOfFold
 from tradsys.models.regime import HmmRegime
-from tradsys.models.stacking import OutOfFold
 from tradsys.models.transforms import RobustScaler
 from tradsys.portfolio import simulator, vectorbt_adapter
-from tradsys.research import bundling, fitting, preparing
+from tradsys.research.pipeline import bundle_export, dataset, training
 from tradsys.samples import join, splits
 from tradsys.serving import bundle as serving_bundle
 from tradsys.serving.strategy import Strategy
@@ -378,7 +378,7 @@ def in_sample(mp, e):
         proba = model.fit(samples, valid).predict_proba(samples.table, samples.rows)
         return OutOfFold(proba, np.ones(len(samples), dtype=bool))
 
-    mp.setattr(fitting, "out_of_fold", seen)
+    mp.setattr(training, "out_of_fold", seen)
     return e
 
 
@@ -395,13 +395,13 @@ def calibrator_on_train(mp, e):
 
 @leak("early stopping on test", "primary", "sealed")
 def stops_on_test(mp, e):
-    mp.setattr(preparing.Prepared, "valid", preparing.Prepared.test)
+    mp.setattr(dataset.Prepared, "valid", dataset.Prepared.test)
     return e
 
 
 @leak("threshold chosen on test", "thresholds", "sealed")
 def threshold_on_test(mp, e):
-    real = bundling._card
+    real = bundle_export._card
 
     def card(experiment, prepared, fitted, kind, config):
         test = prepared.test
@@ -409,7 +409,7 @@ def threshold_on_test(mp, e):
         levels = np.quantile(score, np.linspace(0, 1, 1001)).tolist()
         return real(experiment, prepared, fitted, kind, config) | {"valid_score_quantiles": levels}
 
-    mp.setattr(bundling, "_card", card)
+    mp.setattr(bundle_export, "_card", card)
     return e
 
 
@@ -437,7 +437,7 @@ def bundle_atr(mp, e):
 
 @leak("history too short for the warm-up", "bundle", "past")
 def short_history(mp, e):
-    mp.setattr(bundling, "_history", lambda experiment, prepared: experiment.lookback + 5)
+    mp.setattr(bundle_export, "_history", lambda experiment, prepared: experiment.lookback + 5)
     return e
 
 

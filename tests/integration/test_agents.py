@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from tests.integration.conftest import inside
-from tradsys.config import as_dict, build, compose, conf_folder
+from tradsys.config.compose import as_dict, build, compose, conf_folder
 from tradsys.core.errors import BundleError, DataError
 from tradsys.evidence.classification import auc
 from tradsys.fetch import work as fetch
@@ -15,8 +15,8 @@ from tradsys.market.bars import mark_gaps
 from tradsys.market.synthetic import SyntheticMarket
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.simulator import simulate
-from tradsys.research.parts import Experiment
-from tradsys.research.preparing import labels_of, load_bars, prepare
+from tradsys.research.pipeline.dataset import labels_of, load_bars, prepare
+from tradsys.research.pipeline.settings import Experiment
 from tradsys.serving import exits
 from tradsys.serving.bundle import Bundle
 from tradsys.serving.session import replay

@@ -7,10 +7,10 @@ import pytest
 from tests.integration.conftest import inside, is_daily, shrunk
 from tests.integration.mutations import LEAKS
 from tradsys.audit import main, work
-from tradsys.config import conf_folder
+from tradsys.config.compose import conf_folder
 from tradsys.core.errors import TradsysError
 from tradsys.features.feature_set import FeatureSet
-from tradsys.research.specimen import QUESTIONS, AuditSettings
+from tradsys.research.leakage.subject import QUESTIONS, AuditSettings
 
 EXPERIMENTS = sorted(p.stem for p in (conf_folder() / "experiment").glob("*.yaml"))
 SHRUNK = [

@@ -13,9 +13,9 @@ import torch
 
 from tests.integration.conftest import inside
 from tradsys import cli
-from tradsys.config import run_door
+from tradsys.config.compose import run_door
 from tradsys.core.errors import TrainingError
-from tradsys.research.provenance import open_run
+from tradsys.research.pipeline.provenance import open_run
 
 MISTAKES = {
     "unknown key": (["train", "modle.lookback=8"], "did you mean 'model.lookback'"),

@@ -13,9 +13,9 @@ import pytest
 
 from tests.integration.conftest import inside
 from tradsys.compare import work
-from tradsys.config import ConfigError, compose, help_text, studies
+from tradsys.config.compose import ConfigError, compose, help_text, studies
 from tradsys.core.errors import TradsysError
-from tradsys.research.ledger import TrialLedger
+from tradsys.research.pipeline.trial_ledger import TrialLedger
 
 SHRUNK = [
     "+study=losses",
@@ -189,7 +189,7 @@ def test_workers_say_what_one_process_says(compared, tmp_path):
 @pytest.mark.parametrize("name", studies("compare"))
 def test_every_study_composes_and_every_arm_of_it(name):
     from tradsys.compare import _arm
-    from tradsys.config import build
+    from tradsys.config.compose import build
 
     settings = build(compose("compare", [f"+study={name}"]))["study"]
     assert settings.name == name

@@ -15,18 +15,18 @@ import polars as pl
 import pytest
 
 from tests.integration.conftest import inside
-from tradsys.config import run_door
+from tradsys.config.compose import run_door
 from tradsys.core.errors import DataError, GateError, TradsysError
 from tradsys.daily import _settings, work
 from tradsys.market.sessions import session_date
 from tradsys.market.store import BarStore
 from tradsys.market.synthetic_panel import SyntheticPanel
-from tradsys.ops.daily_data import DailyBars
-from tradsys.ops.daily_lock import held
-from tradsys.ops.daily_publishing import latest, old
-from tradsys.ops.daily_run import STAGES
-from tradsys.ops.run_log import RunLog
-from tradsys.ops.stages import Partitions
+from tradsys.ops.daily.day_data import DailyBars
+from tradsys.ops.daily.event_log import RunLog
+from tradsys.ops.daily.lock import held
+from tradsys.ops.daily.partitions import Partitions
+from tradsys.ops.daily.publishing import latest, old
+from tradsys.ops.daily.run import STAGES
 from tradsys.serving.bundle import Bundle
 
 PANEL = SyntheticPanel(n_symbols=24, n_sessions=720, edge=0.4, deaths=0.0, late=0.0, seed=3)
@@ -247,7 +247,7 @@ def test_a_grown_file_leaves_the_sessions_before_it_done(lab):
 KILLED = """
 import os, signal, sys
 from tests.integration.test_daily import SHRUNK
-import tradsys.daily, tradsys.ops.daily_run as daily_run, tradsys.ops.stages as stages
+import tradsys.daily, tradsys.ops.daily.run as daily_run, tradsys.ops.daily.partitions as stages
 where, day = sys.argv[1], sys.argv[2]
 whole = stages.written_whole
 
@@ -262,7 +262,7 @@ if where == "between":       # models are done, gates have not begun
 elif where == "inside":      # the features partition is half written
     stages.write_json = lambda path, value: die() if "features" in str(path) else None
 else:                        # the bundles are there, their record is not
-    import tradsys.ops.daily_training as training
+    import tradsys.ops.daily.training as training
     training.panel_metrics = die
 tradsys.daily.work(["run", *SHRUNK, f"date={day}"])
 """

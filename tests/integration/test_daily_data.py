@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import REPO
 from tests.integration.conftest import inside
-from tradsys.config import build, compose
+from tradsys.config.compose import build, compose
 from tradsys.core.errors import DataError
 from tradsys.fetch import work as fetch
 from tradsys.market.known import JoinedBars

@@ -19,9 +19,9 @@ from torch import nn
 
 from tests.unit.models.test_sequence import assert_same_weights, make_model, make_samples, split, weights
 from tradsys.core.errors import TrainingError
-from tradsys.models.lit import LitClassifier
-from tradsys.models.nodes import Meeting
-from tradsys.models.trainer import TrainerSettings
+from tradsys.models.training.lit import LitClassifier
+from tradsys.models.training.rendezvous import Meeting
+from tradsys.models.training.trainer import TrainerSettings
 
 # 299 samples: of batches of 64 the last holds 43, dealt as 22 and 21 to two ranks
 DATA = split(make_samples(n_rows=404))

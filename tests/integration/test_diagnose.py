@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from tests.integration.conftest import inside
-from tradsys.config import build, compose, run_door
+from tradsys.config.compose import build, compose, run_door
 from tradsys.core.errors import DataError
 from tradsys.diagnose import work
 from tradsys.evidence.association import event_lift
@@ -19,12 +19,12 @@ from tradsys.features.volatility import BollingerWidthRank, RangeContraction
 from tradsys.labels.explosion import Explosion
 from tradsys.market.bars import mark_gaps
 from tradsys.market.synthetic_panel import SyntheticPanel
-from tradsys.ops.retraining import judge_challenger
-from tradsys.research.compression import compressed_rows
+from tradsys.ops.daily.retraining import judge_challenger
+from tradsys.research.diagnosis.compression import compressed_rows
+from tradsys.research.diagnosis.pre_test_rows import known_outcomes
 from tradsys.research.experiment import Experiment
-from tradsys.research.known_outcomes import known_outcomes
-from tradsys.research.ledger import TrialLedger
-from tradsys.research.preparing import labels_of, load_bars
+from tradsys.research.pipeline.dataset import labels_of, load_bars
+from tradsys.research.pipeline.trial_ledger import TrialLedger
 from tradsys.samples.splits import PurgedKFold
 from tradsys.serving.bundle import Bundle
 
@@ -209,7 +209,7 @@ def test_a_feature_of_the_last_date_alone_exits_with_2(tmp_path, monkeypatch, ca
         return bars.with_columns(attention=pl.when(today).then("attention").otherwise(filled))
 
     monkeypatch.setattr(SyntheticPanel, "bars", snapshot)
-    feature = "features.extra=[{_target_: tradsys.features.known.Known, column: attention}]"
+    feature = "features.extra=[{_target_: tradsys.features.point_in_time.Known, column: attention}]"
     with inside(tmp_path), pytest.raises(SystemExit) as stop:
         run_door("diagnose", work, [*SMALL, "data.explosions=0.03", feature])
     assert stop.value.code == 2

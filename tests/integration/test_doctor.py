@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.integration.conftest import SHRUNK
-from tradsys.ops.container import THREAD_VARIABLES, read_container
+from tradsys.ops.machine.cgroups import THREAD_VARIABLES, read_container
 
 CANARY = "sk-canary-5f1d"
 CGROUPS = Path("/sys/fs/cgroup")
@@ -130,7 +130,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     assert "cannot be written" in done.stderr
 
 
-THREADS = f"import tradsys.config, os, json; print(json.dumps([os.environ.get(k) for k in {THREAD_VARIABLES}]))"
+THREADS = f"import tradsys.config.compose, os, json; print(json.dumps([os.environ.get(k) for k in {THREAD_VARIABLES}]))"
 
 
 def threads_of(before, **environ):

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from tests.integration.conftest import inside, shrunk
-from tradsys.config import as_dict, build, compose
+from tradsys.config.compose import as_dict, build, compose
 from tradsys.core.errors import BundleError
 from tradsys.models.boosting import LightGbm
-from tradsys.models.compose import Average, RegimeWeighted, SeedAverage
+from tradsys.models.ensembles.compose import Average, RegimeWeighted, SeedAverage
+from tradsys.models.ensembles.out_of_fold import HeldOut
 from tradsys.models.linear import LogisticRegression
-from tradsys.models.stacking import HeldOut
-from tradsys.research.bundling import export_bundle
-from tradsys.research.ensemble_report import ensemble_section
-from tradsys.research.fitting import fit
-from tradsys.research.parts import Experiment, Timings
-from tradsys.research.preparing import load_bars, prepare
+from tradsys.research.pipeline.bundle_export import export_bundle
+from tradsys.research.pipeline.dataset import load_bars, prepare
+from tradsys.research.pipeline.settings import Experiment, Timings
+from tradsys.research.pipeline.training import fit
+from tradsys.research.sections.ensemble_weights import ensemble_section
 from tradsys.serving.bundle import Bundle, seal
 from tradsys.serving.session import replay
 

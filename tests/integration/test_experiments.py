@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.conftest import inside, shrunk
-from tradsys.config import build, compose, conf_folder
+from tradsys.config.compose import build, compose, conf_folder
 from tradsys.core.errors import DataError
 from tradsys.train import work
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.unit.models.test_sequence import assert_same_weights, make_model, make_samples, split, weights
-from tradsys.models.lit import LitClassifier
+from tradsys.models.training.lit import LitClassifier
 
 EVERY, STEPS_PER_EPOCH = 3, 10
 # patience and learning rate such that the fit stops early, after the last kill

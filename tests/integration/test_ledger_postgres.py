@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 
 from tradsys.core.errors import DataError
-from tradsys.research.ledger import LedgerEntry, TrialLedger
+from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
 
 DAY = datetime(2021, 1, 1, tzinfo=UTC)
 WRITER = """
 import sys
 from datetime import UTC, datetime
 import numpy as np
-from tradsys.research.ledger import LedgerEntry, TrialLedger
+from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
 url, worker = sys.argv[1], int(sys.argv[2])
 ledger = TrialLedger(url)
 day = datetime(2021, 1, 1, tzinfo=UTC)

@@ -12,7 +12,7 @@ import pytest
 from tests.integration.conftest import SHRUNK, inside
 from tradsys.core.errors import BundleError, GateError
 from tradsys.market.synthetic import SyntheticMarket
-from tradsys.research.ledger import TrialLedger
+from tradsys.research.pipeline.trial_ledger import TrialLedger
 from tradsys.serving.bundle import Bundle
 from tradsys.serving.session import replay
 from tradsys.serving.strategy import AuditMask, BreakEvenRule, Profile, RegimeMask, Strategy, ThresholdRule

@@ -7,16 +7,16 @@ import pytest
 
 from tests.integration import mutations
 from tests.integration.mutations import LEAKS
-from tradsys.config import as_dict, build, compose
+from tradsys.config.compose import as_dict, build, compose
 from tradsys.features.calendar import HourOfDay
 from tradsys.features.feature_set import FeatureSet
 from tradsys.features.fracdiff import FracDiff
+from tradsys.features.liquidity import VolumeRatio
 from tradsys.features.price import LogReturn, RangePosition, ZScore
 from tradsys.features.volatility import Volatility
-from tradsys.features.volume import VolumeRatio
-from tradsys.research.auditing import ask
 from tradsys.research.experiment import Experiment
-from tradsys.research.specimen import AuditSettings, Specimen
+from tradsys.research.leakage.audit import ask
+from tradsys.research.leakage.subject import AuditSettings, Specimen
 
 pytestmark = pytest.mark.slow
 CHEAP = [

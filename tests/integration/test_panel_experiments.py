@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 
 from tests.integration.conftest import inside, shrunk
-from tradsys.config import build, compose
-from tradsys.research.parts import Experiment
-from tradsys.research.preparing import load_bars
-from tradsys.research.printing import print_run
+from tradsys.config.compose import build, compose
+from tradsys.reports.run.console import print_run
+from tradsys.research.pipeline.dataset import load_bars
+from tradsys.research.pipeline.settings import Experiment
 from tradsys.serving.bundle import Bundle
 from tradsys.train import work
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from tradsys.config import build, compose
+from tradsys.config.compose import build, compose
 from tradsys.evidence.classification import evaluate
-from tradsys.research.cells import make_panel, run_cell
-from tradsys.research.parts import Experiment
-from tradsys.research.preparing import load_bars
+from tradsys.research.pipeline.cross_validation import make_panel, run_cell
+from tradsys.research.pipeline.dataset import load_bars
+from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.splits import Holdout
 
 MARKET = [

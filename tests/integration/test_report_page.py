@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.unit.reports.sample_report import backtest_report, sample_report
-from tradsys.reports.page import FIGURES, has, write_report
+from tradsys.reports.run.page import FIGURES, has, write_report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(

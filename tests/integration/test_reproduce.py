@@ -10,7 +10,7 @@ import pytest
 from tests.integration.conftest import inside
 from tradsys.core.errors import TradsysError
 from tradsys.reproduce import main, work
-from tradsys.research.ledger import TrialLedger
+from tradsys.research.pipeline.trial_ledger import TrialLedger
 from tradsys.research.reproduction import Record, compare, read_record
 
 EXACT = {"cpu": 0.0, "gpu": 1e-3}

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tradsys.compare import _arm
-from tradsys.config import build, compose
-from tradsys.research.arms import Arm
+from tradsys.config.compose import build, compose
+from tradsys.research.comparisons.settings import Arm
 
 # study, arm: the keys in which its config differs from that of the arm it is held against
 ATTEMPTS = {

@@ -14,16 +14,16 @@ import polars as pl
 import pytest
 import yaml
 
-import tradsys.config
-from tradsys.research import sweep_data, trial_cells
-from tradsys.research.cells import make_panel, run_cell
-from tradsys.research.ledger import TrialLedger
-from tradsys.research.preparing import load_bars
-from tradsys.research.search_space import SweepError
-from tradsys.research.study_storage import open_storage
-from tradsys.research.sweep import checked
-from tradsys.research.sweep_data import InnerFolds, shared_panel
-from tradsys.research.sweep_flow import promote, tune
+import tradsys.config.compose
+from tradsys.research.pipeline.cross_validation import make_panel, run_cell
+from tradsys.research.pipeline.dataset import load_bars
+from tradsys.research.pipeline.trial_ledger import TrialLedger
+from tradsys.research.sweeps import fold_fits, inner_folds
+from tradsys.research.sweeps.commands import promote, tune
+from tradsys.research.sweeps.inner_folds import InnerFolds, shared_panel
+from tradsys.research.sweeps.search_space import SweepError
+from tradsys.research.sweeps.storage import open_storage
+from tradsys.research.sweeps.sweep import checked
 from tradsys.tune import composed, work
 
 SMALL = [
@@ -106,7 +106,7 @@ def test_the_outer_test_span_moves_no_value(tmp_path, monkeypatch):
     skills = {}
     for name in ("as it was", "changed"):
         changed = bars if name == "as it was" else _with_another_test_span(experiment, bars)
-        monkeypatch.setattr(sweep_data, "load_bars", lambda _, bars=changed: bars)
+        monkeypatch.setattr(inner_folds, "load_bars", lambda _, bars=changed: bars)
         panel = shared_panel(experiment, parts.config | {"data": name}, inner, tmp_path, experiment.lookback)
         skills[name] = [run_cell(experiment, panel, k, 101).skill for k in range(len(panel.folds))]
         late = max(panel.samples.end[fold.test].max() for fold in panel.folds)
@@ -147,8 +147,8 @@ def test_inner_folds_are_those_of_a_splitter_on_the_kept_samples_alone(tmp_path)
 def own_conf(tmp_path, monkeypatch):
     """A copy of conf/ that a test may write to."""
     conf = tmp_path / "conf"
-    shutil.copytree(tradsys.config.conf_folder(), conf)
-    monkeypatch.setattr(tradsys.config, "conf_folder", lambda: conf)
+    shutil.copytree(tradsys.config.compose.conf_folder(), conf)
+    monkeypatch.setattr(tradsys.config.compose, "conf_folder", lambda: conf)
     return conf
 
 
@@ -243,10 +243,10 @@ def test_a_refused_combination_and_a_failed_fit_are_told_apart(tmp_path):
     ],
 )
 def test_bad_input_is_refused_before_anything_is_fitted(change, said, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(trial_cells, "run_cell", None)
+    monkeypatch.setattr(fold_fits, "run_cell", None)
     base = [o for o in NET if not (o.startswith("+sweep.space") and any("sweep.space" in c for c in change))]
     with pytest.raises(SystemExit) as stopped:
-        tradsys.config.run_door("tune", work, [*base, f"paths.runs={tmp_path}", "n_trials=2", *change])
+        tradsys.config.compose.run_door("tune", work, [*base, f"paths.runs={tmp_path}", "n_trials=2", *change])
     assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert said in " ".join(error.split())
@@ -276,7 +276,7 @@ def test_a_full_disk_ends_with_one_line_and_the_trial_goes_on_later(tmp_path, mo
         raise OSError(errno.ENOSPC, "No space left on device", "cell.json")
 
     arguments = [*LOGISTIC, f"paths.runs={tmp_path}", "n_trials=2"]
-    monkeypatch.setattr(trial_cells, "write_json", full)
+    monkeypatch.setattr(fold_fits, "write_json", full)
     with pytest.raises(SweepError, match=r"no space is left for cell\.json; finished trials and folds are kept"):
         run_study(arguments)
     monkeypatch.undo()

@@ -18,8 +18,8 @@ from optuna.trial import TrialState
 
 from tests.integration.test_ledger_postgres import server, url  # noqa: F401
 from tests.integration.test_tune import NET, run_study
-from tradsys.research.ledger import TrialLedger
-from tradsys.research.study_storage import open_storage
+from tradsys.research.pipeline.trial_ledger import TrialLedger
+from tradsys.research.sweeps.storage import open_storage
 from tradsys.tune import work
 
 N_TRIALS, N_WORKERS, N_KILLS = 14, 4, 10

@@ -9,12 +9,13 @@ import pytest
 
 from tests.integration.conftest import inside
 from tradsys.audit import work
-from tradsys.config import as_dict, build, compose
+from tradsys.config.compose import as_dict, build, compose
 from tradsys.evidence.verdict import Verdict
-from tradsys.research import backtesting, whole_process
 from tradsys.research.experiment import Experiment
-from tradsys.research.preparing import load_bars
-from tradsys.research.whole_process import LOOKS, run_market
+from tradsys.research.pipeline import backtesting
+from tradsys.research.pipeline.dataset import load_bars
+from tradsys.research.power_study import simulated_research
+from tradsys.research.power_study.simulated_research import LOOKS, run_market
 
 REDUCED = [
     "data.n_bars=6000",
@@ -100,7 +101,7 @@ def test_what_is_chosen_never_reads_the_test_span(composed, honest, monkeypatch)
         prices = ("open", "high", "low", "close")
         return bars.with_columns(pl.when(late).then(pl.col(p) * factor).otherwise(pl.col(p)).alias(p) for p in prices)
 
-    monkeypatch.setattr(whole_process, "load_bars", other_future)
+    monkeypatch.setattr(simulated_research, "load_bars", other_future)
     fooled = run_market(*composed, 0.3, 2)
     assert (fooled.strategy, fooled.valid_sharpe) == (honest.strategy, honest.valid_sharpe)
     assert fooled.sharpe != honest.sharpe

@@ -14,7 +14,6 @@ from sklearn.linear_model import LinearRegression
 from tradsys.core.errors import DataError
 from tradsys.features.calendar import DayOfMonth, MonthOfYear
 from tradsys.features.feature_set import FeatureSet
-from tradsys.features.known import Known, KnownChange, KnownGrowth, KnownLog, KnownRatio, KnownYield
 from tradsys.features.liquidity import (
     Amihud,
     LogDollarVolume,
@@ -31,6 +30,7 @@ from tradsys.features.market_factor import (
 )
 from tradsys.features.moments import DownsideVolatility, Kurtosis, MaxReturn, Sharpe, Skewness
 from tradsys.features.momentum import CutlerRsi
+from tradsys.features.point_in_time import Known, KnownChange, KnownGrowth, KnownLog, KnownRatio, KnownYield
 from tradsys.features.price import IntradayReturn, OvernightReturn
 from tradsys.features.trend import (
     Drawdown,

@@ -8,7 +8,7 @@ from scipy.optimize import minimize
 from scipy.stats import bootstrap, t
 
 from tradsys.core.errors import TrainingError
-from tradsys.models.pooling import (
+from tradsys.models.ensembles.pool_weights import (
     GAP,
     floored,
     likelihoods,

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import walk_bars
 from tests.oracle.test_triple_barrier import PRICES, atr_by_talib, rough_bars
 from tradsys.features.feature_set import FeatureSet
-from tradsys.features.sides import BreakoutSide, MomentumSide, ReversionSide
+from tradsys.features.side import BreakoutSide, MomentumSide, ReversionSide
 from tradsys.labels.expansion import range_expansion
 from tradsys.labels.mean_reached import MeanReached, mean_reached
 from tradsys.labels.triple_barrier import triple_barrier

@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 from vectorbt.portfolio.enums import SizeType
 
 from tradsys.labels.triple_barrier import triple_barrier
-from tradsys.market.ranges import atr
+from tradsys.market.true_range import atr
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.ledger import Ledger
 from tradsys.portfolio.simulator import TARGETS_SCHEMA, simulate

@@ -7,8 +7,8 @@ import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tradsys.models.gathering import gathered
 from tradsys.models.losses import supcon_loss
+from tradsys.models.training.all_gather import gathered
 
 N, T = 12, 0.2
 

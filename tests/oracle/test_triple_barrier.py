@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tradsys.labels.triple_barrier import triple_barrier
-from tradsys.market.ranges import atr
+from tradsys.market.true_range import atr
 
 PRICES = ("open", "high", "low", "close")
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from tradsys.core.clock import utc_stamp
 
+PACKAGE = Path(__file__).parents[1]  # the folder of the installed package
 PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s@/]+@", re.IGNORECASE)
 
 

@@ -21,7 +21,7 @@ from tradsys.evidence.bootstrap import (
     time_groups,
     too_few_blocks,
 )
-from tradsys.evidence.multiple import holm
+from tradsys.evidence.multiple_testing import holm
 
 
 @dataclass(frozen=True)

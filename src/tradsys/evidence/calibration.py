@@ -11,7 +11,7 @@ import numpy as np
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
-from tradsys.evidence.multiple import wilson_interval
+from tradsys.evidence.multiple_testing import wilson_interval
 
 Mass = Literal["width", "equal"]
 

@@ -19,7 +19,7 @@ from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 from tradsys.evidence import bootstrap
 from tradsys.evidence.bootstrap import Estimate
-from tradsys.evidence.multiple import holm
+from tradsys.evidence.multiple_testing import holm
 
 MOST_SEEDS = 1000  # more than anybody will run
 

@@ -12,7 +12,7 @@ import numpy as np
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 from tradsys.evidence import bootstrap, sharpe
-from tradsys.evidence.multiple import wilson_interval
+from tradsys.evidence.multiple_testing import wilson_interval
 
 DAYS_PER_YEAR = 365.25
 # under a year, compounding to a yearly rate promises what was never seen (GIPS 2020, provision 2.A.12)

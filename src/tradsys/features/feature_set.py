@@ -25,16 +25,15 @@ from tradsys.core.tables import SIDE, Array, FeatureTable
 from tradsys.features import (  # noqa: F401
     calendar,
     fracdiff,
-    known,
     liquidity,
     market_factor,
     moments,
     momentum,
+    point_in_time,
     price,
-    sides,
+    side,
     trend,
     volatility,
-    volume,
 )
 from tradsys.features.cross_section import RANK, with_ranks
 from tradsys.features.registry import feature_from_json, feature_to_json

@@ -8,7 +8,7 @@ import polars as pl
 
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.tables import Array
-from tradsys.market.ranges import segment_starts
+from tradsys.market.true_range import segment_starts
 
 DAY_HOURS = 24
 HOUR_US = 3_600_000_000

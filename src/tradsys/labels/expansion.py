@@ -11,7 +11,7 @@ from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, Labels
 from tradsys.labels.triple_barrier import check_exits, first_touch, multiple, sides
-from tradsys.market.ranges import price_matrix, segment_starts, trailing_log_range, wilder_atr
+from tradsys.market.true_range import price_matrix, segment_starts, trailing_log_range, wilder_atr
 
 
 def range_expansion(

@@ -9,7 +9,7 @@ import polars as pl
 from tradsys.core.bounds import check_bounds
 from tradsys.core.tables import Array, Labels
 from tradsys.labels.triple_barrier import TARGET, check_exits, first_touch, multiple, sides
-from tradsys.market.ranges import price_matrix, segment_starts, trailing_mean, wilder_atr
+from tradsys.market.true_range import price_matrix, segment_starts, trailing_mean, wilder_atr
 
 
 def mean_reached(

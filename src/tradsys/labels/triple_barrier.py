@@ -11,7 +11,7 @@ import polars as pl
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, Labels
-from tradsys.market.ranges import price_matrix, segment_starts, wilder_atr
+from tradsys.market.true_range import price_matrix, segment_starts, wilder_atr
 
 STOP, TIMEOUT, TARGET = 0, 1, 2
 

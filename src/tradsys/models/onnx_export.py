@@ -23,7 +23,7 @@ from tradsys.core.runs import written_whole
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.models.baseline import BaseRate
 from tradsys.models.calibrators import FLOOR, Identity, Isotonic, Temperature
-from tradsys.models.compose import Average, Calibrated, Scaled, SeedAverage
+from tradsys.models.ensembles.compose import Average, Calibrated, Scaled, SeedAverage
 from tradsys.models.linear import LogisticRegression, Ridge
 from tradsys.models.onnx_runtime import OnnxModel
 from tradsys.models.sequence import SequenceModel

@@ -22,8 +22,8 @@ from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TrainingError
 from tradsys.core.runs import digest_json
 from tradsys.core.tables import Array, FeatureTable, Samples
-from tradsys.models.keeper import Watch
-from tradsys.models.trainer import FitResult, TrainerSettings, fit_module
+from tradsys.models.training.checkpoints import Watch
+from tradsys.models.training.trainer import FitResult, TrainerSettings, fit_module
 from tradsys.samples.loader import WindowLoader
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from tradsys.core.errors import TrainingError
 from tradsys.core.protocols import Model
 from tradsys.core.tables import Array, FeatureTable, Samples
-from tradsys.models.keeper import read_checkpoint
 from tradsys.models.linear import LogisticRegression
 from tradsys.models.sequence import SequenceModel, count_classes
+from tradsys.models.training.checkpoints import read_checkpoint
 from tradsys.models.transforms import fitted, with_fitted
 
 

@@ -21,6 +21,7 @@ from vectorbt.portfolio.enums import SizeType, TradeStatus
 from tradsys.core.tables import Array
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.ledger import OPEN_SCHEMA, REASONS, TRADES_SCHEMA, Ledger
+from tradsys.portfolio.order_walk import OPEN, BarArrays, EntryArrays, Walked, locate, mark, walk
 from tradsys.portfolio.simulator import (
     PRICES,
     TARGETS_SCHEMA,
@@ -30,7 +31,6 @@ from tradsys.portfolio.simulator import (
     check_entries,
     check_placed,
 )
-from tradsys.portfolio.walk import OPEN, BarArrays, EntryArrays, Walked, locate, mark, walk
 
 ENGINE = "rust"
 # vectorbt rounds amounts below 1e-12 to zero; a power of two as unit of money keeps them large and exact.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tradsys.reports.strategy_charts import never_traded
+from tradsys.reports.run.strategy_charts import never_traded
 from tradsys.reports.wording import UNKNOWN, bounds, confidence, count, counted, number, percent
 
 # metric, digits, heading: what a table of forecasts shows

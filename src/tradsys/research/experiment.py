@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from tradsys.research.bundling import export_bundle
-from tradsys.research.fitting import fit
-from tradsys.research.judging import judge
-from tradsys.research.parts import Evaluation, Experiment, Timings
-from tradsys.research.preparing import load_bars, prepare
+from tradsys.research.evaluation import judge
+from tradsys.research.pipeline.bundle_export import export_bundle
+from tradsys.research.pipeline.dataset import load_bars, prepare
+from tradsys.research.pipeline.settings import Evaluation, Experiment, Timings
+from tradsys.research.pipeline.training import fit
 
 __all__ = ["Evaluation", "Experiment", "run"]
 

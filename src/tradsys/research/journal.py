@@ -19,7 +19,7 @@ import yaml
 
 from tradsys.core.clock import utc_now
 from tradsys.evidence.sharpe import deflated_sharpe_ratio, trial_variance
-from tradsys.research.ledger import TrialLedger, effective_number
+from tradsys.research.pipeline.trial_ledger import TrialLedger, effective_number
 
 # what decides no result: where files lie, and the question, which is told by itself
 _UNTOLD = ("paths", "resume", "question")

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from tradsys.core.errors import TradsysError
 from tradsys.core.runs import write_json
-from tradsys.research.ledger import LedgerEntry, TrialLedger
+from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
 
 WIDTH = 110  # of output that goes to a file or a pipe
 NEEDED = ("config.yaml", "overrides.txt", "metrics.json", "report.json")

@@ -15,7 +15,7 @@ from tradsys.core.runs import digest_file, digest_json, write_json
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.features.feature_set import FeatureSet
 from tradsys.market.bars import mark_gaps
-from tradsys.market.ranges import atr
+from tradsys.market.true_range import atr
 from tradsys.models.boosting import LightGbm, Xgboost
 from tradsys.models.calibrators import calibrator_from_json
 from tradsys.models.onnx_runtime import OnnxModel

@@ -12,7 +12,7 @@ import polars as pl
 
 from tradsys.core.errors import BundleError
 from tradsys.core.tables import Array
-from tradsys.market.ranges import trailing_mean
+from tradsys.market.true_range import trailing_mean
 
 BARRIER, MEAN, EXPANSION = "triple_barrier", "mean_reached", "expansion"
 FORWARD, EXPLOSION = "forward_return", "explosion"

@@ -21,7 +21,7 @@ from tradsys.evidence.causality import (
     touching,
 )
 from tradsys.evidence.classification import auc
-from tradsys.market.ranges import atr
+from tradsys.market.true_range import atr
 
 NUMBERS = ["open", "high", "low", "close", "volume"]
 

@@ -4,7 +4,7 @@ from scipy import stats
 
 from tradsys.core.errors import DataError
 from tradsys.evidence import bootstrap
-from tradsys.evidence.multiple import holm
+from tradsys.evidence.multiple_testing import holm
 from tradsys.evidence.paired import ArmLosses, compare, decisions_within, needed, p_value, seed_weights
 
 BASE = 0.69

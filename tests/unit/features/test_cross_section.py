@@ -12,7 +12,7 @@ from tradsys.core.errors import DataError
 from tradsys.features.cross_section import with_ranks
 from tradsys.features.feature_set import FeatureSet
 from tradsys.features.price import LogReturn
-from tradsys.features.sides import MomentumSide
+from tradsys.features.side import MomentumSide
 from tradsys.features.volatility import Volatility
 
 VALUES = st.sampled_from([np.nan, np.inf, -np.inf, -0.0, 0.0, 1.0, 2.0, 2.5, 1e30, -3.0])

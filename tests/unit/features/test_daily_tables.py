@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 from hydra.utils import instantiate
 
-from tradsys.config import compose
+from tradsys.config.compose import compose
 from tradsys.features.feature_set import FeatureSet
 
 PANELS = ("panel_7", "panel_11", "panel_35", "panel", "panel_macro", "panel_full")

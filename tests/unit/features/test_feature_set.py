@@ -12,12 +12,12 @@ import pytest
 from tradsys.core.errors import BundleError, DataError
 from tradsys.features.feature_set import FeatureSet
 from tradsys.features.fracdiff import FracDiff
+from tradsys.features.liquidity import VolumeRatio
 from tradsys.features.market_factor import MarketBeta, MarketResidual, MarketReturn
 from tradsys.features.momentum import Macd, Rsi
 from tradsys.features.price import CandleShare, LogReturn, SmaDistance, ZScore
 from tradsys.features.registry import feature_to_json, register
 from tradsys.features.smoothing import settled_rows
-from tradsys.features.volume import VolumeRatio
 from tradsys.market.bars import mark_gaps
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 
 from tests.unit.models.test_onnx import LOOKBACK, parts
 from tradsys.models.calibrators import Temperature
-from tradsys.models.lit import LitClassifier
 from tradsys.models.nets.resnet import KERNELS, ResNet
 from tradsys.models.nets.resnet import Block as ResBlock
 from tradsys.models.nets.tcn import Block as TcnBlock
@@ -17,7 +16,8 @@ from tradsys.models.nets.tcn import TemporalConvNet, levels_for, receptive_field
 from tradsys.models.onnx_export import export_onnx
 from tradsys.models.onnx_runtime import OnnxModel
 from tradsys.models.sequence import SequenceModel
-from tradsys.models.trainer import TrainerSettings
+from tradsys.models.training.lit import LitClassifier
+from tradsys.models.training.trainer import TrainerSettings
 from tradsys.models.transforms import with_fitted
 from tradsys.samples.windows import gather
 

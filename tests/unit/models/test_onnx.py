@@ -13,14 +13,14 @@ from tradsys.core.tables import FeatureTable, Samples
 from tradsys.models import onnx_export
 from tradsys.models.baseline import BaseRate
 from tradsys.models.calibrators import Identity, Isotonic, Temperature
-from tradsys.models.compose import Average, SeedAverage
+from tradsys.models.ensembles.compose import Average, SeedAverage
 from tradsys.models.linear import LogisticRegression
-from tradsys.models.lit import LitClassifier
 from tradsys.models.nets.transformer import TransformerEncoder
 from tradsys.models.onnx_export import check_parity, export_onnx
 from tradsys.models.onnx_runtime import OnnxModel
 from tradsys.models.sequence import SequenceModel
-from tradsys.models.trainer import TrainerSettings
+from tradsys.models.training.lit import LitClassifier
+from tradsys.models.training.trainer import TrainerSettings
 from tradsys.models.transforms import RobustScaler, with_fitted
 
 LOOKBACK = 9

@@ -15,10 +15,10 @@ import torch
 from tradsys.core.errors import TrainingError
 from tradsys.core.protocols import Model
 from tradsys.core.tables import FeatureTable, Samples
-from tradsys.models.lit import LitClassifier
 from tradsys.models.nets.transformer import TransformerEncoder
 from tradsys.models.sequence import SequenceModel
-from tradsys.models.trainer import TrainerSettings
+from tradsys.models.training.lit import LitClassifier
+from tradsys.models.training.trainer import TrainerSettings
 from tradsys.samples.windows import gather
 
 LOOKBACK = 6

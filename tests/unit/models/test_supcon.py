@@ -10,19 +10,19 @@ import torch
 from tests.unit.models.test_sequence import LOOKBACK, assert_same_weights, make_samples, split, weights
 from tradsys.core.errors import TrainingError
 from tradsys.core.protocols import Model
-from tradsys.models.augment import Jitter, TimeMask, Views
 from tradsys.models.calibrators import Isotonic, Temperature
-from tradsys.models.compose import Calibrated, Scaled, seeded
+from tradsys.models.ensembles.compose import Calibrated, Scaled, seeded
 from tradsys.models.linear import LogisticRegression
-from tradsys.models.lit_supcon import LitSupCon
 from tradsys.models.nets.transformer import TransformerEncoder
 from tradsys.models.onnx_export import export_onnx
 from tradsys.models.onnx_runtime import OnnxModel
 from tradsys.models.probe import LinearProbe
 from tradsys.models.supcon import SupConModel
-from tradsys.models.trainer import TrainerSettings
+from tradsys.models.training.augment import Jitter, TimeMask, Views
+from tradsys.models.training.lit_supcon import LitSupCon
+from tradsys.models.training.trainer import TrainerSettings
 from tradsys.models.transforms import RobustScaler
-from tradsys.research.cells import n_parameters
+from tradsys.research.pipeline.cross_validation import n_parameters
 from tradsys.samples.windows import gather
 
 

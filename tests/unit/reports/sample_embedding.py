@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from tests.unit.models.test_linear import make_samples
-from tradsys.research.embedding_report import cluster_purity, principal_plane
+from tradsys.research.sections.embedding import cluster_purity, principal_plane
 
 N = 120
 

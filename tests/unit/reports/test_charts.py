@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.reports.sample_report import N_DAYS, sample_report
-from tradsys.reports import model_charts, strategy_charts, style, time_charts
+from tradsys.reports import style
+from tradsys.reports.run import model_charts, strategy_charts, time_charts
 
 
 @pytest.fixture(scope="module")

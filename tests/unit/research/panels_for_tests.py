@@ -1,8 +1,8 @@
 """A small synthetic panel and the daily experiment of conf/ on it, for tests of what reads panels."""
 
-from tradsys.config import build, compose
-from tradsys.research.parts import Experiment
-from tradsys.research.preparing import load_bars
+from tradsys.config.compose import build, compose
+from tradsys.research.pipeline.dataset import load_bars
+from tradsys.research.pipeline.settings import Experiment
 
 SMALL = [
     "+experiment=foundry",

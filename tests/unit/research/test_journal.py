@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from tradsys.journal import work
-from tradsys.reports.journal import render_html, render_markdown
+from tradsys.reports.journal.page import render_html, render_markdown
 from tradsys.research.journal import journal
-from tradsys.research.ledger import LedgerEntry, TrialLedger
+from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
 
 START, END = datetime(2021, 1, 1, 1, tzinfo=UTC), datetime(2022, 1, 1, tzinfo=UTC)
 EDGE = {"kind": "edge", "reasons": ["momentum has an edge"], "needs": None}

@@ -2,11 +2,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from tests.unit.research.test_combinatorial import experiment_of, prepared_with
+
 from tradsys.core.tables import Fold
 from tradsys.models.linear import LogisticRegression
-from tradsys.research.combinatorial import _positions, _side_in_words
+from tradsys.research.sections.cpcv import _positions, _side_in_words
 
 
 @pytest.mark.parametrize("sides", [(-1, 1), (0, 1), (-1, 0, 1)])

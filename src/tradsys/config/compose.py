@@ -1,0 +1,150 @@
+"""The doors' one way in: compose conf/, build plain objects, turn a user's mistake into one line and exit code 2."""
+
+import errno
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from tradsys.config import explain as wrong
+from tradsys.config.explain import ConfigError, choices_of, leaves
+from tradsys.core.runs import PACKAGE
+from tradsys.ops.machine.cgroups import read_container, settle_threads
+
+# numpy, torch, numba and polars count threads once, when they are loaded; doors import this module before any of them
+settle_threads(os.environ, read_container())
+
+STDERR = Console(stderr=True, soft_wrap=True)
+
+
+def conf_folder() -> Path:
+    """The conf/ of the installed package, or of the checkout it runs from."""
+    inside = PACKAGE / "conf"
+    return inside if inside.is_dir() else PACKAGE.parents[1] / "conf"
+
+
+def compose(door: str, overrides: Sequence[str]) -> DictConfig:
+    """The config of a door with overrides applied; ConfigError names the wrong one, and what comes nearest."""
+    conf = conf_folder()
+    asked = [wrong.plain_form(conf, door, o) for o in overrides]
+    try:
+        if line := wrong.silent_mistake(conf, door, asked):
+            raise ConfigError(line)
+        with hydra.initialize_config_dir(str(conf), version_base="1.3"):
+            return hydra.compose(door, asked)
+    except ConfigError:
+        raise
+    except wrong.REFUSALS as error:
+        raise ConfigError(wrong.explained(conf, door, asked, error)) from error
+
+
+def build(config: DictConfig) -> dict[str, Any]:
+    """Every `_target_` in the config as its object, the rest as plain values; {}, a group's `none`, is None."""
+    try:
+        return {key: None if part == {} else part for key, part in instantiate(config, _convert_="all").items()}
+    except OmegaConfBaseException as error:
+        raise ConfigError(wrong.unresolved(error)) from error
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, ValueError):  # a constructor refused the value: its own words are the clear ones
+            raise cause from None
+        raise ConfigError(wrong.not_built(config, error)) from error
+
+
+def as_dict(config: DictConfig) -> dict[str, Any]:
+    """The config as plain, resolved values; ConfigError: a mandatory value (`???`) is missing, a seed is no seed."""
+    plain, missing = wrong.plain_config(config)
+    if missing:
+        known = studies("compare") if missing[0] == "study" else choices_of(conf_folder(), missing[0])
+        choices = f" (one of {', '.join(known)})" if known else ""
+        raise ConfigError(f"config: {missing[0]!r} has no value; it has no default; give {missing[0]}=...{choices}")
+    seed = plain.get("seed", 0)
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
+        raise ConfigError(f"config: seed={seed!r}; a seed is a whole number from 0 to 2^31 - 1; give another")
+    return plain
+
+
+def run_door(name: str, main: Callable[[list[str]], None], argv: Sequence[str] | None = None) -> None:
+    """Runs a door: --help, its work, and one clear line with exit code 2 where the user can mend the cause."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if any(a in ("-h", "--help") for a in arguments):
+        Console(soft_wrap=True).print(help_text(name, main), markup=False, highlight=False)
+        return
+    try:
+        main(arguments)
+    except KeyboardInterrupt:
+        STDERR.print("interrupted", markup=False)
+        sys.exit(130)
+    except (ValueError, OmegaConfBaseException, OSError) as error:
+        line = _disk_line(error) if isinstance(error, OSError) else str(error) if _is_users(error) else ""
+        line = re.sub(r"\s*\n\s*", " ", line.strip())
+        if not line or os.environ.get("TRADSYS_TRACEBACK"):
+            raise
+        STDERR.print(f"error: {line}", markup=False, highlight=False, style="red")
+        sys.exit(2)
+
+
+def help_text(name: str, main: Callable[[list[str]], None]) -> str:
+    """What the door does, its groups with their choices, and its keys with their defaults."""
+    config = compose(name, [])
+    groups = {g: choices_of(conf_folder(), g) for g in sorted(p.name for p in conf_folder().iterdir() if p.is_dir())}
+    asked_for = (*(("experiment",) if "model" in config else ()), *(("study",) if name in ("audit", "compare") else ()))
+    used = {g: c for g, c in groups.items() if c and (g in config or g in asked_for)}
+    if "study" in used:
+        used["study"] = studies(name)
+    if "data_choice" in config:
+        used["data"] = groups["data"]
+    width = max((len(g) for g in used), default=0)
+    lines = [(sys.modules[main.__module__].__doc__ or "").strip(), ""]
+    if used:
+        lines += ["Groups (group=choice):"]
+        lines += [f"  {g:<{width}}  {' | '.join(c)}" for g, c in used.items()] + [""]
+    lines += ["Keys (key=value):"]
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    lines += [f"  {key}={_short(value)}" for key, value in leaves(plain) if key.count(".") < 2]
+    return "\n".join(lines)
+
+
+def studies(door: str) -> list[str]:
+    """The studies that a door takes."""
+    return wrong.studies(conf_folder(), door)
+
+
+def _short(value: Any) -> str:
+    text = "null" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+# what a disk can refuse, and the next step; any other OSError is a bug and keeps its traceback
+REFUSED_BY_DISK = {
+    errno.ENOSPC: "the disk is full; delete old runs, grow the volume, or write elsewhere with paths.runs=FOLDER",
+    errno.EDQUOT: "the quota is used up; delete old runs, or write elsewhere with paths.runs=FOLDER",
+    errno.EROFS: "it is mounted read-only; mount it writable, or write elsewhere with paths.runs=FOLDER",
+    errno.EACCES: "permission is denied; chmod it, or write elsewhere with paths.runs=FOLDER",
+    errno.EPERM: "permission is denied; chmod it, or write elsewhere with paths.runs=FOLDER",
+    errno.ENOTDIR: "a file stands where a folder is needed; move it away, or give another path",
+    errno.EISDIR: "a folder stands where a file is needed; give the file",
+    errno.ENAMETOOLONG: "the name is too long for this file system; give a shorter one",
+}
+
+
+def _disk_line(error: OSError) -> str:
+    """What the disk refused, in one line; empty where it is no such refusal."""
+    words = REFUSED_BY_DISK.get(error.errno or 0)
+    return f"disk: {error.filename or 'a file'}: {words}" if words else ""
+
+
+def _is_users(error: BaseException) -> bool:
+    """True where our own code raised the error on purpose; a library's ValueError is a bug and keeps its traceback."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE)

@@ -1,0 +1,205 @@
+"""One process per device: starts the ranks of a fit, listens to them, and lets none outlive the others.
+
+The caller's process stays what it was: it holds no process group and no device, and it alone goes on after the fit.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tradsys.core.errors import TradsysError, TrainingError
+from tradsys.models.training.rendezvous import Meeting
+
+POLL_SECONDS = 0.2  # how long a Ctrl-C may go unseen
+GRACE_SECONDS = 10.0  # for the other ranks to report or leave, after the first did
+MEETING = timedelta(minutes=10)  # for all ranks to start, and for the slowest step of any
+
+# work(*args, asked=..., tell=...): asked.is_set() once a stop is wanted; tell(epoch, score) is heard by the caller
+Work = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one rank stands: on which machine, as which of how many there, and where all meet."""
+
+    meeting: Meeting
+    local: int
+    n_local: int
+    port: int
+    cuda: bool
+    seed: int
+    generator: Tensor
+
+    @property
+    def n_ranks(self) -> int:
+        """On all machines."""
+        return self.n_local * self.meeting.n_nodes
+
+    @property
+    def rank(self) -> int:
+        """Among all machines."""
+        return self.n_local * self.meeting.node + self.local
+
+
+def run_on_ranks(
+    work: Work,
+    args: tuple[Any, ...],
+    *,
+    n_local: int,
+    meeting: Meeting,
+    cuda: bool,
+    asked: threading.Event,
+    hear: Callable[[int, float], None],
+) -> Any:
+    """What `work` returns on the first of `n_local` processes of this machine, one device each.
+
+    work, args: picklable; started afresh (spawn), so that no CUDA context is inherited. The first rank goes on with
+    the caller's CPU generator, the others with generators of their own.
+    asked: set where a stop is wanted; the ranks then raise KeyboardInterrupt at the same step, and so does this.
+    hear: what it raises ends every rank and comes out unchanged. So does an error of the house in a rank; a rank that
+    dies is a TrainingError. Every rank has ended when this returns or raises.
+    """
+    context = multiprocessing.get_context("spawn")
+    # the caller keeps the meeting point, so that no port is chosen by one process and lost to another
+    store = meeting.store()
+    stop, seed, generator = context.Event(), torch.initial_seed(), torch.get_rng_state()
+    processes: list[BaseProcess] = []
+    ears: list[Connection] = []
+    try:
+        for local in range(n_local):
+            ear, mouth = context.Pipe()
+            place = Place(meeting, local, n_local, store.port, cuda, seed, generator)
+            process: BaseProcess = context.Process(target=_be_rank, args=(place, work, args, mouth, stop), daemon=True)
+            process.start()
+            mouth.close()  # so that a dead rank reads as an end of file
+            processes.append(process)
+            ears.append(ear)
+        return _listen(processes, ears, asked, stop, hear)
+    finally:
+        for each in processes:
+            each.kill()
+            each.join()
+        for ear in ears:
+            ear.close()
+
+
+def _listen(
+    processes: list[BaseProcess],
+    ears: list[Connection],
+    asked: threading.Event,
+    stop: Any,
+    hear: Callable[[int, float], None],
+) -> Any:
+    """The first rank's result once every rank is done; raises what the ranks could not go on with."""
+    ends: dict[int, tuple[str, Any]] = {}
+    while len(ends) < len(ears):
+        if asked.is_set():
+            stop.set()
+        failed = any(kind != "done" for kind, _ in ends.values())
+        open_ears = [ear for rank, ear in enumerate(ears) if rank not in ends]
+        ready = wait(open_ears, GRACE_SECONDS if failed else POLL_SECONDS)
+        if failed and not ready:
+            break  # the rest waits for a rank that is gone
+        for rank in (ears.index(ear) for ear in ready):  # type: ignore[arg-type]
+            try:
+                kind, said = ears[rank].recv()
+            except (EOFError, ConnectionResetError):
+                processes[rank].join(GRACE_SECONDS)
+                kind, said = "died", processes[rank].exitcode
+            if kind == "epoch":
+                hear(*said)
+                if asked.is_set():
+                    stop.set()
+                ears[rank].send("go on")
+            else:
+                ends[rank] = (kind, said)
+    return _outcome(ends, len(ears))
+
+
+def _outcome(ends: dict[int, tuple[str, Any]], n_ranks: int) -> Any:
+    if all(kind == "done" for kind, _ in ends.values()):
+        return ends[0][1]
+    errors = [said for kind, said in ends.values() if kind == "failed"]
+    # one rank knows why; the others only see that it is gone
+    if ours := [error for error in errors if isinstance(error, TradsysError)]:
+        raise ours[0]
+    if dead := [(rank, said) for rank, (kind, said) in ends.items() if kind == "died"]:
+        rank, code = dead[0]
+        how = f"was killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"left with {code}"
+        raise TrainingError(
+            f"training: rank {rank} of {n_ranks} {how}; every rank must live as long as the fit; see to memory "
+            "(a table per rank), then resume"
+        )
+    if any(kind == "stopped" for kind, _ in ends.values()):
+        raise KeyboardInterrupt
+    raise errors[0]
+
+
+def _be_rank(place: Place, work: Work, args: tuple[Any, ...], mouth: Connection, stop: Any) -> None:
+    """The whole life of one rank."""
+    # Ctrl-C reaches the whole terminal; the caller alone answers it, or the ranks would stop at different steps
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_leave_with, args=(parent.sentinel,), daemon=True).start()
+    try:
+        with _joined(place):
+            result = work(*args, asked=stop, tell=lambda *said: _tell(mouth, said))
+        mouth.send(("done", result if place.local == 0 else None))
+    except KeyboardInterrupt:
+        mouth.send(("stopped", None))
+    except TradsysError as error:
+        mouth.send(("failed", error))
+    except BaseException:
+        lines = traceback.format_exc()
+        mouth.send(("failed", RuntimeError(f"rank {place.rank} of {place.n_ranks} failed:\n{lines}")))
+
+
+@contextlib.contextmanager
+def _joined(place: Place) -> Any:
+    """The process group of all ranks, and this rank's device and generators."""
+    # what Lightning and torch read
+    os.environ |= {"LOCAL_RANK": str(place.local), "NODE_RANK": str(place.meeting.node)}
+    if place.meeting.n_nodes == 1:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a container's host name need not resolve
+    if place.cuda:
+        torch.cuda.set_device(place.local)
+    if place.rank == 0:
+        torch.manual_seed(place.seed)
+        torch.set_rng_state(place.generator)
+    else:
+        entropy = np.random.SeedSequence([place.seed, place.rank]).generate_state(1, np.uint64)[0]
+        torch.manual_seed(int(entropy >> 1))
+    server = dist.TCPStore(place.meeting.address, place.port, is_master=False, timeout=MEETING)
+    store = dist.PrefixStore(f"{place.meeting.name}/ranks", server)
+    backend = "nccl" if place.cuda else "gloo"
+    dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.n_ranks, timeout=MEETING)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _tell(mouth: Connection, said: tuple[Any, ...]) -> None:
+    mouth.send(("epoch", said))
+    mouth.recv()
+
+
+def _leave_with(sentinel: int) -> None:
+    """Ends this process when its parent is gone, so that a killed fit leaves nothing behind."""
+    wait([sentinel])
+    os._exit(1)

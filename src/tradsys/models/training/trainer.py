@@ -1,0 +1,372 @@
+"""One fit under Lightning: quiet, resumable, stopped early, its best weights restored."""
+
+import contextlib
+import copy
+import json
+import logging
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as L
+import torch
+from pytorch_lightning.callbacks import Callback, RichProgressBar
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.utilities.warnings import PossibleUserWarning
+
+from tradsys.core.bounds import check_bounds
+from tradsys.core.errors import TrainingError
+from tradsys.core.runs import digest_file, write_json
+from tradsys.models.training.checkpoints import Keeper, Watch, best_epoch, kept_state, read_checkpoint
+from tradsys.models.training.launcher import run_on_ranks
+from tradsys.models.training.rendezvous import Meeting
+from tradsys.samples.loader import WindowLoader, rank_of
+
+LOGGERS = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+LIBRARY_LOGS = ("pytorch_lightning", "lightning_fabric", "lightning")
+# these change what is shown and kept on the way, never what is learnt
+NOT_LEARNT = ("progress_bar", "loggers", "checkpoint_every_steps", "strategy")
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """How a net is trained, whatever the net.
+
+    accelerator: `cpu`, `gpu`, or `auto` (a GPU where there is one).
+    devices: how many of them one fit uses; each takes batches of the model's batch size, so a step learns from
+    devices x batch_size samples. strategy: `auto`, which trains one device in this process and several as `ddp`: a
+    process each, gradients averaged. num_nodes: machines with so many devices each. The same command runs on all, with
+    NODE_RANK, MASTER_ADDR and MASTER_PORT set, and, from the second machine on, paths.runs of its own to throw away:
+    checkpoints are the first machine's, the others get copies.
+    precision: as Lightning names it: `32-true`, or `bf16-mixed` on a GPU that gains from it.
+    max_epochs: the learning rate is planned over all of them. patience: epochs without a better validation
+    log-loss before it stops. gradient_clip: cap on the gradient's norm, None for none.
+    deterministic: refuse operations that are not repeatable; a CPU repeats to the bit without it.
+    checkpoint_every_steps: last.ckpt is written so often within an epoch, too; a kill repeats no more steps than these.
+    progress_bar: a bar in the terminal. loggers: any of `csv`, `tensorboard`; they write into the workdir.
+    """
+
+    accelerator: str = "cpu"
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    max_epochs: int = 30
+    patience: int = 5
+    gradient_clip: float | None = 1.0
+    deterministic: bool = False
+    checkpoint_every_steps: int | None = None
+    progress_bar: bool = False
+    loggers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "loggers", tuple(self.loggers))
+        if self.accelerator not in ("cpu", "gpu", "auto"):
+            raise ValueError(f"trainer: accelerator={self.accelerator!r}; it must be cpu, gpu or auto")
+        counts = ("devices", "num_nodes", "max_epochs", "patience", "checkpoint_every_steps")
+        if odd := [n for n in counts if not isinstance(getattr(self, n) or 0, int)]:
+            raise ValueError(f"trainer: {odd[0]}={getattr(self, odd[0])!r}; it must be a whole number")
+        if self.devices < 1 or self.strategy not in ("auto", "ddp"):
+            raise ValueError(
+                f"trainer: devices={self.devices}, strategy={self.strategy!r}; devices must be >= 1 and the strategy "
+                "auto or ddp"
+            )
+        check_bounds("trainer", self, {"gradient_clip": "null or (0, inf]"}, "trainer")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"trainer: precision={self.precision!r}; it must be one of {', '.join(PRECISIONS)}")
+        if self.num_nodes < 1:
+            raise ValueError(f"trainer: num_nodes={self.num_nodes}; it must be >= 1; 1 is this machine alone")
+        if self.max_epochs < 1 or self.patience < 1:
+            raise ValueError(f"trainer: max_epochs={self.max_epochs}, patience={self.patience}; both must be >= 1")
+        if self.checkpoint_every_steps is not None and self.checkpoint_every_steps < 1:
+            raise ValueError(f"trainer: checkpoint_every_steps={self.checkpoint_every_steps}; it must be >= 1, or null")
+        if unknown := sorted(set(self.loggers) - set(LOGGERS)):
+            raise ValueError(f"trainer: unknown loggers {unknown}; known are {sorted(LOGGERS)}")
+
+    def device(self) -> torch.device:
+        """Where tensors live in a fit, in this process. Raises TrainingError where the devices asked for are not."""
+        return torch.device("cuda", torch.cuda.current_device()) if self.uses_gpu() else torch.device("cpu")
+
+    def uses_gpu(self) -> bool:
+        """Whether a fit runs on GPUs, asked without waking one. Raises TrainingError where they are not there."""
+        found = torch.cuda.is_available()
+        if self.accelerator == "gpu" and not found:
+            raise TrainingError(
+                f"trainer: a GPU was asked for (accelerator=gpu) but torch {torch.__version__} sees none; "
+                "it needs a CUDA build and a visible device; use trainer=cpu"
+            )
+        if os.environ.get("TORCHELASTIC_RUN_ID"):
+            raise TrainingError(
+                "trainer: started by torchrun, which runs the whole command once per device; a fit starts its own "
+                f"ranks; run the command plainly with trainer=ddp trainer.devices={self.devices}"
+            )
+        if self.accelerator == "cpu" or not found:
+            return False
+        if (there := torch.cuda.device_count()) < self.devices:
+            raise TrainingError(
+                f"trainer: devices={self.devices} but this machine shows {there}; one rank needs one GPU of its own; "
+                f"use trainer.devices={there}"
+            )
+        return True
+
+    @property
+    def starts_ranks(self) -> bool:
+        """Whether a fit runs in processes of its own, one per device."""
+        return self.devices * self.num_nodes > 1 or self.strategy == "ddp"
+
+    def home(self) -> torch.device:
+        """Where the caller of a fit keeps its tables: the device, or the CPU where ranks of their own take them."""
+        if self.starts_ranks:
+            self.uses_gpu()
+            return torch.device("cpu")
+        return self.device()
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide the weights, for a fingerprint."""
+        return {k: v for k, v in asdict(self).items() if k not in NOT_LEARNT}
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How a fit ended. epochs: how many ran in all. score: the best epoch's monitored value. scores: every epoch's."""
+
+    best_epoch: int
+    epochs: int
+    score: float
+    scores: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scores", tuple(self.scores))
+
+
+def fit_module(
+    module: L.LightningModule,
+    train: WindowLoader,
+    valid: WindowLoader,
+    *,
+    settings: TrainerSettings,
+    workdir: Path,
+    fingerprint: str,
+    monitor: str = "valid_logloss",
+    callbacks: tuple[Callback, ...] = (),
+    watch: Watch | None = None,
+) -> FitResult:
+    """Trains `module` in place and leaves it on the CPU with its best epoch's weights, in eval mode.
+
+    workdir: takes last.ckpt (after each epoch and on Ctrl-C), best.ckpt, finished.json and the logs.
+    fingerprint: names settings and data. A finished fit of the same fingerprint is loaded, an unfinished one
+    goes on, to the same weights as if it had never stopped; any other raises TrainingError.
+    monitor: a logged metric, lower is better. callbacks: further Lightning callbacks.
+    watch: called with (epoch, monitored value) after every epoch that last.ckpt holds; of a resumed or finished fit
+    first with the epochs that lie behind it. What it raises comes out unchanged; the fit can go on later.
+    Draws from torch's global generator: fork and seed it outside. Ctrl-C comes out as KeyboardInterrupt.
+    """
+    meeting = Meeting.of(settings.num_nodes)
+    meeting.agree(fingerprint)
+    meeting.share(workdir, "before", "last.ckpt", "best.ckpt", "finished.json")
+    if (done := _finished(workdir, fingerprint)) is None:
+        last = _resumable(workdir / "last.ckpt", fingerprint)
+        _retell(watch, [] if last is None else kept_state(last)["scores"])
+        job = _Job(module, train, valid, settings, workdir, fingerprint, monitor, callbacks, go_on=last is not None)
+        with _interruptible() as asked:
+            if settings.starts_ranks:
+                scores = run_on_ranks(
+                    _as_rank,
+                    (job,),
+                    n_local=settings.devices,
+                    meeting=meeting,
+                    cuda=settings.uses_gpu(),
+                    asked=asked,
+                    hear=watch or _unheard,
+                )
+            else:
+                scores = _train(job, asked, watch)
+        meeting.share(workdir, "after", "best.ckpt")
+        if (best := best_epoch(scores)) is None:
+            raise TrainingError(f"training: no epoch ended with a finite {monitor!r}; let the module log it")
+        done = FitResult(best, len(scores), scores[best], tuple(scores))
+        digest = digest_file(workdir / "best.ckpt")
+        write_json(workdir / "finished.json", asdict(done) | {"fingerprint": fingerprint, "best.ckpt": digest})
+    else:
+        _retell(watch, done.scores)
+    module.load_state_dict(read_checkpoint(workdir / "best.ckpt")["state_dict"])
+    module.cpu().eval()
+    return done
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What one process needs to train."""
+
+    module: L.LightningModule
+    train: WindowLoader
+    valid: WindowLoader
+    settings: TrainerSettings
+    workdir: Path
+    fingerprint: str
+    monitor: str
+    callbacks: tuple[Callback, ...]
+    go_on: bool
+
+
+def _train(job: _Job, asked: Any, watch: Watch | None) -> list[float]:
+    """Every epoch's score, with best.ckpt and last.ckpt in the workdir. asked: set where the fit is to stop."""
+    keeper = Keeper(
+        job.workdir,
+        job.fingerprint,
+        job.train,
+        monitor=job.monitor,
+        patience=job.settings.patience,
+        every_steps=job.settings.checkpoint_every_steps,
+        asked=asked,
+        watch=watch,
+    )
+    last = job.workdir / "last.ckpt" if job.go_on else None
+    with quiet(), _determinism(job.settings.deterministic):
+        trainer = _trainer(job.settings, job.workdir, len(job.train), (*job.callbacks, keeper))
+        try:
+            trainer.fit(job.module.train(), job.train, job.valid, ckpt_path=last, weights_only=True if last else None)
+        except SystemExit as error:
+            # Lightning turns Ctrl-C into sys.exit(1); a caller must see what it was
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise
+    return keeper.scores
+
+
+def _as_rank(job: _Job, asked: Any, tell: Watch) -> list[float]:
+    """`_train` as one of several ranks."""
+    device = job.settings.device()
+    own = replace(
+        job,
+        module=copy.deepcopy(job.module),  # its tensors came as memory that all ranks share
+        train=job.train.to(device),
+        valid=job.valid.to(device),
+    )
+    return _train(own, asked, tell)
+
+
+def _unheard(epoch: int, score: float) -> None:
+    """Nobody watches."""
+
+
+def _trainer(settings: TrainerSettings, workdir: Path, n_batches: int, callbacks: tuple[Callback, ...]) -> L.Trainer:
+    first = rank_of()[0] == 0
+    bar = (RichProgressBar(refresh_rate=10),) if settings.progress_bar and first else ()
+    loggers: list[Logger] = [LOGGERS[name](workdir, name=name) for name in settings.loggers] if first else []
+    several: dict[str, Any] = {"strategy": "ddp", "plugins": [LightningEnvironment()]} if settings.starts_ranks else {}
+    return L.Trainer(
+        accelerator="gpu" if settings.uses_gpu() else "cpu",
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        precision=settings.precision,  # type: ignore[arg-type]
+        max_epochs=settings.max_epochs,
+        gradient_clip_val=settings.gradient_clip,
+        deterministic=settings.deterministic,
+        logger=loggers,
+        callbacks=[*bar, *callbacks],
+        enable_progress_bar=bool(bar),
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=max(1, min(50, n_batches)),
+        default_root_dir=workdir,
+        **several,
+    )
+
+
+def _finished(workdir: Path, fingerprint: str) -> FitResult | None:
+    path = workdir / "finished.json"
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    _same(path, found.pop("fingerprint"), fingerprint)
+    best = workdir / "best.ckpt"
+    if not best.exists() or digest_file(best) != found.pop("best.ckpt"):
+        raise TrainingError(
+            f"training: {best} is not the file that {path} was written for; delete the folder and train"
+        )
+    return FitResult(**found)
+
+
+def _resumable(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The checkpoint to go on from; None where there is none, or where it holds nothing but the start."""
+    if not path.exists():
+        return None
+    checkpoint = read_checkpoint(path)
+    _same(path, kept_state(checkpoint).get("fingerprint", "none"), fingerprint)
+    return checkpoint if checkpoint["global_step"] > 0 else None
+
+
+def _retell(watch: Watch | None, scores: Iterable[float]) -> None:
+    """A watch that starts late hears of the epochs it missed."""
+    if watch is not None:
+        for epoch, score in enumerate(scores):
+            watch(epoch, score)
+
+
+def _same(path: Path, found: str, expected: str) -> None:
+    if found != expected:
+        raise TrainingError(
+            f"training: {path} belongs to fingerprint {found[:12]}, this fit is {expected[:12]}: settings or "
+            "data differ; resume with the config and data of that run, or give an empty workdir"
+        )
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Ctrl-C sets the event, so that the fit stops between two steps; a second one stops it at once."""
+    asked = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            signal.default_int_handler(signum, frame)
+        asked.set()
+
+    ours = threading.current_thread() is threading.main_thread() and before is signal.default_int_handler
+    try:
+        if ours:
+            signal.signal(signal.SIGINT, ask)
+        yield asked
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGINT, before)  # Lightning leaves SIGINT ignored after a Ctrl-C
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Lightning without tips, device tables and advice; its warnings of other kinds pass."""
+    logs = {name: logging.getLogger(name) for name in LIBRARY_LOGS}
+    levels = {name: log.level for name, log in logs.items()}
+    try:
+        for log in logs.values():
+            log.setLevel(logging.WARNING)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PossibleUserWarning)
+            # Lightning 2.6 with torch 2.13
+            warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec", category=FutureWarning)
+            yield
+    finally:
+        for name, log in logs.items():
+            log.setLevel(levels[name])
+
+
+@contextlib.contextmanager
+def _determinism(wanted: bool) -> Iterator[None]:
+    """Lightning sets torch's switch for good; here it is put back."""
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)

@@ -1,0 +1,207 @@
+"""Which model speaks on a session: the champion, kept, challenged every so many sessions, or fitted anew and why.
+
+A champion is good for as long as the bars it was fitted on and the config that made it are what they were.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import polars as pl
+
+from tradsys.core.errors import BundleError, DataError
+from tradsys.ops.daily import retraining
+from tradsys.ops.daily.day_data import members
+from tradsys.ops.daily.partitions import Made, Origin
+from tradsys.ops.daily.stages import Session, training_record
+from tradsys.ops.daily.training import train
+from tradsys.research.pipeline.dataset import labels_of
+from tradsys.serving.bundle import Bundle
+
+LOG = logging.getLogger(__name__)
+BUNDLES = "bundles"
+# what of the config decides a model; paths, gates, the plan and how the data is read do not
+NOT_OF_THE_MODEL = {
+    "paths", "resume", "gates", "plan", "book", "date", "until", "folder", "name", "data", "horizons", "retrain_every",
+    "recent_sessions", "drift_rows",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The model that speaks for one horizon.
+
+    trained: the session it was fitted on. challenged: the session of the last challenge, or of its training. because:
+    why it speaks. promotion: what the last challenge found, None without one.
+    """
+
+    trained: date
+    challenged: date
+    because: str
+    promotion: dict[str, Any] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "trained": self.trained.isoformat(), "challenged": self.challenged.isoformat(), "because": self.because,
+            "promotion": self.promotion,
+        }  # fmt: skip
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> "Champion":
+        """The champion that `as_dict` told."""
+        trained, challenged = (date.fromisoformat(told[key]) for key in ("trained", "challenged"))
+        return cls(trained, challenged, told["because"], told["promotion"])
+
+
+def models(session: Session) -> Made:
+    """The members' forecasts of this session by the champion of each horizon, from `Bundle.predict` alone.
+
+    Frame: symbol, time, horizon, close, atr, score (raw), probability (calibrated). Documents: champions.
+    """
+    champions = _champions(session)
+    told = session.frame("features").filter("member")["symbol"]
+    parts, tables = [], {}
+    for name, champion in champions.items():
+        bundle = bundle_of(session, champion.trained, name)
+        same = (bundle.card["schema_hash"], bundle.history)  # horizons share one feature set, so one table
+        if same not in tables:
+            window = session.bars.window(bundle.history)
+            tables[same] = window, bundle.features.table(window)
+        window, table = tables[same]
+        said = bundle.predict(window, session.bars.close, table=table)
+        said = said.filter(pl.col("symbol").is_in(told.implode()))
+        parts.append(
+            said.select("symbol", "time", pl.lit(name).alias("horizon"), "close", "atr", "score", "probability")
+        )
+    return Made(
+        frames={"models": pl.concat(parts)},
+        documents={"champions": {name: champion.as_dict() for name, champion in champions.items()}},
+        facts={"because": {name: champion.because for name, champion in champions.items()}},
+    )
+
+
+def bundle_of(session: Session, trained: date, horizon: str) -> Bundle:
+    """A stored bundle; BundleError where it is damaged or is not the one that was judged."""
+    folder = _folder(session, trained) / horizon
+    bundle = Bundle.load(folder)
+    record = training_record(session.store, {"trained": trained.isoformat()}, horizon)
+    if bundle.card["card_sha256"] != record["card_sha256"]:
+        raise BundleError(f"bundle {folder}: it is not the one that was judged on {trained}; run that date again")
+    return bundle
+
+
+def model_config(session: Session) -> dict[str, Any]:
+    """What of the config decides the models."""
+    kept = {key: value for key, value in session.settings.config.items() if key not in NOT_OF_THE_MODEL}
+    labels = {key: value for key, value in kept["labels"].items() if key != "horizon_bars"}
+    return {**kept, "labels": labels, "horizons": list(session.settings.experiments)}
+
+
+def _folder(session: Session, trained: date) -> Path:
+    return session.store.root / BUNDLES / f"date={trained.isoformat()}"
+
+
+def _champions(session: Session) -> dict[str, Champion]:
+    every, day = session.settings.retrain_every, session.day
+    earlier = [d for d in session.store.dates("models") if d < day]
+    if not earlier:
+        return _fresh(session, "there was no model yet")
+    told = session.store.document("models", earlier[-1], "champions")
+    kept = {name: Champion.of(one) for name, one in told.items()}
+    if why := _invalid(session, kept):
+        return _fresh(session, why)
+    challenged = min(champion.challenged for champion in kept.values())
+    closes = session.data.closes.filter(pl.col("session") <= day)["close"].to_list()
+    last = session.data.close(challenged)
+    if every is None or not retraining.due(last, session.bars.close, sessions=closes, every=every):
+        return kept
+    _train(session, f"{every} sessions since {challenged}")
+    return {name: _challenge(session, name, champion) for name, champion in kept.items()}
+
+
+def _fresh(session: Session, because: str) -> dict[str, Champion]:
+    _train(session, because)
+    return {name: Champion(session.day, session.day, because) for name in session.settings.experiments}
+
+
+def _invalid(session: Session, champions: Mapping[str, Champion]) -> str | None:
+    """Why the champions may no longer speak; None where they may."""
+    if list(champions) != list(session.settings.experiments):
+        return f"horizons changed: {', '.join(champions)} -> {', '.join(session.settings.experiments)}"
+    for trained in sorted({champion.trained for champion in champions.values()}):
+        if why := session.store.why_not("training", trained, _origin(session, trained)):
+            return f"of the training of {trained}: {why}"
+    try:
+        for name, champion in champions.items():
+            bundle_of(session, champion.trained, name)
+    except BundleError as error:
+        return str(error)
+    return None
+
+
+def _origin(session: Session, trained: date) -> Origin:
+    """What a training of that session is made from, as the bars are now."""
+    digest = session.data.digest(session.data.close(trained))
+    return Origin({"prices": digest}, model_config(session))
+
+
+def _train(session: Session, because: str) -> None:
+    """Fits every horizon on this session's bars, unless just that was done before a crash."""
+    store, day, settings = session.store, session.day, session.settings
+    origin = _origin(session, day)
+    if store.why_not("training", day, origin) is None and _whole(session):
+        return
+    _check_history(session)
+    LOG.info("training on %s: %s", day, because)
+    began = perf_counter()
+    made = train(
+        settings.experiments, settings.configs, session.bars, _folder(session, day), reference_rows=settings.drift_rows
+    )
+    store.write("training", day, made, origin, perf_counter() - began)
+
+
+def _check_history(session: Session) -> None:
+    """Raises DataError where the horizon, after the warm-up of the features, reaches beyond the history."""
+    have = len(session.bars.clock)
+    for name, experiment in session.settings.experiments.items():
+        warmup, horizon = experiment.features.warmup, experiment.labels.horizon_bars
+        if warmup + experiment.lookback + horizon > have:
+            raise DataError(
+                f"daily: a horizon of {horizon} sessions after {warmup} of warm-up is longer than the history of "
+                f"{have} sessions up to {session.day}, so {name} has no outcome to learn from; shorten horizons or "
+                "load earlier data"
+            )
+
+
+def _whole(session: Session) -> bool:
+    try:
+        for name in session.settings.experiments:
+            bundle_of(session, session.day, name)
+    except BundleError:
+        return False
+    return True
+
+
+def _challenge(session: Session, name: str, champion: Champion) -> Champion:
+    """The champion or today's challenger, whichever the paired recent rows speak for."""
+    settings, day = session.settings, session.day
+    experiment = settings.experiments[name]
+    old, new = bundle_of(session, champion.trained, name), bundle_of(session, day, name)
+    since = datetime.fromisoformat(new.card["span"]["test"][0])
+    bars = session.bars.window(max(old.history, new.history), since)
+    whole = session.bars.bars
+    told = members(experiment, whole)[(whole["time"] >= bars["time"].min()).to_numpy()]
+    found = retraining.judge_challenger(
+        old, new, bars, labels_of(experiment, bars), since, events=told,
+        n_draws=experiment.evaluation.n_draws, confidence=experiment.evaluation.confidence, seed=experiment.seed,
+    )  # fmt: skip
+    LOG.info("%s: %s: %s", name, "challenger promoted" if found.promoted else "champion kept", found.reason)
+    if found.promoted:
+        return Champion(day, day, f"the challenger of {day} was promoted: {found.reason}", found.as_dict())
+    because = f"the champion of {champion.trained} was kept on {day}: {found.reason}"
+    return Champion(champion.trained, day, because, found.as_dict())

@@ -1,0 +1,206 @@
+"""What the verbs of the daily door do and print."""
+
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+from rich.text import Text
+
+from tradsys.core.errors import TradsysError
+from tradsys.ops.daily import evaluation, publishing
+from tradsys.ops.daily.day_data import DailyBars
+from tradsys.ops.daily.event_log import RunLog
+from tradsys.ops.daily.lock import holder
+from tradsys.ops.daily.partitions import STOPPED, Partitions
+from tradsys.ops.daily.report import missing
+from tradsys.ops.daily.run import STAGES, DayDone, nothing_done, run_days
+from tradsys.ops.daily.stages import DailySettings
+from tradsys.reports.wording import interval, percent
+
+Verb = Callable[[DailySettings, Mapping[str, Any]], None]
+N_SHOWN = 8  # sessions in the status table
+FORECAST = (("auc", "AUC", 3), ("skill_beyond_level", "skill beyond the level", 4), ("rank_ic", "rank IC", 3))
+COLOURS = {"pass": "green", "warn": "yellow", "stop": "red"}
+
+
+def run(settings: DailySettings, parts: Mapping[str, Any]) -> None:
+    """Runs the sessions that date and until name, and says what was done, what was done already, and where to look."""
+    first, last = session_named(parts["date"], "date"), session_named(parts["until"], "until")
+    if last is not None and first is None:
+        raise TradsysError(f"daily: until={last} without date=; a back-fill has both ends; give date=")
+    with _on_the_terminal():
+        done = run_days(settings, first, last)
+    console, store = _console(), Partitions(settings.folder)
+    if nothing_done(done):
+        console.print(f"all stages of {_days(done)} are done; nothing to do")
+    for one in done:
+        if one.stages:
+            console.print(f"{one.day}: {', '.join(f'{name} {seconds:.2f} s' for name, _, seconds in one.stages)}")
+    document = store.document("report", done[-1].day, "report")
+    _print_report(console, document, store.folder("report", done[-1].day) / "report.html")
+
+
+def report(settings: DailySettings, parts: Mapping[str, Any]) -> None:
+    """Draws the report of `date`, by default the newest, from what the run left, and prints its core."""
+    store = Partitions(settings.folder)
+    day = session_named(parts["date"], "date") or publishing.latest(store)
+    if day is None:
+        raise TradsysError(f"daily: no report in {settings.folder}; run first: python -m tradsys.daily run")
+    path = publishing.redraw(store, day)
+    _print_report(_console(), store.document("report", day, "report"), path)
+    if told := publishing.old(store, day):
+        _console().print(f"old      {_old_line(told)}", style="red")
+
+
+def status(settings: DailySettings, _: Mapping[str, Any]) -> None:
+    """Prints which stages of the last sessions are done, which report is the newest, and who holds the folder."""
+    store, console = Partitions(settings.folder), _console()
+    console.print(f"folder   {settings.folder}")
+    if note := holder(settings.folder):
+        console.print(f"running  process {note['pid']} on {note['host']} since {note['since']}")
+    else:
+        console.print("running  nobody")
+    days = sorted({day for stage in STAGES for day in store.dates(stage.name)} | _stopped_days(store))
+    if not days:
+        console.print("done     no session yet; python -m tradsys.daily run")
+        return
+    console.print(_table(store, days[-N_SHOWN:]))
+    if gaps := missing(store, DailyBars(settings.first).closes, days[-1]):
+        console.print(f"missing  {len(gaps)} sessions between the first and the last: {', '.join(map(str, gaps[:6]))}")
+    shown = publishing.latest(store)
+    told = publishing.old(store, shown) if shown else None
+    path = store.root / "report" / "latest" / "report.html"
+    console.print(f"latest   {shown or 'no report yet'}" + (f"  {path}" if shown else ""))
+    if told:
+        console.print(f"old      {_old_line(told)}", style="red")
+    for line in RunLog(settings.folder).lines(event="failed")[-1:]:
+        console.print(f"failed   {line['date']} at {line['at']}: {line['error']}")
+
+
+def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> None:
+    """Walks the stack forward over years and prints every horizon, every book and the market."""
+    with _on_the_terminal():
+        folder = evaluation.evaluate(settings, parts)
+    document, console = json.loads((folder / "report.json").read_text(encoding="utf-8")), _console()
+    _print_notes(console, document)
+    for name, one in document["horizons"].items():
+        shown = ", ".join(f"{title} {interval(one[key], digits)}" for key, title, digits in FORECAST)
+        console.print(f"{name:<8} {shown}")
+    for row in document["strategies"]:
+        result = row["performance"]
+        told = f"return {percent(result['total_return'])}, Sharpe {interval(result['sharpe'], 2)}"
+        console.print(f"{row['name']:<20} {told}: {row['verdict']['kind']}")
+    held = document["benchmark"]
+    console.print(f"{held['name']:<20} return {percent(held['performance']['total_return'])}")
+    refit = document["refit"]
+    console.print(f"refit    {refit['n']} differences on data cut at {refit['at'][:10]}")
+    console.print(f"report   {folder / 'report.html'}")
+
+
+def signals(settings: DailySettings, parts: Mapping[str, Any]) -> None:
+    """Writes the signals table of a session and prints how its two models did on the folds."""
+    with _on_the_terminal():
+        path, judged = evaluation.signals(settings, parts)
+    console = _console()
+    _print_notes(console, judged)
+    for name in ("auc", "rmse", "rmse_ratio"):
+        one = judged[name]
+        console.print(f"{name:<11}{one['mean']:.4f}, sd {one['sd']:.4f}, folds {one['low']:.4f} to {one['high']:.4f}")
+    if judged["importance"] is not None:
+        shares = ", ".join(f"{source} {percent(share)}" for source, share in judged["importance"]["by_source"].items())
+        console.print(f"importance {shares}")
+    console.print(f"signals    {path}")
+
+
+def session_named(value: Any, key: str) -> date | None:
+    """A date of the config; TradsysError where it is none."""
+    if value is None:
+        return None
+    try:
+        return date.fromisoformat(str(value))
+    except ValueError as error:
+        raise TradsysError(f"daily: {key}={value}; a session is a date such as 2022-12-30; give one") from error
+
+
+def _table(store: Partitions, days: list[date]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("session")
+    for stage in STAGES:
+        table.add_column(stage.name)
+    for day in days:
+        table.add_row(str(day), *(_cell(store, stage.name, day) for stage in STAGES))
+    return table
+
+
+def _cell(store: Partitions, stage: str, day: date) -> str | Text:
+    manifest = store.manifest(stage, day)
+    if manifest is None:
+        return "damaged" if store.folder(stage, day).exists() else ""
+    if manifest["facts"].get(STOPPED):
+        return Text("stopped", style="red")
+    return f"{manifest['seconds']:.2f} s"
+
+
+def _stopped_days(store: Partitions) -> set[date]:
+    return {date.fromisoformat(p.name.partition("=")[2]) for p in (store.root / "gates").glob("date=*")}
+
+
+def _old_line(told: Mapping[str, Any]) -> str:
+    return f"the report of {told['of']} is the newest, but {told['failed']} could not be published: {told['because']}"
+
+
+def _print_report(console: Console, document: Mapping[str, Any], path: Path) -> None:
+    _print_notes(console, document)
+    verdict = document["verdict"]
+    console.print(f"verdict  {verdict['kind']}: {'; '.join(verdict['reasons'])}")
+    for check in document["gates"]:
+        if check["outcome"] != "pass":
+            line = f"{check['outcome']:<8} {check['gate']} {check['subject'] or ''} {check['said']}"
+            console.print(line, style=COLOURS[check["outcome"]])
+    rows = document["plan"]["rows"]
+    best = ", ".join(f"{r['symbol']} {r['weight']:.1%}" for r in rows[:5])
+    console.print(
+        f"plan     {len(rows)} names by {document['plan']['ranked_by']}: {best}" if rows else "plan     no name"
+    )
+    console.print(f"report   {path}", soft_wrap=True)
+
+
+def _print_notes(console: Console, document: Mapping[str, Any]) -> None:
+    if document["synthetic"]:
+        console.print(f"SYNTHETIC DATA: {document['synthetic']}", style="bold magenta")
+    for note in document["notes"]:
+        console.print(f"note     {note}", style="yellow")
+
+
+def _days(done: list[DayDone]) -> str:
+    return str(done[0].day) if len(done) == 1 else f"{done[0].day} to {done[-1].day} ({len(done)} sessions)"
+
+
+def _console() -> Console:
+    return Console(highlight=False, markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _on_the_terminal() -> Iterator[None]:
+    """The tradsys logger on standard error while a run goes on."""
+    logger = logging.getLogger("tradsys")
+    screen = RichHandler(console=Console(stderr=True, soft_wrap=True), show_path=False, show_level=False)
+    logger.setLevel(logging.INFO)
+    logger.addHandler(screen)
+    try:
+        yield
+    finally:
+        logger.removeHandler(screen)
+
+
+VERBS: Mapping[str, Verb] = {
+    "run": run, "report": report, "status": status, "evaluate": evaluate, "signals": signals,
+}  # fmt: skip

@@ -1,0 +1,192 @@
+"""The bars of one session's run: nothing later than its close, and no more of the past than is asked for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.clock import utc_now
+from tradsys.core.errors import DataError
+from tradsys.core.runs import digest_json
+from tradsys.core.tables import Array
+from tradsys.market import sessions
+from tradsys.market.bars import content_digest, mark_gaps
+from tradsys.research.pipeline.settings import Experiment
+
+
+@dataclass(frozen=True, eq=False)
+class DailyBars:
+    """All bars of a source, read once, and the sessions of its calendar, `data.calendar`.
+
+    Raises DataError for data that names no calendar: which sessions are missing can then not be told.
+    """
+
+    experiment: Experiment
+    _digests: dict[datetime, str] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.experiment.data.get("calendar"):
+            raise DataError(
+                "daily: the data name no calendar, so no session of theirs is known; choose daily data, such as "
+                "data=us_daily, or give +data.calendar=XNYS"
+            )
+
+    @cached_property
+    def all(self) -> pl.DataFrame:
+        """Every bar with its segment."""
+        return mark_gaps(self.experiment.data["source"].bars(), self.experiment.max_gap)
+
+    @cached_property
+    def source_digest(self) -> str:
+        """Digest of what the source says it holds, without reading it."""
+        return digest_json(self.experiment.data["source"].describe())
+
+    @property
+    def calendar(self) -> str:
+        """The exchange's calendar."""
+        return str(self.experiment.data["calendar"])
+
+    @cached_property
+    def closes(self) -> pl.DataFrame:
+        """session (Date) and close (UTC), ascending, from that of the first bar to the last that has closed by now."""
+        first, last = self.all.select(first=pl.col("time").min(), last=pl.col("time").max()).row(0)
+        now = max(utc_now(), last)
+        known = sessions.closes(self.calendar, sessions.session_of(first), now.date())
+        return known.filter(pl.col("close") <= now)
+
+    def last_session(self) -> date:
+        """The last closed session of the calendar."""
+        last: date = self.closes["session"][-1]
+        return last
+
+    def close(self, day: date) -> datetime:
+        """The moment a session closed or will close; DataError with its neighbours where the date is none."""
+        found = self.closes.filter(session=day)["close"]
+        moment: datetime = found[0] if len(found) else sessions.close_of(self.calendar, day)
+        return moment
+
+    def session(self, day: str | date) -> date:
+        """A date given as text, proven to be a session."""
+        try:
+            found = day if isinstance(day, date) else date.fromisoformat(str(day))
+        except ValueError as error:
+            raise DataError(f"daily: {day!r} is no date; a session is one such as 2022-12-30; give one") from error
+        self.close(found)
+        return found
+
+    def range(self, first: date, last: date) -> list[date]:
+        """The sessions from `first` to `last`, both included; DataError where there is none."""
+        if last < first:
+            raise DataError(f"daily: from {first} until {last}; the first date is not after the last; swap them")
+        found = self.closes.filter(pl.col("session").is_between(first, last))["session"].to_list()
+        if not found:
+            raise DataError(f"daily: no session from {first} to {last}; widen date and until")
+        return found
+
+    def count(self, after: date, until: date) -> int:
+        """Sessions later than `after`, up to and including `until`."""
+        return self.closes.filter((pl.col("session") > after) & (pl.col("session") <= until)).height
+
+    def upcoming(self, day: date) -> datetime | None:
+        """When the session after `day` closes; None where the calendar does not know it yet."""
+        first: date = self.closes["session"][0]
+        ahead = sessions.closes(self.calendar, first, day + timedelta(days=14))  # by the year of `first`, as `closes`
+        closed: datetime | None = ahead.filter(pl.col("session") > day)["close"].min()  # type: ignore[assignment]
+        return closed
+
+    def last_bar(self) -> date:
+        """The session of the last bar there is."""
+        last: datetime = self.all["time"].max()  # type: ignore[assignment]
+        return sessions.session_of(last)
+
+    def of(self, day: date) -> "DayBars":
+        """What was known when that session closed."""
+        close = self.close(day)
+        bars = self.all.filter(pl.col("time") <= close)
+        if not bars.height:
+            first: datetime = self.all["time"].min()  # type: ignore[assignment]
+            raise DataError(f"daily: no bar closed by {day}; the first is of {first:%Y-%m-%d}; ask for a later date")
+        return DayBars(day, close, bars, self.digest(close))
+
+    def digest(self, close: datetime) -> str:
+        """Hex SHA-256 of every bar up to a close: what any number of its session can depend on. Computed once."""
+        if close not in self._digests:
+            self._digests[close] = content_digest(self.all.filter(pl.col("time") <= close))
+        return self._digests[close]
+
+
+@dataclass(frozen=True, eq=False)
+class DayBars:
+    """Bars with segments up to one session's close. digest: of all of them, as of `DailyBars.digest`."""
+
+    day: date
+    close: datetime
+    bars: pl.DataFrame
+    digest: str
+
+    @cached_property
+    def today(self) -> pl.DataFrame:
+        """The session's own bars."""
+        return self.bars.filter(pl.col("time") == self.close)
+
+    @cached_property
+    def clock(self) -> pl.Series:
+        """Distinct times [T], ascending."""
+        return self.bars["time"].unique().sort()
+
+    def window(self, n_bars: int, since: datetime | None = None) -> pl.DataFrame:
+        """The bars on which every row at or after `since` (the close) is what it is on all bars.
+
+        n_bars: bars that a row's features remember, itself included. One cut in time for all symbols, so that what is
+        joined or ranked by time is whole; a symbol with holes reaches further back and takes the others with it.
+        """
+        at = self.close if since is None else since
+        needed = (
+            self.bars.lazy()
+            .group_by("symbol")
+            .agg(
+                first=pl.col("time").filter(pl.col("time") >= at).first(),
+                start=pl.col("time").filter(pl.col("time") < at).tail(n_bars - 1).first(),
+            )
+            .filter(pl.col("first").is_not_null())
+            .select(pl.min_horizontal("first", "start").min())
+            .collect()
+            .item()
+        )
+        return self.bars.clear() if needed is None else self.bars.filter(pl.col("time") >= needed)
+
+    def sessions_back(self, n: int) -> datetime:
+        """The close of the session that lies `n` before this one, or the first there is."""
+        moment: datetime = self.clock[max(0, len(self.clock) - 1 - n)]
+        return moment
+
+
+def members(experiment: Experiment, bars: pl.DataFrame) -> Array:
+    """bool [R]: rows that are members at all, as the experiment's events say."""
+    return np.ones(bars.height, dtype=bool) if experiment.events is None else experiment.events.mask(bars)
+
+
+def data_notes(data: Mapping[str, Any]) -> list[str]:
+    """What a reader has to know of the data before any number: survivors only, a snapshot, made up."""
+    told = data["source"].describe()
+    notes = []
+    if data.get("survivors_only"):
+        notes.append(
+            "Survivors only: these names were picked with knowledge of who was still there at the end, so returns, hit "
+            "rates and drawdowns look better than anyone could have had them."
+        )
+    for joined in told.get("not_point_in_time", ()):
+        notes.append(
+            f"Not point in time: {joined}. No figure of an earlier date that uses these columns could have been had."
+        )
+    return notes
+
+
+def synthetic_note(data: Mapping[str, Any]) -> str | None:
+    """What the made-up market is; None on real data."""
+    told = data["source"].describe()
+    return str(told.get("note") or "a market that was made up") if told.get("synthetic") else None

@@ -1,0 +1,123 @@
+"""The stack walked forward over years: forecasts judged, books after costs beside the market, and a refit on cut data.
+
+The same model, split into more folds; so it says what a daily run would have said, year after year.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tradsys.core.clock import utc_now
+from tradsys.core.errors import TradsysError
+from tradsys.core.runs import masked, write_json, written_whole
+from tradsys.evidence.causality import Finding
+from tradsys.ops.daily.day_data import DailyBars, data_notes, synthetic_note
+from tradsys.ops.daily.event_log import RunLog
+from tradsys.ops.daily.lock import held
+from tradsys.ops.daily.stages import DailySettings
+from tradsys.reports.daily.evaluation_page import write_evaluation
+from tradsys.research.leakage.refit_check import refit_check
+from tradsys.research.panel.books import Looks, run_books
+from tradsys.research.panel.metrics import panel_metrics
+from tradsys.research.panel.signals import judge_signals, signals_at, write_signals
+from tradsys.research.panel.walk_forward import walk_forward
+from tradsys.research.pipeline.provenance import provenance
+from tradsys.research.pipeline.settings import Timings
+from tradsys.research.pipeline.trial_ledger import TrialLedger
+
+FOLDER = "evaluation"
+CUT_SESSIONS = 63  # before the last: where the data are cut for the refit
+N_NAMED = 5  # findings of the refit that are told
+
+
+def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
+    """Walks every horizon forward, runs every book, cuts and refits once, and writes `evaluation/` whole.
+
+    In it: report.json, report.html, predictions.parquet. Every book's returns enter the ledger before they are judged.
+    """
+    log, first = RunLog(settings.folder), settings.first
+    with held(settings.folder):
+        data, timings = DailyBars(first), Timings()
+        with timings.stage("bars"):
+            bars = data.all
+        with timings.stage("walk forward"):
+            predictions = walk_forward(settings.experiments, bars, parts["years"])
+        horizons = {}
+        with timings.stage("metrics"):
+            for name, experiment in settings.experiments.items():
+                horizons[name] = panel_metrics(
+                    predictions.filter(horizon=name), horizon_bars=experiment.labels.horizon_bars,
+                    costs=experiment.costs, evaluation=experiment.evaluation, seed=experiment.seed,
+                )  # fmt: skip
+        told = provenance(settings.config, {**first.data["source"].describe()})
+        with timings.stage("books"):
+            books = run_books(
+                bars, predictions, parts["book"],
+                horizon_bars={name: one.labels.horizon_bars for name, one in settings.experiments.items()},
+                skill_low={name: one["skill_beyond_level"]["low"] for name, one in horizons.items()},
+                costs=first.costs, evaluation=first.evaluation, market_symbol=first.data["market_symbol"],
+                looks=Looks(TrialLedger(parts["paths"]["ledger"]), told, str(settings.folder / FOLDER)),
+                seed=first.seed,
+            )  # fmt: skip
+        with timings.stage("refit on cut data"):
+            refit = _refit(settings, data)
+        report = {
+            "kind": "evaluation",
+            "name": settings.name,
+            "question": first.question,
+            "created": utc_now().isoformat(timespec="seconds"),
+            "synthetic": synthetic_note(first.data),
+            "notes": data_notes(first.data),
+            "horizons": horizons,
+            "strategies": books["rows"],
+            "benchmark": books["benchmark"],
+            "equity": books["equity"],
+            "costs": books["costs"],
+            "deflation": books["deflation"],
+            "refit": refit,
+            "seconds": timings.seconds,
+            "provenance": {**told, "config": masked(settings.config), "command": "python -m tradsys.daily evaluate"},
+        }
+        folder = settings.folder / FOLDER
+        with written_whole(folder) as draft:
+            draft.mkdir()
+            write_json(draft / "report.json", report)
+            predictions.write_parquet(draft / "predictions.parquet")
+            write_evaluation(report, draft)
+        log.write("evaluated", seconds={name: round(s, 2) for name, s in timings.seconds.items()})
+    return folder
+
+
+def signals(settings: DailySettings, parts: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """Writes `signals/date=.../signals.parquet` of the session asked for, or of the last bar, and judges the folds.
+
+    Raises TradsysError for an experiment that has no `signals`, such as foundry.
+    """
+    if parts.get("signals") is None:
+        raise TradsysError(
+            f"daily: {settings.name} has no signals table; it needs the key `signals`, as +experiment=panel has it"
+        )
+    with held(settings.folder):
+        data = DailyBars(settings.first)
+        day = parts["date"] or str(data.last_bar())
+        at = data.of(data.session(day)).close
+        table = signals_at(settings.first, parts["signals"], data.all, at)
+        judged = judge_signals(settings.first, parts["signals"], data.of(data.session(day)).bars)
+        judged |= {"synthetic": synthetic_note(settings.first.data), "notes": data_notes(settings.first.data)}
+        folder = settings.folder / "signals" / f"date={day}"
+        write_signals(table, folder / "signals.parquet")
+        write_json(folder / "judged.json", judged)
+        RunLog(settings.folder).write("signals", date=day, rows=table.height)
+    return folder / "signals.parquet", judged
+
+
+def _refit(settings: DailySettings, data: DailyBars) -> dict[str, Any]:
+    """What changes where the data end 63 sessions earlier: nothing, or the first stages that saw the future."""
+    clock = data.all["time"].unique().sort()
+    at = clock[max(0, len(clock) - 1 - CUT_SESSIONS)]
+    found = refit_check(settings.experiments, data.all, at)
+    return {"at": at.isoformat(), "n": len(found), "findings": [_words(one) for one in found[:N_NAMED]]}
+
+
+def _words(found: Finding) -> str:
+    return f"{found.part}: {found.column} of {found.row} differs by {found.size:.3g}"

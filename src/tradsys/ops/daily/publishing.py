@@ -1,0 +1,83 @@
+"""The report as pages beside its partition, the link to the newest one, and the banner on one that is old."""
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from tradsys.core.clock import utc_now
+from tradsys.core.errors import TradsysError
+from tradsys.core.runs import link_latest, write_json
+from tradsys.ops.daily.partitions import Partitions
+from tradsys.reports.daily.page import write_daily
+
+OLD = "old.json"  # why a published report is not of the newest session
+
+
+def latest(store: Partitions) -> date | None:
+    """The session whose report is published as the newest; None where none ever was."""
+    link = store.root / "report" / "latest"
+    return date.fromisoformat(link.resolve().name.partition("=")[2]) if link.exists() else None
+
+
+def publish(store: Partitions, day: date) -> bool:
+    """Draws the pages of a report that is done and points `report/latest` at the newest; whether anything changed."""
+    folder, newest = store.folder("report", day), max(store.dates("report"))
+    pages = all((folder / name).is_file() for name in ("report.html", "report.md"))
+    if pages and latest(store) == newest and not (folder / OLD).exists():
+        return False
+    before = latest(store)
+    (folder / OLD).unlink(missing_ok=True)  # it was redone, and is no longer the one that could not be followed
+    _draw(store, day)
+    link_latest(store.folder("report", newest))
+    if before is not None and before != newest and (store.folder("report", before) / OLD).exists():
+        (store.folder("report", before) / OLD).unlink()
+        _draw(store, before)
+    return True
+
+
+def mark_old(store: Partitions, day: date, because: str) -> None:
+    """Puts a banner on the newest published report: a later session than its own could not be published, and why."""
+    shown = latest(store)
+    if shown is None or shown >= day:
+        return
+    told = {"of": shown.isoformat(), "failed": day.isoformat(), "because": because}
+    folder = store.folder("report", shown)
+    write_json(folder / OLD, told | {"at": utc_now().isoformat(timespec="seconds")})
+    _draw(store, shown)
+
+
+def old(store: Partitions, day: date) -> dict[str, Any] | None:
+    """Why a published report is old: of, failed, because, at; None where it is not."""
+    path = store.folder("report", day) / OLD
+    if not path.exists():
+        return None
+    told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return told
+
+
+def redraw(store: Partitions, day: date) -> Path:
+    """Draws a report's pages again from its partition and returns the HTML's path.
+
+    Raises TradsysError, with the dates there are, for a session that was never run or not published.
+    """
+    dates = store.dates("report")
+    if day not in dates:
+        there = f"there are {_listed(dates)}" if dates else "no session was ever published"
+        raise TradsysError(
+            f"daily: no report of {day} in {store.root}; {there}; run it first: python -m tradsys.daily run date={day}"
+        )
+    return _draw(store, day)
+
+
+def _draw(store: Partitions, day: date) -> Path:
+    folder = store.folder("report", day)
+    write_daily({**store.document("report", day, "report"), "old": old(store, day)}, folder)
+    return folder / "report.html"
+
+
+def _listed(dates: list[date], most: int = 5) -> str:
+    """`2022-12-28, 2022-12-29`; of many the first, the last and how many."""
+    if len(dates) <= most:
+        return ", ".join(str(day) for day in dates)
+    return f"{len(dates)} from {dates[0]} to {dates[-1]}, the last ones {', '.join(str(day) for day in dates[-3:])}"

@@ -1,0 +1,236 @@
+"""One session's report as one JSON-safe dict: verdict, gates, plan, and all that a reader needs to doubt them."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.clock import utc_now
+from tradsys.core.runs import code_sha, masked
+from tradsys.evidence.rank_ic import rank_ic
+from tradsys.evidence.verdict import judge_run
+from tradsys.market.calendars import periods_per_year
+from tradsys.ops.daily import gates
+from tradsys.ops.daily.champions import Champion, bundle_of
+from tradsys.ops.daily.day_data import data_notes, synthetic_note
+from tradsys.ops.daily.partitions import Made, Partitions
+from tradsys.ops.daily.stages import DailySettings, Session, checks_of, training_record
+from tradsys.ops.daily.trade_plan import Reliability, make_plan, plan_reasons, ranked_horizon, yearly_volatility
+from tradsys.ops.daily.training import table_of
+from tradsys.research.pipeline.provenance import config_digest
+from tradsys.serving import contributions
+
+N_IMPORTANT, N_LISTED = 20, 12
+LEAST_LIVE = 5  # names of one session whose outcomes are known before it counts in the live record
+
+
+def report(session: Session) -> Made:
+    """Frames: plan. Documents: report, from which the pages are drawn."""
+    checks = checks_of(session.frame("gates"))
+    champions = {name: Champion.of(one) for name, one in session.document("models", "champions").items()}
+    records = {name: training_record(session.store, one.as_dict(), name) for name, one in champions.items()}
+    out = gates.withheld(checks)
+    judged = {name: _judged(session, one, name) for name, one in champions.items()}
+    reliability = {
+        name: Reliability.of(
+            part["probability"].to_numpy(), part["y"].to_numpy(), n_bins=session.settings.plan.n_bins,
+            overlap=float(records[name]["horizon_bars"]),
+        )
+        for name, part in judged.items()
+    }  # fmt: skip
+    plan, told_plan = _plan(session, champions, records, reliability, list(out))
+    told = {
+        "kind": "daily",
+        **_header(session),
+        "verdict": _verdict(records),
+        "outcome": gates.outcome_of(checks),
+        "gates": [vars(check) for check in checks],
+        "horizons": [_horizon(name, champions[name], records[name], out) for name in champions],
+        "plan": told_plan,
+        "reliability": {name: one.rows() for name, one in reliability.items()},
+        "ic": {name: _ic(session, champion, name) for name, champion in champions.items()},
+        "live": live_record(session.store, session.day),
+        "importance": {name: _importance(session, champion, name) for name, champion in champions.items()},
+        "coverage": session.document("features", "dropped") | session.document("quality", "measures"),
+        "quality": session.frame("quality").to_dicts(),
+        "missing_partitions": [day.isoformat() for day in missing(session.store, session.data.closes, session.day)],
+        "timings": timings(session.store, session.day),
+        "provenance": _provenance(session),
+    }
+    return Made(frames={"plan": plan}, documents={"report": told})
+
+
+def _header(session: Session) -> dict[str, Any]:
+    settings, upcoming = session.settings, session.data.upcoming(session.day)
+    return {
+        "name": settings.name,
+        "date": session.day.isoformat(),
+        "close": session.bars.close.isoformat(),
+        "next_close": None if upcoming is None else upcoming.isoformat(),
+        "calendar": session.data.calendar,
+        "question": settings.first.question,
+        "synthetic": synthetic_note(settings.first.data),
+        "notes": data_notes(settings.first.data),
+        "log": "../../log.jsonl",
+    }
+
+
+def _verdict(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The house's verdict on the best horizon's skill: a forecast without a judged strategy is never an edge.
+
+    The skill is that beyond the level: in a year that rises or falls as a whole, a model that says so of every name
+    beats the training base rate and still knows no name from another.
+    """
+    skills = {name: record["metrics"]["skill_beyond_level"] for name, record in records.items()}
+    known = {name: skill for name, skill in skills.items() if skill["low"] is not None}
+    best = max(known, key=lambda name: known[name]["low"]) if known else None
+    interval = None if best is None else (known[best]["low"], known[best]["high"])
+    found = judge_run(interval, {}).as_dict()
+    reasons_ = [f"{best}: {found['reasons'][0]}" if best else found["reasons"][0], *found["reasons"][1:]]
+    return found | {"reasons": reasons_, "best": best}
+
+
+def _horizon(name: str, champion: Champion, record: Mapping[str, Any], withheld: Mapping[str, str]) -> dict[str, Any]:
+    kept = ("horizon_bars", "span", "rows", "dropped", "base_rate", "metrics", "label")
+    return {
+        "name": name,
+        **champion.as_dict(),
+        **{key: record[key] for key in kept},
+        "withheld": withheld.get(name),
+    }
+
+
+def _judged(session: Session, champion: Champion, name: str) -> pl.DataFrame:
+    return session.store.frame("training", champion.trained, "judged").filter(pl.col("horizon") == name)
+
+
+def _ic(session: Session, champion: Champion, name: str) -> dict[str, Any]:
+    frame = session.store.frame("training", champion.trained, "ic").filter(pl.col("horizon") == name)
+    return {"date": frame["date"].to_list(), "ic": [round(v, 5) for v in frame["ic"].to_list()]}
+
+
+def _importance(session: Session, champion: Champion, name: str) -> list[dict[str, Any]]:
+    frame = session.store.frame("training", champion.trained, "importance").filter(pl.col("horizon") == name)
+    rows = frame.sort("share", descending=True).head(N_IMPORTANT)
+    return [{"name": row["feature"], "value": row["share"]} for row in rows.iter_rows(named=True)]
+
+
+def _plan(
+    session: Session,
+    champions: Mapping[str, Champion],
+    records: Mapping[str, Mapping[str, Any]],
+    reliability: Mapping[str, Reliability],
+    withheld: Sequence[str],
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """The plan as a frame, and with reliabilities and reasons as rows of the report."""
+    settings = session.settings.plan
+    ranked_by = ranked_horizon(settings, list(champions), withheld)
+    base_rates = {name: record["base_rate"] for name, record in records.items()}
+    bars = session.bars
+    volatility = yearly_volatility(bars.window(settings.vol_bars + 1), settings.vol_bars, periods_per_year(bars.bars))
+    plan = make_plan(
+        session.frame("models"), volatility, settings, ranked_by=ranked_by, base_rates=base_rates, withheld=withheld
+    )
+    why = _reasons(session, champions[ranked_by], records[ranked_by], ranked_by, plan["symbol"].to_list())
+    rows = []
+    for k, row in enumerate(plan.iter_rows(named=True)):
+        forecasts = {
+            name: None if row[f"p_{name}"] is None else {"p": row[f"p_{name}"], **one.at(row[f"p_{name}"])}
+            for name, one in reliability.items()
+        }
+        plain = {key: value for key, value in row.items() if not key.startswith("p_")}
+        rows.append({**plain, "forecasts": forecasts, "reasons": why[k] if why else []})
+    told = {
+        "ranked_by": ranked_by,
+        "base_rates": base_rates,
+        "settings": vars(settings),
+        "n_candidates": session.frame("models").filter(pl.col("horizon") == ranked_by).height,
+        "gross": float(plan["weight"].sum()),
+        "method": contributions.METHOD if why else None,
+        "rows": rows,
+    }
+    return plan, told
+
+
+def _reasons(
+    session: Session, champion: Champion, record: Mapping[str, Any], name: str, symbols: Sequence[str]
+) -> list[list[dict[str, Any]]]:
+    """Of each symbol of the plan what moved its forecast; none for models that read windows."""
+    bundle = bundle_of(session, champion.trained, name)
+    if bundle.lookback > 1 or not symbols:
+        return []
+    frame = session.frame("features")
+    table = table_of(frame, tuple(record["reference"]))
+    places = {symbol: k for k, symbol in enumerate(frame["symbol"])}
+    rows = np.array([places[symbol] for symbol in symbols])
+    moved = contributions.contributions(bundle, table, rows, np.array(list(record["reference"].values())))
+    told = plan_reasons(moved, table.names, session.settings.plan.n_reasons)
+    return [
+        [{**one, "value": float(table.column(one["name"])[row])} for one in each]
+        for row, each in zip(rows, told, strict=True)
+    ]
+
+
+def live_record(store: Partitions, until: date) -> dict[str, Any]:
+    """What became of the forecasts that daily runs really made: per horizon sessions, names, hit rate, base, mean IC.
+
+    Read from the models and labels partitions alone, so it holds only forecasts written before their outcome was known
+    to the run that wrote them.
+    """
+    said, came = _partition_frames(store, "models", until), _partition_frames(store, "labels", until)
+    if said is None or came is None:
+        return {}
+    both = said.join(
+        came, left_on=("symbol", "time", "horizon"), right_on=("symbol", "decided", "horizon"), how="inner"
+    )
+    out = {}
+    for (name,), part in both.sort("time", "symbol").partition_by("horizon", as_dict=True, maintain_order=True).items():
+        times, ic = rank_ic(part["score"].to_numpy(), part["ret"].to_numpy(), part["time"].to_numpy(), least=LEAST_LIVE)
+        out[str(name)] = {
+            "n": part.height,
+            "sessions": part["time"].n_unique(),
+            "date": [str(t.astype("datetime64[D]")) for t in times],
+            "ic": [round(float(v), 5) for v in ic],
+            "mean_probability": float(part["probability"].mean()),  # type: ignore[arg-type]
+            "observed": float((part["y"] == 1).mean()),  # type: ignore[arg-type]
+        }
+    return out
+
+
+def _partition_frames(store: Partitions, stage: str, until: date) -> pl.DataFrame | None:
+    paths = [store.folder(stage, day) / f"{stage}.parquet" for day in store.dates(stage) if day <= until]
+    return pl.read_parquet(paths, hive_partitioning=False, glob=False) if paths else None
+
+
+def missing(store: Partitions, closes: pl.DataFrame, until: date) -> list[date]:
+    """Sessions between the first forecast and `until` that have no partition of one: gaps in the live record."""
+    made = set(store.dates("models"))
+    if not made:
+        return []
+    sessions = closes.filter(pl.col("session").is_between(min(made), until))["session"].to_list()
+    return [day for day in sessions if day not in made and day != until]
+
+
+def timings(store: Partitions, day: date) -> list[dict[str, Any]]:
+    """Seconds of each stage as its manifest tells them, with the parts of a training done that day."""
+    out = []
+    for stage in ("prices", "quality", "features", "labels", "training", "models", "gates"):
+        manifest = store.manifest(stage, day)
+        if manifest is not None:
+            parts = manifest["facts"].get("seconds_by_part", {})
+            out.append({"stage": stage, "seconds": manifest["seconds"], "written": manifest["written"], "parts": parts})
+    return out
+
+
+def _provenance(session: Session) -> dict[str, Any]:
+    settings: DailySettings = session.settings
+    return {
+        "created": utc_now().isoformat(timespec="seconds"),
+        "code_sha": code_sha(),
+        "config_digest": config_digest(settings.config),
+        "data": settings.first.data["source"].describe() | {"digest_of_bars": session.bars.digest},
+        "command": f"python -m tradsys.daily run date={session.day}",
+        "config": masked(settings.config),
+    }

@@ -1,0 +1,272 @@
+"""What each stage of a daily run makes of one session, from the bars up to its close and what earlier stages left."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.errors import GateError
+from tradsys.core.tables import FeatureTable
+from tradsys.evidence.drift import adversarial_validation
+from tradsys.market import daily_quality
+from tradsys.ops.daily.day_data import DailyBars, DayBars, members
+from tradsys.ops.daily.gates import Check, Gates, Measure, stopped
+from tradsys.ops.daily.partitions import STOPPED, Made, Partitions
+from tradsys.ops.daily.trade_plan import PlanSettings
+from tradsys.research.pipeline.dataset import labels_of
+from tradsys.research.pipeline.settings import Experiment
+
+EXPECTED_SESSIONS = 5  # a member that traded within so many sessions is expected to trade today
+FROZEN_BARS = 5  # so many equal closes in a row are a stale price
+MEMORY_OF_ATR = 300  # bars after which Wilder's average of 14 has forgotten what came before, to 1e-9
+GIGABYTE = 1e9
+
+
+@dataclass(frozen=True, eq=False)
+class DailySettings:
+    """What conf/daily.yaml says beyond the experiment itself.
+
+    experiments, configs: one per horizon, by name ("5d"); the resolved config of each. retrain_every: sessions between
+    two challengers, None never. recent_sessions: what drift compares with training rows, at most `drift_rows` of each.
+    """
+
+    name: str
+    experiments: Mapping[str, Experiment]
+    configs: Mapping[str, dict[str, Any]]
+    folder: Path
+    gates: Gates
+    plan: PlanSettings
+    retrain_every: int | None = 21
+    recent_sessions: int = 21
+    drift_rows: int = 4000
+
+    @property
+    def first(self) -> Experiment:
+        """Any of the experiments: they differ in the horizon alone."""
+        return next(iter(self.experiments.values()))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config of the first horizon."""
+        return next(iter(self.configs.values()))
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """One session of a run: settings, store and the bars up to its close, read when first asked for."""
+
+    settings: DailySettings
+    store: Partitions
+    data: DailyBars
+    day: date
+
+    @cached_property
+    def bars(self) -> DayBars:
+        """What was known at the close."""
+        return self.data.of(self.day)
+
+    def frame(self, stage: str, name: str | None = None) -> pl.DataFrame:
+        """What an earlier stage left of this session."""
+        return self.store.frame(stage, self.day, name)
+
+    def document(self, stage: str, name: str) -> Any:
+        """The same, of a document."""
+        return self.store.document(stage, self.day, name)
+
+
+def prices(session: Session) -> Made:
+    """The session's own bars. Raises GateError where it has none: the file is older than the calendar."""
+    today = session.bars.today
+    if today.is_empty():
+        data, last = session.data, session.data.last_bar()
+        behind = data.count(last, session.day)
+        raise GateError(
+            f"daily: prices end {last}, {behind} {'session' if behind == 1 else 'sessions'} before {session.day}, the "
+            f"one asked for ({data.calendar}); a report speaks of its own date's "
+            f"prices; fetch newer data, or give date={last}"
+        )
+    return Made(frames={"prices": today}, facts={"symbols": today.height}, digest=session.bars.digest)
+
+
+def quality(session: Session) -> Made:
+    """Warnings on the data (kind, count, examples, note), and how many of the expected members have a fresh price."""
+    bars = session.bars
+    findings = daily_quality.warnings(bars.bars, session.data.calendar, session.day)
+    frame = pl.DataFrame(
+        {
+            "kind": [f.kind for f in findings],
+            "count": [f.count for f in findings],
+            "examples": [list(f.examples) for f in findings],
+            "note": [f.note for f in findings],
+        },
+        schema={"kind": pl.String, "count": pl.Int64, "examples": pl.List(pl.String), "note": pl.String},
+    )
+    return Made(frames={"quality": frame}, documents={"measures": _price_measures(session)})
+
+
+def _price_measures(session: Session) -> dict[str, Any]:
+    """Counts over the members that traded within the last sessions: expected, absent today, frozen, repeated."""
+    bars = session.bars
+    since = bars.sessions_back(EXPECTED_SESSIONS)
+    marked = bars.bars.with_columns(member=pl.Series(members(session.settings.first, bars.bars)))
+    expected = marked.filter((pl.col("time") >= since) & pl.col("member"))["symbol"].unique()
+    tail = marked.filter(pl.col("symbol").is_in(expected.implode())).group_by("symbol").tail(FROZEN_BARS)
+    numbers = ("open", "high", "low", "close", "volume")
+    told = tail.group_by("symbol").agg(
+        present=pl.col("time").last() == bars.close,
+        frozen=(pl.len() == FROZEN_BARS) & (pl.col("close").n_unique() == 1),
+        repeated=pl.all_horizontal(pl.col(c).last() == pl.col(c).slice(-2, 1).first() for c in numbers)
+        & (pl.len() > 1),
+    )
+    present = told.filter("present")
+    return {
+        "expected": len(expected),
+        "absent": sorted(told.filter(~pl.col("present"))["symbol"].to_list()),
+        "frozen": sorted(present.filter("frozen")["symbol"].to_list()),
+        "repeated": present.filter("repeated").height,
+        "present": present.height,
+    }
+
+
+def features(session: Session) -> Made:
+    """Features of the session's rows, from the last bars that they remember alone; who is complete, who is not and why.
+
+    Frames: features (symbol, time, member, then float32 columns) and recent, a sample of the members' rows of the last
+    sessions, in time order, for the drift gate.
+    """
+    settings, bars = session.settings, session.bars
+    experiment = settings.first
+    since = bars.sessions_back(settings.recent_sessions - 1)
+    window = bars.window(experiment.features.warmup + experiment.lookback, since)
+    table = experiment.features.table(window)
+    member = pl.Series("member", _member_rows(session, window))
+    frame = window.select("symbol", "time").with_columns(member)
+    frame = frame.with_columns(pl.Series(name, table.values[:, k]) for k, name in enumerate(table.names))
+    today = frame.filter(pl.col("time") == bars.close)
+    recent = frame.filter((pl.col("time") >= since) & pl.col("member")).sort("time", "symbol")
+    step = -(-max(recent.height, 1) // settings.drift_rows)
+    return Made(
+        frames={"features": today, "recent": recent.gather_every(step).select(table.names)},
+        documents={"dropped": _dropped_today(today, table)},
+    )
+
+
+def _member_rows(session: Session, window: pl.DataFrame) -> np.ndarray:
+    """bool [R] of a window: membership as the whole history has it, since rules may count bars."""
+    bars = session.bars.bars
+    told = members(session.settings.first, bars)
+    return told[(bars["time"] >= window["time"].min()).to_numpy()]
+
+
+def _dropped_today(today: pl.DataFrame, table: FeatureTable) -> dict[str, Any]:
+    """The session's rows by what became of them; and which features the incomplete members lack."""
+    values = today.select(table.names).to_numpy()
+    whole = np.isfinite(values).all(axis=1)
+    member = today["member"].to_numpy()
+    lacking = member & ~whole
+    missing = {n: int((member & ~np.isfinite(values[:, k])).sum()) for k, n in enumerate(table.names)}
+    return {
+        "rows": today.height,
+        "members": int(member.sum()),
+        "complete": int((member & whole).sum()),
+        "causes": {"not a member": int((~member).sum()), "a feature is missing": int(lacking.sum())},
+        "incomplete": today.filter(pl.Series(lacking))["symbol"].to_list(),
+        "missing": {n: count for n, count in sorted(missing.items(), key=lambda item: -item[1]) if count},
+    }
+
+
+def labels(session: Session) -> Made:
+    """Outcomes that became known at this close and were not at the one before: symbol, decided, horizon, y, ret."""
+    parts = [_newly_known(name, experiment, session.bars) for name, experiment in session.settings.experiments.items()]
+    return Made(frames={"labels": pl.concat(parts)})
+
+
+def _newly_known(name: str, experiment: Experiment, bars: DayBars) -> pl.DataFrame:
+    memory = max(experiment.features.warmup, MEMORY_OF_ATR, int(experiment.labels.card().get("memory_bars", 0)))
+    lasting = experiment.labels.horizon_bars + int(getattr(experiment.labels, "dead_after_bars", 0) or 0)
+    window = bars.window(memory + lasting + 2)
+    before = window.filter(pl.col("time") < bars.close)
+    now = labels_of(experiment, window)
+    known = (now.end >= 0) & (now.y >= 0)
+    if before.height:
+        then = labels_of(experiment, before)
+        places = np.flatnonzero((window["time"] < bars.close).to_numpy())
+        known[places[(then.end >= 0) & (then.y >= 0)]] = False
+    return (
+        window.select("symbol", decided="time")
+        .with_columns(horizon=pl.lit(name), y=pl.Series(now.y), ret=pl.Series(now.ret))
+        .filter(pl.Series(known))
+    )
+
+
+def gates(session: Session) -> Made:
+    """Every gate's outcome: gate, subject, value, outcome, said; the day's own is a fact of the manifest."""
+    settings = session.settings
+    champions = session.document("models", "champions")
+    checks = settings.gates.check([*_horizon_measures(session, champions), *_day_measures(session, champions)])
+    frame = pl.DataFrame(
+        [vars(check) for check in checks],
+        schema={"gate": pl.String, "subject": pl.String, "value": pl.Float64, "outcome": pl.String, "said": pl.String},
+    )
+    stops = stopped(checks, list(settings.experiments))
+    return Made(frames={"gates": frame}, facts={STOPPED: stops})
+
+
+def checks_of(frame: pl.DataFrame) -> list[Check]:
+    """A gates partition as checks."""
+    return [Check(**row) for row in frame.iter_rows(named=True)]
+
+
+def _horizon_measures(session: Session, champions: Mapping[str, Any]) -> list[Measure]:
+    measures = []
+    for name, champion in champions.items():
+        record = training_record(session.store, champion, name)
+        measures.append(Measure("auc", record["metrics"]["auc"]["value"], name, name))
+        measures.append(Measure("training_rows", float(record["rows"]["train"]), name, name))
+    return measures
+
+
+def training_record(store: Partitions, champion: Mapping[str, Any], horizon: str) -> dict[str, Any]:
+    """What stands in the record of a champion's training."""
+    record: dict[str, Any] = store.document("training", date.fromisoformat(champion["trained"]), "horizons")[horizon]
+    return record
+
+
+def _day_measures(session: Session, champions: Mapping[str, Any]) -> list[Measure]:
+    told, dropped = session.document("quality", "measures"), session.document("features", "dropped")
+    expected = max(told["expected"], 1)
+    stale = {*told["absent"], *told["frozen"]}
+    free = shutil.disk_usage(session.store.root).free / GIGABYTE
+    return [
+        Measure("coverage", dropped["complete"] / expected, None, f"{dropped['complete']:,} of {told['expected']:,}"),
+        Measure(
+            "stale_prices", len(stale) / expected, None,
+            f"{len(told['absent'])} without a price, {len(told['frozen'])} frozen for {FROZEN_BARS} sessions",
+        ),
+        Measure(
+            "duplicated_rows", told["repeated"] / max(told["present"], 1), None,
+            f"{told['repeated']:,} of {told['present']:,}",
+        ),
+        _drift(session, champions),
+        Measure("disk_gb", free),
+    ]  # fmt: skip
+
+
+def _drift(session: Session, champions: Mapping[str, Any]) -> Measure:
+    """How well the last sessions' rows are told from training rows; not known where there are too few."""
+    trained = date.fromisoformat(next(iter(champions.values()))["trained"])
+    reference = session.store.frame("training", trained, "reference")
+    recent = session.frame("features", "recent").select(reference.columns)
+    if min(recent.height, reference.height) < 5 * 20:
+        return Measure("drift", None, None, f"{recent.height} recent and {reference.height} training rows are too few")
+    found = adversarial_validation(
+        reference.to_numpy(), recent.to_numpy(), reference.columns, max_rows=session.settings.drift_rows
+    )
+    by = ", ".join(name for name, share in found.importances[:3] if share > 0)
+    return Measure("drift", found.auc, None, f"by {by}" if by else "")

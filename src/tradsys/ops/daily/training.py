@@ -1,0 +1,193 @@
+"""Fits one model per horizon on what a session's close knew, judges each on its last year, and keeps both together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.tables import Array, FeatureTable
+from tradsys.ops.daily.day_data import DayBars, members
+from tradsys.ops.daily.partitions import Made
+from tradsys.research.panel.metrics import panel_metrics
+from tradsys.research.panel.walk_forward import prepare_horizons
+from tradsys.research.pipeline.bundle_export import export_bundle
+from tradsys.research.pipeline.dataset import Prepared
+from tradsys.research.pipeline.settings import Experiment, Timings
+from tradsys.research.pipeline.training import fit
+from tradsys.serving import contributions
+from tradsys.serving.bundle import Bundle
+
+N_IMPORTANCE = 2000  # judged rows whose contributions are averaged
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """One horizon's model as it was fitted: its bundle, its judged forecasts and what stands in the record."""
+
+    bundle: Bundle
+    judged: pl.DataFrame
+    ic: pl.DataFrame
+    importance: pl.DataFrame
+    record: dict[str, Any]
+
+
+def train(
+    experiments: Mapping[str, Experiment],
+    configs: Mapping[str, dict[str, Any]],
+    day: DayBars,
+    folder: Path,
+    *,
+    reference_rows: int,
+) -> Made:
+    """Fits every horizon on the bars of the day and writes its bundle to `folder/<horizon>`.
+
+    Frames: judged (symbol, time, horizon, fold, score, probability, base_rate, y, ret) on the test sessions, ic
+    (horizon, date, ic), importance (horizon, feature, share), reference (training rows of every feature, thinned to
+    `reference_rows`, in time order). Document: horizons, by name: bundle, spans, counts, metrics.
+    """
+    began = perf_counter()
+    prepared = prepare_horizons(experiments, day.bars)
+    parts = {"features, labels, samples": perf_counter() - began}
+    trained = {}
+    for name, experiment in experiments.items():
+        timings = Timings()
+        trained[name] = _one(name, experiment, configs[name], prepared[name], day, folder, timings)
+        for part, seconds in timings.seconds.items():
+            parts[part] = parts.get(part, 0.0) + seconds
+    first = next(iter(prepared.values()))
+    return Made(
+        frames={
+            "judged": pl.concat([one.judged for one in trained.values()]),
+            "ic": pl.concat([one.ic for one in trained.values()]),
+            "importance": pl.concat([one.importance for one in trained.values()]),
+            "reference": _reference(first, reference_rows),
+        },
+        documents={"horizons": {name: one.record for name, one in trained.items()}},
+        facts={"seconds_by_part": {part: round(seconds, 3) for part, seconds in parts.items()}},
+    )
+
+
+def _one(
+    name: str,
+    experiment: Experiment,
+    config: dict[str, Any],
+    prepared: Prepared,
+    day: DayBars,
+    folder: Path,
+    timings: Timings,
+) -> Trained:
+    fitted = fit(experiment, prepared, folder / ".checkpoints" / name, timings)
+    with timings.stage("bundle"):
+        bundle = export_bundle(experiment, prepared, fitted, folder / name, config)
+    train = prepared.train
+    base_rate = float(np.average(train.y == 1, weights=train.weight))
+    with timings.stage("judged forecasts"):
+        judged = judged_forecasts(name, bundle, prepared, day, base_rate)
+    with timings.stage("metrics"):
+        metrics: dict[str, Any] = panel_metrics(
+            judged,
+            horizon_bars=experiment.labels.horizon_bars,
+            costs=experiment.costs,
+            evaluation=experiment.evaluation,
+            seed=experiment.seed,
+        )
+    by_day = metrics.pop("rank_ic_by_day")
+    ic = pl.DataFrame({"horizon": [name] * len(by_day["value"]), "date": by_day["time"], "ic": by_day["value"]})
+    reference = np.nanmedian(train.table.values[train.rows], axis=0)
+    record = {
+        "horizon_bars": experiment.labels.horizon_bars,
+        "label": experiment.labels.card(),
+        "card_sha256": bundle.card["card_sha256"],
+        "history": bundle.history,
+        "span": bundle.card["span"],
+        "rows": {part: len(getattr(prepared.fold, part)) for part in ("train", "valid", "test")},
+        "dropped": dropped(experiment, prepared),
+        "base_rate": base_rate,
+        "reference": dict(zip(prepared.table.names, (float(v) for v in reference), strict=True)),
+        "metrics": metrics,
+    }
+    return Trained(bundle, judged, ic, _importance(name, bundle, prepared, reference), record)
+
+
+def judged_forecasts(name: str, bundle: Bundle, prepared: Prepared, day: DayBars, base_rate: float) -> pl.DataFrame:
+    """What the bundle says of every test sample, beside what came of it; one fold, from `Bundle.predict` alone."""
+    test = prepared.test
+    since = prepared.test_start
+    said = bundle.predict(day.window(bundle.history, since), since)
+    known = prepared.bars.select("symbol", "time")[test.rows].with_columns(y=pl.Series(test.y), ret=pl.Series(test.ret))
+    both = known.join(said, on=("symbol", "time"), how="left", validate="1:1", maintain_order="left")
+    assert both["probability"].null_count() == 0, (name, both["probability"].null_count())
+    return both.select(
+        "symbol",
+        "time",
+        horizon=pl.lit(name),
+        fold=pl.lit(0, dtype=pl.Int32),
+        score="score",
+        probability="probability",
+        base_rate=pl.lit(base_rate),
+        y="y",
+        ret="ret",
+    )
+
+
+def dropped(experiment: Experiment, prepared: Prepared) -> dict[str, Any]:
+    """Rows by what became of them, each counted once, in this order; and which features were missing, of members."""
+    table, labels = prepared.table, prepared.labels
+    member = members(experiment, prepared.bars)
+    ready = table.ready(experiment.lookback)
+    finite = np.isfinite(table.values)
+    whole = finite.all(axis=1)
+    labelled = (labels.end >= 0) & (labels.y >= 0)
+    used = sum(len(getattr(prepared.fold, part)) for part in ("train", "valid", "test"))
+    left = member & ready & labelled
+    missing = {n: int((member & ~finite[:, k]).sum()) for k, n in enumerate(table.names)}
+    return {
+        "rows": len(table),
+        "causes": {
+            "not a member": int((~member).sum()),
+            "a feature is missing": int((member & ~whole).sum()),
+            "the window spans a gap": int((member & whole & ~ready).sum()),
+            "the outcome is not known": int((member & ready & ~labelled).sum()),
+            "purged between the parts, or before the first": int(left.sum()) - used,
+        },
+        "samples": used,
+        "missing": {n: count for n, count in sorted(missing.items(), key=lambda item: -item[1]) if count},
+    }
+
+
+def _importance(name: str, bundle: Bundle, prepared: Prepared, reference_F: Array) -> pl.DataFrame:
+    """Share of each feature in the mean absolute contribution over test rows; none for a model that reads windows."""
+    empty = {"horizon": pl.String, "feature": pl.String, "share": pl.Float64}
+    if bundle.lookback > 1:
+        return pl.DataFrame(schema=empty)
+    rows = prepared.test.rows
+    rows = rows[:: -(-len(rows) // N_IMPORTANCE)]
+    mean = np.abs(contributions.contributions(bundle, prepared.table, rows, reference_F)).mean(axis=0)
+    share = mean / mean.sum() if mean.sum() > 0 else mean
+    frame = pl.DataFrame({"horizon": [name] * len(mean), "feature": list(prepared.table.names), "share": share})
+    return frame.sort("share", descending=True)
+
+
+def _reference(prepared: Prepared, n_rows: int) -> pl.DataFrame:
+    """Features of training rows in time order, every k-th of them."""
+    train = prepared.train
+    order = np.argsort(train.time, kind="stable")
+    rows = train.rows[order][:: -(-len(order) // n_rows)]
+    return pl.DataFrame(dict(zip(prepared.table.names, prepared.table.values[rows].T, strict=True)))
+
+
+def table_of(frame: pl.DataFrame, names: tuple[str, ...]) -> FeatureTable:
+    """A features partition as the table it was: one row a symbol, all of one time."""
+    n = frame.height
+    return FeatureTable(
+        symbol=np.arange(n, dtype=np.int32),
+        time=frame["time"].dt.replace_time_zone(None).to_numpy().astype("datetime64[us]"),
+        segment=np.arange(n, dtype=np.int32),
+        values=np.ascontiguousarray(frame.select(names).to_numpy(), dtype=np.float32),
+        names=names,
+        symbols=tuple(frame["symbol"]),
+    )

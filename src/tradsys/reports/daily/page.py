@@ -1,0 +1,98 @@
+"""A day's report as one HTML page that opens offline and as Markdown: verdict and gates first, then the plan."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import plotly.io
+import yaml
+from jinja2 import Environment
+from plotly.offline import get_plotlyjs
+
+from tradsys.core.runs import write_text
+from tradsys.reports import wording
+from tradsys.reports.daily import charts
+from tradsys.reports.daily.rows import METRICS, gate_rows, horizon_rows, plan_rows
+from tradsys.reports.journal.page import escaped
+from tradsys.reports.run import model_charts
+from tradsys.reports.run.page import CHART_CONFIG
+from tradsys.reports.style import marked_synthetic
+from tradsys.reports.templates import template_environment
+
+FIGURES: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], go.Figure]]] = {
+    "reliability": ("reliability", model_charts.reliability_diagram),
+    "ic": ("ic", charts.ic_over_time),
+    "importance": ("importance", charts.importance),
+}
+SECTIONS = (
+    ("gates", "Gates"),
+    ("plan", "Trade plan"),
+    ("horizons", "Forecasts judged"),
+    ("reliability", "Reliability"),
+    ("ic", "IC over time"),
+    ("importance", "Importance"),
+    ("coverage", "Coverage"),
+    ("timings", "Timings"),
+    ("provenance", "Provenance"),
+)
+
+
+def write_daily(report: Mapping[str, Any], folder: Path) -> None:
+    """Writes report.html and report.md whole into `folder`. report: of `ops.daily_report`, with `old` or None."""
+    write_text(folder / "report.html", render(report))
+    write_text(folder / "report.md", markdown(report))
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """The page, plotly.js inside; every text in it is escaped."""
+    shown = {name: draw(report) for name, (part, draw) in FIGURES.items() if _any(report[part])}
+    figures = {
+        name: plotly.io.to_html(
+            marked_synthetic(figure) if report["synthetic"] else figure,
+            include_plotlyjs=False, full_html=False, div_id=f"chart-{name}", config=CHART_CONFIG,
+            default_height=f"{figure.layout.height}px",
+        )
+        for name, figure in shown.items()
+    }  # fmt: skip
+    page = _environment(html=True).get_template("daily/daily.html.j2")
+    return page.render(
+        **_context(report),
+        figures=figures,
+        sections=[(a, t) for a, t in SECTIONS if a in figures or a not in FIGURES],
+        config=yaml.safe_dump(report["provenance"]["config"], sort_keys=False, allow_unicode=True),
+        plotly_js=get_plotlyjs(),
+    )
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The same report as Markdown, without figures."""
+    return _environment(html=False).get_template("daily/daily.md.j2").render(**_context(report))
+
+
+def _context(report: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "report": report,
+        "title": f"{report['name']} {report['date']}",
+        "gates": gate_rows(report),
+        "plan": plan_rows(report),
+        "horizons": horizon_rows(report),
+        "metric_titles": [title for _, title, _ in METRICS],
+        "worst": [row for row in gate_rows(report) if row["outcome"] != "pass"],
+    }
+
+
+def _any(part: Mapping[str, Any]) -> bool:
+    return any(bool(value) for value in part.values())
+
+
+def _environment(*, html: bool) -> Environment:
+    environment = template_environment(html=html)
+    names = ("bounds", "count", "counted", "fact", "interval", "listed", "moment", "number", "percent")
+    environment.filters |= {name: getattr(wording, name) for name in names}
+    environment.filters |= {"md": escaped, "signed": _signed}
+    return environment
+
+
+def _signed(value: float, digits: int = 2) -> str:
+    return f"{value:+.{digits}f}"

@@ -1,0 +1,126 @@
+"""A diagnosis as report.json, as one HTML page that opens offline, and in short on the terminal."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import plotly.io
+import yaml
+from plotly.offline import get_plotlyjs
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tradsys.core.runs import write_json, write_text
+from tradsys.reports import wording
+from tradsys.reports.diagnosis import charts
+from tradsys.reports.run.page import CHART_CONFIG
+from tradsys.reports.style import marked_synthetic
+from tradsys.reports.templates import template_environment
+
+WIDTH = 120  # of output that goes to a file or a pipe
+STYLES = {"stop": "bold red", "warn": "yellow", "note": ""}
+N_PRINTED = 8
+Draw = Callable[[Mapping[str, Any]], go.Figure]
+# figure -> the part of the report that it needs, and what draws it
+FIGURES: dict[str, tuple[str, Draw]] = {
+    "coverage": ("coverage", charts.coverage_map),
+    "correlation": ("correlation", charts.correlations),
+    "distributions": ("distributions", charts.distributions),
+    "lift": ("compression", charts.compression_lift),
+    "fifths": ("compression", charts.event_fifths),
+    "time": ("balance", charts.balance_by_time),
+    "symbol": ("balance", charts.balance_by_symbol),
+}
+
+
+def write_diagnosis(report: Mapping[str, Any], folder: Path) -> None:
+    """Writes report.json and report.html whole."""
+    write_json(folder / "report.json", report)
+    write_text(folder / "report.html", render(report))
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """The page as HTML, plotly.js inside; every text in it is escaped."""
+    environment = template_environment()
+    environment.filters |= {name: getattr(wording, name) for name in wording.FILTERS}
+    environment.filters |= {name: getattr(wording, name) for name in ("p_value", "percent_interval")}
+    return environment.get_template("diagnosis/diagnosis.html.j2").render(
+        report=report,
+        figures=_figures(report),
+        kinds=charts.KINDS,
+        by_level={level: [a["text"] for a in report["advice"] if a["level"] == level] for level in STYLES},
+        config=yaml.safe_dump(report["provenance"]["config"], sort_keys=False, allow_unicode=True),
+        plotly_js=get_plotlyjs(),
+    )
+
+
+def _figures(report: Mapping[str, Any]) -> dict[str, str]:
+    """Each figure the report has data for, as a div and its script; examples by kind."""
+    drawn = {name: draw(report) for name, (part, draw) in FIGURES.items() if report.get(part)}
+    present = {example["kind"] for example in report["examples"]}
+    drawn |= {kind.replace(" ", "-"): charts.examples(report, kind) for kind in charts.KINDS if kind in present}
+    return {name: _html(marked_synthetic(f) if report["synthetic"] else f, name) for name, f in drawn.items()}
+
+
+def _html(figure: go.Figure, name: str) -> str:
+    return plotly.io.to_html(
+        figure,
+        include_plotlyjs=False,
+        full_html=False,
+        div_id=f"chart-{name}",
+        default_height=f"{figure.layout.height}px",
+        config=CHART_CONFIG,
+    )
+
+
+def print_diagnosis(report: Mapping[str, Any], folder: Path) -> None:
+    """Prints what was read, the columns that go with the label, the lift and the advice."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
+    if report["synthetic"]:
+        console.print(f"SYNTHETIC DATA: {report['synthetic']}", markup=False, style="bold magenta")
+    if report["survivors_only"]:
+        console.print("SURVIVORS ONLY: names that died are missing from these data", style="bold red")
+    span, balance = report["span"], report["balance"]
+    console.print(
+        f"{span['n_symbols']:,} symbols, {span['n_dates']:,} dates; outcomes of {span['n_rows']:,} rows read, all "
+        f"known before {span['test_start'][:10]}, where the test begins;\n{balance['n_events']:,} events "
+        f"({balance['rate']:.2%}), {balance['n_episodes']:,} episodes",
+        markup=False,
+    )
+    console.print(_correlation_table(report))
+    for row in (report["compression"] or {}).get("lifts", []):
+        console.print(
+            f"lift of compression, {row['name']}: {wording.interval(row['lift'], 2)}; within dates "
+            f"{wording.interval(row['within_time'], 2)}; within symbols {wording.interval(row['within_symbol'], 2)}",
+            markup=False,
+        )
+    for line in report["advice"]:
+        console.print(f"{line['level']:<5} {line['text']}", markup=False, style=STYLES[line["level"]])
+    console.print(f"report   {folder / 'report.html'}", markup=False, soft_wrap=True)
+
+
+def _correlation_table(report: Mapping[str, Any]) -> Table:
+    rows = report["correlation"]
+    table = Table(
+        title=f"Rank correlation with the event, {min(N_PRINTED, len(rows))} of {len(rows)} columns",
+        title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1),
+    )  # fmt: skip
+    for name in ("column", "correlation", "p, Holm", "median of events", "of the rest"):
+        table.add_column(name, justify="left" if name == "column" else "right", no_wrap=True)
+    for row in rows[:N_PRINTED]:
+        table.add_row(
+            row["name"],
+            wording.interval(row, 3).replace("[", "\\["),
+            wording.number(row["p_holm"], 3),
+            _short(row["median_event"]),
+            _short(row["median_rest"]),
+        )
+    return table
+
+
+def _short(value: float | None) -> str:
+    return wording.UNKNOWN if value is None else f"{value:.4g}"

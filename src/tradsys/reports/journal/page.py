@@ -1,0 +1,54 @@
+"""The research journal as Markdown, which reads well in a terminal and a repository, and as one HTML page."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+
+from tradsys.core.runs import write_text
+from tradsys.reports import wording
+from tradsys.reports.templates import template_environment
+
+MOST_SETTINGS = 30
+
+
+def write_journal(journal: Mapping[str, Any], folder: Path) -> tuple[Path, Path]:
+    """Writes journal.md and journal.html whole into `folder`, and returns both paths.
+
+    journal: the dict of `research.journal.journal`.
+    """
+    paths = folder / "journal.md", folder / "journal.html"
+    write_text(paths[0], render_markdown(journal))
+    write_text(paths[1], render_html(journal))
+    return paths
+
+
+def render_markdown(journal: Mapping[str, Any]) -> str:
+    """The journal as Markdown; text from runs is escaped, so that it cannot pose as markup."""
+    return _environment(html=False).get_template("journal/journal.md.j2").render(journal=journal, most=MOST_SETTINGS)
+
+
+def render_html(journal: Mapping[str, Any]) -> str:
+    """The journal as one HTML page that needs nothing else; every text in it is escaped."""
+    return _environment(html=True).get_template("journal/journal.html.j2").render(journal=journal, most=MOST_SETTINGS)
+
+
+def escaped(text: object) -> str:
+    """One line of text as Markdown shows it literally."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(str(text).split()))
+
+
+def setting(value: object) -> str:
+    """A config value on one line: the YAML words for nothing and truth, at most 80 characters."""
+    words = {None: "null", True: "true", False: "false"}
+    text = words[value] if value is None or isinstance(value, bool) else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _environment(*, html: bool) -> Environment:
+    environment = template_environment(html=html)
+    environment.filters |= {name: getattr(wording, name) for name in ("counted", "interval", "listed", "moment")}
+    environment.filters |= {"dsr": wording.confidence, "md": escaped, "setting": setting}
+    return environment

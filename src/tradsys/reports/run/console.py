@@ -1,0 +1,97 @@
+"""A run on the terminal: the verdict, one table of models, one of strategies, where the report lies."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tradsys.reports.wording import auditor_line, confidence, hindsight_line, interval, percent
+
+WIDTH = 110  # of output that goes to a file or a pipe
+COLOURS = {"edge": "green", "no edge": "red", "not enough evidence": "yellow"}
+
+
+def print_run(report: Mapping[str, Any], folder: Path) -> None:
+    """Prints the report's core to standard output."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
+    if report.get("synthetic"):
+        console.print(f"SYNTHETIC DATA: {report['synthetic']}", markup=False, style="bold magenta")
+    if report.get("models"):
+        console.print(models_table(report))
+    if report["strategies"]:
+        console.print(strategies_table(report))
+    verdict = report["verdict"]
+    console.print(f"verdict  [{COLOURS[verdict['kind']]} bold]{verdict['kind']}[/]")
+    for reason in verdict["reasons"]:
+        console.print(f"         {reason}", markup=False)
+    if verdict.get("needs"):
+        console.print(f"needs    {verdict['needs']}", markup=False)
+    for line in honest_lines(report):
+        console.print(line, markup=False, soft_wrap=True)
+    console.print(f"report   {folder / 'report.html'}", markup=False, soft_wrap=True)
+
+
+def honest_lines(report: Mapping[str, Any]) -> list[str]:
+    """Whether each auditor helps, and how far regimes in hindsight flatter each strategy; one line apiece."""
+    audited = (report.get("audit_value") or {}).get("rows", [])
+    masked = (report.get("hindsight") or {}).get("strategies", [])
+    return [f"auditor helps {row['name']}: {auditor_line(row)}" for row in audited] + [
+        f"hindsight gap of {row['name']}: {hindsight_line(row)}" for row in masked
+    ]
+
+
+def models_table(report: Mapping[str, Any]) -> Table:
+    """Log-loss, skill, AUC, Brier and ECE per model, each over its interval."""
+    first = report["models"][0]["metrics"]
+    table = _table(
+        f"Models on the test span: {first['n']:,} samples, calibrated, {100 * first['confidence']:.0f} % intervals",
+        ("model", "log-loss", "skill vs base rate", "AUC", "Brier", "ECE"),
+    )
+    for row in report["models"]:
+        metrics = row["metrics"]
+        wanted = (("log_loss", 4), ("skill", 4), ("auc", 3), ("brier", 4), ("ece", 3))
+        kind = "" if row["kind"] == "baseline" else f"\n[dim]{row['kind']}[/]"
+        table.add_row(row["name"] + kind, *(_stacked(metrics[name], digits) for name, digits in wanted))
+    return table
+
+
+def strategies_table(report: Mapping[str, Any]) -> Table:
+    """Return, Sharpe with interval and deflated probability, drawdown, trades and win rate per strategy."""
+    costs, trials = report["costs"], report["ledger"]["n_trials"]
+    yearly = report["benchmark"]["performance"]["periods_per_year"]
+    table = _table(
+        f"Strategies after {costs['fee_bps']:g} bps fee and {costs['slippage_bps']:g} bps slippage a side; Sharpe "
+        f"yearly from daily returns ({yearly:.0f}),\ndeflated by {trials} trials on this span",
+        ("strategy", "return", "Sharpe", "DSR", "max\ndrawdown", "trades", "win rate", "verdict"),
+    )
+    for row in [*report["strategies"], report["benchmark"]]:
+        result, kind = row["performance"], row.get("verdict", {}).get("kind")
+        table.add_row(
+            row["name"],
+            percent(result["total_return"]),
+            _stacked(result["sharpe"], 2),
+            confidence(result["dsr"]) if kind else "",
+            percent(result["max_drawdown"]),
+            str(result["n_trades"]) if kind else "",
+            _stacked(result["win_rate"], 2) if kind else "",
+            f"[{COLOURS[kind]}]{kind}[/]" if kind else "",
+        )
+    return table
+
+
+def _table(title: str, columns: tuple[str, ...]) -> Table:
+    """First column to the left, numbers to the right."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("model", "strategy", "verdict") else "right", no_wrap=True)
+    return table
+
+
+def _stacked(estimate: Mapping[str, Any], digits: int) -> str:
+    """The value, its interval on the line below."""
+    return interval(estimate, digits).replace(" [", "\n[dim]\\[") + ("[/]" if estimate["low"] is not None else "")

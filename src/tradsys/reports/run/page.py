@@ -1,0 +1,160 @@
+"""One self-contained HTML page per run: it opens offline, in any browser, years later."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import plotly.io
+import yaml
+from plotly.offline import get_plotlyjs
+
+from tradsys.core.runs import write_text
+from tradsys.reports import tables, wording
+from tradsys.reports.run import (
+    embedding_charts,
+    meta_label_charts,
+    model_charts,
+    path_charts,
+    strategy_charts,
+    time_charts,
+)
+from tradsys.reports.style import marked_synthetic
+from tradsys.reports.templates import template_environment
+
+Draw = Callable[[Mapping[str, Any]], go.Figure]
+# figure -> the part of the report that it needs, and what draws it; a run without that part has no such figure
+FIGURES: dict[str, tuple[str, Draw]] = {
+    "equity": ("equity", strategy_charts.equity_and_drawdown),
+    "sharpe": ("strategies", strategy_charts.sharpe_ratios),
+    "skill": ("models", model_charts.skills),
+    "reliability": ("reliability", model_charts.reliability_diagram),
+    "placebos": ("audit_value.drawn", meta_label_charts.placebo_auditors),
+    "regime": ("regime", time_charts.regime_ribbon),
+    "hindsight": ("hindsight.curves", meta_label_charts.hindsight_equity),
+    "regimes": ("hindsight", meta_label_charts.regime_shares),
+    "folds": ("folds", time_charts.fold_timeline),
+    "path_fan": ("paths", path_charts.path_fan),
+    "path_sharpes": ("paths", path_charts.path_sharpes),
+    "embedding": ("embedding", embedding_charts.embedding_map),
+    "embedding_training": ("embedding.history", embedding_charts.training_curves),
+    "importance": ("importance", model_charts.importance),
+    "drift": ("drift", model_charts.drift),
+}
+# anchor, heading, and the section of the report without which it is left out
+SECTIONS = (
+    ("equity", "Equity", "equity"),
+    ("strategies", "Strategies", "strategies"),
+    ("models", "Models", "models"),
+    ("ensemble", "Ensemble", "ensemble"),
+    ("reliability", "Reliability", "reliability"),
+    ("auditor", "Auditor", "auditor"),
+    ("audit-value", "Does the auditor help?", "audit_value"),
+    ("regime", "Regime", "regime"),
+    ("hindsight", "Hindsight", "hindsight"),
+    ("folds", "Folds", "folds"),
+    ("paths", "Paths", "paths"),
+    ("embedding", "Embedding", "embedding"),
+    ("importance", "Importance", "importance"),
+    ("drift", "Drift", "drift"),
+    ("trials", "Trials", "ledger"),
+    ("provenance", "Provenance", "provenance"),
+)
+# plotly's own bar would upload the chart to its cloud with one click; this page sends nothing anywhere
+CHART_CONFIG = {
+    "displaylogo": False,
+    "responsive": True,
+    "showSendToCloud": False,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+}
+
+
+def write_report(report: Mapping[str, Any], path: Path) -> None:
+    """Writes the page whole. `report` is the dict that a run leaves in report.json; absent sections are left out."""
+    write_text(path, render(report))
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """The page as HTML, plotly.js inside; every text in it is escaped."""
+    environment = template_environment()
+    environment.filters |= {name: getattr(wording, name) for name in wording.FILTERS}
+    environment.filters |= {name: getattr(wording, name) for name in ("p_value", "percent_interval", "points")}
+    return environment.get_template("run/page.html.j2").render(**_context(report))
+
+
+def _context(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What the template reads: the report, its figures, its tables and the footnotes of each."""
+    notes = {name: tables.Footnotes() for name in ("strategies", "models", "auditor")}
+    audited = (report.get("auditor") or {}).get("metrics")
+    return {
+        "report": report,
+        "synthetic": synthetic_note(report),
+        "sections": [(anchor, title) for anchor, title, key in SECTIONS if report.get(key)],
+        "figures": figures(report),
+        "trials": tables.trials_counted(report),
+        "headline": tables.headline(report),
+        "columns": {
+            "strategies": tables.STRATEGY_COLUMNS,
+            "forecast": [title for _, _, title in tables.FORECAST_COLUMNS],
+        },
+        "strategies": tables.strategy_lines(report, notes["strategies"]),
+        "models": tables.model_lines(report, notes["models"]) if report.get("models") else [],
+        "auditor": tables.forecast_cells(audited, notes["auditor"]) if audited else [],
+        "notes": {name: footnotes.texts for name, footnotes in notes.items()},
+        "sides": wording.SIDES,
+        "skilled": _skilled(report),
+        "confidence": _confidence(report),
+        "single_repeat": model_charts.single_repeat((report.get("importance") or {}).get("permutation", [])),
+        "config": yaml.safe_dump(report["provenance"]["config"], sort_keys=False, allow_unicode=True),
+        "plotly_js": get_plotlyjs(),
+    }
+
+
+def synthetic_note(report: Mapping[str, Any]) -> str | None:
+    """What the made-up market is, None on real data; the data's card is believed where the report is silent."""
+    if report.get("synthetic"):
+        return str(report["synthetic"])
+    data = report["provenance"]["data"]
+    return str(data.get("note") or "a market that was made up") if data.get("synthetic") else None
+
+
+def figures(report: Mapping[str, Any]) -> dict[str, str]:
+    """Each figure the report has data for, as a div and the script that draws it."""
+    synthetic = synthetic_note(report) is not None
+    drawn = {name: draw(report) for name, (part, draw) in FIGURES.items() if has(report, part)}
+    return {name: _html(marked_synthetic(figure) if synthetic else figure, name) for name, figure in drawn.items()}
+
+
+def has(report: Mapping[str, Any], part: str) -> bool:
+    """Whether the report holds something under a key, or under `key.key` of a section."""
+    found: Any = report
+    for key in part.split("."):
+        found = (found or {}).get(key)
+    return bool(found)
+
+
+def _html(figure: go.Figure, name: str) -> str:
+    return plotly.io.to_html(
+        figure,
+        include_plotlyjs=False,
+        full_html=False,
+        div_id=f"chart-{name}",
+        default_height=f"{figure.layout.height}px",
+        config=CHART_CONFIG,
+    )
+
+
+def _skilled(report: Mapping[str, Any]) -> bool:
+    """Whether the model's skill is known to be above zero."""
+    if not report.get("models"):
+        return False
+    low = report["models"][0]["metrics"]["skill"]["low"]
+    return low is not None and low > 0
+
+
+def _confidence(report: Mapping[str, Any]) -> str:
+    """What share of intervals should hold the truth, in words."""
+    if report.get("models"):
+        return f"{100 * report['models'][0]['metrics']['confidence']:g} %"
+    stated = (report["provenance"]["config"].get("evaluation") or {}).get("confidence")
+    return "a level that the config does not state" if stated is None else f"{100 * stated:g} %"

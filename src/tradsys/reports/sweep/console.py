@@ -1,0 +1,30 @@
+"""A study on the terminal: the best trials, the pick, and whether a zoom's gain exceeds the noise."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tradsys.reports.run.console import WIDTH
+from tradsys.reports.sweep.wording import HEADINGS, conclusions, heading, ranked, trial_cells
+
+MOST_ROWS = 10
+
+
+def print_sweep(report: Mapping[str, Any], folder: Path) -> None:
+    """Prints the best trials and what follows from them to standard output."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
+    table = Table(title=heading(report), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for name in HEADINGS:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in ranked(report)[:MOST_ROWS]:
+        table.add_row(*trial_cells(row))
+    console.print(table)
+    for line in conclusions(report):
+        console.print(line, markup=False, soft_wrap=True)
+    console.print(f"report   {folder / 'report.html'}", markup=False, soft_wrap=True)

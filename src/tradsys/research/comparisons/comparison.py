@@ -1,0 +1,231 @@
+"""Arms side by side: every arm on every fold under every seed, each cell a file, then one paired table.
+
+A cell is whole or absent, so an interrupted comparison loses the cells in hand and nothing else, and of a net's fit
+not even those: its checkpoints lie in the comparison's folder until the cell is done.
+"""
+
+import contextlib
+import importlib
+import json
+import logging
+import shlex
+import shutil
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import polars as pl
+import yaml
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tradsys.core.errors import TradsysError
+from tradsys.core.runs import code_sha, link_latest, write_json, written_whole
+from tradsys.reports.comparison.page import write_comparison
+from tradsys.research.comparisons.aligned_datasets import Judged, fold_spans, judged_panels, load_panel, save_panel
+from tradsys.research.comparisons.settings import Arm, ComparisonSettings
+from tradsys.research.comparisons.table import ArmCells, comparison_table, enter_looks
+from tradsys.research.pipeline.cross_validation import Cell, run_cell
+from tradsys.research.pipeline.provenance import logged_in
+from tradsys.research.pipeline.settings import Experiment
+from tradsys.research.pipeline.single_thread import single_threads
+from tradsys.research.pipeline.trial_ledger import check_ledger
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One cell to run: where its panel lies, where its two files go, where a net keeps checkpoints meanwhile."""
+
+    arm: str
+    experiment: Experiment
+    fold: int
+    seed: int
+    panel: Path
+    target: Path
+    workdir: Path
+    about: Mapping[str, Any]
+
+
+def compare_study(
+    arms: Sequence[Arm], settings: ComparisonSettings, config: Mapping[str, Any], overrides: Sequence[str]
+) -> dict[str, Any]:
+    """Runs every cell that is not there yet and writes table.json, table.md and report.html; returns the table.
+
+    The folder is runs/compare/<study>_<digest of the reference's samples and folds>, so that other seeds, other arms
+    and other settings of one arm find the cells that stay the same. config: resolved, of the command line, whose
+    overrides are kept beside it; its `paths` say where runs and the ledger lie.
+    """
+    check_ledger(config["paths"]["ledger"])
+    runs = Path(config["paths"]["runs"])
+    judged = judged_panels({arm.name: (arm.experiment, arm.config) for arm in arms}, settings.split)
+    place = runs / "compare" / f"{settings.name}_{judged[settings.reference].digest[:12]}"
+    place.mkdir(parents=True, exist_ok=True)
+    with _alone(place), logged_in(place, yaml.safe_dump(dict(config), sort_keys=False), overrides):
+        for one in judged.values():
+            save_panel(one.panel, _panel_folder(place, one))
+        jobs = {arm.name: _jobs(arm, judged[arm.name], place) for arm in arms}
+        _run([job for job in _in_turn(jobs.values()) if not _is_done(job.target)], settings, jobs)
+        done = {arm.name: _arm_cells(arm, jobs[arm.name], judged) for arm in arms}
+        enter_looks(done, place, config)
+        table = comparison_table(done, settings, config) | {
+            "folder": str(place),
+            "command": shlex.join(["python", "-m", "tradsys.compare", *overrides]),
+        }
+        write_comparison(table, place)
+    link_latest(place)
+    return table
+
+
+@contextlib.contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """One process at a time per folder: two would write each other's checkpoints."""
+    lock = FileLock(place / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TradsysError(
+            f"compare: another process works in {place}; one at a time; wait for it, or give it more study.n_jobs"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _panel_folder(place: Path, judged: Judged) -> Path:
+    return place / "panels" / judged.digest[:12]
+
+
+def _jobs(arm: Arm, judged: Judged, place: Path) -> list[Job]:
+    """The arm's cells, seed by seed."""
+    digest = arm.digest(judged.digest)
+    about = {"arm": arm.name, "digest": digest, "panel": judged.digest, "code_sha": code_sha()}
+    name = f"{arm.name}_{digest[:8]}"
+    return [
+        Job(
+            arm=arm.name,
+            experiment=arm.experiment,
+            fold=fold,
+            seed=seed,
+            panel=_panel_folder(place, judged),
+            target=place / "cells" / name / f"fold_{fold}_seed_{seed}.json",
+            workdir=place / "work" / name / f"fold_{fold}_seed_{seed}",
+            about=about,
+        )
+        for seed in arm.seeds
+        for fold in range(len(judged.panel.folds))
+    ]
+
+
+def _in_turn(lists: Iterable[list[Job]]) -> list[Job]:
+    """First seeds of all arms first, so that an interrupted comparison has touched every arm."""
+    every = [job for jobs in lists for job in jobs]
+    return sorted(every, key=lambda job: (job.seed, job.fold))
+
+
+def _is_done(target: Path) -> bool:
+    # the JSON is written last
+    return target.is_file() and target.with_suffix(".parquet").is_file()
+
+
+def _run(todo: Sequence[Job], settings: ComparisonSettings, jobs: Mapping[str, Sequence[Job]]) -> None:
+    total = sum(map(len, jobs.values()))
+    LOG.info("%d of %d cells to go: %d arms", len(todo), total, len(jobs))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with single_threads(), Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("cells", total=total, completed=total - len(todo))
+        for _ in run_jobs(run_job, todo, settings.n_jobs, settings.backend):
+            progress.advance(bar)
+
+
+def run_jobs(work: Callable[[Any], Any], todo: Sequence[Any], n_jobs: int, backend: str) -> Iterator[Any]:
+    """Results as they finish, in any order; ray hands them over all at once. One job runs in this process."""
+    if backend == "sequential" or (n_jobs == 1 and backend != "ray") or not todo:
+        yield from map(work, todo)
+        return
+    if backend == "ray":
+        _register_ray()
+        with joblib.parallel_config(backend="ray", n_jobs=n_jobs):
+            yield from joblib.Parallel()(joblib.delayed(work)(one) for one in todo)
+        return
+    parallel = joblib.Parallel(n_jobs, backend=backend, return_as="generator_unordered", batch_size=1)
+    with warnings.catch_warnings():
+        # loky replaces a worker whose memory has grown by 300 MB, as loading torch alone does, and says so; where
+        # warnings are errors, that would end its managing thread and the comparison would wait for ever
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
+        yield from parallel(joblib.delayed(work)(one) for one in todo)
+
+
+def _register_ray() -> None:
+    """Makes `ray` a backend of joblib; only then is ray looked for."""
+    try:
+        importlib.import_module("ray.util.joblib").register_ray()
+    except ModuleNotFoundError as error:
+        raise TradsysError(
+            f"compare: study.backend=ray needs the module {error.name}, which is not installed; "
+            "pip install 'ray[default]', or use study.backend=loky"
+        ) from error
+
+
+def run_job(job: Job) -> Path:
+    """Runs one cell and writes its two files whole, the JSON last; then its checkpoints are thrown away."""
+    try:
+        cell = run_cell(job.experiment, load_panel(job.panel), job.fold, job.seed, job.workdir)
+    except TradsysError as error:
+        raise type(error)(f"compare: arm {job.arm!r}, fold {job.fold}, seed {job.seed}: {error}") from error
+    with written_whole(job.target.with_suffix(".parquet")) as draft:
+        _frame(cell).write_parquet(draft)
+    kept = {name: getattr(cell, name) for name in ("seconds", "peak_mb", "n_parameters")}
+    about = {**job.about, "fold": job.fold, "seed": job.seed, "base_rate": cell.base_rate_C.tolist()}
+    write_json(job.target, about | kept)
+    shutil.rmtree(job.workdir, ignore_errors=True)
+    return job.target
+
+
+def _frame(cell: Cell) -> pl.DataFrame:
+    shape = pl.Array(pl.Float64, cell.proba_NC.shape[1])
+    proba = pl.Series("proba", np.ascontiguousarray(cell.proba_NC, dtype=np.float64), dtype=shape)
+    return pl.DataFrame({"symbol": cell.symbol.astype(str), "time": cell.time, "y": cell.y, "proba": proba})
+
+
+def read_cell(target: Path) -> tuple[Cell, dict[str, Any]]:
+    """The cell that `run_job` wrote, and what its JSON says of it."""
+    about = json.loads(target.read_text(encoding="utf-8"))
+    frame = pl.read_parquet(target.with_suffix(".parquet"))
+    cell = Cell(
+        symbol=frame["symbol"].to_numpy(),
+        time=frame["time"].to_numpy(),
+        y=frame["y"].to_numpy(),
+        proba_NC=frame["proba"].to_numpy(),
+        base_rate_C=np.asarray(about["base_rate"]),
+        seconds=about["seconds"],
+        peak_mb=about["peak_mb"],
+        n_parameters=about["n_parameters"],
+    )
+    return cell, about
+
+
+def _arm_cells(arm: Arm, jobs: Sequence[Job], judged: Mapping[str, Judged]) -> ArmCells:
+    own = judged[arm.name]
+    read = [read_cell(job.target) for job in jobs]
+    n_folds = len(own.panel.folds)
+    return ArmCells(
+        name=arm.name,
+        seeds=arm.seeds,
+        cells=[[cell for cell, _ in read[k : k + n_folds]] for k in range(0, len(read), n_folds)],
+        code=sorted({about["code_sha"] for _, about in read}),
+        digest=arm.digest(own.digest),
+        data_digest=own.panel.data_digest,
+        data={**arm.experiment.data["source"].describe(), "digest": own.panel.data_digest},
+        horizon=np.timedelta64(arm.experiment.labels.horizon_bars * int(arm.experiment.data["bar_minutes"]), "m"),
+        fold_spans=fold_spans(own.panel),
+        against=arm.against,
+        own_rows=own.question != judged[arm.against or arm.name].question,
+    )

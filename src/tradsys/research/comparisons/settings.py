@@ -1,0 +1,135 @@
+"""The arms of a comparison as a study names them, and as the door hands them over: composed and built."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tradsys.core.errors import TradsysError
+from tradsys.core.protocols import Splitter
+from tradsys.core.runs import digest_json
+from tradsys.research.pipeline.settings import Experiment
+
+BACKENDS = ("loky", "threading", "sequential", "ray")
+ARM_KEYS = ("overrides", "seeds", "against")
+# of a model's config: what is shown, where it is kept and how many threads work change no number; `seed` is the cell's
+UNDECIDING = ("progress_bar", "loggers", "checkpoint_every_steps", "workdir", "n_threads", "seed")
+
+
+@dataclass(frozen=True)
+class ArmChoice:
+    """How an arm differs: Hydra overrides, its seeds, and whom it is held against (None for the reference itself)."""
+
+    overrides: tuple[str, ...]
+    seeds: tuple[int, ...]
+    against: str | None
+
+
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """A study: its question, its arms, and on which folds and seeds they meet.
+
+    arms: name -> overrides on top of the command line's (a list, inner lists are spliced), or a mapping of `overrides`,
+    `seeds`, such as one seed for a model without chance, and `against`, another arm to be held against. reference: the
+    arm that all others are held against.
+    common: overrides of all arms, below the command line's. sets: named lists that arms refer to by interpolation.
+    n_jobs: cells at once, of one thread each. backend: of joblib; `ray` takes the cluster that ray finds. n_draws,
+    confidence: of every interval. Raises TradsysError out of range.
+    """
+
+    name: str
+    question: str
+    reference: str
+    arms: Mapping[str, Any]
+    split: Splitter
+    seeds: Sequence[int]
+    common: Sequence[str] = ()
+    sets: Mapping[str, Sequence[str]] | None = None
+    n_jobs: int = 1
+    backend: str = "loky"
+    n_draws: int = 2000
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        if odd := [name for name in (self.name, *self.arms) if not re.fullmatch(r"[\w.-]+", str(name), re.ASCII)]:
+            raise TradsysError(
+                f"study {self.name!r}: the name {odd[0]!r}; folders are called so: letters, digits, . - and _; mend it"
+            )
+        if len(self.arms) < 2:
+            raise TradsysError(
+                f"study {self.name!r}: arms {list(self.arms)}; a comparison needs two at least; add one to study.arms"
+            )
+        if self.reference not in self.arms:
+            raise TradsysError(
+                f"study {self.name!r}: the reference {self.reference!r} is not among the arms {list(self.arms)}; "
+                "name one of them with study.reference="
+            )
+        if self.n_jobs < 1 or self.n_draws < 100 or not 0 < self.confidence < 1:
+            raise TradsysError(
+                f"study {self.name!r}: n_jobs={self.n_jobs}, n_draws={self.n_draws}, confidence={self.confidence}; at "
+                "least 1 job and 100 draws, and a confidence between 0 and 1; mend them in conf/study"
+            )
+        if self.backend not in BACKENDS:
+            raise TradsysError(f"study {self.name!r}: backend {self.backend!r}; it is one of {', '.join(BACKENDS)}")
+        assert self.choices  # reads every arm once, so that a bad one is refused here
+
+    @property
+    def choices(self) -> dict[str, ArmChoice]:
+        """Every arm's overrides and seeds."""
+        return {name: self._choice(name, given) for name, given in self.arms.items()}
+
+    def _choice(self, name: str, given: Any) -> ArmChoice:
+        given = given if isinstance(given, Mapping) else {"overrides": given}
+        unknown = sorted(set(given) - set(ARM_KEYS))
+        if unknown or "overrides" not in given:
+            raise TradsysError(
+                f"study {self.name!r}: arm {name!r} has the keys {sorted(given)}; it takes {', '.join(ARM_KEYS)}, of "
+                "which overrides must be there; mend study.arms"
+            )
+        seeds = tuple(self.seeds if given.get("seeds") is None else given["seeds"])
+        if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(s, int) and s >= 0 for s in seeds):
+            raise TradsysError(
+                f"study {self.name!r}: arm {name!r} has the seeds {list(seeds)}; at least one, each once, whole and "
+                "not negative; mend study.seeds"
+            )
+        against = given.get("against") or self.reference
+        if against not in self.arms or (given.get("against") == name):
+            raise TradsysError(
+                f"study {self.name!r}: arm {name!r} is held against {against!r}; it must be another one of "
+                f"{list(self.arms)}; mend study.arms"
+            )
+        overrides = tuple(_spliced(given["overrides"], f"study {self.name!r}: arm {name!r}"))
+        return ArmChoice(overrides, seeds, None if name == self.reference else against)
+
+
+def _spliced(overrides: Any, where: str) -> Iterator[str]:
+    """The overrides of a list and of the lists in it; None is no override."""
+    if isinstance(overrides, str):
+        yield overrides
+    elif overrides is None or isinstance(overrides, Mapping) or not isinstance(overrides, Iterable):
+        raise TradsysError(f"{where}: overrides {overrides!r}; a list of key=value; [] for none")
+    else:
+        for one in overrides:
+            yield from _spliced(one, where)
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """An arm ready to run. experiment: what it builds. config: the resolved config behind it. The rest: `ArmChoice`."""
+
+    name: str
+    experiment: Experiment
+    config: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    against: str | None
+
+    def digest(self, panel: str) -> str:
+        """Of what decides a cell: its samples and folds, its model, scaler and calibration."""
+        decides = {key: self.config[key] for key in ("model", "transforms", "calibration")}
+        return digest_json([panel, _deciding(decides)])
+
+
+def _deciding(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _deciding(v) for k, v in value.items() if k not in UNDECIDING}
+    return [_deciding(v) for v in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,247 @@
+"""What the cells of a comparison say together: skills, paired differences, spreads, and the conclusions in words.
+
+Words that depend on a number are made here from the number, so that no table ever carries a sentence that its figures
+do not.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tradsys.core.errors import DataError
+from tradsys.core.runs import digest_json, masked, write_json
+from tradsys.core.tables import Array
+from tradsys.evidence.bootstrap import mean_per_time, time_groups
+from tradsys.evidence.classification import auc
+from tradsys.evidence.paired import ArmLosses, Comparison, Difference, compare, decisions_within
+from tradsys.research.comparisons.settings import ComparisonSettings
+from tradsys.research.pipeline.cross_validation import Cell
+from tradsys.research.pipeline.dataset import aware
+from tradsys.research.pipeline.provenance import config_digest, provenance
+from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
+
+LOOKS = "looks.json"
+
+
+@dataclass(frozen=True, eq=False)
+class ArmCells:
+    """All cells of one arm: cells[s][k] is seed s on fold k.
+
+    code: commits that ran them. digest: of what decided them. horizon: how long a label may last. fold_spans: first
+    and last test decision of each fold. against: the arm it is held against, None of the reference. own_rows: whether
+    its samples are not those of that arm.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    cells: Sequence[Sequence[Cell]]
+    code: Sequence[str]
+    digest: str
+    data_digest: str
+    data: Mapping[str, Any]
+    horizon: np.timedelta64
+    fold_spans: Sequence[tuple[np.datetime64, np.datetime64]]
+    against: str | None
+    own_rows: bool
+
+    @property
+    def losses(self) -> ArmLosses:
+        """Losses of all folds, one row per seed; DataError where seeds were not judged on the same samples."""
+        first = self.cells[0]
+        for row in self.cells[1:]:
+            for a, b in zip(first, row, strict=True):
+                if not (np.array_equal(a.time, b.time) and np.array_equal(a.symbol, b.symbol)):
+                    raise DataError(f"compare: seeds of arm {self.name!r} judged different samples; delete its cells")
+        return ArmLosses(
+            time=np.concatenate([cell.time for cell in first]),
+            losses_SN=np.stack([np.concatenate([cell.losses for cell in row]) for row in self.cells]),
+            base_N=np.concatenate([cell.base_losses for cell in first]),
+            seeds=self.seeds,
+        )
+
+    @property
+    def flat(self) -> list[Cell]:
+        """All cells, seed by seed."""
+        return [cell for row in self.cells for cell in row]
+
+
+def enter_looks(arms: Mapping[str, ArmCells], place: Path, config: Mapping[str, Any]) -> None:
+    """Writes one look per arm into the ledger, before anything of it is shown; an arm that is in it already stays."""
+    path = place / LOOKS
+    entered = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    ledger = TrialLedger(config["paths"]["ledger"])
+    for arm in arms.values():
+        key = digest_json([arm.name, arm.digest, arm.seeds])
+        if key in entered:
+            continue
+        losses = arm.losses
+        entry = LedgerEntry(
+            purpose="compare",
+            subject=arm.name,
+            data_digest=arm.data_digest,
+            span_start=aware(losses.time.min()),
+            span_end=aware(losses.time.max()),
+            config_digest=config_digest(dict(config)),
+            run=str(place),
+            measure="loss",
+        )
+        entered[key] = ledger.append(entry, mean_per_time(losses.losses_SN.mean(axis=0), *time_groups(losses.time)))
+        write_json(path, entered)
+
+
+def comparison_table(
+    arms: Mapping[str, ArmCells], settings: ComparisonSettings, config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The whole result, ready for JSON: numbers or None, never NaN.
+
+    Keys: name, question, synthetic, reference, confidence, n_draws, block_length, n_times, no_intervals (why, or
+    None), n_comparisons, n_folds, folds (start, end of each), arms (best first), conclusions, provenance. An arm:
+    name, is_reference, against, own_rows, seeds, n_samples, skill and difference ({value, low, high, reason}; None for
+    the reference's difference), p, p_holm, rank, seed_sd, fold_sd, auc, n_parameters, seconds_per_fit, peak_mb,
+    fold_skill, code, digest.
+    """
+    losses = {name: arm.losses for name, arm in arms.items()}
+    reach = max(decisions_within(losses[name].time, arm.horizon) for name, arm in arms.items())
+    told = compare(
+        losses,
+        settings.reference,
+        against={name: arm.against for name, arm in arms.items() if arm.against},
+        min_block=reach,
+        n_draws=settings.n_draws,
+        confidence=settings.confidence,
+    )
+    reference = arms[settings.reference]
+    rows = [_row(arm, told, losses[name], settings.reference) for name, arm in arms.items()]
+    rows.sort(key=lambda row: -row["skill"]["value"])
+    return {
+        "name": settings.name,
+        "question": settings.question,
+        "synthetic": reference.data.get("note") if reference.data.get("synthetic") else None,
+        "reference": settings.reference,
+        "confidence": settings.confidence,
+        "n_draws": settings.n_draws,
+        "block_length": told.block_length,
+        "n_times": told.n_times,
+        "no_intervals": told.reason,
+        "n_comparisons": len(told.difference),
+        "n_folds": len(reference.fold_spans),
+        "folds": [{"start": _iso(start), "end": _iso(end)} for start, end in reference.fold_spans],
+        "arms": rows,
+        "conclusions": conclusions(told, arms, settings.reference, settings.confidence),
+        "provenance": provenance(dict(config), dict(reference.data)) | {"config": masked(dict(config))},
+    }
+
+
+def _row(arm: ArmCells, told: Comparison, losses: ArmLosses, reference: str) -> dict[str, Any]:
+    gap = told.difference.get(arm.name)
+    fold_skill = [_mean([row[k].skill for row in arm.cells]) for k in range(len(arm.cells[0]))]
+    # within a fold and a seed: scores of two fits have no common scale
+    areas = [auc(cell.proba_NC, cell.y) for cell in arm.flat]
+    return {
+        "name": arm.name,
+        "is_reference": arm.name == reference,
+        "against": arm.against,
+        "own_rows": arm.own_rows,
+        "seeds": list(arm.seeds),
+        "n_samples": len(losses.time),
+        "skill": told.skill[arm.name].as_dict(),
+        "difference": None if gap is None else gap.estimate.as_dict(),
+        "p": None if gap is None else gap.p,
+        "p_holm": None if gap is None else gap.p_holm,
+        "needed": None if gap is None or gap.needed is None else asdict(gap.needed),
+        "rank": told.rank[arm.name],
+        "seed_sd": _spread(losses.skill_S),
+        "fold_sd": _spread(np.array(fold_skill)),
+        "auc": _mean([a for a in areas if a is not None]) if any(a is not None for a in areas) else None,
+        "n_parameters": arm.flat[0].n_parameters,
+        "seconds_per_fit": _mean([cell.seconds for cell in arm.flat]),
+        "peak_mb": float(max(cell.peak_mb for cell in arm.flat)),
+        "fold_skill": fold_skill,
+        "code": list(arm.code),
+        "digest": arm.digest,
+    }
+
+
+def conclusions(
+    told: Comparison, arms: Mapping[str, ArmCells], reference: str, confidence: float
+) -> list[dict[str, str]]:
+    """One {arm, kind, text} per arm but the reference: kind is better, worse, none or unknown."""
+    return [
+        {
+            "arm": name,
+            **_concluded(gap, arms[name], arms[arms[name].against or reference], confidence, len(told.difference)),
+        }
+        for name, gap in told.difference.items()
+    ]
+
+
+def _concluded(
+    gap: Difference, arm: ArmCells, against: ArmCells, confidence: float, n_comparisons: int
+) -> dict[str, str]:
+    name, reference, found = arm.name, against.name, gap.estimate
+    assert found.value is not None
+    if found.low is None or found.high is None:
+        return {
+            "kind": "unknown",
+            "text": f"{name} against {reference}: {found.value:+.4f}, no interval ({found.reason})",
+        }
+    seeds = _seeds(arm, against)
+    each = ", each on its own rows against its own base rate" if arm.own_rows else ""
+    if found.low > 0 or found.high < 0:
+        better, worse = (name, reference) if found.low > 0 else (reference, name)
+        low, high = sorted((abs(found.low), abs(found.high)))
+        text = f"{better} beats {worse} by {abs(found.value):.4f} ({low:.4f} to {high:.4f}), {seeds}{each}"
+        if gap.p_holm is not None and gap.p_holm > 1 - confidence:
+            text += f"; but p is {gap.p_holm:.2f} after Holm over {n_comparisons} comparisons, so it may be chance"
+        return {"kind": "better" if found.low > 0 else "worse", "text": text}
+    measured = f"{found.value:+.4f}, {found.low:+.4f} to {found.high:+.4f}, {seeds}{each}"
+    return {"kind": "none", "text": f"no difference shown between {name} and {reference} ({measured}){_more(gap)}"}
+
+
+def _more(gap: Difference) -> str:
+    """What would show the difference, were it as large as measured."""
+    if gap.needed is None:
+        return ""
+    if gap.needed.n_seeds is not None:
+        return f"; {gap.needed.n_seeds} seeds would be needed"
+    if gap.needed.times_the_record is not None:
+        return (
+            "; no number of seeds would show it on this record: "
+            f"{_times(gap.needed.times_the_record)} times the years would be needed"
+        )
+    return "; the two say the same"
+
+
+def _times(value: float) -> str:
+    """Rounded up: the record as it is was not enough, so 1.0 would be wrong."""
+    return (
+        f"{max(1.1, np.ceil(10 * value) / 10):.1f}"
+        if value < 10
+        else f"{value:,.0f}"
+        if value < 10_000
+        else "more than 10,000"
+    )
+
+
+def _seeds(arm: ArmCells, against: ArmCells) -> str:
+    n, m = len(arm.seeds), len(against.seeds)
+    if n == m:
+        return f"{n} seed{'' if n == 1 else 's'}"
+    return f"{n} and {m} seeds"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def _spread(values: Array) -> float | None:
+    """Standard deviation (ddof 1); None of one value."""
+    return float(values.std(ddof=1)) if len(values) > 1 else None
+
+
+def _iso(time: np.datetime64) -> str:
+    return aware(time).isoformat(timespec="minutes")

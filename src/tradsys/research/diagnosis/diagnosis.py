@@ -1,0 +1,252 @@
+"""What the data say before any model is fitted: coverage, correlation, compression, balance, examples, advice.
+
+Coverage reads features on every date. Whatever reads a label reads only rows whose outcome was known before the first
+test decision: a diagnosis chooses features, and a choice made on test rows would be judged on them again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.runs import masked
+from tradsys.core.tables import Array
+from tradsys.evidence.association import Association, associations
+from tradsys.labels.explosion import best_move
+from tradsys.market.bars import content_digest, span
+from tradsys.market.instruments import ended
+from tradsys.research.diagnosis.advice import advice
+from tradsys.research.diagnosis.compression import Compressed, compressed_rows, compression_section
+from tradsys.research.diagnosis.examples import episodes, worked_examples
+from tradsys.research.diagnosis.explosion_model import ExplosionSettings, judge_explosions
+from tradsys.research.diagnosis.feature_coverage import CoverageRules, coverage_section, date_coverage, warmups_of
+from tradsys.research.diagnosis.pre_test_rows import KnownOutcomes, known_outcomes
+from tradsys.research.pipeline.dataset import load_bars
+from tradsys.research.pipeline.provenance import provenance
+from tradsys.research.pipeline.settings import Experiment, Timings
+
+N_BINS = 24  # of a histogram
+
+
+@dataclass(frozen=True)
+class DiagnosisSettings:
+    """How a diagnosis is made.
+
+    compression: columns of which the lowest `compressed_share` counts as compressed; those that an experiment lacks
+    are left out. n_distributions: histograms, of the columns that go with the label most. n_examples: charts of each
+    kind, from before_bars before the decision. heat_columns, recent_dates: of the heat map, runs of dates and last
+    dates. judge: also fit the experiment's model and read its test span, once, into the ledger; by `explosion`.
+    """
+
+    coverage: CoverageRules = field(default_factory=CoverageRules)
+    compression: Sequence[str] = ()
+    compressed_share: float = 0.2
+    n_draws: int = 1000
+    confidence: float = 0.95
+    n_distributions: int = 12
+    n_examples: int = 4
+    before_bars: int = 40
+    heat_columns: int = 120
+    recent_dates: int = 20
+    judge: bool = False
+    explosion: ExplosionSettings = field(default_factory=ExplosionSettings)
+    seed: int = 7
+
+
+def diagnose(
+    experiment: Experiment, settings: DiagnosisSettings, config: dict[str, Any], folder: Path
+) -> dict[str, Any]:
+    """The whole diagnosis as one JSON-safe dict; `stops` names the features that fail it."""
+    timings = Timings()
+    with timings.stage("bars"):
+        bars = load_bars(experiment)
+    with timings.stage("features and labels"):
+        known = known_outcomes(experiment, bars)
+    with timings.stage("coverage"):
+        cover = date_coverage(known.table, warmups_of(known.features), known.members, settings.coverage)
+    with timings.stage("label"):
+        report = _label_sections(experiment, known, settings)
+    report |= _about(experiment, known, config)
+    report["coverage"] = coverage_section(cover, settings.heat_columns, settings.recent_dates)
+    report["stops"] = [finding.as_dict() for finding in cover.stops]
+    if settings.judge and not cover.stops:  # no model is fitted on features that fail
+        report["judged"] = judge_explosions(experiment, bars, settings.explosion, folder, config, settings.compression)
+    report["advice"] = advice(report)
+    report["timings"] = timings.seconds
+    return report
+
+
+def _about(experiment: Experiment, known: KnownOutcomes, config: dict[str, Any]) -> dict[str, Any]:
+    """What was diagnosed: data, label, spans, and where the numbers come from."""
+    first, last = span(known.bars)
+    source = experiment.data["source"].describe()
+    data = source | {"digest": content_digest(known.bars), "first": first.isoformat(), "last": last.isoformat()}
+    return {
+        "question": experiment.question,
+        "synthetic": source.get("note") if source.get("synthetic") else None,
+        "survivors_only": bool(experiment.data.get("survivors_only", False)),
+        "label": experiment.labels.card(),
+        "dead": _dead(experiment, known),
+        "span": {
+            "first": first.isoformat(),
+            "last": last.isoformat(),
+            "test_start": known.test_start.isoformat(),
+            "n_bars": known.bars.height,
+            "n_symbols": len(known.table.symbols),
+            "n_dates": len(np.unique(known.table.time)),
+            "n_rows": len(known.rows),
+        },
+        "provenance": provenance(config, data) | {"config": masked(config)},
+    }
+
+
+def _dead(experiment: Experiment, known: KnownOutcomes) -> dict[str, Any]:
+    """Instruments that ended before the data do, and how many rows were judged by their end: losses, not gaps."""
+    silent_bars = experiment.labels.card().get("dead_after_bars", experiment.labels.horizon_bars)
+    last = ended(known.bars, timedelta(minutes=silent_bars * float(experiment.data["bar_minutes"])))
+    names = np.asarray(known.table.symbols)[known.table.symbol]
+    at_end = np.append(names[1:] != names[:-1], True) & np.isin(names, sorted(last))
+    n_rows = int(at_end[known.labels.end[known.rows]].sum())
+    return {"symbols": {name: moment.isoformat() for name, moment in sorted(last.items())}, "n_rows": n_rows}
+
+
+def _label_sections(experiment: Experiment, known: KnownOutcomes, settings: DiagnosisSettings) -> dict[str, Any]:
+    """Everything that reads outcomes."""
+    horizon = experiment.labels.horizon_bars
+    drawn: dict[str, Any] = {
+        "min_block": horizon,
+        "n_draws": settings.n_draws,
+        "confidence": settings.confidence,
+        "seed": settings.seed,
+    }
+    values = known.table.values[known.rows]
+    found = associations(values, known.table.names, known.event, known.time, **drawn)
+    ordered = sorted(found, key=lambda a: -abs(a.correlation.value or 0.0))
+    squeezed = compressed_rows(known.table, known.rows, settings.compression, settings.compressed_share)
+    return {
+        "correlation": [_association(a) for a in ordered],
+        "distributions": _distributions(known, values, ordered[: settings.n_distributions]),
+        "compression": compression_section(squeezed, known.event, known.time, known.symbol, drawn),
+        "balance": _balance(known, settings.confidence) | {"n_wicks": _wicks(experiment, known)},
+        "examples": _examples(experiment, known, squeezed, settings),
+        "confidence": settings.confidence,
+        "n_draws": settings.n_draws,
+    }
+
+
+def _association(found: Association) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        **found.correlation.as_dict(),
+        "p_holm": found.p_holm,
+        "n": found.n,
+        "median_event": found.median_event,
+        "median_rest": found.median_rest,
+    }
+
+
+def _distributions(known: KnownOutcomes, values_NF: Array, shown: Sequence[Association]) -> list[dict[str, Any]]:
+    """Histograms of events and of the rest over shared bins, each as shares of its own rows.
+
+    Bins span the 1st to the 99th percentile; what lies beyond is counted in the outer bins.
+    """
+    out = []
+    for found in shown:
+        column = values_NF[:, known.table.names.index(found.name)]
+        kept = np.isfinite(column)
+        low, high = np.quantile(column[kept], [0.01, 0.99]) if kept.any() else (0.0, 0.0)
+        if found.correlation.value is None or low == high:
+            continue
+        edges = np.linspace(low, high, N_BINS + 1)
+        inside = np.clip(column, low, high)
+        parts = {"events": kept & known.event, "rest": kept & ~known.event}
+        shares = {name: np.histogram(inside[mask], edges)[0] / mask.sum() for name, mask in parts.items()}
+        out.append({"name": found.name, "edges": edges.tolist(), **{k: v.tolist() for k, v in shares.items()}})
+    return out
+
+
+def _balance(known: KnownOutcomes, confidence: float) -> dict[str, Any]:
+    """Rows and events by month and by symbol, and how many events are really apart from each other."""
+    first_rows = episodes(known.rows[known.event], known.labels.end, known.table.symbol)
+    frame = pl.DataFrame(
+        {
+            "month": pl.Series(known.time).dt.truncate("1mo"),
+            "symbol": np.asarray(known.table.symbols)[known.symbol].astype(str),
+            "event": known.event,
+            "explosion": np.isin(known.rows, first_rows),
+            "length": (known.labels.end[known.rows] - known.rows).astype(np.float64),
+        }
+    )
+    counts = [pl.len().alias("n"), pl.col("event").sum().alias("events"), pl.col("explosion").sum().alias("episodes")]
+    months = frame.group_by("month").agg(counts).sort("month").with_columns(pl.col("month").dt.strftime("%Y-%m"))
+    symbols = frame.group_by("symbol").agg(counts).sort("events", "symbol", descending=[True, False])
+    daily = frame.with_columns(day=pl.Series(known.time)).group_by("day").agg(pl.col("event").sum()).sort("event")
+    half = daily["event"].reverse().cum_sum()
+    n_events = int(known.event.sum())
+    return {
+        "n": len(known.rows),
+        "n_events": n_events,
+        "n_episodes": len(first_rows),
+        "rate": float(known.event.mean()),
+        "train_rate": known.train_rate,
+        "valid_rate": known.valid_rate,
+        "mean_length": float(frame["length"].to_numpy().mean()),
+        "n_times": daily.height,
+        "times_with_half": int((half < n_events / 2).sum()) + 1,
+        "by_time": [row | {"rate": row["events"] / row["n"]} for row in months.iter_rows(named=True)],
+        "by_symbol": [row | {"rate": row["events"] / row["n"]} for row in symbols.iter_rows(named=True)],
+        "confidence": confidence,
+    }
+
+
+def _wicks(experiment: Experiment, known: KnownOutcomes) -> int | None:
+    """Events whose rise a high touched and no close held; None where the label asks for no rise."""
+    card = experiment.labels.card()
+    if "rise" not in card:
+        return None
+    closes = known.bars.with_columns(high=pl.col("close"))
+    held = best_move(closes, experiment.labels.horizon_bars, dead_after_bars=card.get("dead_after_bars"))
+    return int((known.event & (held[known.rows] < np.log1p(card["rise"]))).sum())
+
+
+def _examples(
+    experiment: Experiment, known: KnownOutcomes, squeezed: Compressed | None, settings: DiagnosisSettings
+) -> list[dict[str, Any]]:
+    """Small charts' data: events, near misses, and compressions after which nothing came.
+
+    Of rows that a model could decide on: all features known, unless that is none.
+    """
+    horizon = experiment.labels.horizon_bars
+    dead_after = experiment.labels.card().get("dead_after_bars")
+    move = best_move(known.bars, horizon, dead_after_bars=dead_after)[known.rows]
+    alarm = squeezed.all_of_them if squeezed is not None else np.zeros(len(known.rows), dtype=bool)
+    ready = known.table.ready(1)[known.rows]
+    shown = ready if ready.any() else np.ones(len(ready), dtype=bool)
+    return worked_examples(
+        known.bars,
+        known.labels,
+        known.rows[shown],
+        best_move_N=move[shown],
+        compressed_N=alarm[shown],
+        horizon_bars=horizon,
+        before_bars=settings.before_bars,
+        n_each=settings.n_examples,
+        until=known.test_start,
+        seed=settings.seed,
+    )
+
+
+def stop_message(report: Mapping[str, Any]) -> str | None:
+    """One line that names every feature that fails, None where none does."""
+    stops = report["stops"]
+    if not stops:
+        return None
+    named = "; ".join(f"{s['feature']!r} ({s['kind']}): {s['text']}" for s in stops)
+    return (
+        f"diagnose: {len({s['feature'] for s in stops})} features fail: {named}; a model fitted on them learns what it "
+        "will not see again; compute them for every date, or drop them from the feature set"
+    )

@@ -1,0 +1,336 @@
+"""The test span, read once: models, auditor and strategies judged, every read written into the ledger."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.runs import digest_json, masked, write_json, written_whole
+from tradsys.core.tables import Array, FeatureTable, Samples
+from tradsys.evidence.calibration import reliability
+from tradsys.evidence.classification import evaluate, log_losses
+from tradsys.evidence.drift import adversarial_validation
+from tradsys.evidence.verdict import judge_run
+from tradsys.models.regime import HmmRegime
+from tradsys.reports.run.page import write_report
+from tradsys.research.pipeline.backtesting import Backtest, backtest, bounds
+from tradsys.research.pipeline.dataset import Prepared, aware
+from tradsys.research.pipeline.provenance import provenance
+from tradsys.research.pipeline.settings import Experiment, Timings
+from tradsys.research.pipeline.training import Fitted, audit_samples
+from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
+from tradsys.research.sections.cpcv import cpcv_paths
+from tradsys.research.sections.embedding import embedding_section
+from tradsys.research.sections.ensemble_weights import ensemble_section
+from tradsys.research.sections.meta_label_value import audit_value
+from tradsys.research.sections.regime_hindsight import hindsight
+from tradsys.research.sections.test_span import JudgedSpan
+from tradsys.serving.bundle import Bundle, seal
+
+LOG = logging.getLogger(__name__)
+PERMUTED_WINDOWS = 400
+
+
+def judge(
+    experiment: Experiment,
+    prepared: Prepared,
+    fitted: Fitted,
+    bundle: Bundle,
+    folder: Path,
+    config: dict[str, Any],
+    timings: Timings,
+) -> dict[str, Any]:
+    """Reads the test span, writes everything a run leaves behind, returns the report as one JSON-safe dict."""
+    source = provenance(config, bundle.card["data"])
+    ledger = TrialLedger(config["paths"]["ledger"])
+    with timings.stage("models on test"):
+        probabilities = _probabilities(prepared, fitted, bundle)
+        models = [_model_row(experiment, prepared, name, p) for name, p in probabilities.items()]
+        _record_models(ledger, prepared, probabilities, source, folder)
+        audit = _auditor_row(experiment, prepared, fitted, bundle)
+    with timings.stage("importance and drift"):
+        importance = _importance(experiment, prepared, fitted, bundle)
+        drift = _drift(prepared, experiment.seed)
+        inside = {
+            "embedding": embedding_section(fitted.primary, fitted.regime, prepared.test, experiment.seed),
+            "ensemble": ensemble_section(fitted.primary),
+        }
+    if experiment.evaluation.cpcv:
+        with timings.stage("paths"):  # before any strategy is judged: these looks count as well
+            inside["paths"] = cpcv_paths(experiment, prepared, ledger, source, folder)
+    with timings.stage("strategies"):
+        tested = backtest(
+            bundle,
+            prepared.bars,
+            experiment.strategy,
+            experiment.costs,
+            experiment.evaluation,
+            ledger=ledger,
+            source=source,
+            run=str(folder),
+            skill_low=models[0]["metrics"]["skill"]["low"],
+            since=prepared.test_start,
+            until=aware(prepared.test.time.max()),
+            seed=experiment.seed,
+        )
+    with timings.stage("auditor and regimes"):
+        questions = _questions(experiment, prepared, bundle, tested)
+    skill = models[0]["metrics"]["skill"]
+    overlap = max(1.0, float((prepared.test.end - prepared.test.rows).mean()))  # samples that share an outcome
+    verdict = judge_run(bounds(skill), tested.verdicts)
+    report = {
+        "run": folder.name,
+        "question": experiment.question,
+        "synthetic": bundle.card["data"].get("note") if bundle.card["data"]["synthetic"] else None,
+        "verdict": verdict.as_dict(),
+        "models": models,
+        "reliability": _reliability(probabilities, prepared.test.y, overlap),
+        "reliability_overlap": overlap,
+        "auditor": audit,
+        "importance": importance,
+        "drift": drift,
+        "folds": [_fold(prepared)],
+        "regime": _ribbon(prepared, fitted.regime) if fitted.regime else None,
+        **tested.as_dict(),
+        **questions,
+        **{name: section for name, section in inside.items() if section},
+        "label": bundle.card["label"],
+        "provenance": source | {"config": masked(config), "bundle": bundle.card["span"]},
+        "timings": timings.seconds,
+    }
+    _write(folder, report, bundle, prepared, probabilities, tested)
+    return report
+
+
+def _probabilities(prepared: Prepared, fitted: Fitted, bundle: Bundle) -> dict[str, Array]:
+    """Calibrated test probabilities [N, C] per model; the primary's come from the bundle, as live would see them."""
+    test = prepared.test
+    out = {"primary": bundle.primary.predict(test.table, test.rows)[1]}
+    return out | {name: model.predict_proba(test.table, test.rows) for name, model in fitted.baselines.items()}
+
+
+def _reliability(probabilities: Mapping[str, Array], y_N: Array, overlap: float) -> dict[str, Any]:
+    """Calibration curves of all models but the base rate, which is one point."""
+    return {n: reliability(p[:, 1], y_N, overlap=overlap) for n, p in probabilities.items() if n != "base_rate"}
+
+
+def _base_rate(prepared: Prepared) -> Array:
+    counts = np.bincount(prepared.train.y, minlength=2)
+    return counts / counts.sum()
+
+
+def _model_row(experiment: Experiment, prepared: Prepared, name: str, proba_NC: Array) -> dict[str, Any]:
+    """One line of the table of models."""
+    test, judged = prepared.test, experiment.evaluation
+    metrics = evaluate(
+        proba_NC,
+        test.y,
+        _base_rate(prepared),
+        time_N=test.time,
+        min_block=experiment.labels.horizon_bars,
+        n_draws=judged.n_draws,
+        confidence=judged.confidence,
+        seed=experiment.seed,
+    )
+    kind = type(experiment.model).__name__ if name == "primary" else "baseline"
+    return {"name": name, "kind": kind, "metrics": metrics}
+
+
+def _record_models(
+    ledger: TrialLedger, prepared: Prepared, probabilities: Mapping[str, Array], source: dict[str, Any], folder: Path
+) -> None:
+    test = prepared.test
+    for name, proba in probabilities.items():
+        ledger.append(
+            LedgerEntry(
+                purpose="model on test",
+                subject=name,
+                code_sha=source["code_sha"],
+                config_digest=source["config_digest"],
+                data_digest=prepared.data_digest,
+                span_start=prepared.test_start,
+                span_end=aware(test.time.max()),
+                run=str(folder),
+                measure="loss",
+            ),
+            log_losses(proba, test.y),
+        )
+
+
+def _auditor_row(experiment: Experiment, prepared: Prepared, fitted: Fitted, bundle: Bundle) -> dict[str, Any] | None:
+    """How well the auditor tells paying candidates from others on test rows."""
+    if fitted.auditor is None or fitted.candidate_score is None:
+        return None
+    test = prepared.test
+    score_NC = bundle.primary.predict(test.table, test.rows)[0]
+    taken = score_NC[:, 1] >= fitted.candidate_score
+    if taken.sum() < 2:
+        return {"n": int(taken.sum()), "metrics": None}
+    samples = audit_samples(experiment, test, score_NC, fitted.regime, fitted.candidate_score)
+    expected = fitted.candidate_paid
+    metrics = evaluate(
+        fitted.auditor.predict_proba(samples.table, samples.rows),
+        samples.y,
+        np.array([1 - expected, expected]),
+        time_N=samples.time,
+        min_block=experiment.labels.horizon_bars,
+        n_draws=experiment.evaluation.n_draws,
+        seed=experiment.seed,
+    )
+    return {"n": len(samples), "paid": float(samples.y.mean()), "paid_in_training": expected, "metrics": metrics}
+
+
+def _importance(experiment: Experiment, prepared: Prepared, fitted: Fitted, bundle: Bundle) -> dict[str, Any]:
+    """Permutation importance on validation windows, and the auditor's gain by column."""
+    permutation = permutation_importance(
+        bundle, prepared.valid, experiment.evaluation.n_permutations, seed=experiment.seed
+    )
+    gain = fitted.auditor.importance_gain() if fitted.auditor else {}
+    ranked = sorted(gain.items(), key=lambda item: -item[1])
+    return {"permutation": permutation, "auditor_gain": [{"name": n, "value": v} for n, v in ranked]}
+
+
+def permutation_importance(bundle: Bundle, valid: Samples, n_repeats: int, *, seed: int) -> list[dict[str, Any]]:
+    """Rise of validation log-loss when one feature's windows are dealt to other samples, largest first.
+
+    Up to 400 evenly spaced samples; value is the mean over repeats, spread its range. What a model reads of
+    the market's own bars, by time, stays as it was. Source: Breiman 2001.
+    """
+    picked = valid.take(np.unique(np.linspace(0, len(valid) - 1, min(PERMUTED_WINDOWS, len(valid))).astype(int)))
+    lookback = bundle.primary.lookback
+    values = valid.table.values[picked.rows[:, None] + np.arange(1 - lookback, 1)]
+    n_windows = len(picked)
+    rows = np.arange(n_windows) * lookback + lookback - 1
+    block, beside = _windows(valid.table, picked.rows, lookback, bundle.features.market_symbol)
+
+    def loss(values_NTF: Array) -> float:
+        table = block.with_values(np.concatenate([values_NTF.reshape(n_windows * lookback, -1), beside]))
+        return float(log_losses(bundle.primary.predict(table, rows)[1], picked.y).mean())
+
+    rng = np.random.default_rng(seed)
+    whole = loss(values)
+    out = []
+    for k, name in enumerate(valid.table.names):
+        rises = []
+        for _ in range(n_repeats):
+            dealt = values.copy()
+            dealt[:, :, k] = dealt[rng.permutation(n_windows), :, k]
+            rises.append(loss(dealt) - whole)
+        out.append({"name": name, "value": float(np.mean(rises)), "low": min(rises), "high": max(rises)})
+    return sorted(out, key=lambda row: -row["value"])
+
+
+def _windows(table: FeatureTable, rows: Array, lookback: int, market: str | None) -> tuple[FeatureTable, Array]:
+    """The windows of these rows as segments of their own, then the market's bars; and the values of those bars."""
+    at = (rows[:, None] + np.arange(1 - lookback, 1)).ravel()
+    code = table.symbols.index(market) if market in table.symbols else -1
+    market_rows = np.flatnonzero(table.symbol == code)
+    told = np.concatenate([at, market_rows])
+    # windows of market bars would stand twice at one time; no symbol's name is an input
+    symbol = np.where(table.symbol[at] == code, -2, table.symbol[at])
+    own = np.repeat(np.arange(len(rows)), lookback)
+    block = FeatureTable(
+        symbol=np.concatenate([symbol, table.symbol[market_rows]]).astype(np.int32),
+        time=np.concatenate([np.repeat(table.time[rows], lookback), table.time[market_rows]]),
+        segment=np.concatenate([own, len(rows) + table.segment[market_rows]]).astype(np.int32),
+        values=table.values[told],
+        names=table.names,
+        symbols=table.symbols,
+    )
+    return block, table.values[market_rows]
+
+
+def _drift(prepared: Prepared, seed: int) -> dict[str, Any]:
+    """How far test rows can be told from training rows, and by which columns."""
+    values, names = prepared.table.values, prepared.table.names
+    drift = adversarial_validation(values[prepared.train.rows], values[prepared.test.rows], names, seed=seed)
+    importances = [{"name": n, "value": v} for n, v in drift.importances]
+    return {"auc": drift.auc, "interval": drift.interval, "importances": importances}
+
+
+def _questions(experiment: Experiment, prepared: Prepared, bundle: Bundle, tested: Backtest) -> dict[str, Any]:
+    """Sections that explain strategies already judged: does the auditor help, what were regimes worth."""
+    if not experiment.strategy:
+        return {}
+    span = JudgedSpan.of(experiment, prepared, bundle)
+    out: dict[str, Any] = {}
+    valued = audit_value(span, experiment.strategy, prepared.test)
+    if valued is not None:
+        out["audit_value"] = valued
+    if bundle.regime is not None:
+        parts = {"train": prepared.train, "valid": prepared.valid, "test": prepared.test}
+        out["hindsight"] = hindsight(span, bundle.regime, prepared.table, parts, experiment.strategy, tested.trades)
+    return out
+
+
+def _fold(prepared: Prepared) -> dict[str, Any]:
+    """The fold's spans, each from the first row a window reads to the last bar a label reads, and what was purged."""
+    out: dict[str, Any] = {"n_purged": len(prepared.samples)}
+    for part in ("train", "valid", "test"):
+        samples: Samples = getattr(prepared, part)
+        table = prepared.table
+        out[part] = {
+            "n": len(samples),
+            "decisions": [aware(samples.time.min()).isoformat(), aware(samples.time.max()).isoformat()],
+            "reads": [
+                aware(table.time[samples.start].min()).isoformat(),
+                aware(table.time[samples.end].max()).isoformat(),
+            ],
+        }
+        out["n_purged"] -= len(samples)
+    return out
+
+
+def _ribbon(prepared: Prepared, regime: HmmRegime, n_points: int = 2000) -> dict[str, Any]:
+    """Filtered regimes of the first symbol over its close, thinned to at most `n_points`."""
+    table = prepared.table
+    rows = np.flatnonzero((table.symbol == 0) & table.ready(regime.lookback))
+    every = max(1, len(rows) // n_points)
+    rows = rows[::every]
+    belief = regime.predict_proba(table, rows)
+    return {
+        "symbol": table.symbols[0],
+        "names": list(regime.names),
+        "time": [aware(t).isoformat() for t in table.time[rows]],
+        "close": prepared.bars["close"].to_numpy()[rows].tolist(),
+        "state": belief.argmax(axis=1).tolist(),
+        "every": every,
+    }
+
+
+def _write(
+    folder: Path,
+    report: dict[str, Any],
+    bundle: Bundle,
+    prepared: Prepared,
+    probabilities: Mapping[str, Array],
+    tested: Backtest,
+) -> None:
+    """Everything a run leaves: predictions, trades, data, metrics, the judged card, the report."""
+    test = prepared.test
+    frame = pl.DataFrame(
+        {
+            "symbol": np.asarray(test.table.symbols)[test.table.symbol[test.rows]],
+            "time": pl.Series(test.time).dt.replace_time_zone("UTC"),
+            "y": test.y,
+            "ret": test.ret,
+            **{name: proba[:, 1] for name, proba in probabilities.items()},
+        }
+    )
+    for name, table in (("predictions", frame), ("trades", tested.trades)):
+        with written_whole(folder / f"{name}.parquet") as draft:
+            table.write_parquet(draft)
+    metrics = {
+        "verdict": report["verdict"],
+        "models": {row["name"]: row["metrics"] for row in report["models"]},
+        "strategies": {row["name"]: row["performance"] | {"verdict": row["verdict"]} for row in report["strategies"]},
+    }
+    seal(bundle.folder, {**bundle.card, "metrics": metrics["models"]["primary"], "verdict": report["verdict"]})
+    write_json(folder / "data.json", bundle.card["data"])
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "report.json", report)
+    write_report(report, folder / "report.html")
+    LOG.info("report digest %s", digest_json(metrics)[:12])

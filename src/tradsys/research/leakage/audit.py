@@ -1,0 +1,109 @@
+"""The whole chain searched for look-ahead: three questions of every part, one answer each."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from tradsys.core.errors import LeakageError, TradsysError
+from tradsys.core.runs import write_json
+from tradsys.evidence.causality import Finding
+from tradsys.research.leakage.lookahead import Ask, future_asks
+from tradsys.research.leakage.serving_parity import past_asks, serving_asks
+from tradsys.research.leakage.subject import QUESTIONS, AuditSettings, Specimen
+from tradsys.research.leakage.train_test_isolation import sealed_asks
+from tradsys.research.pipeline.settings import Experiment
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of one question of one part. skipped: in words why it was not asked, else empty."""
+
+    part: str
+    question: str
+    finding: Finding | None
+    skipped: str
+    seconds: float
+
+    @property
+    def verdict(self) -> str:
+        """`ok`, `LEAK` or `not asked`."""
+        return "LEAK" if self.finding else "not asked" if self.skipped else "ok"
+
+
+def audit(experiment: Experiment, settings: AuditSettings, folder: Path, config: Mapping[str, Any]) -> list[Answer]:
+    """Asks a reduced copy of the experiment every question in `settings`, in the order of the flow.
+
+    Writes audit.json into `folder`. config: the resolved config, of which the copy's bundle keeps the data's share.
+    Raises TradsysError for a part that the experiment lacks, and whatever the experiment itself would raise.
+    """
+    specimen = Specimen(experiment, settings, folder, config)
+    answers = list(ask(specimen))
+    write_json(folder / "audit.json", [_plain(a) for a in answers])
+    return answers
+
+
+def ask(s: Specimen) -> Iterator[Answer]:
+    """The answers one by one. A LeakageError that the house itself raises is a finding, too."""
+    asks = asks_of(s)
+    wanted = s.settings.parts
+    parts = {part for one in asks.values() for part in one}
+    if unknown := [w for w in wanted or () if not any(_named(p, w) for p in parts)]:
+        raise TradsysError(f"audit: no parts {unknown}; this experiment has {sorted(parts)}; name one of these")
+    for question in s.settings.questions or QUESTIONS:
+        for part, one in asks[question].items():
+            if wanted is None or any(_named(part, w) for w in wanted):
+                yield _answer(s, part, question, one)
+
+
+def _named(part: str, wanted: str) -> bool:
+    """`auditor` names the part and what belongs to it, such as `auditor scores`."""
+    return part == wanted or part.startswith(f"{wanted} ")
+
+
+def asks_of(s: Specimen) -> dict[str, dict[str, Ask]]:
+    """Every ask by question and part."""
+    return {"future": {**future_asks(s), **serving_asks()}, "past": past_asks(s), "sealed": sealed_asks(s)}
+
+
+def _answer(s: Specimen, part: str, question: str, one: Ask) -> Answer:
+    began = perf_counter()
+    try:
+        outcome = one(s)
+    except LeakageError as error:
+        outcome = Finding(part, question, f"the house refused: {error}", "spans", "all", float("inf"))
+    finding = outcome if isinstance(outcome, Finding) else None
+    skipped = outcome if isinstance(outcome, str) else ""
+    seconds = perf_counter() - began
+    answer = Answer(part, question, finding, skipped, seconds)
+    LOG.info("%-28s %-7s %-9s %5.1f s", part, question, answer.verdict, seconds)
+    return answer
+
+
+def answers_table(answers: list[Answer]) -> Table:
+    """Part, question, verdict, first offending column, row and size."""
+    n_leaks = sum(a.finding is not None for a in answers)
+    told = "; ".join(f"{name}: {text}" for name, text in QUESTIONS.items())
+    table = Table(title=f"Audit: {len(answers)} questions, {n_leaks} findings", caption=told, box=box.SIMPLE_HEAD)
+    for column in ("part", "question", "verdict", "column", "row", "size", "how"):
+        table.add_column(column, justify="right" if column == "size" else "left", overflow="fold")
+    colours = {"ok": "green", "LEAK": "bold red", "not asked": "dim"}
+    for a in answers:
+        f = a.finding
+        where = (f.column, f.row, f"{f.size:.3g}", f.how) if f else ("", "", "", a.skipped)
+        table.add_row(a.part, a.question, f"[{colours[a.verdict]}]{a.verdict}[/]", *where)
+    return table
+
+
+def _plain(answer: Answer) -> dict[str, Any]:
+    finding = None if answer.finding is None else asdict(answer.finding)
+    if finding is not None and finding["size"] == float("inf"):
+        finding["size"] = None
+    return {**asdict(answer), "finding": finding, "verdict": answer.verdict}

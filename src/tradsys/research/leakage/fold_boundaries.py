@@ -1,0 +1,97 @@
+"""Of the third question, what needs no refit: do folds keep apart, and do features learn early enough?"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.tables import Fold, Samples
+from tradsys.evidence.causality import Finding, covered, touching
+from tradsys.market.bars import span
+from tradsys.research.leakage.lookahead import Outcome
+from tradsys.research.leakage.subject import SEALED, Specimen, aware_key
+from tradsys.research.pipeline import dataset
+from tradsys.samples import join
+from tradsys.samples.splits import Holdout, PurgedKFold, WalkForward, span_bars
+
+
+def split_spans(s: Specimen) -> Outcome:
+    """Every fold of the whole data, and of the auditor's out-of-fold scores, span by span."""
+    e, bars = s.experiment, s.whole
+    table = e.features.fit(bars).table(bars)  # for its rows alone: what features learn is asked elsewhere
+    events = e.events.mask(bars) if e.events else None
+    samples = join.make_samples(table, s.label(bars), lookback=e.lookback, events=events)
+    keys = table.symbol[samples.rows].astype(np.int64) * len(table) + span_bars(samples)[1]
+    if len(np.unique(keys)) < len(keys):
+        return Finding("split", SEALED, "one decision is two samples", "samples", "all", float(len(keys)))
+    for k, fold in enumerate(e.split.split(samples)):
+        if finding := _open_fold(samples, fold, e.split, f"fold {k}"):
+            return finding
+        if e.auditor is not None and k == 0:
+            train = samples.take(fold.train)
+            folds = PurgedKFold(e.evaluation.n_oof_folds, embargo_bars=e.labels.horizon_bars)
+            for j, inner in enumerate(folds.split(train)):
+                if finding := _open_fold(train, inner, folds, f"out-of-fold {j}"):
+                    return finding
+    return None
+
+
+def _open_fold(samples: Samples, fold: Fold, split: Any, name: str) -> Finding | None:
+    """The first training or validation sample that shares a row, a bar or the embargo with what judges it."""
+    start, decision, end = span_bars(samples)
+    embargo = getattr(split, "embargo_bars", 0)
+    after = embargo if isinstance(split, Holdout | WalkForward) else 0
+    parts = {"train": fold.train, "valid": fold.valid, "test": fold.test}
+    for early, late in (("train", "test"), ("train", "valid"), ("valid", "test")):
+        first, second = parts[early], parts[late]
+        taken = covered(start[second], end[second], int(end.max()) + embargo + 2)
+        wrong = np.isin(first, second) | touching(start[first], end[first], taken, embargo, after)
+        if wrong.any():
+            how = f"{name}: {int(wrong.sum())} {early} samples share a row, a bar or the embargo with {late}"
+            row = int(samples.rows[first[wrong][0]])
+            return Finding("split", SEALED, how, f"{early}~{late}", aware_key(samples.table, row), float(wrong.sum()))
+    if len(fold.valid) and len(fold.train) and decision[fold.valid].min() <= decision[fold.train].max():
+        row = int(samples.rows[fold.valid[np.argmin(decision[fold.valid])]])
+        how = f"{name}: validation begins before training ends"
+        return Finding("split", SEALED, how, "train~valid", aware_key(samples.table, row), np.inf)
+    return None
+
+
+@dataclass(frozen=True)
+class LastSeen:
+    """A feature that says up to when it was allowed to learn: `until` is the last bar `fit` was given."""
+
+    name: str = "last_bar_learned_from"
+    warmup: int = 0
+    until: datetime | None = None
+
+    def fit(self, bars: pl.DataFrame) -> Self:
+        """Keeps the last time."""
+        return replace(self, until=span(bars)[1])
+
+    def expr(self) -> pl.Expr:
+        """Zero everywhere."""
+        return pl.col("close") * 0
+
+
+def features_learn_early(s: Specimen) -> Outcome:
+    """What features learn, they learn before the first bar of any validation or test span."""
+    e = s.experiment
+    watched = e.features.like([*e.features.features, LastSeen()])
+    prepared = dataset.prepare(replace(e, features=watched), s.whole)
+    held = np.concatenate([prepared.fold.valid, prepared.fold.test])
+    first = prepared.table.time[prepared.samples.start[held]].min()
+    last = prepared.features.features[-1]
+    assert isinstance(last, LastSeen)
+    assert last.until is not None
+    until = np.datetime64(last.until.replace(tzinfo=None), "us")
+    if until < first:
+        return None
+    late = float((until - first) / np.timedelta64(1, "s"))
+    learners = [f.name for f in e.features.features if hasattr(f, "fit")]
+    if not learners:
+        return "no feature learns"
+    how = f"fitted on bars up to {until}, into held-out spans, by that many seconds"
+    return Finding("features", SEALED, how, learners[0], str(first), late)

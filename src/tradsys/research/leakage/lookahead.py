@@ -1,0 +1,285 @@
+"""The first question of every part: does the future change its answer?
+
+Each question returns the Finding, None where all is well, or in words why the part cannot be asked.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass, replace
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.protocols import Feature
+from tradsys.core.tables import Array, FeatureTable, Labels
+from tradsys.evidence.causality import (
+    WAYS,
+    Finding,
+    changed_bars,
+    changed_table,
+    first_difference,
+    frame_difference,
+    lifted_bars,
+)
+from tradsys.features.feature_set import FeatureSet
+from tradsys.research.leakage.subject import FUTURE, Specimen, aware_key
+from tradsys.samples import join
+from tradsys.serving.bundle import widened
+
+Outcome = Finding | str | None
+Ask = Callable[[Specimen], Outcome]
+KEYS = ("symbol", "time")
+NET = 1e-6  # what a net, or a sum begun elsewhere, may round away
+N_ROWS = 200  # decision rows compared at each cut
+WHOLE_WAYS = ("cut", "shuffle", "scale")  # for what takes no NaN, or would have no samples left
+
+
+def future_asks(s: Specimen) -> dict[str, Ask]:
+    """The question by part; what serves is asked in `replaying`."""
+    models = classifiers(s)
+    return {
+        "source": _source,
+        "features": _features,
+        "events": _events,
+        "labels": _labels,
+        "samples": _samples,
+        "transforms": _transforms,
+        "regime": _regime,
+        **{part: partial(_model, part=part, pick=pick) for part, pick in models.items()},
+        "calibrator": _calibrator,
+        "auditor": _auditor,
+    }
+
+
+def classifiers(s: Specimen) -> dict[str, Callable[[Specimen], Any]]:
+    """How to find each fitted classifier, by part: the primary and its baselines."""
+    primary: dict[str, Callable[[Specimen], Any]] = {"primary": lambda s: s.fitted.primary}
+    return primary | {f"baseline {name}": partial(_baseline, name=name) for name in s.experiment.baselines}
+
+
+def _baseline(s: Specimen, name: str) -> Any:
+    return s.fitted.baselines[name]
+
+
+# ------------------------------------------------------------------ bars in, one frame out
+
+
+def unmoved(
+    s: Specimen,
+    part: str,
+    answer: Callable[[pl.DataFrame, datetime], pl.DataFrame],
+    ways: Sequence[str] = WAYS,
+    tolerance: float = 0.0,
+    n_cuts: int | None = None,
+) -> Outcome:
+    """`answer` at or before t, before and after everything later than t is changed in each way.
+
+    Its frames have unique (symbol, time); a row counts as known at `known`, where it has that column, else at
+    its time.
+    """
+    rng = s.rng()
+    for t in s.cuts(n_cuts):
+        truth = _known(answer(s.bars, t), t)
+        for how in ways:
+            told = _known(answer(changed_bars(s.bars, t, how, rng), t), t)
+            if found := frame_difference(truth, told, KEYS, tolerance):
+                return Finding(
+                    part, FUTURE, f"{how} after {t:%Y-%m-%d %H:%M}", found[0].column, found[1], found[0].size
+                )
+    return None
+
+
+def _known(frame: pl.DataFrame, t: datetime) -> pl.DataFrame:
+    return frame.filter(pl.col("known" if "known" in frame.columns else "time") <= t)
+
+
+def _source(s: Specimen) -> Outcome:
+    """What the source says of the bars up to t, once it holds nothing later than t."""
+    source = s.experiment.data["source"]
+    for t in s.cuts():
+        told = known_at(source, t)
+        if told is None:
+            return "the source cannot be asked for what it knew at t (no known_at, no end)"
+        found = frame_difference(s.whole.drop("segment").filter(pl.col("time") <= t), told.bars(), KEYS)
+        if found:
+            return Finding("source", FUTURE, f"known at {t:%Y-%m-%d %H:%M}", found[0].column, found[1], found[0].size)
+    return None
+
+
+def known_at(part: Any, t: datetime) -> Any | None:
+    """The part holding only what was published by `t`: its own `known_at(t)`, else a copy with `end` = t.
+
+    None where it offers neither.
+    """
+    if hasattr(part, "known_at"):
+        return part.known_at(t)
+    if is_dataclass(part) and not isinstance(part, type) and "end" in {f.name for f in fields(part)}:
+        return replace(part, end=t)
+    return None
+
+
+def columns_of(bars: pl.DataFrame, columns: dict[str, Array]) -> pl.DataFrame:
+    """Symbol and time of the bars beside these columns."""
+    return bars.select(KEYS).with_columns(**{name: pl.Series(values) for name, values in columns.items()})
+
+
+def _table_frame(features: FeatureSet, bars: pl.DataFrame) -> pl.DataFrame:
+    table = features.table(bars)
+    return columns_of(bars, dict(zip(table.names, table.values.T, strict=True)))
+
+
+def _features(s: Specimen) -> Outcome:
+    """Every column to the bit; and what a feature brings along, cut by when it was published."""
+    features = s.prepared.features
+    outcome = unmoved(s, "features", lambda bars, _: _table_frame(features, bars))
+    own = [f for f in features.features if hasattr(f, "known_at")]
+    if outcome is not None or not own:
+        return outcome
+    truth = _table_frame(features, s.bars)
+    for t in s.cuts():
+        dated: list[Feature] = [f.known_at(t) if f in own else f for f in features.features]  # type: ignore[attr-defined]
+        told = _table_frame(features.like(dated), s.bars)
+        if found := frame_difference(_known(truth, t), _known(told, t), KEYS):
+            return Finding("features", FUTURE, f"known at {t:%Y-%m-%d %H:%M}", found[0].column, found[1], found[0].size)
+    return None
+
+
+def _events(s: Specimen) -> Outcome:
+    events = s.experiment.events
+    if not events:
+        return "every bar is an event"
+    return unmoved(s, "events", lambda bars, _: columns_of(bars, {"event": events.mask(bars)}))
+
+
+def _labels(s: Specimen) -> Outcome:
+    """A label known at its end depends on nothing later; entered after t, on no price level up to t.
+
+    The side, and the band that an expansion is held against, are decided at t and may read that level.
+    """
+    found = unmoved(s, "labels", lambda bars, _: label_frame(bars, s.label(bars)), n_cuts=10 * s.settings.n_cuts)
+    if found is not None:
+        return found
+    side = s.experiment.features.side(s.bars)
+    decided = ["y"] if s.experiment.labels.card()["kind"] == "expansion" else []
+    truth = label_frame(s.bars, s.label(s.bars)).drop(decided)
+    by = 0.5 * float(s.bars["close"].median())  # type: ignore[arg-type]
+    for t in s.cuts(10 * s.settings.n_cuts):
+        told = label_frame(s.bars, s.experiment.labels.label(lifted_bars(s.bars, t, by), side)).drop(decided)
+        at = [frame.filter(pl.col("time") == t) for frame in (truth, told)]
+        if moved := frame_difference(at[0], at[1], KEYS, 1e-9):
+            how = f"prices up to {t:%Y-%m-%d %H:%M}, the decision, moved by a constant"
+            return Finding("labels", FUTURE, how, moved[0].column, moved[1], moved[0].size)
+    return None
+
+
+def label_frame(bars: pl.DataFrame, labels: Labels) -> pl.DataFrame:
+    """Resolved labels, with the time they were known."""
+    rows = np.flatnonzero(labels.end >= 0)
+    known = bars["time"].gather(labels.end[rows])
+    columns = {"y": labels.y[rows], "ret": labels.ret[rows], "weight": labels.weight[rows]}
+    return columns_of(bars[rows], columns).with_columns(known=known)
+
+
+def _samples(s: Specimen) -> Outcome:
+    """Rows, labels and every column of the table that models read. Weights are shared out over all samples."""
+    features = s.prepared.features
+    events = s.experiment.events
+
+    def answer(bars: pl.DataFrame, _: datetime) -> pl.DataFrame:
+        mask = events.mask(bars) if events else None
+        samples = join.make_samples(features.table(bars), s.label(bars), lookback=s.experiment.lookback, events=mask)
+        table, rows = samples.table, samples.rows
+        columns = {"y": samples.y, "ret": samples.ret, "reads": rows - samples.start}
+        values = dict(zip(table.names, table.values[rows].T, strict=True))
+        return columns_of(bars[rows], columns | values).with_columns(known=bars["time"].gather(samples.end))
+
+    return unmoved(s, "samples", answer, ways=WHOLE_WAYS)
+
+
+# ------------------------------------------------------------------ table in, one array out
+
+
+def _table_unmoved(
+    s: Specimen, part: str, answer: Callable[[FeatureTable, Array], dict[str, Array]], tolerance: float
+) -> Outcome:
+    """`answer` at rows up to t, before and after the later rows of the table are changed."""
+    rng = s.rng()
+    for t in s.cuts():
+        moment = np.datetime64(t.replace(tzinfo=None), "us")
+        rows = rows_until(s, moment)
+        truth = answer(s.table, rows)
+        for how in WAYS:
+            changed, place = changed_table(s.table, moment, how, rng)
+            if found := first_difference(truth, answer(changed, place[rows]), tolerance):
+                at = aware_key(s.table, rows[found.row])
+                return Finding(part, FUTURE, f"{how} after {t:%Y-%m-%d %H:%M}", found.column, at, found.size)
+    return None
+
+
+def rows_until(s: Specimen, t: np.datetime64) -> Array:
+    """Ready rows up to `t`: the latest ones and some from all over."""
+    ready = np.flatnonzero(s.table.ready(s.experiment.lookback) & (s.table.time <= t))
+    late = ready[np.argsort(s.table.time[ready], kind="stable")][-N_ROWS // 2 :]
+    spread = ready[:: max(1, len(ready) // (N_ROWS // 2))]
+    return np.union1d(late, spread)
+
+
+def named(proba_NC: Array, names: Sequence[str] | None = None) -> dict[str, Array]:
+    """Probabilities [N, C] by column."""
+    columns = names or [f"P({k})" for k in range(proba_NC.shape[1])]
+    return {name: proba_NC[:, k] for k, name in enumerate(columns)}
+
+
+def _transforms(s: Specimen) -> Outcome:
+    scaler = s.experiment.transforms.fit(s.table, s.prepared.train.rows)
+    return _table_unmoved(
+        s, "transforms", lambda table, rows: named(scaler.apply(table).values[rows], table.names), 0.0
+    )
+
+
+def _regime(s: Specimen) -> Outcome:
+    regime = s.fitted.regime
+    if regime is None:
+        return "no regime is configured"
+    return _table_unmoved(s, "regime", lambda table, rows: named(regime.predict_proba(table, rows), regime.names), 0.0)
+
+
+def _model(s: Specimen, part: str, pick: Callable[[Specimen], Any]) -> Outcome:
+    model = pick(s)
+    return _table_unmoved(s, part, lambda table, rows: named(model.predict_proba(table, rows)), NET)
+
+
+def _calibrator(s: Specimen) -> Outcome:
+    """Each score is mapped by itself: companions that come later change nothing."""
+    rows = rows_until(s, s.table.time.max())
+    score = s.fitted.primary.score(s.table, rows)
+    apply, half = s.fitted.primary.calibrator_.apply, len(rows) // 2  # type: ignore[union-attr]
+    other = np.concatenate([score[:half], s.rng().dirichlet(np.ones(score.shape[1]), len(rows) - half)])
+    found = first_difference(named(apply(score)[:half]), named(apply(other)[:half]))
+    if found is None:
+        return None
+    return Finding(
+        "calibrator",
+        FUTURE,
+        "other scores after",
+        found.column,
+        aware_key(s.table, rows[found.row]),
+        found.size,
+    )
+
+
+def _auditor(s: Specimen) -> Outcome:
+    if s.fitted.auditor is None:
+        return "no auditor is configured"
+    regime, primary, auditor = s.fitted.regime, s.fitted.primary, s.fitted.auditor
+
+    def answer(table: FeatureTable, rows: Array) -> dict[str, Array]:
+        extra = {"score": primary.score(table, rows)[:, 1]}
+        if regime is not None:
+            belief = regime.predict_proba(table, rows)
+            extra |= {f"regime_{name}": belief[:, k] for k, name in enumerate(regime.names)}
+        return named(auditor.predict_proba(*widened(table, rows, extra)))
+
+    return _table_unmoved(s, "auditor", answer, NET)

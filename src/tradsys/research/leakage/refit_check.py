@@ -1,0 +1,158 @@
+"""The look-ahead check of a panel that really refits: the data cut at a date, everything made and fitted anew.
+
+Both sides make features, labels, members and samples, fit scaler, model and calibrator, and say what they think of the
+date's names; one side has only bars up to the date, the other all of them and leaves out labels that were not known by
+then. Whatever the future could have changed on the way shows as a difference.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.errors import DataError
+from tradsys.core.tables import Array, FeatureTable, Fold, Labels, Samples
+from tradsys.evidence.causality import Columns, Finding, first_difference
+from tradsys.research.leakage.subject import aware_key
+from tradsys.research.panel.walk_forward import fitted_on
+from tradsys.research.pipeline.dataset import Shelf, labels_of, learned_features, of_mean_one
+from tradsys.research.pipeline.settings import Experiment
+from tradsys.samples.join import make_samples
+from tradsys.samples.splits import check_fold, purge, span_bars
+
+LOG = logging.getLogger(__name__)
+QUESTION = "a refit on data cut at the date says the same"
+VALID_BARS = 126  # where the experiment's split names none
+
+
+@dataclass(frozen=True, eq=False)
+class Refit:
+    """One side: what was made of each stage, as columns in the order of the rows that the cut side has."""
+
+    table: FeatureTable
+    stages: Mapping[str, Columns]
+    rows: Mapping[str, Array]  # of the table, by stage
+
+
+def refit_check(
+    experiments: Mapping[str, Experiment], bars: pl.DataFrame, at: datetime, *, tolerance: float = 0.0
+) -> list[Finding]:
+    """What differs once the bars after `at` are gone, the first stage of each horizon that does; empty where none.
+
+    bars: with segments, as `preparing.load_bars` gives them. at: a close of the bars, with enough before it to fit. The
+    model is fitted on labels known by `at`, calibrated and stopped on the last `valid_bars` decision days of the split
+    (126 where it names none). Stages, in order: features (every row up to `at`), labels (known by `at`), samples (rows,
+    weights), prediction (raw score and probability of every member at `at`). tolerance: relative, as of
+    `causality.first_difference`; 0 asks for equal bits, which lines and trees on equal inputs give; 1e-6 for nets.
+    Raises DataError where no bar closes at `at`, nothing lies after it, or there is nothing to say at it.
+    """
+    later = bars.filter(pl.col("time") > at).height
+    if not later or bars.filter(pl.col("time") == at).is_empty():
+        raise DataError(
+            f"refit check: {later} bars lie after {at:%Y-%m-%d %H:%M} and "
+            f"{bars.filter(pl.col('time') == at).height} close then; it cuts at a close with later data; choose another"
+        )
+    whole, cut = Shelf(bars), Shelf(bars.filter(pl.col("time") <= at))
+    findings = []
+    for name, experiment in experiments.items():
+        side = _refit(experiment, whole, at)
+        if not len(side.rows["prediction"]):
+            raise DataError(f"refit check: no member has a full window at {at:%Y-%m-%d %H:%M}; choose another date")
+        found = _first(name, side, _refit(experiment, cut, at), at, tolerance)
+        LOG.info("%s: %s", name, "differs at " + found.part if found else "the refit on cut data says the same")
+        findings += [found] if found else []
+    return findings
+
+
+def as_of_fold(samples: Samples, at: datetime, valid_bars: int) -> Fold:
+    """What may be learned at `at`: labels known by then; the last `valid_bars` decision times of them validate.
+
+    Training is purged against validation by spans; the test part is empty. Raises DataError where a part is.
+    """
+    known = np.flatnonzero(samples.table.time[samples.end] <= np.datetime64(at.replace(tzinfo=None), "us"))
+    start, decision, end = span_bars(samples)
+    moments = np.unique(decision[known])
+    if len(moments) <= valid_bars:
+        raise DataError(
+            f"refit check: {len(moments)} decision times have outcomes by {at:%Y-%m-%d}; {valid_bars} validate and "
+            "some must be left to train on; choose a later date or fewer validation bars"
+        )
+    late = decision[known] >= moments[-valid_bars]
+    valid = known[late]
+    fold = Fold(purge(known[~late], valid, start, end), valid, np.empty(0, dtype=np.int64))
+    if not len(fold.train):
+        raise DataError(f"refit check: no training sample is left by {at:%Y-%m-%d} after purging; choose a later date")
+    check_fold(samples, fold)
+    return fold
+
+
+def _refit(experiment: Experiment, shelf: Shelf, at: datetime) -> Refit:
+    """Everything made and fitted from the bars on the shelf, as it would have been at `at`."""
+    bars, mask = shelf.bars, shelf.mask(experiment.events)
+    labels = known_by(labels_of(experiment, bars), bars, at)
+    learner = replace(experiment, split=AsOf(at, getattr(experiment.split, "valid_bars", None) or VALID_BARS))
+    features = learned_features(learner, bars, labels, mask, learner.split, experiment.lookback)
+    table = shelf.table(features)
+    samples = make_samples(table, labels, lookback=experiment.lookback, events=mask, weighting=experiment.weighting)
+    fold = next(iter(learner.split.split(samples)))
+    train, valid = of_mean_one(samples.take(fold.train)), of_mean_one(samples.take(fold.valid))
+    model = fitted_on(experiment, train, valid)
+    now = np.datetime64(at.replace(tzinfo=None), "us")
+    past = np.flatnonzero(table.time <= now)
+    ready = table.ready(experiment.lookback) if mask is None else table.ready(experiment.lookback) & mask
+    asked = np.flatnonzero(ready & (table.time == now))
+    score = model.score(table, asked)
+    used = samples.rows
+    stages = {
+        "features": {name: table.values[past, k] for k, name in enumerate(table.names)},
+        "labels": {"y": labels.y[past], "ret": labels.ret[past], "weight": labels.weight[past]},
+        "samples": {**_named(table, used), "weight": samples.weight, "y": samples.y},
+        "prediction": {
+            **_named(table, asked),
+            "score": score[:, 1],
+            "probability": model.calibrator_.apply(score)[:, 1],  # type: ignore[union-attr]
+        },
+    }
+    return Refit(table, stages, {"features": past, "labels": past, "samples": used, "prediction": asked})
+
+
+@dataclass(frozen=True)
+class AsOf:
+    """The split of a refit at a date: `as_of_fold`, once."""
+
+    at: datetime
+    valid_bars: int
+
+    def split(self, samples: Samples) -> Iterator[Fold]:
+        """The one fold, without a test part."""
+        yield as_of_fold(samples, self.at, self.valid_bars)
+
+
+def known_by(labels: Labels, bars: pl.DataFrame, at: datetime) -> Labels:
+    """The labels with every outcome that came after `at` unknown."""
+    time = bars["time"].dt.replace_time_zone(None).to_numpy()
+    late = (labels.end >= 0) & (time[np.maximum(labels.end, 0)] > np.datetime64(at.replace(tzinfo=None), "us"))
+    return Labels(
+        y=np.where(late, -1, labels.y),
+        end=np.where(late, -1, labels.end),
+        ret=np.where(late, np.nan, labels.ret),
+        weight=np.where(late, 0.0, labels.weight),
+    )
+
+
+def _first(name: str, whole: Refit, cut: Refit, at: datetime, tolerance: float) -> Finding | None:
+    """The first stage at which the two sides part."""
+    for stage, before in whole.stages.items():
+        if found := first_difference(before, cut.stages[stage], tolerance):
+            rows = whole.rows[stage]
+            row = aware_key(whole.table, int(rows[found.row])) if 0 <= found.row < len(rows) else "all"
+            return Finding(f"{name} {stage}", QUESTION, f"cut after {at:%Y-%m-%d %H:%M}", found.column, row, found.size)
+    return None
+
+
+def _named(table: FeatureTable, rows: Array) -> Columns:
+    """Symbol and time of each row; codes may differ where the cut side lacks a symbol."""
+    return {"symbol": np.asarray(table.symbols)[table.symbol[rows]], "time": table.time[rows]}

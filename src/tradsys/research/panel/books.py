@@ -1,0 +1,215 @@
+"""What a panel's forecasts earn as books: every book on every horizon, the market held beside, one verdict each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.errors import DataError, TradsysError
+from tradsys.core.tables import Array
+from tradsys.evidence.performance import performance
+from tradsys.evidence.sharpe import trial_variance
+from tradsys.evidence.verdict import judge
+from tradsys.portfolio.book import Book, hold
+from tradsys.portfolio.book_simulator import BookLedger, simulate_book
+from tradsys.portfolio.capacity import capacity
+from tradsys.portfolio.costs import Costs
+from tradsys.research.pipeline.backtesting import days_per_year, record_trials, trials_on_span
+from tradsys.research.pipeline.settings import Evaluation
+from tradsys.research.pipeline.trial_ledger import TrialLedger
+
+
+@dataclass(frozen=True)
+class BookSettings:
+    """Which books are run, what a death costs, and what a market can carry.
+
+    books: by name; each is held for its horizon, whatever its own hold_bars. dead_after_bars, delisting_return: as of
+    `simulate_book`. capacity_share: of a name's mean dollar volume over volume_bars that an order may take;
+    capacity_quantile: the part of traded notional that must fit. Raises TradsysError without a book or out of range.
+    """
+
+    books: Mapping[str, Book]
+    dead_after_bars: int = 5
+    delisting_return: float = 0.0
+    capacity_share: float = 0.01
+    volume_bars: int = 20
+    capacity_quantile: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not self.books or not 0 < self.capacity_share <= 1 or not 0 < self.capacity_quantile <= 1:
+            raise TradsysError(
+                f"books: {list(self.books)}, capacity_share={self.capacity_share}, capacity_quantile="
+                f"{self.capacity_quantile}; one book at least, shares in (0, 1]; mend conf/book"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Looks:
+    """Where every look at the span is written down before it is judged: the ledger, and what the looks were of.
+
+    source: as of `provenance.provenance`. run: the folder that holds the run.
+    """
+
+    ledger: TrialLedger
+    source: Mapping[str, Any]
+    run: str
+
+
+def run_books(
+    bars: pl.DataFrame,
+    predictions: pl.DataFrame,
+    settings: BookSettings,
+    *,
+    horizon_bars: Mapping[str, int],
+    skill_low: Mapping[str, float | None],
+    costs: Costs,
+    evaluation: Evaluation,
+    market_symbol: str | None = None,
+    looks: Looks | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Every book on every horizon's raw scores, ready for JSON: rows, benchmark, equity, deflation.
+
+    predictions: as of `walk_forward`, also of members whose outcome is not known. horizon_bars, skill_low: by horizon;
+    the latter the lower bound of the log-loss skill, None where unknown. looks: None deflates by these books alone,
+    which is too kind where others were tried before.
+
+    rows: name, horizon, settings, performance (as of `evidence.performance`, closed rounds its trades), capacity,
+    n_died, verdict. benchmark: name and performance of holding the market's symbol, None without one. equity: time and
+    curves of the days that all share. Raises DataError where a book's days lack bars.
+    """
+    ledgers, holding = _simulated(bars, predictions, settings, horizon_bars, costs)
+    span = (predictions["time"].min(), predictions["time"].max())
+    first = next(iter(ledgers.values()))
+    yearly = days_per_year(first.daily)
+    deflation = _deflation(ledgers, looks, span, yearly)  # type: ignore[arg-type]
+    judged: dict[str, Any] = {"evaluation": evaluation, "yearly": yearly, "deflation": deflation, "seed": seed}
+    rows = []
+    for name, ledger in ledgers.items():
+        book, horizon = holding[name]
+        row = _performance(ledger, min_block=book.hold_bars, **judged)
+        carried = capacity(
+            bars,
+            ledger,
+            share=settings.capacity_share,
+            volume_bars=settings.volume_bars,
+            quantile=settings.capacity_quantile,
+        )
+        verdict = judge(row, skill_low=skill_low.get(horizon), min_trades=evaluation.min_trades)
+        rows.append(
+            {
+                "name": name,
+                "horizon": horizon,
+                "settings": f"{book.kind}, k={book.k}, held {book.hold_bars} bars",
+                "performance": row,
+                "capacity": carried,
+                "n_died": ledger.n_died,
+                "verdict": verdict.as_dict(),
+            }
+        )
+    held = _benchmark(bars, market_symbol, span, costs, settings)  # type: ignore[arg-type]
+    benchmark = None
+    if held is not None:
+        benchmark = {"name": f"hold {market_symbol}", "performance": _performance(held, min_block=1, **judged)}
+        ledgers = ledgers | {f"hold {market_symbol}": held}
+    return {
+        "rows": rows,
+        "benchmark": benchmark,
+        "equity": _equity(ledgers),
+        "deflation": deflation,
+        "costs": {"fee_bps": costs.fee_bps, "slippage_bps": costs.slippage_bps},
+        "periods_per_year": yearly,
+    }
+
+
+def _simulated(
+    bars: pl.DataFrame, predictions: pl.DataFrame, settings: BookSettings, horizon_bars: Mapping[str, int], costs: Costs
+) -> tuple[dict[str, BookLedger], dict[str, tuple[Book, str]]]:
+    """The ledger of every book and horizon, and what each is."""
+    ledgers, holding = {}, {}
+    for horizon in predictions["horizon"].unique(maintain_order=True):
+        scores = predictions.filter(pl.col("horizon") == horizon)
+        # a book sees no bar after its last decision: what it would do then was never asked
+        traded = bars.filter(pl.col("time").is_between(scores["time"].min(), scores["time"].max()))
+        for name, book in settings.books.items():
+            chosen = replace(book, hold_bars=horizon_bars[horizon])
+            full = f"{name} {horizon}"
+            ledgers[full] = _lived(traded, chosen.weights(scores), costs, settings)
+            holding[full] = (chosen, horizon)
+    if not ledgers:
+        raise DataError("books: no predictions; a book needs scores; walk forward over days that exist")
+    return ledgers, holding
+
+
+def _lived(bars: pl.DataFrame, weights: pl.DataFrame, costs: Costs, settings: BookSettings) -> BookLedger:
+    return simulate_book(
+        bars,
+        weights,
+        costs,
+        dead_after_bars=settings.dead_after_bars,
+        delisting_return=settings.delisting_return,
+    )
+
+
+def _benchmark(
+    bars: pl.DataFrame, symbol: str | None, span: tuple[datetime, datetime], costs: Costs, settings: BookSettings
+) -> BookLedger | None:
+    """The market's symbol bought at the first decision of the span and kept; None without one."""
+    if symbol is None:
+        return None
+    traded = bars.filter(pl.col("time").is_between(*span), pl.col("symbol") == symbol)
+    return _lived(traded, hold(traded, symbol), costs, settings)
+
+
+def _deflation(
+    ledgers: Mapping[str, BookLedger], looks: Looks | None, span: tuple[datetime, datetime], yearly: float
+) -> dict[str, float]:
+    """Number and variance of the trials that a Sharpe ratio is deflated by: all on this span, these included."""
+    if looks is not None:
+        record_trials(looks.ledger, ledgers, looks.source, looks.run, span, yearly)
+        return trials_on_span(looks.ledger, looks.source["data"]["digest"], span, yearly)[0]
+    sharpes = [
+        float(ret.mean() / ret.std(ddof=1)) for ret in (one.daily_returns()[1] for one in ledgers.values()) if ret.any()
+    ]
+    return {"n_trials": len(ledgers), "sharpe_variance": trial_variance(np.array(sharpes)) if sharpes else 0.0}
+
+
+def _performance(
+    ledger: BookLedger,
+    *,
+    min_block: float,
+    evaluation: Evaluation,
+    yearly: float,
+    deflation: Mapping[str, float],
+    seed: int,
+) -> dict[str, Any]:
+    column = {name: ledger.daily[name].to_numpy() for name in ("ret", "gross", "turnover", "cost")}
+    return performance(
+        column["ret"],
+        periods_per_year=yearly,
+        trade_returns=ledger.trades["net_return"].to_numpy(),
+        n_open_trades=ledger.n_open,
+        exposure_T=column["gross"],
+        turnover_T=column["turnover"],
+        costs_T=column["cost"],
+        min_block=float(min_block),
+        n_draws=evaluation.n_draws,
+        confidence=evaluation.confidence,
+        seed=seed,
+        **deflation,
+    )
+
+
+def _equity(ledgers: Mapping[str, BookLedger]) -> dict[str, Any]:
+    """Daily equity of every curve on one list of dates; flat at 1 before a curve begins, at its last after it ends."""
+    days: Array = np.unique(np.concatenate([ledger.daily_returns()[0] for ledger in ledgers.values()]))
+    curves = {}
+    for name, ledger in ledgers.items():
+        own, ret = ledger.daily_returns()
+        step = np.ones(len(days))
+        step[np.searchsorted(days, own)] = 1 + ret
+        curves[name] = np.cumprod(step).tolist()
+    return {"time": [str(day) for day in days], "curves": curves}

@@ -1,0 +1,214 @@
+"""How good one horizon's forecasts of a panel are: order, probability and money, each with its interval.
+
+Discrimination (AUC, rank IC, deciles) is measured on raw scores, which calibration ties together; probability (skill,
+Brier, ECE, hit rate) on calibrated ones, which alone are probabilities. The two are never mixed.
+Legend: N samples (name and day), T days, S symbols.
+"""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.errors import DataError
+from tradsys.core.tables import Array
+from tradsys.evidence import bootstrap
+from tradsys.evidence.bootstrap import Estimate
+from tradsys.evidence.classification import evaluate, log_losses
+from tradsys.evidence.rank_ic import (
+    decile_codes,
+    decile_spread,
+    newey_west_lags,
+    newey_west_mean,
+    rank_ic,
+    ranks_within,
+)
+from tradsys.portfolio.costs import Costs
+from tradsys.research.pipeline.settings import Evaluation
+
+N_DECILES = 10
+OF_PROBABILITIES = ("log_loss", "base_log_loss", "skill", "brier", "brier_skill", "ece", "ece_equal_mass")
+COLUMNS = ("symbol", "time", "fold", "score", "probability", "base_rate", "y", "ret")
+
+
+def panel_metrics(
+    predictions: pl.DataFrame, *, horizon_bars: int, costs: Costs, evaluation: Evaluation, seed: int = 0
+) -> dict[str, Any]:
+    """All that a report says of one horizon's forecasts, ready for JSON; numbers or None with a reason, never NaN.
+
+    predictions: symbol, time, fold, score (raw), probability (calibrated), base_rate (of the fold's training rows), y
+    and ret (log return), which are null where no outcome is known; those rows are counted and left out.
+
+    Each estimate is {value, low, high, reason}, its interval of blocks of days no shorter than the horizon.
+    auc: of scores ranked within their fold, since two fits share no scale. log_loss, base_log_loss, skill, brier,
+    brier_skill, ece, ece_equal_mass: against each fold's own base rate. skill_beyond_level: against always saying the
+    fold's mean probability; what is left of the skill once calibration on later rows has told where the base rate went.
+    hit_rate, hit_rate_base: how often the likelier side came true, the model's and the base rate's.
+    rank_ic (mean over days; Newey-West), rank_ic_lags, rank_ic_by_day {time, value}. deciles: gross, cost, net (simple
+    return per label of the top less the bottom decile; Newey-West), turnover (share of both deciles renewed per label),
+    by_decile. by_fold: fold, first, last, n, base_rate, auc, skill.
+    Raises DataError for several horizons in one frame, missing columns, or no known outcome.
+    """
+    frame, n_unknown = _known(predictions)
+    y, time = frame["y"].to_numpy(), frame["time"].to_physical().to_numpy()
+    settings: dict[str, Any] = {
+        "time_N": time,
+        "min_block": float(horizon_bars),
+        "n_draws": evaluation.n_draws,
+        "confidence": evaluation.confidence,
+        "seed": seed,
+    }
+    rate = frame["base_rate"].to_numpy()
+    said = evaluate(
+        frame["probability"].to_numpy(), y, np.column_stack([1 - rate, rate]), score_N=_ranked(frame), **settings
+    )
+    days, ic = rank_ic(frame["score"].to_numpy(), frame["ret"].to_numpy(), time)
+    lags = newey_west_lags(len(days), horizon_bars)
+    return {
+        "n": len(frame),
+        "n_days": said["n_times"],
+        "n_symbols": frame["symbol"].n_unique(),
+        "n_unknown": n_unknown,
+        "first": frame["time"].min().isoformat(),  # type: ignore[union-attr]
+        "last": frame["time"].max().isoformat(),  # type: ignore[union-attr]
+        "horizon_bars": horizon_bars,
+        "base_rate": said["base_rate"],
+        "observed_rate": said["observed_rate"],
+        "block_length": said["block_length"],
+        "confidence": evaluation.confidence,
+        "n_draws": evaluation.n_draws,
+        "auc": said["auc"],
+        **{name: said[name] for name in OF_PROBABILITIES},
+        **_shares(frame, y, time, said["block_length"], evaluation, seed),
+        "rank_ic": newey_west_mean(ic, lags, evaluation.confidence).as_dict(),
+        "rank_ic_lags": lags,
+        "rank_ic_by_day": {"time": _days(days), "value": ic.tolist()},
+        "deciles": _deciles(frame, time, horizon_bars, costs, evaluation.confidence),
+        "by_fold": _by_fold(frame, said, horizon_bars, evaluation, seed),
+    }
+
+
+def _known(predictions: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """The rows with an outcome, sorted by (time, symbol), and how many have none."""
+    missing = sorted(set(COLUMNS) - set(predictions.columns))
+    horizons = predictions["horizon"].unique().to_list() if "horizon" in predictions.columns else []
+    if missing or len(horizons) > 1:
+        raise DataError(
+            f"panel metrics: columns {missing} are missing, horizons {sorted(horizons)}; one horizon's predictions at "
+            "a time, as walk_forward gives them; filter them"
+        )
+    frame = predictions.select(COLUMNS).filter(pl.col("y").is_not_null() & (pl.col("y") >= 0)).sort("time", "symbol")
+    if frame.is_empty():
+        raise DataError(
+            f"panel metrics: none of {predictions.height} predictions has a known outcome; a horizon longer than what "
+            "is left of the data resolves nothing; test earlier days or shorten the horizon"
+        )
+    return frame, predictions.height - frame.height
+
+
+def _ranked(frame: pl.DataFrame) -> Array:
+    """Scores [N] as their place in (0, 1) among those of their fold; one fold keeps its order, so its AUC."""
+    fold = frame["fold"].to_numpy()
+    code = np.unique(fold, return_inverse=True)[1]
+    return (ranks_within(frame["score"].to_numpy(), code) - 0.5) / np.bincount(code)[code]
+
+
+def _shares(
+    frame: pl.DataFrame, y: Array, time: Array, block_length: float, evaluation: Evaluation, seed: int
+) -> dict[str, Any]:
+    """hit_rate, hit_rate_base, skill_beyond_level, from the same draws of days."""
+    said = frame["probability"].to_numpy()
+    hits = [(frame[name].to_numpy() > 0.5) == (y == 1) for name in ("probability", "base_rate")]
+    level = frame.select(pl.col("probability").mean().over("fold"))["probability"].to_numpy()
+    order, first = bootstrap.time_groups(time)
+    columns = np.column_stack([np.ones(len(y)), *hits, log_losses(said, y), log_losses(level, y)])
+    sums_TM = bootstrap.sum_per_time(columns, order, first)
+    reason = bootstrap.too_few_blocks(len(sums_TM), block_length)
+
+    def statistics(counts_dT: Array) -> Array:
+        n, hit, base_hit, loss, level_loss = (counts_dT @ sums_TM).T
+        return np.column_stack([hit / n, base_hit / n, 1 - loss / level_loss])
+
+    draws = None
+    if reason is None:
+        draws = bootstrap.bootstrap_draws(statistics, len(sums_TM), block_length, evaluation.n_draws, seed=seed)
+    value = statistics(np.ones((1, len(sums_TM))))[0]
+    return {
+        name: bootstrap.estimate(
+            value[k], None if draws is None else draws[:, k], evaluation.confidence, reason
+        ).as_dict()
+        for k, name in enumerate(("hit_rate", "hit_rate_base", "skill_beyond_level"))
+    }
+
+
+def _deciles(frame: pl.DataFrame, time: Array, horizon_bars: int, costs: Costs, confidence: float) -> dict[str, Any]:
+    """What the top decile earned above the bottom one per label, before and after what renewing them costs."""
+    score, ret = frame["score"].to_numpy(), np.expm1(frame["ret"].to_numpy())
+    days, spread, by_decile = decile_spread(score, ret, time, N_DECILES)
+    if not len(days):
+        none = Estimate(None, reason=f"no day has {N_DECILES} names whose scores differ").as_dict()
+        return {"n": N_DECILES, "gross": none, "cost": none, "net": none, "turnover": none, "by_decile": []}
+    renewed_T = _renewed(frame, time, days, horizon_bars)
+    cost_T = costs.round_trip * renewed_T
+    lags = newey_west_lags(len(days), horizon_bars)
+    series = {"gross": spread, "cost": cost_T, "net": spread - cost_T, "turnover": renewed_T / 2}
+    told = {name: newey_west_mean(values, lags, confidence).as_dict() for name, values in series.items()}
+    return {"n": N_DECILES, **told, "by_decile": [float(v) if np.isfinite(v) else None for v in by_decile]}
+
+
+def _renewed(frame: pl.DataFrame, time: Array, days: Array, horizon_bars: int) -> Array:
+    """Shares [T] of the top and of the bottom decile, summed, that were not in it one horizon before: 0 to 2.
+
+    The first `horizon_bars` days are bought whole.
+    """
+    symbol = frame["symbol"].rank("dense").to_numpy().astype(np.int64) - 1
+    code = decile_codes(np.where(np.isfinite(frame["ret"].to_numpy()), frame["score"].to_numpy(), np.nan), time, 10)
+    at = np.searchsorted(days, time)
+    on = (at < len(days)) & (days[np.minimum(at, len(days) - 1)] == time)
+    total = np.zeros(len(days))
+    for group in (0, N_DECILES - 1):
+        inside = np.zeros((len(days), int(symbol.max()) + 1), dtype=bool)
+        chosen = on & (code == group)
+        inside[at[chosen], symbol[chosen]] = True
+        kept = np.zeros(len(days))
+        kept[horizon_bars:] = (inside[horizon_bars:] & inside[:-horizon_bars]).sum(axis=1)
+        total += 1 - kept / inside.sum(axis=1)
+    return total
+
+
+def _by_fold(
+    frame: pl.DataFrame, whole: dict[str, Any], horizon_bars: int, evaluation: Evaluation, seed: int
+) -> list[dict[str, Any]]:
+    """AUC and skill of each fold; `whole` is what was said of all, which is that of the one where there is one."""
+    parts = frame.partition_by("fold", maintain_order=True)
+    return [_of_fold(part, whole if len(parts) == 1 else None, horizon_bars, evaluation, seed) for part in parts]
+
+
+def _of_fold(
+    part: pl.DataFrame, known: dict[str, Any] | None, horizon_bars: int, evaluation: Evaluation, seed: int
+) -> dict[str, Any]:
+    rate = float(part["base_rate"][0])
+    said = known or evaluate(
+        part["probability"].to_numpy(),
+        part["y"].to_numpy(),
+        np.array([1 - rate, rate]),
+        score_N=part["score"].to_numpy(),
+        time_N=part["time"].to_physical().to_numpy(),
+        min_block=float(horizon_bars),
+        n_draws=evaluation.n_draws,
+        confidence=evaluation.confidence,
+        seed=seed,
+    )
+    return {
+        "fold": int(part["fold"][0]),
+        "first": part["time"].min().isoformat(),  # type: ignore[union-attr]
+        "last": part["time"].max().isoformat(),  # type: ignore[union-attr]
+        "n": len(part),
+        "base_rate": rate,
+        "auc": said["auc"],
+        "skill": said["skill"],
+    }
+
+
+def _days(days: Array) -> list[str]:
+    return [str(d) for d in days.astype("datetime64[us]").astype("datetime64[D]")]

@@ -1,0 +1,157 @@
+"""The panel's signals: what is said of every member at a close, and how good such sayings were on twelve folds.
+
+Held-out folds train on what came after them as well, so they say how well the two models order and size outcomes, not
+what could have been earned: a walk-forward does that. The table of a close is fitted on what was known by then.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.errors import DataError
+from tradsys.core.protocols import Splitter
+from tradsys.core.runs import written_whole
+from tradsys.core.tables import Array, Samples
+from tradsys.evidence.classification import auc
+from tradsys.features.feature_set import FeatureSet
+from tradsys.models.boosting import LightGbm, LightGbmRegressor
+from tradsys.research.leakage.refit_check import AsOf, known_by
+from tradsys.research.panel.walk_forward import fitted_on
+from tradsys.research.pipeline.cross_validation import make_panel
+from tradsys.research.pipeline.dataset import Shelf, labels_of, learned_features, of_mean_one
+from tradsys.research.pipeline.settings import Experiment
+from tradsys.samples.join import make_samples
+
+LOG = logging.getLogger(__name__)
+COLUMNS = ("date", "symbol", "probability", "expected_return", "rank")
+PRICES_ALONE = "prices and volumes"
+
+
+@dataclass(frozen=True)
+class SignalSettings:
+    """What a signals table is made with beside its experiment.
+
+    split: purged folds on which both models are judged. regressor: of the label's log return. valid_bars: decision days
+    that stop and calibrate what speaks of a close. sources: columns of the bars by where they come from.
+    """
+
+    split: Splitter
+    regressor: LightGbmRegressor
+    valid_bars: int = 126
+    sources: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def signals_at(
+    experiment: Experiment, settings: SignalSettings, bars: pl.DataFrame, at: datetime | None = None
+) -> pl.DataFrame:
+    """One row per member with a full window at a close: date, symbol, probability, expected_return, rank.
+
+    at: a close of the bars, by default the last; nothing later is read. date: of the session, UTC. probability:
+    calibrated P(the label is 1). expected_return: simple, of the label's position, exp(mean log return) - 1. rank: 1
+    is the highest probability, then the highest expected return, then the name. Raises DataError where nobody has a
+    full window then, or too little is known to fit.
+    """
+    moment = bars["time"].max() if at is None else at
+    assert isinstance(moment, datetime)
+    shelf = Shelf(bars.filter(pl.col("time") <= moment))
+    mask, splitter = shelf.mask(experiment.events), AsOf(moment, settings.valid_bars)
+    labels = known_by(labels_of(experiment, shelf.bars), shelf.bars, moment)
+    lookback = experiment.lookback
+    table = shelf.table(learned_features(experiment, shelf.bars, labels, mask, splitter, lookback))
+    now = table.time == np.datetime64(moment.replace(tzinfo=None), "us")
+    asked = np.flatnonzero(table.ready(lookback) & now & (True if mask is None else mask))
+    if not len(asked):
+        raise DataError(
+            f"signals: of {int(now.sum())} bars at {moment:%Y-%m-%d %H:%M} none is a member's with a full window; a "
+            "signal needs both; choose a close that the data have, or load a longer history"
+        )
+    samples = make_samples(table, labels, lookback=lookback, events=mask, weighting=experiment.weighting)
+    fold = next(iter(splitter.split(samples)))
+    train, valid = of_mean_one(samples.take(fold.train)), of_mean_one(samples.take(fold.valid))
+    probability = fitted_on(experiment, train, valid).predict_proba(table, asked)[:, 1]
+    expected = np.expm1(settings.regressor.fit(train, valid).predict(table, asked))
+    said = pl.DataFrame(
+        {
+            "date": [moment.date()] * len(asked),
+            "symbol": np.asarray(table.symbols)[table.symbol[asked]],
+            "probability": probability,
+            "expected_return": expected,
+        }
+    ).sort(["probability", "expected_return", "symbol"], descending=[True, True, False])
+    return said.with_columns(rank=pl.int_range(1, pl.len() + 1)).select(COLUMNS)
+
+
+def write_signals(table: pl.DataFrame, path: Path) -> None:
+    """Writes the table as parquet, whole."""
+    with written_whole(path) as draft:
+        table.write_parquet(draft)
+
+
+def judge_signals(experiment: Experiment, settings: SignalSettings, bars: pl.DataFrame) -> dict[str, Any]:
+    """How both models did on every fold of the settings' split, ready for JSON.
+
+    folds: first, last, n, auc (of raw scores), rmse (of log returns), rmse_base (of always saying the training mean).
+    auc, rmse, rmse_base: mean, sd (ddof 1), low and high (the least and the most) over folds; rmse_ratio: the same of
+    rmse / rmse_base, below one where the regressor knows something. importance: share of the classifier's split gain
+    by source, mean over folds, and by feature, the largest first; None where the model counts no gain.
+    """
+    shelf = Shelf(bars)
+    panel = make_panel(experiment, bars, settings.split, shelf)
+    folds, gains = [], []
+    for k in range(len(panel.folds)):
+        train, valid, test = (panel.part(k, part) for part in ("train", "valid", "test"))
+        model = fitted_on(experiment, train, valid)
+        score = model.score(test.table, test.rows)[:, 1]
+        expected = settings.regressor.fit(train, valid).predict(test.table, test.rows)
+        folds.append(_fold(test, score, expected, float(np.average(train.ret, weights=train.weight))))
+        if isinstance(model.model_, LightGbm):
+            gains.append(model.model_.importance_gain())
+        LOG.info("fold %d: AUC %.4f, RMSE %.4f", k, folds[-1]["auc"], folds[-1]["rmse"])
+    ratio = [fold["rmse"] / fold["rmse_base"] for fold in folds]
+    spread = {name: _spread([fold[name] for fold in folds]) for name in ("auc", "rmse", "rmse_base")}
+    return {
+        "folds": folds,
+        **spread,
+        "rmse_ratio": _spread(ratio),
+        "importance": _importance(gains, panel.features, settings.sources) if gains else None,
+    }
+
+
+def _fold(test: Samples, score: Array, expected: Array, mean: float) -> dict[str, Any]:
+    days = test.time.astype("datetime64[D]")
+    return {
+        "first": str(days.min()),
+        "last": str(days.max()),
+        "n": len(test),
+        "auc": auc(score, test.y),
+        "rmse": float(np.sqrt(np.mean((test.ret - expected) ** 2))),
+        "rmse_base": float(np.sqrt(np.mean((test.ret - mean) ** 2))),
+    }
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    array = np.asarray(values, dtype=np.float64)
+    deviation = float(array.std(ddof=1)) if len(array) > 1 else 0.0
+    return {"mean": float(array.mean()), "sd": deviation, "low": float(array.min()), "high": float(array.max())}
+
+
+def _importance(
+    gains: Sequence[Mapping[str, float]], features: FeatureSet, sources: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """Mean shares of gain over folds, by source and by feature."""
+    mean = {name: float(np.mean([gain[name] for gain in gains])) for name in gains[0]}
+    of_column = {column: source for source, columns in sources.items() for column in columns}
+    reads = {feature.name: getattr(feature, "columns", ()) for feature in features.features}
+    by_source = dict.fromkeys((PRICES_ALONE, *sources), 0.0)
+    for name, share in mean.items():
+        read = reads.get(name, ())
+        source = of_column.get(read[0], read[0]) if read else PRICES_ALONE
+        by_source[source] = by_source.get(source, 0.0) + share
+    ranked = sorted(mean.items(), key=lambda item: -item[1])
+    return {"by_source": by_source, "by_feature": [{"name": n, "share": share} for n, share in ranked]}

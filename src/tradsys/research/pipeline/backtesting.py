@@ -1,0 +1,251 @@
+"""Strategy profiles on one bundle: one vectorbt call, one ledger row each, one verdict each."""
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.errors import DataError
+from tradsys.core.tables import Array
+from tradsys.evidence.performance import drawdown, performance
+from tradsys.evidence.sharpe import trial_variance
+from tradsys.evidence.verdict import Verdict, judge
+from tradsys.market.bars import mark_gaps
+from tradsys.market.calendars import periods_per_year
+from tradsys.portfolio.book_simulator import BookLedger
+from tradsys.portfolio.costs import Costs
+from tradsys.portfolio.ledger import TRADES_SCHEMA, Ledger
+from tradsys.portfolio.simulator import simulate
+from tradsys.portfolio.vectorbt_adapter import simulate_many
+from tradsys.research.pipeline.settings import Evaluation
+from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, effective_number
+from tradsys.serving.bundle import Bundle
+from tradsys.serving.strategy import Profile, Strategy
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Backtest:
+    """Strategies judged on one span: rows of the table, equity curves, trades, the ledger's trials."""
+
+    rows: list[dict[str, Any]]
+    verdicts: dict[str, Verdict]
+    benchmark: dict[str, Any]
+    equity: dict[str, Any]
+    trades: pl.DataFrame
+    trials: dict[str, Any]
+    costs: dict[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The backtest's share of the report."""
+        return {
+            "strategies": self.rows,
+            "benchmark": self.benchmark,
+            "equity": self.equity,
+            "ledger": self.trials,
+            "costs": self.costs,
+        }
+
+
+def backtest(
+    bundle: Bundle,
+    bars: pl.DataFrame,
+    profiles: Mapping[str, Profile],
+    costs: Costs,
+    evaluation: Evaluation,
+    *,
+    ledger: TrialLedger,
+    source: Mapping[str, Any],
+    run: str,
+    skill_low: float | None,
+    since: datetime,
+    until: datetime,
+    seed: int,
+) -> Backtest:
+    """Backtests profiles on decisions from `since` to `until`; bars may start earlier, for warm-up only.
+
+    Every strategy's daily return series enters the ledger before any is judged, so each Sharpe is deflated by all
+    trials on this span, its own companions included. Without profiles there is the benchmark alone. Raises DataError
+    where the span holds no bar.
+    """
+    marked = mark_gaps(bars, bundle.max_gap)
+    traded = marked.filter(pl.col("time").is_between(since, until))
+    if traded.is_empty():
+        raise DataError(f"backtest: no bar between {since} and {until}; give data that covers the span")
+    strategies = {n: Strategy(n, bundle, p, costs.round_trip) for n, p in profiles.items()}
+    targets = {}
+    if strategies:
+        predictions = bundle.predict(bars, since).filter(pl.col("time") <= until)
+        targets = {n: s.targets(bars, since, predictions) for n, s in strategies.items()}
+    ledgers = simulate_many(traded, targets, costs)
+    reference, owned = _benchmark(traded, bool(strategies), bundle.card["data_config"].get("market_symbol"))
+    held = buy_and_hold(owned, costs)
+    yearly = days_per_year(held.equity)
+    record_trials(ledger, ledgers, source, run, (since, until), yearly)
+    deflation, trials = trials_on_span(ledger, source["data"]["digest"], (since, until), yearly)
+    rows, verdicts = [], {}
+    for name, strategy in strategies.items():
+        row = _row(ledgers[name], deflation, evaluation, seed)
+        verdict = judge(row, skill_low=skill_low, min_trades=evaluation.min_trades)
+        verdicts[name] = verdict
+        rows.append(
+            {"name": name, "settings": strategy.profile.describe(), "performance": row, "verdict": verdict.as_dict()}
+        )
+    return Backtest(
+        rows=rows,
+        verdicts=verdicts,
+        benchmark={"name": reference, "performance": _row(held, deflation, evaluation, seed)},
+        equity=_equity({**ledgers, reference: held}),
+        trades=_trades(ledgers),
+        trials={**deflation, "n_looks": len(trials), "list": trials},
+        costs={"fee_bps": costs.fee_bps, "slippage_bps": costs.slippage_bps},
+    )
+
+
+def _benchmark(bars: pl.DataFrame, traded: bool, market: str | None) -> tuple[str, pl.DataFrame]:
+    """Name and bars of what is held beside: the strategies' own symbols; where none trades, the market's alone."""
+    own = bars.filter(pl.col("symbol") == market)
+    return ("buy and hold", bars) if traded or own.is_empty() else (f"buy and hold {market}", own)
+
+
+def days_per_year(equity: pl.DataFrame) -> float:
+    """365 where bars come on every day of the week, 252 where an exchange keeps its holidays."""
+    day = (pl.col("time") - pl.duration(microseconds=1)).dt.truncate("1d")
+    days = equity.select(symbol=pl.lit("equity"), time=day).unique().sort("time")
+    return periods_per_year(days)
+
+
+def bounds(estimate: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Low and high of an estimate, None where it has no interval."""
+    return None if estimate["low"] is None else (estimate["low"], estimate["high"])
+
+
+def buy_and_hold(bars: pl.DataFrame, costs: Costs) -> Ledger:
+    """Every symbol bought at its second open with its share of the capital and held to the last bar."""
+    first = bars.group_by("symbol", maintain_order=True).first()
+    wanted = first.select(
+        "symbol",
+        "time",
+        side=pl.lit(1, dtype=pl.Int8),
+        size=pl.lit(1.0),
+        take_profit=pl.lit(np.inf),
+        stop_loss=pl.lit(np.inf),
+        horizon_bars=pl.lit(len(bars) + 1, dtype=pl.Int64),
+    )
+    return simulate(bars.drop("segment", strict=False), wanted, costs)
+
+
+def record_trials(
+    ledger: TrialLedger,
+    ledgers: Mapping[str, Ledger | BookLedger],
+    source: Mapping[str, Any],
+    run: str,
+    span: tuple[datetime, datetime],
+    periods_per_year: float,
+) -> None:
+    """One look at the span for each series of daily returns, in the ledger before any is judged."""
+    for name, result in ledgers.items():
+        entry = LedgerEntry(
+            purpose="strategy on test",
+            subject=name,
+            data_digest=source["data"]["digest"],
+            span_start=span[0],
+            span_end=span[1],
+            config_digest=source["config_digest"],
+            run=run,
+            measure="return",
+            periods_per_year=periods_per_year,
+            code_sha=source["code_sha"],
+        )
+        ledger.append(entry, result.daily_returns()[1])
+
+
+def trials_on_span(
+    ledger: TrialLedger, data_digest: str, span: tuple[datetime, datetime], periods_per_year: float
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """What deflates a Sharpe on this span, and the trials behind it as rows of the report, one per distinct series.
+
+    n_trials is the effective number, rounded up; how many were counted, raw, is the length of the rows.
+    """
+    sharpes = ledger.trial_sharpes(data_digest, *span, periods_per_year=periods_per_year)
+    trials = ledger.trials(data_digest, *span)
+    looks = {look["id"]: look for look in ledger.entries()}
+    rows = [
+        {k: looks[trial.id][k] for k in ("when", "subject", "who", "run")} | {"sharpe": float(sharpe)}
+        for trial, sharpe in zip(trials, sharpes, strict=True)
+    ]
+    n_trials = max(1, math.ceil(effective_number(trials) - 1e-9))
+    # one that never traded has no Sharpe ratio: its 0 in the rows is a place-holder and would fake a spread
+    traded = sharpes[[bool(trial.returns.any()) for trial in trials]]
+    return {"n_trials": n_trials, "sharpe_variance": trial_variance(traded) if len(traded) else 0.0}, rows
+
+
+def _row(result: Ledger, deflation: Mapping[str, float], evaluation: Evaluation, seed: int) -> dict[str, Any]:
+    """Performance of one ledger on daily UTC returns; the drawdown is the one that bars saw, not day closes."""
+    days, daily = result.daily_returns()
+    activity = _activity(result, days)
+    out = performance(
+        daily,
+        periods_per_year=days_per_year(result.equity),
+        trade_returns=result.trades["net_return"].to_numpy(),
+        n_open_trades=len(result.open_trades),
+        exposure_T=activity["exposure"].to_numpy(),
+        turnover_T=activity["turnover"].to_numpy(),
+        costs_T=activity["cost"].to_numpy(),
+        n_draws=evaluation.n_draws,
+        confidence=evaluation.confidence,
+        seed=seed,
+        **deflation,
+    )
+    depth, length, recovered = drawdown(result.returns())
+    bars_per_day = len(result.equity) / len(days)
+    return out | {
+        "max_drawdown": depth,
+        "drawdown_periods": length / bars_per_day,
+        "drawdown_days": length / bars_per_day,
+        "drawdown_recovered": recovered,
+        "n_cancelled": result.n_cancelled,
+        "n_spanning_gap": result.n_spanning_gap,
+    }
+
+
+def _activity(result: Ledger, days: Array) -> pl.DataFrame:
+    """Mean exposure, traded notional over equity, and costs over equity, per UTC day."""
+    day = (pl.col("time") - pl.duration(microseconds=1)).dt.date().alias("day")
+    equity = result.equity.group_by(day).agg(pl.col("exposure").mean(), pl.col("equity").last())
+    notional = pl.col("quantity") * pl.col("entry_price")
+    fills = pl.concat(
+        [
+            result.trades.select(time="entry_time", notional=notional, cost=pl.lit(0.0)),
+            result.trades.select(time="exit_time", notional=pl.col("quantity") * pl.col("exit_price"), cost="cost"),
+            result.open_trades.select(time="entry_time", notional=notional, cost="cost"),
+        ]
+    )
+    traded = fills.group_by(day).agg(pl.col("notional", "cost").sum())
+    whole = pl.DataFrame({"day": days}).join(equity, on="day", how="left").join(traded, on="day", how="left")
+    per_equity = pl.col("notional", "cost").fill_null(0.0) / pl.col("equity")
+    return whole.sort("day").with_columns(per_equity).rename({"notional": "turnover"})
+
+
+def _equity(ledgers: Mapping[str, Ledger]) -> dict[str, Any]:
+    """Daily equity of every curve on one list of dates."""
+    curves = {name: _daily(ledger) for name, ledger in ledgers.items()}
+    dates = next(iter(curves.values()))[0]
+    return {"time": [str(d) for d in dates], "curves": {name: values.tolist() for name, (_, values) in curves.items()}}
+
+
+def _daily(ledger: Ledger) -> tuple[Array, Array]:
+    dates, returns = ledger.daily_returns()
+    return dates, np.cumprod(1 + returns)
+
+
+def _trades(ledgers: Mapping[str, Ledger]) -> pl.DataFrame:
+    none = pl.DataFrame(schema={"strategy": pl.String, **TRADES_SCHEMA})
+    own = [ledger.trades.select(pl.lit(name).alias("strategy"), pl.all()) for name, ledger in ledgers.items()]
+    return pl.concat([none, *own])

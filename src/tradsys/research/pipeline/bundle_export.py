@@ -1,0 +1,196 @@
+"""From fitted parts to the bundle: written whole, loaded again, and from then on the only source of probabilities."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tradsys.core.errors import BundleError
+from tradsys.core.runs import code_sha, write_json, written_whole
+from tradsys.core.tables import Samples
+from tradsys.market.bars import span
+from tradsys.models.boosting import LightGbm, Xgboost
+from tradsys.models.ensembles.compose import Average, Calibrated, RegimeWeighted, Scaled, SeedAverage, Stacked
+from tradsys.models.ensembles.regime_pooled import RegimePooled
+from tradsys.models.linear import LogisticRegression
+from tradsys.models.onnx_export import TOLERANCE, export_onnx, has_graph
+from tradsys.models.transforms import RobustScaler
+from tradsys.research.pipeline.dataset import Prepared
+from tradsys.research.pipeline.provenance import config_digest
+from tradsys.research.pipeline.settings import Experiment
+from tradsys.research.pipeline.training import Fitted
+from tradsys.serving.bundle import Bundle, seal
+from tradsys.serving.ensemble import FILE, ServedEnsemble
+
+PARITY_WINDOWS = 512  # validation windows on which graph and torch are compared at export
+FORGOTTEN = 1e-8  # share of an older bar that a live buffer may lack
+
+
+def export_bundle(
+    experiment: Experiment, prepared: Prepared, fitted: Fitted, folder: Path, config: dict[str, Any]
+) -> Bundle:
+    """Writes the bundle whole, then loads it: from here on probabilities come from this object alone."""
+    with written_whole(folder) as draft:
+        draft.mkdir()
+        kind = _write_primary(fitted.primary, draft, prepared)
+        if fitted.regime is not None:
+            write_json(draft / "regime.json", fitted.regime.to_json())
+        if fitted.auditor is not None:
+            fitted.auditor.save(draft / "auditor.json")
+        seal(draft, _card(experiment, prepared, fitted, kind, config))
+    return Bundle.load(folder)
+
+
+def _write_primary(primary: Calibrated, draft: Path, prepared: Prepared) -> str:
+    """Writes the scoring part in its own format; returns which."""
+    model = primary.model_
+    if isinstance(model, LightGbm | Xgboost):
+        model.save(draft / "model.txt")
+        return "lightgbm" if isinstance(model, LightGbm) else "xgboost"
+    valid = prepared.valid
+    asked = valid.take(np.arange(0, len(valid), max(1, len(valid) // PARITY_WINDOWS)))
+    if is_pool(model):
+        write_pool(model, primary.calibrator_, draft, asked)
+        return "ensemble"
+    scaler, net = (model.scaler_, model.model_) if isinstance(model, Scaled) else (None, model)
+    export_onnx(
+        draft / "model.onnx",
+        scaler=scaler,
+        model=net,
+        calibrator=primary.calibrator_,
+        table=asked.table,
+        rows=asked.rows,
+    )
+    return "onnx"
+
+
+def _card(
+    experiment: Experiment, prepared: Prepared, fitted: Fitted, kind: str, config: dict[str, Any]
+) -> dict[str, Any]:
+    """What the bundle was made from. Metrics and verdict are added once it was judged."""
+    valid, fold = prepared.valid, prepared.fold
+    score = fitted.primary.score(valid.table, valid.rows)[:, 1]
+    first, last = span(prepared.bars)
+    fitted_calibrator: Any = fitted.primary.calibrator_
+    times = {part: _span(prepared.samples.take(getattr(fold, part))) for part in ("train", "valid", "test")}
+    return {
+        "name": type(fitted.primary.model).__name__,
+        "model": {"kind": kind, "lookback": fitted.primary.lookback},
+        "calibrator": fitted_calibrator.to_json(),
+        "label": experiment.labels.card(),
+        "features": prepared.features.to_json(),
+        "feature_names": list(prepared.features.names),
+        "schema_hash": prepared.features.schema_hash(),
+        "max_gap_minutes": experiment.data["max_gap_minutes"],
+        "history": _history(experiment, prepared),
+        "valid_score_quantiles": np.quantile(score, np.linspace(0, 1, 1001)).tolist(),
+        "candidate_score": fitted.candidate_score,
+        "data": {
+            **experiment.data["source"].describe(),
+            "digest": prepared.data_digest,
+            "first": first.isoformat(),
+            "last": last.isoformat(),
+        },
+        "data_config": config["data"],
+        "span": times,
+        "config_digest": config_digest(config),
+        "code_sha": code_sha(),
+        "question": experiment.question,
+    }
+
+
+def _span(samples: Samples) -> list[str]:
+    """First and last decision, ISO UTC."""
+    return [f"{np.datetime_as_string(t, unit='s')}+00:00" for t in (samples.time.min(), samples.time.max())]
+
+
+def _history(experiment: Experiment, prepared: Prepared) -> int:
+    """Bars a live buffer needs: the longest memory of any feature, of the ATR or of the exits, plus the windows."""
+    memory_of_atr = math.ceil(math.log(FORGOTTEN) / math.log(1 - 1 / experiment.labels.atr_bars))
+    memory_of_exits = int(experiment.labels.card().get("memory_bars", 0))
+    return max(prepared.features.warmup, memory_of_atr, memory_of_exits) + experiment.lookback
+
+
+ENSEMBLES = (Average, SeedAverage, Stacked, RegimePooled)
+
+
+def is_pool(model: Any) -> bool:
+    """Whether the fitted model is an ensemble that no single graph can hold."""
+    return isinstance(model, ENSEMBLES) and not has_graph(model)
+
+
+def write_pool(model: Any, calibrator: Any, folder: Path, asked: Samples) -> None:
+    """Writes ensemble.json and `member_<name>.onnx|txt|json` into `folder`, then compares what they say with the model.
+
+    asked: the samples compared. Raises BundleError where a score differs by more than 1e-5, or for a member that
+    has no file format.
+    """
+    write_json(folder / FILE, _pool(model, folder, "member", asked))
+    served = ServedEnsemble.load(folder, calibrator.to_json(), len(asked.table.names))
+    score_NC, expected_NC = served.predict(asked.table, asked.rows)[0], model.predict_proba(asked.table, asked.rows)
+    gap = float(np.abs(score_NC - expected_NC).max())
+    if not gap <= TOLERANCE:
+        raise BundleError(
+            f"ensemble: its files differ from the fitted pool by {gap:.2e} on {len(asked)} rows; at most "
+            f"{TOLERANCE:.0e} is rounding; look for NaN features"
+        )
+
+
+def weights_of(model: Average | SeedAverage) -> dict[str, float]:
+    """The weight of each fitted member of a mean, in their order; equal where it names none."""
+    names = list(model.members_ or {})
+    return model.weight_of if isinstance(model, Average) else {name: 1 / len(names) for name in names}
+
+
+def _pool(model: Any, folder: Path, stem: str, asked: Samples) -> dict[str, Any]:
+    """What ensemble.json says of a pool; its members' files are written on the way."""
+    members = [_member(name, one, folder, f"{stem}_{name}", asked) for name, one in model.members_.items()]
+    told: dict[str, Any] = {
+        "kind": "average",
+        "lookback": model.lookback,
+        "weights": None,
+        "state_weights": None,
+        "floor": None,
+        "base_rate": None,
+        "regime": None,
+        "members": members,
+    }
+    if isinstance(model, Average | SeedAverage):
+        told["weights"] = weights_of(model)
+    else:
+        names, weights = model.earning()
+    if isinstance(model, Stacked):
+        told |= {"kind": "stacked", "floor": model.floor, "base_rate": model.base_rate_.tolist()}  # type: ignore[union-attr]
+        told["weights"] = dict(zip(names, np.atleast_2d(weights)[0].tolist(), strict=True))
+    if isinstance(model, RegimeWeighted | RegimePooled):
+        kind = "regime_weighted" if isinstance(model, RegimeWeighted) else "regime_pooled"
+        told |= {"kind": kind, "weights": None, "regime": model.regime_.to_json()}  # type: ignore[union-attr]
+        told["state_weights"] = [dict(zip(names, row.tolist(), strict=True)) for row in weights]
+    return told
+
+
+def _member(name: str, model: Any, folder: Path, stem: str, asked: Samples) -> dict[str, Any]:
+    """One member's entry; a graph holds its scaler and calibrator, a tree has the calibrator beside it."""
+    inner, calibrator = (model.model_, model.calibrator_) if isinstance(model, Calibrated) else (model, None)
+    if is_pool(inner):
+        return {"name": name, **_pool(inner, folder, stem, asked), **_behind(calibrator)}
+    if isinstance(inner, LightGbm | Xgboost):
+        inner.save(folder / f"{stem}.txt")
+        kind = "lightgbm" if isinstance(inner, LightGbm) else "xgboost"
+        return {"name": name, "kind": kind, "file": f"{stem}.txt", "lookback": inner.lookback, **_behind(calibrator)}
+    scaler, net = (inner.scaler_, inner.model_) if isinstance(inner, Scaled) else (None, inner)
+    if isinstance(net, LogisticRegression) and (scaler is None or isinstance(scaler, RobustScaler)):
+        # coefficients, not a graph: the same numbers to the bit, readable, and no seconds of tracing
+        write_json(folder / f"{stem}.json", {"scaler": scaler and scaler.to_json(), "model": net.to_json()})
+        return {
+            "name": name, "kind": "logistic", "file": f"{stem}.json", "lookback": net.lookback, **_behind(calibrator),
+        }  # fmt: skip
+    export_onnx(
+        folder / f"{stem}.onnx", scaler=scaler, model=net, calibrator=calibrator, table=asked.table, rows=asked.rows
+    )
+    return {"name": name, "kind": "onnx", "file": f"{stem}.onnx", "lookback": net.lookback}  # type: ignore[union-attr]
+
+
+def _behind(calibrator: Any) -> dict[str, Any]:
+    return {"calibrator": None if calibrator is None else calibrator.to_json()}

@@ -1,0 +1,137 @@
+"""One model, one fold, one seed: what comparisons and sweeps are made of."""
+
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.protocols import Model, Splitter
+from tradsys.core.tables import Array, Fold, Samples
+from tradsys.evidence.classification import log_losses
+from tradsys.features.feature_set import FeatureSet
+from tradsys.models.ensembles.compose import in_workdir, seeded
+from tradsys.research.pipeline.dataset import Shelf, labels_of, learned_features, of_mean_one
+from tradsys.research.pipeline.settings import Experiment
+from tradsys.research.pipeline.training import whole
+from tradsys.samples.join import make_samples
+from tradsys.samples.splits import check_fold
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """What all cells of one data set share: samples on one table, and the purged folds of them."""
+
+    data_digest: str
+    features: FeatureSet
+    samples: Samples
+    folds: Sequence[Fold]
+
+    def part(self, fold: int, name: str) -> Samples:
+        """`train`, `valid` or `test` of a fold, weights of mean 1 within the part."""
+        return of_mean_one(self.samples.take(getattr(self.folds[fold], name)))
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """What one fit said about its fold's test samples.
+
+    symbol, time, y [N]: which samples. proba_NC: calibrated. base_rate_C: class rates of the training rows.
+    seconds: of the fit. peak_mb: of the whole process so far. n_parameters: of a net, None for other models.
+    """
+
+    symbol: Array
+    time: Array
+    y: Array
+    proba_NC: Array
+    base_rate_C: Array
+    seconds: float
+    peak_mb: float
+    n_parameters: int | None
+
+    @property
+    def losses(self) -> Array:
+        """Log-loss of each sample [N], nats."""
+        return log_losses(self.proba_NC, self.y)
+
+    @property
+    def base_losses(self) -> Array:
+        """Log-loss of always saying the training rates [N], nats."""
+        return log_losses(np.broadcast_to(self.base_rate_C, self.proba_NC.shape), self.y)
+
+    @property
+    def skill(self) -> float:
+        """1 - mean log-loss / mean log-loss of the training base rate."""
+        return float(1 - self.losses.mean() / self.base_losses.mean())
+
+
+def make_panel(experiment: Experiment, bars: pl.DataFrame, splitter: Splitter, shelf: Shelf | None = None) -> Panel:
+    """Samples and the splitter's folds; what features learn, they learn before the first training part ends.
+
+    bars: with segments, as `preparing.load_bars` gives them. shelf: of these bars, with what others made already.
+    """
+    shelf = shelf or Shelf(bars)
+    labels, events = labels_of(experiment, bars), shelf.mask(experiment.events)
+    features = learned_features(experiment, bars, labels, events, splitter, experiment.lookback)
+    samples = make_samples(
+        shelf.table(features), labels, lookback=experiment.lookback, events=events, weighting=experiment.weighting
+    )
+    return Panel(shelf.digest, features, samples, checked_folds(samples, splitter))
+
+
+def checked_folds(samples: Samples, splitter: Splitter) -> tuple[Fold, ...]:
+    """The splitter's folds; LeakageError where a part of one could know what it is judged on."""
+    folds = tuple(splitter.split(samples))
+    for fold in folds:
+        check_fold(samples, fold)
+    return folds
+
+
+def run_cell(experiment: Experiment, panel: Panel, fold: int, seed: int, workdir: Path | None = None) -> Cell:
+    """Fits the experiment's model, scaled and calibrated, on one fold under one seed, and asks its test samples.
+
+    workdir: lets a net's fit resume from its last checkpoint.
+    """
+    began = perf_counter()
+    model: Any = whole(experiment, seeded(experiment.model, seed))
+    if workdir is not None:
+        model = in_workdir(model, workdir)
+    train, test = panel.part(fold, "train"), panel.part(fold, "test")
+    done = model.fit(train, panel.part(fold, "valid"))
+    seconds = perf_counter() - began
+    counts = np.bincount(train.y, weights=train.weight, minlength=panel.samples.n_classes)
+    return Cell(
+        symbol=np.asarray(test.table.symbols)[test.table.symbol[test.rows]],
+        time=test.time,
+        y=test.y,
+        proba_NC=done.predict_proba(test.table, test.rows),
+        base_rate_C=counts / counts.sum(),
+        seconds=seconds,
+        peak_mb=peak_mb(),
+        n_parameters=n_parameters(done),
+    )
+
+
+def peak_mb() -> float:
+    """Most memory this process ever held, in MB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def n_parameters(model: Model) -> int | None:
+    """Trained numbers of the nets inside a fitted model, None where there is no net."""
+    nets = _nets(model)
+    return sum(p.numel() for net in nets for p in net.parameters()) if nets else None
+
+
+def _nets(part: Any) -> list[Any]:
+    if getattr(part, "net_", None) is not None:
+        return [part.net_]
+    inner = [getattr(part, name, None) for name in ("model_", "members_")]
+    flat = [m for each in inner if each is not None for m in (each.values() if isinstance(each, dict) else [each])]
+    return [net for each in flat for net in _nets(each)]

@@ -1,0 +1,92 @@
+"""Everything that learns: primary, baselines, regime, auditor."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tradsys.core.errors import TrainingError
+from tradsys.core.tables import Array, Samples
+from tradsys.labels.meta import pays
+from tradsys.models.baseline import BaseRate
+from tradsys.models.boosting import Xgboost
+from tradsys.models.calibrators import Identity
+from tradsys.models.ensembles.compose import Calibrated, in_workdir, scaled
+from tradsys.models.ensembles.out_of_fold import out_of_fold
+from tradsys.models.regime import HmmRegime
+from tradsys.research.pipeline.dataset import Prepared
+from tradsys.research.pipeline.settings import Experiment, Timings
+from tradsys.samples.splits import PurgedKFold
+from tradsys.serving.bundle import widened
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """Fitted parts. candidate_score: the out-of-fold score from which the auditor was taught; candidate_paid: how
+    often such a candidate paid after costs.
+    """
+
+    primary: Calibrated
+    baselines: Mapping[str, Calibrated]
+    regime: HmmRegime | None
+    auditor: Xgboost | None
+    candidate_score: float | None = None
+    candidate_paid: float = 0.5
+
+
+def fit(experiment: Experiment, prepared: Prepared, checkpoints: Path, timings: Timings) -> Fitted:
+    """Fits every part on training rows; early stopping and calibration read validation rows, nothing reads test."""
+    train, valid = prepared.train, prepared.valid
+    with timings.stage("primary model"):
+        primary = in_workdir(whole(experiment, experiment.model), checkpoints / "primary").fit(train, valid)
+    baselines = {}
+    with timings.stage("baselines"):
+        for name, model in experiment.baselines.items():
+            baselines[name] = whole(experiment, model).fit(train, valid)
+    with timings.stage("regime"):
+        regime = experiment.regime.fit(train, valid) if experiment.regime else None
+    if experiment.auditor is None:
+        return Fitted(primary, baselines, regime, None)
+    with timings.stage("out-of-fold scores"):
+        folds = PurgedKFold(experiment.evaluation.n_oof_folds, embargo_bars=experiment.labels.horizon_bars)
+        uncalibrated = scaled(experiment.transforms, experiment.model)
+        held_out = out_of_fold(uncalibrated, train, folds, valid, checkpoints / "out_of_fold")
+    with timings.stage("auditor"):
+        known = held_out.covered_N
+        least = float(np.quantile(held_out.proba_NC[known, 1], experiment.evaluation.candidate_quantile))
+        taught = audit_samples(experiment, train.take(known), held_out.proba_NC[known], regime, least)
+        checked = audit_samples(experiment, valid, primary.score(valid.table, valid.rows), regime, least)
+        auditor = experiment.auditor.fit(taught, checked)
+        LOG.info("auditor: %d candidates with score >= %.3f, %.1f %% paid", len(taught), least, 100 * taught.y.mean())
+    return Fitted(primary, baselines, regime, auditor, least, float(taught.y.mean()))
+
+
+def whole(experiment: Experiment, model: Any) -> Calibrated:
+    """Scaler, model and calibrator as one model. Trees need no scaler, the base rate neither."""
+    if isinstance(model, BaseRate):
+        return Calibrated(model, Identity())
+    return Calibrated(scaled(experiment.transforms, model), experiment.calibration)
+
+
+def audit_samples(
+    experiment: Experiment, samples: Samples, score_NC: Array, regime: HmmRegime | None, least: float
+) -> Samples:
+    """The auditor's samples: candidates with score >= least, features + score + regime, y = paid after costs."""
+    extra = {"score": score_NC[:, 1]}
+    if regime is not None:
+        belief = regime.predict_proba(samples.table, samples.rows)
+        extra |= {f"regime_{name}": belief[:, k] for k, name in enumerate(regime.names)}
+    table, rows = widened(samples.table, samples.rows, extra)
+    y = pays(samples.ret, experiment.costs.log_round_trip)
+    candidates = Samples(table, rows, y, samples.weight, rows, rows, samples.ret).take(score_NC[:, 1] >= least)
+    if len(candidates) < 50 or candidates.n_classes < 2:
+        raise TrainingError(
+            f"auditor: {len(candidates)} candidates with score >= {least:.3f}, {int(candidates.y.sum())} paid; "
+            "it needs 50 of both outcomes; load more bars, lower evaluation.candidate_quantile, or auditor=none"
+        )
+    return candidates

@@ -1,0 +1,306 @@
+"""The complete research process on one market, from bars to verdict, as greedy as a researcher can be.
+
+Arms are fitted on training rows; the arm, each profile's level and the profile are chosen on validation rows; then
+the test span is looked at four times, each look wider than the one before, all in one trial ledger.
+"""
+
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.errors import TradsysError, TrainingError
+from tradsys.core.tables import Array, Samples
+from tradsys.evidence.classification import evaluate, log_losses
+from tradsys.evidence.sharpe import FLAT
+from tradsys.evidence.verdict import judge_run
+from tradsys.models.baseline import BaseRate
+from tradsys.portfolio.vectorbt_adapter import simulate_many
+from tradsys.research.pipeline.backtesting import Backtest, backtest, bounds, days_per_year
+from tradsys.research.pipeline.bundle_export import export_bundle
+from tradsys.research.pipeline.dataset import Prepared, aware, load_bars, prepare
+from tradsys.research.pipeline.provenance import provenance
+from tradsys.research.pipeline.settings import Experiment, Timings
+from tradsys.research.pipeline.training import fit
+from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
+from tradsys.serving.bundle import Bundle
+from tradsys.serving.strategy import AuditMask, BreakEvenRule, Profile, Strategy
+
+LOG = logging.getLogger(__name__)
+# each look tries what the one before tried, and more
+CHOSEN, PROFILES, LEVELS, ARMS = LOOKS = ("chosen", "profiles", "levels", "arms")
+REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Look:
+    """One read of the test span. n_strategies: judged in this look. n_trials: distinct series in the ledger by then;
+    n_effective: what they are worth, which deflates. best: highest Sharpe judged. winners: strategies with an edge.
+    """
+
+    name: str
+    n_strategies: int
+    n_trials: int
+    n_effective: int
+    verdict: str
+    best: float | None
+    winners: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MarketRow:
+    """What the process said of one market.
+
+    verdict: `edge` where any look ended in one, else that of the last look; `refused`, with the reason, where the
+    house would not judge (one class only, no convergence). sharpe: yearly, after costs, of the
+    one strategy that validation chose, 0 where it never traded; valid_sharpe the same on the rows that chose it.
+    skill: of the chosen arm on test rows. test_years: calendar years of test decisions.
+    """
+
+    edge: float
+    seed: int
+    verdict: str
+    looks: tuple[Look, ...] = ()
+    strategy: str = ""
+    sharpe: float | None = None
+    valid_sharpe: float | None = None
+    n_trades: int = 0
+    skill: float | None = None
+    years: float | None = None
+    test_years: float | None = None
+    seconds: float = 0.0
+    reason: str = ""
+    code_sha: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return asdict(self)
+
+    def found_by(self, look: str) -> bool:
+        """True where this look, or one before it, ended in `edge`."""
+        upto = LOOKS[: LOOKS.index(look) + 1]
+        return any(one.verdict == "edge" for one in self.looks if one.name in upto)
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """A fitted model with everything around it, as its bundle; without an auditor where candidates were too few."""
+
+    name: str
+    bundle: Bundle
+    valid_loss: float
+    skill: dict[str, Any]
+
+
+def run_market(
+    experiment: Experiment, levels: Mapping[str, Sequence[float]], config: Mapping[str, Any], edge: float, seed: int
+) -> MarketRow:
+    """The verdict on one synthetic market. Leaves nothing behind; the same arguments give the same row.
+
+    levels: by profile of `experiment.strategy`, what is tried in place of its rule's value (its margin for a
+    break-even rule).
+    """
+    began = perf_counter()
+    market, plain = on_market(experiment, config, edge, seed)
+    try:
+        with tempfile.TemporaryDirectory(prefix="tradsys_market_") as scratch:
+            row = _research(market, levels, plain, Path(scratch), edge, seed)
+    except TradsysError as refusal:
+        row = MarketRow(edge, seed, REFUSED, reason=str(refusal))
+    return replace(row, seconds=perf_counter() - began)
+
+
+def on_market(
+    experiment: Experiment, config: Mapping[str, Any], edge: float, seed: int
+) -> tuple[Experiment, dict[str, Any]]:
+    """The experiment and its config, moved to the synthetic market of that edge and seed."""
+    source = replace(experiment.data["source"], edge=edge, seed=seed)
+    data = config["data"]
+    plain = {**data, "edge": edge, "seed": seed, "source": {**data["source"], "edge": edge, "seed": seed}}
+    return replace(experiment, data={**experiment.data, "source": source}), {**config, "data": plain}
+
+
+def arms_of(experiment: Experiment) -> dict[str, Any]:
+    """Models that compete: the baselines without the base rate."""
+    return {name: m for name, m in experiment.baselines.items() if not isinstance(m, BaseRate)}
+
+
+def at_levels(profiles: Mapping[str, Profile], levels: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Profile]]:
+    """By profile: its copies at every level tried, by `name level`."""
+    return {
+        name: {f"{name} {level:g}": replace(profile, rule=_at(profile.rule, level)) for level in levels[name]}
+        for name, profile in profiles.items()
+    }
+
+
+def _at(rule: Any, level: float) -> Any:
+    return replace(rule, margin=level) if isinstance(rule, BreakEvenRule) else replace(rule, value=level)
+
+
+def _research(
+    e: Experiment, levels: Mapping[str, Sequence[float]], config: dict[str, Any], scratch: Path, edge: float, seed: int
+) -> MarketRow:
+    prepared = prepare(e, load_bars(e))
+    ledger = TrialLedger(scratch / "ledger.db")
+    arms = [_arm(e, prepared, name, model, scratch / name, config) for name, model in arms_of(e).items()]
+    best, *others = sorted(arms, key=lambda arm: arm.valid_loss)
+    grid = at_levels(playable(best, e.strategy), levels)
+    on_valid = valid_sharpes(e, prepared, best.bundle, {k: p for tried in grid.values() for k, p in tried.items()})
+    tuned = {max(tried, key=on_valid.__getitem__): tried for tried in grid.values()}
+    chosen = max(tuned, key=on_valid.__getitem__)
+    every = {name: profile for tried in grid.values() for name, profile in tried.items()}
+    source = provenance(config, best.bundle.card["data"])
+    for arm in arms:
+        _record(ledger, prepared, arm, source)
+    looks = [
+        (CHOSEN, best, {chosen: every[chosen]}),
+        (PROFILES, best, {name: every[name] for name in tuned}),
+        (LEVELS, best, every),
+        *((ARMS, arm, _named(arm, at_levels(playable(arm, e.strategy), levels))) for arm in others),
+    ]
+    told, tests = [], []
+    for name, arm, profiles in looks:
+        tests.append(_test(e, prepared, arm, profiles, ledger, source))
+        told.append(_look(name, arm, tests[-1]))
+    winning = any(look.verdict == "edge" for look in told)
+    result = tests[0].rows[0]["performance"]
+    return MarketRow(
+        edge=edge,
+        seed=seed,
+        verdict="edge" if winning else told[-1].verdict,
+        looks=tuple(told),
+        strategy=f"{best.name} {chosen}",
+        sharpe=result["sharpe"]["value"] or 0.0,
+        valid_sharpe=on_valid[chosen] if np.isfinite(on_valid[chosen]) else None,
+        n_trades=result["n_trades"],
+        skill=best.skill["value"],
+        years=_years(prepared.bars["time"].to_numpy()),
+        test_years=_years(prepared.test.time),
+    )
+
+
+def playable(arm: Arm, profiles: Mapping[str, Profile]) -> dict[str, Profile]:
+    """Profiles that the arm can play: all, or those that ask no auditor where it has none."""
+    asks = {name: any(isinstance(mask, AuditMask) for mask in p.masks) for name, p in profiles.items()}
+    return {name: p for name, p in profiles.items() if arm.bundle.auditor is not None or not asks[name]}
+
+
+def _named(arm: Arm, grid: Mapping[str, Mapping[str, Profile]]) -> dict[str, Profile]:
+    return {f"{arm.name} {name}": p for tried in grid.values() for name, p in tried.items()}
+
+
+def _years(time: Array) -> float:
+    return float((time.max() - time.min()) / np.timedelta64(1, "h")) / (365 * 24)
+
+
+def _arm(e: Experiment, prepared: Prepared, name: str, model: Any, folder: Path, config: dict[str, Any]) -> Arm:
+    """One model fitted with its calibrator, regime and auditor, exported; its losses on valid, its skill on test."""
+    alone = replace(e, model=model, baselines={})
+    try:
+        fitted = fit(alone, prepared, folder / "checkpoints", Timings())
+    except TrainingError as refusal:
+        if alone.auditor is None or not str(refusal).startswith("auditor: "):
+            raise
+        LOG.info("%s; %s goes on without one", refusal, name)  # what the message tells a researcher to do
+        alone = replace(alone, auditor=None)
+        fitted = fit(alone, prepared, folder / "checkpoints", Timings())
+    bundle = export_bundle(alone, prepared, fitted, folder / "bundle", config)
+    valid, test = prepared.valid, prepared.test
+    counts = np.bincount(prepared.train.y, minlength=2)
+    skill = evaluate(
+        bundle.primary.predict(test.table, test.rows)[1],
+        test.y,
+        counts / counts.sum(),
+        time_N=test.time,
+        min_block=e.labels.horizon_bars,
+        n_draws=e.evaluation.n_draws,
+        confidence=e.evaluation.confidence,
+        seed=e.seed,
+    )["skill"]
+    score_NC = bundle.primary.predict(valid.table, valid.rows)[0]
+    return Arm(name, bundle, float(log_losses(score_NC, valid.y).mean()), skill)
+
+
+def valid_sharpes(
+    e: Experiment, prepared: Prepared, bundle: Bundle, profiles: Mapping[str, Profile]
+) -> dict[str, float]:
+    """Yearly Sharpe after costs of each profile on validation decisions; minus infinity where it never traded."""
+    since, until = _span(prepared.valid)
+    inside = prepared.bars.filter(pl.col("time").is_between(since, until))
+    predictions = bundle.predict(prepared.bars, since).filter(pl.col("time") <= until)
+    strategies = {name: Strategy(name, bundle, p, e.costs.round_trip) for name, p in profiles.items()}
+    targets = {name: s.targets(prepared.bars, since, predictions) for name, s in strategies.items()}
+    ledgers = simulate_many(inside, targets, e.costs)
+    yearly = days_per_year(next(iter(ledgers.values())).equity)
+    return {name: _sharpe(result.daily_returns()[1]) * np.sqrt(yearly) for name, result in ledgers.items()}
+
+
+def _sharpe(returns: Array) -> float:
+    deviation = returns.std(ddof=1)
+    return -np.inf if deviation <= FLAT * np.abs(returns).max() else float(returns.mean() / deviation)
+
+
+def _span(samples: Samples) -> tuple[datetime, datetime]:
+    return aware(samples.time.min()), aware(samples.time.max())
+
+
+def _record(ledger: TrialLedger, prepared: Prepared, arm: Arm, source: Mapping[str, Any]) -> None:
+    """The model's read of the test span, as train records it."""
+    since, until = _span(prepared.test)
+    entry = LedgerEntry(
+        purpose="model on test",
+        subject=arm.name,
+        code_sha=source["code_sha"],
+        config_digest=source["config_digest"],
+        data_digest=prepared.data_digest,
+        span_start=since,
+        span_end=until,
+        measure="loss",
+    )
+    probability_NC = arm.bundle.primary.predict(prepared.test.table, prepared.test.rows)[1]
+    ledger.append(entry, log_losses(probability_NC, prepared.test.y))
+
+
+def _test(
+    e: Experiment,
+    prepared: Prepared,
+    arm: Arm,
+    profiles: Mapping[str, Profile],
+    ledger: TrialLedger,
+    source: Mapping[str, Any],
+) -> Backtest:
+    since, until = _span(prepared.test)
+    return backtest(
+        arm.bundle,
+        prepared.bars,
+        profiles,
+        e.costs,
+        e.evaluation,
+        ledger=ledger,
+        source=source,
+        run="study",
+        skill_low=arm.skill["low"],
+        since=since,
+        until=until,
+        seed=e.seed,
+    )
+
+
+def _look(name: str, arm: Arm, tested: Backtest) -> Look:
+    values = [row["performance"]["sharpe"]["value"] for row in tested.rows]
+    return Look(
+        name=name,
+        n_strategies=len(tested.rows),
+        n_trials=tested.trials["n_looks"],
+        n_effective=int(tested.trials["n_trials"]),
+        verdict=judge_run(bounds(arm.skill), tested.verdicts).kind,
+        best=max((v for v in values if v is not None), default=None),
+        winners=tuple(n for n, verdict in tested.verdicts.items() if verdict.kind == "edge"),
+    )

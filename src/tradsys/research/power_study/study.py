@@ -1,0 +1,293 @@
+"""Is the verdict itself any good? The complete research process on many synthetic markets, and how often it says
+edge.
+"""
+
+import contextlib
+import json
+import logging
+import multiprocessing
+import signal
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tradsys.core.errors import TradsysError
+from tradsys.core.runs import code_sha, digest_json, write_json, written_whole
+from tradsys.core.tables import Array
+from tradsys.evidence.multiple_testing import wilson_interval
+from tradsys.market.synthetic import SyntheticMarket
+from tradsys.reports.power_study_page import write_study
+from tradsys.research.pipeline.settings import Experiment
+from tradsys.research.pipeline.single_thread import single_threads
+from tradsys.research.power_study.simulated_research import LOOKS, REFUSED, Look, MarketRow, arms_of, run_market
+
+LOG = logging.getLogger(__name__)
+MOST_FALSE = 0.05  # share of markets without an edge that may end in `edge`
+FOUND = 0.8  # share of markets with an edge that must end in `edge` for that edge to count as found
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """Which markets, what is tried on each, how many at once.
+
+    edges: planted, in sigmas per bar, 0 for none. n_markets: of each edge; their seeds are first_seed, first_seed + 1,
+    ..., the same for every edge. levels: by strategy profile, what is tried in place of its rule's value. n_jobs:
+    processes of one thread each; 0 stays in this one. Raises TradsysError out of range.
+    """
+
+    name: str
+    edges: Sequence[float]
+    n_markets: int
+    levels: Mapping[str, Sequence[float]]
+    first_seed: int = 0
+    n_jobs: int = 2
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not self.edges or len(set(self.edges)) != len(self.edges):
+            raise TradsysError(f"study: edges {list(self.edges)}; at least one, each once; mend study.edges")
+        for name, least in (("n_markets", 1), ("n_jobs", 0)):
+            if getattr(self, name) < least:
+                raise TradsysError(f"study: {name}={getattr(self, name)}; the least is {least}; mend study.{name}")
+
+    @property
+    def markets(self) -> list[tuple[float, int]]:
+        """(edge, seed) of every market, a whole round of edges per seed, so that an early look has all edges."""
+        seeds = range(self.first_seed, self.first_seed + self.n_markets)
+        return [(float(edge), seed) for seed, edge in product(seeds, self.edges)]
+
+
+def study(experiment: Experiment, settings: StudySettings, folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs the process on every market that `folder` holds no row of, then sums all of them up.
+
+    Each finished market is one whole file in a folder named after the digest of what decides a row, so an interrupted
+    study goes on where it was, and a changed config begins anew. Writes summary.json and rows.parquet beside them;
+    returns the summary with `folder` in it. Raises TradsysError where the experiment is not on a synthetic market.
+    """
+    _checked(experiment, settings)
+    place = folder / f"{settings.name}_{_digest(config)[:12]}"
+    todo = [market for market in settings.markets if not _path(place, *market).exists()]
+    LOG.info("%d of %d markets to go in %s", len(todo), len(settings.markets), place)
+    one = partial(_one, experiment, dict(settings.levels), dict(config), place, code_sha())
+    with contextlib.closing(_done(one, todo, settings.n_jobs)) as done, _progress() as progress:
+        bar = progress.add_task("markets", total=len(settings.markets), completed=len(settings.markets) - len(todo))
+        for _ in done:
+            progress.advance(bar)
+    rows = [_read(_path(place, *market)) for market in settings.markets]
+    summary = summarise(rows, settings) | {"folder": str(place)}
+    write_json(place / "summary.json", summary)
+    with written_whole(place / "rows.parquet") as draft:
+        flat(rows).write_parquet(draft)
+    write_study(summary, place)
+    return summary
+
+
+def is_broken(summary: Mapping[str, Any]) -> bool:
+    """True where more than 5 % of the markets without an edge ended in one."""
+    false = summary["false_edges"]
+    return false is not None and false["share"]["value"] > false["most"]
+
+
+def _checked(experiment: Experiment, settings: StudySettings) -> None:
+    if not isinstance(experiment.data["source"], SyntheticMarket):
+        raise TradsysError("study: the truth must be known; only data=synthetic has one; leave data= as it is")
+    if not arms_of(experiment):
+        raise TradsysError("study: no arm; baselines beside the base rate compete; name some with baselines=all")
+    if set(settings.levels) != set(experiment.strategy):
+        raise TradsysError(
+            f"study: levels for {sorted(settings.levels)}, profiles {sorted(experiment.strategy)}; each profile needs "
+            "the levels that are tried; mend study.levels or strategy="
+        )
+
+
+def _digest(config: Mapping[str, Any]) -> str:
+    """Of what decides a row: not how many markets, which edges, or where files lie."""
+    decides = {k: v for k, v in config.items() if k not in ("paths", "resume", "study", "audit", "question")}
+    return digest_json(decides | {"levels": config["study"]["levels"]})
+
+
+def _path(place: Path, edge: float, seed: int) -> Path:
+    return place / "rows" / f"edge_{edge:g}_seed_{seed}.json"
+
+
+def _one(
+    experiment: Experiment,
+    levels: Mapping[str, Sequence[float]],
+    config: Mapping[str, Any],
+    place: Path,
+    sha: str,
+    market: tuple[float, int],
+) -> tuple[float, int]:
+    """One market's row, written whole. sha: of the code that was loaded when the study began, not of a later commit."""
+    row = replace(run_market(experiment, levels, config, *market), code_sha=sha)
+    write_json(_path(place, *market), row.as_dict())
+    return market
+
+
+def _read(path: Path) -> MarketRow:
+    row = json.loads(path.read_text(encoding="utf-8"))
+    looks = tuple(Look(**{**look, "winners": tuple(look["winners"])}) for look in row["looks"])
+    return MarketRow(**{**row, "looks": looks})
+
+
+def _done(one: Any, todo: Sequence[tuple[float, int]], n_jobs: int) -> Generator[tuple[float, int], None, None]:
+    """Markets as they finish. Closed early, what runs is finished and what waits is dropped."""
+    if n_jobs == 0 or not todo:
+        yield from map(one, todo)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    # workers leave Ctrl-C to this process, finish their market and write its row
+    quiet = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    with single_threads():
+        pool = ProcessPoolExecutor(n_jobs, spawn, quiet)
+        try:
+            for future in as_completed([pool.submit(one, market) for market in todo]):
+                yield future.result()
+        finally:
+            # not the pool's own `with`: its second shutdown takes the cancelling back
+            pool.shutdown(cancel_futures=True)
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def summarise(rows: Sequence[MarketRow], settings: StudySettings) -> dict[str, Any]:
+    """Shares of `edge` by planted edge and look, with Wilson intervals; where edges were planted, the power.
+
+    by_edge: per edge n, n_refused, the mean Sharpe after costs of the chosen strategy, and per look how many markets
+    had ended in `edge` by then. A refused market ended in no edge and stays in n. false_edges: of the edge 0, by the
+    last look. smallest: see `smallest_found`.
+    """
+    by_edge = [_of_edge(edge, [r for r in rows if r.edge == edge], settings.confidence) for edge in settings.edges]
+    judged = [r for r in rows if r.verdict != REFUSED]
+    null = next((e for e in by_edge if e["edge"] == 0), None)
+    planted = [e for e in by_edge if e["edge"] > 0]
+    return {
+        "name": settings.name,
+        "n_markets": len(rows),
+        "confidence": settings.confidence,
+        "years": float(np.mean([r.years for r in judged])) if judged else None,
+        "test_years": float(np.mean([r.test_years for r in judged])) if judged else None,
+        "seconds_per_market": float(np.mean([r.seconds for r in rows])),
+        "code": sorted({r.code_sha for r in rows}),
+        "by_edge": by_edge,
+        "false_edges": null["looks"][-1] | {"most": MOST_FALSE} if null and null["looks"] else None,
+        "smallest": smallest_found(planted, rows, settings) if len(planted) > 1 else None,
+    }
+
+
+def _of_edge(edge: float, rows: Sequence[MarketRow], confidence: float) -> dict[str, Any]:
+    sharpes = np.array([r.sharpe for r in rows if r.sharpe is not None])
+    mean, half = _mean(sharpes)
+    seen = [look for r in rows for look in r.looks]
+    return {
+        "edge": edge,
+        "n": len(rows),
+        "n_refused": sum(r.verdict == REFUSED for r in rows),
+        "verdicts": {kind: sum(r.verdict == kind for r in rows) for kind in sorted({r.verdict for r in rows})},
+        "sharpe": {"value": mean, "low": mean - half, "high": mean + half} if len(sharpes) else None,
+        "skill": _mean(np.array([r.skill for r in rows if r.skill is not None]))[0] if len(sharpes) else None,
+        "looks": [_of_look(look, rows, confidence) for look in LOOKS if any(one.name == look for one in seen)],
+    }
+
+
+def _of_look(look: str, rows: Sequence[MarketRow], confidence: float) -> dict[str, Any]:
+    """How many markets ended in `edge` by this look, and after how many distinct trials and effective ones."""
+    found = sum(r.found_by(look) for r in rows)
+    low, high = wilson_interval(found, len(rows), confidence)
+    last = [[one for one in r.looks if one.name == look][-1] for r in rows if r.looks]
+    return {
+        "look": look,
+        "n_edge": found,
+        "n": len(rows),
+        "share": {"value": found / len(rows), "low": low, "high": high},
+        "n_trials": float(np.mean([one.n_trials for one in last])),
+        "n_effective": float(np.mean([one.n_effective for one in last])),
+    }
+
+
+def _mean(values: Array) -> tuple[float, float]:
+    """Mean and half of its 95 % interval, by the normal law; (0, 0) of nothing."""
+    if not len(values):
+        return 0.0, 0.0
+    return float(values.mean()), float(1.96 * values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+def smallest_found(
+    planted: Sequence[Mapping[str, Any]], rows: Sequence[MarketRow], settings: StudySettings, n_draws: int = 500
+) -> dict[str, Any]:
+    """The smallest edge that ends in `edge` 80 % of the time, by the last look, in sigmas and in Sharpe after costs.
+
+    The share found and the mean Sharpe are made monotone in the edge (pool adjacent violators) and interpolated.
+    {value, low, high} each; the interval is the percentiles over resampled seeds, whole rows of edges at a time, with
+    None for a bound beyond the edges tried, and `value` None where no edge tried was found often enough.
+    """
+    ordered = sorted(planted, key=lambda e: e["edge"])
+    edges = np.array([e["edge"] for e in ordered])
+    of = {(r.edge, r.seed): r for r in rows}
+    seeds = sorted({r.seed for r in rows if r.edge > 0})
+    found_SE = np.array([[of[edge, s].found_by(LOOKS[-1]) for edge in edges] for s in seeds], dtype=float)
+    sharpe_SE = np.array([[of[edge, s].sharpe or 0.0 for edge in edges] for s in seeds])
+    whole = _crossing(edges, found_SE.mean(axis=0), sharpe_SE.mean(axis=0))
+    rng = np.random.default_rng(0)
+    draws = []
+    for _ in range(n_draws):
+        picked = rng.integers(0, len(seeds), len(seeds))
+        draws.append(_crossing(edges, found_SE[picked].mean(axis=0), sharpe_SE[picked].mean(axis=0)))
+    # beyond the edges tried is infinitely far, on the side where it lies
+    spread = np.quantile(
+        np.array(draws), [(1 - settings.confidence) / 2, (1 + settings.confidence) / 2], axis=0, method="nearest"
+    )
+    named = {}
+    for k, name in enumerate(("edge", "sharpe")):
+        values = (whole[k], *spread[:, k])
+        named[name] = dict(
+            zip(("value", "low", "high"), (float(v) if np.isfinite(v) else None for v in values), strict=True)
+        )
+    return {"share": FOUND, **named}
+
+
+def _crossing(edges: Array, share_E: Array, sharpe_E: Array) -> tuple[float, float]:
+    """Edge and mean Sharpe at which the monotone share reaches 80 %; plus or minus infinity outside the edges."""
+    share, sharpe = monotone(share_E), monotone(sharpe_E)
+    if share[-1] < FOUND:
+        return np.inf, np.inf
+    k = int(np.argmax(share >= FOUND))
+    if k == 0:
+        return (edges[0], sharpe[0]) if share[0] == FOUND else (-np.inf, -np.inf)
+    part = (FOUND - share[k - 1]) / (share[k] - share[k - 1])
+    return tuple(float(v[k - 1] + part * (v[k] - v[k - 1])) for v in (edges, sharpe))  # type: ignore[return-value]
+
+
+def monotone(values: Array) -> Array:
+    """The nearest never-falling series in squared error (pool adjacent violators; Ayer et al. 1955)."""
+    blocks: list[list[float]] = []
+    for value in values:
+        blocks.append([float(value), 1.0])
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            (b, m), (a, n) = blocks.pop(), blocks.pop()
+            blocks.append([(a * n + b * m) / (n + m), n + m])
+    return np.concatenate([np.full(int(n), value) for value, n in blocks])
+
+
+def flat(rows: Sequence[MarketRow]) -> pl.DataFrame:
+    """One row per market; of each look its verdict, trials and best Sharpe as columns."""
+    plain = [f.name for f in fields(MarketRow) if f.name != "looks"]
+    out = []
+    for row in rows:
+        values = {name: getattr(row, name) for name in plain}
+        for look in row.looks:
+            values |= {f"{look.name}_{k}": getattr(look, k) for k in ("verdict", "n_trials", "n_effective", "best")}
+        out.append(values)
+    return pl.DataFrame(out, infer_schema_length=None)

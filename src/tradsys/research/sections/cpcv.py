@@ -1,0 +1,252 @@
+"""Whole out-of-sample paths of a cheap model: combinatorial purged cross-validation over all of a run's samples.
+
+The folds read every span, the test span included, so each path's daily returns enter the ledger (purpose "cpcv") and
+deflate the Sharpe ratios that are judged on that span. A sequence model is too dear to be refitted for every choice of
+test groups; the logistic baseline then stands in, and the section says so.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.errors import DataError
+from tradsys.core.protocols import Model
+from tradsys.core.tables import Array, Fold, Samples
+from tradsys.evidence.sharpe import FLAT, sharpe_ratio
+from tradsys.market.calendars import periods_per_year
+from tradsys.models.ensembles.compose import scaled
+from tradsys.models.linear import LogisticRegression
+from tradsys.models.sequence import SequenceModel
+from tradsys.research.pipeline.dataset import Prepared, aware
+from tradsys.research.pipeline.settings import Experiment
+from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
+from tradsys.samples.splits import CombinatorialPurged, span_bars
+
+LOG = logging.getLogger(__name__)
+TOP = 0.9  # a path is long where the score reaches this quantile of its own fold's validation scores
+VALID_FRACTION = 0.2  # of a fold's training samples, the latest: early stopping and the quantile read them
+
+
+@dataclass(frozen=True, eq=False)
+class Paths:
+    """Daily returns of one strategy on every path.
+
+    days: datetime64[D] [D], days with samples' outcomes. returns_DP: simple returns on capital, float64 [D, P].
+    sharpe_P: yearly Sharpe of each path; 0 where a path never took a position. periods_per_year: of the days.
+    """
+
+    days: Array
+    returns_DP: Array
+    sharpe_P: Array
+    periods_per_year: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report's section `paths`, ready for JSON: time [D], curves [P, D] of equity from 1, sharpe and its
+        spread. `low` and `high` are the 5 % and 95 % quantiles of the paths: a spread, not a confidence interval,
+        since paths share folds and days.
+        """
+        low, high = np.quantile(self.sharpe_P, [0.05, 0.95])
+        return {
+            "time": [str(day) for day in self.days],
+            "curves": np.cumprod(1 + self.returns_DP, axis=0).T.tolist(),
+            "sharpe": self.sharpe_P.tolist(),
+            "mean": float(self.sharpe_P.mean()),
+            "median": float(np.median(self.sharpe_P)),
+            "low": float(low),
+            "high": float(high),
+            "worst": float(self.sharpe_P.min()),
+            "share_positive": float((self.sharpe_P > 0).mean()),
+            "n_paths": len(self.sharpe_P),
+            "n_days": len(self.days),
+            "periods_per_year": self.periods_per_year,
+        }
+
+
+def assemble(splitter: CombinatorialPurged, samples: Samples, fold_values: Sequence[Array]) -> Array:
+    """Out-of-sample values of every sample on every path, [P, N] or [P, N, C].
+
+    fold_values: for each fold of `splitter.split(samples)`, in that order, the values of its test samples in the
+    order of `fold.test` (rising positions): probabilities, scores or positions, [n_test] or [n_test, C]. Raises
+    DataError where folds or samples are missing or too many, or a value is not finite.
+    """
+    chosen, group = splitter.test_groups, splitter.groups(samples)
+    if len(fold_values) != len(chosen):
+        raise DataError(
+            f"paths: values of {len(fold_values)} folds, {len(chosen)} were asked for; every fold of the splitter "
+            "supplies part of some path; give one array each"
+        )
+    spread = []
+    for k, groups in enumerate(chosen):
+        values, test = np.asarray(fold_values[k], dtype=np.float64), np.flatnonzero(np.isin(group, groups))
+        if values.shape[:1] != test.shape:
+            raise DataError(
+                f"paths: fold {k} has {len(test)} test samples for values {values.shape}; one each, in order"
+            )
+        if not np.isfinite(values).all():
+            raise DataError(f"paths: fold {k} has values that are not finite; every test sample needs a prediction")
+        whole = np.full((len(samples), *values.shape[1:]), np.nan)
+        whole[test] = values
+        spread.append(whole)
+    return np.stack([np.stack(spread)[path[group], np.arange(len(samples))] for path in splitter.paths()])
+
+
+def path_returns(
+    splitter: CombinatorialPurged,
+    samples: Samples,
+    fold_positions: Sequence[Array],
+    *,
+    round_trip_cost: float,
+    periods_per_year: float,
+) -> Paths:
+    """Daily returns and yearly Sharpe ratios of one strategy on every path.
+
+    fold_positions: as `assemble`, signed positions in [-1, 1] that each test sample takes at its label's entry and
+    holds to its label's exit (0 for none): `(proba_N >= threshold)` for a long-only rule. round_trip_cost: of one
+    unit of position, entry and exit together, as a fraction. A trade earns position * (exp(ret) - 1) minus costs;
+    it is booked on the UTC day that its outcome is known, and takes one part in M of the capital, where M is the
+    most labels that were ever open at once (over all symbols), so that exposure never exceeds the capital. Days
+    without any outcome are left out. This is a simulation of labels, not of an account: the backtest is.
+    Raises as `assemble`, on positions beyond 1, on labels without a return, and on fewer than 20 days.
+    """
+    positions_PN = assemble(splitter, samples, fold_positions)
+    if positions_PN.ndim != 2 or (np.abs(positions_PN) > 1).any():
+        raise DataError(
+            f"paths: positions {positions_PN.shape[1:]} up to {np.abs(positions_PN).max():g}; one in [-1, 1] a sample"
+        )
+    if not np.isfinite(samples.ret).all():
+        raise DataError(
+            f"paths: {int((~np.isfinite(samples.ret)).sum())} samples without a return; drop what is unlabelled"
+        )
+    earned_PN = positions_PN * np.expm1(samples.ret) - np.abs(positions_PN) * round_trip_cost
+    last = samples.table.time[samples.end] - np.timedelta64(1, "us")
+    days, where = np.unique(last.astype("datetime64[D]"), return_inverse=True)
+    if len(days) < MIN_DAYS:
+        raise DataError(
+            f"paths: outcomes on {len(days)} days; a Sharpe ratio of paths needs {MIN_DAYS}; take more data"
+        )
+    returns_DP = np.zeros((len(days), len(positions_PN)))
+    np.add.at(returns_DP, where, earned_PN.T)
+    returns_DP /= _most_open(samples)
+    return Paths(days, returns_DP, _yearly_sharpe(returns_DP, periods_per_year), float(periods_per_year))
+
+
+def _most_open(samples: Samples) -> int:
+    """Most labels that are open at one moment, decision bar to outcome."""
+    _, decision, end = span_bars(samples)
+    opened = np.bincount(decision, minlength=int(end.max()) + 2)
+    closed = np.bincount(end + 1, minlength=int(end.max()) + 2)
+    return int(np.cumsum(opened - closed).max())
+
+
+def _yearly_sharpe(returns_DP: Array, periods_per_year: float) -> Array:
+    moves = returns_DP.std(axis=0, ddof=1) > FLAT * np.abs(returns_DP).max(axis=0)
+    out = np.zeros(returns_DP.shape[1])
+    if moves.any():
+        out[moves] = sharpe_ratio(returns_DP[:, moves])
+    return out * np.sqrt(periods_per_year)
+
+
+def cpcv_paths(
+    experiment: Experiment, prepared: Prepared, ledger: TrialLedger, source: dict[str, Any], folder: Path
+) -> dict[str, Any]:
+    """The report's section `paths`: `Paths.as_dict` with model, stands_in (for the primary), rule, n_fits, n_groups,
+    n_test_groups. Every path is written into the ledger before this returns. Raises as `path_returns` and as fits do.
+    """
+    judged = experiment.evaluation
+    splitter = CombinatorialPurged(
+        judged.cpcv_groups, judged.cpcv_test_groups, experiment.labels.horizon_bars, VALID_FRACTION
+    )
+    name, model = cheap_model(experiment)
+    samples = prepared.samples
+    positions = [_positions(experiment, model, samples, fold) for fold in splitter.split(samples)]
+    paths = path_returns(
+        splitter,
+        samples,
+        positions,
+        round_trip_cost=experiment.costs.round_trip,
+        periods_per_year=_days_per_year(samples),
+    )
+    _record(paths, name, prepared, ledger, source, folder)
+    LOG.info("cpcv: %d fits of %s, %d paths", len(positions), name, len(paths.sharpe_P))
+    return paths.as_dict() | {
+        "model": name,
+        "stands_in": name != "primary",
+        "rule": f"{_side_in_words(samples)} where the score is at least the {TOP:g} quantile of its own fold's "
+        "validation scores",
+        "n_fits": len(positions),
+        "n_groups": splitter.n_groups,
+        "n_test_groups": splitter.n_test_groups,
+    }
+
+
+def cheap_model(experiment: Experiment) -> tuple[str, Model]:
+    """The primary where no part of it is a sequence model, else the logistic baseline; with its name."""
+    if not _holds_sequence(experiment.model):
+        return "primary", experiment.model
+    return "logistic", experiment.baselines.get("logistic") or LogisticRegression()
+
+
+def _holds_sequence(part: object) -> bool:
+    """Whether a model, or one that it is made of, is a sequence model."""
+    if isinstance(part, SequenceModel):
+        return True
+    if isinstance(part, tuple | list):
+        return any(_holds_sequence(item) for item in part)
+    if isinstance(part, dict):
+        return any(_holds_sequence(item) for item in part.values())
+    if is_dataclass(part):
+        return any(_holds_sequence(getattr(part, field.name)) for field in fields(part) if field.init)
+    return False
+
+
+def _positions(experiment: Experiment, model: Model, samples: Samples, fold: Fold) -> Array:
+    """0 or 1 for each test sample of a fold, from a model fitted on the rest; 1 is a position on the label's side.
+
+    Returns of labels are in their own direction, so a short counts as 1, too. A row with side 0 takes none.
+    """
+    done = scaled(experiment.transforms, model).fit(samples.take(fold.train), samples.take(fold.valid))
+    valid, test = (done.predict_proba(samples.table, samples.rows[part])[:, 1] for part in (fold.valid, fold.test))
+    side = samples.table.side()
+    wanted = np.ones(len(test), dtype=bool) if side is None else side[samples.rows[fold.test]] != 0
+    return ((test >= np.quantile(valid, TOP)) & wanted).astype(np.float64)
+
+
+def _side_in_words(samples: Samples) -> str:
+    """What a path takes, in words."""
+    return "long" if samples.table.side() is None else "on the bundle's own side, long or short,"
+
+
+def _days_per_year(samples: Samples) -> float:
+    """365 or 252, as the table's bars show."""
+    day = (np.unique(samples.table.time) - np.timedelta64(1, "us")).astype("datetime64[D]").astype("datetime64[us]")
+    frame = pl.DataFrame({"time": pl.Series(np.unique(day)).dt.replace_time_zone("UTC")})
+    return periods_per_year(frame.with_columns(symbol=pl.lit("days")).select("symbol", "time"))
+
+
+def _record(
+    paths: Paths, name: str, prepared: Prepared, ledger: TrialLedger, source: dict[str, Any], folder: Path
+) -> None:
+    samples = prepared.samples
+    outcomes = samples.table.time[samples.end]
+    for p in range(len(paths.sharpe_P)):
+        entry = LedgerEntry(
+            purpose="cpcv",
+            subject=f"{name}, path {p + 1}",
+            data_digest=prepared.data_digest,
+            span_start=aware(outcomes.min()),
+            span_end=aware(outcomes.max()),
+            config_digest=source["config_digest"],
+            run=str(folder),
+            measure="return",
+            periods_per_year=paths.periods_per_year,
+            code_sha=source["code_sha"],
+        )
+        ledger.append(entry, paths.returns_DP[:, p])
+
+
+MIN_DAYS = 20

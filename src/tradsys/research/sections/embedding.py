@@ -1,0 +1,122 @@
+"""The report's section `embedding`: what the encoder makes of test windows, and how it was trained.
+
+Nothing here is chosen by; labels are only coloured in and counted. Legend: N test samples, D embedding, K clusters.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.cluster import KMeans
+
+from tradsys.core.tables import Array, Samples
+from tradsys.models.ensembles.compose import Calibrated, Scaled
+from tradsys.models.regime import HmmRegime
+from tradsys.models.transforms import fitted
+from tradsys.research.pipeline.dataset import aware
+
+N_POINTS = 2000  # drawn: more hide each other
+N_CLUSTERED = 6000  # evenly spread samples that k-means sees
+MANY_CLUSTERS = 8
+N_SHIFTS = 500
+
+
+def embedding_section(primary: Calibrated, regime: HmmRegime | None, test: Samples, seed: int) -> dict[str, Any] | None:
+    """A JSON-safe dict of the map, its clusters and the training history; None for a model that cannot embed.
+
+    regime: None colours all points alike. test: on raw features; the model's own scaler is applied here.
+    """
+    inner: Any = primary.model_
+    table = test.table
+    if isinstance(inner, Scaled):
+        inner, table = fitted(inner, "model_"), fitted(inner, "scaler_").apply(table)
+    if not hasattr(inner, "embed"):
+        return None
+    some = test.take(_spread(len(test), N_CLUSTERED))
+    values_ND = inner.embed(table, some.rows).astype(np.float64)
+    plane_N2, explained = principal_plane(values_ND)
+    shown = _spread(len(some), N_POINTS)
+    state_N = np.zeros(len(shown), dtype=np.int64)
+    if regime is not None:
+        state_N = regime.predict_proba(test.table, some.rows[shown]).argmax(axis=1)
+    counts = sorted({some.n_classes, MANY_CLUSTERS})
+    return {
+        "n": len(some),
+        "n_test": len(test),
+        "dimension": values_ND.shape[1],
+        "explained": explained,
+        "points": {
+            "x": _rounded(plane_N2[shown, 0]),
+            "y": _rounded(plane_N2[shown, 1]),
+            "label": some.y[shown].tolist(),
+            "regime": state_N.tolist(),
+            "time": [aware(t).isoformat() for t in some.time[shown]],
+        },
+        "regimes": list(regime.names) if regime else ["any"],
+        "clusters": [cluster_purity(values_ND, some, k, seed) for k in counts if k <= len(some)],
+        "history": [_finite(row) for row in getattr(inner, "history_", None) or []],
+        "best_epoch": getattr(getattr(inner, "result_", None), "best_epoch", None),
+    }
+
+
+def principal_plane(values_ND: Array) -> tuple[Array, list[float]]:
+    """Coordinates [N, 2] on the first two principal components, and the share of variance that each explains.
+
+    Signs are fixed so that each component's largest weight is positive. A missing second component is 0.
+    """
+    centred = values_ND - values_ND.mean(axis=0)
+    _, singular, weight_DD = np.linalg.svd(centred, full_matrices=False)
+    axes_2D = np.zeros((2, values_ND.shape[1]))
+    axes_2D[: len(weight_DD[:2])] = weight_DD[:2]
+    largest = axes_2D[np.arange(2), np.abs(axes_2D).argmax(axis=1)]
+    axes_2D *= np.where(largest < 0, -1.0, 1.0)[:, None]
+    variance = singular**2
+    total = variance.sum()
+    explained = [float(v / total) if total > 0 else 0.0 for v in np.append(variance, 0.0)[:2]]
+    return centred @ axes_2D.T, explained
+
+
+def cluster_purity(values_ND: Array, samples: Samples, n_clusters: int, seed: int) -> dict[str, Any]:
+    """How far k-means clusters hold one label each, against what clusters without any knowledge would show.
+
+    purity: share of samples with the commonest label of their cluster (Manning et al. 2008, eq. 16.1); it is at least
+    the share of the commonest label overall (base_rate), and rises with n_clusters by itself.
+    by_chance: mean, low and high (middle 95 %) of the purity where labels are turned round the clock against the
+    embeddings, which keeps both as sticky in time as they are; dealt singly, labels would make chance look smaller.
+    p_value: share of turns, this one counted, that reach the purity. They are N_SHIFTS.
+    """
+    found = KMeans(n_clusters, n_init=4, random_state=seed).fit_predict(values_ND)
+    # in the order of time, so that a turn moves all symbols' labels together
+    order = np.lexsort((samples.rows, samples.time))
+    cluster_N, y_N = found[order], samples.y[order]
+    n_classes, n = samples.n_classes, len(samples)
+
+    def purity(labels_N: Array) -> float:
+        table = np.bincount(cluster_N * n_classes + labels_N, minlength=n_clusters * n_classes)
+        return float(table.reshape(n_clusters, n_classes).max(axis=1).sum() / n)
+
+    turns = np.unique(np.linspace(0, n, N_SHIFTS + 2)[1:-1].astype(int))
+    chance = np.array([purity(np.roll(y_N, turn)) for turn in turns])
+    value = purity(y_N)
+    low, high = np.quantile(chance, [0.025, 0.975])
+    return {
+        "n_clusters": n_clusters,
+        "purity": value,
+        "base_rate": float(np.bincount(y_N).max() / n),
+        "by_chance": {"mean": float(chance.mean()), "low": float(low), "high": float(high)},
+        "p_value": float((1 + (chance >= value - 1e-12).sum()) / (1 + len(chance))),
+        "sizes": np.bincount(found, minlength=n_clusters).tolist(),
+    }
+
+
+def _spread(n: int, most: int) -> Array:
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))
+
+
+def _finite(row: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in row.items()}
+
+
+def _rounded(values: Array) -> list[float]:
+    return [float(f"{v:.5g}") for v in values]

@@ -1,0 +1,78 @@
+"""What a pool is made of: the weight of each member, and the out-of-fold skill that earned it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tradsys.models.ensembles.compose import BASE, Average, Calibrated, RegimeWeighted, Scaled, SeedAverage, Stacked
+from tradsys.models.ensembles.regime_pooled import RegimePooled
+from tradsys.research.pipeline.bundle_export import weights_of
+
+
+def ensemble_section(primary: Calibrated) -> dict[str, Any] | None:
+    """The report's section `ensemble` of a fitted primary, None where it is no ensemble.
+
+    kind; confidence and floor (None where weights are equal); shrinkage (None without regimes); members: name,
+    weight, skill (value, low, high, n_batches, on out-of-fold training rows; None where it was not measured) and why
+    there is no weight; states: name, n_effective, weights by member. Of a regime-weighted pool the weight is the
+    common one, towards which the states' are drawn; of a model per regime, the mean over states by n_effective.
+    """
+    model: Any = primary.model_
+    if isinstance(model, Scaled):
+        model = model.model_
+    if isinstance(model, Average | SeedAverage):
+        members = [_row(name, weight, None, "") for name, weight in weights_of(model).items()]
+        return _section(model, members, [])
+    if isinstance(model, RegimePooled):
+        return _by_state(model)
+    if not isinstance(model, Stacked):
+        return None
+    weights, skills = model.weights_ or {}, model.skills_ or {}
+    members = [_row(name, weights[name], skills.get(name), _why(model, name)) for name in weights]
+    return _section(model, members, _states(model) if isinstance(model, RegimeWeighted) else [])
+
+
+def _by_state(model: RegimePooled) -> dict[str, Any]:
+    """The section of a model per regime: its states' weights and their mean."""
+    assert model.n_effective_ is not None
+    names, weights_SK = model.earning()
+    mean_K = model.n_effective_ @ weights_SK / model.n_effective_.sum()
+    states = [
+        {"name": name, "n_effective": float(n), "weights": dict(zip(names, row.tolist(), strict=True))}
+        for name, n, row in zip(model.regime.names, model.n_effective_, weights_SK, strict=True)
+    ]
+    return _section(model, [_row(name, float(w), None, "") for name, w in zip(names, mean_K, strict=True)], states)
+
+
+def _section(model: Any, members: list[dict[str, Any]], states: list[dict[str, Any]]) -> dict[str, Any]:
+    settings = {name: getattr(model, name, None) for name in ("n_folds", "confidence", "floor")}
+    shrinkage = getattr(model, "shrinkage", None)
+    words = "infinite" if shrinkage == float("inf") else shrinkage  # JSON knows no infinity
+    return {"kind": type(model).__name__, **settings, "shrinkage": words, "members": members, "states": states}
+
+
+def _row(name: str, weight: float, skill: Any, why: str) -> dict[str, Any]:
+    return {"name": name, "weight": weight, "skill": None if skill is None else skill.as_dict(), "why": why}
+
+
+def _why(model: Stacked, name: str) -> str:
+    """Why a member has no weight anywhere; empty where it has one."""
+    weights: Mapping[str, float] = model.weights_ or {}
+    if weights[name] > 0 or name in (model.members_ or {}):
+        return ""
+    skill = (model.skills_ or {}).get(name)
+    if name == BASE or skill is None:
+        return "the members earned all"
+    return "its skill lies below zero" if skill.high < 0 else "adds less than the floor to what the others say"
+
+
+def _states(model: RegimeWeighted) -> list[dict[str, Any]]:
+    assert model.state_weights_ is not None
+    assert model.n_effective_ is not None
+    return [
+        {
+            "name": name,
+            "n_effective": float(n),
+            "weights": dict(zip(model.weights_ or {}, row.tolist(), strict=True)),
+        }
+        for name, n, row in zip(model.regime.names, model.n_effective_, model.state_weights_, strict=True)
+    ]

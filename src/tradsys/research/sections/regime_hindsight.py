@@ -1,0 +1,256 @@
+"""The report's section `hindsight`: what regimes were worth as they could be known, and as they look afterwards.
+
+The states of hindsight replace the bundle's in the predictions of strategies that were judged already; the results
+stand beside the real ones and go nowhere else: not among the strategies, not into the ledger. Legend: R rows of the
+table, N decision rows, T days, K states.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy.optimize import linear_sum_assignment
+
+from tradsys.core.errors import DataError, TrainingError
+from tradsys.core.tables import Array, FeatureTable, Samples
+from tradsys.evidence.placebo import DailyRecord, paired_differences, trade_means
+from tradsys.models.regime import HmmRegime
+from tradsys.research.sections.smoothed_regimes import hindsight_smoothed, hindsight_viterbi
+from tradsys.research.sections.test_span import JudgedSpan, day_of
+from tradsys.serving.strategy import Profile, RegimeMask
+
+# view, and whether it could have been known when the bar closed
+VIEWS = {
+    "none": (True, "no regime at all"),
+    "filtered": (True, "could be known: each bar from its own past"),
+    "smoothed": (False, "could NOT be known: weighs each bar with all that came after it"),
+    "viterbi": (False, "could NOT be known: the best path through all bars, the last included"),
+}
+REFIT_SEEDS, REFIT_ROWS = 2, 10_000  # a check of the states' names, not a model: a cheaper fit will do
+
+
+def hindsight(
+    span: JudgedSpan,
+    regime: HmmRegime,
+    table: FeatureTable,
+    parts: Mapping[str, Samples],
+    profiles: Mapping[str, Profile],
+    trades: pl.DataFrame,
+) -> dict[str, Any]:
+    """The section, ready for JSON. regime: the fitted model of the bundle. table: its features of all bars.
+
+    parts: samples of `train`, `valid`, `test`. trades: of every strategy, as the backtest left them, with a column
+    `strategy`. Keys: names; views; strategies (each profile with a RegimeMask under every view, and `gap`: how much
+    better hindsight looks than what could be known); curves of one of them; states; agreement; refit; contribution.
+    """
+    rows = _table_rows(table, span.predictions)
+    states = {
+        "filtered": regime.predict_proba(table, rows).argmax(axis=1),
+        "smoothed": hindsight_smoothed(regime, table)[rows].argmax(axis=1),
+        "viterbi": hindsight_viterbi(regime, table)[rows],
+    }
+    masked = {n: p for n, p in profiles.items() if any(isinstance(m, RegimeMask) for m in p.masks)}
+    compared, curves = _strategies(span, masked, states, regime.names)
+    return {
+        "names": list(regime.names),
+        "views": [{"view": v, "known": known, "says": says} for v, (known, says) in VIEWS.items()],
+        "strategies": compared,
+        "curves": curves,
+        "states": _states(regime, table, parts, states, rows),
+        "agreement": {v: float((states[v] == states["filtered"]).mean()) for v in ("smoothed", "viterbi")},
+        "refit": refit_alignment(regime, parts["train"], parts["valid"]),
+        "contribution": _contribution(span, regime.names, trades),
+    }
+
+
+def _table_rows(table: FeatureTable, predictions: pl.DataFrame) -> Array:
+    """The table's row of each prediction, int64 [N]."""
+    keys = pl.DataFrame(
+        {
+            "symbol": np.asarray(table.symbols)[table.symbol],
+            "time": pl.Series(table.time).dt.replace_time_zone("UTC"),
+            "row": np.arange(len(table)),
+        }
+    )
+    joined = predictions.select("symbol", "time").join(keys, on=["symbol", "time"], how="left", maintain_order="left")
+    return joined["row"].to_numpy().astype(np.int64)
+
+
+def _strategies(
+    span: JudgedSpan, masked: Mapping[str, Profile], states: Mapping[str, Array], names: tuple[str, ...]
+) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """Every masked profile under every view; daily equity of the one that traded most on what could be known."""
+    if not masked:
+        return [], None
+    targets = {}
+    for name, profile in masked.items():
+        bare = replace(profile, masks=[m for m in profile.masks if not isinstance(m, RegimeMask)])
+        targets[name, "none"] = span.targets(bare)
+        targets[name, "filtered"] = span.targets(profile)
+        for view in ("smoothed", "viterbi"):
+            seen = pl.Series("regime", np.asarray(names)[states[view]])
+            targets[name, view] = span.targets(profile, span.predictions.with_columns(seen))
+    keys = list(targets)
+    record, n_trades = span.record({f"{name}/{view}": targets[name, view] for name, view in keys})
+    rows = [_strategy(span, name, masked[name], record, n_trades, keys) for name in masked]
+    busiest = max(masked, key=lambda name: n_trades[keys.index((name, "filtered"))])
+    growth = np.cumprod(1 + record.returns, axis=0)
+    curves = {
+        "strategy": busiest,
+        "time": [str(day) for day in span.days()],
+        "curves": {view: _rounded(growth[:, keys.index((busiest, view))]) for view in VIEWS},
+    }
+    return rows, curves if n_trades[[keys.index((busiest, view)) for view in VIEWS]].any() else None
+
+
+def _strategy(
+    span: JudgedSpan,
+    name: str,
+    profile: Profile,
+    record: DailyRecord,
+    n_trades: Array,
+    keys: list[tuple[str, str]],
+) -> dict[str, Any]:
+    settings = span.settings()
+    at = {view: keys.index((name, view)) for view in VIEWS}
+
+    def only(view: str) -> DailyRecord:
+        return record.columns(slice(at[view], at[view] + 1))
+
+    yearly = np.sqrt(settings["periods_per_year"])
+    shown = {
+        view: {
+            "n_trades": int(n_trades[k]),
+            "total_return": float(np.prod(1 + record.returns[:, k]) - 1),
+            "sharpe": float(yearly * record.sharpe()[k]),
+        }
+        for view, k in at.items()
+    }
+    gaps = {v: paired_differences(only(v), only("filtered"), **settings) for v in ("smoothed", "viterbi", "none")}
+    return {
+        "name": name,
+        "settings": profile.describe(),
+        "views": shown,
+        "gap": {view: {key: one.as_dict() for key, one in gap.items()} for view, gap in gaps.items()},
+    }
+
+
+def _states(
+    regime: HmmRegime, table: FeatureTable, parts: Mapping[str, Samples], states: Mapping[str, Array], rows: Array
+) -> list[dict[str, Any]]:
+    """Per state: mean stay the fit promises and each view shows (bars), share of decisions per span, agreement."""
+    transmat_KK = regime.transmat_
+    assert transmat_KK is not None
+    shares = {part: _occupancy(regime, table, samples.rows) for part, samples in parts.items()}
+    stays = {view: _mean_stays(state, rows, table.segment, regime.n_states) for view, state in states.items()}
+    out = []
+    for k, name in enumerate(regime.names):
+        said = states["filtered"] == k
+        out.append(
+            {
+                "name": name,
+                "stay_bars": float(1 / (1 - transmat_KK[k, k])),
+                "seen_bars": {view: stays[view][k] for view in states},
+                "occupancy": {part: float(share[k]) for part, share in shares.items()},
+                "confirmed": {v: float((states[v][said] == k).mean()) if said.any() else None for v in states},
+            }
+        )
+    return out
+
+
+def _occupancy(regime: HmmRegime, table: FeatureTable, rows: Array) -> Array:
+    """Share [K] of rows whose most likely filtered state is k."""
+    state = regime.predict_proba(table, rows).argmax(axis=1)
+    return np.bincount(state, minlength=regime.n_states) / max(1, len(state))
+
+
+def _mean_stays(state_N: Array, rows: Array, segment_R: Array, n_states: int) -> list[float | None]:
+    """Mean length in bars of unbroken stays in each state; None for a state that never was."""
+    moved = (np.diff(state_N) != 0) | (np.diff(rows) != 1) | (np.diff(segment_R[rows]) != 0)
+    entered = np.bincount(state_N[np.append(True, moved)], minlength=n_states)
+    spent = np.bincount(state_N, minlength=n_states)
+    return [float(s / e) if e else None for s, e in zip(spent, entered, strict=True)]
+
+
+def refit_alignment(regime: HmmRegime, train: Samples, valid: Samples) -> dict[str, Any]:
+    """Whether states keep their meaning over a refit: fitted on each half of the training span, compared on `valid`.
+
+    Returns agreement (share of bars in the same state), by_chance (what two that know nothing of each other but their
+    shares would have), confusion [K][K] (rows: the earlier half's state), renamed (agreement if names could be swapped
+    freely: clearly more than `agreement` means that names did not survive), n. Where a half cannot be fitted, these
+    are None and `reason` says why.
+    """
+    asked = replace(regime, n_seeds=min(regime.n_seeds, REFIT_SEEDS), max_rows=min(regime.max_rows, REFIT_ROWS))
+    middle = np.sort(train.time)[len(train) // 2]
+    halves = (train.take(train.time < middle), train.take(train.table.time[train.start] >= middle))
+    unknown = dict.fromkeys(("agreement", "by_chance", "renamed", "confusion"))
+    try:
+        early, late = (asked.fit(half, valid) for half in halves)
+    except (DataError, TrainingError) as error:
+        return unknown | {"n": 0, "reason": str(error)}
+    one, other = (m.predict_proba(valid.table, valid.rows).argmax(axis=1) for m in (early, late))
+    return agreement(one, other, regime.n_states) | {"reason": None}
+
+
+def agreement(one_N: Array, other_N: Array, n_states: int) -> dict[str, Any]:
+    """How far two codings of the same bars agree; see `refit_alignment`."""
+    table_KK = np.bincount(one_N * n_states + other_N, minlength=n_states**2).reshape(n_states, n_states)
+    n = len(one_N)
+    best = table_KK[linear_sum_assignment(-table_KK)].sum()
+    return {
+        "agreement": float(np.trace(table_KK) / n),
+        "by_chance": float((table_KK.sum(axis=1) * table_KK.sum(axis=0)).sum() / n**2),
+        "renamed": float(best / n),
+        "confusion": table_KK.tolist(),
+        "n": n,
+    }
+
+
+def _contribution(span: JudgedSpan, names: tuple[str, ...], trades: pl.DataFrame) -> list[dict[str, Any]]:
+    """What each filtered regime, as known at the decision, brought: each strategy's closed trades, and the market."""
+    known = span.predictions.select("symbol", "regime", signal_time="time")
+    placed = trades.join(known, on=["symbol", "signal_time"], how="left", maintain_order="left")
+    out = [_market(span, names)]
+    for strategy in trades["strategy"].unique(maintain_order=True):
+        own = placed.filter(pl.col("strategy") == strategy)
+        out.append({"name": strategy, "traded": True, "regimes": _by_regime(span, names, own)})
+    return out
+
+
+def _by_regime(span: JudgedSpan, names: tuple[str, ...], trades: pl.DataFrame) -> list[dict[str, Any]]:
+    """Per regime: trades, their net result in units of the first capital, and their mean net return."""
+    days = span.days()
+    decided = np.searchsorted(days, day_of(trades["signal_time"]))
+    within = [(trades["regime"] == name).fill_null(value=False).to_numpy() for name in names]
+    net, pnl = trades["net_return"].to_numpy(), trades["net_pnl"].to_numpy()
+    gains = np.stack([np.bincount(decided[i], net[i], len(days)) for i in within], axis=1)
+    counts = np.stack([np.bincount(decided[i], minlength=len(days)) for i in within], axis=1)
+    settings = span.settings()
+    del settings["periods_per_year"]
+    means = trade_means(gains, counts, **settings)
+    return [
+        {"regime": name, "n": int(i.sum()), "earned": float(pnl[i].sum()), "per_trade": mean.as_dict()}
+        for name, i, mean in zip(names, within, means, strict=True)
+    ]
+
+
+def _market(span: JudgedSpan, names: tuple[str, ...]) -> dict[str, Any]:
+    """The market's own log return over the bar after each state was known, summed, the mean over symbols."""
+    bars = span.bars.join(
+        span.predictions.select("symbol", "time", "regime"), on=["symbol", "time"], how="left", maintain_order="left"
+    )
+    close, segment = bars["close"].to_numpy(), bars["segment"].to_numpy()
+    step = np.where(segment[1:] == segment[:-1], np.log(close[1:] / close[:-1]), 0.0)
+    regime = bars["regime"].to_list()[:-1]
+    n_symbols = bars["symbol"].n_unique()
+    rows = []
+    for name in names:
+        inside = np.array([r == name for r in regime])
+        rows.append({"regime": name, "n": int(inside.sum()), "earned": float(step[inside].sum() / n_symbols)})
+    return {"name": "the market", "traded": False, "regimes": rows}
+
+
+def _rounded(values: Array) -> list[float]:
+    return [float(f"{v:.6g}") for v in values]

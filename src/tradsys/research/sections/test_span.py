@@ -1,0 +1,120 @@
+"""The span that a run was judged on, met again: for questions about strategies that were counted already.
+
+Nothing here chooses a strategy or enters the ledger; what is simulated explains numbers that are in it. Legend: T days,
+K strategies.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.tables import Array
+from tradsys.evidence.placebo import DailyRecord
+from tradsys.market.calendars import periods_per_year
+from tradsys.portfolio.costs import Costs
+from tradsys.portfolio.ledger import Ledger
+from tradsys.portfolio.vectorbt_adapter import simulate_many
+from tradsys.research.pipeline.dataset import Prepared, aware
+from tradsys.research.pipeline.settings import Evaluation, Experiment
+from tradsys.serving.bundle import Bundle
+from tradsys.serving.strategy import Profile, Strategy
+
+COLUMNS = 200  # strategies a vectorbt call: more save no time and take memory
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedSpan:
+    """Bars of the span with their segments, the bundle's predictions on them, and what trades cost.
+
+    bundle: only its card and validation scores are read here.
+    """
+
+    bundle: Bundle
+    bars: pl.DataFrame
+    predictions: pl.DataFrame
+    costs: Costs
+    evaluation: Evaluation
+    seed: int
+
+    @classmethod
+    def of(cls, experiment: Experiment, prepared: Prepared, bundle: Bundle) -> "JudgedSpan":
+        """The test span of a run: decisions from its first test sample to its last."""
+        since, until = prepared.test_start, aware(prepared.test.time.max())
+        return cls(
+            bundle=bundle,
+            bars=prepared.bars.filter(pl.col("time").is_between(since, until)),
+            predictions=bundle.predict(prepared.bars, since).filter(pl.col("time") <= until),
+            costs=experiment.costs,
+            evaluation=experiment.evaluation,
+            seed=experiment.seed,
+        )
+
+    def targets(self, profile: Profile, predictions: pl.DataFrame | None = None) -> pl.DataFrame:
+        """Entries that a profile wants on the span; `predictions` in place of the bundle's own."""
+        strategy = Strategy("asked", self.bundle, profile, self.costs.round_trip)
+        return strategy.targets(self.bars, None, self.predictions if predictions is None else predictions)
+
+    def simulate(self, targets: Mapping[str, pl.DataFrame]) -> dict[str, Ledger]:
+        """Ledger of each strategy, as the backtest would give it."""
+        return simulate_many(self.bars, targets, self.costs)
+
+    def record(self, targets: Mapping[str, pl.DataFrame]) -> tuple[DailyRecord, Array]:
+        """Days' returns and trades of every strategy, in their order; and how many trades each closed, int64 [K]."""
+        names, parts = list(targets), []
+        for k in range(0, len(names), COLUMNS):
+            some = self.simulate({name: targets[name] for name in names[k : k + COLUMNS]})
+            parts += [self._day_by_day(ledger) for ledger in some.values()]
+        returns, gains, trades = (np.stack(kind, axis=1) for kind in zip(*parts, strict=True))
+        return DailyRecord(returns, gains, trades), trades.sum(axis=0).astype(np.int64)
+
+    def _day_by_day(self, ledger: Ledger) -> tuple[Array, Array, Array]:
+        """Returns, sum of net returns of the trades decided that day, how many: float64 [T] each."""
+        days, last = self._days(ledger)
+        equity = np.concatenate([[1.0], ledger.equity["equity"].to_numpy()[last]])
+        before = equity[:-1]
+        returns = np.divide(np.diff(equity), before, out=np.zeros(len(before)), where=before > 0)
+        decided = np.searchsorted(days, day_of(ledger.trades["signal_time"]))
+        net = ledger.trades["net_return"].to_numpy()
+        return returns, np.bincount(decided, net, len(days)), np.bincount(decided, minlength=len(days)).astype(float)
+
+    def _days(self, ledger: Ledger) -> tuple[Array, Array]:
+        """UTC days [T] of the span's bars, and the last bar of each on the clock."""
+        day = day_of(ledger.equity["time"])
+        last = np.flatnonzero(np.append(day[1:] != day[:-1], True))
+        return day[last], last
+
+    def days(self) -> Array:
+        """UTC days [T] of the span's bars."""
+        return np.unique(day_of(self.bars["time"]))
+
+    def horizon_bars(self) -> int:
+        """Bars that a label, and so a trade, may last."""
+        return int(self.bundle.card["label"]["horizon_bars"])
+
+    def yearly(self) -> float:
+        """Days with bars in a year: 365 or 252, as the bars show."""
+        day = (pl.col("time") - pl.duration(microseconds=1)).dt.truncate("1d")
+        return periods_per_year(self.bars.select(symbol=pl.lit("equity"), time=day).unique().sort("time"))
+
+    def bars_per_day(self) -> float:
+        """Mean number of bars a day on the span's clock."""
+        clock = self.bars["time"].unique().sort()
+        return len(clock) / len(np.unique(day_of(clock)))
+
+    def settings(self) -> dict[str, Any]:
+        """Keyword arguments that every paired comparison on this span shares; blocks outlast a trade."""
+        return {
+            "periods_per_year": self.yearly(),
+            "min_block": max(1.0, self.horizon_bars() / self.bars_per_day()),
+            "n_draws": self.evaluation.n_draws,
+            "confidence": self.evaluation.confidence,
+            "seed": self.seed,
+        }
+
+
+def day_of(time: pl.Series) -> Array:
+    """UTC days that bars close on; midnight belongs to the day it ends."""
+    return (time.dt.replace_time_zone(None).to_numpy() - np.timedelta64(1, "us")).astype("datetime64[D]")

@@ -1,0 +1,196 @@
+"""Search, zoom and promote, as the door asks for them."""
+
+import logging
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+
+from tradsys.core.clock import utc_now
+from tradsys.core.runs import code_sha, write_text
+from tradsys.reports.sweep.page import write_sweep
+from tradsys.research.pipeline.provenance import logged_in
+from tradsys.research.sweeps.report import best_of, complete_trials, sweep_report
+from tradsys.research.sweeps.search_space import SearchSpace, SweepError, overrides_of
+from tradsys.research.sweeps.selection import paired_gain
+from tradsys.research.sweeps.sweep import IDENTITY, PLACES, Joined, join, storage_of, storage_url, work_on
+from tradsys.research.sweeps.trial import Compose, Composed
+from tradsys.research.sweeps.trial_queue import PLACE
+from tradsys.research.sweeps.workers import n_processes, run_workers
+
+LOG = logging.getLogger(__name__)
+# a zoom's seeds and those of its rematch are its parent's plus so many, so no draw that found a best judges it
+FRESH = 1000
+LEAST_TO_ZOOM = 8
+HEADER = "# Written by tradsys.tune promote; "
+
+
+def tune(compose: Compose, overrides: Sequence[str], command: Sequence[str]) -> tuple[dict[str, Any], int]:
+    """Runs the study to its end with this machine's workers; returns its report and how many workers failed.
+
+    command: starts one worker process when overrides are added. Writes report.html and report.json.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    composed = compose(overrides)
+    folder = Path(composed.config["paths"]["runs"]) / "tune" / study_name(composed)
+    with logged_in(folder, yaml.safe_dump(composed.config, sort_keys=False, allow_unicode=True), overrides):
+        joined = joined_study(compose, overrides, composed)
+        trainer = getattr(composed.experiment.model, "trainer", None)
+        device = "cpu" if trainer is None else trainer.device().type
+        n = n_processes(composed.config, device)
+        if n > 1:
+            failed = run_workers(command, overrides, n, device)
+        else:
+            work_on(joined)
+            failed = 0
+        report = sweep_report(joined, _rematch(joined, compose) if composed.settings.zoom else None)
+        write_sweep(report, joined.runner.folder)
+    return report, failed
+
+
+def study_name(composed: Composed) -> str:
+    """The study's name; a zoom's is its parent's with `-zoom`."""
+    name = composed.config["study_name"]
+    if not name or not str(name).replace("-", "").replace("_", "").isalnum():
+        raise SweepError(f"sweep: study={name!r}; a study needs a name of letters, digits, - and _; give study=...")
+    return f"{name}-zoom" if composed.settings.zoom else str(name)
+
+
+def joined_study(compose: Compose, overrides: Sequence[str], composed: Composed) -> Joined:
+    """The study of a command, joined; for a zoom its narrower space is made of the finished study first."""
+    name = study_name(composed)
+    if not composed.settings.zoom:
+        return join(name, compose, overrides, composed)
+    parent = load_study(composed.config, str(composed.config["study_name"]))
+    base = [*parent.user_attrs["overrides"], *_places(overrides)]
+    old = compose(base)
+    settings = replace(
+        old.settings,
+        space=zoomed_space(parent, composed.settings.top_share).as_entries(),
+        seeds=[seed + FRESH for seed in parent.user_attrs["seeds"]],
+        sampler=composed.settings.sampler,
+        pruner=composed.settings.pruner,
+    )
+    config = dict(old.config) | {key: composed.config[key] for key in PLACES if key in composed.config}
+    return join(name, compose, base, Composed(old.experiment, settings, config), parent=parent.study_name)
+
+
+def zoomed_space(parent: optuna.Study, top_share: float) -> SearchSpace:
+    """The parent's space around its best trials; SweepError with fewer than eight finished ones."""
+    done = sorted(complete_trials(parent), key=_lower_bound, reverse=True)
+    if len(done) < LEAST_TO_ZOOM:
+        raise SweepError(
+            f"sweep: study {parent.study_name!r} has {len(done)} finished trials; a region needs {LEAST_TO_ZOOM}; let "
+            "it run longer first"
+        )
+    best = done[: max(2, round(top_share * len(done)))]
+    return SearchSpace.of(parent.user_attrs["space"]).narrowed([t.params for t in best])
+
+
+def load_study(config: Mapping[str, Any], name: str) -> optuna.Study:
+    """A study of the configured storage; SweepError that lists what there is. No file is made for one."""
+    url = storage_url(config)
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
+        raise SweepError(f"sweep: no study {name!r}, as there is no file {url}; tune first, or give storage=")
+    storage = storage_of(config)
+    known = storage.patience(lambda: optuna.get_all_study_names(storage.storage))
+    if name not in known:
+        raise SweepError(
+            f"sweep: no study {name!r} in {storage.place}; known are {sorted(known) or 'none'}; give study= or storage="
+        )
+    study = storage.patience(lambda: optuna.load_study(study_name=name, storage=storage.storage))
+    if IDENTITY not in study.user_attrs:
+        raise SweepError(f"sweep: study {name!r} was not made by tradsys.tune; it lacks its data digest; start it anew")
+    return study
+
+
+def _rematch(joined: Joined, compose: Compose) -> dict[str, Any]:
+    """The parent's best and the zoom's best on the same folds under seeds that neither search has seen."""
+    runner = joined.runner
+    parent = load_study(joined.composed.config, joined.study.user_attrs["parent"])
+    seeds = [seed + FRESH for seed in runner.settings.seeds]
+    skills = {}
+    old, new = best_of(parent), best_of(joined.study)
+    for side, trial in (("old", old), ("new", new)):
+        composed = compose([*runner.base, *overrides_of(trial.params)])
+        folder = runner.folder / "rematch" / f"{side}_{trial.number}"
+        skills[side] = runner.skills(list(runner.cells(composed, runner.panel(composed), folder, seeds)))
+    gain = paired_gain(skills["new"], skills["old"], runner.settings.confidence)
+    return {
+        "parent": parent.study_name,
+        "seeds": seeds,
+        "old": {"place": old.user_attrs[PLACE], "skills": skills["old"].tolist(), "params": old.params},
+        "new": {"place": new.user_attrs[PLACE], "skills": skills["new"].tolist(), "params": new.params},
+        "gain": gain,
+    }
+
+
+def promote(compose: Compose, overrides: Sequence[str], folder: Path) -> Path:
+    """Writes the winner's model config as `folder`/<name>.yaml, provenance in its header; returns the path.
+
+    The winner has the highest lower bound, or is the place that `trial=` names. Raises SweepError where a file of that
+    name was not written by promote.
+    """
+    config = compose(overrides).config
+    study = load_study(config, str(config["study_name"]))
+    trial = _chosen(study, config["trial"])
+    path = folder / f"{config['name'] or study.study_name}.yaml"
+    if path.exists() and not path.read_text(encoding="utf-8").startswith(HEADER):
+        raise SweepError(f"sweep: {path} is there and promote did not write it; nothing is overwritten; give name=...")
+    values = overrides_of(trial.params)
+    whole = compose([*study.user_attrs["overrides"], *_places(overrides), *values]).config
+    around = [o for o in [*study.user_attrs["overrides"], *values] if not _of_model(o)]
+    lines = [
+        f"{HEADER}train with: python -m tradsys.train {shlex.join(['model=' + path.stem, *around])}",
+        f"# study: {study.study_name}, trial: {trial.user_attrs[PLACE]} (number {trial.number}), "
+        f"date: {utc_now():%Y-%m-%d}, code: {code_sha()}, study begun on code: {study.user_attrs['code_sha']}",
+        f"# mean skill: {trial.user_attrs['mean_skill']!r}, lower bound: {trial.user_attrs['lower_bound']!r}, "
+        f"seeds: {study.user_attrs['seeds']}",
+        f"# data digest: {study.user_attrs[IDENTITY]['data_digest']}",
+    ]
+    text = yaml.safe_dump(portable(whole["model"], whole["seed"]), sort_keys=False, allow_unicode=True)
+    write_text(path, "\n".join(lines) + "\n" + text)
+    return path
+
+
+# settings of the trainer that belong to the machine, not to the model
+MACHINE = ("accelerator", "devices", "strategy", "num_nodes", "progress_bar", "loggers", "checkpoint_every_steps")
+
+
+def portable(part: Any, seed: int, key: str = "") -> Any:
+    """A resolved model config whose seed and machine are again the run's own, the rest as the trial had it."""
+    if isinstance(part, dict) and key == "trainer":
+        return {k: f"${{trainer.{k}}}" if k in MACHINE else v for k, v in part.items()}
+    if isinstance(part, dict):
+        return {k: portable(v, seed, k) for k, v in part.items()}
+    if isinstance(part, list):
+        return [portable(v, seed) for v in part]
+    return "${seed}" if key == "seed" and part == seed else part
+
+
+def _chosen(study: optuna.Study, place: int | None) -> FrozenTrial:
+    if place is None:
+        return best_of(study)
+    found = [t for t in complete_trials(study) if t.user_attrs[PLACE] == int(place)]
+    if not found:
+        raise SweepError(f"sweep: study {study.study_name!r} has no finished trial {place}; give another trial=")
+    return found[0]
+
+
+def _lower_bound(trial: FrozenTrial) -> float:
+    assert trial.state == TrialState.COMPLETE
+    return float(trial.user_attrs["lower_bound"])
+
+
+def _of_model(override: str) -> bool:
+    """Whether a promoted model config holds it already, or train does not know it."""
+    return override.lstrip("+").partition("=")[0].split(".")[0] in ("model", "sweep", "trainer", *PLACES)
+
+
+def _places(overrides: Sequence[str]) -> list[str]:
+    return [o for o in overrides if o.lstrip("+").partition("=")[0].split(".")[0] in PLACES]

@@ -1,0 +1,145 @@
+"""The cells of one trial: each inner fold under each seed, kept on disk as it ends, so that a killed trial goes on."""
+
+import json
+import logging
+import math
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tradsys.core.errors import TrainingError
+from tradsys.core.runs import digest_json, write_json, written_whole
+from tradsys.core.tables import Array
+from tradsys.evidence.classification import log_losses
+from tradsys.models.ensembles.compose import watched
+from tradsys.models.training.checkpoints import kept_state, read_checkpoint
+from tradsys.research.pipeline.cross_validation import Panel, run_cell
+from tradsys.research.pipeline.settings import Experiment
+from tradsys.research.sweeps.search_space import SweepError
+
+LOG = logging.getLogger(__name__)
+Watch = Callable[[int, float], None]
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One fit: its skill on the inner test samples, or why there is none.
+
+    valid_skill: the best epoch's on validation samples, for nets. resumed: how many attempts found epochs of an
+    earlier one in a checkpoint.
+    """
+
+    fold: int
+    seed: int
+    skill: float | None
+    error: str | None
+    valid_skill: float | None
+    seconds: float
+    peak_mb: float
+    n_parameters: int | None
+    resumed: int
+
+
+def cell_result(
+    experiment: Experiment, panel: Panel, fold: int, seed: int, folder: Path, identity: Mapping[str, Any], watch: Watch
+) -> CellResult:
+    """Runs a cell, goes on where an earlier attempt stopped, or reads what a finished one left in `folder`.
+
+    watch: called with (epoch, validation skill) of a net; what it raises comes out. A fit that fails, or whose
+    forecasts are not finite, gives a result with `error`. Raises SweepError for files of another cell.
+    """
+    name = digest_json([identity, fold, seed])
+    _check_identity(folder / "identity.json", name)
+    done = folder / "cell.json"
+    if done.exists():
+        return CellResult(**json.loads(done.read_text(encoding="utf-8")))
+    attempts = folder / "attempts.jsonl"
+    resumed_epochs = _epochs_kept(folder / "fit")
+    _append(attempts, {"pid": os.getpid(), "epochs": resumed_epochs})
+    watching = _Watching(folder / "epochs.jsonl", base_of(panel, fold), watch)
+    looked = replace(experiment, model=watched(experiment.model, watching))
+    skill = losses = error = None
+    seconds, megabytes, n_parameters = 0.0, 0.0, None
+    try:
+        cell = run_cell(looked, panel, fold, seed, folder / "fit")
+        seconds, megabytes, n_parameters = cell.seconds, cell.peak_mb, cell.n_parameters
+        losses = cell.losses
+        skill = cell.skill if math.isfinite(cell.skill) else None
+        error = None if skill is not None else "its forecasts are not finite"
+    except (TrainingError, torch.OutOfMemoryError) as failure:
+        # a checkpoint of other settings is no failed fit: it would be scored, and hide that folders were mixed
+        if "belongs to fingerprint" in str(failure):
+            raise SweepError(f"sweep: {failure}") from failure
+        error = str(failure).splitlines()[0]
+        LOG.warning("fold %d, seed %d failed: %s", fold, seed, error)
+    resumed = sum(json.loads(line)["epochs"] > 0 for line in attempts.read_text(encoding="utf-8").splitlines())
+    best = watching.best if math.isfinite(watching.best) else None
+    result = CellResult(fold, seed, skill, error, best, seconds, megabytes, n_parameters, resumed)
+    if losses is not None and skill is not None:
+        with written_whole(folder / "losses.npy") as draft, draft.open("wb") as file:
+            np.save(file, losses, allow_pickle=False)
+    write_json(done, asdict(result))
+    shutil.rmtree(folder / "fit", ignore_errors=True)
+    return result
+
+
+def base_of(panel: Panel, fold: int) -> float:
+    """Mean log-loss on a fold's validation samples of always saying the training rates, weighted as the nets' is."""
+    train, valid = panel.part(fold, "train"), panel.part(fold, "valid")
+    rates = np.bincount(train.y, weights=train.weight, minlength=panel.samples.n_classes)
+    proba = np.broadcast_to(rates / rates.sum(), (len(valid), len(rates)))
+    return float(np.average(log_losses(proba, valid.y), weights=valid.weight))
+
+
+def stored_losses(folder: Path) -> Array | None:
+    """Log-loss of each inner test sample [N] that a finished cell left, None of a failed one."""
+    path = folder / "losses.npy"
+    return np.load(path, allow_pickle=False) if path.exists() else None
+
+
+class _Watching:
+    """Turns a net's validation log-loss into skill, keeps the learning curve, and passes the best on."""
+
+    def __init__(self, curve: Path, base_loss: float, watch: Watch) -> None:
+        self.curve, self.base_loss, self.watch = curve, base_loss, watch
+        self.best = -math.inf
+        self.known = len(curve.read_text(encoding="utf-8").splitlines()) if curve.exists() else 0
+
+    def __call__(self, epoch: int, loss: float) -> None:
+        skill = 1 - loss / self.base_loss
+        if epoch >= self.known:  # a resumed fit tells of its earlier epochs again
+            _append(self.curve, {"epoch": epoch, "skill": skill if math.isfinite(skill) else None, "pid": os.getpid()})
+        if math.isfinite(skill):
+            self.best = max(self.best, skill)
+            self.watch(epoch, self.best)
+
+    def __repr__(self) -> str:
+        return "watching"
+
+
+def _check_identity(path: Path, name: str) -> None:
+    if not path.exists():
+        write_json(path, name)
+    elif (found := json.loads(path.read_text(encoding="utf-8"))) != name:
+        raise SweepError(
+            f"sweep: {path.parent} holds the cell {found[:12]}, this one is {name[:12]}: another model, data or seed; "
+            "a study's folder belongs to one study; give study= another name or move the folder away"
+        )
+
+
+def _epochs_kept(folder: Path) -> int:
+    """Whole epochs in the checkpoints of a fit; 0 where there is none."""
+    found = [kept_state(read_checkpoint(path)) for path in sorted(folder.rglob("last.ckpt"))]
+    return sum(len(state.get("scores", ())) for state in found)
+
+
+def _append(path: Path, line: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")

@@ -1,0 +1,111 @@
+"""A study as one dict: trials, the pick, importances, what it cost."""
+
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+
+from tradsys.research.sweeps.search_space import SweepError
+from tradsys.research.sweeps.sweep import IDENTITY, Joined
+from tradsys.research.sweeps.trial_queue import CAUSE, PLACE, spent
+
+LOG = logging.getLogger(__name__)
+TOLD = (
+    *("mean_skill", "lower_bound", "spread_folds", "spread_seeds", "failed_share", "seconds", "fit_seconds", "peak_mb"),
+    *("n_parameters", "checkpoints_used", "skills", "errors", "refused"),
+)
+# trials below which an importance is not worth drawing
+LEAST_FOR_IMPORTANCE = 8
+
+
+def complete_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that ran all their folds, by number."""
+    return [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE and PLACE in t.user_attrs]
+
+
+def best_of(study: optuna.Study) -> FrozenTrial:
+    """The finished trial of the highest lower bound, the earliest place of equals. SweepError without any."""
+    done = complete_trials(study)
+    if not done:
+        raise SweepError(f"sweep: study {study.study_name!r} has no finished trial; none can be picked; let it run on")
+    return max(done, key=lambda t: (t.user_attrs["lower_bound"], -t.user_attrs[PLACE]))
+
+
+def sweep_report(joined: Joined, rematch: dict[str, Any] | None) -> dict[str, Any]:
+    """Everything that the terminal and the page show, as JSON values; missing numbers are None."""
+    study = joined.storage.patience(lambda: joined.study)
+    trials = joined.queue.trials()
+    hours, money = spent(trials)
+    done = complete_trials(study)
+    best = best_of(study) if done else None
+    settings = joined.runner.settings
+    data = joined.composed.config["data"]
+    front = {t.number for t in study.best_trials} if len(study.directions) > 1 and done else set()
+    return {
+        "study": joined.name,
+        "folder": str(joined.runner.folder),
+        "storage": joined.storage.place,
+        "synthetic": bool(str((data.get("source") or {}).get("_target_", "")).endswith("SyntheticMarket")),
+        "objectives": list(settings.objectives),
+        "sampler": settings.sampler,
+        "pruner": settings.pruner,
+        "seeds": list(settings.seeds),
+        "confidence": settings.confidence,
+        "space": joined.runner.space.as_entries(),
+        "identity": study.user_attrs[IDENTITY],
+        "overrides": study.user_attrs["overrides"],
+        "code_sha": study.user_attrs["code_sha"],
+        "begun": study.user_attrs["begun"],
+        "machine_hours": hours,
+        "money": money if joined.queue.budget.price_per_hour else None,
+        "n_retried": sum(t.state == TrialState.FAIL and CAUSE not in t.user_attrs for t in trials),
+        "trials": [_row(t, t.number in front) for t in trials if PLACE in t.user_attrs],
+        "best": None if best is None else best.user_attrs[PLACE],
+        "importances": importances(study),
+        "rematch": rematch,
+    }
+
+
+def _row(trial: FrozenTrial, in_front: bool) -> dict[str, Any]:
+    told = {name: trial.user_attrs.get(name) for name in TOLD}
+    values = list(trial.values) if trial.state == TrialState.COMPLETE else None
+    return {
+        "place": trial.user_attrs[PLACE],
+        "number": trial.number,
+        "state": trial.state.name.lower(),
+        "cause": trial.user_attrs.get(CAUSE),
+        "values": values,
+        "params": trial.params,
+        "in_front": in_front,
+        "curve": sorted(trial.intermediate_values.items()),
+        **told,
+    }
+
+
+def importances(study: optuna.Study) -> dict[str, dict[str, float]]:
+    """Share of the skill's variance by parameter: fANOVA (Hutter et al. 2014) and PED-ANOVA (Watanabe et al. 2023).
+
+    Empty with fewer than 8 finished trials, or where all are equally good. fANOVA covers the parameters that every
+    trial has; PED-ANOVA, which asks what tells good trials from the rest, the conditional ones too.
+    """
+    done = complete_trials(study)
+    if len(done) < LEAST_FOR_IMPORTANCE or len({t.values[0] for t in done}) < 2:
+        return {}
+    evaluators = {"fANOVA": FanovaImportanceEvaluator(seed=0), "PED-ANOVA": PedAnovaImportanceEvaluator()}
+    out = {}
+    for name, evaluator in evaluators.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = get_param_importances(study, evaluator=evaluator, target=lambda t: t.values[0])
+        out[name] = {key: float(value) for key, value in found.items()}
+    return out
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """The report that a study left in its folder."""
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))

@@ -1,0 +1,264 @@
+"""Where a sweep's study lives: SQLite, a journal file or PostgreSQL by URL, waited for when it does not answer."""
+
+import contextlib
+import errno
+import logging
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import optuna
+import sqlalchemy as sa
+import tenacity
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, fail_stale_trials, get_storage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from sqlalchemy.pool import NullPool
+
+from tradsys.research.sweeps.search_space import SweepError
+
+LOG = logging.getLogger(__name__)
+JOURNAL = "journal:///"
+PULSE = "pulse"
+# seconds a writer waits for another before SQLite says "database is locked"
+BUSY_SECONDS = 60
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Calls again, ever more slowly, while a storage does not answer; then one SweepError. place: without password."""
+
+    place: str
+    seconds: float
+
+    def __call__(self, work: Callable[[], Result]) -> Result:
+        """What `work` returns. Only a storage that cannot be reached is waited for; a full disk is not."""
+        waiting = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(is_unreachable),
+            stop=tenacity.stop_after_delay(self.seconds),
+            wait=tenacity.wait_exponential_jitter(multiplier=0.1, max=10, jitter=0.1),
+            before_sleep=self._tell,
+            reraise=True,
+        )
+        try:
+            return waiting(work)
+        except Exception as error:
+            if is_disk_full(error):
+                raise disk_full(self.place) from error
+            if not is_unreachable(error):
+                raise
+            raise SweepError(
+                f"sweep: storage {self.place} cannot be reached for {self.seconds:g} s ({_cause(error)}); finished "
+                "trials are kept there and finished folds in the study's folder; see to it, then run the same command"
+            ) from error
+
+    def _tell(self, state: tenacity.RetryCallState) -> None:
+        if state.attempt_number == 1 and state.outcome is not None:
+            LOG.warning("storage %s does not answer (%s); trying again", self.place, _cause(state.outcome.exception()))
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """True where another try may succeed: no connection, a locked or restarting database, a hiccup of the volume."""
+    if is_disk_full(error) or isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
+        return False
+    known = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError, StorageInternalError)
+    return isinstance(error, (*known, OSError))
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """True where no space or quota is left, in whatever words."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if isinstance(error, sa.exc.OperationalError) and "disk is full" in str(error):
+            return True
+        error = error.__cause__
+    return False
+
+
+def disk_full(place: object) -> SweepError:
+    """The one clear error of a full disk."""
+    return SweepError(
+        f"sweep: no space is left for {place}; finished trials and folds are kept; free space, then run "
+        "the same command"
+    )
+
+
+def _cause(error: BaseException | None) -> str:
+    """The innermost reason on one line."""
+    while error is not None and error.__cause__ is not None:
+        error = error.__cause__
+    text = str(getattr(error, "orig", None) or error)
+    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+
+
+@dataclass(frozen=True, eq=False)
+class StudyStorage:
+    """An open storage that knows which of its running trials are dead.
+
+    A database keeps heartbeats by its own clock. A journal file has none in Optuna, so here each running trial's
+    `pulse` is counted up, and a reader that saw no change for the grace period, by its own clock, takes it for dead;
+    a reader that has just come therefore waits that long once. heartbeat, grace: seconds.
+    """
+
+    storage: BaseStorage
+    place: str
+    heartbeat: int
+    grace: int
+    patience: Patience
+    _seen: dict[int, tuple[Any, float]] = field(default_factory=dict)
+
+    @property
+    def is_database(self) -> bool:
+        """Whether heartbeats are the storage's own."""
+        return not isinstance(self.storage, JournalStorage)
+
+    def beat(self, trial_id: int, count: int) -> None:
+        """Says that a trial's worker lives."""
+        if self.is_database:
+            self.storage.record_heartbeat(trial_id)  # type: ignore[attr-defined]
+        else:
+            self.storage.set_trial_user_attr(trial_id, PULSE, count)
+
+    def fail_dead_trials(self, study: optuna.Study) -> None:
+        """Sets the running trials whose worker no longer lives to FAIL."""
+        if self.is_database:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                fail_stale_trials(study)
+            return
+        now = time.monotonic()
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            pulse = trial.user_attrs.get(PULSE)
+            before, since = self._seen.setdefault(trial.number, (pulse, now))
+            if before != pulse:
+                self._seen[trial.number] = (pulse, now)
+            elif now - since > self.grace:
+                with contextlib.suppress(UpdateFinishedTrialError):
+                    self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+    def alive(self, trial_id: int) -> "Alive":
+        """Beats for a trial while it is entered."""
+        return Alive(self, trial_id)
+
+
+class Alive:
+    """A thread that beats for one trial; a storage that does not answer is tried again at the next beat."""
+
+    def __init__(self, storage: StudyStorage, trial_id: int) -> None:
+        self.storage, self.trial_id = storage, trial_id
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def _beat(self) -> None:
+        count = 1
+        while not self._stop.wait(self.storage.heartbeat):
+            count += 1
+            try:
+                self.storage.beat(self.trial_id, count)
+            except UpdateFinishedTrialError:  # taken for dead by another worker
+                return
+            except Exception as error:  # the trial goes on, and at its next report waits for the storage itself
+                LOG.warning("no heartbeat to %s (%s)", self.storage.place, _cause(error))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def open_storage(url: str, *, heartbeat: int, grace: int, patience_seconds: float) -> StudyStorage:
+    """The storage behind `sqlite:///file`, `journal:///file` or `postgresql://user@host/name`, made where it is new.
+
+    Raises SweepError: another kind of URL, a missing driver, or no answer for `patience_seconds`.
+    """
+    if heartbeat < 1 or grace <= heartbeat:
+        raise SweepError(
+            f"sweep: heartbeat_seconds={heartbeat}, grace_seconds={grace}; a beat takes 1 s or more and the grace must "
+            "be longer, else living trials are taken for dead; mend them"
+        )
+    place = _shown(url)
+    patience = Patience(place, patience_seconds)
+    if url.startswith(JOURNAL):
+        path = Path(url.removeprefix("journal://") if url.startswith("journal:////") else url.removeprefix(JOURNAL))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        journal = patience(lambda: JournalStorage(JournalFileBackend(str(path))))
+        return StudyStorage(journal, place, heartbeat, grace, patience)
+    database = patience(lambda: _database(url, heartbeat, grace))
+    return StudyStorage(get_storage(database), place, heartbeat, grace, patience)
+
+
+def _shown(url: str) -> str:
+    """The URL without its password; SweepError where it is none of the known kinds."""
+    if url.startswith(JOURNAL):
+        return url
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        parsed = None
+    if parsed is None or parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise SweepError(
+            f"sweep: storage {url.rpartition('@')[2]!r} is no known URL; give sqlite:///file.db, "
+            "journal:///file.log or postgresql://user@host/name"
+        )
+    return parsed.render_as_string(hide_password=True)
+
+
+def _database(url: str, heartbeat: int, grace: int) -> RDBStorage:
+    parsed = sa.make_url(url)
+    sqlite = parsed.get_backend_name() == "sqlite"
+    if sqlite and parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    # no pool: a connection kept over a long fit is stale after it, and those of many pods use up a server's
+    options: dict[str, Any] = {"poolclass": NullPool}
+    if sqlite:
+        options["connect_args"] = {"timeout": BUSY_SECONDS}
+    with warnings.catch_warnings(), _made_once():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        storage = RDBStorage(
+            parsed.render_as_string(hide_password=False),
+            engine_kwargs=options,
+            heartbeat_interval=heartbeat,
+            grace_period=grace,
+        )
+    if sqlite:
+        # sqlite3 takes its write lock at the first write, so two workers could both read that a trial waits and both
+        # take it (SQLAlchemy, SQLite dialect, "Enabling Non-Legacy SQLite Transactional Modes")
+        sa.event.listen(storage.engine, "connect", _leave_begin_to_us)
+        sa.event.listen(storage.engine, "begin", _begin_at_once)
+    return storage
+
+
+@contextlib.contextmanager
+def _made_once() -> Iterator[None]:
+    """Workers that make the tables of a new database at one moment: the later ones find them and try again."""
+    try:
+        yield
+    except (sa.exc.IntegrityError, sa.exc.ProgrammingError) as error:
+        raise StorageInternalError("another worker made the tables at the same moment") from error
+    except ImportError as error:
+        raise SweepError(
+            f"sweep: the storage needs the module {error.name}, which is not installed; pip install 'tradsys[postgres]'"
+        ) from error
+
+
+def _leave_begin_to_us(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None
+
+
+def _begin_at_once(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

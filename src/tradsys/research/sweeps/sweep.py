@@ -1,0 +1,261 @@
+"""The sweep on one page: space and budget checked, study joined, trials taken until every place is filled."""
+
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import Trial, TrialState
+
+from tradsys.core.clock import utc_now
+from tradsys.core.errors import CombinationError
+from tradsys.core.runs import code_sha, digest_json
+from tradsys.research.sweeps.search_space import SearchSpace, SweepError, leaves, nearest, overrides_of
+from tradsys.research.sweeps.storage import StudyStorage, disk_full, is_disk_full, open_storage
+from tradsys.research.sweeps.trial import Compose, Composed, RefusedError, TrialRunner, n_epochs, refused
+from tradsys.research.sweeps.trial_queue import PRICE, SHARE, Budget, Claim, TrialQueue
+
+LOG = logging.getLogger(__name__)
+IDENTITY = "identity"
+# keys that say where and how much, never what
+PLACES = (
+    *(
+        "paths",
+        "study",
+        "study_name",
+        "storage",
+        "n_trials",
+        "hours",
+        "money",
+        "price_per_hour",
+        "n_workers",
+        "trials_per_gpu",
+    ),
+    *("heartbeat_seconds", "grace_seconds", "storage_patience_seconds", "max_retries", "trial", "name", "resume"),
+)
+# parts of the experiment that a trial never fits
+UNUSED = ("question", "sweep", "baselines", "strategy", "auditor", "regime", "evaluation", "costs", "agent")
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """A study this process works on."""
+
+    name: str
+    study: optuna.Study
+    queue: TrialQueue
+    runner: TrialRunner
+    composed: Composed
+    n_side_by_side: int = 1
+
+    @property
+    def storage(self) -> StudyStorage:
+        """Where the study is kept."""
+        return self.queue.storage
+
+
+def join(name: str, compose: Compose, base: Sequence[str], composed: Composed, parent: str | None = None) -> Joined:
+    """Makes the study, or joins the one of this name after comparing data, space and config.
+
+    base: overrides that compose the study's config. composed: the settings that hold, a zoom's included. parent: the
+    study that this one zooms into. Raises SweepError where anything is wrong, before any model is fitted.
+    """
+    config, settings = composed.config, composed.settings
+    space = settings.parsed_space
+    budget = budget_of(config, settings.most_trials)
+    checked(space, compose, base)
+    storage = storage_of(config)
+    folder = Path(config["paths"]["runs"]) / "tune" / name
+    lookback = max([composed.experiment.lookback, *_longest(space)])
+    runner = TrialRunner(name, compose, base, settings, space, folder, lookback, storage.patience)
+    panel = runner.panel(composed)
+    if len(panel.folds) * len(settings.seeds) < 2 or ("stability" in settings.objectives and len(panel.folds) < 2):
+        raise SweepError(
+            f"sweep: {len(panel.folds)} fold(s) x {len(settings.seeds)} seed(s); a spread needs two fits, stability "
+            "two folds; raise sweep.inner.n_folds or name more sweep.seeds"
+        )
+    most_steps = len(panel.folds) * len(settings.seeds) * n_epochs(composed.experiment)
+    study = storage.patience(
+        lambda: optuna.create_study(
+            study_name=name,
+            storage=storage.storage,
+            directions=["maximize"] * len(settings.objectives),
+            pruner=settings.pruner_of(most_steps),
+            load_if_exists=True,
+        )
+    )
+    about = {
+        "data_digest": panel.data_digest,
+        "space_digest": settings.digest(space),
+        "config_digest": digest_json([base_digest(config), lookback]),
+    }
+    extra = {
+        "overrides": own_overrides(base),
+        "space": space.as_entries(),
+        "seeds": list(settings.seeds),
+        "parent": parent,
+    }
+    _agree(study, storage, about, extra | {"code_sha": code_sha(), "begun": utc_now().isoformat(timespec="seconds")})
+    queue = TrialQueue(study, storage, budget, int(config["max_retries"]))
+    return Joined(name, study, queue, runner, composed, n_side_by_side(config))
+
+
+def work_on(joined: Joined) -> None:
+    """Takes trials until the study is over; while others still run theirs, waits in case one of them dies."""
+    share = 1 / joined.n_side_by_side
+    marks = {SHARE: share, PRICE: joined.queue.budget.price_per_hour, "worker": f"{socket.gethostname()}:{os.getpid()}"}
+    poll = min(joined.storage.heartbeat, 2)
+    while True:
+        claim = joined.queue.take(marks)
+        if claim is not None:
+            _one(joined, claim)
+        elif joined.queue.is_over():
+            return
+        else:
+            time.sleep(poll)
+
+
+def _one(joined: Joined, claim: Claim) -> None:
+    """Runs one trial and says how it ended."""
+    study, queue, runner, patience = joined.study, joined.queue, joined.runner, joined.storage.patience
+    study.sampler = runner.settings.sampler_of(claim.place)
+    LOG.info("trial %d%s", claim.place, f", attempt {claim.n_before + 1}" if claim.n_before else "")
+    with joined.storage.alive(claim.trial_id), _ended(queue, claim):
+        trial = patience(lambda: Trial(study, claim.trial_id))
+        try:
+            score = runner.run(trial, claim)
+        except optuna.TrialPruned:
+            told = queue.tell(claim, TrialState.PRUNED)
+        except (RefusedError, CombinationError) as error:
+            reason = str(error)
+            patience(lambda: trial.set_user_attr("refused", reason))
+            LOG.warning("trial %d is impossible: %s", claim.place, error)
+            told = queue.tell(claim, TrialState.PRUNED)
+        else:
+            for key, value in score.attributes.items():
+                patience(partial(trial.set_user_attr, key, value))
+            told = queue.tell(claim, TrialState.COMPLETE, score.values)
+    if told:
+        runner.clean(claim)
+    else:
+        LOG.warning("trial %d was taken over by another worker; its result counts there", claim.place)
+
+
+@contextlib.contextmanager
+def _ended(queue: TrialQueue, claim: Claim) -> Iterator[None]:
+    """Leaves no trial running behind a worker that stops, as far as the storage still answers."""
+    try:
+        yield
+    except BaseException as error:
+        cause = _cause(error)
+        if cause != "storage":
+            with contextlib.suppress(SweepError):
+                queue.tell(claim, TrialState.FAIL, cause=cause)
+        if cause == "disk full" and not isinstance(error, SweepError):
+            raise disk_full(getattr(error, "filename", None) or "a trial's folder") from error
+        raise
+
+
+def _cause(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return "interrupted"
+    if is_disk_full(error):
+        return "disk full"
+    return "storage" if isinstance(error, SweepError) and "cannot be reached" in str(error) else f"error: {error}"[:500]
+
+
+def storage_url(config: Mapping[str, Any]) -> str:
+    """Where studies lie; by default a SQLite file in the folder of all studies, which a zoom shares."""
+    default = Path(config["paths"]["runs"]) / "tune" / "studies.db"
+    return str(config["storage"] or f"sqlite:///{default}")
+
+
+def storage_of(config: Mapping[str, Any]) -> StudyStorage:
+    """The configured storage, opened; a new one is made."""
+    return open_storage(
+        storage_url(config),
+        heartbeat=int(config["heartbeat_seconds"]),
+        grace=int(config["grace_seconds"]),
+        patience_seconds=float(config["storage_patience_seconds"]),
+    )
+
+
+def budget_of(config: Mapping[str, Any], most_trials: int | None = None) -> Budget:
+    """The configured budget, of at most so many trials as a grid has points."""
+    limits = {name: config[name] for name in ("n_trials", "hours", "money", "price_per_hour")}
+    if most_trials is not None:
+        asked = limits["n_trials"]
+        limits["n_trials"] = most_trials if asked is None else min(most_trials, asked)
+    return Budget(**limits)
+
+
+def n_side_by_side(config: Mapping[str, Any]) -> int:
+    """How many trials this machine runs at once, as the process that started this one said."""
+    return int(os.environ.get("TRADSYS_TRIALS_HERE", config["n_workers"] or 1))
+
+
+def base_digest(config: Mapping[str, Any]) -> str:
+    """Digest of what the study's trials share: the config without places, budgets and parts that are not fitted."""
+    kept = {key: value for key, value in config.items() if key not in (*PLACES, *UNUSED)}
+    kept["trainer"] = {k: v for k, v in kept["trainer"].items() if k not in ("progress_bar", "loggers")}
+    model = dict(kept["model"])
+    return digest_json(kept | {"model": {k: v for k, v in model.items() if k != "trainer"}})
+
+
+def checked(space: SearchSpace, compose: Compose, base: Sequence[str]) -> None:
+    """SweepError for a path that the config lacks; composes and builds the space's corners, so no trial finds out."""
+    configs: dict[str, set[str]] = {}
+    for parameter in space.parameters:
+        reaching = overrides_of(space.reaching(parameter))
+        key = " ".join(reaching)
+        if key not in configs:
+            with refused():
+                configs[key] = leaves(compose([*base, *reaching]).config)
+        if parameter.path not in configs[key]:
+            raise SweepError(
+                f"sweep: unknown config path {parameter.path!r}; {nearest(parameter.path, configs[key])}; a space "
+                "names keys of the composed config; mend sweep.space or choose the model= it is for"
+            )
+    for corner in space.corners():
+        # what is impossible only together costs the trials that draw it, not the study
+        with contextlib.suppress(CombinationError), refused():
+            compose([*base, *overrides_of(corner)])
+
+
+def _longest(space: SearchSpace) -> list[int]:
+    """The longest windows that trials may ask for."""
+    asked = [p for p in space.parameters if p.path.endswith(".lookback")]
+    return [int(max(float(v) for v in p.ends if v is not None)) for p in asked]
+
+
+def own_overrides(base: Sequence[str]) -> list[str]:
+    """The overrides that decide results, without those of places and budgets."""
+    return [o for o in base if o.lstrip("+~").partition("=")[0].split(".")[0] not in PLACES]
+
+
+def _agree(study: optuna.Study, storage: StudyStorage, about: dict[str, str], extra: dict[str, Any]) -> None:
+    """Stores what the study is, or compares it with what it is already."""
+    if IDENTITY not in storage.patience(lambda: study.user_attrs):
+        for key, value in extra.items():
+            storage.patience(partial(study.set_user_attr, key, value))
+        storage.patience(lambda: study.set_user_attr(IDENTITY, about))
+    check_identity(study, storage, about)
+
+
+def check_identity(study: optuna.Study, storage: StudyStorage, about: Mapping[str, str]) -> None:
+    """SweepError that names what differs: data, space or config."""
+    found = storage.patience(lambda: study.user_attrs)[IDENTITY]
+    for key, value in about.items():
+        if found[key] != value:
+            raise SweepError(
+                f"sweep: study {study.study_name!r} has {key.replace('_', ' ')} {found[key][:12]}, this command "
+                f"{value[:12]}; all trials of a study share data, space and config; join with the same ones, or give "
+                "study= another name"
+            )

@@ -1,0 +1,250 @@
+"""One trial: parameters drawn, its config composed, its cells run, its run folder and ledger row written."""
+
+import contextlib
+import logging
+import shutil
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+import yaml
+
+from tradsys.core.errors import CombinationError
+from tradsys.core.runs import PACKAGE, digest_json, masked, write_json, write_text
+from tradsys.core.tables import Array
+from tradsys.research.pipeline.cross_validation import Panel
+from tradsys.research.pipeline.dataset import aware
+from tradsys.research.pipeline.provenance import config_digest
+from tradsys.research.pipeline.settings import Experiment
+from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
+from tradsys.research.sweeps.fold_fits import CellResult, cell_result, stored_losses
+from tradsys.research.sweeps.inner_folds import shared_panel
+from tradsys.research.sweeps.search_space import SearchSpace, SweepError, overrides_of
+from tradsys.research.sweeps.selection import lower_bound, spreads, stability
+from tradsys.research.sweeps.settings import SweepSettings
+from tradsys.research.sweeps.storage import Patience
+from tradsys.research.sweeps.trial_queue import DRAWN, Claim
+
+LOG = logging.getLogger(__name__)
+PURPOSE = "tune"
+
+
+class Composed(NamedTuple):
+    """What the door makes of overrides: the experiment, the sweep's settings, and the resolved config."""
+
+    experiment: Experiment
+    settings: SweepSettings
+    config: dict[str, Any]
+
+
+Compose = Callable[[Sequence[str]], Composed]
+
+
+class RefusedError(SweepError):
+    """A combination of parameters that the parts themselves refuse."""
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """A trial's outcome. values: one per objective. attributes: what is stored beside them."""
+
+    values: tuple[float, ...]
+    attributes: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class TrialRunner:
+    """Runs trials of one study.
+
+    base: overrides of the study's own config. folder: runs/tune/<study>. lookback: history that every sample has.
+    """
+
+    study: str
+    compose: Compose
+    base: Sequence[str]
+    settings: SweepSettings
+    space: SearchSpace
+    folder: Path
+    lookback: int
+    patience: Patience
+    panels: dict[str, Panel] = field(default_factory=dict)
+
+    def run(self, trial: optuna.Trial, claim: Claim) -> Score:
+        """Runs the trial at its place.
+
+        Raises optuna.TrialPruned where the pruner stops it, RefusedError or CombinationError where it is impossible.
+        """
+        began = perf_counter()
+        values = self.patience(lambda: self.space.suggest(trial))
+        self.patience(lambda: trial.set_user_attr(DRAWN, True))
+        folder = self.folder / "trials" / f"{claim.place:05d}"
+        overrides = overrides_of(values)
+        with refused():
+            composed = self.compose([*self.base, *overrides])
+            panel = self.panel(composed)
+            write_text(folder / "overrides.txt", masked("".join(f"{o}\n" for o in [*self.base, *overrides])))
+            config = yaml.safe_dump(masked(composed.config), sort_keys=False, allow_unicode=True)
+            write_text(folder / "config.yaml", config)
+        results: list[CellResult] = []
+        about = {"study": self.study, "place": claim.place, "trial": trial.number, "overrides": overrides}
+        try:
+            with refused():
+                for result in self.cells(composed, panel, folder / "cells", self.settings.seeds, _Reports(self, trial)):
+                    results.append(result)
+        except optuna.TrialPruned:
+            self._record(composed, panel, folder, results)
+            write_json(folder / "metrics.json", about | {"state": "pruned"} | self._summary(results, began))
+            raise
+        score = self._score(results, began)
+        self._record(composed, panel, folder, results)
+        write_json(folder / "metrics.json", about | {"state": "complete", "values": score.values} | score.attributes)
+        return score
+
+    def clean(self, claim: Claim) -> None:
+        """Removes the checkpoints of a trial that ended; its results stay."""
+        for fit in (self.folder / "trials" / f"{claim.place:05d}" / "cells").glob("*/fit"):
+            shutil.rmtree(fit, ignore_errors=True)
+
+    def panel(self, composed: Composed) -> Panel:
+        """The shared samples and folds for a composed config; kept open, since most trials read the same."""
+        experiment, config = composed.experiment, composed.config
+        lookback = max(self.lookback, experiment.lookback)
+        key = digest_json([{k: config.get(k) for k in ("data", "features", "labels", "events", "split")}, lookback])
+        if key not in self.panels:
+            shared = self.folder / "shared"
+            self.panels[key] = shared_panel(experiment, config, self.settings.inner, shared, lookback)
+        return self.panels[key]
+
+    def cells(
+        self, composed: Composed, panel: Panel, folder: Path, seeds: Sequence[int], reports: "_Reports | None" = None
+    ) -> Iterator[CellResult]:
+        """Every fold under every seed, one after another. folder: keeps what is done."""
+        decides = {name: composed.config.get(name) for name in ("model", "transforms", "calibration")}
+        decides |= {"data": panel.data_digest, "labels": composed.config["labels"], "features": panel.features.names}
+        for k, (fold, seed) in enumerate((f, s) for f in range(len(panel.folds)) for s in seeds):
+            watch = reports.of(k, n_epochs(composed.experiment)) if reports else _unwatched
+            where = folder / f"fold_{fold}_seed_{seed}"
+            result = cell_result(composed.experiment, panel, fold, seed, where, decides, watch)
+            if reports:
+                reports.end(k, n_epochs(composed.experiment), result)
+            yield result
+
+    def skills(self, results: Sequence[CellResult]) -> Array:
+        """Skill [folds, seeds]; a failed fit counts `failed_skill`."""
+        flat = [self.settings.failed_skill if r.skill is None else r.skill for r in results]
+        return np.array(flat).reshape(-1, len({r.seed for r in results}))
+
+    def _score(self, results: Sequence[CellResult], began: float) -> Score:
+        skill_FS = self.skills(results)
+        known = {"skill": float(skill_FS.mean())}
+        if "stability" in self.settings.objectives:
+            known["stability"] = stability(skill_FS)
+        return Score(tuple(known[name] for name in self.settings.objectives), self._summary(results, began))
+
+    def _summary(self, results: Sequence[CellResult], began: float) -> dict[str, Any]:
+        """What is stored with a trial; sums over the cells that ended."""
+        whole = bool(results) and len(results) % len({r.seed for r in results}) == 0
+        skill_FS = self.skills(results) if whole else None
+        over_folds, over_seeds = spreads(skill_FS) if skill_FS is not None else (None, None)
+        return {
+            "skills": None if skill_FS is None else skill_FS.tolist(),
+            "mean_skill": None if skill_FS is None else float(skill_FS.mean()),
+            "lower_bound": None if skill_FS is None else lower_bound(skill_FS, self.settings.confidence),
+            "spread_folds": over_folds,
+            "spread_seeds": over_seeds,
+            "failed_share": sum(r.skill is None for r in results) / len(results) if results else None,
+            "errors": sorted({r.error for r in results if r.error}),
+            "fit_seconds": sum(r.seconds for r in results),
+            "seconds": perf_counter() - began,
+            "peak_mb": max((r.peak_mb for r in results), default=None),
+            "n_parameters": max((r.n_parameters for r in results if r.n_parameters is not None), default=None),
+            "checkpoints_used": sum(r.resumed for r in results),
+        }
+
+    def _record(self, composed: Composed, panel: Panel, folder: Path, results: Sequence[CellResult]) -> None:
+        """The ledger row of this look, once, whoever of several attempts gets here."""
+        ledger = TrialLedger(composed.config["paths"]["ledger"])
+        if any(row["purpose"] == PURPOSE and row["run"] == str(folder) for row in ledger.entries()):
+            return
+        series = _losses(folder / "cells", results)
+        tests = np.concatenate([np.asarray(fold.test) for fold in panel.folds])
+        times = panel.samples.time[tests]
+        entry = LedgerEntry(
+            purpose=PURPOSE,
+            subject=f"{self.study} {folder.name}",
+            data_digest=panel.data_digest,
+            span_start=aware(times.min()),
+            span_end=aware(times.max()),
+            config_digest=config_digest(composed.config),
+            run=str(folder),
+            measure=None if series is None else "loss",
+        )
+        ledger.append(entry, series)
+
+
+@contextlib.contextmanager
+def refused() -> Iterator[None]:
+    """A ValueError of our own code becomes RefusedError, but for CombinationError; a library's is a bug and passes."""
+    try:
+        yield
+    except (SweepError, CombinationError):
+        raise
+    except ValueError as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        if not frames or not Path(frames[-1].filename).is_relative_to(PACKAGE):
+            raise
+        raise RefusedError(str(error)) from error
+
+
+def n_epochs(experiment: Experiment) -> int:
+    """The most epochs of one fit; 1 for models without any."""
+    return int(getattr(getattr(experiment.model, "trainer", None), "max_epochs", 1))
+
+
+class _Reports:
+    """Tells the pruner after each epoch how the trial stands: the mean over folds so far of the best skill."""
+
+    def __init__(self, runner: TrialRunner, trial: optuna.Trial) -> None:
+        self.runner, self.trial = runner, trial
+        self.silent = len(runner.settings.objectives) > 1
+        self.ended: list[float] = []
+        self.steps: set[int] = set()
+
+    def of(self, k: int, epochs: int) -> Callable[[int, float], None]:
+        """The watch of the k-th cell."""
+        return lambda epoch, best: self._report(k * epochs + min(epoch, epochs - 1), [*self.ended, best])
+
+    def end(self, k: int, epochs: int, result: CellResult) -> None:
+        """A cell ended: a net counts by its validation skill, another model by its skill, a failed fit as failed."""
+        value = result.skill if result.valid_skill is None else result.valid_skill
+        self.ended.append(self.runner.settings.failed_skill if value is None or result.skill is None else value)
+        self._report((k + 1) * epochs - 1, self.ended)
+
+    def _report(self, step: int, values: Sequence[float]) -> None:
+        if self.silent or step in self.steps:
+            return
+        self.steps.add(step)
+        self.runner.patience(lambda: self.trial.report(float(np.mean(values)), step))
+        if self.runner.patience(self.trial.should_prune):
+            raise optuna.TrialPruned
+
+
+def _unwatched(epoch: int, skill: float) -> None:
+    """Nobody looks."""
+
+
+def _losses(folder: Path, results: Sequence[CellResult]) -> Array | None:
+    """Log-loss of each inner test sample, mean over the seeds that did not fail, folds in order; None of nothing."""
+    out = []
+    for fold in sorted({r.fold for r in results}):
+        known = [stored_losses(folder / f"fold_{fold}_seed_{r.seed}") for r in results if r.fold == fold]
+        kept = [losses for losses in known if losses is not None]
+        if kept:
+            out.append(np.mean(kept, axis=0))
+    series = np.concatenate(out) if out else None
+    return series if series is not None and len(series) > 1 and bool(np.isfinite(series).all()) else None

@@ -1,0 +1,201 @@
+"""Which trial a free worker takes: every place of the study is filled once, whoever dies meanwhile.
+
+A study of n trials has places 0..n-1. Optuna's trials are attempts at a place: one that died is followed by another of
+the same parameters. Of several attempts that workers added at one moment the lowest number counts, since numbers are
+given out in the order in which all workers see them; so no lock is held, and nothing can be lost or done twice.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from tradsys.research.sweeps.search_space import SweepError
+from tradsys.research.sweeps.storage import StudyStorage
+
+LOG = logging.getLogger(__name__)
+PLACE, CAUSE, SHARE, PRICE, DRAWN = "place", "cause", "share_of_machine", "price_per_hour", "drawn"
+# causes of a FAIL that leave the place open without counting as a death
+HARMLESS = ("surplus", "interrupted", "disk full", "storage")
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+# places given up before the sweep itself is
+MOST_LOST = 10
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When no further trial starts: after n_trials, after so many machine hours, or so much money; None for no limit.
+
+    An hour of a machine that runs k trials side by side counts once. A trial under way is finished.
+    """
+
+    n_trials: int | None = None
+    hours: float | None = None
+    money: float | None = None
+    price_per_hour: float | None = None
+
+    def __post_init__(self) -> None:
+        limits = {name: getattr(self, name) for name in ("n_trials", "hours", "money")}
+        if all(value is None for value in limits.values()):
+            raise SweepError("sweep: no budget; a study must end; give n_trials, hours, or money and price_per_hour")
+        for name, value in limits.items():
+            if value is not None and not value > 0:
+                raise SweepError(f"sweep: {name}={value}; a budget is above 0; give another or null")
+        if self.money is not None and not (self.price_per_hour or 0) > 0:
+            raise SweepError(
+                f"sweep: money={self.money} with price_per_hour={self.price_per_hour}; hours need a price; give "
+                "price_per_hour"
+            )
+
+    def is_spent(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether time or money is used up by what ended and what runs."""
+        hours, money = spent(trials)
+        return (self.hours is not None and hours >= self.hours) or (self.money is not None and money >= self.money)
+
+
+def spent(trials: Sequence[FrozenTrial]) -> tuple[float, float]:
+    """Machine hours and money of all attempts so far, the ones that died included."""
+    hours = money = 0.0
+    for trial in trials:
+        if trial.datetime_start is None or SHARE not in trial.user_attrs:
+            continue
+        until = trial.datetime_complete or datetime.now()
+        its = (until - trial.datetime_start).total_seconds() / 3600 * trial.user_attrs[SHARE]
+        hours += its
+        money += its * (trial.user_attrs.get(PRICE) or 0.0)
+    return hours, money
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A trial that this worker holds. n_before: attempts at its place that died or were stopped."""
+
+    place: int
+    trial_id: int
+    n_before: int
+
+
+@dataclass(frozen=True, eq=False)
+class TrialQueue:
+    """The places of one study. max_retries: further attempts at a place after a worker died over it."""
+
+    study: optuna.Study
+    storage: StudyStorage
+    budget: Budget
+    max_retries: int
+
+    def trials(self) -> list[FrozenTrial]:
+        """All attempts, by number."""
+        return self.storage.patience(lambda: self.study.get_trials(deepcopy=False))
+
+    def take(self, marks: Mapping[str, Any]) -> Claim | None:
+        """The lowest open place as a running trial with these user attributes; None where nothing is open now."""
+        self.storage.patience(lambda: self.storage.fail_dead_trials(self.study))
+        while True:
+            trials = self.trials()
+            waiting = [t for t in trials if t.state == TrialState.WAITING]
+            for trial in waiting:
+                if (claim := self._claim(trial, marks)) is not None:
+                    return claim
+            if waiting:
+                continue  # others took them all, or they were surplus; look again
+            place = self._open_place(trials)
+            if place is None:
+                return None
+            self._add(place, trials)
+
+    def is_over(self) -> bool:
+        """Whether every place is filled or given up, and nothing runs that could still die."""
+        trials = self.trials()
+        active = [t for t in trials if t.state in (TrialState.RUNNING, TrialState.WAITING)]
+        return not active and self._open_place(trials) is None
+
+    def tell(self, claim: Claim, state: TrialState, values: Sequence[float] | None = None, cause: str = "") -> bool:
+        """Ends the trial; False where another worker had taken this one for dead, so that its result does not count."""
+
+        def end() -> bool:
+            if self.storage.storage.get_trial(claim.trial_id).state != TrialState.RUNNING:
+                return False
+            if cause:
+                self.storage.storage.set_trial_user_attr(claim.trial_id, CAUSE, cause)
+            trial = self.storage.storage.get_trial(claim.trial_id)
+            self.study.tell(trial.number, list(values) if values is not None else None, state)
+            return True
+
+        try:
+            return self.storage.patience(end)
+        except UpdateFinishedTrialError:
+            return False
+
+    def _claim(self, trial: FrozenTrial, marks: Mapping[str, Any]) -> Claim | None:
+        place, storage = trial.user_attrs.get(PLACE), self.storage.storage
+
+        def run() -> bool:
+            # the beat comes first: a trial that ran without one could never be taken for dead
+            self.storage.beat(trial._trial_id, 0)
+            if not storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                return False
+            for name, value in marks.items():
+                storage.set_trial_user_attr(trial._trial_id, name, value)
+            return True
+
+        try:
+            if not self.storage.patience(run):
+                return None
+        except UpdateFinishedTrialError:
+            return None
+        claim = Claim(-1 if place is None else place, trial._trial_id, 0)
+        same = [t for t in self.trials() if t.user_attrs.get(PLACE) == place]
+        first = next(t for t in same if t.state != TrialState.FAIL or t._trial_id == trial._trial_id)
+        if place is None or first._trial_id != trial._trial_id:
+            self.tell(claim, TrialState.FAIL, cause="surplus")
+            return None
+        ended = [t for t in same if t.state == TrialState.FAIL and t.user_attrs.get(CAUSE) != "surplus"]
+        return Claim(place, trial._trial_id, len(ended))
+
+    def _open_place(self, trials: Sequence[FrozenTrial]) -> int | None:
+        """The lowest place without a live attempt, inside the budget. SweepError where too many were given up."""
+        by_place: dict[int, list[FrozenTrial]] = {}
+        for trial in trials:
+            if PLACE in trial.user_attrs:
+                by_place.setdefault(trial.user_attrs[PLACE], []).append(trial)
+        lost = {p for p, attempts in by_place.items() if self._is_lost(attempts)}
+        if len(lost) > MOST_LOST:
+            raise SweepError(
+                f"sweep: {len(lost)} trials died {self.max_retries + 1} times each (places {sorted(lost)[:5]}, ...); "
+                "something ends their workers, such as memory; see log.txt in their folders"
+            )
+        most = math.inf if self.budget.n_trials is None else self.budget.n_trials + len(lost)
+        place = 0
+        while place < most:
+            attempts = by_place.get(place, [])
+            if place not in lost and all(t.state == TrialState.FAIL for t in attempts):
+                # a place that was begun is ended, a new one needs room in the budget
+                return place if attempts or not self.budget.is_spent(trials) else None
+            place += 1
+        return None
+
+    def _is_lost(self, attempts: Sequence[FrozenTrial]) -> bool:
+        if any(t.state != TrialState.FAIL for t in attempts):
+            return False
+        return sum(t.user_attrs.get(CAUSE) not in HARMLESS for t in attempts) > self.max_retries
+
+    def _add(self, place: int, trials: Sequence[FrozenTrial]) -> None:
+        """A waiting attempt at the place, with the parameters of the one before it."""
+        before = [t for t in trials if t.user_attrs.get(PLACE) == place and t.user_attrs.get(DRAWN)]
+        params, distributions = (before[-1].params, before[-1].distributions) if before else ({}, {})
+        if before:
+            LOG.info("trial %d died; it goes on from its last checkpoint", place)
+        again = create_trial(
+            state=TrialState.WAITING,
+            params=params,
+            distributions=distributions,
+            user_attrs={PLACE: place} | ({DRAWN: True} if before else {}),
+        )
+        self.storage.patience(lambda: self.study.add_trial(again))

@@ -1,0 +1,62 @@
+"""Worker processes of one machine: the same command with one worker each, dealt out over its GPUs."""
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tradsys.research.pipeline.single_thread import ONE_THREAD
+from tradsys.research.sweeps.search_space import SweepError
+
+LOG = logging.getLogger(__name__)
+HERE = "TRADSYS_TRIALS_HERE"
+MPS_PIPE = "CUDA_MPS_PIPE_DIRECTORY"
+
+
+def n_processes(config: Mapping[str, Any], device: str) -> int:
+    """How many trials this machine runs at once. device: `cpu` or `cuda`."""
+    asked, packed = config["n_workers"], int(config["trials_per_gpu"])
+    if packed < 1 or (asked is not None and int(asked) < 1):
+        raise SweepError(f"sweep: n_workers={asked}, trials_per_gpu={packed}; both are at least 1; mend them")
+    if asked is not None:
+        return int(asked)
+    return packed * max(1, torch.cuda.device_count()) if device == "cuda" else 1
+
+
+def environment(k: int, n: int, device: str) -> dict[str, str]:
+    """Environment of the k-th of n workers: its GPU, or one thread where several share a CPU."""
+    here = dict(os.environ) | {HERE: str(n)}
+    if device != "cuda":
+        return here | (dict.fromkeys(ONE_THREAD, "1") if n > 1 else {})
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    cards = shown.split(",") if shown else [str(i) for i in range(torch.cuda.device_count())]
+    here["CUDA_VISIBLE_DEVICES"] = cards[k % len(cards)]
+    pipe = Path(os.environ.get(MPS_PIPE, "/tmp/nvidia-mps"))
+    if (pipe / "control").exists():  # a running MPS daemon lets processes share the card's multiprocessors
+        here[MPS_PIPE] = str(pipe)
+    return here
+
+
+def run_workers(command: Sequence[str], overrides: Sequence[str], n: int, device: str) -> int:
+    """Starts n workers, waits for all of them; returns how many failed. Ctrl-C is passed on and waited for."""
+    words = [*command, *(o for o in overrides if not o.startswith("n_workers=")), "n_workers=1"]
+    workers = [subprocess.Popen(words, env=environment(k, n, device), stdout=subprocess.DEVNULL) for k in range(n)]
+    try:
+        codes = [worker.wait() for worker in workers]
+    except KeyboardInterrupt:
+        for worker in workers:
+            with contextlib.suppress(ProcessLookupError):
+                worker.send_signal(signal.SIGINT)
+        for worker in workers:
+            worker.wait()
+        raise
+    for k, code in enumerate(codes):
+        if code:
+            LOG.warning("worker %d ended with %d; its trial went to the others", k, code)
+    return sum(code != 0 for code in codes)

@@ -1,0 +1,122 @@
+import json
+from datetime import date
+
+import polars as pl
+import pytest
+
+from tradsys.core.errors import DataError
+from tradsys.ops.daily import partitions
+from tradsys.ops.daily.partitions import MANIFEST, STOPPED, Made, Origin, Partitions
+
+DAY = date(2022, 12, 30)
+FRAME = pl.DataFrame({"symbol": ["A", "B"], "x": [1.0, 2.0]})
+ORIGIN = Origin({"prices": "abc"}, {"labels": {"horizon_bars": 5}, "events": None})
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Partitions(tmp_path)
+
+
+@pytest.fixture
+def done(store):
+    store.write("features", DAY, Made({"features": FRAME}, {"dropped": {"rows": 2}}), ORIGIN, 0.5)
+    return store
+
+
+def test_a_partition_lies_under_its_date_and_comes_back(done, tmp_path):
+    folder = tmp_path / "features" / "date=2022-12-30"
+    assert sorted(p.name for p in folder.iterdir()) == ["dropped.json", "features.parquet", "manifest.json"]
+    assert done.frame("features", DAY).equals(FRAME)
+    assert done.document("features", DAY, "dropped") == {"rows": 2}
+    assert done.dates("features") == [DAY]
+    every = pl.scan_parquet(tmp_path / "features" / "*" / "*.parquet", hive_partitioning=True).collect()
+    assert every["date"].to_list() == [DAY, DAY]  # the form that polars, Spark and DuckDB read
+    manifest = done.manifest("features", DAY)
+    assert (manifest["rows"], manifest["inputs"], manifest["seconds"]) == ({"features": 2}, {"prices": "abc"}, 0.5)
+
+
+def test_a_stage_is_done_only_for_what_it_was_made_from(done):
+    assert done.why_not("features", DAY, ORIGIN) is None
+    assert done.why_not("features", date(2022, 12, 29), ORIGIN) == "it was never done"
+    assert done.why_not("features", DAY, Origin({"prices": "abd"}, ORIGIN.config)) == "prices changed"
+    told = done.why_not("features", DAY, Origin(ORIGIN.inputs, {"labels": {"horizon_bars": 10}, "events": None}))
+    assert told == "config: labels.horizon_bars 5 -> 10"
+    both = done.why_not("features", DAY, Origin({"prices": "abc", "models": "m"}, {"labels": {}, "events": None}))
+    assert both == "models changed; config: labels absent -> {}; config: labels.horizon_bars 5 -> absent"
+
+
+def test_many_config_changes_are_counted(done):
+    told = done.why_not("features", DAY, Origin(ORIGIN.inputs, {**ORIGIN.config, "a": [1, 2], "b": {"c": 1, "d": 2}}))
+    assert told.count("config: ") == 3
+    assert told.endswith("and 1 more config keys")
+
+
+@pytest.mark.parametrize("name", ["features.parquet", "dropped.json"])
+def test_an_altered_file_undoes_its_stage(done, name):
+    path = done.folder("features", DAY) / name
+    path.write_bytes(path.read_bytes() + b" ")
+    assert done.why_not("features", DAY, ORIGIN) == f"{name} missing or altered"
+    path.unlink()
+    assert done.why_not("features", DAY, ORIGIN) == f"{name} missing or altered"
+
+
+def test_an_altered_manifest_undoes_its_stage(done):
+    path = done.folder("features", DAY) / MANIFEST
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "inputs": {"prices": "forged"}}))
+    assert "manifest" in done.why_not("features", DAY, Origin({"prices": "forged"}, ORIGIN.config))
+    assert done.dates("features") == []
+    path.write_text("{")
+    assert "manifest" in done.why_not("features", DAY, ORIGIN)
+
+
+def test_a_stopped_partition_is_kept_and_never_counts_as_done(store):
+    store.write("gates", DAY, Made({"gates": FRAME}, facts={STOPPED: ["AUC"]}), ORIGIN, 0.0)
+    assert store.why_not("gates", DAY, ORIGIN) == "it was stopped"
+    assert store.dates("gates") == []
+    assert store.frame("gates", DAY).equals(FRAME)
+
+
+def test_the_digest_is_that_of_the_content_and_not_of_the_clock(store):
+    first = store.write("features", DAY, Made({"features": FRAME}), ORIGIN, 1.0)
+    again = store.write("features", DAY, Made({"features": FRAME}, facts={"note": 1}), ORIGIN, 2.0)
+    other = store.write("features", DAY, Made({"features": FRAME.head(1)}), ORIGIN, 1.0)
+    assert first["digest"] == again["digest"] != other["digest"]
+    assert store.write("prices", DAY, Made({"prices": FRAME}, digest="d"), ORIGIN, 1.0)["digest"] == "d"
+
+
+def test_a_write_that_fails_leaves_the_old_partition_and_no_draft(done, monkeypatch):
+    def torn(path, value):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(partitions, "write_json", torn)
+    with pytest.raises(OSError, match="disk full"):
+        done.write("features", DAY, Made({"features": FRAME.head(1)}), ORIGIN, 0.5)
+    assert done.frame("features", DAY).equals(FRAME)
+    assert done.why_not("features", DAY, ORIGIN) is None
+    assert done.sweep() == []
+
+
+def test_the_sweep_takes_what_a_crash_left_and_nothing_else(done, tmp_path):
+    left = tmp_path / "features" / ".date=2022-12-29.0a1b2c3d.part"
+    replaced = tmp_path / "features" / ".date=2022-12-28.0a1b2c3d.old"
+    for folder in (left, replaced):
+        folder.mkdir()
+        (folder / "features.parquet").write_bytes(b"half")
+    torn = tmp_path / "report" / "date=2022-12-30" / ".report.html.0a1b2c3d.part"
+    torn.parent.mkdir(parents=True)
+    torn.write_bytes(b"half")
+    kept = tmp_path / ".lock"
+    kept.touch()
+    assert sorted(done.sweep()) == sorted(str(p.relative_to(tmp_path)) for p in (left, replaced, torn))
+    assert kept.exists()
+    assert done.why_not("features", DAY, ORIGIN) is None
+
+
+def test_a_missing_partition_is_one_clear_error(done):
+    with pytest.raises(DataError, match=r"partition labels/date=2022-12-30 lacks labels.parquet.*run it again: python"):
+        done.frame("labels", DAY)
+    (done.folder("features", DAY) / "features.parquet").write_bytes(b"no parquet")
+    with pytest.raises(DataError, match="cannot be read"):
+        done.frame("features", DAY)

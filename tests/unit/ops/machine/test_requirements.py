@@ -1,0 +1,76 @@
+import pytest
+
+from tests.conftest import walk_bars
+from tradsys.core.errors import DataError
+from tradsys.market.store import BarStore, StoredBars
+from tradsys.ops.machine.requirements import Need, need_of, rows_of
+
+# whole training runs on 48 features: rows, then the peaks VmHWM and VmPeak in bytes
+MEASURED = {9_000: (1.149e9, 4.27e9), 36_000: (1.168e9, 4.43e9), 180_000: (1.293e9, 4.59e9)}
+
+
+@pytest.mark.parametrize(("rows", "peaks"), MEASURED.items())
+def test_comfort_covers_what_runs_really_took_and_little_more(rows, peaks):
+    need = Need(rows, 48)
+    assert peaks[0] <= need.comfort * 1.01
+    assert need.comfort <= 1.1 * peaks[0]
+    assert peaks[1] <= need.address_space * 1.02
+    assert need.address_space <= 1.1 * peaks[1]
+
+
+def test_the_synthetic_market_is_counted_from_the_config():
+    features = {"features": [{}] * 40, "extra": [{}]}
+    assert need_of({"data": {"source": {"n_bars": 6000, "symbols": ["A", "B"]}}, "features": features}) == Need(
+        12_000, 41
+    )
+
+
+def test_more_bars_more_features_more_need():
+    small, tall, wide = Need(10_000, 48), Need(20_000, 48), Need(10_000, 96)
+    assert tall.table == wide.table == 2 * small.table == 2 * 10_000 * 48 * 4
+    assert small.memory < tall.memory == wide.memory < wide.comfort
+
+
+def test_rows_within_is_the_inverse_of_memory():
+    need = Need(50_000, 48)
+    assert need.rows_within(need.memory) == pytest.approx(50_000, abs=1)
+    assert need.rows_within(512e6) == 0
+
+
+@pytest.fixture
+def stored(tmp_path):
+    BarStore(tmp_path).write("walk", walk_bars(2000, ("AAA", "BBB")), {})
+    return {"root": str(tmp_path), "name": "walk", "symbols": ["AAA"], "start": None, "end": None}
+
+
+@pytest.mark.parametrize(
+    "span",
+    [
+        {},
+        {"symbols": None},
+        {"start": "2020-02-01"},
+        {"end": "2020-02-01"},
+        {"start": "2020-01-20", "end": "2020-03-01", "symbols": ["AAA", "BBB"]},
+        {"start": "2019-01-01", "end": "2030-01-01"},
+    ],
+)
+def test_stored_bars_are_counted_as_reading_finds_them(stored, span):
+    source = stored | span
+    assert rows_of(source) == pytest.approx(StoredBars(**source).bars().height, abs=2)
+
+
+def test_a_span_beside_the_data_holds_none(stored):
+    assert rows_of(stored | {"start": "2030-01-01"}) == 0
+
+
+def test_missing_and_damaged_data_are_refused_by_name(stored, tmp_path):
+    with pytest.raises(DataError, match=r"'gone'.*tradsys\.fetch.*name=gone"):
+        rows_of(stored | {"name": "gone"})
+    (tmp_path / "walk" / "manifest.json").write_text("{")
+    with pytest.raises(DataError, match="damaged"):
+        rows_of(stored)
+
+
+def test_a_source_that_does_not_tell_gives_none():
+    assert rows_of({"path": "prices.csv", "layout": "plain"}) is None
+    assert Need(None, 48).table == 0

@@ -1,0 +1,219 @@
+"""Settings, panels on disk, and the sentences of a comparison; its runs are in tests/integration."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tradsys.config.compose import as_dict, build, compose
+from tradsys.core.errors import DataError, TradsysError
+from tradsys.core.tables import Fold
+from tradsys.research.comparisons.aligned_datasets import (
+    check_classes,
+    judged_panels,
+    load_panel,
+    panel_digest,
+    save_panel,
+)
+from tradsys.research.comparisons.comparison import run_jobs
+from tradsys.research.comparisons.settings import Arm, ComparisonSettings
+from tradsys.research.comparisons.table import conclusions
+from tradsys.research.pipeline.cross_validation import make_panel
+from tradsys.research.pipeline.dataset import load_bars, prepare
+from tradsys.research.pipeline.settings import Experiment
+from tradsys.research.sweeps.inner_folds import panel_digest as sweep_panel_digest
+from tradsys.samples.splits import WalkForward
+from tradsys.samples.weights import average_uniqueness
+
+SPLIT = WalkForward(n_folds=2)
+MARKET = ["data.n_bars=2200", "data.source.symbols=[SYN0]"]
+
+
+def settings(**changed):
+    given = {
+        "name": "s",
+        "question": "?",
+        "reference": "a",
+        "arms": {"a": [], "b": ["x=1"]},
+        "split": SPLIT,
+        "seeds": [0],
+    }
+    return ComparisonSettings(**given | changed)
+
+
+def composed(*overrides):
+    config = compose("train", [*MARKET, *overrides])
+    return Experiment.of(build(config)), as_dict(config)
+
+
+def test_an_arm_is_a_list_or_a_mapping_and_inner_lists_are_spliced():
+    choices = settings(
+        seeds=[3, 4],
+        arms={
+            "a": ["x=1", ["y=2", ["z=3"]]],
+            "b": {"overrides": [], "seeds": [0]},
+            "c": {"overrides": [], "against": "b"},
+        },
+    ).choices
+    assert choices["a"].overrides == ("x=1", "y=2", "z=3")
+    assert choices["a"].seeds == (3, 4)
+    assert [choices[n].seeds for n in "bc"] == [(0,), (3, 4)]
+    assert [choices[n].against for n in "abc"] == [None, "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"arms": {"a": []}}, "needs two"),
+        ({"reference": "z"}, "reference 'z'"),
+        ({"seeds": []}, r"seeds \[\]"),
+        ({"seeds": [-1]}, "not negative"),
+        ({"arms": {"a": [], "b": {"override": []}}}, "'override'"),
+        ({"arms": {"a": [], "b": None}}, "list of key=value"),
+        ({"arms": {"a": [], "b": {"overrides": [], "against": "b"}}}, "another one"),
+        ({"confidence": 1.0}, "confidence"),
+        ({"n_draws": 10}, "n_draws=10"),
+    ],
+)
+def test_settings_are_refused_with_their_values(changed, said):
+    with pytest.raises(TradsysError, match=said):
+        settings(**changed)
+
+
+def test_what_shows_or_speeds_up_does_not_change_an_arms_digest():
+    experiment, config = composed("model=lightgbm")
+
+    def digest(**model):
+        return Arm("a", experiment, config | {"model": config["model"] | model}, (0,), None).digest("panel")
+
+    assert digest() == digest(n_threads=4) == digest(seed=9)
+    assert digest() != digest(n_estimators=3)
+    assert digest() != Arm("a", experiment, config, (0,), None).digest("other panel")
+
+
+def test_arms_of_one_question_meet_on_the_rows_that_all_have():
+    """A longer window and a feature that warms up later cost every arm the same rows; another label costs none."""
+    late = "features.extra=[{_target_: tradsys.features.price.SmaDistance, bars: 500}]"
+    arms = {
+        "plain": composed("model=logistic"),
+        "late": composed("model=logistic", late),
+        "window": composed("model=transformer", "model.lookback=40"),
+        "wide": composed("model=logistic", "labels.upper=2.5"),
+    }
+    judged = judged_panels(arms, SPLIT)
+    rows = {name: one.panel.samples.rows for name, one in judged.items()}
+    assert np.array_equal(rows["plain"], rows["late"])
+    assert np.array_equal(rows["plain"], rows["window"])
+    assert judged["plain"].panel is judged["window"].panel  # same table, kept once
+    assert rows["plain"].min() >= 499
+    assert judged["wide"].question != judged["plain"].question
+    assert rows["wide"].min() < rows["plain"].min()
+    for a, b in zip(judged["plain"].panel.folds, judged["late"].panel.folds, strict=True):
+        assert np.array_equal(a.test, b.test)
+
+
+def test_arms_of_other_weights_meet_on_the_same_rows():
+    """Weights change what is learned, not what is asked: same rows, outcomes and folds, panels of their own."""
+    arms = {"unique": composed("model=logistic"), "alike": composed("model=logistic", "weighting=none")}
+    judged = judged_panels(arms, SPLIT)
+    unique, alike = (judged[name].panel.samples for name in arms)
+    assert judged["unique"].question == judged["alike"].question
+    assert judged["unique"].digest != judged["alike"].digest
+    assert np.array_equal(unique.rows, alike.rows)
+    assert np.array_equal(unique.y, alike.y)
+    np.testing.assert_array_equal(alike.weight, np.ones(len(alike)))
+    np.testing.assert_allclose(unique.weight, average_uniqueness(unique.rows + 1, unique.end))
+    for own in ("train", "valid", "test"):
+        assert np.array_equal(*(getattr(judged[name].panel.folds[1], own) for name in arms))
+
+
+def test_one_run_a_comparison_and_a_sweep_weight_alike():
+    """The same key reaches every place that makes samples."""
+    experiment, config = composed("model=logistic", "weighting=none", "regime.lookback=48")
+    bars = load_bars(experiment)
+    assert (make_panel(experiment, bars, SPLIT).samples.weight == 1).all()
+    assert (prepare(experiment, bars).samples.weight == 1).all()
+    names = [sweep_panel_digest(c, SPLIT, 1) for c in (config, config | {"weighting": "uniqueness"})]
+    assert names[0] != names[1]
+
+
+def test_an_unknown_weighting_is_refused_before_any_data_is_read():
+    with pytest.raises(TradsysError, match="weighting='uniform'; it is one of uniqueness, none"):
+        composed("weighting=uniform")
+
+
+@pytest.fixture(scope="module")
+def panel():
+    return judged_panels({"a": composed("model=logistic")}, SPLIT)["a"].panel
+
+
+def test_a_panel_comes_back_from_disk_as_it_was(panel, tmp_path):
+    save_panel(panel, tmp_path / "panel")
+    back = load_panel(tmp_path / "panel")
+    assert panel_digest(back) == panel_digest(panel)
+    assert back.data_digest == panel.data_digest
+    assert back.features.schema_hash() == panel.features.schema_hash()
+    kept = (tmp_path / "panel" / "values.npy").read_bytes()
+    back.samples.table.values[:] = 0  # a worker's own pages
+    assert (tmp_path / "panel" / "values.npy").read_bytes() == kept
+
+
+def test_a_panels_digest_knows_values_labels_and_folds(panel):
+    samples, digest = panel.samples, panel_digest(panel)
+    values = samples.table.values.copy()
+    values[0, 0] = 7
+    y = 1 - samples.y
+    fold = panel.folds[0]
+    others = [
+        replace(panel, samples=replace(samples, table=replace(samples.table, values=values))),
+        replace(panel, samples=replace(samples, y=y)),
+        replace(panel, folds=(Fold(fold.train[1:], fold.valid, fold.test), *panel.folds[1:])),
+    ]
+    assert len({digest, *map(panel_digest, others)}) == 4
+
+
+def test_a_part_of_one_class_is_named(panel):
+    y = panel.samples.y.copy()
+    y[panel.folds[1].test] = 1
+    with pytest.raises(DataError, match=r"arm 'steep', fold 1: all \d+ test samples are class \[1\]"):
+        check_classes("steep", replace(panel, samples=replace(panel.samples, y=y)))
+
+
+@pytest.mark.parametrize(("n_jobs", "backend"), [(1, "loky"), (2, "threading"), (3, "sequential")])
+def test_every_job_runs_once(n_jobs, backend):
+    assert sorted(run_jobs(abs, [-3, -1, -2], n_jobs, backend)) == [1, 2, 3]
+
+
+class Held:
+    """As much of an arm as the sentences read."""
+
+    def __init__(self, name, n_seeds, own_rows=False, against="a"):
+        self.name, self.seeds, self.own_rows, self.against = name, tuple(range(n_seeds)), own_rows, against
+
+
+def said(value, low, high, p_holm=0.01, needed=None, **held):
+    from types import SimpleNamespace
+
+    from tradsys.evidence.bootstrap import Estimate
+    from tradsys.evidence.paired import Difference
+
+    gap = Difference(Estimate(value, low, high, None if low is not None else "too short"), 0.01, p_holm, 0, 0, needed)
+    arms = {"a": Held("a", 3, against=None), "b": Held("b", 3, **held)}
+    (line,) = conclusions(SimpleNamespace(difference={"b": gap}), arms, "a", 0.95)
+    return line["kind"], line["text"]
+
+
+def test_conclusions_follow_the_interval():
+    from tradsys.evidence.paired import Needed
+
+    assert said(0.003, 0.001, 0.005) == ("better", "b beats a by 0.0030 (0.0010 to 0.0050), 3 seeds")
+    assert said(-0.003, -0.005, -0.001) == ("worse", "a beats b by 0.0030 (0.0010 to 0.0050), 3 seeds")
+    text = said(0.003, 0.001, 0.005, p_holm=0.2)[1]
+    assert text.endswith("; but p is 0.20 after Holm over 1 comparisons, so it may be chance")
+    none = "no difference shown between b and a (+0.0020, -0.0010 to +0.0050, 3 seeds)"
+    assert said(0.002, -0.001, 0.005, needed=Needed(n_seeds=9)) == ("none", f"{none}; 9 seeds would be needed")
+    assert said(0.002, -0.001, 0.005, needed=Needed(times_the_record=3.21))[1] == (
+        f"{none}; no number of seeds would show it on this record: 3.3 times the years would be needed"
+    )
+    assert said(0.002, None, None)[0] == "unknown"
+    assert "each on its own rows" in said(0.003, 0.001, 0.005, own_rows=True)[1]

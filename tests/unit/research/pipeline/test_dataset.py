@@ -1,0 +1,57 @@
+"""Rows left out are counted by cause; a universe may leave symbols without a sample, a list of symbols may not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.unit.research.panels_for_tests import bars_of, experiments_of
+from tradsys.core.errors import DataError
+from tradsys.market.universe import Members
+from tradsys.research.pipeline.dataset import check_symbols, labels_of, prepare
+from tradsys.samples.join import left_out
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    return experiments_of(5)["5d"]
+
+
+@pytest.fixture(scope="module")
+def bars(experiment):
+    return bars_of(experiment)
+
+
+def test_rows_left_out_and_samples_are_all_rows(experiment, bars):
+    prepared = prepare(experiment, bars)
+    mask = experiment.events.mask(bars)
+    causes = left_out(prepared.table, prepared.labels, experiment.lookback, mask)
+    assert sum(causes.values()) + len(prepared.samples) == len(bars)
+    assert causes["no event"] == (bars["symbol"] == "MKT").sum()
+    ready = prepared.table.ready(experiment.lookback)
+    labelled = prepared.labels.end >= 0
+    assert causes["unlabelled"] == int((ready & mask & ~labelled).sum())
+    assert causes["not warmed up"] == int((~ready & mask).sum())
+
+
+def test_a_symbol_too_young_is_a_warning_in_a_universe_and_an_error_without_one(experiment, bars, caplog):
+    young = bars.filter((bars["symbol"] != "P0001") | (bars["time"] > bars["time"].unique().sort()[600]))
+    prepared = prepare(experiment, young)
+    assert "P0001 (" in caplog.text
+    assert "gave no sample" in caplog.text
+    mask = experiment.events.mask(young)
+    with pytest.raises(DataError, match=r"P0001 .* gave no sample"):
+        check_symbols(prepared.samples, prepared.fold, None, mask)
+
+
+def test_what_a_universe_excludes_is_neither_sample_nor_warning(experiment, bars, caplog):
+    fewer = replace(experiment, events=Members(exclude=["MKT", "P0002"]))
+    prepared = prepare(fewer, bars)
+    assert "P0002" not in caplog.text.split("samples:", 1)[1]
+    code = prepared.table.symbols.index("P0002")
+    assert not (prepared.table.symbol[prepared.samples.rows] == code).any()
+
+
+def test_labels_are_along_the_long_side(experiment, bars):
+    labels = labels_of(experiment, bars)
+    assert np.array_equal(labels.y[labels.end >= 0], (labels.ret[labels.end >= 0] > 0).astype(int))

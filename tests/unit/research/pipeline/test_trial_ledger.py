@@ -1,0 +1,281 @@
+import sqlite3
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tradsys.core.errors import DataError
+from tradsys.evidence.sharpe import sharpe_ratio
+from tradsys.research.pipeline.backtesting import trials_on_span
+from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, effective_number
+
+START, END = datetime(2021, 1, 1, tzinfo=UTC), datetime(2021, 12, 31, tzinfo=UTC)
+
+WRITER = """
+import sys
+from datetime import UTC, datetime
+import numpy as np
+from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
+path, worker = sys.argv[1], int(sys.argv[2])
+ledger = TrialLedger(path)
+day = datetime(2021, 1, 1, tzinfo=UTC)
+for k in range(25):
+    known = {"measure": "return", "periods_per_year": 365, "code_sha": "x"}
+    ledger.append(LedgerEntry("backtest", f"w{worker}", "data", day, day, **known), np.array([worker, k, 1]))
+"""
+
+
+def entry(subject="a", data="data", start=START, end=END, **changes):
+    fields = {"measure": "return", "periods_per_year": 365, "code_sha": "abc", "who": "me@here"}
+    return LedgerEntry("backtest", subject, data, start, end, **(fields | changes))
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "runs" / "ledger.db"
+
+
+@pytest.fixture
+def series():
+    rng = np.random.default_rng(0)
+    return [rng.normal(0.001, 0.01, 50) for _ in range(4)]
+
+
+def tamper(path, sql):
+    connection = sqlite3.connect(path)
+    connection.execute(sql)
+    connection.commit()
+    connection.close()
+
+
+def test_rows_are_numbered_chained_and_kept(path, series):
+    ledger = TrialLedger(path)
+    assert [ledger.append(entry(f"s{k}"), s) for k, s in enumerate(series)] == [1, 2, 3, 4]
+    rows = TrialLedger(str(path)).entries()
+    assert [r["subject"] for r in rows] == ["s0", "s1", "s2", "s3"]
+    assert rows[0]["previous"] == "0" * 64
+    assert [r["previous"] for r in rows[1:]] == [r["hash"] for r in rows[:-1]]
+    assert ledger.verify() == []
+
+
+def test_a_look_without_series_is_a_row_but_no_trial(path):
+    ledger = TrialLedger(path)
+    ledger.append(entry(measure=None, periods_per_year=None))
+    assert len(ledger.entries()) == 1
+    assert ledger.trials("data", START, END) == []
+    assert ledger.verify() == []
+
+
+def test_trials_are_distinct_return_series_on_an_overlapping_span_of_the_same_data(path, series):
+    ledger = TrialLedger(path)
+    ledger.append(entry("first"), series[0])
+    ledger.append(entry("again"), series[0])
+    ledger.append(entry("other data", data="other"), series[1])
+    ledger.append(entry("later", start=END + timedelta(days=1), end=END + timedelta(days=9)), series[2])
+    ledger.append(entry("touching", start=END, end=END + timedelta(days=9)), series[3])
+    ledger.append(entry("a loss", measure="loss"), series[2])
+    trials = ledger.trials("data", START, END)
+    assert [t.subject for t in trials] == ["first", "touching"]
+    np.testing.assert_array_equal(trials[0].returns, series[0])
+    assert len(ledger.trials(None, START, END)) == 3
+
+
+def test_span_overlap_is_judged_in_utc(path, series):
+    ledger = TrialLedger(path)
+    ledger.append(entry(), series[0])
+    east = timezone(timedelta(hours=10))
+    after = datetime(2021, 12, 31, 11, tzinfo=east)  # 01:00 UTC, after END
+    before = datetime(2021, 12, 31, 9, tzinfo=east)  # 23:00 UTC of the day before
+    assert ledger.trials("data", after, after) == []
+    assert len(ledger.trials("data", before, before)) == 1
+
+
+def test_trial_sharpes_are_per_period_of_the_asked_rate_and_idle_trials_count_as_zero(path, series):
+    ledger = TrialLedger(path)
+    ledger.append(entry(), series[0])
+    ledger.append(entry(periods_per_year=365 * 24), series[1])
+    ledger.append(entry("idle"), np.zeros(50))
+    sharpes = ledger.trial_sharpes("data", START, END, periods_per_year=365)
+    np.testing.assert_allclose(sharpes, [sharpe_ratio(series[0]), sharpe_ratio(series[1]) * np.sqrt(24), 0])
+
+
+def nearly(series, seed):
+    """A variant that correlates by 0.99 with the series."""
+    return series + np.random.default_rng(seed).normal(0, 0.14 * series.std(), len(series))
+
+
+def test_variants_of_one_idea_count_as_little_more_than_one(path):
+    ledger, series = TrialLedger(path), np.random.default_rng(0).normal(0.001, 0.01, 365)
+    for k in range(6):
+        ledger.append(entry(f"v{k}"), nearly(series, k))
+    assert 1 < effective_number(ledger.trials("data", START, END)) < 2.5
+    deflation, rows = trials_on_span(ledger, "data", (START, END), 365)
+    assert (deflation["n_trials"], len(rows)) == (2, 6)
+    assert set(rows[0]) == {"when", "subject", "who", "run", "sharpe"}
+
+
+def test_fewer_than_three_trials_count_as_they_are(path):
+    ledger, series = TrialLedger(path), np.random.default_rng(0).normal(0.001, 0.01, 365)
+    ledger.append(entry(), series)
+    assert effective_number(ledger.trials("data", START, END)) == 1
+    ledger.append(entry(), nearly(series, 1))
+    assert effective_number(ledger.trials("data", START, END)) == 2
+
+
+def test_trials_of_other_spans_are_matched_by_day_and_count_fully_where_they_do_not_overlap(path):
+    # a stored day is that of the bar's close: 00:00 of 2 January ends the first
+    first, quarter = datetime(2021, 1, 2, tzinfo=UTC), timedelta(days=90)
+    series = np.random.default_rng(0).normal(0.001, 0.01, 360)
+
+    def seen(offset, n_days, seed):
+        start = first + timedelta(days=offset)
+        own = nearly(series[offset : offset + n_days], seed)
+        ledger.append(entry(start=start, end=start + timedelta(days=n_days - 1)), own)
+
+    ledger = TrialLedger(path)
+    for k in range(3):
+        seen(0, 180, k)
+    whole = (first, first + 4 * quarter)
+    assert effective_number(ledger.trials("data", *whole)) <= 2
+    seen(60, 180, 3)  # shares 120 days: the same idea still
+    assert effective_number(ledger.trials("data", *whole)) <= 2
+    seen(220, 140, 4)  # the first three end before it begins, the fourth shares 20 days with it
+    assert 2.5 < effective_number(ledger.trials("data", *whole)) < 4
+    assert ledger.trials("data", *whole)[3].days()[0] == np.datetime64("2021-03-02")
+
+
+def test_days_that_are_not_every_day_are_not_guessed(path):
+    ledger, series = TrialLedger(path), np.random.default_rng(0).normal(0.001, 0.01, 252)
+    later = {"start": START + timedelta(days=1), "end": END + timedelta(days=1)}
+    for k in range(3):
+        ledger.append(entry(periods_per_year=252), nearly(series, k))
+    trials = ledger.trials("data", START, END)
+    assert trials[0].days() is None
+    assert effective_number(trials) < 2.5  # the same span: the same sessions, row by row
+    ledger.append(entry(periods_per_year=252, **later), nearly(series, 9))
+    more = effective_number(ledger.trials("data", START, END))
+    assert more > 2.5  # another span: which sessions it had is not known, so it counts fully
+
+
+def test_short_records_count_fully(path, series):
+    ledger = TrialLedger(path)
+    for k in range(5):
+        ledger.append(entry(start=START, end=START + timedelta(days=9)), nearly(series[0][:10], k))
+    assert effective_number(ledger.trials("data", START, END)) == 5
+
+
+def test_idle_trials_count(path, series):
+    ledger = TrialLedger(path)
+    for k in range(3):
+        ledger.append(entry(f"s{k}"), np.full(50, 0.0 if k == 0 else 0.001 * k))
+    deflation, _ = trials_on_span(ledger, "data", (START, END), 365)
+    assert deflation["n_trials"] == 3
+
+
+def test_no_trial_yet_is_an_empty_array(path):
+    assert len(TrialLedger(path).trial_sharpes("data", START, END, periods_per_year=365)) == 0
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("UPDATE looks SET subject = 'better' WHERE id = 2", "row 2 was changed"),
+        ("UPDATE looks SET periods_per_year = 1 WHERE id = 3", "row 3 was changed"),
+        ("DELETE FROM looks WHERE id = 2", "row 2 is missing"),
+        ("DELETE FROM looks WHERE id = 4", "the last row is 3, the head says 4"),
+        ("DELETE FROM looks WHERE id = 1", "row 1 is missing"),
+        ("UPDATE series SET content = x'00' WHERE rowid = 1", "was changed after"),
+        ("DELETE FROM series WHERE rowid = 1", "is missing"),
+        ("DELETE FROM head", "the head says None"),
+    ],
+)
+def test_verify_names_what_was_touched(path, series, sql, said):
+    ledger = TrialLedger(path)
+    for k, values in enumerate(series):
+        ledger.append(entry(f"s{k}"), values)
+    tamper(path, sql)
+    problems = ledger.verify()
+    assert any(said in p for p in problems), problems
+
+
+def test_a_forged_row_with_a_right_own_hash_still_breaks_the_chain(path, series):
+    ledger = TrialLedger(path)
+    for k, values in enumerate(series):
+        ledger.append(entry(f"s{k}"), values)
+    from tradsys.core.runs import digest_json
+
+    row = {k: v for k, v in ledger.entries()[1].items() if k != "hash"} | {"subject": "better"}
+    tamper(path, f"UPDATE looks SET subject = 'better', hash = '{digest_json(row)}' WHERE id = 2")
+    assert ledger.verify() == ["ledger: row 3 does not follow the hash of the row before it"]
+
+
+def test_four_processes_append_at_once_without_a_lost_row(path):
+    workers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(w)]) for w in range(4)]
+    assert [w.wait(timeout=120) for w in workers] == [0, 0, 0, 0]
+    ledger = TrialLedger(path)
+    assert ledger.verify() == []
+    rows = ledger.entries()
+    assert len(rows) == 100
+    assert {r["subject"]: sum(x["subject"] == r["subject"] for x in rows) for r in rows} == {
+        f"w{w}": 25 for w in range(4)
+    }
+    assert len(ledger.trials("data", START, END)) == 100
+
+
+def test_a_failed_append_leaves_no_trace(path, series):
+    ledger = TrialLedger(path)
+    tamper(path, "CREATE TRIGGER stop BEFORE INSERT ON looks BEGIN SELECT RAISE(ABORT, 'disk'); END")
+    with pytest.raises(Exception, match="disk"):
+        ledger.append(entry(), series[0])
+    tamper(path, "DROP TRIGGER stop")
+    assert ledger.append(entry(), series[0]) == 1
+    assert ledger.verify() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "values", "said"),
+    [
+        ({"start": datetime(2021, 1, 1)}, [0.1, 0.2], "no time zone"),
+        ({"start": END, "end": START}, [0.1, 0.2], "ends before it starts"),
+        ({"measure": None}, [0.1, 0.2], "a series with measure None"),
+        ({}, None, "no series with measure 'return'"),
+        ({"periods_per_year": None}, [0.1, 0.2], "without periods_per_year"),
+        ({}, [0.1, np.nan], "finite values"),
+    ],
+)
+def test_refuses(path, changes, values, said):
+    with pytest.raises(DataError, match=said):
+        TrialLedger(path).append(entry(**changes), values)
+
+
+def test_memory_is_refused():
+    with pytest.raises(DataError, match="in-memory"):
+        TrialLedger("sqlite://")
+
+
+def test_a_url_that_went_through_a_path_is_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="a URL stays text"):
+        TrialLedger(Path("postgresql://me@host/lab"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_opened_is_one_clear_line(tmp_path):
+    (tmp_path / "ledger.db").mkdir()
+    with pytest.raises(DataError, match="does not open"):
+        TrialLedger(tmp_path / "ledger.db")
+
+
+def test_who_comes_from_the_environment(monkeypatch):
+    monkeypatch.setenv("TRADSYS_USER", "ada")
+    assert LedgerEntry("train", "m", "d", START, END, code_sha="x").who == "ada"
+    monkeypatch.delenv("TRADSYS_USER")
+    assert "@" in LedgerEntry("train", "m", "d", START, END, code_sha="x").who
+
+
+def test_nothing_in_the_interface_changes_or_deletes():
+    public = {name for name in vars(TrialLedger) if not name.startswith("_")}
+    assert public == {"append", "entries", "series", "trials", "trial_sharpes", "verify"}

@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from tradsys.research.sweeps.selection import lower_bound, paired_gain, spreads, stability
+
+
+def test_the_bound_is_that_of_the_t_test():
+    values = np.random.default_rng(0).normal(0.02, 0.01, (3, 4))
+    # the bound is the mean at which a one-sided test would just not reject
+    bound = lower_bound(values, 0.95)
+    assert stats.ttest_1samp(values.ravel(), bound, alternative="greater").pvalue == pytest.approx(0.05)
+    assert lower_bound(np.array([0.3]), 0.95) is None
+
+
+def test_a_slightly_better_but_unstable_trial_does_not_win():
+    steady = np.array([[0.051, 0.049]] * 3)
+    lucky = np.array([[0.30, 0.28], [-0.10, -0.12], [0.02, 0.00]])
+    assert lucky.mean() > steady.mean()
+    assert lower_bound(lucky, 0.95) < lower_bound(steady, 0.95)
+
+
+def test_spreads_are_over_folds_of_means_and_within_folds():
+    skills = np.array([[0.1, 0.3], [0.5, 0.5]])
+    over_folds, over_seeds = spreads(skills)
+    assert over_folds == pytest.approx(np.sqrt(2) * 0.15)
+    assert over_seeds == pytest.approx((np.sqrt(2) * 0.1 + 0) / 2)
+    assert stability(skills) == -over_folds
+    assert spreads(np.array([[0.1]])) == (None, None)
+
+
+def test_a_paired_gain_is_the_paired_t_test_over_folds():
+    rng = np.random.default_rng(1)
+    old = rng.normal(0, 0.1, (5, 3))
+    new = old + rng.normal(0.02, 0.005, (5, 3))
+    gain = paired_gain(new, old, 0.95)
+    low, high = stats.ttest_rel(new.mean(axis=1), old.mean(axis=1)).confidence_interval(0.95)
+    assert (gain["low"], gain["high"]) == pytest.approx((low, high))
+    assert gain["exceeds_noise"]
+    assert not paired_gain(old[::-1], old, 0.95)["exceeds_noise"]
+    # more seeds of one fold are no further folds
+    assert not paired_gain(new[:1], old[:1], 0.95)["exceeds_noise"]

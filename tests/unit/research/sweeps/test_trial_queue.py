@@ -1,0 +1,129 @@
+from datetime import timedelta
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from tradsys.research.sweeps.search_space import SweepError
+from tradsys.research.sweeps.storage import open_storage
+from tradsys.research.sweeps.trial_queue import MOST_LOST, PLACE, PRICE, SHARE, Budget, TrialQueue, spent
+
+
+@pytest.fixture(params=["sqlite", "journal"])
+def make_queue(request, tmp_path):
+    def make(n_trials=3, max_retries=1, **budget):
+        storage = open_storage(f"{request.param}:///{tmp_path}/study", heartbeat=1, grace=2, patience_seconds=1)
+        study = optuna.create_study(study_name="s", storage=storage.storage, direction="maximize", load_if_exists=True)
+        return TrialQueue(study, storage, Budget(n_trials, **budget), max_retries)
+
+    return make
+
+
+def finish(queue, claim, value=0.5):
+    assert queue.tell(claim, TrialState.COMPLETE, [value])
+
+
+def test_places_are_filled_once_in_order_and_then_the_study_is_over(make_queue):
+    queue, other = make_queue(), make_queue()
+    claims = [q.take({"worker": "x"}) for q in (queue, other, queue)]
+    assert [c.place for c in claims] == [0, 1, 2]
+    assert queue.take({}) is None
+    assert not queue.is_over()  # they still run, and may die
+    for claim in claims:
+        finish(queue, claim)
+    assert other.is_over()
+
+
+def test_a_dead_attempt_is_followed_by_one_of_the_same_parameters(make_queue):
+    queue = make_queue()
+    first = queue.take({})
+    trial = optuna.Trial(queue.study, first.trial_id)
+    drawn = trial.suggest_float("x", 0, 1)
+    trial.set_user_attr("drawn", True)
+    queue.storage.storage.set_trial_state_values(first.trial_id, TrialState.FAIL)
+    again = queue.take({})
+    assert (again.place, again.n_before) == (0, 1)
+    assert optuna.Trial(queue.study, again.trial_id).suggest_float("x", 0, 1) == drawn
+    # the first worker was only slow: what it says now does not count
+    assert not queue.tell(first, TrialState.COMPLETE, [9.0])
+    finish(queue, again)
+    assert queue.study.best_value == 0.5
+
+
+def test_of_attempts_added_at_one_moment_the_lowest_number_counts(make_queue):
+    queue, other = make_queue(n_trials=1), make_queue(n_trials=1)
+    for each in (queue, other):
+        each._add(0, [])
+    first = queue.take({})
+    assert other.take({}) is None
+    finish(queue, first)
+    assert other.is_over()
+    states = [(t.state, t.user_attrs.get("cause")) for t in queue.trials()]
+    assert states == [(TrialState.COMPLETE, None), (TrialState.FAIL, "surplus")]
+
+
+def test_a_trial_that_nobody_of_the_sweep_added_is_not_run(make_queue):
+    queue = make_queue(n_trials=1)
+    queue.study.enqueue_trial({"x": 0.1})
+    claim = queue.take({})
+    assert claim.place == 0
+    finish(queue, claim)
+    assert [t.user_attrs.get("cause") for t in queue.trials()] == ["surplus", None]
+
+
+def test_a_place_that_always_dies_is_given_up_for_another(make_queue):
+    queue = make_queue(n_trials=1, max_retries=1)
+    for _ in range(2):
+        claim = queue.take({})
+        assert claim.place == 0
+        queue.tell(claim, TrialState.FAIL, cause="error: boom")
+    claim = queue.take({})
+    assert claim.place == 1
+    finish(queue, claim)
+    assert queue.is_over()
+
+
+def test_an_interrupted_attempt_is_no_death(make_queue):
+    queue = make_queue(n_trials=1, max_retries=0)
+    for _ in range(3):
+        claim = queue.take({})
+        assert claim.place == 0
+        queue.tell(claim, TrialState.FAIL, cause="interrupted")
+
+
+def test_too_many_dead_places_end_the_sweep(make_queue):
+    queue = make_queue(n_trials=None, hours=1e6, max_retries=0)
+    for _ in range(MOST_LOST + 1):
+        queue.tell(queue.take({}), TrialState.FAIL, cause="error: boom")
+    with pytest.raises(SweepError, match=r"11 trials died 1 times each"):
+        queue.take({})
+
+
+def test_hours_and_money_count_shares_of_machines(make_queue):
+    queue = make_queue(n_trials=None, hours=2.0)
+    marks = {SHARE: 0.5, PRICE: 3.0}
+    finish(queue, queue.take(marks))
+    finish(queue, queue.take(marks))
+    trials = queue.study.get_trials()
+    for trial in trials:
+        trial.datetime_complete = trial.datetime_start + timedelta(hours=2)
+    assert spent(trials) == pytest.approx((2.0, 6.0))
+    assert queue.budget.is_spent(trials)
+    assert not queue.budget.is_spent(trials[:1])
+    assert Budget(money=6.0, price_per_hour=3.0).is_spent(trials)
+    assert not Budget(money=6.1, price_per_hour=3.0).is_spent(trials)
+
+
+@pytest.mark.parametrize(("limits", "said"), [({}, "no budget"), ({"n_trials": 0}, "above 0"), ({"money": 1}, "price")])
+def test_a_budget_that_never_ends_or_begins_is_refused(limits, said):
+    with pytest.raises(SweepError, match=said):
+        Budget(**limits)
+
+
+def test_places_survive_a_worker_that_takes_ones_while_another_reads(make_queue):
+    queue = make_queue(n_trials=2)
+    queue._add(0, [])
+    stale = queue.trials()  # what a slower worker saw before the place was taken
+    claim = queue.take({})
+    assert queue._claim(stale[0], {}) is None
+    assert [t.user_attrs[PLACE] for t in queue.trials() if t.state == TrialState.RUNNING] == [claim.place]
