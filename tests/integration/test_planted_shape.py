@@ -5,8 +5,8 @@ import pytest
 
 from tradsys.config.compose import build, compose
 from tradsys.evidence.classification import evaluate
-from tradsys.research.pipeline.cross_validation import make_panel, run_cell
-from tradsys.research.pipeline.dataset import load_bars
+from tradsys.research.pipeline.cross_validation import run_cell
+from tradsys.research.pipeline.dataset import load_bars, make_panel
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.splits import Holdout
 

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 import tradsys.config.compose
-from tradsys.research.pipeline.cross_validation import make_panel, run_cell
-from tradsys.research.pipeline.dataset import load_bars
+from tradsys.research.pipeline.cross_validation import run_cell
+from tradsys.research.pipeline.dataset import load_bars, make_panel
 from tradsys.research.pipeline.trial_ledger import TrialLedger
 from tradsys.research.sweeps import fold_fits, inner_folds
 from tradsys.research.sweeps.commands import promote, tune

@@ -85,3 +85,12 @@ def marked_synthetic(figure: go.Figure) -> go.Figure:
     place = {"x": 1, "xref": "paper", "xanchor": "right", "y": 0, "yref": "container", "yanchor": "bottom", "pad_b": 6}
     figure.update_layout(height=figure.layout.height + 20, margin_b=figure.layout.margin.b + 20)
     return figure.update_layout(title={"text": "<b>SYNTHETIC DATA</b>", "font": font, **place})
+
+
+# plotly's own bar would upload the chart to its cloud with one click; this page sends nothing anywhere
+CHART_CONFIG = {
+    "displaylogo": False,
+    "responsive": True,
+    "showSendToCloud": False,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+}

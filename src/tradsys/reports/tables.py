@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tradsys.reports.run.strategy_charts import never_traded
 from tradsys.reports.wording import UNKNOWN, bounds, confidence, count, counted, number, percent
 
 # metric, digits, heading: what a table of forecasts shows
@@ -173,3 +172,8 @@ def _strategy_facts(report: Mapping[str, Any]) -> list[tuple[str, Cell]]:
         ("strategies with an edge", Cell(f"{n_edge} of {len(report['strategies'])}", idle)),
         ("trials on this span", Cell(trials_counted(report), f"luck alone: Sharpe {number(luck, 2)}")),
     ]
+
+
+def never_traded(performance: Mapping[str, Any]) -> bool:
+    """Whether no position was ever opened, so that there is nothing to measure."""
+    return performance["n_trades"] + performance["n_open_trades"] == 0

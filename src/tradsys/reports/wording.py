@@ -1,6 +1,7 @@
 """Numbers in words: one way to write a value, an interval and a share, on the terminal and on the page."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -199,3 +200,8 @@ def hindsight_line(row: Mapping[str, Any]) -> str:
         more = interval(gap[view]["sharpe"], 2)
         parts.append(f"{number(views[view]['sharpe'], 2)} {name} (difference {more})")
     return ", ".join(parts)
+
+
+def escaped(text: object) -> str:
+    """One line of text as Markdown shows it literally."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(str(text).split()))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.reports.sample_report import N_DAYS, sample_report
-from tradsys.reports import style
+from tradsys.reports import equity_chart, interval_plot, style
 from tradsys.reports.run import model_charts, strategy_charts, time_charts
 
 
@@ -34,30 +34,30 @@ def test_thinning_keeps_ends_and_extremes_in_order(values, most):
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=60))
 def test_drawdowns_agree_with_numpy(curve):
     expected = np.array(curve) / np.maximum.accumulate(curve) - 1
-    np.testing.assert_allclose(strategy_charts.drawdowns(curve), expected)
+    np.testing.assert_allclose(equity_chart.drawdowns(curve), expected)
 
 
 def test_equity_starts_at_one_on_the_eve_so_that_a_first_day_loss_shows(report):
     report = sample_report()
     report["equity"]["curves"]["busy"][0] = 0.9
-    equity, below = named(strategy_charts.equity_and_drawdown(report), "busy")
+    equity, below = named(equity_chart.equity_and_drawdown(report), "busy")
     assert (equity.x[0], equity.y[0]) == ("2022-12-31", 1.0)
     assert (below.x[1], below.y[1]) == ("2023-01-01", pytest.approx(-0.1))
     assert len(equity.y) == N_DAYS + 1
 
 
 def test_an_idle_curve_is_named_so(report):
-    names = {trace.name for trace in strategy_charts.equity_and_drawdown(report).data}
+    names = {trace.name for trace in equity_chart.equity_and_drawdown(report).data}
     assert names == {"AAA", "busy", "sniper (never traded)", "buy and hold"}
 
 
 def test_equity_is_logarithmic_only_where_curves_spread_far_and_stay_positive(report):
-    assert strategy_charts.equity_and_drawdown(report).layout.yaxis.type == "linear"
+    assert equity_chart.equity_and_drawdown(report).layout.yaxis.type == "linear"
     far = sample_report()
     far["equity"]["curves"]["busy"][-1] = 50.0
-    assert strategy_charts.equity_and_drawdown(far).layout.yaxis.type == "log"
+    assert equity_chart.equity_and_drawdown(far).layout.yaxis.type == "log"
     far["equity"]["curves"]["busy"][-1] = 0.0
-    assert strategy_charts.equity_and_drawdown(far).layout.yaxis.type == "linear"
+    assert equity_chart.equity_and_drawdown(far).layout.yaxis.type == "linear"
 
 
 def test_a_sharpe_without_interval_is_hollow_and_an_unknown_one_is_words():
@@ -66,7 +66,7 @@ def test_a_sharpe_without_interval_is_hollow_and_an_unknown_one_is_words():
         "bare": {"value": 2.0, "low": None, "high": None, "reason": "too short"},
         "unknown": {"value": None, "low": None, "high": None, "reason": "it never traded"},
     }
-    figure = strategy_charts.forest(estimates, "Sharpe", 2)
+    figure = interval_plot.forest(estimates, "Sharpe", 2)
     bounded, bare = figure.data
     assert bounded.error_x.array == (0.5,)
     assert not bounded.marker.symbol.endswith("-open")

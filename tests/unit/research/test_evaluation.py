@@ -6,7 +6,7 @@ import pytest
 from tests.unit.models.test_market_regime import REGIME, panel, samples
 from tradsys.models.ensembles.regime_pooled import RegimePooled
 from tradsys.models.linear import LogisticRegression
-from tradsys.research.evaluation import permutation_importance
+from tradsys.research.sections.importance import permutation_importance
 
 
 class Watched:

@@ -14,7 +14,7 @@ from rich.table import Table
 from tradsys.core.runs import write_json, write_text
 from tradsys.reports import wording
 from tradsys.reports.comparison.forest_plot import skills_and_differences
-from tradsys.reports.run.page import CHART_CONFIG
+from tradsys.reports.style import CHART_CONFIG
 from tradsys.reports.templates import template_environment
 from tradsys.reports.wording import UNKNOWN, bounds, count, number
 

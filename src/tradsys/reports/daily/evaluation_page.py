@@ -10,9 +10,8 @@ from plotly.offline import get_plotlyjs
 from tradsys.core.runs import write_text
 from tradsys.reports import tables, wording
 from tradsys.reports.daily.rows import METRICS, estimate_cell, metric_cells
-from tradsys.reports.run.page import CHART_CONFIG
-from tradsys.reports.run.strategy_charts import equity_and_drawdown
-from tradsys.reports.style import marked_synthetic
+from tradsys.reports.equity_chart import equity_and_drawdown
+from tradsys.reports.style import CHART_CONFIG, marked_synthetic
 from tradsys.reports.templates import template_environment
 
 

@@ -14,11 +14,10 @@ from tradsys.core.runs import write_text
 from tradsys.reports import wording
 from tradsys.reports.daily import charts
 from tradsys.reports.daily.rows import METRICS, gate_rows, horizon_rows, plan_rows
-from tradsys.reports.journal.page import escaped
 from tradsys.reports.run import model_charts
-from tradsys.reports.run.page import CHART_CONFIG
-from tradsys.reports.style import marked_synthetic
+from tradsys.reports.style import CHART_CONFIG, marked_synthetic
 from tradsys.reports.templates import template_environment
+from tradsys.reports.wording import escaped
 
 FIGURES: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], go.Figure]]] = {
     "reliability": ("reliability", model_charts.reliability_diagram),

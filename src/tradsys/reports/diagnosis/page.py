@@ -15,8 +15,7 @@ from rich.table import Table
 from tradsys.core.runs import write_json, write_text
 from tradsys.reports import wording
 from tradsys.reports.diagnosis import charts
-from tradsys.reports.run.page import CHART_CONFIG
-from tradsys.reports.style import marked_synthetic
+from tradsys.reports.style import CHART_CONFIG, marked_synthetic
 from tradsys.reports.templates import template_environment
 
 WIDTH = 120  # of output that goes to a file or a pipe

@@ -1,6 +1,5 @@
 """The research journal as Markdown, which reads well in a terminal and a repository, and as one HTML page."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from jinja2 import Environment
 from tradsys.core.runs import write_text
 from tradsys.reports import wording
 from tradsys.reports.templates import template_environment
+from tradsys.reports.wording import escaped
 
 MOST_SETTINGS = 30
 
@@ -33,11 +33,6 @@ def render_markdown(journal: Mapping[str, Any]) -> str:
 def render_html(journal: Mapping[str, Any]) -> str:
     """The journal as one HTML page that needs nothing else; every text in it is escaped."""
     return _environment(html=True).get_template("journal/journal.html.j2").render(journal=journal, most=MOST_SETTINGS)
-
-
-def escaped(text: object) -> str:
-    """One line of text as Markdown shows it literally."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(str(text).split()))
 
 
 def setting(value: object) -> str:

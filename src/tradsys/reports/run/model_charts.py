@@ -6,7 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from tradsys.reports.run.strategy_charts import forest
+from tradsys.reports.interval_plot import forest
 from tradsys.reports.style import QUIET, SERIES, colour, line, plain, styled, symbol
 
 N_SHOWN = 15

@@ -10,7 +10,7 @@ import yaml
 from plotly.offline import get_plotlyjs
 
 from tradsys.core.runs import write_text
-from tradsys.reports import tables, wording
+from tradsys.reports import equity_chart, tables, wording
 from tradsys.reports.run import (
     embedding_charts,
     meta_label_charts,
@@ -19,13 +19,13 @@ from tradsys.reports.run import (
     strategy_charts,
     time_charts,
 )
-from tradsys.reports.style import marked_synthetic
+from tradsys.reports.style import CHART_CONFIG, marked_synthetic
 from tradsys.reports.templates import template_environment
 
 Draw = Callable[[Mapping[str, Any]], go.Figure]
 # figure -> the part of the report that it needs, and what draws it; a run without that part has no such figure
 FIGURES: dict[str, tuple[str, Draw]] = {
-    "equity": ("equity", strategy_charts.equity_and_drawdown),
+    "equity": ("equity", equity_chart.equity_and_drawdown),
     "sharpe": ("strategies", strategy_charts.sharpe_ratios),
     "skill": ("models", model_charts.skills),
     "reliability": ("reliability", model_charts.reliability_diagram),
@@ -60,13 +60,6 @@ SECTIONS = (
     ("trials", "Trials", "ledger"),
     ("provenance", "Provenance", "provenance"),
 )
-# plotly's own bar would upload the chart to its cloud with one click; this page sends nothing anywhere
-CHART_CONFIG = {
-    "displaylogo": False,
-    "responsive": True,
-    "showSendToCloud": False,
-    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
-}
 
 
 def write_report(report: Mapping[str, Any], path: Path) -> None:

@@ -10,8 +10,7 @@ import yaml
 from plotly.offline import get_plotlyjs
 
 from tradsys.core.runs import write_json, write_text
-from tradsys.reports.run.page import CHART_CONFIG
-from tradsys.reports.style import INK, QUIET, marked_synthetic
+from tradsys.reports.style import CHART_CONFIG, INK, QUIET, marked_synthetic
 from tradsys.reports.sweep import charts
 from tradsys.reports.sweep.wording import HEADINGS, conclusions, heading, ranked, settings_of, trial_cells
 

@@ -27,10 +27,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tradsys.core.errors import TradsysError
 from tradsys.core.runs import code_sha, link_latest, write_json, written_whole
 from tradsys.reports.comparison.page import write_comparison
-from tradsys.research.comparisons.aligned_datasets import Judged, fold_spans, judged_panels, load_panel, save_panel
+from tradsys.research.comparisons.aligned_datasets import Judged, judged_panels
 from tradsys.research.comparisons.settings import Arm, ComparisonSettings
 from tradsys.research.comparisons.table import ArmCells, comparison_table, enter_looks
 from tradsys.research.pipeline.cross_validation import Cell, run_cell
+from tradsys.research.pipeline.dataset_cache import fold_spans, load_panel, save_panel
 from tradsys.research.pipeline.provenance import logged_in
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.pipeline.single_thread import single_threads

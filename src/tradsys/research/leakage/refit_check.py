@@ -6,7 +6,7 @@ then. Whatever the future could have changed on the way shows as a difference.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -14,14 +14,14 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.errors import DataError
-from tradsys.core.tables import Array, FeatureTable, Fold, Labels, Samples
+from tradsys.core.tables import Array, FeatureTable
 from tradsys.evidence.causality import Columns, Finding, first_difference
 from tradsys.research.leakage.subject import aware_key
-from tradsys.research.panel.walk_forward import fitted_on
+from tradsys.research.pipeline.as_of import AsOf, known_by
+from tradsys.research.pipeline.cross_validation import fitted_on
 from tradsys.research.pipeline.dataset import Shelf, labels_of, learned_features, of_mean_one
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.join import make_samples
-from tradsys.samples.splits import check_fold, purge, span_bars
 
 LOG = logging.getLogger(__name__)
 QUESTION = "a refit on data cut at the date says the same"
@@ -67,28 +67,6 @@ def refit_check(
     return findings
 
 
-def as_of_fold(samples: Samples, at: datetime, valid_bars: int) -> Fold:
-    """What may be learned at `at`: labels known by then; the last `valid_bars` decision times of them validate.
-
-    Training is purged against validation by spans; the test part is empty. Raises DataError where a part is.
-    """
-    known = np.flatnonzero(samples.table.time[samples.end] <= np.datetime64(at.replace(tzinfo=None), "us"))
-    start, decision, end = span_bars(samples)
-    moments = np.unique(decision[known])
-    if len(moments) <= valid_bars:
-        raise DataError(
-            f"refit check: {len(moments)} decision times have outcomes by {at:%Y-%m-%d}; {valid_bars} validate and "
-            "some must be left to train on; choose a later date or fewer validation bars"
-        )
-    late = decision[known] >= moments[-valid_bars]
-    valid = known[late]
-    fold = Fold(purge(known[~late], valid, start, end), valid, np.empty(0, dtype=np.int64))
-    if not len(fold.train):
-        raise DataError(f"refit check: no training sample is left by {at:%Y-%m-%d} after purging; choose a later date")
-    check_fold(samples, fold)
-    return fold
-
-
 def _refit(experiment: Experiment, shelf: Shelf, at: datetime) -> Refit:
     """Everything made and fitted from the bars on the shelf, as it would have been at `at`."""
     bars, mask = shelf.bars, shelf.mask(experiment.events)
@@ -117,30 +95,6 @@ def _refit(experiment: Experiment, shelf: Shelf, at: datetime) -> Refit:
         },
     }
     return Refit(table, stages, {"features": past, "labels": past, "samples": used, "prediction": asked})
-
-
-@dataclass(frozen=True)
-class AsOf:
-    """The split of a refit at a date: `as_of_fold`, once."""
-
-    at: datetime
-    valid_bars: int
-
-    def split(self, samples: Samples) -> Iterator[Fold]:
-        """The one fold, without a test part."""
-        yield as_of_fold(samples, self.at, self.valid_bars)
-
-
-def known_by(labels: Labels, bars: pl.DataFrame, at: datetime) -> Labels:
-    """The labels with every outcome that came after `at` unknown."""
-    time = bars["time"].dt.replace_time_zone(None).to_numpy()
-    late = (labels.end >= 0) & (time[np.maximum(labels.end, 0)] > np.datetime64(at.replace(tzinfo=None), "us"))
-    return Labels(
-        y=np.where(late, -1, labels.y),
-        end=np.where(late, -1, labels.end),
-        ret=np.where(late, np.nan, labels.ret),
-        weight=np.where(late, 0.0, labels.weight),
-    )
 
 
 def _first(name: str, whole: Refit, cut: Refit, at: datetime, tolerance: float) -> Finding | None:

@@ -21,10 +21,9 @@ from tradsys.core.tables import Array, Samples
 from tradsys.evidence.classification import auc
 from tradsys.features.feature_set import FeatureSet
 from tradsys.models.boosting import LightGbm, LightGbmRegressor
-from tradsys.research.leakage.refit_check import AsOf, known_by
-from tradsys.research.panel.walk_forward import fitted_on
-from tradsys.research.pipeline.cross_validation import make_panel
-from tradsys.research.pipeline.dataset import Shelf, labels_of, learned_features, of_mean_one
+from tradsys.research.pipeline.as_of import AsOf, known_by
+from tradsys.research.pipeline.cross_validation import fitted_on
+from tradsys.research.pipeline.dataset import Shelf, labels_of, learned_features, make_panel, of_mean_one
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.join import make_samples
 

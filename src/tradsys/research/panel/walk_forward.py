@@ -12,13 +12,12 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.protocols import Splitter
-from tradsys.core.tables import Array, FeatureTable, Labels, Samples
-from tradsys.models.ensembles.compose import Calibrated, in_workdir
+from tradsys.core.tables import Array, FeatureTable, Labels
+from tradsys.models.ensembles.compose import Calibrated
 from tradsys.portfolio.ledger import UTC_TIME
-from tradsys.research.pipeline.cross_validation import Panel, make_panel
-from tradsys.research.pipeline.dataset import Prepared, Shelf, labels_of, prepare
+from tradsys.research.pipeline.cross_validation import base_rate, fitted_on
+from tradsys.research.pipeline.dataset import Panel, Prepared, Shelf, labels_of, make_panel, prepare
 from tradsys.research.pipeline.settings import Experiment
-from tradsys.research.pipeline.training import whole
 
 LOG = logging.getLogger(__name__)
 PREDICTIONS_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -74,17 +73,6 @@ def walk_forward(
             parts.append(said.with_columns(horizon=pl.lit(name), fold=pl.lit(k)))
             LOG.info("%s fold %d: %d rows on %d days", name, k, len(rows), said["time"].n_unique())
     return pl.concat(part.select(*PREDICTIONS_SCHEMA).cast(PREDICTIONS_SCHEMA) for part in parts)  # type: ignore[arg-type]
-
-
-def fitted_on(experiment: Experiment, train: Samples, valid: Samples, workdir: Path | None = None) -> Calibrated:
-    """The experiment's model, scaled and calibrated, fitted on these samples."""
-    model = whole(experiment, experiment.model)
-    return (model if workdir is None else in_workdir(model, workdir)).fit(train, valid)
-
-
-def base_rate(train: Samples) -> float:
-    """Weighted share of class 1 among training samples."""
-    return float(np.average(train.y == 1, weights=train.weight))
 
 
 def told(model: Calibrated, table: FeatureTable, rows: Array, labels: Labels, rate: float) -> pl.DataFrame:

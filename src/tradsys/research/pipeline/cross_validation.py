@@ -2,39 +2,20 @@
 
 import resource
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-import polars as pl
 
-from tradsys.core.protocols import Model, Splitter
-from tradsys.core.tables import Array, Fold, Samples
+from tradsys.core.protocols import Model
+from tradsys.core.tables import Array, Samples
 from tradsys.evidence.classification import log_losses
-from tradsys.features.feature_set import FeatureSet
-from tradsys.models.ensembles.compose import in_workdir, seeded
-from tradsys.research.pipeline.dataset import Shelf, labels_of, learned_features, of_mean_one
+from tradsys.models.ensembles.compose import Calibrated, in_workdir, seeded
+from tradsys.research.pipeline.dataset import Panel
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.pipeline.training import whole
-from tradsys.samples.join import make_samples
-from tradsys.samples.splits import check_fold
-
-
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """What all cells of one data set share: samples on one table, and the purged folds of them."""
-
-    data_digest: str
-    features: FeatureSet
-    samples: Samples
-    folds: Sequence[Fold]
-
-    def part(self, fold: int, name: str) -> Samples:
-        """`train`, `valid` or `test` of a fold, weights of mean 1 within the part."""
-        return of_mean_one(self.samples.take(getattr(self.folds[fold], name)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,28 +49,6 @@ class Cell:
     def skill(self) -> float:
         """1 - mean log-loss / mean log-loss of the training base rate."""
         return float(1 - self.losses.mean() / self.base_losses.mean())
-
-
-def make_panel(experiment: Experiment, bars: pl.DataFrame, splitter: Splitter, shelf: Shelf | None = None) -> Panel:
-    """Samples and the splitter's folds; what features learn, they learn before the first training part ends.
-
-    bars: with segments, as `preparing.load_bars` gives them. shelf: of these bars, with what others made already.
-    """
-    shelf = shelf or Shelf(bars)
-    labels, events = labels_of(experiment, bars), shelf.mask(experiment.events)
-    features = learned_features(experiment, bars, labels, events, splitter, experiment.lookback)
-    samples = make_samples(
-        shelf.table(features), labels, lookback=experiment.lookback, events=events, weighting=experiment.weighting
-    )
-    return Panel(shelf.digest, features, samples, checked_folds(samples, splitter))
-
-
-def checked_folds(samples: Samples, splitter: Splitter) -> tuple[Fold, ...]:
-    """The splitter's folds; LeakageError where a part of one could know what it is judged on."""
-    folds = tuple(splitter.split(samples))
-    for fold in folds:
-        check_fold(samples, fold)
-    return folds
 
 
 def run_cell(experiment: Experiment, panel: Panel, fold: int, seed: int, workdir: Path | None = None) -> Cell:
@@ -135,3 +94,14 @@ def _nets(part: Any) -> list[Any]:
     inner = [getattr(part, name, None) for name in ("model_", "members_")]
     flat = [m for each in inner if each is not None for m in (each.values() if isinstance(each, dict) else [each])]
     return [net for each in flat for net in _nets(each)]
+
+
+def fitted_on(experiment: Experiment, train: Samples, valid: Samples, workdir: Path | None = None) -> Calibrated:
+    """The experiment's model, scaled and calibrated, fitted on these samples."""
+    model = whole(experiment, experiment.model)
+    return (model if workdir is None else in_workdir(model, workdir)).fit(train, valid)
+
+
+def base_rate(train: Samples) -> float:
+    """Weighted share of class 1 among training samples."""
+    return float(np.average(train.y == 1, weights=train.weight))

@@ -1,6 +1,7 @@
 """Bars to purged samples, with whatever features learn learned on training rows only."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -195,3 +196,39 @@ def rows_only(bars: pl.DataFrame) -> FeatureTable:
 def aware(time: np.datetime64) -> datetime:
     """A table's time as an aware datetime in UTC."""
     return time.astype("datetime64[us]").item().replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """What all cells of one data set share: samples on one table, and the purged folds of them."""
+
+    data_digest: str
+    features: FeatureSet
+    samples: Samples
+    folds: Sequence[Fold]
+
+    def part(self, fold: int, name: str) -> Samples:
+        """`train`, `valid` or `test` of a fold, weights of mean 1 within the part."""
+        return of_mean_one(self.samples.take(getattr(self.folds[fold], name)))
+
+
+def make_panel(experiment: Experiment, bars: pl.DataFrame, splitter: Splitter, shelf: Shelf | None = None) -> Panel:
+    """Samples and the splitter's folds; what features learn, they learn before the first training part ends.
+
+    bars: with segments, as `preparing.load_bars` gives them. shelf: of these bars, with what others made already.
+    """
+    shelf = shelf or Shelf(bars)
+    labels, events = labels_of(experiment, bars), shelf.mask(experiment.events)
+    features = learned_features(experiment, bars, labels, events, splitter, experiment.lookback)
+    samples = make_samples(
+        shelf.table(features), labels, lookback=experiment.lookback, events=events, weighting=experiment.weighting
+    )
+    return Panel(shelf.digest, features, samples, checked_folds(samples, splitter))
+
+
+def checked_folds(samples: Samples, splitter: Splitter) -> tuple[Fold, ...]:
+    """The splitter's folds; LeakageError where a part of one could know what it is judged on."""
+    folds = tuple(splitter.split(samples))
+    for fold in folds:
+        check_fold(samples, fold)
+    return folds

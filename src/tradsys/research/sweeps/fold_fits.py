@@ -19,7 +19,8 @@ from tradsys.core.tables import Array
 from tradsys.evidence.classification import log_losses
 from tradsys.models.ensembles.compose import watched
 from tradsys.models.training.checkpoints import kept_state, read_checkpoint
-from tradsys.research.pipeline.cross_validation import Panel, run_cell
+from tradsys.research.pipeline.cross_validation import run_cell
+from tradsys.research.pipeline.dataset import Panel
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.sweeps.search_space import SweepError
 

@@ -15,8 +15,7 @@ from tradsys.core.protocols import Splitter
 from tradsys.core.runs import digest_json, write_json, written_whole
 from tradsys.core.tables import FeatureTable, Fold, Samples
 from tradsys.market.bars import content_digest
-from tradsys.research.pipeline.cross_validation import Panel, checked_folds
-from tradsys.research.pipeline.dataset import labels_of, learned_features, load_bars
+from tradsys.research.pipeline.dataset import Panel, checked_folds, labels_of, learned_features, load_bars
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.join import make_samples
 

@@ -17,8 +17,7 @@ import yaml
 from tradsys.core.errors import CombinationError
 from tradsys.core.runs import PACKAGE, digest_json, masked, write_json, write_text
 from tradsys.core.tables import Array
-from tradsys.research.pipeline.cross_validation import Panel
-from tradsys.research.pipeline.dataset import aware
+from tradsys.research.pipeline.dataset import Panel, aware
 from tradsys.research.pipeline.provenance import config_digest
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger

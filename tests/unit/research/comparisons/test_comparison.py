@@ -8,18 +8,12 @@ import pytest
 from tradsys.config.compose import as_dict, build, compose
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.tables import Fold
-from tradsys.research.comparisons.aligned_datasets import (
-    check_classes,
-    judged_panels,
-    load_panel,
-    panel_digest,
-    save_panel,
-)
+from tradsys.research.comparisons.aligned_datasets import check_classes, judged_panels
 from tradsys.research.comparisons.comparison import run_jobs
 from tradsys.research.comparisons.settings import Arm, ComparisonSettings
 from tradsys.research.comparisons.table import conclusions
-from tradsys.research.pipeline.cross_validation import make_panel
-from tradsys.research.pipeline.dataset import load_bars, prepare
+from tradsys.research.pipeline.dataset import load_bars, make_panel, prepare
+from tradsys.research.pipeline.dataset_cache import load_panel, panel_digest, save_panel
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.sweeps.inner_folds import panel_digest as sweep_panel_digest
 from tradsys.samples.splits import WalkForward

@@ -15,8 +15,9 @@ from tradsys.labels.forward_return import ForwardReturn
 from tradsys.market.universe import Members
 from tradsys.models.transforms import RobustScaler
 from tradsys.research.leakage import refit_check as module
-from tradsys.research.leakage.refit_check import as_of_fold, known_by, refit_check
+from tradsys.research.leakage.refit_check import refit_check
 from tradsys.research.panel.walk_forward import prepare_horizons
+from tradsys.research.pipeline.as_of import as_of_fold, known_by
 from tradsys.samples.splits import WalkForward
 
 

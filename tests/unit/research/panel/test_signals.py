@@ -13,8 +13,8 @@ from tradsys.core.errors import DataError
 from tradsys.features.point_in_time import Known
 from tradsys.models.boosting import LightGbm, LightGbmRegressor
 from tradsys.research.panel.signals import COLUMNS, SignalSettings, judge_signals, signals_at, write_signals
-from tradsys.research.panel.walk_forward import fitted_on
-from tradsys.research.pipeline.cross_validation import make_panel
+from tradsys.research.pipeline.cross_validation import fitted_on
+from tradsys.research.pipeline.dataset import make_panel
 from tradsys.samples.splits import PurgedKFold
 
 SETTINGS = SignalSettings(

@@ -1,0 +1,60 @@
+"""Equity and drawdown of several strategies over time."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from tradsys.reports.style import QUIET, line, plain, rounded, styled, thinned
+from tradsys.reports.tables import never_traded
+
+WIDE_RANGE = 3.0  # highest over lowest, above which equal steps should be equal shares
+
+
+def equity_and_drawdown(report: Mapping[str, Any]) -> go.Figure:
+    """Daily equity of every strategy and of buy and hold from a common 1, with each one's fall from its peak below."""
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.65, 0.35], vertical_spacing=0.05)
+    days = report["equity"]["time"]
+    eve = date.fromisoformat(days[0][:10]) - timedelta(days=1)  # the equity is 1 before the first day's return
+    time = [str(eve), *days]
+    idle = {row["name"] for row in report["strategies"] if never_traded(row["performance"])}
+    for k, (name, curve) in enumerate(report["equity"]["curves"].items()):
+        look = line(k) if name != report["benchmark"]["name"] else {"color": QUIET, "width": 1.5, "dash": "dot"}
+        label = f"{plain(name)} (never traded)" if name in idle else plain(name)
+        whole = [1.0, *curve]
+        for row, values in ((1, whole), (2, drawdowns(whole))):
+            shown = thinned(values)
+            figure.add_scatter(
+                x=[time[i] for i in shown],
+                y=rounded([values[i] for i in shown]),
+                name=label,
+                mode="lines",
+                line=look,
+                legendgroup=name,
+                showlegend=row == 1,
+                row=row,
+                col=1,
+            )
+    _equity_axes(figure, [v for curve in report["equity"]["curves"].values() for v in curve])
+    return styled(figure, 560)
+
+
+def _equity_axes(figure: go.Figure, values: Sequence[float]) -> None:
+    """A log axis where curves spread far, else a linear one; both panels hover together."""
+    low, high = min(values), max(values)
+    wide = low > 0 and high / low > WIDE_RANGE
+    title = "equity, start = 1" + (" (log scale)" if wide else "")
+    figure.update_yaxes(title_text=title, type="log" if wide else "linear", hoverformat=".4f", row=1, col=1)
+    figure.update_yaxes(title_text="below peak", tickformat=".0%", hoverformat=".2%", row=2, col=1)
+    figure.update_layout(hovermode="x unified")
+
+
+def drawdowns(curve: Sequence[float]) -> list[float]:
+    """Share [T] by which each value lies below the highest so far; 0 at a peak, negative below it."""
+    peak, out = curve[0], []
+    for value in curve:
+        peak = max(peak, value)
+        out.append(value / peak - 1)
+    return out

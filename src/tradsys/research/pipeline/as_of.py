@@ -1,0 +1,58 @@
+"""A fold as it was known at one moment: training rows whose labels had resolved, and nothing later."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.errors import DataError
+from tradsys.core.tables import Fold, Labels, Samples
+from tradsys.samples.splits import check_fold, purge, span_bars
+
+
+def as_of_fold(samples: Samples, at: datetime, valid_bars: int) -> Fold:
+    """What may be learned at `at`: labels known by then; the last `valid_bars` decision times of them validate.
+
+    Training is purged against validation by spans; the test part is empty. Raises DataError where a part is.
+    """
+    known = np.flatnonzero(samples.table.time[samples.end] <= np.datetime64(at.replace(tzinfo=None), "us"))
+    start, decision, end = span_bars(samples)
+    moments = np.unique(decision[known])
+    if len(moments) <= valid_bars:
+        raise DataError(
+            f"refit check: {len(moments)} decision times have outcomes by {at:%Y-%m-%d}; {valid_bars} validate and "
+            "some must be left to train on; choose a later date or fewer validation bars"
+        )
+    late = decision[known] >= moments[-valid_bars]
+    valid = known[late]
+    fold = Fold(purge(known[~late], valid, start, end), valid, np.empty(0, dtype=np.int64))
+    if not len(fold.train):
+        raise DataError(f"refit check: no training sample is left by {at:%Y-%m-%d} after purging; choose a later date")
+    check_fold(samples, fold)
+    return fold
+
+
+@dataclass(frozen=True)
+class AsOf:
+    """The split of a refit at a date: `as_of_fold`, once."""
+
+    at: datetime
+    valid_bars: int
+
+    def split(self, samples: Samples) -> Iterator[Fold]:
+        """The one fold, without a test part."""
+        yield as_of_fold(samples, self.at, self.valid_bars)
+
+
+def known_by(labels: Labels, bars: pl.DataFrame, at: datetime) -> Labels:
+    """The labels with every outcome that came after `at` unknown."""
+    time = bars["time"].dt.replace_time_zone(None).to_numpy()
+    late = (labels.end >= 0) & (time[np.maximum(labels.end, 0)] > np.datetime64(at.replace(tzinfo=None), "us"))
+    return Labels(
+        y=np.where(late, -1, labels.y),
+        end=np.where(late, -1, labels.end),
+        ret=np.where(late, np.nan, labels.ret),
+        weight=np.where(late, 0.0, labels.weight),
+    )
