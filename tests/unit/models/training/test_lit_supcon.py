@@ -5,7 +5,7 @@ import pytest
 import pytorch_lightning as L
 import torch
 import torch.nn.functional as F
-from tests.unit.models.test_lit import Seen, fit
+from tests.unit.models.training.test_lit import Seen, fit
 from torch import nn
 
 from tradsys.core.errors import TrainingError
