@@ -18,7 +18,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from tradsys.config.compose import as_dict, build, compose, run_door
+from tradsys.config.compose import as_dict, build, compose, run_command
 from tradsys.reports.power_study_page import print_study
 from tradsys.reports.run.console import WIDTH
 from tradsys.research.experiment import Experiment
@@ -48,8 +48,8 @@ def work(argv: list[str]) -> None:
 
 
 def main() -> None:
-    """The door."""
-    run_door("audit", work)
+    """Command-line entry point."""
+    run_command("audit", work)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 from dotenv import load_dotenv
 from omegaconf import OmegaConf
 
-from tradsys.config.compose import as_dict, build, compose, run_door
+from tradsys.config.compose import as_dict, build, compose, run_command
 from tradsys.reports.run.console import print_run
 from tradsys.research.bundle_backtest import retest
 from tradsys.research.pipeline.provenance import open_run
@@ -53,8 +53,8 @@ def _source(plain: dict[str, Any], bundle: Bundle) -> Any:
 
 
 def main() -> None:
-    """The door."""
-    run_door("backtest", work)
+    """Command-line entry point."""
+    run_command("backtest", work)
 
 
 if __name__ == "__main__":

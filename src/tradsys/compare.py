@@ -11,7 +11,7 @@ judged on the same samples of the same purged folds; an interrupted comparison g
 
 from omegaconf import OmegaConf
 
-from tradsys.config.compose import ConfigError, as_dict, build, compose, run_door
+from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
 from tradsys.core.errors import TradsysError
 from tradsys.reports.comparison.page import print_comparison
 from tradsys.research.comparisons.comparison import compare_study
@@ -41,8 +41,8 @@ def work(argv: list[str]) -> None:
 
 
 def main() -> None:
-    """The door."""
-    run_door("compare", work)
+    """Command-line entry point."""
+    run_command("compare", work)
 
 
 if __name__ == "__main__":

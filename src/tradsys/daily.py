@@ -13,7 +13,7 @@ Exit code 2 where a gate stops the day: nothing is published, and the report bef
 
 from pathlib import Path
 
-from tradsys.config.compose import ConfigError, as_dict, build, compose, run_door
+from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
 from tradsys.ops.daily import commands
 from tradsys.ops.daily.stages import DailySettings
 from tradsys.research.pipeline.settings import Experiment
@@ -54,8 +54,8 @@ def work(argv: list[str]) -> None:
 
 
 def main() -> None:
-    """The door."""
-    run_door("daily", work)
+    """Command-line entry point."""
+    run_command("daily", work)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from tradsys.config.compose import as_dict, build, compose, run_door
+from tradsys.config.compose import as_dict, build, compose, run_command
 from tradsys.core.errors import GateError
 from tradsys.reports.diagnosis.page import print_diagnosis, write_diagnosis
 from tradsys.research.diagnosis.diagnosis import diagnose, stop_message
@@ -37,8 +37,8 @@ def work(argv: list[str]) -> None:
 
 
 def main() -> None:
-    """The door."""
-    run_door("diagnose", work)
+    """Command-line entry point."""
+    run_command("diagnose", work)
 
 
 if __name__ == "__main__":

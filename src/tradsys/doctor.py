@@ -17,7 +17,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from tradsys.config.compose import ConfigError, as_dict, build, compose, run_door
+from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
 from tradsys.ops.machine.cgroups import read_container
 from tradsys.ops.machine.preflight import Fact, Machine, as_json, judged, look, print_facts, refuse
 from tradsys.ops.machine.requirements import Need, need_or_why
@@ -64,8 +64,8 @@ def work(argv: list[str]) -> None:
 
 
 def main() -> None:
-    """The door."""
-    run_door("doctor", work)
+    """Command-line entry point."""
+    run_command("doctor", work)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tradsys.config.compose import as_dict, compose, run_door
+from tradsys.config.compose import as_dict, compose, run_command
 from tradsys.research.promotion import promote
 
 
@@ -21,8 +21,8 @@ def work(argv: list[str]) -> None:
 
 
 def main() -> None:
-    """The door."""
-    run_door("export", work)
+    """Command-line entry point."""
+    run_command("export", work)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tradsys.config.compose import as_dict, build, compose, run_door
+from tradsys.config.compose import as_dict, build, compose, run_command
 from tradsys.market.store import BarStore
 
 
@@ -32,8 +32,8 @@ def work(argv: list[str]) -> None:
 
 
 def main() -> None:
-    """The door."""
-    run_door("fetch", work)
+    """Command-line entry point."""
+    run_command("fetch", work)
 
 
 if __name__ == "__main__":

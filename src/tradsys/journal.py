@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tradsys.config.compose import ConfigError, as_dict, compose, run_door
+from tradsys.config.compose import ConfigError, as_dict, compose, run_command
 from tradsys.reports.journal.page import write_journal
 from tradsys.research.journal import journal
 from tradsys.research.pipeline.trial_ledger import TrialLedger
@@ -39,8 +39,8 @@ def work(argv: list[str]) -> None:
 
 
 def main() -> None:
-    """The door."""
-    run_door("journal", work)
+    """Command-line entry point."""
+    run_command("journal", work)
 
 
 if __name__ == "__main__":

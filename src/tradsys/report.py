@@ -7,7 +7,7 @@ python -m tradsys.report run=runs/train/<run>
 import json
 from pathlib import Path
 
-from tradsys.config.compose import ConfigError, as_dict, compose, run_door
+from tradsys.config.compose import ConfigError, as_dict, compose, run_command
 from tradsys.reports.run.console import print_run
 from tradsys.reports.run.page import write_report
 
@@ -32,8 +32,8 @@ def work(argv: list[str]) -> None:
 
 
 def main() -> None:
-    """The door."""
-    run_door("report", work)
+    """Command-line entry point."""
+    run_command("report", work)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from tradsys.config.compose import ConfigError, as_dict, build, compose, run_door
+from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
 from tradsys.research.experiment import Experiment, run
 from tradsys.research.pipeline.provenance import open_run
 from tradsys.research.reproduction import Record, compare, print_comparison, read_record, seed_ledger
@@ -53,8 +53,8 @@ def work(argv: list[str]) -> None:
 
 
 def main() -> None:
-    """The door."""
-    run_door("reproduce", work)
+    """Command-line entry point."""
+    run_command("reproduce", work)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from tradsys.config.compose import ConfigError, as_dict, build, compose, run_door
+from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
 from tradsys.ops.machine.memory_guard import CONTAINER
 from tradsys.ops.machine.preflight import check
 from tradsys.reports.run.console import print_run
@@ -50,8 +50,8 @@ def work(argv: list[str]) -> None:
 
 
 def main() -> None:
-    """The door."""
-    run_door("train", work)
+    """Command-line entry point."""
+    run_command("train", work)
 
 
 if __name__ == "__main__":

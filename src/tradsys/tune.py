@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tradsys.config.compose import ConfigError, as_dict, build, compose, conf_folder, run_door
+from tradsys.config.compose import ConfigError, as_dict, build, compose, conf_folder, run_command
 from tradsys.ops.machine.memory_guard import CONTAINER
 from tradsys.ops.machine.preflight import check
 from tradsys.reports.sweep.console import print_sweep
@@ -53,8 +53,8 @@ def work(argv: list[str]) -> None:
 
 
 def main() -> None:
-    """The door."""
-    run_door("tune", work)
+    """Command-line entry point."""
+    run_command("tune", work)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def build(node: Any) -> Any:
 
 
 def load(path: Path) -> FeatureSet:
-    """The set of conf/features, or the agent's with its side, as the train door composes them."""
+    """The set of conf/features, or the agent's with its side, as the train command composes them."""
     group = path.parent.name
     composed = compose("train", [f"{group}={path.stem}", f"data.market_symbol={MARKET}", "data.max_gap_minutes=360"])
     return build(OmegaConf.to_container(composed, resolve=True)["features"])

@@ -1,4 +1,4 @@
-"""The three agents through the doors at small size: both sides, one bundle, bar by bar as in one go."""
+"""The three agents through the commands at small size: both sides, one bundle, bar by bar as in one go."""
 
 import json
 
@@ -305,7 +305,7 @@ def test_skill_without_any_edge_is_said_to_be_none(agent, run):
 
 @pytest.mark.slow
 def test_three_real_coins_pooled(shared_data, tmp_path):
-    """A year of BTC, ETH and SOL through an agent, by the doors: one model, three symbols, no number too good."""
+    """A year of BTC, ETH and SOL through an agent, by the commands: one model, three symbols, no number too good."""
     coins = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
     overrides = [
         "agent=reversion",

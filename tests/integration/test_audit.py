@@ -1,4 +1,4 @@
-"""The audit door: no experiment of conf/ raises a finding, a leak exits with 1, bad input with one clear line."""
+"""The audit command: no experiment of conf/ raises a finding, a leak exits with 1, bad input with one clear line."""
 
 import json
 

@@ -13,7 +13,7 @@ import torch
 
 from tests.integration.conftest import inside
 from tradsys import cli
-from tradsys.config.compose import run_door
+from tradsys.config.compose import run_command
 from tradsys.core.errors import TrainingError
 from tradsys.research.pipeline.provenance import open_run
 
@@ -51,7 +51,7 @@ MISTAKES = {
         "arm 'b' of study 'seeds': supcon: temperature=0",
     ),
     "study elsewhere": (["compare", "study=seeds", "study.name=../x"], "../x"),
-    "study of the other door": (["train", "+study=losses"], "audit, compare"),
+    "study of the other command": (["train", "+study=losses"], "audit, compare"),
     "no study": (["tune", "promote", "study=nope"], "tune first"),
     "zoom into nothing": (["tune", "sweep=zoom", "study=nope"], "tune first"),
     "no storage": (
@@ -76,9 +76,9 @@ MISTAKES = {
 def test_one_line_and_exit_code_two(arguments, hint, tmp_path, capsys):
     if "trainer.accelerator=gpu" in arguments and torch.cuda.is_available():
         pytest.skip("a GPU is here, so asking for one is no mistake")
-    door = importlib.import_module(f"tradsys.{arguments[0]}")
+    command = importlib.import_module(f"tradsys.{arguments[0]}")
     with inside(tmp_path), pytest.raises(SystemExit) as stopped:
-        run_door(arguments[0], door.work, arguments[1:])
+        run_command(arguments[0], command.work, arguments[1:])
     assert stopped.value.code == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
@@ -88,7 +88,7 @@ def test_one_line_and_exit_code_two(arguments, hint, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("door", "name", "text", "hint"),
+    ("command", "name", "text", "hint"),
     [
         ("report", "report.json", '{"run": ', "is damaged"),
         ("report", "report.json", "{}", "is damaged"),
@@ -100,14 +100,14 @@ def test_one_line_and_exit_code_two(arguments, hint, tmp_path, capsys):
         ("export", "bundle/regime.json", "{}", "altered ['regime.json']"),
     ],
 )
-def test_a_damaged_run_is_told_in_one_line(door, name, text, hint, run_folder, tmp_path, capsys):
+def test_a_damaged_run_is_told_in_one_line(command, name, text, hint, run_folder, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(run_folder, copy)
     (copy / name).write_text(text)
     before = sorted(tmp_path.rglob("*"))
-    work = importlib.import_module(f"tradsys.{door}").work
+    work = importlib.import_module(f"tradsys.{command}").work
     with inside(tmp_path), pytest.raises(SystemExit) as stopped:
-        run_door(door, work, [f"run={copy}"])
+        run_command(command, work, [f"run={copy}"])
     assert stopped.value.code == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1
@@ -121,7 +121,7 @@ def test_what_a_disk_refuses_is_one_line(number, capsys):
         raise OSError(number, os.strerror(number), "runs/x.json")
 
     with pytest.raises(SystemExit) as stopped:
-        run_door("fetch", refused, [])
+        run_command("fetch", refused, [])
     assert stopped.value.code == 2
     assert capsys.readouterr().err.startswith("error: disk: runs/x.json: ")
 
@@ -131,7 +131,7 @@ def test_another_error_of_the_system_is_a_bug():
         raise ConnectionResetError(errno.ECONNRESET, "reset")
 
     with pytest.raises(ConnectionResetError):
-        run_door("fetch", broken, [])
+        run_command("fetch", broken, [])
 
 
 def test_a_refused_run_takes_its_folder_away_but_never_one_that_it_resumes(tmp_path):
@@ -176,7 +176,7 @@ def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
         np.zeros(3).reshape(2, 2)
 
     with pytest.raises(ValueError, match="reshape"):
-        run_door("fetch", broken, [])
+        run_command("fetch", broken, [])
 
 
 VERBS = [verb for verb in cli.VERBS if importlib.util.find_spec(f"tradsys.{verb}")]
@@ -184,7 +184,7 @@ VERBS = [verb for verb in cli.VERBS if importlib.util.find_spec(f"tradsys.{verb}
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_names_keys_and_examples(verb, capsys):
-    run_door(verb, importlib.import_module(f"tradsys.{verb}").work, ["--help"])
+    run_command(verb, importlib.import_module(f"tradsys.{verb}").work, ["--help"])
     told = capsys.readouterr().out
     assert f"python -m tradsys.{verb}" in told
     assert "Keys" in told

@@ -1,4 +1,4 @@
-"""A comparison through its door, shrunk: whole, resumed, killed, and the same on worker processes."""
+"""A comparison through its command, shrunk: whole, resumed, killed, and the same on worker processes."""
 
 import contextlib
 import json

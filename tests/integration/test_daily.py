@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 from tests.integration.conftest import inside
-from tradsys.config.compose import run_door
+from tradsys.config.compose import run_command
 from tradsys.core.errors import DataError, GateError, TradsysError
 from tradsys.daily import _settings, work
 from tradsys.market.sessions import session_date
@@ -249,7 +249,7 @@ import os, signal, sys
 from tests.integration.test_daily import SHRUNK
 import tradsys.daily, tradsys.ops.daily.run as daily_run, tradsys.ops.daily.partitions as stages
 where, day = sys.argv[1], sys.argv[2]
-whole = stages.written_whole
+whole = stages.written_atomically
 
 def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -301,7 +301,7 @@ def test_a_run_killed_inside_a_write_leaves_a_draft_that_the_next_one_sweeps(lab
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, "-c", KILLED.replace("else None", "else whole_json(path, value)").replace(
-            "whole = stages.written_whole", "whole_json = stages.write_json"
+            "whole = stages.written_atomically", "whole_json = stages.write_json"
         ), "inside", str(BEFORE)],
         cwd=lab, env=environment, capture_output=True, check=False,
     )  # fmt: skip
@@ -339,9 +339,9 @@ def test_a_stopped_day_publishes_nothing_and_yesterdays_report_says_that_it_is_o
     assert "This report is old" not in page.read_text()
 
 
-def test_a_door_ends_a_stopped_day_with_exit_code_2_and_one_line(lab, capsys):
+def test_a_command_ends_a_stopped_day_with_exit_code_2_and_one_line(lab, capsys):
     with pytest.raises(SystemExit) as left:
-        run_door("daily", work, ["run", *SHRUNK, f"date={DAY}", "gates.rules.disk_gb.stop_below=1e9",
+        run_command("daily", work, ["run", *SHRUNK, f"date={DAY}", "gates.rules.disk_gb.stop_below=1e9",
                                  "gates.rules.disk_gb.warn_below=1e9"])  # fmt: skip
     assert left.value.code == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]

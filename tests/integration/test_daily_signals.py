@@ -1,4 +1,4 @@
-"""The panel's signals table through the door: what is written, and what a reader is told of the data first."""
+"""The panel's signals table through the command: what is written, and what a reader is told of the data first."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The door as a user calls it, on the synthetic daily panel, whose compressions and explosions are known."""
+"""The command as a user calls it, on the synthetic daily panel, whose compressions and explosions are known."""
 
 import json
 from dataclasses import replace
@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from tests.integration.conftest import inside
-from tradsys.config.compose import build, compose, run_door
+from tradsys.config.compose import build, compose, run_command
 from tradsys.core.errors import DataError
 from tradsys.diagnose import work
 from tradsys.evidence.association import event_lift
@@ -211,7 +211,7 @@ def test_a_feature_of_the_last_date_alone_exits_with_2(tmp_path, monkeypatch, ca
     monkeypatch.setattr(SyntheticPanel, "bars", snapshot)
     feature = "features.extra=[{_target_: tradsys.features.point_in_time.Known, column: attention}]"
     with inside(tmp_path), pytest.raises(SystemExit) as stop:
-        run_door("diagnose", work, [*SMALL, "data.explosions=0.03", feature])
+        run_command("diagnose", work, [*SMALL, "data.explosions=0.03", feature])
     assert stop.value.code == 2
     assert "'known_attention'" in capsys.readouterr().err
     run = tmp_path / "runs" / "diagnose" / "latest"

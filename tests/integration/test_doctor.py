@@ -1,4 +1,4 @@
-"""The doctor's door, and the check that train begins with, in processes that are really limited."""
+"""The doctor's command, and the check that train begins with, in processes that are really limited."""
 
 import contextlib
 import json
@@ -20,10 +20,10 @@ CANARY = "sk-canary-5f1d"
 CGROUPS = Path("/sys/fs/cgroup")
 
 
-def run(door, *arguments, cwd, before=None, **environ):
+def run(command, *arguments, cwd, before=None, **environ):
     kept = {name: value for name, value in os.environ.items() if name not in THREAD_VARIABLES}
     return subprocess.run(
-        [sys.executable, "-m", f"tradsys.{door}", *arguments],
+        [sys.executable, "-m", f"tradsys.{command}", *arguments],
         cwd=cwd,
         env=kept | environ,
         preexec_fn=before,

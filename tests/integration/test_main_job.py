@@ -131,7 +131,7 @@ def test_every_read_of_test_data_is_in_the_ledger(run_folder):
     assert strategies == {"sniper", "audited", "reckless", "cost_aware"}
 
 
-def test_backtest_door_reads_again_and_the_ledger_grows(run_folder, capsys):
+def test_backtest_command_reads_again_and_the_ledger_grows(run_folder, capsys):
     from tradsys.backtest import work
 
     with inside(run_folder.parents[2]):

@@ -1,4 +1,4 @@
-"""Real hourly bars through the doors: fetched, trained, judged; and no number that is too good to be true."""
+"""Real hourly bars through the commands: fetched, trained, judged; and no number that is too good to be true."""
 
 import json
 

@@ -26,7 +26,7 @@ def lab(run_folder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def again(lab):
-    """The run, reproduced by the door; a difference would exit with code 1."""
+    """The run, reproduced by the command; a difference would exit with code 1."""
     before = len(TrialLedger(lab / "runs/ledger.db").entries())
     with inside(lab):
         work(["runs/train/latest"])

@@ -1,4 +1,4 @@
-"""Small real studies on the synthetic market, through the door."""
+"""Small real studies on the synthetic market, through the command."""
 
 import errno
 import json
@@ -246,7 +246,7 @@ def test_bad_input_is_refused_before_anything_is_fitted(change, said, tmp_path, 
     monkeypatch.setattr(fold_fits, "run_cell", None)
     base = [o for o in NET if not (o.startswith("+sweep.space") and any("sweep.space" in c for c in change))]
     with pytest.raises(SystemExit) as stopped:
-        tradsys.config.compose.run_door("tune", work, [*base, f"paths.runs={tmp_path}", "n_trials=2", *change])
+        tradsys.config.compose.run_command("tune", work, [*base, f"paths.runs={tmp_path}", "n_trials=2", *change])
     assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert said in " ".join(error.split())

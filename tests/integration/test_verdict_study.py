@@ -28,7 +28,7 @@ REDUCED = [
 ]
 
 
-def door(*argv):
+def command(*argv):
     with pytest.raises(SystemExit) as stopped:
         work([*REDUCED, *argv])
     return stopped.value.code
@@ -41,10 +41,10 @@ def summary(folder, name):
 
 def test_null_keeps_the_promise_and_goes_on_where_it_was(tmp_path, capsys):
     with inside(tmp_path):
-        assert door("study=null", "study.n_markets=1") == 0
+        assert command("study=null", "study.n_markets=1") == 0
         made = {p: p.stat().st_mtime_ns for p in tmp_path.glob("runs/study/null_*/rows/*.json")}
         assert len(made) == 1
-        assert door("study=null", "study.n_markets=2") == 0
+        assert command("study=null", "study.n_markets=2") == 0
     assert {p: p.stat().st_mtime_ns for p in made} == made
     told = summary(tmp_path, "null")
     assert told["false_edges"]["n_edge"] == 0
@@ -58,7 +58,9 @@ def test_null_keeps_the_promise_and_goes_on_where_it_was(tmp_path, capsys):
 
 def test_a_large_edge_is_found_by_workers_too(tmp_path):
     with inside(tmp_path):
-        assert door("study=power", "data.n_bars=12000", "study.edges=[0.8]", "study.n_markets=2", "study.n_jobs=2") == 0
+        assert (
+            command("study=power", "data.n_bars=12000", "study.edges=[0.8]", "study.n_markets=2", "study.n_jobs=2") == 0
+        )
     (told,) = summary(tmp_path, "power")["by_edge"]
     assert told["looks"][-1]["n_edge"] == told["n"] == 2
     assert told["sharpe"]["value"] > 2
@@ -68,7 +70,7 @@ def test_a_large_edge_is_found_by_workers_too(tmp_path):
 def test_a_rule_that_always_says_edge_is_caught(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(backtesting, "judge", lambda *a, **k: Verdict("edge", ("always",)))
     with inside(tmp_path):
-        assert door("study=null", "study.n_markets=1") == 1
+        assert command("study=null", "study.n_markets=1") == 1
     assert "BROKEN" in capsys.readouterr().out
 
 

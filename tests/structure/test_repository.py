@@ -17,7 +17,7 @@ DOORS = [
 
 
 @pytest.mark.parametrize("path", DOORS, ids=lambda p: p.stem)
-def test_doors_are_thin(path):
+def test_command_are_thin(path):
     assert len(path.read_text().splitlines()) <= 75
 
 

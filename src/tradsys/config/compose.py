@@ -1,4 +1,4 @@
-"""The doors' one way in: compose conf/, build plain objects, turn a user's mistake into one line and exit code 2."""
+"""The commands' one way in: compose conf/, build plain objects, turn a user's mistake into one line and exit code 2."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ from tradsys.config.explain import ConfigError, choices_of, leaves
 from tradsys.core.runs import PACKAGE
 from tradsys.ops.machine.cgroups import read_container, settle_threads
 
-# numpy, torch, numba and polars count threads once, when they are loaded; doors import this module before any of them
+# numpy, torch, numba and polars count threads once, when they are loaded; commands import this module before any of them
 settle_threads(os.environ, read_container())
 
 STDERR = Console(stderr=True, soft_wrap=True)
@@ -33,19 +33,19 @@ def conf_folder() -> Path:
     return inside if inside.is_dir() else PACKAGE.parents[1] / "conf"
 
 
-def compose(door: str, overrides: Sequence[str]) -> DictConfig:
-    """The config of a door with overrides applied; ConfigError names the wrong one, and what comes nearest."""
+def compose(command: str, overrides: Sequence[str]) -> DictConfig:
+    """The config of a command with overrides applied; ConfigError names the wrong one, and what comes nearest."""
     conf = conf_folder()
-    asked = [wrong.plain_form(conf, door, o) for o in overrides]
+    asked = [wrong.plain_form(conf, command, o) for o in overrides]
     try:
-        if line := wrong.silent_mistake(conf, door, asked):
+        if line := wrong.silent_mistake(conf, command, asked):
             raise ConfigError(line)
         with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-            return hydra.compose(door, asked)
+            return hydra.compose(command, asked)
     except ConfigError:
         raise
     except wrong.REFUSALS as error:
-        raise ConfigError(wrong.explained(conf, door, asked, error)) from error
+        raise ConfigError(wrong.explained(conf, command, asked, error)) from error
 
 
 def build(config: DictConfig) -> dict[str, Any]:
@@ -74,8 +74,8 @@ def as_dict(config: DictConfig) -> dict[str, Any]:
     return plain
 
 
-def run_door(name: str, main: Callable[[list[str]], None], argv: Sequence[str] | None = None) -> None:
-    """Runs a door: --help, its work, and one clear line with exit code 2 where the user can mend the cause."""
+def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str] | None = None) -> None:
+    """Runs a command: --help, its work, and one clear line with exit code 2 where the user can mend the cause."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if any(a in ("-h", "--help") for a in arguments):
         Console(soft_wrap=True).print(help_text(name, main), markup=False, highlight=False)
@@ -95,7 +95,7 @@ def run_door(name: str, main: Callable[[list[str]], None], argv: Sequence[str] |
 
 
 def help_text(name: str, main: Callable[[list[str]], None]) -> str:
-    """What the door does, its groups with their choices, and its keys with their defaults."""
+    """What the command does, its groups with their choices, and its keys with their defaults."""
     config = compose(name, [])
     groups = {g: choices_of(conf_folder(), g) for g in sorted(p.name for p in conf_folder().iterdir() if p.is_dir())}
     asked_for = (*(("experiment",) if "model" in config else ()), *(("study",) if name in ("audit", "compare") else ()))
@@ -115,9 +115,9 @@ def help_text(name: str, main: Callable[[list[str]], None]) -> str:
     return "\n".join(lines)
 
 
-def studies(door: str) -> list[str]:
-    """The studies that a door takes."""
-    return wrong.studies(conf_folder(), door)
+def studies(command: str) -> list[str]:
+    """The studies that a command takes."""
+    return wrong.studies(conf_folder(), command)
 
 
 def _short(value: Any) -> str:

@@ -29,16 +29,16 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Known:
-    """What a door's config holds under some overrides: its keys, and the choice of every group."""
+    """What a command's config holds under some overrides: its keys, and the choice of every group."""
 
     keys: Mapping[str, Any]
     choices: Mapping[str, Any]
 
     @classmethod
-    def of(cls, conf: Path, door: str, overrides: Sequence[str]) -> Self:
+    def of(cls, conf: Path, command: str, overrides: Sequence[str]) -> Self:
         """Composed, nothing resolved; raises what Hydra raises."""
         with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-            config = hydra.compose(door, list(overrides), return_hydra_config=True)
+            config = hydra.compose(command, list(overrides), return_hydra_config=True)
         choices = {g: c for g, c in config.hydra.runtime.choices.items() if not g.startswith("hydra/")}
         plain: Any = OmegaConf.to_container(config, resolve=False)
         return cls({key: value for key, value in plain.items() if key != "hydra"}, choices)
@@ -48,18 +48,18 @@ class Known:
         return _at(self.keys, path)
 
 
-def plain_form(conf: Path, door: str, override: str) -> str:
+def plain_form(conf: Path, command: str, override: str) -> str:
     """The override as Hydra wants it: `experiment=demo` and compare's `study=losses` without their + are understood."""
-    added = ("experiment", "study") if door == "compare" else ("experiment",)
+    added = ("experiment", "study") if command == "compare" else ("experiment",)
     group, _, choice = override.partition("=")
     return f"+{override}" if group in added and (conf / group).is_dir() and choice else override
 
 
-def studies(conf: Path, door: str) -> list[str]:
-    """The studies that a door takes: audit's change the whole config (`@package _global_`), compare's only `study`."""
+def studies(conf: Path, command: str) -> list[str]:
+    """The studies that a command takes: audit's change the whole config (`@package _global_`), compare's only `study`."""
     files = {name: conf / "study" / f"{name}.yaml" for name in choices_of(conf, "study")}
     audits = [n for n, path in files.items() if "@package _global_" in path.read_text(encoding="utf-8").split("\n")[0]]
-    return audits if door == "audit" else [name for name in files if name not in audits]
+    return audits if command == "audit" else [name for name in files if name not in audits]
 
 
 def choices_of(conf: Path, group: str) -> list[str]:
@@ -77,14 +77,14 @@ def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield path, inner
 
 
-def silent_mistake(conf: Path, door: str, overrides: Sequence[str]) -> str | None:
+def silent_mistake(conf: Path, command: str, overrides: Sequence[str]) -> str | None:
     """What Hydra would take without a word although nothing reads it, or None."""
     for override in overrides:
         key, _, name = override.lstrip("+~").partition("=")
-        name, other = name.strip("'\""), {"compare": "audit", "audit": "compare"}.get(door)
+        name, other = name.strip("'\""), {"compare": "audit", "audit": "compare"}.get(command)
         if key == "study" and other and name in studies(conf, other):
             return (
-                f"config: study {name!r} is one of {other}'s; {door} takes {', '.join(studies(conf, door))}; choose "
+                f"config: study {name!r} is one of {other}'s; {command} takes {', '.join(studies(conf, command))}; choose "
                 f"one of these, or python -m tradsys.{other}"
             )
         if override.startswith("~") and (conf / key).is_dir():
@@ -93,26 +93,26 @@ def silent_mistake(conf: Path, door: str, overrides: Sequence[str]) -> str | Non
                 f"{key}={' | '.join(choices_of(conf, key))}"
             )
         if key.startswith("hydra."):
-            return f"config: {override!r} is a setting of Hydra's own command line, which no door has; see --help"
-    return _added_for_nothing(conf, door, [o for o in overrides if o.startswith("+") and "@" not in o])
+            return f"config: {override!r} is a setting of Hydra's own command line, which no command has; see --help"
+    return _added_for_nothing(conf, command, [o for o in overrides if o.startswith("+") and "@" not in o])
 
 
-def _added_for_nothing(conf: Path, door: str, added: Sequence[str]) -> str | None:
-    """The first +key that no part of the door would ever read."""
-    base = Known.of(conf, door, []) if added else None
+def _added_for_nothing(conf: Path, command: str, added: Sequence[str]) -> str | None:
+    """The first +key that no part of the command would ever read."""
+    base = Known.of(conf, command, []) if added else None
     for override in added if base else ():
         assert base is not None
         key = override.lstrip("+").partition("=")[0]
         if (conf / key).is_dir():
-            studied = key == "study" and door in ("audit", "compare")
+            studied = key == "study" and command in ("audit", "compare")
             if not (key in base.keys or studied or (key == "experiment" and "model" in base.choices)):
-                return _absent_group(conf, door, override, key, base)
+                return _absent_group(conf, command, override, key, base)
         elif key.split(".")[0] not in base.keys:
-            return _unknown_key(conf, door, override, key, base)
+            return _unknown_key(conf, command, override, key, base)
     return None
 
 
-def explained(conf: Path, door: str, overrides: Sequence[str], error: Exception) -> str:
+def explained(conf: Path, command: str, overrides: Sequence[str], error: Exception) -> str:
     """One line: which override is wrong, and what to write instead."""
     parsed: list[tuple[str, Override]] = []
     for override in overrides:
@@ -120,21 +120,21 @@ def explained(conf: Path, door: str, overrides: Sequence[str], error: Exception)
         if isinstance(one, str):
             return one
         parsed.append((override, one))
-    base = Known.of(conf, door, [])
+    base = Known.of(conf, command, [])
     groups = [(o, p) for o, p in parsed if (conf / p.key_or_group).is_dir()]
     for override, one in groups:
-        if line := _wrong_choice(conf, door, override, one, base):
+        if line := _wrong_choice(conf, command, override, one, base):
             return line
     known, kept = base, list[str]()
-    # what stands in the door's own defaults comes first: it may bring the group that another override chooses
+    # what stands in the command's own defaults comes first: it may bring the group that another override chooses
     for override, one in sorted(groups, key=lambda pair: pair[1].get_key_element() not in base.choices):
         try:
-            known = Known.of(conf, door, [*kept, override])
+            known = Known.of(conf, command, [*kept, override])
         except REFUSALS as refused:
-            return _refused_group(conf, door, override, one, known, refused)
+            return _refused_group(conf, command, override, one, known, refused)
         kept.append(override)
     for override, one in parsed:
-        if (override, one) not in groups and (line := _wrong_key(conf, door, override, one, known)):
+        if (override, one) not in groups and (line := _wrong_key(conf, command, override, one, known)):
             return line
     return f"config: {' '.join(str(error).split())}"
 
@@ -180,7 +180,7 @@ def _parsed(override: str) -> Override | str:
     """The override as Hydra reads it, or what is wrong with its form."""
     key, equals, value = override.partition("=")
     if override.startswith("-"):
-        return f"config: {override!r} is no override; doors take no switches but --help; {FORMS}"
+        return f"config: {override!r} is no override; commands take no switches but --help; {FORMS}"
     if not key.lstrip("+~"):
         return f"config: {override!r} names no key; {FORMS}"
     if not equals and not key.startswith("~"):
@@ -197,10 +197,10 @@ def _parsed(override: str) -> Override | str:
     return one
 
 
-def _wrong_choice(conf: Path, door: str, override: str, one: Override, base: Known) -> str | None:
+def _wrong_choice(conf: Path, command: str, override: str, one: Override, base: Known) -> str | None:
     """What is wrong with a choice of a group, judged by the files of conf/ alone."""
     group, value = one.key_or_group, one.value()
-    known = studies(conf, door) if group == "study" and door in ("audit", "compare") else choices_of(conf, group)
+    known = studies(conf, command) if group == "study" and command in ("audit", "compare") else choices_of(conf, group)
     if one.is_force_add() or (one.is_add() and one.package is None and group in base.choices):
         return f"config: {group} has a choice already; write {override.lstrip('+')}, without +"
     for name in value if isinstance(value, list) else [value]:
@@ -211,17 +211,17 @@ def _wrong_choice(conf: Path, door: str, override: str, one: Override, base: Kno
     return None
 
 
-def _refused_group(conf: Path, door: str, override: str, one: Override, known: Known, error: Exception) -> str:
+def _refused_group(conf: Path, command: str, override: str, one: Override, known: Known, error: Exception) -> str:
     """Why a choice that exists cannot be made beside the others."""
     group = one.key_or_group
     if one.is_add() and group in known.choices:
         return f"config: {group} is given twice, {known.choices[group]} and {one.value()}; one of them; drop the other"
     if one.is_add():
         return f"config: {override!r}: {' '.join(str(error).split())}"
-    return _absent_group(conf, door, override, group, known)
+    return _absent_group(conf, command, override, group, known)
 
 
-def _absent_group(conf: Path, door: str, override: str, group: str, known: Known) -> str:
+def _absent_group(conf: Path, command: str, override: str, group: str, known: Known) -> str:
     """Where a group that this config lacks can be chosen: under another address, beside another choice, elsewhere."""
     value = override.partition("=")[2]
     if here := [address for address in known.choices if address.startswith(f"{group}@")]:
@@ -237,16 +237,16 @@ def _absent_group(conf: Path, door: str, override: str, group: str, known: Known
                 f"{address}; choose both, or leave {override!r} out"
             )
     listed = re.compile(rf"^\s*- {re.escape(group)}:", re.MULTILINE)
-    doors = [p.stem for p in sorted(conf.glob("*.yaml")) if listed.search(p.read_text(encoding="utf-8"))]
+    commands = [p.stem for p in sorted(conf.glob("*.yaml")) if listed.search(p.read_text(encoding="utf-8"))]
     if group == "study":
-        doors = ["audit", "compare"]
+        commands = ["audit", "compare"]
     if group == "experiment":
-        doors = ["train", "tune", "compare", "audit", "doctor"]
-    takes = f"it is chosen with {', '.join(doors)}" if doors else "no door chooses it by itself"
-    return f"config: {door} has no group {group!r}; {takes}; leave {override!r} out; see --help"
+        commands = ["train", "tune", "compare", "audit", "doctor"]
+    takes = f"it is chosen with {', '.join(commands)}" if commands else "no command chooses it by itself"
+    return f"config: {command} has no group {group!r}; {takes}; leave {override!r} out; see --help"
 
 
-def _wrong_key(conf: Path, door: str, override: str, one: Override, known: Known) -> str | None:
+def _wrong_key(conf: Path, command: str, override: str, one: Override, known: Known) -> str | None:
     """What is wrong with a key, None where it can be set."""
     path = one.key_or_group
     found = known.at(path) is not ...
@@ -259,10 +259,10 @@ def _wrong_key(conf: Path, door: str, override: str, one: Override, known: Known
         )
     if found or one.is_add():
         return None
-    return _unknown_key(conf, door, override, path, known)
+    return _unknown_key(conf, command, override, path, known)
 
 
-def _unknown_key(conf: Path, door: str, override: str, path: str, known: Known) -> str:
+def _unknown_key(conf: Path, command: str, override: str, path: str, known: Known) -> str:
     """The nearest key that there is, and what stands where the override looked for one."""
     parts = path.split(".")
     depth = max(d for d in range(len(parts)) if known.at(".".join(parts[:d])) is not ...)
@@ -274,7 +274,7 @@ def _unknown_key(conf: Path, door: str, override: str, path: str, known: Known) 
     if not parent:
         owners = [p.stem for p in sorted(conf.glob("*.yaml")) if parts[0] in (OmegaConf.load(p) or {})]
         if owners:
-            return f"{start}; {door} has none; it is a key of {', '.join(owners)}; see --help"
+            return f"{start}; {command} has none; it is a key of {', '.join(owners)}; see --help"
         paths = _paths(known.keys)
         for top in difflib.get_close_matches(parts[0], [p for p in paths if "." not in p]):
             if known.at(straight := ".".join([top, *parts[1:]])) is not ...:

@@ -1,4 +1,4 @@
-"""What can go wrong for a user, by domain. Doors turn each into one line and exit code 2."""
+"""What can go wrong for a user, by domain. Commands turn each into one line and exit code 2."""
 
 
 class TradsysError(ValueError):

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from tradsys.core.clock import utc_stamp
 from tradsys.core.errors import DataError
-from tradsys.core.runs import digest_json, write_json, written_whole
+from tradsys.core.runs import digest_json, write_json, written_atomically
 from tradsys.market.bars import (
     COLUMNS,
     SCHEMA,
@@ -225,7 +225,7 @@ def _write_symbols(folder: Path, bars: pl.DataFrame, digests: Mapping[str, str])
     for (symbol,), part in parts.items():
         digest = digests[str(symbol)]
         file = f"{quote(str(symbol), safe='')}.{digest[:16]}.parquet"
-        with written_whole(folder / file) as draft:
+        with written_atomically(folder / file) as draft:
             part.write_parquet(draft, compression="zstd")
         first, last = part["time"][0], part["time"][-1]
         entries[str(symbol)] = {

@@ -12,7 +12,7 @@ import xgboost
 
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import BundleError, DataError
-from tradsys.core.runs import write_text, written_whole
+from tradsys.core.runs import write_text, written_atomically
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.baseline import ClassWeight, check_class_weight, class_weighted, class_weights_seen
 from tradsys.models.transforms import fitted, with_fitted
@@ -331,7 +331,7 @@ class Xgboost:
         about = {"params": _parameters(self), "names": fitted(self, "names_"), "n_classes": self.n_classes_}
         booster = fitted(self, "booster_").copy()
         booster.set_attr(tradsys=json.dumps(about))
-        with written_whole(path) as draft:
+        with written_atomically(path) as draft:
             draft.write_bytes(booster.save_raw(raw_format="json"))
 
     @classmethod

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from tradsys.core.errors import BundleError
-from tradsys.core.runs import written_whole
+from tradsys.core.runs import written_atomically
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.models.baseline import BaseRate
 from tradsys.models.calibrators import FLOOR, Identity, Isotonic, Temperature
@@ -46,7 +46,7 @@ def export_onnx(path: Path, *, scaler: Any, model: Any, calibrator: Any, table: 
     module = Pipeline(scaling(scaler), scores(model), calibration(calibrator)).eval()
     windows_NTF = gather(table.values, rows, model.lookback)
     score_NC = model.predict_proba(table if scaler is None else scaler.apply(table), rows)
-    with written_whole(path) as draft:
+    with written_atomically(path) as draft:
         _write(draft, module, model.lookback, len(table.names))
         return max(check_parity(draft, module, windows_NTF), _against(module, windows_NTF, score_NC, calibrator))
 

@@ -242,7 +242,7 @@ def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
         raise DataError(f"simulate: {len(bars)} bars without columns {sorted(missing)}; load bars with OHLC and time")
     if bars.schema["time"] != UTC_TIME:
         raise DataError(
-            f"simulate: bar time is {bars.schema['time']}; bars carry Datetime[us, UTC]; convert at the door"
+            f"simulate: bar time is {bars.schema['time']}; bars carry Datetime[us, UTC]; convert at the command"
         )
     symbol, time = pl.col("symbol"), pl.col("time")
     disorder = (symbol < symbol.shift(1)) | ((symbol == symbol.shift(1)) & (time <= time.shift(1)))

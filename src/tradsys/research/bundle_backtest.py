@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tradsys.core.errors import DataError
-from tradsys.core.runs import masked, write_json, written_whole
+from tradsys.core.runs import masked, write_json, written_atomically
 from tradsys.evidence.verdict import judge_run
 from tradsys.market.bars import content_digest
 from tradsys.reports.run.page import write_report
@@ -61,7 +61,7 @@ def retest(bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str,
         "provenance": came_from
         | {"config": masked(config), "bundle": {**bundle.card["span"], "path": str(bundle.folder)}},
     }
-    with written_whole(folder / "trades.parquet") as draft:
+    with written_atomically(folder / "trades.parquet") as draft:
         tested.trades.write_parquet(draft)
     strategies = {row["name"]: row["performance"] | {"verdict": row["verdict"]} for row in report["strategies"]}
     write_json(folder / "metrics.json", {"verdict": report["verdict"], "strategies": strategies})

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tradsys.core.runs import digest_json, masked, write_json, written_whole
+from tradsys.core.runs import digest_json, masked, write_json, written_atomically
 from tradsys.core.tables import Array, Samples
 from tradsys.evidence.calibration import reliability
 from tradsys.evidence.classification import evaluate, log_losses
@@ -252,7 +252,7 @@ def _write(
         }
     )
     for name, table in (("predictions", frame), ("trades", tested.trades)):
-        with written_whole(folder / f"{name}.parquet") as draft:
+        with written_atomically(folder / f"{name}.parquet") as draft:
             table.write_parquet(draft)
     metrics = {
         "verdict": report["verdict"],

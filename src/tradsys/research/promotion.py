@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from tradsys.core.errors import BundleError, GateError
-from tradsys.core.runs import written_whole
+from tradsys.core.runs import written_atomically
 from tradsys.serving.bundle import Bundle
 
 
@@ -27,7 +27,7 @@ def promote(run: Path, models: Path, name: str, *, force: bool = False) -> Path:
         )
     taken = [int(p.name) for p in (models / name).glob("*") if p.name.isdigit()]
     folder = models / name / str(max(taken, default=0) + 1)
-    with written_whole(folder) as draft:
+    with written_atomically(folder) as draft:
         shutil.copytree(run / "bundle", draft)
     Bundle.load(folder)
     return folder

@@ -13,9 +13,9 @@ WRONG = {
     "a key of a choice that is there": (["train", "events=clock", "events.every_hour=8"], ["'events.every_hours'?"]),
     "a key of another choice": (["train", "model=lightgbm", "model.lookback=8"], ["model=lightgbm has n_estimators"]),
     "a key below an interpolation": (["train", "model.trainer.max_epochs=3"], ["write trainer.max_epochs="]),
-    "a key of another door": (["train", "n_trials=3"], ["it is a key of tune"]),
-    "a group of another door": (["train", "sweep=logistic"], ["it is chosen with tune"]),
-    "a study of another door": (["train", "+study=losses"], ["it is chosen with audit, compare"]),
+    "a key of another command": (["train", "n_trials=3"], ["it is a key of tune"]),
+    "a group of another command": (["train", "sweep=logistic"], ["it is chosen with tune"]),
+    "a study of another command": (["train", "+study=losses"], ["it is chosen with audit, compare"]),
     "a profile that is not chosen": (
         ["train", "strategy=[cost_aware]", "strategy.sniper.rule.value=0.6"],
         ["unknown key 'strategy.sniper.rule.value'", "strategy has cost_aware"],
@@ -29,10 +29,10 @@ WRONG = {
     "several values": (["train", "model=a,b"], ["gives several values"]),
     "no value": (["train", "model"], ["gives no value"]),
     "no key": (["train", "=3"], ["names no key"]),
-    "a switch": (["train", "--multirun"], ["doors take no switches"]),
+    "a switch": (["train", "--multirun"], ["commands take no switches"]),
     "unreadable": (["train", "model.lookback=[1"], ["cannot be read"]),
     "a group taken away": (["train", "~data"], ["takes a whole group away"]),
-    "Hydra's own": (["train", "hydra.run.dir=/tmp"], ["which no door has"]),
+    "Hydra's own": (["train", "hydra.run.dir=/tmp"], ["which no command has"]),
     "an element of a list": (["train", "data.source.symbols.7=A"], ["is a list of 3"]),
     "a mapping": (["compare", "study=seeds", "study.arms={a:1}"], ["+study.arms.KEY=... adds one"]),
 }
@@ -76,9 +76,9 @@ def test_what_composes_but_cannot_be_built_is_told_with_its_place(override, word
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("door", ["train", "tune", "audit", "doctor"])
-def test_an_experiment_is_understood_without_its_plus(door):
-    assert compose(door, ["experiment=demo"]) == compose(door, ["+experiment=demo"])
+@pytest.mark.parametrize("command", ["train", "tune", "audit", "doctor"])
+def test_an_experiment_is_understood_without_its_plus(command):
+    assert compose(command, ["experiment=demo"]) == compose(command, ["+experiment=demo"])
 
 
 @pytest.mark.parametrize("agent", ["trend", "reversion", "volatility"])

@@ -19,7 +19,7 @@ SMALL = [
 
 
 def experiments_of(*horizons, more=()):
-    """Experiments by horizon, such as `5d`, as a door composes them."""
+    """Experiments by horizon, such as `5d`, as a command composes them."""
     return {
         f"{h}d": Experiment.of(build(compose("train", [*SMALL, *more, f"labels.horizon_bars={h}"]))) for h in horizons
     }

@@ -178,7 +178,7 @@ def test_text_of_a_run_cannot_pose_as_markup(lab):
     assert widths == {7}
 
 
-def test_the_door_writes_both_files_and_fails_where_the_chain_does(lab, tmp_path, monkeypatch, capsys):
+def test_the_command_writes_both_files_and_fails_where_the_chain_does(lab, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     lab.look("runs/train/a", series=returns(0))
     work([])

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.unit.research.test_combinatorial import experiment_of, prepared_with
 
+from tests.unit.research.sections.test_cpcv import experiment_of, prepared_with
 from tradsys.core.tables import Fold
 from tradsys.models.linear import LogisticRegression
 from tradsys.research.sections.cpcv import _positions, _side_in_words

@@ -84,7 +84,7 @@ def read(
 
 @dataclass(frozen=True)
 class FileSource:
-    """A file or folder with the options to read it: what the fetch door stores, or a source of bars."""
+    """A file or folder with the options to read it: what the fetch command stores, or a source of bars."""
 
     path: str
     layout: str

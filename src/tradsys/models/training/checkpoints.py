@@ -12,7 +12,7 @@ import torch.distributed as dist
 from pytorch_lightning.callbacks import Checkpoint
 
 from tradsys.core.errors import TrainingError
-from tradsys.core.runs import written_whole
+from tradsys.core.runs import written_atomically
 from tradsys.samples.loader import WindowLoader, rank_of
 
 # ranks agree on a stop this often: asking costs each a message and a wait
@@ -99,7 +99,7 @@ class Keeper(Checkpoint):
         self.scores.append(score)
         if best_epoch(self.scores) == epoch and trainer.is_global_zero:
             state = {"fingerprint": self.fingerprint, "epoch": epoch, self.monitor: score}
-            with written_whole(self.workdir / "best.ckpt") as draft:
+            with written_atomically(self.workdir / "best.ckpt") as draft:
                 torch.save(state | {"state_dict": pl_module.state_dict()}, draft)
         self._save_last(trainer)
         trainer.should_stop = self.stale
@@ -121,7 +121,7 @@ class Keeper(Checkpoint):
         if not trainer.is_global_zero:
             trainer.save_checkpoint(path)  # adds this rank's state and writes nothing
             return
-        with written_whole(path) as draft:
+        with written_atomically(path) as draft:
             trainer.save_checkpoint(draft)
 
 

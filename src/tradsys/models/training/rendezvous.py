@@ -13,7 +13,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from tradsys.core.errors import TrainingError
-from tradsys.core.runs import written_whole
+from tradsys.core.runs import written_atomically
 
 # machines boot, load data and fit what needs no GPU at different speeds
 PATIENCE = timedelta(hours=1)
@@ -87,7 +87,7 @@ class Meeting:
                 continue
             path.unlink(missing_ok=True)
             if found[:1] == _PRESENT:
-                with written_whole(path) as draft:
+                with written_atomically(path) as draft:
                     draft.write_bytes(found[1:])
 
     def _exchange(self, key: str, value: bytes) -> bytes:

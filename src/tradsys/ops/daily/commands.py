@@ -1,4 +1,4 @@
-"""What the verbs of the daily door do and print."""
+"""What the verbs of the daily command do and print."""
 
 import contextlib
 import json

@@ -9,7 +9,7 @@ from typing import Any
 
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import TradsysError
-from tradsys.core.runs import masked, write_json, written_whole
+from tradsys.core.runs import masked, write_json, written_atomically
 from tradsys.evidence.causality import Finding
 from tradsys.ops.daily.day_data import DailyBars, data_notes, synthetic_note
 from tradsys.ops.daily.event_log import RunLog
@@ -79,7 +79,7 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
             "provenance": {**told, "config": masked(settings.config), "command": "python -m tradsys.daily evaluate"},
         }
         folder = settings.folder / FOLDER
-        with written_whole(folder) as draft:
+        with written_atomically(folder) as draft:
             draft.mkdir()
             write_json(draft / "report.json", report)
             predictions.write_parquet(draft / "predictions.parquet")

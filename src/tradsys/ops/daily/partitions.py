@@ -13,7 +13,7 @@ import polars as pl
 
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
-from tradsys.core.runs import code_sha, digest_file, digest_json, write_json, written_whole
+from tradsys.core.runs import code_sha, digest_file, digest_json, write_json, written_atomically
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -100,7 +100,7 @@ class Partitions:
 
     def write(self, stage: str, day: date, made: Made, origin: Origin, seconds: float) -> dict[str, Any]:
         """Writes the partition whole and returns its manifest."""
-        with written_whole(self.folder(stage, day)) as draft:
+        with written_atomically(self.folder(stage, day)) as draft:
             draft.mkdir(parents=True)
             for name, frame in made.frames.items():
                 frame.write_parquet(draft / f"{name}.parquet", compression="zstd")
@@ -164,7 +164,7 @@ def _code() -> str:
 
 
 def _drafts(root: Path) -> Iterator[Path]:
-    """Temporary names of `written_whole`: `.<name>.<8 hex digits>.part` and `.old`."""
+    """Temporary names of `written_atomically`: `.<name>.<8 hex digits>.part` and `.old`."""
     for pattern in (".*.part", "*/.*.part", "*/*/.*.part", "*/.*.old", "*/*/.*.old"):
         yield from root.glob(pattern)
 

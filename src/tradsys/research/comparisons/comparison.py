@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tradsys.core.errors import TradsysError
-from tradsys.core.runs import code_sha, link_latest, write_json, written_whole
+from tradsys.core.runs import code_sha, link_latest, write_json, written_atomically
 from tradsys.reports.comparison.page import write_comparison
 from tradsys.research.comparisons.aligned_datasets import Judged, judged_panels
 from tradsys.research.comparisons.settings import Arm, ComparisonSettings
@@ -181,7 +181,7 @@ def run_job(job: Job) -> Path:
         cell = run_cell(job.experiment, load_panel(job.panel), job.fold, job.seed, job.workdir)
     except TradsysError as error:
         raise type(error)(f"compare: arm {job.arm!r}, fold {job.fold}, seed {job.seed}: {error}") from error
-    with written_whole(job.target.with_suffix(".parquet")) as draft:
+    with written_atomically(job.target.with_suffix(".parquet")) as draft:
         _frame(cell).write_parquet(draft)
     kept = {name: getattr(cell, name) for name in ("seconds", "peak_mb", "n_parameters")}
     about = {**job.about, "fold": job.fold, "seed": job.seed, "base_rate": cell.base_rate_C.tolist()}

@@ -1,4 +1,4 @@
-"""The arms of a comparison as a study names them, and as the door hands them over: composed and built."""
+"""The arms of a comparison as a study names them, and as the command hands them over: composed and built."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.errors import DataError
-from tradsys.core.runs import written_whole
+from tradsys.core.runs import written_atomically
 from tradsys.core.tables import Array, Samples
 from tradsys.evidence.association import event_rate
 from tradsys.evidence.classification import evaluate, log_losses
@@ -108,7 +108,7 @@ def judge_explosions(
     _record(config, prepared, log_losses(probability, test.y), folder)
     rankings = {MODEL: raw, MOVE: moves.expected_N} | quiet_ranking(test, compression)
     frame = _frame(test, raw, probability, scale.score(probability), moves)
-    with written_whole(folder / "predictions.parquet") as draft:
+    with written_atomically(folder / "predictions.parquet") as draft:
         frame.write_parquet(draft)
     with timings.stage("judging"):
         judged = _judged(experiment, prepared, settings, rankings, probability)

@@ -16,7 +16,7 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.core.protocols import Splitter
-from tradsys.core.runs import written_whole
+from tradsys.core.runs import written_atomically
 from tradsys.core.tables import Array, Samples
 from tradsys.evidence.classification import auc
 from tradsys.features.feature_set import FeatureSet
@@ -88,7 +88,7 @@ def signals_at(
 
 def write_signals(table: pl.DataFrame, path: Path) -> None:
     """Writes the table as parquet, whole."""
-    with written_whole(path) as draft:
+    with written_atomically(path) as draft:
         table.write_parquet(draft)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tradsys.core.errors import BundleError
-from tradsys.core.runs import code_sha, write_json, written_whole
+from tradsys.core.runs import code_sha, write_json, written_atomically
 from tradsys.core.tables import Samples
 from tradsys.market.bars import span
 from tradsys.models.boosting import LightGbm, Xgboost
@@ -31,7 +31,7 @@ def export_bundle(
     experiment: Experiment, prepared: Prepared, fitted: Fitted, folder: Path, config: dict[str, Any]
 ) -> Bundle:
     """Writes the bundle whole, then loads it: from here on probabilities come from this object alone."""
-    with written_whole(folder) as draft:
+    with written_atomically(folder) as draft:
         draft.mkdir()
         kind = _write_primary(fitted.primary, draft, prepared)
         if fitted.regime is not None:

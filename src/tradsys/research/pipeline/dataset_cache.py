@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tradsys.core.runs import digest_json, write_json, written_whole
+from tradsys.core.runs import digest_json, write_json, written_atomically
 from tradsys.core.tables import Array, FeatureTable, Fold, Samples
 from tradsys.features.feature_set import FeatureSet
 from tradsys.research.pipeline.dataset import Panel
@@ -45,7 +45,7 @@ def save_panel(panel: Panel, folder: Path) -> None:
     samples = panel.samples
     arrays = {name: getattr(samples.table, name) for name in COLUMNS} | {n: getattr(samples, n) for n in OF_SAMPLES}
     arrays |= {f"{part}_{k}": getattr(fold, part) for k, fold in enumerate(panel.folds) for part in PARTS}
-    with written_whole(folder) as draft:
+    with written_atomically(folder) as draft:
         draft.mkdir()
         np.save(draft / "values.npy", samples.table.values)
         np.savez(draft / "arrays.npz", allow_pickle=False, **arrays)

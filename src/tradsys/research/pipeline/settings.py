@@ -78,7 +78,7 @@ class Experiment:
 
     @classmethod
     def of(cls, parts: Mapping[str, Any]) -> Self:
-        """The experiment among the parts that a door's config was built into."""
+        """The experiment among the parts that a command's config was built into."""
         given = {**parts, "strategy": parts.get("strategy") or {}}  # an empty list of profiles leaves no key at all
         return cls(**{f.name: given[f.name] for f in fields(cls)})
 

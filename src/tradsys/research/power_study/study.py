@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tradsys.core.errors import TradsysError
-from tradsys.core.runs import code_sha, digest_json, write_json, written_whole
+from tradsys.core.runs import code_sha, digest_json, write_json, written_atomically
 from tradsys.core.tables import Array
 from tradsys.evidence.multiple_testing import wilson_interval
 from tradsys.market.synthetic import SyntheticMarket
@@ -85,7 +85,7 @@ def study(experiment: Experiment, settings: StudySettings, folder: Path, config:
     rows = [_read(_path(place, *market)) for market in settings.markets]
     summary = summarise(rows, settings) | {"folder": str(place)}
     write_json(place / "summary.json", summary)
-    with written_whole(place / "rows.parquet") as draft:
+    with written_atomically(place / "rows.parquet") as draft:
         flat(rows).write_parquet(draft)
     write_study(summary, place)
     return summary

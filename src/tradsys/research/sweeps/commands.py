@@ -1,4 +1,4 @@
-"""Search, zoom and promote, as the door asks for them."""
+"""Search, zoom and promote, as the command asks for them."""
 
 import logging
 import shlex

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from tradsys.core.errors import TrainingError
-from tradsys.core.runs import digest_json, write_json, written_whole
+from tradsys.core.runs import digest_json, write_json, written_atomically
 from tradsys.core.tables import Array
 from tradsys.evidence.classification import log_losses
 from tradsys.models.ensembles.compose import watched
@@ -83,7 +83,7 @@ def cell_result(
     best = watching.best if math.isfinite(watching.best) else None
     result = CellResult(fold, seed, skill, error, best, seconds, megabytes, n_parameters, resumed)
     if losses is not None and skill is not None:
-        with written_whole(folder / "losses.npy") as draft, draft.open("wb") as file:
+        with written_atomically(folder / "losses.npy") as draft, draft.open("wb") as file:
             np.save(file, losses, allow_pickle=False)
     write_json(done, asdict(result))
     shutil.rmtree(folder / "fit", ignore_errors=True)

@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from tradsys.core.errors import DataError
 from tradsys.core.protocols import Splitter
-from tradsys.core.runs import digest_json, write_json, written_whole
+from tradsys.core.runs import digest_json, write_json, written_atomically
 from tradsys.core.tables import FeatureTable, Fold, Samples
 from tradsys.market.bars import content_digest
 from tradsys.research.pipeline.dataset import Panel, checked_folds, labels_of, learned_features, load_bars
@@ -71,7 +71,7 @@ def shared_panel(
                 LOG.info("building features, labels and folds in %s", place)
                 panel = _built(experiment, InnerFolds(experiment.split, inner), lookback)
                 _check_parts(panel)
-                with written_whole(place) as draft:
+                with written_atomically(place) as draft:
                     _write(panel, draft)
     return _read(place, experiment)
 

@@ -34,7 +34,7 @@ PURPOSE = "tune"
 
 
 class Composed(NamedTuple):
-    """What the door makes of overrides: the experiment, the sweep's settings, and the resolved config."""
+    """What the command makes of overrides: the experiment, the sweep's settings, and the resolved config."""
 
     experiment: Experiment
     settings: SweepSettings

@@ -5,9 +5,9 @@ import pytest
 import pytorch_lightning as L
 import torch
 import torch.nn.functional as F
-from tests.unit.models.training.test_lit import Seen, fit
 from torch import nn
 
+from tests.unit.models.training.test_lit import Seen, fit
 from tradsys.core.errors import TrainingError
 from tradsys.models.losses import supcon_loss
 from tradsys.models.training.augment import Jitter, Views

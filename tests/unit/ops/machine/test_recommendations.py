@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.unit.ops.test_preflight import BOX, GB, GPU, MACHINE
 
+from tests.unit.ops.machine.test_preflight import BOX, GB, GPU, MACHINE
 from tradsys.models.nets.transformer import TransformerEncoder
 from tradsys.models.training.lit import LitClassifier
 from tradsys.ops.machine import recommendations

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from tests.unit.reports.test_page import Reader, words
 
 from tests.unit.reports import sample_honesty
+from tests.unit.reports.run.test_page import Reader, words
 from tests.unit.reports.sample_report import sample_report
 from tradsys.reports.run import meta_label_charts
 from tradsys.reports.run.console import honest_lines
