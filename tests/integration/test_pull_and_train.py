@@ -30,7 +30,7 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
         wheel.writestr("tradsys-0.1.0.dist-info/RECORD", "")
     return name
 """
-# Runs until the file `go` lies beside runs/; one checkpoint per start; Ctrl-C leaves a checkpoint, like the real command.
+# Runs until the file `go` lies beside runs/; one checkpoint per start; Ctrl-C leaves one, like the real command.
 DOOR = """
 import os, pathlib, sys, time
 args = sys.argv[1:]

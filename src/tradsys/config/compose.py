@@ -21,7 +21,7 @@ from tradsys.config.explain import ConfigError, choices_of, leaves
 from tradsys.core.runs import PACKAGE
 from tradsys.ops.machine.cgroups import read_container, settle_threads
 
-# numpy, torch, numba and polars count threads once, when they are loaded; commands import this module before any of them
+# numpy, torch, numba and polars count threads once, when they are loaded; commands import this module first
 settle_threads(os.environ, read_container())
 
 STDERR = Console(stderr=True, soft_wrap=True)

@@ -56,7 +56,7 @@ def plain_form(conf: Path, command: str, override: str) -> str:
 
 
 def studies(conf: Path, command: str) -> list[str]:
-    """The studies that a command takes: audit's change the whole config (`@package _global_`), compare's only `study`."""
+    """Studies of a command: audit's change the whole config (`@package _global_`), compare's only `study`."""
     files = {name: conf / "study" / f"{name}.yaml" for name in choices_of(conf, "study")}
     audits = [n for n, path in files.items() if "@package _global_" in path.read_text(encoding="utf-8").split("\n")[0]]
     return audits if command == "audit" else [name for name in files if name not in audits]
@@ -84,8 +84,8 @@ def silent_mistake(conf: Path, command: str, overrides: Sequence[str]) -> str | 
         name, other = name.strip("'\""), {"compare": "audit", "audit": "compare"}.get(command)
         if key == "study" and other and name in studies(conf, other):
             return (
-                f"config: study {name!r} is one of {other}'s; {command} takes {', '.join(studies(conf, command))}; choose "
-                f"one of these, or python -m tradsys.{other}"
+                f"config: study {name!r} is one of {other}'s; {command} takes "
+                f"{', '.join(studies(conf, command))}; choose one of these, or python -m tradsys.{other}"
             )
         if override.startswith("~") and (conf / key).is_dir():
             return (
