@@ -19,16 +19,17 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from tradsys.config.compose import as_dict, build, compose, run_command
-from tradsys.reports.power_study_page import print_study
-from tradsys.reports.run.console import WIDTH
-from tradsys.research.experiment import Experiment
-from tradsys.research.leakage.audit import answers_table, audit
-from tradsys.research.pipeline.provenance import open_run
-from tradsys.research.power_study.study import is_broken, study
 
 
 def work(argv: list[str]) -> None:
     """Composes, asks, prints."""
+    from tradsys.reports.power_study_page import print_study
+    from tradsys.reports.run.console import WIDTH
+    from tradsys.research.experiment import Experiment
+    from tradsys.research.leakage.audit import answers_table, audit
+    from tradsys.research.pipeline.provenance import open_run
+    from tradsys.research.power_study.study import is_broken, study
+
     # Hydra would read a bare null as "no study"
     config = compose("audit", ["study='null'" if a == "study=null" else a for a in argv])
     plain, parts = as_dict(config), build(config)

@@ -11,16 +11,15 @@ read of out-of-sample data: it enters the ledger and deflates every Sharpe of th
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dotenv import load_dotenv
 from omegaconf import OmegaConf
 
 from tradsys.config.compose import as_dict, build, compose, run_command
-from tradsys.reports.run.console import print_run
-from tradsys.research.bundle_backtest import retest
-from tradsys.research.pipeline.provenance import open_run
-from tradsys.serving.bundle import Bundle
+
+if TYPE_CHECKING:
+    from tradsys.serving.bundle import Bundle
 
 
 def _with_profile(argv: list[str]) -> list[str]:
@@ -33,6 +32,11 @@ def _with_profile(argv: list[str]) -> list[str]:
 
 def work(argv: list[str]) -> None:
     """Composes, backtests, prints."""
+    from tradsys.reports.run.console import print_run
+    from tradsys.research.bundle_backtest import retest
+    from tradsys.research.pipeline.provenance import open_run
+    from tradsys.serving.bundle import Bundle
+
     # data is a group of train's, so Hydra would look for a choice of it here
     asked = [f"data_choice={a[5:]}" if a.startswith("data=") else a for a in argv]
     config = compose("backtest", _with_profile(asked))
@@ -43,7 +47,7 @@ def work(argv: list[str]) -> None:
     print_run(report, folder)
 
 
-def _source(plain: dict[str, Any], bundle: Bundle) -> Any:
+def _source(plain: dict[str, Any], bundle: "Bundle") -> Any:
     """The source of bars: of the data config that was named, else of the one the bundle was made from."""
     if plain["data_choice"] is None:
         return build(OmegaConf.create({"data": bundle.data_config()}))["data"]["source"]

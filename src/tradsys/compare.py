@@ -9,18 +9,22 @@ Skill is 1 - log-loss of the calibrated probability / log-loss of the training b
 judged on the same samples of the same purged folds; an interrupted comparison goes on where it stopped.
 """
 
+from typing import TYPE_CHECKING
+
 from omegaconf import OmegaConf
 
 from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
 from tradsys.core.errors import TradsysError
-from tradsys.reports.comparison.page import print_comparison
-from tradsys.research.comparisons.comparison import compare_study
-from tradsys.research.comparisons.settings import Arm, ArmChoice, ComparisonSettings
-from tradsys.research.pipeline.settings import Experiment
+
+if TYPE_CHECKING:
+    from tradsys.research.comparisons.settings import Arm, ArmChoice, ComparisonSettings
 
 
-def _arm(name: str, choice: ArmChoice, settings: ComparisonSettings, argv: list[str]) -> Arm:
+def _arm(name: str, choice: "ArmChoice", settings: "ComparisonSettings", argv: list[str]) -> "Arm":
     """Composes one arm; what its overrides get wrong is told with its name."""
+    from tradsys.research.comparisons.settings import Arm
+    from tradsys.research.pipeline.settings import Experiment
+
     try:
         config = compose("compare", [*settings.common, *argv, *choice.overrides])
         config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "study"])
@@ -31,6 +35,9 @@ def _arm(name: str, choice: ArmChoice, settings: ComparisonSettings, argv: list[
 
 def work(argv: list[str]) -> None:
     """Composes every arm, runs what is missing, prints the table."""
+    from tradsys.reports.comparison.page import print_comparison
+    from tradsys.research.comparisons.comparison import compare_study
+
     asked = [f"+{a}" if a.startswith("study=") else a for a in argv]
     config = compose("compare", asked)
     as_dict(config)  # a missing value is told before anything is built

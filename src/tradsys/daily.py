@@ -12,15 +12,19 @@ Exit code 2 where a gate stops the day: nothing is published, and the report bef
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
-from tradsys.ops.daily import commands
-from tradsys.ops.daily.stages import DailySettings
-from tradsys.research.pipeline.settings import Experiment
+
+if TYPE_CHECKING:
+    from tradsys.ops.daily.stages import DailySettings
 
 
-def _settings(argv: list[str]) -> tuple[DailySettings, dict]:
+def _settings(argv: list[str]) -> "tuple[DailySettings, dict]":
     """One experiment per horizon, all from one config; and the parts of the first."""
+    from tradsys.ops.daily.stages import DailySettings
+    from tradsys.research.pipeline.settings import Experiment
+
     named = [o.partition("=")[2] for o in argv if o.lstrip("+").startswith("experiment=")]
     asked = argv if named else [*argv, "+experiment=foundry"]
     if named and not any(o.startswith("name=") for o in argv):
@@ -44,6 +48,8 @@ def _settings(argv: list[str]) -> tuple[DailySettings, dict]:
 
 def work(argv: list[str]) -> None:
     """Composes, runs the verb, prints."""
+    from tradsys.ops.daily import commands
+
     verb, rest = (argv[0], argv[1:]) if argv else ("", [])
     if verb not in commands.VERBS:
         raise ConfigError(

@@ -16,14 +16,15 @@ from omegaconf import OmegaConf
 
 from tradsys.config.compose import as_dict, build, compose, run_command
 from tradsys.core.errors import GateError
-from tradsys.reports.diagnosis.page import print_diagnosis, write_diagnosis
-from tradsys.research.diagnosis.diagnosis import diagnose, stop_message
-from tradsys.research.experiment import Experiment
-from tradsys.research.pipeline.provenance import open_run
 
 
 def work(argv: list[str]) -> None:
     """Composes, diagnoses, writes, prints; GateError, after the report is written, where a feature fails."""
+    from tradsys.reports.diagnosis.page import print_diagnosis, write_diagnosis
+    from tradsys.research.diagnosis.diagnosis import diagnose, stop_message
+    from tradsys.research.experiment import Experiment
+    from tradsys.research.pipeline.provenance import open_run
+
     config = compose("diagnose", argv)
     plain, parts = as_dict(config), build(config)
     experiment, settings = Experiment.of(parts), parts["diagnose"]

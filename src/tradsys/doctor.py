@@ -12,18 +12,20 @@ Exit code 0: it can work (warnings included). 2: it cannot; the last line says w
 import dataclasses
 import importlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
 
 from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
 from tradsys.ops.machine.cgroups import read_container
-from tradsys.ops.machine.preflight import Fact, Machine, as_json, judged, look, print_facts, refuse
-from tradsys.ops.machine.requirements import Need, need_or_why
+
+if TYPE_CHECKING:
+    from tradsys.ops.machine.preflight import Machine
+    from tradsys.ops.machine.requirements import Need
 
 
-def _probe(plain: dict[str, Any], machine: Machine, need: Need) -> tuple[Machine, list[Any]]:
+def _probe(plain: dict[str, Any], machine: "Machine", need: "Need") -> "tuple[Machine, list[Any]]":
     """The machine with its device, and the choices; torch is loaded here, once it is known to fit."""
     choosing = importlib.import_module("tradsys.ops.machine.recommendations")
     device = importlib.import_module("tradsys.ops.machine.accelerator").read_accelerator()
@@ -35,6 +37,9 @@ def _probe(plain: dict[str, Any], machine: Machine, need: Need) -> tuple[Machine
 
 def work(argv: list[str]) -> None:
     """Looks, judges, chooses, prints."""
+    from tradsys.ops.machine.preflight import Fact, as_json, judged, look, print_facts, refuse
+    from tradsys.ops.machine.requirements import Need, need_or_why
+
     config = compose("doctor", argv)
     plain = as_dict(config)
     asked = plain["doctor"]

@@ -10,11 +10,12 @@ from pathlib import Path
 from rich.console import Console
 
 from tradsys.config.compose import as_dict, compose, run_command
-from tradsys.research.promotion import promote
 
 
 def work(argv: list[str]) -> None:
     """Promotes and says where to."""
+    from tradsys.research.promotion import promote
+
     plain = as_dict(compose("export", argv))
     folder = promote(Path(str(plain["run"])), Path(plain["paths"]["models"]), str(plain["name"]), force=plain["force"])
     Console(soft_wrap=True).print(f"bundle {folder}", markup=False, highlight=False)

@@ -12,11 +12,12 @@ from pathlib import Path
 from rich.console import Console
 
 from tradsys.config.compose import as_dict, build, compose, run_command
-from tradsys.market.store import BarStore
 
 
 def work(argv: list[str]) -> None:
     """Reads the file, writes the store, prints what came in and what was repaired."""
+    from tradsys.market.store import BarStore
+
     config = compose("fetch", argv)
     plain = as_dict(config)
     result = build(config)["source"].read()

@@ -13,13 +13,14 @@ from pathlib import Path
 from rich.console import Console
 
 from tradsys.config.compose import ConfigError, as_dict, compose, run_command
-from tradsys.reports.journal.page import write_journal
-from tradsys.research.journal import journal
-from tradsys.research.pipeline.trial_ledger import TrialLedger
 
 
 def work(argv: list[str]) -> None:
     """Reads the ledger and the runs it names, writes both files, prints where they are."""
+    from tradsys.reports.journal.page import write_journal
+    from tradsys.research.journal import journal
+    from tradsys.research.pipeline.trial_ledger import TrialLedger
+
     paths = as_dict(compose("journal", argv))["paths"]
     place, runs = paths["ledger"], Path(paths["runs"])
     if "://" not in place and not Path(place).is_file():

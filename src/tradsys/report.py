@@ -8,12 +8,13 @@ import json
 from pathlib import Path
 
 from tradsys.config.compose import ConfigError, as_dict, compose, run_command
-from tradsys.reports.run.console import print_run
-from tradsys.reports.run.page import write_report
 
 
 def work(argv: list[str]) -> None:
     """Reads report.json, writes report.html beside it."""
+    from tradsys.reports.run.console import print_run
+    from tradsys.reports.run.page import write_report
+
     folder = Path(str(as_dict(compose("report", argv))["run"]))
     path = folder / "report.json"
     if not path.is_file():

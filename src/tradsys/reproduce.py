@@ -10,18 +10,22 @@ packages, machine or chance. 2: there is nothing to reproduce.
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
-from tradsys.research.experiment import Experiment, run
-from tradsys.research.pipeline.provenance import open_run
-from tradsys.research.reproduction import Record, compare, print_comparison, read_record, seed_ledger
+
+if TYPE_CHECKING:
+    from tradsys.research.experiment import Experiment
+    from tradsys.research.reproduction import Record
 
 
-def _stored(record: Record) -> tuple[DictConfig, Experiment]:
+def _stored(record: "Record") -> "tuple[DictConfig, Experiment]":
     """The run's resolved config and what it builds with today's code."""
+    from tradsys.research.experiment import Experiment
+
     try:
         config = OmegaConf.create(record.config_yaml)
         if not isinstance(config, DictConfig):
@@ -36,6 +40,10 @@ def _stored(record: Record) -> tuple[DictConfig, Experiment]:
 
 def work(argv: list[str]) -> None:
     """Reads the record, runs it again, prints the comparison."""
+    from tradsys.research.experiment import run
+    from tradsys.research.pipeline.provenance import open_run
+    from tradsys.research.reproduction import compare, print_comparison, read_record, seed_ledger
+
     if len(runs := [a for a in argv if "=" not in a]) > 1:
         raise ConfigError(f"reproduce: {len(runs)} runs, {' and '.join(runs)}; it does one at a time; give one")
     asked = as_dict(compose("reproduce", [f"run='{a}'" if a in runs else a for a in argv]))

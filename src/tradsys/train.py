@@ -13,11 +13,6 @@ from omegaconf import OmegaConf
 
 from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
 from tradsys.ops.machine.memory_guard import CONTAINER
-from tradsys.ops.machine.preflight import check
-from tradsys.reports.run.console import print_run
-from tradsys.research.experiment import Experiment, run
-from tradsys.research.pipeline.provenance import open_run
-from tradsys.research.pipeline.trial_ledger import check_ledger
 
 
 def _resumed(folder: Path) -> list[str]:
@@ -34,6 +29,12 @@ def _resumed(folder: Path) -> list[str]:
 
 def work(argv: list[str]) -> None:
     """Composes, trains, prints."""
+    from tradsys.ops.machine.preflight import check
+    from tradsys.reports.run.console import print_run
+    from tradsys.research.experiment import Experiment, run
+    from tradsys.research.pipeline.provenance import open_run
+    from tradsys.research.pipeline.trial_ledger import check_ledger
+
     config = compose("train", argv)
     folder = Path(str(config.resume)) if config.resume else None
     if folder is not None:

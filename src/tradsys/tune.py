@@ -12,21 +12,22 @@ python -m tradsys.tune promote study=transformer                               t
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from tradsys.config.compose import ConfigError, as_dict, build, compose, conf_folder, run_command
 from tradsys.ops.machine.memory_guard import CONTAINER
-from tradsys.ops.machine.preflight import check
-from tradsys.reports.sweep.console import print_sweep
-from tradsys.research.pipeline.settings import Experiment
-from tradsys.research.pipeline.trial_ledger import check_ledger
-from tradsys.research.sweeps.commands import promote, tune
-from tradsys.research.sweeps.trial import Composed
+
+if TYPE_CHECKING:
+    from tradsys.research.sweeps.trial import Composed
 
 
-def composed(overrides: Sequence[str]) -> Composed:
+def composed(overrides: Sequence[str]) -> "Composed":
     """The experiment, the sweep's settings and the resolved config of these overrides."""
+    from tradsys.research.pipeline.settings import Experiment
+    from tradsys.research.sweeps.trial import Composed
+
     # conf/study is a group of the audit's, so Hydra would read study=x as a choice of it
     config = compose("tune", [f"study_name={o[6:]}" if o.startswith("study=") else o for o in overrides])
     parts = build(config)
@@ -35,6 +36,11 @@ def composed(overrides: Sequence[str]) -> Composed:
 
 def work(argv: list[str]) -> None:
     """Composes, searches or promotes, prints."""
+    from tradsys.ops.machine.preflight import check
+    from tradsys.reports.sweep.console import print_sweep
+    from tradsys.research.pipeline.trial_ledger import check_ledger
+    from tradsys.research.sweeps.commands import promote, tune
+
     verbs = [a for a in argv if "=" not in a and not a.startswith("~")]
     overrides = [a for a in argv if a not in verbs]
     if verbs not in ([], ["promote"]):
