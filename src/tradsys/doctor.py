@@ -5,12 +5,10 @@
   python -m tradsys.doctor doctor.processes=4            four fits at a time, as tune may run them
   python -m tradsys.doctor doctor.json=true              for scripts; `overrides` holds what it proposes
   python -m tradsys.doctor doctor.quick=true             a health check: no torch, silent where all is well
-
 Exit code 0: it can work (warnings included). 2: it cannot; the last line says why and what to do.
 """
 
 import dataclasses
-import importlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +25,13 @@ if TYPE_CHECKING:
 
 def _probe(plain: dict[str, Any], machine: "Machine", need: "Need") -> "tuple[Machine, list[Any]]":
     """The machine with its device, and the choices; torch is loaded here, once it is known to fit."""
-    choosing = importlib.import_module("tradsys.ops.machine.recommendations")
-    device = importlib.import_module("tradsys.ops.machine.accelerator").read_accelerator()
-    machine = dataclasses.replace(machine, accelerator=device)
+    from tradsys.ops.machine.accelerator import read_accelerator
+    from tradsys.ops.machine.recommendations import Rules, choices
+
+    machine = dataclasses.replace(machine, accelerator=read_accelerator())
     model = build(OmegaConf.create({"model": plain["model"]}))["model"]
-    rules = choosing.Rules(**{f.name: plain["doctor"][f.name] for f in dataclasses.fields(choosing.Rules)})
-    return machine, choosing.choices(machine, need, model, plain, rules)
+    rules = Rules(**{f.name: plain["doctor"][f.name] for f in dataclasses.fields(Rules)})
+    return machine, choices(machine, need, model, plain, rules)
 
 
 def work(argv: list[str]) -> None:
@@ -44,12 +43,13 @@ def work(argv: list[str]) -> None:
     plain = as_dict(config)
     asked = plain["doctor"]
     if not isinstance(asked["processes"], int) or asked["processes"] < 1:
-        raise ConfigError(f"doctor: processes={asked['processes']!r}; a whole number from 1; mend doctor.processes")
+        raise ConfigError(f"doctor: processes={asked['processes']!r}; a whole number from 1; set doctor.processes")
     need = need_or_why(plain)
     machine = look(plain, read_container(), asked["keys"], ntp=not asked["quick"])
     facts = judged(machine, need, asked["processes"])
     if asked["quick"]:
-        return refuse(facts)
+        refuse(facts)
+        return
     chosen: list[Any] = []
     if isinstance(need, Need) and not any(fact.level == "refuse" for fact in facts):
         machine, chosen = _probe(plain, machine, need)
@@ -57,15 +57,15 @@ def work(argv: list[str]) -> None:
     overrides = [choice.override for choice in chosen if choice.override]
     console = Console(highlight=False)
     if asked["json"]:
-        told = as_json(machine, facts) | {"choices": [dataclasses.asdict(c) for c in chosen], "overrides": overrides}
-        console.print(json.dumps(told, indent=2), markup=False, soft_wrap=True)
-        return refuse(facts)
+        report = as_json(machine, facts) | {"choices": [dataclasses.asdict(c) for c in chosen], "overrides": overrides}
+        console.print(json.dumps(report, indent=2), markup=False, soft_wrap=True)
+        refuse(facts)
+        return
     print_facts(facts, console)
     if chosen:
         print_facts([Fact(c.name, c.value, c.reason) for c in chosen], console, "setting")
     refuse(facts)
     console.print(f"verdict   it can work; use: {' '.join(overrides) or 'the config as it is'}", soft_wrap=True)
-    return None
 
 
 def main() -> None:

@@ -13,8 +13,9 @@ from tests.integration.conftest import inside, shrunk
 from tradsys.config.compose import as_dict, build, compose
 from tradsys.core.errors import BundleError
 from tradsys.models.boosting import LightGbm
-from tradsys.models.ensembles.compose import Average, RegimeWeighted, SeedAverage
+from tradsys.models.ensembles.compose import Average, SeedAverage
 from tradsys.models.ensembles.out_of_fold import HeldOut
+from tradsys.models.ensembles.stacked import RegimeWeighted
 from tradsys.models.linear import LogisticRegression
 from tradsys.research.pipeline.bundle_export import export_bundle
 from tradsys.research.pipeline.dataset import load_bars, prepare

@@ -9,17 +9,11 @@ from tradsys.core.protocols import Model
 from tradsys.core.tables import FeatureTable, Samples
 from tradsys.models.boosting import LightGbm
 from tradsys.models.calibrators import Temperature
-from tradsys.models.ensembles.compose import (
-    Average,
-    Calibrated,
-    RegimeWeighted,
-    Scaled,
-    SeedAverage,
-    Stacked,
-    in_workdir,
-)
+from tradsys.models.ensembles.compose import Average, Calibrated, Scaled, SeedAverage
+from tradsys.models.ensembles.nested_copies import in_workdir
 from tradsys.models.ensembles.out_of_fold import out_of_fold
 from tradsys.models.ensembles.pool_weights import pooled
+from tradsys.models.ensembles.stacked import RegimeWeighted, Stacked
 from tradsys.models.linear import LogisticRegression
 from tradsys.models.regime import HmmRegime
 from tradsys.models.transforms import RobustScaler, with_fitted

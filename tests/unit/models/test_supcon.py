@@ -11,7 +11,8 @@ from tests.unit.models.test_sequence import LOOKBACK, assert_same_weights, make_
 from tradsys.core.errors import TrainingError
 from tradsys.core.protocols import Model
 from tradsys.models.calibrators import Isotonic, Temperature
-from tradsys.models.ensembles.compose import Calibrated, Scaled, seeded
+from tradsys.models.ensembles.compose import Calibrated, Scaled
+from tradsys.models.ensembles.nested_copies import seeded
 from tradsys.models.linear import LogisticRegression
 from tradsys.models.nets.transformer import TransformerEncoder
 from tradsys.models.onnx_export import export_onnx

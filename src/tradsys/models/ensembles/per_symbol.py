@@ -12,7 +12,8 @@ from tradsys.core.errors import TrainingError
 from tradsys.core.protocols import Calibrator, Model, Transform
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.baseline import BaseRate
-from tradsys.models.ensembles.compose import Calibrated, in_workdir, scaled
+from tradsys.models.ensembles.compose import Calibrated, scaled
+from tradsys.models.ensembles.nested_copies import in_workdir
 from tradsys.models.transforms import fitted, with_fitted
 
 LOG = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ import numpy as np
 from tradsys.core.errors import DataError, TrainingError
 from tradsys.core.protocols import Model, Transform
 from tradsys.core.tables import Array, FeatureTable, Samples
-from tradsys.models.ensembles.compose import in_workdir, scaled
+from tradsys.models.ensembles.compose import scaled
+from tradsys.models.ensembles.nested_copies import in_workdir
 from tradsys.models.ensembles.pool_weights import pooled, shrunk
 from tradsys.models.market_regime import MarketRegime
 from tradsys.models.regime import HmmRegime

@@ -13,7 +13,7 @@ import polars as pl
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, FeatureTable, Fold, Labels, Samples
 from tradsys.models.boosting import LightGbm, Xgboost
-from tradsys.models.ensembles.compose import Stacked
+from tradsys.models.ensembles.stacked import Stacked
 from tradsys.models.regime import HmmRegime
 from tradsys.models.training.trainer import TrainerSettings
 from tradsys.research.pipeline.bundle_export import export_bundle

@@ -11,8 +11,9 @@ from tradsys.core.runs import code_sha, write_json, written_atomically
 from tradsys.core.tables import Samples
 from tradsys.market.bars import span
 from tradsys.models.boosting import LightGbm, Xgboost
-from tradsys.models.ensembles.compose import Average, Calibrated, RegimeWeighted, Scaled, SeedAverage, Stacked
+from tradsys.models.ensembles.compose import Average, Calibrated, Scaled, SeedAverage
 from tradsys.models.ensembles.regime_pooled import RegimePooled
+from tradsys.models.ensembles.stacked import RegimeWeighted, Stacked
 from tradsys.models.linear import LogisticRegression
 from tradsys.models.onnx_export import TOLERANCE, export_onnx, has_graph
 from tradsys.models.transforms import RobustScaler

@@ -12,7 +12,8 @@ import numpy as np
 from tradsys.core.protocols import Model
 from tradsys.core.tables import Array, Samples
 from tradsys.evidence.classification import log_losses
-from tradsys.models.ensembles.compose import Calibrated, in_workdir, seeded
+from tradsys.models.ensembles.compose import Calibrated
+from tradsys.models.ensembles.nested_copies import in_workdir, seeded
 from tradsys.research.pipeline.dataset import Panel
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.pipeline.training import whole

@@ -14,7 +14,8 @@ from tradsys.labels.meta import pays
 from tradsys.models.baseline import BaseRate
 from tradsys.models.boosting import Xgboost
 from tradsys.models.calibrators import Identity
-from tradsys.models.ensembles.compose import Calibrated, in_workdir, scaled
+from tradsys.models.ensembles.compose import Calibrated, scaled
+from tradsys.models.ensembles.nested_copies import in_workdir
 from tradsys.models.ensembles.out_of_fold import out_of_fold
 from tradsys.models.regime import HmmRegime
 from tradsys.research.pipeline.dataset import Prepared

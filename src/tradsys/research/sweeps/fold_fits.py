@@ -17,7 +17,7 @@ from tradsys.core.errors import TrainingError
 from tradsys.core.runs import digest_json, write_json, written_atomically
 from tradsys.core.tables import Array
 from tradsys.evidence.classification import log_losses
-from tradsys.models.ensembles.compose import watched
+from tradsys.models.ensembles.nested_copies import watched
 from tradsys.models.training.checkpoints import kept_state, read_checkpoint
 from tradsys.research.pipeline.cross_validation import run_cell
 from tradsys.research.pipeline.dataset import Panel

@@ -10,7 +10,8 @@ from tradsys.core.tables import FeatureTable, Samples
 from tradsys.models.baseline import BaseRate
 from tradsys.models.boosting import LightGbm
 from tradsys.models.calibrators import Identity, Isotonic, Temperature
-from tradsys.models.ensembles.compose import Average, Calibrated, Scaled, SeedAverage, in_workdir
+from tradsys.models.ensembles.compose import Average, Calibrated, Scaled, SeedAverage
+from tradsys.models.ensembles.nested_copies import in_workdir
 from tradsys.models.linear import LogisticRegression
 from tradsys.models.transforms import RobustScaler, with_fitted
 

@@ -9,7 +9,8 @@ import pytest
 from tradsys.core.errors import TrainingError
 from tradsys.core.tables import FeatureTable, Samples
 from tradsys.models.calibrators import Temperature
-from tradsys.models.ensembles.compose import Calibrated, Scaled, in_workdir, seeded
+from tradsys.models.ensembles.compose import Calibrated, Scaled
+from tradsys.models.ensembles.nested_copies import in_workdir, seeded
 from tradsys.models.ensembles.per_symbol import PerSymbol
 from tradsys.models.linear import LogisticRegression
 from tradsys.models.transforms import RobustScaler
