@@ -3,7 +3,7 @@
   python -m tradsys.doctor                               judges what `train` would do by default
   python -m tradsys.doctor +experiment=transformer       any experiment that train takes, same overrides
   python -m tradsys.doctor doctor.processes=4            four fits at a time, as tune may run them
-  python -m tradsys.doctor doctor.json=true              for scripts; `overrides` holds what it proposes
+  python -m tradsys.doctor doctor.json=true              for scripts; `overrides` holds the recommendation
   python -m tradsys.doctor doctor.quick=true             a health check: no torch, silent where all is well
 Exit code 0: it can work (warnings included). 2: it cannot; the last line says why and what to do.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def _probe(plain: dict[str, Any], machine: "Machine", need: "Need") -> "tuple[Machine, list[Any]]":
-    """The machine with its device, and the choices; torch is loaded here, once it is known to fit."""
+    """The machine with its device, and recommended settings; loads torch, which is known to fit by now."""
     from tradsys.ops.machine.accelerator import read_accelerator
     from tradsys.ops.machine.recommendations import Rules, choices
 
@@ -35,12 +35,11 @@ def _probe(plain: dict[str, Any], machine: "Machine", need: "Need") -> "tuple[Ma
 
 
 def work(argv: list[str]) -> None:
-    """Looks, judges, chooses, prints."""
+    """Reads the machine, checks the run, recommends settings, prints."""
     from tradsys.ops.machine.preflight import Fact, as_json, judged, look, print_facts, refuse
     from tradsys.ops.machine.requirements import Need, need_or_why
 
-    config = compose("doctor", argv)
-    plain = as_dict(config)
+    plain = as_dict(compose("doctor", argv))
     asked = plain["doctor"]
     if not isinstance(asked["processes"], int) or asked["processes"] < 1:
         raise ConfigError(f"doctor: processes={asked['processes']!r}; a whole number from 1; set doctor.processes")
@@ -48,8 +47,7 @@ def work(argv: list[str]) -> None:
     machine = look(plain, read_container(), asked["keys"], ntp=not asked["quick"])
     facts = judged(machine, need, asked["processes"])
     if asked["quick"]:
-        refuse(facts)
-        return
+        return refuse(facts)
     chosen: list[Any] = []
     if isinstance(need, Need) and not any(fact.level == "refuse" for fact in facts):
         machine, chosen = _probe(plain, machine, need)
@@ -59,13 +57,13 @@ def work(argv: list[str]) -> None:
     if asked["json"]:
         report = as_json(machine, facts) | {"choices": [dataclasses.asdict(c) for c in chosen], "overrides": overrides}
         console.print(json.dumps(report, indent=2), markup=False, soft_wrap=True)
-        refuse(facts)
-        return
+        return refuse(facts)
     print_facts(facts, console)
     if chosen:
         print_facts([Fact(c.name, c.value, c.reason) for c in chosen], console, "setting")
     refuse(facts)
     console.print(f"verdict   it can work; use: {' '.join(overrides) or 'the config as it is'}", soft_wrap=True)
+    return None
 
 
 def main() -> None:

@@ -15,8 +15,9 @@ from tradsys.core.errors import BundleError
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.models.boosting import LightGbm, Xgboost
 from tradsys.models.calibrators import calibrator_from_json
-from tradsys.models.ensembles.compose import BASE, Calibrated, Scaled
+from tradsys.models.ensembles.compose import Calibrated, Scaled
 from tradsys.models.ensembles.pool_weights import pooled
+from tradsys.models.ensembles.stacked import BASE
 from tradsys.models.linear import LogisticRegression
 from tradsys.models.market_regime import MarketRegime, regime_from_json
 from tradsys.models.onnx_runtime import OnnxModel

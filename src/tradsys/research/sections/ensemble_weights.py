@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tradsys.models.ensembles.compose import BASE, Average, Calibrated, Scaled, SeedAverage
+from tradsys.models.ensembles.compose import Average, Calibrated, Scaled, SeedAverage
 from tradsys.models.ensembles.regime_pooled import RegimePooled
-from tradsys.models.ensembles.stacked import RegimeWeighted, Stacked
+from tradsys.models.ensembles.stacked import BASE, RegimeWeighted, Stacked
 from tradsys.research.pipeline.bundle_export import weights_of
 
 
