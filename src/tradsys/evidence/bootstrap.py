@@ -16,7 +16,7 @@ from scipy.fft import irfft, next_fast_len, rfft
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
-from tradsys.evidence.sharpe import FLAT, checked_returns
+from tradsys.evidence.sharpe import checked_returns, is_flat
 
 # fewer blocks than this in the record and an interval would only look narrow
 MIN_BLOCKS = 10
@@ -217,7 +217,7 @@ def sharpe_intervals(
     values = values[:, None] if values.ndim == 1 else values
     chosen = max(longest_block_length(values) if block_length is None else block_length, min_block)
     deviation = values.std(axis=0, ddof=1)
-    flat = deviation <= FLAT * np.abs(values).max(axis=0)
+    flat = np.atleast_1d(is_flat(values))
     sharpe = np.where(flat, np.nan, values.mean(axis=0) / np.where(flat, 1.0, deviation))
     reason = too_few_blocks(len(values), chosen)
     draws = None if reason else sharpe_draws(values, chosen, n_draws, seed=seed)

@@ -12,6 +12,7 @@ import numpy as np
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 from tradsys.evidence import bootstrap, sharpe
+from tradsys.evidence.deflation import Deflation
 from tradsys.evidence.multiple_testing import wilson_interval
 
 DAYS_PER_YEAR = 365.25
@@ -30,6 +31,8 @@ def performance(
     costs_T: Array | None = None,
     n_trials: float = 1,
     sharpe_variance: float = 0.0,
+    n_effective: float | None = None,
+    min_trades: int = sharpe.MIN_TRADES,
     min_block: float = 1.0,
     n_draws: int = 1000,
     confidence: float = 0.95,
@@ -39,16 +42,18 @@ def performance(
 
     returns_T: [T] per period, after costs. trade_returns: [M] net result of CLOSED trades, in any one unit.
     exposure_T: position over equity, signed. turnover_T, costs_T: traded notional and costs over equity, per
-    period. n_trials, sharpe_variance: of every trial on these data (per-period Sharpe,
-    `sharpe.trial_variance`), for the DSR. min_block: shortest mean block of the bootstrap in periods, at
-    least the holding time.
+    period. n_trials, sharpe_variance, n_effective: of every trial on these data, for the DSR; see
+    `deflation.Deflation`. min_trades: closed trades below which no probability is given; 0 for what is bought once and
+    held. min_block: shortest mean block of the bootstrap in periods, at least the holding time.
 
     Growth: total_return, cagr (None under a year), max_drawdown in [0, 1] from an equity that starts at 1,
     so a first-bar loss counts; drawdown_periods and drawdown_days from its peak to recovery or the record's
     end. Risk: volatility (annualised), sharpe {value, low, high, reason} (annualised, stationary block
     bootstrap), sharpe_per_period, psr, dsr, dsr_bootstrap (share of the draws above the luck: the DSR of
     dependent returns), expected_max_sharpe (annualised luck of n_trials), min_track_record_periods and
-    _years (for the DSR to reach 0.95 at this Sharpe). Trades: n_trades, n_open_trades, win_rate {value,
+    _years (for the DSR to reach 0.95 at this Sharpe). Below `min_trades` trades or 30 periods with a return the
+    probabilities and the minimum record are None; below 30 periods with a return so is the interval. Trades:
+    n_trades, n_open_trades, win_rate {value,
     low, high, reason} (Wilson), profit_factor, mean_trade. Activity: exposure (mean of absolute),
     time_in_market, turnover_per_year, costs_paid. Raises DataError on NaN.
     """
@@ -60,7 +65,9 @@ def performance(
     result: dict[str, Any] = {"n_periods": len(returns), "years": len(returns) / periods_per_year}
     result |= {"periods_per_year": float(periods_per_year), "reasons": {}}
     _growth(result, returns)
-    _risk(result, returns, n_trials, sharpe_variance)
+    luck = Deflation(n_trials, sharpe_variance, n_effective).luck(len(returns))
+    result |= {"n_trials": float(n_trials), "n_effective": None if n_effective is None else float(n_effective)}
+    _risk(result, returns, luck, _too_little(returns, np.size(trade_returns), min_trades))
     _sharpe_interval(result, returns, min_block=min_block, n_draws=n_draws, confidence=confidence, seed=seed)
     _trades(result, trade_returns, n_open_trades, confidence)
     _activity(result, exposure_T, turnover_T, costs_T)
@@ -108,32 +115,51 @@ def _growth(result: dict[str, Any], returns: Array) -> None:
     }
 
 
-def _risk(result: dict[str, Any], returns: Array, n_trials: float, sharpe_variance: float) -> None:
+def _too_little(returns: Array, n_trades: int, min_trades: int) -> str | None:
+    """Why these returns carry no probability about their Sharpe ratio; None where they do."""
+    active = sharpe.active_periods(returns)
+    if n_trades < min_trades:
+        return f"{n_trades} closed trades; a probability needs at least {min_trades}"
+    return _too_few_active(active, len(returns))
+
+
+def _too_few_active(active: int, n_periods: int) -> str | None:
+    if active >= sharpe.MIN_ACTIVE_PERIODS:
+        return None
+    return (
+        f"{active} of {n_periods} periods have a return; at least {sharpe.MIN_ACTIVE_PERIODS} are needed; "
+        "a longer record or more trades"
+    )
+
+
+def _risk(result: dict[str, Any], returns: Array, luck: float, too_little: str | None) -> None:
     scale = np.sqrt(result["periods_per_year"])
-    luck = sharpe.expected_max_sharpe(n_trials, sharpe_variance)
-    result |= {"n_trials": float(n_trials), "expected_max_sharpe": float(luck * scale)}
-    names = ("sharpe_per_period", "psr", "dsr", "min_track_record_periods", "min_track_record_years")
-    result |= dict.fromkeys(names)
+    result["expected_max_sharpe"] = float(luck * scale)
+    names = ("psr", "dsr", "min_track_record_periods", "min_track_record_years")
+    result |= dict.fromkeys(("sharpe_per_period", *names))
     result["volatility"] = float(returns.std(ddof=1) * scale) if len(returns) > 1 else None
     why = None
     if len(returns) < 4:
         why = f"{len(returns)} periods; a Sharpe ratio and its error need at least 4"
-    elif returns.std(ddof=1) <= sharpe.FLAT * np.abs(returns).max():
+    elif sharpe.is_flat(returns):
         why = "the returns never differ, as of a strategy that never traded; a Sharpe ratio needs risk"
     if why:
-        result["reasons"] |= dict.fromkeys(("sharpe", *names), why)
+        result["reasons"] |= dict.fromkeys(("sharpe", "sharpe_per_period", "dsr_bootstrap", *names), why)
         return
     moments = sharpe.sharpe_moments(returns)
-    needed = float(sharpe.min_track_record_length(moments, luck))
     result["sharpe_per_period"] = float(moments.sharpe)
+    if too_little:
+        result["reasons"] |= dict.fromkeys(("dsr_bootstrap", *names), too_little)
+        return
+    needed = float(sharpe.min_track_record_length(moments, luck))
     result["psr"] = float(sharpe.probabilistic_sharpe_ratio(moments))
     result["dsr"] = float(sharpe.probabilistic_sharpe_ratio(moments, luck))
     if np.isfinite(needed):
         result["min_track_record_periods"] = needed
         result["min_track_record_years"] = needed / result["periods_per_year"]
     else:
-        why = f"the Sharpe is within the luck of {n_trials:g} trials; at this Sharpe no record is long enough"
-        result["reasons"] |= dict.fromkeys(names[3:], why)
+        why = f"the Sharpe is within the luck of {result['n_trials']:g} trials; at this Sharpe no record is long enough"
+        result["reasons"] |= dict.fromkeys(names[2:], why)
 
 
 def _sharpe_interval(
@@ -143,16 +169,17 @@ def _sharpe_interval(
     undefined = result["reasons"].get("sharpe")
     if undefined:
         result["sharpe"] = bootstrap.Estimate(None, reason=undefined).as_dict()
-        result["reasons"]["dsr_bootstrap"] = undefined
         return
     scale = np.sqrt(result["periods_per_year"])
     result["block_length"] = block_length = bootstrap.automatic_block_length(returns, min_block)
-    reason, draws = bootstrap.too_few_blocks(len(returns), block_length), None
+    reason = bootstrap.too_few_blocks(len(returns), block_length)
+    reason, draws = _too_few_active(sharpe.active_periods(returns), len(returns)) or reason, None
     if reason:
-        result["reasons"]["dsr_bootstrap"] = reason
+        result["reasons"].setdefault("dsr_bootstrap", reason)
     else:
         draws = bootstrap.sharpe_draws(returns, block_length, n_draws, seed=seed) * scale
-        result["dsr_bootstrap"] = float((draws > result["expected_max_sharpe"]).mean())
+        if "dsr_bootstrap" not in result["reasons"]:
+            result["dsr_bootstrap"] = float((draws > result["expected_max_sharpe"]).mean())
     value = result["sharpe_per_period"] * scale
     result["sharpe"] = bootstrap.estimate(value, draws, confidence, reason).as_dict()
 

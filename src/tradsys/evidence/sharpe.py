@@ -15,8 +15,13 @@ from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 
 EULER_GAMMA = 0.5772156649015329
-# a standard deviation this small beside the mean is rounding, not risk
-FLAT = 1e-10
+# a deviation below this share of the largest return is rounding, not risk
+FLAT_SHARE = 1e-10
+# returns of the equity: sums of split cash leave some 1e-16 a period where nothing was traded
+FLAT_RETURN = 1e-12
+# fewer closed trades, or fewer periods with a return, carry no probability and no interval
+MIN_TRADES = 30
+MIN_ACTIVE_PERIODS = 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +66,25 @@ def checked_returns(returns: Array, where: str, least: int = 2) -> Array:
         n_bad = int((~np.isfinite(values)).sum())
         raise DataError(f"{where}: {n_bad} of {values.size} returns are not finite; cut the record where it is known")
     return values
+
+
+def is_flat(returns: Array) -> Array | bool:
+    """Whether returns [T] or [T, K] never differ but for rounding, as of a strategy that never traded.
+
+    Their deviation (ddof 1) is at most 1e-10 of the largest return, or at most 1e-12: the floor is absolute, since
+    the dust of adding up shares of cash is small beside the equity, not beside itself. A single period is flat.
+    Returns a bool or bool [K].
+    """
+    values = np.asarray(returns, dtype=np.float64)
+    if len(values) < 2:
+        return True if values.ndim == 1 else np.ones(values.shape[1], dtype=bool)
+    flat = values.std(axis=0, ddof=1) <= np.maximum(FLAT_SHARE * np.abs(values).max(axis=0), FLAT_RETURN)
+    return bool(flat) if values.ndim == 1 else flat
+
+
+def active_periods(returns_T: Array) -> int:
+    """How many periods of a strategy have a return beyond rounding: its effective observations."""
+    return int((np.abs(np.asarray(returns_T)) > FLAT_RETURN).sum())
 
 
 def sharpe_ratio(returns: Array) -> Array | float:
@@ -240,8 +264,7 @@ def _checked_benchmark(benchmark_sharpe: Array | float) -> Array:
 
 
 def _sharpe(values: Array, where: str) -> Array:
-    mean, deviation = values.mean(axis=0), values.std(axis=0, ddof=1)
-    flat = deviation <= FLAT * np.abs(values).max(axis=0)
+    mean, deviation, flat = values.mean(axis=0), values.std(axis=0, ddof=1), is_flat(values)
     if np.any(flat):
         which = f" in columns {np.flatnonzero(flat)[:5].tolist()}" if values.ndim == 2 else ""
         raise DataError(

@@ -15,7 +15,7 @@ from scipy.spatial.distance import squareform
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
-from tradsys.evidence.sharpe import FLAT, checked_returns
+from tradsys.evidence.sharpe import FLAT_SHARE, checked_returns, is_flat
 
 # shared periods below which a correlation is anyone's guess
 MIN_SHARED = 30
@@ -95,7 +95,7 @@ def _pairwise(values_DK: Array, seen_DK: Array, least: int) -> Array:
     sums, squares = values_DK.T @ seen_DK, (values_DK**2).T @ seen_DK
     covariance = values_DK.T @ values_DK - sums * sums.T / count
     variance = squares - sums**2 / count
-    moves = variance > FLAT * count
+    moves = variance > FLAT_SHARE * count
     moving = moves & moves.T & (n >= least)
     spread = np.sqrt(np.where(moving, variance * variance.T, 1.0))
     correlation = np.where(moving, np.clip(covariance / spread, -1.0, 1.0), 0.0)
@@ -124,8 +124,8 @@ def clustered_trials(returns_TK: Array) -> TrialClusters:
     """
     values = checked_returns(returns_TK, "clustered_trials", least=3)
     values = values[:, None] if values.ndim == 1 else values
-    flat = values.std(axis=0) <= FLAT * np.abs(values).max(axis=0)
-    if flat.any():
+    flat = is_flat(values)
+    if np.any(flat):
         raise DataError(
             f"clustered_trials: returns without variance in columns {np.flatnonzero(flat)[:5].tolist()}; "
             "a correlation needs movement; leave out strategies that never traded"

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from tradsys.evidence.performance import DAYS_PER_YEAR
+from tradsys.evidence.sharpe import MIN_TRADES
 
 Kind = Literal["edge", "no edge", "not enough evidence"]
-MIN_TRADES = 30
 MIN_DSR = 0.95
 UNTRADED = "no strategy was judged: a forecast alone earns nothing, so skill alone is no edge"
 

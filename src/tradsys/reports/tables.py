@@ -144,8 +144,8 @@ def forecast_cells(metrics: Mapping[str, Any], notes: Footnotes) -> list[Cell]:
 
 def trials_counted(report: Mapping[str, Any]) -> str:
     """How many trials the ledger holds, and how many independent ones they are worth where those are fewer."""
-    worth, n = report["ledger"]["n_trials"], len(report["ledger"]["list"])
-    return count(n) if n in (0, worth) else f"{count(n)}, worth {count(worth)} independent"
+    n, worth = report["ledger"]["n_trials"], report["ledger"].get("n_effective")
+    return count(n) if worth is None or worth > n - 0.05 else f"{count(n)}, worth {number(worth, 1)} independent"
 
 
 def headline(report: Mapping[str, Any]) -> list[tuple[str, Cell]]:

@@ -5,7 +5,6 @@ the result. A run whose folder is gone is still told, and said to be gone.
 """
 
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -18,8 +17,8 @@ from urllib.parse import quote
 import yaml
 
 from tradsys.core.clock import utc_now
-from tradsys.evidence.sharpe import deflated_sharpe_ratio, trial_variance
-from tradsys.research.pipeline.trial_ledger import TrialLedger, effective_number
+from tradsys.evidence.deflation import deflated_sharpe
+from tradsys.research.pipeline.trial_ledger import TrialLedger, deflation_of_trials
 
 # what decides no result: where files lie, and the question, which is told by itself
 _UNTOLD = ("paths", "resume", "question")
@@ -165,18 +164,13 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _deflation(ledger: TrialLedger) -> Any:
-    """What is known today of a span of data: Sharpe and series by digest, effective trials, their variance."""
+    """The trials known today on a span of data: their returns by digest, and what they take off a Sharpe ratio."""
 
     @cache
     def known(digest: str, start: str, end: str, rate: float) -> dict[str, Any]:
-        span = datetime.fromisoformat(start), datetime.fromisoformat(end)
-        trials = ledger.trials(digest, *span)
-        sharpes = ledger.trial_sharpes(digest, *span, periods_per_year=rate)
-        return {
-            "series": {t.series_digest: t.returns for t in trials},
-            "n_trials": math.ceil(effective_number(trials) - 1e-9),  # rounded up, as when it was judged
-            "variance": trial_variance(sharpes),
-        }
+        trials = ledger.trials(digest, datetime.fromisoformat(start), datetime.fromisoformat(end))
+        series = {trial.series_digest: trial.returns for trial in trials}
+        return {"series": series, "deflation": deflation_of_trials(trials, rate)}
 
     return known
 
@@ -184,12 +178,18 @@ def _deflation(ledger: TrialLedger) -> Any:
 def _today(strategy: Mapping[str, Any], looks: list[dict[str, Any]], deflation: Any) -> dict[str, Any]:
     """The deflated Sharpe by all trials that the ledger holds by now, those of later runs included."""
     own = [row for row in looks if row["measure"] == "return" and row["subject"] == strategy["name"]]
+    unknown = {"dsr_today": None, "n_trials_today": None}
     if not own or strategy["dsr"] is None:
-        return {"dsr_today": None, "n_trials_today": None}
+        return unknown
     row = own[-1]
     known = deflation(row["data_digest"], row["span_start"], row["span_end"], row["periods_per_year"])
-    dsr = deflated_sharpe_ratio(known["series"][row["series_digest"]], known["n_trials"], known["variance"])
-    return {"dsr_today": float(dsr), "n_trials_today": known["n_trials"]}
+    series = known["series"].get(row["series_digest"])
+    if series is None:  # it never traded by the rule of today
+        return unknown
+    return {
+        "dsr_today": float(deflated_sharpe(series, known["deflation"])),
+        "n_trials_today": known["deflation"].n_trials,
+    }
 
 
 def _overtaken(strategies: list[dict[str, Any]]) -> list[str]:

@@ -19,7 +19,10 @@ def returns_T():
     return np.random.default_rng(0).normal(0.002, 0.01, 730)
 
 
-def judged(returns, trades=(0.01, -0.02, 0.03), **changes):
+MANY = (0.01, -0.02, 0.03) * 10  # as many trades as a probability needs
+
+
+def judged(returns, trades=MANY, **changes):
     given = {"periods_per_year": 365, "trade_returns": np.array(trades), "n_draws": 200} | changes
     return performance(np.asarray(returns, dtype=float), **given)
 
@@ -103,6 +106,38 @@ def test_within_luck_no_record_is_long_enough(returns_T):
     assert "no record is long enough" in found["reasons"]["min_track_record_periods"]
 
 
+def test_three_trades_in_800_days_have_a_sentence_instead_of_a_probability():
+    returns, won = np.zeros(800), (0.02, 0.03, 0.025)
+    returns[[100, 300, 500]] = won
+    found = judged(returns, trades=won)
+    inferred = ("psr", "dsr", "dsr_bootstrap", "min_track_record_periods", "min_track_record_years")
+    assert [found[name] for name in inferred] == [None] * 5
+    assert all("3 closed trades; a probability needs at least 30" in found["reasons"][name] for name in inferred)
+    assert found["sharpe"]["value"] > 0
+    assert found["sharpe"]["low"] is None
+    assert "3 of 800 periods have a return" in found["sharpe"]["reason"]
+
+
+def test_what_is_held_throughout_needs_days_not_trades(returns_T):
+    held = judged(returns_T, trades=(), min_trades=0)
+    assert held["psr"] is not None
+    assert held["sharpe"]["low"] is not None
+    short = judged(np.r_[np.zeros(700), returns_T[:29]], trades=(), min_trades=0)
+    assert "29 of 729 periods have a return" in short["reasons"]["psr"]
+
+
+@pytest.mark.parametrize("k", [3, 7, 11])
+def test_dust_of_split_cash_is_no_return(k):
+    # cash split into k shares and added up again leaves rounding errors of one unit in the last place
+    rng = np.random.default_rng(k)
+    equity = np.array([sum([total / k] * k) / total for total in rng.uniform(0.5, 2, 400)])
+    dust = np.diff(equity)
+    assert dust.std() > 0
+    found = judged(dust, trades=())
+    assert found["sharpe"]["value"] is found["dsr"] is None
+    assert "never traded" in found["sharpe"]["reason"]
+
+
 def test_a_strategy_that_never_traded_has_reasons_and_no_nan():
     found = judged(np.zeros(400), trades=())
     assert found["sharpe"]["value"] is found["psr"] is found["dsr"] is found["profit_factor"] is None
@@ -146,7 +181,7 @@ def test_short_records_are_json_too(n_periods):
     found = judged(np.linspace(-0.01, 0.02, n_periods))
     json.dumps(found, allow_nan=False)
     missing = {k for k, v in found.items() if v is None}
-    assert missing <= set(found["reasons"]) | {"volatility", "block_length"}
+    assert missing <= set(found["reasons"]) | {"volatility", "block_length", "n_effective"}
 
 
 def test_same_seed_same_numbers(returns_T):

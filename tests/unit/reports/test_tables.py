@@ -120,8 +120,8 @@ def test_the_headline_counts_edges_idlers_trials_and_days():
     assert "[" in facts["model's skill over the base rate"][1]
 
 
-def test_trials_that_move_together_are_told_as_counted_and_as_weighed():
+def test_correlated_trials_show_raw_and_effective_count():
     report = sample_report()
     assert tables.trials_counted(report) == "3"
-    report["ledger"]["n_trials"] = 2
-    assert tables.trials_counted(report) == "3, worth 2 independent"
+    report["ledger"]["n_effective"] = 2.0
+    assert tables.trials_counted(report) == "3, worth 2.0 independent"

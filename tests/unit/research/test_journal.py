@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import yaml
 
+from tradsys.evidence.performance import performance
 from tradsys.journal import work
 from tradsys.reports.journal.page import render_html, render_markdown
 from tradsys.research.journal import journal
+from tradsys.research.pipeline.backtesting import trials_on_span
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
 
 START, END = datetime(2021, 1, 1, 1, tzinfo=UTC), datetime(2022, 1, 1, tzinfo=UTC)
@@ -151,6 +153,19 @@ def test_later_trials_overtake_an_edge(lab):
     assert after["strategies"][0]["dsr_today"] < 0.95 < before["strategies"][0]["dsr_today"]
     assert "an edge when it was judged" in after["overtaken"][0]
     assert "(overtaken)" in render_markdown(lab.told())
+
+
+def test_journal_and_run_deflate_alike_on_one_ledger(lab):
+    chosen = returns(0, mean=0.0025)
+    lab.look("runs/train/a", "momentum", chosen)
+    for k in range(1, 6):
+        lab.look("runs/train/a", f"t{k}", returns(k) if k < 4 else np.zeros(365 - k))
+    trials = trials_on_span(lab.ledger, "d" * 64, (START, END), 365)[0]
+    by_run = performance(chosen, periods_per_year=365, trade_returns=np.ones(40), n_draws=50, **trials)
+    lab.write("runs/train/a", {"seed": 1}, EDGE)
+    by_journal = lab.told()["experiments"][0]["strategies"][0]
+    assert (by_journal["dsr_today"], by_journal["n_trials_today"]) == (by_run["dsr"], by_run["n_trials"])
+    assert by_run["n_trials"] == 4
 
 
 def test_a_gap_in_the_chain_stands_on_top(lab):

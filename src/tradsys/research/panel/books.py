@@ -10,8 +10,9 @@ import polars as pl
 
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.tables import Array
+from tradsys.evidence.deflation import deflation_of_returns
 from tradsys.evidence.performance import performance
-from tradsys.evidence.sharpe import trial_variance
+from tradsys.evidence.sharpe import MIN_TRADES
 from tradsys.evidence.verdict import judge
 from tradsys.portfolio.book import Book, hold
 from tradsys.portfolio.book_simulator import BookLedger, simulate_book
@@ -113,7 +114,10 @@ def run_books(
     held = _benchmark(bars, market_symbol, span, costs, settings)  # type: ignore[arg-type]
     benchmark = None
     if held is not None:
-        benchmark = {"name": f"hold {market_symbol}", "performance": _performance(held, min_block=1, **judged)}
+        benchmark = {
+            "name": f"hold {market_symbol}",
+            "performance": _performance(held, min_block=1, min_trades=0, **judged),
+        }
         ledgers = ledgers | {f"hold {market_symbol}": held}
     return {
         "rows": rows,
@@ -166,24 +170,23 @@ def _benchmark(
 
 def _deflation(
     ledgers: Mapping[str, BookLedger], looks: Looks | None, span: tuple[datetime, datetime], yearly: float
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Number and variance of the trials that a Sharpe ratio is deflated by: all on this span, these included."""
     if looks is not None:
         record_trials(looks.ledger, ledgers, looks.source, looks.run, span, yearly)
         return trials_on_span(looks.ledger, looks.source["data"]["digest"], span, yearly)[0]
-    sharpes = [
-        float(ret.mean() / ret.std(ddof=1)) for ret in (one.daily_returns()[1] for one in ledgers.values()) if ret.any()
-    ]
-    return {"n_trials": len(ledgers), "sharpe_variance": trial_variance(np.array(sharpes)) if sharpes else 0.0}
+    daily = [one.daily_returns() for one in ledgers.values()]
+    return deflation_of_returns([days for days, _ in daily], [ret for _, ret in daily]).as_dict()
 
 
 def _performance(
     ledger: BookLedger,
     *,
     min_block: float,
+    min_trades: int = MIN_TRADES,
     evaluation: Evaluation,
     yearly: float,
-    deflation: Mapping[str, float],
+    deflation: Mapping[str, Any],
     seed: int,
 ) -> dict[str, Any]:
     column = {name: ledger.daily[name].to_numpy() for name in ("ret", "gross", "turnover", "cost")}
@@ -195,6 +198,7 @@ def _performance(
         exposure_T=column["gross"],
         turnover_T=column["turnover"],
         costs_T=column["cost"],
+        min_trades=min_trades,
         min_block=float(min_block),
         n_draws=evaluation.n_draws,
         confidence=evaluation.confidence,

@@ -1,7 +1,6 @@
 """Strategy profiles on one bundle: one vectorbt call, one ledger row each, one verdict each."""
 
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +12,7 @@ import polars as pl
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 from tradsys.evidence.performance import drawdown, performance
-from tradsys.evidence.sharpe import trial_variance
+from tradsys.evidence.sharpe import MIN_TRADES
 from tradsys.evidence.verdict import Verdict, judge
 from tradsys.market.bars import mark_gaps
 from tradsys.market.calendars import periods_per_year
@@ -23,7 +22,7 @@ from tradsys.portfolio.ledger import TRADES_SCHEMA, Ledger
 from tradsys.portfolio.simulator import simulate
 from tradsys.portfolio.vectorbt_adapter import simulate_many
 from tradsys.research.pipeline.settings import Evaluation
-from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, effective_number
+from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, deflation_of_trials
 from tradsys.serving.bundle import Bundle
 from tradsys.serving.strategy import Profile, Strategy
 
@@ -100,7 +99,7 @@ def backtest(
     return Backtest(
         rows=rows,
         verdicts=verdicts,
-        benchmark={"name": reference, "performance": _row(held, deflation, evaluation, seed)},
+        benchmark={"name": reference, "performance": _row(held, deflation, evaluation, seed, min_trades=0)},
         equity=_equity({**ledgers, reference: held}),
         trades=_trades(ledgers),
         trials={**deflation, "n_looks": len(trials), "list": trials},
@@ -168,11 +167,8 @@ def record_trials(
 
 def trials_on_span(
     ledger: TrialLedger, data_digest: str, span: tuple[datetime, datetime], periods_per_year: float
-) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """What deflates a Sharpe on this span, and the trials behind it as rows of the report, one per distinct series.
-
-    n_trials is the effective number, rounded up; how many were counted, raw, is the length of the rows.
-    """
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What deflates a Sharpe on this span (`Deflation.as_dict`), and its trials as rows, one per distinct series."""
     sharpes = ledger.trial_sharpes(data_digest, *span, periods_per_year=periods_per_year)
     trials = ledger.trials(data_digest, *span)
     looks = {look["id"]: look for look in ledger.entries()}
@@ -180,13 +176,12 @@ def trials_on_span(
         {k: looks[trial.id][k] for k in ("when", "subject", "who", "run")} | {"sharpe": float(sharpe)}
         for trial, sharpe in zip(trials, sharpes, strict=True)
     ]
-    n_trials = max(1, math.ceil(effective_number(trials) - 1e-9))
-    # one that never traded has no Sharpe ratio: its 0 in the rows is a place-holder and would fake a spread
-    traded = sharpes[[bool(trial.returns.any()) for trial in trials]]
-    return {"n_trials": n_trials, "sharpe_variance": trial_variance(traded) if len(traded) else 0.0}, rows
+    return deflation_of_trials(trials, periods_per_year).as_dict(), rows
 
 
-def _row(result: Ledger, deflation: Mapping[str, float], evaluation: Evaluation, seed: int) -> dict[str, Any]:
+def _row(
+    result: Ledger, deflation: Mapping[str, Any], evaluation: Evaluation, seed: int, min_trades: int = MIN_TRADES
+) -> dict[str, Any]:
     """Performance of one ledger on daily UTC returns; the drawdown is the one that bars saw, not day closes."""
     days, daily = result.daily_returns()
     activity = _activity(result, days)
@@ -198,6 +193,7 @@ def _row(result: Ledger, deflation: Mapping[str, float], evaluation: Evaluation,
         exposure_T=activity["exposure"].to_numpy(),
         turnover_T=activity["turnover"].to_numpy(),
         costs_T=activity["cost"].to_numpy(),
+        min_trades=min_trades,
         n_draws=evaluation.n_draws,
         confidence=evaluation.confidence,
         seed=seed,

@@ -24,7 +24,8 @@ from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
 from tradsys.core.runs import code_sha, digest_json
 from tradsys.core.tables import Array
-from tradsys.evidence.sharpe import FLAT, sharpe_ratio
+from tradsys.evidence.deflation import Deflation, deflation
+from tradsys.evidence.sharpe import is_flat, sharpe_ratio
 from tradsys.evidence.trials import MIN_SHARED, MIN_TRIALS, independent_trials, shared_correlation
 
 GENESIS = "0" * 64
@@ -107,6 +108,20 @@ def effective_number(trials: list[Trial]) -> float:
         block = shared_correlation([rows] * len(same), [trials[k].returns for k in same])
         correlation[np.ix_(same, same)] = block
     return independent_trials(correlation)
+
+
+def deflation_of_trials(trials: list[Trial], periods_per_year: float) -> Deflation:
+    """What these trials take off a Sharpe ratio per period of that rate; the one rule of every command.
+
+    The Sharpe ratio of a trial at another rate is scaled by the square root of time.
+    """
+    return deflation(_sharpes(trials, periods_per_year), effective_number(trials))
+
+
+def _sharpes(trials: list[Trial], periods_per_year: float) -> Array:
+    return np.array(
+        [float(sharpe_ratio(t.returns)) * np.sqrt(t.periods_per_year / periods_per_year) for t in trials], dtype=float
+    )
 
 
 def _same_rows(trials: list[Trial], days: list[Array | None]) -> list[list[int]]:
@@ -209,7 +224,8 @@ class TrialLedger:
     def trials(self, data_digest: str | None, start: datetime, end: datetime) -> list[Trial]:
         """Distinct return series whose span overlaps [start, end] on the same data, in order of first look.
 
-        data_digest None counts every data set, as where a later download of the same market has another
+        A series that never traded is no trial: it had no chance to be lucky and has no Sharpe ratio. data_digest
+        None counts every data set, as where a later download of the same market has another
         digest. Append the judged series first: it is one of its own trials.
         """
         overlaps = (_LOOKS.c.span_start <= _iso(end), _LOOKS.c.span_end >= _iso(start))
@@ -224,18 +240,13 @@ class TrialLedger:
                     returns = np.frombuffer(row["content"], dtype="<f8")
                     named = ("id", "subject", "series_digest", "periods_per_year", "span_start", "span_end")
                     found[row["series_digest"]] = Trial(**{k: row[k] for k in named}, returns=returns)
-        return list(found.values())
+        return [trial for trial in found.values() if not is_flat(trial.returns)]
 
     def trial_sharpes(
         self, data_digest: str | None, start: datetime, end: datetime, *, periods_per_year: float
     ) -> Array:
-        """Sharpe ratios [M] of `trials`, per period of the asked rate.
-
-        Their count and variance deflate a Sharpe (`evidence.sharpe.trial_variance`).
-        A trial at another rate is scaled by the square root of time; one that never traded counts as 0.
-        """
-        trials = self.trials(data_digest, start, end)
-        return np.array([_sharpe_of(t.returns) * np.sqrt(t.periods_per_year / periods_per_year) for t in trials])
+        """Sharpe ratios [M] of `trials`, per period of that rate; another rate is scaled by the square root of time."""
+        return _sharpes(self.trials(data_digest, start, end), periods_per_year)
 
     def verify(self) -> list[str]:
         """What is wrong with the record, one line each; empty where nothing was touched."""
@@ -351,8 +362,3 @@ def _series_problems(connection: sa.Connection) -> list[str]:
     named = connection.execute(sa.select(_LOOKS.c.series_digest).where(_LOOKS.c.series_digest.is_not(None)))
     missing = sorted({digest for (digest,) in named} - stored)
     return problems + [f"ledger: series {digest[:12]} is missing" for digest in missing]
-
-
-def _sharpe_of(returns: Array) -> float:
-    flat = returns.std(ddof=1) <= FLAT * np.abs(returns).max()
-    return 0.0 if flat else float(sharpe_ratio(returns))

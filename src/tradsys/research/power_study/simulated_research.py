@@ -5,6 +5,7 @@ the test span is looked at four times, each look wider than the one before, all 
 """
 
 import logging
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +20,7 @@ import polars as pl
 from tradsys.core.errors import TradsysError, TrainingError
 from tradsys.core.tables import Array, Samples
 from tradsys.evidence.classification import evaluate, log_losses
-from tradsys.evidence.sharpe import FLAT
+from tradsys.evidence.sharpe import is_flat
 from tradsys.evidence.verdict import judge_run
 from tradsys.models.baseline import BaseRate
 from tradsys.portfolio.vectorbt_adapter import simulate_many
@@ -243,8 +244,7 @@ def valid_sharpes(
 
 
 def _sharpe(returns: Array) -> float:
-    deviation = returns.std(ddof=1)
-    return -np.inf if deviation <= FLAT * np.abs(returns).max() else float(returns.mean() / deviation)
+    return -np.inf if is_flat(returns) else float(returns.mean() / returns.std(ddof=1))
 
 
 def _span(samples: Samples) -> tuple[datetime, datetime]:
@@ -299,7 +299,7 @@ def _look(name: str, arm: Arm, tested: Backtest) -> Look:
         name=name,
         n_strategies=len(tested.rows),
         n_trials=tested.trials["n_looks"],
-        n_effective=int(tested.trials["n_trials"]),
+        n_effective=math.ceil(tested.trials["n_effective"] - 1e-9),
         verdict=judge_run(bounds(arm.skill), tested.verdicts).kind,
         best=max((v for v in values if v is not None), default=None),
         winners=tuple(n for n, verdict in tested.verdicts.items() if verdict.kind == "edge"),

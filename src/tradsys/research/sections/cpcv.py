@@ -17,7 +17,7 @@ import polars as pl
 from tradsys.core.errors import DataError
 from tradsys.core.protocols import Model
 from tradsys.core.tables import Array, Fold, Samples
-from tradsys.evidence.sharpe import FLAT, sharpe_ratio
+from tradsys.evidence.sharpe import is_flat, sharpe_ratio
 from tradsys.market.calendars import periods_per_year
 from tradsys.models.ensembles.compose import scaled
 from tradsys.models.linear import LogisticRegression
@@ -144,7 +144,7 @@ def _most_open(samples: Samples) -> int:
 
 
 def _yearly_sharpe(returns_DP: Array, periods_per_year: float) -> Array:
-    moves = returns_DP.std(axis=0, ddof=1) > FLAT * np.abs(returns_DP).max(axis=0)
+    moves = ~np.atleast_1d(is_flat(returns_DP))
     out = np.zeros(returns_DP.shape[1])
     if moves.any():
         out[moves] = sharpe_ratio(returns_DP[:, moves])

@@ -20,7 +20,7 @@ from tradsys.evidence.placebo import (
     precision_lift,
     rotated_vetoes,
 )
-from tradsys.evidence.sharpe import FLAT, sharpe_difference
+from tradsys.evidence.sharpe import is_flat, sharpe_difference
 from tradsys.labels.meta import pays
 from tradsys.research.sections.test_span import JudgedSpan
 from tradsys.serving.strategy import AuditMask, Profile
@@ -178,7 +178,7 @@ def _rounded(values: Array) -> list[float]:
 def _same_sharpe(one: DailyRecord, other: DailyRecord) -> float | None:
     """Two-sided p-value of equal Sharpe ratios; None where one never traded or both did the same."""
     mine, theirs = one.returns[:, 0], other.returns[:, 0]
-    moves = [np.std(r) > FLAT * np.abs(r).max() for r in (mine, theirs, mine - theirs)]
+    moves = [not is_flat(r) for r in (mine, theirs, mine - theirs)]
     return sharpe_difference(mine, theirs).p_value if len(mine) >= MIN_DAYS and all(moves) else None
 
 

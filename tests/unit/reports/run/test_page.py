@@ -171,12 +171,12 @@ def test_intervals_that_ignore_overlap_say_so():
     assert warning not in words(render(report | {"reliability_overlap": 4.0}))
 
 
-def test_trials_are_deflated_by_what_they_are_worth():
+def test_correlated_trials_show_raw_and_effective_count():
     report = sample_report()
-    report["ledger"]["n_trials"] = 2
+    report["ledger"]["n_effective"] = 2.0
     said = words(render(report))
-    assert "the best Sharpe that 2 independent trials without any edge" in said
-    assert "counted as 2 independent trials since they move together" in said
+    assert "the best Sharpe that 3 trials (3, worth 2.0 independent) without any edge" in said
+    assert "deflate the DSR (3, worth 2.0 independent" in said
 
 
 def test_importance_of_a_model_without_skill_is_cautioned():

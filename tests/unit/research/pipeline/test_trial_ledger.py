@@ -24,7 +24,7 @@ ledger = TrialLedger(path)
 day = datetime(2021, 1, 1, tzinfo=UTC)
 for k in range(25):
     known = {"measure": "return", "periods_per_year": 365, "code_sha": "x"}
-    ledger.append(LedgerEntry("backtest", f"w{worker}", "data", day, day, **known), np.array([worker, k, 1]))
+    ledger.append(LedgerEntry("backtest", f"w{worker}", "data", day, day, **known), np.array([worker, k, 9]))
 """
 
 
@@ -93,13 +93,13 @@ def test_span_overlap_is_judged_in_utc(path, series):
     assert len(ledger.trials("data", before, before)) == 1
 
 
-def test_trial_sharpes_are_per_period_of_the_asked_rate_and_idle_trials_count_as_zero(path, series):
+def test_trial_sharpes_are_per_period_of_one_rate_and_idle_series_are_no_trials(path, series):
     ledger = TrialLedger(path)
     ledger.append(entry(), series[0])
     ledger.append(entry(periods_per_year=365 * 24), series[1])
     ledger.append(entry("idle"), np.zeros(50))
     sharpes = ledger.trial_sharpes("data", START, END, periods_per_year=365)
-    np.testing.assert_allclose(sharpes, [sharpe_ratio(series[0]), sharpe_ratio(series[1]) * np.sqrt(24), 0])
+    np.testing.assert_allclose(sharpes, [sharpe_ratio(series[0]), sharpe_ratio(series[1]) * np.sqrt(24)])
 
 
 def nearly(series, seed):
@@ -113,7 +113,8 @@ def test_variants_of_one_idea_count_as_little_more_than_one(path):
         ledger.append(entry(f"v{k}"), nearly(series, k))
     assert 1 < effective_number(ledger.trials("data", START, END)) < 2.5
     deflation, rows = trials_on_span(ledger, "data", (START, END), 365)
-    assert (deflation["n_trials"], len(rows)) == (2, 6)
+    assert (deflation["n_trials"], len(rows)) == (6, 6)
+    assert deflation["n_effective"] == effective_number(ledger.trials("data", START, END))
     assert set(rows[0]) == {"when", "subject", "who", "run", "sharpe"}
 
 
@@ -167,12 +168,17 @@ def test_short_records_count_fully(path, series):
     assert effective_number(ledger.trials("data", START, END)) == 5
 
 
-def test_idle_trials_count(path, series):
+def test_series_that_never_traded_change_no_deflated_figure(path, series):
     ledger = TrialLedger(path)
-    for k in range(3):
-        ledger.append(entry(f"s{k}"), np.full(50, 0.0 if k == 0 else 0.001 * k))
-    deflation, _ = trials_on_span(ledger, "data", (START, END), 365)
-    assert deflation["n_trials"] == 3
+    for k, one in enumerate(series):
+        ledger.append(entry(f"s{k}"), one)
+    before, _ = trials_on_span(ledger, "data", (START, END), 365)
+    dust = np.random.default_rng(0).choice([0.0, 1.1e-16, -1.1e-16], 50)
+    for idle in (np.zeros(50), dust, np.full(50, 0.001)):
+        ledger.append(entry("idle"), idle)
+    after, rows = trials_on_span(ledger, "data", (START, END), 365)
+    assert (before, len(rows)) == (after, 4)
+    assert len(ledger.entries()) == 7
 
 
 def test_no_trial_yet_is_an_empty_array(path):
