@@ -5,6 +5,8 @@ import sys
 
 from rich.console import Console
 
+from tradsys import __version__
+
 VERBS = {
     "train": "features, labels, models, bundle, backtest and report in one run",
     "tune": "many trials over purged folds, by any number of workers on one study",
@@ -28,6 +30,9 @@ def main() -> None:
     if verb in VERBS:
         sys.argv = [f"tradsys {verb}", *sys.argv[2:]]
         importlib.import_module(f"tradsys.{verb}").main()
+        return
+    if verb == "--version":
+        Console().print(f"tradsys {__version__}", highlight=False)
         return
     asked_help = verb in ("-h", "--help")
     console = Console(stderr=not asked_help)
