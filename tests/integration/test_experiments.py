@@ -89,4 +89,4 @@ def test_without_an_edge_the_verdict_is_no_edge(seed, tmp_path):
 def test_a_large_planted_edge_is_found(tmp_path):
     metrics = verdict_of(tmp_path, ["data.edge=0.6", "data.seed=3", "data.n_bars=14000", "split.train_fraction=0.45"])
     assert metrics["verdict"]["kind"] == "edge"
-    assert metrics["models"]["primary"]["skill"]["low"] > 0
+    assert metrics["models"]["primary"]["skill_beyond_level"]["low"] > 0

@@ -31,7 +31,7 @@ def report_of(folder):
 
 def test_skill_that_nobody_doubts_is_no_edge_without_a_strategy(certain):
     report = report_of(certain)
-    assert report["models"][0]["metrics"]["skill"]["low"] > 0
+    assert report["models"][0]["metrics"]["skill_beyond_level"]["low"] > 0
     assert report["verdict"]["kind"] == "not enough evidence"
     assert "skill alone is no edge" in report["verdict"]["reasons"][0]
     assert report["strategies"] == []

@@ -46,7 +46,9 @@ def skill():
             experiment = Experiment.of(build(compose("train", [*MARKET, f"data.shape={shape}", *ARMS[arm]])))
             panel = make_panel(experiment, load_bars(experiment), Holdout(train_fraction=0.6, valid_fraction=0.15))
             cell = run_cell(experiment, panel, fold=0, seed=1)
-            known[arm, shape] = evaluate(cell.proba_NC, cell.y, cell.base_rate_C, time_N=cell.time, seed=0)["skill"]
+            known[arm, shape] = evaluate(cell.proba_NC, cell.y, cell.base_rate_C, time_N=cell.time, seed=0)[
+                "skill_beyond_level"
+            ]
         return known[arm, shape]
 
     return of

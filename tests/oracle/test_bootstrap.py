@@ -69,7 +69,7 @@ def test_vectorised_metrics_equal_sklearn_on_resampled_rows(n_symbols):
     y = (rng.uniform(size=len(time)) < proba).astype(int)
     weight = rng.uniform(0.5, 2, len(time))
     found = evaluate(proba, y, 0.4, time_N=time, weight_N=weight, min_block=5, n_draws=40, seed=9)
-    draws = {"log_loss": [], "auc": [], "brier": [], "skill": []}
+    draws = {"log_loss": [], "auc": [], "brier": [], "skill_over_base_rate": []}
     for times in bootstrap_indices(n_times, found["block_length"], 40, seed=9):
         rows = (times[:, None] * n_symbols + np.arange(n_symbols)).ravel()
         p, t, w = proba[rows], y[rows], weight[rows]
@@ -77,7 +77,7 @@ def test_vectorised_metrics_equal_sklearn_on_resampled_rows(n_symbols):
         draws["auc"].append(roc_auc_score(t, p, sample_weight=w))
         draws["brier"].append(np.average((p - t) ** 2, weights=w))
         base = log_loss(t, np.full(len(t), 0.4), sample_weight=w)
-        draws["skill"].append(1 - draws["log_loss"][-1] / base)
+        draws["skill_over_base_rate"].append(1 - draws["log_loss"][-1] / base)
     for name, values in draws.items():
         low, high = np.quantile(values, [0.025, 0.975])
         assert (found[name]["low"], found[name]["high"]) == pytest.approx((low, high), rel=1e-9), name

@@ -1,4 +1,4 @@
-"""How good probabilities are against always saying the training base rate, with intervals that know time.
+"""How good probabilities are beyond the level and against the training base rate, with intervals that know time.
 
 Labels overlap and symbols move together, so samples are drawn in blocks of times (see `bootstrap`). Every
 metric of a draw comes from the same draw, so skills are paired. Legend: N samples, C classes, T distinct
@@ -11,6 +11,7 @@ import numba
 import numpy as np
 
 from tradsys.core.errors import DataError
+from tradsys.core.headline import HEADLINE, OVER_BASE_RATE
 from tradsys.core.tables import Array
 from tradsys.evidence import bootstrap
 from tradsys.evidence.calibration import (
@@ -20,21 +21,11 @@ from tradsys.evidence.calibration import (
     checked_base_rate,
     checked_forecast,
 )
+from tradsys.evidence.skill import levelled_losses, log_losses
 
 N_BINS = 10
 # so many distinct times at most, wins are counted once between any two of them: a few megabytes
 MOST_TIMES = 1500
-# a forecast of exactly 0 that comes true costs this much, not infinity
-SMALLEST = float(np.finfo(np.float64).eps)
-
-
-def log_losses(proba: Array, y: Array) -> Array:
-    """Minus the log of the probability given to what happened, [N], in nats.
-
-    proba: [N] of class 1 or [N, C]; below 2e-16 counts as that. The mean is the log-loss.
-    """
-    proba_NC, y_N = checked_forecast(proba, y, "log_losses")
-    return -np.log(np.clip(proba_NC[np.arange(len(y_N)), y_N], SMALLEST, 1.0))
 
 
 def auc(proba: Array, y: Array, weight: Array | None = None) -> float | None:
@@ -57,6 +48,7 @@ def evaluate(
     time_N: Array,
     weight_N: Array | None = None,
     score_N: Array | None = None,
+    fold_N: Array | None = None,
     min_block: float = 1.0,
     n_draws: int = 1000,
     confidence: float = 0.95,
@@ -68,9 +60,11 @@ def evaluate(
     class 1), or [N, C] where several folds were trained on rows of their own. time_N: decision time or its
     code; rows of one time are drawn together. weight_N: sample weights >= 0. score_N: raw P(1) or any order of
     two classes, on which auc is then measured, since calibration ties scores together; every other metric reads
-    proba_NC. min_block: shortest mean block in distinct times, at least the label's horizon in bars, since
-    labels overlap. Each metric is {value, low, high, reason}: log_loss, base_log_loss, skill (1 - log_loss /
-    base_log_loss), auc, brier, brier_skill, ece, ece_equal_mass. Beside them n, n_times, base_rate [C],
+    proba_NC. fold_N: code of the fit that forecast each row, where there are several: each has a level of its own.
+    min_block: shortest mean block in distinct times, at least the label's horizon in bars, since labels overlap.
+    Each metric is {value, low, high, reason}: log_loss, base_log_loss, skill_beyond_level (the headline, see
+    `skill`), skill_over_base_rate (1 - log_loss / base_log_loss), auc, brier, brier_skill (over the base rate), ece,
+    ece_equal_mass. Beside them n, n_times, base_rate [C],
     observed_rate [C], block_length, confidence, n_draws. Intervals are percentiles of a stationary block
     bootstrap; None, with the reason, where the record holds fewer than 10 blocks. Raises DataError on malformed
     input.
@@ -87,7 +81,8 @@ def evaluate(
         raise DataError(f"evaluate: {np.shape(time_N)} times for {len(y)} samples; give one time per sample")
     order, first = bootstrap.time_groups(time_N)
     score = proba if score_N is None else _checked_scores(score_N, proba)
-    metrics = _Metrics(proba, y, rate, weight, score, order=order, first=first)
+    levelled = levelled_losses(proba, y, weight, fold_N)
+    metrics = _Metrics(proba, y, rate, weight, score, (levelled.forecast, levelled.constant), order=order, first=first)
     n_times = len(first) - 1
     loss_T = bootstrap.mean_per_time(log_losses(proba, y), order, first)
     block_length = bootstrap.automatic_block_length(loss_T, min_block)
@@ -200,10 +195,22 @@ def _wins(score: Array, positive: Array, weight: Array, time: Array, n_times: in
 class _Metrics:
     """All metrics of many draws at once, from sums per time; `of` maps counts [d, T] to [d, M]."""
 
-    names = ("log_loss", "base_log_loss", "skill", "auc", "brier", "brier_skill", "ece", "ece_equal_mass")
+    names = (
+        *("log_loss", "base_log_loss", HEADLINE, OVER_BASE_RATE),
+        *("auc", "brier", "brier_skill", "ece", "ece_equal_mass"),
+    )
 
     def __init__(
-        self, proba: Array, y: Array, rate: Array, weight: Array, ordering: Array, *, order: Array, first: Array
+        self,
+        proba: Array,
+        y: Array,
+        rate: Array,
+        weight: Array,
+        ordering: Array,
+        levelled: tuple[Array, Array],
+        *,
+        order: Array,
+        first: Array,
     ) -> None:
         constant = np.broadcast_to(rate, proba.shape)
         score, hit = binary_view(proba, y)
@@ -212,6 +219,7 @@ class _Metrics:
             log_losses(constant, y),
             brier_losses(proba, y),
             brier_losses(constant, y),
+            *levelled,
         ]
         gaps = [np.eye(N_BINS)[bin_codes(score, N_BINS, mass)] * (score - hit)[:, None] for mass in ("width", "equal")]
         columns = np.column_stack([np.ones(len(y)), *losses, *gaps]) * weight[:, None]
@@ -231,14 +239,15 @@ class _Metrics:
         """Metrics [d, M] in the order of `names`; NaN where a draw does not define one."""
         sums = counts_dT @ self.sums_TM
         total = sums[:, 0]
-        log_loss, base, brier, base_brier = np.divide(
-            sums[:, 1:5], total[:, None], out=np.full((len(sums), 4), np.nan), where=total[:, None] > 0
+        log_loss, base, brier, base_brier, beyond, level = np.divide(
+            sums[:, 1:7], total[:, None], out=np.full((len(sums), 6), np.nan), where=total[:, None] > 0
         ).T
-        width, equal = sums[:, 5 : 5 + N_BINS], sums[:, 5 + N_BINS :]
+        width, equal = sums[:, 7 : 7 + N_BINS], sums[:, 7 + N_BINS :]
         eces = [np.abs(gap).sum(axis=1) / np.where(total > 0, total, np.nan) for gap in (width, equal)]
         drawn = counts_dT if self.by_time else counts_dT[:, self.time_of_N] * self.weight_N
         auc_d = self.auc.of(drawn)
-        return np.column_stack([log_loss, base, _skill(log_loss, base), auc_d, brier, _skill(brier, base_brier), *eces])
+        skills = _skill(beyond, level), _skill(log_loss, base)
+        return np.column_stack([log_loss, base, *skills, auc_d, brier, _skill(brier, base_brier), *eces])
 
 
 def _skill(loss: Array, reference: Array) -> Array:

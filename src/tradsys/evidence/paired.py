@@ -26,10 +26,10 @@ MOST_SEEDS = 1000  # more than anybody will run
 
 @dataclass(frozen=True, eq=False)
 class ArmLosses:
-    """Log-losses of one arm on its out-of-sample forecasts.
+    """Log-losses of one arm on its out-of-sample forecasts, at the level of the samples (`skill.levelled_losses`).
 
     time [N]: decision times, any order, several samples may share one. losses_SN [S, N]: one row per seed.
-    base_N [N]: of always saying the training base rate. seeds: S names of the rows. Raises DataError on shapes that
+    base_N [N]: of the best constant at that level. seeds: S names of the rows. Raises DataError on shapes that
     do not fit or values that are not finite.
     """
 
@@ -50,7 +50,7 @@ class ArmLosses:
 
     @property
     def skill_S(self) -> Array:
-        """1 - mean log-loss / mean base log-loss of each seed [S]."""
+        """Skill beyond the level of each seed [S]: 1 - mean loss / mean loss of the best constant."""
         return 1 - self.losses_SN.mean(axis=1) / self.base_N.mean()
 
 

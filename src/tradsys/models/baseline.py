@@ -9,6 +9,7 @@ import numpy as np
 from tradsys.core.errors import TrainingError
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.transforms import fitted, with_fitted
+from tradsys.samples.weights import class_mass
 
 ClassWeight = Literal["balanced"] | None
 
@@ -19,7 +20,7 @@ def class_weights_seen(where: str, train: Samples, valid: Samples) -> Array:
     Raises TrainingError when fewer than two classes exist or one of them has no training weight.
     """
     n_classes = max(train.n_classes, valid.n_classes)
-    mass_C = np.bincount(train.y.astype(np.int64), weights=train.weight, minlength=n_classes)
+    mass_C = class_mass(train, n_classes)
     absent = np.flatnonzero(~(mass_C > 0)).tolist()
     if n_classes < 2 or absent:
         raise TrainingError(

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tradsys.core.headline import HEADLINE, OVER_BASE_RATE, headline_skill
 from tradsys.reports.wording import UNKNOWN, bounds, confidence, count, counted, number, percent
 
 # metric, digits, heading: what a table of forecasts shows
 FORECAST_COLUMNS = (
-    ("skill", 4, "skill"),
+    (HEADLINE, 4, "skill beyond the level"),
+    (OVER_BASE_RATE, 4, "over the base rate"),
     ("log_loss", 4, "log-loss"),
     ("auc", 3, "AUC"),
     ("brier", 4, "Brier"),
@@ -153,8 +155,8 @@ def headline(report: Mapping[str, Any]) -> list[tuple[str, Cell]]:
     facts: list[tuple[str, Cell]] = []
     if report.get("models"):
         primary = report["models"][0]
-        cell = estimated(primary["metrics"]["skill"], 4, Footnotes())
-        facts.append(("model's skill over the base rate", cell))
+        cell = estimated(headline_skill(primary["metrics"]), 4, Footnotes())
+        facts.append(("model's skill beyond the level", cell))
     if report["strategies"]:
         facts += _strategy_facts(report)
     days = report["equity"]["time"]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tradsys.core.errors import DataError
+from tradsys.core.headline import headline_skill
 from tradsys.core.runs import masked, write_json, written_atomically
 from tradsys.evidence.verdict import judge_run
 from tradsys.market.bars import content_digest
@@ -35,7 +36,7 @@ def retest(bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str,
     start, end = (datetime.fromisoformat(t) for t in bundle.card["span"]["test"])
     until = end if config["span"] == "test" else bars["time"].max()
     came_from = provenance(config, {**source.describe(), "digest": digest})
-    skill = bundle.card.get("metrics", {}).get("skill", {"low": None, "high": None})
+    skill = headline_skill(bundle.card.get("metrics", {}))
     tested = backtest(
         bundle,
         bars,

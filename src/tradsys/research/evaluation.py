@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tradsys.core.headline import headline_skill
 from tradsys.core.runs import digest_json, masked, write_json, written_atomically
 from tradsys.core.tables import Array, Samples
 from tradsys.evidence.calibration import reliability
-from tradsys.evidence.classification import evaluate, log_losses
+from tradsys.evidence.classification import evaluate
+from tradsys.evidence.skill import log_losses
 from tradsys.evidence.verdict import judge_run
 from tradsys.models.regime import HmmRegime
 from tradsys.reports.run.page import write_report
@@ -28,6 +30,7 @@ from tradsys.research.sections.importance import _drift, _importance
 from tradsys.research.sections.meta_label_value import audit_value
 from tradsys.research.sections.regime_hindsight import hindsight
 from tradsys.research.sections.test_span import JudgedSpan
+from tradsys.samples.weights import class_rates
 from tradsys.serving.bundle import Bundle, seal
 
 LOG = logging.getLogger(__name__)
@@ -48,6 +51,7 @@ def judge(
     with timings.stage("models on test"):
         probabilities = _probabilities(prepared, fitted, bundle)
         models = [_model_row(experiment, prepared, name, p) for name, p in probabilities.items()]
+        skill = headline_skill(models[0]["metrics"])
         _record_models(ledger, prepared, probabilities, source, folder)
         audit = _auditor_row(experiment, prepared, fitted, bundle)
     with timings.stage("importance and drift"):
@@ -70,14 +74,13 @@ def judge(
             ledger=ledger,
             source=source,
             run=str(folder),
-            skill_low=models[0]["metrics"]["skill"]["low"],
+            skill_low=skill["low"],
             since=prepared.test_start,
             until=aware(prepared.test.time.max()),
             seed=experiment.seed,
         )
     with timings.stage("auditor and regimes"):
         questions = _questions(experiment, prepared, bundle, tested)
-    skill = models[0]["metrics"]["skill"]
     overlap = max(1.0, float((prepared.test.end - prepared.test.rows).mean()))  # samples that share an outcome
     verdict = judge_run(bounds(skill), tested.verdicts)
     report = {
@@ -116,18 +119,13 @@ def _reliability(probabilities: Mapping[str, Array], y_N: Array, overlap: float)
     return {n: reliability(p[:, 1], y_N, overlap=overlap) for n, p in probabilities.items() if n != "base_rate"}
 
 
-def _base_rate(prepared: Prepared) -> Array:
-    counts = np.bincount(prepared.train.y, minlength=2)
-    return counts / counts.sum()
-
-
 def _model_row(experiment: Experiment, prepared: Prepared, name: str, proba_NC: Array) -> dict[str, Any]:
     """One line of the table of models."""
     test, judged = prepared.test, experiment.evaluation
     metrics = evaluate(
         proba_NC,
         test.y,
-        _base_rate(prepared),
+        class_rates(prepared.train),
         time_N=test.time,
         min_block=experiment.labels.horizon_bars,
         n_draws=judged.n_draws,

@@ -17,6 +17,7 @@ from urllib.parse import quote
 import yaml
 
 from tradsys.core.clock import utc_now
+from tradsys.core.headline import HEADLINE, headline_skill
 from tradsys.evidence.deflation import deflated_sharpe
 from tradsys.research.pipeline.trial_ledger import TrialLedger, deflation_of_trials
 
@@ -128,7 +129,7 @@ def _data(report: Mapping[str, Any], looks: list[dict[str, Any]]) -> str:
 
 
 def _models(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [{"name": name, "skill": row["skill"]} for name, row in metrics.get("models", {}).items()]
+    return [{"name": name, HEADLINE: headline_skill(row)} for name, row in metrics.get("models", {}).items()]
 
 
 def _strategies(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:

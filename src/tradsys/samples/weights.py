@@ -1,8 +1,26 @@
-"""How much of a label is its own: labels that overlap share what they tell."""
+"""How much of a label is its own, and how often each class occurs under those weights."""
 
 import numpy as np
 
-from tradsys.core.tables import Array
+from tradsys.core.tables import Array, Samples
+
+
+def class_mass(samples: Samples, n_classes: int | None = None) -> Array:
+    """Sum of sample weights per class, float64 [C]. n_classes: by default the highest code plus one."""
+    return np.bincount(
+        samples.y.astype(np.int64),
+        weights=samples.weight,
+        minlength=samples.n_classes if n_classes is None else n_classes,
+    )
+
+
+def class_rates(samples: Samples, n_classes: int | None = None) -> Array:
+    """Weighted share of each class, float64 [C]: the base rate that every skill is measured against.
+
+    The weights are those that models are fitted with, so that the model `base_rate` has a skill of exactly 0.
+    """
+    mass_C = class_mass(samples, n_classes)
+    return mass_C / mass_C.sum()
 
 
 def average_uniqueness(start: Array, end: Array) -> Array:

@@ -8,9 +8,13 @@ from sklearn.metrics import log_loss, roc_auc_score
 from tradsys.core.errors import DataError
 from tradsys.evidence import classification
 from tradsys.evidence.calibration import brier_skill, ece
-from tradsys.evidence.classification import auc, evaluate, log_losses
+from tradsys.evidence.classification import auc, evaluate
+from tradsys.evidence.skill import log_losses
 
-METRICS = ("log_loss", "base_log_loss", "skill", "auc", "brier", "brier_skill", "ece", "ece_equal_mass")
+METRICS = (
+    *("log_loss", "base_log_loss", "skill_beyond_level", "skill_over_base_rate"),
+    *("auc", "brier", "brier_skill", "ece", "ece_equal_mass"),
+)
 
 
 def planted(n, strength, seed, n_classes=2):
@@ -27,7 +31,7 @@ def test_values_are_the_plain_metrics():
     found = evaluate(proba, y, [0.4, 0.6], time_N=np.arange(400), n_draws=20)
     base = log_loss(y, np.tile([0.4, 0.6], (400, 1)))
     assert found["log_loss"]["value"] == pytest.approx(log_loss(y, proba), rel=1e-12)
-    assert found["skill"]["value"] == pytest.approx(1 - log_loss(y, proba) / base, rel=1e-12)
+    assert found["skill_over_base_rate"]["value"] == pytest.approx(1 - log_loss(y, proba) / base, rel=1e-12)
     assert found["brier_skill"]["value"] == pytest.approx(brier_skill(proba, y, 0.6), rel=1e-12)
     assert found["ece"]["value"] == pytest.approx(ece(proba, y), rel=1e-9)
     assert found["ece_equal_mass"]["value"] == pytest.approx(ece(proba, y, mass="equal"), rel=1e-9)
@@ -47,10 +51,10 @@ def test_several_classes():
 
 def test_planted_skill_is_found_and_noise_is_not():
     proba, y = planted(2000, 0.7, 2)
-    assert evaluate(proba, y, [0.5, 0.5], time_N=np.arange(2000), n_draws=200)["skill"]["low"] > 0
+    assert evaluate(proba, y, [0.5, 0.5], time_N=np.arange(2000), n_draws=200)["skill_over_base_rate"]["low"] > 0
     other = np.random.default_rng(3).permutation(y)
     noise = evaluate(proba, other, [0.5, 0.5], time_N=np.arange(2000), n_draws=200)
-    assert noise["skill"]["high"] < 0
+    assert noise["skill_over_base_rate"]["high"] < 0
     assert noise["auc"]["low"] < 0.5 < noise["auc"]["high"]
 
 
@@ -63,7 +67,7 @@ def test_skill_of_a_forecast_without_skill_rarely_lies_above_zero():
         y = (np.convolve(flips, np.ones(8), mode="valid") > 0).astype(int)
         drift = np.convolve(rng.normal(size=607), np.ones(8), mode="valid") / 40
         found = evaluate(0.5 + np.clip(drift, -0.4, 0.4), y, 0.5, time_N=np.arange(600), min_block=16, n_draws=100)
-        above += found["skill"]["low"] > 0
+        above += found["skill_over_base_rate"]["low"] > 0
     assert stats.binomtest(above, 60, 0.05, alternative="greater").pvalue > 0.01
 
 
@@ -73,7 +77,7 @@ def test_overlap_widens_the_interval():
     repeated = evaluate(
         np.repeat(proba[:150], 10, axis=0), np.repeat(y[:150], 10), 0.5, time_N=np.arange(1500), min_block=20
     )
-    width = [e["skill"]["high"] - e["skill"]["low"] for e in (single, repeated)]
+    width = [e["skill_over_base_rate"]["high"] - e["skill_over_base_rate"]["low"] for e in (single, repeated)]
     assert width[1] > 2 * width[0]
     assert repeated["block_length"] >= 20
 
@@ -104,7 +108,7 @@ def test_one_class_leaves_auc_undefined_but_the_rest_stands():
         "high": None,
         "reason": "not defined on these samples",
     }
-    assert found["skill"]["value"] > 0
+    assert found["skill_over_base_rate"]["value"] > 0
     assert auc(np.full(4, 0.7), np.ones(4, dtype=int)) is None
     json.dumps(found, allow_nan=False)
 
@@ -165,10 +169,13 @@ def test_folds_bring_base_rates_of_their_own():
     said = np.clip(rate + 0.05 * (2 * y - 1), 0, 1)
     found = evaluate(said, y, np.column_stack([1 - rate, rate]), time_N=np.arange(600), n_draws=100)
     assert found["base_log_loss"]["value"] == pytest.approx(log_loss(y, rate))
-    assert found["skill"]["value"] == pytest.approx(1 - log_loss(y, said) / log_loss(y, rate))
+    assert found["skill_over_base_rate"]["value"] == pytest.approx(1 - log_loss(y, said) / log_loss(y, rate))
     assert found["base_rate"] == pytest.approx([0.5, 0.5])
     same = evaluate(said, y, np.full((600, 2), 0.5), time_N=np.arange(600), n_draws=100)
-    assert same["skill"] == evaluate(said, y, 0.5, time_N=np.arange(600), n_draws=100)["skill"]
+    assert (
+        same["skill_over_base_rate"]
+        == evaluate(said, y, 0.5, time_N=np.arange(600), n_draws=100)["skill_over_base_rate"]
+    )
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -195,4 +202,4 @@ def test_a_panel_gets_the_intervals_that_its_samples_one_by_one_would_give(monke
     slow = evaluate(p, y, 0.5, time_N=time, n_draws=100, seed=3)
     for name in ("value", "low", "high"):
         assert fast["auc"][name] == pytest.approx(slow["auc"][name], abs=1e-12)
-        assert fast["skill"][name] == pytest.approx(slow["skill"][name], abs=1e-12)
+        assert fast["skill_over_base_rate"][name] == pytest.approx(slow["skill_over_base_rate"][name], abs=1e-12)

@@ -107,7 +107,7 @@ def test_models_name_their_kind_and_show_every_metric():
     report = sample_report()
     lines = tables.model_lines(report, Footnotes())
     assert [(line.name, line.detail) for line in lines] == [("primary", "SequenceModel"), ("base_rate", "")]
-    skill = report["models"][0]["metrics"]["skill"]
+    skill = report["models"][0]["metrics"]["skill_beyond_level"]
     assert lines[0].cells[0].below == f"[{skill['low']:.4f}, {skill['high']:.4f}]"
     assert all(len(line.cells) == len(tables.FORECAST_COLUMNS) for line in lines)
 
@@ -117,7 +117,7 @@ def test_the_headline_counts_edges_idlers_trials_and_days():
     assert facts["strategies with an edge"] == ("0 of 3", "3 never traded")
     assert facts["trials on this span"][0] == "3"
     assert facts["judged on"] == ("400 days", "2023-01-01 to 2024-02-04")
-    assert "[" in facts["model's skill over the base rate"][1]
+    assert "[" in facts["model's skill beyond the level"][1]
 
 
 def test_correlated_trials_show_raw_and_effective_count():

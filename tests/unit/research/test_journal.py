@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tradsys.core.headline import HEADLINE
 from tradsys.evidence.performance import performance
 from tradsys.journal import work
 from tradsys.reports.journal.page import render_html, render_markdown
@@ -42,7 +43,11 @@ class Lab:
         estimate = dict(zip(("value", "low", "high"), sharpe, strict=True)) | {"reason": "too short"}
         strategy = {"sharpe": estimate, "dsr": dsr, "n_trials": 1.0, "n_trades": 40, "verdict": {"kind": verdict_kind}}
         skill = {"value": 0.01, "low": 0.002, "high": 0.02, "reason": None}
-        metrics = {"verdict": verdict, "models": {"primary": {"skill": skill}}, "strategies": {"momentum": strategy}}
+        metrics = {
+            "verdict": verdict,
+            "models": {"primary": {HEADLINE: skill}},
+            "strategies": {"momentum": strategy},
+        }
         (folder / "metrics.json").write_text(json.dumps(metrics))
         data = {"synthetic": True, "digest": "d" * 64}
         report = {"question": "Is | there *edge* <b>?", "provenance": {"data": data}}

@@ -24,7 +24,7 @@ from tradsys.evidence.bootstrap import (
     time_groups,
     too_few_blocks,
 )
-from tradsys.evidence.classification import log_losses
+from tradsys.evidence.skill import log_losses
 from tradsys.market.bars import span
 
 

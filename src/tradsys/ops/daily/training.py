@@ -18,6 +18,7 @@ from tradsys.research.pipeline.bundle_export import export_bundle
 from tradsys.research.pipeline.dataset import Prepared
 from tradsys.research.pipeline.settings import Experiment, Timings
 from tradsys.research.pipeline.training import fit
+from tradsys.samples.weights import class_rates
 from tradsys.serving import contributions
 from tradsys.serving.bundle import Bundle
 
@@ -84,7 +85,7 @@ def _one(
     with timings.stage("bundle"):
         bundle = export_bundle(experiment, prepared, fitted, folder / name, config)
     train = prepared.train
-    base_rate = float(np.average(train.y == 1, weights=train.weight))
+    base_rate = float(class_rates(train)[1])
     with timings.stage("judged forecasts"):
         judged = judged_forecasts(name, bundle, prepared, day, base_rate)
     with timings.stage("metrics"):

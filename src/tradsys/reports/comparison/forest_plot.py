@@ -22,11 +22,11 @@ def skills_and_differences(table: Mapping[str, Any]) -> go.Figure:
     arms: Sequence[Mapping[str, Any]] = table["arms"]
     figure = make_subplots(
         cols=2, shared_yaxes=True, horizontal_spacing=0.04,
-        subplot_titles=("skill over the base rate", _difference_title(table)),
+        subplot_titles=("skill beyond the level", _difference_title(table)),
     )  # fmt: skip
     for k, arm in enumerate(arms):
         place = len(arms) - 1 - k
-        _mark(figure, 1, place, arm, arm["skill"], QUIET if arm["is_reference"] else INK)
+        _mark(figure, 1, place, arm, arm["skill_beyond_level"], QUIET if arm["is_reference"] else INK)
         if arm["difference"] is None:
             _mark(figure, 2, place, arm, {"value": 0.0, "low": None, "high": None, "reason": "the reference"}, QUIET)
         else:

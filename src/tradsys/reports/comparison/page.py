@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tradsys.core.headline import HEADLINE, OVER_BASE_RATE
 from tradsys.core.runs import write_json, write_text
 from tradsys.reports import wording
 from tradsys.reports.comparison.forest_plot import skills_and_differences
@@ -21,7 +22,8 @@ from tradsys.reports.wording import UNKNOWN, bounds, count, number
 WIDTH = 140  # of output that goes to a file or a pipe
 HEADINGS = (
     "arm",
-    "skill",
+    "skill beyond\nthe level",
+    "over the\nbase rate",
     "difference",
     "p",
     "p, Holm",
@@ -33,13 +35,13 @@ HEADINGS = (
     "params",
     "s / fit",
 )
-OWN_ROWS = "* judged on its own rows, since it asks another question; its skill is over its own base rate"
+OWN_ROWS = "* judged on its own rows, since it asks another question; its skill is beyond the level of those"
 
 
 def write_comparison(table: Mapping[str, Any], folder: Path) -> None:
     """Writes table.json, metrics.json (for the journal), table.md and report.html whole into `folder`."""
     write_json(folder / "table.json", table)
-    models = {arm["name"]: {"skill": arm["skill"], "difference": arm["difference"]} for arm in table["arms"]}
+    models = {arm["name"]: {HEADLINE: arm[HEADLINE], "difference": arm["difference"]} for arm in table["arms"]}
     write_json(folder / "metrics.json", {"models": models})
     write_text(folder / "table.md", markdown(table))
     write_text(folder / "report.html", render(table))
@@ -86,7 +88,8 @@ def cells(arm: Mapping[str, Any], reference: str) -> tuple[str, ...]:
     gap, to_other = arm["difference"], arm["against"] not in (None, reference)
     return (
         arm["name"] + (" *" if arm["own_rows"] else ""),
-        wording.interval(arm["skill"], 4),
+        wording.interval(arm[HEADLINE], 4),
+        number(arm[OVER_BASE_RATE], 4),
         "reference" if gap is None else _signed(gap) + (f" (to {arm['against']})" if to_other else ""),
         _p(arm["p"]),
         _p(arm["p_holm"]),
@@ -104,7 +107,8 @@ def notes(table: Mapping[str, Any]) -> list[str]:
     """How to read the table: what intervals hold, how many comparisons there were, what does not fit."""
     level = f"{100 * table['confidence']:g} %"
     lines = [
-        f"skill = 1 - log-loss / log-loss of the training base rate. Intervals at {level} hold blocks of time (mean "
+        "skill beyond the level = 1 - log-loss / log-loss of the best constant, both at the level of each test block.",
+        f"Intervals at {level} hold blocks of time (mean "
         f"{table['block_length']:.0f} of {table['n_times']:,} decision times) and seeds. Equal ranks: not told apart.",
         f"{table['n_comparisons']} differences were tested; the p by Holm holds for all of them together.",
     ]

@@ -7,6 +7,7 @@ from typing import Any
 import plotly.io
 from plotly.offline import get_plotlyjs
 
+from tradsys.core.headline import headline_skill
 from tradsys.core.runs import write_text
 from tradsys.reports import tables, wording
 from tradsys.reports.daily.rows import METRICS, estimate_cell, metric_cells
@@ -50,7 +51,7 @@ def _fold(part: Mapping[str, Any]) -> dict[str, Any]:
         "span": f"{part['first'][:10]} to {part['last'][:10]}",
         "n": wording.count(part["n"]),
         "auc": estimate_cell(part["auc"], 3),
-        "skill": estimate_cell(part["skill"], 4),
+        "skill": estimate_cell(headline_skill(part), 4),
     }
 
 

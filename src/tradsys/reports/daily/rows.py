@@ -10,8 +10,8 @@ from tradsys.reports.wording import UNKNOWN, bounds, count, number, percent
 # metric, heading, digits: what each horizon was judged by
 METRICS = (
     ("auc", "AUC", 3),
-    ("skill", "log-loss skill", 4),
     ("skill_beyond_level", "skill beyond the level", 4),
+    ("skill_over_base_rate", "skill over the base rate", 4),
     ("brier", "Brier", 4),
     ("hit_rate", "hit rate / base rate's", 3),
     ("ece", "ECE", 3),

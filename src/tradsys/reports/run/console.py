@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tradsys.core.headline import HEADLINE, OVER_BASE_RATE
 from tradsys.reports.wording import auditor_line, confidence, hindsight_line, interval, percent
 
 WIDTH = 110  # of output that goes to a file or a pipe
@@ -50,11 +51,11 @@ def models_table(report: Mapping[str, Any]) -> Table:
     first = report["models"][0]["metrics"]
     table = _table(
         f"Models on the test span: {first['n']:,} samples, calibrated, {100 * first['confidence']:.0f} % intervals",
-        ("model", "log-loss", "skill vs base rate", "AUC", "Brier", "ECE"),
+        ("model", "log-loss", "skill beyond\nthe level", "over the\nbase rate", "AUC", "Brier", "ECE"),
     )
     for row in report["models"]:
         metrics = row["metrics"]
-        wanted = (("log_loss", 4), ("skill", 4), ("auc", 3), ("brier", 4), ("ece", 3))
+        wanted = (("log_loss", 4), (HEADLINE, 4), (OVER_BASE_RATE, 4), ("auc", 3), ("brier", 4), ("ece", 3))
         kind = "" if row["kind"] == "baseline" else f"\n[dim]{row['kind']}[/]"
         table.add_row(row["name"] + kind, *(_stacked(metrics[name], digits) for name, digits in wanted))
     return table

@@ -6,6 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from tradsys.core.headline import headline_skill
 from tradsys.reports.interval_plot import forest
 from tradsys.reports.style import QUIET, SERIES, colour, line, plain, styled, symbol
 
@@ -14,9 +15,9 @@ PALE = 0.35
 
 
 def skills(report: Mapping[str, Any]) -> go.Figure:
-    """Log-loss skill of every model with its interval, against zero: knowing no more than the base rate."""
-    estimates = {row["name"]: row["metrics"]["skill"] for row in report["models"]}
-    return forest(estimates, "skill = 1 - log-loss / log-loss of the training base rate", 4)
+    """Skill beyond the level of every model with its interval, against zero: knowing no more than a constant."""
+    estimates = {row["name"]: headline_skill(row["metrics"]) for row in report["models"]}
+    return forest(estimates, "skill beyond the level = 1 - log-loss / log-loss of the best constant", 4)
 
 
 def reliability_diagram(report: Mapping[str, Any]) -> go.Figure:

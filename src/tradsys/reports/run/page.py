@@ -9,6 +9,7 @@ import plotly.io
 import yaml
 from plotly.offline import get_plotlyjs
 
+from tradsys.core.headline import headline_skill
 from tradsys.core.runs import write_text
 from tradsys.reports import equity_chart, tables, wording
 from tradsys.reports.run import (
@@ -141,7 +142,7 @@ def _skilled(report: Mapping[str, Any]) -> bool:
     """Whether the model's skill is known to be above zero."""
     if not report.get("models"):
         return False
-    low = report["models"][0]["metrics"]["skill"]["low"]
+    low = headline_skill(report["models"][0]["metrics"])["low"]
     return low is not None and low > 0
 
 

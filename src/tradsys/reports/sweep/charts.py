@@ -32,7 +32,7 @@ def history(report: Mapping[str, Any]) -> go.Figure:
     figure.add_scatter(x=place, y=so_far, mode="lines", name="highest bound so far", line=line)
     figure.add_hline(y=0, line={"color": QUIET, "dash": "dot", "width": 1})
     figure.update_xaxes(title="trial")
-    figure.update_yaxes(title="skill over the base rate, inner folds", range=_visible([*mean, *bound]))
+    figure.update_yaxes(title="skill beyond the level, inner folds", range=_visible([*mean, *bound]))
     return styled(figure, 380)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tradsys.core.errors import DataError
+from tradsys.core.headline import HEADLINE, OVER_BASE_RATE
 from tradsys.core.runs import digest_json, masked, write_json
 from tradsys.core.tables import Array
 from tradsys.evidence.bootstrap import mean_per_time, time_groups
@@ -50,7 +51,7 @@ class ArmCells:
 
     @property
     def losses(self) -> ArmLosses:
-        """Losses of all folds, one row per seed; DataError where seeds were not judged on the same samples."""
+        """Losses at the level of each fold, one row per seed; DataError where seeds have other samples."""
         first = self.cells[0]
         for row in self.cells[1:]:
             for a, b in zip(first, row, strict=True):
@@ -58,8 +59,8 @@ class ArmCells:
                     raise DataError(f"compare: seeds of arm {self.name!r} judged different samples; delete its cells")
         return ArmLosses(
             time=np.concatenate([cell.time for cell in first]),
-            losses_SN=np.stack([np.concatenate([cell.losses for cell in row]) for row in self.cells]),
-            base_N=np.concatenate([cell.base_losses for cell in first]),
+            losses_SN=np.stack([np.concatenate([cell.levelled.forecast for cell in row]) for row in self.cells]),
+            base_N=np.concatenate([cell.levelled.constant for cell in first]),
             seeds=self.seeds,
         )
 
@@ -89,7 +90,8 @@ def enter_looks(arms: Mapping[str, ArmCells], place: Path, config: Mapping[str, 
             run=str(place),
             measure="loss",
         )
-        entered[key] = ledger.append(entry, mean_per_time(losses.losses_SN.mean(axis=0), *time_groups(losses.time)))
+        raw_SN = np.stack([np.concatenate([cell.losses for cell in row]) for row in arm.cells])
+        entered[key] = ledger.append(entry, mean_per_time(raw_SN.mean(axis=0), *time_groups(losses.time)))
         write_json(path, entered)
 
 
@@ -100,9 +102,9 @@ def comparison_table(
 
     Keys: name, question, synthetic, reference, confidence, n_draws, block_length, n_times, no_intervals (why, or
     None), n_comparisons, n_folds, folds (start, end of each), arms (best first), conclusions, provenance. An arm:
-    name, is_reference, against, own_rows, seeds, n_samples, skill and difference ({value, low, high, reason}; None for
-    the reference's difference), p, p_holm, rank, seed_sd, fold_sd, auc, n_parameters, seconds_per_fit, peak_mb,
-    fold_skill, code, digest.
+    name, is_reference, against, own_rows, seeds, n_samples, skill_beyond_level and difference ({value, low, high,
+    reason}; None for the reference's difference), skill_over_base_rate (mean over folds and seeds), p, p_holm, rank,
+    seed_sd, fold_sd, auc, n_parameters, seconds_per_fit, peak_mb, fold_skill, code, digest.
     """
     losses = {name: arm.losses for name, arm in arms.items()}
     reach = max(decisions_within(losses[name].time, arm.horizon) for name, arm in arms.items())
@@ -116,7 +118,7 @@ def comparison_table(
     )
     reference = arms[settings.reference]
     rows = [_row(arm, told, losses[name], settings.reference) for name, arm in arms.items()]
-    rows.sort(key=lambda row: -row["skill"]["value"])
+    rows.sort(key=lambda row: -row[HEADLINE]["value"])
     return {
         "name": settings.name,
         "question": settings.question,
@@ -148,7 +150,8 @@ def _row(arm: ArmCells, told: Comparison, losses: ArmLosses, reference: str) -> 
         "own_rows": arm.own_rows,
         "seeds": list(arm.seeds),
         "n_samples": len(losses.time),
-        "skill": told.skill[arm.name].as_dict(),
+        HEADLINE: told.skill[arm.name].as_dict(),
+        OVER_BASE_RATE: _mean([cell.skill_over_base_rate for cell in arm.flat]),
         "difference": None if gap is None else gap.estimate.as_dict(),
         "p": None if gap is None else gap.p,
         "p_holm": None if gap is None else gap.p_holm,
@@ -190,7 +193,7 @@ def _concluded(
             "text": f"{name} against {reference}: {found.value:+.4f}, no interval ({found.reason})",
         }
     seeds = _seeds(arm, against)
-    each = ", each on its own rows against its own base rate" if arm.own_rows else ""
+    each = ", each on its own rows at their own level" if arm.own_rows else ""
     if found.low > 0 or found.high < 0:
         better, worse = (name, reference) if found.low > 0 else (reference, name)
         low, high = sorted((abs(found.low), abs(found.high)))

@@ -20,8 +20,9 @@ from tradsys.core.errors import DataError
 from tradsys.core.runs import written_atomically
 from tradsys.core.tables import Array, Samples
 from tradsys.evidence.association import event_rate
-from tradsys.evidence.classification import evaluate, log_losses
+from tradsys.evidence.classification import evaluate
 from tradsys.evidence.ranking import lift_at_k, pr_auc, precision_at_k
+from tradsys.evidence.skill import log_losses
 from tradsys.labels.explosion import best_move
 from tradsys.models.boosting import LightGbmRegressor
 from tradsys.models.conformal import SplitConformal
@@ -32,6 +33,7 @@ from tradsys.research.pipeline.settings import Experiment, Timings
 from tradsys.research.pipeline.training import fit
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
 from tradsys.samples.splits import purge, span_bars
+from tradsys.samples.weights import class_rates
 
 MODEL, MOVE, QUIET = "model", "expected move", "compression alone"
 
@@ -206,7 +208,7 @@ def _judged(
         "confidence": judged.confidence,
         "seed": experiment.seed,
     }
-    base = np.bincount(prepared.train.y, minlength=2) / len(prepared.train)
+    base = class_rates(prepared.train)
     at_k = [
         {
             "ranking": name,

@@ -11,10 +11,11 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.errors import DataError
+from tradsys.core.headline import HEADLINE, OVER_BASE_RATE
 from tradsys.core.tables import Array
 from tradsys.evidence import bootstrap
 from tradsys.evidence.bootstrap import Estimate
-from tradsys.evidence.classification import evaluate, log_losses
+from tradsys.evidence.classification import evaluate
 from tradsys.evidence.rank_ic import (
     decile_codes,
     decile_spread,
@@ -27,7 +28,9 @@ from tradsys.portfolio.costs import Costs
 from tradsys.research.pipeline.settings import Evaluation
 
 N_DECILES = 10
-OF_PROBABILITIES = ("log_loss", "base_log_loss", "skill", "brier", "brier_skill", "ece", "ece_equal_mass")
+OF_PROBABILITIES = (
+    *("log_loss", "base_log_loss", HEADLINE, OVER_BASE_RATE, "brier", "brier_skill", "ece", "ece_equal_mass"),
+)
 COLUMNS = ("symbol", "time", "fold", "score", "probability", "base_rate", "y", "ret")
 
 
@@ -40,13 +43,13 @@ def panel_metrics(
     and ret (log return), which are null where no outcome is known; those rows are counted and left out.
 
     Each estimate is {value, low, high, reason}, its interval of blocks of days no shorter than the horizon.
-    auc: of scores ranked within their fold, since two fits share no scale. log_loss, base_log_loss, skill, brier,
-    brier_skill, ece, ece_equal_mass: against each fold's own base rate. skill_beyond_level: against always saying the
-    fold's mean probability; what is left of the skill once calibration on later rows has told where the base rate went.
+    auc: of scores ranked within their fold, since two fits share no scale. skill_beyond_level: the headline, each fold
+    at its own level (`evidence.skill`). skill_over_base_rate, brier_skill: against each fold's own base rate. log_loss,
+    base_log_loss, brier, ece, ece_equal_mass: as `evidence.classification.evaluate`.
     hit_rate, hit_rate_base: how often the likelier side came true, the model's and the base rate's.
     rank_ic (mean over days; Newey-West), rank_ic_lags, rank_ic_by_day {time, value}. deciles: gross, cost, net (simple
     return per label of the top less the bottom decile; Newey-West), turnover (share of both deciles renewed per label),
-    by_decile. by_fold: fold, first, last, n, base_rate, auc, skill.
+    by_decile. by_fold: fold, first, last, n, base_rate, auc, skill_beyond_level.
     Raises DataError for several horizons in one frame, missing columns, or no known outcome.
     """
     frame, n_unknown = _known(predictions)
@@ -60,7 +63,12 @@ def panel_metrics(
     }
     rate = frame["base_rate"].to_numpy()
     said = evaluate(
-        frame["probability"].to_numpy(), y, np.column_stack([1 - rate, rate]), score_N=_ranked(frame), **settings
+        frame["probability"].to_numpy(),
+        y,
+        np.column_stack([1 - rate, rate]),
+        score_N=_ranked(frame),
+        fold_N=frame["fold"].to_numpy(),
+        **settings,
     )
     days, ic = rank_ic(frame["score"].to_numpy(), frame["ret"].to_numpy(), time)
     lags = newey_west_lags(len(days), horizon_bars)
@@ -79,7 +87,7 @@ def panel_metrics(
         "n_draws": evaluation.n_draws,
         "auc": said["auc"],
         **{name: said[name] for name in OF_PROBABILITIES},
-        **_shares(frame, y, time, said["block_length"], evaluation, seed),
+        **_hit_rates(frame, y, time, said["block_length"], evaluation, seed),
         "rank_ic": newey_west_mean(ic, lags, evaluation.confidence).as_dict(),
         "rank_ic_lags": lags,
         "rank_ic_by_day": {"time": _days(days), "value": ic.tolist()},
@@ -113,21 +121,18 @@ def _ranked(frame: pl.DataFrame) -> Array:
     return (ranks_within(frame["score"].to_numpy(), code) - 0.5) / np.bincount(code)[code]
 
 
-def _shares(
+def _hit_rates(
     frame: pl.DataFrame, y: Array, time: Array, block_length: float, evaluation: Evaluation, seed: int
 ) -> dict[str, Any]:
-    """hit_rate, hit_rate_base, skill_beyond_level, from the same draws of days."""
-    said = frame["probability"].to_numpy()
+    """hit_rate and hit_rate_base from the same draws of days."""
     hits = [(frame[name].to_numpy() > 0.5) == (y == 1) for name in ("probability", "base_rate")]
-    level = frame.select(pl.col("probability").mean().over("fold"))["probability"].to_numpy()
     order, first = bootstrap.time_groups(time)
-    columns = np.column_stack([np.ones(len(y)), *hits, log_losses(said, y), log_losses(level, y)])
-    sums_TM = bootstrap.sum_per_time(columns, order, first)
+    sums_TM = bootstrap.sum_per_time(np.column_stack([np.ones(len(y)), *hits]), order, first)
     reason = bootstrap.too_few_blocks(len(sums_TM), block_length)
 
     def statistics(counts_dT: Array) -> Array:
-        n, hit, base_hit, loss, level_loss = (counts_dT @ sums_TM).T
-        return np.column_stack([hit / n, base_hit / n, 1 - loss / level_loss])
+        n, hit, base_hit = (counts_dT @ sums_TM).T
+        return np.column_stack([hit / n, base_hit / n])
 
     draws = None
     if reason is None:
@@ -137,7 +142,7 @@ def _shares(
         name: bootstrap.estimate(
             value[k], None if draws is None else draws[:, k], evaluation.confidence, reason
         ).as_dict()
-        for k, name in enumerate(("hit_rate", "hit_rate_base", "skill_beyond_level"))
+        for k, name in enumerate(("hit_rate", "hit_rate_base"))
     }
 
 
@@ -206,7 +211,7 @@ def _of_fold(
         "n": len(part),
         "base_rate": rate,
         "auc": said["auc"],
-        "skill": said["skill"],
+        HEADLINE: said[HEADLINE],
     }
 
 

@@ -15,9 +15,10 @@ from tradsys.core.protocols import Splitter
 from tradsys.core.tables import Array, FeatureTable, Labels
 from tradsys.models.ensembles.compose import Calibrated
 from tradsys.portfolio.ledger import UTC_TIME
-from tradsys.research.pipeline.cross_validation import base_rate, fitted_on
+from tradsys.research.pipeline.cross_validation import fitted_on
 from tradsys.research.pipeline.dataset import Panel, Prepared, Shelf, labels_of, make_panel, prepare
 from tradsys.research.pipeline.settings import Experiment
+from tradsys.samples.weights import class_rates
 
 LOG = logging.getLogger(__name__)
 PREDICTIONS_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -69,7 +70,7 @@ def walk_forward(
             folder = None if workdir is None else workdir / name / f"fold_{k}"
             model = fitted_on(experiment, panel.part(k, "train"), panel.part(k, "valid"), folder)
             rows = asked[k]
-            said = told(model, panel.samples.table, rows, labels, base_rate(panel.part(k, "train")))
+            said = told(model, panel.samples.table, rows, labels, float(class_rates(panel.part(k, "train"))[1]))
             parts.append(said.with_columns(horizon=pl.lit(name), fold=pl.lit(k)))
             LOG.info("%s fold %d: %d rows on %d days", name, k, len(rows), said["time"].n_unique())
     return pl.concat(part.select(*PREDICTIONS_SCHEMA).cast(PREDICTIONS_SCHEMA) for part in parts)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 import resource
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -11,12 +12,13 @@ import numpy as np
 
 from tradsys.core.protocols import Model
 from tradsys.core.tables import Array, Samples
-from tradsys.evidence.classification import log_losses
+from tradsys.evidence.skill import LevelledLosses, levelled_losses, log_losses
 from tradsys.models.ensembles.compose import Calibrated
 from tradsys.models.ensembles.nested_copies import in_workdir, seeded
 from tradsys.research.pipeline.dataset import Panel
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.pipeline.training import whole
+from tradsys.samples.weights import class_rates
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +48,18 @@ class Cell:
         """Log-loss of always saying the training rates [N], nats."""
         return log_losses(np.broadcast_to(self.base_rate_C, self.proba_NC.shape), self.y)
 
+    @cached_property
+    def levelled(self) -> LevelledLosses:
+        """Losses [N] of the forecast and of the best constant, both at the level of the test samples."""
+        return levelled_losses(self.proba_NC, self.y)
+
     @property
     def skill(self) -> float:
+        """Skill beyond the level, the headline measure; NaN where forecasts are not finite or one class occurs."""
+        return self.levelled.skill
+
+    @property
+    def skill_over_base_rate(self) -> float:
         """1 - mean log-loss / mean log-loss of the training base rate."""
         return float(1 - self.losses.mean() / self.base_losses.mean())
 
@@ -64,13 +76,12 @@ def run_cell(experiment: Experiment, panel: Panel, fold: int, seed: int, workdir
     train, test = panel.part(fold, "train"), panel.part(fold, "test")
     done = model.fit(train, panel.part(fold, "valid"))
     seconds = perf_counter() - began
-    counts = np.bincount(train.y, weights=train.weight, minlength=panel.samples.n_classes)
     return Cell(
         symbol=np.asarray(test.table.symbols)[test.table.symbol[test.rows]],
         time=test.time,
         y=test.y,
         proba_NC=done.predict_proba(test.table, test.rows),
-        base_rate_C=counts / counts.sum(),
+        base_rate_C=class_rates(train, panel.samples.n_classes),
         seconds=seconds,
         peak_mb=peak_mb(),
         n_parameters=n_parameters(done),
@@ -101,8 +112,3 @@ def fitted_on(experiment: Experiment, train: Samples, valid: Samples, workdir: P
     """The experiment's model, scaled and calibrated, fitted on these samples."""
     model = whole(experiment, experiment.model)
     return (model if workdir is None else in_workdir(model, workdir)).fit(train, valid)
-
-
-def base_rate(train: Samples) -> float:
-    """Weighted share of class 1 among training samples."""
-    return float(np.average(train.y == 1, weights=train.weight))

@@ -18,9 +18,11 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.errors import TradsysError, TrainingError
+from tradsys.core.headline import headline_skill
 from tradsys.core.tables import Array, Samples
-from tradsys.evidence.classification import evaluate, log_losses
+from tradsys.evidence.classification import evaluate
 from tradsys.evidence.sharpe import is_flat
+from tradsys.evidence.skill import log_losses
 from tradsys.evidence.verdict import judge_run
 from tradsys.models.baseline import BaseRate
 from tradsys.portfolio.vectorbt_adapter import simulate_many
@@ -31,6 +33,7 @@ from tradsys.research.pipeline.provenance import provenance
 from tradsys.research.pipeline.settings import Experiment, Timings
 from tradsys.research.pipeline.training import fit
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
+from tradsys.samples.weights import class_rates
 from tradsys.serving.bundle import Bundle
 from tradsys.serving.strategy import AuditMask, BreakEvenRule, Profile, Strategy
 
@@ -214,19 +217,18 @@ def _arm(e: Experiment, prepared: Prepared, name: str, model: Any, folder: Path,
         fitted = fit(alone, prepared, folder / "checkpoints", Timings())
     bundle = export_bundle(alone, prepared, fitted, folder / "bundle", config)
     valid, test = prepared.valid, prepared.test
-    counts = np.bincount(prepared.train.y, minlength=2)
-    skill = evaluate(
+    metrics = evaluate(
         bundle.primary.predict(test.table, test.rows)[1],
         test.y,
-        counts / counts.sum(),
+        class_rates(prepared.train),
         time_N=test.time,
         min_block=e.labels.horizon_bars,
         n_draws=e.evaluation.n_draws,
         confidence=e.evaluation.confidence,
         seed=e.seed,
-    )["skill"]
+    )
     score_NC = bundle.primary.predict(valid.table, valid.rows)[0]
-    return Arm(name, bundle, float(log_losses(score_NC, valid.y).mean()), skill)
+    return Arm(name, bundle, float(log_losses(score_NC, valid.y).mean()), headline_skill(metrics))
 
 
 def valid_sharpes(

@@ -16,13 +16,14 @@ import torch
 from tradsys.core.errors import TrainingError
 from tradsys.core.runs import digest_json, write_json, written_atomically
 from tradsys.core.tables import Array
-from tradsys.evidence.classification import log_losses
+from tradsys.evidence.skill import log_losses
 from tradsys.models.ensembles.nested_copies import watched
 from tradsys.models.training.checkpoints import kept_state, read_checkpoint
 from tradsys.research.pipeline.cross_validation import run_cell
 from tradsys.research.pipeline.dataset import Panel
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.sweeps.search_space import SweepError
+from tradsys.samples.weights import class_rates
 
 LOG = logging.getLogger(__name__)
 Watch = Callable[[int, float], None]
@@ -30,15 +31,16 @@ Watch = Callable[[int, float], None]
 
 @dataclass(frozen=True)
 class CellResult:
-    """One fit: its skill on the inner test samples, or why there is none.
+    """One fit: its skill beyond the level on the inner test samples, or why there is none.
 
-    valid_skill: the best epoch's on validation samples, for nets. resumed: how many attempts found epochs of an
-    earlier one in a checkpoint.
+    skill_over_base_rate: against the training rates. valid_skill: the best epoch's on validation samples, for nets.
+    resumed: how many attempts found epochs of an earlier one in a checkpoint.
     """
 
     fold: int
     seed: int
     skill: float | None
+    skill_over_base_rate: float | None
     error: str | None
     valid_skill: float | None
     seconds: float
@@ -65,14 +67,15 @@ def cell_result(
     _append(attempts, {"pid": os.getpid(), "epochs": resumed_epochs})
     watching = _Watching(folder / "epochs.jsonl", base_of(panel, fold), watch)
     looked = replace(experiment, model=watched(experiment.model, watching))
-    skill = losses = error = None
+    skill = over_rate = losses = error = None
     seconds, megabytes, n_parameters = 0.0, 0.0, None
     try:
         cell = run_cell(looked, panel, fold, seed, folder / "fit")
         seconds, megabytes, n_parameters = cell.seconds, cell.peak_mb, cell.n_parameters
         losses = cell.losses
         skill = cell.skill if math.isfinite(cell.skill) else None
-        error = None if skill is not None else "its forecasts are not finite"
+        over_rate = cell.skill_over_base_rate if skill is not None else None
+        error = None if skill is not None else "its test samples hold one class, so that no skill is defined"
     except (TrainingError, torch.OutOfMemoryError) as failure:
         # a checkpoint of other settings is no failed fit: it would be scored, and hide that folders were mixed
         if "belongs to fingerprint" in str(failure):
@@ -81,7 +84,7 @@ def cell_result(
         LOG.warning("fold %d, seed %d failed: %s", fold, seed, error)
     resumed = sum(json.loads(line)["epochs"] > 0 for line in attempts.read_text(encoding="utf-8").splitlines())
     best = watching.best if math.isfinite(watching.best) else None
-    result = CellResult(fold, seed, skill, error, best, seconds, megabytes, n_parameters, resumed)
+    result = CellResult(fold, seed, skill, over_rate, error, best, seconds, megabytes, n_parameters, resumed)
     if losses is not None and skill is not None:
         with written_atomically(folder / "losses.npy") as draft, draft.open("wb") as file:
             np.save(file, losses, allow_pickle=False)
@@ -91,11 +94,16 @@ def cell_result(
 
 
 def base_of(panel: Panel, fold: int) -> float:
-    """Mean log-loss on a fold's validation samples of always saying the training rates, weighted as the nets' is."""
-    train, valid = panel.part(fold, "train"), panel.part(fold, "valid")
-    rates = np.bincount(train.y, weights=train.weight, minlength=panel.samples.n_classes)
-    proba = np.broadcast_to(rates / rates.sum(), (len(valid), len(rates)))
-    return float(np.average(log_losses(proba, valid.y), weights=valid.weight))
+    """Mean log-loss on a fold's validation samples of their own best constant, weighted as the nets' loss is.
+
+    The reference of skill beyond the level, against a loss whose level was not shifted: what the pruner sees is at most
+    the headline measure.
+    """
+    valid = panel.part(fold, "valid")
+    rates = class_rates(valid, panel.samples.n_classes)
+    return float(
+        np.average(log_losses(np.broadcast_to(rates, (len(valid), len(rates))), valid.y), weights=valid.weight)
+    )
 
 
 def stored_losses(folder: Path) -> Array | None:

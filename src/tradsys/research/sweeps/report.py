@@ -17,7 +17,7 @@ from tradsys.research.sweeps.trial_queue import CAUSE, PLACE, spent
 LOG = logging.getLogger(__name__)
 TOLD = (
     *("mean_skill", "lower_bound", "spread_folds", "spread_seeds", "failed_share", "seconds", "fit_seconds", "peak_mb"),
-    *("n_parameters", "checkpoints_used", "skills", "errors", "refused"),
+    *("n_parameters", "checkpoints_used", "skills", "skill_over_base_rate", "errors", "refused"),
 )
 # trials below which an importance is not worth drawing
 LEAST_FOR_IMPORTANCE = 8

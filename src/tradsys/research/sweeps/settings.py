@@ -10,6 +10,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, PartialFixedSampler, RandomSampler, TPESampler
 
+from tradsys.core.headline import HEADLINE
 from tradsys.core.protocols import Splitter
 from tradsys.core.runs import digest_json
 from tradsys.research.sweeps.search_space import SearchSpace, SweepError, nearest
@@ -24,7 +25,8 @@ class SweepSettings:
     """What conf/sweep builds.
 
     space: path -> range, see `search_space.Parameter`. inner: purged folds of the outer split's training and validation
-    samples. seeds: each fold is fitted under each. objectives: [skill], or [skill, stability] for a Pareto front.
+    samples. seeds: each fold is fitted under each. objectives: [skill], beyond the level, or [skill,
+    stability] for a Pareto front.
     confidence: of the one-sided lower bound that picks the winner. failed_skill: what a fit that failed or ended in
     NaN counts. n_startup: random trials before a sampler learns. zoom: around another study's best region instead of
     `space`. top_share: share of its trials, the best ones, that span the region.
@@ -77,7 +79,7 @@ class SweepSettings:
         """Digest of all that decides what is tried and how it is scored."""
         inner = f"{type(self.inner).__name__}{sorted(vars(self.inner).items())}"
         rest = (self.sampler, self.pruner, dict(self.pruner_options), list(self.seeds), list(self.objectives))
-        return digest_json([space.as_entries(), inner, *rest, self.failed_skill, self.n_startup, self.seed])
+        return digest_json([space.as_entries(), inner, *rest, self.failed_skill, self.n_startup, self.seed, HEADLINE])
 
     def sampler_of(self, place: int) -> BaseSampler:
         """The sampler for one place of the study: its draws depend on the study's history and the place alone."""

@@ -149,10 +149,12 @@ class TrialRunner:
         """What is stored with a trial; sums over the cells that ended."""
         whole = bool(results) and len(results) % len({r.seed for r in results}) == 0
         skill_FS = self.skills(results) if whole else None
+        over_rate = [r.skill_over_base_rate for r in results if r.skill_over_base_rate is not None]
         over_folds, over_seeds = spreads(skill_FS) if skill_FS is not None else (None, None)
         return {
             "skills": None if skill_FS is None else skill_FS.tolist(),
             "mean_skill": None if skill_FS is None else float(skill_FS.mean()),
+            "skill_over_base_rate": float(np.mean(over_rate)) if over_rate else None,
             "lower_bound": None if skill_FS is None else lower_bound(skill_FS, self.settings.confidence),
             "spread_folds": over_folds,
             "spread_seeds": over_seeds,

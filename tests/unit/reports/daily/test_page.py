@@ -18,7 +18,16 @@ def estimate(value, low=None, high=None, reason=None):
 def horizon(name: str, bars: int, withheld=None):
     metrics = {
         key: estimate(0.54, 0.5, 0.58)
-        for key in ("auc", "skill", "skill_beyond_level", "brier", "hit_rate", "hit_rate_base", "ece", "rank_ic")
+        for key in (
+            "auc",
+            "skill_over_base_rate",
+            "skill_beyond_level",
+            "brier",
+            "hit_rate",
+            "hit_rate_base",
+            "ece",
+            "rank_ic",
+        )
     }
     span = ["2020-01-02T21:00:00+00:00", "2021-01-04T21:00:00+00:00"]
     causes = {"not a member": 5, "a feature is missing": 100, "the outcome is not known": 7}

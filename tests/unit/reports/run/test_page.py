@@ -182,7 +182,7 @@ def test_correlated_trials_show_raw_and_effective_count():
 def test_importance_of_a_model_without_skill_is_cautioned():
     report = sample_report()
     caution = "so this says what it reads, not what predicts"
-    skill = report["models"][0]["metrics"]["skill"]
+    skill = report["models"][0]["metrics"]["skill_beyond_level"]
     skill |= {"low": 0.01, "value": 0.02, "high": 0.03}
     assert caution not in words(render(report))
     skill |= {"low": -0.01}

@@ -51,7 +51,9 @@ def test_order_is_measured_on_raw_scores_and_probability_on_calibrated_ones():
     assert found["auc"]["value"] > roc_auc_score(y, p) + 0.001  # the calibrated ones are tied
     assert found["log_loss"]["value"] == pytest.approx(log_loss(y, p))
     assert found["brier"]["value"] == pytest.approx(brier_score_loss(y, p))
-    assert found["skill"]["value"] == pytest.approx(1 - log_loss(y, p) / log_loss(y, np.full(len(y), 0.5)))
+    assert found["skill_over_base_rate"]["value"] == pytest.approx(
+        1 - log_loss(y, p) / log_loss(y, np.full(len(y), 0.5))
+    )
     assert found["hit_rate"]["value"] == pytest.approx(((p > 0.5) == y).mean())
     assert found["hit_rate_base"]["value"] == pytest.approx((y == 0).mean())
 
@@ -82,7 +84,7 @@ def test_folds_have_base_rates_and_scales_of_their_own():
     shifted = told(frame.with_columns(score=pl.col("score") / (1 + 9 * pl.col("fold"))))
     assert shifted["auc"] == found["auc"]
     y, p, base = (frame[name].to_numpy() for name in ("y", "probability", "base_rate"))
-    assert found["skill"]["value"] == pytest.approx(1 - log_loss(y, p) / log_loss(y, base))
+    assert found["skill_over_base_rate"]["value"] == pytest.approx(1 - log_loss(y, p) / log_loss(y, base))
 
 
 def test_a_base_rate_that_moved_is_skill_but_none_beyond_the_level():
@@ -90,7 +92,7 @@ def test_a_base_rate_that_moved_is_skill_but_none_beyond_the_level():
     level = float(frame["y"].mean())
     flat = frame.with_columns(probability=pl.lit(level), base_rate=pl.lit(0.5))
     found = told(flat)
-    assert found["skill"]["low"] > 0.1
+    assert found["skill_over_base_rate"]["low"] > 0.1
     assert found["skill_beyond_level"]["value"] == pytest.approx(0.0, abs=1e-12)
 
 
