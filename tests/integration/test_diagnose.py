@@ -13,7 +13,7 @@ from tests.integration.conftest import inside
 from tradsys.config.compose import build, compose, run_command
 from tradsys.core.errors import DataError
 from tradsys.diagnose import work
-from tradsys.evidence.association import event_lift
+from tradsys.evidence.cross_section.association import event_lift
 from tradsys.features.feature_set import FeatureSet
 from tradsys.features.volatility import BollingerWidthRank, RangeContraction
 from tradsys.labels.explosion import Explosion

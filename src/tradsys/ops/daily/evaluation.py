@@ -10,7 +10,7 @@ from typing import Any
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import TradsysError
 from tradsys.core.runs import masked, write_json, written_atomically
-from tradsys.evidence.causality import Finding
+from tradsys.evidence.controls.causality import Finding
 from tradsys.ops.daily.day_data import DailyBars, data_notes, synthetic_note
 from tradsys.ops.daily.event_log import RunLog
 from tradsys.ops.daily.lock import held

@@ -9,7 +9,7 @@ import polars as pl
 
 from tradsys.core.clock import utc_now
 from tradsys.core.runs import code_sha, masked
-from tradsys.evidence.rank_ic import rank_ic
+from tradsys.evidence.cross_section.rank_ic import rank_ic
 from tradsys.evidence.verdict import judge_run
 from tradsys.market.calendars import periods_per_year
 from tradsys.ops.daily import gates

@@ -13,7 +13,7 @@ import polars as pl
 
 from tradsys.core.errors import GateError
 from tradsys.core.tables import FeatureTable
-from tradsys.evidence.drift import adversarial_validation
+from tradsys.evidence.controls.drift import adversarial_validation
 from tradsys.market import daily_quality
 from tradsys.ops.daily.day_data import DailyBars, DayBars, members
 from tradsys.ops.daily.gates import Check, Gates, Measure, stopped

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tradsys.core.tables import Array, FeatureTable
-from tradsys.evidence.association import event_lift, event_rate
+from tradsys.evidence.cross_section.association import event_lift, event_rate
 
 N_FIFTHS = 5
 

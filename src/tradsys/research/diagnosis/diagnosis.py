@@ -15,7 +15,7 @@ import polars as pl
 
 from tradsys.core.runs import masked
 from tradsys.core.tables import Array
-from tradsys.evidence.association import Association, associations
+from tradsys.evidence.cross_section.association import Association, associations
 from tradsys.labels.explosion import best_move
 from tradsys.market.bars import content_digest, span
 from tradsys.market.instruments import ended

@@ -19,9 +19,9 @@ import polars as pl
 from tradsys.core.errors import DataError
 from tradsys.core.runs import written_atomically
 from tradsys.core.tables import Array, Samples
-from tradsys.evidence.association import event_rate
 from tradsys.evidence.classification import evaluate
-from tradsys.evidence.ranking import lift_at_k, pr_auc, precision_at_k
+from tradsys.evidence.cross_section.association import event_rate
+from tradsys.evidence.cross_section.ranking import lift_at_k, pr_auc, precision_at_k
 from tradsys.evidence.skill import log_losses
 from tradsys.labels.explosion import best_move
 from tradsys.models.boosting import LightGbmRegressor

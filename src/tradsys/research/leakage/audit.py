@@ -12,7 +12,7 @@ from rich.table import Table
 
 from tradsys.core.errors import LeakageError, TradsysError
 from tradsys.core.runs import write_json
-from tradsys.evidence.causality import Finding
+from tradsys.evidence.controls.causality import Finding
 from tradsys.research.leakage.lookahead import Ask, future_asks
 from tradsys.research.leakage.serving_parity import past_asks, serving_asks
 from tradsys.research.leakage.subject import QUESTIONS, AuditSettings, Specimen

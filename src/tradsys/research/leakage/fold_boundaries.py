@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.tables import Fold, Samples
-from tradsys.evidence.causality import Finding, covered, touching
+from tradsys.evidence.controls.causality import Finding, covered, touching
 from tradsys.market.bars import span
 from tradsys.research.leakage.lookahead import Outcome
 from tradsys.research.leakage.subject import SEALED, Specimen, aware_key

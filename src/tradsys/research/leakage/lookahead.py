@@ -14,7 +14,7 @@ import polars as pl
 
 from tradsys.core.protocols import Feature
 from tradsys.core.tables import Array, FeatureTable, Labels
-from tradsys.evidence.causality import (
+from tradsys.evidence.controls.causality import (
     WAYS,
     Finding,
     changed_bars,

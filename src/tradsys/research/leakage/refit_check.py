@@ -15,7 +15,7 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array, FeatureTable
-from tradsys.evidence.causality import Columns, Finding, first_difference
+from tradsys.evidence.controls.causality import Columns, Finding, first_difference
 from tradsys.research.leakage.subject import aware_key
 from tradsys.research.pipeline.as_of import AsOf, known_by
 from tradsys.research.pipeline.cross_validation import fitted_on

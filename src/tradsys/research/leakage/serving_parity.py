@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.tables import SIDE, Array, FeatureTable
-from tradsys.evidence.causality import (
+from tradsys.evidence.controls.causality import (
     Difference,
     Finding,
     changed_bars,

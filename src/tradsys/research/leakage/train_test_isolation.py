@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.tables import Array, FeatureTable, Labels, Samples
-from tradsys.evidence.causality import FACTOR, Finding, covered, first_difference, null_auc_error, touching
 from tradsys.evidence.classification import auc
+from tradsys.evidence.controls.causality import FACTOR, Finding, covered, first_difference, null_auc_error, touching
 from tradsys.research.leakage.fold_boundaries import features_learn_early, split_spans
 from tradsys.research.leakage.lookahead import NET, Ask, Outcome, classifiers
 from tradsys.research.leakage.subject import SEALED, Specimen, aware_key

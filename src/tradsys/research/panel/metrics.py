@@ -16,7 +16,7 @@ from tradsys.core.tables import Array
 from tradsys.evidence import bootstrap
 from tradsys.evidence.bootstrap import Estimate
 from tradsys.evidence.classification import evaluate
-from tradsys.evidence.rank_ic import (
+from tradsys.evidence.cross_section.rank_ic import (
     decile_codes,
     decile_spread,
     newey_west_lags,

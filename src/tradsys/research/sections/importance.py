@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from tradsys.core.tables import Array, FeatureTable, Samples
-from tradsys.evidence.drift import adversarial_validation
+from tradsys.evidence.controls.drift import adversarial_validation
 from tradsys.evidence.skill import log_losses
 from tradsys.research.pipeline.dataset import Prepared
 from tradsys.research.pipeline.settings import Experiment

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.tables import Array, Samples
-from tradsys.evidence.placebo import (
+from tradsys.evidence.controls.placebo import (
     DailyRecord,
     against_placebos,
     helps,

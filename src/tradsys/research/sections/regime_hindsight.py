@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 
 from tradsys.core.errors import DataError, TrainingError
 from tradsys.core.tables import Array, FeatureTable, Samples
-from tradsys.evidence.placebo import DailyRecord, paired_differences, trade_means
+from tradsys.evidence.controls.placebo import DailyRecord, paired_differences, trade_means
 from tradsys.models.regime import HmmRegime
 from tradsys.research.sections.smoothed_regimes import hindsight_smoothed, hindsight_viterbi
 from tradsys.research.sections.test_span import JudgedSpan, day_of

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.tables import Array
-from tradsys.evidence.placebo import DailyRecord
+from tradsys.evidence.controls.placebo import DailyRecord
 from tradsys.market.calendars import periods_per_year
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.ledger import Ledger

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import FeatureTable
-from tradsys.evidence.causality import (
+from tradsys.evidence.classification import auc
+from tradsys.evidence.controls.causality import (
     WAYS,
     changed_bars,
     changed_table,
@@ -20,7 +21,6 @@ from tradsys.evidence.causality import (
     rows_of,
     touching,
 )
-from tradsys.evidence.classification import auc
 from tradsys.market.true_range import atr
 
 NUMBERS = ["open", "high", "low", "close", "volume"]

@@ -3,8 +3,8 @@ import pytest
 from scipy import stats
 
 from tradsys.core.errors import DataError
-from tradsys.evidence.association import associations, event_lift, event_rate
-from tradsys.evidence.ranking import lift_of
+from tradsys.evidence.cross_section.association import associations, event_lift, event_rate
+from tradsys.evidence.cross_section.ranking import lift_of
 
 
 def panel(n_times=300, n_symbols=10, seed=0):

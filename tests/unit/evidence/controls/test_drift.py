@@ -3,7 +3,7 @@ import pytest
 from scipy.signal import lfilter
 
 from tradsys.core.errors import DataError
-from tradsys.evidence.drift import adversarial_validation
+from tradsys.evidence.controls.drift import adversarial_validation
 
 NAMES = tuple(f"f{i}" for i in range(6))
 

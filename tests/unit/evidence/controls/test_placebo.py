@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from tradsys.core.errors import DataError
 from tradsys.evidence.bootstrap import Estimate, bootstrap_indices, longest_block_length
-from tradsys.evidence.placebo import (
+from tradsys.evidence.controls.placebo import (
     DailyRecord,
     against_placebos,
     helps,

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from tradsys.core.errors import DataError
-from tradsys.evidence.rank_ic import newey_west_lags, newey_west_mean, rank_ic, ranks_within
+from tradsys.evidence.cross_section.rank_ic import newey_west_lags, newey_west_mean, rank_ic, ranks_within
 
 
 def panel(seed, n_dates=60, ties=False):

@@ -7,7 +7,7 @@ from sklearn.metrics import average_precision_score
 
 from tradsys.core.errors import DataError
 from tradsys.evidence.bootstrap import bootstrap_indices, percentile_interval, time_groups
-from tradsys.evidence.ranking import lift_at_k, lift_of, pr_auc, precision_at_k
+from tradsys.evidence.cross_section.ranking import lift_at_k, lift_of, pr_auc, precision_at_k
 
 
 def panel(seed, n_dates=200, ties=False, skill=1.0):

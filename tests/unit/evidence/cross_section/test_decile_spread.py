@@ -4,9 +4,9 @@ import statistics
 import numpy as np
 import pytest
 
-from tests.unit.evidence.test_rank_ic import panel
+from tests.unit.evidence.cross_section.test_rank_ic import panel
 from tradsys.core.errors import DataError
-from tradsys.evidence.rank_ic import decile_codes, decile_spread
+from tradsys.evidence.cross_section.rank_ic import decile_codes, decile_spread
 
 
 def plain_groups(scores, n):
