@@ -16,6 +16,7 @@ VERBS = {
     "export": "a passing run's bundle, verified and copied to models/",
     "daily": "a session's forecasts of a panel: staged, gated, published or not",
     "report": "renders a run's report again",
+    "trade": "the bot: stored bars, simulated fills on a live feed, or real orders",
     "fetch": "brings bars into the store",
     "diagnose": "a tabular experiment's data: coverage, correlation, lift, balance, examples, advice",
     "doctor": "what this machine really has, and the settings that follow",

@@ -1,0 +1,159 @@
+"""Opens a bot's folder, lock and journal, rebuilds its state and puts the engine together."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from filelock import FileLock, Timeout
+
+from tradsys.core.errors import BundleError, TradsysError
+from tradsys.core.runs import code_sha, masked
+from tradsys.market.bars import bar_length
+from tradsys.ops.trading.engine import Engine, Predictor
+from tradsys.ops.trading.risk import Risk
+from tradsys.ops.trading.state import State
+from tradsys.ops.trading.store import TradeJournal
+from tradsys.portfolio.costs import Costs
+from tradsys.serving.brokers import Broker
+from tradsys.serving.bundle import Bundle
+from tradsys.serving.feeds import Feed
+from tradsys.serving.session import Session
+from tradsys.serving.strategy import Strategy
+
+JOURNAL, LOCK = "journal.db", ".lock"
+# what may not change between two starts on one journal
+FIXED = ("bundle", "mode", "strategy", "symbols", "capital", "bar_minutes", "exchange")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one bot is to do. mode: replay, paper or live. symbols: as the bundle and the journal name them."""
+
+    name: str
+    mode: str
+    folder: Path
+    strategy: Strategy
+    symbols: tuple[str, ...]
+    capital: float
+    costs: Costs
+    risk: Risk
+    journal: str | None = None
+    exchange: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle that decides."""
+        return self.strategy.primary
+
+    def settings(self, bar_minutes: float) -> dict[str, Any]:
+        """What the start event keeps."""
+        gap = self.bundle.max_gap
+        return {
+            "name": self.name,
+            "mode": self.mode,
+            "bundle": self.bundle.card["card_sha256"],
+            "bundle_path": str(self.bundle.folder),
+            "verdict": self.bundle.card.get("verdict", {}).get("kind", "not evaluated"),
+            "strategy": self.strategy.name,
+            "profile": self.strategy.profile.describe(),
+            "symbols": list(self.symbols),
+            "capital": self.capital,
+            "costs": {"fee_bps": self.costs.fee_bps, "slippage_bps": self.costs.slippage_bps},
+            "bar_minutes": bar_minutes,
+            "max_gap_minutes": None if gap is None else gap.total_seconds() / 60,
+            "exchange": self.exchange,
+            "code_sha": code_sha(),
+            **masked(self.extra),
+        }
+
+
+@contextlib.contextmanager
+def opened(plan: Plan) -> Iterator[tuple[TradeJournal, State]]:
+    """The journal, locked for this process, and the state that its events rebuild.
+
+    Raises TradsysError where another bot has the folder or the journal, or where the hash chain is broken.
+    """
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(str(plan.folder / LOCK))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise TradsysError(
+            f"trade: another bot runs in {plan.folder}; one bot per journal; stop it with `trade stop "
+            f"name={plan.name}`, or give another name=..."
+        ) from error
+    journal = None
+    try:
+        journal = TradeJournal(plan.journal or plan.folder / JOURNAL).lock()
+        broken = journal.verify()
+        if broken:
+            raise TradsysError(
+                f"trade journal {journal.shown}: {broken[0]}; the record was changed outside the bot; nothing is "
+                "traded on it; keep it as evidence and start with another name=..."
+            )
+        yield journal, State().replay(journal.events())
+    finally:
+        if journal is not None:
+            journal.close()
+        lock.release()
+
+
+def check_same_bot(plan: Plan, state: State, bar_minutes: float) -> None:
+    """Raises BundleError where the journal belongs to another bundle, profile, mode or set of symbols."""
+    if not state.settings:
+        return
+    new = plan.settings(bar_minutes)
+    changed = [key for key in FIXED if state.settings.get(key) != new[key]]
+    if changed:
+        old = {key: state.settings.get(key) for key in changed}
+        raise BundleError(
+            f"trade: the journal of {plan.name!r} was written with {_short(old)}, this start has "
+            f"{_short({key: new[key] for key in changed})}; a journal belongs to one bot; give another name=..."
+        )
+
+
+def _short(values: dict[str, Any]) -> str:
+    return ", ".join(f"{k}={str(v)[:12] if k == 'bundle' else v}" for k, v in values.items())
+
+
+def engine_of(
+    plan: Plan,
+    feed: Feed,
+    broker: Broker,
+    journal: TradeJournal,
+    state: State,
+    *,
+    sessions: Callable[[Bundle, pl.DataFrame], Predictor] = Session,
+    **kwargs: Any,
+) -> Engine:
+    """The engine at the point where the journal ends, its start journaled."""
+    history = feed.history(state.decided)
+    minutes = bar_length(history).total_seconds() / 60
+    check_same_bot(plan, state, minutes)
+    session = sessions(plan.bundle, history)
+    digest = str(plan.bundle.card["card_sha256"])
+    engine = Engine(plan.strategy, session, broker, journal, state, plan.risk, digest=digest, **kwargs)
+    engine.record(("start", plan.settings(minutes)))
+    return engine
+
+
+def run_replay(plan: Plan, feed: Feed, broker: Broker, **kwargs: Any) -> State:
+    """Every stored moment through the engine; the state at the end."""
+    with opened(plan) as (journal, state):
+        engine = engine_of(plan, feed, broker, journal, state, **kwargs)
+        for moment in feed.moments(state.decided):
+            if moment is not None:
+                engine.step(moment)
+        engine.record(("stop", {"why": "the stored bars end"}))
+    return state
+
+
+def span_of(bundle: Bundle, since: str | None) -> datetime:
+    """First bar to decide on: as given, else the start of the bundle's test span."""
+    moment = datetime.fromisoformat(str(since or bundle.card["span"]["test"][0]))
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

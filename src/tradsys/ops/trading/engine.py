@@ -1,0 +1,186 @@
+"""One step of the bot: bars in, fills booked, decisions made, orders sent; every part journaled before the next."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Protocol
+
+import polars as pl
+
+from tradsys.core.errors import DataError
+from tradsys.ops.trading.risk import Risk
+from tradsys.ops.trading.state import State, bar_body, fill_body, order_body
+from tradsys.ops.trading.store import TradeJournal
+from tradsys.serving.brokers import Account, Bar, Broker, Order, Report, client_id
+from tradsys.serving.feeds import Moment, frame_of
+from tradsys.serving.strategy import Strategy
+
+SHOWN = ("probability", "score", "regime", "audit", "side")
+
+
+class Predictor(Protocol):
+    """Forecasts for the bars that just closed; `serving.session.Session` is one."""
+
+    def step(self, closed: pl.DataFrame) -> pl.DataFrame:
+        """The predictions of these bars, one row per symbol with a full window."""
+
+
+class Engine:
+    """The step that replay, paper and live share.
+
+    Everything that happens becomes an event in the journal and only then changes the state, so that the state can
+    always be rebuilt. `listen` is called with each event that is news (fill, halt, stop, error).
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        predictor: Predictor,
+        broker: Broker,
+        journal: TradeJournal,
+        state: State,
+        risk: Risk,
+        *,
+        digest: str,
+        listen: Callable[[str, dict[str, Any]], None] = lambda _kind, _body: None,
+    ) -> None:
+        self.strategy, self.predictor, self.broker = strategy, predictor, broker
+        self.journal, self.state, self.risk = journal, state, risk
+        self.digest, self.listen = digest, listen
+
+    def record(self, *events: tuple[str, dict[str, Any]]) -> None:
+        """Journals events in one transaction, then applies them."""
+        for event in self.journal.append(events):
+            self.state.apply(event)
+            self.listen(event.kind, event.body)
+
+    def step(self, moment: Moment) -> None:
+        """Takes one moment through: book, settle, decide, send. Safe to repeat after a crash at any point."""
+        self._book(moment)
+        for bar in self._traded(moment):
+            self._settle(bar)
+        self._check_losses()
+        if self.state.decided != moment.time:
+            self._decide(moment)
+        self.send_waiting()
+
+    def _traded(self, moment: Moment) -> list[Bar]:
+        """The bars of symbols that have a sub-account; others are there for features."""
+        return [bar for bar in moment.bars if bar.symbol in self.state.accounts]
+
+    def _book(self, moment: Moment) -> None:
+        if self.state.moment == moment.time:
+            return
+        events: list[tuple[str, dict[str, Any]]] = []
+        for before, after in moment.corrected:
+            events.append(("correction", {"before": bar_body(before), "after": bar_body(after)}))
+        if moment.missing:
+            events.append(("gap", {"time": moment.time.isoformat(), "symbols": list(moment.missing)}))
+        body = {"time": moment.time.isoformat(), "late": moment.late, "bars": [bar_body(b) for b in moment.bars]}
+        self.record(*events, ("bars", body))
+
+    def _settle(self, bar: Bar) -> None:
+        account = self.state.accounts[bar.symbol]
+        before = account.pending
+        self.take(self.broker.settle(account, bar), before)
+
+    def take(self, report: Report, order: Order | None) -> None:
+        """Journals what a broker reports: fills, and the end of an order."""
+        events: list[tuple[str, dict[str, Any]]] = [
+            ("fill", fill_body(fill)) for fill in report.fills if fill.trade_id not in self.state.seen_trades
+        ]
+        if order is not None and order.client_id in self.state.open_orders:
+            events.append(("order", {"client_id": order.client_id, "status": report.status, "why": report.why}))
+        if events:
+            self.record(*events)
+
+    def _check_losses(self) -> None:
+        breach = self.risk.breach(self.state)
+        if breach is not None:
+            self.halt(*breach)
+
+    def halt(self, rule: str, why: str) -> None:
+        """Stops new entries until a person lifts it; what is open keeps its exits."""
+        if rule not in self.state.halts:
+            self.record(("halt", {"rule": rule, "why": why, "time": str(self.state.moment)}))
+
+    def _decide(self, moment: Moment) -> None:
+        closed = frame_of(moment.bars)
+        try:
+            predictions = self.predictor.step(closed)
+        except DataError as error:
+            predictions, why = None, str(error)
+        rows = {} if predictions is None else {row["symbol"]: row for row in predictions.iter_rows(named=True)}
+        wanted: dict[str, dict[str, Any]] = {}
+        if predictions is not None and predictions.height:
+            targets = self.strategy.targets(closed, moment.time, predictions)
+            wanted = {row["symbol"]: row for row in targets.iter_rows(named=True)}
+        decisions: dict[str, Any] = {}
+        orders: list[Order] = []
+        for bar in self._traded(moment):
+            row = rows.get(bar.symbol)
+            shown = {} if row is None else {key: row[key] for key in SHOWN if key in row}
+            order, reason = self._order(bar, wanted.get(bar.symbol), moment)
+            if row is None:
+                reason = "no full window" if predictions is not None else why
+            if order is not None:
+                orders.append(order)
+            decisions[bar.symbol] = {**shown, "action": reason}
+        time = moment.time.isoformat()
+        body = {"time": time, "late": moment.late, "rows": decisions}
+        events = [("prediction", {"time": time, "rows": rows})] if rows else []
+        self.record(*events, ("decision", body), *(("intent", order_body(order)) for order in orders))
+
+    def _order(self, bar: Bar, wanted: dict[str, Any] | None, moment: Moment) -> tuple[Order | None, str]:
+        """The entry to send after this bar, or None and why there is none."""
+        account = self.state.accounts[bar.symbol]
+        if wanted is None or wanted["side"] == 0:
+            return None, "no signal"
+        way = "long" if wanted["side"] > 0 else "short"
+        if reason := self._barred(account, moment):
+            return None, f"{way}, not taken: {reason}"
+        many = self.risk.too_many_orders(self.state, moment.time)
+        if many is not None:
+            self.halt(*many)
+            return None, f"{way}, not taken: {many[1]}"
+        size = self.risk.size_allowed(self.state, bar.symbol, float(wanted["size"]))
+        if size <= 0:
+            return None, f"{way}, not taken: the exposure limit is used up"
+        fields = {k: wanted[k] for k in ("side", "take_profit", "stop_loss", "horizon_bars")}
+        name = client_id(self.digest, bar.symbol, moment.time, "entry")
+        return Order(name, bar.symbol, "entry", signal_time=moment.time, size=size, **fields), f"enter {way}"
+
+    def _barred(self, account: Account, moment: Moment) -> str:
+        if self.state.halts:
+            return f"halted by {', '.join(self.state.halts)}"
+        checks = {
+            "the bar is late": moment.late,
+            "the symbol holds a position that is not ours": account.foreign,
+            "a position is open": account.position is not None,
+            "an order is waiting": account.pending is not None,
+            "the sub-account is used up": account.bust,
+        }
+        return next((reason for reason, true in checks.items() if true), "")
+
+    def send_waiting(self) -> None:
+        """Sends entries that are journaled and not yet sent."""
+        for order in [o for o in self.state.open_orders.values() if o.leg == "entry"]:
+            self.send(order)
+
+    def send(self, order: Order) -> Report:
+        """Sends one journaled order and journals what became of it."""
+        account = self.state.accounts[order.symbol]
+        if not self.broker.immediate and order.leg == "entry":
+            return Report("accepted")  # it is waiting for the next open already
+        report = self.broker.submit(order, account)
+        self.take(report, order)
+        return report
+
+    def exit(self, account: Account, reason: str, moment: datetime) -> Report:
+        """Closes a position by hand or by time; the intent is journaled before the order leaves."""
+        held = account.position
+        assert held is not None
+        name = client_id(self.digest, account.symbol, moment, "exit")
+        order = replace(held.order, client_id=name, leg="exit", quantity=held.left, reason=reason, signal_time=moment)
+        self.record(("intent", order_body(order)))
+        return self.send(order)

@@ -1,0 +1,297 @@
+"""The bot's state as the fold of its journal: the same events always rebuild the same state."""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+
+import polars as pl
+
+from tradsys.ops.trading.store import Event
+from tradsys.portfolio.ledger import EQUITY_SCHEMA, OPEN_SCHEMA, TRADES_SCHEMA, Ledger
+from tradsys.serving.brokers import FULL, Account, Bar, Fill, Order, Position
+
+KEPT_DECISIONS = 30
+KEPT_NOTES = 50
+
+
+def order_body(order: Order) -> dict[str, Any]:
+    """An order as JSON values."""
+    return asdict(order) | {"signal_time": order.signal_time.isoformat()}
+
+
+def order_from(body: dict[str, Any]) -> Order:
+    """The order that `order_body` described."""
+    known = {k: v for k, v in body.items() if k in Order.__dataclass_fields__}
+    return Order(**known | {"signal_time": datetime.fromisoformat(body["signal_time"])})
+
+
+def fill_body(fill: Fill) -> dict[str, Any]:
+    """A fill as JSON values."""
+    return asdict(fill) | {"time": fill.time.isoformat()}
+
+
+def fill_from(body: dict[str, Any]) -> Fill:
+    """The fill that `fill_body` described."""
+    levels = body["levels"]
+    return Fill(
+        **body | {"time": datetime.fromisoformat(body["time"]), "levels": None if levels is None else tuple(levels)}
+    )
+
+
+def bar_body(bar: Bar) -> list[Any]:
+    """A bar as JSON values, in its field order."""
+    return [bar.symbol, bar.time.isoformat(), *bar[2:]]
+
+
+def bar_from(row: list[Any]) -> Bar:
+    """The bar that `bar_body` described."""
+    return Bar(row[0], datetime.fromisoformat(row[1]), *row[2:])
+
+
+@dataclass
+class State:
+    """Everything the bot knows of its own past. Only `apply` changes it.
+
+    settings: of the start event. accounts: by symbol. orders: intents by client id; open_orders: those whose end is
+    not journaled yet. halts: reason by rule, until lifted. equity: (time, equity, exposure) per moment, quote units.
+    """
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    accounts: dict[str, Account] = field(default_factory=dict)
+    open_orders: dict[str, Order] = field(default_factory=dict)
+    seen_trades: dict[str, None] = field(default_factory=dict)
+    halts: dict[str, str] = field(default_factory=dict)
+    trades: list[dict[str, Any]] = field(default_factory=list)
+    times: list[datetime] = field(default_factory=list)
+    equity: list[float] = field(default_factory=list)
+    exposure: list[float] = field(default_factory=list)
+    decisions: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT_DECISIONS))
+    notes: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT_NOTES))
+    slippage_bps: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=200))
+    sent: deque[datetime] = field(default_factory=lambda: deque(maxlen=1000))
+    moment: datetime | None = None  # newest bar time whose bars are journaled
+    decided: datetime | None = None  # newest bar time whose decisions are journaled
+    peak: float = 0.0
+    n_cancelled: int = 0
+    last_request: int = 0
+    last_event: int = 0
+    stopped: str = ""
+
+    def replay(self, events: Iterable[Event]) -> "State":
+        """Applies events in order; returns itself."""
+        for event in events:
+            self.apply(event)
+        return self
+
+    def apply(self, event: Event) -> None:
+        """Takes one event in. Kinds that carry no state pass."""
+        self.last_event = event.id
+        handler = self._HANDLERS.get(event.kind)
+        if handler is not None:
+            handler(self, event.body)
+        if event.kind in ("halt", "resume", "note", "start", "stop", "gap", "correction", "reject", "swap", "foreign"):
+            self.notes.append({"written": event.written, "kind": event.kind, **event.body})
+
+    @property
+    def capital(self) -> float:
+        """Quote units that the bot began with."""
+        return float(self.settings.get("capital", 1.0))
+
+    @property
+    def total(self) -> float:
+        """Equity at the newest closes, quote units."""
+        return sum(account.equity for account in self.accounts.values())
+
+    @property
+    def max_gap(self) -> timedelta | None:
+        """Longest step between bars that is no gap."""
+        minutes = self.settings.get("max_gap_minutes")
+        return None if minutes is None else timedelta(minutes=minutes)
+
+    def ledger(self) -> Ledger:
+        """The record as a backtest leaves it: money in units of the initial capital."""
+        unit = 1.0 / self.capital
+        money = ("quantity", "gross_pnl", "cost", "net_pnl")
+        closed = sorted(self.trades, key=lambda t: (t["symbol"], t["entry_time"]))
+        opened = [self._open_row(a) for _, a in sorted(self.accounts.items()) if a.position is not None]
+        scaled = [[{k: v * unit if k in money else v for k, v in t.items()} for t in rows] for rows in (closed, opened)]
+        return Ledger(
+            trades=pl.DataFrame(scaled[0], schema=TRADES_SCHEMA, orient="row"),
+            equity=pl.DataFrame(
+                {"time": self.times, "equity": [e * unit for e in self.equity], "exposure": self.exposure},
+                schema=EQUITY_SCHEMA,
+            ),
+            open_trades=pl.DataFrame(scaled[1], schema=OPEN_SCHEMA, orient="row"),
+            n_cancelled=self.n_cancelled,
+        )
+
+    def _start(self, body: dict[str, Any]) -> None:
+        self.stopped = ""
+        if not self.accounts:
+            symbols = body["symbols"]
+            share = body["capital"] / len(symbols)
+            self.accounts = {s: Account(s, share, share) for s in symbols}
+        self.settings = {**self.settings, **body}
+
+    def _bars(self, body: dict[str, Any]) -> None:
+        for row in body["bars"]:
+            bar = bar_from(row)
+            account = self.accounts.get(bar.symbol)
+            if account is None:  # read for features only
+                continue
+            before, gap = account.last_time, self.max_gap
+            account.broken = before is not None and gap is not None and bar.time - before > gap
+            account.last_time, account.last_close, account.last_open = bar.time, bar.close, bar.open
+            if account.position is not None:
+                account.position.bars_held += 1
+                account.position.spans_gap |= account.broken
+        self.moment = datetime.fromisoformat(body["time"])
+
+    def _intent(self, body: dict[str, Any]) -> None:
+        order = order_from(body)
+        account = self.accounts[order.symbol]
+        self.open_orders[order.client_id] = order
+        self.sent.append(order.signal_time)
+        if order.leg == "entry":
+            account.pending = order
+        elif order.leg in ("stop", "target") and account.position is not None:
+            account.position.protective[order.leg] = order.client_id
+
+    def _order(self, body: dict[str, Any]) -> None:
+        status, order = body["status"], self.open_orders.get(body["client_id"])
+        if order is None or status in ("accepted", "unknown"):
+            return
+        account = self.accounts[order.symbol]
+        if status in ("canceled", "rejected", "filled"):
+            self.open_orders.pop(order.client_id)
+            if order.leg == "entry" and account.pending is not None:
+                account.pending = None
+                self.n_cancelled += status == "canceled"
+            if account.position is not None and account.position.protective.get(order.leg) == order.client_id:
+                account.position.protective.pop(order.leg)
+
+    def _fill(self, body: dict[str, Any]) -> None:
+        fill = fill_from(body)
+        if fill.trade_id in self.seen_trades:
+            return
+        self.seen_trades[fill.trade_id] = None
+        if len(self.seen_trades) > 5000:
+            self.seen_trades.pop(next(iter(self.seen_trades)))
+        account = self.accounts[fill.symbol]
+        if fill.leg == "entry":
+            self._enter(account, fill)
+        else:
+            self._exit(account, fill)
+
+    def _enter(self, account: Account, fill: Fill) -> None:
+        order = self.open_orders.get(fill.client_id) or account.pending
+        account.cash -= fill.side * fill.quantity * fill.price + fill.fee
+        held = account.position
+        if held is None:
+            assert order is not None, fill
+            assert fill.levels is not None, fill
+            entry = (fill.time, fill.raw, fill.price, fill.quantity, fill.fee, *fill.levels)
+            account.position = Position(order, *entry, bars_held=int(fill.time == account.last_time))
+            account.pending = None
+            return
+        whole = held.quantity + fill.quantity
+        held.entry_price += (fill.price - held.entry_price) * fill.quantity / whole
+        held.entry_raw += (fill.raw - held.entry_raw) * fill.quantity / whole
+        held.quantity, held.fee = whole, held.fee + fill.fee
+        if fill.levels is not None:
+            held.target, held.stop, held.ruin = fill.levels
+
+    def _exit(self, account: Account, fill: Fill) -> None:
+        held = account.position
+        assert held is not None, fill
+        account.cash += fill.side * fill.quantity * fill.price - fill.fee
+        held.sold += fill.quantity
+        held.sold_quote += fill.quantity * fill.price
+        held.sold_raw += fill.quantity * fill.raw
+        held.exit_fee += fill.fee
+        if fill.ruined:
+            account.cash = 0.0
+        if held.sold < held.quantity * FULL:
+            return
+        raw, price = held.sold_raw / held.sold, held.sold_quote / held.sold
+        if held.sold == fill.quantity:  # one fill: its own numbers, not their quotient
+            raw, price = fill.raw, fill.price
+        row = _row(account.symbol, held, raw, price, held.fee + held.exit_fee)
+        self.trades.append(row | {"exit_time": fill.time, "exit_price": price, "reason": fill.reason})
+        account.position = None
+
+    def _open_row(self, account: Account) -> dict[str, Any]:
+        held = account.position
+        assert held is not None
+        row = _row(account.symbol, held, account.last_close, account.last_close, held.fee)
+        return row | {"mark_time": account.last_time, "mark_price": account.last_close}
+
+    def _decision(self, body: dict[str, Any]) -> None:
+        self.decided = datetime.fromisoformat(body["time"])
+        total = self.total
+        gross = sum(abs(a.held) for a in self.accounts.values())
+        self.peak = max(self.peak, total)
+        self.times.append(self.decided)
+        self.equity.append(total)
+        self.exposure.append(gross / total if total > 0 else 0.0)
+        self.decisions.append(body)
+
+    def _halt(self, body: dict[str, Any]) -> None:
+        self.halts[body["rule"]] = body["why"]
+
+    def _resume(self, _body: dict[str, Any]) -> None:
+        self.halts.clear()
+
+    def _request(self, body: dict[str, Any]) -> None:
+        self.last_request = body["id"]
+
+    def _foreign(self, body: dict[str, Any]) -> None:
+        if body["symbol"] in self.accounts:
+            self.accounts[body["symbol"]].foreign = body["foreign"]
+
+    def _stop(self, body: dict[str, Any]) -> None:
+        self.stopped = body["why"]
+
+    def _swap(self, body: dict[str, Any]) -> None:
+        self.settings = {**self.settings, **body}
+
+    def _slippage(self, body: dict[str, Any]) -> None:
+        self.slippage_bps.append(body)
+
+    _HANDLERS: ClassVar[dict[str, Callable[["State", dict[str, Any]], None]]] = {
+        "start": _start,
+        "bars": _bars,
+        "intent": _intent,
+        "order": _order,
+        "fill": _fill,
+        "decision": _decision,
+        "halt": _halt,
+        "resume": _resume,
+        "request": _request,
+        "foreign": _foreign,
+        "stop": _stop,
+        "swap": _swap,
+        "slippage": _slippage,
+    }
+
+
+def _row(symbol: str, held: Position, raw: float, price: float, fees: float) -> dict[str, Any]:
+    side, quantity = held.order.side, held.quantity
+    gross = side * quantity * (raw - held.entry_raw)
+    net = side * quantity * (price - held.entry_price) - fees
+    return {
+        "symbol": symbol,
+        "side": side,
+        "signal_time": held.order.signal_time,
+        "entry_time": held.entry_time,
+        "entry_price": held.entry_price,
+        "quantity": quantity,
+        "gross_pnl": gross,
+        "cost": gross - net,
+        "net_pnl": net,
+        "net_return": net / (quantity * held.entry_price),
+        "bars_held": held.bars_held,
+        "spans_gap": held.spans_gap,
+    }

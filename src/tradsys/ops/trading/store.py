@@ -1,0 +1,185 @@
+"""The trade journal: append-only events in a database, each with the hash of the one before it."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
+
+from tradsys.core.clock import utc_now
+from tradsys.core.errors import DataError
+
+GENESIS = "0" * 64
+BUSY_SECONDS = 30
+POSTGRES_LOCK = 7_472_646_480  # advisory lock of the bot that writes this journal
+_META = sa.MetaData()
+_EVENTS = sa.Table(
+    "events",
+    _META,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("written", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False, index=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False, unique=True),
+)
+# what a person asks from another terminal; the bot answers with an event that names the id
+_REQUESTS = sa.Table(
+    "requests",
+    _META,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("made", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+)
+_FROZEN = """CREATE TRIGGER IF NOT EXISTS events_no_{verb} BEFORE {verb} ON events
+BEGIN SELECT RAISE(ABORT, 'the trade journal is append-only'); END"""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened. id counts from 1 without gaps; written: wall clock, UTC ISO text; body: JSON values."""
+
+    id: int
+    written: str
+    kind: str
+    body: dict[str, Any]
+
+
+class TradeJournal:
+    """Events of one bot in one database: a SQLite file or any SQLAlchemy URL.
+
+    One process writes; others read and leave requests. No method changes or removes an event, and SQLite refuses it
+    by trigger. Raises DataError where the place cannot be opened or is no journal.
+    """
+
+    def __init__(self, place: str | Path, *, create: bool = True) -> None:
+        self.place = str(place)
+        self._engine = _engine(self.place, create)
+        self._lock: sa.Connection | None = None
+        try:
+            if create:
+                _META.create_all(self._engine)
+                self._freeze()
+            with self._engine.connect() as connection:
+                newest = sa.select(_EVENTS.c.id, _EVENTS.c.hash).order_by(_EVENTS.c.id.desc()).limit(1)
+                last = connection.execute(newest).first()
+        except sa.exc.DatabaseError as error:
+            raise DataError(
+                f"trade journal {self.shown}: it does not open ({str(error.orig).splitlines()[0]}); give the SQLite "
+                "file or the URL of a bot's journal"
+            ) from error
+        self._id: int = 0 if last is None else last.id
+        self._hash: str = GENESIS if last is None else last.hash
+
+    @property
+    def shown(self) -> str:
+        """The place without a password."""
+        return self._engine.url.render_as_string() if "://" in self.place else self.place
+
+    def append(self, events: Sequence[tuple[str, dict[str, Any]]]) -> list[Event]:
+        """Writes events in one transaction and returns them; either all are on disk or none."""
+        made, rows, number, chain = [], [], self._id, self._hash
+        now = utc_now().isoformat(timespec="milliseconds")
+        for kind, body in events:
+            number += 1
+            text = json.dumps(body, separators=(",", ":"), default=str)
+            chain = _chained(chain, number, now, kind, text)
+            rows.append({"id": number, "written": now, "kind": kind, "body": text, "hash": chain})
+            made.append(Event(number, now, kind, json.loads(text)))
+        if rows:
+            with self._engine.begin() as connection:
+                connection.execute(_EVENTS.insert(), rows)
+            self._id, self._hash = number, chain
+        return made
+
+    def events(self, after: int = 0, kinds: Sequence[str] | None = None) -> Iterator[Event]:
+        """Events in order, those with a greater id than `after`, of these kinds or all."""
+        query = sa.select(_EVENTS).where(_EVENTS.c.id > after).order_by(_EVENTS.c.id)
+        if kinds is not None:
+            query = query.where(_EVENTS.c.kind.in_(list(kinds)))
+        with self._engine.connect() as connection:
+            for row in connection.execution_options(yield_per=500).execute(query):
+                yield Event(row.id, row.written, row.kind, json.loads(row.body))
+
+    def newest(self, kind: str, n: int = 1) -> list[Event]:
+        """The last n events of a kind, oldest first."""
+        query = sa.select(_EVENTS).where(_EVENTS.c.kind == kind).order_by(_EVENTS.c.id.desc()).limit(n)
+        with self._engine.connect() as connection:
+            rows = list(connection.execute(query))[::-1]
+        return [Event(row.id, row.written, row.kind, json.loads(row.body)) for row in rows]
+
+    def verify(self) -> list[str]:
+        """What is wrong with the chain: events changed, missing or out of order; empty where it is intact."""
+        chain, number = GENESIS, 0
+        with self._engine.connect() as connection:
+            query = sa.select(_EVENTS).order_by(_EVENTS.c.id)
+            for row in connection.execution_options(yield_per=500).execute(query):
+                number += 1
+                if row.id != number:
+                    return [f"event {number} is missing"]
+                chain = _chained(chain, row.id, row.written, row.kind, row.body)
+                if chain != row.hash:
+                    return [f"event {number} does not carry the hash of its content and of what came before"]
+        return []
+
+    def ask(self, kind: str) -> int:
+        """Leaves a request for the bot; returns its number."""
+        with self._engine.begin() as connection:
+            made = utc_now().isoformat(timespec="seconds")
+            done = connection.execute(_REQUESTS.insert().values(made=made, kind=kind))
+            return int(done.inserted_primary_key[0])  # type: ignore[index]
+
+    def requests(self, after: int) -> list[tuple[int, str]]:
+        """Number and kind of requests later than that number."""
+        query = sa.select(_REQUESTS).where(_REQUESTS.c.id > after).order_by(_REQUESTS.c.id)
+        with self._engine.connect() as connection:
+            return [(row.id, row.kind) for row in connection.execute(query)]
+
+    def lock(self) -> Self:
+        """Takes a database server's advisory lock, where there is a server; DataError where another bot has it."""
+        if self._engine.dialect.name == "postgresql" and self._lock is None:
+            connection = self._engine.connect()
+            if not connection.execute(sa.select(sa.func.pg_try_advisory_lock(POSTGRES_LOCK))).scalar():
+                connection.close()
+                raise DataError(
+                    f"trade journal {self.shown}: another bot writes it; one bot per journal; stop that one, or give "
+                    "another journal=..."
+                )
+            self._lock = connection
+        return self
+
+    def close(self) -> None:
+        """Gives the database back."""
+        if self._lock is not None:
+            self._lock.close()
+        self._engine.dispose()
+
+    def _freeze(self) -> None:
+        if self._engine.dialect.name == "sqlite":
+            with self._engine.begin() as connection:
+                for verb in ("UPDATE", "DELETE"):
+                    connection.execute(sa.text(_FROZEN.format(verb=verb)))
+
+
+def _chained(previous: str, number: int, written: str, kind: str, text: str) -> str:
+    return hashlib.sha256("\x1f".join((previous, str(number), written, kind, text)).encode()).hexdigest()
+
+
+def _engine(place: str, create: bool) -> sa.Engine:
+    if "://" in place:
+        return sa.create_engine(place, poolclass=NullPool)
+    path = Path(place)
+    if not create and not path.is_file():
+        raise DataError(f"trade journal {path}: no such file; a bot writes it when it starts; give name=...")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS})
+
+    @sa.event.listens_for(engine, "connect")
+    def _settings(connection: Any, _record: Any) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")  # an intent is on disk before its order is sent
+
+    return engine

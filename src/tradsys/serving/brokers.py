@@ -1,0 +1,169 @@
+"""Orders, fills and sub-accounts, and what a broker does with them: paper fills and real ones behind one protocol."""
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+
+from tradsys.portfolio.costs import BUST
+
+FULL = 1 - 1e-9  # share of an order's quantity from which it counts as filled
+
+
+class Bar(NamedTuple):
+    """One closed bar of one symbol; time is its close in UTC."""
+
+    symbol: str
+    time: datetime
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+
+
+@dataclass(frozen=True)
+class Order:
+    """An order as the bot wants it, before anything is sent.
+
+    leg: entry, exit, stop or target. side: of the position, +1 long, -1 short. signal_time: close of the bar that
+    decided. size: share of the sub-account's cash (entries). take_profit, stop_loss: price distances from the entry's
+    raw price. horizon_bars: longest holding time. quantity, price: of exits and protective orders, base units and
+    trigger price. reason: why an exit is sent.
+    """
+
+    client_id: str
+    symbol: str
+    leg: str
+    side: int
+    signal_time: datetime
+    size: float = 0.0
+    take_profit: float = 0.0
+    stop_loss: float = 0.0
+    horizon_bars: int = 0
+    quantity: float = 0.0
+    price: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Fill:
+    """A part of an order that was executed.
+
+    time: close stamp of the bar in which it happened. raw: price before slippage; for a real fill the price that the
+    order aimed at. price: paid or received. fee: in quote units. ruined: a short's cover that took the last cent.
+    trade_id: the exchange's own number, by which a fill that is reported twice is counted once. levels: prices of
+    target, stop and ruin that an entry at this raw price has; None for exits.
+    """
+
+    client_id: str
+    symbol: str
+    leg: str
+    reason: str
+    side: int
+    time: datetime
+    raw: float
+    price: float
+    quantity: float
+    fee: float
+    trade_id: str
+    ruined: bool = False
+    levels: tuple[float, float, float] | None = None
+
+
+@dataclass
+class Position:
+    """What a sub-account holds, with the exits it was opened with. quantity and fee grow with partial entry fills."""
+
+    order: Order
+    entry_time: datetime
+    entry_raw: float
+    entry_price: float
+    quantity: float
+    fee: float
+    target: float
+    stop: float
+    ruin: float
+    bars_held: int = 1
+    spans_gap: bool = False
+    sold: float = 0.0
+    sold_quote: float = 0.0
+    sold_raw: float = 0.0
+    exit_fee: float = 0.0
+    protective: dict[str, str] = field(default_factory=dict)  # leg -> client id of the resting order
+
+    @property
+    def left(self) -> float:
+        """Base units that are still held."""
+        return self.quantity - self.sold
+
+
+@dataclass
+class Account:
+    """One symbol's share of the capital. cash in quote units; pending: an entry that has not filled yet."""
+
+    symbol: str
+    cash: float
+    first_cash: float
+    position: Position | None = None
+    pending: Order | None = None
+    last_time: datetime | None = None
+    last_close: float = 0.0
+    last_open: float = 0.0
+    broken: bool = False  # a gap lies between the newest bar and the one before
+    foreign: bool = False  # the exchange shows a position here that is not ours: not traded
+
+    @property
+    def held(self) -> float:
+        """Signed value of the position at the last close, quote units."""
+        return self.position.order.side * self.position.left * self.last_close if self.position else 0.0
+
+    @property
+    def equity(self) -> float:
+        """Cash and position at the last close, quote units."""
+        return self.cash + self.held
+
+    @property
+    def bust(self) -> bool:
+        """Whether so little is left that nothing is traded here any more."""
+        return self.cash < BUST * self.first_cash
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a submitted order: accepted, filled, rejected, canceled or unknown; fills so far, and why."""
+
+    status: str
+    fills: tuple[Fill, ...] = ()
+    why: str = ""
+
+
+class Broker(Protocol):
+    """Executes orders; the only thing that differs between replay, paper and live."""
+
+    name: str
+    immediate: bool  # entries fill when they are sent; else with the next bar's open
+
+    def settle(self, account: Account, bar: Bar) -> Report:
+        """What happened to the account's orders until this bar closed; called once per bar, before any decision."""
+
+    def submit(self, order: Order, account: Account) -> Report:
+        """Sends one order. Sending an order twice must not execute it twice."""
+
+    def cancel(self, client_id: str, account: Account, leg: str) -> Report:
+        """Takes an order back; its fills until then are reported."""
+
+    def lookup(self, order: Order, account: Account) -> Report | None:
+        """What is known of an order that may or may not have arrived; None where it never did."""
+
+    def snapshot(self, symbols: list[str]) -> dict[str, Any]:
+        """positions: signed base units by symbol; open: client ids of resting orders by symbol."""
+
+
+def client_id(bundle_digest: str, symbol: str, bar: datetime, leg: str, attempt: int = 0) -> str:
+    """The order's own name, the same on every repetition: 30 characters that every exchange takes.
+
+    attempt: counts protective orders of one leg that replace each other.
+    """
+    text = f"{bundle_digest}|{symbol}|{bar.isoformat()}|{leg}|{attempt}"
+    return f"ts-{leg[:2]}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"

@@ -1,0 +1,222 @@
+"""An exchange behind ccxt: its address, keys from the environment, retries, its clock and its rules for orders."""
+
+import logging
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+import tenacity
+
+from tradsys.core.clock import utc_now
+from tradsys.core.errors import DataError, TradsysError
+
+LOG = logging.getLogger(__name__)
+KINDS = ("spot", "linear")
+TIMEFRAMES = {1: "1m", 3: "3m", 5: "5m", 15: "15m", 30: "30m", 60: "1h", 120: "2h", 240: "4h", 360: "6h", 720: "12h",
+              1440: "1d"}  # fmt: skip
+PAGE = 1000
+
+
+class ExchangeError(TradsysError):
+    """An exchange that refuses, or that does not answer after all retries."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """How to reach an exchange; opens nothing by itself.
+
+    id: ccxt's name. kind: spot, or linear (perpetuals margined in the quote). key, secret: names of environment
+    variables. sandbox: the exchange's test environment. address: another scheme and host for all its URLs. entry:
+    market or limit; limit_bps: how far a limit may lie beyond the last close. attempts, wait_seconds: retries of one
+    call. poll_seconds: between questions for the time. patience_seconds: how long a bar that should be there is asked
+    for. Raises TradsysError for values outside their ranges.
+    """
+
+    id: str
+    kind: str = "spot"
+    key: str = "EXCHANGE_API_KEY"
+    secret: str = "EXCHANGE_API_SECRET"
+    sandbox: bool = True
+    address: str | None = None
+    entry: str = "market"
+    limit_bps: float = 10.0
+    attempts: int = 6
+    wait_seconds: float = 1.0
+    timeout_seconds: float = 15.0
+    poll_seconds: float = 5.0
+    patience_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise TradsysError(f"exchange: kind={self.kind!r}; one of {KINDS}; fix conf/exchange")
+        if self.entry not in ("market", "limit"):
+            raise TradsysError(f"exchange: entry={self.entry!r}; market or limit; fix conf/exchange")
+        if self.attempts < 1 or self.poll_seconds <= 0 or self.timeout_seconds <= 0:
+            raise TradsysError(
+                f"exchange: attempts={self.attempts}, poll_seconds={self.poll_seconds}, timeout_seconds="
+                f"{self.timeout_seconds}; at least one attempt, and times above 0; fix conf/exchange"
+            )
+
+    def connect(self, *, private: bool) -> "Client":
+        """A client; TradsysError without ccxt, for an unknown exchange or, where `private`, without keys."""
+        try:
+            import ccxt  # noqa: PLC0415 - an extra: only paper and live need it
+        except ImportError as error:
+            raise TradsysError(
+                "exchange: ccxt is not installed; install it with: pip install 'tradsys[live]'"
+            ) from error
+        if self.id not in ccxt.exchanges:
+            raise TradsysError(f"exchange: {self.id!r} is unknown to ccxt {ccxt.__version__}; see ccxt's list, fix id=")
+        settings: dict[str, Any] = {
+            "enableRateLimit": self.address is None,
+            "timeout": int(self.timeout_seconds * 1000),
+            "options": {
+                "defaultType": "spot" if self.kind == "spot" else "swap",
+                "defaultSubType": None if self.kind == "spot" else "linear",
+                "fetchMarkets": {"types": [self.kind]},
+                "fetchCurrencies": False,
+                "warnOnFetchOpenOrdersWithoutSymbol": False,
+            },
+        }
+        if private:
+            settings |= {"apiKey": self._from_environment(self.key), "secret": self._from_environment(self.secret)}
+        raw = getattr(ccxt, self.id)(settings)
+        if self.address is not None:
+            raw.urls["api"] = _moved(raw.urls["api"], self.address)
+        elif private and self.sandbox:
+            self._sandboxed(raw)
+        return Client(self, raw, ccxt)
+
+    def _sandboxed(self, raw: Any) -> None:
+        if self.kind == "linear" and "demo" in raw.urls:
+            raw.enable_demo_trading(True)
+        elif "test" in raw.urls:
+            raw.set_sandbox_mode(True)
+        else:
+            raise TradsysError(f"exchange: {self.id} has no test environment in ccxt; sandbox=false trades real money")
+
+    def _from_environment(self, name: str) -> str:
+        value = os.environ.get(name, "").strip()
+        if not value:
+            raise TradsysError(
+                f"exchange: the environment variable {name} is empty; keys come from the environment or .env alone; "
+                f"set {self.key} and {self.secret}"
+            )
+        return value
+
+
+class Client:
+    """Calls with retries, the exchange's clock, and its markets under the bundle's symbol names."""
+
+    def __init__(self, spec: Exchange, raw: Any, ccxt: Any) -> None:
+        self.spec, self.raw, self.ccxt = spec, raw, ccxt
+        self.n_errors = 0  # consecutive calls that failed after all retries
+        self.offset = timedelta(0)  # exchange's clock minus ours
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The call's result; failures that may pass are tried again, after as long as the exchange asks for.
+
+        Raises ExchangeError where it keeps failing; errors that will not pass go through.
+        """
+        again = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(self.ccxt.OperationFailed),
+            wait=self._wait,
+            stop=tenacity.stop_after_attempt(self.spec.attempts),
+            before_sleep=self._before_sleep,
+            reraise=True,
+        )
+        try:
+            answer = again(function, *args, **kwargs)
+        except self.ccxt.OperationFailed as error:
+            self.n_errors += 1
+            raise ExchangeError(
+                f"exchange {self.spec.id}: {one_line(error)}; it keeps failing; tried again later"
+            ) from error
+        except self.ccxt.AuthenticationError as error:
+            raise ExchangeError(
+                f"exchange {self.spec.id}: {one_line(error)}; the keys are wrong or may not trade; allow trading for "
+                f"the key in {self.spec.key}, and this address"
+            ) from error
+        self.n_errors = 0
+        return answer
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        asked = (self.raw.last_response_headers or {}).get("Retry-After")
+        backoff = tenacity.wait_exponential_jitter(self.spec.wait_seconds, max=60, jitter=self.spec.wait_seconds)
+        try:
+            return float(asked) if asked else backoff(state)
+        except ValueError:
+            return backoff(state)
+
+    def _before_sleep(self, state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        LOG.warning("exchange %s: %s; trying again", self.spec.id, one_line(error))
+        if isinstance(error, self.ccxt.InvalidNonce):
+            self.now()
+
+    def now(self) -> datetime:
+        """The exchange's time; sets the difference that signed calls use."""
+        before = utc_now()
+        milliseconds = self.raw.fetch_time() if self.raw.has["fetchTime"] else self.raw.milliseconds()
+        after = utc_now()
+        theirs = datetime.fromtimestamp(milliseconds / 1000, UTC)
+        self.offset = theirs - (before + (after - before) / 2)
+        self.raw.options["timeDifference"] = self.raw.milliseconds() - milliseconds
+        return theirs
+
+    def time(self) -> datetime:
+        """`now` with retries."""
+        answer: datetime = self.call(self.now)
+        return answer
+
+    @cached_property
+    def by_name(self) -> dict[str, Any]:
+        """Markets of this kind by the exchange's id, such as BTCUSDT, and by ccxt's symbol."""
+        markets = self.call(self.raw.load_markets).values()
+        wanted = [m for m in markets if (m["spot"] if self.spec.kind == "spot" else m["swap"] and m["linear"])]
+        return {m["id"]: m for m in wanted} | {m["symbol"]: m for m in wanted}
+
+    def market(self, symbol: str) -> Any:
+        """The market of a symbol; DataError where the exchange has none of that name."""
+        found = self.by_name.get(symbol)
+        if found is None:
+            near = sorted(n for n in self.by_name if n.startswith(symbol[:3]))[:5]
+            raise DataError(
+                f"exchange {self.spec.id}: no {self.spec.kind} market {symbol!r}, near it {near}; give symbols=[...]"
+            )
+        return found
+
+    def klines(self, symbol: str, minutes: int, since: datetime, until: datetime) -> list[list[float]]:
+        """Bars by OPENING time, milliseconds, with since <= open < until; in pages."""
+        name, length = self.market(symbol)["symbol"], timedelta(minutes=minutes)
+        rows: list[list[float]] = []
+        at = since
+        while at < until:
+            wanted = min(PAGE, int((until - at) / length) + 1)
+            page = self.call(self.raw.fetch_ohlcv, name, TIMEFRAMES[minutes], _ms(at), wanted)
+            page = [r for r in page if _ms(at) <= r[0] < _ms(until)]
+            if not page:
+                break
+            rows += page
+            at = datetime.fromtimestamp(page[-1][0] / 1000, UTC) + length
+        return rows
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+def _moved(urls: Any, address: str) -> Any:
+    if isinstance(urls, dict):
+        return {key: _moved(value, address) for key, value in urls.items()}
+    return re.sub(r"^https?://[^/]+", address.rstrip("/"), urls) if isinstance(urls, str) else urls
+
+
+def one_line(error: BaseException | None) -> str:
+    """An error's words on one line, without the address it called."""
+    text = re.sub(r"https?://\S+", "", str(error))
+    return re.sub(r"\s+", " ", text).strip()[:300] or type(error).__name__

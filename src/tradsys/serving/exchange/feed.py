@@ -1,0 +1,94 @@
+"""Closed bars of an exchange by polling: never one that has not closed, holes asked for again, corrections seen."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+
+from tradsys.core.errors import DataError
+from tradsys.serving.brokers import Bar
+from tradsys.serving.exchange.client import TIMEFRAMES, Client
+from tradsys.serving.feeds import Moment, frame_of
+
+REREAD = 5  # newest bars that are read again with every close, to see corrections
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class ExchangeFeed:
+    """Bars of some symbols. Exchange bars carry their opening time; from here on `time` is the close.
+
+    minutes: bar length. n_history: bars of warm-up per symbol. Raises DataError for a length the exchange has not.
+    """
+
+    def __init__(self, client: Client, symbols: Sequence[str], minutes: int, n_history: int) -> None:
+        if minutes not in TIMEFRAMES:
+            raise DataError(f"exchange: bars of {minutes} minutes; one of {list(TIMEFRAMES)}; retrain on such bars")
+        self.client, self.symbols, self.minutes = client, sorted(symbols), minutes
+        self.length, self.n_history = timedelta(minutes=minutes), n_history
+        self.seen: dict[str, dict[datetime, Bar]] = {s: {} for s in self.symbols}
+        self.last: datetime | None = None
+
+    def history(self, until: datetime | None) -> pl.DataFrame:
+        """The last n_history bars of each symbol that closed at or before `until`, or by now."""
+        newest = self._closed(self.client.time()) if until is None else until
+        bars: list[Bar] = []
+        for symbol in self.symbols:
+            own = self._read(symbol, newest - self.n_history * self.length, newest)
+            self.seen[symbol] = {bar.time: bar for bar in own[-REREAD:]}
+            bars += own
+        if not bars:
+            raise DataError(f"exchange {self.client.spec.id}: no bar of {self.symbols} before {newest}; check symbols=")
+        self.last = newest
+        return frame_of(bars).sort("symbol", "time")
+
+    def moments(self, after: datetime | None) -> Iterator[Moment | None]:
+        """Every close after `after` (None: after the history); endless."""
+        last = after or self.last
+        assert last is not None, "history comes first"
+        while True:
+            now = self.client.time()
+            newest = self._closed(now)
+            if newest <= last:
+                yield None
+                continue
+            bars = {s: {b.time: b for b in self._read(s, last - REREAD * self.length, newest)} for s in self.symbols}
+            if self._waits(bars, last, newest, now):
+                yield None
+                continue
+            corrected = self._corrections(bars, last)
+            at = last + self.length
+            while at <= newest:
+                now_here = [bars[s][at] for s in self.symbols if at in bars[s]]
+                missing = tuple(s for s in self.symbols if at not in bars[s])
+                age = (now - at).total_seconds()
+                yield Moment(at, tuple(now_here), at < newest, missing, corrected, age)
+                corrected, at = (), at + self.length
+            for symbol, own in bars.items():
+                self.seen[symbol] = dict(sorted(own.items())[-REREAD - 1 :])
+            last = newest
+
+    def _waits(self, bars: dict[str, dict[datetime, Bar]], last: datetime, newest: datetime, now: datetime) -> bool:
+        """Whether a bar that should be there may still come: asked again for `patience_seconds`."""
+        absent = [s for s in self.symbols if newest not in bars[s] and (last in bars[s] or last in self.seen[s])]
+        return bool(absent) and (now - newest).total_seconds() < self.client.spec.patience_seconds
+
+    def _corrections(self, bars: dict[str, dict[datetime, Bar]], last: datetime) -> tuple[tuple[Bar, Bar], ...]:
+        return tuple(
+            (old, bars[s][time])
+            for s in self.symbols
+            for time, old in self.seen[s].items()
+            if time <= last and time in bars[s] and bars[s][time] != old
+        )
+
+    def _closed(self, now: datetime) -> datetime:
+        return EPOCH + (now - EPOCH) // self.length * self.length
+
+    def _read(self, symbol: str, after: datetime, newest: datetime) -> list[Bar]:
+        """Bars with after < close <= newest."""
+        rows = self.client.klines(symbol, self.minutes, after, newest)
+        out = []
+        for row in rows:
+            close_time = datetime.fromtimestamp(row[0] / 1000, UTC) + self.length
+            if after < close_time <= newest:
+                out.append(Bar(symbol, close_time, *map(float, row[1:6])))
+        return out

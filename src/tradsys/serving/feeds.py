@@ -1,0 +1,75 @@
+"""Where closed bars come from: stored bars and exchanges behind one protocol."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+import polars as pl
+
+from tradsys.market.bars import COLUMNS, SCHEMA
+from tradsys.serving.brokers import Bar
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What became known at one bar close.
+
+    time: the close, UTC. bars: of every symbol that closed then, by symbol. late: newer bars exist already, so nothing
+    may be entered on this one. missing: symbols that should have a bar and have none. corrected: bars that the vendor
+    has changed since they were first seen, as (before, after). age: seconds since the close, by the exchange's clock.
+    """
+
+    time: datetime
+    bars: tuple[Bar, ...]
+    late: bool = False
+    missing: tuple[str, ...] = ()
+    corrected: tuple[tuple[Bar, Bar], ...] = ()
+    age: float = 0.0
+
+
+class Feed(Protocol):
+    """Closed bars in order of time."""
+
+    def history(self, until: datetime | None) -> pl.DataFrame:
+        """Bars for the warm-up: closed at or before `until`, or all that are closed now."""
+
+    def moments(self, after: datetime | None) -> Iterator[Moment | None]:
+        """Bar closes later than `after`, as they come; None where nothing has closed yet and the caller may look
+        after other things.
+        """
+
+
+class StoredFeed:
+    """Stored bars, moment by moment: the replay of a span.
+
+    bars: COLUMNS, sorted by (symbol, time). since: first bar to decide on; what lies before is history.
+    """
+
+    def __init__(self, bars: pl.DataFrame, since: datetime, symbols: Sequence[str]) -> None:
+        self.bars = bars
+        self.since = since
+        self.symbols = list(symbols)
+
+    def history(self, until: datetime | None) -> pl.DataFrame:
+        """Bars before `since`, or up to `until` where a replay goes on."""
+        return self.bars.filter(pl.col("time") < self.since if until is None else pl.col("time") <= until)
+
+    def moments(self, after: datetime | None) -> Iterator[Moment | None]:
+        """Every later moment, all symbols of one close together."""
+        begun = pl.col("time") >= self.since if after is None else pl.col("time") > after
+        rows = self.bars.filter(begun).select(COLUMNS).sort("time", "symbol")
+        group: list[Bar] = []
+        for row in rows.iter_rows():
+            bar = Bar(*row)
+            if group and bar.time != group[0].time:
+                yield Moment(group[0].time, tuple(group))
+                group = []
+            group.append(bar)
+        if group:
+            yield Moment(group[0].time, tuple(group))
+
+
+def frame_of(bars: Sequence[Bar]) -> pl.DataFrame:
+    """Bars as a frame, in their own order."""
+    return pl.DataFrame(bars, schema=SCHEMA, orient="row")

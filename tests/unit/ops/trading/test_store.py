@@ -1,0 +1,75 @@
+"""The trade journal: append-only, chained, one transaction or nothing."""
+
+import sqlite3
+
+import pytest
+
+from tradsys.core.errors import DataError
+from tradsys.ops.trading.store import TradeJournal
+
+
+@pytest.fixture
+def journal(tmp_path):
+    made = TradeJournal(tmp_path / "journal.db")
+    made.append([("start", {"a": 1}), ("bars", {"b": [1.5, "x"]})])
+    made.append([("stop", {})])
+    return made
+
+
+def test_events_come_back_in_order_and_the_chain_is_intact(journal, tmp_path):
+    again = TradeJournal(tmp_path / "journal.db", create=False)
+    assert [(e.id, e.kind) for e in again.events()] == [(1, "start"), (2, "bars"), (3, "stop")]
+    assert [e.body for e in again.events(kinds=["bars"])] == [{"b": [1.5, "x"]}]
+    assert again.verify() == []
+    assert again.append([("start", {})])[0].id == 4
+    assert again.verify() == []
+
+
+def test_sqlite_refuses_changes(journal, tmp_path):
+    with sqlite3.connect(tmp_path / "journal.db") as connection:
+        for statement in ("UPDATE events SET body='{}' WHERE id=2", "DELETE FROM events WHERE id=3"):
+            with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                connection.execute(statement)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("UPDATE events SET body='{}' WHERE id=2", "event 2 does not carry"),
+        ("DELETE FROM events WHERE id=2", "event 2 is missing"),
+        ("UPDATE events SET written='2020-01-01' WHERE id=3", "event 3 does not carry"),
+    ],
+)
+def test_a_change_behind_its_back_shows(journal, tmp_path, statement, words):
+    with sqlite3.connect(tmp_path / "journal.db") as connection:
+        connection.execute("DROP TRIGGER events_no_UPDATE")
+        connection.execute("DROP TRIGGER events_no_DELETE")
+        connection.execute(statement)
+    connection.close()
+    assert words in journal.verify()[0]
+
+
+def test_a_failed_append_leaves_nothing(journal, tmp_path):
+    class NotText:
+        def __str__(self):
+            raise RuntimeError("no text")
+
+    with pytest.raises(RuntimeError):
+        journal.append([("bars", {}), ("bars", {"x": NotText()})])
+    assert [e.id for e in journal.events()] == [1, 2, 3]
+    assert journal.append([("bars", {})])[0].id == 4
+    assert journal.verify() == []
+
+
+def test_requests_are_numbered(journal):
+    assert [journal.ask("stop"), journal.ask("resume")] == [1, 2]
+    assert journal.requests(1) == [(2, "resume")]
+
+
+def test_what_is_no_journal_is_refused(tmp_path):
+    (tmp_path / "x.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(DataError, match="does not open"):
+        TradeJournal(tmp_path / "x.db")
+    with pytest.raises(DataError, match="no such file"):
+        TradeJournal(tmp_path / "absent.db", create=False)
