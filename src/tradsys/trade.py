@@ -18,7 +18,8 @@ from dotenv import load_dotenv
 from omegaconf import OmegaConf
 
 from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
-from tradsys.ops.trading import commands
+
+VERBS = ("replay", "paper", "live", "status", "stop", "flatten", "resume", "report")
 
 
 def _with_defaults(verb: str, argv: list[str]) -> list[str]:
@@ -44,8 +45,10 @@ def _source(plain: dict[str, Any], bundle: Any) -> Any:
 def work(argv: list[str]) -> None:
     """Composes, runs the verb, prints."""
     verb, rest = (argv[0], argv[1:]) if argv else ("", [])
-    if verb not in commands.VERBS:
-        raise ConfigError(f"trade: {verb or 'nothing'!r} is no verb; the verbs are {', '.join(commands.VERBS)}; --help")
+    if verb not in VERBS:
+        raise ConfigError(f"trade: {verb or 'nothing'!r} is no verb; the verbs are {', '.join(VERBS)}; see --help")
+    from tradsys.ops.trading import commands
+
     config = compose("trade", _with_defaults(verb, rest))
     commands.VERBS[verb](as_dict(config), build(config), _source)
 

@@ -91,6 +91,8 @@ class Position:
     sold_raw: float = 0.0
     exit_fee: float = 0.0
     protective: dict[str, str] = field(default_factory=dict)  # leg -> client id of the resting order
+    attempts: int = 0  # protective orders sent for this position
+    exits: int = 0  # exits sent for this position
 
     @property
     def left(self) -> float:
@@ -141,8 +143,8 @@ class Report:
 class Broker(Protocol):
     """Executes orders; the only thing that differs between replay, paper and live."""
 
-    name: str
     immediate: bool  # entries fill when they are sent; else with the next bar's open
+    protects: tuple[str, ...]  # legs (stop, target) that rest as orders of their own
 
     def settle(self, account: Account, bar: Bar) -> Report:
         """What happened to the account's orders until this bar closed; called once per bar, before any decision."""
@@ -157,7 +159,10 @@ class Broker(Protocol):
         """What is known of an order that may or may not have arrived; None where it never did."""
 
     def snapshot(self, symbols: list[str]) -> dict[str, Any]:
-        """positions: signed base units by symbol; open: client ids of resting orders by symbol."""
+        """positions: signed base units by symbol, as the exchange has them."""
+
+    def step_size(self, symbol: str) -> float:
+        """The least difference of quantities that counts, base units."""
 
 
 def client_id(bundle_digest: str, symbol: str, bar: datetime, leg: str, attempt: int = 0) -> str:

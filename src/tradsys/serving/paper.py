@@ -13,8 +13,8 @@ class PaperBroker:
     It keeps nothing of its own: the sub-account that is passed in is all it knows, so a restart loses nothing.
     """
 
-    name = "paper"
     immediate = False
+    protects: tuple[str, ...] = ()
 
     def __init__(self, costs: Costs) -> None:
         self.costs = costs
@@ -64,7 +64,11 @@ class PaperBroker:
 
     def snapshot(self, symbols: list[str]) -> dict[str, Any]:  # noqa: ARG002 - one protocol
         """There is no exchange that could know more than the journal."""
-        return {}
+        return {"positions": {}}
+
+    def step_size(self, symbol: str) -> float:  # noqa: ARG002 - one protocol
+        """Any quantity is possible."""
+        return 0.0
 
 
 def _book(account: Account, costs: Costs) -> Any:

@@ -1,13 +1,13 @@
 """One step of the bot: bars in, fills booked, decisions made, orders sent; every part journaled before the next."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol
 
 import polars as pl
 
 from tradsys.core.errors import DataError
+from tradsys.ops.trading import orders
 from tradsys.ops.trading.risk import Risk
 from tradsys.ops.trading.state import State, bar_body, fill_body, order_body
 from tradsys.ops.trading.store import TradeJournal
@@ -15,6 +15,7 @@ from tradsys.serving.brokers import Account, Bar, Broker, Order, Report, client_
 from tradsys.serving.feeds import Moment, frame_of
 from tradsys.serving.strategy import Strategy
 
+MAX_PROTECTIVE = 20  # protective orders per position before a person has to look
 SHOWN = ("probability", "score", "regime", "audit", "side")
 
 
@@ -47,6 +48,7 @@ class Engine:
         self.strategy, self.predictor, self.broker = strategy, predictor, broker
         self.journal, self.state, self.risk = journal, state, risk
         self.digest, self.listen = digest, listen
+        self.max_protective = MAX_PROTECTIVE
 
     def record(self, *events: tuple[str, dict[str, Any]]) -> None:
         """Journals events in one transaction, then applies them."""
@@ -58,11 +60,16 @@ class Engine:
         """Takes one moment through: book, settle, decide, send. Safe to repeat after a crash at any point."""
         self._book(moment)
         for bar in self._traded(moment):
-            self._settle(bar)
+            account = self.state.accounts[bar.symbol]
+            if not self.broker.immediate:
+                self.take(self.broker.settle(account, bar), account.pending)
+            elif not moment.late:
+                orders.poll(self, account)
+                orders.watch(self, account, bar)
         self._check_losses()
         if self.state.decided != moment.time:
             self._decide(moment)
-        self.send_waiting()
+        self.send_waiting(None if moment.late else moment.time)
 
     def _traded(self, moment: Moment) -> list[Bar]:
         """The bars of symbols that have a sub-account; others are there for features."""
@@ -79,17 +86,13 @@ class Engine:
         body = {"time": moment.time.isoformat(), "late": moment.late, "bars": [bar_body(b) for b in moment.bars]}
         self.record(*events, ("bars", body))
 
-    def _settle(self, bar: Bar) -> None:
-        account = self.state.accounts[bar.symbol]
-        before = account.pending
-        self.take(self.broker.settle(account, bar), before)
-
     def take(self, report: Report, order: Order | None) -> None:
         """Journals what a broker reports: fills, and the end of an order."""
         events: list[tuple[str, dict[str, Any]]] = [
             ("fill", fill_body(fill)) for fill in report.fills if fill.trade_id not in self.state.seen_trades
         ]
-        if order is not None and order.client_id in self.state.open_orders:
+        known = order is not None and report.status == "accepted" and order.client_id in self.state.acknowledged
+        if order is not None and order.client_id in self.state.open_orders and not known:
             events.append(("order", {"client_id": order.client_id, "status": report.status, "why": report.why}))
         if events:
             self.record(*events)
@@ -105,18 +108,21 @@ class Engine:
             self.record(("halt", {"rule": rule, "why": why, "time": str(self.state.moment)}))
 
     def _decide(self, moment: Moment) -> None:
-        closed = frame_of(moment.bars)
+        closed, why = frame_of(moment.bars), "no bar"
+        predictions = None
+        if moment.corrected:
+            self._correct(moment)
         try:
-            predictions = self.predictor.step(closed)
+            predictions = self.predictor.step(closed) if moment.bars else None
         except DataError as error:
-            predictions, why = None, str(error)
+            why = str(error)
         rows = {} if predictions is None else {row["symbol"]: row for row in predictions.iter_rows(named=True)}
         wanted: dict[str, dict[str, Any]] = {}
         if predictions is not None and predictions.height:
             targets = self.strategy.targets(closed, moment.time, predictions)
             wanted = {row["symbol"]: row for row in targets.iter_rows(named=True)}
         decisions: dict[str, Any] = {}
-        orders: list[Order] = []
+        entries: list[Order] = []
         for bar in self._traded(moment):
             row = rows.get(bar.symbol)
             shown = {} if row is None else {key: row[key] for key in SHOWN if key in row}
@@ -124,12 +130,20 @@ class Engine:
             if row is None:
                 reason = "no full window" if predictions is not None else why
             if order is not None:
-                orders.append(order)
+                entries.append(order)
             decisions[bar.symbol] = {**shown, "action": reason}
         time = moment.time.isoformat()
         body = {"time": time, "late": moment.late, "rows": decisions}
         events = [("prediction", {"time": time, "rows": rows})] if rows else []
-        self.record(*events, ("decision", body), *(("intent", order_body(order)) for order in orders))
+        self.record(*events, ("decision", body), *(("intent", order_body(order)) for order in entries))
+
+    def _correct(self, moment: Moment) -> None:
+        """Puts corrected bars into the session's buffer, so that later features read them."""
+        past = getattr(self.predictor, "past", None)
+        if past is not None:
+            right = frame_of([after for _, after in moment.corrected])
+            kept = past.join(right, on=["symbol", "time"], how="anti")
+            self.predictor.past = pl.concat([kept, right], how="diagonal").sort("symbol", "time")  # type: ignore[attr-defined]
 
     def _order(self, bar: Bar, wanted: dict[str, Any] | None, moment: Moment) -> tuple[Order | None, str]:
         """The entry to send after this bar, or None and why there is none."""
@@ -153,8 +167,10 @@ class Engine:
     def _barred(self, account: Account, moment: Moment) -> str:
         if self.state.halts:
             return f"halted by {', '.join(self.state.halts)}"
+        oldest = self.risk.max_bar_age_seconds
         checks = {
             "the bar is late": moment.late,
+            f"the bar is {moment.age:.0f} s old": oldest is not None and moment.age > oldest,
             "the symbol holds a position that is not ours": account.foreign,
             "a position is open": account.position is not None,
             "an order is waiting": account.pending is not None,
@@ -162,25 +178,25 @@ class Engine:
         }
         return next((reason for reason, true in checks.items() if true), "")
 
-    def send_waiting(self) -> None:
-        """Sends entries that are journaled and not yet sent."""
+    def send_waiting(self, moment: datetime | None) -> None:
+        """Sends entries that are journaled and not yet sent, if they were decided at this moment; then protects.
+
+        moment: None where every waiting entry is too late.
+        """
+        if not self.broker.immediate:
+            return  # they wait for the next open
         for order in [o for o in self.state.open_orders.values() if o.leg == "entry"]:
-            self.send(order)
+            if order.client_id in self.state.acknowledged:
+                continue
+            if order.signal_time == moment:
+                self.send(order)
+            else:
+                self.take(Report("rejected", why="not sent in time"), order)
+        for account in self.state.accounts.values():
+            orders.protect(self, account)
 
     def send(self, order: Order) -> Report:
         """Sends one journaled order and journals what became of it."""
-        account = self.state.accounts[order.symbol]
-        if not self.broker.immediate and order.leg == "entry":
-            return Report("accepted")  # it is waiting for the next open already
-        report = self.broker.submit(order, account)
+        report = self.broker.submit(order, self.state.accounts[order.symbol])
         self.take(report, order)
         return report
-
-    def exit(self, account: Account, reason: str, moment: datetime) -> Report:
-        """Closes a position by hand or by time; the intent is journaled before the order leaves."""
-        held = account.position
-        assert held is not None
-        name = client_id(self.digest, account.symbol, moment, "exit")
-        order = replace(held.order, client_id=name, leg="exit", quantity=held.left, reason=reason, signal_time=moment)
-        self.record(("intent", order_body(order)))
-        return self.send(order)

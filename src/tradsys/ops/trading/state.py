@@ -61,6 +61,7 @@ class State:
     settings: dict[str, Any] = field(default_factory=dict)
     accounts: dict[str, Account] = field(default_factory=dict)
     open_orders: dict[str, Order] = field(default_factory=dict)
+    acknowledged: set[str] = field(default_factory=set)  # open orders that the exchange has answered for
     seen_trades: dict[str, None] = field(default_factory=dict)
     halts: dict[str, str] = field(default_factory=dict)
     trades: list[dict[str, Any]] = field(default_factory=list)
@@ -98,6 +99,11 @@ class State:
     def capital(self) -> float:
         """Quote units that the bot began with."""
         return float(self.settings.get("capital", 1.0))
+
+    @property
+    def bar_minutes(self) -> float:
+        """Bar length, minutes."""
+        return float(self.settings.get("bar_minutes", 60.0))
 
     @property
     def total(self) -> float:
@@ -156,16 +162,24 @@ class State:
         self.sent.append(order.signal_time)
         if order.leg == "entry":
             account.pending = order
-        elif order.leg in ("stop", "target") and account.position is not None:
-            account.position.protective[order.leg] = order.client_id
+        elif account.position is not None:
+            if order.leg == "exit":
+                account.position.exits += 1
+            else:
+                account.position.protective[order.leg] = order.client_id
+                account.position.attempts += 1
 
     def _order(self, body: dict[str, Any]) -> None:
         status, order = body["status"], self.open_orders.get(body["client_id"])
-        if order is None or status in ("accepted", "unknown"):
+        if order is None:
+            return
+        if status in ("accepted", "unknown"):
+            self.acknowledged.add(order.client_id)
             return
         account = self.accounts[order.symbol]
         if status in ("canceled", "rejected", "filled"):
             self.open_orders.pop(order.client_id)
+            self.acknowledged.discard(order.client_id)
             if order.leg == "entry" and account.pending is not None:
                 account.pending = None
                 self.n_cancelled += status == "canceled"
@@ -218,6 +232,9 @@ class State:
         raw, price = held.sold_raw / held.sold, held.sold_quote / held.sold
         if held.sold == fill.quantity:  # one fill: its own numbers, not their quotient
             raw, price = fill.raw, fill.price
+        if account.last_time is not None and fill.time < account.last_time:  # learned of it bars later
+            since = (account.last_time - fill.time) / timedelta(minutes=self.bar_minutes)
+            held.bars_held = max(1, held.bars_held - round(since))
         row = _row(account.symbol, held, raw, price, held.fee + held.exit_fee)
         self.trades.append(row | {"exit_time": fill.time, "exit_price": price, "reason": fill.reason})
         account.position = None

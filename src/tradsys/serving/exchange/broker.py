@@ -20,13 +20,12 @@ class ExchangeBroker:
     costs: the model's, for sizes and for fees that the exchange takes in a third currency. minutes: bar length.
     """
 
-    name = "exchange"
     immediate = True
 
     def __init__(self, client: Client, costs: Costs, minutes: int) -> None:
         self.client, self.costs, self.length = client, costs, timedelta(minutes=minutes)
         # spot: one resting sale locks the coins, so the target is watched at every close
-        self.protects = ("stop", "target") if client.spec.kind == "linear" else ("stop",)
+        self.protects: tuple[str, ...] = ("stop", "target") if client.spec.kind == "linear" else ("stop",)
 
     def settle(self, account: Account, bar: Bar) -> Report:  # noqa: ARG002 - one protocol
         """Unused: real orders are looked up one by one."""

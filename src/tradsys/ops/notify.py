@@ -1,0 +1,54 @@
+"""Notices to people through apprise: Telegram, Discord, mail and whatever else its URLs name."""
+
+import logging
+import os
+from collections.abc import Sequence
+
+from tradsys.core.errors import TradsysError
+from tradsys.core.runs import masked
+
+LOG = logging.getLogger(__name__)
+VARIABLE = "TRADSYS_NOTIFY"  # URLs separated by spaces or commas; never in a file of ours
+
+
+class Notifier:
+    """Sends short texts to apprise URLs. A notice that fails is logged and never stops what it is about.
+
+    urls: apprise URLs; none: every notice is dropped. Raises TradsysError for a URL that apprise does not know.
+    """
+
+    def __init__(self, urls: Sequence[str] = ()) -> None:
+        self._targets = None
+        if not urls:
+            return
+        try:
+            import apprise  # noqa: PLC0415 - an extra: only those who want notices need it
+        except ImportError as error:
+            raise TradsysError(
+                "notify: apprise is not installed; install it with: pip install 'tradsys[live]'"
+            ) from error
+        logging.getLogger("apprise").setLevel(logging.CRITICAL)  # its messages name the URL with its secrets
+        self._targets = apprise.Apprise()
+        for number, url in enumerate(urls, 1):
+            if not self._targets.add(url):
+                raise TradsysError(
+                    f"notify: URL number {number} of {VARIABLE} is none that apprise knows; see its list of services"
+                )
+
+    @classmethod
+    def from_environment(cls) -> "Notifier":
+        """The notifier of TRADSYS_NOTIFY."""
+        return cls(os.environ.get(VARIABLE, "").replace(",", " ").split())
+
+    def send(self, title: str, text: str) -> bool:
+        """True where every target took it. Passwords in URLs within the text are masked."""
+        if self._targets is None:
+            return False
+        try:
+            sent = bool(self._targets.notify(title=masked(title), body=masked(text)))
+        except Exception as error:  # noqa: BLE001 - whatever a service's plugin raises, trading goes on
+            LOG.warning("notify: %s", type(error).__name__)
+            return False
+        if not sent:
+            LOG.warning("notify: a target did not take the notice %r", title)
+        return sent

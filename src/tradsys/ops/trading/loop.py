@@ -1,0 +1,175 @@
+"""The bot's life: moments from the feed, requests from other terminals, failures that pass, an orderly end."""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from tradsys.core.clock import utc_now
+from tradsys.core.errors import TradsysError
+from tradsys.ops.trading import orders
+from tradsys.ops.trading.engine import Engine
+from tradsys.ops.trading.recovery import reconcile
+from tradsys.serving.exchange.client import Client, ExchangeError
+from tradsys.serving.feeds import Feed
+
+LOG = logging.getLogger(__name__)
+JUMP_SECONDS = 60.0  # wall clock against monotonic clock between two looks
+SLICE_SECONDS = 0.2
+
+
+@dataclass
+class Ending:
+    """Why and how the bot ends; set by a signal or a request. code: exit code."""
+
+    flag: threading.Event = field(default_factory=threading.Event)
+    why: str = ""
+    code: int = 0
+
+    def ask(self, why: str, code: int) -> None:
+        """Ends the bot after the step in progress."""
+        self.why, self.code = why, code
+        self.flag.set()
+
+
+@contextmanager
+def signals(ending: Ending) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the bot after the step in progress."""
+
+    def stop(number: int, _frame: Any) -> None:
+        name = signal.Signals(number).name
+        ending.ask(f"{name} received", 130 if number == signal.SIGINT else 143)
+
+    before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Loop:
+    """Runs an engine on a live feed until it is asked to end.
+
+    client: of the exchange, for its clock and errors. after_step: called after every step, for the page and the
+    watch over the model. adopt: symbols with positions that are not ours are traded all the same.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        feed: Feed,
+        client: Client,
+        ending: Ending,
+        *,
+        after_step: Callable[[Engine], None],
+        adopt: bool = False,
+    ) -> None:
+        self.engine, self.feed, self.client, self.ending = engine, feed, client, ending
+        self.after_step, self.adopt = after_step, adopt
+        self._reconciled = False
+        self._marks = (time.time(), time.monotonic())
+
+    def run(self) -> None:
+        """Until the ending's flag is set; failures of the exchange are journaled and tried again."""
+        while not self.ending.flag.is_set():
+            try:
+                self._reconcile()
+                self._moments()
+            except ExchangeError as error:
+                self._failed(error)
+                self._pause()
+
+    def _reconcile(self) -> None:
+        if not self._reconciled:
+            reconcile(self.engine, adopt=self.adopt)
+            now, decided = self.client.time(), self.engine.state.decided
+            newest = decided is not None and (now - decided).total_seconds() < 60 * self.engine.state.bar_minutes
+            self.engine.send_waiting(decided if newest else None)
+            self.after_step(self.engine)
+            self._reconciled = True
+
+    def _moments(self) -> None:
+        for moment in self.feed.moments(self.engine.state.decided):
+            self._check_clocks()
+            if moment is None:
+                self._requests()
+                if self.ending.flag.is_set():
+                    return
+                self._pause()
+                continue
+            self.engine.step(moment)
+            self.after_step(self.engine)
+            self._requests()
+            if self.ending.flag.is_set():
+                return
+
+    def _failed(self, error: ExchangeError) -> None:
+        LOG.warning("%s", error)
+        n, most = self.client.n_errors, self.engine.risk.max_errors
+        if n == 1:
+            self.engine.record(("note", {"what": "exchange", "why": str(error)}))
+        if most is not None and n >= most:
+            self.engine.halt("errors", f"{n} calls in a row failed; the last: {error}")
+
+    def _check_clocks(self) -> None:
+        wall, steady = time.time(), time.monotonic()
+        jump = (wall - self._marks[0]) - (steady - self._marks[1])
+        self._marks = (wall, steady)
+        if abs(jump) > JUMP_SECONDS:
+            raise TradsysError(
+                f"trade: the system clock jumped by {jump:.0f} s; a bot needs a steady clock; nothing was sent since; "
+                "set the clock (NTP) and start the bot again"
+            )
+        limit, apart = self.engine.risk.max_clock_seconds, abs(self.client.offset.total_seconds())
+        if limit is not None and apart > limit:
+            self.engine.halt(
+                "clock", f"the clock here and the exchange's are {apart:.1f} s apart; the limit is {limit} s"
+            )
+
+    def _requests(self) -> None:
+        for number, kind in self.engine.journal.requests(self.engine.state.last_request):
+            self.engine.record(("request", {"id": number, "what": kind}))
+            if kind == "stop":
+                self.ending.ask("stop was requested", 0)
+            elif kind == "flatten":
+                self._flatten()
+            elif kind == "resume":
+                self.engine.record(("resume", {"why": "lifted by hand"}))
+                self._reconciled = False
+                self._reconcile()
+
+    def _flatten(self) -> None:
+        self.engine.halt("flatten", "positions were closed by hand; `trade resume` lets the bot enter again")
+        moment = self.engine.state.moment or utc_now()
+        for account in self.engine.state.accounts.values():
+            if account.pending is not None:
+                orders.withdraw(self.engine, account, account.pending)
+            orders.leave(self.engine, account, "flatten", moment)
+        self.after_step(self.engine)
+
+    def _pause(self) -> None:
+        end = time.monotonic() + self.client.spec.poll_seconds
+        while not self.ending.flag.is_set() and (left := end - time.monotonic()) > 0:
+            self.ending.flag.wait(min(SLICE_SECONDS, left))
+
+
+def farewell(engine: Engine, why: str) -> str:
+    """Journals the end and says what stays at the exchange."""
+    engine.record(("stop", {"why": why, "time": str(engine.state.moment)}))
+    resting = [o for o in engine.state.open_orders.values() if o.leg in orders.LEGS]
+    held = [a.symbol for a in engine.state.accounts.values() if a.position is not None]
+    if not held:
+        return f"stopped: {why}; no position is open"
+    stay = f"{len(resting)} protective orders stay at the exchange" if engine.broker.immediate else "simulated"
+    return f"stopped: {why}; open positions: {', '.join(held)}; {stay}; the same command goes on from here"
+
+
+def age_of(moment: datetime | None) -> float | None:
+    """Seconds since a bar closed, by our clock."""
+    return None if moment is None else (utc_now() - moment).total_seconds()

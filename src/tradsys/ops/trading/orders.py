@@ -1,0 +1,97 @@
+"""Real orders around a position: protective orders, exits by time or by hand, and orders of unknown fate."""
+
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from tradsys.ops.trading.state import order_body
+from tradsys.serving.brokers import FULL, Account, Bar, Order, Report, client_id
+
+if TYPE_CHECKING:
+    from tradsys.ops.trading.engine import Engine
+
+LEGS = ("stop", "target")
+
+
+def poll(engine: "Engine", account: Account) -> None:
+    """Looks up every open order of a symbol and books what was executed; a limit entry lives for one bar."""
+    for order in [o for o in engine.state.open_orders.values() if o.symbol == account.symbol]:
+        report = engine.broker.lookup(order, account)
+        if report is None:
+            report = Report("rejected", why="the exchange has no such order")
+        elif report.status == "accepted" and order.leg == "entry" and order.signal_time != account.last_time:
+            ended = engine.broker.cancel(order.client_id, account, order.leg)
+            report = engine.broker.lookup(order, account) or ended
+        engine.take(report, order)
+    tidy(engine, account)
+
+
+def tidy(engine: "Engine", account: Account) -> None:
+    """Takes back protective orders of a position that is closed."""
+    if account.position is None:
+        for order in [o for o in engine.state.open_orders.values() if o.symbol == account.symbol and o.leg in LEGS]:
+            withdraw(engine, account, order)
+
+
+def withdraw(engine: "Engine", account: Account, order: Order) -> None:
+    """Cancels one order; what it executed until then is booked."""
+    ended = engine.broker.cancel(order.client_id, account, order.leg)
+    found = engine.broker.lookup(order, account)
+    engine.take(ended if found is None or found.status == "accepted" else found, order)
+
+
+def protect(engine: "Engine", account: Account) -> None:
+    """Stop and target of the position as resting orders of the quantity that is held, where the exchange has them."""
+    held = account.position
+    if held is None:
+        return
+    for leg, price in zip(LEGS, (held.stop, held.target), strict=True):
+        if leg not in engine.broker.protects or not 0 < price < float("inf"):
+            continue
+        resting = engine.state.open_orders.get(held.protective.get(leg, ""))
+        if resting is not None and abs(resting.quantity - held.left) <= held.quantity * (1 - FULL):
+            continue
+        if resting is not None:
+            withdraw(engine, account, resting)
+            if account.position is None:
+                return
+        if held.attempts >= engine.max_protective:
+            engine.halt(
+                "protection", f"{leg} of {account.symbol} was refused {held.attempts} times; watched at each close"
+            )
+            return
+        name = client_id(engine.digest, account.symbol, held.order.signal_time, leg, held.attempts)
+        order = replace(held.order, client_id=name, leg=leg, quantity=held.left, price=price, reason="")
+        engine.record(("intent", order_body(order)))
+        engine.send(order)
+
+
+def leave(engine: "Engine", account: Account, reason: str, moment: datetime) -> None:
+    """Closes a position at the market: protective orders first, then what is left of it."""
+    for leg in LEGS:
+        held = account.position
+        resting = engine.state.open_orders.get(held.protective.get(leg, "")) if held else None
+        if resting is not None:
+            withdraw(engine, account, resting)
+    held = account.position
+    if held is None:
+        return
+    name = client_id(engine.digest, account.symbol, moment, "exit", held.exits)
+    order = replace(held.order, client_id=name, leg="exit", quantity=held.left, reason=reason, signal_time=moment)
+    engine.record(("intent", order_body(order)))
+    engine.send(order)
+
+
+def watch(engine: "Engine", account: Account, bar: Bar) -> None:
+    """Exits that no resting order covers: barriers seen at the close, and the longest holding time."""
+    held = account.position
+    if held is None or bar.time < held.entry_time:
+        return
+    side = held.order.side
+    best, worst = (bar.high, bar.low) if side > 0 else (bar.low, bar.high)
+    if "stop" not in held.protective and side * worst <= side * held.stop:
+        leave(engine, account, "stop_loss", bar.time)
+    elif "target" not in held.protective and side * best >= side * held.target:
+        leave(engine, account, "take_profit", bar.time)
+    elif held.bars_held >= held.order.horizon_bars:
+        leave(engine, account, "timeout", bar.time)
