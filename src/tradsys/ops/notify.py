@@ -46,7 +46,7 @@ class Notifier:
             return False
         try:
             sent = bool(self._targets.notify(title=masked(title), body=masked(text)))
-        except Exception as error:  # noqa: BLE001 - whatever a service's plugin raises, trading goes on
+        except Exception as error:  # whatever a plugin raises, trading goes on
             LOG.warning("notify: %s", type(error).__name__)
             return False
         if not sent:
