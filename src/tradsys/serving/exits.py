@@ -35,8 +35,9 @@ def measures(label: Mapping[str, Any], bars: pl.DataFrame) -> dict[str, Array]:
     """What the exits need beside ATR, close and side: columns [R] in price units, none for most kinds.
 
     bars: with segments. `mean`: the last `mean_bars` closes' plain mean, NaN until a segment holds so many.
+    A kind without exits measures nothing: its forecasts can be served, only a strategy on it is refused.
     """
-    return {"mean": trailing_mean(bars, int(label["mean_bars"]))} if kind_of(label) == MEAN else {}
+    return {"mean": trailing_mean(bars, int(label["mean_bars"]))} if label.get("kind") == MEAN else {}
 
 
 def distances(label: Mapping[str, Any], frame: pl.DataFrame) -> tuple[Array, Array]:

@@ -19,6 +19,7 @@ from tradsys.models.ensembles.nested_copies import in_workdir
 from tradsys.models.ensembles.out_of_fold import out_of_fold
 from tradsys.models.regime import HmmRegime
 from tradsys.research.pipeline.dataset import Prepared
+from tradsys.research.pipeline.requirements import LEAST_CANDIDATES, check_auditor_outcomes
 from tradsys.research.pipeline.settings import Experiment, Timings
 from tradsys.samples.splits import PurgedKFold
 from tradsys.serving.bundle import widened
@@ -43,6 +44,7 @@ class Fitted:
 def fit(experiment: Experiment, prepared: Prepared, checkpoints: Path, timings: Timings) -> Fitted:
     """Fits every part on training rows; early stopping and calibration read validation rows, nothing reads test."""
     train, valid = prepared.train, prepared.valid
+    check_auditor_outcomes(experiment, train, valid)
     with timings.stage("primary model"):
         primary = in_workdir(whole(experiment, experiment.model), checkpoints / "primary").fit(train, valid)
     baselines = {}
@@ -85,9 +87,10 @@ def audit_samples(
     table, rows = widened(samples.table, samples.rows, extra)
     y = pays(samples.ret, experiment.costs.log_round_trip)
     candidates = Samples(table, rows, y, samples.weight, rows, rows, samples.ret).take(score_NC[:, 1] >= least)
-    if len(candidates) < 50 or candidates.n_classes < 2:
+    if len(candidates) < LEAST_CANDIDATES or candidates.n_classes < 2:
         raise TrainingError(
             f"auditor: {len(candidates)} candidates with score >= {least:.3f}, {int(candidates.y.sum())} paid; "
-            "it needs 50 of both outcomes; load more bars, lower evaluation.candidate_quantile, or auditor=none"
+            f"it needs {LEAST_CANDIDATES} of both outcomes; load more bars, lower evaluation.candidate_quantile, or "
+            "auditor=none"
         )
     return candidates
