@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CLOUD := $(VENV)/.installed-cloud
 
-.PHONY: demo test lint bench gpu clean
+.PHONY: demo test lint bench bench-compare gpu clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tradsys.train +experiment=demo
@@ -21,7 +21,11 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/run.py --json benchmarks/latest.json
+
+# make bench-compare OTHER=bench.json: what became slower than there
+bench-compare: $(STAMP)
+	$(BIN)/python benchmarks/run.py --compare $(OTHER)
 
 # runs with torch, pytorch_lightning, numpy, numba, onnx and pytest alone, on whatever Python holds them
 gpu:

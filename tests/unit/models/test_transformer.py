@@ -61,7 +61,7 @@ def test_attention_is_softmax_of_scaled_products():
     score = q @ k.transpose(-1, -2) / 8**0.5
     score = score.masked_fill(torch.ones(7, 7).triu(1).bool(), -torch.inf)
     expected_NTD = (score.softmax(-1) @ v).transpose(1, 2).reshape(2, 7, 16)
-    torch.testing.assert_close(block._attend(x_NTD), expected_NTD)
+    torch.testing.assert_close(block._attend(x_NTD, only_last=False), expected_NTD)
 
 
 def test_rotary_scores_depend_on_distance_alone():
@@ -91,3 +91,23 @@ def test_impossible_settings_are_named(changes, words):
 def test_a_window_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"\[N, 7, 5\]"):
         make()(torch.randn(2, 6, 5))
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("n_layers", [1, 3])
+def test_the_last_row_alone_gives_what_the_whole_last_block_gives(positions, causal, n_layers):
+    torch.manual_seed(0)
+    net = make(positions=positions, causal=causal, n_layers=n_layers, dropout=0.0)
+    window_NTF = torch.randn(5, net.lookback, net.n_features)
+    x_NTD = net.project(window_NTF)
+    x_NTD = x_NTD if net.position_TD is None else x_NTD + net.position_TD
+    for block in net.blocks:
+        x_NTD = block(x_NTD)
+    slow_NC = net.head(net.norm(x_NTD[:, -1]))
+    slow = torch.autograd.grad(slow_NC.square().sum(), list(net.parameters()))
+    fast_NC = net(window_NTF)
+    fast = torch.autograd.grad(fast_NC.square().sum(), list(net.parameters()))
+    torch.testing.assert_close(fast_NC, slow_NC, rtol=1e-5, atol=3e-6)
+    for ours, theirs in zip(fast, slow, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)

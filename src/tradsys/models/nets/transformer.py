@@ -70,9 +70,12 @@ class TransformerEncoder(nn.Module):
         if self.position_TD is not None:
             x_NTD = x_NTD + self.position_TD
         x_NTD = self.drop(x_NTD)
-        for block in self.blocks:
+        *first, last = self.blocks
+        for block in first:
             x_NTD = block(x_NTD)
-        return self.norm(x_NTD[:, -1] if self.pooling == "last" else x_NTD.mean(dim=1))
+        if self.pooling == "last":
+            return self.norm(last(x_NTD, only_last=True)[:, -1])
+        return self.norm(last(x_NTD).mean(dim=1))
 
     def forward(self, window_NTF: Tensor) -> Tensor:
         """Unnormalised class scores [N, C]."""
@@ -80,7 +83,11 @@ class TransformerEncoder(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention, then feed-forward, each on normed input, added to it: [N, T, D] -> [N, T, D]."""
+    """Self-attention, then feed-forward, each on normed input, added to it: [N, T, D] -> [N, T, D].
+
+    With `only_last` the output is that of the last bar alone, [N, 1, D]: keys and values of all bars, but one query
+    and one row of the feed-forward part. It equals the last row of the full block.
+    """
 
     def __init__(
         self,
@@ -108,20 +115,33 @@ class Block(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.rotary = Rotary(lookback, d_model // n_heads) if rotary else None
 
-    def forward(self, x_NTD: Tensor) -> Tensor:
-        """One block of the stack."""
-        x_NTD = x_NTD + self.drop(self.out(self._attend(self.norm_attention(x_NTD))))
-        return x_NTD + self.drop(self.ffn(self.norm_ffn(x_NTD)))
+    def forward(self, x_NTD: Tensor, *, only_last: bool = False) -> Tensor:
+        """One block of the stack; [N, 1, D] with `only_last`."""
+        mixed_NQD = self._attend(self.norm_attention(x_NTD), only_last=only_last)
+        x_NQD = (x_NTD[:, -1:] if only_last else x_NTD) + self.drop(self.out(mixed_NQD))
+        return x_NQD + self.drop(self.ffn(self.norm_ffn(x_NQD)))
 
-    def _attend(self, x_NTD: Tensor) -> Tensor:
+    def _attend(self, x_NTD: Tensor, *, only_last: bool) -> Tensor:
         n, t, d = x_NTD.shape
-        qkv_NT3HK = self.qkv(x_NTD).view(n, t, 3, self.n_heads, d // self.n_heads)
-        q_NHTK, k_NHTK, v_NHTK = qkv_NT3HK.permute(2, 0, 3, 1, 4).unbind(0)
+        if only_last:
+            weight_q, weight_kv = self.qkv.weight.split([d, 2 * d])
+            bias_q, bias_kv = self.qkv.bias.split([d, 2 * d])
+            q_NQD = F.linear(x_NTD[:, -1:], weight_q, bias_q)
+            k_NTD, v_NTD = F.linear(x_NTD, weight_kv, bias_kv).chunk(2, dim=-1)
+        else:
+            q_NQD, k_NTD, v_NTD = self.qkv(x_NTD).chunk(3, dim=-1)
+        q_NHQK, k_NHTK, v_NHTK = (self._heads(part) for part in (q_NQD, k_NTD, v_NTD))
         if self.rotary is not None:
-            q_NHTK, k_NHTK = self.rotary(q_NHTK), self.rotary(k_NHTK)
+            q_NHQK, k_NHTK = self.rotary(q_NHQK), self.rotary(k_NHTK)
         dropout = self.dropout if self.training else 0.0
-        mixed_NHTK = F.scaled_dot_product_attention(q_NHTK, k_NHTK, v_NHTK, dropout_p=dropout, is_causal=self.causal)
-        return mixed_NHTK.transpose(1, 2).reshape(n, t, d)
+        causal = self.causal and not only_last  # the last bar sees the whole window either way
+        mixed_NHQK = F.scaled_dot_product_attention(q_NHQK, k_NHTK, v_NHTK, dropout_p=dropout, is_causal=causal)
+        return mixed_NHQK.transpose(1, 2).reshape(n, 1 if only_last else t, d)
+
+    def _heads(self, x_NTD: Tensor) -> Tensor:
+        """[N, T, D] -> [N, H, T, K]."""
+        n, t, d = x_NTD.shape
+        return x_NTD.view(n, t, self.n_heads, d // self.n_heads).transpose(1, 2)
 
 
 class Rotary(nn.Module):
@@ -141,10 +161,11 @@ class Rotary(nn.Module):
         self.register_buffer("sin_TK", angle_TK.sin().float(), persistent=False)
 
     def forward(self, x_NHTK: Tensor) -> Tensor:
-        """The same shape and type, turned."""
+        """The same shape and type, turned; fewer than T bars are the window's last ones."""
+        n_bars = x_NHTK.shape[2]
         left, right = x_NHTK.chunk(2, dim=-1)
         turned_NHTK = torch.cat([-right, left], dim=-1)
-        return (x_NHTK * self.cos_TK + turned_NHTK * self.sin_TK).to(x_NHTK.dtype)
+        return (x_NHTK * self.cos_TK[-n_bars:] + turned_NHTK * self.sin_TK[-n_bars:]).to(x_NHTK.dtype)
 
 
 def _check(d_model: int, n_heads: int, positions: str, pooling: str) -> None:
