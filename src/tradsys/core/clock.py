@@ -1,6 +1,12 @@
-"""UTC, once."""
+"""Moments in UTC: the one place that reads a time zone, and the one that takes it off."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
+
+import numpy as np
+
+from tradsys.core.errors import DataError
+
+Moment = str | date | datetime | np.datetime64
 
 
 def utc_now() -> datetime:
@@ -11,3 +17,36 @@ def utc_now() -> datetime:
 def utc_stamp() -> str:
     """A name for now that sorts: `20260304T050607Z`."""
     return utc_now().strftime("%Y%m%dT%H%M%SZ")
+
+
+def utc(moment: Moment, name: str = "time") -> datetime:
+    """The same moment as a plain datetime, aware, in UTC, cut to microseconds.
+
+    moment: datetime of any zone (pandas' Timestamp is one), numpy datetime64 of any unit, date (its midnight) or ISO
+    text. One without a zone is UTC already: that is the rule for every time in this package. name: of the argument, for
+    errors. Raises DataError for what is no moment: not a time, a null time, unreadable text, a year out of range.
+    """
+    wanted = f"{name}: {moment!r} is no moment; give an ISO date or time such as 2021-06-30T12:00Z, UTC without a zone"
+    try:
+        if isinstance(moment, str):
+            moment = datetime.fromisoformat(moment.strip())
+        elif isinstance(moment, np.datetime64):
+            moment = moment.astype("datetime64[us]").item()  # None where not a time, an int beyond year 9999
+        elif isinstance(moment, date) and not isinstance(moment, datetime):
+            moment = datetime.combine(moment, time())
+        if not isinstance(moment, datetime) or not isinstance(moment.year, int):  # pandas' NaT
+            raise DataError(wanted)
+        aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except DataError:
+        raise
+    except (ValueError, OverflowError) as error:
+        raise DataError(f"{wanted} ({error})") from error
+    # built anew: a subclass such as pandas' Timestamp formats and compares in its own ways
+    return datetime(
+        aware.year, aware.month, aware.day, aware.hour, aware.minute, aware.second, aware.microsecond, tzinfo=UTC
+    )
+
+
+def utc64(moment: Moment, name: str = "time") -> np.datetime64:
+    """`utc` as datetime64[us], the form in which tables keep time."""
+    return np.datetime64(utc(moment, name).replace(tzinfo=None), "us")

@@ -9,6 +9,10 @@ class DataError(TradsysError):
     """Bars, files or panels that break a rule of the data."""
 
 
+class WarmUpError(DataError):
+    """Bars that are sound but too few in a row for any feature to be known yet."""
+
+
 class LeakageError(TradsysError):
     """Training would see what it is later judged on."""
 

@@ -8,7 +8,7 @@ sum would then depend on the rows that come later.
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import chain
 from types import MappingProxyType
 from typing import Any, Self
@@ -16,7 +16,8 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 
-from tradsys.core.errors import BundleError, DataError
+from tradsys.core.clock import utc
+from tradsys.core.errors import BundleError, DataError, WarmUpError
 from tradsys.core.protocols import Feature
 from tradsys.core.runs import digest_json
 from tradsys.core.tables import SIDE, Array, FeatureTable
@@ -37,7 +38,7 @@ from tradsys.features import (  # noqa: F401
 )
 from tradsys.features.cross_section import RANK, with_ranks
 from tradsys.features.registry import feature_from_json, feature_to_json
-from tradsys.market.bars import COLUMNS, PRICES, mark_gaps
+from tradsys.market.bars import COLUMNS, PRICES, mark_gaps, utc64_times, utc_bars
 
 LOG = logging.getLogger(__name__)
 MARKET_CLOSE = "market_close"
@@ -108,8 +109,7 @@ class FeatureSet:
         """
         marked = self._segments(bars)
         if until is not None:
-            limit = until.replace(tzinfo=UTC) if until.tzinfo is None else until
-            marked = marked.filter(pl.col("time") <= limit)
+            marked = marked.filter(pl.col("time") <= utc(until, "until"))
         if marked.is_empty():
             raise DataError(f"features: none of {bars.height} bars is at or before {until}; move the training span")
         fitted = [f.fit(marked) if hasattr(f, "fit") else f for f in self.features]
@@ -135,8 +135,8 @@ class FeatureSet:
 
         A segment ends at a gap and at a bar whose price is missing or not positive; that bar is all NaN.
         Symbols whose segments are all too short are all NaN and named in a warning.
-        Raises DataError where bars are unsorted or lack a column that is read, or no segment at all is longer
-        than the warm-up.
+        Raises DataError where bars are unsorted or lack a column that is read, WarmUpError where no segment at
+        all is longer than the warm-up.
         """
         marked = self._segments(bars)
         self._check_length(marked)
@@ -148,7 +148,7 @@ class FeatureSet:
         symbols = tuple(marked["symbol"].unique(maintain_order=True))
         return FeatureTable(
             symbol=marked["symbol"].cast(pl.Enum(symbols)).to_physical().cast(pl.Int32).to_numpy(),
-            time=marked["time"].dt.replace_time_zone(None).to_numpy().astype("datetime64[us]"),
+            time=utc64_times(marked),
             segment=marked["segment"].to_numpy(),
             values=np.ascontiguousarray(frame.to_numpy(order="c"), dtype=np.float32),
             names=self.names,
@@ -228,6 +228,7 @@ class FeatureSet:
         A run of bad bars is a segment of its own, so that the next good bar starts one.
         """
         _check_order(bars)
+        bars = utc_bars(bars, name="features")
         self._check_columns(bars)
         if "segment" not in bars.columns:
             gap = None if self.max_gap_minutes is None else timedelta(minutes=self.max_gap_minutes)
@@ -269,7 +270,7 @@ class FeatureSet:
         longest = marked.group_by("symbol", maintain_order=True).agg(n=pl.col("row").max() + 1)
         best = longest.row(longest["n"].arg_max() or 0, named=True)
         if best["n"] < need:
-            raise DataError(
+            raise WarmUpError(
                 f"features: {slowest.name!r} needs {slowest.warmup} bars of warm-up but {best['symbol']} has "
                 f"{best['n']}; shorten the span or load earlier data"
             )

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.errors import DataError
+from tradsys.core.tables import Array
 
 PRICES = ("open", "high", "low", "close")
 COLUMNS = ("symbol", "time", *PRICES, "volume")
@@ -33,6 +34,33 @@ class Finding:
     def __str__(self) -> str:
         note = f" ({self.note})" if self.note else ""
         return f"{self.count} x {self.kind}{note}: {'; '.join(self.examples)}"
+
+
+def utc_bars(frame: pl.DataFrame, column: str = "time", name: str = "bars") -> pl.DataFrame:
+    """The same moments with `column` in UTC microseconds (TIME), whatever zone and unit it came in.
+
+    The frame's twin of `core.clock.utc`: a time without a zone is UTC already, digits below a microsecond are cut.
+    name: of the frame, for errors. Raises DataError where the column is missing or holds no times.
+    """
+    kind = frame.schema.get(column)
+    if kind == TIME:
+        return frame
+    if not isinstance(kind, pl.Datetime):
+        raise DataError(
+            f"{name}: column {column!r} is {kind or 'missing'}; it is a time, as Datetime of any zone and unit (UTC "
+            "without a zone); cast it"
+        )
+    return frame.with_columns(pl.col(column).dt.epoch("us").cast(TIME))  # an epoch is UTC in every zone
+
+
+def utc64_times(frame: pl.DataFrame, column: str = "time") -> Array:
+    """A frame's times as datetime64[us] [R] in UTC, the form in which tables keep them."""
+    return utc_bars(frame, column)[column].to_physical().to_numpy().astype("datetime64[us]")
+
+
+def utc_series(times: Array, name: str = "time") -> pl.Series:
+    """A table's times, datetime64 [R] in UTC, as a column of bars (TIME)."""
+    return pl.Series(name, np.asarray(times).astype("datetime64[us]")).cast(pl.Int64).cast(TIME)
 
 
 def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
@@ -121,6 +149,7 @@ def mark_gaps(bars: pl.DataFrame, max_gap: timedelta | None) -> pl.DataFrame:
     """
     if max_gap is not None and max_gap <= timedelta(0):
         raise DataError(f"bars: max_gap is {max_gap}; it must be positive, or None for one segment per symbol")
+    bars = utc_bars(bars)
     new = pl.col("symbol") != pl.col("symbol").shift(1)
     if max_gap is not None:
         new = new | (pl.col("time").diff() > pl.lit(max_gap))
@@ -158,7 +187,7 @@ def span(bars: pl.DataFrame) -> tuple[datetime, datetime]:
     """First and last bar close, UTC. Raises DataError on an empty frame."""
     if bars.is_empty():
         raise DataError("bars: the frame is empty; there is no span; widen start and end or name other symbols")
-    first, last = bars.select(pl.col("time").min(), last=pl.col("time").max()).row(0)
+    first, last = utc_bars(bars).select(pl.col("time").min(), last=pl.col("time").max()).row(0)
     return first, last
 
 
@@ -170,7 +199,7 @@ def symbol_digests(bars: pl.DataFrame) -> dict[str, str]:
     """
     digests = {}
     joined = joined_columns(bars)
-    rows = bars.select(*COLUMNS, *joined).sort("symbol", "time")
+    rows = utc_bars(bars).select(*COLUMNS, *joined).sort("symbol", "time")
     for (symbol,), part in rows.partition_by("symbol", as_dict=True, maintain_order=True).items():
         content = hashlib.sha256(np.ascontiguousarray(part["time"].to_physical().to_numpy(), dtype="<i8").tobytes())
         for name in (*PRICES, "volume"):

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import polars as pl
 
-from tradsys.market.bars import bar_length
+from tradsys.market.bars import bar_length, utc_bars
 
 DAYS_PER_YEAR = 365.0  # markets that never close: 24/7 hourly is 8760, not 8766
 SESSIONS_PER_YEAR = 252.0  # exchanges with weekends and holidays; 252 sessions are 50.4 full weeks
@@ -22,6 +22,7 @@ def periods_per_year(bars: pl.DataFrame) -> float:
     in, and a market that is open round the clock counts as 24/7 unless a weekend without bars is seen.
     Raises DataError with fewer than two bars.
     """
+    bars = utc_bars(bars)
     length = bar_length(bars)
     if length >= timedelta(days=5):
         return _from_mean_step(bars)

@@ -8,7 +8,7 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array, FeatureTable
-from tradsys.market.bars import COLUMNS
+from tradsys.market.bars import COLUMNS, utc64_times
 
 TIERS: tuple[tuple[float, str], ...] = (
     (0.9, "90 % or more"),
@@ -113,7 +113,7 @@ def _of_frame(frame: pl.DataFrame) -> _Finite:
     names = tuple(name for name, kind in kinds.items() if kind.is_numeric() and name not in MARKS)
     values = frame.select(pl.col(name).cast(pl.Float64).is_finite().fill_null(value=False) for name in names)
     symbols, code = np.unique(frame["symbol"].to_numpy(), return_inverse=True)
-    time = frame["time"].dt.replace_time_zone(None).to_numpy()
+    time = utc64_times(frame)
     return _Finite(values.to_numpy().reshape(frame.height, len(names)), names, code, tuple(map(str, symbols)), time)
 
 

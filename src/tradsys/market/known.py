@@ -11,7 +11,7 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.core.runs import digest_file
-from tradsys.market.bars import COLUMNS, TIME, check_bars, content_digest
+from tradsys.market.bars import COLUMNS, TIME, check_bars, content_digest, utc_bars
 from tradsys.market.coverage import check_join
 
 LAYOUTS = ("series", "wide", "snapshot")
@@ -43,6 +43,7 @@ def join_known(
     stands. Null until a first value is known, and where the latest became known more than `max_age` before the bar.
     Raises DataError where a column is missing, stands in the bars already, or two rows became known at one moment.
     """
+    bars = utc_bars(bars)
     keys = ["symbol"] if by_symbol else []
     missing = sorted({*keys, *columns, "available_at"} - set(known.columns))
     taken = sorted(set(columns) & set(bars.columns))

@@ -8,9 +8,9 @@ import exchange_calendars
 import polars as pl
 from exchange_calendars.errors import InvalidCalendarName
 
-from tradsys.core.clock import utc_now
+from tradsys.core.clock import utc, utc_now
 from tradsys.core.errors import DataError
-from tradsys.market.bars import TIME
+from tradsys.market.bars import utc_series
 
 ROUND_THE_CLOCK = "24/7"  # every UTC day is a session and closes at the next midnight
 
@@ -37,7 +37,7 @@ def closes(calendar: str, first: date, last: date) -> pl.DataFrame:
 
 def last_closed(calendar: str, now: datetime | None = None) -> date:
     """The latest session whose close has passed at `now` (aware; default: this moment)."""
-    moment = utc_now() if now is None else now
+    moment = utc_now() if now is None else utc(now, "now")
     closed = _schedule(calendar, moment.year - 1).filter(pl.col("close") <= moment)
     if closed.is_empty():
         raise DataError(f"sessions: calendar {calendar} has no session closed by {moment}; name another calendar")
@@ -81,9 +81,9 @@ def _schedule(calendar: str, from_year: int) -> pl.DataFrame:
     frame = pl.DataFrame(
         {
             "session": pl.Series(close.index.to_numpy()).cast(pl.Date),
-            "close": pl.Series(close.dt.tz_convert(None).to_numpy()).cast(pl.Datetime("us")),
+            "close": utc_series(close.to_numpy("datetime64[us]")),
         }
-    ).with_columns(pl.col("close").dt.replace_time_zone("UTC").cast(TIME))
+    )
     if frame.filter(session_date("close") != pl.col("session")).height:
         raise DataError(
             f"sessions: calendar {calendar} has sessions that close on another UTC date than their own; a close then "

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +12,7 @@ from urllib.parse import quote
 import polars as pl
 from filelock import FileLock
 
-from tradsys.core.clock import utc_stamp
+from tradsys.core.clock import Moment, utc, utc_stamp
 from tradsys.core.errors import DataError
 from tradsys.core.runs import digest_json, write_json, written_atomically
 from tradsys.market.bars import (
@@ -23,11 +23,11 @@ from tradsys.market.bars import (
     combine_digests,
     content_digest,
     symbol_digests,
+    utc_bars,
 )
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-Moment = str | date | datetime | None
 _DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 _SYMBOL = re.compile(r"[A-Za-z0-9^][A-Za-z0-9^=_.:&+$#-]{0,39}")
 
@@ -54,7 +54,7 @@ class BarStore:
         Raises DataError on bad bars or names, or where the bar length is not the dataset's.
         """
         folder = self._folder(name)
-        bars = check_bars(bars).select(COLUMNS)
+        bars = check_bars(utc_bars(bars)).select(COLUMNS)
         digests = symbol_digests(bars)
         if not digests:
             raise DataError(f"store {name}: no bars to write; read a file that has some")
@@ -96,7 +96,7 @@ class BarStore:
         return self._load(folder)
 
     def read(
-        self, name: str, symbols: Sequence[str] | None = None, start: Moment = None, end: Moment = None
+        self, name: str, symbols: Sequence[str] | None = None, start: Moment | None = None, end: Moment | None = None
     ) -> pl.DataFrame:
         """Bars of those symbols (None: all), closed after `start` and until `end`.
 
@@ -285,15 +285,6 @@ def _read_symbol(folder: Path, symbol: str, entry: Mapping[str, Any]) -> pl.Data
     return part
 
 
-def _moment(what: str, value: Moment) -> datetime | None:
+def _moment(what: str, value: Moment | None) -> datetime | None:
     """UTC; a bare date is its midnight."""
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError as error:
-            raise DataError(f"store: {what} is {value!r}; it is an ISO date or time such as 2021-06-30") from error
-    if value is None:
-        return None
-    if not isinstance(value, datetime):
-        value = datetime.combine(value, time())
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    return None if value is None else utc(value, f"store: {what}")

@@ -10,6 +10,7 @@ import polars as pl
 
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array
+from tradsys.market.bars import utc_series
 
 START = np.datetime64("2023-01-01T00:00", "us")
 START_PRICE = 100.0
@@ -122,8 +123,8 @@ class SyntheticMarket:
     def _frame(self, columns: tuple[str, ...]) -> pl.DataFrame:
         time = START + (np.arange(self.n_bars) + 1) * np.timedelta64(self.bar_minutes, "m")
         frames = [
-            pl.DataFrame({"time": time, **{name: series[name] for name in columns}}).select(
-                pl.lit(symbol).alias("symbol"), pl.col("time").dt.replace_time_zone("UTC"), *columns
+            pl.DataFrame({"time": utc_series(time), **{name: series[name] for name in columns}}).select(
+                pl.lit(symbol).alias("symbol"), "time", *columns
             )
             for symbol, series in zip(self.symbols, self._series, strict=True)
         ]

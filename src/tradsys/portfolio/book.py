@@ -7,6 +7,7 @@ import polars as pl
 
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.tables import Array
+from tradsys.market.bars import utc_bars
 
 KINDS = ("top_k", "long_short", "rank_weighted")
 WEIGHT_COLUMNS = ("symbol", "time", "weight")
@@ -43,7 +44,11 @@ class Book:
         one; a close at which nobody is held keeps one zero row, since it is a decision all the same. Raises DataError
         for a name scored twice at one close.
         """
-        frame = scores.select("symbol", "time", pl.col("score").cast(pl.Float64).fill_nan(None)).sort("time", "symbol")
+        frame = (
+            utc_bars(scores, name="book: scores")
+            .select("symbol", "time", pl.col("score").cast(pl.Float64).fill_nan(None))
+            .sort("time", "symbol")
+        )
         if n_twice := frame.height - frame.n_unique(["symbol", "time"]):
             raise DataError(
                 f"book: {n_twice} rows share symbol and time with another; a name has one score a close; pass one "

@@ -18,6 +18,7 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
+from tradsys.market.bars import utc_bars
 from tradsys.portfolio.book import WEIGHT_COLUMNS
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.ledger import UTC_TIME
@@ -268,6 +269,7 @@ def _checked(weights: pl.DataFrame) -> pl.DataFrame:
     missing = set(WEIGHT_COLUMNS) - set(weights.columns)
     if missing:
         raise DataError(f"book: weights lack {sorted(missing)}; a weight is {list(WEIGHT_COLUMNS)}; use Book.weights")
+    weights = utc_bars(weights, name="book: weights")
     n_bad = weights.filter(pl.col("weight").is_finite().not_().fill_null(value=True)).height
     n_twice = weights.height - weights.n_unique(["symbol", "time"])
     if n_bad or n_twice:

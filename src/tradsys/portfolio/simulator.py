@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from tradsys.core.errors import DataError, TradsysError
+from tradsys.market.bars import utc_bars
 from tradsys.portfolio.costs import BUST, Costs
 from tradsys.portfolio.ledger import EQUITY_SCHEMA, OPEN_SCHEMA, TRADES_SCHEMA, UTC_TIME, Ledger
 
@@ -232,7 +233,7 @@ def check_delay(delay_bars: int) -> None:
 
 
 def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
-    """The bars with a `segment` column; one per symbol where there was none.
+    """The bars with time in UTC and a `segment` column; one per symbol where there was none.
 
     Raises DataError where columns lack, there are no bars, they are not sorted by (symbol, time) and
     unique, or a price is not finite and positive.
@@ -240,10 +241,7 @@ def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
     missing = {"symbol", "time", *PRICES} - set(bars.columns)
     if missing or bars.is_empty():
         raise DataError(f"simulate: {len(bars)} bars without columns {sorted(missing)}; load bars with OHLC and time")
-    if bars.schema["time"] != UTC_TIME:
-        raise DataError(
-            f"simulate: bar time is {bars.schema['time']}; bars carry Datetime[us, UTC]; convert at the command"
-        )
+    bars = utc_bars(bars, name="simulate: bars")
     symbol, time = pl.col("symbol"), pl.col("time")
     disorder = (symbol < symbol.shift(1)) | ((symbol == symbol.shift(1)) & (time <= time.shift(1)))
     n_disorder = bars.select(disorder.sum()).item()
@@ -264,19 +262,15 @@ def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
     return bars.with_columns(segment=pl.col("symbol").rank("dense").cast(pl.UInt32))
 
 
-def check_columns(targets: pl.DataFrame) -> None:
-    """Raises DataError unless the targets have the columns of TARGETS_SCHEMA and the bars' kind of time."""
+def check_columns(targets: pl.DataFrame) -> pl.DataFrame:
+    """The targets with time in UTC; DataError unless they have the columns of TARGETS_SCHEMA."""
     missing = set(TARGETS_SCHEMA) - set(targets.columns)
     if missing:
         raise DataError(
             f"simulate: targets lack columns {sorted(missing)}; a target is {list(TARGETS_SCHEMA)}; pass "
             f"what Strategy.targets returns"
         )
-    if targets.schema["time"] != UTC_TIME:
-        raise DataError(
-            f"simulate: target time is {targets.schema['time']}; it is the bar's, Datetime[us, UTC]; take "
-            f"the bars' own column"
-        )
+    return utc_bars(targets, name="simulate: targets")
 
 
 def check_entries(targets: pl.DataFrame) -> pl.DataFrame:
@@ -285,8 +279,7 @@ def check_entries(targets: pl.DataFrame) -> pl.DataFrame:
     Raises DataError where columns lack or a value is out of range: side -1, 0, 1; size 0..1; distances > 0;
     horizon_bars >= 1; nothing null or NaN.
     """
-    check_columns(targets)
-    entries = targets.cast(TARGETS_SCHEMA)  # type: ignore[arg-type]
+    entries = check_columns(targets).cast(TARGETS_SCHEMA)  # type: ignore[arg-type]
     entries = entries.filter(((pl.col("side") == 0) | (pl.col("size") == 0)).fill_null(False).not_())
     sound = {
         "side": pl.col("side").abs() == 1,

@@ -113,10 +113,9 @@ class _Panel:
 
 def _entries(targets_by_name: Mapping[str, pl.DataFrame], panel: _Panel) -> EntryArrays:
     """Entries of all strategies with their bars, sorted by (column, bar). Raises DataError as `simulate`."""
-    for targets in targets_by_name.values():
-        check_columns(targets)
+    wanted_by_name = [check_columns(targets) for targets in targets_by_name.values()]
     n_strategies, n_symbols = len(targets_by_name), len(panel.symbols)
-    together = pl.concat([t.select(*TARGETS_SCHEMA) for t in targets_by_name.values()], how="vertical_relaxed")
+    together = pl.concat([t.select(*TARGETS_SCHEMA) for t in wanted_by_name], how="vertical_relaxed")
     heights = [targets.height for targets in targets_by_name.values()]
     strategy = pl.Series("strategy", np.repeat(np.arange(n_strategies), heights))
     entries = check_entries(together.with_columns(strategy))

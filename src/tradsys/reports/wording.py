@@ -3,8 +3,10 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
+
+from tradsys.core.clock import utc
 
 UNKNOWN = "n/a"
 TIMED = ("forward_return", "explosion")  # labels whose positions end with their time
@@ -75,7 +77,7 @@ def moment(text: str) -> str:
         return text
     if read.tzinfo is None:
         return text
-    return f"{read.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return f"{utc(read):%Y-%m-%d %H:%M} UTC"
 
 
 def listed(values: Sequence[Any], most: int = 8) -> str:

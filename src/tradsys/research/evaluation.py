@@ -15,6 +15,7 @@ from tradsys.evidence.calibration import reliability
 from tradsys.evidence.classification import evaluate
 from tradsys.evidence.skill import log_losses
 from tradsys.evidence.verdict import judge_run
+from tradsys.market.bars import utc_series
 from tradsys.models.regime import HmmRegime
 from tradsys.reports.run.page import write_report
 from tradsys.research.pipeline.backtesting import Backtest, backtest, bounds
@@ -243,7 +244,7 @@ def _write(
     frame = pl.DataFrame(
         {
             "symbol": np.asarray(test.table.symbols)[test.table.symbol[test.rows]],
-            "time": pl.Series(test.time).dt.replace_time_zone("UTC"),
+            "time": utc_series(test.time),
             "y": test.y,
             "ret": test.ret,
             **{name: proba[:, 1] for name, proba in probabilities.items()},

@@ -8,11 +8,11 @@ Source: Lopez de Prado 2018, chapters 7 (purging, embargo) and 12 (combinatorial
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import combinations, pairwise
 
 import numpy as np
 
+from tradsys.core.clock import utc64
 from tradsys.core.errors import DataError, LeakageError
 from tradsys.core.tables import Array, Fold, Samples
 
@@ -219,7 +219,9 @@ class Holdout:
                 f"split: train_fraction={train} + valid_fraction={valid}; both must be positive and leave a test"
             )
         _check_counts(1, self.embargo_bars, 0.0, least=1)
-        dates = [_moment(d) for d in (self.train_until, self.valid_until, self.test_until) if d is not None]
+        dates = [
+            utc64(d, "split: date") for d in (self.train_until, self.valid_until, self.test_until) if d is not None
+        ]
         if any(b <= a for a, b in pairwise(dates)):
             raise ValueError(
                 f"split: dates {[str(d) for d in dates]} must rise: train_until < valid_until < test_until"
@@ -317,14 +319,7 @@ def _bounds(decision: Array) -> tuple[int, int]:
 
 def _bars_until(clock: Array, date: str) -> int:
     """Bars of the clock that close at or before that moment."""
-    return int(np.searchsorted(clock, _moment(date), side="right"))
-
-
-def _moment(date: str) -> np.datetime64:
-    parsed = datetime.fromisoformat(str(date))
-    if parsed.tzinfo is not None:
-        parsed = parsed.astimezone(UTC).replace(tzinfo=None)
-    return np.datetime64(parsed, "us")
+    return int(np.searchsorted(clock, utc64(date, "split: date"), side="right"))
 
 
 def _day(time: np.datetime64) -> str:

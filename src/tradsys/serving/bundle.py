@@ -3,18 +3,19 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
 import polars as pl
 
+from tradsys.core.clock import Moment, utc64
 from tradsys.core.errors import BundleError, DataError
 from tradsys.core.runs import digest_file, digest_json, write_json
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.features.feature_set import FeatureSet
-from tradsys.market.bars import mark_gaps
+from tradsys.market.bars import mark_gaps, utc_bars
 from tradsys.market.true_range import atr
 from tradsys.models.boosting import LightGbm, Xgboost
 from tradsys.models.calibrators import calibrator_from_json
@@ -133,10 +134,11 @@ class Bundle:
         return config
 
     def predict(
-        self, bars: pl.DataFrame, since: datetime | None = None, *, table: FeatureTable | None = None
+        self, bars: pl.DataFrame, since: Moment | None = None, *, table: FeatureTable | None = None
     ) -> pl.DataFrame:
         """One row per bar with a full window, at or after `since`, sorted by (symbol, time).
 
+        bars: time of any zone and unit, UTC without a zone; `time` of the answer is UTC. since: likewise.
         table: `self.features.table(bars)`, where another bundle of the same `schema_hash` has made it already.
 
         Columns: symbol, time, close, atr (price units), score (raw P(1)), probability (calibrated), and where the
@@ -144,11 +146,12 @@ class Bundle:
         (name), regime_<name> (filtered probability) and audit (P(pays after costs)).
         Bars without a full finite window inside one segment have no row. Raises DataError where none has.
         """
+        bars = utc_bars(bars, name=f"bundle {self.folder}")
         table = self.features.table(bars) if table is None else table
         assert len(table) == bars.height, (len(table), bars.height)
         rows = np.flatnonzero(table.ready(self.lookback))
         if since is not None:
-            rows = rows[table.time[rows] >= np.datetime64(since.replace(tzinfo=None), "us")]
+            rows = rows[table.time[rows] >= utc64(since, "since")]
         elif len(rows) == 0:
             raise DataError(
                 f"bundle {self.folder}: {len(table)} bars hold no full window; {self.history} bars without a gap "

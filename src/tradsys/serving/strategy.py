@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 
+from tradsys.core.clock import Moment
 from tradsys.core.errors import BundleError, TradsysError
 from tradsys.core.tables import Array
 from tradsys.serving import exits
@@ -274,7 +274,7 @@ class Strategy:
         object.__setattr__(self, "label", self.primary.card["label"])
 
     def targets(
-        self, bars: pl.DataFrame, since: datetime | None = None, predictions: pl.DataFrame | None = None
+        self, bars: pl.DataFrame, since: Moment | None = None, predictions: pl.DataFrame | None = None
     ) -> pl.DataFrame:
         """Entries wanted after each bar: symbol, time, side, size, take_profit, stop_loss, horizon_bars.
 

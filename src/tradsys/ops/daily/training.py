@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.tables import Array, FeatureTable
+from tradsys.market.bars import utc64_times
 from tradsys.ops.daily.day_data import DayBars, members
 from tradsys.ops.daily.partitions import Made
 from tradsys.research.panel.metrics import panel_metrics
@@ -186,7 +187,7 @@ def table_of(frame: pl.DataFrame, names: tuple[str, ...]) -> FeatureTable:
     n = frame.height
     return FeatureTable(
         symbol=np.arange(n, dtype=np.int32),
-        time=frame["time"].dt.replace_time_zone(None).to_numpy().astype("datetime64[us]"),
+        time=utc64_times(frame),
         segment=np.arange(n, dtype=np.int32),
         values=np.ascontiguousarray(frame.select(names).to_numpy(), dtype=np.float32),
         names=names,

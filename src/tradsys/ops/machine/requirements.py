@@ -3,10 +3,11 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tradsys.core.clock import utc
 from tradsys.core.errors import DataError
 
 # Peaks of whole runs of `train` (VmHWM, VmPeak), the synthetic market, 48 features, one thread, torch 2.13 for CPUs.
@@ -116,5 +117,4 @@ def _manifest(root: Path, name: str) -> dict[str, Any]:
 
 
 def _moment(text: str) -> datetime:
-    found = datetime.fromisoformat(str(text))
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return utc(str(text))

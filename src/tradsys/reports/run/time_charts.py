@@ -1,13 +1,14 @@
 """Figures along the calendar: the regime behind the price, and what each fold trained, checked and tested on."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
 import plotly.graph_objects as go
 
+from tradsys.core.clock import utc64
 from tradsys.reports.style import (
     ALARM,
     INK,
@@ -215,8 +216,8 @@ def _parsed(spans: Sequence[Sequence[str]]) -> tuple[list[datetime], list[dateti
 
 def _utc(text: str) -> datetime:
     """A moment in UTC; plotly drops offsets, so each must be gone before it draws."""
-    read = datetime.fromisoformat(text)
-    return read.astimezone(UTC).replace(tzinfo=None) if read.tzinfo else read
+    naive: datetime = utc64(text).astype(object)  # type: ignore[assignment]
+    return naive
 
 
 def _hover(starts: Sequence[datetime], ends: Sequence[datetime]) -> list[str]:

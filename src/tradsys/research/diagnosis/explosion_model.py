@@ -24,6 +24,7 @@ from tradsys.evidence.cross_section.association import event_rate
 from tradsys.evidence.cross_section.ranking import lift_at_k, pr_auc, precision_at_k
 from tradsys.evidence.skill import log_losses
 from tradsys.labels.explosion import best_move
+from tradsys.market.bars import utc_series
 from tradsys.models.boosting import LightGbmRegressor
 from tradsys.models.conformal import SplitConformal
 from tradsys.research.pipeline.bundle_export import export_bundle
@@ -262,7 +263,7 @@ def _frame(test: Samples, raw: Array, probability: Array, score: Array, moves: M
     return pl.DataFrame(
         {
             "symbol": np.asarray(test.table.symbols)[test.table.symbol[test.rows]].astype(str),
-            "time": pl.Series(test.time).dt.replace_time_zone("UTC"),
+            "time": utc_series(test.time),
             "raw": raw,
             "probability": probability,
             "score": score,

@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 
+from tradsys.core.clock import utc64
 from tradsys.core.tables import Fold, Samples
 from tradsys.evidence.controls.causality import Finding, covered, touching
 from tradsys.market.bars import span
@@ -86,7 +87,7 @@ def features_learn_early(s: Specimen) -> Outcome:
     last = prepared.features.features[-1]
     assert isinstance(last, LastSeen)
     assert last.until is not None
-    until = np.datetime64(last.until.replace(tzinfo=None), "us")
+    until = utc64(last.until)
     if until < first:
         return None
     late = float((until - first) / np.timedelta64(1, "s"))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tradsys.core.clock import utc64
 from tradsys.core.protocols import Feature
 from tradsys.core.tables import Array, FeatureTable, Labels
 from tradsys.evidence.controls.causality import (
@@ -207,7 +208,7 @@ def _table_unmoved(
     """`answer` at rows up to t, before and after the later rows of the table are changed."""
     rng = s.rng()
     for t in s.cuts():
-        moment = np.datetime64(t.replace(tzinfo=None), "us")
+        moment = utc64(t)
         rows = rows_until(s, moment)
         truth = answer(s.table, rows)
         for how in WAYS:

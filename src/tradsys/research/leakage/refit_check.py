@@ -13,6 +13,7 @@ from datetime import datetime
 import numpy as np
 import polars as pl
 
+from tradsys.core.clock import utc64
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.evidence.controls.causality import Columns, Finding, first_difference
@@ -78,7 +79,7 @@ def _refit(experiment: Experiment, shelf: Shelf, at: datetime) -> Refit:
     fold = next(iter(learner.split.split(samples)))
     train, valid = of_mean_one(samples.take(fold.train)), of_mean_one(samples.take(fold.valid))
     model = fitted_on(experiment, train, valid)
-    now = np.datetime64(at.replace(tzinfo=None), "us")
+    now = utc64(at)
     past = np.flatnonzero(table.time <= now)
     ready = table.ready(experiment.lookback) if mask is None else table.ready(experiment.lookback) & mask
     asked = np.flatnonzero(ready & (table.time == now))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tradsys.core.clock import utc64
 from tradsys.core.tables import SIDE, Array, FeatureTable
 from tradsys.evidence.controls.causality import (
     Difference,
@@ -102,7 +103,7 @@ def _window_alone(s: Specimen, part: str, pick: Callable[[Specimen], Any]) -> Ou
     """A model at a row, from a table that begins with that row's window."""
     model = pick(s)
     for t in s.cuts():
-        row = int(rows_until(s, np.datetime64(t.replace(tzinfo=None), "us"))[-1])
+        row = int(rows_until(s, utc64(t))[-1])
         window = rows_of(s.table, np.arange(row - model.lookback + 1, row + 1))
         truth, told = _proba(model, s.table, row), _proba(model, window, len(window) - 1)
         if found := first_difference(named(truth), named(told), NET):

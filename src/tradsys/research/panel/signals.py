@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tradsys.core.clock import utc64
 from tradsys.core.errors import DataError
 from tradsys.core.protocols import Splitter
 from tradsys.core.runs import written_atomically
@@ -63,7 +64,7 @@ def signals_at(
     labels = known_by(labels_of(experiment, shelf.bars), shelf.bars, moment)
     lookback = experiment.lookback
     table = shelf.table(learned_features(experiment, shelf.bars, labels, mask, splitter, lookback))
-    now = table.time == np.datetime64(moment.replace(tzinfo=None), "us")
+    now = table.time == utc64(moment)
     asked = np.flatnonzero(table.ready(lookback) & now & (True if mask is None else mask))
     if not len(asked):
         raise DataError(

@@ -13,6 +13,7 @@ import polars as pl
 
 from tradsys.core.protocols import Splitter
 from tradsys.core.tables import Array, FeatureTable, Labels
+from tradsys.market.bars import utc_series
 from tradsys.models.ensembles.compose import Calibrated
 from tradsys.portfolio.ledger import UTC_TIME
 from tradsys.research.pipeline.cross_validation import fitted_on
@@ -83,7 +84,7 @@ def told(model: Calibrated, table: FeatureTable, rows: Array, labels: Labels, ra
     return pl.DataFrame(
         {
             "symbol": np.asarray(table.symbols)[table.symbol[rows]],
-            "time": pl.Series(table.time[rows]).dt.replace_time_zone("UTC"),
+            "time": utc_series(table.time[rows]),
             "score": score_NC[:, 1],
             "probability": model.calibrator_.apply(score_NC)[:, 1],  # type: ignore[union-attr]
             "base_rate": np.full(len(rows), rate),

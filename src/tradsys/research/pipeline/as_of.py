@@ -7,8 +7,10 @@ from datetime import datetime
 import numpy as np
 import polars as pl
 
+from tradsys.core.clock import utc64
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Fold, Labels, Samples
+from tradsys.market.bars import utc64_times
 from tradsys.samples.splits import check_fold, purge, span_bars
 
 
@@ -17,7 +19,7 @@ def as_of_fold(samples: Samples, at: datetime, valid_bars: int) -> Fold:
 
     Training is purged against validation by spans; the test part is empty. Raises DataError where a part is.
     """
-    known = np.flatnonzero(samples.table.time[samples.end] <= np.datetime64(at.replace(tzinfo=None), "us"))
+    known = np.flatnonzero(samples.table.time[samples.end] <= utc64(at))
     start, decision, end = span_bars(samples)
     moments = np.unique(decision[known])
     if len(moments) <= valid_bars:
@@ -48,8 +50,8 @@ class AsOf:
 
 def known_by(labels: Labels, bars: pl.DataFrame, at: datetime) -> Labels:
     """The labels with every outcome that came after `at` unknown."""
-    time = bars["time"].dt.replace_time_zone(None).to_numpy()
-    late = (labels.end >= 0) & (time[np.maximum(labels.end, 0)] > np.datetime64(at.replace(tzinfo=None), "us"))
+    time = utc64_times(bars)
+    late = (labels.end >= 0) & (time[np.maximum(labels.end, 0)] > utc64(at))
     return Labels(
         y=np.where(late, -1, labels.y),
         end=np.where(late, -1, labels.end),

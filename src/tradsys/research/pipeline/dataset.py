@@ -3,18 +3,19 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from tradsys.core.clock import utc
 from tradsys.core.errors import DataError
 from tradsys.core.protocols import Events, Splitter
 from tradsys.core.tables import Array, FeatureTable, Fold, Labels, Samples
 from tradsys.features.feature_set import FeatureSet
-from tradsys.market.bars import content_digest, mark_gaps
+from tradsys.market.bars import content_digest, mark_gaps, utc64_times
 from tradsys.market.universe import Members
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.join import left_out, make_samples
@@ -185,7 +186,7 @@ def rows_only(bars: pl.DataFrame) -> FeatureTable:
     codes = bars["symbol"].replace_strict(symbols, range(len(symbols)), return_dtype=pl.Int32)
     return FeatureTable(
         symbol=codes.to_numpy(),
-        time=bars["time"].dt.replace_time_zone(None).to_numpy(),
+        time=utc64_times(bars),
         segment=bars["segment"].cast(pl.Int32).to_numpy(),
         values=np.empty((len(bars), 0), dtype=np.float32),
         names=(),
@@ -195,7 +196,7 @@ def rows_only(bars: pl.DataFrame) -> FeatureTable:
 
 def aware(time: np.datetime64) -> datetime:
     """A table's time as an aware datetime in UTC."""
-    return time.astype("datetime64[us]").item().replace(tzinfo=UTC)
+    return utc(time)
 
 
 @dataclass(frozen=True, eq=False)

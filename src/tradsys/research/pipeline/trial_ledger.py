@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from tradsys.core.clock import utc_now
+from tradsys.core.clock import utc, utc_now
 from tradsys.core.errors import DataError
 from tradsys.core.runs import code_sha, digest_json
 from tradsys.core.tables import Array
@@ -313,7 +313,7 @@ def _iso(moment: datetime) -> str:
     """Fixed-width UTC text, so that text order is time order."""
     if moment.tzinfo is None:
         raise DataError(f"ledger: {moment} has no time zone; every moment is UTC; attach datetime.UTC")
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return utc(moment).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _day_of(text: str) -> np.datetime64:

@@ -18,6 +18,7 @@ from tradsys.core.errors import DataError
 from tradsys.core.protocols import Model
 from tradsys.core.tables import Array, Fold, Samples
 from tradsys.evidence.sharpe import is_flat, sharpe_ratio
+from tradsys.market.bars import utc_series
 from tradsys.market.calendars import periods_per_year
 from tradsys.models.ensembles.compose import scaled
 from tradsys.models.linear import LogisticRegression
@@ -224,7 +225,7 @@ def _side_in_words(samples: Samples) -> str:
 def _days_per_year(samples: Samples) -> float:
     """365 or 252, as the table's bars show."""
     day = (np.unique(samples.table.time) - np.timedelta64(1, "us")).astype("datetime64[D]").astype("datetime64[us]")
-    frame = pl.DataFrame({"time": pl.Series(np.unique(day)).dt.replace_time_zone("UTC")})
+    frame = pl.DataFrame({"time": utc_series(np.unique(day))})
     return periods_per_year(frame.with_columns(symbol=pl.lit("days")).select("symbol", "time"))
 
 

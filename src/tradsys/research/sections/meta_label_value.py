@@ -22,6 +22,7 @@ from tradsys.evidence.controls.placebo import (
 )
 from tradsys.evidence.sharpe import is_flat, sharpe_difference
 from tradsys.labels.meta import pays
+from tradsys.market.bars import utc_series
 from tradsys.research.sections.test_span import JudgedSpan
 from tradsys.serving.strategy import AuditMask, Profile
 
@@ -56,7 +57,7 @@ def _outcomes(test: Samples, log_round_trip: float) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "symbol": np.asarray(table.symbols)[table.symbol[test.rows]],
-            "time": pl.Series(test.time).dt.replace_time_zone("UTC"),
+            "time": utc_series(test.time),
             "paid": pays(test.ret, log_round_trip).astype(bool),
         }
     )

@@ -16,6 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from tradsys.core.errors import DataError, TrainingError
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.evidence.controls.placebo import DailyRecord, paired_differences, trade_means
+from tradsys.market.bars import utc_series
 from tradsys.models.regime import HmmRegime
 from tradsys.research.sections.smoothed_regimes import hindsight_smoothed, hindsight_viterbi
 from tradsys.research.sections.test_span import JudgedSpan, day_of
@@ -70,7 +71,7 @@ def _table_rows(table: FeatureTable, predictions: pl.DataFrame) -> Array:
     keys = pl.DataFrame(
         {
             "symbol": np.asarray(table.symbols)[table.symbol],
-            "time": pl.Series(table.time).dt.replace_time_zone("UTC"),
+            "time": utc_series(table.time),
             "row": np.arange(len(table)),
         }
     )

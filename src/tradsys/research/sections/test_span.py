@@ -13,6 +13,7 @@ import polars as pl
 
 from tradsys.core.tables import Array
 from tradsys.evidence.controls.placebo import DailyRecord
+from tradsys.market.bars import utc64_times
 from tradsys.market.calendars import periods_per_year
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.ledger import Ledger
@@ -117,4 +118,4 @@ class JudgedSpan:
 
 def day_of(time: pl.Series) -> Array:
     """UTC days that bars close on; midnight belongs to the day it ends."""
-    return (time.dt.replace_time_zone(None).to_numpy() - np.timedelta64(1, "us")).astype("datetime64[D]")
+    return (utc64_times(time.to_frame("time")) - np.timedelta64(1, "us")).astype("datetime64[D]")

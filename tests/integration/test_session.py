@@ -1,0 +1,90 @@
+"""A live session refuses a bad bar and goes on as if it had never come."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tests.integration.test_same_moments import bundle_bars
+from tradsys.core.errors import DataError
+from tradsys.serving.bundle import Bundle
+from tradsys.serving.session import NOTHING, Session
+
+
+@pytest.fixture(scope="module")
+def served(run_folder):
+    bundle = Bundle.load(run_folder / "bundle")
+    return bundle, bundle_bars(bundle)
+
+
+def at(bars: pl.DataFrame, moment: object) -> pl.DataFrame:
+    return bars.filter(pl.col("time") == moment)
+
+
+def spoil(bars: pl.DataFrame, times: pl.Series, how: str) -> pl.DataFrame:
+    """What may come instead of the bars of times[-3], after those of times[-4] were taken."""
+    now = at(bars, times[-3])
+    return {
+        "the bar before again": at(bars, times[-4]),
+        "one symbol of it again": pl.concat([now[:1], at(bars, times[-4])[1:]]),
+        "an older bar": at(bars, times[-9]),
+        "a symbol twice": pl.concat([now, now[:1]]),
+        "two moments": pl.concat([now, at(bars, times[-2])]),
+        "no bar": now.clear(),
+        "no time": now.with_columns(pl.lit(None, dtype=pl.Datetime("us", "UTC")).alias("time")),
+        "an infinite price": now.with_columns(close=np.inf, high=np.inf),
+        "a price of text": now.with_columns(close=pl.lit("12")),
+        "a negative volume": now.with_columns(volume=-pl.col("volume")),
+        "a high below the close": now.with_columns(high=pl.col("low") / 2),
+        "no volume column": now.drop("volume"),
+        "a symbol that is null": now.with_columns(symbol=pl.lit(None, dtype=pl.String)),
+    }[how]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "the bar before again", "one symbol of it again", "an older bar", "a symbol twice", "two moments", "no bar",
+        "no time", "an infinite price", "a price of text", "a negative volume", "a high below the close",
+        "no volume column", "a symbol that is null",
+    ],
+)  # fmt: skip
+def test_a_refused_bar_leaves_the_session_as_it_was(served, how):
+    bundle, bars = served
+    times = bars["time"].unique().sort()
+    clean, spoilt = (Session(bundle, bars.filter(pl.col("time") < times[-4])) for _ in range(2))
+    for session in (clean, spoilt):
+        session.step(at(bars, times[-4]))
+    with pytest.raises(DataError, match=r"^(session|bars|features): "):
+        spoilt.step(spoil(bars, times, how))
+    for moment in times[-3:]:
+        assert spoilt.step(at(bars, moment)).equals(clean.step(at(bars, moment)))
+
+
+def test_a_failure_while_predicting_leaves_the_session_as_it_was(served, monkeypatch):
+    bundle, bars = served
+    times = bars["time"].unique().sort()
+    session = Session(bundle, bars.filter(pl.col("time") < times[-1]))
+    with monkeypatch.context() as patch:
+        patch.setattr(Bundle, "predict", lambda *_args, **_kwargs: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            session.step(at(bars, times[-1]))
+    assert session.step(at(bars, times[-1])).height == bars["symbol"].n_unique()
+
+
+def test_a_session_that_starts_empty_collects_bars_until_it_can_predict(served):
+    bundle, bars = served
+    times = bars["time"].unique().sort()
+    session = Session(bundle, bars.filter(pl.col("time") < times[-3] - (times[-1] - times[0])))
+    assert session.step(at(bars, times[0])).schema == pl.Schema(NOTHING)
+    session = Session(bundle, bars.filter(pl.col("time") < times[bundle.features.warmup]))
+    heights = [session.step(at(bars, t)).height for t in times[bundle.features.warmup :][: bundle.lookback + 1]]
+    assert heights[0] == 0
+    assert heights[-1] == bars["symbol"].n_unique()
+
+
+def test_what_a_session_starts_with_is_checked(served):
+    bundle, bars = served
+    with pytest.raises(DataError, match="out of order"):
+        Session(bundle, bars.sort("time", "symbol"))
+    with pytest.raises(DataError, match="not finite"):
+        Session(bundle, bars.with_columns(close=pl.lit(None, dtype=pl.Float64)))
