@@ -70,7 +70,7 @@ def test_symbols_and_span_select_bars_that_close_in_the_interval(store, make_wal
     [
         ({"symbols": ["ZZZ"]}, r"no symbols \['ZZZ'\] among 1: \['AAA'\]"),
         ({"start": "2031-01-01"}, "no bars of .* the dataset spans 2020-01-01T01:00"),
-        ({"start": "yesterday"}, "start is 'yesterday'; it is an ISO date"),
+        ({"start": "yesterday"}, "store: start: 'yesterday' is no moment"),
     ],
 )
 def test_a_question_without_answer_is_an_error(store, make_walk_bars, asked, says):
