@@ -1,5 +1,10 @@
-"""Maps from scores to probabilities, fitted on rows later than training and never scored on those rows."""
+"""Maps from scores to probabilities, fitted on rows later than training and never scored on those rows.
 
+No n held-out rows can tell certainty: what is fitted on them answers within [1/(n + 2), (n + 1)/(n + 2)], the rule of
+succession, n counted as rows of equal weight (Kish 1965: (sum w)^2 / sum w^2).
+"""
+
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -13,6 +18,8 @@ from tradsys.core.errors import BundleError, DataError, TrainingError
 from tradsys.core.tables import Array
 from tradsys.models.transforms import fitted, with_fitted
 
+LOG = logging.getLogger(__name__)
+FEW_ROWS, FEW_OF_A_CLASS = 100, 20  # held-out rows below which a fit is rough and says so
 FLOOR = 1e-12  # least probability a logarithm is taken of
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 100.0
 RIDGE = 1e-9  # picks one solution where scores leave the temperature free; far below any data's pull
@@ -39,9 +46,28 @@ def _checked(where: str, proba_NC: Array, y_N: Array, weight_N: Array) -> tuple[
     return proba_NC[kept], y_N[kept], weight_N[kept] / weight_N[kept].mean()
 
 
+def least_probability(n_rows: float) -> float:
+    """The least probability that n held-out rows allow; one less it is the largest. Source: Laplace 1774."""
+    return 1 / (n_rows + 2)
+
+
+def _effective_rows(where: str, y_N: Array, weight_N: Array) -> float:
+    """How many rows of equal weight these weigh as much as, at most N; a warning where they are few."""
+    n_rows = min(float(len(y_N)), float(weight_N.sum() ** 2 / (weight_N**2).sum()))
+    rarest = int(np.bincount(y_N).min())
+    if n_rows < FEW_ROWS or rarest < FEW_OF_A_CLASS:
+        low = least_probability(n_rows)
+        LOG.warning(
+            "%s: %d held-out rows (%.0f of equal weight), %d of the rarest class; fewer than %d and %d make a rough "
+            "calibration; its probabilities stay within %.3g and %.3g; use a longer validation span",
+            where, len(y_N), n_rows, rarest, FEW_ROWS, FEW_OF_A_CLASS, low, 1 - low,
+        )  # fmt: skip
+    return n_rows
+
+
 @dataclass(frozen=True, eq=False)
 class Identity:
-    """Leaves scores as they are."""
+    """Leaves scores as they are, certain ones too: it learns nothing from held-out rows."""
 
     def fit(self, proba_NC: Array, y_N: Array, weight_N: Array) -> Self:  # noqa: ARG002
         """Nothing to learn; returns itself."""
@@ -65,30 +91,34 @@ class Identity:
 class Temperature:
     """softmax(log p / T + b): one temperature, and one bias per class where `bias`.
 
-    A loss with class weights or focusing skews the base rate, which no temperature alone can mend; the bias
+    A loss with class weights or focusing skews the base rate, which no temperature alone can undo; the bias
     can. For two classes with bias this is Platt's scaling on the log-odds. Orders within a class pair never
-    flip: T is held within [0.05, 100]. Scores below 1e-12 count as 1e-12. Fitted by weighted log-loss:
-    temperature_ float > 0; bias_ float64 [C] with sum 0, zeros when `bias` is off.
-    Source: Guo et al. 2017, section 4.2 (temperature and vector scaling); Platt 1999.
+    flip: T is held within [0.05, 100]. Scores below 1e-12 count as 1e-12. Fitted by weighted log-loss against
+    Platt's targets: a class of weight n expects itself with (n + 1)/(n + 2), so that rows which scores happen to
+    separate have a finite optimum. Answers stay within the bounds at the top of this file.
+    temperature_ float > 0; bias_ float64 [C] with sum 0, zeros when `bias` is off; n_rows_ held-out rows of equal
+    weight, None in files of earlier versions, which had no bounds.
+    Source: Guo et al. 2017, section 4.2 (temperature and vector scaling); Platt 1999, section 2.2 (targets).
     """
 
     bias: bool = True
     temperature_: float | None = field(init=False, default=None)
     bias_: Array | None = field(init=False, default=None)
+    n_rows_: float | None = field(init=False, default=None)
 
     def fit(self, proba_NC: Array, y_N: Array, weight_N: Array) -> Self:
         """Minimises the log-loss, convex in (1/T, b); TrainingError when a class is absent."""
         proba_NC, y_N, weight_N = _checked("temperature", proba_NC, y_N, weight_N)
         logp_NC = np.log(np.maximum(proba_NC, FLOOR))
         n_classes = logp_NC.shape[1]
-        rows, hit_NC = np.arange(len(y_N)), np.eye(n_classes)[y_N]
+        n_rows, hit_NC = _effective_rows("temperature", y_N, weight_N), _platt_targets(y_N, weight_N, n_classes)
 
         def loss(theta: Array) -> tuple[float, Array]:
             logq_NC = log_softmax(theta[0] * logp_NC + theta[1:], axis=1)
             miss_NC = (np.exp(logq_NC) - hit_NC) * (weight_N / len(y_N))[:, None]
             away = theta - start
             slope = np.concatenate([[(miss_NC * logp_NC).sum()], miss_NC.sum(axis=0) * self.bias])
-            value = -(weight_N * logq_NC[rows, y_N]).mean() + RIDGE * (away**2).sum()
+            value = -(weight_N * (hit_NC * logq_NC).sum(axis=1)).mean() + RIDGE * (away**2).sum()
             return float(value), slope + 2 * RIDGE * away
 
         start = np.concatenate([[1.0], np.zeros(n_classes)])
@@ -99,13 +129,19 @@ class Temperature:
             raise TrainingError(
                 f"temperature: the fit ended at {theta.tolist()}; parameters must be finite; check the held-out scores"
             )
-        return with_fitted(self, {"temperature_": float(1 / theta[0]), "bias_": theta[1:] - theta[1:].mean()})
+        state = {"temperature_": float(1 / theta[0]), "bias_": theta[1:] - theta[1:].mean(), "n_rows_": n_rows}
+        return with_fitted(self, state)
 
     def apply(self, proba_NC: Array) -> Array:
         """Calibrated float64 [N, C], rows sum to one; NaN in, NaN out."""
         temperature, bias_C = fitted(self, "temperature_"), fitted(self, "bias_")
         logp_NC = np.log(np.maximum(np.asarray(proba_NC, dtype=np.float64), FLOOR))
-        return softmax(logp_NC / temperature + bias_C, axis=1)
+        out_NC = softmax(logp_NC / temperature + bias_C, axis=1)
+        if self.n_rows_ is None:
+            return out_NC
+        low = least_probability(self.n_rows_)
+        out_NC = np.clip(out_NC, low, 1 - low)
+        return out_NC / out_NC.sum(axis=1, keepdims=True)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON value that `from_json` turns back into the same numbers."""
@@ -114,25 +150,35 @@ class Temperature:
             "bias": self.bias,
             "temperature_": fitted(self, "temperature_"),
             "bias_": fitted(self, "bias_").tolist(),
+            "n_rows_": self.n_rows_,
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """The fitted calibrator that `to_json` wrote."""
         state = {"temperature_": value["temperature_"], "bias_": np.asarray(value["bias_"], dtype=np.float64)}
+        state["n_rows_"] = value.get("n_rows_")
         return with_fitted(cls(bias=value["bias"]), state)
+
+
+def _platt_targets(y_N: Array, weight_N: Array, n_classes: int) -> Array:
+    """float64 [N, C]: (n + 1)/(n + 2) for the own class of weight n, the rest shared by the others."""
+    n_C = np.bincount(y_N, weight_N, n_classes)
+    other_C = 1 / (n_C + 2)
+    out_NC = np.tile((other_C / (n_classes - 1))[y_N][:, None], (1, n_classes))
+    out_NC[np.arange(len(y_N)), y_N] = 1 - other_C[y_N]
+    return out_NC
 
 
 @dataclass(frozen=True, eq=False)
 class Isotonic:
     """The best monotone map of P(class 1) for two classes: steps joined by straight lines.
 
-    Outside the fitted scores it keeps the outermost value; it never returns exactly 0 or 1, for no n held-out
-    rows can tell certainty: outputs stay within [eps, 1 - eps], eps = 1 / (2 (n + 1)).
+    Outside the fitted scores it keeps the outermost value. Answers stay within the bounds at the top of this file.
     least_share: of the held-out weight that every step rests on at least, by pooling neighbouring scores first; 0 pools
     none. Without it a handful of lucky rows at an end is a step of its own, near certainty, for every score beyond.
     Fitted: knots x_ and y_, float64 [K], both rising.
-    Source: Zadrozny and Elkan 2002; eps is half the step of the rule of succession.
+    Source: Zadrozny and Elkan 2002.
     """
 
     least_share: float = 0.0
@@ -142,7 +188,7 @@ class Isotonic:
     def __post_init__(self) -> None:
         if not 0 <= self.least_share <= 0.5:
             raise DataError(
-                f"isotonic: least_share={self.least_share}; a share of the held-out rows, 0 to 0.5; mend calibration"
+                f"isotonic: least_share={self.least_share}; a share of the held-out rows, 0 to 0.5; change calibration"
             )
 
     def fit(self, proba_NC: Array, y_N: Array, weight_N: Array) -> Self:
@@ -152,7 +198,7 @@ class Isotonic:
                 f"isotonic: scores of shape {np.shape(proba_NC)}; it maps two classes; use calibration=temperature"
             )
         proba_NC, y_N, weight_N = _checked("isotonic", proba_NC, y_N, weight_N)
-        eps = 1 / (2 * (len(y_N) + 1))
+        eps = least_probability(_effective_rows("isotonic", y_N, weight_N))
         curve = IsotonicRegression(y_min=eps, y_max=1 - eps, out_of_bounds="clip")
         score_N, up_N = proba_NC[:, 1], y_N.astype(np.float64)
         if self.least_share > 0:

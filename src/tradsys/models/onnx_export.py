@@ -22,7 +22,7 @@ from tradsys.core.errors import BundleError
 from tradsys.core.runs import written_atomically
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.models.baseline import BaseRate
-from tradsys.models.calibrators import FLOOR, Identity, Isotonic, Temperature
+from tradsys.models.calibrators import FLOOR, Identity, Isotonic, Temperature, least_probability
 from tradsys.models.ensembles.compose import Average, Calibrated, Scaled, SeedAverage
 from tradsys.models.linear import LogisticRegression, Ridge
 from tradsys.models.onnx_runtime import OnnxModel
@@ -347,9 +347,12 @@ class _Tempered(_Part):
         super().__init__()
         self.keep("temperature", part.temperature_)
         self.keep("bias_C", part.bias_)
+        self.low = 0.0 if part.n_rows_ is None else least_probability(part.n_rows_)
 
     def forward(self, score_NC: Tensor) -> Tensor:
-        return (score_NC.clamp_min(FLOOR).log() / self.temperature + self.bias_C).softmax(dim=1)
+        out_NC = (score_NC.clamp_min(FLOOR).log() / self.temperature + self.bias_C).softmax(dim=1)
+        out_NC = out_NC.clamp(self.low, 1 - self.low)
+        return out_NC / out_NC.sum(dim=1, keepdim=True)
 
 
 class _Interpolated(_Part):

@@ -62,7 +62,8 @@ def test_temperature_of_equal_scores_stays_finite(bias, level):
     assert 0.05 <= done.temperature_ <= 100
     assert np.isfinite(done.bias_).all()
     if bias:
-        np.testing.assert_allclose(done.apply(proba)[:, 1], 0.2, atol=1e-4)
+        expected = (10 * 11 / 12 + 40 / 42) / 50  # the mean of Platt's targets
+        np.testing.assert_allclose(done.apply(proba)[:, 1], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -96,7 +97,7 @@ def test_isotonic_clips_outside_its_range_and_is_never_certain():
     proba, y = np.stack([1 - score, score], axis=1), np.repeat([0, 1], 10)
     done = Isotonic().fit(proba, y, np.ones(20))
     out = done.apply(np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]))[:, 1]
-    np.testing.assert_allclose(out, [1 / 42, 41 / 42, 0.5])
+    np.testing.assert_allclose(out, [1 / 22, 21 / 22, 0.5])
     assert done.x_.dtype == done.y_.dtype == np.float64
 
 
@@ -133,3 +134,52 @@ def test_refusals_name_the_cause():
         Isotonic().fit(np.full((3, 3), 1 / 3), np.arange(3), np.ones(3))
     with pytest.raises(BundleError, match="beta"):
         calibrator_from_json({"kind": "beta"})
+
+
+@pytest.mark.parametrize("calibrator", [Temperature(), Temperature(bias=False), Isotonic(), Isotonic(least_share=0.1)])
+@given(
+    n=st.integers(2, 400),
+    seed=st.integers(0, 10**6),
+    margin=st.sampled_from([0.0, 0.1, 0.49, 0.5]),
+    rare=st.sampled_from([1, 2, 5, 200]),
+    uneven=st.booleans(),
+)
+@settings(max_examples=60)
+def test_n_held_out_rows_never_tell_certainty(calibrator, n, seed, margin, rare, uneven):
+    rng = np.random.default_rng(seed)
+    y = (np.arange(n) >= max(1, n - rare)).astype(np.int64)
+    score = np.where(y == 1, 0.5 + margin, 0.5 - margin)  # scores that happen to separate the rows
+    weight = rng.uniform(0.01, 1, n) if uneven else np.ones(n)
+    n_rows = weight.sum() ** 2 / (weight**2).sum()
+    asked = np.array([0.0, 1e-9, 0.2, 0.5, 0.8, 1 - 1e-9, 1.0])
+    done = calibrator.fit(np.stack([1 - score, score], axis=1), y, weight)
+    for one in (done, calibrator_from_json(json.loads(json.dumps(done.to_json())))):
+        out = one.apply(np.stack([1 - asked, asked], axis=1))
+        assert out.max() <= (n_rows + 1) / (n_rows + 2) + 1e-12
+        assert out.min() >= 1 / (n_rows + 2) - 1e-12
+        np.testing.assert_allclose(out.sum(axis=1), 1, atol=1e-12)
+
+
+@given(n=st.integers(1, 50), n_classes=st.integers(3, 5))
+@settings(max_examples=30)
+def test_several_classes_are_never_certain_either(n, n_classes):
+    y = np.tile(np.arange(n_classes), n)
+    done = Temperature().fit(np.eye(n_classes)[y] * 0.98 + 0.02 / n_classes, y, np.ones(len(y)))
+    out = done.apply(np.eye(n_classes))
+    assert out.max() <= (len(y) + 1) / (len(y) + 2)
+    assert (out > 0).all()
+
+
+@pytest.mark.parametrize("calibrator", [Temperature(), Isotonic()])
+def test_too_few_held_out_rows_are_said(calibrator, caplog):
+    proba, y, weight = scores(300)
+    calibrator.fit(proba, y, weight)
+    assert not caplog.messages
+    calibrator.fit(proba[:40], y[:40], np.ones(40))
+    assert "40 held-out rows" in caplog.text
+    assert "stay within 0.0238 and 0.976" in caplog.text
+
+
+def test_a_temperature_of_an_earlier_version_keeps_its_answers():
+    old = {"kind": "temperature", "bias": True, "temperature_": 0.05, "bias_": [0.0, 0.0]}
+    assert calibrator_from_json(old).apply(np.array([[0.1, 0.9]]))[0, 1] == pytest.approx(1, abs=1e-12)
