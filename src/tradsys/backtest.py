@@ -40,8 +40,10 @@ def work(argv: list[str]) -> None:
     # data is a group of train's, so Hydra would look for a choice of it here
     asked = [f"data_choice={a[5:]}" if a.startswith("data=") else a for a in argv]
     config = compose("backtest", _with_profile(asked))
+    bundle = Bundle.load(str(as_dict(config)["bundle"]))
+    if config.levels is None:
+        config.levels = bundle.levels
     plain, parts = as_dict(config), build(config)
-    bundle = Bundle.load(str(plain["bundle"]))
     with open_run(Path(plain["paths"]["runs"]), "backtest", OmegaConf.to_yaml(config, resolve=True), argv) as folder:
         report = retest(bundle, _source(plain, bundle), parts, plain, folder)
     print_run(report, folder)

@@ -23,8 +23,13 @@ CONF = Path(__file__).parents[2] / "conf" / "features"
 AGENTS = Path(__file__).parents[2] / "conf" / "agent"
 MARKET = "AAA"
 PRICES = ("open", "high", "low", "close")
-# documented: a window that is cut off leaves sum(w) ln(price); sizes in the price's currency; per share by the price
-KEEPS_LEVEL = {"ffd", "log_dollar_volume_20", "amihud_21", "known_eps_yield"}
+# why a feature depends on a unit: it is a size in that unit, or compares the price with another number in its currency
+READS_PRICE_UNIT = {
+    "log_dollar_volume_20": "the size of turnover in the price's currency, compared between names",
+    "amihud_21": "the return that one million of turnover moves, compared between names",
+    "known_eps_yield": "earnings per share by price: both are in the price's currency, only one is rescaled here",
+}
+READS_VOLUME_UNIT = {name: READS_PRICE_UNIT[name] for name in ("log_dollar_volume_20", "amihud_21")}
 JOINED = (
     *("rate_10y", "rate_2y", "yield_curve", "cpi"),
     *("pe", "pb", "eps", "market_cap", "dividend_yield", "sentiment", "attention"),
@@ -210,15 +215,18 @@ def test_a_small_symbol_does_not_feel_a_large_one_before_it(features, panel):
     np.testing.assert_allclose(both, mine, rtol=3e-7, atol=1e-9)
 
 
-def test_free_of_price_and_volume_units(features, panel):
-    other = panel.with_columns(pl.col(PRICES) * 1000.0, volume=pl.col("volume") * 1e-4)
+@pytest.mark.parametrize("scale", [1e-8, 1e6])
+@pytest.mark.parametrize("columns", [PRICES, ("volume",)], ids=["price", "volume"])
+def test_the_unit_of_price_and_volume_does_not_matter(features, panel, columns, scale):
+    other = panel.with_columns(pl.col(columns) * scale)
     a, b = features.table(panel).values, features.table(other).values
     names = {
         name
         for name, x, y in zip(features.names, a.T, b.T, strict=True)
         if not np.allclose(x, y, rtol=1e-5, atol=1e-6, equal_nan=True)
     }
-    assert names == KEEPS_LEVEL & set(features.names)
+    reads = READS_PRICE_UNIT if columns == PRICES else READS_VOLUME_UNIT
+    assert names == set(reads) & set(features.names)
 
 
 def test_warm_up_is_blank_and_then_every_row_is_known(features, panel):

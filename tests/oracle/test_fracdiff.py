@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from statsmodels.tsa.stattools import adfuller
 
 from tradsys.core.errors import DataError
-from tradsys.features.fracdiff import ffd, ffd_weights, smallest_d
+from tradsys.features.fracdiff import ffd, ffd_weights, relative_ffd, smallest_d
 
 
 def book_ffd(x, d, tol):
@@ -26,6 +26,22 @@ def book_ffd(x, d, tol):
     for t in range(len(w) - 1, len(x)):
         out[t] = float(np.dot(column, x[t - len(w) + 1 : t + 1]))
     return out
+
+
+def book_ffd_of_windows(x, d, tol):
+    """The book's dot product on each window less its own oldest value."""
+    n = len(ffd_weights(d, tol))
+    out = np.full(len(x), np.nan)
+    for t in range(n - 1, len(x)):
+        out[t] = book_ffd(x[t - n + 1 : t + 1] - x[t - n + 1], d, tol)[-1]
+    return out
+
+
+@pytest.mark.parametrize(("d", "tol"), [(0.4, 1e-3), (0.15, 1e-3), (0.85, 1e-4), (1.0, 1e-3)])
+def test_a_window_relative_to_its_oldest_value_by_hand(d, tol):
+    x = np.random.default_rng(1).normal(size=400).cumsum()
+    np.testing.assert_allclose(relative_ffd(x, d, tol), book_ffd_of_windows(x, d, tol), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(relative_ffd(x - 18.4, d, tol), relative_ffd(x, d, tol), rtol=0, atol=1e-12)
 
 
 def test_weights_of_two_fifths_by_hand():
@@ -76,7 +92,7 @@ def test_smallest_d_is_the_first_that_passes():
     grid = [round(0.05 * k, 2) for k in range(1, 21)]
     passes = []
     for d in grid:
-        series = book_ffd(x, d, 1e-3)
+        series = book_ffd_of_windows(x, d, 1e-3)
         test = adfuller(series[~np.isnan(series)], maxlag=1, regression="c", autolag=None, result_object=True)
         passes.append(test.pvalue < 0.05)
     found = smallest_d(x, tol=1e-3, grid=grid)

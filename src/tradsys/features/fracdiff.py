@@ -44,14 +44,29 @@ def ffd(x: Array, d: float, tol: float) -> Array:
     return out
 
 
+def relative_ffd(x: Array, d: float, tol: float) -> Array:
+    """`ffd` of each window relative to its own oldest value, float64 [n]; adding a constant to x changes nothing.
+
+    The weights of a cut window sum to s > 0, so that `ffd` keeps s times the level of x. Taken relative to the oldest
+    value, the window's past is that value for ever: the cut weights, which sum to -s, count it in full.
+    """
+    x = np.asarray(x, dtype=np.float64)
+    weights = ffd_weights(d, tol)
+    weights[-1] -= weights.sum()
+    out = np.full(len(x), np.nan)
+    if len(x) >= len(weights):
+        out[len(weights) - 1 :] = np.convolve(x, weights, mode="valid")
+    return out
+
+
 def smallest_d(log_price: Array, *, tol: float, p_value: float = 0.05, grid: Sequence[float] = ORDERS) -> float:
-    """First d of the ascending grid whose series rejects a unit root at `p_value`.
+    """First d of the ascending grid whose `relative_ffd` rejects a unit root at `p_value`.
 
     Augmented Dickey-Fuller with a constant and one lag, as in section 5.5. Raises DataError where no d of the
     grid passes or fewer than 100 values are left to test.
     """
     for d in sorted(grid):
-        series = ffd(log_price, d, tol)
+        series = relative_ffd(log_price, d, tol)
         series = series[np.isfinite(series)]
         if len(series) < SHORTEST_TEST:
             raise DataError(
@@ -68,17 +83,16 @@ def smallest_d(log_price: Array, *, tol: float, p_value: float = 0.05, grid: Seq
 
 
 def _ffd_series(log_price: pl.Series, d: float, tol: float) -> pl.Series:
-    return pl.Series(ffd(log_price.to_numpy(), d, tol))
+    return pl.Series(relative_ffd(log_price.to_numpy(), d, tol))
 
 
 @register
 @dataclass(frozen=True)
 class FracDiff:
-    """Fractionally differenced log close.
+    """Fractionally differenced log close, relative to the oldest in the window: the unit of price does not matter.
 
     d: order; None until `fit` finds it on training bars. tol: cut of the weights; 1.5e-4 keeps at most 371 of
-    them for any d. The weights of a cut window do not sum to zero, so a trace of the price level stays:
-    scaling all prices by c adds sum(w) ln c.
+    them for any d.
     """
 
     d: float | None = None

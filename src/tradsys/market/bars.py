@@ -20,6 +20,7 @@ SCHEMA: Mapping[str, pl.DataType] = {
     **{name: pl.Float64() for name in (*PRICES, "volume")},
 }
 N_EXAMPLES = 3
+MEASURABLE = 10  # bars of one symbol from which the most common step is its bar length
 
 
 @dataclass(frozen=True)
@@ -174,13 +175,31 @@ def bar_length(bars: pl.DataFrame) -> timedelta:
         .group_by("symbol")
         .agg(step=pl.col("step").first(), n=pl.col("n").sum())
     )
-    settled = modes.filter(pl.col("n") >= 9).sort("symbol").unique("step", maintain_order=True)
+    settled = modes.filter(pl.col("n") >= MEASURABLE - 1).sort("symbol").unique("step", maintain_order=True)
     if settled.height > 1:
         seen = ", ".join(f"{row['symbol']} {row['step']}" for row in settled.head(4).iter_rows(named=True))
         raise DataError(f"bars: symbols differ in bar length: {seen}; one frame holds one bar length; split it")
     total = steps.group_by("step").agg(n=pl.col("n").sum()).sort("n", "step", descending=[True, False])
     length: timedelta = total["step"][0]
     return length
+
+
+def bar_minutes(bars: pl.DataFrame) -> float:
+    """`bar_length` in minutes, the form in which manifests and cards keep it."""
+    return bar_length(bars) / timedelta(minutes=1)
+
+
+def check_bar_minutes(bars: pl.DataFrame, minutes: float, name: str, rule: str) -> None:
+    """Raises DataError where the bars' measured length is not `minutes`; bars too few to measure pass.
+
+    name: who compares, for the error; rule: where `minutes` is from, with the next step.
+    """
+    counts = bars.group_by("symbol").len()["len"]
+    if not len(counts) or int(counts.max()) < MEASURABLE:  # type: ignore[arg-type]
+        return
+    measured = bar_minutes(utc_bars(bars))
+    if measured != minutes:
+        raise DataError(f"{name}: the bars are of {measured:g} minutes, not of {minutes:g}; {rule}")
 
 
 def span(bars: pl.DataFrame) -> tuple[datetime, datetime]:

@@ -22,6 +22,8 @@ from tradsys.models.transforms import fitted, with_fitted
 FLOOR = 1e-8  # least transition probability: no state is ever out of reach, and no logarithm is infinite
 BOUNDS = dict.fromkeys(("lookback", "n_seeds", "max_iter", "max_rows"), "whole [1, inf)")
 STATE = ("center_", "scale_", "startprob_", "transmat_", "means_", "covars_", "loglik_", "n_rows_")
+FIT = ("converged_", "n_iter_", "last_gain_")  # of EM; files of earlier versions lack them
+LOG = logging.getLogger(__name__)
 
 
 @njit(cache=True)
@@ -140,6 +142,18 @@ def _hmmlearn_messages() -> Iterator[list[str]]:
         logger.propagate = passed_on
 
 
+def _steps_of(hmm: GaussianHMM, tol: float) -> dict[str, Any]:
+    """FIT: how EM ended. hmmlearn's own `converged` is also true where it ran out of steps."""
+    history = list(hmm.monitor_.history)  # the last two log-likelihoods
+    gain = float(history[-1] - history[-2]) if len(history) > 1 else math.inf
+    converged = bool(gain < tol)
+    return {
+        "converged_": converged,
+        "n_iter_": int(hmm.monitor_.iter),
+        "last_gain_": gain if math.isfinite(gain) else None,
+    }
+
+
 @dataclass(frozen=True, eq=False)
 class HmmRegime:
     """Probability of each regime at a row, from the last `lookback` rows and nothing later.
@@ -156,6 +170,8 @@ class HmmRegime:
     Fitted: startprob_ [K] is the stationary distribution of transmat_ [K, K], not EM's own, which
     describes only the first bar of a few training series while a window begins anywhere. means_ [K, D] and
     covars_ [K, D, D] are in standardised units; center_, scale_ [D]; loglik_ of the n_rows_ training rows.
+    converged_: EM's last step gained less than `tol`; n_iter_ steps, the last of which gained last_gain_ nats;
+    None where an earlier version fitted.
     Source: Rabiner 1989, eqs. 19-20 (forward recursion), here normalised at each step.
     """
 
@@ -180,6 +196,9 @@ class HmmRegime:
     covars_: Array | None = field(init=False, default=None)
     loglik_: float | None = field(init=False, default=None)
     n_rows_: int | None = field(init=False, default=None)
+    converged_: bool | None = field(init=False, default=None)
+    n_iter_: int | None = field(init=False, default=None)
+    last_gain_: float | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         # a YAML list arrives as a list
@@ -222,7 +241,21 @@ class HmmRegime:
                 f"regime: none of {self.n_seeds} starts on {len(z_TD)} rows gave {self.n_states} states "
                 f"({'; '.join(reasons)}); each state needs rows; use fewer states or a longer span"
             )
+        if note := best.unconverged():
+            LOG.warning("%s", note)
         return with_fitted(best, {"center_": center, "scale_": scale, "n_rows_": len(z_TD)})
+
+    def unconverged(self) -> str | None:
+        """What EM left undone, as a sentence with its numbers; None where it converged or the file does not tell."""
+        if self.converged_ is not False:
+            return None
+        gained = (
+            "no second step" if self.last_gain_ is None else f"the last step still gained {self.last_gain_:.3g} nats"
+        )
+        return (
+            f"regime: EM stopped at max_iter={self.max_iter} before it converged ({gained}, tol is {self.tol:g}); the "
+            "states are not the most likely ones; raise regime.max_iter"
+        )
 
     def _training_rows(self, train: Samples) -> tuple[Array, Array]:
         """Finite rows of the training windows [T, D] in table order; True [T] where a new series begins."""
@@ -272,7 +305,7 @@ class HmmRegime:
             raise TrainingError(f"a state lost its rows {heard}")
         if not np.linalg.eigvalsh(hmm.covars_).min() > 0:
             raise TrainingError(f"a covariance is singular {heard}")
-        return self._ordered(hmm)._scored(z_TD, fresh_T)
+        return with_fitted(self._ordered(hmm)._scored(z_TD, fresh_T), _steps_of(hmm, self.tol))
 
     def _stretches(self, z_TD: Array, rng: np.random.Generator) -> tuple[Array, Array]:
         """Means [K, D] and covariances [K, D, D] of K random runs of rows: places differ in volatility."""
@@ -357,6 +390,7 @@ class HmmRegime:
         params = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         state = {name: fitted(self, name) for name in STATE}
         numbers = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in state.items()}
+        numbers |= {name: getattr(self, name) for name in FIT}
         return {"params": {**params, "columns": list(self.columns), "names": list(self.names)}, **numbers}
 
     @classmethod
@@ -364,4 +398,4 @@ class HmmRegime:
         """The fitted model that `to_json` wrote."""
         whole = ("loglik_", "n_rows_")
         state = {k: value[k] if k in whole else np.asarray(value[k], dtype=np.float64) for k in STATE}
-        return with_fitted(cls(**value["params"]), state)
+        return with_fitted(cls(**value["params"]), state | {name: value.get(name) for name in FIT})

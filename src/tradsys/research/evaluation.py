@@ -224,6 +224,8 @@ def _ribbon(prepared: Prepared, regime: HmmRegime, n_points: int = 2000) -> dict
     return {
         "symbol": table.symbols[0],
         "names": list(regime.names),
+        "fit": {"converged": regime.converged_, "n_iter": regime.n_iter_, "last_gain": regime.last_gain_},
+        "warning": regime.unconverged(),
         "time": [aware(t).isoformat() for t in table.time[rows]],
         "close": prepared.bars["close"].to_numpy()[rows].tolist(),
         "state": belief.argmax(axis=1).tolist(),

@@ -15,7 +15,7 @@ from tradsys.core.errors import BundleError, DataError
 from tradsys.core.runs import digest_file, digest_json, write_json
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.features.feature_set import FeatureSet
-from tradsys.market.bars import mark_gaps, utc_bars
+from tradsys.market.bars import check_bar_minutes, mark_gaps, utc_bars
 from tradsys.market.true_range import atr
 from tradsys.models.boosting import LightGbm, Xgboost
 from tradsys.models.calibrators import calibrator_from_json
@@ -107,6 +107,17 @@ class Bundle:
         return int(self.card["history"])
 
     @property
+    def bar_minutes(self) -> float | None:
+        """Length of the bars the bundle was trained on; None where an earlier version did not measure it."""
+        told = self.card.get("bar_minutes", self.card["data_config"].get("bar_minutes"))
+        return None if told is None else float(told)
+
+    @property
+    def levels(self) -> str:
+        """How its run read the levels of strategy profiles: score, probability or quantile; `score` if not stored."""
+        return str(self.card.get("levels") or "score")
+
+    @property
     def max_gap(self) -> timedelta | None:
         """Longest step between bars that nothing may silently span."""
         minutes = self.card["max_gap_minutes"]
@@ -133,6 +144,12 @@ class Bundle:
             )
         return config
 
+    def check_bar_length(self, bars: pl.DataFrame) -> None:
+        """Raises DataError where these bars are of another length than the ones the bundle was trained on."""
+        if self.bar_minutes is not None:
+            rule = "a bundle predicts on bars of the length it was trained on; give such data, or resample them"
+            check_bar_minutes(bars, self.bar_minutes, f"bundle {self.folder}", rule)
+
     def predict(
         self, bars: pl.DataFrame, since: Moment | None = None, *, table: FeatureTable | None = None
     ) -> pl.DataFrame:
@@ -147,6 +164,7 @@ class Bundle:
         Bars without a full finite window inside one segment have no row. Raises DataError where none has.
         """
         bars = utc_bars(bars, name=f"bundle {self.folder}")
+        self.check_bar_length(bars)
         table = self.features.table(bars) if table is None else table
         assert len(table) == bars.height, (len(table), bars.height)
         rows = np.flatnonzero(table.ready(self.lookback))

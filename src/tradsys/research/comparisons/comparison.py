@@ -26,6 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tradsys.core.errors import TradsysError
 from tradsys.core.runs import code_sha, link_latest, write_json, written_atomically
+from tradsys.market.bars import bar_length, utc_series
 from tradsys.reports.comparison.page import write_comparison
 from tradsys.research.comparisons.aligned_datasets import Judged, judged_panels
 from tradsys.research.comparisons.settings import Arm, ComparisonSettings
@@ -213,6 +214,13 @@ def read_cell(target: Path) -> tuple[Cell, dict[str, Any]]:
     return cell, about
 
 
+def _horizon(arm: Arm, own: Judged) -> np.timedelta64:
+    """The label's horizon in time, by the measured length of the bars."""
+    table = own.panel.samples.table
+    length = bar_length(pl.DataFrame({"symbol": table.symbol, "time": utc_series(table.time)}))
+    return np.timedelta64(arm.experiment.labels.horizon_bars * length, "m")
+
+
 def _arm_cells(arm: Arm, jobs: Sequence[Job], judged: Mapping[str, Judged]) -> ArmCells:
     own = judged[arm.name]
     read = [read_cell(job.target) for job in jobs]
@@ -225,7 +233,7 @@ def _arm_cells(arm: Arm, jobs: Sequence[Job], judged: Mapping[str, Judged]) -> A
         digest=arm.digest(own.digest),
         data_digest=own.panel.data_digest,
         data={**arm.experiment.data["source"].describe(), "digest": own.panel.data_digest},
-        horizon=np.timedelta64(arm.experiment.labels.horizon_bars * int(arm.experiment.data["bar_minutes"]), "m"),
+        horizon=_horizon(arm, own),
         fold_spans=fold_spans(own.panel),
         against=arm.against,
         own_rows=own.question != judged[arm.against or arm.name].question,

@@ -6,7 +6,6 @@ test decision: a diagnosis chooses features, and a choice made on test rows woul
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from tradsys.core.runs import masked
 from tradsys.core.tables import Array
 from tradsys.evidence.cross_section.association import Association, associations
 from tradsys.labels.explosion import best_move
-from tradsys.market.bars import content_digest, span
+from tradsys.market.bars import bar_length, content_digest, span
 from tradsys.market.instruments import ended
 from tradsys.research.diagnosis.advice import advice
 from tradsys.research.diagnosis.compression import Compressed, compressed_rows, compression_section
@@ -107,7 +106,7 @@ def _about(experiment: Experiment, known: KnownOutcomes, config: dict[str, Any])
 def _dead(experiment: Experiment, known: KnownOutcomes) -> dict[str, Any]:
     """Instruments that ended before the data do, and how many rows were judged by their end: losses, not gaps."""
     silent_bars = experiment.labels.card().get("dead_after_bars", experiment.labels.horizon_bars)
-    last = ended(known.bars, timedelta(minutes=silent_bars * float(experiment.data["bar_minutes"])))
+    last = ended(known.bars, silent_bars * bar_length(known.bars))
     names = np.asarray(known.table.symbols)[known.table.symbol]
     at_end = np.append(names[1:] != names[:-1], True) & np.isin(names, sorted(last))
     n_rows = int(at_end[known.labels.end[known.rows]].sum())

@@ -9,7 +9,7 @@ import numpy as np
 from tradsys.core.errors import BundleError
 from tradsys.core.runs import code_sha, write_json, written_atomically
 from tradsys.core.tables import Samples
-from tradsys.market.bars import span
+from tradsys.market.bars import bar_minutes, span
 from tradsys.models.boosting import LightGbm, Xgboost
 from tradsys.models.ensembles.compose import Average, Calibrated, Scaled, SeedAverage
 from tradsys.models.ensembles.regime_pooled import RegimePooled
@@ -84,6 +84,8 @@ def _card(
         "feature_names": list(prepared.features.names),
         "schema_hash": prepared.features.schema_hash(),
         "max_gap_minutes": experiment.data["max_gap_minutes"],
+        "bar_minutes": bar_minutes(prepared.bars),
+        "levels": config.get("levels"),
         "history": _history(experiment, prepared),
         "valid_score_quantiles": np.quantile(score, np.linspace(0, 1, 1001)).tolist(),
         "candidate_score": fitted.candidate_score,

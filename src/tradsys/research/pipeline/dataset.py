@@ -15,7 +15,7 @@ from tradsys.core.errors import DataError
 from tradsys.core.protocols import Events, Splitter
 from tradsys.core.tables import Array, FeatureTable, Fold, Labels, Samples
 from tradsys.features.feature_set import FeatureSet
-from tradsys.market.bars import content_digest, mark_gaps, utc64_times
+from tradsys.market.bars import check_bar_minutes, content_digest, mark_gaps, utc64_times
 from tradsys.market.universe import Members
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.join import left_out, make_samples
@@ -68,7 +68,16 @@ def load_bars(experiment: Experiment) -> pl.DataFrame:
     bars = experiment.data["source"].bars()
     symbols = bars["symbol"].unique().sort().to_list()
     LOG.info("%d bars of %s", len(bars), ", ".join(symbols) if len(symbols) <= N_NAMED else f"{len(symbols)} symbols")
+    _check_old_key(experiment, bars)
     return mark_gaps(bars, experiment.max_gap)
+
+
+def _check_old_key(experiment: Experiment, bars: pl.DataFrame) -> None:
+    """data.bar_minutes restated the data: where a config of one's own still has it, it must agree with the bars."""
+    told = experiment.data.get("bar_minutes")
+    if told is not None and not hasattr(experiment.data["source"], "bar_minutes"):  # a market that is made has one
+        LOG.warning("data.bar_minutes is measured from the bars now; remove the key from conf/data, it will be refused")
+        check_bar_minutes(bars, float(told), "data", "data.bar_minutes is measured from the bars now; remove the key")
 
 
 class Shelf:
