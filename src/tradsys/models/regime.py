@@ -145,13 +145,8 @@ def _hmmlearn_messages() -> Iterator[list[str]]:
 def _steps_of(hmm: GaussianHMM, tol: float) -> dict[str, Any]:
     """FIT: how EM ended. hmmlearn's own `converged` is also true where it ran out of steps."""
     history = list(hmm.monitor_.history)  # the last two log-likelihoods
-    gain = float(history[-1] - history[-2]) if len(history) > 1 else math.inf
-    converged = bool(gain < tol)
-    return {
-        "converged_": converged,
-        "n_iter_": int(hmm.monitor_.iter),
-        "last_gain_": gain if math.isfinite(gain) else None,
-    }
+    gain = float(history[-1] - history[-2]) if len(history) > 1 else None
+    return {"converged_": gain is not None and gain < tol, "n_iter_": int(hmm.monitor_.iter), "last_gain_": gain}
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,9 +244,8 @@ class HmmRegime:
         """What EM left undone, as a sentence with its numbers; None where it converged or the file does not tell."""
         if self.converged_ is not False:
             return None
-        gained = (
-            "no second step" if self.last_gain_ is None else f"the last step still gained {self.last_gain_:.3g} nats"
-        )
+        gain = self.last_gain_
+        gained = "no second step" if gain is None else f"the last step still gained {gain:.3g} nats"
         return (
             f"regime: EM stopped at max_iter={self.max_iter} before it converged ({gained}, tol is {self.tol:g}); the "
             "states are not the most likely ones; raise regime.max_iter"
