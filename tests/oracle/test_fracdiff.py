@@ -92,7 +92,7 @@ def test_smallest_d_is_the_first_that_passes():
     grid = [round(0.05 * k, 2) for k in range(1, 21)]
     passes = []
     for d in grid:
-        series = book_ffd_of_windows(x, d, 1e-3)
+        series = book_ffd(x, d, 1e-3)
         test = adfuller(series[~np.isnan(series)], maxlag=1, regression="c", autolag=None, result_object=True)
         passes.append(test.pvalue < 0.05)
     found = smallest_d(x, tol=1e-3, grid=grid)

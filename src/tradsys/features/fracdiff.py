@@ -60,13 +60,13 @@ def relative_ffd(x: Array, d: float, tol: float) -> Array:
 
 
 def smallest_d(log_price: Array, *, tol: float, p_value: float = 0.05, grid: Sequence[float] = ORDERS) -> float:
-    """First d of the ascending grid whose `relative_ffd` rejects a unit root at `p_value`.
+    """First d of the ascending grid whose `ffd` rejects a unit root at `p_value`; the level of x plays no part.
 
     Augmented Dickey-Fuller with a constant and one lag, as in section 5.5. Raises DataError where no d of the
     grid passes or fewer than 100 values are left to test.
     """
     for d in sorted(grid):
-        series = relative_ffd(log_price, d, tol)
+        series = ffd(log_price, d, tol)
         series = series[np.isfinite(series)]
         if len(series) < SHORTEST_TEST:
             raise DataError(
