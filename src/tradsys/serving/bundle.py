@@ -15,6 +15,7 @@ from tradsys.core.errors import BundleError, DataError
 from tradsys.core.runs import digest_file, digest_json, write_json
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.features.feature_set import FeatureSet
+from tradsys.features.fracdiff import FracDiff
 from tradsys.market.bars import check_bar_minutes, mark_gaps, utc_bars
 from tradsys.market.true_range import atr
 from tradsys.models.boosting import LightGbm, Xgboost
@@ -90,6 +91,11 @@ class Bundle:
             raise BundleError(
                 f"bundle {folder}: its features hash to {features.schema_hash()[:12]}, the model was trained on "
                 f"{card['schema_hash'][:12]}; the feature code changed; use the code at {card['code_sha']} or retrain"
+            )
+        if "bar_minutes" not in card and any(isinstance(feature, FracDiff) for feature in features.features):
+            raise BundleError(
+                f"bundle {folder}: written by an earlier version with `ffd`, which kept the price level and no longer "
+                f"does; the model would read other numbers; use the code at {card['code_sha']} or retrain"
             )
         regime_file, auditor_file = folder / "regime.json", folder / "auditor.json"
         return cls(
