@@ -53,7 +53,8 @@ class Fill:
     time: close stamp of the bar in which it happened. raw: price before slippage; for a real fill the price that the
     order aimed at. price: paid or received. fee: in quote units. ruined: a short's cover that took the last cent.
     trade_id: the exchange's own number, by which a fill that is reported twice is counted once. levels: prices of
-    target, stop and ruin that an entry at this raw price has; None for exits.
+    target, stop and ruin that an entry at this raw price has; None for exits. step: the exchange's least quantity; less
+    than that cannot be sold.
     """
 
     client_id: str
@@ -69,6 +70,7 @@ class Fill:
     trade_id: str
     ruined: bool = False
     levels: tuple[float, float, float] | None = None
+    step: float = 0.0
 
 
 @dataclass
@@ -113,6 +115,7 @@ class Account:
     last_close: float = 0.0
     last_open: float = 0.0
     broken: bool = False  # a gap lies between the newest bar and the one before
+    dust: float = 0.0  # base units left over that are too few to sell
     foreign: bool = False  # the exchange shows a position here that is not ours: not traded
 
     @property

@@ -1,21 +1,31 @@
 """The verbs of `trade`: what each needs from the configuration, and what it prints."""
 
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from filelock import FileLock, Timeout
 from rich.console import Console
 
 from tradsys.core.clock import utc_stamp
-from tradsys.core.errors import DataError, TradsysError
-from tradsys.ops.trading.bot import Plan, run_replay, span_of
+from tradsys.core.errors import BundleError, DataError, GateError, TradsysError
+from tradsys.ops.trading.bot import JOURNAL, LOCK, Plan, run_replay, span_of
+from tradsys.ops.trading.live import run_live
+from tradsys.ops.trading.state import State
+from tradsys.ops.trading.status import print_status
+from tradsys.ops.trading.store import TradeJournal
+from tradsys.ops.trading.summary import expected_daily, summary
+from tradsys.reports.trading.page import write_page
 from tradsys.serving.bundle import Bundle
 from tradsys.serving.feeds import StoredFeed
 from tradsys.serving.paper import PaperBroker
 from tradsys.serving.strategy import Strategy
 
 CONSOLE = Console(soft_wrap=True, highlight=False, markup=False)
+ANSWER_SECONDS = 30.0
 Config = dict[str, Any]
 Source = Callable[[Config, Bundle], Any]
 
@@ -29,27 +39,31 @@ def plan_of(mode: str, plain: Config, parts: Config, bundle: Bundle, symbols: li
     ((profile_name, profile),) = parts["strategy"].items()
     stamp = f"-{utc_stamp()}" if mode == "replay" else ""
     name = plain["name"] or f"{mode}-{bundle.folder.parent.name}-{profile_name}{stamp}"
-    if "/" in name or name.startswith("."):
-        raise TradsysError(f"trade: name={name!r}; it becomes a folder of runs/trade; use letters, digits, - and _")
-    strategy = Strategy(profile_name, bundle, profile, parts["costs"].round_trip)
-    folder = Path(plain["paths"]["runs"]) / "trade" / name
     return Plan(
         name=name,
         mode=mode,
-        folder=folder,
-        strategy=strategy,
+        folder=_folder(plain, name),
+        strategy=Strategy(profile_name, bundle, profile, parts["costs"].round_trip),
         symbols=tuple(symbols),
         capital=float(plain["capital"]),
         costs=parts["costs"],
         risk=parts["risk"],
         journal=plain["journal"],
+        exchange=extra.pop("exchange", ""),
         extra=extra,
     )
+
+
+def _folder(plain: Config, name: str) -> Path:
+    if "/" in name or "\\" in name or name.startswith("."):
+        raise TradsysError(f"trade: name={name!r}; it becomes a folder of runs/trade; use letters, digits, - and _")
+    return Path(plain["paths"]["runs"]) / "trade" / name
 
 
 def replay(plain: Config, parts: Config, source: Source) -> None:
     """Stored bars through the runtime; the ledger is the backtest's."""
     bundle = Bundle.load(str(plain["bundle"]))
+    _check_columns(bundle)
     bars: pl.DataFrame = source(plain, bundle).bars()
     since = span_of(bundle, plain["since"])
     if plain["until"] is not None:
@@ -68,7 +82,146 @@ def replay(plain: Config, parts: Config, source: Source) -> None:
         f"{len(ledger.trades)} trades, {len(ledger.open_trades)} open, equity {ledger.final_equity:.6f} after "
         f"{len(ledger.equity)} bars, {ledger.n_cancelled} orders canceled"
     )
-    CONSOLE.print(str(plan.folder))
+    _write_report(plan.folder, state, plain)
+    CONSOLE.print(str(plan.folder / "report.html"))
 
 
-VERBS: dict[str, Callable[[Config, Config, Source], None]] = {"replay": replay}
+def paper(plain: Config, parts: Config, _source: Source) -> None:
+    """A live feed and simulated fills."""
+    _trade("paper", plain, parts)
+
+
+def live(plain: Config, parts: Config, _source: Source) -> None:
+    """Real orders. Refused without confirm=live and, unless accept_verdict=true, without the verdict `edge`."""
+    if plain["confirm"] != "live":
+        raise GateError(
+            f"trade live: confirm={plain['confirm']!r}; real orders need confirm=live; paper trading needs none: "
+            "python -m tradsys.trade paper"
+        )
+    _trade("live", plain, parts)
+
+
+def _trade(mode: str, plain: Config, parts: Config) -> None:
+    bundle = Bundle.load(str(plain["bundle"]))
+    _check_columns(bundle)
+    verdict = bundle.card.get("verdict", {}).get("kind", "not evaluated")
+    if mode == "live" and verdict != "edge" and not plain["accept_verdict"]:
+        raise GateError(
+            f"trade live: the verdict of {bundle.folder} is {verdict!r}; only `edge` trades real money; "
+            "accept_verdict=true overrides it, and the journal keeps that"
+        )
+    data = bundle.card["data"]
+    known = list(data.get("symbols") or [])
+    symbols = list(plain["symbols"] or known)
+    if not symbols:
+        raise DataError("trade: the bundle names no symbols; give symbols=[BTCUSDT]")
+    exchange = parts["exchange"]
+    plan = plan_of(
+        mode,
+        plain,
+        parts,
+        bundle,
+        symbols,
+        exchange=f"{exchange.id}/{exchange.kind}",
+        accept_verdict=bool(plain["accept_verdict"]),
+    )
+    code, line = run_live(
+        plan,
+        exchange,
+        feed_symbols=sorted({*known, *symbols}) if mode == "paper" or bundle.features.reads_market else symbols,
+        adopt=bool(plain["adopt"]),
+        follow=plain["follow"],
+        page=lambda state: _write_report(plan.folder, state, plain),
+    )
+    CONSOLE.print(line)
+    sys.exit(code)
+
+
+def _check_columns(bundle: Bundle) -> None:
+    if bundle.features.columns:
+        raise BundleError(
+            f"trade: {bundle.folder} reads {list(bundle.features.columns)} beside prices and volume, which no feed "
+            "brings yet; use a bundle of price features"
+        )
+
+
+def status(plain: Config, _parts: Config, _source: Source) -> None:
+    """State of a running or finished bot."""
+    folder = _named(plain)
+    state = _state(folder, plain)
+    print_status(CONSOLE, folder, state, running=_running(folder))
+
+
+def report(plain: Config, _parts: Config, _source: Source) -> None:
+    """Draws the page again from the journal."""
+    folder = _named(plain)
+    _write_report(folder, _state(folder, plain), plain)
+    CONSOLE.print(str(folder / "report.html"))
+
+
+def _asked(kind: str) -> Callable[[Config, Config, Source], None]:
+    def ask(plain: Config, _parts: Config, _source: Source) -> None:
+        folder = _named(plain)
+        journal = TradeJournal(plain["journal"] or folder / JOURNAL, create=False)
+        number = journal.ask(kind)
+        if not _running(folder):
+            CONSOLE.print(f"{folder.name} is not running; `{kind}` is done when it starts again")
+            return
+        end = time.monotonic() + ANSWER_SECONDS
+        while time.monotonic() < end:
+            done = [e for e in journal.events(kinds=["request"]) if e.body["id"] == number]
+            if done:
+                CONSOLE.print(f"{folder.name}: {kind} taken at {done[0].written}")
+                return
+            time.sleep(0.2)
+        CONSOLE.print(
+            f"{folder.name}: {kind} is left for the bot, which has not answered within {ANSWER_SECONDS:.0f} s"
+        )
+
+    ask.__doc__ = f"Leaves the request `{kind}` for the bot and waits until it is taken."
+    return ask
+
+
+def _named(plain: Config) -> Path:
+    root = Path(plain["paths"]["runs"]) / "trade"
+    if plain["name"]:
+        folder = _folder(plain, str(plain["name"]))
+        if not folder.is_dir():
+            there = sorted(p.name for p in root.glob("*") if p.is_dir())
+            raise DataError(f"trade: no bot {plain['name']!r} in {root}; there are {there[:12]}; give one of them")
+        return folder
+    found = sorted((p for p in root.glob("*") if (p / LOCK).exists()), key=lambda p: (p / LOCK).stat().st_mtime)
+    if not found:
+        raise DataError(f"trade: no bot has run in {root} yet; start one with: python -m tradsys.trade paper")
+    return found[-1]
+
+
+def _state(folder: Path, plain: Config) -> State:
+    return State().replay(TradeJournal(plain["journal"] or folder / JOURNAL, create=False).events())
+
+
+def _running(folder: Path) -> bool:
+    lock = FileLock(str(folder / LOCK))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def _write_report(folder: Path, state: State, plain: Config) -> None:
+    expected = expected_daily(plain["expected"], state)
+    write_page(summary(state, expected), folder / "report.html")
+
+
+VERBS: dict[str, Callable[[Config, Config, Source], None]] = {
+    "replay": replay,
+    "paper": paper,
+    "live": live,
+    "status": status,
+    "stop": _asked("stop"),
+    "flatten": _asked("flatten"),
+    "resume": _asked("resume"),
+    "report": report,
+}

@@ -49,6 +49,8 @@ class Engine:
         self.journal, self.state, self.risk = journal, state, risk
         self.digest, self.listen = digest, listen
         self.max_protective = MAX_PROTECTIVE
+        self.on_predictions: Callable[[pl.DataFrame | None], None] = lambda _predictions: None
+        self.refused: dict[str, bool] = {}  # newer bundles that were not taken
 
     def record(self, *events: tuple[str, dict[str, Any]]) -> None:
         """Journals events in one transaction, then applies them."""
@@ -65,6 +67,7 @@ class Engine:
                 self.take(self.broker.settle(account, bar), account.pending)
             elif not moment.late:
                 orders.poll(self, account)
+                self._compare(account, bar)
                 orders.watch(self, account, bar)
         self._check_losses()
         if self.state.decided != moment.time:
@@ -97,6 +100,16 @@ class Engine:
         if events:
             self.record(*events)
 
+    def _compare(self, account: Account, bar: Bar) -> None:
+        """Journals an entry's price against the open of its bar, where the backtest fills."""
+        held = account.position
+        if held is None or held.entry_time != bar.time or held.bars_held != 1:
+            return
+        bps = held.order.side * (held.entry_price / bar.open - 1) * 1e4
+        body = {"symbol": bar.symbol, "time": bar.time.isoformat(), "bps": bps, "client_id": held.order.client_id}
+        if not any(row["client_id"] == held.order.client_id for row in self.state.slippage_bps):
+            self.record(("slippage", body))
+
     def _check_losses(self) -> None:
         breach = self.risk.breach(self.state)
         if breach is not None:
@@ -116,6 +129,7 @@ class Engine:
             predictions = self.predictor.step(closed) if moment.bars else None
         except DataError as error:
             why = str(error)
+        self.on_predictions(predictions)
         rows = {} if predictions is None else {row["symbol"]: row for row in predictions.iter_rows(named=True)}
         wanted: dict[str, dict[str, Any]] = {}
         if predictions is not None and predictions.height:

@@ -49,7 +49,8 @@ def protect(engine: "Engine", account: Account) -> None:
         if leg not in engine.broker.protects or not 0 < price < float("inf"):
             continue
         resting = engine.state.open_orders.get(held.protective.get(leg, ""))
-        if resting is not None and abs(resting.quantity - held.left) <= held.quantity * (1 - FULL):
+        step = engine.broker.step_size(account.symbol)
+        if resting is not None and abs(resting.quantity - held.left) <= max(step, held.quantity * (1 - FULL)):
             continue
         if resting is not None:
             withdraw(engine, account, resting)

@@ -49,7 +49,7 @@ def _positions(engine: "Engine", adopt: bool) -> list[str]:
         held = account.position
         ours = held.order.side * held.left if held else 0.0
         tolerance = 2 * engine.broker.step_size(symbol) + 1e-3 * abs(ours)
-        apart = there - ours
+        apart = there - ours - account.dust
         if held is not None and held.order.side * apart < -tolerance:
             why = f"the journal holds {ours:.8g} {symbol}, the exchange {there:.8g}; close or restore it, then resume"
             engine.halt("position", why)

@@ -79,6 +79,9 @@ class State:
     last_request: int = 0
     last_event: int = 0
     stopped: str = ""
+    watch: dict[str, Any] = field(default_factory=dict)
+    n_rows: int = 0
+    n_signals: int = 0
 
     def replay(self, events: Iterable[Event]) -> "State":
         """Applies events in order; returns itself."""
@@ -104,6 +107,11 @@ class State:
     def bar_minutes(self) -> float:
         """Bar length, minutes."""
         return float(self.settings.get("bar_minutes", 60.0))
+
+    @property
+    def signal_share(self) -> float | None:
+        """Share of decided bars with a signal; None before the first."""
+        return self.n_signals / self.n_rows if self.n_rows else None
 
     @property
     def total(self) -> float:
@@ -227,8 +235,9 @@ class State:
         held.exit_fee += fill.fee
         if fill.ruined:
             account.cash = 0.0
-        if held.sold < held.quantity * FULL:
+        if held.sold < held.quantity * FULL and held.left >= fill.step * FULL:
             return
+        account.dust += held.order.side * held.left
         raw, price = held.sold_raw / held.sold, held.sold_quote / held.sold
         if held.sold == fill.quantity:  # one fill: its own numbers, not their quotient
             raw, price = fill.raw, fill.price
@@ -254,6 +263,8 @@ class State:
         self.equity.append(total)
         self.exposure.append(gross / total if total > 0 else 0.0)
         self.decisions.append(body)
+        self.n_rows += len(body["rows"])
+        self.n_signals += sum(row["action"].startswith(("enter", "long", "short")) for row in body["rows"].values())
 
     def _halt(self, body: dict[str, Any]) -> None:
         self.halts[body["rule"]] = body["why"]
@@ -274,6 +285,9 @@ class State:
     def _swap(self, body: dict[str, Any]) -> None:
         self.settings = {**self.settings, **body}
 
+    def _watch(self, body: dict[str, Any]) -> None:
+        self.watch = body
+
     def _slippage(self, body: dict[str, Any]) -> None:
         self.slippage_bps.append(body)
 
@@ -291,6 +305,7 @@ class State:
         "stop": _stop,
         "swap": _swap,
         "slippage": _slippage,
+        "watch": _watch,
     }
 
 

@@ -176,6 +176,7 @@ class ExchangeBroker:
             fee=fee,
             trade_id=f"{order.symbol}:{trade['id']}",
             levels=entry_levels(order, price, self.costs) if opening else None,
+            step=0.0 if opening else self.step_size(order.symbol),
         )
 
     def snapshot(self, symbols: list[str]) -> dict[str, Any]:

@@ -79,6 +79,7 @@ class Exchange:
                 "defaultSubType": None if self.kind == "spot" else "linear",
                 "fetchMarkets": {"types": [self.kind]},
                 "fetchCurrencies": False,
+                "fetchMargins": False,
                 "warnOnFetchOpenOrdersWithoutSymbol": False,
             },
         }
@@ -146,7 +147,8 @@ class Client:
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         asked = (self.raw.last_response_headers or {}).get("Retry-After")
-        backoff = tenacity.wait_exponential_jitter(self.spec.wait_seconds, max=60, jitter=self.spec.wait_seconds)
+        first = self.spec.wait_seconds
+        backoff = tenacity.wait_exponential(multiplier=first, max=60) + tenacity.wait_random(0, first)
         try:
             return float(asked) if asked else backoff(state)
         except ValueError:

@@ -1,0 +1,151 @@
+"""Paper and live: a bot on an exchange's feed, from its start to its orderly end."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tradsys.core.errors import BundleError, TradsysError
+from tradsys.ops.notify import Notifier
+from tradsys.ops.trading.bot import Plan, engine_of, opened
+from tradsys.ops.trading.engine import Engine, Predictor
+from tradsys.ops.trading.loop import Ending, Loop, farewell, signals
+from tradsys.ops.trading.state import State
+from tradsys.ops.trading.watch import ModelWatch
+from tradsys.serving.brokers import Broker
+from tradsys.serving.bundle import Bundle
+from tradsys.serving.exchange.broker import ExchangeBroker
+from tradsys.serving.exchange.client import Client, Exchange
+from tradsys.serving.exchange.feed import ExchangeFeed
+from tradsys.serving.paper import PaperBroker
+from tradsys.serving.session import Session
+from tradsys.serving.strategy import Strategy
+
+NEWS = {
+    "fill": "fill",
+    "halt": "HALT",
+    "stop": "stopped",
+    "reject": "rejected",
+    "swap": "new bundle",
+    "foreign": "position",
+}
+
+
+def run_live(
+    plan: Plan,
+    exchange: Exchange,
+    feed_symbols: Sequence[str],
+    *,
+    adopt: bool,
+    follow: str | None,
+    page: Callable[[State], None],
+    sessions: Callable[..., Predictor] = Session,
+) -> tuple[int, str]:
+    """Trades until it is asked to end; returns the exit code and the last line.
+
+    Raises TradsysError, before anything is sent, for what cannot work: keys, symbols, balance, bar length, journal.
+    """
+    minutes = minutes_of(plan.bundle)
+    client = exchange.connect(private=plan.mode == "live")
+    client.time()  # signed calls use the exchange's clock
+    for symbol in feed_symbols:
+        client.market(symbol)
+    feed = ExchangeFeed(client, feed_symbols, minutes, plan.bundle.history + 1)
+    broker: Broker = PaperBroker(plan.costs)
+    if plan.mode == "live":
+        broker = ExchangeBroker(client, plan.costs, minutes)
+        broker.check_rights()
+    notifier, ending = Notifier.from_environment(), Ending()
+    with opened(plan) as (journal, state):
+        if plan.mode == "live" and not state.accounts:
+            _check_balance(plan, broker, client)
+        engine = engine_of(plan, feed, broker, journal, state, listen=_listener(notifier, plan.name), sessions=sessions)
+        watch = ModelWatch(plan.bundle)
+        engine.on_predictions = watch.add
+
+        def after(engine: Engine) -> None:
+            watch.step(engine)
+            if follow is not None and swapped(engine, plan, feed, Path(follow)):
+                watch.__init__(engine.strategy.primary)  # type: ignore[misc]
+            page(engine.state)
+
+        with signals(ending):
+            Loop(engine, feed, client, ending, after_step=after, adopt=adopt).run()
+        line = farewell(engine, ending.why)
+        page(engine.state)
+    return ending.code, line
+
+
+def minutes_of(bundle: Bundle) -> int:
+    """Bar length that the bundle was trained on; BundleError where its card does not say."""
+    card = bundle.card
+    found = card.get("bar_minutes") or card["data"].get("bar_minutes") or card["data_config"].get("bar_minutes")
+    if not found:
+        raise BundleError(f"trade: {bundle.folder} does not say its bar length; export it again with this code")
+    return int(found)
+
+
+def _check_balance(plan: Plan, broker: Any, client: Client) -> None:
+    free = broker.free_quote()
+    if free < plan.capital:
+        raise TradsysError(
+            f"trade live: the free balance is {free:.2f}, capital={plan.capital:.2f}; the bot trades what is there; "
+            f"give capital={free:.0f} or less, or fund the account at {client.spec.id}"
+        )
+
+
+def _listener(notifier: Notifier, name: str) -> Callable[[str, dict[str, Any]], None]:
+    """Sends news of the journal as notices: fills, halts, ends, and one summary a day."""
+    noted: dict[str, Any] = {"day": None}
+
+    def listen(kind: str, body: dict[str, Any]) -> None:
+        if kind == "decision":
+            day = body["time"][:10]
+            if noted["day"] not in (None, day):
+                actions = [f"{s}: {row['action']}" for s, row in body["rows"].items()]
+                notifier.send(f"{name}: {noted['day']} is over", "; ".join(actions) or "no bar")
+            noted["day"] = day
+        elif kind in NEWS or (kind == "note" and body.get("what") in ("exchange", "model", "recovery")):
+            words = body.get("why") or " ".join(
+                f"{k}={body[k]}" for k in ("symbol", "leg", "reason", "quantity", "price") if k in body
+            )
+            notifier.send(f"{name}: {NEWS.get(kind, body.get('what', kind))}", words)
+
+    return listen
+
+
+def newest_of(folder: Path) -> Path | None:
+    """The numbered bundle with the highest number in a folder of models, or None."""
+    numbered = [p for p in folder.glob("*") if p.name.isdigit() and (p / "card.json").is_file()]
+    return max(numbered, key=lambda p: int(p.name), default=None)
+
+
+def swapped(engine: Engine, plan: Plan, feed: ExchangeFeed, follow: Path) -> bool:
+    """Takes a newer promoted bundle between two bars; open positions keep the exits they were opened with.
+
+    A bundle that is damaged, of another bar length or without the verdict that live trading asks for is left, with a
+    note.
+    """
+    newest = newest_of(follow)
+    current = Path(str(engine.state.settings["bundle_path"]))
+    if newest is None or newest.resolve() == current.resolve():
+        return False
+    if current.parent.resolve() == follow.resolve() and int(newest.name) <= int(current.name):
+        return False
+    if engine.refused.get(str(newest)):
+        return False
+    with contextlib.suppress(TradsysError):
+        bundle = Bundle.load(newest)
+        verdict = bundle.card.get("verdict", {}).get("kind", "not evaluated")
+        fits = minutes_of(bundle) == feed.minutes and not bundle.features.columns
+        if fits and (plan.mode != "live" or verdict == "edge" or plan.extra.get("accept_verdict")):
+            feed.n_history = max(feed.n_history, bundle.history + 1)
+            engine.predictor = Session(bundle, feed.history(engine.state.decided))
+            engine.strategy = Strategy(plan.strategy.name, bundle, plan.strategy.profile, plan.costs.round_trip)
+            engine.digest = str(bundle.card["card_sha256"])
+            body = {"bundle": engine.digest, "bundle_path": str(newest), "verdict": verdict}
+            engine.record(("swap", {**body, "why": f"{newest} is newer than {current}"}))
+            return True
+    engine.refused[str(newest)] = True
+    engine.record(("note", {"what": "swap", "why": f"{newest} was not taken: damaged, other bars, or no edge"}))
+    return False

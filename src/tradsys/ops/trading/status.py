@@ -1,0 +1,66 @@
+"""`trade status`: a bot in the terminal."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tradsys.ops.trading.state import State
+from tradsys.ops.trading.summary import summary
+
+
+def print_status(console: Console, folder: Path, state: State, *, running: bool) -> None:
+    """Prints what the bot holds, why it is halted, what it decided last, and its health."""
+    shown = summary(state, None)
+    s = shown.settings
+    console.print(
+        f"{folder.name}: {'running' if running else 'not running'}, {s.get('mode')} of {s.get('bundle_path')}, "
+        f"profile {s.get('strategy')}, verdict {s.get('verdict')}"
+    )
+    if shown.equity:
+        console.print(
+            f"equity {shown.equity[-1]:.4f} of 1 at {shown.time[-1][:16]}, exposure {shown.exposure[-1]:.0%}, "
+            f"{shown.n_trades} trades closed"
+        )
+    for rule, why in shown.halts.items():
+        console.print(f"HALTED by {rule}: {why}; lift it with: trade resume name={folder.name}", style="red")
+    _print(
+        console,
+        "Positions",
+        shown.positions,
+        ("symbol", "side", "state", "quantity", "entry", "last", "gain", "stop", "target", "bars"),
+    )
+    newest = shown.decisions[: max(1, len(state.accounts))]
+    _print(console, "Last decisions", newest, ("time", "symbol", "probability", "regime", "audit", "action"))
+    _print(
+        console,
+        "Health",
+        [{"what": k, "value": v} for k, v in shown.health.items() if v is not None],
+        ("what", "value"),
+    )
+    for note in shown.notes[:5]:
+        console.print(f"{note['written'][:19]} {note['kind']}: {note.get('why') or note.get('what') or ''}")
+    console.print(str(folder / "report.html"))
+
+
+def _print(console: Console, title: str, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    if not rows:
+        return
+    kept = [c for c in columns if any(row.get(c) is not None for row in rows)]
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in kept:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(text(row.get(c)) for c in kept))
+    console.print(table)
+
+
+def text(value: Any) -> str:
+    """A value as a table shows it."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    shown = str(value)
+    return shown[:16].replace("T", " ") if len(shown) > 18 and shown[4:5] == "-" else shown

@@ -1,0 +1,137 @@
+"""What the page and the terminal show of a bot, as one frozen value."""
+
+import json
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tradsys.core.tables import Array
+from tradsys.evidence.bootstrap import automatic_block_length, bootstrap_indices
+from tradsys.ops.trading.state import State
+
+N_DRAWS = 500
+BAND = (0.05, 0.95)
+SHOWN_TRADES = 25
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """One bot at one moment; money in units of the initial capital where not said otherwise.
+
+    time, equity, exposure [T]. band: (date, low, high) of the equity that the backtest's daily returns lead to, or
+    None. positions, decisions, trades, notes, slippage: rows of the tables, values as shown.
+    """
+
+    settings: dict[str, Any]
+    time: list[str]
+    equity: list[float]
+    exposure: list[float]
+    band: tuple[list[str], list[float], list[float]] | None
+    positions: list[dict[str, Any]]
+    decisions: list[dict[str, Any]]
+    trades: list[dict[str, Any]]
+    slippage: list[dict[str, Any]]
+    notes: list[dict[str, Any]]
+    halts: dict[str, str]
+    health: dict[str, Any]
+    n_trades: int
+
+
+def summary(state: State, expected: Array | None) -> Summary:
+    """The bot's summary; expected: daily returns of the backtest, for the band, or None."""
+    unit = 1.0 / state.capital
+    return Summary(
+        settings=state.settings,
+        time=[t.isoformat() for t in state.times],
+        equity=[e * unit for e in state.equity],
+        exposure=list(state.exposure),
+        band=None if expected is None or not state.times else _band(state, expected),
+        positions=[_position(a) for _, a in sorted(state.accounts.items()) if a.position or a.pending],
+        decisions=_decisions(state),
+        trades=[{**t, "net_pnl": t["net_pnl"] * unit} for t in state.trades[-SHOWN_TRADES:][::-1]],
+        slippage=list(state.slippage_bps)[-SHOWN_TRADES:][::-1],
+        notes=list(state.notes)[::-1],
+        halts=dict(state.halts),
+        health=_health(state),
+        n_trades=len(state.trades),
+    )
+
+
+def expected_daily(place: str | None, state: State) -> Array | None:
+    """Daily returns [D] of the same profile in a backtest's report.json; None where there is no such report.
+
+    place: a run folder of train or backtest; by default the run that the bundle lies in.
+    """
+    folder = Path(place) if place else Path(str(state.settings.get("bundle_path", ""))).parent
+    try:
+        curve = json.loads((folder / "report.json").read_text(encoding="utf-8"))["equity"]["curves"]
+        values = np.array([1.0, *map(float, curve[state.settings["strategy"]])])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    returns: Array = values[1:] / values[:-1] - 1
+    return returns if len(returns) > 4 and np.isfinite(returns).all() and returns.any() else None
+
+
+def _band(state: State, returns: Array) -> tuple[list[str], list[float], list[float]]:
+    """Quantiles of equity over days, by the stationary block bootstrap of the backtest's daily returns.
+
+    Source: Politis and Romano 1994. The band ends after as many days as the backtest has.
+    """
+    days = (state.times[-1] - state.times[0]).days + 1
+    n_days = min(len(returns), max(days, 2))
+    length = automatic_block_length(returns)
+    paths = np.array(
+        [np.cumprod(1 + returns[draw[:n_days]]) for draw in bootstrap_indices(len(returns), length, N_DRAWS, seed=0)]
+    )
+    low, high = np.quantile(paths, BAND, axis=0)
+    start = state.times[0]
+    dates = [(start + timedelta(days=k)).isoformat() for k in range(n_days + 1)]
+    return dates, [1.0, *low.tolist()], [1.0, *high.tolist()]
+
+
+def _position(account: Any) -> dict[str, Any]:
+    held = account.position
+    if held is None:
+        side = "long" if account.pending.side > 0 else "short"
+        return {"symbol": account.symbol, "side": side, "state": "entry waits", "since": account.pending.signal_time}
+    gain = held.order.side * (account.last_close / held.entry_price - 1)
+    return {
+        "symbol": account.symbol,
+        "side": "long" if held.order.side > 0 else "short",
+        "state": "open",
+        "since": held.entry_time,
+        "quantity": held.left,
+        "entry": held.entry_price,
+        "last": account.last_close,
+        "gain": gain,
+        "stop": held.stop,
+        "target": held.target,
+        "bars": f"{held.bars_held} of {held.order.horizon_bars}",
+        "resting": ", ".join(sorted(held.protective)) or "none",
+    }
+
+
+def _decisions(state: State) -> list[dict[str, Any]]:
+    rows = []
+    for body in reversed(state.decisions):
+        for symbol, one in sorted(body["rows"].items()):
+            rows.append({"time": body["time"], "symbol": symbol, **one})
+    return rows[:40]
+
+
+def _health(state: State) -> dict[str, Any]:
+    last = max((a.last_time for a in state.accounts.values() if a.last_time), default=None)
+    return {
+        "newest bar": last,
+        "events in the journal": state.last_event,
+        "stopped": state.stopped or "no",
+        "orders canceled": state.n_cancelled,
+        "foreign positions": ", ".join(a.symbol for a in state.accounts.values() if a.foreign) or "none",
+        "share of bars with a signal": state.signal_share,
+        "rolling log loss": state.watch.get("log_loss"),
+        "reported interval": state.watch.get("interval"),
+        "largest PSI": state.watch.get("psi"),
+    }

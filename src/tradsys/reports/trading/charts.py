@@ -1,0 +1,48 @@
+"""Figures of a trading page: equity inside the band that the backtest predicts, drawdown, slippage."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from tradsys.reports.equity_chart import drawdowns
+from tradsys.reports.style import QUIET, SERIES, plain, rounded, styled, thinned
+
+
+def equity(page: Any) -> go.Figure:
+    """Equity per bar from a start of 1, the band of 90 % of bootstrapped backtests, and the fall from the peak."""
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.68, 0.32], vertical_spacing=0.06)
+    if page.band is not None:
+        dates, low, high = page.band
+        shade = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
+        figure.add_scatter(x=dates, y=rounded(high), showlegend=False, **shade, row=1, col=1)
+        figure.add_scatter(
+            x=dates, y=rounded(low), fill="tonexty", fillcolor="rgba(95,107,122,.18)",
+            name="90 % of bootstrapped backtests", **shade, row=1, col=1,
+        )  # fmt: skip
+    for row, values, name in ((1, page.equity, "equity"), (2, drawdowns([1.0, *page.equity])[1:], "drawdown")):
+        shown = thinned(values)
+        figure.add_scatter(
+            x=[page.time[i] for i in shown], y=rounded([values[i] for i in shown]), name=name, mode="lines",
+            line={"color": SERIES[0] if row == 1 else SERIES[1], "width": 1.8}, showlegend=row == 1, row=row, col=1,
+        )  # fmt: skip
+    figure.update_yaxes(title_text="equity, start = 1", hoverformat=".4f", row=1, col=1)
+    figure.update_yaxes(title_text="below peak", tickformat=".1%", hoverformat=".2%", row=2, col=1)
+    figure.update_xaxes(type="date")
+    figure.update_layout(hovermode="x unified")
+    return styled(figure, 480)
+
+
+def slippage(rows: Sequence[dict[str, Any]]) -> go.Figure:
+    """Each real entry against the simulated fill at the open of its bar, in basis points; above 0 is worse."""
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[row["time"] for row in rows], y=rounded([row["bps"] for row in rows]), mode="markers",
+        marker={"color": SERIES[1], "size": 7}, text=[plain(row["symbol"]) for row in rows], showlegend=False,
+        hovertemplate="%{text}<br>%{y:.1f} bps<extra></extra>",
+    )  # fmt: skip
+    figure.add_hline(y=0, line={"color": QUIET, "width": 1})
+    figure.update_yaxes(title_text="slippage, bps")
+    figure.update_xaxes(type="date")
+    return styled(figure, 240)

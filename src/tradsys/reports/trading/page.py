@@ -1,0 +1,80 @@
+"""A bot's page: one self-contained file, written atomically after every bar."""
+
+from pathlib import Path
+from typing import Any
+
+import plotly.io
+from plotly.offline import get_plotlyjs
+
+from tradsys.core.runs import write_text
+from tradsys.reports.style import CHART_CONFIG
+from tradsys.reports.templates import template_environment
+from tradsys.reports.trading import charts
+
+POSITIONS = (
+    "symbol",
+    "side",
+    "state",
+    "since",
+    "quantity",
+    "entry",
+    "last",
+    "gain",
+    "stop",
+    "target",
+    "bars",
+    "resting",
+)
+DECISIONS = ("time", "symbol", "probability", "regime", "audit", "action")
+TRADES = ("symbol", "side", "entry_time", "exit_time", "entry_price", "exit_price", "net_return", "reason", "bars_held")
+
+
+def write_page(page: Any, path: Path) -> None:
+    """Writes the page. page: an `ops.trading.summary.Summary`; every text in it is escaped."""
+    write_text(path, render(page))
+
+
+def render(page: Any) -> str:
+    """The page as HTML, plotly.js inside."""
+    figures = {}
+    if page.equity:
+        figures["equity"] = _html(charts.equity(page), "equity")
+    if page.slippage:
+        figures["slippage"] = _html(charts.slippage(page.slippage), "slippage")
+    environment = template_environment()
+    environment.filters["shown"] = shown
+    tables = [
+        ("positions", "Open positions", POSITIONS, page.positions, "No position is open."),
+        ("decisions", "Last decisions", DECISIONS, page.decisions, "No bar has been decided on yet."),
+        ("trades", "Last closed trades", TRADES, page.trades, "No trade is closed yet."),
+    ]
+    return environment.get_template("trading/trading.html.j2").render(
+        page=page, figures=figures, tables=tables, plotly_js=get_plotlyjs(), columns=used
+    )
+
+
+def used(names: tuple[str, ...], rows: list[dict[str, Any]]) -> list[str]:
+    """The columns of which some row has a value."""
+    return [name for name in names if any(row.get(name) is not None for row in rows)]
+
+
+def shown(value: Any, name: str = "") -> str:
+    """A value as the page shows it."""
+    if value is None:
+        return ""
+    if name == "side" and value in (1, -1):
+        return "long" if value > 0 else "short"
+    if name in ("gain", "net_return"):
+        return f"{value:+.2%}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = str(value)
+    return text[:16].replace("T", " ") if len(text) > 18 and text[4:5] == "-" and text[10:11] in "T " else text
+
+
+def _html(figure: Any, name: str) -> str:
+    text: str = plotly.io.to_html(
+        figure, include_plotlyjs=False, full_html=False, div_id=f"chart-{name}", config=CHART_CONFIG,
+        default_height=f"{figure.layout.height}px",
+    )  # fmt: skip
+    return text

@@ -1,0 +1,231 @@
+"""Kills the bot at random moments of simulated weeks on a faulty exchange, then audits what is left.
+
+    python -m tests.exchange.chaos kills=200 bars=336 seed=1
+
+The bot is the real one, live mode, through ccxt; its decisions come from a seeded coin. A forked child is the bot, so
+that every kill is a SIGKILL of a process that holds the journal and talks to the exchange over HTTP.
+"""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from tests.conftest import walk_bars
+from tests.exchange.coin import CoinSession, coin_plan, rows_of
+from tests.exchange.market import Faults, Market
+from tests.exchange.server import KEY, SECRET, serving
+from tradsys.ops.trading.bot import JOURNAL
+from tradsys.ops.trading.state import State
+from tradsys.ops.trading.store import TradeJournal
+
+HOUR = 3_600_000
+RATES = Faults(
+    too_many=0.01,
+    banned=0.002,
+    server_error=0.02,
+    lost_answer=0.15,
+    partial=0.2,
+    duplicate_trades=0.1,
+    retry_after=0.01,
+)
+WARM_UP = 60
+
+
+def main(argv: list[str]) -> int:
+    """Runs, prints the figures as JSON; exit code 1 where an invariant is broken."""
+    told = dict(a.split("=") for a in argv)
+    figures = run(**{k: int(v) for k, v in told.items()})
+    print(json.dumps(figures, indent=2))  # noqa: T201 - a command
+    return 0 if not figures["broken"] else 1
+
+
+def run(kills: int = 200, bars: int = 336, seed: int = 1) -> dict:
+    """The figures of one chaos run and of the undisturbed one beside it."""
+    with tempfile.TemporaryDirectory() as folder:
+        calm = Path(folder) / "calm"
+        undisturbed, _ = simulate(calm, bars, seed, kills=0, faults=Faults())
+        disturbed, market = simulate(Path(folder) / "chaos", bars, seed, kills=kills, faults=scheduled(bars))
+        return figures_of(disturbed, undisturbed, market)
+
+
+def scheduled(bars: int) -> Faults:
+    """The random faults, and one of each that needs a time."""
+    start = rows_of(walk_bars(1, ("AAAUSDT",)))["AAAUSDT"][0][0]
+
+    def at(share: float) -> int:
+        return start + (WARM_UP + int(bars * share)) * HOUR
+
+    return replace(
+        RATES,
+        maintenance=((at(0.2) + HOUR // 2, at(0.2) + HOUR // 2 + 600_000),),
+        holes=(("AAAUSDT", at(0.35)), ("BBBUSDT", at(0.5)), ("BBBUSDT", at(0.5) + HOUR)),
+        corrected=(("AAAUSDT", at(0.6)), ("BBBUSDT", at(0.7))),
+        clock_offset_ms=2000,
+    )
+
+
+def simulate(folder: Path, bars: int, seed: int, *, kills: int, faults: Faults) -> tuple[dict, Market]:
+    """Runs bots, one after the other where they are killed, until the simulated span is over."""
+    rows = rows_of(walk_bars(WARM_UP + bars + 30, ("AAAUSDT", "BBBUSDT"), seed=seed))
+    start = rows["AAAUSDT"][WARM_UP][0]
+    market = Market(rows, start_ms=start + 1000, tick_ms=180_000, cash="5000", faults=faults, seed=seed)
+    end, dice, n_kills, codes = start + bars * HOUR, random.Random(seed), 0, Counter()
+    with serving(market) as url, zygote(url, folder) as (begin, wait):
+        while market.now < end:
+            pid = begin()
+            if n_kills < kills:
+                # spread over the span: this kill comes at a random moment of its share of the time
+                share = (end - start) / kills
+                moment = start + (n_kills + dice.random()) * share
+                deadline = time.monotonic() + 60
+                while market.now < moment and time.monotonic() < deadline:
+                    time.sleep(0.001)
+                time.sleep(dice.random() * 0.05)
+                n_kills += kill(pid, signal.SIGKILL)
+            else:
+                while market.now < end:
+                    time.sleep(0.01)
+                kill(pid, signal.SIGTERM)
+            codes[wait()] += 1
+        market.faults = Faults(clock_offset_ms=faults.clock_offset_ms)
+        pid = begin()  # a last start on a quiet exchange: everything is reconciled
+        time.sleep(3.0)
+        kill(pid, signal.SIGTERM)
+        codes[wait()] += 1
+    journal = TradeJournal(folder / JOURNAL, create=False)
+    return {"journal": journal, "state": State().replay(journal.events()), "n_kills": n_kills, "codes": codes}, market
+
+
+def kill(pid: int, number: int) -> int:
+    """1 where the process was there to be killed."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+        return 1
+    return 0
+
+
+def figures_of(disturbed: dict, undisturbed: dict, market: Market) -> dict:
+    """Counts and every broken invariant, in words."""
+    journal, state = disturbed["journal"], disturbed["state"]
+    broken = journal.verify()
+    twice = {k: n for k, n in Counter((o.client_id, o.conditional) for o in market.orders.values()).items() if n > 1}
+    if twice:
+        broken.append(f"orders executed twice: {list(twice)[:5]}")
+    fills = [e.body["trade_id"] for e in journal.events(kinds=["fill"])]
+    there = {f"{t.symbol}:{t.id}" for t in market.trades}
+    if len(fills) != len(set(fills)):
+        broken.append("a fill was booked twice")
+    if set(fills) != there:
+        broken.append(f"fills lost {sorted(there - set(fills))[:5]}, invented {sorted(set(fills) - there)[:5]}")
+    for symbol, account in state.accounts.items():
+        held = account.position.order.side * account.position.left if account.position else 0.0
+        if abs(held + account.dust - float(market.positions[symbol])) > 1e-9:
+            broken.append(f"{symbol}: journal {held}, exchange {market.positions[symbol]}")
+    if not any(a.position for a in state.accounts.values()):
+        apart = (state.total - 1000.0) - float(market.balances["USDT"] - 5000)
+        if abs(apart) > 1e-6:
+            broken.append(f"money: journal and exchange are {apart} apart")
+
+    def keys(found):
+        return {(t["symbol"], t["signal_time"], t["side"], t["entry_time"], t["exit_time"], t["reason"])
+                for t in found.trades}  # fmt: skip
+
+    same = keys(state) & keys(undisturbed["state"])
+    named = Counter("late bar" for e in journal.events(kinds=["bars"]) if e.body["late"]) + Counter(
+        e.kind for e in journal.events(kinds=["gap", "correction", "halt"])
+    )
+    named["order refused"] = sum(e.body["status"] == "rejected" for e in journal.events(kinds=["order"]))
+    reasons = Counter(
+        f"{e.kind}: {e.body['why'][:70]}" for e in journal.events(kinds=["order", "halt"])
+        if e.kind == "halt" or e.body["status"] == "rejected"
+    )  # fmt: skip
+    missed = keys(undisturbed["state"]) - same
+    if missed and not sum(named.values()):
+        broken.append(f"{len(missed)} trades differ and nothing in the journal says why")
+    return {
+        "kills": disturbed["n_kills"], "exits": {str(k): v for k, v in disturbed["codes"].items()},
+        "orders": len(market.orders), "fills": len(there), "trades": len(state.trades),
+        "trades of the undisturbed run": len(undisturbed["state"].trades), "the same": len(same),
+        "faults": dict(market.happened), "named in the journal": dict(named), "reasons": dict(reasons),
+        "events": state.last_event, "broken": broken,
+    }  # fmt: skip
+
+
+@contextlib.contextmanager
+def zygote(url: str, folder: Path):
+    """A process that has everything imported and forks one bot for each line it reads."""
+    command = [sys.executable, "-m", "tests.exchange.chaos", "--zygote", url, str(folder)]
+    environment = {**os.environ, "CHAOS_KEY": KEY, "CHAOS_SECRET": SECRET, "POLARS_MAX_THREADS": "1"}
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, bufsize=1
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+
+    def ask() -> int:
+        process.stdin.write("start\n")
+        process.stdin.flush()
+        return int(process.stdout.readline())
+
+    def wait() -> int:
+        return int(process.stdout.readline())
+
+    try:
+        yield ask, wait
+    finally:
+        process.stdin.close()
+        process.wait(timeout=30)
+        process.stdout.close()
+
+
+def serve_forks(url: str, folder: Path) -> None:
+    """Forks a bot per line; writes its pid, then its exit status."""
+    import ccxt  # noqa: F401 - imported once, before the forks
+
+    import tradsys.ops.trading.live  # noqa: F401
+
+    for _ in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            code = 70
+            try:
+                code = bot(url, folder)
+            finally:
+                os._exit(code)
+        sys.stdout.write(f"{pid}\n")
+        sys.stdout.flush()
+        _, status = os.waitpid(pid, 0)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
+
+
+def bot(url: str, folder: Path) -> int:
+    """One life of the bot."""
+    from tradsys.ops.trading.live import run_live
+    from tradsys.serving.exchange.client import Exchange
+
+    exchange = Exchange(
+        "binance", kind="linear", key="CHAOS_KEY", secret="CHAOS_SECRET", address=url, poll_seconds=0.001,
+        wait_seconds=0.01, patience_seconds=300, attempts=8,
+    )  # fmt: skip
+    plan = coin_plan(folder)
+    code, _ = run_live(
+        plan, exchange, plan.symbols, adopt=False, follow=None, page=lambda _state: None, sessions=CoinSession
+    )
+    return code
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--zygote"]:
+        serve_forks(sys.argv[2], Path(sys.argv[3]))
+    else:
+        sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,218 @@
+"""The live bot through ccxt's own Binance class against an exchange of our own: fills, faults, requests, refusals."""
+
+import json
+from collections import Counter
+from datetime import UTC, datetime
+
+import polars as pl
+import pytest
+
+pytest.importorskip("ccxt", reason="the live extra is not installed: pip install 'tradsys[live]'")
+
+from tests.conftest import walk_bars
+from tests.exchange.coin import OFF, CoinSession, coin_plan, rows_of
+from tests.exchange.market import Faults, Market
+from tests.exchange.server import KEY, SECRET, serving
+from tradsys.core.errors import TradsysError
+from tradsys.ops.trading.bot import JOURNAL
+from tradsys.ops.trading.live import run_live
+from tradsys.ops.trading.risk import Risk
+from tradsys.ops.trading.state import State
+from tradsys.ops.trading.store import TradeJournal
+from tradsys.portfolio.costs import Costs
+from tradsys.portfolio.simulator import simulate
+from tradsys.serving.exchange.client import Exchange
+
+HOUR = 3_600_000
+WARM_UP = 60
+BARS = walk_bars(140, ("AAAUSDT", "BBBUSDT"), seed=3)
+ROWS = rows_of(BARS)
+START = ROWS["AAAUSDT"][WARM_UP][0]
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch):
+    monkeypatch.setenv("TEST_KEY", KEY)
+    monkeypatch.setenv("TEST_SECRET", SECRET)
+    monkeypatch.delenv("TRADSYS_NOTIFY", raising=False)
+
+
+def exchange_at(url, kind, **changed):
+    settings = {"poll_seconds": 0.001, "wait_seconds": 0.005, "patience_seconds": 0.0, "attempts": 8, **changed}
+    return Exchange("binance", kind=kind, key="TEST_KEY", secret="TEST_SECRET", address=url, **settings)
+
+
+def trade(folder, market, n_steps, *, mode="live", risk=OFF, adopt=False, on_step=None, capital=1000.0, **changed):
+    """Runs the bot for some steps; its exit code, last line and journal."""
+    plan = coin_plan(folder, mode, risk, capital=capital, shorts=market.kind == "linear")
+    steps = Counter()
+
+    def page(state):
+        steps["n"] += 1
+        if on_step is not None:
+            on_step(steps["n"], TradeJournal(folder / JOURNAL))
+        if steps["n"] == n_steps:
+            TradeJournal(folder / JOURNAL).ask("stop")
+
+    with serving(market) as url:
+        exchange = exchange_at(url, market.kind, **changed)
+        code, line = run_live(plan, exchange, plan.symbols, adopt=adopt, follow=None, page=page, sessions=CoinSession)
+    journal = TradeJournal(folder / JOURNAL, create=False)
+    return code, line, journal, State().replay(journal.events())
+
+
+def market_of(kind, **changed):
+    return Market(ROWS, kind=kind, start_ms=START + 1000, **{"cash": "5000", **changed})
+
+
+def assert_in_step(market, state, journal, cash=1000.0):
+    """Journal and exchange tell the same: fills, positions, money, no order twice, the chain whole."""
+    assert journal.verify() == []
+    booked = [e.body["trade_id"] for e in journal.events(kinds=["fill"])]
+    assert sorted(booked) == sorted(f"{t.symbol}:{t.id}" for t in market.trades)
+    assert max(Counter((o.client_id, o.conditional) for o in market.orders.values()).values(), default=0) <= 1
+    for symbol, account in state.accounts.items():
+        held = account.position.order.side * account.position.left if account.position else 0.0
+        coins = market.positions[symbol] if market.kind == "linear" else market.balances[symbol.removesuffix("USDT")]
+        assert held + account.dust == pytest.approx(float(coins), abs=1e-9)
+    if not any(a.position for a in state.accounts.values()):
+        assert state.total - cash == pytest.approx(float(market.balances["USDT"]) - 5000, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["linear", "spot"])
+def test_journal_and_exchange_agree_after_a_day_and_a_half(tmp_path, kind):
+    market = market_of(kind)
+    code, line, journal, state = trade(tmp_path / "bot", market, 37)
+    assert code == 0
+    assert "stop was requested" in line
+    assert len(state.trades) > 6
+    assert_in_step(market, state, journal)
+
+
+def test_live_trades_are_the_simulators(tmp_path):
+    """Same entries, exits and reasons as `simulate` on the same bars; sizes differ by the exchange's rounding."""
+    market = market_of("linear")
+    _, _, _, state = trade(tmp_path / "bot", market, 37)
+    plan = coin_plan(tmp_path / "other")
+    first, last = state.times[0], state.times[-1]
+    bars = _as_the_exchange_has_them().filter(_between(first, last))
+    want = simulate(bars, plan.strategy.targets(bars), Costs(fee_bps=10, slippage_bps=0)).trades
+    key = ["symbol", "side", "signal_time", "entry_time", "reason"]
+    got = state.ledger().trades.filter(_not_timeout()).select(key)
+    assert set(got.rows()) <= set(want.select(key).rows())
+    assert len(got) > 5
+
+
+def _as_the_exchange_has_them():
+    rows = [(s, datetime.fromtimestamp(r[0] / 1000 + 3600, UTC), *r[1:]) for s, own in ROWS.items() for r in own]
+    return pl.DataFrame(rows, schema=BARS.schema, orient="row").sort("symbol", "time")
+
+
+def _between(first, last):
+    return pl.col("time").is_between(first, last)
+
+
+def _not_timeout():
+    return pl.col("reason") != "timeout"
+
+
+def test_every_fault_at_once_loses_nothing(tmp_path):
+    faults = Faults(
+        too_many=0.02, banned=0.005, server_error=0.03, lost_answer=0.3, partial=0.4, duplicate_trades=0.3,
+        retry_after=0.002, maintenance=((START + 8 * HOUR, START + 8 * HOUR + 600_000),),
+        holes=(("AAAUSDT", START + 12 * HOUR),), corrected=(("BBBUSDT", START + 15 * HOUR),), clock_offset_ms=2000,
+    )  # fmt: skip
+    market = market_of("linear", faults=faults, seed=5)
+    _, _, journal, state = trade(tmp_path / "bot", market, 30)
+    assert {k for k, n in market.happened.items() if n} >= {"lost_answer", "partial", "server_error", "maintenance"}
+    assert [e.body["symbols"] for e in journal.events(kinds=["gap"])] == [["AAAUSDT"]]
+    assert [e.body["before"][0] for e in journal.events(kinds=["correction"])] == ["BBBUSDT"]
+    assert_in_step(market, state, journal)
+
+
+def test_a_bar_that_has_not_closed_is_never_seen(tmp_path):
+    market = market_of("linear")
+    _, _, journal, _ = trade(tmp_path / "bot", market, 12, mode="paper")
+    known = {(r[0], r[1].isoformat()): r[2:6] for r in _as_the_exchange_has_them().iter_rows()}
+    for event in journal.events(kinds=["bars"]):
+        for symbol, time, *prices, _ in event.body["bars"]:
+            assert tuple(prices) == known[(symbol, time)]
+
+
+def test_flatten_closes_and_stays_closed_until_resume(tmp_path):
+    market = market_of("linear")
+    seen = {}
+
+    def on_step(n, journal):
+        if n == 12:
+            journal.ask("flatten")
+        if n == 20:
+            seen["positions"] = dict(market.positions)
+            journal.ask("resume")
+
+    _, _, journal, state = trade(tmp_path / "bot", market, 32, on_step=on_step)
+    assert all(not p for p in seen["positions"].values())
+    entries = [e.body["signal_time"] for e in journal.events(kinds=["intent"]) if e.body["leg"] == "entry"]
+    halted = [e.body["time"] for e in journal.events(kinds=["halt"])]
+    assert len(halted) == 1
+    assert any(t > halted[0] for t in entries)
+    assert_in_step(market, state, journal)
+
+
+def test_a_loss_limit_halts_and_a_restart_keeps_the_halt(tmp_path):
+    market = market_of("linear")
+    strict = Risk(max_drawdown=0.001, max_bar_age_seconds=None, max_clock_seconds=None, model_band="off")
+    _, _, _, state = trade(tmp_path / "bot", market, 25, risk=strict)
+    assert set(state.halts) >= {"drawdown"}
+    n_before = len(state.trades) + sum(a.position is not None for a in state.accounts.values())
+    _, _, journal, state = trade(tmp_path / "bot", market, 5, risk=strict)
+    assert "drawdown" in state.halts
+    assert len(state.trades) + sum(a.position is not None for a in state.accounts.values()) <= n_before
+    assert_in_step(market, state, journal)
+
+
+def test_a_position_that_is_not_ours_is_left_alone(tmp_path):
+    market = market_of("linear")
+    order = market.place("AAAUSDT", "BUY", "MARKET", "1.5", "somebody-else")
+    assert order.status == "FILLED"
+    _, _, journal, state = trade(tmp_path / "bot", market, 15)
+    assert state.accounts["AAAUSDT"].foreign
+    assert {e.body["symbol"] for e in journal.events(kinds=["intent"])} == {"BBBUSDT"}
+    assert float(market.positions["AAAUSDT"]) == 1.5
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ({"key": "ABSENT_KEY"}, r"environment variable ABSENT_KEY is empty"),
+        ({"id": "nowhere"}, r"'nowhere' is unknown to ccxt"),
+        ({"secret": "WRONG"}, r"it keeps failing|the keys are wrong|Signature"),
+        ({"rights": False}, r"may not trade"),
+        ({"capital": 1e6}, r"the free balance is 5000.00, capital=1000000.00"),
+        ({"symbols": ("CCCUSDT",)}, r"no linear market 'CCCUSDT'"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_sent(tmp_path, monkeypatch, broken, words):
+    monkeypatch.setenv("WRONG", "not-the-secret")
+    monkeypatch.delenv("ABSENT_KEY", raising=False)
+    market = market_of("linear", can_trade=broken.get("rights", True))
+    plan = coin_plan(tmp_path / "bot", capital=broken.get("capital", 1000.0))
+    changed = {k: v for k, v in broken.items() if k in ("key", "secret", "id")}
+    with serving(market) as url:
+        settings = {"id": "binance", "key": "TEST_KEY", "secret": "TEST_SECRET"} | changed
+        exchange = Exchange(kind="linear", address=url, poll_seconds=0.001, wait_seconds=0.001, attempts=2, **settings)
+        with pytest.raises(TradsysError, match=words) as refused:
+            run_live(
+                plan, exchange, broken.get("symbols", plan.symbols), adopt=False, follow=None,
+                page=lambda _state: None, sessions=CoinSession,
+            )  # fmt: skip
+    assert "\n" not in str(refused.value)
+    assert not market.orders
+
+
+def test_no_secret_reaches_the_journal(tmp_path):
+    market = market_of("linear")
+    _, _, journal, _ = trade(tmp_path / "bot", market, 3)
+    text = json.dumps([e.body for e in journal.events()])
+    assert KEY not in text
+    assert SECRET not in text
