@@ -197,16 +197,34 @@ def rough_targets(rng: np.random.Generator, bars: pl.DataFrame) -> pl.DataFrame:
     return rows.sample(fraction=1.0, shuffle=True, seed=int(rng.integers(2**31)))
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+def with_events(rng: np.random.Generator, bars: pl.DataFrame) -> pl.DataFrame:
+    """Bars without trades, thin ones, bad prints, dividends and funding."""
+    n = len(bars)
+    wick = pl.Series(rng.choice([1.0, 10.0], n, p=[0.9, 0.1]))
+    return bars.with_columns(
+        volume=pl.Series(rng.choice([0.0, 0.004, 0.02, 1e6], n, p=[0.2, 0.2, 0.2, 0.4])),
+        high=pl.col("high") * wick,
+        low=pl.col("low") / pl.Series(rng.choice([1.0, 10.0], n, p=[0.9, 0.1])),
+        dividend=pl.Series(rng.choice([0.0, 3.0], n, p=[0.9, 0.1])),
+        funding=pl.Series(rng.choice([0.0, 0.01, -0.01, np.nan], n, p=[0.4, 0.2, 0.2, 0.2])),
+    )
+
+
+COSTS = [Costs(), Costs(0, 0), Costs(100, 0), Costs(0, 300), Costs(1000, 1000), Costs(10, 5, 90_000, 0.5, 2.0)]
+
+
+@settings(max_examples=120, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 2**32 - 1),
     n_symbols=st.integers(1, 3),
     delay_bars=st.integers(1, 3),
-    costs=st.sampled_from([Costs(), Costs(0, 0), Costs(100, 0), Costs(0, 300), Costs(1000, 1000)]),
+    costs=st.sampled_from(COSTS),
+    events=st.booleans(),
 )
-def test_vectorbt_books_what_the_walk_walks(seed, n_symbols, delay_bars, costs):
+def test_vectorbt_books_what_the_walk_walks(seed, n_symbols, delay_bars, costs, events):
     rng = np.random.default_rng(seed)
     bars = rough_bars(rng, ["AAA", "BBB", "CCC"][:n_symbols])
+    bars = with_events(rng, bars) if events else bars
     targets = {name: rough_targets(rng, bars) for name in ("one", "two")}
     many = simulate_many(bars, targets, costs, delay_bars)
     assert list(many) == ["one", "two"]

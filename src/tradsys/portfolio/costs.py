@@ -7,6 +7,7 @@ from tradsys.core.errors import TradsysError
 
 BPS = 1e-4
 MAX_BPS = 1000.0
+MAX_BORROW_BPS = 100_000.0
 BUST = 1e-9  # a sub-account with less than this of its first cash left trades no more
 
 
@@ -15,17 +16,44 @@ class Costs:
     """Costs of each side of a trade, in basis points (1/100 of a percent).
 
     fee_bps: of the notional at the fill price. slippage_bps: a buy fills so much above the raw price, a
-    sale so much below, whatever kind of fill it is. Borrowing, funding and financing are not modelled.
-    Raises TradsysError outside 0..1000 bps.
+    sale so much below, whatever kind of fill it is. borrow_bps_per_year: what a short pays for the borrowed units, of
+    their value, for the time that passes (365 days a year). Funding and dividends are events of the bars, not costs.
+    max_participation: share of a bar's volume that one order may take, None for no limit; capital: the money that an
+    account of 1.0 stands for, in the prices' currency, against which that share is measured.
+    Raises TradsysError outside 0..1000 bps (borrow: 0..100,000), shares outside (0, 1] or capital <= 0.
     """
 
     fee_bps: float = 10.0
     slippage_bps: float = 5.0
+    borrow_bps_per_year: float = 0.0
+    max_participation: float | None = None
+    capital: float = 1.0
 
     def __post_init__(self) -> None:
         for name, value in (("fee_bps", self.fee_bps), ("slippage_bps", self.slippage_bps)):
             if not 0 <= value <= MAX_BPS:
                 raise TradsysError(f"costs: {name}={value}; 0 <= {name} <= {MAX_BPS:g} (10 %); use basis points")
+        if not 0 <= self.borrow_bps_per_year <= MAX_BORROW_BPS:
+            raise TradsysError(
+                f"costs: borrow_bps_per_year={self.borrow_bps_per_year}; 0 <= borrow_bps_per_year <= "
+                f"{MAX_BORROW_BPS:g}; use 50 for an easily borrowed stock"
+            )
+        share = self.max_participation
+        if (share is not None and not 0 < share <= 1) or not 0 < self.capital < math.inf:
+            raise TradsysError(
+                f"costs: max_participation={share}, capital={self.capital}; an order takes a share in (0, 1] of a "
+                "bar's volume (null: no limit) and capital is money > 0; set costs.max_participation=0.1, say"
+            )
+
+    @property
+    def participation(self) -> float:
+        """Units of an account of 1.0 that may fill per unit of a bar's volume; infinite without a limit."""
+        return math.inf if self.max_participation is None else self.max_participation / self.capital
+
+    @property
+    def borrow_per_year(self) -> float:
+        """Borrow fee of a short as a fraction of its value, per year of 365 days."""
+        return self.borrow_bps_per_year * BPS
 
     @property
     def fee(self) -> float:

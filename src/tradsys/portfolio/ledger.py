@@ -22,6 +22,7 @@ TRADES_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "quantity": pl.Float64,
     "gross_pnl": pl.Float64,
     "cost": pl.Float64,
+    "carry": pl.Float64,
     "net_pnl": pl.Float64,
     "net_return": pl.Float64,
     "reason": pl.String,
@@ -47,12 +48,13 @@ class Ledger:
     trades: closed trades, sorted by (symbol, entry_time), columns as TRADES_SCHEMA. A fill's `time` is the
     close stamp of the bar in which it happened (the fill itself came somewhere inside that bar);
     `signal_time` is the deciding bar's. entry_price, exit_price: fills, slippage included. gross_pnl: at
-    raw prices; cost: fees plus slippage; net_pnl = gross_pnl - cost. net_return: net_pnl / (quantity *
+    raw prices; cost: fees plus slippage; carry: dividends, funding and borrow fees, received (+) or paid (-);
+    net_pnl = gross_pnl - cost + carry. net_return: net_pnl / (quantity *
     entry_price). bars_held: the entry and exit bar included. spans_gap: held while bars were missing.
     open_trades: positions at the last bar, marked at its close, columns as OPEN_SCHEMA; their cost is the
     entry's alone. They count in the equity, never among the trades or in a win rate. equity: time, equity
     at the close, exposure (gross position value / equity) of every bar of the union clock. n_cancelled:
-    orders that went stale because the bars broke off before they could fill.
+    orders that went stale because the bars broke off before they could fill. An exit in parts has the time of its last.
     """
 
     trades: pl.DataFrame

@@ -1,7 +1,8 @@
 """Which trades happen: the path-dependent half of a backtest, compiled. Fills and money are vectorbt's.
 
 Legend: B bars of all symbols one after the other, N entries wanted, K columns (strategy x symbol), M trades,
-O orders of the busiest column, U bars of the union clock, G strategies, S symbols. Rules: see `simulator`.
+O orders of the busiest column, U bars of the union clock, G strategies, S symbols. Rules: see `simulator` and
+`fills`, which the walk compiled here must agree with trade for trade.
 """
 
 from dataclasses import dataclass
@@ -11,14 +12,19 @@ import numba
 import numpy as np
 
 from tradsys.core.tables import Array
-from tradsys.portfolio.costs import BUST
+from tradsys.market.tradable import MAX_PRINT_FACTOR
+from tradsys.portfolio.costs import BUST, Costs
 
 TAKE_PROFIT, STOP_LOSS, TIMEOUT, OPEN = 0, 1, 2, 3
 
 
 @dataclass(frozen=True, eq=False)
 class BarArrays:
-    """Bars, symbol after symbol. Prices float64 [B], segment int64 [B], first int64 [S + 1]: offsets."""
+    """Bars, symbol after symbol. Prices float64 [B], segment int64 [B], first int64 [S + 1]: offsets.
+
+    volume, before [B]: as `fills.Bar`. dividend, funding, borrow [B]: money a unit that a long receives from the close
+    before, that a long pays at the close, and that a short pays for the bar; empty where no bar has any.
+    """
 
     open: Array
     high: Array
@@ -26,6 +32,11 @@ class BarArrays:
     close: Array
     segment: Array
     first: Array
+    volume: Array
+    before: Array
+    dividend: Array
+    funding: Array
+    borrow: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +59,8 @@ class Walked:
 
     entry: position into EntryArrays. entry_bar, exit_bar: rows of BarArrays (an open trade's exit_bar is
     its symbol's last). entry_raw, exit_raw: prices before slippage (an open trade's exit_raw is its mark).
-    reason: code. first int64 [K + 1]: offsets of the columns. n_cancelled int64 [K].
+    reason: code. size: what was filled, as a share of the column's equity. carry: money a unit received (+) or paid
+    while held. first int64 [K + 1]: offsets of the columns. n_cancelled int64 [K].
     """
 
     entry: Array
@@ -58,11 +70,13 @@ class Walked:
     entry_raw: Array
     exit_raw: Array
     reason: Array
+    size: Array
+    carry: Array
     first: Array
     n_cancelled: Array
 
 
-@numba.njit
+@numba.njit(cache=True)
 def locate(symbol: Array, time: Array, first: Array, bar_time: Array) -> Array:
     """Bar int64 [N] of each (symbol code, time), -1 where there is none. Fast where times come in order.
 
@@ -87,16 +101,21 @@ def locate(symbol: Array, time: Array, first: Array, bar_time: Array) -> Array:
     return bar
 
 
-def walk(bars: BarArrays, entries: EntryArrays, *, delay_bars: int, fee: float, slippage: float) -> Walked:
-    """Trades of every column, by the rules of `simulator`. Costs enter only into ruin."""
+def walk(bars: BarArrays, entries: EntryArrays, *, delay_bars: int, costs: Costs, start_cash: float) -> Walked:
+    """Trades of every column, by the rules of `simulate`. Fees and slippage enter only into ruin and the room.
+
+    start_cash: of each column, of an account of 1.0.
+    """
     n_columns = len(entries.symbol)
     bar_index = np.empty((len(entries.bar), 3), dtype=np.int64)
-    raw = np.empty((len(entries.bar), 2))
+    money = np.empty((len(entries.bar), 4))
     reason = np.empty(len(entries.bar), dtype=np.int64)
     n_trades = np.zeros(n_columns, dtype=np.int64)
     n_cancelled = np.zeros(n_columns, dtype=np.int64)
+    prices = (bars.open, bars.high, bars.low, bars.close, bars.volume, bars.before)
     _walk(
-        (bars.open, bars.high, bars.low, bars.close, bars.segment, bars.first),
+        (*prices, bars.dividend, bars.funding, bars.borrow),
+        (bars.segment, bars.first),
         (
             entries.bar,
             entries.side,
@@ -106,40 +125,44 @@ def walk(bars: BarArrays, entries: EntryArrays, *, delay_bars: int, fee: float, 
             entries.horizon_bars,
         ),
         (entries.first, entries.symbol),
-        (int(delay_bars), float(fee), float(slippage)),
-        (bar_index, raw, reason, n_trades, n_cancelled),
+        (int(delay_bars), float(costs.fee), float(costs.slippage), float(costs.participation), float(start_cash)),
+        (bar_index, money, reason, n_trades, n_cancelled),
     )
     # a column's trades lie at the head of its entries' places
     place = np.arange(len(entries.bar)) - np.repeat(entries.first[:-1], np.diff(entries.first))
     kept = place < np.repeat(n_trades, np.diff(entries.first))
     entry, entry_bar, exit_bar = np.ascontiguousarray(bar_index[kept].T)
+    entry_raw, exit_raw, size, carry = np.ascontiguousarray(money[kept].T)
     return Walked(
         entry=entry,
         column=np.repeat(np.arange(n_columns), n_trades),
         entry_bar=entry_bar,
         exit_bar=exit_bar,
-        entry_raw=raw[kept, 0],
-        exit_raw=raw[kept, 1],
+        entry_raw=entry_raw,
+        exit_raw=exit_raw,
         reason=reason[kept],
+        size=size,
+        carry=carry,
         first=np.concatenate([[0], np.cumsum(n_trades)]),
         n_cancelled=n_cancelled,
     )
 
 
-# Not cached on disk, like the labels' kernel: the compile takes a second, a read-only install has no cache.
-@numba.njit
+@numba.njit(cache=True)
 def _walk(
     bars: tuple[Array, ...],
+    places: tuple[Array, Array],
     entries: tuple[Array, ...],
     columns: tuple[Array, Array],
-    terms: tuple[int, float, float],
+    terms: tuple[int, float, float, float, float],
     out: tuple[Array, ...],
 ) -> None:
-    open_, _, _, _, segment, first_bar = bars
+    open_ = bars[0]
+    segment, first_bar = places
     bar, side, size, take_profit, stop_loss, horizon_bars = entries
     first_entry, symbol = columns
-    delay, fee, slippage = terms
-    bar_index, raw, reason, n_trades, n_cancelled = out
+    delay, fee, slippage, participation, start_cash = terms
+    bar_index, money, reason, n_trades, n_cancelled = out
     for c in range(len(symbol)):
         end = first_bar[symbol[c] + 1]
         free_from = first_bar[symbol[c]]  # first bar at whose close the column may order again
@@ -149,40 +172,74 @@ def _walk(
             t = bar[e]
             if t < free_from:
                 continue
-            broken = _first_break(segment, t, min(t + delay, end - 1))
+            start = t + delay
+            while start < end and not _fills(bars, start):
+                start += 1
+            broken = _first_break(segment, t, min(start, end - 1))
             if broken >= 0:
                 n_cancelled[c] += 1
                 free_from = broken
                 continue
-            start = t + delay
             if start >= end:
                 break
-            stop = open_[start] - side[e] * stop_loss[e]
-            target = open_[start] + side[e] * take_profit[e]
             fill = open_[start] * (1 + side[e] * slippage)
+            wanted = size[e] * wealth * start_cash / (fill * (1 + fee))
+            quantity = min(wanted, _room(bars, start, participation))
+            filled = size[e] if quantity == wanted else size[e] * quantity / wanted
+            target = open_[start] + side[e] * take_profit[e]
+            stop = open_[start] - side[e] * stop_loss[e]
             ruin = np.inf
             if side[e] < 0:
-                ruin = fill * (1 / size[e] + (1 - fee) / (1 + fee)) / (1 + slippage)
-                stop = min(stop, ruin)
+                ruin = fill * (1 / filled + (1 - fee) / (1 + fee)) / (1 + slippage)
             last = start + min(horizon_bars[e], len(open_) + 1) - 1
-            x, price, why = _exit(bars, (start, last, end), side[e], target, stop)
-            price = min(price, ruin)
+            levels = (target, stop, ruin, (1 + fee) * (1 + slippage))
+            x, price, why, carry = _exit(bars, (start, last, end), side[e], levels, (quantity, participation))
             bar_index[m, 0], bar_index[m, 1], bar_index[m, 2] = e, start, x
-            raw[m, 0], raw[m, 1] = open_[start], price
             reason[m] = why
+            money[m, 0], money[m, 1], money[m, 2] = open_[start], price, filled
+            if why != OPEN:
+                sold = price * (1 - side[e] * slippage)
+                kept, carry = _kept((side[e], filled, fee), (fill, sold, carry))
+                wealth *= kept
+            money[m, 3] = carry
             m += 1
-            if why == OPEN:
-                break
-            sold = price * (1 - side[e] * slippage) / fill
-            in_fee, out_fee = 1 + side[e] * fee, 1 - side[e] * fee
-            wealth *= 1 + size[e] * side[e] * (sold * out_fee - in_fee) / (1 + fee)
-            if wealth < BUST:
+            if why == OPEN or wealth < BUST:
                 break
             free_from = x
         n_trades[c] = m - first_entry[c]
 
 
-@numba.njit
+@numba.njit(cache=True)
+def _kept(terms: tuple[int, float, float], money: tuple[float, float, float]) -> tuple[float, float]:
+    """Share of the column's cash that one trade leaves, never below 0, and its carry, cut to that loss."""
+    side, filled, fee = terms
+    bought, sold, carry = money
+    gained = side * (sold * (1 - side * fee) - bought * (1 + side * fee)) + carry
+    kept = 1 + filled * gained / (bought * (1 + fee))
+    if kept < 0:
+        return 0.0, carry - kept * bought * (1 + fee) / filled
+    return kept, carry
+
+
+@numba.njit(cache=True)
+def _confirmed(price: float, anchor: float) -> bool:
+    """`fills.confirmed` by one anchor."""
+    return np.isnan(anchor) or anchor / MAX_PRINT_FACTOR <= price <= anchor * MAX_PRINT_FACTOR
+
+
+@numba.njit(cache=True)
+def _fills(bars: tuple[Array, ...], j: int) -> bool:
+    """`fills.fills_at_open`."""
+    return bars[4][j] > 0 and _confirmed(bars[0][j], bars[5][j])
+
+
+@numba.njit(cache=True)
+def _room(bars: tuple[Array, ...], j: int, participation: float) -> float:
+    """`fills.room`."""
+    return participation * bars[4][j] if np.isfinite(bars[4][j]) else np.inf
+
+
+@numba.njit(cache=True)
 def _first_break(segment: Array, t: int, last: int) -> int:
     """First bar after t, up to `last`, in another segment; -1 where there is none."""
     for j in range(t + 1, last + 1):
@@ -191,26 +248,82 @@ def _first_break(segment: Array, t: int, last: int) -> int:
     return -1
 
 
-@numba.njit
+@numba.njit(cache=True)
 def _exit(
-    bars: tuple[Array, ...], span: tuple[int, int, int], side: int, target: float, stop: float
-) -> tuple[int, float, int]:
-    """Bar, raw price and reason of the exit of a position entered at the open of the span's first bar."""
+    bars: tuple[Array, ...],
+    span: tuple[int, int, int],
+    side: int,
+    levels: tuple[float, float, float, float],
+    amount: tuple[float, float],
+) -> tuple[int, float, int, float]:
+    """Bar, raw price, reason and carry a unit of the exit of a position entered at the open of the span's first bar.
+
+    levels: target, stop, ruin without carry, and what covering costs above the raw price. amount: quantity held and
+    participation. The rule is `fills.advance`.
+    """
     start, last, end = span
-    open_, high, low, close, _, _ = bars
-    for j in range(start, min(last + 1, end)):
-        best, worst = (high[j], low[j]) if side > 0 else (low[j], high[j])
-        if side * open_[j] <= side * stop:
-            return j, open_[j], STOP_LOSS
-        if side * open_[j] >= side * target:
-            return j, open_[j], TAKE_PROFIT
-        if side * worst <= side * stop:
-            return j, stop, STOP_LOSS
-        if side * best >= side * target:
-            return j, target, TAKE_PROFIT
-        if j == last:
-            return j, close[j], TIMEOUT
-    return end - 1, close[end - 1], OPEN
+    close = bars[3]
+    target, own_stop, first_ruin, covering = levels
+    quantity, participation = amount
+    has_events, has_borrow = len(bars[6]) > 0, len(bars[8]) > 0
+    carry, sold, value, mean, leaving, passed = 0.0, 0.0, 0.0, 0.0, -1, False
+    for j in range(start, end):
+        if has_events and j > start:
+            carry += side * bars[6][j]
+        ruin = max(first_ruin + carry / covering, 0.0) if side < 0 else np.inf
+        at_open, price, why = True, 0.0, leaving
+        if leaving >= 0:
+            price = bars[0][j] if _fills(bars, j) else 0.0
+        else:
+            stop = min(own_stop, ruin) if side < 0 else own_stop
+            why, price, at_open, passed = _touch(bars, j, side, (target, stop), (j >= last, passed))
+        leaving = why
+        out = False
+        if why >= 0 and price > 0:
+            part = min(quantity - sold, _room(bars, j, participation))
+            sold, value = sold + part, value + part * price
+            mean = price if part == quantity else value / quantity
+            out = sold >= quantity
+        if has_events:
+            due = -side * bars[7][j]
+            if out and at_open:
+                due = 0.0
+            elif out and why != TIMEOUT:  # inside the bar, nobody knows before or after the moment of funding
+                due = min(due, 0.0)
+            carry += due
+        if has_borrow and side < 0:
+            carry -= bars[8][j]
+        if out:
+            return j, min(mean, ruin), why, carry
+    return end - 1, close[end - 1], OPEN, carry
+
+
+@numba.njit(cache=True)
+def _touch(
+    bars: tuple[Array, ...], j: int, side: int, levels: tuple[float, float], state: tuple[bool, bool]
+) -> tuple[int, float, bool, bool]:
+    """Reason (-1 for none), raw price (0 where it cannot fill), whether at the open, `passed`: `fills.touch`."""
+    open_, close, before = bars[0][j], bars[3][j], bars[5][j]
+    target, stop = levels
+    last, passed = state
+    best, worst = (bars[1][j], bars[2][j]) if side > 0 else (bars[2][j], bars[1][j])
+    reason, price, at_open = TIMEOUT if last else -1, 0.0, False
+    if not bars[4][j] > 0:
+        pass
+    elif side * open_ <= side * stop:
+        reason, price, at_open = STOP_LOSS, open_, True
+    elif side * open_ >= side * target and _confirmed(open_, before):
+        reason, price, at_open = TAKE_PROFIT, target if passed else open_, True
+    elif side * worst <= side * stop:
+        reason, price = STOP_LOSS, stop
+    elif side * best >= side * target:
+        if _confirmed(best, before) or (_confirmed(open_, before) and _confirmed(best, open_)):
+            reason, price = TAKE_PROFIT, target
+        else:
+            passed = True
+    elif last and (_confirmed(close, before) or (_confirmed(open_, before) and _confirmed(close, open_))):
+        price = close
+    return reason, price, at_open, passed
 
 
 def mark(
@@ -225,6 +338,7 @@ def mark(
     n_symbols, n_times = bar_at_SU.shape
     equity_GU = np.empty((len(cash_KO) // n_symbols, n_times))
     exposure_GU = np.empty_like(equity_GU)
+    carry_long, carry_short = _accrued(bars, walked)
     # position in the clock of each order's bar; the exit of an open trade lies beyond it
     own = zip(bar_at_SU, pairwise(bars.first), strict=True)
     clock = np.concatenate([np.searchsorted(bar_at, np.arange(a, b)) for bar_at, (a, b) in own])
@@ -232,6 +346,7 @@ def mark(
     order_at = np.stack([clock[walked.entry_bar], exit_at], axis=1).ravel()
     _mark(
         (bars.close, order_at, walked.first),
+        (*carry_long, *carry_short),
         bar_at_SU,
         (cash_KO, held_KO),
         start_cash,
@@ -240,15 +355,30 @@ def mark(
     return equity_GU, exposure_GU
 
 
-@numba.njit
+def _accrued(bars: BarArrays, walked: Walked) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Running sums [B] of what a unit long receives and a unit short pays for borrowing, and each trade's base [M]."""
+    if not len(bars.dividend) and not len(bars.borrow):
+        none = np.empty(0)
+        return (none, none), (none, none)
+    zero = np.zeros(len(bars.close))
+    dividend, funding = (bars.dividend, bars.funding) if len(bars.dividend) else (zero, zero)
+    borrow = bars.borrow if len(bars.borrow) else zero
+    received, paid = np.cumsum(dividend - funding), np.cumsum(borrow)
+    at = walked.entry_bar
+    return (received, received[at] + funding[at]), (paid, paid[at] - borrow[at])
+
+
+@numba.njit(cache=True)
 def _mark(
     rows: tuple[Array, Array, Array],
+    carries: tuple[Array, Array, Array, Array],
     bar_at_SU: Array,
     books: tuple[Array, Array],
     start_cash: float,
     out: tuple[Array, Array],
 ) -> None:
     close, order_at, first = rows
+    received, received_base, paid, paid_base = carries
     cash_KO, held_KO = books
     equity_GU, exposure_GU = out
     n_symbols, n_times = bar_at_SU.shape
@@ -256,20 +386,27 @@ def _mark(
     for g in range(len(equity_GU)):
         equity_U = equity_GU[g]
         for v in range(n_times):
-            equity_U[v] = gross_U[v] = 0.0
+            equity_U[v], gross_U[v] = 1.0, 0.0
         for s in range(n_symbols):
             c = g * n_symbols + s
             u, cash, held = 0, start_cash, 0.0
             for k in range(2 * (first[c + 1] - first[c]) + 1):
                 at = 2 * first[c] + k
                 until = order_at[at] if at < 2 * first[c + 1] else n_times
-                for v in range(u, until):
-                    equity_U[v] += cash
-                if held != 0:
+                # differences: what never traded leaves nothing behind, though k * (1 / k) need not be 1
+                if held == 0:
                     for v in range(u, until):
-                        value = held * close[bar_at_SU[s, v]]
-                        equity_U[v] += value
+                        equity_U[v] += cash - start_cash
+                else:
+                    trade = first[c] + (k - 1) // 2
+                    for v in range(u, until):
+                        b = bar_at_SU[s, v]
+                        value = held * close[b]
                         gross_U[v] += abs(value)
+                        if len(received) > 0:
+                            value += held * (received[b] - received_base[trade])
+                            value += min(held, 0.0) * (paid[b] - paid_base[trade])
+                        equity_U[v] += max(cash + value, 0.0) - start_cash
                 if until == n_times:
                     break
                 u, cash, held = until, cash_KO[c, k], held_KO[c, k]

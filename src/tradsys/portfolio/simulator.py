@@ -14,7 +14,10 @@ Rules, bar by bar, for each symbol by itself:
   follow the same rules.
 - quantity = size * equity / (fill price * (1 + fee)), so a long of size 1 spends its cash to zero, never
   below.
-- A short receives its proceeds as cash, owes the quantity, and pays no borrow fee. Where covering would
+- What a bar can fill (volume, participation, prints that nothing confirms) and what holding costs or brings
+  (dividends, funding, borrow fee) are the rules of `fills`, one bar at a time. An order waits for a bar that can
+  fill it, within its segment.
+- A short receives its proceeds as cash and owes the quantity. Where covering would
   cost more than the sub-account has, it is covered at the price that takes the last cent (a stop, tighter
   than its own if need be; no fill beyond it). The loss is total but bounded, as on an isolated margin
   account; a venue with recourse could ask for more.
@@ -25,18 +28,22 @@ Rules, bar by bar, for each symbol by itself:
   no bar.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import polars as pl
 
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.market.bars import utc_bars
+from tradsys.core.tables import Array
+from tradsys.market.tradable import close_before, traded_volume
 from tradsys.portfolio.costs import BUST, Costs
+from tradsys.portfolio.fills import Bar, Holding, Order, advance, enter
 from tradsys.portfolio.ledger import EQUITY_SCHEMA, OPEN_SCHEMA, TRADES_SCHEMA, UTC_TIME, Ledger
 
 PRICES = ("open", "high", "low", "close")
+MICROSECONDS_A_YEAR = 365 * 86_400e6
 TARGETS_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "symbol": pl.String,
     "time": UTC_TIME,
@@ -51,7 +58,8 @@ TARGETS_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 def simulate(bars: pl.DataFrame, targets: pl.DataFrame, costs: Costs, delay_bars: int = 1) -> Ledger:
     """Ledger of the entries wanted in `targets`, under the rules at the top of this file.
 
-    bars: symbol, time, open, high, low, close, optionally segment; sorted by (symbol, time). targets: at
+    bars: symbol, time, open, high, low, close, optionally segment, volume, funding (rate due in the bar) and dividend
+    (money a unit, on the ex-session's bar); sorted by (symbol, time). targets: at
     most one row per (symbol, time) of the bars; side +1 long, -1 short, 0 none; size: fraction 0..1 of the
     symbol's equity; take_profit, stop_loss: price distances > 0 from the entry (infinite: no such barrier);
     horizon_bars >= 1. Absent rows, side 0 and size 0 want no entry. delay_bars >= 1: bars from decision to
@@ -66,9 +74,9 @@ def simulate(bars: pl.DataFrame, targets: pl.DataFrame, costs: Costs, delay_bars
     for symbol in symbols:
         rows = bars.filter(pl.col("symbol") == symbol)
         own = entries.filter(pl.col("symbol") == symbol)
-        wanted = {row["time"]: _Order(**row) for row in own.drop("symbol").iter_rows(named=True)}
+        wanted = {row["time"]: Order(**row) for row in own.drop("symbol").iter_rows(named=True)}
         account = _Account(symbol=symbol, costs=costs, cash=1 / len(symbols))
-        account.run([_Bar(*row) for row in rows.select("time", *PRICES, "segment").iter_rows()], wanted, delay_bars)
+        account.run(_bars_of(rows), wanted, delay_bars)
         accounts.append(account)
     return Ledger(
         trades=pl.DataFrame([t for a in accounts for t in a.trades], schema=TRADES_SCHEMA, orient="row"),
@@ -78,35 +86,29 @@ def simulate(bars: pl.DataFrame, targets: pl.DataFrame, costs: Costs, delay_bars
     )
 
 
-class _Bar(NamedTuple):
-    time: datetime
-    open: float
-    high: float
-    low: float
-    close: float
-    segment: int
+def _bars_of(rows: pl.DataFrame) -> list[Bar]:
+    """One symbol's rows as the bars of the fill rule."""
+    extra = rows.select("time", *PRICES, "segment").with_columns(
+        volume=pl.Series(traded_volume(rows)),
+        before=pl.Series(close_before(rows)),
+        years=pl.Series(years_since(rows)),
+        funding=pl.Series(event(rows, "funding")),
+        dividend=pl.Series(event(rows, "dividend")),
+    )
+    return [Bar(*row) for row in extra.iter_rows()]
 
 
-class _Order(NamedTuple):
-    time: datetime
-    side: int
-    size: float
-    take_profit: float
-    stop_loss: float
-    horizon_bars: int
+def years_since(bars: pl.DataFrame) -> Array:
+    """Years of 365 days since the same symbol's bar before, float64 [R]; 0 at its first."""
+    step = pl.col("time").diff().over("symbol").dt.total_microseconds().fill_null(0)
+    return bars.select(years=step / MICROSECONDS_A_YEAR)["years"].to_numpy()
 
 
-@dataclass
-class _Position:
-    order: _Order
-    entry_bar: int
-    entry_raw: float
-    entry_fill: float
-    quantity: float
-    fee: float
-    target: float
-    stop: float
-    ruin: float
+def event(bars: pl.DataFrame, name: str) -> Array:
+    """An event's column [R] (`funding`, `dividend`) with 0 where nothing happened; all 0 without the column."""
+    if name not in bars.columns:
+        return np.zeros(bars.height)
+    return bars[name].cast(pl.Float64).fill_null(0.0).fill_nan(0.0).to_numpy()
 
 
 class _Account:
@@ -114,66 +116,54 @@ class _Account:
 
     def __init__(self, symbol: str, costs: Costs, cash: float) -> None:
         self.symbol, self.costs, self.cash, self.first_cash = symbol, costs, cash, cash
-        self.position: _Position | None = None
+        self.held: Holding | None = None
+        self.entry_bar: tuple[int, Bar] | None = None
         self.n_cancelled = 0
         self.trades: list[dict[str, Any]] = []
         self.open_trades: list[dict[str, Any]] = []
         self.marks: list[tuple[datetime, float, float]] = []
 
-    def run(self, bars: list[_Bar], wanted: dict[datetime, _Order], delay_bars: int) -> None:
+    def run(self, bars: list[Bar], wanted: dict[datetime, Order], delay_bars: int) -> None:
         """Walks the bars: order, position, signal, valuation."""
-        pending: tuple[int, _Order] | None = None
+        pending: tuple[int, Order] | None = None
         for i, bar in enumerate(bars):
             if pending and bar.segment != bars[pending[0]].segment:
                 self.n_cancelled += 1
                 pending = None
-            elif pending and i == pending[0] + delay_bars:
-                self.position = self._enter(pending[1], i, bar)
+            elif pending and i >= pending[0] + delay_bars and self._enter(pending[1], i, bar):
                 pending = None
-            if self.position:
-                self._maybe_exit(self.position, i, bar, bars[self.position.entry_bar])
-            if not self.position and not pending and not self._bust() and bar.time in wanted:
+            if self.held:
+                self._advance(self.held, i, bar)
+            if not self.held and not pending and not self._bust() and bar.time in wanted:
                 pending = (i, wanted[bar.time])
-            held = self._signed_quantity() * bar.close
-            self.marks.append((bar.time, self.cash + held, abs(held)))
-        if self.position:
-            row = self._row(self.position, len(bars) - 1, bars[-1], bars[self.position.entry_bar])
-            self.open_trades.append(row | self._open_money(self.position, bars[-1]))
+            value = self.held.order.side * self.held.quantity * bar.close if self.held else 0.0
+            self.marks.append((bar.time, max(self.cash + value, 0.0), abs(value)))
+        if self.held:
+            row = self._row(self.held, len(bars) - 1, bars[-1])
+            money = _money(self.held, bars[-1].close, bars[-1].close, self.held.fee)
+            self.open_trades.append(row | money | {"mark_time": bars[-1].time, "mark_price": bars[-1].close})
 
-    def _enter(self, order: _Order, i: int, bar: _Bar) -> _Position:
-        fill = self.costs.fill_price(bar.open, order.side)
-        quantity = order.size * self.cash / (fill * (1 + self.costs.fee))
-        fee = quantity * fill * self.costs.fee
-        self.cash -= order.side * quantity * fill + fee
-        stop, ruin = bar.open - order.side * order.stop_loss, float("inf")
-        if order.side < 0:
-            ruin = self.costs.liquidation_price(bar.open, order.size)
-            stop = min(stop, ruin)
-        target = bar.open + order.side * order.take_profit
-        return _Position(order, i, bar.open, fill, quantity, fee, target, stop, ruin)
+    def _enter(self, order: Order, i: int, bar: Bar) -> bool:
+        entered = enter(order, bar, self.cash, self.costs)
+        if entered:
+            self.held, self.cash = entered
+            self.entry_bar = (i, bar)
+        return entered is not None
 
-    def _maybe_exit(self, held: _Position, i: int, bar: _Bar, entry_bar: _Bar) -> None:
-        reason, price = _touch(held, i, bar)
-        if not reason:
-            return
-        price = min(price, held.ruin)
-        fill = self.costs.fill_price(price, -held.order.side)
-        fee = held.quantity * fill * self.costs.fee
-        self.cash += held.order.side * held.quantity * fill - fee
-        if price == held.ruin:
-            self.cash = 0.0
-        money = self._money(held, price, fill, held.fee + fee)
-        row = self._row(held, i, bar, entry_bar)
-        self.trades.append(row | money | {"exit_time": bar.time, "exit_price": fill, "reason": reason})
-        self.position = None
+    def _advance(self, held: Holding, i: int, bar: Bar) -> None:
+        self.held, self.cash, left = advance(held, bar, self.cash, self.costs)
+        if left:
+            money = _money(self.held, left.raw, left.fill, held.fee + left.fee)
+            row = self._row(self.held, i, bar) | money
+            self.trades.append(row | {"exit_time": bar.time, "exit_price": left.fill, "reason": left.reason})
+            self.held = None
 
     def _bust(self) -> bool:
         return self.cash < BUST * self.first_cash
 
-    def _signed_quantity(self) -> float:
-        return self.position.order.side * self.position.quantity if self.position else 0.0
-
-    def _row(self, held: _Position, i: int, bar: _Bar, entry_bar: _Bar) -> dict[str, Any]:
+    def _row(self, held: Holding, i: int, bar: Bar) -> dict[str, Any]:
+        assert self.entry_bar is not None
+        first, entry_bar = self.entry_bar
         return {
             "symbol": self.symbol,
             "side": held.order.side,
@@ -181,45 +171,33 @@ class _Account:
             "entry_time": entry_bar.time,
             "entry_price": held.entry_fill,
             "quantity": held.quantity,
-            "bars_held": i - held.entry_bar + 1,
+            "bars_held": i - first + 1,
             "spans_gap": bar.segment != entry_bar.segment,
         }
 
-    def _money(self, held: _Position, raw: float, fill: float, fees: float) -> dict[str, float]:
-        gross = held.order.side * held.quantity * (raw - held.entry_raw)
-        net = held.order.side * held.quantity * (fill - held.entry_fill) - fees
-        notional = held.quantity * held.entry_fill
-        return {"gross_pnl": gross, "cost": gross - net, "net_pnl": net, "net_return": net / notional}
 
-    def _open_money(self, held: _Position, bar: _Bar) -> dict[str, Any]:
-        money = self._money(held, bar.close, bar.close, held.fee)
-        return money | {"mark_time": bar.time, "mark_price": bar.close}
-
-
-def _touch(held: _Position, i: int, bar: _Bar) -> tuple[str, float]:
-    """Reason and raw price of the exit in this bar; an empty reason where there is none."""
-    side = held.order.side
-    best, worst = (bar.high, bar.low) if side > 0 else (bar.low, bar.high)
-    if side * bar.open <= side * held.stop:
-        return "stop_loss", bar.open
-    if side * bar.open >= side * held.target:
-        return "take_profit", bar.open
-    if side * worst <= side * held.stop:
-        return "stop_loss", held.stop
-    if side * best >= side * held.target:
-        return "take_profit", held.target
-    if i == held.entry_bar + held.order.horizon_bars - 1:
-        return "timeout", bar.close
-    return "", 0.0
+def _money(held: Holding, raw: float, fill: float, fees: float) -> dict[str, float]:
+    gross = held.order.side * held.quantity * (raw - held.entry_raw)
+    traded = held.order.side * held.quantity * (fill - held.entry_fill) - fees
+    net = traded + held.carry
+    notional = held.quantity * held.entry_fill
+    return {
+        "gross_pnl": gross,
+        "cost": gross - traded,
+        "carry": held.carry,
+        "net_pnl": net,
+        "net_return": net / notional,
+    }
 
 
 def _union_equity(accounts: list[_Account], bars: pl.DataFrame, share: float) -> pl.DataFrame:
-    total = bars.select(pl.col("time").unique().sort()).with_columns(equity=pl.lit(0.0), held=pl.lit(0.0))
+    # differences from the share, so that an account that never traded leaves nothing behind: k * (1 / k) need not be 1
+    total = bars.select(pl.col("time").unique().sort()).with_columns(equity=pl.lit(1.0), held=pl.lit(0.0))
     for account in accounts:
         marks = pl.DataFrame(account.marks, schema={"time": UTC_TIME, "v": pl.Float64, "h": pl.Float64}, orient="row")
         total = total.join(marks, on="time", how="left", maintain_order="left").select(
             "time",
-            pl.col("equity") + pl.col("v").forward_fill().fill_null(share),
+            pl.col("equity") + (pl.col("v").forward_fill().fill_null(share) - share),
             pl.col("held") + pl.col("h").forward_fill().fill_null(0.0),
         )
     exposure = pl.when(pl.col("equity") > 0).then(pl.col("held") / pl.col("equity")).otherwise(0.0)

@@ -19,6 +19,7 @@ import vectorbt as vbt
 from vectorbt.portfolio.enums import SizeType, TradeStatus
 
 from tradsys.core.tables import Array
+from tradsys.market.tradable import close_before, traded_volume
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.ledger import OPEN_SCHEMA, REASONS, TRADES_SCHEMA, Ledger
 from tradsys.portfolio.order_walk import OPEN, BarArrays, EntryArrays, Walked, locate, mark, walk
@@ -30,11 +31,14 @@ from tradsys.portfolio.simulator import (
     check_delay,
     check_entries,
     check_placed,
+    event,
+    years_since,
 )
 
 ENGINE = "rust"
 # vectorbt rounds amounts below 1e-12 to zero; a power of two as unit of money keeps them large and exact.
 UNIT = 2.0**60
+TINY = 1e-12  # least price that vectorbt is given: a long that owed more than it is worth
 
 
 def simulate_many(
@@ -49,10 +53,10 @@ def simulate_many(
     check_delay(delay_bars)
     if not targets_by_name:
         return {}
-    panel = _Panel.of(check_bars(bars))
+    panel = _Panel.of(check_bars(bars), costs)
     entries = _entries(targets_by_name, panel)
-    walked = walk(panel.arrays, entries, delay_bars=delay_bars, fee=costs.fee, slippage=costs.slippage)
     start_cash = UNIT / len(panel.symbols)
+    walked = walk(panel.arrays, entries, delay_bars=delay_bars, costs=costs, start_cash=start_cash / UNIT)
     portfolio = _portfolio(panel, entries, walked, costs, start_cash)
     equity_GU, exposure_GU = mark(
         panel.arrays,
@@ -65,7 +69,7 @@ def simulate_many(
     # through arrow, which does not copy
     equity, exposure = (pl.Series(pa.array(values.ravel())) for values in (equity_GU, exposure_GU))
     n_times = len(panel.clock)
-    trades, opened = _trades(panel, entries, walked, portfolio)
+    trades, opened = _trades(panel, entries, walked, portfolio, costs)
     n_cancelled_G = walked.n_cancelled.reshape(len(targets_by_name), -1).sum(axis=1)
     return {
         name: Ledger(
@@ -96,7 +100,7 @@ class _Panel:
     bar_at: Array
 
     @classmethod
-    def of(cls, bars: pl.DataFrame) -> "_Panel":
+    def of(cls, bars: pl.DataFrame, costs: Costs) -> "_Panel":
         lengths = bars.group_by("symbol", maintain_order=True).len()
         first = np.concatenate([[0], np.cumsum(lengths["len"].to_numpy())]).astype(np.int64)
         open_, high, low, close = (np.ascontiguousarray(bars[c].to_numpy(), dtype=np.float64) for c in PRICES)
@@ -107,8 +111,21 @@ class _Panel:
         for s, (a, b) in enumerate(pairwise(first)):
             n_before = np.searchsorted(stamps[a:b], ticks, side="right")
             bar_at[s] = np.where(n_before > 0, a + n_before - 1, -1)
-        arrays = BarArrays(open_, high, low, close, segment, first)
+        arrays = BarArrays(
+            *(open_, high, low, close, segment, first),
+            *(traded_volume(bars), close_before(bars)),
+            *_events(bars, close, costs),
+        )
         return cls(bars, lengths["symbol"].to_list(), arrays, bars["time"], clock, bar_at)
+
+
+def _events(bars: pl.DataFrame, close: Array, costs: Costs) -> tuple[Array, Array, Array]:
+    """Money a unit of dividends, funding and borrow fee, float64 [B] each; empty where no bar has any."""
+    dividend, funding = event(bars, "dividend"), event(bars, "funding") * close
+    borrow = years_since(bars) * close * costs.borrow_per_year
+    has_events = bool(dividend.any() or funding.any())
+    none = np.empty(0)
+    return (dividend, funding, borrow) if has_events else (none, none, borrow if borrow.any() else none)
 
 
 def _entries(targets_by_name: Mapping[str, pl.DataFrame], panel: _Panel) -> EntryArrays:
@@ -149,12 +166,15 @@ def _portfolio(panel: _Panel, entries: EntryArrays, walked: Walked, costs: Costs
     shape = (2 * max(1, int(n_trades.max())), len(n_trades))
     size_OK, price_OK = np.full(shape, np.nan), np.full(shape, np.nan)
     row = 2 * (np.arange(len(walked.entry)) - np.repeat(walked.first[:-1], n_trades))
-    size_OK[row, walked.column] = (entries.side * entries.size)[walked.entry]
+    size_OK[row, walked.column] = entries.side[walked.entry] * walked.size
     price_OK[row, walked.column] = walked.entry_raw
     closed = walked.reason != OPEN
     row, column = row[closed] + 1, walked.column[closed]
     size_OK[row, column] = 0.0
-    price_OK[row, column] = walked.exit_raw[closed]
+    # carry is settled with the exit: the raw price at which the sale alone would leave that cash
+    side = entries.side[walked.entry[closed]]
+    settled = side * walked.carry[closed] / ((1 - side * costs.slippage) * (1 - side * costs.fee))
+    price_OK[row, column] = np.maximum(walked.exit_raw[closed] + settled, TINY)
     last_close = panel.arrays.close[panel.arrays.first[1:] - 1][entries.symbol]
     return vbt.Portfolio.from_orders(
         close=pd.DataFrame(np.broadcast_to(last_close, shape)),
@@ -172,7 +192,7 @@ def _portfolio(panel: _Panel, entries: EntryArrays, walked: Walked, costs: Costs
 
 
 def _trades(
-    panel: _Panel, entries: EntryArrays, walked: Walked, portfolio: vbt.Portfolio
+    panel: _Panel, entries: EntryArrays, walked: Walked, portfolio: vbt.Portfolio, costs: Costs
 ) -> tuple[list[pl.DataFrame], list[pl.DataFrame]]:
     """Closed and open trades of each strategy: vectorbt's fills, sizes and results, at the bars' times."""
     records = portfolio.exit_trades.values
@@ -182,16 +202,22 @@ def _trades(
     strategy = walked.column // len(panel.symbols)
     n_strategies = len(entries.symbol) // len(panel.symbols)
     closed, held = np.flatnonzero(~is_open), np.flatnonzero(is_open)
-    trades = _frame(panel, entries, walked, records, closed)
-    opened = _frame(panel, entries, walked, records, held)
+    trades = _frame(panel, entries, walked, records, closed, costs)
+    opened = _frame(panel, entries, walked, records, held, costs)
     opened = opened.rename({"exit_time": "mark_time", "exit_price": "mark_price"}).select(*OPEN_SCHEMA)
     return _split(trades, strategy[closed], n_strategies), _split(opened, strategy[held], n_strategies)
 
 
-def _frame(panel: _Panel, entries: EntryArrays, walked: Walked, records: Array, rows: Array) -> pl.DataFrame:
+def _frame(
+    panel: _Panel, entries: EntryArrays, walked: Walked, records: Array, rows: Array, costs: Costs
+) -> pl.DataFrame:
     entry, entry_bar, exit_bar = walked.entry[rows], walked.entry_bar[rows], walked.exit_bar[rows]
     side, quantity, net = entries.side[entry], records["size"][rows] / UNIT, records["pnl"][rows] / UNIT
+    is_open = walked.reason[rows] == OPEN
+    carry = quantity * walked.carry[rows]
+    net = np.where(is_open, net + carry, net)  # vectorbt marks open trades without it
     gross = side * quantity * (walked.exit_raw - walked.entry_raw)[rows]
+    exit_price = walked.exit_raw[rows] * np.where(is_open, 1.0, 1 - side * costs.slippage)
     segment = panel.arrays.segment
     columns = {
         "symbol": pl.Series(panel.symbols)[entries.symbol[walked.column[rows]]],
@@ -200,12 +226,13 @@ def _frame(panel: _Panel, entries: EntryArrays, walked: Walked, records: Array, 
         "entry_time": panel.time[entry_bar],
         "exit_time": panel.time[exit_bar],
         "entry_price": records["entry_price"][rows],
-        "exit_price": records["exit_price"][rows],
+        "exit_price": exit_price,
         "quantity": quantity,
         "gross_pnl": gross,
-        "cost": gross - net,
+        "cost": gross - net + carry,
+        "carry": carry,
         "net_pnl": net,
-        "net_return": records["return"][rows],
+        "net_return": net / (quantity * records["entry_price"][rows]),
         "reason": pl.Series([*REASONS, ""])[walked.reason[rows]],
         "bars_held": exit_bar - entry_bar + 1,
         "spans_gap": segment[exit_bar] != segment[entry_bar],
