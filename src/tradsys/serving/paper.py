@@ -1,9 +1,11 @@
-"""Simulated fills, bar by bar, by the very rules of `portfolio.simulator`."""
+"""Simulated fills, bar by bar, by the very rules of `portfolio.fills`."""
 
+from dataclasses import replace
 from typing import Any
 
-from tradsys.portfolio import simulator
+from tradsys.portfolio import fills
 from tradsys.portfolio.costs import Costs
+from tradsys.portfolio.fills import Holding, enter, ruin_price, touch
 from tradsys.serving.brokers import Account, Bar, Fill, Order, Position, Report
 
 
@@ -23,26 +25,32 @@ class PaperBroker:
         """The pending entry at this bar's open, then the exit inside this bar, if any."""
         if account.pending is not None and account.broken:
             return Report("canceled", why="bars are missing before the fill")
-        fills: list[Fill] = []
-        book, now = _book(account, self.costs), _bar(bar)
-        held, since = _held(account.position), 0 if account.position is None else account.position.bars_held - 1
-        order = account.position.order if account.position else account.pending
+        done: list[Fill] = []
+        now = _bar(bar)
+        held, order = _held(account.position), account.position.order if account.position else account.pending
         if account.pending is not None:
-            held, since = book._enter(_order(account.pending), 0, now), 0
+            entered = enter(_order(account.pending), now, account.cash, self.costs)
+            if entered is None:
+                return Report(
+                    "accepted", why="nothing traded in the bar, or not at a price that its neighbours confirm"
+                )
+            held = entered[0]
             money = (held.entry_raw, held.entry_fill, held.quantity, held.fee)
-            fills.append(_fill(account.pending, bar, "entry", money, levels=(held.target, held.stop, held.ruin)))
+            done.append(_fill(account.pending, bar, "entry", money, levels=_levels(*entered, self.costs)))
+            held = replace(held, stop=_levels(*entered, self.costs)[1])
         if held is not None and order is not None:
-            fills += self._exit(held, order, bar, since)
-        return Report("filled" if fills else "accepted", tuple(fills))
+            ruin = account.position.ruin if account.position else _levels(held, entered[1], self.costs)[2]  # type: ignore[index]
+            done += self._exit(held, order, bar, ruin)
+        return Report("filled" if done else "accepted", tuple(done))
 
-    def _exit(self, held: Any, order: Order, bar: Bar, since: int) -> list[Fill]:
-        reason, price = simulator._touch(held, since, _bar(bar))
-        if not reason:
+    def _exit(self, held: Holding, order: Order, bar: Bar, ruin: float) -> list[Fill]:
+        reason, price, _, _ = touch(held, _bar(bar), held.stop)
+        if not reason or not price > 0:
             return []
-        price = min(price, held.ruin)
+        price = min(price, ruin)
         fill = self.costs.fill_price(price, -order.side)
         money = (price, fill, held.quantity, held.quantity * fill * self.costs.fee)
-        return [_fill(order, bar, "exit", money, reason, ruined=price == held.ruin)]
+        return [_fill(order, bar, "exit", money, reason, ruined=price == ruin)]
 
     def submit(self, order: Order, account: Account) -> Report:
         """Entries wait for the next open; an exit by hand fills at the last close; barriers need no order here."""
@@ -71,34 +79,36 @@ class PaperBroker:
         return 0.0
 
 
-def _book(account: Account, costs: Costs) -> Any:
-    return simulator._Account(symbol=account.symbol, costs=costs, cash=account.cash)
+def _bar(bar: Bar) -> fills.Bar:
+    return fills.Bar(bar.time, bar.open, bar.high, bar.low, bar.close, volume=bar.volume)
 
 
-def _bar(bar: Bar) -> Any:
-    return simulator._Bar(bar.time, bar.open, bar.high, bar.low, bar.close, 0)
-
-
-def _order(order: Order) -> Any:
-    return simulator._Order(
+def _order(order: Order) -> fills.Order:
+    return fills.Order(
         order.signal_time, order.side, order.size, order.take_profit, order.stop_loss, order.horizon_bars
     )
 
 
-def _held(position: Position | None) -> Any:
+def _held(position: Position | None) -> Holding | None:
     if position is None:
         return None
     p = position
-    return simulator._Position(
-        _order(p.order), 0, p.entry_raw, p.entry_price, p.quantity, p.fee, p.target, p.stop, p.ruin
+    return Holding(
+        _order(p.order), p.entry_raw, p.entry_price, p.quantity, p.fee, p.target, p.stop, n_bars=p.bars_held - 1
     )
+
+
+def _levels(held: Holding, cash: float, costs: Costs) -> tuple[float, float, float]:
+    """Target, stop and ruin of a position just entered; a short's stop is no further than its ruin."""
+    ruin = ruin_price(held, cash, costs)
+    return held.target, min(held.stop, ruin) if held.order.side < 0 else held.stop, ruin
 
 
 def entry_levels(order: Order, raw: float, costs: Costs) -> tuple[float, float, float]:
     """Prices of target, stop and ruin of an entry at this raw price, as the simulator sets them."""
-    book = simulator._Account(symbol=order.symbol, costs=costs, cash=1.0)
-    held = book._enter(_order(order), 0, simulator._Bar(order.signal_time, raw, raw, raw, raw, 0))
-    return held.target, held.stop, held.ruin
+    entered = enter(_order(order), fills.Bar(order.signal_time, raw, raw, raw, raw), 1.0, costs)
+    assert entered is not None, "a bar without recorded volume fills"
+    return _levels(*entered, costs)
 
 
 def _fill(
