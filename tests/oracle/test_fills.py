@@ -101,7 +101,7 @@ def test_a_barrier_passed_in_an_unconfirmed_bar_fills_at_its_own_price(run):
 @pytest.mark.parametrize("side", [1, -1])
 def test_a_dividend_belongs_to_who_held_at_the_close_before(run, side):
     """The price falls from 100 to 90 by a dividend of 10: nobody gains; who enters on the day gets none."""
-    bars = make_bars([(100,) * 4] * 3 + [(90,) * 4] * 2, dividend=[0, 0, 0, 10, 0])
+    bars = make_bars([(100,) * 4] * 3 + [(90,) * 4] * 2, dividend_due=[0, 0, 0, 10, 0])
     early, late = (run(bars, want(bars, k, side=side), FREE) for k in (0, 2))
     assert early.final_equity == pytest.approx(1.0, abs=1e-12)
     assert early.open_trades["carry"][0] == pytest.approx(side * 10 / 100)
@@ -118,7 +118,7 @@ def test_funding_worked_by_hand(run):
     """
     rows = [(100,) * 4, (100, 103, 99, 102), (102, 105, 101, 104), (104, 113, 103, 112), (112,) * 4]
     for last, booked in ((0.03, -0.005 * 112 * 0.03), (-0.03, 0.0)):
-        bars = make_bars(rows, funding=[0.5, 0.01, -0.02, last, 0.5])
+        bars = make_bars(rows, funding_due=[0.5, 0.01, -0.02, last, 0.5])
         ledger = run(bars, want(bars, 0, size=0.5, profit=10), FREE)
         carry = -0.005 * 102 * 0.01 + 0.005 * 104 * 0.02 + booked
         trade = ledger.trades.row(0, named=True)
@@ -132,7 +132,7 @@ def test_funding_worked_by_hand(run):
 @BOTH
 def test_funding_of_a_short_and_of_an_exit_at_the_open(run):
     """A short of 0.01 units receives a positive rate; the bar that opens beyond its stop pays it nothing."""
-    bars = make_bars([(100,) * 4, (100,) * 4, (100,) * 4, (120,) * 4], funding=[0, 0.01, 0.01, 0.01])
+    bars = make_bars([(100,) * 4, (100,) * 4, (100,) * 4, (120,) * 4], funding_due=[0, 0.01, 0.01, 0.01])
     ledger = run(bars, want(bars, 0, side=-1, stop=10), FREE)
     assert ledger.trades["carry"].to_list() == pytest.approx([0.01 * 100 * 0.01 * 2])
     assert ledger.final_equity == pytest.approx(1 - 0.2 + 0.02)
@@ -168,17 +168,17 @@ def test_real_funding_moves_what_a_year_of_holding_earns(shared_data):
     stamp, rate = rates.columns[0], next(name for name in rates.columns if "rate" in name)
     due = rates.select(
         time=pl.col(stamp).cast(pl.Datetime("us")).dt.replace_time_zone("UTC").dt.round("1h"),
-        funding=pl.col(rate).cast(pl.Float64),
+        funding_due=pl.col(rate).cast(pl.Float64),
     )
     close_time = pl.col("timestamp").cast(pl.Datetime("us", "UTC")) + pl.duration(hours=1)
     bars = frame.select(pl.lit("BTC").alias("symbol"), close_time.alias("time"), *frame.columns[1:])
     bars = bars.filter(pl.col("time").dt.year() == 2024).join(due, on="time", how="left", maintain_order="left")
-    assert bars["funding"].count() > 1000
+    assert bars["funding_due"].count() > 1000
     wanted = pl.DataFrame(
         [("BTC", bars["time"][0], 1, 0.9, np.inf, np.inf, 10**6)], schema=TARGETS_SCHEMA, orient="row"
     )
     reference, fast = simulate(bars, wanted, FREE), compiled(bars, wanted, FREE)
-    paid = (bars["funding"].fill_null(0) * bars["close"])[1:].sum()
+    paid = (bars["funding_due"].fill_null(0) * bars["close"])[1:].sum()
     held = reference.open_trades.row(0, named=True)
     assert held["carry"] == pytest.approx(-held["quantity"] * paid)
     assert fast.equity["equity"].to_numpy() == pytest.approx(reference.equity["equity"].to_numpy(), abs=1e-9)

@@ -205,8 +205,8 @@ def with_events(rng: np.random.Generator, bars: pl.DataFrame) -> pl.DataFrame:
         volume=pl.Series(rng.choice([0.0, 0.004, 0.02, 1e6], n, p=[0.2, 0.2, 0.2, 0.4])),
         high=pl.col("high") * wick,
         low=pl.col("low") / pl.Series(rng.choice([1.0, 10.0], n, p=[0.9, 0.1])),
-        dividend=pl.Series(rng.choice([0.0, 3.0], n, p=[0.9, 0.1])),
-        funding=pl.Series(rng.choice([0.0, 0.01, -0.01, np.nan], n, p=[0.4, 0.2, 0.2, 0.2])),
+        dividend_due=pl.Series(rng.choice([0.0, 3.0], n, p=[0.9, 0.1])),
+        funding_due=pl.Series(rng.choice([0.0, 0.01, -0.01, np.nan], n, p=[0.4, 0.2, 0.2, 0.2])),
     )
 
 

@@ -16,6 +16,7 @@ from tradsys.evidence.deflation import Deflation
 from tradsys.evidence.multiple_testing import wilson_interval
 
 DAYS_PER_YEAR = 365.25
+MICROSECONDS_A_DAY = 86_400e6
 # under a year, compounding to a yearly rate promises what was never seen (GIPS 2020, provision 2.A.12)
 SHORTEST_ANNUALISED_YEARS = 1.0
 
@@ -25,6 +26,7 @@ def performance(
     *,
     periods_per_year: float,
     trade_returns: Array,
+    days_T: Array | None = None,
     n_open_trades: int = 0,
     exposure_T: Array | None = None,
     turnover_T: Array | None = None,
@@ -40,9 +42,11 @@ def performance(
 ) -> dict[str, Any]:
     """All that a report says of one strategy, ready for JSON.
 
-    returns_T: [T] per period, after costs. trade_returns: [M] net result of CLOSED trades, in any one unit.
-    exposure_T: position over equity, signed. turnover_T, costs_T: traded notional and costs over equity, per
-    period. n_trials, sharpe_variance, n_effective: of every trial on these data, for the DSR; see
+    returns_T: [T] per period, after costs. days_T: date of each, datetime64 [T]; years, drawdown_days and
+    turnover_per_year are then of the time that passed, holes included, not of the periods counted.
+    trade_returns: [M] net result of CLOSED trades, in any one unit. exposure_T: position over equity, signed.
+    turnover_T, costs_T: traded notional and costs over equity, per period.
+    n_trials, sharpe_variance, n_effective: of every trial on these data, for the DSR; see
     `deflation.Deflation`. min_trades: closed trades below which no probability is given; 0 for what is bought once and
     held. min_block: shortest mean block of the bootstrap in periods, at least the holding time.
 
@@ -62,9 +66,10 @@ def performance(
         raise DataError(
             f"performance: returns {returns.shape} at {periods_per_year} periods a year; give [T] and a rate > 0"
         )
-    result: dict[str, Any] = {"n_periods": len(returns), "years": len(returns) / periods_per_year}
+    days = None if days_T is None else _checked_days(days_T, len(returns))
+    result: dict[str, Any] = {"n_periods": len(returns), "years": years_passed(len(returns), periods_per_year, days)}
     result |= {"periods_per_year": float(periods_per_year), "reasons": {}}
-    _growth(result, returns)
+    _growth(result, returns, days)
     luck = Deflation(n_trials, sharpe_variance, n_effective).luck(len(returns))
     result |= {"n_trials": float(n_trials), "n_effective": None if n_effective is None else float(n_effective)}
     _risk(result, returns, luck, _too_little(returns, np.size(trade_returns), min_trades))
@@ -80,15 +85,43 @@ def drawdown(returns_T: Array) -> tuple[float, int, bool]:
     returns_T: simple returns [T]; the equity starts at 1 before the first. The length runs from the peak to
     the first period back at it, or to the end. No fall gives (0, 0, True).
     """
+    depth, peak, end, recovered = drawdown_span(returns_T)
+    return depth, end - peak, recovered
+
+
+def drawdown_span(returns_T: Array) -> tuple[float, int, int, bool]:
+    """As `drawdown`, with the periods after which the peak stood and the fall ended: 0 is before the first return."""
     equity = equity_curve(returns_T)
     depth = 1 - equity / np.maximum.accumulate(equity)
     trough = int(depth.argmax())
     if depth[trough] <= 0:
-        return 0.0, 0, True
+        return 0.0, 0, 0, True
     peak = int(equity[: trough + 1].argmax())
     back = np.flatnonzero(equity[trough:] >= equity[peak])
     end = trough + int(back[0]) if len(back) else len(equity) - 1
-    return float(depth[trough]), end - peak, bool(len(back))
+    return float(depth[trough]), peak, end, bool(len(back))
+
+
+def days_between(time_T: Array, start: int, end: int) -> float:
+    """Calendar days between the ends of two periods of a series with these stamps, datetime64 [T]; 0: its start.
+
+    The start lies one median step before the first stamp.
+    """
+    stamps = np.asarray(time_T).astype("datetime64[us]").astype(np.int64)
+    step = int(np.median(np.diff(stamps))) if len(stamps) > 1 else 0
+    stamps = np.concatenate([[stamps[0] - step], stamps])
+    return float(stamps[end] - stamps[start]) / MICROSECONDS_A_DAY
+
+
+def years_passed(n_periods: int, periods_per_year: float, days_T: Array | None = None) -> float:
+    """Years that a record spans: the periods' own, or the wall clock's from first to last day where that is longer.
+
+    So 252 sessions are a year though they end a day or two before the calendar's, and an 11-month hole is 11 months.
+    """
+    counted = n_periods / periods_per_year
+    if days_T is None:
+        return counted
+    return max(counted, days_between(days_T, 0, n_periods) / DAYS_PER_YEAR)
 
 
 def equity_curve(returns_T: Array) -> Array:
@@ -96,9 +129,17 @@ def equity_curve(returns_T: Array) -> Array:
     return np.concatenate([[1.0], np.cumprod(np.maximum(1 + np.asarray(returns_T, dtype=np.float64), 0))])
 
 
-def _growth(result: dict[str, Any], returns: Array) -> None:
+def _checked_days(days_T: Array, n_periods: int) -> Array:
+    days = np.asarray(days_T)
+    if days.shape != (n_periods,) or (np.diff(days) <= np.timedelta64(0)).any():
+        raise DataError(f"performance: days {days.shape} for {n_periods} periods; give one each, in order, none twice")
+    return days
+
+
+def _growth(result: dict[str, Any], returns: Array, days: Array | None) -> None:
     final = float(equity_curve(returns)[-1])
-    depth, length, recovered = drawdown(returns)
+    depth, peak, end, recovered = drawdown_span(returns)
+    counted = (end - peak) / result["periods_per_year"] * DAYS_PER_YEAR
     result["total_return"] = final - 1
     result["cagr"] = None
     if result["years"] >= SHORTEST_ANNUALISED_YEARS:
@@ -109,8 +150,8 @@ def _growth(result: dict[str, Any], returns: Array) -> None:
         result["reasons"]["total_return"] = "the account lost all it had"
     result |= {
         "max_drawdown": depth,
-        "drawdown_periods": length,
-        "drawdown_days": length / result["periods_per_year"] * DAYS_PER_YEAR,
+        "drawdown_periods": end - peak,
+        "drawdown_days": counted if days is None else days_between(days, peak, end),
         "drawdown_recovered": recovered,
     }
 

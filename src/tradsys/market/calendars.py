@@ -35,6 +35,15 @@ def periods_per_year(bars: pl.DataFrame) -> float:
     return per_week * (DAYS_PER_YEAR / 7 if n_days >= 6.5 else SESSIONS_PER_YEAR / 5)
 
 
+def days_in_a_year(time: pl.Series) -> float:
+    """Days with bars in a year, from the closes of a series: 365 or 252; a hole in the series changes nothing.
+
+    time: closes in UTC; one at midnight belongs to the day that it ends.
+    """
+    day = (pl.col("time") - pl.duration(microseconds=1)).dt.truncate("1d").cast(pl.Datetime("us", "UTC"))
+    return periods_per_year(pl.DataFrame({"symbol": "days", "time": time}).with_columns(time=day).unique().sort("time"))
+
+
 def _bars_per_day(bars: pl.DataFrame) -> pl.DataFrame:
     """Rows (symbol, date, n); a bar belongs to the day before a close at midnight."""
     date = (pl.col("time") - pl.duration(microseconds=1)).dt.date()

@@ -8,6 +8,7 @@ import polars as pl
 
 from tradsys.core.tables import Array
 from tradsys.market.bars import PRICES, Finding, examples
+from tradsys.market.corporate_actions import split_like
 from tradsys.market.sessions import closes, last_closed, session_date
 from tradsys.market.sources.jumps import MAX_OPEN_GAP, same_symbol
 
@@ -21,8 +22,9 @@ def warnings(bars: pl.DataFrame, calendar: str, session: date | None = None) -> 
 
     session: the one that the data should reach; by default the calendar's last closed one.
     old_data: the last session is older. price_not_positive: a price of zero or less, or none. split_like_jump: an open
-    at 1/2, 1/3, ... 2, 3 ... of the close before. open_far_from_close: an open a factor of 1.9 or more away otherwise.
-    copied_bar: prices and volume of the bar before once more. stale_price: five sessions or more of one price without
+    at 1/2, 1/3, ... 2, 3 ... of the close before, or near such a ratio with a volume that jumps by it for good.
+    open_far_from_close: an open a factor of 1.9 or more away otherwise. copied_bar: prices and volume of the bar
+    before once more. stale_price: five sessions or more of one price without
     range. no_volume: nothing traded. vanished_symbol: no bar on the last session. missing_session: sessions between a
     symbol's first and last without a bar. not_a_session: bars at no session's close. short_history: a first bar after
     the data's own first session.
@@ -55,7 +57,7 @@ def _row_findings(rows: pl.DataFrame) -> Iterable[Finding]:
     priced = rows.select(pl.all_horizontal(pl.col(name) > 0 for name in PRICES).fill_null(value=False)).to_series()
     gap = _open_gap(rows)
     ratio = np.abs(np.abs(gap)[:, None] - np.log(SPLITS)).min(axis=1) < SPLIT_TOLERANCE
-    split = ratio & (np.abs(gap) > np.log(min(SPLITS)) - SPLIT_TOLERANCE)
+    split = (ratio & (np.abs(gap) > np.log(min(SPLITS)) - SPLIT_TOLERANCE)) | (split_like(rows) != 1)
     masks = {
         "price_not_positive": (~priced.to_numpy(), ""),
         "split_like_jump": (split, "a split or special dividend would look so; a crash opens anywhere"),

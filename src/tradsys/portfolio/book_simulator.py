@@ -7,11 +7,16 @@ Rules, close by close of the clock (the distinct times of all bars):
 - A name without a bar at the fill cannot be traded: its order lapses, what is held stays and counts at its last close.
 - A name that had no bar for `dead_after_bars` closes is dead: what is held is turned into cash at its last close times
   (1 + delisting_return), as a fill like any other. A short gains nothing by a death: it is covered at the last close.
+- A bar fills by the rules of `fills`: nothing without a trade or at a print that the close before does not confirm, no
+  more than its share of the volume. What is left of an order is tried at the following opens until the next decision.
+- Dividends go to who held at the close before (shorts pay them), funding is settled at the close, and a short pays the
+  borrow fee of every day that it is held. Without the columns `dividend_due` and `funding_due` the book is price only.
 - Every fill is worsened by slippage and pays its fee, out of cash, which may run short by one day's costs.
 - An equity of zero or less is ruin: nothing is owned or owed from then on.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 import numpy as np
 import polars as pl
@@ -19,10 +24,11 @@ import polars as pl
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 from tradsys.market.bars import utc_bars
+from tradsys.market.tradable import fillable_opens, traded_volume
 from tradsys.portfolio.book import WEIGHT_COLUMNS
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.ledger import UTC_TIME
-from tradsys.portfolio.simulator import check_bars, check_delay
+from tradsys.portfolio.simulator import check_bars, check_delay, event, years_since
 
 DAILY_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "time": UTC_TIME,
@@ -30,6 +36,7 @@ DAILY_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "ret": pl.Float64,
     "turnover": pl.Float64,
     "cost": pl.Float64,
+    "carry": pl.Float64,
     "gross": pl.Float64,
     "net": pl.Float64,
     "n_long": pl.Int64,
@@ -43,8 +50,9 @@ class BookLedger:
     """What a book leaves behind. Money is in units of the initial capital of 1.0.
 
     daily: one row per close from the first decision on, columns as DAILY_SCHEMA: equity at the close; ret, simple,
-    the first from 1.0; turnover, notional traded over the equity before; cost likewise; gross and net, holdings over
-    equity at the close. orders: time of the fill, symbol, traded (signed notional over equity), decided (the close).
+    the first from 1.0; turnover, notional traded over the equity before; cost likewise; carry: dividends, funding
+    and borrow fees, received (+) or paid, likewise; gross and net, holdings over equity at the close. orders: time
+    of the fill, symbol, traded (signed notional over equity), decided (the close).
     trades: rounds from nothing to nothing: symbol, side, entry_time, exit_time, net_return (of the notional put in),
     died. A change of side ends one round and begins another. n_open: rounds still open at the end.
     """
@@ -57,6 +65,27 @@ class BookLedger:
     def daily_returns(self) -> tuple[Array, Array]:
         """Dates datetime64[D] and simple returns float64 of each close from the first decision on."""
         return self.daily["time"].dt.date().to_numpy(), self.daily["ret"].to_numpy()
+
+    def between(self, first: datetime, last: datetime) -> "BookLedger":
+        """The closes from `first` to `last`, both included, and the rounds that ended among them; returns stay.
+
+        The day before `first` is the new start of 1.0, so the first return is that of the close itself.
+        """
+        if first <= self.daily["time"][0] and last >= self.daily["time"][-1]:
+            return self
+        inside = pl.col("time").is_between(first, last)
+        daily = self.daily.filter(inside)
+        growth = np.cumprod(1 + daily["ret"].to_numpy())
+        ended = self.trades.filter(pl.col("exit_time").is_between(first, last))
+        still = self.trades.filter((pl.col("exit_time") > last) & (pl.col("entry_time") <= last)).height
+        last_open = self.n_open if last >= self.daily["time"][-1] else still
+        return replace(
+            self,
+            daily=daily.with_columns(equity=pl.Series(growth)),
+            orders=self.orders.filter(inside),
+            trades=ended,
+            n_open=last_open,
+        )
 
     @property
     def n_died(self) -> int:
@@ -108,6 +137,10 @@ class _Market:
     close: Array
     last: Array
     silent: Array  # [T, S] closes since the last bar, 0 with one, large before the first
+    volume: Array  # [T, S] what an order may take a share of: 0 where it cannot fill, infinite where not recorded
+    dividend: Array  # [T, S] money a unit, due at the open
+    funding: Array  # [T, S] money a unit that a long pays at the close
+    years: Array  # [T, S] since the name's bar before
 
     @classmethod
     def of(cls, bars: pl.DataFrame) -> "_Market":
@@ -120,7 +153,16 @@ class _Market:
         ticks = np.arange(shape[0])[:, None]
         seen = np.maximum.accumulate(np.where(np.isfinite(close_TS), ticks, -1), axis=0)
         last = np.where(seen >= 0, np.take_along_axis(close_TS, np.maximum(seen, 0), axis=0), np.nan)
-        return cls(clock, symbols, open_TS, close_TS, last, np.where(seen >= 0, ticks - seen, shape[0] + 1))
+        silent = np.where(seen >= 0, ticks - seen, shape[0] + 1)
+        funding = event(bars, "funding_due") * bars["close"].to_numpy()
+        rows = (
+            np.where(fillable_opens(bars), traded_volume(bars), 0.0),
+            *(event(bars, "dividend_due"), funding, years_since(bars)),
+        )
+        extra = [np.zeros(shape) for _ in rows]
+        for placed, values in zip(extra, rows, strict=True):
+            placed[t, s] = values
+        return cls(clock, symbols, open_TS, close_TS, last, silent, *extra)
 
     def placed(self, weights: pl.DataFrame) -> tuple[Array, Array]:
         """Target weights [T, S], and whether each close decides [T]. DataError for a stray name or time."""
@@ -149,6 +191,7 @@ class _Walk:
         self.dead_after_bars, self.delisting_return = dead_after_bars, delisting_return
         self.cash, self.equity = 1.0, 1.0
         self.quantity = np.zeros(n)
+        self.wanted, self.decided = np.full(n, np.nan), 0  # what the last decision wants and has not got, NaN: nothing
         # of the open round of each name: notional put in, cash received less cash paid, when it began
         self.put_in, self.flow, self.entered = np.zeros(n), np.zeros(n), np.zeros(n, dtype=np.int64)
         self.days: list[tuple[float, ...]] = []
@@ -160,17 +203,44 @@ class _Walk:
         """One close: deaths, fills at this bar's open, valuation at its close."""
         before, m = self.equity, self.market
         traded, cost = self._bury(t)
-        if decided is not None and weight_S is not None and self.equity > 0:
+        carry = self._settle(self.quantity * m.dividend[t])
+        if self.equity > 0 and (decided is not None or np.isfinite(self.wanted).any()):
             price = np.where(np.isfinite(m.open[t]), m.open[t], m.last[t])
             equity = self.cash + float((self.quantity * _zeroed(price)).sum())
-            wanted = np.where(np.isfinite(m.open[t]), weight_S * max(equity, 0.0) / price, self.quantity)
-            notional, paid = self._fill(t, _zeroed(wanted), price)
+            if decided is not None and weight_S is not None:
+                known = np.isfinite(m.open[t])
+                self.wanted = np.where(known, weight_S * max(equity, 0.0) / np.where(known, price, 1.0), np.nan)
+                self.decided = decided
+            notional, paid = self._fill(t, self._within_room(t), price)
             moved = np.flatnonzero(notional)
             scale = equity if equity > 0 else 1.0
-            full = (np.full(len(moved), t), moved, notional[moved] / scale, np.full(len(moved), decided))
+            full = (np.full(len(moved), t), moved, notional[moved] / scale, np.full(len(moved), self.decided))
             self.orders.append(full)
             traded, cost = traded + float(np.abs(notional).sum()), cost + paid
-        self._value(t, before, traded, cost)
+        short = np.minimum(self.quantity, 0.0) * _zeroed(m.last[t]) * m.years[t] * self.costs.borrow_per_year
+        carry += self._settle(short - self.quantity * m.funding[t])
+        self._value(t, before, traded, cost, carry)
+
+    def _within_room(self, t: int) -> Array:
+        """Quantities [S] after what this bar can fill of what is wanted; the rest stays wanted."""
+        volume = self.market.volume[t]
+        room = np.where(np.isfinite(volume), volume, 0.0)
+        if np.isfinite(self.costs.participation):
+            room = np.where(np.isfinite(volume), self.costs.participation * room, np.inf)
+        else:
+            room = np.where(volume > 0, np.inf, 0.0)
+        gap = np.where(np.isfinite(self.wanted), self.wanted - self.quantity, 0.0)
+        full = np.abs(gap) <= room
+        target = np.where(full & np.isfinite(self.wanted), self.wanted, self.quantity + np.clip(gap, -room, room))
+        self.wanted = np.where(full, np.nan, self.wanted)
+        return target
+
+    def _settle(self, due: Array) -> float:
+        """Books money due [S] to (+) or from (-) the holder into cash and the open rounds; its sum."""
+        self.flow += due
+        total = float(due.sum())
+        self.cash += total
+        return total
 
     def _bury(self, t: int) -> tuple[float, float]:
         """Holdings of names that are dead by now become cash; notional and costs of that."""
@@ -219,7 +289,7 @@ class _Walk:
             self.put_in[s] = self.flow[s] = 0.0
         return float(fee.sum() + (np.abs(change) * price * self.costs.slippage).sum())
 
-    def _value(self, t: int, before: float, traded: float, cost: float) -> None:
+    def _value(self, t: int, before: float, traded: float, cost: float, carry: float) -> None:
         worth = self.quantity * _zeroed(self.market.last[t])
         equity = self.cash + float(worth.sum())
         if equity <= 0:  # ruin: the account owes nothing beyond what it had
@@ -229,7 +299,8 @@ class _Walk:
         scale = equity if equity > 0 else 1.0
         ret, part = (equity / before - 1, 1 / before) if before > 0 else (0.0, 0.0)
         sides = (float((worth > 0).sum()), float((worth < 0).sum()))
-        row = (equity, ret, traded * part, cost * part, float(np.abs(worth).sum()) / scale, float(worth.sum()) / scale)
+        paid = (cost * part, carry * part)
+        row = (equity, ret, traded * part, *paid, float(np.abs(worth).sum()) / scale, float(worth.sum()) / scale)
         self.days.append((*row, *sides))
         self.ticks.append(t)
 

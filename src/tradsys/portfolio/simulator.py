@@ -35,8 +35,8 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.errors import DataError, TradsysError
-from tradsys.market.bars import utc_bars
 from tradsys.core.tables import Array
+from tradsys.market.bars import utc_bars
 from tradsys.market.tradable import close_before, traded_volume
 from tradsys.portfolio.costs import BUST, Costs
 from tradsys.portfolio.fills import Bar, Holding, Order, advance, enter
@@ -58,8 +58,8 @@ TARGETS_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 def simulate(bars: pl.DataFrame, targets: pl.DataFrame, costs: Costs, delay_bars: int = 1) -> Ledger:
     """Ledger of the entries wanted in `targets`, under the rules at the top of this file.
 
-    bars: symbol, time, open, high, low, close, optionally segment, volume, funding (rate due in the bar) and dividend
-    (money a unit, on the ex-session's bar); sorted by (symbol, time). targets: at
+    bars: symbol, time, open, high, low, close, optionally segment, volume, funding_due (rate) and dividend_due
+    (money a unit, on the ex-session's bar; see `market.corporate_actions`); sorted by (symbol, time). targets: at
     most one row per (symbol, time) of the bars; side +1 long, -1 short, 0 none; size: fraction 0..1 of the
     symbol's equity; take_profit, stop_loss: price distances > 0 from the entry (infinite: no such barrier);
     horizon_bars >= 1. Absent rows, side 0 and size 0 want no entry. delay_bars >= 1: bars from decision to
@@ -92,8 +92,8 @@ def _bars_of(rows: pl.DataFrame) -> list[Bar]:
         volume=pl.Series(traded_volume(rows)),
         before=pl.Series(close_before(rows)),
         years=pl.Series(years_since(rows)),
-        funding=pl.Series(event(rows, "funding")),
-        dividend=pl.Series(event(rows, "dividend")),
+        funding=pl.Series(event(rows, "funding_due")),
+        dividend=pl.Series(event(rows, "dividend_due")),
     )
     return [Bar(*row) for row in extra.iter_rows()]
 
@@ -105,7 +105,7 @@ def years_since(bars: pl.DataFrame) -> Array:
 
 
 def event(bars: pl.DataFrame, name: str) -> Array:
-    """An event's column [R] (`funding`, `dividend`) with 0 where nothing happened; all 0 without the column."""
+    """An event's column [R] (`funding_due`, `dividend_due`) with 0 where nothing happened; all 0 without the column."""
     if name not in bars.columns:
         return np.zeros(bars.height)
     return bars[name].cast(pl.Float64).fill_null(0.0).fill_nan(0.0).to_numpy()

@@ -22,7 +22,8 @@ from tradsys.core.tables import Array
 from tradsys.market.tradable import close_before, traded_volume
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.ledger import OPEN_SCHEMA, REASONS, TRADES_SCHEMA, Ledger
-from tradsys.portfolio.order_walk import OPEN, BarArrays, EntryArrays, Walked, locate, mark, walk
+from tradsys.portfolio.marking import mark
+from tradsys.portfolio.order_walk import OPEN, BarArrays, EntryArrays, Walked, locate, walk
 from tradsys.portfolio.simulator import (
     PRICES,
     TARGETS_SCHEMA,
@@ -121,7 +122,7 @@ class _Panel:
 
 def _events(bars: pl.DataFrame, close: Array, costs: Costs) -> tuple[Array, Array, Array]:
     """Money a unit of dividends, funding and borrow fee, float64 [B] each; empty where no bar has any."""
-    dividend, funding = event(bars, "dividend"), event(bars, "funding") * close
+    dividend, funding = event(bars, "dividend_due"), event(bars, "funding_due") * close
     borrow = years_since(bars) * close * costs.borrow_per_year
     has_events = bool(dividend.any() or funding.any())
     none = np.empty(0)

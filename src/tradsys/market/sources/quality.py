@@ -10,6 +10,7 @@ import polars as pl
 
 from tradsys.core.tables import Array
 from tradsys.market.bars import PRICES, Finding, examples
+from tradsys.market.corporate_actions import split_like
 from tradsys.market.sources.dating import off_calendar
 from tradsys.market.sources.jumps import bad_ticks, reused_tickers, same_symbol, suspicious_jumps
 from tradsys.market.sources.layouts import Layout
@@ -91,7 +92,7 @@ def find_defects(rows: pl.DataFrame, context: Context, accepted: Sequence[str] =
 
 
 def remarks(rows: pl.DataFrame, context: Context) -> list[Finding]:
-    """What a reader should know though nothing is refused: flat bars, extreme wicks, holes, dividends.
+    """What a reader should know though nothing is refused: flat bars, extreme wicks, holes, dividends, splits.
 
     A hole is a step longer than every step that makes up a thousandth of the steps or more, so nights and
     weekends of an exchange are none.
@@ -106,6 +107,7 @@ def remarks(rows: pl.DataFrame, context: Context) -> list[Finding]:
         "extreme_wick": (pl.col("high") > 3 * body[0]) | (pl.col("low") * 3 < body[1]),
         "hole": step > pl.lit(usual),
         "weekend_bar": (pl.col("stamp").dt.weekday() >= 6) & context.daily,
+        "split_like_jump": pl.lit(pl.Series(split_like(series) != 1)),
         "not_adjusted_for_dividends": (pl.col("adj_close") / pl.col("close") - 1).abs() > 1e-9,
     }
     found = [(kind, series.filter(mask)) for kind, mask in kinds.items()]

@@ -9,6 +9,7 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.market.bars import PRICES, TIME, Finding, examples
+from tradsys.market.corporate_actions import split_part
 from tradsys.market.sources.quality import (
     CONFLICTING,
     RULE,
@@ -111,7 +112,9 @@ def _adjust_for_dividends(rows: pl.DataFrame, _: Context) -> tuple[pl.DataFrame,
     factor = pl.col("adj_close") / pl.col("close")
     hit = (factor - 1).abs() > 1e-9
     scaled = [pl.when(hit).then(pl.col(name) * factor).otherwise(pl.col(name)) for name in PRICES]
-    return rows.with_columns(scaled), rows.filter(hit)
+    # shares follow a split as prices do, or money traded (close times volume) would change by its ratio
+    volume = (pl.col("volume") / split_part(rows)).alias("volume")
+    return rows.with_columns(*scaled, volume), rows.filter(hit)
 
 
 _LATER_TIME = pl.max_horizontal("stamp", "check").alias("stamp")
@@ -139,7 +142,9 @@ REMEDIES: Mapping[str, Remedy] = MappingProxyType(
         "keep_last_duplicate": Remedy("of rows with one stamp the last in the file kept", _keep_last_duplicate),
         # no rule can see that a file was downloaded within a bar; who knows it says so
         "drop_last_bar": Remedy("each symbol's last bar, unfinished, dropped", _drop_last_bars),
-        "adjust_for_dividends": Remedy("prices times adjusted close over close", _adjust_for_dividends),
+        "adjust_for_dividends": Remedy(
+            "prices times adjusted close over close, volume by its splits", _adjust_for_dividends
+        ),
         "fill_high_low_from_close": Remedy(
             "high and low set to the larger and smaller of open and close",
             _sets("no_high_low", pl.max_horizontal(_BODY).alias("high"), pl.min_horizontal(_BODY).alias("low")),

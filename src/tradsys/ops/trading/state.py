@@ -322,6 +322,7 @@ def _row(symbol: str, held: Position, raw: float, price: float, fees: float) -> 
         "quantity": quantity,
         "gross_pnl": gross,
         "cost": gross - net,
+        "carry": 0.0,
         "net_pnl": net,
         "net_return": net / (quantity * held.entry_price),
         "bars_held": held.bars_held,

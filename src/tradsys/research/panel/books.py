@@ -78,20 +78,26 @@ def run_books(
     the latter the lower bound of the log-loss skill, None where unknown. looks: None deflates by these books alone,
     which is too kind where others were tried before.
 
+    Books and benchmark are compared on the days that all have: `span` says first, last, and in `cut` what was left out
+    of whom; every figure of `performance` is of that span, equity curves begin at 1 on it.
+
     rows: name, horizon, settings, performance (as of `evidence.performance`, closed rounds its trades), capacity,
     n_died, verdict. benchmark: name and performance of holding the market's symbol, None without one. equity: time and
     curves of the days that all share. Raises DataError where a book's days lack bars.
     """
     ledgers, holding = _simulated(bars, predictions, settings, horizon_bars, costs)
     span = (predictions["time"].min(), predictions["time"].max())
-    first = next(iter(ledgers.values()))
-    yearly = days_per_year(first.daily)
+    held = _benchmark(bars, market_symbol, span, costs, settings)  # type: ignore[arg-type]
+    reference = f"hold {market_symbol}"
+    shown = ledgers if held is None else ledgers | {reference: held}
+    shown, compared = _shared_span(shown)
+    yearly = days_per_year(next(iter(ledgers.values())).daily)
     deflation = _deflation(ledgers, looks, span, yearly)  # type: ignore[arg-type]
     judged: dict[str, Any] = {"evaluation": evaluation, "yearly": yearly, "deflation": deflation, "seed": seed}
     rows = []
     for name, ledger in ledgers.items():
         book, horizon = holding[name]
-        row = _performance(ledger, min_block=book.hold_bars, **judged)
+        row = _performance(shown[name], min_block=book.hold_bars, **judged)
         carried = capacity(
             bars,
             ledger,
@@ -111,18 +117,17 @@ def run_books(
                 "verdict": verdict.as_dict(),
             }
         )
-    held = _benchmark(bars, market_symbol, span, costs, settings)  # type: ignore[arg-type]
     benchmark = None
     if held is not None:
         benchmark = {
-            "name": f"hold {market_symbol}",
-            "performance": _performance(held, min_block=1, min_trades=0, **judged),
+            "name": reference,
+            "performance": _performance(shown[reference], min_block=1, min_trades=0, **judged),
         }
-        ledgers = ledgers | {f"hold {market_symbol}": held}
     return {
         "rows": rows,
         "benchmark": benchmark,
-        "equity": _equity(ledgers),
+        "equity": _equity(shown),
+        "span": compared,
         "deflation": deflation,
         "costs": {"fee_bps": costs.fee_bps, "slippage_bps": costs.slippage_bps},
         "periods_per_year": yearly,
@@ -168,6 +173,21 @@ def _benchmark(
     return _lived(traded, hold(traded, symbol), costs, settings)
 
 
+def _shared_span(ledgers: Mapping[str, BookLedger]) -> tuple[dict[str, BookLedger], dict[str, Any]]:
+    """The ledgers cut to the closes from the latest first to the earliest last, and what that left out of whom."""
+    first = max(ledger.daily["time"][0] for ledger in ledgers.values())
+    last = min(ledger.daily["time"][-1] for ledger in ledgers.values())
+    cut = {name: ledger.between(first, last) for name, ledger in ledgers.items()}
+    if first >= last:
+        spans = {
+            name: f"{x.daily['time'][0]:%Y-%m-%d} to {x.daily['time'][-1]:%Y-%m-%d}" for name, x in ledgers.items()
+        }
+        raise DataError(f"books: no span that all share: {spans}; compared series share their days; load earlier bars")
+    lost = {name: ledgers[name].daily.height - cut[name].daily.height for name in ledgers}
+    words = {name: f"{n} of {ledgers[name].daily.height} closes left out" for name, n in lost.items() if n}
+    return cut, {"first": str(first.date()), "last": str(last.date()), "cut": words}
+
+
 def _deflation(
     ledgers: Mapping[str, BookLedger], looks: Looks | None, span: tuple[datetime, datetime], yearly: float
 ) -> dict[str, Any]:
@@ -194,6 +214,7 @@ def _performance(
         column["ret"],
         periods_per_year=yearly,
         trade_returns=ledger.trades["net_return"].to_numpy(),
+        days_T=ledger.daily_returns()[0],
         n_open_trades=ledger.n_open,
         exposure_T=column["gross"],
         turnover_T=column["turnover"],

@@ -11,11 +11,11 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
-from tradsys.evidence.performance import drawdown, performance
+from tradsys.evidence.performance import days_between, drawdown_span, performance
 from tradsys.evidence.sharpe import MIN_TRADES
 from tradsys.evidence.verdict import Verdict, judge
 from tradsys.market.bars import mark_gaps
-from tradsys.market.calendars import periods_per_year
+from tradsys.market.calendars import days_in_a_year
 from tradsys.portfolio.book_simulator import BookLedger
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.ledger import TRADES_SCHEMA, Ledger
@@ -115,9 +115,7 @@ def _benchmark(bars: pl.DataFrame, traded: bool, market: str | None) -> tuple[st
 
 def days_per_year(equity: pl.DataFrame) -> float:
     """365 where bars come on every day of the week, 252 where an exchange keeps its holidays."""
-    day = (pl.col("time") - pl.duration(microseconds=1)).dt.truncate("1d")
-    days = equity.select(symbol=pl.lit("equity"), time=day).unique().sort("time")
-    return periods_per_year(days)
+    return days_in_a_year(equity["time"])
 
 
 def bounds(estimate: Mapping[str, Any]) -> tuple[float, float] | None:
@@ -189,6 +187,7 @@ def _row(
         daily,
         periods_per_year=days_per_year(result.equity),
         trade_returns=result.trades["net_return"].to_numpy(),
+        days_T=days,
         n_open_trades=len(result.open_trades),
         exposure_T=activity["exposure"].to_numpy(),
         turnover_T=activity["turnover"].to_numpy(),
@@ -199,12 +198,12 @@ def _row(
         seed=seed,
         **deflation,
     )
-    depth, length, recovered = drawdown(result.returns())
-    bars_per_day = len(result.equity) / len(days)
+    depth, peak, end, recovered = drawdown_span(result.returns())
+    fell_days = days_between(result.equity["time"].to_numpy(), peak, end)
     return out | {
         "max_drawdown": depth,
-        "drawdown_periods": length / bars_per_day,
-        "drawdown_days": length / bars_per_day,
+        "drawdown_periods": fell_days,
+        "drawdown_days": fell_days,
         "drawdown_recovered": recovered,
         "n_cancelled": result.n_cancelled,
         "n_spanning_gap": result.n_spanning_gap,
