@@ -13,7 +13,7 @@ from tradsys.market.bars import TIME
 SPLIT_RATIOS = np.array([1.25, 4 / 3, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 10, 15, 20, 25, 30, 40, 50, 100])
 MAX_OPEN_MOVE = 0.10  # log move of the open itself on the day of a split
 VOLUME_BARS = 20  # bars on each side whose median volume is compared
-VOLUME_TOLERANCE = 0.45  # log distance between the jump of the volume and the split's ratio
+VOLUME_TOLERANCE = 0.40  # log distance between the jump of the volume and the split's ratio
 STEP_TOLERANCE = 0.03  # log distance of an adjusted close's step from a split's ratio: it may hold a dividend as well
 
 
