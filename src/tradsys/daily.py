@@ -5,6 +5,11 @@ python -m tradsys.daily run date=2022-12-01 until=2022-12-30     back-fill; what
 python -m tradsys.daily run +experiment=panel                    another experiment than foundry
 python -m tradsys.daily report date=2022-12-30                   draws a report again
 python -m tradsys.daily status                                   what is done, what is old, who is running
+python -m tradsys.daily run when=post                            what is due now; nothing on a holiday, catches up
+python -m tradsys.daily schedule                                 timers for 08:15 and 16:45 New York time, with these overrides
+python -m tradsys.daily preflight                                data, disk, calendar, model, lock: would a run work?
+python -m tradsys.daily health                                   JSON for monitors; exit code 1 where it is not well
+python -m tradsys.daily clean clean.dry_run=false                removes old partitions, never the last good report
 python -m tradsys.daily evaluate                                 walk-forward over years, books after costs, SPY beside
 python -m tradsys.daily signals +experiment=panel               the panel's signals table as parquet
 
@@ -56,7 +61,7 @@ def work(argv: list[str]) -> None:
             f"daily: {verb or 'nothing'!r} is no verb; the verbs are {', '.join(commands.VERBS)}; --help tells more"
         )
     settings, parts = _settings(rest)
-    commands.VERBS[verb](settings, parts)
+    commands.VERBS[verb](settings, parts | {"argv": rest})
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ BUNDLES = "bundles"
 # what of the config decides a model; paths, gates, the plan and how the data is read do not
 NOT_OF_THE_MODEL = {
     "paths", "resume", "gates", "plan", "book", "date", "until", "folder", "name", "data", "horizons", "retrain_every",
-    "recent_sessions", "drift_rows",
+    "recent_sessions", "drift_rows", "when", "schedule", "preflight", "health", "clean",
 }  # fmt: skip
 
 

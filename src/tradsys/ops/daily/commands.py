@@ -19,10 +19,13 @@ from tradsys.ops.daily import evaluation, publishing
 from tradsys.ops.daily.day_data import DailyBars
 from tradsys.ops.daily.event_log import RunLog
 from tradsys.ops.daily.lock import holder
+from tradsys.ops.daily.operations import commands as operations
+from tradsys.ops.daily.operations.notices import with_notices
 from tradsys.ops.daily.partitions import STOPPED, Partitions
 from tradsys.ops.daily.report import missing
 from tradsys.ops.daily.run import STAGES, DayDone, nothing_done, run_days
 from tradsys.ops.daily.stages import DailySettings
+from tradsys.ops.notify import Notifier
 from tradsys.reports.wording import interval, percent
 
 Verb = Callable[[DailySettings, Mapping[str, Any]], None]
@@ -32,20 +35,36 @@ COLOURS = {"pass": "green", "warn": "yellow", "stop": "red"}
 
 
 def run(settings: DailySettings, parts: Mapping[str, Any]) -> None:
-    """Runs the sessions that date and until name, and says what was done, what was done already, and where to look."""
+    """Runs the sessions that date and until name, or that `when` finds due, and notifies of how it ended."""
     first, last = session_named(parts["date"], "date"), session_named(parts["until"], "until")
     if last is not None and first is None:
         raise TradsysError(f"daily: until={last} without date=; a back-fill has both ends; give date=")
+    if parts["when"] is not None:
+        if first is not None:
+            raise TradsysError(f"daily: when={parts['when']} with date={first}; when finds the sessions; give one")
+        due = operations.due(settings, parts)
+        _console().print(f"due      {due.reason}")
+        if due.first is None:
+            return
+        first, last = due.first, due.last
+    with_notices(Notifier.from_environment(), settings.name, lambda: _run(settings, first, last))
+
+
+def _run(settings: DailySettings, first: date | None, last: date | None) -> tuple[Mapping[str, Any], Path] | None:
+    """Runs and prints; the newest report and its page, None where nothing was to do."""
     with _on_the_terminal():
         done = run_days(settings, first, last)
     console, store = _console(), Partitions(settings.folder)
-    if nothing_done(done):
+    idle = nothing_done(done)
+    if idle:
         console.print(f"all stages of {_days(done)} are done; nothing to do")
     for one in done:
         if one.stages:
             console.print(f"{one.day}: {', '.join(f'{name} {seconds:.2f} s' for name, _, seconds in one.stages)}")
     document = store.document("report", done[-1].day, "report")
-    _print_report(console, document, store.folder("report", done[-1].day) / "report.html")
+    page = store.folder("report", done[-1].day) / "report.html"
+    _print_report(console, document, page)
+    return None if idle else (document | {"new": operations.new_names(store, done[-1].day)}, page)
 
 
 def report(settings: DailySettings, parts: Mapping[str, Any]) -> None:
@@ -203,4 +222,6 @@ def _on_the_terminal() -> Iterator[None]:
 
 VERBS: Mapping[str, Verb] = {
     "run": run, "report": report, "status": status, "evaluate": evaluate, "signals": signals,
+    "schedule": operations.write_units, "preflight": operations.check_before, "health": operations.report_health,
+    "clean": operations.clean_up,
 }  # fmt: skip

@@ -10,6 +10,7 @@ from tradsys.core.clock import utc_now
 from tradsys.core.runs import masked
 
 FILE = "log.jsonl"
+MOST_BYTES = 10_000_000  # beyond it the file becomes log.jsonl.1, which replaces an older one
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,18 @@ class RunLog:
         """The file."""
         return self.folder / FILE
 
+    @property
+    def rotated(self) -> Path:
+        """The lines before the last rotation."""
+        return self.folder / f"{FILE}.1"
+
     def write(self, event: str, **facts: Any) -> None:
         """Adds one line. One write per line, so that a crash tears at most the last one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         line = {"at": utc_now().isoformat(timespec="milliseconds"), "event": event, **masked(facts)}
         text = json.dumps(line, default=str, allow_nan=False) + "\n"
+        if self.path.exists() and self.path.stat().st_size > MOST_BYTES:
+            os.replace(self.path, self.rotated)
         if self._torn():
             text = "\n" + text  # the torn line stays as it is, alone
         with self.path.open("a", encoding="utf-8") as file:
@@ -35,9 +43,8 @@ class RunLog:
 
     def lines(self, **wanted: Any) -> list[dict[str, Any]]:
         """All lines whose facts equal those wanted, oldest first; a line torn by a crash is left out."""
-        if not self.path.exists():
-            return []
-        read = (_read(text) for text in self.path.read_text(encoding="utf-8").splitlines())
+        files = [path for path in (self.rotated, self.path) if path.exists()]
+        read = (_read(text) for path in files for text in path.read_text(encoding="utf-8").splitlines())
         return [line for line in read if line and all(line.get(key) == value for key, value in wanted.items())]
 
     def _torn(self) -> bool:

@@ -1,3 +1,4 @@
+from tradsys.ops.daily import event_log
 from tradsys.ops.daily.event_log import RunLog
 
 
@@ -29,3 +30,14 @@ def test_no_password_reaches_the_log(tmp_path):
 
 def test_a_log_that_is_not_there_has_no_lines(tmp_path):
     assert RunLog(tmp_path).lines() == []
+
+
+def test_a_large_log_is_rotated_and_both_files_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(event_log, "MOST_BYTES", 200)
+    log = RunLog(tmp_path)
+    for k in range(5):
+        log.write("run", number=k)
+    assert log.rotated.exists()
+    numbers = [line["number"] for line in log.lines(event="run")]
+    assert numbers == sorted(numbers)
+    assert numbers[-1] == 4

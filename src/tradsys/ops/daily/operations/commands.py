@@ -1,0 +1,109 @@
+"""The verbs that keep the pipeline running: schedule, preflight, health, clean."""
+
+import json
+import sys
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tradsys.core.clock import utc_now
+from tradsys.core.errors import GateError
+from tradsys.ops.daily import publishing
+from tradsys.ops.daily.day_data import DailyBars
+from tradsys.ops.daily.lock import held
+from tradsys.ops.daily.operations.health import as_rows, health, preflight
+from tradsys.ops.daily.operations.notices import newcomers
+from tradsys.ops.daily.operations.retention import GIGABYTE, RetentionSettings, clean
+from tradsys.ops.daily.operations.schedule import Due, ScheduleSettings, due_sessions, write_schedule
+from tradsys.ops.daily.partitions import Partitions
+from tradsys.ops.daily.stages import DailySettings
+
+
+def schedule_settings(parts: Mapping[str, Any]) -> ScheduleSettings:
+    """The `schedule` group of conf/daily.yaml."""
+    asked = parts["schedule"]
+    times = {key: str(asked[key]) for key in ("pre", "post") if asked[key] is not None}
+    return ScheduleSettings(str(asked["form"]), times, Path(str(asked["into"])))
+
+
+def write_units(settings: DailySettings, parts: Mapping[str, Any]) -> None:
+    """Writes timers and services, or a crontab, and prints how they are installed."""
+    asked, calendar = schedule_settings(parts), _calendar(settings, parts)
+    own = ("schedule.", "date=", "until=", "when=")  # the rest of the overrides is the scheduled run's as well
+    kept = [override for override in parts["argv"] if not override.lstrip("+").startswith(own)]
+    command = [sys.executable, "-m", "tradsys.daily", "run", *kept]
+    written = write_schedule(asked, settings.name, calendar, command)
+    console = _console()
+    for path in written:
+        console.print(f"wrote    {path}")
+    if asked.form == "cron":
+        console.print(f"install  crontab {written[0]}")
+        return
+    timers = " ".join(path.name for path in written if path.suffix == ".timer")
+    console.print(f"install  systemctl --user link {' '.join(str(path.resolve()) for path in written)}")
+    console.print(f"         systemctl --user enable --now {timers}")
+
+
+def due(settings: DailySettings, parts: Mapping[str, Any]) -> Due:
+    """The sessions that `when=` has to do now."""
+    newest = publishing.latest(Partitions(settings.folder))
+    return due_sessions(str(parts["when"]), _calendar(settings, parts), newest, utc_now())
+
+
+def check_before(settings: DailySettings, parts: Mapping[str, Any]) -> None:
+    """Prints every check of `preflight`; GateError, exit code 2, where one does not hold."""
+    asked, data = parts["preflight"], DailyBars(settings.first)
+    checks = preflight(
+        Partitions(settings.folder), data.calendar, data.last_bar(), asked["free_gb"], asked["model_age"], utc_now()
+    )
+    console = _console()
+    if asked["json"]:
+        console.print(json.dumps(as_rows(checks), indent=2))
+    else:
+        for check in checks:
+            console.print(f"{'ok' if check.ok else 'FAILS':<9}{check.name}: {check.found}")
+    if bad := [check.name for check in checks if not check.ok]:
+        raise GateError(f"daily: preflight: {', '.join(bad)} would stop the run; see above")
+
+
+def report_health(settings: DailySettings, parts: Mapping[str, Any]) -> None:
+    """Prints one JSON object for monitors; exit code 1 where something is not well."""
+    found = health(
+        Partitions(settings.folder), _calendar(settings, parts), schedule_settings(parts),
+        int(parts["health"]["most_behind"]), utc_now(),
+    )  # fmt: skip
+    _console().print(json.dumps(found, indent=2, default=str))
+    if not found["ok"]:
+        sys.exit(1)
+
+
+def clean_up(settings: DailySettings, parts: Mapping[str, Any]) -> None:
+    """Removes, or with `clean.dry_run` names, the partitions that retention lets go."""
+    asked = parts["clean"]
+    retention = RetentionSettings(asked["sessions"], asked["gigabytes"], bool(asked["dry_run"]))
+    with held(settings.folder):
+        gone = clean(Partitions(settings.folder), retention)
+    console = _console()
+    for one in gone:
+        console.print(f"{'would go' if retention.dry_run else 'removed '} {one.path}  ({one.rule})")
+    total = sum(one.n_bytes for one in gone) / GIGABYTE
+    again = "; nothing was removed, clean.dry_run=false does it" if retention.dry_run and gone else ""
+    console.print(f"{len(gone)} partitions, {total:.3f} GB{again}")
+
+
+def new_names(store: Partitions, day: date) -> list[str]:
+    """Symbols of the plan of `day` that the report before it did not hold."""
+    earlier = [other for other in store.dates("report") if other < day]
+    before = store.document("report", earlier[-1], "report") if earlier else None
+    return newcomers(before, store.document("report", day, "report"))
+
+
+def _calendar(settings: DailySettings, parts: Mapping[str, Any]) -> str:
+    return str(parts["schedule"]["calendar"] or settings.first.data["calendar"])
+
+
+def _console() -> Console:
+    return Console(highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,136 @@
+"""Timers of the daily pipeline, and which sessions a timer's run has to do."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from tradsys.core.errors import TradsysError
+from tradsys.core.runs import write_text
+from tradsys.market import sessions
+
+FORMS = ("systemd", "cron")
+WHEN = ("pre", "post")
+PURPOSE = {"pre": "before the open", "post": "after the close"}
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """When the pipeline runs by itself.
+
+    form: `systemd` (a timer and a service each) or `cron` (one crontab with CRON_TZ). times: HH:MM in the exchange's
+    own zone by `pre` and `post`. into: folder of the files. Raises TradsysError for another form, time or name.
+    """
+
+    form: str
+    times: Mapping[str, str]
+    into: Path
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise TradsysError(f"daily: schedule.form={self.form}; it is one of {', '.join(FORMS)}; set schedule.form")
+        if not self.times or set(self.times) - set(WHEN):
+            raise TradsysError(f"daily: schedule.times has {list(self.times)}; the keys are {', '.join(WHEN)}")
+        for when, text in self.times.items():
+            try:
+                datetime.strptime(str(text), "%H:%M")
+            except ValueError as error:
+                raise TradsysError(
+                    f"daily: schedule.times.{when}={text!r}; a time of day is HH:MM, such as '08:15', in quotes"
+                ) from error
+
+
+def write_schedule(settings: ScheduleSettings, name: str, calendar: str, command: Sequence[str]) -> list[Path]:
+    """Writes the unit files or the crontab and returns their paths.
+
+    name: of the pipeline, part of the file names. calendar: whose zone the times are in; markets that never close
+    run every day, in UTC. command: what starts the pipeline; `when=pre` or `when=post` is added.
+    """
+    zone = _zone(calendar).key
+    weekdays = calendar != sessions.ROUND_THE_CLOCK
+    files = _systemd if settings.form == "systemd" else _cron
+    written = []
+    for file, text in files(settings.times, name, zone, weekdays, list(command)).items():
+        write_text(settings.into / file, text)
+        written.append(settings.into / file)
+    return written
+
+
+def _systemd(times: Mapping[str, str], name: str, zone: str, weekdays: bool, command: list[str]) -> dict[str, str]:
+    files = {}
+    for when, clock in times.items():
+        unit = f"tradsys-daily-{name}-{when}"
+        line = shlex.join([*command, f"when={when}"]).replace("%", "%%")  # % starts a specifier in a unit file
+        files[f"{unit}.service"] = (
+            f"[Unit]\nDescription=tradsys daily {name}, {PURPOSE[when]}\n"
+            "Wants=network-online.target\nAfter=network-online.target\n\n"
+            f"[Service]\nType=oneshot\nWorkingDirectory={Path.cwd()}\nEnvironmentFile=-{Path.cwd() / '.env'}\n"
+            f"ExecStart={line}\nTimeoutStartSec=4h\n"
+        )
+        days = "Mon..Fri " if weekdays else ""
+        files[f"{unit}.timer"] = (
+            f"[Unit]\nDescription=tradsys daily {name}, {PURPOSE[when]} at {clock} {zone}\n\n"
+            f"[Timer]\nOnCalendar={days}*-*-* {clock}:00 {zone}\nPersistent=true\nAccuracySec=30s\n\n"
+            "[Install]\nWantedBy=timers.target\n"
+        )
+    return files
+
+
+def _cron(times: Mapping[str, str], name: str, zone: str, weekdays: bool, command: list[str]) -> dict[str, str]:
+    lines = [f"# tradsys daily {name}; times are in {zone}", f"CRON_TZ={zone}"]
+    for when, clock in times.items():
+        hour, minute = (int(part) for part in clock.split(":"))
+        work = f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join([*command, f'when={when}'])}".replace("%", r"\%")
+        lines.append(f"{minute} {hour} * * {'1-5' if weekdays else '*'} {work}")
+    return {f"tradsys-daily-{name}.crontab": "\n".join(lines) + "\n"}
+
+
+@dataclass(frozen=True)
+class Due:
+    """The sessions that a timer's run has to do, first to last, and why in one sentence; none: nothing to do."""
+
+    first: date | None
+    last: date | None
+    reason: str
+
+
+def due_sessions(when: str, calendar: str, done: date | None, now: datetime) -> Due:
+    """What is due at `now` (aware): every closed session after `done`, the newest with a report.
+
+    On a day without a session nothing is due, whatever is open from before: the next timer catches up. `done` None: the
+    last closed session alone. Raises TradsysError for another `when`.
+    """
+    if when not in WHEN:
+        raise TradsysError(f"daily: when={when}; it is one of {', '.join(WHEN)}; set when=post")
+    today = now.astimezone(_zone(calendar)).date()
+    around = sessions.closes(calendar, today - timedelta(days=31), today + timedelta(days=31))
+    if around.filter(session=today).is_empty():
+        upcoming = around["session"].filter(around["session"] > today)
+        return Due(None, None, f"{today} is no session of {calendar}, the next is {upcoming[0]}; nothing to do")
+    last = sessions.last_closed(calendar, now)
+    if done is not None and done >= last:
+        return Due(None, None, f"the report of {done} is the newest there can be; nothing to do")
+    if done is None:
+        return Due(last, last, f"no session was done yet; {last} is the last that closed")
+    open_days = sessions.closes(calendar, done + timedelta(days=1), last)["session"]
+    n = len(open_days)
+    return Due(open_days[0], last, f"{n} session{'s' if n > 1 else ''} since the report of {done}")
+
+
+def next_run(settings: ScheduleSettings, calendar: str, now: datetime) -> datetime | None:
+    """The next moment (in the exchange's zone) at which a timer finds a session; None within a month without one."""
+    zone = _zone(calendar)
+    local = now.astimezone(zone)
+    days = sessions.closes(calendar, local.date(), local.date() + timedelta(days=31))["session"]
+    moments = [
+        datetime(day.year, day.month, day.day, *(int(p) for p in clock.split(":")), tzinfo=zone)
+        for day in days
+        for clock in settings.times.values()
+    ]
+    return min((moment for moment in moments if moment > now), default=None)
+
+
+def _zone(calendar: str) -> ZoneInfo:
+    return ZoneInfo("UTC" if calendar == sessions.ROUND_THE_CLOCK else sessions.time_zone(calendar))
