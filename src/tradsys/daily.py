@@ -6,7 +6,7 @@ python -m tradsys.daily run +experiment=panel                    another experim
 python -m tradsys.daily report date=2022-12-30                   draws a report again
 python -m tradsys.daily status                                   what is done, what is old, who is running
 python -m tradsys.daily run when=post                            what is due now; nothing on a holiday, catches up
-python -m tradsys.daily schedule                                 timers for 08:15 and 16:45 New York time, with these overrides
+python -m tradsys.daily schedule                                 timers: 08:15 and 16:45 New York time
 python -m tradsys.daily preflight                                data, disk, calendar, model, lock: would a run work?
 python -m tradsys.daily health                                   JSON for monitors; exit code 1 where it is not well
 python -m tradsys.daily clean clean.dry_run=false                removes old partitions, never the last good report
@@ -18,6 +18,8 @@ Exit code 2 where a gate stops the day: nothing is published, and the report bef
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from dotenv import load_dotenv
 
 from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
 
@@ -60,6 +62,7 @@ def work(argv: list[str]) -> None:
         raise ConfigError(
             f"daily: {verb or 'nothing'!r} is no verb; the verbs are {', '.join(commands.VERBS)}; --help tells more"
         )
+    load_dotenv(Path(".env"))
     settings, parts = _settings(rest)
     commands.VERBS[verb](settings, parts | {"argv": rest})
 
