@@ -2,7 +2,6 @@
 
 python -m tradsys.daily run                                      the last closed session of the data's calendar
 python -m tradsys.daily run date=2022-12-01 until=2022-12-30     back-fill; what is done stays done
-python -m tradsys.daily run +experiment=panel                    another experiment than foundry
 python -m tradsys.daily report date=2022-12-30                   draws a report again
 python -m tradsys.daily status                                   what is done, what is old, who is running
 python -m tradsys.daily run when=post                            what is due now; nothing on a holiday, catches up
