@@ -107,7 +107,7 @@ def test_a_walk_without_memory_has_a_lift_of_one(make_walk_bars):
         rows = np.flatnonzero((labels.y >= 0) & table.ready(1))
         squeezed = compressed_rows(table, rows, table.names, 0.2)
         found = event_lift(
-            squeezed.low_NK[:, 0], labels.y[rows] == 1, table.time[rows], table.symbol[rows], min_block=10, n_draws=200
+            squeezed.low_NK[:, 0], labels.y[rows] == 1, table.time[rows], table.symbol[rows], min_block=10
         )
         covered.append(found.lift.low <= 1 <= found.lift.high)
     assert sum(covered) >= 16  # of twenty at 95 %: fewer than 16 come once in 400

@@ -16,10 +16,9 @@ from scipy.fft import irfft, next_fast_len, rfft
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
-from tradsys.evidence.sharpe import checked_returns, is_flat
 
 # fewer blocks than this in the record and an interval would only look narrow
-MIN_BLOCKS = 10
+MIN_BLOCKS = 20
 # more draws without a value than this and the rest no longer stand for all
 MAX_UNDEFINED = 0.05
 _CHUNK_CELLS = 1_000_000
@@ -61,10 +60,37 @@ def automatic_block_length(series_T: Array, min_block: float = 1.0) -> float:
 
 
 def too_few_blocks(n_times: int, block_length: float) -> str | None:
-    """Why `n_times` periods carry no interval at this block length; None where they do."""
+    """Why `n_times` periods carry no interval at this block length, and how many would; None where they do."""
     if n_times >= MIN_BLOCKS * block_length:
         return None
-    return f"{n_times} periods hold fewer than {MIN_BLOCKS} blocks of {block_length:.0f}; more are needed"
+    needed = int(np.ceil(MIN_BLOCKS * block_length))
+    return (
+        f"{n_times} periods hold {n_times / block_length:.1f} independent blocks of {block_length:.3g}; an interval "
+        f"needs {MIN_BLOCKS}: {needed - n_times} more periods"
+    )
+
+
+def dependence_length(series: Array, min_block: float = 1.0) -> float:
+    """Periods that one independent observation takes up, at least `min_block`.
+
+    The long-run variance of the series over its plain variance (integrated autocorrelation), by the flat-top kernel
+    with the automatic bandwidth of Politis & White 2004, section 3.2; of several series [T, K] the longest. It counts
+    where it exceeds `min_block` by half: below that it is mostly the noise of estimating it.
+    """
+    least = max(1.0, float(min_block))
+    values = np.asarray(series, dtype=np.float64)
+    values = values[:, None] if values.ndim == 1 else values
+    if not np.isfinite(values).all():
+        raise DataError(
+            f"interval: a series of shape {values.shape} with {int((~np.isfinite(values)).sum())} values that are not "
+            "finite; blocks need whole series [T]; cut the record where it is known"
+        )
+    parts = _flat_top(values)
+    if parts is None:
+        return least
+    _, level, plain = parts
+    found = float(np.max(level / plain))
+    return found if found > 1.5 * least else least
 
 
 def bootstrap_draws(
@@ -126,45 +152,6 @@ def estimate(value: float, draws_D: Array | None, confidence: float = 0.95, reas
     return Estimate(float(value), *interval, reason)
 
 
-def block_bootstrap_interval(
-    statistic: Callable[..., float],
-    *arrays: Array,
-    confidence: float = 0.95,
-    n_draws: int = 1000,
-    block_length: float | None = None,
-    min_block: float = 1.0,
-    group: Array | None = None,
-    seed: int,
-) -> Estimate:
-    """A statistic with its stationary block-bootstrap percentile interval.
-
-    statistic: called once on the arrays and once per draw on resampled arrays; returns a float (NaN =
-    undefined). arrays: each [N, ...] in time order. group: time code [N]; rows of one time are drawn
-    together and blocks are runs of times; None means every row is a time. block_length: mean, in times; None
-    chooses it from the first array (its mean per time, if it has one column). min_block: lower bound, at
-    least the label's horizon. Raises DataError on arrays of unequal length. Any statistic will do, one
-    Python call per draw; sums over samples are much faster through `bootstrap_draws`.
-    """
-    sizes = {len(a) for a in arrays} | ({len(group)} if group is not None else set())
-    if len(sizes) != 1 or sizes == {0}:
-        raise DataError(f"bootstrap: arrays of lengths {sorted(sizes)}; all must have one row per sample, at least one")
-    order, first = time_groups(np.arange(len(arrays[0])) if group is None else group)
-    value, n_times = float(statistic(*arrays)), len(first) - 1
-    if block_length is None:
-        if arrays[0].ndim != 1:
-            raise DataError("bootstrap: the first array has several columns; pass block_length, or a loss [N] first")
-        block_length = automatic_block_length(mean_per_time(arrays[0], order, first))
-    block_length = max(block_length, min_block)
-    reason = too_few_blocks(n_times, block_length)
-    if reason:
-        return estimate(value, None, reason=reason)
-    draws = np.empty(n_draws)
-    for d, times in enumerate(bootstrap_indices(n_times, block_length, n_draws, seed=seed)):
-        rows = order[_rows_of(times, first)]
-        draws[d] = statistic(*(a[rows] for a in arrays))
-    return estimate(value, draws, confidence)
-
-
 def time_groups(time_N: Array) -> tuple[Array, Array]:
     """Rows in time order [N], and where each distinct time starts in that order [T + 1]."""
     order = np.argsort(time_N, kind="stable")
@@ -183,62 +170,28 @@ def mean_per_time(values_N: Array, order: Array, first: Array) -> Array:
     return sum_per_time(values_N, order, first) / np.diff(first)
 
 
-def sharpe_draws(returns: Array, block_length: float, n_draws: int, *, seed: int) -> Array:
-    """Per-period Sharpe (ddof 1) of every draw: [D] for returns [T], [D, K] for [T, K]; NaN if flat."""
-    n_times, scale, squares = len(returns), np.abs(returns).max(axis=0), returns**2
-
-    def from_counts(counts_dT: Array) -> Array:
-        mean = counts_dT @ returns / n_times
-        spread = (counts_dT @ squares - n_times * mean**2) / (n_times - 1)
-        flat = spread <= 1e-12 * scale**2
-        return np.where(flat, np.nan, mean / np.sqrt(np.where(flat, 1.0, spread)))
-
-    cells = returns.shape[1] if returns.ndim == 2 else 1
-    return bootstrap_draws(from_counts, n_times, block_length, n_draws, seed=seed, cells_per_draw=cells)
-
-
-def sharpe_intervals(
-    returns_TK: Array,
-    *,
-    confidence: float = 0.95,
-    n_draws: int = 1000,
-    block_length: float | None = None,
-    min_block: float = 1.0,
-    seed: int,
-) -> list[Estimate]:
-    """Per-period Sharpe ratios (ddof 1) of K strategies with their block-bootstrap intervals, in one pass.
-
-    returns_TK: [T, K], same periods for all. All share one set of draws, so their intervals can be compared.
-    block_length: mean, in periods; None takes the longest that any of the strategies asks for, the safe side.
-    A strategy that never traded has no value but a reason; too few blocks give values without intervals. Raises
-    DataError on NaN or fewer than 2 periods.
-    """
-    values = checked_returns(returns_TK, "sharpe_intervals")
-    values = values[:, None] if values.ndim == 1 else values
-    chosen = max(longest_block_length(values) if block_length is None else block_length, min_block)
-    deviation = values.std(axis=0, ddof=1)
-    flat = np.atleast_1d(is_flat(values))
-    sharpe = np.where(flat, np.nan, values.mean(axis=0) / np.where(flat, 1.0, deviation))
-    reason = too_few_blocks(len(values), chosen)
-    draws = None if reason else sharpe_draws(values, chosen, n_draws, seed=seed)
-    idle = "the returns never differ, as of a strategy that never traded; a Sharpe ratio needs risk"
-    return [
-        estimate(s, None if draws is None else draws[:, k], confidence, idle if flat[k] else reason)
-        for k, s in enumerate(sharpe)
-    ]
-
-
 def longest_block_length(series_TK: Array) -> float:
     """The longest automatic block length of K series, all at once; each is that of `automatic_block_length`.
 
     Source: Politis & White 2004 with Patton et al. 2009, autocorrelations over the overlap alone as in arch, whose
     loop over lags and series this replaces.
     """
-    values = np.asarray(series_TK, dtype=np.float64)
+    parts, n = _flat_top(np.asarray(series_TK, dtype=np.float64)), len(series_TK)
+    if parts is None:
+        return 1.0
+    slope, level, _ = parts
+    longest = float(np.ceil(min(3 * np.sqrt(n), n / 3)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        chosen = (slope**2 / level**2 * n) ** (1 / 3)
+    return float(np.clip(np.where(np.isfinite(chosen), chosen, longest), 1.0, longest).max())
+
+
+def _flat_top(values: Array) -> tuple[Array, Array, Array] | None:
+    """Of each series that moves: sum of |k| R(k), long-run variance, variance; None where none moves or T < 8."""
     n = len(values)
     moving = np.ptp(values, axis=0) > 1e-12 * np.abs(values).max(axis=0)
     if n < 8 or not moving.any():
-        return 1.0
+        return None
     centred = values[:, moving] - values[:, moving].mean(axis=0)
     needed, most = max(5, int(np.log10(n))), int(np.ceil(np.sqrt(n))) + max(5, int(np.log10(n)))
     products = _lagged_products(centred, most)
@@ -255,10 +208,7 @@ def longest_block_length(series_TK: Array) -> float:
     covariance = products / n
     slope = 2 * (kernel * lag[1:, None] * covariance[1:]).sum(axis=0)
     level = covariance[0] + 2 * (kernel * covariance[1:]).sum(axis=0)
-    longest = float(np.ceil(min(3 * np.sqrt(n), n / 3)))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        chosen = (slope**2 / level**2 * n) ** (1 / 3)
-    return float(np.clip(np.where(np.isfinite(chosen), chosen, longest), 1.0, longest).max())
+    return slope, level, covariance[0]
 
 
 def _lagged_products(centred_TK: Array, most: int) -> Array:
@@ -296,10 +246,3 @@ def _blocks(
         draw = np.broadcast_to(np.arange(n_rows)[:, None], length.shape)
         kept = length > 0
         yield draw[kept], start[kept], length[kept], n_rows
-
-
-def _rows_of(times: Array, first: Array) -> Array:
-    """Positions in time order of all rows of these times, concatenated."""
-    size = first[times + 1] - first[times]
-    ends = np.cumsum(size)
-    return np.repeat(first[times] - (ends - size), size) + np.arange(ends[-1])

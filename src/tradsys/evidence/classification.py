@@ -1,8 +1,7 @@
 """How good probabilities are beyond the level and against the training base rate, with intervals that know time.
 
-Labels overlap and symbols move together, so samples are drawn in blocks of times (see `bootstrap`). Every
-metric of a draw comes from the same draw, so skills are paired. Legend: N samples, C classes, T distinct
-times, d draws.
+Labels overlap and symbols move together, so samples of one time count together and intervals know dependence over
+time (see `cosines`). Legend: N samples, C classes, T distinct times, d weightings of time.
 """
 
 from typing import Any
@@ -13,7 +12,8 @@ import numpy as np
 from tradsys.core.errors import DataError
 from tradsys.core.headline import HEADLINE, OVER_BASE_RATE
 from tradsys.core.tables import Array
-from tradsys.evidence import bootstrap
+from tradsys.evidence import bootstrap, cosines
+from tradsys.evidence.bootstrap import Estimate
 from tradsys.evidence.calibration import (
     bin_codes,
     binary_view,
@@ -24,6 +24,8 @@ from tradsys.evidence.calibration import (
 from tradsys.evidence.skill import levelled_losses, log_losses
 
 N_BINS = 10
+# steps of the search over the size of calibration gaps
+_SCALES = 61
 # so many distinct times at most, wins are counted once between any two of them: a few megabytes
 MOST_TIMES = 1500
 
@@ -58,15 +60,15 @@ def evaluate(
 
     proba_NC: [N, C] (or [N] of class 1). base_rate_C: class rates [C] of the TRAINING rows (or the rate of
     class 1), or [N, C] where several folds were trained on rows of their own. time_N: decision time or its
-    code; rows of one time are drawn together. weight_N: sample weights >= 0. score_N: raw P(1) or any order of
+    code; rows of one time count together. weight_N: sample weights >= 0. score_N: raw P(1) or any order of
     two classes, on which auc is then measured, since calibration ties scores together; every other metric reads
     proba_NC. fold_N: code of the fit that forecast each row, where there are several: each has a level of its own.
-    min_block: shortest mean block in distinct times, at least the label's horizon in bars, since labels overlap.
+    min_block: shortest block in distinct times, at least the label's horizon in bars, since labels overlap.
     Each metric is {value, low, high, reason}: log_loss, base_log_loss, skill_beyond_level (the headline, see
     `skill`), skill_over_base_rate (1 - log_loss / base_log_loss), auc, brier, brier_skill (over the base rate), ece,
-    ece_equal_mass. Beside them n, n_times, base_rate [C],
-    observed_rate [C], block_length, confidence, n_draws. Intervals are percentiles of a stationary block
-    bootstrap; None, with the reason, where the record holds fewer than 10 blocks. Raises DataError on malformed
+    ece_equal_mass (both without the noise of the bins, `total_gap`). Beside them n, n_times, base_rate [C],
+    observed_rate [C], block_length, confidence, n_draws. Intervals are Student's over slow
+    cosines (`cosines`); None, with the reason, where the record holds fewer than 20 effective blocks. Raises DataError on malformed
     input.
     """
     proba, y = checked_forecast(proba_NC, y_N, "evaluate")
@@ -85,26 +87,60 @@ def evaluate(
     metrics = _Metrics(proba, y, rate, weight, score, (levelled.forecast, levelled.constant), order=order, first=first)
     n_times = len(first) - 1
     loss_T = bootstrap.mean_per_time(log_losses(proba, y), order, first)
-    block_length = bootstrap.automatic_block_length(loss_T, min_block)
-    reason = bootstrap.too_few_blocks(n_times, block_length)
-    draws = None
-    if reason is None:
-        draws = bootstrap.bootstrap_draws(
-            metrics.of, n_times, block_length, n_draws, seed=seed, cells_per_draw=metrics.cells
-        )
-    with_interval = {
-        name: bootstrap.estimate(value, None if draws is None else draws[:, k], confidence, reason).as_dict()
-        for k, (name, value) in enumerate(zip(_Metrics.names, metrics.of(np.ones((1, n_times)))[0], strict=True))
-    }
+    found = cosines.spread(metrics.of, n_times, loss_T, min_block=min_block, cells=metrics.cells)
+    estimates = dict(zip(_Metrics.names, found.estimates(confidence), strict=True))
+    gaps = cosines.Spread(metrics.gaps_M, metrics.gap_slopes(found), found.block_length, found.reason)
+    for k, name in enumerate(("ece", "ece_equal_mass")):
+        part = slice(k * N_BINS, (k + 1) * N_BINS)
+        one = cosines.Spread(gaps.value_M[part], gaps.slope_BM[:, part], gaps.block_length, gaps.reason)
+        estimates[name] = total_gap(one, n_draws=n_draws, confidence=confidence, seed=seed)
+    with_interval = {name: one.as_dict() for name, one in estimates.items()}
     return with_interval | {
         "n": len(y),
         "n_times": n_times,
         "base_rate": (rate.mean(axis=0) if several else rate).tolist(),
         "observed_rate": (np.bincount(y, weights=weight, minlength=proba.shape[1]) / weight.sum()).tolist(),
-        "block_length": block_length,
+        "block_length": found.block_length,
         "confidence": confidence,
         "n_draws": n_draws,
     }
+
+
+def total_gap(gaps: cosines.Spread, *, n_draws: int = 1000, confidence: float = 0.95, seed: int = 0) -> Estimate:
+    """Sum of the absolute true gaps of all bins (the calibration error), as if without the noise of the bins.
+
+    Absolute values of noisy gaps add up even where every true gap is zero, so the plain sum is too large and its
+    resampled interval never holds 0. The true gaps are taken to be s times those observed, s >= 0; what a sum as large
+    as the observed one says about s comes from Student draws of the gaps. value: where half of the draws exceed the
+    observed sum (median-unbiased), 0 where no s >= 0 does. Interval: all s that the observed sum does not contradict.
+    Without an interval the value is the plain sum, as there is no noise known to take off. Source: the bias and why to
+    take it off, Kumar, Liang & Ma 2019, section 4; inversion of a test, Casella & Berger 2002, section 9.2.
+    """
+    observed = float(np.abs(gaps.value_M).sum())
+    if gaps.reason is not None:
+        return Estimate(observed, reason=f"{gaps.reason}; the value is not corrected for noise")
+    noise_DM = gaps.draws(n_draws, seed=seed) - gaps.value_M
+    scale_G = np.linspace(0.0, 1.0, _SCALES) ** 2 * (2 + 4 * _noise_share(noise_DM, observed))
+    below_G = np.array([(np.abs(s * gaps.value_M + noise_DM).sum(axis=1) <= observed).mean() for s in scale_G])
+    # the share of draws below the observed sum falls as the true gaps grow
+    below_G = np.minimum.accumulate(below_G)
+    tail = (1 - confidence) / 2
+    high, value, low = (observed * _crossing(scale_G, below_G, level) for level in (tail, 0.5, 1 - tail))
+    return Estimate(value, min(low, value), max(high, value))
+
+
+def _noise_share(noise_DM: Array, observed: float) -> float:
+    return float(np.abs(noise_DM).sum(axis=1).mean() / observed) if observed > 0 else 0.0
+
+
+def _crossing(scale_G: Array, below_G: Array, level: float) -> float:
+    """The scale where the falling share of draws passes `level`; 0 where it lies below from the start."""
+    if below_G[0] <= level:
+        return 0.0
+    after = int(np.argmax(below_G <= level)) if (below_G <= level).any() else len(scale_G) - 1
+    span = below_G[after - 1] - below_G[after]
+    part = (below_G[after - 1] - level) / span if span > 0 else 1.0
+    return float(scale_G[after - 1] + min(1.0, part) * (scale_G[after] - scale_G[after - 1]))
 
 
 class _Auc:
@@ -158,14 +194,14 @@ class _AucByTime:
         up, down = (np.bincount(time[side], weight[side], n_times) for side in (positive, ~positive))
         return wins_TT, up, down
 
-    def of(self, counts_dT: Array) -> Array:
+    def of(self, weight_dT: Array) -> Array:
         """AUC [d] of each drawing; NaN where a class has no weight."""
-        return np.mean([self._one(counts_dT, *part) for part in self.parts], axis=0)
+        return np.mean([self._one(weight_dT, *part) for part in self.parts], axis=0)
 
     @staticmethod
-    def _one(counts_dT: Array, wins_TT: Array, up_T: Array, down_T: Array) -> Array:
-        pairs = (counts_dT @ up_T) * (counts_dT @ down_T)
-        wins = np.einsum("dt,dt->d", counts_dT @ wins_TT, counts_dT)
+    def _one(weight_dT: Array, wins_TT: Array, up_T: Array, down_T: Array) -> Array:
+        pairs = (weight_dT @ up_T) * (weight_dT @ down_T)
+        wins = np.einsum("dt,dt->d", weight_dT @ wins_TT, weight_dT)
         return np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
 
 
@@ -235,16 +271,28 @@ class _Metrics:
             else _Auc(*sorted_by_time)
         )
 
-    def of(self, counts_dT: Array) -> Array:
-        """Metrics [d, M] in the order of `names`; NaN where a draw does not define one."""
-        sums = counts_dT @ self.sums_TM
+    @property
+    def gaps_M(self) -> Array:
+        """Predicted less observed, as a share of all samples, of each bin of equal width, then of equal mass."""
+        return self.sums_TM[:, 7:].sum(axis=0) / self.sums_TM[:, 0].sum()
+
+    def gap_slopes(self, found: cosines.Spread) -> Array:
+        """How the gaps lean on each cosine of `found` [B, M]."""
+        if not found.degrees:
+            return np.empty((0, self.sums_TM.shape[1] - 7))
+        lean_TM = self.sums_TM[:, 7:] - self.gaps_M * self.sums_TM[:, :1]
+        return cosines.cosines(len(self.sums_TM), found.degrees) @ lean_TM / self.sums_TM[:, 0].sum()
+
+    def of(self, weight_dT: Array) -> Array:
+        """Metrics [d, M] in the order of `names`; NaN where a weighting does not define one."""
+        sums = weight_dT @ self.sums_TM
         total = sums[:, 0]
         log_loss, base, brier, base_brier, beyond, level = np.divide(
             sums[:, 1:7], total[:, None], out=np.full((len(sums), 6), np.nan), where=total[:, None] > 0
         ).T
         width, equal = sums[:, 7 : 7 + N_BINS], sums[:, 7 + N_BINS :]
         eces = [np.abs(gap).sum(axis=1) / np.where(total > 0, total, np.nan) for gap in (width, equal)]
-        drawn = counts_dT if self.by_time else counts_dT[:, self.time_of_N] * self.weight_N
+        drawn = weight_dT if self.by_time else weight_dT[:, self.time_of_N] * self.weight_N
         auc_d = self.auc.of(drawn)
         skills = _skill(beyond, level), _skill(log_loss, base)
         return np.column_stack([log_loss, base, *skills, auc_d, brier, _skill(brier, base_brier), *eces])

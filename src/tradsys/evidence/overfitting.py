@@ -8,22 +8,23 @@ from itertools import combinations
 from math import comb
 
 import numpy as np
-from arch.bootstrap import SPA
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
-from tradsys.evidence.bootstrap import automatic_block_length
-from tradsys.evidence.sharpe import checked_returns
+from tradsys.evidence.cosines import spread_of_means
+from tradsys.evidence.sharpe import FLAT_RETURN, checked_returns
 
 MAX_COMBINATIONS = 200_000
 _CHUNK_CELLS = 100_000
+# Sharpe ratios of a half that differ by less are equal
+_TIE = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
 class PboResult:
     """Outcome of combinatorially symmetric cross-validation over `len(logits)` ways to split time in half.
 
-    pbo: share of splits whose in-sample winner ends in the lower half out of sample (logit <= 0); 0.5 is
+    pbo: share of splits whose in-sample winner ends in the lower half out of sample (logit <= 0, within 1e-9); 0.5 is
     pure luck. logits: [n_splits], ln(w / (1 - w)) of the winner's relative rank w = rank / (N + 1), ties at
     their average rank. winners: trial number of each split's in-sample best [n_splits]. in_sample,
     out_of_sample: its Sharpe ratios (ddof 1, per period). prob_loss: share of splits whose winner loses out
@@ -68,12 +69,12 @@ def pbo(returns_TN: Array, n_blocks: int = 16) -> PboResult:
     parts = [_split(inside[k : k + step], sums, squares, n_half) for k in range(0, len(inside), step)]
     logits, winners, in_sample, out_of_sample = (np.concatenate(p) for p in zip(*parts, strict=True))
     return PboResult(
-        pbo=float((logits <= 0).mean()),
+        pbo=float((logits <= _TIE).mean()),
         logits=logits,
         winners=winners,
         in_sample=in_sample,
         out_of_sample=out_of_sample,
-        prob_loss=float((out_of_sample < 0).mean()),
+        prob_loss=float((out_of_sample < -_TIE).mean()),
         n_dropped=n_dropped,
     )
 
@@ -82,9 +83,12 @@ def _split(inside: Array, sums: Array, squares: Array, n_half: int) -> tuple[Arr
     """Logit, winner and its two Sharpe ratios per split; `inside` [splits, S] marks in-sample blocks."""
     first = _half_sharpe(_joined(inside, sums), _joined(inside, squares), n_half)
     second = _half_sharpe(_joined(1 - inside, sums), _joined(1 - inside, squares), n_half)
-    winner, rows = first.argmax(axis=1), np.arange(len(first))
+    top = first.max(axis=1, keepdims=True)
+    winner, rows = (first >= top - _TIE * np.maximum(1.0, np.abs(top))).argmax(axis=1), np.arange(len(first))
     reached = second[rows, winner][:, None]
-    below, level = np.count_nonzero(second < reached, axis=1), np.count_nonzero(second == reached, axis=1)
+    # sums in another order differ in their last digits: what is that close is a tie
+    tie = np.abs(second - reached) <= _TIE * np.maximum(1.0, np.abs(reached))
+    below, level = np.count_nonzero((second < reached) & ~tie, axis=1), np.count_nonzero(tie, axis=1)
     rank = below + (level + 1) / 2
     share = rank / (second.shape[1] + 1)
     return np.log(share / (1 - share)), winner, first[rows, winner], reached[:, 0]
@@ -98,7 +102,7 @@ def _joined(inside: Array, per_block: Array) -> Array:
 def _half_sharpe(total: Array, square: Array, n: int) -> Array:
     mean = total / n
     variance = (square - n * mean**2) / (n - 1)
-    flat = variance <= 1e-12 * square
+    flat = variance <= np.maximum(1e-12 * square / n, FLAT_RETURN**2)
     if (flat & (np.abs(mean) > 0)).any():
         trial = int(np.flatnonzero((flat & (np.abs(mean) > 0)).any(axis=0))[0])
         raise DataError(
@@ -111,8 +115,7 @@ def _half_sharpe(total: Array, square: Array, n: int) -> Array:
 class SpaResult:
     """p-values that no trial beats the benchmark; `consistent` is the one to report, the others bound it.
 
-    best: column of the trial with the highest statistic. block_length: mean block of the bootstrap, in
-    periods.
+    best: column of the trial with the highest statistic. block_length: periods of one effective block.
     """
 
     lower: float
@@ -126,19 +129,20 @@ def spa_test(
     losses_TN: Array,
     benchmark_T: Array,
     *,
-    block_length: float | None = None,
-    n_draws: int = 1000,
-    studentize: bool = True,
-    seed: int | np.random.RandomState,
+    min_block: float = 1.0,
+    n_draws: int = 2000,
+    seed: int = 0,
 ) -> SpaResult:
     """Superior predictive ability: does any of N trials truly have a lower mean loss than the benchmark?
 
-    losses_TN, benchmark_T: LOSSES per period, as log-losses or minus returns (benchmark zeros for cash). A
-    small p-value says yes, luck over the N trials taken off. studentize: divides each differential by its
-    stationary-bootstrap standard error first (Hansen's T_SPA); False is White's reality check on raw means
-    (its p-value is `upper`). Raises DataError on NaN, unequal lengths or a trial equal to the benchmark
-    throughout. seed: a RandomState repeats outputs that were published with numpy's older generator. Source:
-    Hansen 2005; White 2000; Politis & Romano 1994 for the variance. The draws are arch's.
+    losses_TN, benchmark_T: LOSSES per period, as log-losses or minus returns (benchmark zeros for cash). A small
+    p-value says yes, luck over the N trials taken off. The statistic is the largest gain over its standard error; its
+    law without any better trial comes from Student draws with the trials' covariance over time (`cosines`), in place of
+    a bootstrap whose variance is taken for known, which rejects too often where few blocks remain. Trials far below the
+    benchmark do not count in `consistent` (Hansen 2005, section 3.2), count as if equal to it in `upper`, and all keep
+    their losses in `lower`. min_block: periods that one label or position spans. Raises DataError on NaN, unequal
+    lengths, fewer than 20 effective blocks or a trial equal to the benchmark throughout. Source: Hansen 2005; White
+    2000.
     """
     losses, benchmark = (
         checked_returns(losses_TN, "spa_test", least=20),
@@ -147,39 +151,22 @@ def spa_test(
     losses = losses[:, None] if losses.ndim == 1 else losses
     if benchmark.shape != losses.shape[:1]:
         raise DataError(f"spa_test: benchmark {benchmark.shape} for losses {losses.shape}; same T periods in both")
-    gain = benchmark[:, None] - losses
-    if block_length is None:
-        block_length = max(automatic_block_length(column) for column in gain.T)
-    error = np.sqrt(_long_run_variance(gain, block_length))
-    if not (error > 0).all():
+    gain_TN = benchmark[:, None] - losses
+    still = np.flatnonzero(np.ptp(gain_TN, axis=0) <= 1e-12 * np.abs(gain_TN).max(axis=0))
+    if len(still):
         raise DataError(
-            f"spa_test: trials {np.flatnonzero(~(error > 0))[:5].tolist()} differ from "
-            "the benchmark by a constant; leave them out"
+            f"spa_test: trials {still[:5].tolist()} differ from the benchmark by a constant; leave them out"
         )
-    # arch 8.0.0 takes `studentize` but never divides by the standard error; so it is done here
-    scaled = gain / error if studentize else gain
-    test = SPA(np.zeros(len(gain)), -scaled, block_size=max(1, round(block_length)), reps=n_draws, seed=seed)
-    test.compute()
-    p_values = test.pvalues
-    return SpaResult(
-        lower=float(p_values["lower"]),
-        consistent=float(p_values["consistent"]),
-        upper=float(p_values["upper"]),
-        best=int(scaled.mean(axis=0).argmax()),
-        block_length=float(block_length),
-    )
-
-
-def _long_run_variance(values_TN: Array, block_length: float) -> Array:
-    """Variance [N] of sqrt(T) times the mean under the stationary bootstrap; Politis & Romano 1994, lemma 1.
-
-    The kernel-weighted autocovariances are taken through one FFT instead of T products.
-    """
-    n_rows = len(values_TN)
-    centred = values_TN - values_TN.mean(axis=0)
-    power = np.abs(np.fft.rfft(centred, n=2 * n_rows, axis=0)) ** 2
-    covariance = np.fft.irfft(power, n=2 * n_rows, axis=0)[:n_rows] / n_rows
-    lag, keep = np.arange(1, n_rows), 1 - 1 / block_length
-    kernel = (1 - lag / n_rows) * keep**lag + (lag / n_rows) * keep ** (n_rows - lag)
-    variance = covariance[0] + 2 * kernel @ covariance[1:]
-    return np.where(covariance[0] > 1e-24 * np.abs(values_TN).max(axis=0) ** 2, np.maximum(variance, 0), 0)
+    found = spread_of_means(gain_TN, min_block=min_block)
+    if found.reason is not None:
+        raise DataError(f"spa_test: {found.reason}; leave the test out until then")
+    score_N = found.value_M / found.error_M
+    noise_DN = (found.draws(n_draws, seed=seed) - found.value_M) / found.error_M
+    far = score_N < -np.sqrt(2 * np.log(np.log(len(gain_TN))))
+    shift = {"lower": np.minimum(score_N, 0.0), "consistent": np.where(far, score_N, 0.0), "upper": 0 * score_N}
+    reached = max(0.0, float(score_N.max()))
+    p_values = {
+        name: float((1 + (np.maximum((noise_DN + s).max(axis=1), 0.0) >= reached).sum()) / (1 + n_draws))
+        for name, s in shift.items()
+    }
+    return SpaResult(**p_values, best=int(score_N.argmax()), block_length=found.block_length)

@@ -1,12 +1,12 @@
 """Is one model better than another? Skills of several arms, their paired differences, and what would settle them.
 
 Two things make a measured difference a matter of chance: which stretch of time was judged, and which seed a fit drew.
-Every interval here holds both. Time is drawn in blocks, the same blocks for all arms (`bootstrap`). Seeds are not
+Every interval here holds both. Time counts by slow cosines, the same for all arms (`cosines`). Seeds are not
 resampled: of three seeds, resampling sees two thirds of their variance and none of the doubt about that variance, so
 its intervals would be far too narrow. Each draw shifts the mean over seeds by a Student-t multiple of their own
 deviations instead, which is exact where seed noise is normal.
 Legend: N samples, S seeds, T distinct times, D draws, A arms.
-Sources: Politis & Romano 1994 (blocks of time); Student 1908 (the mean of few normal values); Holm 1979.
+Sources: Lazarus, Lewis, Stock & Watson 2018 (time); Student 1908 (the mean of few normal values); Holm 1979.
 """
 
 from collections.abc import Mapping
@@ -19,6 +19,7 @@ from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 from tradsys.evidence import bootstrap
 from tradsys.evidence.bootstrap import Estimate
+from tradsys.evidence.cosines import spread
 from tradsys.evidence.multiple_testing import holm
 
 MOST_SEEDS = 1000  # more than anybody will run
@@ -87,8 +88,8 @@ class Difference:
 class Comparison:
     """Skill by arm, difference to the reference by every other arm, rank by arm.
 
-    rank: 1 the best, equal where intervals do not separate. block_length: mean, in distinct times. reason: why there
-    are no intervals, None where there are.
+    rank: 1 the best, equal where intervals do not separate. block_length: of one effective block, in distinct times.
+    reason: why there are no intervals, None where there are.
     """
 
     skill: Mapping[str, Estimate]
@@ -111,10 +112,10 @@ def compare(
 ) -> Comparison:
     """Skills, paired differences to the reference, and ranks, all from one set of draws.
 
-    arms: need not judge the same samples; blocks are drawn over the union of their times, and what an arm does not
-    judge in a block it lacks there. against: whom an arm is held against where that is not the reference. min_block: in
-    distinct times, at least as many as one label overlaps. Arms with the same seeds share their draws of seeds, since a
-    seed means the same initial weights and order in both. Raises DataError for fewer than two arms or an unknown rival.
+    arms: need not judge the same samples; time is the union of theirs. against: whom an arm is held against where that
+    is not the reference. min_block: in distinct times, at least as many as one label overlaps. Arms with the same
+    seeds share their draws of seeds, since a seed means the same initial weights and order in both. Raises DataError
+    for fewer than two arms or an unknown rival.
     """
     rival = {name: (against or {}).get(name, reference) for name in arms if name != reference}
     unknown = sorted({reference, *rival.values()} - set(arms))
@@ -125,8 +126,12 @@ def compare(
         )
     clock = np.unique(np.concatenate([arm.time for arm in arms.values()]))
     sums = {name: _sums(arm, clock) for name, arm in arms.items()}
-    block = max(min_block, _block_length(sums, rival))
-    reason = bootstrap.too_few_blocks(len(clock), block)
+    columns = np.concatenate(list(sums.values()), axis=1)
+    found = spread(
+        lambda weight_dT: _skills(weight_dT @ columns, sums),
+        len(clock), _gains(sums, rival), min_block=min_block, cells=columns.shape[1],
+    )  # fmt: skip
+    block, reason = found.block_length, found.reason
     value = {name: float(arm.skill_S.mean()) for name, arm in arms.items()}
     if reason is not None:
         skill = {name: bootstrap.estimate(v, None, reason=reason) for name, v in value.items()}
@@ -135,12 +140,13 @@ def compare(
             for name, other in rival.items()
         }
         return Comparison(skill, gaps, dict.fromkeys(arms, 1), block, len(clock), reason)
-    drawn = _skill_draws(sums, len(clock), block, n_draws, seed)
+    drawn = _by_arm(found.draws(n_draws, seed=seed), sums)
+    error = {name: _by_arm(found.slope_BM, sums)[name].mean(axis=1) for name in sums}
     weights = {arm.seeds: seed_weights(len(arm.seeds), n_draws, seed=seed + 1 + k) for k, arm in _by_seeds(arms)}
     both = {name: (drawn[name] * weights[arm.seeds]).sum(axis=1) for name, arm in arms.items()}
     skill = {name: bootstrap.estimate(value[name], both[name], confidence) for name in arms}
     gaps = {
-        name: _difference(arms[name], arms[other], drawn[name], drawn[other], both[name] - both[other], confidence)
+        name: _difference(arms[name], arms[other], error[name] - error[other], both[name] - both[other], confidence)
         for name, other in rival.items()
     }
     return Comparison(skill, _adjusted(gaps), _ranks(skill), block, len(clock), None)
@@ -210,34 +216,33 @@ def _sums(arm: ArmLosses, clock: Array) -> Array:
     return np.stack([np.bincount(code, weights=row, minlength=len(clock)) for row in rows], axis=1)
 
 
-def _block_length(sums: Mapping[str, Array], rival: Mapping[str, str]) -> float:
-    """The longest that any arm's gain over its base, or its difference to its rival, asks for."""
+def _gains(sums: Mapping[str, Array], rival: Mapping[str, str]) -> Array:
+    """The series whose dependence counts: gains over the base, and over the rival."""
     gain = {name: s[:, 1:].mean(axis=1) - s[:, 0] for name, s in sums.items()}
-    series = [*gain.values(), *(gain[name] - gain[other] for name, other in rival.items())]
-    return bootstrap.longest_block_length(np.stack(series, axis=1))
+    return np.stack([*gain.values(), *(gain[name] - gain[other] for name, other in rival.items())], axis=1)
 
 
-def _skill_draws(sums: Mapping[str, Array], n_times: int, block: float, n_draws: int, seed: int) -> dict[str, Array]:
-    """Skill of every seed of every arm [D, S] on the same draws of time; NaN where a draw holds none of its samples."""
-    columns = np.concatenate(list(sums.values()), axis=1)
-    drawn = bootstrap.bootstrap_draws(
-        lambda counts_dT: counts_dT @ columns, n_times, block, n_draws, seed=seed, cells_per_draw=columns.shape[1]
-    )
-    cuts = np.cumsum([s.shape[1] for s in sums.values()])[:-1]
-    out = {}
-    for name, part in zip(sums, np.split(drawn, cuts, axis=1), strict=True):
-        base = np.where(part[:, :1] > 0, part[:, :1], np.nan)
-        out[name] = 1 - part[:, 1:] / base
-    return out
+def _skills(summed_dM: Array, sums: Mapping[str, Array]) -> Array:
+    """Skill of every seed of every arm [d, all seeds] from weighted sums."""
+    out = []
+    for part in _split(summed_dM, [s.shape[1] for s in sums.values()]):
+        out.append(1 - part[:, 1:] / np.where(part[:, :1] > 0, part[:, :1], np.nan))
+    return np.concatenate(out, axis=1)
 
 
-def _difference(
-    arm: ArmLosses, against: ArmLosses, drawn_DS: Array, against_DS: Array, both_D: Array, confidence: float
-) -> Difference:
+def _by_arm(values_DM: Array, sums: Mapping[str, Array]) -> dict[str, Array]:
+    """Columns of all seeds of all arms, by arm [D, S]."""
+    return dict(zip(sums, _split(values_DM, [s.shape[1] - 1 for s in sums.values()]), strict=True))
+
+
+def _split(values_DM: Array, widths: list[int]) -> list[Array]:
+    return np.split(values_DM, np.cumsum(widths)[:-1], axis=1)
+
+
+def _difference(arm: ArmLosses, against: ArmLosses, slope_B: Array, both_D: Array, confidence: float) -> Difference:
     value = float(arm.skill_S.mean() - against.skill_S.mean())
     found = bootstrap.estimate(value, both_D, confidence)
-    # what a draw leaves undefined says nothing of the spread; `estimate` refuses an interval where that is often
-    var_time = float(np.nanvar(drawn_DS.mean(axis=1) - against_DS.mean(axis=1), ddof=1))
+    var_time = float((slope_B**2).mean())
     var_seed = _seed_variance(arm, against)
     shown = found.low is None or found.high is None or found.low > 0 or found.high < 0
     n_now = max(len(arm.seeds), len(against.seeds))

@@ -11,9 +11,10 @@ import numpy as np
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
-from tradsys.evidence import bootstrap, sharpe
+from tradsys.evidence import bootstrap, cosines, sharpe
 from tradsys.evidence.deflation import Deflation
 from tradsys.evidence.multiple_testing import wilson_interval
+from tradsys.evidence.risk import risk_statistics
 
 DAYS_PER_YEAR = 365.25
 MICROSECONDS_A_DAY = 86_400e6
@@ -36,9 +37,7 @@ def performance(
     n_effective: float | None = None,
     min_trades: int = sharpe.MIN_TRADES,
     min_block: float = 1.0,
-    n_draws: int = 1000,
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """All that a report says of one strategy, ready for JSON.
 
@@ -48,18 +47,19 @@ def performance(
     turnover_T, costs_T: traded notional and costs over equity, per period.
     n_trials, sharpe_variance, n_effective: of every trial on these data, for the DSR; see
     `deflation.Deflation`. min_trades: closed trades below which no probability is given; 0 for what is bought once and
-    held. min_block: shortest mean block of the bootstrap in periods, at least the holding time.
+    held. min_block: shortest block in periods, at least the holding time.
 
     Growth: total_return, cagr (None under a year), max_drawdown in [0, 1] from an equity that starts at 1,
     so a first-bar loss counts; drawdown_periods and drawdown_days from its peak to recovery or the record's
-    end. Risk: volatility (annualised), sharpe {value, low, high, reason} (annualised, stationary block
-    bootstrap), sharpe_per_period, psr, dsr, dsr_bootstrap (share of the draws above the luck: the DSR of
-    dependent returns), expected_max_sharpe (annualised luck of n_trials), min_track_record_periods and
+    end. Risk: volatility (annualised), sharpe {value, low, high, reason} (annualised, cosine
+    estimator, see `cosines`), sharpe_per_period, psr, dsr, dsr_bootstrap (confidence that it exceeds the luck: the DSR
+    of dependent returns), expected_max_sharpe (annualised luck of n_trials), min_track_record_periods and
     _years (for the DSR to reach 0.95 at this Sharpe). Below `min_trades` trades or 30 periods with a return the
     probabilities and the minimum record are None; below 30 periods with a return so is the interval. Trades:
     n_trades, n_open_trades, win_rate {value,
-    low, high, reason} (Wilson), profit_factor, mean_trade. Activity: exposure (mean of absolute),
-    time_in_market, turnover_per_year, costs_paid. Raises DataError on NaN.
+    low, high, reason} (Wilson), profit_factor, mean_trade. Ratios and tails, each {value, low,
+    high, reason}: sortino, calmar, omega, tail_ratio, value_at_risk, cvar, exposure_adjusted_return (see `risk`).
+    Activity: exposure (mean of absolute), time_in_market, turnover_per_year, costs_paid. Raises DataError on NaN.
     """
     returns = sharpe.checked_returns(returns_T, "performance", least=1)
     if returns.ndim != 1 or not periods_per_year > 0:
@@ -73,7 +73,13 @@ def performance(
     luck = Deflation(n_trials, sharpe_variance, n_effective).luck(len(returns))
     result |= {"n_trials": float(n_trials), "n_effective": None if n_effective is None else float(n_effective)}
     _risk(result, returns, luck, _too_little(returns, np.size(trade_returns), min_trades))
-    _sharpe_interval(result, returns, min_block=min_block, n_draws=n_draws, confidence=confidence, seed=seed)
+    _sharpe_interval(result, returns, min_block=min_block, confidence=confidence)
+    too_little = _too_few_active(sharpe.active_periods(returns), len(returns))
+    ratios = risk_statistics(
+        returns, periods_per_year=periods_per_year, cagr=result["cagr"], max_drawdown=result["max_drawdown"],
+        exposure_T=exposure_T, min_block=min_block, confidence=confidence, too_little=too_little,
+    )  # fmt: skip
+    result |= {name: one.as_dict() for name, one in ratios.items()}
     _trades(result, trade_returns, n_open_trades, confidence)
     _activity(result, exposure_T, turnover_T, costs_T)
     return result
@@ -203,26 +209,26 @@ def _risk(result: dict[str, Any], returns: Array, luck: float, too_little: str |
         result["reasons"] |= dict.fromkeys(names[2:], why)
 
 
-def _sharpe_interval(
-    result: dict[str, Any], returns: Array, *, min_block: float, n_draws: int, confidence: float, seed: int
-) -> None:
+def _sharpe_interval(result: dict[str, Any], returns: Array, *, min_block: float, confidence: float) -> None:
     result |= {"block_length": None, "dsr_bootstrap": None}
     undefined = result["reasons"].get("sharpe")
     if undefined:
         result["sharpe"] = bootstrap.Estimate(None, reason=undefined).as_dict()
         return
     scale = np.sqrt(result["periods_per_year"])
-    result["block_length"] = block_length = bootstrap.automatic_block_length(returns, min_block)
-    reason = bootstrap.too_few_blocks(len(returns), block_length)
-    reason, draws = _too_few_active(sharpe.active_periods(returns), len(returns)) or reason, None
+    found = cosines.sharpe_spread(returns, min_block=min_block)
+    result["block_length"] = found.block_length
+    reason = _too_few_active(sharpe.active_periods(returns), len(returns)) or found.reason
     if reason:
         result["reasons"].setdefault("dsr_bootstrap", reason)
-    else:
-        draws = bootstrap.sharpe_draws(returns, block_length, n_draws, seed=seed) * scale
-        if "dsr_bootstrap" not in result["reasons"]:
-            result["dsr_bootstrap"] = float((draws > result["expected_max_sharpe"]).mean())
-    value = result["sharpe_per_period"] * scale
-    result["sharpe"] = bootstrap.estimate(value, draws, confidence, reason).as_dict()
+    elif "dsr_bootstrap" not in result["reasons"]:
+        result["dsr_bootstrap"] = float(found.above(result["expected_max_sharpe"] / scale)[0])
+    result["sharpe"] = _scaled(found.estimates(confidence, [reason])[0], scale).as_dict()
+
+
+def _scaled(estimate: bootstrap.Estimate, factor: float) -> bootstrap.Estimate:
+    value, low, high = (None if v is None else v * factor for v in (estimate.value, estimate.low, estimate.high))
+    return bootstrap.Estimate(value, low, high, estimate.reason)
 
 
 def _trades(result: dict[str, Any], trade_returns: Array, n_open_trades: int, confidence: float) -> None:

@@ -33,8 +33,9 @@ def test_values_are_the_plain_metrics():
     assert found["log_loss"]["value"] == pytest.approx(log_loss(y, proba), rel=1e-12)
     assert found["skill_over_base_rate"]["value"] == pytest.approx(1 - log_loss(y, proba) / base, rel=1e-12)
     assert found["brier_skill"]["value"] == pytest.approx(brier_skill(proba, y, 0.6), rel=1e-12)
-    assert found["ece"]["value"] == pytest.approx(ece(proba, y), rel=1e-9)
-    assert found["ece_equal_mass"]["value"] == pytest.approx(ece(proba, y, mass="equal"), rel=1e-9)
+    # the noise of the bins is taken off
+    assert 0 <= found["ece"]["value"] < ece(proba, y)
+    assert 0 <= found["ece_equal_mass"]["value"] < ece(proba, y, mass="equal")
     assert found["auc"]["value"] == pytest.approx(roc_auc_score(y, proba[:, 1]), rel=1e-12)
     assert found["base_rate"] == [0.4, 0.6]
     assert found["observed_rate"] == pytest.approx([1 - y.mean(), y.mean()])
@@ -46,7 +47,7 @@ def test_several_classes():
     found = evaluate(proba, y, np.ones(3) / 3, time_N=np.arange(600), n_draws=50)
     assert found["auc"]["value"] == pytest.approx(roc_auc_score(y, proba, multi_class="ovr"), rel=1e-12)
     assert found["log_loss"]["value"] == pytest.approx(log_loss(y, proba), rel=1e-12)
-    assert found["ece"]["value"] == pytest.approx(ece(proba, y), rel=1e-9)
+    assert 0 <= found["ece"]["low"] <= found["ece"]["value"] < ece(proba, y)
 
 
 def test_planted_skill_is_found_and_noise_is_not():
@@ -96,7 +97,7 @@ def test_zero_weight_is_as_good_as_absent():
     half = np.arange(200) < 100
     weighted = evaluate(proba, y, 0.5, time_N=np.arange(200), weight_N=half.astype(float), n_draws=10)
     cut = evaluate(proba[half], y[half], 0.5, time_N=np.arange(100), n_draws=10)
-    for name in set(METRICS) - {"ece_equal_mass"}:
+    for name in set(METRICS) - {"ece", "ece_equal_mass"}:
         assert weighted[name]["value"] == pytest.approx(cut[name]["value"], rel=1e-12), name
 
 
@@ -125,7 +126,7 @@ def test_too_short_a_record_has_values_but_no_intervals():
     for name in METRICS:
         assert found[name]["value"] is not None
         assert found[name]["low"] is None
-        assert "fewer than 10 blocks" in found[name]["reason"]
+        assert "90 periods hold 9.0 independent blocks" in found[name]["reason"]
 
 
 def test_a_certain_forecast_that_fails_costs_much_but_not_infinity():

@@ -59,7 +59,7 @@ def test_all_deflated_figures_read_the_same_luck(days):
     returns = variants(20, 0.5) + 0.001
     trials = deflation_of_returns([days] * 20, list(returns.T))
     luck, best = trials.luck(500), returns[:, 0]
-    found = performance(best, periods_per_year=365, trade_returns=np.ones(40), n_draws=200, **trials.as_dict())
+    found = performance(best, periods_per_year=365, trade_returns=np.ones(40), **trials.as_dict())
     assert found["expected_max_sharpe"] == pytest.approx(luck * np.sqrt(365))
     assert found["dsr"] == deflated_sharpe(best, trials)
     assert found["min_track_record_periods"] == pytest.approx(min_track_record_length(best, luck))

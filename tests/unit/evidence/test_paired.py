@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from tradsys.core.errors import DataError
-from tradsys.evidence import bootstrap
+from tradsys.evidence import cosines
 from tradsys.evidence.multiple_testing import holm
 from tradsys.evidence.paired import ArmLosses, compare, decisions_within, needed, p_value, seed_weights
 
@@ -27,30 +27,28 @@ def test_identical_arms_differ_by_exactly_nothing():
     assert told.rank == {"a": 1, "b": 1}
 
 
-def test_one_seed_equals_a_loop_over_drawn_times():
-    """Several samples a time, two arms that judge different samples: each draw written out row by row."""
+def test_one_seed_equals_the_formula_row_by_row():
+    """Several samples a time, two arms that judge different samples: the slopes written out."""
     rng = np.random.default_rng(3)
     time_a, time_b = np.sort(rng.integers(0, 90, 200)), np.sort(rng.integers(0, 90, 130))
     arms = {
         "a": ArmLosses(time_a, rng.normal(0.68, 0.1, (1, 200)), rng.uniform(0.6, 0.7, 200), (0,)),
         "b": ArmLosses(time_b, rng.normal(0.66, 0.1, (1, 130)), rng.uniform(0.6, 0.7, 130), (0,)),
     }
-    told = compare(arms, "a", min_block=3.0, n_draws=80, seed=5)
+    told = compare(arms, "a", min_block=3.0, n_draws=4000, seed=5)
     clock = np.unique(np.concatenate([time_a, time_b]))
-    skills = {"a": [], "b": []}
-    for times in bootstrap.bootstrap_indices(len(clock), told.block_length, 80, seed=5):
-        for name, one in arms.items():
-            rows = np.concatenate([np.flatnonzero(one.time == clock[t]) for t in times])
-            skills[name].append(1 - one.losses_SN[0, rows].sum() / one.base_N[rows].sum())
-    by_loop = {name: np.array(s) for name, s in skills.items()}
+    waves = cosines.cosines(len(clock), cosines.n_cosines(len(clock), told.block_length, 3.0))
+    slope = {}
     for name, one in arms.items():
-        assert told.skill[name].value == pytest.approx(1 - one.losses_SN.sum() / one.base_N.sum())
-        bounds = (told.skill[name].low, told.skill[name].high)
-        assert bounds == pytest.approx(bootstrap.percentile_interval(by_loop[name]))
-    gap = by_loop["b"] - by_loop["a"]
+        skill = 1 - one.losses_SN.sum() / one.base_N.sum()
+        influence = ((1 - skill) * one.base_N - one.losses_SN[0]) / one.base_N.sum()
+        slope[name] = waves @ np.bincount(np.searchsorted(clock, one.time), influence, len(clock))
+        assert told.skill[name].value == pytest.approx(skill)
     found = told.difference["b"]
-    assert (found.estimate.low, found.estimate.high) == pytest.approx(bootstrap.percentile_interval(gap))
-    assert found.var_time == pytest.approx(gap.var(ddof=1))
+    assert found.var_time == pytest.approx(((slope["b"] - slope["a"]) ** 2).mean(), rel=1e-4)
+    half = cosines.student_quantile(0.95, len(waves)) * np.sqrt(found.var_time)
+    value = told.skill["b"].value - told.skill["a"].value
+    assert (found.estimate.low, found.estimate.high) == pytest.approx((value - half, value + half), abs=0.1 * half)
     assert found.var_seed is None
 
 
@@ -58,7 +56,8 @@ def test_variance_over_time_is_that_of_a_mean_where_samples_are_independent():
     rng = np.random.default_rng(1)
     a, b = rng.normal(0.68, 0.2, (2, 4000))
     found = compare({"a": arm(a), "b": arm(b)}, "a", n_draws=3000).difference["b"]
-    assert found.var_time == pytest.approx((a - b).var(ddof=1) / 4000 / BASE**2, rel=0.15)
+    # 100 cosines: two deviations of a variance of so many degrees of freedom
+    assert found.var_time == pytest.approx((a - b).var(ddof=1) / 4000 / BASE**2, rel=0.5)
 
 
 def test_variance_over_seeds_is_that_of_their_skills():

@@ -102,7 +102,7 @@ def kinds(returns_TK, skill_low=0.01):
     trades = np.full(40, 0.01)
     return [
         judge(
-            performance(r, periods_per_year=365, trade_returns=trades, n_draws=200, **trials),
+            performance(r, periods_per_year=365, trade_returns=trades, **trials),
             skill_low=skill_low,
         ).kind
         for r in returns_TK[:, passed].T

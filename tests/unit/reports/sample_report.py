@@ -68,7 +68,7 @@ def _performance(returns: np.ndarray, trades: np.ndarray, n_open: int) -> dict[s
     active = (returns != 0).astype(float)
     out = performance(
         returns, periods_per_year=365, trade_returns=trades, n_open_trades=n_open, exposure_T=active,
-        turnover_T=active * 0.5, costs_T=active * 1e-4, n_trials=3, sharpe_variance=0.001, n_draws=50,
+        turnover_T=active * 0.5, costs_T=active * 1e-4, n_trials=3, sharpe_variance=0.001,
     )  # fmt: skip
     return out | {"n_cancelled": 0, "n_spanning_gap": 0}
 

@@ -166,7 +166,7 @@ def test_journal_and_run_deflate_alike_on_one_ledger(lab):
     for k in range(1, 6):
         lab.look("runs/train/a", f"t{k}", returns(k) if k < 4 else np.zeros(365 - k))
     trials = trials_on_span(lab.ledger, "d" * 64, (START, END), 365)[0]
-    by_run = performance(chosen, periods_per_year=365, trade_returns=np.ones(40), n_draws=50, **trials)
+    by_run = performance(chosen, periods_per_year=365, trade_returns=np.ones(40), **trials)
     lab.write("runs/train/a", {"seed": 1}, EDGE)
     by_journal = lab.told()["experiments"][0]["strategies"][0]
     assert (by_journal["dsr_today"], by_journal["n_trials_today"]) == (by_run["dsr"], by_run["n_trials"])

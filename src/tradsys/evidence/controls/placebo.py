@@ -2,7 +2,7 @@
 
 A veto is judged against what it cannot know: the same number of vetoes, clumped in time just as it clumps its own,
 but drawn without knowledge. Every difference is paired: both sides live through the same resampled days. Legend:
-T days, K strategies, D bootstrap draws, N candidates, R rows, P placebos, B bars of the common clock, S symbols.
+T days, K strategies, D weightings of days, N candidates, R rows, P placebos, B bars of the common clock, S symbols.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,8 @@ import numpy as np
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
-from tradsys.evidence.bootstrap import Estimate, bootstrap_draws, estimate, longest_block_length, too_few_blocks
+from tradsys.evidence.bootstrap import Estimate
+from tradsys.evidence.cosines import spread
 
 ALPHA = 0.05
 MIN_PLACEBOS = 19  # with fewer, not even the best of all has a p-value of 0.05
@@ -49,15 +50,15 @@ class DailyRecord:
         """Mean net return of a trade [K], NaN where there was none."""
         return self._drawn(np.ones((1, len(self.returns))))[1][0]
 
-    def _drawn(self, counts_DT: Array) -> tuple[Array, Array]:
-        """`sharpe` and `per_trade` of each draw, float64 [D, K] each; counts: how often each day was drawn."""
+    def _drawn(self, weight_DT: Array) -> tuple[Array, Array]:
+        """`sharpe` and `per_trade` of each weighting of the days, float64 [D, K] each."""
         n_days = len(self.returns)
-        mean = counts_DT @ self.returns / n_days
-        spread = (counts_DT @ self.returns**2 - n_days * mean**2) / (n_days - 1)
+        mean = weight_DT @ self.returns / n_days
+        spread = (weight_DT @ self.returns**2 - n_days * mean**2) / (n_days - 1)
         flat = spread <= 1e-12 * np.abs(self.returns).max(axis=0) ** 2
         sharpe = np.where(flat, 0.0, mean / np.sqrt(np.where(flat, 1.0, spread)))
-        n_trades = counts_DT @ self.trades
-        per_trade = counts_DT @ self.gains / np.where(n_trades > 0, n_trades, np.nan)
+        n_trades = weight_DT @ self.trades
+        per_trade = weight_DT @ self.gains / np.where(n_trades > 0, n_trades, np.nan)
         return sharpe, per_trade
 
 
@@ -67,42 +68,29 @@ def paired_differences(
     *,
     periods_per_year: float,
     min_block: float = 1.0,
-    n_draws: int = 1000,
     confidence: float = 0.95,
-    seed: int,
 ) -> dict[str, Estimate]:
     """How much better `one` is than `other`: yearly `sharpe`, and `per_trade` (mean net return), with intervals.
 
     Where a record has several strategies its mean over them counts, so placebos are compared as one. Both sides see
-    the same draws of the stationary bootstrap over days; its blocks are as long as the daily returns of `one`, or
-    their difference from those of `other`, ask for, at least `min_block`. A side without a trade has no `per_trade`.
+    the same days; blocks are as long as the daily returns of `one`, or their difference from those of `other`, need, at
+    least `min_block`. A side without a trade has no `per_trade`.
     Raises DataError on records of different days.
     """
     if len(one.returns) != len(other.returns):
         raise DataError(f"paired: {len(one.returns)} days against {len(other.returns)}; both must be on the same days")
     mine, theirs = one.returns.mean(axis=1), other.returns.mean(axis=1)
-    block = max(longest_block_length(np.column_stack([mine, mine - theirs])), min_block)
     scale = np.array([np.sqrt(periods_per_year), 1.0])
 
-    def difference(counts_DT: Array) -> Array:
-        sides = [[_mean(part) for part in record._drawn(counts_DT)] for record in (one, other)]
+    def difference(weight_DT: Array) -> Array:
+        sides = [[_mean(part) for part in record._drawn(weight_DT)] for record in (one, other)]
         return (np.stack(sides[0], axis=1) - np.stack(sides[1], axis=1)) * scale
 
-    value = difference(np.ones((1, len(mine))))[0]
-    reason = too_few_blocks(len(mine), block)
     cells = max(one.returns.shape[1], other.returns.shape[1])
-    draws = None
-    if reason is None:
-        draws = bootstrap_draws(difference, len(mine), block, n_draws, seed=seed, cells_per_draw=cells)
-    return {
-        name: estimate(
-            value[k],
-            None if draws is None else draws[:, k],
-            confidence,
-            reason if np.isfinite(value[k]) else "one side never traded",
-        )
-        for k, name in enumerate(("sharpe", "per_trade"))
-    }
+    series = np.column_stack([mine, mine - theirs])
+    found = spread(difference, len(mine), series, min_block=min_block, cells=cells)
+    idle = [None if np.isfinite(v) else "one side never traded" for v in found.value_M]
+    return dict(zip(("sharpe", "per_trade"), found.estimates(confidence, idle), strict=True))
 
 
 def _mean(values_DK: Array) -> Array:
@@ -177,45 +165,39 @@ def precision_lift(
     time_N: Array,
     *,
     min_block: float,
-    n_draws: int = 1000,
     confidence: float = 0.95,
-    seed: int,
 ) -> dict[str, Any]:
     """Precision of a veto beside that of simply asking for a higher score until equally many good ones are left.
 
     paid_N: whether the candidate's outcome was good. kept_N: whether the veto let it pass. score_N: what the first
-    model said. time_N: decision times; candidates of one time are drawn together, blocks are runs of times with a
-    mean of `min_block`. Returns JSON: n, n_kept, base (share that paid), precision of the kept, recall (share of the
-    good that were kept), matched (precision of the highest scores at that very recall, inside a run of equal scores
-    in proportion), lift = precision - matched as an Estimate. Its lift is unknown where none of the kept paid.
+    model said. time_N: decision times; candidates of one time count together, and blocks have at
+    least `min_block` times. Returns JSON: n, n_kept, base (share that paid), precision of the kept, recall (share of
+    the good that were kept), matched (precision of the highest scores at that very recall, inside a run of equal
+    scores in proportion), lift = precision - matched as an Estimate. Its lift is unknown where none of the kept paid.
     """
     order = np.argsort(-score_N, kind="stable")
     paid, kept, score = paid_N[order].astype(np.float64), kept_N[order].astype(np.float64), score_N[order]
     times, code = np.unique(time_N[order], return_inverse=True)
     first = np.flatnonzero(np.concatenate([[True], score[1:] != score[:-1]]))
 
-    def measured(counts_DT: Array) -> Array:
-        weight_DN = counts_DT[:, code]
+    def measured(weight_DT: Array) -> Array:
+        weight_DN = weight_DT[:, code]
         good, passed = weight_DN @ paid, weight_DN @ kept
         hits = weight_DN @ (paid * kept)
         precision, recall = _ratio(hits, passed), _ratio(hits, good)
         matched = _precision_at(hits, weight_DN, paid, first)
         return np.stack([precision, recall, matched, precision - matched], axis=1)
 
-    reason = too_few_blocks(len(times), min_block)
-    value = measured(np.ones((1, len(times))))[0]
-    draws = None
-    if reason is None:
-        draws = bootstrap_draws(
-            lambda counts: measured(counts)[:, 3], len(times), min_block, n_draws, seed=seed, cells_per_draw=len(paid)
-        )
+    lean_T = np.bincount(code, weights=(paid - paid.mean()) * kept, minlength=len(times))
+    found = spread(measured, len(times), lean_T, min_block=min_block, cells=len(paid))
+    value = found.value_M
     known = [float(v) if np.isfinite(v) else None for v in value[:3]]
     return {
         "n": len(paid),
         "n_kept": int(kept.sum()),
         "base": float(paid.mean()),
         **dict(zip(("precision", "recall", "matched"), known, strict=True)),
-        "lift": estimate(value[3], draws, confidence, reason).as_dict(),
+        "lift": found.estimates(confidence)[3].as_dict(),
     }
 
 
@@ -277,24 +259,14 @@ def helps(
     return {"kind": "no" if failed else "yes", "reasons": failed or [good]}
 
 
-def trade_means(
-    gains_TK: Array, trades_TK: Array, *, min_block: float, n_draws: int = 1000, confidence: float = 0.95, seed: int
-) -> list[Estimate]:
-    """Mean net return of a trade of K groups, with block-bootstrap intervals over days; unknown without a trade.
+def trade_means(gains_TK: Array, trades_TK: Array, *, min_block: float, confidence: float = 0.95) -> list[Estimate]:
+    """Mean net return of a trade of K groups, with intervals over days; unknown without a trade.
 
-    gains_TK: sum of the net returns of the trades decided on a day; trades_TK: how many. All groups share the draws.
+    gains_TK: sum of the net returns of the trades decided on a day; trades_TK: how many.
     """
-    block = max(longest_block_length(gains_TK), min_block)
-    reason = too_few_blocks(len(gains_TK), block)
 
-    def means(counts_DT: Array) -> Array:
-        return _ratio(counts_DT @ gains_TK, counts_DT @ trades_TK)
+    def means(weight_DT: Array) -> Array:
+        return _ratio(weight_DT @ gains_TK, weight_DT @ trades_TK)
 
-    value = means(np.ones((1, len(gains_TK))))[0]
-    draws = None
-    if reason is None:
-        draws = bootstrap_draws(means, len(gains_TK), block, n_draws, seed=seed, cells_per_draw=gains_TK.shape[1])
-    return [
-        estimate(v, None if draws is None else draws[:, k], confidence, reason if np.isfinite(v) else "no trade")
-        for k, v in enumerate(value)
-    ]
+    found = spread(means, len(gains_TK), gains_TK, min_block=min_block, cells=gains_TK.shape[1])
+    return found.estimates(confidence, [None if np.isfinite(v) else "no trade" for v in found.value_M])

@@ -1,7 +1,7 @@
 """How columns go with an event, and how much likelier an event is among chosen rows: with intervals over time.
 
-Rows of one time are drawn together and times in blocks (see `bootstrap`), because labels overlap and symbols move
-together. Legend: N samples, F features, T distinct times, S symbols, D draws, d draws at once.
+Rows of one time count together and intervals know dependence over time (see `cosines`), because labels overlap and
+symbols move together. Legend: N samples, F features, T distinct times, S symbols, d weightings of time.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,15 +12,8 @@ from scipy import stats
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
-from tradsys.evidence.bootstrap import (
-    Estimate,
-    automatic_block_length,
-    bootstrap_draws,
-    estimate,
-    sum_per_time,
-    time_groups,
-    too_few_blocks,
-)
+from tradsys.evidence.bootstrap import Estimate, sum_per_time, time_groups
+from tradsys.evidence.cosines import Spread, spread
 from tradsys.evidence.multiple_testing import holm
 
 
@@ -66,26 +59,22 @@ def associations(
     time_N: Array,
     *,
     min_block: float = 1.0,
-    n_draws: int = 1000,
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> list[Association]:
     """Spearman's correlation of each column with the event (0 or 1), over the rows where the column is finite.
 
-    values_NF: [N, F], NaN unknown. event_N: bool. min_block: shortest mean block in distinct times, at least the
+    values_NF: [N, F], NaN unknown. event_N: bool. min_block: shortest block in distinct times, at least the
     label's horizon. A column with one value, or rows of one outcome, has no correlation but a reason. p-values are
-    those of a normal with the deviation of the draws, as their number would bound a share of draws from below. Ranks
-    are kept across draws. Raises DataError on shapes that do not fit. Source: Spearman 1904, ties averaged.
+    Student's, as the intervals. Ranks are kept across weightings. Raises DataError on shapes that do not fit. Source:
+    Spearman 1904, ties averaged.
     """
     _check(values_NF, event_N, time_N)
     found, p_values = [], []
     for k in range(values_NF.shape[1]):
         column = values_NF[:, k]
         kept = np.isfinite(column)
-        value, spread = _rank_correlation(
-            column[kept], event_N[kept], time_N[kept], min_block, n_draws, confidence, seed
-        )
-        p_values.append(2 * stats.norm.sf(abs(value.value) / spread) if spread and value.value is not None else None)
+        value, p_value = _rank_correlation(column[kept], event_N[kept], time_N[kept], min_block, confidence)
+        p_values.append(p_value)
         found.append((value, int(kept.sum()), _median(column[kept & event_N]), _median(column[kept & ~event_N])))
     asked = [k for k, p in enumerate(p_values) if p is not None]
     held = holm(np.array([p_values[k] for k in asked])).tolist() if asked else []
@@ -103,13 +92,11 @@ def event_lift(
     symbol_N: Array,
     *,
     min_block: float = 1.0,
-    n_draws: int = 1000,
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> Lift:
     """Lift of the event among chosen rows, plain, within times and within symbols, each with its interval.
 
-    chosen_N, event_N: bool [N]. symbol_N: codes [N]. All three come from the same draws. Without a chosen row or an
+    chosen_N, event_N: bool [N]. symbol_N: codes [N]. Without a chosen row or an
     event they have no value but a reason. Raises DataError on shapes that do not fit.
     """
     _check(chosen_N[:, None], event_N, time_N)
@@ -123,8 +110,8 @@ def event_lift(
     by_symbol = [np.bincount(cell, weights=c[order], minlength=shape[0] * shape[1]).reshape(shape) for c in columns]
     sums = np.column_stack([plain_T4, *_strata(*plain_T4.T), *by_symbol])
 
-    def lifts(counts_dT: Array) -> Array:
-        total = counts_dT @ sums
+    def lifts(weight_dT: Array) -> Array:
+        total = weight_dT @ sums
         n, events, n_chosen, both, above, below = total[:, :6].T
         share = n_chosen / n
         terms = _strata(*np.split(total[:, 6:], 4, axis=1))
@@ -132,35 +119,33 @@ def event_lift(
         return np.column_stack([_ratio(both * n, n_chosen * events), *(r / (1 + share * (r - 1)) for r in risks)])
 
     residual = chosen * (event - event.mean())
-    values, draws, reason = _drawn(lifts, residual, order, first, min_block, n_draws, seed, sums.shape[1])
-    reason = reason if chosen.any() and event.any() else "no row is chosen, or none is an event"
-    found = [
-        estimate(v, None if draws is None else draws[:, k], confidence, reason) for k, v in enumerate(values.tolist())
-    ]
+    measured = _spread(lifts, residual, order, first, min_block, sums.shape[1])
+    none = None if chosen.any() and event.any() else "no row is chosen, or none is an event"
+    found = measured.estimates(confidence, [none] * 3)
     both = int((chosen_N & event_N).sum())
     return Lift(found[0], found[1], found[2], len(event), int(chosen_N.sum()), int(event_N.sum()), both)
 
 
 def event_rate(
-    chosen_N: Array, event_N: Array, time_N: Array, *, min_block: float = 1.0, n_draws: int = 1000,
-    confidence: float = 0.95, seed: int = 0,
+    chosen_N: Array, event_N: Array, time_N: Array, *, min_block: float = 1.0,
+    confidence: float = 0.95,
 ) -> Estimate:  # fmt: skip
-    """Share of events among the chosen rows, with its block-bootstrap interval over times."""
+    """Share of events among the chosen rows, with its interval over times."""
     order, first = time_groups(time_N)
     chosen, event = chosen_N.astype(np.float64), event_N.astype(np.float64)
     sums = sum_per_time(np.column_stack([chosen, chosen * event]), order, first)
     residual = chosen * (event - event.mean())
-    values, draws, reason = _drawn(
-        lambda counts_dT: _ratio((counts_dT @ sums)[:, 1], (counts_dT @ sums)[:, 0])[:, None],
-        residual, order, first, min_block, n_draws, seed, 2,
+    measured = _spread(
+        lambda weight_dT: _ratio((weight_dT @ sums)[:, 1], (weight_dT @ sums)[:, 0])[:, None],
+        residual, order, first, min_block, 2,
     )  # fmt: skip
-    return estimate(float(values[0]), None if draws is None else draws[:, 0], confidence, reason)
+    return measured.estimates(confidence)[0]
 
 
 def _rank_correlation(
-    value_N: Array, event_N: Array, time_N: Array, min_block: float, n_draws: int, confidence: float, seed: int
+    value_N: Array, event_N: Array, time_N: Array, min_block: float, confidence: float
 ) -> tuple[Estimate, float | None]:
-    """Spearman's correlation with its interval, and the deviation of its draws."""
+    """Spearman's correlation with its interval and its two-sided p-value."""
     if len(value_N) < 2 or np.ptp(value_N) == 0 or event_N.all() or not event_N.any():
         return Estimate(None, reason=f"{len(value_N)} rows hold one value, or one outcome, alone"), None
     rank, event = stats.rankdata(value_N), event_N.astype(np.float64)
@@ -169,29 +154,23 @@ def _rank_correlation(
     order, first = time_groups(time_N)
     sums = sum_per_time(np.column_stack([np.ones(len(event)), rank, rank**2, event, rank * event]), order, first)
 
-    def correlation(counts_dT: Array) -> Array:
-        n, r, rr, e, re = (counts_dT @ sums).T
+    def correlation(weight_dT: Array) -> Array:
+        n, r, rr, e, re = (weight_dT @ sums).T
         spread = np.clip(rr / n - (r / n) ** 2, 0, None) * np.clip(e / n - (e / n) ** 2, 0, None)
         return _ratio(re / n - r * e / n**2, np.sqrt(spread))[:, None]
 
     residual = rank * (event - event.mean())
-    values, draws, reason = _drawn(correlation, residual, order, first, min_block, n_draws, seed, 5)
-    spread = None if draws is None else float(np.nanstd(draws[:, 0], ddof=1))
-    return estimate(float(values[0]), None if draws is None else draws[:, 0], confidence, reason), spread
+    found = _spread(correlation, residual, order, first, min_block, 5)
+    p_value = float(found.p_values()[0])
+    return found.estimates(confidence)[0], p_value if np.isfinite(p_value) else None
 
 
-def _drawn(
-    statistic: Callable[[Array], Array], residual_N: Array, order: Array, first: Array, min_block: float,
-    n_draws: int, seed: int, cells: int,
-) -> tuple[Array, Array | None, str | None]:  # fmt: skip
-    """The statistic of the record [M], of its draws [D, M], and why there are no draws; blocks suit the residual."""
-    n_times = len(first) - 1
-    values = statistic(np.ones((1, n_times)))[0]
-    block = automatic_block_length(sum_per_time(residual_N, order, first) / np.diff(first), min_block)
-    reason = too_few_blocks(n_times, block)
-    if reason is not None:
-        return values, None, reason
-    return values, bootstrap_draws(statistic, n_times, block, n_draws, seed=seed, cells_per_draw=cells), None
+def _spread(
+    statistic: Callable[[Array], Array], residual_N: Array, order: Array, first: Array, min_block: float, cells: int
+) -> Spread:
+    """The statistic and its spread over time; blocks suit the residual."""
+    residual_T = sum_per_time(residual_N, order, first) / np.diff(first)
+    return spread(statistic, len(first) - 1, residual_T, min_block=min_block, cells=cells)
 
 
 def _strata(n: Array, events: Array, n_chosen: Array, both: Array) -> tuple[Array, Array]:

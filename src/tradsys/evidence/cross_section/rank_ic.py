@@ -1,16 +1,13 @@
 """Information coefficient: on each date, do scores rank the names as their returns later do?
 
 Legend: N samples (name and date), T dates. Labels of H bars taken every bar overlap, so the series of coefficients is
-serially dependent however good the model; its mean carries a Newey-West interval.
+serially dependent however good the model; its mean carries the interval of `cosines.mean_interval`.
 """
 
 import numpy as np
-import statsmodels.api as sm
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
-from tradsys.evidence import bootstrap
-from tradsys.evidence.bootstrap import Estimate
 
 
 def rank_ic(score_N: Array, ret_N: Array, time_N: Array, least: int = 5) -> tuple[Array, Array]:
@@ -33,43 +30,6 @@ def rank_ic(score_N: Array, ret_N: Array, time_N: Array, least: int = 5) -> tupl
     ab, aa, bb = (np.bincount(code, weights=product, minlength=len(times)) for product in (a * b, a * a, b * b))
     kept = (n_T >= least) & (aa > 0) & (bb > 0)
     return times[kept], ab[kept] / np.sqrt(aa[kept] * bb[kept])
-
-
-def newey_west_mean(series_T: Array, lags: int, confidence: float = 0.95) -> Estimate:
-    """Mean of a serially dependent series with its Newey-West interval.
-
-    series_T: finite, in time order. lags: autocovariances that count, Bartlett-weighted; see `newey_west_lags`. The
-    interval is Student's with T - 1 degrees of freedom, the variance scaled by T / (T - 1). None, with the reason,
-    where T < 10 * (lags + 1), under which such intervals are far too narrow, and for a series that never moves. Raises
-    DataError on NaN or lags < 0.
-    Source: Newey and West 1987, eq. 5.
-    """
-    series = np.asarray(series_T, dtype=np.float64)
-    if series.ndim != 1 or not np.isfinite(series).all() or lags < 0 or not 0 < confidence < 1:
-        raise DataError(
-            f"newey_west: series {series.shape} with {int((~np.isfinite(series)).sum())} values that are not finite, "
-            f"lags={lags}, confidence={confidence}; one whole series, lags >= 0, 0 < confidence < 1"
-        )
-    if not len(series):
-        return Estimate(None, reason="no date has a value")
-    value, n = float(series.mean()), len(series)
-    if n < bootstrap.MIN_BLOCKS * (lags + 1):
-        return Estimate(value, reason=f"{n} dates are fewer than 10 times the {lags + 1} that one label overlaps")
-    if np.ptp(series) <= 1e-12 * np.abs(series).max():
-        return Estimate(value, reason="the series never moves")
-    settings = {"maxlags": int(lags), "kernel": "bartlett", "use_correction": True}
-    found = sm.OLS(series, np.ones(n)).fit(cov_type="HAC", cov_kwds=settings, use_t=True)
-    low, high = found.conf_int(1 - confidence)[0]
-    return Estimate(value, float(low), float(high))
-
-
-def newey_west_lags(n_times: int, horizon_bars: int) -> int:
-    """Lags for the mean of daily values of labels that last `horizon_bars` bars: no fewer than they overlap.
-
-    max(horizon_bars - 1, floor(4 (T / 100)^(2/9))): the second term is what an unlabelled series would get.
-    Source: Newey and West 1994, section 3 (the rate for the Bartlett kernel).
-    """
-    return max(horizon_bars - 1, int(4 * (n_times / 100) ** (2 / 9)))
 
 
 def ranks_within(values_N: Array, code_N: Array) -> Array:

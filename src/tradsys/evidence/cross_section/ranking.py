@@ -1,7 +1,7 @@
 """How good the top of a ranking is where what is sought is rare: precision and lift at k, and the area under PR.
 
-Each carries a block-bootstrap interval over times: names that explode together on one date are one event, not fifty.
-Legend: N samples (name and date), T distinct times, d draws.
+Each carries an interval over times (`cosines`): names that explode together on one date are one event, not fifty.
+Legend: N samples (name and date), T distinct times, d weightings of time.
 """
 
 import numpy as np
@@ -10,6 +10,7 @@ from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 from tradsys.evidence import bootstrap
 from tradsys.evidence.bootstrap import Estimate
+from tradsys.evidence.cosines import spread
 
 
 def precision_at_k(
@@ -19,9 +20,7 @@ def precision_at_k(
     k: int,
     *,
     min_block: float = 1.0,
-    n_draws: int = 1000,
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> Estimate:
     """Share of positives among the k highest scores of each time, all times together.
 
@@ -37,9 +36,7 @@ def precision_at_k(
         time[whole],
         by_base=False,
         min_block=min_block,
-        n_draws=n_draws,
         confidence=confidence,
-        seed=seed,
     )
 
 
@@ -50,9 +47,7 @@ def lift_at_k(
     k: int,
     *,
     min_block: float = 1.0,
-    n_draws: int = 1000,
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> Estimate:
     """`precision_at_k` over the share of positives among all names of the same times; 1 is a ranking by lot."""
     score, y, time = _checked(score_N, y_N, time_N)
@@ -63,9 +58,7 @@ def lift_at_k(
         time[whole],
         by_base=True,
         min_block=min_block,
-        n_draws=n_draws,
         confidence=confidence,
-        seed=seed,
     )
 
 
@@ -75,9 +68,7 @@ def lift_of(
     time_N: Array,
     *,
     min_block: float = 1.0,
-    n_draws: int = 1000,
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> Estimate:
     """Share of positives among the chosen samples over that among all. chosen_N: bool [N], any rule known by then."""
     chosen, y, time = _checked(chosen_N, y_N, time_N)
@@ -87,9 +78,7 @@ def lift_of(
         time,
         by_base=True,
         min_block=min_block,
-        n_draws=n_draws,
         confidence=confidence,
-        seed=seed,
     )
 
 
@@ -99,9 +88,7 @@ def pr_auc(
     time_N: Array,
     *,
     min_block: float = 1.0,
-    n_draws: int = 1000,
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> Estimate:
     """Average precision, sum over thresholds of (recall_i - recall_i-1) * precision_i, all samples in one ranking.
 
@@ -112,19 +99,16 @@ def pr_auc(
     order, first = bootstrap.time_groups(time)
     metric, of_time = _AveragePrecision(score[order], y[order]), np.repeat(np.arange(len(first) - 1), np.diff(first))
     value = float(metric.of(np.ones((1, len(y))))[0])
-    block = bootstrap.automatic_block_length(bootstrap.mean_per_time(y, order, first), min_block)
-    reason = bootstrap.too_few_blocks(len(first) - 1, block)
-    if reason is not None or not np.isfinite(value):
-        return bootstrap.estimate(value, None, reason=reason if np.isfinite(value) else "no positive among the samples")
-    draws = bootstrap.bootstrap_draws(
-        lambda counts_dT: metric.of(counts_dT[:, of_time]),
+    if not np.isfinite(value):
+        return Estimate(None, reason="no positive among the samples")
+    measured = spread(
+        lambda weight_dT: metric.of(weight_dT[:, of_time])[:, None],
         len(first) - 1,
-        block,
-        n_draws,
-        seed=seed,
-        cells_per_draw=len(y),
+        bootstrap.mean_per_time(y, order, first),
+        min_block=min_block,
+        cells=len(y),
     )
-    return bootstrap.estimate(value, draws, confidence)
+    return measured.estimates(confidence)[0]
 
 
 class _AveragePrecision:
@@ -187,9 +171,7 @@ def _precision(
     *,
     by_base: bool,
     min_block: float,
-    n_draws: int,
     confidence: float,
-    seed: int,
 ) -> Estimate:
     """Positives among what was picked, over the base rate of the same samples where asked."""
     if not share_N.any():
@@ -198,18 +180,15 @@ def _precision(
     columns = np.column_stack([share_N * y_N, share_N, y_N, np.ones(len(y_N))])
     sums_TM = bootstrap.sum_per_time(columns, order, first)
 
-    def ratio(counts_dT: Array) -> Array:
-        hits, picked, positives, n = (counts_dT @ sums_TM).T
+    def ratio(weight_dT: Array) -> Array:
+        hits, picked, positives, n = (weight_dT @ sums_TM).T
         precision = np.divide(hits, picked, out=np.full(len(hits), np.nan), where=picked > 0)
         base = positives / n if by_base else np.ones(len(hits))
-        return np.divide(precision, base, out=np.full(len(hits), np.nan), where=base > 0)
+        return np.divide(precision, base, out=np.full(len(hits), np.nan), where=base > 0)[:, None]
 
     n_times = len(first) - 1
-    value = float(ratio(np.ones((1, n_times)))[0])
-    block = bootstrap.longest_block_length(sums_TM[:, [0, 2]])
-    block = max(block, min_block)
-    reason = bootstrap.too_few_blocks(n_times, block)
-    if reason is not None or not np.isfinite(value):
-        return bootstrap.estimate(value, None, reason=reason if np.isfinite(value) else "no positive among the samples")
-    draws = bootstrap.bootstrap_draws(ratio, n_times, block, n_draws, seed=seed, cells_per_draw=columns.shape[1])
-    return bootstrap.estimate(value, draws, confidence)
+    value = float(ratio(np.ones((1, n_times)))[0, 0])
+    if not np.isfinite(value):
+        return Estimate(None, reason="no positive among the samples")
+    measured = spread(ratio, n_times, sums_TM[:, [0, 2]], min_block=min_block, cells=columns.shape[1])
+    return measured.estimates(confidence)[0]

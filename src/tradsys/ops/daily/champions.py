@@ -198,7 +198,7 @@ def _challenge(session: Session, name: str, champion: Champion) -> Champion:
     told = members(experiment, whole)[(whole["time"] >= bars["time"].min()).to_numpy()]
     found = retraining.judge_challenger(
         old, new, bars, labels_of(experiment, bars), since, events=told,
-        n_draws=experiment.evaluation.n_draws, confidence=experiment.evaluation.confidence, seed=experiment.seed,
+        confidence=experiment.evaluation.confidence,
     )  # fmt: skip
     LOG.info("%s: %s: %s", name, "challenger promoted" if found.promoted else "champion kept", found.reason)
     if found.promoted:

@@ -15,15 +15,8 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array, Labels
-from tradsys.evidence.bootstrap import (
-    Estimate,
-    automatic_block_length,
-    bootstrap_draws,
-    estimate,
-    sum_per_time,
-    time_groups,
-    too_few_blocks,
-)
+from tradsys.evidence.bootstrap import Estimate, sum_per_time, time_groups
+from tradsys.evidence.cosines import spread
 from tradsys.evidence.skill import log_losses
 from tradsys.market.bars import span
 
@@ -99,9 +92,7 @@ def judge_challenger(
     since: datetime,
     *,
     events: Array | None = None,
-    n_draws: int = 2000,
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> Promotion:
     """Promotes the challenger where the whole interval of the paired difference in log-loss lies above zero.
 
@@ -120,7 +111,7 @@ def judge_challenger(
         return Promotion(
             False, f"no row after {unseen:%Y-%m-%d %H:%M} has an outcome and both models' word", None, unseen
         )
-    found, n_times = _difference(paired, _horizon(champion, challenger), n_draws, confidence, seed)
+    found, n_times = _difference(paired, _horizon(champion, challenger), confidence)
     better = found.low is not None and found.low > 0
     return Promotion(better, _reason(found, better, paired.height, confidence), found, unseen, paired.height, n_times)
 
@@ -157,24 +148,20 @@ def _paired(
     return asked
 
 
-def _difference(paired: pl.DataFrame, horizon: int, n_draws: int, confidence: float, seed: int) -> tuple[Estimate, int]:
+def _difference(paired: pl.DataFrame, horizon: int, confidence: float) -> tuple[Estimate, int]:
     """Mean of the champion's loss less the challenger's with its interval, and the number of times."""
     y = paired["y"].to_numpy()
     gain = log_losses(paired["champion"].to_numpy(), y) - log_losses(paired["challenger"].to_numpy(), y)
     order, first = time_groups(paired["time"].to_numpy())
     sums_T2 = sum_per_time(np.column_stack([gain, np.ones(len(gain))]), order, first)
     n_times = len(first) - 1
-    block = automatic_block_length(sums_T2[:, 0] / sums_T2[:, 1], min_block=horizon)
-    reason = too_few_blocks(n_times, block)
-    if reason is not None:
-        return estimate(float(gain.mean()), None, reason=reason), n_times
 
-    def mean_gain(counts_dT: Array) -> Array:
-        drawn = counts_dT @ sums_T2
-        return drawn[:, 0] / drawn[:, 1]
+    def mean_gain(weight_dT: Array) -> Array:
+        drawn = weight_dT @ sums_T2
+        return drawn[:, :1] / drawn[:, 1:]
 
-    draws = bootstrap_draws(mean_gain, n_times, block, n_draws, seed=seed, cells_per_draw=2)
-    return estimate(float(gain.mean()), draws, confidence), n_times
+    found = spread(mean_gain, n_times, sums_T2[:, 0] / sums_T2[:, 1], min_block=horizon)
+    return found.estimates(confidence)[0], n_times
 
 
 def _reason(found: Estimate, better: bool, n_samples: int, confidence: float) -> str:

@@ -54,7 +54,7 @@ def compression_section(
 ) -> dict[str, Any] | None:
     """Lifts of all columns together and of each, and the event rate by fifth of each column; None without columns.
 
-    drawn: min_block, n_draws, confidence, seed of the intervals.
+    drawn: min_block and confidence of the intervals.
     """
     if squeezed is None:
         return None

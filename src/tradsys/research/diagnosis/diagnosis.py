@@ -118,9 +118,7 @@ def _label_sections(experiment: Experiment, known: KnownOutcomes, settings: Diag
     horizon = experiment.labels.horizon_bars
     drawn: dict[str, Any] = {
         "min_block": horizon,
-        "n_draws": settings.n_draws,
         "confidence": settings.confidence,
-        "seed": settings.seed,
     }
     values = known.table.values[known.rows]
     found = associations(values, known.table.names, known.event, known.time, **drawn)

@@ -205,9 +205,7 @@ def _judged(
     test, judged = prepared.test, experiment.evaluation
     drawn: dict[str, Any] = {
         "min_block": experiment.labels.horizon_bars,
-        "n_draws": judged.n_draws,
         "confidence": judged.confidence,
-        "seed": experiment.seed,
     }
     base = class_rates(prepared.train)
     at_k = [
@@ -230,7 +228,7 @@ def _judged(
         "counts": {part: len(getattr(prepared, part)) for part in ("train", "valid", "test")},
         "at_k": at_k,
         "pr_auc": {name: pr_auc(score, test.y, test.time, **drawn).as_dict() for name, score in rankings.items()},
-        "metrics": evaluate(probability_N, test.y, base, time_N=test.time, **drawn),
+        "metrics": evaluate(probability_N, test.y, base, time_N=test.time, seed=experiment.seed, **drawn),
     }
 
 
@@ -240,8 +238,7 @@ def _conformal(experiment: Experiment, test: Samples, moves: Moves, settings: Ex
     judged = experiment.evaluation
     found = event_rate(
         known, inside, test.time,
-        min_block=experiment.labels.horizon_bars, n_draws=judged.n_draws, confidence=judged.confidence,
-        seed=experiment.seed,
+        min_block=experiment.labels.horizon_bars, confidence=judged.confidence,
     )  # fmt: skip
     months = (
         pl.DataFrame({"month": pl.Series(test.time).dt.strftime("%Y-%m"), "inside": inside})

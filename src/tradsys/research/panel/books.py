@@ -70,7 +70,7 @@ def run_books(
     evaluation: Evaluation,
     market_symbol: str | None = None,
     looks: Looks | None = None,
-    seed: int = 0,
+    seed: int = 0,  # noqa: ARG001  of draws that judge several books at once
 ) -> dict[str, Any]:
     """Every book on every horizon's raw scores, ready for JSON: rows, benchmark, equity, deflation.
 
@@ -93,7 +93,7 @@ def run_books(
     shown, compared = _shared_span(shown)
     yearly = days_per_year(next(iter(ledgers.values())).daily)
     deflation = _deflation(ledgers, looks, span, yearly)  # type: ignore[arg-type]
-    judged: dict[str, Any] = {"evaluation": evaluation, "yearly": yearly, "deflation": deflation, "seed": seed}
+    judged: dict[str, Any] = {"evaluation": evaluation, "yearly": yearly, "deflation": deflation}
     rows = []
     for name, ledger in ledgers.items():
         book, horizon = holding[name]
@@ -207,7 +207,6 @@ def _performance(
     evaluation: Evaluation,
     yearly: float,
     deflation: Mapping[str, Any],
-    seed: int,
 ) -> dict[str, Any]:
     column = {name: ledger.daily[name].to_numpy() for name in ("ret", "gross", "turnover", "cost")}
     return performance(
@@ -221,9 +220,7 @@ def _performance(
         costs_T=column["cost"],
         min_trades=min_trades,
         min_block=float(min_block),
-        n_draws=evaluation.n_draws,
         confidence=evaluation.confidence,
-        seed=seed,
         **deflation,
     )
 

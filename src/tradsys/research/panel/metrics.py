@@ -16,11 +16,10 @@ from tradsys.core.tables import Array
 from tradsys.evidence import bootstrap
 from tradsys.evidence.bootstrap import Estimate
 from tradsys.evidence.classification import evaluate
+from tradsys.evidence.cosines import mean_interval, spread
 from tradsys.evidence.cross_section.rank_ic import (
     decile_codes,
     decile_spread,
-    newey_west_lags,
-    newey_west_mean,
     rank_ic,
     ranks_within,
 )
@@ -47,9 +46,9 @@ def panel_metrics(
     at its own level (`evidence.skill`). skill_over_base_rate, brier_skill: against each fold's own base rate. log_loss,
     base_log_loss, brier, ece, ece_equal_mass: as `evidence.classification.evaluate`.
     hit_rate, hit_rate_base: how often the likelier side came true, the model's and the base rate's.
-    rank_ic (mean over days; Newey-West), rank_ic_lags, rank_ic_by_day {time, value}. deciles: gross, cost, net (simple
-    return per label of the top less the bottom decile; Newey-West), turnover (share of both deciles renewed per label),
-    by_decile. by_fold: fold, first, last, n, base_rate, auc, skill_beyond_level.
+    rank_ic (mean over days), rank_ic_by_day {time, value}. deciles: gross, cost, net (simple return per label of the
+    top less the bottom decile), turnover (share of both deciles renewed per label), by_decile. by_fold: fold, first,
+    last, n, base_rate, auc, skill_beyond_level.
     Raises DataError for several horizons in one frame, missing columns, or no known outcome.
     """
     frame, n_unknown = _known(predictions)
@@ -71,7 +70,6 @@ def panel_metrics(
         **settings,
     )
     days, ic = rank_ic(frame["score"].to_numpy(), frame["ret"].to_numpy(), time)
-    lags = newey_west_lags(len(days), horizon_bars)
     return {
         "n": len(frame),
         "n_days": said["n_times"],
@@ -87,9 +85,8 @@ def panel_metrics(
         "n_draws": evaluation.n_draws,
         "auc": said["auc"],
         **{name: said[name] for name in OF_PROBABILITIES},
-        **_hit_rates(frame, y, time, said["block_length"], evaluation, seed),
-        "rank_ic": newey_west_mean(ic, lags, evaluation.confidence).as_dict(),
-        "rank_ic_lags": lags,
+        **_hit_rates(frame, y, time, said["block_length"], evaluation),
+        "rank_ic": mean_interval(ic, min_block=horizon_bars, confidence=evaluation.confidence).as_dict(),
         "rank_ic_by_day": {"time": _days(days), "value": ic.tolist()},
         "deciles": _deciles(frame, time, horizon_bars, costs, evaluation.confidence),
         "by_fold": _by_fold(frame, said, horizon_bars, evaluation, seed),
@@ -122,42 +119,36 @@ def _ranked(frame: pl.DataFrame) -> Array:
 
 
 def _hit_rates(
-    frame: pl.DataFrame, y: Array, time: Array, block_length: float, evaluation: Evaluation, seed: int
+    frame: pl.DataFrame, y: Array, time: Array, block_length: float, evaluation: Evaluation
 ) -> dict[str, Any]:
-    """hit_rate and hit_rate_base from the same draws of days."""
+    """hit_rate and hit_rate_base, with intervals over the same days."""
     hits = [(frame[name].to_numpy() > 0.5) == (y == 1) for name in ("probability", "base_rate")]
     order, first = bootstrap.time_groups(time)
     sums_TM = bootstrap.sum_per_time(np.column_stack([np.ones(len(y)), *hits]), order, first)
-    reason = bootstrap.too_few_blocks(len(sums_TM), block_length)
 
-    def statistics(counts_dT: Array) -> Array:
-        n, hit, base_hit = (counts_dT @ sums_TM).T
+    def statistics(weight_dT: Array) -> Array:
+        n, hit, base_hit = (weight_dT @ sums_TM).T
         return np.column_stack([hit / n, base_hit / n])
 
-    draws = None
-    if reason is None:
-        draws = bootstrap.bootstrap_draws(statistics, len(sums_TM), block_length, evaluation.n_draws, seed=seed)
-    value = statistics(np.ones((1, len(sums_TM))))[0]
-    return {
-        name: bootstrap.estimate(
-            value[k], None if draws is None else draws[:, k], evaluation.confidence, reason
-        ).as_dict()
-        for k, name in enumerate(("hit_rate", "hit_rate_base"))
-    }
+    found = spread(statistics, len(sums_TM), sums_TM[:, 1] / sums_TM[:, 0], min_block=block_length)
+    names = ("hit_rate", "hit_rate_base")
+    return {name: one.as_dict() for name, one in zip(names, found.estimates(evaluation.confidence), strict=True)}
 
 
 def _deciles(frame: pl.DataFrame, time: Array, horizon_bars: int, costs: Costs, confidence: float) -> dict[str, Any]:
     """What the top decile earned above the bottom one per label, before and after what renewing them costs."""
     score, ret = frame["score"].to_numpy(), np.expm1(frame["ret"].to_numpy())
-    days, spread, by_decile = decile_spread(score, ret, time, N_DECILES)
+    days, gap_T, by_decile = decile_spread(score, ret, time, N_DECILES)
     if not len(days):
         none = Estimate(None, reason=f"no day has {N_DECILES} names whose scores differ").as_dict()
         return {"n": N_DECILES, "gross": none, "cost": none, "net": none, "turnover": none, "by_decile": []}
     renewed_T = _renewed(frame, time, days, horizon_bars)
     cost_T = costs.round_trip * renewed_T
-    lags = newey_west_lags(len(days), horizon_bars)
-    series = {"gross": spread, "cost": cost_T, "net": spread - cost_T, "turnover": renewed_T / 2}
-    told = {name: newey_west_mean(values, lags, confidence).as_dict() for name, values in series.items()}
+    series = {"gross": gap_T, "cost": cost_T, "net": gap_T - cost_T, "turnover": renewed_T / 2}
+    told = {
+        name: mean_interval(values, min_block=horizon_bars, confidence=confidence).as_dict()
+        for name, values in series.items()
+    }
     return {"n": N_DECILES, **told, "by_decile": [float(v) if np.isfinite(v) else None for v in by_decile]}
 
 

@@ -65,7 +65,7 @@ def backtest(
     skill_low: float | None,
     since: datetime,
     until: datetime,
-    seed: int,
+    seed: int,  # noqa: ARG001  of draws that judge several strategies at once
 ) -> Backtest:
     """Backtests profiles on decisions from `since` to `until`; bars may start earlier, for warm-up only.
 
@@ -90,7 +90,7 @@ def backtest(
     deflation, trials = trials_on_span(ledger, source["data"]["digest"], (since, until), yearly)
     rows, verdicts = [], {}
     for name, strategy in strategies.items():
-        row = _row(ledgers[name], deflation, evaluation, seed)
+        row = _row(ledgers[name], deflation, evaluation)
         verdict = judge(row, skill_low=skill_low, min_trades=evaluation.min_trades)
         verdicts[name] = verdict
         rows.append(
@@ -99,7 +99,7 @@ def backtest(
     return Backtest(
         rows=rows,
         verdicts=verdicts,
-        benchmark={"name": reference, "performance": _row(held, deflation, evaluation, seed, min_trades=0)},
+        benchmark={"name": reference, "performance": _row(held, deflation, evaluation, min_trades=0)},
         equity=_equity({**ledgers, reference: held}),
         trades=_trades(ledgers),
         trials={**deflation, "n_looks": len(trials), "list": trials},
@@ -178,7 +178,7 @@ def trials_on_span(
 
 
 def _row(
-    result: Ledger, deflation: Mapping[str, Any], evaluation: Evaluation, seed: int, min_trades: int = MIN_TRADES
+    result: Ledger, deflation: Mapping[str, Any], evaluation: Evaluation, min_trades: int = MIN_TRADES
 ) -> dict[str, Any]:
     """Performance of one ledger on daily UTC returns; the drawdown is the one that bars saw, not day closes."""
     days, daily = result.daily_returns()
@@ -193,9 +193,7 @@ def _row(
         turnover_T=activity["turnover"].to_numpy(),
         costs_T=activity["cost"].to_numpy(),
         min_trades=min_trades,
-        n_draws=evaluation.n_draws,
         confidence=evaluation.confidence,
-        seed=seed,
         **deflation,
     )
     depth, peak, end, recovered = drawdown_span(result.returns())

@@ -204,7 +204,5 @@ def _precision(
     return precision_lift(
         *(frame[name].to_numpy() for name in ("paid", "kept", "score", "time")),
         min_block=float(span.horizon_bars()),
-        n_draws=span.evaluation.n_draws,
         confidence=span.evaluation.confidence,
-        seed=span.seed,
     )

@@ -110,9 +110,7 @@ class JudgedSpan:
         return {
             "periods_per_year": self.yearly(),
             "min_block": max(1.0, self.horizon_bars() / self.bars_per_day()),
-            "n_draws": self.evaluation.n_draws,
             "confidence": self.evaluation.confidence,
-            "seed": self.seed,
         }
 
 

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tradsys.core.errors import DataError
-from tradsys.evidence.bootstrap import Estimate, bootstrap_indices, longest_block_length
+from tradsys.evidence import cosines
+from tradsys.evidence.bootstrap import Estimate, dependence_length
 from tradsys.evidence.controls.placebo import (
     DailyRecord,
     against_placebos,
@@ -35,21 +36,27 @@ def test_a_record_says_sharpe_and_mean_trade_of_each_strategy():
     assert np.isnan(idle.per_trade()[0])
 
 
-def test_paired_differences_equal_a_loop_over_the_same_draws():
+def test_paired_differences_equal_the_formula_by_loops():
     one, other = record(1, 1), record(2, 4)
-    found = paired_differences(one, other, periods_per_year=365, n_draws=60, seed=5)
+    found = paired_differences(one, other, periods_per_year=365)
     mine, theirs = one.returns.mean(axis=1), other.returns.mean(axis=1)
-    block = max(1.0, longest_block_length(np.column_stack([mine, mine - theirs])))
 
-    def values(days):
-        sharpe = [np.mean(sharpe_ratio(r.returns[days])) for r in (one, other)]
-        per_trade = [np.mean(r.gains[days].sum(axis=0) / r.trades[days].sum(axis=0)) for r in (one, other)]
-        return (sharpe[0] - sharpe[1]) * np.sqrt(365), per_trade[0] - per_trade[1]
+    def values(weight):
+        sides = []
+        for r in (one, other):
+            mean = weight @ r.returns / DAYS
+            deviation = np.sqrt((weight @ r.returns**2 - DAYS * mean**2) / (DAYS - 1))
+            sides.append(((mean / deviation).mean(), np.mean((weight @ r.gains) / (weight @ r.trades))))
+        return (sides[0][0] - sides[1][0]) * np.sqrt(365), sides[0][1] - sides[1][1]
 
-    draws = np.array([values(days) for days in bootstrap_indices(DAYS, block, 60, seed=5)])
+    block = dependence_length(np.column_stack([mine, mine - theirs]))
+    waves = cosines.cosines(DAYS, cosines.n_cosines(DAYS, block))
+    slopes = np.array([np.subtract(values(1 + 1e-3 * w), values(1 - 1e-3 * w)) / 2e-3 for w in waves])
+    half = cosines.student_quantile(0.95, len(waves)) * np.sqrt((slopes**2).mean(axis=0))
     for k, name in enumerate(("sharpe", "per_trade")):
-        assert found[name].value == pytest.approx(values(np.arange(DAYS))[k])
-        assert (found[name].low, found[name].high) == pytest.approx(tuple(np.quantile(draws[:, k], [0.025, 0.975])))
+        value = values(np.ones(DAYS))[k]
+        assert found[name].value == pytest.approx(value)
+        assert (found[name].low, found[name].high) == pytest.approx((value - half[k], value + half[k]), rel=1e-6)
 
 
 def test_pairing_takes_the_common_luck_out():
@@ -58,7 +65,7 @@ def test_pairing_takes_the_common_luck_out():
     ones = np.ones((DAYS, 1))
     base = DailyRecord(market, market, ones)
     better = DailyRecord(market + 0.001, market + 0.001, ones)
-    gap = paired_differences(better, base, periods_per_year=365, n_draws=200, seed=0)
+    gap = paired_differences(better, base, periods_per_year=365)
     assert gap["sharpe"].low > 0
     # per trade the gap is the very same every day
     assert (gap["per_trade"].low, gap["per_trade"].high) == pytest.approx((0.001, 0.001))
@@ -66,16 +73,16 @@ def test_pairing_takes_the_common_luck_out():
 
 def test_what_cannot_be_known_is_none_with_its_reason():
     idle = DailyRecord(np.zeros((DAYS, 1)), np.zeros((DAYS, 1)), np.zeros((DAYS, 1)))
-    gap = paired_differences(record(4, 1), idle, periods_per_year=365, n_draws=50, seed=0)
+    gap = paired_differences(record(4, 1), idle, periods_per_year=365)
     assert gap["per_trade"].value is None
     assert "never traded" in gap["per_trade"].reason
     assert gap["sharpe"].value == pytest.approx(np.sqrt(365) * record(4, 1).sharpe()[0])
     short = DailyRecord(*(part[:12] for part in (record(4, 1).returns, record(4, 1).gains, record(4, 1).trades)))
-    few = paired_differences(short, short, periods_per_year=365, min_block=5, n_draws=50, seed=0)
+    few = paired_differences(short, short, periods_per_year=365, min_block=5)
     assert few["sharpe"].low is None
-    assert "fewer than" in few["sharpe"].reason
+    assert "2.4 independent blocks" in few["sharpe"].reason
     with pytest.raises(DataError, match="12 days against 240"):
-        paired_differences(short, idle, periods_per_year=365, seed=0)
+        paired_differences(short, idle, periods_per_year=365)
     with pytest.raises(DataError, match="not finite"):
         DailyRecord(idle.returns * np.nan, idle.gains, idle.trades)
 
@@ -140,7 +147,7 @@ def test_precision_lift_equals_a_walk_down_the_scores(seed, n):
     rng = np.random.default_rng(seed)
     paid, kept = rng.random(n) < 0.5, rng.random(n) < 0.6
     score = rng.permutation(n) / n
-    found = precision_lift(paid, kept, score, np.arange(n), min_block=n, n_draws=10, seed=0)
+    found = precision_lift(paid, kept, score, np.arange(n), min_block=n)
     if not (paid & kept).any():
         assert found["lift"]["value"] is None
         return
@@ -152,7 +159,7 @@ def test_precision_lift_equals_a_walk_down_the_scores(seed, n):
 def test_a_score_that_is_always_the_same_matches_at_the_base_rate():
     rng = np.random.default_rng(0)
     paid, kept = rng.random(400) < 0.4, rng.random(400) < 0.5
-    found = precision_lift(paid, kept, np.full(400, 0.7), np.arange(400), min_block=4, n_draws=100, seed=0)
+    found = precision_lift(paid, kept, np.full(400, 0.7), np.arange(400), min_block=4)
     assert found["matched"] == pytest.approx(found["base"])
     assert found["lift"]["low"] < found["lift"]["value"] < found["lift"]["high"]
 
@@ -161,18 +168,18 @@ def test_an_auditor_that_repeats_the_score_has_no_lift_and_a_seer_has():
     rng = np.random.default_rng(1)
     score = rng.random(2000)
     paid = rng.random(2000) < 0.3 + 0.4 * score
-    same = precision_lift(paid, score > 0.5, score, np.arange(2000), min_block=5, n_draws=200, seed=0)
+    same = precision_lift(paid, score > 0.5, score, np.arange(2000), min_block=5)
     # matched stops at the last good one, so an equal threshold loses a few bad ones at most
     assert same["lift"]["value"] == pytest.approx(0, abs=0.005)
     nearly = paid ^ (rng.random(2000) < 0.1)
-    seer = precision_lift(paid, nearly, score, np.arange(2000), min_block=5, n_draws=200, seed=0)
+    seer = precision_lift(paid, nearly, score, np.arange(2000), min_block=5)
     assert seer["lift"]["low"] > 0.2
 
 
 def test_mean_trades_of_groups_have_intervals_and_reasons():
     one = record(6)
     gains, trades = one.gains * [1, 1, 0], one.trades * [1, 1, 0]
-    first, _, none = trade_means(gains, trades, min_block=1, n_draws=200, seed=0)
+    first, _, none = trade_means(gains, trades, min_block=1)
     assert first.value == pytest.approx(one.per_trade()[0])
     assert first.low < first.value < first.high
     assert (none.value, none.reason) == (None, "no trade")
@@ -201,9 +208,7 @@ def judged(seed: int, knows: float) -> str:
     audited, unaudited, rest = whole.columns(slice(0, 1)), whole.columns(slice(1, 2)), whole.columns(slice(2, None))
     both = {"sharpe": whole.sharpe(), "per_trade": whole.per_trade()}
     ranks = {name: against_placebos(v[0], v[2:]) for name, v in both.items()}
-    gap, plain = (
-        paired_differences(audited, o, periods_per_year=365, n_draws=200, seed=seed) for o in (rest, unaudited)
-    )
+    gap, plain = (paired_differences(audited, o, periods_per_year=365) for o in (rest, unaudited))
     return helps(ranks, gap, plain, n_trades=int(passes.sum()), min_trades=30)["kind"]
 
 

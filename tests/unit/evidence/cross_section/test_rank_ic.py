@@ -1,11 +1,9 @@
-import itertools
-
 import numpy as np
 import pytest
 from scipy import stats
 
 from tradsys.core.errors import DataError
-from tradsys.evidence.cross_section.rank_ic import newey_west_lags, newey_west_mean, rank_ic, ranks_within
+from tradsys.evidence.cross_section.rank_ic import rank_ic, ranks_within
 
 
 def panel(seed, n_dates=60, ties=False):
@@ -57,48 +55,3 @@ def test_dates_without_an_order_are_left_out():
 def test_what_does_not_fit_is_refused(score, least):
     with pytest.raises(DataError, match="two names at least have an order"):
         rank_ic(score, np.zeros(4), np.zeros(4), least)
-
-
-@pytest.mark.parametrize("lags", [0, 1, 7])
-def test_newey_west_equals_its_formula(lags):
-    """S = g_0 + 2 sum_l (1 - l / (L + 1)) g_l, variance of the mean S / T * T / (T - 1); Newey and West 1987, eq. 5."""
-    rng = np.random.default_rng(lags)
-    x = np.convolve(rng.normal(size=206), np.ones(7), "valid")
-    n, e = len(x), x - x.mean()
-    total = sum(a * a for a in e)
-    for lag in range(1, lags + 1):
-        total += 2 * (1 - lag / (lags + 1)) * sum(a * b for a, b in zip(e[lag:], e[:-lag], strict=True))
-    error = np.sqrt(total / n / n * n / (n - 1))
-    half = stats.t.ppf(0.975, n - 1) * error
-    found = newey_west_mean(x, lags)
-    assert found.value == pytest.approx(x.mean(), rel=1e-12)
-    assert (found.low, found.high) == pytest.approx((x.mean() - half, x.mean() + half), rel=1e-9)
-
-
-def test_overlap_needs_its_lags():
-    """Sums of five steps, one each step: with enough lags about 95 of 100 intervals hold zero, with none far fewer."""
-    rng = np.random.default_rng(3)
-    held = {0: 0, 12: 0}
-    for _, lags in itertools.product(range(300), held):
-        found = newey_west_mean(np.convolve(rng.normal(size=604), np.ones(5), "valid"), lags)
-        held[lags] += found.low <= 0 <= found.high
-    assert held[0] / 300 < 0.75
-    assert 0.89 < held[12] / 300 < 0.98
-
-
-def test_what_cannot_be_known_is_none_with_a_reason():
-    assert newey_west_mean(np.empty(0), 0).value is None
-    short = newey_west_mean(np.arange(59.0), 5)
-    assert (short.value, short.low) == (29.0, None)
-    assert "fewer than 10 times the 6" in short.reason
-    assert newey_west_mean(np.arange(60.0), 5).low is not None
-    assert newey_west_mean(np.ones(50), 0).reason == "the series never moves"
-    with pytest.raises(DataError, match="1 values that are not finite"):
-        newey_west_mean(np.array([1.0, np.nan]), 0)
-    with pytest.raises(DataError, match="lags=-1"):
-        newey_west_mean(np.ones(5), -1)
-
-
-@pytest.mark.parametrize(("n", "horizon", "lags"), [(252, 1, 4), (252, 5, 4), (252, 20, 19), (2000, 1, 7)])
-def test_lags_cover_the_overlap(n, horizon, lags):
-    assert newey_west_lags(n, horizon) == lags

@@ -4,7 +4,7 @@ import pytest
 from tradsys.core.tables import FeatureTable
 from tradsys.research.diagnosis.compression import compressed_rows, compression_section
 
-DRAWN = {"min_block": 1.0, "n_draws": 200, "confidence": 0.95, "seed": 0}
+DRAWN = {"min_block": 1.0, "confidence": 0.95}
 
 
 def table(values, names=("a", "b")):

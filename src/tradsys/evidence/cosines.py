@@ -1,0 +1,196 @@
+"""Intervals for numbers measured on dependent data: variances from a few slow cosines, Student's t for their doubt.
+
+A statistic is a function of weights of time, all 1 on the record. Its slope along sqrt(2) cos(pi j (t - 1/2) / T), for
+j = 1..B, is how it leans on slow swings of the record; the mean square of B slopes is its variance, with B degrees of
+freedom. So the uncertainty of the variance itself is in the interval, which draws of blocks leave out: their intervals
+are too narrow where few blocks remain. Statistics on one set of cosines share their draws, so differences are paired.
+Legend: T distinct times, B cosines, M statistics, D draws, d weightings.
+Source: Mueller 2004 and Lazarus, Lewis, Stock & Watson 2018 (equal-weighted cosine estimator, B = 0.4 T^(2/3) at most).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from tradsys.core.errors import DataError
+from tradsys.core.tables import Array
+from tradsys.evidence.bootstrap import Estimate, dependence_length, too_few_blocks
+from tradsys.evidence.sharpe import checked_returns, is_flat
+
+# cosines per effective block: beyond that they swing faster than the dependence and see too little variance. Overlap
+# of known length ends sharply; dependence that was estimated decays, so that slower cosines are needed
+PER_KNOWN_BLOCK, PER_ESTIMATED_BLOCK = 0.35, 0.2
+# finite difference of the slopes; weights stay positive
+_STEP = 1e-3
+_CHUNK_CELLS = 1_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """Statistics of one record and how they lean on time.
+
+    value_M: on the record. slope_BM: along each cosine. block_length: periods of one effective block. reason: why
+    there is no interval, None where there is one; then slope_BM has no rows.
+    """
+
+    value_M: Array
+    slope_BM: Array
+    block_length: float
+    reason: str | None
+
+    @property
+    def degrees(self) -> int:
+        """Degrees of freedom of the variance: the number of cosines."""
+        return len(self.slope_BM)
+
+    @property
+    def error_M(self) -> Array:
+        """Standard errors [M]; NaN without an interval."""
+        if not self.degrees:
+            return np.full(len(self.value_M), np.nan)
+        return np.sqrt((self.slope_BM**2).mean(axis=0))
+
+    def estimates(self, confidence: float = 0.95, reasons: Sequence[str | None] | None = None) -> list[Estimate]:
+        """Values with Student's intervals; None with a reason where undefined or the record is too short."""
+        half_M = student_quantile(confidence, self.degrees) * self.error_M if self.degrees else self.error_M
+        why = reasons or [None] * len(self.value_M)
+        return [
+            _estimate(float(v), float(h), given or self.reason)
+            for v, h, given in zip(self.value_M, half_M, why, strict=True)
+        ]
+
+    def above(self, level: float) -> Array:
+        """Confidence [M] that each true value exceeds `level`; NaN without an interval."""
+        error_M = self.error_M
+        score = np.divide(self.value_M - level, error_M, out=np.full(len(error_M), np.nan), where=error_M > 0)
+        return stats.t.cdf(score, max(1, self.degrees))
+
+    def p_values(self) -> Array:
+        """Two-sided p-values [M] of a true value of zero; NaN without an interval."""
+        above_M = self.above(0.0)
+        return 2 * np.minimum(above_M, 1 - above_M)
+
+    def draws(self, n_draws: int, *, seed: int) -> Array:
+        """Draws [D, M] around the values: Student's t with the slopes' covariance, one and the same t for all M."""
+        rng = np.random.default_rng(seed)
+        normal_DB = rng.standard_normal((n_draws, self.degrees))
+        shrink_D = np.sqrt(rng.chisquare(self.degrees, (n_draws, 1)))
+        return self.value_M + normal_DB @ self.slope_BM / shrink_D
+
+
+def spread(
+    statistic: Callable[[Array], Array],
+    n_times: int,
+    series: Array,
+    *,
+    min_block: float = 1.0,
+    cells: int = 1,
+) -> Spread:
+    """Values and slopes of `statistic`, which maps weights of time [d, T] to [d, M].
+
+    series: [T] or [T, K], the losses or gains whose dependence counts. min_block: periods that one label or position
+    spans. cells: numbers that the statistic builds per weighting, which bounds how many it gets at once.
+    """
+    value_M = statistic(np.ones((1, n_times)))[0]
+    block = dependence_length(series, min_block)
+    reason = too_few_blocks(n_times, block)
+    if reason is not None:
+        return Spread(value_M, np.empty((0, len(value_M))), block, reason)
+    step_BT = _STEP * cosines(n_times, n_cosines(n_times, block, min_block))
+    at_once = max(1, _CHUNK_CELLS // max(n_times, cells))
+    parts = []
+    for k in range(0, len(step_BT), at_once):
+        step = step_BT[k : k + at_once]
+        parts.append((statistic(1 + step) - statistic(1 - step)) / (2 * _STEP))
+    return Spread(value_M, np.concatenate(parts), block, None)
+
+
+def spread_of_means(series: Array, *, min_block: float = 1.0, values: Array | None = None) -> Spread:
+    """`spread` of the means of series [T] or [T, M]; of influence functions where `values` [M] are given."""
+    series_TM = np.asarray(series, dtype=np.float64)
+    series_TM = series_TM[:, None] if series_TM.ndim == 1 else series_TM
+    n_times, value_M = len(series_TM), series_TM.mean(axis=0) if values is None else np.atleast_1d(values)
+    block = dependence_length(series_TM, min_block)
+    reason = too_few_blocks(n_times, block)
+    if reason is not None:
+        return Spread(value_M, np.empty((0, len(value_M))), block, reason)
+    return Spread(value_M, cosines(n_times, n_cosines(n_times, block, min_block)) @ series_TM / n_times, block, None)
+
+
+def mean_interval(series_T: Array, *, min_block: float = 1.0, confidence: float = 0.95) -> Estimate:
+    """Mean of a serially dependent series, as of daily rank correlations, with its interval.
+
+    series_T: finite, in time order. min_block: bars that one label lasts. None, with the reason, for an empty series,
+    one that never moves, and fewer than 20 effective blocks. Raises DataError on NaN.
+    """
+    series = np.asarray(series_T, dtype=np.float64)
+    if series.ndim != 1 or not np.isfinite(series).all() or not 0 < confidence < 1 or not min_block >= 1:
+        raise DataError(
+            f"mean_interval: series {series.shape} with {int((~np.isfinite(series)).sum())} values that are not "
+            f"finite, min_block={min_block}, confidence={confidence}; one whole series, min_block >= 1, "
+            "0 < confidence < 1"
+        )
+    if not len(series):
+        return Estimate(None, reason="no date has a value")
+    if np.ptp(series) <= 1e-12 * np.abs(series).max():
+        return Estimate(float(series.mean()), reason="the series never moves")
+    return spread_of_means(series, min_block=min_block).estimates(confidence)[0]
+
+
+def sharpe_spread(returns: Array, *, min_block: float = 1.0) -> Spread:
+    """`spread` of per-period Sharpe ratios (ddof 1) of returns [T] or [T, K] that are not flat."""
+    values = np.asarray(returns, dtype=np.float64)
+    values = values[:, None] if values.ndim == 1 else values
+    deviation_K = values.std(axis=0, ddof=1)
+    sharpe_K = values.mean(axis=0) / deviation_K
+    scaled = (values - values.mean(axis=0)) / deviation_K
+    # influence of a period on mean over deviation: the delta method
+    return spread_of_means(scaled - sharpe_K / 2 * (scaled**2 - 1), min_block=min_block, values=sharpe_K)
+
+
+def sharpe_intervals(returns_TK: Array, *, confidence: float = 0.95, min_block: float = 1.0) -> list[Estimate]:
+    """Per-period Sharpe ratios (ddof 1) of K strategies with their intervals, in one pass.
+
+    returns_TK: [T, K], same periods for all; blocks are as long as the strategy needs that needs the longest, so that
+    intervals can be compared. A strategy that never traded has no value but a reason; too few blocks give values
+    without intervals. Raises DataError on NaN or fewer than 2 periods.
+    """
+    values = checked_returns(returns_TK, "sharpe_intervals")
+    values = values[:, None] if values.ndim == 1 else values
+    flat_K = np.atleast_1d(is_flat(values))
+    idle = Estimate(None, reason="the returns never differ, as of a strategy that never traded; a Sharpe needs risk")
+    moving = iter(
+        sharpe_spread(values[:, ~flat_K], min_block=min_block).estimates(confidence) if not flat_K.all() else []
+    )
+    return [idle if flat else next(moving) for flat in flat_K]
+
+
+def n_cosines(n_times: int, block_length: float, min_block: float = 1.0) -> int:
+    """How many cosines a record of `n_times` periods carries: 0.4 T^(2/3), fewer where blocks are long."""
+    share = PER_KNOWN_BLOCK if block_length <= max(1.0, min_block) else PER_ESTIMATED_BLOCK
+    return max(2, int(min(0.4 * n_times ** (2 / 3), share * n_times / block_length)))
+
+
+def cosines(n_times: int, n_waves: int) -> Array:
+    """sqrt(2) cos(pi j (t - 1/2) / T) for j = 1..B, float64 [B, T]; each sums to zero, mean square one."""
+    phase = np.pi * (np.arange(n_times) + 0.5) / n_times
+    return np.sqrt(2) * np.cos(np.arange(1, n_waves + 1)[:, None] * phase)
+
+
+def student_quantile(confidence: float, degrees: int) -> float:
+    """Two-sided Student quantile. Raises DataError where confidence is not within (0, 1)."""
+    if not 0 < confidence < 1:
+        raise DataError(f"interval: confidence {confidence}; it lies between 0 and 1; 0.95 is usual")
+    return float(stats.t.ppf(0.5 + confidence / 2, degrees))
+
+
+def _estimate(value: float, half: float, reason: str | None) -> Estimate:
+    if not np.isfinite(value):
+        return Estimate(None, reason=reason or "not defined on these samples")
+    if reason is not None:
+        return Estimate(value, reason=reason)
+    if not np.isfinite(half):
+        return Estimate(value, reason="its error is not defined on these samples")
+    return Estimate(value, value - half, value + half)

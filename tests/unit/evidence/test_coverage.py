@@ -1,0 +1,47 @@
+"""The coverage studies of benchmarks/coverage, smaller; a deliberately narrow interval must fail them."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tradsys.evidence import cosines
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks" / "coverage"))
+import studies
+
+sys.path.pop(0)
+
+
+def holds(row):
+    """Whether the measured share is within three Monte-Carlo errors of its nominal value."""
+    return stats.binomtest(round(row.measured * row.n), row.n, row.nominal).pvalue > 0.003
+
+
+def test_means_of_overlapping_labels_are_covered_or_withheld():
+    rows = list(studies.mean_coverage(100))
+    given = [row for row in rows if row.n == row.n_runs]
+    assert len(given) >= 14
+    assert all(holds(row) for row in given)
+    withheld = {row.setting for row in rows if row.n == 0}
+    assert withheld >= {"T=252, H=20", "T=504, H=60", "T=1000, H=60"}
+
+
+def test_an_interval_that_takes_days_for_independent_fails(monkeypatch):
+    monkeypatch.setattr(cosines, "dependence_length", lambda *_: 1.0)
+    monkeypatch.setattr(cosines, "n_cosines", lambda n_times, *_: n_times - 1)
+    row = next(r for r in studies.mean_coverage(100) if r.setting == "T=504, H=20")
+    assert row.measured < 0.6
+    assert not holds(row)
+
+
+@pytest.mark.parametrize("study", ["paired", "spa"])
+def test_tests_of_nothing_reject_as_often_as_they_say(study):
+    assert all(holds(row) for row in studies.STUDIES[study](60))
+
+
+def test_best_of_many_trials_is_seldom_called_better_than_luck():
+    for row in studies.deflation_size(100, counts=(5, 20)):
+        assert row.measured <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / row.n), row
