@@ -68,7 +68,8 @@ def evaluate(
     `skill`), skill_over_base_rate (1 - log_loss / base_log_loss), auc, brier, brier_skill (over the base rate), ece,
     ece_equal_mass (both without the noise of the bins, `total_gap`). Beside them n, n_times, base_rate [C],
     observed_rate [C], block_length, confidence, n_draws. Intervals are Student's over slow
-    cosines (`cosines`); None, with the reason, where the record holds fewer than 20 effective blocks. Raises DataError on malformed
+    cosines (`cosines`); None, with the reason, where the record holds fewer than 20 effective blocks. Raises DataError
+    on malformed
     input.
     """
     proba, y = checked_forecast(proba_NC, y_N, "evaluate")
