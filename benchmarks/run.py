@@ -36,6 +36,7 @@ NAMES = (
     "tune",
     "daily",
     "daily_run",
+    "trading",
 )
 PACKAGES = ("torch", "polars", "numpy", "numba", "vectorbt", "lightgbm", "onnxruntime")
 AIM = re.compile(r"(?:ratio\s*)?(>=|<=|<|>)\s*([\d.]+)\s*$")

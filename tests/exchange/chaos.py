@@ -77,7 +77,7 @@ def simulate(folder: Path, bars: int, seed: int, *, kills: int, faults: Faults) 
     """Runs bots, one after the other where they are killed, until the simulated span is over."""
     rows = rows_of(walk_bars(WARM_UP + bars + 30, ("AAAUSDT", "BBBUSDT"), seed=seed))
     start = rows["AAAUSDT"][WARM_UP][0]
-    market = Market(rows, start_ms=start + 1000, tick_ms=180_000, cash="5000", faults=faults, seed=seed)
+    market = Market(rows, start_ms=start + 1000, tick_ms=450_000, cash="5000", faults=faults, seed=seed)
     end, dice, n_kills, codes = start + bars * HOUR, random.Random(seed), 0, Counter()
     with serving(market) as url, zygote(url, folder) as (begin, wait):
         while market.now < end:

@@ -3,13 +3,14 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from filelock import FileLock, Timeout
 
+from tradsys.core.clock import utc
 from tradsys.core.errors import BundleError, TradsysError
 from tradsys.core.runs import code_sha, masked
 from tradsys.market.bars import bar_length
@@ -108,7 +109,8 @@ def check_same_bot(plan: Plan, state: State, bar_minutes: float) -> None:
     if not state.settings:
         return
     new = plan.settings(bar_minutes)
-    changed = [key for key in FIXED if state.settings.get(key) != new[key]]
+    fixed = [key for key in FIXED if key != "bundle" or not plan.extra.get("follow")]
+    changed = [key for key in fixed if state.settings.get(key) != new[key]]
     if changed:
         old = {key: state.settings.get(key) for key in changed}
         raise BundleError(
@@ -133,6 +135,7 @@ def engine_of(
 ) -> Engine:
     """The engine at the point where the journal ends, its start journaled."""
     history = feed.history(state.decided)
+    plan.bundle.check_bar_length(history)
     minutes = bar_length(history).total_seconds() / 60
     check_same_bot(plan, state, minutes)
     session = sessions(plan.bundle, history)
@@ -155,5 +158,4 @@ def run_replay(plan: Plan, feed: Feed, broker: Broker, **kwargs: Any) -> State:
 
 def span_of(bundle: Bundle, since: str | None) -> datetime:
     """First bar to decide on: as given, else the start of the bundle's test span."""
-    moment = datetime.fromisoformat(str(since or bundle.card["span"]["test"][0]))
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return utc(str(since or bundle.card["span"]["test"][0]), "since")

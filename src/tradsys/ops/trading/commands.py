@@ -13,7 +13,7 @@ from rich.console import Console
 from tradsys.core.clock import utc_stamp
 from tradsys.core.errors import BundleError, DataError, GateError, TradsysError
 from tradsys.ops.trading.bot import JOURNAL, LOCK, Plan, run_replay, span_of
-from tradsys.ops.trading.live import run_live
+from tradsys.ops.trading.live import newest_of, run_live
 from tradsys.ops.trading.state import State
 from tradsys.ops.trading.status import print_status
 from tradsys.ops.trading.store import TradeJournal
@@ -102,7 +102,8 @@ def live(plain: Config, parts: Config, _source: Source) -> None:
 
 
 def _trade(mode: str, plain: Config, parts: Config) -> None:
-    bundle = Bundle.load(str(plain["bundle"]))
+    newest = newest_of(Path(plain["follow"])) if plain["follow"] else None
+    bundle = Bundle.load(newest or str(plain["bundle"]))
     _check_columns(bundle)
     verdict = bundle.card.get("verdict", {}).get("kind", "not evaluated")
     if mode == "live" and verdict != "edge" and not plain["accept_verdict"]:
@@ -124,6 +125,7 @@ def _trade(mode: str, plain: Config, parts: Config) -> None:
         symbols,
         exchange=f"{exchange.id}/{exchange.kind}",
         accept_verdict=bool(plain["accept_verdict"]),
+        follow=plain["follow"],
     )
     code, line = run_live(
         plan,

@@ -129,6 +129,7 @@ class Engine:
             predictions = self.predictor.step(closed) if moment.bars else None
         except DataError as error:
             why = str(error)
+            self.record(("note", {"what": "bars", "why": why}))
         self.on_predictions(predictions)
         rows = {} if predictions is None else {row["symbol"]: row for row in predictions.iter_rows(named=True)}
         wanted: dict[str, dict[str, Any]] = {}

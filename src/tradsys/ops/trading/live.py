@@ -78,8 +78,7 @@ def run_live(
 
 def minutes_of(bundle: Bundle) -> int:
     """Bar length that the bundle was trained on; BundleError where its card does not say."""
-    card = bundle.card
-    found = card.get("bar_minutes") or card["data"].get("bar_minutes") or card["data_config"].get("bar_minutes")
+    found = bundle.bar_minutes
     if not found:
         raise BundleError(f"trade: {bundle.folder} does not say its bar length; export it again with this code")
     return int(found)

@@ -50,7 +50,7 @@ def _print(console: Console, title: str, rows: list[dict[str, Any]], columns: tu
     kept = [c for c in columns if any(row.get(c) is not None for row in rows)]
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in kept:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name not in ("action", "value"))
     for row in rows:
         table.add_row(*(text(row.get(c)) for c in kept))
     console.print(table)
@@ -61,6 +61,6 @@ def text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value:.5g}"
     shown = str(value)
     return shown[:16].replace("T", " ") if len(shown) > 18 and shown[4:5] == "-" else shown

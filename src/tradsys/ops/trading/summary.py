@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from tradsys.core.tables import Array
-from tradsys.evidence.bootstrap import automatic_block_length, bootstrap_indices
 from tradsys.ops.trading.state import State
 
 N_DRAWS = 500
@@ -67,8 +66,11 @@ def expected_daily(place: str | None, state: State) -> Array | None:
     """
     folder = Path(place) if place else Path(str(state.settings.get("bundle_path", ""))).parent
     try:
-        curve = json.loads((folder / "report.json").read_text(encoding="utf-8"))["equity"]["curves"]
-        values = np.array([1.0, *map(float, curve[state.settings["strategy"]])])
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        name = state.settings["strategy"]
+        if {row["name"]: row["settings"] for row in report["strategies"]}[name] != state.settings["profile"]:
+            return None  # the same name with other levels is another strategy
+        values = np.array([1.0, *map(float, report["equity"]["curves"][name])])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     returns: Array = values[1:] / values[:-1] - 1
@@ -80,6 +82,8 @@ def _band(state: State, returns: Array) -> tuple[list[str], list[float], list[fl
 
     Source: Politis and Romano 1994. The band ends after as many days as the backtest has.
     """
+    from tradsys.evidence.bootstrap import automatic_block_length, bootstrap_indices  # noqa: PLC0415 - loads arch
+
     days = (state.times[-1] - state.times[0]).days + 1
     n_days = min(len(returns), max(days, 2))
     length = automatic_block_length(returns)
