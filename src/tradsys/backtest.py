@@ -17,6 +17,7 @@ from dotenv import load_dotenv
 from omegaconf import OmegaConf
 
 from tradsys.config.compose import as_dict, build, compose, run_command
+from tradsys.config.trusted import built_source
 
 if TYPE_CHECKING:
     from tradsys.serving.bundle import Bundle
@@ -52,7 +53,7 @@ def work(argv: list[str]) -> None:
 def _source(plain: dict[str, Any], bundle: "Bundle") -> Any:
     """The source of bars: of the data config that was named, else of the one the bundle was made from."""
     if plain["data_choice"] is None:
-        return build(OmegaConf.create({"data": bundle.data_config()}))["data"]["source"]
+        return built_source(bundle.data_config(), f"bundle {bundle.folder}")
     return build(compose("train", [f"data={plain['data_choice']}", f"paths.data={plain['paths']['data']}"]))["data"][
         "source"
     ]

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
+from tradsys.config.trusted import checked, parse_yaml, plain_config
 
 if TYPE_CHECKING:
     from tradsys.research.experiment import Experiment
@@ -23,19 +23,27 @@ if TYPE_CHECKING:
 
 
 def _stored(record: "Record") -> "tuple[DictConfig, Experiment]":
-    """The run's resolved config and what it builds with today's code."""
+    """The run's resolved config, every part of it checked, and what it builds with today's code."""
     from tradsys.research.experiment import Experiment
 
+    where = f"reproduce: {record.folder / 'config.yaml'}"
+    config = plain_config(checked(parse_yaml(record.config_yaml, where), where, kept=("paths",)))
     try:
-        config = OmegaConf.create(record.config_yaml)
-        if not isinstance(config, DictConfig):
-            raise ConfigError("it is no mapping")
         return config, Experiment.of(build(config))
-    except (KeyError, ValueError, yaml.YAMLError) as error:
+    except (KeyError, ValueError) as error:
         raise ConfigError(
             f"reproduce: the config of {record.folder} does not build with this code ({error}); it was made by "
             f"{record.provenance['code_sha']}; check that commit out"
         ) from error
+
+
+def _ledger(record: "Record", own: str) -> str:
+    """The ledger that the run wrote to: beside its folder, or the one that this command was given.
+
+    A received run may not name any other: a reproduction's evaluations are written there.
+    """
+    beside = record.folder.parents[1] / "ledger.db" if len(record.folder.parts) > 2 else Path(own)
+    return own if "://" in own or not beside.is_file() else str(beside)
 
 
 def work(argv: list[str]) -> None:
@@ -49,9 +57,9 @@ def work(argv: list[str]) -> None:
     asked = as_dict(compose("reproduce", [f"run='{a}'" if a in runs else a for a in argv]))
     record = read_record(Path(str(asked["run"])))
     config, experiment = _stored(record)
-    place = config.paths.ledger
+    place = _ledger(record, str(asked["paths"]["ledger"]))
     with open_run(Path(asked["into"]), "reproduce", record.config_yaml, record.overrides) as folder:
-        config.paths.ledger = str(folder / "ledger.db")
+        config.paths = dict(asked["paths"]) | {"ledger": str(folder / "ledger.db")}
         known = seed_ledger(record, place, folder / "ledger.db")
         run(experiment, folder, as_dict(config))
     comparison = compare(record, folder, asked["tolerance"], place if known else None)

@@ -5,26 +5,16 @@ python -m tradsys.train +experiment=demo                  the same, small: two t
 python -m tradsys.train data=btc_hourly split=reality     real bars from the store
 python -m tradsys.train model=lightgbm labels.horizon_bars=48
 python -m tradsys.train resume=runs/train/<run>           goes on where Ctrl-C or a kill stopped it
+python -m tradsys.train resume=runs/train/<run> costs.fee_bps=20   judged anew; keys that decide a fit are refused
 """
 
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
+from tradsys.config.compose import as_dict, build, compose, run_command
+from tradsys.config.resume import resumed_overrides
 from tradsys.ops.machine.memory_guard import CONTAINER
-
-
-def _resumed(folder: Path) -> list[str]:
-    if not (folder / "overrides.txt").is_file():
-        raise ConfigError(f"train: resume={folder} holds no overrides.txt; give a folder that train started")
-    overrides = (folder / "overrides.txt").read_text(encoding="utf-8").splitlines()
-    if hidden := [o for o in overrides if ":***@" in o]:
-        raise ConfigError(
-            f"train: resume={folder} was started with {hidden[0]!r}, whose password no file keeps; start it with the "
-            "address in a variable, KEY='${oc.env:NAME}', and it can be resumed"
-        )
-    return overrides
 
 
 def work(argv: list[str]) -> None:
@@ -38,7 +28,7 @@ def work(argv: list[str]) -> None:
     config = compose("train", argv)
     folder = Path(str(config.resume)) if config.resume else None
     if folder is not None:
-        argv = _resumed(folder)
+        argv = resumed_overrides(folder, argv)
         config = compose("train", argv)
     plain = as_dict(config)
     check(plain, CONTAINER)

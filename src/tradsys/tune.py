@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from tradsys.config.compose import ConfigError, as_dict, build, compose, conf_folder, run_command
+from tradsys.config.trusted import checked_overrides
 from tradsys.ops.machine.memory_guard import CONTAINER
 
 if TYPE_CHECKING:
@@ -46,13 +47,13 @@ def work(argv: list[str]) -> None:
     if verbs not in ([], ["promote"]):
         raise ConfigError(f"tune: {verbs} is not understood; the one verb is promote; the rest is key=value")
     if verbs:
-        path = promote(composed, overrides, conf_folder() / "model")
+        path = promote(composed, overrides, conf_folder() / "model", checked_overrides)
         Console(highlight=False).print(f"model    {path}", markup=False, soft_wrap=True)
         return
     plain = composed(overrides).config
     check_ledger(plain["paths"]["ledger"])
     check(plain, CONTAINER, int(plain["n_workers"] or plain["trials_per_gpu"]))
-    report, failed = tune(composed, overrides, [sys.executable, "-m", "tradsys.tune"])
+    report, failed = tune(composed, overrides, [sys.executable, "-m", "tradsys.tune"], checked_overrides)
     print_sweep(report, Path(report["folder"]))
     if failed:
         sys.exit(1)

@@ -18,12 +18,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tradsys.core.errors import TradsysError
+
 FORMS = "overrides are key=value, +key=value for a new key and ~key to drop one; quote what holds , = [ ] or spaces"
 REFUSALS = (HydraException, OmegaConfBaseException, ValueError)
 MOST_NAMED = 12
 
 
-class ConfigError(ValueError):
+class ConfigError(TradsysError):
     """A key, group or value that conf/ does not know."""
 
 

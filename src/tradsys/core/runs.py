@@ -1,6 +1,7 @@
 """Run folders and files written whole: a reader sees the old file or the new one, never half."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from typing import Any
 from tradsys.core.clock import utc_stamp
 
 PACKAGE = Path(__file__).parents[1]  # the folder of the installed package
+ALMOST_NOTHING = 2**20  # bytes free at which a library's failed write is a full disk
 PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s@/]+@", re.IGNORECASE)
 
 
@@ -48,11 +50,26 @@ def written_atomically(path: Path) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             os.replace(draft, path)
+    except Exception as error:
+        if _is_full(error, path.parent):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
     finally:
         if draft.is_dir():
             shutil.rmtree(draft, ignore_errors=True)
         else:
             draft.unlink(missing_ok=True)
+
+
+def _is_full(error: Exception, folder: Path) -> bool:
+    """Whether no space was left, in whatever words a library says so: torch, polars and SQLite have their own."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return False
+    said = str(error).lower()
+    if any(words in said for words in ("no space left", "disk is full", "os error 28", "quota exceeded")):
+        return True
+    writing = "write" in said or "writing" in said
+    return writing and shutil.disk_usage(folder).free < ALMOST_NOTHING
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,12 +10,14 @@ import lightgbm
 import numpy as np
 import xgboost
 
-from tradsys.core.bounds import check_bounds
+from tradsys.core.bounds import check_bounds, is_within
 from tradsys.core.errors import BundleError, DataError
+from tradsys.core.received import parse_json, read_text, refused_in_one_line
 from tradsys.core.runs import write_text, written_atomically
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.baseline import ClassWeight, check_class_weight, class_weighted, class_weights_seen
 from tradsys.models.transforms import fitted, with_fitted
+from tradsys.models.tree_files import FIX, check_lightgbm, check_xgboost
 
 MARK = "tradsys:"
 BOUNDS = {
@@ -98,14 +100,31 @@ def _grown(
     return lightgbm.Booster(model_str=grown.model_to_string(num_iteration=grown.best_iteration))
 
 
-def _noted(path: Path) -> tuple[lightgbm.Booster, dict[str, Any]]:
-    """The booster and our note of a file that a LightGBM part wrote; BundleError without one."""
-    text, mark, tail = path.read_text(encoding="utf-8").rpartition(f"\n{MARK}")
+def _noted(path: Path, kind: str) -> tuple[lightgbm.Booster, dict[str, Any]]:
+    """The booster and our note of a file that a LightGBM part wrote, both checked first; BundleError without one.
+
+    kind: `classifier` or `regressor`.
+    """
+    where = f"lightgbm {path.name}"
+    text, mark, tail = read_text(path, FIX).rpartition(f"\n{MARK}")
     if not mark:
-        raise BundleError(
-            f"lightgbm {path.name}: no line {MARK!r} at its end; only files written by `save`; export it again"
-        )
-    return lightgbm.Booster(model_str=text), json.loads(tail)
+        raise BundleError(f"{where}: no line {MARK!r} at its end; only files written by `save` are read; {FIX}")
+    about = _checked_note(parse_json(tail, f"{where}: its note", FIX), where, is_classifier=kind == "classifier")
+    with refused_in_one_line(where, FIX):
+        sound = check_lightgbm(text, len(about["names"]), about.get("n_classes", 1), where)
+        return lightgbm.Booster(model_str=sound), about
+
+
+def _checked_note(about: dict[str, Any], where: str, *, is_classifier: bool) -> dict[str, Any]:
+    """Parameters, names and number of classes that `save` notes; BundleError where they are not that."""
+    if ("n_classes" in about) != is_classifier:
+        found = ("classifier", "regressor") if "n_classes" in about else ("regressor", "classifier")
+        raise BundleError(f"{where}: it holds a {found[0]}, not a {found[1]}; {FIX}")
+    names, classes = about.get("names"), about.get("n_classes", 2)
+    sound = isinstance(names, list) and names and all(isinstance(n, str) for n in names)
+    if not sound or not is_within(classes, "whole [2, 10000]") or not isinstance(about.get("params"), dict):
+        raise BundleError(f"{where}: its note lacks parameters, names or classes; {FIX}")
+    return about
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,11 +190,10 @@ class LightGbm:
     @classmethod
     def load(cls, path: Path) -> Self:
         """The fitted model that `save` wrote; raises BundleError where the last line is not one of ours."""
-        booster, about = _noted(path)
-        if "n_classes" not in about:
-            raise BundleError(f"lightgbm {path.name}: it holds a regressor, not a classifier; export it again")
+        booster, about = _noted(path, "classifier")
         state = {"booster_": booster, "names_": tuple(about["names"]), "n_classes_": about["n_classes"]}
-        return with_fitted(cls(**about["params"]), state)
+        with refused_in_one_line(f"lightgbm {path.name}", FIX):
+            return with_fitted(cls(**about["params"]), state)
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,10 +254,9 @@ class LightGbmRegressor:
     @classmethod
     def load(cls, path: Path) -> Self:
         """The fitted model that `save` wrote; raises BundleError for a file of another kind."""
-        booster, about = _noted(path)
-        if "n_classes" in about:
-            raise BundleError(f"lightgbm {path.name}: it holds a classifier, not a regressor; export it again")
-        return with_fitted(cls(**about["params"]), {"booster_": booster, "names_": tuple(about["names"])})
+        booster, about = _noted(path, "regressor")
+        with refused_in_one_line(f"lightgbm {path.name}", FIX):
+            return with_fitted(cls(**about["params"]), {"booster_": booster, "names_": tuple(about["names"])})
 
 
 @dataclass(frozen=True, eq=False)
@@ -337,13 +354,20 @@ class Xgboost:
     @classmethod
     def load(cls, path: Path) -> Self:
         """The fitted model that `save` wrote; raises BundleError where its attribute is missing."""
-        booster = xgboost.Booster()
-        booster.load_model(bytearray(path.read_bytes()))
-        note = booster.attr("tradsys")
-        if note is None:
-            raise BundleError(
-                f"xgboost {path.name}: no attribute 'tradsys'; only files written by `save`; export it again"
-            )
-        about = json.loads(note)
-        state = {"booster_": booster, "names_": tuple(about["names"]), "n_classes_": about["n_classes"]}
-        return with_fitted(cls(**about["params"]), state)
+        where, text = f"xgboost {path.name}", read_text(path, FIX)
+        learner = check_xgboost(text, where)["learner"]
+        if "tradsys" not in learner["attributes"]:
+            raise BundleError(f"{where}: no attribute 'tradsys'; only files written by `save` are read; {FIX}")
+        note = parse_json(learner["attributes"]["tradsys"], f"{where}: its note", FIX)
+        about = _checked_note(note, where, is_classifier=True)
+        fitted_on = learner["learner_model_param"]
+        if (fitted_on["num_feature"], int(fitted_on["num_class"]) or 2) != (
+            str(len(about["names"])),
+            about["n_classes"],
+        ):
+            raise BundleError(f"{where}: its note and its trees differ in features or classes; {FIX}")
+        with refused_in_one_line(where, FIX):
+            booster = xgboost.Booster()
+            booster.load_model(bytearray(text.encode()))
+            state = {"booster_": booster, "names_": tuple(about["names"]), "n_classes_": about["n_classes"]}
+            return with_fitted(cls(**about["params"]), state)

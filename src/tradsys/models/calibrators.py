@@ -15,6 +15,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.isotonic import IsotonicRegression
 
 from tradsys.core.errors import BundleError, DataError, TrainingError
+from tradsys.core.received import refused_in_one_line
 from tradsys.core.tables import Array
 from tradsys.models.transforms import fitted, with_fitted
 
@@ -247,8 +248,26 @@ def calibrator_from_json(value: Mapping[str, Any]) -> Identity | Temperature | I
         "temperature": Temperature.from_json,
         "isotonic": Isotonic.from_json,
     }
-    if value.get("kind") not in readers:
+    if not isinstance(value.get("kind"), str) or value["kind"] not in readers:
         raise BundleError(
             f"calibrator: kind {value.get('kind')!r} in the file; known are {sorted(readers)}; export the bundle again"
         )
-    return readers[value["kind"]](value)
+    with refused_in_one_line(f"calibrator {value['kind']}", "export the bundle again"):
+        made = readers[value["kind"]](value)
+        _check_curve(made)
+        return made
+
+
+def _check_curve(calibrator: Identity | Temperature | Isotonic) -> None:
+    """Raises BundleError where stored numbers are no monotone map of probabilities."""
+    if isinstance(calibrator, Temperature):
+        bias = fitted(calibrator, "bias_")
+        sound = 0 < float(fitted(calibrator, "temperature_")) < np.inf and bias.ndim == 1 and np.isfinite(bias).all()
+    elif isinstance(calibrator, Isotonic):
+        x, y = fitted(calibrator, "x_"), fitted(calibrator, "y_")
+        rising = x.ndim == y.ndim == 1 and len(x) == len(y) > 0 and (np.diff(x) >= 0).all() and (np.diff(y) >= 0).all()
+        sound = rising and np.isfinite(x).all() and bool((y > 0).all()) and bool((y < 1).all())
+    else:
+        return
+    if not sound:
+        raise BundleError(f"calibrator: {type(calibrator).__name__} with numbers of no map; export the bundle again")

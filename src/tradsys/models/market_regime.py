@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from tradsys.core.errors import DataError
+from tradsys.core.received import refused_in_one_line
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.regime import HmmRegime
 from tradsys.models.transforms import fitted, with_fitted
@@ -81,5 +82,6 @@ def regime_from_json(value: Mapping[str, Any]) -> HmmRegime | MarketRegime:
     """The fitted regime that `to_json` of either kind wrote."""
     if "market_symbol" not in value:
         return HmmRegime.from_json(value)
-    regime = HmmRegime.from_json(value["regime"])
+    with refused_in_one_line("regime", "export the bundle again"):
+        regime = HmmRegime.from_json(value["regime"])
     return with_fitted(MarketRegime(regime, value["market_symbol"]), {"regime_": regime})

@@ -3,20 +3,34 @@
 Shapes: R rows, N samples, T window, F features, C classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from tradsys.core.errors import BundleError
+from tradsys.core.received import one_line, refused_in_one_line
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.samples.windows import gather
 
 BATCH = 1024  # windows per call: bounds memory, and one call's cost is small beside it
 FATAL_ONLY = 4
+FIX = "export the bundle again"
+# the entry `location` of a tensor whose data lie in another file (onnx.proto, TensorProto.external_data)
+EXTERNAL = b"\x0a\x08location"
+
+
+def _are_shapes(inputs: Sequence[Any], outputs: Sequence[Any]) -> bool:
+    """Whether a graph reads [N, T, F] and writes [N, C] twice, T, F and C known and sane."""
+    known = all(isinstance(n, int) and 0 < n <= MOST for shape in (*inputs, *outputs) for n in shape[1:])
+    ranks = [len(shape) for shape in (*inputs, *outputs)]
+    return known and ranks == [3, 2, 2] and outputs[0][1] == outputs[1][1]
+
+
+MOST = 100_000  # bars, features or classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,26 +55,19 @@ class OnnxModel:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = FATAL_ONLY
-        try:
-            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except (
-            ort_errors.Fail,
-            ort_errors.InvalidArgument,
-            ort_errors.InvalidGraph,
-            ort_errors.InvalidProtobuf,
-            ort_errors.NoSuchFile,
-            ort_errors.NotImplemented,
-        ) as error:
-            raise BundleError(
-                f"onnx: {path} is no graph that onnxruntime {ort.__version__} can run "
-                f"({str(error).splitlines()[0]}); export the bundle again"
-            ) from error
+        where = f"onnx: {path}"
+        content = Path(path).read_bytes()
+        if not content or EXTERNAL in content:
+            raise BundleError(f"{where}: it is empty, or its weights lie in another file; {FIX}")
+        with refused_in_one_line(f"{where}: no graph that onnxruntime {ort.__version__} can run", FIX):
+            session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         inputs, outputs = session.get_inputs(), session.get_outputs()
         names = [i.name for i in inputs], [o.name for o in outputs]
-        if names != (["window"], ["score", "probability"]):
+        shapes = [i.shape for i in inputs], [o.shape for o in outputs]
+        if names != (["window"], ["score", "probability"]) or not _are_shapes(*shapes):
             raise BundleError(
-                f"onnx: {path} maps {names[0]} to {names[1]}; a bundle's graph maps ['window'] to "
-                "['score', 'probability']; export the bundle again"
+                f"{where} maps {one_line(names[0], 60)} of shapes {shapes[0]} to {one_line(names[1], 60)} of shapes "
+                f"{shapes[1]}; a bundle's graph maps ['window'] [N, T, F] to ['score', 'probability'] [N, C]; {FIX}"
             )
         _, lookback, n_features = inputs[0].shape
         return cls(session, int(lookback), int(n_features), int(outputs[0].shape[1]))
@@ -85,7 +92,10 @@ class OnnxModel:
 
     def run(self, window_NTF: Array) -> tuple[Array, Array]:
         """Scores and probabilities of raw float32 windows, as the graph gives them."""
-        score_NC, probability_NC = self.session.run(["score", "probability"], {"window": window_NTF})
+        with refused_in_one_line("onnx: the graph does not run", FIX):
+            score_NC, probability_NC = self.session.run(["score", "probability"], {"window": window_NTF})
+        if not score_NC.shape == probability_NC.shape == (len(window_NTF), self.classes):
+            raise BundleError(f"onnx: the graph answers {probability_NC.shape} for {len(window_NTF)} windows; {FIX}")
         return score_NC, probability_NC
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:

@@ -1,6 +1,5 @@
 """The fitted artefact: the only way from bars to probabilities. Loads and predicts without torch."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,6 +11,7 @@ import polars as pl
 
 from tradsys.core.clock import Moment, utc64
 from tradsys.core.errors import BundleError, DataError
+from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import digest_file, digest_json, write_json
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.features.feature_set import FeatureSet
@@ -23,9 +23,8 @@ from tradsys.models.calibrators import calibrator_from_json
 from tradsys.models.onnx_runtime import OnnxModel
 from tradsys.models.regime import HmmRegime
 from tradsys.serving import exits
+from tradsys.serving.card import FIX, FORMAT, verified_card
 from tradsys.serving.ensemble import ServedEnsemble
-
-FORMAT = 1  # raised when an older reader could misread the files
 
 
 class Primary(Protocol):
@@ -85,9 +84,14 @@ class Bundle:
     def load(cls, path: str | Path) -> Self:
         """Reads a bundle; raises BundleError that names what is missing, altered or of another version."""
         folder = Path(path)
-        card = _verified_card(folder)
+        card = verified_card(folder)
+        with refused_in_one_line(f"bundle {folder}", FIX):
+            return cls._of(folder, card)
+
+    @classmethod
+    def _of(cls, folder: Path, card: dict[str, Any]) -> Self:
         features = FeatureSet.from_json(card["features"])
-        if features.schema_hash() != card["schema_hash"]:
+        if features.schema_hash() != card["schema_hash"] or list(features.names) != card["feature_names"]:
             raise BundleError(
                 f"bundle {folder}: its features hash to {features.schema_hash()[:12]}, the model was trained on "
                 f"{card['schema_hash'][:12]}; the feature code changed; use the code at {card['code_sha']} or retrain"
@@ -101,7 +105,7 @@ class Bundle:
         return cls(
             features=features,
             primary=_load_primary(folder, card),
-            regime=HmmRegime.from_json(json.loads(regime_file.read_text())) if regime_file.exists() else None,
+            regime=HmmRegime.from_json(read_json(regime_file, FIX)) if regime_file.exists() else None,
             auditor=Xgboost.load(auditor_file) if auditor_file.exists() else None,
             card=card,
             folder=folder,
@@ -140,15 +144,8 @@ class Bundle:
         return max(self.primary.lookback, self.regime.lookback if self.regime else 1)
 
     def data_config(self) -> dict[str, Any]:
-        """The data config the bundle was made from; BundleError where it names code outside the market package."""
-        config = self.card["data_config"]
-        target = config["source"]["_target_"]
-        if not target.startswith("tradsys.market."):
-            raise BundleError(
-                f"bundle {self.folder}: its data source is {target!r}; a bundle may name sources of tradsys.market "
-                "only; give data=..."
-            )
-        return config
+        """The data config that the bundle was made from, as received: `config.trusted` builds its source."""
+        return self.card["data_config"]
 
     def check_bar_length(self, bars: pl.DataFrame) -> None:
         """Raises DataError where these bars are of another length than the ones the bundle was trained on."""
@@ -227,33 +224,6 @@ def widened(table: FeatureTable, rows: Array, extra: Mapping[str, Array]) -> tup
         symbols=table.symbols,
     )
     return small.with_columns(extra), np.arange(len(rows))
-
-
-def _verified_card(folder: Path) -> dict[str, Any]:
-    """The card, after every file's hash matched."""
-    path = folder / "card.json"
-    if not path.is_file():
-        raise BundleError(f"bundle {folder}: no card.json there; give the folder that train or export wrote")
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise BundleError(f"bundle {folder}: card.json is not JSON ({error}); export it again") from error
-    if card.get("format") != FORMAT:
-        raise BundleError(
-            f"bundle {folder}: format {card.get('format')}, this code reads {FORMAT}; export it again with this code"
-        )
-    body = {k: v for k, v in card.items() if k != "card_sha256"}
-    if card.get("card_sha256") != digest_json(body):
-        raise BundleError(f"bundle {folder}: card.json was altered after it was sealed; export it again")
-    found = {p.name for p in folder.iterdir() if p.name != "card.json"}
-    missing, unknown = sorted(set(card["files"]) - found), sorted(found - set(card["files"]))
-    altered = [f for f in sorted(found & set(card["files"])) if digest_file(folder / f) != card["files"][f]]
-    if missing or unknown or altered:
-        raise BundleError(
-            f"bundle {folder}: missing {missing}, unknown {unknown}, altered {altered}; every file must be as sealed; "
-            "export it again"
-        )
-    return card
 
 
 def _load_primary(folder: Path, card: Mapping[str, Any]) -> Primary:

@@ -3,7 +3,6 @@
 Legend: N samples, K members, S regime states, C classes.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from tradsys.core.errors import BundleError
+from tradsys.core.received import inside, read_json
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.models.boosting import LightGbm, Xgboost
 from tradsys.models.calibrators import calibrator_from_json
@@ -25,6 +25,7 @@ from tradsys.models.regime import HmmRegime
 from tradsys.models.transforms import RobustScaler
 
 FILE = "ensemble.json"
+FIX = "export it again"
 POOLS = ("average", "stacked", "regime_weighted", "regime_pooled")
 
 
@@ -41,7 +42,7 @@ class Member(Protocol):
 
 def read_logistic(path: Path) -> Member:
     """A logistic regression behind its scaler, as `research.ensemble_export` writes them: {scaler, model}."""
-    told = json.loads(path.read_text(encoding="utf-8"))
+    told = read_json(path, FIX)
     model = LogisticRegression.from_json(told["model"])
     return model if told["scaler"] is None else Scaled.of(RobustScaler.from_json(told["scaler"]), model)
 
@@ -104,7 +105,7 @@ class ServedEnsemble:
     @classmethod
     def load(cls, folder: Path, calibrator: Mapping[str, Any], n_features: int) -> Self:
         """Reads ensemble.json and its members; BundleError for an unknown kind or what does not fit together."""
-        told = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        told = read_json(folder / FILE, FIX)
         pool = _member(told, folder, n_features)
         if not isinstance(pool, ServedPool):
             raise BundleError(
@@ -125,7 +126,9 @@ class ServedEnsemble:
 
 def _member(told: Mapping[str, Any], folder: Path, n_features: int) -> Member:
     """One member, itself a pool or a file beside ensemble.json."""
-    kind = told.get("kind")
+    kind = told.get("kind") if isinstance(told, dict) else None
+    if not isinstance(kind, str):
+        raise BundleError(f"bundle {folder}: a member of {FILE} has no kind; {FIX}")
     if kind in POOLS:
         return _calibrated(ServedPool.of(told, folder, n_features), told)
     if kind not in LOADERS:
@@ -133,7 +136,7 @@ def _member(told: Mapping[str, Any], folder: Path, n_features: int) -> Member:
             f"bundle {folder}: member {told.get('name')!r} is of kind {kind!r}, not one of {[*LOADERS, *POOLS]}; "
             "update tradsys"
         )
-    path = folder / Path(told["file"]).name  # a file of the bundle, whatever path is written there
+    path = inside(folder, told["file"])
     member = LOADERS[kind](path)
     reads = member.n_features if isinstance(member, OnnxModel) else n_features
     if (member.lookback, reads) != (told["lookback"], n_features):

@@ -1,7 +1,6 @@
 """Checkpoints of a fit: best and last weights, when to stop, and all that a killed fit needs to go on."""
 
 import math
-import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,13 @@ import torch.distributed as dist
 from pytorch_lightning.callbacks import Checkpoint
 
 from tradsys.core.errors import TrainingError
+from tradsys.core.received import refused_in_one_line
 from tradsys.core.runs import written_atomically
 from tradsys.samples.loader import WindowLoader, rank_of
 
 # ranks agree on a stop this often: asking costs each a message and a wait
 STEPS_PER_AGREEMENT = 8
+FIX = "delete its folder and train again"
 
 Watch = Callable[[int, float], None]
 
@@ -133,18 +134,17 @@ def best_epoch(scores: Sequence[float]) -> int | None:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's tensors and plain values on the CPU; no pickled object is run. Raises TrainingError."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise TrainingError(
-            f"training: checkpoint {path} cannot be read ({str(error).splitlines()[0]}); it is damaged or "
-            "foreign; delete its folder and train again"
-        ) from error
+    with refused_in_one_line(f"training: checkpoint {path}", FIX, TrainingError):
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(found, dict) or not isinstance(found.get("state_dict"), dict):
+        raise TrainingError(f"training: checkpoint {path}: it holds no weights; it is damaged or foreign; {FIX}")
+    return found
 
 
 def kept_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """What the Keeper wrote into a last.ckpt; empty for a file of another origin."""
-    mine = [s for s in checkpoint.get("callbacks", {}).values() if "fingerprint" in s]
+    parts = checkpoint.get("callbacks")
+    mine = [s for s in parts.values() if isinstance(s, dict) and "fingerprint" in s] if isinstance(parts, dict) else []
     return mine[0] if mine else {}
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import json
 import logging
 import os
 import signal
@@ -23,8 +22,9 @@ from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TrainingError
+from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import digest_file, write_json
-from tradsys.models.training.checkpoints import Keeper, Watch, best_epoch, kept_state, read_checkpoint
+from tradsys.models.training.checkpoints import FIX, Keeper, Watch, best_epoch, kept_state, read_checkpoint
 from tradsys.models.training.launcher import run_on_ranks
 from tradsys.models.training.rendezvous import Meeting
 from tradsys.samples.loader import WindowLoader, rank_of
@@ -197,7 +197,9 @@ def fit_module(
         write_json(workdir / "finished.json", asdict(done) | {"fingerprint": fingerprint, "best.ckpt": digest})
     else:
         _retell(watch, done.scores)
-    module.load_state_dict(read_checkpoint(workdir / "best.ckpt")["state_dict"])
+    best = workdir / "best.ckpt"
+    with refused_in_one_line(f"training: checkpoint {best}", FIX, TrainingError):
+        module.load_state_dict(read_checkpoint(best)["state_dict"])
     module.cpu().eval()
     return done
 
@@ -286,14 +288,15 @@ def _finished(workdir: Path, fingerprint: str) -> FitResult | None:
     path = workdir / "finished.json"
     if not path.exists():
         return None
-    found = json.loads(path.read_text(encoding="utf-8"))
-    _same(path, found.pop("fingerprint"), fingerprint)
+    found = read_json(path, FIX, TrainingError)
+    _same(path, str(found.pop("fingerprint", "none")), fingerprint)
     best = workdir / "best.ckpt"
-    if not best.exists() or digest_file(best) != found.pop("best.ckpt"):
+    if not best.exists() or digest_file(best) != found.pop("best.ckpt", None):
         raise TrainingError(
             f"training: {best} is not the file that {path} was written for; delete the folder and train"
         )
-    return FitResult(**found)
+    with refused_in_one_line(f"training: {path}", FIX, TrainingError):
+        return FitResult(**found)
 
 
 def _resumable(path: Path, fingerprint: str) -> dict[str, Any] | None:
@@ -302,7 +305,8 @@ def _resumable(path: Path, fingerprint: str) -> dict[str, Any] | None:
         return None
     checkpoint = read_checkpoint(path)
     _same(path, kept_state(checkpoint).get("fingerprint", "none"), fingerprint)
-    return checkpoint if checkpoint["global_step"] > 0 else None
+    with refused_in_one_line(f"training: checkpoint {path}", FIX, TrainingError):
+        return checkpoint if checkpoint["global_step"] > 0 else None
 
 
 def _retell(watch: Watch | None, scores: Iterable[float]) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,16 +30,23 @@ LEAST_TO_ZOOM = 8
 HEADER = "# Written by tradsys.tune promote; "
 
 
-def tune(compose: Compose, overrides: Sequence[str], command: Sequence[str]) -> tuple[dict[str, Any], int]:
+# checks the overrides that a study holds, which others may have written; (overrides, where) -> the same overrides
+Check = Callable[[Sequence[Any], str], list[str]]
+
+
+def tune(
+    compose: Compose, overrides: Sequence[str], command: Sequence[str], check: Check
+) -> tuple[dict[str, Any], int]:
     """Runs the study to its end with this machine's workers; returns its report and how many workers failed.
 
-    command: starts one worker process when overrides are added. Writes report.html and report.json.
+    command: starts one worker process when overrides are added. check: of a parent study's overrides, for a zoom.
+    Writes report.html and report.json.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     composed = compose(overrides)
     folder = Path(composed.config["paths"]["runs"]) / "tune" / study_name(composed)
     with logged_in(folder, yaml.safe_dump(composed.config, sort_keys=False, allow_unicode=True), overrides):
-        joined = joined_study(compose, overrides, composed)
+        joined = joined_study(compose, overrides, composed, check)
         trainer = getattr(composed.experiment.model, "trainer", None)
         device = "cpu" if trainer is None else trainer.device().type
         n = n_processes(composed.config, device)
@@ -48,7 +55,7 @@ def tune(compose: Compose, overrides: Sequence[str], command: Sequence[str]) -> 
         else:
             work_on(joined)
             failed = 0
-        report = sweep_report(joined, _rematch(joined, compose) if composed.settings.zoom else None)
+        report = sweep_report(joined, _rematch(joined, compose, check) if composed.settings.zoom else None)
         write_sweep(report, joined.runner.folder)
     return report, failed
 
@@ -61,13 +68,15 @@ def study_name(composed: Composed) -> str:
     return f"{name}-zoom" if composed.settings.zoom else str(name)
 
 
-def joined_study(compose: Compose, overrides: Sequence[str], composed: Composed) -> Joined:
+def joined_study(compose: Compose, overrides: Sequence[str], composed: Composed, check: Check) -> Joined:
     """The study of a command, joined; for a zoom its narrower space is made of the finished study first."""
     name = study_name(composed)
     if not composed.settings.zoom:
         return join(name, compose, overrides, composed)
     parent = load_study(composed.config, str(composed.config["study_name"]))
-    base = [*parent.user_attrs["overrides"], *_places(overrides)]
+    base = [*_stored(parent, check), *_places(overrides)]
+    drawn = [overrides_of({p.path: v}) for p in SearchSpace.of(parent.user_attrs["space"]).parameters for v in p.ends]
+    check([o for each in drawn for o in each], f"sweep: study {parent.study_name!r}: its space")
     old = compose(base)
     settings = replace(
         old.settings,
@@ -109,7 +118,7 @@ def load_study(config: Mapping[str, Any], name: str) -> optuna.Study:
     return study
 
 
-def _rematch(joined: Joined, compose: Compose) -> dict[str, Any]:
+def _rematch(joined: Joined, compose: Compose, check: Check) -> dict[str, Any]:
     """The parent's best and the zoom's best on the same folds under seeds that neither search has seen."""
     runner = joined.runner
     parent = load_study(joined.composed.config, joined.study.user_attrs["parent"])
@@ -117,7 +126,8 @@ def _rematch(joined: Joined, compose: Compose) -> dict[str, Any]:
     skills = {}
     old, new = best_of(parent), best_of(joined.study)
     for side, trial in (("old", old), ("new", new)):
-        composed = compose([*runner.base, *overrides_of(trial.params)])
+        drawn = check(overrides_of(trial.params), f"sweep: study {joined.name!r}: trial {trial.number}")
+        composed = compose([*runner.base, *drawn])
         folder = runner.folder / "rematch" / f"{side}_{trial.number}"
         skills[side] = runner.skills(list(runner.cells(composed, runner.panel(composed), folder, seeds)))
     gain = paired_gain(skills["new"], skills["old"], runner.settings.confidence)
@@ -130,7 +140,12 @@ def _rematch(joined: Joined, compose: Compose) -> dict[str, Any]:
     }
 
 
-def promote(compose: Compose, overrides: Sequence[str], folder: Path) -> Path:
+def _stored(study: optuna.Study, check: Check) -> list[str]:
+    """The overrides that a study was begun with, checked."""
+    return check(study.user_attrs["overrides"], f"sweep: study {study.study_name!r}")
+
+
+def promote(compose: Compose, overrides: Sequence[str], folder: Path, check: Check) -> Path:
     """Writes the winner's model config as `folder`/<name>.yaml, provenance in its header; returns the path.
 
     The winner has the highest lower bound, or is the place that `trial=` names. Raises SweepError where a file of that
@@ -142,9 +157,10 @@ def promote(compose: Compose, overrides: Sequence[str], folder: Path) -> Path:
     path = folder / f"{config['name'] or study.study_name}.yaml"
     if path.exists() and not path.read_text(encoding="utf-8").startswith(HEADER):
         raise SweepError(f"sweep: {path} is there and promote did not write it; nothing is overwritten; give name=...")
-    values = overrides_of(trial.params)
-    whole = compose([*study.user_attrs["overrides"], *_places(overrides), *values]).config
-    around = [o for o in [*study.user_attrs["overrides"], *values] if not _of_model(o)]
+    values = check(overrides_of(trial.params), f"sweep: study {study.study_name!r}: trial {trial.number}")
+    stored = _stored(study, check)
+    whole = compose([*stored, *_places(overrides), *values]).config
+    around = [o for o in [*stored, *values] if not _of_model(o)]
     lines = [
         f"{HEADER}train with: python -m tradsys.train {shlex.join(['model=' + path.stem, *around])}",
         f"# study: {study.study_name}, trial: {trial.user_attrs[PLACE]} (number {trial.number}), "

@@ -1,0 +1,44 @@
+"""What a resumed training run is composed of: its own overrides, and those given beside `resume=`."""
+
+from pathlib import Path
+
+from tradsys.config.compose import as_dict, compose
+from tradsys.config.explain import ConfigError, leaves
+from tradsys.config.trusted import read_overrides
+
+# beside resume=: what is worked out after the fits; anything else would not be what was fitted
+CHANGEABLE = (
+    "costs", "strategy", "levels", "question", "paths", "data.source.root", "trainer.progress_bar", "trainer.loggers",
+    "trainer.checkpoint_every_steps", "evaluation.n_draws", "evaluation.confidence", "evaluation.n_permutations",
+    "evaluation.min_trades", "evaluation.n_placebos", "evaluation.cpcv",
+)  # fmt: skip
+
+
+def resumed_overrides(folder: Path, own: list[str]) -> list[str]:
+    """The run's overrides with `own` after them; ConfigError names a key of `own` that would change what is fitted."""
+    if not (folder / "overrides.txt").is_file():
+        raise ConfigError(f"train: resume={folder} holds no overrides.txt; give a folder that train started")
+    own = [o for o in own if _key(o) != "resume"]
+    stored = read_overrides(folder / "overrides.txt")
+    given = {_key(o) for o in own}
+    kept = [o for o in stored if _key(o) not in given]
+    if hidden := [o for o in kept if "***" in o]:
+        raise ConfigError(
+            f"train: resume={folder} was started with {hidden[0]!r}, whose password no file keeps; give it again "
+            f"beside resume=: {_key(hidden[0])}=..., best as '${{oc.env:NAME}}'"
+        )
+    if own:
+        before, after = (
+            dict(leaves(as_dict(compose("train", o)))) for o in ([o for o in stored if "***" not in o], [*kept, *own])
+        )
+        changed = sorted(k for k in before | after if before.get(k, ...) != after.get(k, ...))
+        if fixed := [k for k in changed if not any(f"{k}.".startswith(f"{c}.") for c in CHANGEABLE)]:
+            raise ConfigError(
+                f"train: resume={folder}: {', '.join(fixed[:3])} would change what is fitted already; beside resume= "
+                f"go {', '.join(CHANGEABLE)}; start a new run for {fixed[0]}={after.get(fixed[0])}"
+            )
+    return [*kept, *own]
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]

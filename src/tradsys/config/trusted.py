@@ -1,0 +1,292 @@
+"""The one gate for configuration that comes from outside: bundles, run folders, studies.
+
+A `_target_` of received configuration is built only where it names, by exact name, a class that is registered for
+that very place, and everything is checked before anything is built. Interpolations of received configuration are not
+resolved: `${oc.env:NAME}` would put this machine's secrets into pages, `${oc.decode:...}` and resolvers run code.
+A user's own command line is not received: it may name any installed class.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from tradsys.config.explain import ConfigError
+from tradsys.core.received import check_depth, one_line, read_text
+
+TARGET, PARTIAL = "_target_", "_partial_"
+MAX_YAML_BYTES = 2 * 2**20
+CHOICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+_HERE: dict[str, tuple[str, ...]] = {
+    "source": (
+        "market.store.StoredBars", "market.known.JoinedBars", "market.synthetic.SyntheticMarket",
+        "market.synthetic_panel.SyntheticPanel",
+    ),
+    "stored": ("market.store.StoredBars",),
+    "known": ("market.known.KnownSource",),
+    "feature_set": ("features.feature_set.FeatureSet",),
+    "labels": (
+        "labels.triple_barrier.TripleBarrier", "labels.expansion.RangeExpansion", "labels.explosion.Explosion",
+        "labels.forward_return.ForwardReturn", "labels.mean_reached.MeanReached",
+    ),
+    "events": ("labels.events.ClockEvents", "labels.events.CusumEvents", "market.universe.Members"),
+    "split": ("samples.splits.Holdout", "samples.splits.WalkForward", "samples.splits.PurgedKFold"),
+    "transforms": ("models.transforms.RobustScaler",),
+    "model": (
+        "models.baseline.BaseRate", "models.boosting.LightGbm", "models.boosting.Xgboost",
+        "models.linear.LogisticRegression", "models.linear.Ridge", "models.sequence.SequenceModel",
+        "models.supcon.SupConModel", "models.ensembles.compose.Average", "models.ensembles.compose.SeedAverage",
+        "models.ensembles.compose.Stacked", "models.ensembles.compose.RegimeWeighted",
+        "models.ensembles.per_symbol.PerSymbol", "models.ensembles.regime_pooled.RegimePooled",
+    ),
+    "probe": ("models.linear.LogisticRegression", "models.probe.LinearProbe"),
+    "net": tuple(
+        f"models.nets.{n}" for n in ("transformer.TransformerEncoder", "tcn.TemporalConvNet", "resnet.ResNet")
+    ),
+    "module": ("models.training.lit.LitClassifier", "models.training.lit_supcon.LitSupCon"),
+    "views": ("models.training.augment.Views",),
+    "augmentation": tuple(
+        f"models.training.augment.{n}" for n in ("FeatureDropout", "Jitter", "Scaling", "TimeMask", "WindowCrop")
+    ),
+    "trainer": ("models.training.trainer.TrainerSettings",),
+    "calibrator": tuple(f"models.calibrators.{n}" for n in ("Identity", "Isotonic", "Temperature")),
+    "regime": ("models.regime.HmmRegime", "models.market_regime.MarketRegime"),
+    "auditor": ("models.boosting.Xgboost",),
+    "profile": ("serving.strategy.Profile",),
+    "rule": tuple(f"serving.strategy.{n}" for n in ("ThresholdRule", "BreakEvenRule", "BreakoutRule")),
+    "mask": ("serving.strategy.RegimeMask", "serving.strategy.AuditMask"),
+    "sizing": ("serving.strategy.ExpansionSizing",),
+    "costs": ("portfolio.costs.Costs",),
+    "evaluation": ("research.experiment.Evaluation",),
+    "sweep": ("research.sweeps.settings.SweepSettings",),
+}  # fmt: skip
+_REGISTERED: dict[str, set[str]] = {place: {f"tradsys.{name}" for name in names} for place, names in _HERE.items()}
+# which place a key is, by the place it stands in; a list or a mapping of parts is the place of each of them
+_INSIDE: dict[str, Mapping[str, str]] = {
+    "": {
+        "features": "feature_set", "labels": "labels", "events": "events", "split": "split", "years": "split",
+        "transforms": "transforms", "model": "model", "baselines": "model", "calibration": "calibrator",
+        "regime": "regime", "auditor": "auditor", "strategy": "profile", "costs": "costs", "evaluation": "evaluation",
+        "trainer": "trainer", "sweep": "sweep", "data": "data",
+    },
+    "data": {"source": "source"},
+    "source": {"source": "stored", "known": "known"},
+    "feature_set": {"features": "feature", "extra": "feature", "sources": "feature"},
+    "model": {
+        "members": "model", "model": "model", "scaler": "transforms", "net": "net", "module": "module",
+        "trainer": "trainer", "probe": "probe",
+        "calibrator": "calibrator", "regime": "regime",
+    },
+    "module": {"views": "views"},
+    "views": {"augmentations": "augmentation"},
+    "regime": {"regime": "regime"},
+    "profile": {"rule": "rule", "masks": "mask", "sizing": "sizing"},
+    "sweep": {"inner": "split"},
+}  # fmt: skip
+_PARTIAL_PLACES = ("net", "module")
+
+
+def register(place: str, cls: type | str) -> None:
+    """Lets received configuration name this class, and no other of its module, at one place.
+
+    place: one of `places()`. cls: the class, or its full dotted name where importing it is to wait.
+    """
+    if place not in places():
+        raise ConfigError(f"config: no place {place!r} for a class; there are {', '.join(places())}")
+    name = cls if isinstance(cls, str) else f"{cls.__module__}.{cls.__qualname__}"
+    if place == "feature":
+        _EXTRA_FEATURES.add(name)
+    else:
+        _REGISTERED[place].add(name)
+
+
+_EXTRA_FEATURES: set[str] = set()
+
+
+def allowed(place: str) -> frozenset[str]:
+    """Full names of the classes that received configuration may build at a place."""
+    if place == "feature":
+        from tradsys.features import feature_set, registry  # noqa: PLC0415 - polars, which --help does not need
+
+        assert feature_set  # loading it registers every feature of the package
+        return frozenset(
+            {f"{cls.__module__}.{cls.__qualname__}" for cls in registry.CLASSES.values()} | _EXTRA_FEATURES
+        )
+    return frozenset(_REGISTERED.get(place, ()))
+
+
+def places() -> list[str]:
+    """Every place that a class can be registered for."""
+    return sorted([*_REGISTERED, "feature"])
+
+
+def checked(config: Any, where: str, *, kept: Sequence[str] = ()) -> dict[str, Any]:
+    """The received configuration of a command, if all of it is harmless; ConfigError names the first part that is not.
+
+    config: plain values as read from a file. where: the artefact. kept: top keys whose interpolations may stand,
+    since the caller replaces them unresolved.
+    """
+    if not isinstance(config, dict):
+        raise ConfigError(f"{where}: its configuration is a {type(config).__name__}, not a mapping; restore it")
+    check_depth(config, where, "restore it", ConfigError)
+    for path, value in _texts(config):
+        if "${" in value and path.split(".")[0] not in kept:
+            raise ConfigError(
+                f"{where}: {path} holds the interpolation {one_line(value, 60)!r}; interpolations of received "
+                "configuration are not resolved; give the value on your own command line"
+            )
+    _walk(config, "", "", where)
+    return config
+
+
+def checked_overrides(overrides: Sequence[Any], where: str) -> list[str]:
+    """Overrides of a received run or study, once none reaches beyond the choices and values of conf/.
+
+    Interpolations, settings of Hydra, choices that are paths, and keys that steer how parts are built are refused.
+    """
+    for override in overrides:
+        if line := _wrong_override(override):
+            raise ConfigError(
+                f"{where}: its override {one_line(override, 80)!r} {line}; received overrides choose among conf/ and "
+                "set values; start anew with your own command line"
+            )
+    return list(overrides)
+
+
+def read_overrides(path: Path) -> list[str]:
+    """The checked overrides of a received overrides.txt."""
+    text = read_text(path, "restore it from a copy", ConfigError, MAX_YAML_BYTES)
+    return checked_overrides(text.splitlines(), str(path))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Plain values of YAML; no tags, no anchors, no bombs."""
+    try:
+        return yaml.load(text, _PlainLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: it is no plain YAML ({one_line(error)}); restore it from a copy") from error
+
+
+class _PlainLoader(yaml.SafeLoader):
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuses aliases, by which a small file becomes a large value."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not read")
+        return super().compose_node(parent, index)
+
+
+def _wrong_override(override: Any) -> str | None:  # noqa: PLR0911 - one return per rule
+    if not isinstance(override, str) or len(override) > 10_000:
+        return "is no line of text"
+    if "${" in override or "$" in override.partition("=")[0]:
+        return "holds an interpolation"
+    try:
+        one = OverridesParser.create().parse_override(override)
+        value = one.value() if not one.is_sweep_override() else ...
+    except (HydraException, ValueError, RecursionError):
+        return "cannot be read"
+    key = one.key_or_group
+    if value is ...:
+        return "gives several values"
+    if key.split(".")[0].split("/")[0] in ("hydra", "defaults"):
+        return "sets Hydra itself"
+    words = [word for k in (key, *_keys(value)) for word in re.split(r"[./@:]", str(k))]
+    if special := [word for word in words if word.startswith("_")]:
+        return f"sets {special[0]!r}, which steers what is built"
+    if "/" in key:
+        return "names a group by path"
+    chosen = value if isinstance(value, list) else [value]
+    if key in _groups() and not all(v is None or (isinstance(v, str) and CHOICE.fullmatch(v)) for v in chosen):
+        return "chooses by path"
+    if one.package is not None and not re.fullmatch(r"[A-Za-z0-9_.]+", one.package):
+        return "has an odd package"
+    return None
+
+
+def _groups() -> set[str]:
+    from tradsys.config.compose import conf_folder  # noqa: PLC0415 - compose imports this module's users
+
+    return {p.name for p in conf_folder().iterdir() if p.is_dir()}
+
+
+def _keys(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield key
+            yield from _keys(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _keys(inner)
+
+
+def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every key and value that is text, with its dotted path."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield path, str(key)
+            yield from _texts(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for k, inner in enumerate(value):
+            yield from _texts(inner, f"{path}[{k}]")
+    elif isinstance(value, str):
+        yield path, value
+
+
+def _walk(value: Any, place: str, path: str, where: str) -> None:
+    """Checks one value that stands at a place; a container without a `_target_` passes its place on."""
+    if isinstance(value, list):
+        for k, inner in enumerate(value):
+            _walk(inner, place, f"{path}[{k}]", where)
+        return
+    if not isinstance(value, dict):
+        return
+    is_part = _check_part(value, place, path, where)
+    inside = _INSIDE.get(place, {})
+    for key, inner in value.items():
+        if key not in (TARGET, PARTIAL):
+            below = inside.get(key, "nothing") if is_part or place in ("", "data") else place
+            _walk(inner, below, f"{path}.{key}" if path else str(key), where)
+
+
+def _check_part(part: Mapping[str, Any], place: str, path: str, where: str) -> bool:
+    """Whether the mapping is a part to build; ConfigError where it is one that its place does not take."""
+    for key in part:
+        if not isinstance(key, str) or (key.startswith("_") and key not in (TARGET, PARTIAL)):
+            raise ConfigError(f"{where}: {path or 'it'} holds the key {one_line(key, 40)!r}; received parts are plain")
+    if TARGET not in part:
+        if PARTIAL in part:
+            raise ConfigError(f"{where}: {path} holds {PARTIAL} without a class; restore it")
+        return False
+    name = part[TARGET]
+    if not isinstance(name, str) or name not in allowed(place):
+        raise ConfigError(
+            f"{where}: {path or 'it'} names the class {one_line(name, 80)!r}; a received part names a class registered "
+            f"for that place ({', '.join(sorted(allowed(place))) or 'none is'}); set it on your own command line"
+        )
+    if part.get(PARTIAL, False) is not (place in _PARTIAL_PLACES):
+        raise ConfigError(f"{where}: {path} has {PARTIAL}={part.get(PARTIAL)!r} for {name}; restore it from a copy")
+    return True
+
+
+def built_source(data_config: Any, where: str) -> Any:
+    """The source of bars of a received data config."""
+    from tradsys.config.compose import build  # noqa: PLC0415 - as above
+
+    source = data_config.get("source") if isinstance(data_config, dict) else None
+    if not isinstance(source, dict) or TARGET not in source:
+        raise ConfigError(f"{where}: its data config names no source of bars; give data=...")
+    checked({"data": data_config}, where)
+    return build(plain_config({"source": source}))["source"]
+
+
+def plain_config(config: dict[str, Any]) -> DictConfig:
+    """A checked mapping for Hydra, of which nothing is resolved."""
+    made = OmegaConf.create(config)
+    assert isinstance(made, DictConfig)
+    return made

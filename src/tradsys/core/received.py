@@ -1,0 +1,120 @@
+"""Files that others made: read inside their folder, bounded in size and depth, one line for whatever is wrong.
+
+Every loader of bundles, runs, studies and checkpoints reads through this module. A received file is data; nothing in
+it is imported, resolved or run.
+"""
+
+import json
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tradsys.core.errors import BundleError, TradsysError
+
+MAX_JSON_BYTES = 256 * 2**20  # an ensemble of large boosters stays far below
+MAX_DEPTH = 64  # of nested lists and mappings; what tradsys writes needs about ten
+CONTROL = dict.fromkeys((*range(0x20), 0x7F, *range(0x80, 0xA0)))  # C0, DEL and C1: what a terminal obeys
+KEPT_CONTROL = (0x09, 0x0A)
+
+
+@contextmanager
+def refused_in_one_line(where: str, fix: str, error: type[TradsysError] = BundleError) -> Iterator[None]:
+    """Turns anything that a library raises meanwhile into one `error`; our own errors and the disk's pass unchanged.
+
+    where: names the file. fix: the next step. Interrupts and exits pass; a Rust panic, which Python does not count
+    among the exceptions, does not.
+    """
+    try:
+        yield
+    except TradsysError:
+        raise
+    except OSError as cause:
+        if cause.errno is not None:  # a full disk or a missing permission is no damage of the file
+            raise
+        raise error(f"{where}: it cannot be read ({one_line(cause)}); {fix}") from cause
+    except BaseException as cause:
+        if not isinstance(cause, Exception) and type(cause).__name__ != "PanicException":
+            raise
+        raise error(f"{where}: it cannot be read ({one_line(cause)}); it is damaged or foreign; {fix}") from cause
+
+
+def one_line(cause: object, most: int = 160) -> str:
+    """An error's type and message without line breaks, control characters or more than `most` characters."""
+    text = " ".join(plain_text(str(cause)).split())
+    named = f"{type(cause).__name__}: {text}" if isinstance(cause, BaseException) else text
+    return named if len(named) <= most else f"{named[: most - 3]}..."
+
+
+def plain_text(text: str) -> str:
+    """Received text without the control characters a terminal obeys (ANSI escapes, carriage returns, C1)."""
+    return text.translate({code: None for code in CONTROL if code not in KEPT_CONTROL})
+
+
+def inside(folder: Path, name: Any, error: type[TradsysError] = BundleError) -> Path:
+    """The regular file `name` of a folder; refuses absolute names, `..`, sub-folders and links that lead out."""
+    relative = PurePosixPath(name) if isinstance(name, str) else None
+    plain = relative is not None and relative.name == name and name not in ("", ".", "..") and "\\" not in name
+    if not plain or "\0" in str(name):
+        raise error(
+            f"{folder}: it names the file {one_line(name)!r}; a file lies directly in its folder; export it again"
+        )
+    path = folder / str(name)
+    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+        raise error(f"{path}: it is a link that leads out of {folder}; files are read inside their folder; copy it in")
+    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+        raise error(f"{path}: it is no regular file; files are read inside their folder; export it again")
+    return path
+
+
+def read_text(path: Path, fix: str, error: type[TradsysError] = BundleError, most: int = MAX_JSON_BYTES) -> str:
+    """A UTF-8 text of at most so many bytes."""
+    size = path.stat().st_size
+    if size > most:
+        raise error(f"{path}: {size:,} bytes; at most {most:,} are read; {fix}")
+    with refused_in_one_line(str(path), fix, error):
+        return path.read_bytes().decode("utf-8")
+
+
+def read_json(path: Path, fix: str, error: type[TradsysError] = BundleError, kind: type = dict) -> Any:
+    """A JSON file as the expected kind of value; refuses NaN, deep nesting, double keys and other kinds."""
+    return parse_json(read_text(path, fix, error), str(path), fix, error, kind)
+
+
+def parse_json(text: str, where: str, fix: str, error: type[TradsysError] = BundleError, kind: type = dict) -> Any:
+    """`read_json` of text that is at hand."""
+    try:
+        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as cause:
+        raise error(f"{where}: it is not JSON as tradsys writes it ({one_line(cause)}); {fix}") from cause
+    if not isinstance(value, kind):
+        raise error(f"{where}: it holds a {type(value).__name__}, not a {kind.__name__}; {fix}")
+    check_depth(value, where, fix, error)
+    return value
+
+
+def check_depth(value: Any, where: str, fix: str, error: type[TradsysError] = BundleError) -> None:
+    """Raises where lists and mappings are nested deeper than anything tradsys writes."""
+    level, depth = [value], 0
+    while level := [inner for each in level for inner in _children(each)]:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise error(f"{where}: it is nested more than {MAX_DEPTH} levels deep; {fix}")
+
+
+def _children(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [inner for inner in value.values() if isinstance(inner, dict | list)]
+    return [inner for inner in value if isinstance(inner, dict | list)] if isinstance(value, list) else []
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in one mapping")
+    return found

@@ -1,0 +1,224 @@
+"""Boosters' files checked before their C++ readers see them: those trust counts and indices, and abort where these lie.
+
+Every tree must be a tree: each node but the root has one parent, children and features lie within range, all numbers
+are finite, and the arrays have one entry per node.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tradsys.core.errors import BundleError
+from tradsys.core.received import one_line, parse_json
+
+FIX = "export it again"
+MAX_TREES, MAX_NODES, MAX_FEATURES = 100_000, 2**20, 100_000
+# fields of one LightGBM tree by their length: splits (leaves - 1) or leaves
+OF_SPLITS = (
+    "split_feature", "split_gain", "threshold", "decision_type", "left_child", "right_child", "internal_value",
+    "internal_weight", "internal_count",
+)  # fmt: skip
+OF_LEAVES = ("leaf_value", "leaf_weight", "leaf_count")
+WHOLE = ("split_feature", "decision_type", "left_child", "right_child", "leaf_count", "internal_count")
+FLAGS = 0b1111  # of a decision_type: categorical (never written here), default left, missing type (2 bits)
+
+
+def check_lightgbm(text: str, n_features: int, n_classes: int, where: str) -> str:
+    """The text of a LightGBM booster, once its header and every tree are sound; BundleError otherwise.
+
+    n_features: names that our note lists. n_classes: of the classifier, 1 for a regressor.
+    """
+    head, *trees = text.split("\nTree=")
+    per_round = n_classes if n_classes > 2 else 1
+    fields = _fields(head, where)
+    wanted = {"version": "v4", "num_class": str(per_round), "num_tree_per_iteration": str(per_round),
+              "max_feature_idx": str(n_features - 1)}  # fmt: skip
+    if not head.startswith("tree\n") or any(fields.get(k) != v for k, v in wanted.items()):
+        raise _wrong(where, f"its header is not that of {n_features} features and {n_classes} classes")
+    lists = [fields.get(name, "").split(" ") for name in ("feature_names", "feature_infos")]
+    sizes = fields.get("tree_sizes", "").split()
+    if any(len(found) != n_features for found in lists) or not 0 < len(trees) <= MAX_TREES:
+        raise _wrong(where, f"{len(trees)} trees, {len(lists[0])} names and {len(lists[1])} ranges of features")
+    if fields.get("objective", "").split(" ")[0] not in ("binary", "multiclass", "regression"):
+        raise _wrong(where, f"its objective is {fields.get('objective', '')!r:.40}")
+    last, mark, tail = trees[-1].partition("end of trees")
+    if not mark or "\nend of parameters" not in tail:
+        raise _wrong(where, "it ends early")
+    bodies = [*trees[:-1], last]
+    lengths = [len(f"Tree={body}\n".encode()) for body in bodies[:-1]] + [len(f"Tree={last}".encode())]
+    if sizes != [str(n) for n in lengths]:
+        raise _wrong(where, "its list of tree sizes is not that of its trees")
+    for k, body in enumerate(bodies):
+        number, _, rest = body.partition("\n")
+        if number != str(k):
+            raise _wrong(where, f"tree {k} is numbered {number!r:.20}")
+        _check_tree(_fields(rest, where), n_features, f"{where}: tree {k}")
+    return text
+
+
+def _fields(text: str, where: str) -> dict[str, str]:
+    pairs = [line.split("=", 1) for line in text.split("\n") if "=" in line]
+    found = {key: value for key, value in pairs}
+    if len(found) != len(pairs):
+        raise _wrong(where, "a field stands twice")
+    return found
+
+
+def _check_tree(tree: dict[str, str], n_features: int, where: str) -> None:
+    leaves = tree.get("num_leaves", "")
+    if not leaves.isdigit() or not 1 <= int(leaves) <= MAX_NODES:
+        raise _wrong(where, f"num_leaves={leaves!r:.20}")
+    if tree.get("num_cat") != "0" or tree.get("is_linear", "0") != "0":
+        raise _wrong(where, "it has categorical or linear parts, which are never written here")
+    n = int(leaves)
+    for name in (*OF_SPLITS, *OF_LEAVES):
+        wanted = n - 1 if name in OF_SPLITS else n
+        if n == 1 and name != "leaf_value":  # a single leaf carries its value alone
+            continue
+        _numbers(tree.get(name, ""), wanted, name in WHOLE, f"{where}: {name}")
+    _numbers(tree.get("shrinkage", ""), 1, False, f"{where}: shrinkage")
+    if n == 1:
+        return
+    features = _numbers(tree["split_feature"], n - 1, True, where)
+    kinds = _numbers(tree["decision_type"], n - 1, True, where)
+    if features.min() < 0 or features.max() >= n_features or any(int(k) & ~FLAGS or int(k) & 1 for k in kinds):
+        raise _wrong(where, "a split names a feature or a kind that there is none of")
+    left, right = (_numbers(tree[name], n - 1, True, where) for name in ("left_child", "right_child"))
+    # inner nodes are 0.., leaves ~0, ~1, ..: each but the root is the child of exactly one node, and of an earlier one
+    children = np.concatenate([left, right]).astype(np.int64)
+    parents = np.tile(np.arange(n - 1), 2)
+    inner = children >= 0
+    if sorted(children.tolist()) != [*range(-n, 0), *range(1, n - 1)] or (children[inner] <= parents[inner]).any():
+        raise _wrong(where, "its nodes are no tree")
+
+
+def _numbers(text: str, n: int, whole: bool, where: str) -> np.ndarray[Any, Any]:
+    words = text.split(" ") if text else []
+    try:
+        values = np.array([int(w) if whole else float(w) for w in words], dtype=np.float64)
+    except (ValueError, OverflowError) as error:
+        raise _wrong(where, one_line(error, 80)) from error
+    if len(values) != n or not np.isfinite(values).all() or (whole and np.abs(values).max(initial=0) > 2**31 - 1):
+        raise _wrong(where, f"{len(values)} values; {n} finite ones are the rule")
+    return values
+
+
+# arrays of one XGBoost tree with one entry per node
+OF_NODES = (
+    "base_weights", "default_left", "left_children", "loss_changes", "parents", "right_children", "split_conditions",
+    "split_indices", "split_type", "sum_hessian",
+)  # fmt: skip
+NO_CATEGORIES = ("categories", "categories_nodes", "categories_segments", "categories_sizes")
+
+
+def check_xgboost(text: str, where: str) -> dict[str, Any]:
+    """The JSON of an XGBoost booster, once its parameters and every tree are sound; BundleError otherwise."""
+    value = parse_json(text, where, FIX)
+    learner = _at(value, where, "learner")
+    booster = _at(learner, where, "gradient_booster")
+    model, about = _at(booster, where, "model"), _at(learner, where, "learner_model_param")
+    if booster.get("name") != "gbtree" or not isinstance(value.get("version"), list):
+        raise _wrong(where, f"it holds a {booster.get('name')!r:.20}, not trees")
+    objective = _at(learner, where, "objective").get("name")
+    n_features, n_classes = (_whole(about.get(k), f"{where}: {k}") for k in ("num_feature", "num_class"))
+    if objective not in ("binary:logistic", "multi:softprob") or (objective == "multi:softprob") != (n_classes > 0):
+        raise _wrong(where, f"objective {objective!r:.40} with {n_classes} classes")
+    if not 0 < n_features <= MAX_FEATURES or n_classes > MAX_FEATURES or about.get("num_target") != "1":
+        raise _wrong(where, f"{n_features} features, {n_classes} classes, {about.get('num_target')!r:.20} targets")
+    trees, info = model.get("trees"), model.get("tree_info")
+    starts, counts = model.get("iteration_indptr"), _at(model, where, "gbtree_model_param")
+    n_trees, groups = len(trees) if isinstance(trees, list) else 0, max(1, n_classes)
+    if not 0 < n_trees <= MAX_TREES or counts != {"num_parallel_tree": "1", "num_trees": str(n_trees)}:
+        raise _wrong(where, f"{n_trees} trees, counted as {one_line(counts, 60)}")
+    if info != [k % groups for k in range(n_trees)] or starts != list(range(0, n_trees + 1, groups)):
+        raise _wrong(where, "its trees do not belong to the rounds and classes that it lists")
+    if any(_at(model, where, "cats").values()) or learner.get("feature_types") or learner.get("feature_names"):
+        raise _wrong(where, "it has categories or names of features, which are never written here")
+    _check_base(about.get("base_score"), groups, where)
+    _check_scale(_at(learner, where, "objective"), where)
+    assert isinstance(trees, list)
+    for k, tree in enumerate(trees):
+        _check_nodes(tree, k, n_features, f"{where}: tree {k}")
+    attributes = _at(learner, where, "attributes")
+    if not all(isinstance(v, str) for v in attributes.values()):
+        raise _wrong(where, "an attribute is no text")
+    return value
+
+
+def _check_base(text: Any, groups: int, where: str) -> None:
+    try:
+        scores = [float(word) for word in text.strip("[]").split(",")]
+    except (AttributeError, ValueError) as error:
+        raise _wrong(where, f"base_score={text!r:.40}") from error
+    sound = all(math.isfinite(s) for s in scores) and (groups > 1 or 0 < scores[0] < 1)
+    if len(scores) not in (1, groups) or not sound:
+        raise _wrong(where, f"base_score={text!r:.40}")
+
+
+def _check_scale(objective: dict[str, Any], where: str) -> None:
+    for name, found in objective.items():
+        if name != "name" and not (isinstance(found, dict) and all(_is_numeral(v) for v in found.values())):
+            raise _wrong(where, f"{name} of its objective is malformed")
+
+
+def _is_numeral(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and math.isfinite(float(value))
+    except ValueError:
+        return False
+
+
+def _check_nodes(tree: Any, k: int, n_features: int, where: str) -> None:
+    if not isinstance(tree, dict) or tree.get("id") != k:
+        raise _wrong(where, "it is not the tree of that number")
+    about = _at(tree, where, "tree_param")
+    n = _whole(about.get("num_nodes"), f"{where}: num_nodes")
+    sound = about.get("num_feature") == str(n_features) and about.get("size_leaf_vector") in ("0", "1")
+    if not (sound and about.get("num_deleted") == "0" and 1 <= n <= MAX_NODES):
+        raise _wrong(where, f"its parameters are {one_line(about, 80)}")
+    for name in OF_NODES:
+        _check_list(tree.get(name), n, f"{where}: {name}")
+    if any(tree.get(name) != [] for name in NO_CATEGORIES) or any(tree["split_type"]):
+        raise _wrong(where, "it has categories, which are never written here")
+    left, right, parents = tree["left_children"], tree["right_children"], tree["parents"]
+    if not all(v in (0, 1) for v in tree["default_left"]):
+        raise _wrong(where, "default_left is neither 0 nor 1")
+    seen = [False] * n
+    for node in range(n):
+        kids = (left[node], right[node])
+        if kids == (-1, -1):
+            continue
+        for kid in kids:
+            if not (isinstance(kid, int) and node < kid < n) or seen[kid] or parents[kid] != node:
+                raise _wrong(where, "its nodes are no tree")
+            seen[kid] = True
+        if not (isinstance(tree["split_indices"][node], int) and 0 <= tree["split_indices"][node] < n_features):
+            raise _wrong(where, "a split names a feature that there is none of")
+    if seen != [False, *[True] * (n - 1)]:
+        raise _wrong(where, "its nodes are no tree")
+
+
+def _check_list(values: Any, n: int, where: str) -> Sequence[Any]:
+    sound = isinstance(values, list) and len(values) == n
+    if not sound or not all(type(v) in (int, float) and math.isfinite(v) and abs(v) < 2**128 for v in values):
+        raise _wrong(where, f"{n} finite numbers are the rule")
+    return values
+
+
+def _at(value: Any, where: str, key: str) -> dict[str, Any]:
+    found = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(found, dict):
+        raise _wrong(where, f"it lacks {key!r}")
+    return found
+
+
+def _whole(text: Any, where: str) -> int:
+    if not (isinstance(text, str) and text.isdigit() and len(text) < 10):
+        raise _wrong(where, f"{text!r:.40} is no count")
+    return int(text)
+
+
+def _wrong(where: str, what: str) -> BundleError:
+    return BundleError(f"{where}: {what}; it is damaged or foreign; {FIX}")

@@ -1,0 +1,123 @@
+"""A bundle's card.json: what it must hold, read and compared with the files before anything of it is used."""
+
+import math
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tradsys.core.errors import BundleError
+from tradsys.core.received import inside, read_json
+from tradsys.core.runs import digest_file, digest_json
+
+FORMAT = 1  # raised when an older reader could misread the files
+FIX = "export it again"
+MOST_BARS = 10_000_000
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_BARS
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_gap(value: Any) -> bool:
+    return value is None or (_is_number(value) and 0 < value <= MOST_BARS)
+
+
+def _is_scores(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_number, value)) and value == sorted(value)
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_label(value: Any) -> bool:
+    return _is_mapping(value) and _is_count(value.get("atr_bars")) and _is_text(value.get("kind", ""))
+
+
+def _is_spans(value: Any) -> bool:
+    return _is_mapping(value) and all(
+        isinstance(value.get(name), list) and len(value[name]) == 2 and all(map(_is_moment, value[name]))
+        for name in ("train", "test")
+    )
+
+
+def _is_moment(value: Any) -> bool:
+    try:
+        return datetime.fromisoformat(value).tzinfo is not None
+    except (TypeError, ValueError):
+        return False
+
+
+def _is_model(value: Any) -> bool:
+    return _is_mapping(value) and _is_text(value.get("kind")) and _is_count(value.get("lookback", 1))
+
+
+def _is_digests(value: Any) -> bool:
+    return _is_mapping(value) and all(isinstance(d, str) for d in value.values())
+
+
+# what every reader of a card relies on
+RULES: Mapping[str, Callable[[Any], bool]] = {
+    "features": _is_mapping,
+    "feature_names": _is_names,
+    "schema_hash": _is_text,
+    "model": _is_model,
+    "calibrator": lambda value: value is None or _is_mapping(value),
+    "label": _is_label,
+    "history": _is_count,
+    "max_gap_minutes": _is_gap,
+    "valid_score_quantiles": _is_scores,
+    "span": _is_spans,
+    "candidate_score": lambda value: value is None or _is_number(value),
+    "data": lambda value: _is_mapping(value) and _is_text(value.get("digest")),
+    "data_config": _is_mapping,
+    "code_sha": _is_text,
+    "files": _is_digests,
+}
+
+
+def verified_card(folder: Path) -> dict[str, Any]:
+    """The card of a bundle whose every file is as sealed; BundleError names what is missing, altered or malformed.
+
+    Digests are compared before anything else of a file is read.
+    """
+    if not (folder / "card.json").is_file():
+        raise BundleError(f"bundle {folder}: no card.json there; give the folder that train or export wrote")
+    card: dict[str, Any] = read_json(inside(folder, "card.json"), FIX)
+    if card.get("format") != FORMAT:
+        raise BundleError(f"bundle {folder}: format {card.get('format')!r:.40}, this code reads {FORMAT}; {FIX}")
+    body = {k: v for k, v in card.items() if k != "card_sha256"}
+    if card.get("card_sha256") != digest_json(body):
+        raise BundleError(f"bundle {folder}: card.json was altered after it was sealed; {FIX}")
+    if wrong := [name for name, rule in RULES.items() if name not in card or not rule(card[name])]:
+        lacking = [name for name in wrong if name not in card]
+        raise BundleError(
+            f"bundle {folder}: card.json lacks {lacking}, malformed {sorted({*wrong} - {*lacking})}; {FIX}"
+        )
+    _compare_files(folder, card["files"])
+    return card
+
+
+def _compare_files(folder: Path, sealed: Mapping[str, str]) -> None:
+    found = {path.name for path in folder.iterdir() if path.name != "card.json"}
+    paths = {name: inside(folder, name) for name in sorted({*found, *sealed})}
+    missing, unknown = sorted(set(sealed) - found), sorted(found - set(sealed))
+    altered = [name for name in sorted(found & set(sealed)) if digest_file(paths[name]) != sealed[name]]
+    if missing or unknown or altered:
+        raise BundleError(
+            f"bundle {folder}: missing {missing}, unknown {unknown}, altered {altered}; every file must be as sealed; "
+            f"{FIX}"
+        )
