@@ -197,9 +197,9 @@ def fit_module(
         write_json(workdir / "finished.json", asdict(done) | {"fingerprint": fingerprint, "best.ckpt": digest})
     else:
         _retell(watch, done.scores)
-    best = workdir / "best.ckpt"
-    with refused_in_one_line(f"training: checkpoint {best}", FIX, TrainingError):
-        module.load_state_dict(read_checkpoint(best)["state_dict"])
+    kept = workdir / "best.ckpt"
+    with refused_in_one_line(f"training: checkpoint {kept}", FIX, TrainingError):
+        module.load_state_dict(read_checkpoint(kept)["state_dict"])
     module.cpu().eval()
     return done
 
