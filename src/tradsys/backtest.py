@@ -36,6 +36,7 @@ def work(argv: list[str]) -> None:
     from tradsys.reports.run.console import print_run
     from tradsys.research.bundle_backtest import retest
     from tradsys.research.pipeline.provenance import open_run
+    from tradsys.research.pipeline.trial_ledger import check_ledger
     from tradsys.serving.bundle import Bundle
 
     # data is a group of train's, so Hydra would look for a choice of it here
@@ -45,6 +46,7 @@ def work(argv: list[str]) -> None:
     if config.levels is None:
         config.levels = bundle.levels
     plain, parts = as_dict(config), build(config)
+    check_ledger(plain["paths"]["ledger"], plain["paths"]["runs"])
     with open_run(Path(plain["paths"]["runs"]), "backtest", OmegaConf.to_yaml(config, resolve=True), argv) as folder:
         report = retest(bundle, _source(plain, bundle), parts, plain, folder)
     print_run(report, folder)

@@ -28,7 +28,7 @@ def work(argv: list[str]) -> None:
             f"journal: no ledger at {place}; the first look at out-of-sample data makes one; "
             "train first, or give paths.ledger=..."
         )
-    told = journal(TrialLedger(place), runs, beside=runs)
+    told = journal(TrialLedger(place, runs), runs, beside=runs)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     for path in write_journal(told, runs):
         console.print(str(path))

@@ -37,27 +37,18 @@ def _stored(record: "Record") -> "tuple[DictConfig, Experiment]":
         ) from error
 
 
-def _ledger(record: "Record", own: str) -> str:
-    """The ledger that the run wrote to: beside its folder, or the one that this command was given.
-
-    A received run may not name any other: a reproduction's evaluations are written there.
-    """
-    beside = record.folder.parents[1] / "ledger.db" if len(record.folder.parts) > 2 else Path(own)
-    return own if "://" in own or not beside.is_file() else str(beside)
-
-
 def work(argv: list[str]) -> None:
     """Reads the record, runs it again, prints the comparison."""
     from tradsys.research.experiment import run
     from tradsys.research.pipeline.provenance import open_run
-    from tradsys.research.reproduction import compare, print_comparison, read_record, seed_ledger
+    from tradsys.research.reproduction import compare, ledger_of, print_comparison, read_record, seed_ledger
 
     if len(runs := [a for a in argv if "=" not in a]) > 1:
         raise ConfigError(f"reproduce: {len(runs)} runs, {' and '.join(runs)}; it does one at a time; give one")
     asked = as_dict(compose("reproduce", [f"run='{a}'" if a in runs else a for a in argv]))
     record = read_record(Path(str(asked["run"])))
     config, experiment = _stored(record)
-    place = _ledger(record, str(asked["paths"]["ledger"]))
+    place = ledger_of(record, str(asked["paths"]["ledger"]))
     with open_run(Path(asked["into"]), "reproduce", record.config_yaml, record.overrides) as folder:
         config.paths = dict(asked["paths"]) | {"ledger": str(folder / "ledger.db")}
         known = seed_ledger(record, place, folder / "ledger.db")

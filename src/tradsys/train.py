@@ -32,7 +32,7 @@ def work(argv: list[str]) -> None:
         config = compose("train", argv)
     plain = as_dict(config)
     check(plain, CONTAINER)
-    check_ledger(plain["paths"]["ledger"])
+    check_ledger(plain["paths"]["ledger"], plain["paths"]["runs"])
     parts = build(config)
     experiment = Experiment.of(parts)
     with open_run(Path(config.paths.runs), "train", OmegaConf.to_yaml(config, resolve=True), argv, folder) as opened:

@@ -51,7 +51,7 @@ def work(argv: list[str]) -> None:
         Console(highlight=False).print(f"model    {path}", markup=False, soft_wrap=True)
         return
     plain = composed(overrides).config
-    check_ledger(plain["paths"]["ledger"])
+    check_ledger(plain["paths"]["ledger"], plain["paths"]["runs"])
     check(plain, CONTAINER, int(plain["n_workers"] or plain["trials_per_gpu"]))
     report, failed = tune(composed, overrides, [sys.executable, "-m", "tradsys.tune"], checked_overrides)
     print_sweep(report, Path(report["folder"]))

@@ -48,7 +48,7 @@ def judge(
 ) -> dict[str, Any]:
     """Reads the test span, writes everything a run leaves behind, returns the report as one JSON-safe dict."""
     source = provenance(config, bundle.card["data"])
-    ledger = TrialLedger(config["paths"]["ledger"])
+    ledger = TrialLedger(config["paths"]["ledger"], config["paths"]["runs"])
     with timings.stage("models on test"):
         probabilities = _probabilities(prepared, fitted, bundle)
         models = [_model_row(experiment, prepared, name, p) for name, p in probabilities.items()]

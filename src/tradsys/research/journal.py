@@ -34,8 +34,9 @@ def journal(ledger: TrialLedger, runs: Path, beside: Path) -> dict[str, Any]:
     None), looks, span, data, compared_with, changed, models, strategies, verdict, overtaken, link.
     runs: the root of runs, where `run` of a look is looked for.
     """
-    rows = ledger.entries()
-    deflation = _deflation(ledger)
+    rows, problems = ledger.entries(), ledger.verify()
+    # nothing is deflated by a record that was touched
+    deflation = None if problems else _deflation(ledger)
     experiments: list[dict[str, Any]] = []
     configs: dict[str, tuple[str, dict[str, Any]]] = {}
     for number, (run, looks) in enumerate(_by_run(rows), start=1):
@@ -49,7 +50,7 @@ def journal(ledger: TrialLedger, runs: Path, beside: Path) -> dict[str, Any]:
         experiments.append({"number": number, **told, "overtaken": _overtaken(told["strategies"])})
     return {
         "created": utc_now().isoformat(timespec="seconds"),
-        "problems": ledger.verify(),
+        "problems": problems,
         "n_looks": len(rows),
         "n_trials": len({row["series_digest"] for row in rows if row["measure"] == "return"}),
         "experiments": experiments,
@@ -180,7 +181,7 @@ def _today(strategy: Mapping[str, Any], looks: list[dict[str, Any]], deflation: 
     """The deflated Sharpe by all trials that the ledger holds by now, those of later runs included."""
     own = [row for row in looks if row["measure"] == "return" and row["subject"] == strategy["name"]]
     unknown = {"dsr_today": None, "n_trials_today": None}
-    if not own or strategy["dsr"] is None:
+    if not own or strategy["dsr"] is None or deflation is None:
         return unknown
     row = own[-1]
     known = deflation(row["data_digest"], row["span_start"], row["span_end"], row["periods_per_year"])

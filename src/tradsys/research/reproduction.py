@@ -79,6 +79,15 @@ def read_record(folder: Path) -> Record:
     return Record(folder, config_yaml, overrides.splitlines(), metrics, report)
 
 
+def ledger_of(record: Record, own: str) -> str:
+    """The ledger that the run wrote to: beside its folder, or the one that this command was given.
+
+    A received run may not name any other: a reproduction's evaluations are written there.
+    """
+    beside = record.folder.resolve().parents[1] / "ledger.db"
+    return own if "://" in own or not beside.is_file() else str(beside)
+
+
 def seed_ledger(record: Record, place: str, copy: Path) -> bool:
     """A ledger that knows what the run's knew when it judged, so that trials deflate a Sharpe as they did then.
 

@@ -64,7 +64,7 @@ def compare_study(
     and other settings of one arm find the cells that stay the same. config: resolved, of the command line, whose
     overrides are kept beside it; its `paths` say where runs and the ledger lie.
     """
-    check_ledger(config["paths"]["ledger"])
+    check_ledger(config["paths"]["ledger"], config["paths"]["runs"])
     runs = Path(config["paths"]["runs"])
     judged = judged_panels({arm.name: (arm.experiment, arm.config) for arm in arms}, settings.split)
     place = runs / "compare" / f"{settings.name}_{judged[settings.reference].digest[:12]}"

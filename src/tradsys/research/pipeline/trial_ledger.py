@@ -7,9 +7,8 @@ deflate a Sharpe ratio.
 
 import hashlib
 import os
-import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -18,19 +17,19 @@ from typing import Any, Literal
 
 import numpy as np
 import sqlalchemy as sa
-from sqlalchemy.pool import NullPool
 
 from tradsys.core.clock import utc, utc_now
 from tradsys.core.errors import DataError
+from tradsys.core.received import refused_in_one_line
 from tradsys.core.runs import code_sha, digest_json
 from tradsys.core.tables import Array
 from tradsys.evidence.deflation import Deflation, deflation
 from tradsys.evidence.sharpe import is_flat, sharpe_ratio
 from tradsys.evidence.trials import MIN_SHARED, MIN_TRIALS, independent_trials, shared_correlation
+from tradsys.research.pipeline.ledger_anchors import RESTORE, Anchor, anchors, missing_rows, refuse, write_anchor
+from tradsys.research.pipeline.ledger_database import engine_of
 
 GENESIS = "0" * 64
-# seconds a writer waits for another before SQLite says "database is locked"
-BUSY_SECONDS = 60
 # any number will do, as long as nothing else of the database takes the same
 _POSTGRES_LOCK = 7_472_646_479
 EVERY_DAY = 365.0
@@ -164,10 +163,23 @@ _HEAD = sa.Table(
 )
 
 
-def check_ledger(place: str) -> None:
-    """Raises DataError where a server does not answer or a file is no ledger; asked before hours are spent on a run."""
+def check_ledger(place: str, runs: str | Path | None = None) -> None:
+    """Raises DataError where a server does not answer or the record is damaged; asked before hours are spent on a run.
+
+    runs: the root of runs, whose records know rows of the ledger; by default the folder of a ledger file.
+    """
     if "://" in place or Path(place).exists():
-        TrialLedger(place)
+        TrialLedger(place, runs).check()
+    elif known := anchors(_roots(place, runs), place):
+        raise DataError(
+            f"ledger: {place} is gone, but {len(known)} runs wrote to it, {known[0].run} among them; without them "
+            f"every deflated figure would be too good; {RESTORE}"
+        )
+
+
+def _roots(place: str, runs: str | Path | None) -> set[Path]:
+    own = set() if "://" in place else {Path(place).parent}
+    return own if runs is None else own | {Path(runs)}
 
 
 class TrialLedger:
@@ -177,8 +189,11 @@ class TrialLedger:
     databases lock the head row. There is no way to change or delete a row through this class.
     """
 
-    def __init__(self, place: str | Path = "runs/ledger.db") -> None:
-        self._engine = _engine(place)
+    def __init__(self, place: str | Path = "runs/ledger.db", runs: str | Path | None = None) -> None:
+        self._engine, self._place = engine_of(place), str(place)
+        self._shown = self._engine.url.render_as_string()
+        # where runs may lie that know rows of this ledger
+        self._roots = _roots(self._place, runs)
         try:
             with self._writing() as connection:
                 _METADATA.create_all(connection)
@@ -193,12 +208,15 @@ class TrialLedger:
     def append(self, entry: LedgerEntry, series: Array | None = None) -> int:
         """Writes one look and its series [T]; returns the row's number, counted from 1 without gaps.
 
+        A run that is resumed makes its evaluations again: what it has entered already keeps its row.
         Raises DataError on a naive time, a span that ends before it starts, or a series without its measure.
         """
         row = _row_of(entry)
         blob = _blob_of(entry, series)
         row["series_digest"] = None if blob is None else hashlib.sha256(blob).hexdigest()
-        with self._writing() as connection:
+        with self._guarded(), self._writing() as connection:
+            if (known := _same_entry(connection, row)) is not None:
+                return known
             head = connection.execute(sa.select(_HEAD).with_for_update()).one()
             row |= {"id": head.id + 1, "previous": head.hash}
             row["hash"] = digest_json(row)
@@ -206,16 +224,19 @@ class TrialLedger:
                 connection.execute(_SERIES.insert().values(digest=row["series_digest"], content=blob))
             connection.execute(_LOOKS.insert().values(row))
             connection.execute(_HEAD.update().values(id=row["id"], hash=row["hash"]))
+        if entry.run and (folder := Path(entry.run)).is_dir():
+            self._roots |= set(folder.resolve().parents[:2])
+            write_anchor(folder, self._place, row)
         return int(row["id"])
 
     def entries(self) -> list[dict[str, Any]]:
         """All rows in order, times as ISO text in UTC."""
-        with self._engine.connect() as connection:
-            return [dict(r) for r in connection.execute(sa.select(_LOOKS).order_by(_LOOKS.c.id)).mappings()]
+        with self._reading() as connection:
+            return _rows(connection)
 
     def series(self, digest: str) -> Array:
         """The stored series [T] of this digest. Raises DataError where there is none."""
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             content = connection.execute(sa.select(_SERIES.c.content).where(_SERIES.c.digest == digest)).scalar()
         if content is None:
             raise DataError(f"ledger: no series {digest[:12]}; rows and series belong together; see `verify`")
@@ -226,7 +247,8 @@ class TrialLedger:
 
         A series that never traded is no trial: it had no chance to be lucky and has no Sharpe ratio. data_digest
         None counts every data set, as where a later download of the same market has another
-        digest. Append the judged series first: it is one of its own trials.
+        digest. Append the judged series first: it is one of its own trials. Raises DataError, and so no number is
+        made, where the record is not what was written.
         """
         overlaps = (_LOOKS.c.span_start <= _iso(end), _LOOKS.c.span_end >= _iso(start))
         query = sa.select(_LOOKS, _SERIES.c.content).join(_SERIES, _SERIES.c.digest == _LOOKS.c.series_digest)
@@ -234,7 +256,9 @@ class TrialLedger:
         if data_digest is not None:
             query = query.where(_LOOKS.c.data_digest == data_digest)
         found: dict[str, Trial] = {}
-        with self._engine.connect() as connection:
+        known = anchors(self._roots, self._place)
+        with self._reading() as connection:
+            refuse(self._shown, _problems(connection, known))
             for row in connection.execute(query).mappings():
                 if row["series_digest"] not in found:
                     returns = np.frombuffer(row["content"], dtype="<f8")
@@ -250,21 +274,31 @@ class TrialLedger:
 
     def verify(self) -> list[str]:
         """What is wrong with the record, one line each; empty where nothing was touched."""
-        problems, previous, expected = [], GENESIS, 1
-        for row in self.entries():
-            if row["id"] != expected:
-                problems.append(f"ledger: row {expected} is missing before row {row['id']}")
-            if row["previous"] != previous:
-                problems.append(f"ledger: row {row['id']} does not follow the hash of the row before it")
-            if digest_json({k: v for k, v in row.items() if k != "hash"}) != row["hash"]:
-                problems.append(f"ledger: row {row['id']} was changed after it was written")
-            previous, expected = row["hash"], row["id"] + 1
-        with self._engine.connect() as connection:
-            head = connection.execute(sa.select(_HEAD)).first()
-            if head is None or (head.id, head.hash) != (expected - 1, previous):
-                problems.append(f"ledger: the last row is {expected - 1}, the head says {head and head.id}")
-            problems += _series_problems(connection)
-        return problems
+        known = anchors(self._roots, self._place)
+        with self._reading() as connection:
+            return _problems(connection, known)
+
+    def check(self) -> None:
+        """Raises DataError where the file or the record in it is damaged."""
+        with self._reading() as connection:
+            if self._engine.name == "sqlite":
+                found = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
+                refuse(self._shown, [] if found == ["ok"] else [f"SQLite: {found[0]}"])
+        refuse(self._shown, self.verify())
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        with refused_in_one_line(f"ledger: {self._shown}", RESTORE, DataError):
+            yield
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        """One snapshot, so that rows and head belong together while others append."""
+        engine = self._engine
+        if engine.name == "postgresql":
+            engine = engine.execution_options(isolation_level="REPEATABLE READ")
+        with self._guarded(), engine.connect() as connection:
+            yield connection
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
@@ -275,38 +309,37 @@ class TrialLedger:
             yield connection
 
 
-def _engine(place: str | Path) -> sa.Engine:
-    text = str(place)
-    if re.match(r"[a-z][a-z0-9+]+:/(?!/)", text):
-        raise DataError(f"ledger: {text!r} was a URL before it became a path; a URL stays text; pass it as a str")
-    url = sa.make_url(text) if "://" in text else sa.URL.create("sqlite", database=text)
-    if url.get_backend_name() != "sqlite":
-        url = url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
-        try:
-            return sa.create_engine(url, poolclass=NullPool)
-        except ModuleNotFoundError as error:
-            raise DataError(
-                f"ledger: {url.drivername} needs the module {error.name}, which is not installed; "
-                "pip install 'tradsys[postgres]'"
-            ) from error
-    if not url.database or url.database == ":memory:":
-        raise DataError("ledger: an in-memory SQLite forgets what was seen; give a file or a server")
-    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url, poolclass=NullPool, connect_args={"timeout": BUSY_SECONDS})
-    sa.event.listen(engine, "connect", _leave_begin_to_us)
-    sa.event.listen(engine, "begin", _begin_sqlite)
-    return engine
+def _rows(connection: sa.Connection) -> list[dict[str, Any]]:
+    return [dict(row) for row in connection.execute(sa.select(_LOOKS).order_by(_LOOKS.c.id)).mappings()]
 
 
-def _leave_begin_to_us(connection: Any, _record: Any) -> None:
-    # sqlite3 would open its transaction only at the first INSERT, after the head was read
-    # (SQLAlchemy, SQLite dialect, "Enabling Non-Legacy SQLite Transactional Modes")
-    connection.isolation_level = None
+def _problems(connection: sa.Connection, known: Sequence[Anchor]) -> list[str]:
+    """What is wrong with rows, head, series, and with what runs know of them."""
+    problems, previous, expected = [], GENESIS, 1
+    rows = _rows(connection)
+    for row in rows:
+        if row["id"] != expected:
+            problems.append(f"ledger: row {expected} is missing before row {row['id']}")
+        if row["previous"] != previous:
+            problems.append(f"ledger: row {row['id']} does not follow the hash of the row before it")
+        if digest_json({k: v for k, v in row.items() if k != "hash"}) != row["hash"]:
+            problems.append(f"ledger: row {row['id']} was changed after it was written")
+        previous, expected = row["hash"], row["id"] + 1
+    head = connection.execute(sa.select(_HEAD)).first()
+    if head is None or (head.id, head.hash) != (expected - 1, previous):
+        problems.append(f"ledger: the last row is {expected - 1}, the head says {head and head.id}")
+    missing = missing_rows(known, {row["id"]: row["hash"] for row in rows})
+    return [*problems, *_series_problems(connection), *missing]
 
 
-def _begin_sqlite(connection: sa.Connection) -> None:
-    writes = connection.get_execution_options().get("tradsys_writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+def _same_entry(connection: sa.Connection, row: Mapping[str, Any]) -> int | None:
+    """The row that this run has entered already, of the same content; None for a new one or without a run."""
+    if not row["run"]:
+        return None
+    same = ("run", "purpose", "subject", "data_digest", "span_start", "span_end", "measure", "series_digest")
+    query = sa.select(_LOOKS.c.id).where(*(_LOOKS.c[name].is_not_distinct_from(row[name]) for name in same))
+    found = connection.execute(query.order_by(_LOOKS.c.id)).scalar()
+    return None if found is None else int(found)
 
 
 def _iso(moment: datetime) -> str:

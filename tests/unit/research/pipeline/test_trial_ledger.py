@@ -10,7 +10,7 @@ import pytest
 from tradsys.core.errors import DataError
 from tradsys.evidence.sharpe import sharpe_ratio
 from tradsys.research.pipeline.backtesting import trials_on_span
-from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, effective_number
+from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, check_ledger, effective_number
 
 START, END = datetime(2021, 1, 1, tzinfo=UTC), datetime(2021, 12, 31, tzinfo=UTC)
 
@@ -284,4 +284,89 @@ def test_who_comes_from_the_environment(monkeypatch):
 
 def test_nothing_in_the_interface_changes_or_deletes():
     public = {name for name in vars(TrialLedger) if not name.startswith("_")}
-    assert public == {"append", "entries", "series", "trials", "trial_sharpes", "verify"}
+    assert public == {"append", "entries", "series", "trials", "trial_sharpes", "verify", "check"}
+
+
+@pytest.fixture
+def run_of_four(tmp_path, series):
+    """A ledger beside a run that made four evaluations: (path, run, span)."""
+    run = tmp_path / "runs/train/20260101T000000Z_abc"
+    run.mkdir(parents=True)
+    path = tmp_path / "runs/ledger.db"
+    for k, values in enumerate(series):
+        TrialLedger(path).append(entry(f"s{k}", run=str(run)), values)
+    return path, run
+
+
+def raw(path, *statements):
+    with sqlite3.connect(path) as connection:
+        for statement in statements:
+            connection.execute(statement)
+    connection.close()
+
+
+REWIND = "update head set id = (select max(id) from looks), hash = (select hash from looks order by id desc limit 1)"
+DAMAGES = {
+    "last rows cut, head rewound": lambda p: raw(p, "delete from looks where id > 2", REWIND),
+    "all rows cut, head rewound": lambda p: raw(p, "delete from looks", f"update head set id = 0, hash = '{'0' * 64}'"),
+    "a row taken out": lambda p: raw(p, "delete from looks where id = 2"),
+    "a row changed": lambda p: raw(p, "update looks set measure = 'loss' where id = 2"),
+    "a series taken out": lambda p: raw(p, "delete from series where rowid = 1"),
+    "a series changed": lambda p: raw(p, "update series set content = zeroblob(400) where rowid = 1"),
+    "a series of no numbers": lambda p: raw(p, "update series set content = 'abc' where rowid = 1"),
+    "no head": lambda p: raw(p, "delete from head"),
+    "no table": lambda p: raw(p, "drop table series"),
+    "zero bytes": lambda p: p.write_bytes(b""),
+    "random bytes": lambda p: p.write_bytes(np.random.default_rng(0).bytes(8192)),
+    "random bytes in a page": lambda p: p.write_bytes(_scribbled(p.read_bytes())),
+    "cut short": lambda p: p.write_bytes(p.read_bytes()[: len(p.read_bytes()) // 2]),
+    "removed": lambda p: p.unlink(),
+}
+
+
+def _scribbled(content):
+    middle = 3 * 4096
+    return content[:middle] + np.random.default_rng(1).bytes(2048) + content[middle + 2048 :]
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_no_number_is_made_from_a_damaged_record(damage, run_of_four):
+    path, _ = run_of_four
+    assert len(TrialLedger(path).trials("data", START, END)) == 4
+    check_ledger(str(path))
+    damage(path)
+    with pytest.raises(DataError, match="ledger") as before_the_work:
+        check_ledger(str(path))
+    assert "\n" not in str(before_the_work.value)
+    if damage is not DAMAGES["random bytes in a page"]:  # of an index, which no number reads
+        with pytest.raises(DataError, match="ledger"):
+            TrialLedger(path).trials("data", START, END)
+
+
+def test_the_anchor_of_a_moved_tree_of_runs_still_holds(run_of_four, tmp_path):
+    assert run_of_four
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    moved = tmp_path / "elsewhere/ledger.db"
+    check_ledger(str(moved))
+    moved.unlink()
+    with pytest.raises(DataError, match="is gone"):
+        check_ledger(str(moved))
+
+
+def test_a_resumed_run_enters_its_evaluations_once(run_of_four, series):
+    path, run = run_of_four
+    ledger = TrialLedger(path)
+    assert [ledger.append(entry(f"s{k}", run=str(run)), s) for k, s in enumerate(series)] == [1, 2, 3, 4]
+    assert len(ledger.entries()) == 4
+    assert ledger.append(entry("s0", run=str(run)), series[0] + 1e-9) == 5
+    assert ledger.verify() == []
+
+
+def test_a_ledger_elsewhere_is_checked_by_the_runs_that_know_it(tmp_path, series):
+    run = tmp_path / "runs/train/20260101T000000Z_abc"
+    run.mkdir(parents=True)
+    place = tmp_path / "far/ledger.db"
+    TrialLedger(place).append(entry(run=str(run)), series[0])
+    place.unlink()
+    with pytest.raises(DataError, match="is gone"):
+        check_ledger(str(place), tmp_path / "runs")
