@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from rich.console import Console
 
 from tradsys.config import explain as wrong
 from tradsys.config.explain import ConfigError, choices_of, leaves
+from tradsys.core.endings import Terminated, end_with_parent, exit_code, stoppable
 from tradsys.core.runs import PACKAGE
 from tradsys.ops.machine.cgroups import read_container, settle_threads
 
@@ -81,10 +83,14 @@ def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str
         Console(soft_wrap=True).print(help_text(name, main), markup=False, highlight=False)
         return
     try:
-        main(arguments)
-    except KeyboardInterrupt:
-        STDERR.print("interrupted", markup=False)
-        sys.exit(130)
+        with stoppable() as came:
+            end_with_parent()
+            main(arguments)
+        if came:  # a library took the interrupt for its own
+            raise Terminated if signal.SIGTERM in came else KeyboardInterrupt
+    except KeyboardInterrupt as stopped:
+        STDERR.print("terminated" if isinstance(stopped, Terminated) else "interrupted", markup=False)
+        sys.exit(exit_code(stopped))
     except (ValueError, OmegaConfBaseException, OSError) as error:
         line = _disk_line(error) if isinstance(error, OSError) else str(error) if _is_users(error) else ""
         line = re.sub(r"\s*\n\s*", " ", line.strip())

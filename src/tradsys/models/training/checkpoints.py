@@ -1,6 +1,8 @@
 """Checkpoints of a fit: best and last weights, when to stop, and all that a killed fit needs to go on."""
 
 import math
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,8 @@ class Keeper(Checkpoint):
         self.workdir, self.fingerprint, self.loader = workdir, fingerprint, loader
         self.monitor, self.patience, self.every_steps, self.watch = monitor, patience, every_steps, watch
         self.asked = asked
+        # taken before Lightning puts a handler of its own in front, after which a fit would end as if it were finished
+        self.on_sigterm = signal.getsignal(signal.SIGTERM)
         self.scores: list[float] = []
         self._resumed: dict[str, Any] = {}
 
@@ -69,6 +73,8 @@ class Keeper(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Restores generators and the loader's place, or writes the first last.ckpt."""
+        if threading.current_thread() is threading.main_thread() and self.on_sigterm is not None:
+            signal.signal(signal.SIGTERM, self.on_sigterm)
         if not self._resumed:
             self._save_last(trainer)
             return
@@ -89,7 +95,7 @@ class Keeper(Checkpoint):
         # weights are the same on every rank, and so is the answer
         if (stop or due) and all(p.detach().isfinite().all() for p in pl_module.parameters()):
             self._save_last(trainer)
-        if stop and not trainer.received_sigterm:
+        if stop:
             raise KeyboardInterrupt
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -115,7 +121,7 @@ class Keeper(Checkpoint):
             if not now and trainer.global_step % STEPS_PER_AGREEMENT:
                 return False
             return trainer.strategy.reduce_boolean_decision(self.asked.is_set(), all=False)
-        return self.asked.is_set() or (trainer.received_sigterm and not now)
+        return self.asked.is_set()
 
     def _save_last(self, trainer: L.Trainer) -> None:
         path = self.workdir / "last.ckpt"

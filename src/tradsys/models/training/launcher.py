@@ -151,8 +151,9 @@ def _outcome(ends: dict[int, tuple[str, Any]], n_ranks: int) -> Any:
 
 def _be_rank(place: Place, work: Work, args: tuple[Any, ...], mouth: Connection, stop: Any) -> None:
     """The whole life of one rank."""
-    # Ctrl-C reaches the whole terminal; the caller alone answers it, or the ranks would stop at different steps
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # signals reach the whole group; the caller alone answers them, or the ranks would stop at different steps
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_leave_with, args=(parent.sentinel,), daemon=True).start()

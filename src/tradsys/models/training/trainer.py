@@ -21,6 +21,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
 from tradsys.core.bounds import check_bounds
+from tradsys.core.endings import Terminated
 from tradsys.core.errors import TrainingError
 from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import digest_file, write_json
@@ -326,23 +327,34 @@ def _same(path: Path, found: str, expected: str) -> None:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event, so that the fit stops between two steps; a second one stops it at once."""
-    asked = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
+    """Ctrl-C and SIGTERM set the event, so that the fit stops between two steps; a second one stops it at once.
 
-    def ask(signum: int, frame: FrameType | None) -> None:
+    What comes out is KeyboardInterrupt, or Terminated where SIGTERM came. A handler that ignores a signal is kept.
+    """
+    asked, came = threading.Event(), list[int]()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
         if asked.is_set():
-            signal.default_int_handler(signum, frame)
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
         asked.set()
 
-    ours = threading.current_thread() is threading.main_thread() and before is signal.default_int_handler
+    ours = threading.current_thread() is threading.main_thread()
     try:
-        if ours:
-            signal.signal(signal.SIGINT, ask)
+        for number, handler in before.items() if ours else ():
+            # SIGTERM without a handler ends the process at once: a caller that wants more installs one
+            if callable(handler):
+                signal.signal(number, ask)
         yield asked
+    except KeyboardInterrupt as stopped:
+        if signal.SIGTERM in came and not isinstance(stopped, Terminated):
+            raise Terminated from stopped
+        raise
     finally:
-        if threading.current_thread() is threading.main_thread() and before is not None:
-            signal.signal(signal.SIGINT, before)  # Lightning leaves SIGINT ignored after a Ctrl-C
+        for number, handler in before.items() if ours else ():
+            if handler is not None:
+                signal.signal(number, handler)  # Lightning leaves SIGINT ignored after a Ctrl-C
 
 
 @contextlib.contextmanager

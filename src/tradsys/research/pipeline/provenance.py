@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from tradsys.core.clock import utc_now
+from tradsys.core.endings import Terminated
 from tradsys.core.runs import code_sha, digest_json, link_latest, masked, new_run, write_text
 
 LOG = logging.getLogger("tradsys")
@@ -45,11 +46,12 @@ def open_run(
     with _logged(folder / "log.txt"):
         try:
             yield folder
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stopped:
+            how = "terminated" if isinstance(stopped, Terminated) else "interrupted"
             if task == "train":
-                LOG.warning("interrupted; go on with: python -m tradsys.train resume=%s", folder)
+                LOG.warning("%s; go on with: python -m tradsys.train resume=%s", how, folder)
             else:
-                LOG.warning("interrupted; nothing is kept; the same command starts from the beginning")
+                LOG.warning("%s; nothing is kept; the same command starts from the beginning", how)
                 _remove(folder, root)
             raise
         except (ValueError, OSError):
@@ -79,8 +81,9 @@ def logged_in(folder: Path, config_yaml: str, overrides: Sequence[str]) -> Itera
     with _logged(folder / "log.txt"):
         try:
             yield
-        except KeyboardInterrupt:
-            LOG.warning("interrupted; the same command goes on where it stopped; what is finished is kept")
+        except KeyboardInterrupt as stopped:
+            how = "terminated" if isinstance(stopped, Terminated) else "interrupted"
+            LOG.warning("%s; the same command goes on where it stopped; what is finished is kept", how)
             raise
         except ValueError:
             kept = {path.name for path in folder.iterdir() if any(path.rglob("*.*")) or path.is_file()}

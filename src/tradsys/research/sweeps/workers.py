@@ -5,17 +5,20 @@ import logging
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tradsys.core.endings import Terminated, environment_of_child
 from tradsys.research.pipeline.single_thread import ONE_THREAD
 from tradsys.research.sweeps.search_space import SweepError
 
 LOG = logging.getLogger(__name__)
 HERE = "TRADSYS_TRIALS_HERE"
+GRACE_SECONDS = 30.0  # for a worker to end its step and give its trial back
 MPS_PIPE = "CUDA_MPS_PIPE_DIRECTORY"
 
 
@@ -44,19 +47,38 @@ def environment(k: int, n: int, device: str) -> dict[str, str]:
 
 
 def run_workers(command: Sequence[str], overrides: Sequence[str], n: int, device: str) -> int:
-    """Starts n workers, waits for all of them; returns how many failed. Ctrl-C is passed on and waited for."""
+    """Starts n workers, waits for all of them; returns how many failed.
+
+    Ctrl-C and SIGTERM are passed on and waited for. Workers whose parent is killed end by themselves.
+    """
     words = [*command, *(o for o in overrides if not o.startswith("n_workers=")), "n_workers=1"]
-    workers = [subprocess.Popen(words, env=environment(k, n, device), stdout=subprocess.DEVNULL) for k in range(n)]
+    workers: list[subprocess.Popen[bytes]] = []
     try:
+        for k in range(n):
+            own = environment(k, n, device) | environment_of_child()
+            workers.append(subprocess.Popen(words, env=own, stdout=subprocess.DEVNULL))
         codes = [worker.wait() for worker in workers]
-    except KeyboardInterrupt:
-        for worker in workers:
-            with contextlib.suppress(ProcessLookupError):
-                worker.send_signal(signal.SIGINT)
-        for worker in workers:
-            worker.wait()
+    except KeyboardInterrupt as stopped:
+        _stop(workers, signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT)
+        raise
+    except BaseException:
+        _stop(workers, signal.SIGTERM)
         raise
     for k, code in enumerate(codes):
         if code:
             LOG.warning("worker %d ended with %d; its trial went to the others", k, code)
     return sum(code != 0 for code in codes)
+
+
+def _stop(workers: Sequence[subprocess.Popen[bytes]], number: int) -> None:
+    """Sends the signal, waits until each worker has given its trial back, and kills what does not end."""
+    for worker in workers:
+        with contextlib.suppress(ProcessLookupError):
+            worker.send_signal(number)
+    deadline = time.monotonic() + GRACE_SECONDS
+    for worker in workers:
+        try:
+            worker.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()

@@ -1,0 +1,90 @@
+"""How a command is stopped from outside: Ctrl-C and SIGTERM raise, are never lost, and reach what was started."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT, 128 + SIGTERM, as shells count
+PARENT = "TRADSYS_PARENT"  # process id of the command that started this one
+PR_SET_PDEATHSIG = 1  # prctl(2)
+POLL_SECONDS = 1.0
+AGAIN_SECONDS = 0.05
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what stops at Ctrl-C stops at this as well."""
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[list[int]]:
+    """SIGTERM raises Terminated and Ctrl-C KeyboardInterrupt meanwhile; yields the signals that came.
+
+    An interrupt that falls into a callback of C code (numba, ctypes) is dropped by Python with a note; it is sent
+    again until it arrives. A caller that sees a signal here and no interrupt knows that a library swallowed it.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    hook, main = sys.unraisablehook, threading.get_ident()
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    def unraisable(dropped: Any) -> None:
+        if isinstance(dropped.exc_value, KeyboardInterrupt):
+            number = signal.SIGTERM if isinstance(dropped.exc_value, Terminated) else signal.SIGINT
+            # not from in here, where it would be dropped once more
+            threading.Timer(AGAIN_SECONDS, signal.pthread_kill, (main, number)).start()
+        else:
+            hook(dropped)
+
+    try:
+        # a process in the background, as with nohup, may ignore Ctrl-C; then it goes on doing so
+        for number in (n for n, handler in before.items() if handler is not signal.SIG_IGN):
+            signal.signal(number, stop)
+        sys.unraisablehook = unraisable
+        yield came
+    finally:
+        sys.unraisablehook = hook
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+
+def exit_code(error: KeyboardInterrupt) -> int:
+    """The code that a shell would give for the signal."""
+    return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+
+
+def environment_of_child() -> dict[str, str]:
+    """What a started command needs to know so that it ends with this process."""
+    return {PARENT: str(os.getpid())}
+
+
+def end_with_parent() -> None:
+    """Asks for SIGTERM when the process that started this command is gone; nothing where none is named."""
+    parent = os.environ.get(PARENT, "")
+    if not parent.isdigit():
+        return
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    else:
+        threading.Thread(target=_wait_for_end_of, args=(int(parent),), daemon=True).start()
+    if os.getppid() != int(parent):  # it went before the wish was heard
+        raise Terminated
+
+
+def _wait_for_end_of(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(POLL_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)

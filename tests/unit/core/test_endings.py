@@ -1,0 +1,96 @@
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tradsys.config.compose import run_command
+from tradsys.core.endings import PARENT, Terminated, stoppable
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "code"), [(signal.SIGINT, KeyboardInterrupt, 130), (signal.SIGTERM, Terminated, 143)]
+)
+def test_a_signal_stops_a_command_with_its_own_code_and_a_line(number, kind, code, capsys):
+    def work(argv):
+        signal.raise_signal(number)
+        raise AssertionError("it went on")
+
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as ended:
+        run_command("export", work, [])
+    assert ended.value.code == code
+    assert capsys.readouterr().err.strip() in ("interrupted", "terminated")
+    assert signal.getsignal(number) is before
+
+
+def test_an_interrupt_inside_a_callback_of_c_code_is_not_lost():
+    calls = []
+
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+    def compare(_a, _b):
+        calls.append(1)
+        if len(calls) == 1:
+            signal.raise_signal(signal.SIGINT)  # Python drops what a callback raises
+        return 0
+
+    values = (ctypes.c_int * 8)(*range(8))
+    with pytest.raises(KeyboardInterrupt), stoppable():  # noqa: PT012 - the interrupt comes at any step
+        ctypes.CDLL(None).qsort(values, 8, ctypes.sizeof(ctypes.c_int), compare)
+        time.sleep(60)
+    assert calls
+
+
+def test_an_interrupt_that_a_library_swallowed_is_no_success(capsys):
+    def work(argv):
+        with contextlib.suppress(BaseException):  # what a library may do
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as ended:
+        run_command("export", work, [])
+    assert ended.value.code == 143
+
+
+CHILD = """
+import sys, time
+from tradsys.core.endings import end_with_parent
+end_with_parent()
+print("ready", flush=True)
+time.sleep(600)
+"""
+MIDDLE = f"""
+import os, subprocess, sys, time
+from tradsys.core.endings import environment_of_child
+env = os.environ | environment_of_child()
+child = subprocess.Popen([sys.executable, "-c", {CHILD!r}], env=env, stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="death signals are Linux's")
+def test_a_child_ends_with_a_parent_that_was_killed():
+    parent = subprocess.Popen([sys.executable, "-c", MIDDLE], stdout=subprocess.PIPE)
+    child = int(parent.stdout.readline())
+    watch = os.pidfd_open(child)
+    parent.kill()
+    parent.wait()
+
+    assert select.select([watch], [], [], 60)[0], "the child lives on"
+    os.close(watch)
+    parent.stdout.close()
+
+
+def test_a_child_whose_parent_is_gone_already_does_not_begin():
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD], env=os.environ | {PARENT: "1" if os.getpid() != 1 else "2"}, capture_output=True,
+        check=False,
+    )  # fmt: skip
+    assert b"ready" not in done.stdout
+    assert done.returncode != 0
