@@ -49,14 +49,14 @@ pull() {
   mirror="$BASE/mirror/$(printf '%s' "$repo" | redacted | digest).git"
   git init --quiet --bare "$mirror"
   # The URL is an argument and never a configured remote: a token in it does not come to rest on the volume.
-  if ! git -C "$mirror" fetch --quiet --prune "$repo" '+refs/heads/*:refs/heads/*' '+refs/tags/*:refs/tags/*' \
+  if ! git -C "$mirror" fetch --quiet --prune -- "$repo" '+refs/heads/*:refs/heads/*' '+refs/tags/*:refs/tags/*' \
     2> >(redacted >&2); then
     git -C "$mirror" cat-file -e "$ref^{commit}" 2>/dev/null && [[ $ref =~ ^[0-9a-f]{40}$ ]] ||
       refuse "repository $repo cannot be fetched (its own words above); check the address, the token and the network"
     say "repository $repo cannot be fetched; commit $ref is here already and is used"
   fi
   if [[ $ref =~ ^[0-9a-f]{40}$ ]] && ! git -C "$mirror" cat-file -e "$ref^{commit}" 2>/dev/null; then
-    git -C "$mirror" fetch --quiet "$repo" "$ref" 2>/dev/null || true # a commit that no branch holds
+    git -C "$mirror" fetch --quiet -- "$repo" "$ref" 2>/dev/null || true # a commit that no branch holds
   fi
   COMMIT=$(git -C "$mirror" rev-parse --verify --quiet "$ref^{commit}") ||
     refuse "ref '$ref' is unknown in $repo; branches: $(git -C "$mirror" for-each-ref --format='%(refname:short)' \

@@ -4,10 +4,10 @@ python -m tradsys.report                       the latest training run
 python -m tradsys.report run=runs/train/<run>
 """
 
-import json
 from pathlib import Path
 
 from tradsys.config.compose import ConfigError, as_dict, compose, run_command
+from tradsys.core.received import plain_texts, read_json, refused_in_one_line
 
 
 def work(argv: list[str]) -> None:
@@ -21,15 +21,11 @@ def work(argv: list[str]) -> None:
         raise ConfigError(
             f"report: {folder} holds no report.json; a run that finished has one; give run=runs/train/<run>"
         )
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+    fix = f"restore it from a copy, or make it anew: python -m tradsys.train resume={folder}"
+    report = plain_texts(read_json(path, fix, ConfigError))
+    with refused_in_one_line(f"report: {path}", fix, ConfigError):
         write_report(report, folder / "report.html")
-    except (json.JSONDecodeError, KeyError) as error:
-        raise ConfigError(
-            f"report: {path} is damaged ({error}); restore it from a copy, or make it anew: "
-            f"python -m tradsys.train resume={folder}"
-        ) from error
-    print_run(report, folder)
+        print_run(report, folder)
 
 
 def main() -> None:

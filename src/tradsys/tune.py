@@ -6,7 +6,7 @@ python -m tradsys.tune sweep=logistic storage=postgresql://me@host/sweeps      t
 python -m tradsys.tune sweep=transformer trainer=gpu trials_per_gpu=4 hours=6
 python -m tradsys.tune sweep=transformer sweep.objectives=[skill,stability]    the Pareto front
 python -m tradsys.tune sweep=zoom study=transformer                            narrower, around its best region
-python -m tradsys.tune promote study=transformer                               the winner as conf/model/<name>.yaml
+python -m tradsys.tune promote study=transformer                              the winner as model=<name> of the project
 """
 
 import sys
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from tradsys.config.compose import ConfigError, as_dict, build, compose, conf_folder, run_command
+from tradsys.config.compose import ConfigError, as_dict, build, compose, project_conf, run_command
 from tradsys.config.trusted import checked_overrides
 from tradsys.ops.machine.memory_guard import CONTAINER
 
@@ -47,7 +47,7 @@ def work(argv: list[str]) -> None:
     if verbs not in ([], ["promote"]):
         raise ConfigError(f"tune: {verbs} is not understood; the one verb is promote; the rest is key=value")
     if verbs:
-        path = promote(composed, overrides, conf_folder() / "model", checked_overrides)
+        path = promote(composed, overrides, project_conf() / "model", checked_overrides)
         Console(highlight=False).print(f"model    {path}", markup=False, soft_wrap=True)
         return
     plain = composed(overrides).config
@@ -55,7 +55,7 @@ def work(argv: list[str]) -> None:
     check(plain, CONTAINER, int(plain["n_workers"] or plain["trials_per_gpu"]))
     report, failed = tune(composed, overrides, [sys.executable, "-m", "tradsys.tune"], checked_overrides)
     print_sweep(report, Path(report["folder"]))
-    if failed:
+    if failed or report["best"] is None:
         sys.exit(1)
 
 

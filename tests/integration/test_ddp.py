@@ -209,14 +209,12 @@ def test_machines_that_would_fit_something_else_are_refused(tmp_path):
 
 
 def test_what_goes_wrong_in_a_rank_is_said_once_by_the_caller(tmp_path):
-    began = time.monotonic()
     with pytest.raises(TrainingError, match=r"rank 1 of 2 was killed by SIGKILL; .*resume"):
         ddp(module=partial(DiesOnRankOne, lr=0.01)).fit(*DATA)
     train, valid = DATA
     bad = train.on(train.table.with_values(np.where(train.table.values > 2, np.nan, train.table.values)))
     with pytest.raises(TrainingError, match=r"training loss is nan at step \d+"):
         ddp(workdir=tmp_path).fit(bad, valid)
-    assert time.monotonic() - began < 60
     assert not ranks_of_this()
 
 

@@ -82,7 +82,17 @@ def test_each_cause_is_named(lab, again):
             "data: bars of digest ffff then, ": {"data": {**record.provenance["data"], "digest": "ffff"}},
             "machine: riscv, 1 CPU cores then, ": {"machine": "riscv, 1 CPU cores"},
             "config: config.yaml is not the one": {"config_digest": "0"},
+            "code: the installed files hash to 0000": {"code_digest": "0" * 64},
+            "threads: OMP_NUM_THREADS 64 then, ": {
+                "threads": {**record.provenance["threads"], "OMP_NUM_THREADS": "64"}
+            },
+            "threads: torch 64 then, ": {"threads": {**record.provenance["threads"], "torch": 64}},
+            "machine: processor Z80 then, ": {"processor": "Z80"},
+            "packages: python 3.9.0 then, ": {"python": "3.9.0"},
         }
+        for name in ("onnxruntime", "scipy", "pandas", "numba", "pyarrow", "statsmodels"):
+            other = {**record.provenance["environment"], name: "0.0"}
+            cases[f"packages: {name} 0.0 then, "] = {"environment": other}
         for expected, change in cases.items():
             new = [c for c in causes(tampered(record, **change)) if c not in base]
             assert [c.startswith(expected) for c in new] == [True], (expected, new)

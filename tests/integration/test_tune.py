@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import tradsys.config.compose
+from tradsys.config.trusted import checked_overrides
 from tradsys.research.pipeline.cross_validation import run_cell
 from tradsys.research.pipeline.dataset import load_bars, make_panel
 from tradsys.research.pipeline.trial_ledger import TrialLedger
@@ -155,7 +156,9 @@ def own_conf(tmp_path, monkeypatch):
 def test_a_promoted_model_reproduces_its_trial_exactly(own_conf, tmp_path):
     runs = f"paths.runs={tmp_path / 'runs'}"
     report = run_study([*NET, "sweep.sampler=random", "sweep.pruner=none", runs, "n_trials=3"])
-    path = promote(composed, ["study=transformer", "name=winner", runs], own_conf / "model")
+    path = promote(
+        composed, ["study=transformer", "name=winner", runs, "force=true"], own_conf / "model", checked_overrides
+    )
     text = path.read_text()
     best = next(t for t in report["trials"] if t["place"] == report["best"])
     for fact in (f"trial: {best['place']}", report["identity"]["data_digest"], repr(best["lower_bound"])):
@@ -168,7 +171,9 @@ def test_a_promoted_model_reproduces_its_trial_exactly(own_conf, tmp_path):
     skills = [[run_cell(again.experiment, panel, fold, 101).skill] for fold in range(2)]
     assert skills == best["skills"]
     with pytest.raises(SweepError, match="promote did not write it"):
-        promote(composed, ["study=transformer", "name=lightgbm", runs], own_conf / "model")
+        promote(
+            composed, ["study=transformer", "name=lightgbm", runs, "force=true"], own_conf / "model", checked_overrides
+        )
 
 
 def test_zoom_searches_inside_the_old_ranges_and_rematches_on_fresh_seeds(logistic, tmp_path):

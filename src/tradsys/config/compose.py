@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import hydra
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -35,6 +34,11 @@ def conf_folder() -> Path:
     return inside if inside.is_dir() else PACKAGE.parents[1] / "conf"
 
 
+def project_conf() -> Path:
+    """The configuration folder of the user's project, searched after conf/; it need not exist."""
+    return wrong.project_conf(conf_folder())
+
+
 def compose(command: str, overrides: Sequence[str]) -> DictConfig:
     """The config of a command with overrides applied; ConfigError names the wrong one, and what comes nearest."""
     conf = conf_folder()
@@ -42,8 +46,7 @@ def compose(command: str, overrides: Sequence[str]) -> DictConfig:
     try:
         if line := wrong.silent_mistake(conf, command, asked):
             raise ConfigError(line)
-        with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-            return hydra.compose(command, asked)
+        return wrong.composed(conf, command, asked)
     except ConfigError:
         raise
     except wrong.REFUSALS as error:

@@ -39,8 +39,7 @@ class Known:
     @classmethod
     def of(cls, conf: Path, command: str, overrides: Sequence[str]) -> Self:
         """Composed, nothing resolved; raises what Hydra raises."""
-        with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-            config = hydra.compose(command, list(overrides), return_hydra_config=True)
+        config = composed(conf, command, overrides, return_hydra_config=True)
         choices = {g: c for g, c in config.hydra.runtime.choices.items() if not g.startswith("hydra/")}
         plain: Any = OmegaConf.to_container(config, resolve=False)
         return cls({key: value for key, value in plain.items() if key != "hydra"}, choices)
@@ -48,6 +47,24 @@ class Known:
     def at(self, path: str) -> Any:
         """The value there, Ellipsis where there is none."""
         return _at(self.keys, path)
+
+
+def composed(conf: Path, command: str, overrides: Sequence[str], **options: Any) -> DictConfig:
+    """Hydra's config of a command: conf/ first, then the project's own. Raises what Hydra raises."""
+    own = project_conf(conf)
+    quoted = str(own).replace("'", "\\'")
+    searched = [f"hydra.searchpath=['file://{quoted}']"] if own.is_dir() else []
+    with hydra.initialize_config_dir(str(conf), version_base="1.3"):
+        return hydra.compose(command, [*overrides, *searched], **options)
+
+
+def project_conf(conf: Path) -> Path:
+    """The project's own configuration, which promotion writes to: conf/ of the working folder.
+
+    In a checkout of tradsys, whose conf/ belongs to the repository, it is project/conf/.
+    """
+    own = Path.cwd() / "conf"
+    return Path.cwd() / "project" / "conf" if own.is_dir() and own.samefile(conf) else own
 
 
 def plain_form(conf: Path, command: str, override: str) -> str:
@@ -66,7 +83,7 @@ def studies(conf: Path, command: str) -> list[str]:
 
 def choices_of(conf: Path, group: str) -> list[str]:
     """The choices of a group, sorted; none where there is no such group."""
-    return sorted(p.stem for p in (conf / group).glob("*.yaml"))
+    return sorted({p.stem for folder in (conf, project_conf(conf)) for p in (folder / group).glob("*.yaml")})
 
 
 def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -52,6 +52,15 @@ def plain_text(text: str) -> str:
     return text.translate({code: None for code in CONTROL if code not in KEPT_CONTROL})
 
 
+def plain_texts(value: Any) -> Any:
+    """A JSON value whose every text, keys included, has lost its control characters."""
+    if isinstance(value, dict):
+        return {plain_text(key): plain_texts(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [plain_texts(inner) for inner in value]
+    return plain_text(value) if isinstance(value, str) else value
+
+
 def inside(folder: Path, name: Any, error: type[TradsysError] = BundleError) -> Path:
     """The regular file `name` of a folder; refuses absolute names, `..`, sub-folders and links that lead out."""
     relative = PurePosixPath(name) if isinstance(name, str) else None

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tradsys.core.runs import write_text
-from tradsys.reports.style import INK, QUIET, colour, styled
+from tradsys.reports.style import CONTENT_POLICY, INK, QUIET, colour, styled
 from tradsys.reports.wording import UNKNOWN, bounds, number
 
 WIDTH = 110  # of output that goes to a file or a pipe
@@ -156,7 +156,8 @@ def write_study(summary: Mapping[str, Any], folder: Path) -> None:
     said = "".join(f"<p>{html.escape(line)}</p>" for line in conclusions(summary))
     chart = power_curve(summary).to_html(full_html=False, include_plotlyjs=True, config={"displaylogo": False})
     page = (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Study of the verdict</title><style>"
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'>{CONTENT_POLICY}"
+        "<title>Study of the verdict</title><style>"
         f"body{{font:15px system-ui,sans-serif;color:{INK};max-width:64rem;margin:2rem auto;padding:0 1rem}}"
         "table{border-collapse:collapse}td,th{padding:.25rem .7rem;text-align:right;border-bottom:1px solid #e6ebf0}"
         f"</style></head><body><h1>Study of the verdict: {html.escape(summary['name'])}</h1>"

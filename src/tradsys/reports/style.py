@@ -94,3 +94,10 @@ CHART_CONFIG = {
     "showSendToCloud": False,
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
 }
+
+
+# a page needs nothing from elsewhere, and what a received report slipped in reaches nothing
+CONTENT_POLICY = (
+    "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; script-src 'unsafe-inline'; style-src "
+    "'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'\">"
+)

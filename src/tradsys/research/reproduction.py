@@ -165,15 +165,41 @@ def _causes(record: Record, now: Mapping[str, Any], ledger_known: bool) -> Itera
         yield "code: the run was made with changes that no commit holds (+dirty); it cannot be checked out again"
     if then["data"]["digest"] != now["data"]["digest"]:
         yield f"data: bars of digest {then['data']['digest'][:12]} then, {now['data']['digest'][:12]} now"
-    versions = {"python": then["python"], **then["packages"]}, {"python": now["python"], **now["packages"]}
-    for name in sorted({*versions[0], *versions[1]}):
-        before, after = (v.get(name, "absent") for v in versions)
-        if before != after:
-            yield f"packages: {name} {before} then, {after} now; pip install {name}=={before}"
-    if then["machine"] != now["machine"]:
-        yield f"machine: {then['machine']} then, {now['machine']} now"
+    yield from _install_causes(then, now)
+    yield from _machine_causes(then, now)
     if not ledger_known:
         yield "ledger: the run's ledger is gone, so the trials that deflated its Sharpe ratios are not known"
+
+
+def _install_causes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """What differs between two installations: tradsys' own files, Python, and every package."""
+    same_name = then["code_sha"] == now["code_sha"]
+    if same_name and then.get("code_digest", now["code_digest"]) != now["code_digest"]:
+        yield (
+            f"code: the installed files hash to {then['code_digest'][:12]} then, {now['code_digest'][:12]} now, though "
+            f"both are called {now['code_sha']}; install the version of then"
+        )
+    if then["python"] != now["python"]:
+        yield f"packages: python {then['python']} then, {now['python']} now; use python {then['python']}"
+    changed: dict[str, tuple[str, str]] = {}
+    for part in ("packages", "environment"):
+        before, after = then.get(part, now[part]), now[part]
+        names = sorted({*before, *after} - {*changed})
+        pairs = {name: (before.get(name, "absent"), after.get(name, "absent")) for name in names}
+        changed |= {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    for name, (old, new) in changed.items():
+        yield f"packages: {name} {old} then, {new} now; pip install {name}=={old}"
+
+
+def _machine_causes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """What differs between two machines, and in how many threads the libraries shared the work."""
+    for key, name in (("machine", ""), ("processor", "processor ")):
+        if then.get(key, now[key]) != now[key]:
+            yield f"machine: {name}{then[key]} then, {now[key]} now"
+    before, after = then.get("threads", now["threads"]), now["threads"]
+    for name in sorted({*before, *after}):
+        if before.get(name) != after.get(name):
+            yield f"threads: {name} {before.get(name)} then, {after.get(name)} now; sums in other parts round otherwise"
 
 
 def _write_looks(again: Path, place: str) -> None:

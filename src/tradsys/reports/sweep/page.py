@@ -10,7 +10,7 @@ import yaml
 from plotly.offline import get_plotlyjs
 
 from tradsys.core.runs import write_json, write_text
-from tradsys.reports.style import CHART_CONFIG, INK, QUIET, marked_synthetic
+from tradsys.reports.style import CHART_CONFIG, CONTENT_POLICY, INK, QUIET, marked_synthetic
 from tradsys.reports.sweep import charts
 from tradsys.reports.sweep.wording import HEADINGS, conclusions, heading, ranked, settings_of, trial_cells
 
@@ -50,7 +50,8 @@ def render(report: Mapping[str, Any]) -> str:
     about |= {key: report[key] for key in ("sampler", "pruner", "seeds", "space")}
     settings = html.escape(yaml.safe_dump(about, sort_keys=False, allow_unicode=True))
     return (
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{title}</title><style>{STYLE}</style>"
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'>{CONTENT_POLICY}<title>{title}</title>"
+        f"<style>{STYLE}</style>"
         f"<script>{get_plotlyjs()}</script></head><body><h1>{title}</h1><p><strong>{html.escape(heading(report))}</strong>"
         f"</p>{said}{''.join(_figures(report))}<h2>Trials</h2><div class='wide'>{_table(report)}</div>"
         f"<h2>Study</h2><pre>{settings}</pre></body></html>"

@@ -60,7 +60,7 @@ def conclusions(report: Mapping[str, Any]) -> list[str]:
     """What the study says, in a few lines."""
     best = next((t for t in report["trials"] if t["place"] == report["best"] and t["state"] == "complete"), None)
     if best is None:
-        return ["pick     none: no trial ran all its folds"]
+        return ["pick     none: no trial fitted all its folds"]
     level = f"{100 * report['confidence']:g} %"
     lines = [
         f"pick     trial {best['place']} by its lower bound ({level}): {settings_of(best)}",

@@ -1,11 +1,13 @@
 """A run's folder, its log, and where its numbers come from."""
 
 import contextlib
+import functools
 import importlib.metadata
 import logging
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from rich.logging import RichHandler
 
 from tradsys.core.clock import utc_now
 from tradsys.core.endings import Terminated
-from tradsys.core.runs import code_sha, digest_json, link_latest, masked, new_run, write_text
+from tradsys.core.runs import PACKAGE, code_sha, digest_file, digest_json, link_latest, masked, new_run, write_text
+from tradsys.research.pipeline.single_thread import ONE_THREAD
 
 LOG = logging.getLogger("tradsys")
 WATCHED = (
@@ -120,9 +123,44 @@ def provenance(config: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         "data": data,
         "packages": {name: importlib.metadata.version(name) for name in WATCHED},
         "python": platform.python_version(),
+        "environment": environment(),
+        "code_digest": code_digest(),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
+        "processor": processor(),
+        "threads": threads(),
         "seed": config.get("seed"),
     }
+
+
+def environment() -> dict[str, str]:
+    """Every installed distribution with its version: any of them may move a number."""
+    found = ((each.metadata["Name"], each.version) for each in importlib.metadata.distributions())
+    return dict(sorted((name.lower().replace("_", "-"), version) for name, version in found if name))
+
+
+@functools.cache
+def code_digest() -> str:
+    """SHA-256 of the installed files of tradsys, whether or not git knows them."""
+    kinds = (".py", ".j2", ".yaml")
+    files = sorted(p for p in PACKAGE.rglob("*") if p.suffix in kinds and p.is_file())
+    return digest_json({p.relative_to(PACKAGE).as_posix(): digest_file(p) for p in files})
+
+
+def processor() -> str:
+    """The processor's model and the first GPU's: other ones round in another order."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    torch = sys.modules.get("torch")
+    cuda = torch is not None and torch.cuda.is_available()
+    return ", ".join([model or platform.processor(), *([torch.cuda.get_device_name(0)] if cuda and torch else [])])
+
+
+def threads() -> dict[str, Any]:
+    """How many threads each library may use: sums over another number of parts round differently."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    torch = sys.modules.get("torch")
+    told = {name: os.environ.get(name) for name in (*ONE_THREAD, "POLARS_MAX_THREADS")}
+    return {"cores": own, "torch": torch.get_num_threads() if torch else None, **told}
 
 
 def config_digest(config: dict[str, Any]) -> str:

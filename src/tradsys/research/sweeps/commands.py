@@ -1,6 +1,7 @@
 """Search, zoom and promote, as the command asks for them."""
 
 import logging
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -148,13 +149,22 @@ def _stored(study: optuna.Study, check: Check) -> list[str]:
 def promote(compose: Compose, overrides: Sequence[str], folder: Path, check: Check) -> Path:
     """Writes the winner's model config as `folder`/<name>.yaml, provenance in its header; returns the path.
 
-    The winner has the highest lower bound, or is the place that `trial=` names. Raises SweepError where a file of that
-    name was not written by promote.
+    The winner has the highest lower bound, or is the place that `trial=` names. Raises SweepError where its bound
+    is not above the base rate (unless `force`), or where a file of that name was not written by promote.
     """
     config = compose(overrides).config
     study = load_study(config, str(config["study_name"]))
     trial = _chosen(study, config["trial"])
-    path = folder / f"{config['name'] or study.study_name}.yaml"
+    bound = trial.user_attrs.get("lower_bound")
+    if not config["force"] and not (bound is not None and bound > 0):
+        raise SweepError(
+            f"sweep: trial {trial.user_attrs[PLACE]} has the lower bound {bound}; a promoted model beats the base "
+            "rate, whose skill is 0; give force=true to promote it for research all the same"
+        )
+    name = str(config["name"] or study.study_name)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise SweepError(f"sweep: name={name!r}; letters, digits, _ and - make a file's name; give name=...")
+    path = folder / f"{name}.yaml"
     if path.exists() and not path.read_text(encoding="utf-8").startswith(HEADER):
         raise SweepError(f"sweep: {path} is there and promote did not write it; nothing is overwritten; give name=...")
     values = check(overrides_of(trial.params), f"sweep: study {study.study_name!r}: trial {trial.number}")

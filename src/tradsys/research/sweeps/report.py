@@ -29,11 +29,26 @@ def complete_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def best_of(study: optuna.Study) -> FrozenTrial:
-    """The finished trial of the highest lower bound, the earliest place of equals. SweepError without any."""
+    """The trial of the highest lower bound among those whose every fit worked, the earliest place of equals.
+
+    SweepError without any: a failed fit counts `failed_skill`, which is a penalty to the sampler and no measurement.
+    """
     done = complete_trials(study)
-    if not done:
-        raise SweepError(f"sweep: study {study.study_name!r} has no finished trial; none can be picked; let it run on")
-    return max(done, key=lambda t: (t.user_attrs["lower_bound"], -t.user_attrs[PLACE]))
+    worked = [t for t in done if not t.user_attrs.get("failed_share") and t.user_attrs.get("lower_bound") is not None]
+    if not worked:
+        why = sorted({error for t in done for error in t.user_attrs.get("errors") or []})[:1]
+        raise SweepError(
+            f"sweep: study {study.study_name!r} has no winner: of {len(done)} finished trials none fitted every fold"
+            f"{f' ({why[0]})' if why else ''}; let it run on, or change sweep.space"
+        )
+    return max(worked, key=lambda t: (t.user_attrs["lower_bound"], -t.user_attrs[PLACE]))
+
+
+def _best_place(study: optuna.Study) -> int | None:
+    try:
+        return int(best_of(study).user_attrs[PLACE])
+    except SweepError:
+        return None
 
 
 def sweep_report(joined: Joined, rematch: dict[str, Any] | None) -> dict[str, Any]:
@@ -42,7 +57,6 @@ def sweep_report(joined: Joined, rematch: dict[str, Any] | None) -> dict[str, An
     trials = joined.queue.trials()
     hours, money = spent(trials)
     done = complete_trials(study)
-    best = best_of(study) if done else None
     settings = joined.runner.settings
     data = joined.composed.config["data"]
     front = {t.number for t in study.best_trials} if len(study.directions) > 1 and done else set()
@@ -65,7 +79,7 @@ def sweep_report(joined: Joined, rematch: dict[str, Any] | None) -> dict[str, An
         "money": money if joined.queue.budget.price_per_hour else None,
         "n_retried": sum(t.state == TrialState.FAIL and CAUSE not in t.user_attrs for t in trials),
         "trials": [_row(t, t.number in front) for t in trials if PLACE in t.user_attrs],
-        "best": None if best is None else best.user_attrs[PLACE],
+        "best": _best_place(study),
         "importances": importances(study),
         "rematch": rematch,
     }

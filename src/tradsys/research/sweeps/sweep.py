@@ -38,7 +38,16 @@ PLACES = (
         "n_workers",
         "trials_per_gpu",
     ),
-    *("heartbeat_seconds", "grace_seconds", "storage_patience_seconds", "max_retries", "trial", "name", "resume"),
+    *(
+        "heartbeat_seconds",
+        "grace_seconds",
+        "storage_patience_seconds",
+        "max_retries",
+        "trial",
+        "name",
+        "resume",
+        "force",
+    ),
 )
 # parts of the experiment that a trial never fits
 UNUSED = ("question", "sweep", "baselines", "strategy", "auditor", "regime", "evaluation", "costs", "agent")
