@@ -1,6 +1,5 @@
 """Bars on disk: one parquet file per symbol, a manifest with digests, nothing read that does not match it."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from filelock import FileLock
 
 from tradsys.core.clock import Moment, utc, utc_stamp
 from tradsys.core.errors import DataError
+from tradsys.core.received import inside, read_json
 from tradsys.core.runs import digest_json, write_json, written_atomically
 from tradsys.market.bars import (
     COLUMNS,
@@ -25,6 +25,7 @@ from tradsys.market.bars import (
     symbol_digests,
     utc_bars,
 )
+from tradsys.market.parquet import read_parquet
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -130,12 +131,10 @@ class BarStore:
         return Path(self.root) / name
 
     def _load(self, folder: Path) -> dict[str, Any]:
-        try:
-            manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            sealed = manifest.pop("sha256")
-        except (ValueError, KeyError, AttributeError) as error:
-            raise DataError(f"store {folder.name}: {MANIFEST} is damaged ({error}); fetch the dataset again") from error
-        if digest_json(manifest) != sealed:
+        manifest: dict[str, Any] = read_json(inside(folder, MANIFEST, DataError), "fetch the dataset again", DataError)
+        if digest_json({key: value for key, value in manifest.items() if key != "sha256"}) != manifest.pop(
+            "sha256", None
+        ):
             raise DataError(
                 f"store {folder.name}: {MANIFEST} was changed after it was written; fetch the dataset again"
             )
@@ -268,13 +267,10 @@ def _chosen(name: str, manifest: Mapping[str, Any], symbols: Sequence[str] | Non
 
 
 def _read_symbol(folder: Path, symbol: str, entry: Mapping[str, Any]) -> pl.DataFrame:
-    path = folder / entry["file"]
-    try:
-        part = pl.read_parquet(path, glob=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(
-            f"store {folder.name}: {entry['file']} cannot be read: {error}; fetch the dataset again"
-        ) from error
+    path = inside(folder, entry["file"], DataError)
+    if not path.is_file():
+        raise DataError(f"store {folder.name}: {path.name} cannot be read: it is missing; fetch the dataset again")
+    part = read_parquet(path, "fetch the dataset again")
     right_form = tuple(part.columns) == COLUMNS and all(part.schema[c] == SCHEMA[c] for c in COLUMNS)
     digest = symbol_digests(part).get(symbol) if right_form else None
     if digest != entry["digest"] or part["symbol"].n_unique() != 1:

@@ -17,7 +17,7 @@ from tradsys.core.runs import write_text, written_atomically
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.baseline import ClassWeight, check_class_weight, class_weighted, class_weights_seen
 from tradsys.models.transforms import fitted, with_fitted
-from tradsys.models.tree_files import FIX, check_lightgbm, check_xgboost
+from tradsys.models.tree_files import FIX, check_xgboost, sound_lightgbm
 
 MARK = "tradsys:"
 BOUNDS = {
@@ -111,7 +111,7 @@ def _noted(path: Path, kind: str) -> tuple[lightgbm.Booster, dict[str, Any]]:
         raise BundleError(f"{where}: no line {MARK!r} at its end; only files written by `save` are read; {FIX}")
     about = _checked_note(parse_json(tail, f"{where}: its note", FIX), where, is_classifier=kind == "classifier")
     with refused_in_one_line(where, FIX):
-        sound = check_lightgbm(text, len(about["names"]), about.get("n_classes", 1), where)
+        sound = sound_lightgbm(text, len(about["names"]), about.get("n_classes", 1), where)
         return lightgbm.Booster(model_str=sound), about
 
 

@@ -5,6 +5,7 @@ are finite, and the arrays have one entry per node.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,40 +23,42 @@ OF_SPLITS = (
 )  # fmt: skip
 OF_LEAVES = ("leaf_value", "leaf_weight", "leaf_count")
 WHOLE = ("split_feature", "decision_type", "left_child", "right_child", "leaf_count", "internal_count")
+WHOLE_NUMBER, NUMBER = re.compile(r"-?[0-9]{1,10}"), re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]{1,3})?")
+RANGE = re.compile(rf"none|\[({NUMBER.pattern}|-inf):({NUMBER.pattern}|inf)\]")
+MOST_WHOLE = 2**31 - 1
 FLAGS = 0b1111  # of a decision_type: categorical (never written here), default left, missing type (2 bits)
 
 
-def check_lightgbm(text: str, n_features: int, n_classes: int, where: str) -> str:
-    """The text of a LightGBM booster, once its header and every tree are sound; BundleError otherwise.
+def sound_lightgbm(text: str, n_features: int, n_classes: int, where: str) -> str:
+    """A LightGBM booster's text written anew from its checked numbers; BundleError where these are none.
 
-    n_features: names that our note lists. n_classes: of the classifier, 1 for a regressor.
+    LightGBM reads nothing that was not checked: names, parameters and sizes are not taken over. n_features: names that
+    our note lists. n_classes: of the classifier, 1 for a regressor.
     """
     head, *trees = text.split("\nTree=")
     per_round = n_classes if n_classes > 2 else 1
     fields = _fields(head, where)
-    wanted = {"version": "v4", "num_class": str(per_round), "num_tree_per_iteration": str(per_round),
-              "max_feature_idx": str(n_features - 1)}  # fmt: skip
-    if not head.startswith("tree\n") or any(fields.get(k) != v for k, v in wanted.items()):
+    own = {"version": "v4", "num_class": str(per_round), "num_tree_per_iteration": str(per_round), "label_index": "0",
+           "max_feature_idx": str(n_features - 1)}  # fmt: skip
+    if not head.startswith("tree\n") or any(fields.get(k) != v for k, v in own.items()):
         raise _wrong(where, f"its header is not that of {n_features} features and {n_classes} classes")
-    lists = [fields.get(name, "").split(" ") for name in ("feature_names", "feature_infos")]
-    sizes = fields.get("tree_sizes", "").split()
-    if any(len(found) != n_features for found in lists) or not 0 < len(trees) <= MAX_TREES:
-        raise _wrong(where, f"{len(trees)} trees, {len(lists[0])} names and {len(lists[1])} ranges of features")
-    if fields.get("objective", "").split(" ")[0] not in ("binary", "multiclass", "regression"):
-        raise _wrong(where, f"its objective is {fields.get('objective', '')!r:.40}")
-    last, mark, tail = trees[-1].partition("end of trees")
+    objective = {1: "regression", 2: "binary sigmoid:1"}.get(n_classes, f"multiclass num_class:{n_classes}")
+    if fields.get("objective") != objective:
+        raise _wrong(where, f"its objective is {one_line(fields.get('objective', ''), 40)!r}, not {objective!r}")
+    ranges = fields.get("feature_infos", "").split(" ")
+    if len(ranges) != n_features or not all(map(RANGE.fullmatch, ranges)):
+        raise _wrong(where, f"{len(ranges)} ranges of features; one for each of {n_features}")
+    if not 0 < len(trees) <= MAX_TREES or len(trees) % per_round:
+        raise _wrong(where, f"{len(trees)} trees of {per_round} a round")
+    trees[-1], mark, tail = trees[-1].partition("end of trees")
     if not mark or "\nend of parameters" not in tail:
         raise _wrong(where, "it ends early")
-    bodies = [*trees[:-1], last]
-    lengths = [len(f"Tree={body}\n".encode()) for body in bodies[:-1]] + [len(f"Tree={last}".encode())]
-    if sizes != [str(n) for n in lengths]:
-        raise _wrong(where, "its list of tree sizes is not that of its trees")
-    for k, body in enumerate(bodies):
-        number, _, rest = body.partition("\n")
-        if number != str(k):
-            raise _wrong(where, f"tree {k} is numbered {number!r:.20}")
-        _check_tree(_fields(rest, where), n_features, f"{where}: tree {k}")
-    return text
+    bodies = [_sound_tree(body, k, n_features, f"{where}: tree {k}") for k, body in enumerate(trees)]
+    own |= {"objective": objective, "feature_names": " ".join(f"Column_{k}" for k in range(n_features))}
+    own |= {"feature_infos": " ".join(ranges), "tree_sizes": " ".join(str(len(body)) for body in bodies)}
+    header = "tree\n" + "".join(f"{key}={value}\n" for key, value in own.items())
+    closing = "end of trees\n\nfeature_importances:\n\nparameters:\nend of parameters\n\npandas_categorical:null\n"
+    return f"{header}\n{''.join(bodies)}{closing}"
 
 
 def _fields(text: str, where: str) -> dict[str, str]:
@@ -66,21 +69,30 @@ def _fields(text: str, where: str) -> dict[str, str]:
     return found
 
 
-def _check_tree(tree: dict[str, str], n_features: int, where: str) -> None:
+def _sound_tree(body: str, number: int, n_features: int, where: str) -> str:
+    """One tree as LightGBM writes it, of checked numbers only."""
+    first, _, rest = body.partition("\n")
+    tree = _fields(rest, where)
     leaves = tree.get("num_leaves", "")
-    if not leaves.isdigit() or not 1 <= int(leaves) <= MAX_NODES:
-        raise _wrong(where, f"num_leaves={leaves!r:.20}")
+    if first != str(number) or not WHOLE_NUMBER.fullmatch(leaves) or not 1 <= int(leaves) <= MAX_NODES:
+        raise _wrong(where, f"it is numbered {one_line(first, 20)!r} with {one_line(leaves, 20)!r} leaves")
     if tree.get("num_cat") != "0" or tree.get("is_linear", "0") != "0":
         raise _wrong(where, "it has categorical or linear parts, which are never written here")
-    n = int(leaves)
-    for name in (*OF_SPLITS, *OF_LEAVES):
+    n, kept = int(leaves), {"num_leaves": leaves, "num_cat": "0"}
+    for name in (*OF_SPLITS[:6], *OF_LEAVES, *OF_SPLITS[6:]):
         wanted = n - 1 if name in OF_SPLITS else n
-        if n == 1 and name != "leaf_value":  # a single leaf carries its value alone
-            continue
-        _numbers(tree.get(name, ""), wanted, name in WHOLE, f"{where}: {name}")
+        # a tree that never split is its one value
+        if n > 1 or name == "leaf_value":
+            _numbers(tree.get(name, ""), wanted, name in WHOLE, f"{where}: {name}")
+        kept[name] = tree.get(name, "") if n > 1 or name == "leaf_value" else ""
     _numbers(tree.get("shrinkage", ""), 1, False, f"{where}: shrinkage")
-    if n == 1:
-        return
+    if n > 1:
+        _check_splits(tree, n, n_features, where)
+    kept |= {"is_linear": "0", "shrinkage": tree["shrinkage"]}
+    return f"Tree={number}\n" + "".join(f"{key}={value}\n" for key, value in kept.items()) + "\n\n"
+
+
+def _check_splits(tree: dict[str, str], n: int, n_features: int, where: str) -> None:
     features = _numbers(tree["split_feature"], n - 1, True, where)
     kinds = _numbers(tree["decision_type"], n - 1, True, where)
     if features.min() < 0 or features.max() >= n_features or any(int(k) & ~FLAGS or int(k) & 1 for k in kinds):
@@ -96,12 +108,12 @@ def _check_tree(tree: dict[str, str], n_features: int, where: str) -> None:
 
 def _numbers(text: str, n: int, whole: bool, where: str) -> np.ndarray[Any, Any]:
     words = text.split(" ") if text else []
-    try:
-        values = np.array([int(w) if whole else float(w) for w in words], dtype=np.float64)
-    except (ValueError, OverflowError) as error:
-        raise _wrong(where, one_line(error, 80)) from error
-    if len(values) != n or not np.isfinite(values).all() or (whole and np.abs(values).max(initial=0) > 2**31 - 1):
-        raise _wrong(where, f"{len(values)} values; {n} finite ones are the rule")
+    form = WHOLE_NUMBER if whole else NUMBER
+    if len(words) != n or not all(map(form.fullmatch, words)):
+        raise _wrong(where, f"{len(words)} words; {n} {'whole ' if whole else ''}numbers are the rule")
+    values = np.array([float(word) for word in words])
+    if not np.isfinite(values).all() or (whole and np.abs(values).max(initial=0) > MOST_WHOLE):
+        raise _wrong(where, "its numbers are not finite, or too large")
     return values
 
 

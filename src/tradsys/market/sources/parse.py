@@ -8,6 +8,7 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.market.bars import PRICES, TIME, Finding
+from tradsys.market.parquet import read_parquet
 from tradsys.market.sources.layouts import Layout
 
 NUMBERS = (*PRICES, "volume", "adj_close")
@@ -60,7 +61,7 @@ def parse_file(path: Path, layout: Layout) -> Parsed:
 def _open(path: Path, layout: Layout, notes: list[Finding]) -> pl.DataFrame:
     try:
         if path.suffix == ".parquet":
-            table = pl.read_parquet(path)
+            table = read_parquet(path, "see that it is whole")
         else:
             with path.open("rb") as file:
                 head = file.readline()

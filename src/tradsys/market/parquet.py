@@ -1,0 +1,35 @@
+"""Parquet files whose header is looked at before their content: a small file can claim a table no memory holds."""
+
+import os
+from pathlib import Path
+
+import polars as pl
+
+from tradsys.core.errors import DataError
+from tradsys.core.received import refused_in_one_line
+
+BYTES_PER_VALUE = 8
+MEMORY_SHARE = 0.5  # of the machine, for one table
+# repeated rows compress without limit, prices by a factor of about ten
+MOST_ROWS_UNASKED, MOST_COMPRESSION = 5_000_000, 300
+
+
+def read_parquet(path: Path, fix: str) -> pl.DataFrame:
+    """The table of plain columns; DataError for damage, binary or nested columns, and rows that cannot be meant."""
+    where = f"{path.parent.name}/{path.name}"
+    with refused_in_one_line(where, fix, DataError):
+        lazy = pl.scan_parquet(path, glob=False)
+        schema = lazy.collect_schema()
+        n_rows = int(lazy.select(pl.len()).collect().item())
+    if odd := [name for name, kind in schema.items() if kind.is_nested() or kind in (pl.Binary, pl.Object)]:
+        raise DataError(f"{where}: columns {odd[:5]} hold no numbers, texts or times; drop them and write it again")
+    needed, size = n_rows * max(1, len(schema)) * BYTES_PER_VALUE, path.stat().st_size
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None
+    too_dense = n_rows > MOST_ROWS_UNASKED and needed > MOST_COMPRESSION * max(size, 1)
+    if too_dense or (memory is not None and needed > MEMORY_SHARE * memory):
+        raise DataError(
+            f"{where}: {size:,} bytes claim {n_rows:,} rows, {needed / 1e9:.1f} GB; a table fits into memory and is "
+            "not one value without end; split the file, or see where it comes from"
+        )
+    with refused_in_one_line(where, fix, DataError):
+        return pl.read_parquet(path, glob=False)

@@ -1,0 +1,38 @@
+import numpy as np
+import polars as pl
+import pytest
+
+from tradsys.core.errors import DataError
+from tradsys.market.parquet import read_parquet
+
+
+@pytest.mark.parametrize(
+    "column",
+    [pl.Series("x", [b"a", b"b"]), pl.Series("x", [[1], [2]]), pl.Series("x", [{"a": 1}, {"a": 2}])],
+    ids=["binary", "list", "struct"],
+)
+def test_columns_of_no_plain_values_are_refused(column, tmp_path):
+    pl.DataFrame([column]).write_parquet(tmp_path / "bars.parquet")
+    with pytest.raises(DataError, match=r"bars\.parquet: columns \['x"):
+        read_parquet(tmp_path / "bars.parquet", "fetch again")
+
+
+def test_a_small_file_that_claims_a_table_without_end_is_refused_unread(tmp_path):
+    path = tmp_path / "bars.parquet"
+    pl.LazyFrame({"close": pl.zeros(20_000_000, dtype=pl.Float64, eager=True)}).collect().write_parquet(path)
+    with pytest.raises(DataError, match="claim 20,000,000 rows"):
+        read_parquet(path, "fetch again")
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", bytes(500), np.random.default_rng(0).bytes(500)])
+def test_what_is_no_parquet_is_refused_in_one_line(content, tmp_path):
+    (tmp_path / "bars.parquet").write_bytes(content)
+    with pytest.raises(DataError) as refused:
+        read_parquet(tmp_path / "bars.parquet", "fetch again")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_sound_file_is_read(tmp_path):
+    table = pl.DataFrame({"close": [1.0, 2.0], "symbol": ["a", "b"]})
+    table.write_parquet(tmp_path / "bars.parquet")
+    assert read_parquet(tmp_path / "bars.parquet", "").equals(table)
