@@ -15,9 +15,10 @@ from hmmlearn.hmm import GaussianHMM
 from numba import njit
 
 from tradsys.core.bounds import check_bounds
-from tradsys.core.errors import BundleError, DataError, TrainingError
+from tradsys.core.errors import DataError, TrainingError
 from tradsys.core.received import refused_in_one_line
 from tradsys.core.tables import Array, FeatureTable, Samples
+from tradsys.models.regime_state import check_state
 from tradsys.models.transforms import fitted, with_fitted
 
 FLOOR = 1e-8  # least transition probability: no state is ever out of reach, and no logarithm is infinite
@@ -395,24 +396,5 @@ class HmmRegime:
         with refused_in_one_line("regime", "export the bundle again"):
             state = {k: value[k] if k in whole else np.asarray(value[k], dtype=np.float64) for k in STATE}
             made = cls(**value["params"])
-            _check_state(made, state)
+            check_state(made.columns, made.names, state)
             return with_fitted(made, state | {name: value.get(name) for name in FIT})
-
-
-def _check_state(regime: HmmRegime, state: Mapping[str, Any]) -> None:
-    """Raises BundleError where fitted numbers are no model of the regime's states and columns."""
-    K, D = regime.n_states, len(regime.columns)
-    shapes = {"center_": (D,), "scale_": (D,), "startprob_": (K,), "transmat_": (K, K), "means_": (K, D)}
-    shapes["covars_"] = (K, D, D)
-    wrong = [n for n, shape in shapes.items() if state[n].shape != shape or not np.isfinite(state[n]).all()]
-    if not wrong:
-        rows = np.vstack([state["startprob_"], state["transmat_"]])
-        if not (rows >= 0).all() or not np.allclose(rows.sum(axis=1), 1):
-            wrong.append("transmat_")
-        covars = state["covars_"]
-        if not np.allclose(covars, covars.transpose(0, 2, 1)) or not np.linalg.eigvalsh(covars).min() > 0:
-            wrong.append("covars_")
-        if not (state["scale_"] > 0).all():
-            wrong.append("scale_")
-    if wrong or not all(isinstance(name, str) for name in (*regime.columns, *regime.names)):
-        raise BundleError(f"regime: {wrong} are no model of {K} states and {D} columns; export the bundle again")
