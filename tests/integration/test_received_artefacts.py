@@ -268,12 +268,12 @@ def test_every_class_that_conf_names_is_registered_for_its_place():
     """What tradsys itself writes opens again."""
     names = 0
     for path in sorted(conf_folder().glob("*/*.yaml")):
-        if path.parent.name in GROUPS:
+        if path.parent.name in GROUPS and "defaults:" not in path.read_text():  # a whole part, no addition to one
             text = re.sub(r"\$\{[^}]*\}", "x", path.read_text())  # the gate sees resolved configuration
             part = {k: v for k, v in (yaml.safe_load(text) or {}).items() if k != "defaults"}
             checked({path.parent.name: part}, str(path))
             names += text.count("_target_")
-    assert names > 200
+    assert names > 150
     for experiment in ("demo", "supcon", "ensemble"):
         resolved = OmegaConf.to_container(compose("tune", [f"+experiment={experiment}"]), resolve=True)
         checked(resolved, experiment, kept=("paths",))
