@@ -112,7 +112,7 @@ class Payload:
 def lab(run_folder, tmp_path, monkeypatch):
     """A folder of one's own with payload files and a copy of a run; nothing in it may be executed."""
     monkeypatch.setenv("TRADSYS_SECRET", SECRET)
-    shutil.copytree(run_folder.resolve(), tmp_path / "runs/train/received")
+    shutil.copytree(run_folder.resolve(), tmp_path / "inbox/train/received")
     (tmp_path / "payload.pkl").write_bytes(pickle.dumps(Payload()))
     (tmp_path / "payload.py").write_text(f"open('{MARK}', 'w')")
     with inside(tmp_path):
@@ -134,7 +134,7 @@ def refused(command, work, arguments, lab, capsys):
 
 def with_card(lab, change):
     """The received bundle with its card changed and sealed again, as a forger would."""
-    folder = lab / "runs/train/received/bundle"
+    folder = lab / "inbox/train/received/bundle"
     card = json.loads((folder / "card.json").read_text())
     change(card)
     seal(folder, card)
@@ -164,7 +164,7 @@ def test_nothing_beside_the_source_runs(change, lab, capsys):
 @pytest.mark.parametrize("at", ["model", "data.source", "features", "costs", "question", "other"])
 @pytest.mark.parametrize("part", ["shell", "re-exported Path", "pickle by pandas", "class of another place"])
 def test_no_part_of_a_runs_config_runs(at, part, lab, capsys):
-    path = lab / "runs/train/received/config.yaml"
+    path = lab / "inbox/train/received/config.yaml"
     config = yaml.safe_load(path.read_text())
     *parents, last = at.split(".")
     place = config
@@ -172,7 +172,7 @@ def test_no_part_of_a_runs_config_runs(at, part, lab, capsys):
         place = place[key]
     place[last] = PARTS[part]
     path.write_text(yaml.safe_dump(config))
-    assert at in refused("reproduce", reproduce_work, ["runs/train/received"], lab, capsys)
+    assert at in refused("reproduce", reproduce_work, ["inbox/train/received"], lab, capsys)
 
 
 YAMLS = {
@@ -188,15 +188,15 @@ YAMLS = {
 
 @pytest.mark.parametrize("text", YAMLS.values(), ids=YAMLS)
 def test_no_yaml_of_a_run_runs(text, lab, capsys):
-    (lab / "runs/train/received/config.yaml").write_text(text)
-    refused("reproduce", reproduce_work, ["runs/train/received"], lab, capsys)
+    (lab / "inbox/train/received/config.yaml").write_text(text)
+    refused("reproduce", reproduce_work, ["inbox/train/received"], lab, capsys)
 
 
 @pytest.mark.parametrize("override", OVERRIDES.values(), ids=OVERRIDES)
 def test_no_override_of_a_run_is_more_than_a_choice_or_a_value(override, lab, capsys):
-    path = lab / "runs/train/received/overrides.txt"
+    path = lab / "inbox/train/received/overrides.txt"
     path.write_text(path.read_text() + override + "\n")
-    assert "its override" in refused("train", train_work, ["resume=runs/train/received"], lab, capsys)
+    assert "its override" in refused("train", train_work, ["resume=inbox/train/received"], lab, capsys)
 
 
 def study(lab, *, overrides=(), params=None):
@@ -241,7 +241,7 @@ def test_no_object_of_a_checkpoint_runs(lab):
 
 @pytest.mark.parametrize("name", ["card.json", "model.onnx", "regime.json"])
 def test_no_file_of_a_bundle_is_a_link_that_leads_out(name, lab):
-    folder = lab / "runs/train/received/bundle"
+    folder = lab / "inbox/train/received/bundle"
     shutil.move(folder / name, lab / name)
     (folder / name).symlink_to(lab / name)
     with pytest.raises(TradsysError, match="link"):
@@ -250,7 +250,7 @@ def test_no_file_of_a_bundle_is_a_link_that_leads_out(name, lab):
 
 @pytest.mark.parametrize("name", ["../../config.yaml", "/etc/hostname", "a/b", "..", ""])
 def test_no_card_names_a_file_elsewhere(name, lab):
-    folder = lab / "runs/train/received/bundle"
+    folder = lab / "inbox/train/received/bundle"
     card = json.loads((folder / "card.json").read_text())
     sealed = seal(folder, card)
     body = {k: v for k, v in sealed.items() if k != "card_sha256"}

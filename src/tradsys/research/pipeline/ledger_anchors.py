@@ -17,7 +17,9 @@ from tradsys.core.runs import write_json
 FILE = "ledger.json"
 DEPTHS = ("", "*/", "*/*/", "*/*/*/", "*/*/*/*/")  # runs/<task>/<run>, runs/tune/<study>/trials/<slot>
 FIX = "restore it from a copy"
-RESTORE = "restore the file from a copy, or begin a new record with paths.runs=FOLDER"
+RESTORE = (
+    "restore the file from a copy; keep runs received from elsewhere outside this folder, or use another paths.runs"
+)
 
 
 @dataclass(frozen=True)
