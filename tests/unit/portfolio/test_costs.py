@@ -40,3 +40,15 @@ def test_config_states_the_defaults(request):
     config = yaml.safe_load((request.config.rootpath / "conf" / "costs" / "default.yaml").read_text())
     assert config.pop("_target_") == "tradsys.portfolio.costs.Costs"
     assert Costs(**config) == Costs()
+
+
+def test_a_report_states_what_fills_and_what_is_left_out():
+    bare = Costs().as_dict(["open", "close"])["fills"]
+    assert "price only" in bare
+    assert "volume was not recorded" in bare
+    full = Costs(max_participation=0.1, capital=1e5, borrow_bps_per_year=60).as_dict(["volume", "dividend_due"])[
+        "fills"
+    ]
+    assert "at most 10% of a bar's volume at a capital of 100000" in full
+    assert "60 bps a year" in full
+    assert "with dividend" in full

@@ -129,7 +129,7 @@ def run_books(
         "equity": _equity(shown),
         "span": compared,
         "deflation": deflation,
-        "costs": {"fee_bps": costs.fee_bps, "slippage_bps": costs.slippage_bps},
+        "costs": costs.as_dict(bars.columns),
         "periods_per_year": yearly,
     }
 

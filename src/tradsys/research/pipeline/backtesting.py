@@ -39,7 +39,7 @@ class Backtest:
     equity: dict[str, Any]
     trades: pl.DataFrame
     trials: dict[str, Any]
-    costs: dict[str, float]
+    costs: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
         """The backtest's share of the report."""
@@ -103,7 +103,7 @@ def backtest(
         equity=_equity({**ledgers, reference: held}),
         trades=_trades(ledgers),
         trials={**deflation, "n_looks": len(trials), "list": trials},
-        costs={"fee_bps": costs.fee_bps, "slippage_bps": costs.slippage_bps},
+        costs=costs.as_dict(traded.columns),
     )
 
 

@@ -1,0 +1,97 @@
+"""Books over dividends, funding, borrowing, thin bars and holes, worked by hand; compared series share their span."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tradsys.evidence.performance import performance
+from tradsys.market.sessions import closes
+from tradsys.portfolio.book import Book
+from tradsys.portfolio.book_simulator import simulate_book
+from tradsys.portfolio.costs import Costs
+from tradsys.research.panel.books import BookSettings, run_books
+from tradsys.research.pipeline.settings import Evaluation
+
+FREE = Costs(0, 0)
+START = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def one_name(prices, symbol="AAA", **columns) -> pl.DataFrame:
+    time = pl.Series([START + timedelta(days=k) for k in range(len(prices))], dtype=pl.Datetime("us", "UTC"))
+    price = pl.Series(prices, dtype=pl.Float64)
+    frame = pl.DataFrame({"symbol": [symbol] * len(prices), "time": time}).with_columns(
+        open=price, high=price, low=price, close=price
+    )
+    return frame.with_columns(**{k: pl.Series(v, dtype=pl.Float64) for k, v in columns.items()})
+
+
+def weights(bars, weight) -> pl.DataFrame:
+    return pl.DataFrame({"symbol": ["AAA"], "time": [bars["time"][0]], "weight": [weight]}).cast(
+        {"time": pl.Datetime("us", "UTC")}
+    )
+
+
+@pytest.mark.parametrize("weight", [1.0, -1.0])
+def test_a_dividend_leaves_the_book_where_it_was(weight):
+    bars = one_name([100, 100, 90, 90], dividend_due=[0, 0, 10, 0])
+    ledger = simulate_book(bars, weights(bars, weight), FREE)
+    assert ledger.daily["equity"].to_list() == pytest.approx([1.0] * 4)
+    assert ledger.daily["carry"].to_list() == pytest.approx([0, 0, weight * 0.1, 0])
+
+
+def test_funding_and_borrow_fee_by_hand():
+    """A short of 0.01 units from the second day on: 2 % of 100 comes in once, a 365th of 36.5 % goes out each day."""
+    bars = one_name([100] * 4, funding_due=[0.5, 0, 0.02, 0])
+    ledger = simulate_book(bars, weights(bars, -1.0), Costs(0, 0, borrow_bps_per_year=3650))
+    assert ledger.daily["equity"].to_list() == pytest.approx([1, 0.999, 1.018, 1.017])
+
+
+def test_what_a_thin_day_leaves_is_bought_on_the_next_and_an_untraded_day_fills_nothing():
+    """10 units are wanted; half of 6 traded is 3; nothing trades on the third day; 7 are left for the fourth."""
+    bars = one_name([100] * 5, volume=[50, 6, 0, 50, 50])
+    ledger = simulate_book(bars, weights(bars, 1.0), Costs(0, 0, max_participation=0.5, capital=1000.0))
+    assert ledger.orders["traded"].to_list() == pytest.approx([0.3, 0.7])
+    assert ledger.orders["time"].to_list() == [bars["time"][1], bars["time"][3]]
+    assert ledger.daily["gross"].to_list() == pytest.approx([0, 0.3, 0.3, 1, 1])
+
+
+def test_years_are_of_the_time_that_passed():
+    """A year of days, two missing, another year: 2 % growth a year is compounded over four."""
+    days = np.datetime64("2020-01-01") + np.r_[np.arange(365), np.arange(3 * 365, 4 * 365)]
+    returns = np.full(len(days), 1.08 ** (1 / len(days)) - 1)
+    returns[400] = -0.01
+    given = {"periods_per_year": 365.0, "trade_returns": np.zeros(0), "n_draws": 50}
+    counted, passed = performance(returns, **given), performance(returns, days_T=days, **given)
+    assert (counted["years"], passed["years"]) == (pytest.approx(2.0), pytest.approx(4.0, abs=0.01))
+    assert passed["cagr"] == pytest.approx((1 + passed["total_return"]) ** 0.25 - 1, abs=1e-4)
+
+
+def test_a_benchmark_that_begins_late_cuts_the_books_to_its_span():
+    time = closes("XNYS", date(2022, 1, 3), date(2022, 12, 30))["close"].to_list()
+    rng = np.random.default_rng(2)
+
+    def name(symbol, steps):
+        price = 100 * np.exp(np.cumsum(steps))
+        volume = np.full(len(price), 1e6)
+        return one_name(price, symbol, volume=volume).with_columns(time=pl.Series(time, dtype=pl.Datetime("us", "UTC")))
+
+    own = [name(f"N{k}", rng.normal(0, 0.01, len(time))) for k in range(6)]
+    market = name("SPY", np.full(len(time), 0.001)).tail(len(time) - 100)
+    scores = pl.concat([frame.select("symbol", "time") for frame in own]).with_columns(
+        score=pl.Series(rng.normal(size=6 * len(time))), horizon=pl.lit("1d"), probability=pl.lit(0.5)
+    )
+    found = run_books(
+        pl.concat([*own, market]).sort("symbol", "time"),
+        scores,
+        BookSettings({"top": Book("top_k", k=2)}),
+        horizon_bars={"1d": 1},
+        skill_low={"1d": None},
+        costs=FREE,
+        evaluation=Evaluation(),
+        market_symbol="SPY",
+    )
+    n = found["benchmark"]["performance"]["n_periods"]
+    assert found["rows"][0]["performance"]["n_periods"] == n == len(time) - 100
+    assert found["span"]["cut"] == {"top 1d": f"100 of {len(time)} closes left out"}
