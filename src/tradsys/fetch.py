@@ -1,35 +1,66 @@
-"""Brings bars into the store under data/, validated, digested, written whole.
+"""Brings bars into the store under data/: validated, compared with what is stored, digested, written atomically.
 
-  python -m tradsys.fetch source=file path=BTCUSDT_1h.parquet layout=binance symbol=BTCUSDT name=crypto_hourly
-  python -m tradsys.fetch source=file path=BHP.AX.csv layout=yahoo symbol=BHP.AX calendar=XASX name=asx_daily
+  python -m tradsys.fetch path=BTCUSDT_1h.parquet layout=binance symbol=BTCUSDT name=crypto_hourly
+  python -m tradsys.fetch path=BHP.AX.csv layout=yahoo symbol=BHP.AX calendar=XASX name=asx_daily
   python -m tradsys.fetch path=universe_1h.parquet layout=binance repair=[split_reused_ticker] resample=1d name=coins
+  python -m tradsys.fetch path=export.csv separator=semicolon decimal=comma zone=Europe/Berlin name=mine
+  python -m tradsys.fetch name=mine mode=undo                     the content before the last write
 
-Nothing is repaired silently: each repair that changes numbers is asked for by name and reported.
+Nothing is repaired silently: each repair that changes numbers is named in the command and reported. New bars are
+added to stored ones; a stored bar that the file gives otherwise stops the write (conflicts=, mode=replace).
 """
 
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from tradsys.config.compose import as_dict, build, compose, run_command
+from tradsys.core.errors import DataError
 
 
 def work(argv: list[str]) -> None:
-    """Reads the file, writes the store, prints what came in and what was repaired."""
+    """Reads the file, writes the store, prints what came in, what was repaired and what changed."""
     from tradsys.market.store import BarStore
 
     config = compose("fetch", argv)
     plain = as_dict(config)
+    store, console = BarStore(Path(plain["paths"]["data"])), Console(soft_wrap=True, highlight=False, markup=False)
+    if plain["mode"] in ("undo", "clean"):
+        console.print(_housekeeping(store, plain["name"], plain["mode"]))
+        return
+    if plain["path"] is None:
+        raise DataError("config: 'path' has no value; it is the file or folder to read; give path=...")
     result = build(config)["source"].read()
-    manifest = BarStore(Path(plain["paths"]["data"])).write(plain["name"], result.bars, result.meta)
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    summary = store.append(
+        str(plain["name"]), result.bars, result.meta, mode=plain["mode"], conflicts=plain["conflicts"]
+    )
+    _print(console, result, summary)
+
+
+def _housekeeping(store: Any, name: str, mode: str) -> str:
+    if mode == "clean":
+        return f"{name}: {store.clean(name)} files of earlier content removed"
+    manifest = store.undo(name)
+    return f"{name}: restored {manifest['n_rows']:,} bars, {manifest['start']} to {manifest['end']}"
+
+
+def _print(console: Console, result: Any, summary: Any) -> None:
+    from tradsys.market.updates import as_lines
+
+    for line in result.seen[:20]:
+        console.print(f"read {line}")
     for finding in (*result.repairs, *result.remarks):
         console.print(
-            f"{finding.kind}: {finding.count:,} rows, such as {'; '.join(finding.examples[:2])}. {finding.note}"
+            f"{finding.kind}: {finding.count:,} rows, such as {'; '.join(finding.examples[:3])}. {finding.note}"
         )
-    for symbol, entry in manifest["symbols"].items():
-        console.print(f"stored {symbol}: {entry['n_rows']:,} bars, {entry['start']} to {entry['end']}")
-    console.print(f"digest {manifest['digest']}")
+    for line in as_lines(summary):
+        console.print(line)
+    symbols = {update.symbol for update in summary.updates}
+    for symbol, entry in summary.manifest["symbols"].items():
+        if symbol in symbols:
+            console.print(f"stored {symbol}: {entry['n_rows']:,} bars, {entry['start']} to {entry['end']}")
+    console.print(f"digest {summary.manifest['digest']}")
 
 
 def main() -> None:

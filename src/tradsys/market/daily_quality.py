@@ -11,7 +11,9 @@ from tradsys.market.bars import PRICES, Finding, examples
 from tradsys.market.corporate_actions import split_like
 from tradsys.market.sessions import closes, last_closed, session_date
 from tradsys.market.sources.jumps import MAX_OPEN_GAP, same_symbol
+from tradsys.market.sources.quality import REGULAR_WEEKDAY_SHARE, Context, flat_copies, presentable
 
+CLOSURE = timedelta(days=4, hours=12)  # the longest that exchanges rest as a matter of course
 STALE_RUN = 5  # sessions in a row with one price and no range: a name that trades does not do this
 SPLITS = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 15.0, 20.0, 25.0, 30.0, 50.0, 100.0, 1.5)
 SPLIT_TOLERANCE = 0.03  # log distance from a split's ratio: the move of the day itself
@@ -130,3 +132,45 @@ def _off_calendar(rows: pl.DataFrame, calendar: str) -> Finding | None:
     placed = rows.join(sessions, on="session", how="left", maintain_order="left")
     hits = placed.filter(pl.col("close_right").is_null() | (pl.col("close_right") != pl.col("time")))
     return Finding("not_a_session", hits.height, examples(hits), f"of {calendar}") if hits.height else None
+
+
+def remarks(rows: pl.DataFrame, context: Context) -> list[Finding]:
+    """What a reader should know though nothing is refused: flat bars, extreme wicks, holes, dividends."""
+    series = presentable(rows)
+    body = pl.max_horizontal("open", "close"), pl.min_horizontal("open", "close")
+    kinds = {
+        "flat_bar_without_volume": pl.lit(pl.Series(flat_copies(series))),
+        "extreme_wick": (pl.col("high") > 3 * body[0]) | (pl.col("low") * 3 < body[1]),
+        "hole": None,
+        "weekend_bar": (pl.col("stamp").dt.weekday() >= 6) & context.daily & (not context.length.monthly),
+        "split_like_jump": pl.lit(pl.Series(split_like(series) != 1)),
+        "not_adjusted_for_dividends": (pl.col("adj_close") / pl.col("close") - 1).abs() > 1e-9,
+    }
+    found = []
+    for kind, mask in kinds.items():
+        hits = series.filter(mask) if mask is not None else series.clear()
+        found.append(_holes(series, context) if mask is None else Finding(kind, hits.height, examples(hits)))
+    return [finding for finding in found if finding.count]
+
+
+def _holes(series: pl.DataFrame, context: Context) -> Finding:
+    """Steps longer than the usual one of that symbol, all counted, the longest first.
+
+    On a market that is open on weekends the usual step is the bar length. Else nights, weekends and holidays of up to
+    four days are none, but a step within one day is.
+    """
+    every = pl.lit(context.length.every + (timedelta(days=1) if context.length.monthly else timedelta(0)))
+    weekend = (pl.col("stamp").dt.weekday() >= 6).mean().over("symbol")
+    same = pl.col("symbol") == pl.col("symbol").shift(1)
+    step = pl.when(same).then(pl.col("stamp").diff())
+    closure = pl.max_horizontal(pl.lit(CLOSURE), every) if not context.length.monthly else every
+    rests = (weekend < REGULAR_WEEKDAY_SHARE) & (pl.col("stamp").dt.date() != (pl.col("stamp") - step).dt.date())
+    slack = timedelta(hours=1) if context.daily else timedelta(0)
+    marked = series.select("symbol", "stamp", step=step, rests=rests)
+    hits = marked.filter(pl.col("step") > pl.when("rests").then(closure).otherwise(every + slack))
+    longest = hits.sort("step", "symbol", descending=[True, False]).head(3)
+    texts = tuple(
+        f"{row['symbol']} {row['step']} from {row['stamp'] - row['step']:%Y-%m-%d %H:%M} on"
+        for row in longest.iter_rows(named=True)
+    )
+    return Finding("hole", hits.height, texts, "the longest first" if hits.height > 1 else "")

@@ -13,6 +13,8 @@ from tradsys.core.errors import DataError
 from tradsys.core.runs import digest_file
 from tradsys.market.bars import COLUMNS, TIME, check_bars, content_digest, utc_bars
 from tradsys.market.coverage import check_join
+from tradsys.market.sources.known_table import KnownTable, read_known
+from tradsys.market.sources.sniff import FormKeys
 
 LAYOUTS = ("series", "wide", "snapshot")
 PERIODS: Mapping[str, str] = MappingProxyType({"day": "1d", "week": "1w", "month": "1mo", "quarter": "3mo"})
@@ -93,8 +95,8 @@ def _as_of(rows: pl.DataFrame, values: pl.DataFrame, keys: list[str], max_age: t
 class KnownSource:
     """A vendor's file of values beside prices, and when they were known.
 
-    path: CSV or parquet. layout: `series` (date, series, value), `wide` (date, a column per value, symbol where a
-    value belongs to one) or `snapshot` (one row per symbol and no date). columns: vendor's name -> our column.
+    path: a file as bars come in. layout: `series` (date, series, value), `wide` (date, a column per value, symbol where
+    a value belongs to one) or `snapshot` (one row per symbol and no date). columns: vendor's name -> our column.
 
     A value is known `lag_days` after its reference period ends: available_at = the midnight (UTC) at which the period
     of length `period` that begins on `date` is over, plus lag_days. A day's rate with lag_days 4 is used from the fifth
@@ -103,6 +105,8 @@ class KnownSource:
     revised: the file holds the latest vintage, so values, not dates, know of later revisions; told by `describe`.
 
     A snapshot has no history: on every earlier row it is the future. It is refused unless `allow_snapshot`.
+    zone, date_format, decimal, separator: as the fetch command has them, where the file does not tell. A date with a
+    zone ends at its own midnight: 2024-01-04 00:00+09:00 is over at 15:00 UTC.
     Raises DataError where these do not fit each other or the file.
     """
 
@@ -114,6 +118,10 @@ class KnownSource:
     max_age_days: int | None = None
     revised: bool = False
     allow_snapshot: bool = False
+    zone: str | None = None
+    date_format: str | None = None
+    decimal: str | None = None
+    separator: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", MappingProxyType(dict(self.columns)))
@@ -146,18 +154,20 @@ class KnownSource:
 
     def frame(self) -> pl.DataFrame:
         """available_at (UTC), symbol where values belong to one, and our columns in Float64; sorted."""
-        table = _read_table(Path(self.path))
+        keys = FormKeys(self.separator, self.decimal, self.date_format, self.zone)
+        read = read_known(Path(self.path), list(self.columns), keys)
+        table = read.frame
         wanted = {"series": ["date", "series", "value"], "wide": list(self.columns), "snapshot": ["symbol"]}
         need = [*wanted[self.layout], *(self.columns if self.layout == "snapshot" else ())]
         if self.layout == "wide":
             need.append("available_at" if self.lag_days is None else "date")
-        self._need(need, table.columns)
+        self._need(need, list(read.names))
         if self.layout == "series":
             table = self._spread(table)
-        self._check_dates(table)
-        keys = [name for name in ("symbol",) if name in table.columns]
-        values = [pl.col(theirs).cast(pl.Float64).alias(ours) for theirs, ours in self.columns.items()]
-        return table.select(self._available().alias("available_at"), *keys, *values).sort(*keys, "available_at")
+        self._check_zone(read)
+        keyed = [name for name in ("symbol",) if name in table.columns]
+        values = [pl.col(theirs).alias(ours) for theirs, ours in self.columns.items()]
+        return table.select(self._available(read).alias("available_at"), *keyed, *values).sort(*keyed, "available_at")
 
     def describe(self) -> dict[str, Any]:
         """For run records: file, its SHA-256, columns, whether it is point in time, and the rule in a sentence."""
@@ -175,23 +185,25 @@ class KnownSource:
         known = f"{self.lag_days} days after the {self.period} it is for" if self.lag_days is not None else "as filed"
         return f"known {known}" + ("; latest vintage, values were revised since" if self.revised else "")
 
-    def _available(self) -> pl.Expr:
+    def _available(self, read: KnownTable) -> pl.Expr:
         if self.layout == "snapshot":
             return pl.lit(ALWAYS, TIME)
         if self.lag_days is None:
             return pl.col("available_at").cast(TIME)
-        day = pl.col("date").cast(pl.Date).cast(pl.Datetime("us"))
-        return day.dt.offset_by(PERIODS[self.period]).dt.offset_by(f"{self.lag_days}d").dt.replace_time_zone("UTC")
+        assert read.dates is not None
+        zone = read.dates.zone if "/" in read.dates.zone else "UTC"
+        day = pl.col("date").dt.convert_time_zone(zone)
+        if "offsets" not in read.dates.zone:
+            day = day.dt.truncate("1d")
+        over = day.dt.offset_by(PERIODS[self.period]).dt.offset_by(f"{self.lag_days}d")
+        return over.dt.convert_time_zone("UTC").cast(TIME)
 
-    def _check_dates(self, table: pl.DataFrame) -> None:
-        kinds = {name: table.schema[name] for name in ("date", "available_at") if name in table.columns}
-        wrong = {name: str(kind) for name, kind in kinds.items() if not kind.is_temporal()}
-        zoned = self.lag_days is None and self.layout == "wide"
-        if zoned and getattr(kinds["available_at"], "time_zone", None) is None:
-            wrong["available_at"] = f"{kinds['available_at']} without a zone"
-        if wrong:
+    def _check_zone(self, read: KnownTable) -> None:
+        naive = read.moments is not None and read.moments.assumed
+        if self.lag_days is None and self.layout == "wide" and naive:
             raise DataError(
-                f"known: {self.file}: {wrong}; `date` is a date, `available_at` a time with its zone; write them so"
+                f"known: {self.file}: available_at is without a zone; it is the moment a value was known; write "
+                "its zone, or give zone="
             )
 
     def _spread(self, table: pl.DataFrame) -> pl.DataFrame:
@@ -248,13 +260,3 @@ class JoinedBars:
             "point_in_time": all(one["point_in_time"] for one in told),
             "not_point_in_time": [one["note"] for one in told if not one["point_in_time"]],
         }
-
-
-def _read_table(path: Path) -> pl.DataFrame:
-    """The file with headers as they are, save `Symbol`, `Ticker` and `Date` in any case, which come out lower."""
-    try:
-        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, try_parse_dates=True)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"known: {path.name} cannot be read: {error}; see that it is there and whole") from error
-    plain = {"ticker": "symbol", "symbol": "symbol", "date": "date", "available_at": "available_at"}
-    return table.rename({name: plain[name.lower()] for name in table.columns if name.lower() in plain})

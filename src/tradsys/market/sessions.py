@@ -25,6 +25,11 @@ def closes(calendar: str, first: date, last: date) -> pl.DataFrame:
         raise DataError(
             f"sessions: from {first:%Y-%m-%d} to {last:%Y-%m-%d}; the first date is not after the last; swap them"
         )
+    return hours(calendar, first, last).select("session", "close")
+
+
+def hours(calendar: str, first: date, last: date) -> pl.DataFrame:
+    """One row per session as `closes` has them, with its open: session (Date), open and close (UTC)."""
     schedule = _schedule(calendar, first.year)
     known_until = schedule["session"][-1]
     if last - known_until > timedelta(days=31):  # no exchange rests for so long
@@ -77,11 +82,11 @@ def time_zone(calendar: str) -> str:
 @functools.lru_cache(maxsize=32)
 def _schedule(calendar: str, from_year: int) -> pl.DataFrame:
     """Sessions and closes from that year's first day to about a year from now."""
-    close = _calendar(calendar, from_year).schedule["close"]
+    schedule = _calendar(calendar, from_year).schedule
     frame = pl.DataFrame(
         {
-            "session": pl.Series(close.index.to_numpy()).cast(pl.Date),
-            "close": utc_series(close.to_numpy("datetime64[us]")),
+            "session": pl.Series(schedule.index.to_numpy()).cast(pl.Date),
+            **{name: utc_series(schedule[name].to_numpy("datetime64[us]")) for name in ("open", "close")},
         }
     )
     if frame.filter(session_date("close") != pl.col("session")).height:

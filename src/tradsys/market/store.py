@@ -11,7 +11,7 @@ from urllib.parse import quote
 import polars as pl
 from filelock import FileLock
 
-from tradsys.core.clock import Moment, utc, utc_stamp
+from tradsys.core.clock import Moment, utc
 from tradsys.core.errors import DataError
 from tradsys.core.received import inside, read_json
 from tradsys.core.runs import digest_json, write_json, written_atomically
@@ -26,11 +26,26 @@ from tradsys.market.bars import (
     utc_bars,
 )
 from tradsys.market.parquet import read_parquet
+from tradsys.market.updates import (
+    CONFLICTS,
+    FORMAT,
+    HISTORY,
+    MANIFEST,
+    MODES,
+    SymbolUpdate,
+    WriteSummary,
+    check_conflicts,
+    earlier,
+    imports,
+    manifest_of,
+    merge,
+    remember,
+    sweep,
+)
 
-FORMAT = 1
-MANIFEST = "manifest.json"
 _DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
-_SYMBOL = re.compile(r"[A-Za-z0-9^][A-Za-z0-9^=_.:&+$#-]{0,39}")
+_SYMBOL = re.compile(r"[\w^][\w^=.:&+$#-]{0,39}")  # letters of any script
+MAX_FILE_NAME = 200  # bytes of a symbol in a file's name, where a letter of another script takes nine
 
 
 @dataclass(frozen=True)
@@ -48,39 +63,78 @@ class BarStore:
         return sorted(path.parent.name for path in Path(self.root).glob(f"*/{MANIFEST}"))
 
     def write(self, name: str, bars: pl.DataFrame, meta: Mapping[str, Any]) -> dict[str, Any]:
-        """Stores bars (COLUMNS only: what is joined is joined anew at each read) and returns the manifest.
+        """Stores bars, replacing the symbols that are in them whole; returns the manifest. See `append`."""
+        return self.append(name, bars, meta, mode="replace").manifest
 
-        A dataset may come in file after file: symbols already in it are replaced whole, other symbols stay.
-        meta: where these bars are from (source, sha256, layout, repairs), kept in the manifest's `imports`.
-        Raises DataError on bad bars or names, or where the bar length is not the dataset's.
+    def append(
+        self,
+        name: str,
+        bars: pl.DataFrame,
+        source: Mapping[str, Any],
+        *,
+        mode: str = "append",
+        conflicts: str = "refuse",
+    ) -> WriteSummary:
+        """Stores bars (COLUMNS only: what is joined is joined anew at each read) and says what became of them.
+
+        mode: `append` compares bars that are stored already one by one and adds the others; `replace` puts these bars
+        in the place of all that is stored of their symbols, and the summary counts what is dropped. conflicts: where a
+        stored bar differs, `refuse` the whole write, `keep` the stored one, or `take` the new one.
+        source: where these bars are from (source, sha256, layout, repairs), kept in the manifest's `imports`.
+        The content before stays restorable with `undo` until `clean`.
+        Raises DataError on bad bars or names, on conflicts, or where the bar length is not the dataset's.
         """
+        for key, value, known in (("mode", mode, MODES), ("conflicts", conflicts, CONFLICTS)):
+            if value not in known:
+                raise DataError(f"store {name}: {key}={value!r}; it is one of {', '.join(known)}; give one of these")
         folder = self._folder(name)
         bars = check_bars(utc_bars(bars)).select(COLUMNS)
-        digests = symbol_digests(bars)
-        if not digests:
+        if bars.is_empty():
             raise DataError(f"store {name}: no bars to write; read a file that has some")
-        for symbol in digests:
+        for symbol in bars["symbol"].unique().sort():
             _check_symbol(symbol)
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(str(folder / ".lock")):
             old = self._load(folder) if (folder / MANIFEST).exists() else _empty(name)
-            minutes = _bar_minutes(bars, old, meta)
-            entries = {**old["symbols"], **_write_symbols(folder, bars, digests)}
-            manifest = {
-                "format": FORMAT,
-                "name": name,
-                "digest": combine_digests({symbol: entry["digest"] for symbol, entry in entries.items()}),
-                "bar_minutes": minutes,
-                "n_rows": sum(entry["n_rows"] for entry in entries.values()),
-                "start": min(entry["start"] for entry in entries.values()),
-                "end": max(entry["end"] for entry in entries.values()),
-                "symbols": dict(sorted(entries.items())),
-                "imports": _imports(old["imports"], sorted(digests), meta),
-            }
+            minutes = _bar_minutes(bars, old, source)
+            merged, updates, clashes = _merged(folder, old, bars, mode, conflicts)
+            check_conflicts(name, clashes, conflicts)
+            digests = symbol_digests(merged)
+            entries = {**old["symbols"], **_write_symbols(folder, merged, digests, minutes, source)}
+            manifest = manifest_of(name, entries, minutes, imports(old["imports"], sorted(digests), source, mode))
+            if manifest["digest"] != old.get("digest"):
+                remember(folder)
             manifest["sha256"] = digest_json(manifest)
             write_json(folder / MANIFEST, manifest)
-            _sweep(folder, manifest)
+            sweep(folder, manifest)
+        return WriteSummary(name, mode, updates, clashes, manifest)
+
+    def undo(self, name: str) -> dict[str, Any]:
+        """Puts the content before the last write back in place; returns its manifest.
+
+        Raises DataError where nothing earlier is kept.
+        """
+        folder = self._folder(name)
+        self.manifest(name)
+        with FileLock(str(folder / ".lock")):
+            kept = earlier(folder)
+            if not kept:
+                raise DataError(f"store {name}: no earlier content is kept; fetch the files you want again")
+            manifest: dict[str, Any] = self._load(folder, f"{HISTORY}/{kept[-1].name}")
+            manifest["sha256"] = digest_json(manifest)
+            write_json(folder / MANIFEST, manifest)
+            kept[-1].unlink()
+            sweep(folder, manifest)
         return manifest
+
+    def clean(self, name: str) -> int:
+        """Removes all earlier content of a dataset; returns how many files went."""
+        folder = self._folder(name)
+        manifest = self.manifest(name)
+        with FileLock(str(folder / ".lock")):
+            for path in earlier(folder):
+                path.unlink()
+            return sweep(folder, manifest)
 
     def manifest(self, name: str) -> dict[str, Any]:
         """What is stored: format, name, digest, bar_minutes, n_rows, start, end, symbols, imports.
@@ -130,8 +184,8 @@ class BarStore:
             )
         return Path(self.root) / name
 
-    def _load(self, folder: Path) -> dict[str, Any]:
-        manifest: dict[str, Any] = read_json(inside(folder, MANIFEST, DataError), "fetch the dataset again", DataError)
+    def _load(self, folder: Path, name: str = MANIFEST) -> dict[str, Any]:
+        manifest: dict[str, Any] = read_json(inside(folder, name, DataError), "fetch the dataset again", DataError)
         if digest_json({key: value for key, value in manifest.items() if key != "sha256"}) != manifest.pop(
             "sha256", None
         ):
@@ -147,26 +201,46 @@ class BarStore:
 
 @dataclass(frozen=True)
 class StoredBars:
-    """A source of bars: part of a stored dataset, as conf/data names it; start, end as in `BarStore.read`."""
+    """A source of bars: part of a stored dataset, as conf/data names it; start, end as in `BarStore.read`.
+
+    reference: a symbol such as the market's, read beside `symbols` whether or not they name it; its bars before the
+    first and after the last bar of the others are left out, so that it does not outlast what it is compared with.
+    """
 
     root: str
     name: str
     symbols: tuple[str, ...] | None = None
     start: str | None = None
     end: str | None = None
+    reference: str | None = None
 
     def __post_init__(self) -> None:
         if self.symbols is not None:  # configuration brings a list
-            object.__setattr__(self, "symbols", tuple(self.symbols))
+            given = [self.symbols] if isinstance(self.symbols, str) else list(self.symbols)
+            wrong = [s for s in given if not isinstance(s, str)]
+            if wrong:
+                raise DataError(f"store {self.name}: symbols {wrong} are no texts; put them in quotes, such as 'NAN'")
+            object.__setattr__(self, "symbols", tuple(given))
 
     def bars(self) -> pl.DataFrame:
         """The bars, verified against the manifest."""
-        return BarStore(Path(self.root)).read(self.name, self.symbols, self.start, self.end)
+        bars = BarStore(Path(self.root)).read(self.name, self._wanted(), self.start, self.end)
+        others = bars.filter(pl.col("symbol") != self.reference)["time"] if self.reference else bars["time"][:0]
+        if others.is_empty():
+            return bars
+        inside = pl.col("time").is_between(others.min(), others.max())
+        return bars.filter(inside | (pl.col("symbol") != self.reference)).rechunk()
+
+    def _wanted(self) -> tuple[str, ...] | None:
+        """The symbols to read, the reference among them."""
+        if self.symbols is None or self.reference is None or self.reference in self.symbols:
+            return self.symbols
+        return (*self.symbols, self.reference)
 
     def describe(self) -> dict[str, Any]:
         """For run records: kind, name, digest of exactly these bars, symbols, start, end, `synthetic`."""
         manifest = BarStore(Path(self.root)).manifest(self.name)
-        chosen = _chosen(self.name, manifest, self.symbols)
+        chosen = _chosen(self.name, manifest, self._wanted())
         return {
             "kind": "store",
             "name": self.name,
@@ -179,6 +253,8 @@ class StoredBars:
 
     def _digest(self, chosen: Mapping[str, Mapping[str, Any]]) -> str:
         """`content_digest` of the bars; only symbols that `start` or `end` cuts are read for it."""
+        if self.reference in chosen and len(chosen) > 1:
+            return content_digest(self.bars())
         first, last = _moment("start", self.start), _moment("end", self.end)
         digests: dict[str, str] = {}
         for symbol, entry in chosen.items():
@@ -198,11 +274,11 @@ def _empty(name: str) -> dict[str, Any]:
 
 
 def _check_symbol(symbol: str) -> None:
-    if not _SYMBOL.fullmatch(symbol) or ".." in symbol:
+    if not _SYMBOL.fullmatch(symbol) or ".." in symbol or len(quote(symbol, safe="")) > MAX_FILE_NAME:
         raise DataError(
-            f"store: {symbol!r} is no symbol that can be stored; letters, digits and ^=_.:&+$#-, "
-            "starting with a letter, "
-            "a digit or ^, at most 40, without '..'; give another with symbol=..."
+            f"store: {symbol!r} is no symbol that can be stored; letters of any script, digits and "
+            "^=_.:&+$#-, starting with a letter, a digit or ^, at most 40, without '..'; rename it with "
+            "mapping=FILE.csv (name,symbol), or symbol= where the file holds one series"
         )
 
 
@@ -218,8 +294,26 @@ def _bar_minutes(bars: pl.DataFrame, old: Mapping[str, Any], meta: Mapping[str, 
     return minutes
 
 
-def _write_symbols(folder: Path, bars: pl.DataFrame, digests: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def _merged(
+    folder: Path, old: Mapping[str, Any], bars: pl.DataFrame, mode: str, conflicts: str
+) -> tuple[pl.DataFrame, tuple[SymbolUpdate, ...], pl.DataFrame]:
+    """What the touched symbols will hold, what changes by symbol, and the stored bars that differ."""
+    frames: list[pl.DataFrame] = []
+    updates: list[SymbolUpdate] = []
+    clashes: list[pl.DataFrame] = []
+    for (symbol,), part in bars.partition_by("symbol", as_dict=True, maintain_order=True).items():
+        entry = old["symbols"].get(str(symbol))
+        stored = part.clear() if entry is None else _read_symbol(folder, str(symbol), entry)
+        frame, update, clash = merge(str(symbol), stored, part, mode, conflicts)
+        frames, updates, clashes = [*frames, frame], [*updates, update], [*clashes, clash]
+    return pl.concat(frames), tuple(updates), pl.concat(clashes)
+
+
+def _write_symbols(
+    folder: Path, bars: pl.DataFrame, digests: Mapping[str, str], minutes: float, source: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
     entries = {}
+    spellings = source.get("vendor_symbols") or {}
     parts = bars.partition_by("symbol", as_dict=True, maintain_order=True)
     for (symbol,), part in parts.items():
         digest = digests[str(symbol)]
@@ -233,25 +327,10 @@ def _write_symbols(folder: Path, bars: pl.DataFrame, digests: Mapping[str, str])
             "n_rows": part.height,
             "start": first.isoformat(),
             "end": last.isoformat(),
+            "bar_minutes": minutes,
+            **({"vendor": spellings[str(symbol)]} if str(symbol) in spellings else {}),
         }
     return entries
-
-
-def _imports(old: Sequence[Mapping[str, Any]], symbols: Sequence[str], meta: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Where each symbol is from; an import whose symbols have all been replaced is forgotten."""
-    kept = [{**one, "symbols": [s for s in one["symbols"] if s not in symbols]} for one in old]
-    return [
-        *(one for one in kept if one["symbols"]),
-        {**meta, "symbols": list(symbols), "written": utc_stamp()},
-    ]
-
-
-def _sweep(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Removes files that the manifest does not name: replaced symbols, and what a write cut short left."""
-    named = {entry["file"] for entry in manifest["symbols"].values()}
-    for path in folder.iterdir():
-        if path.name not in named and (path.suffix in (".parquet", ".part")):
-            path.unlink()
 
 
 def _chosen(name: str, manifest: Mapping[str, Any], symbols: Sequence[str] | None) -> dict[str, dict[str, Any]]:

@@ -197,7 +197,7 @@ def test_fields_that_do_not_fit(tmp_path, options, words):
         (monthly(), {"lag_days": None}, "needs lag_days"),
         (pl.concat([monthly(), monthly(1)]), {}, "2 rows of one date and series"),
         (monthly().drop("date"), {}, r"no \['date'\]"),
-        (monthly().with_columns(pl.col("date").cast(pl.String)), {}, "`date` is a date"),
+        (monthly().with_columns(date=pl.lit("soon")), {}, "in no known way; give date_format="),
     ],
 )
 def test_files_that_do_not_fit(tmp_path, frame, options, words):
@@ -246,3 +246,31 @@ def test_a_day_s_rate_is_never_used_before_the_next_business_day_s_release(share
         if at < datetime.combine(following, time(21, 15), UTC)
     ]
     assert too_early == []
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "at", "value"),
+    [
+        ("date,V\n2024-01-01,.\n2024-01-02,3.95\n", {}, "2024-01-03 00:00", 3.95),
+        ("observation_date,V\n2024-01-02,3.95\n", {}, "2024-01-03 00:00", 3.95),
+        ("Date;V\n02.01.2024;3,95\n03.01.2024;4,5\n", {}, "2024-01-03 00:00", 3.95),
+        ('date,V\n2024-01-02,"1,234.5"\n', {}, "2024-01-03 00:00", 1234.5),
+        ("date,V\n2024-01-02,3.1 %\n", {}, "2024-01-03 00:00", 3.1),
+        ("date,V\n20240102,3.1\n", {}, "2024-01-03 00:00", 3.1),
+        ("date,V\n2024-01-02 00:00:00+09:00,33288.3\n", {}, "2024-01-02 15:00", 33288.3),
+        ("date,V\n2024-01-02,33288.3\n", {"zone": "Asia/Tokyo"}, "2024-01-02 15:00", 33288.3),
+        ("date,V\n2024-03-10,1.5\n", {"zone": "America/New_York"}, "2024-03-11 04:00", 1.5),
+        ("date,V\n03/04/2024,1.5\n", {"date_format": "%d/%m/%Y"}, "2024-04-04 00:00", 1.5),
+    ],
+)
+def test_known_series_are_read_as_bars_are(tmp_path, text, options, at, value):
+    (tmp_path / "v.csv").write_text(text)
+    frame = KnownSource(str(tmp_path / "v.csv"), "wide", {"V": "v"}, lag_days=0, **options).frame().drop_nulls()
+    assert f"{frame['available_at'][0]:%Y-%m-%d %H:%M}" == at
+    assert frame["v"][0] == value
+
+
+def test_a_value_that_is_no_number_is_named(tmp_path):
+    (tmp_path / "v.csv").write_text("date,V\n2024-01-02,high\n")
+    with pytest.raises(DataError, match="V 'high' is no number"):
+        KnownSource(str(tmp_path / "v.csv"), "wide", {"V": "v"}, lag_days=0).frame()

@@ -5,13 +5,14 @@ import pytest
 
 from tradsys.core.errors import DataError
 from tradsys.market.sources.layouts import LAYOUTS, Layout, layout_named
+from tradsys.market.sources.opening import list_files
 from tradsys.market.sources.parse import parse_file
 
 
 def parse(tmp_path, text, layout="plain", name="AAA_1h.csv", encoding="utf-8"):
     path = tmp_path / name
     path.write_bytes(text.encode(encoding))
-    parsed = parse_file(path, layout_named(layout))
+    parsed = parse_file(list_files(path)[0][0], layout_named(layout))
     return parsed.rows, {note.kind: note for note in parsed.notes}
 
 
@@ -47,8 +48,8 @@ def test_absent_values_are_null_and_not_unreadable(tmp_path, text):
 
 def test_what_cannot_be_read_is_kept_in_words(tmp_path):
     rows, _ = parse(tmp_path, "date,open,close\n2020-01-01,1,abc\nsoon,1,2\n2020-01-03,inf,2\n")
-    assert rows["unreadable"].to_list() == ["close=abc", "time", "open=inf"]
-    assert rows["place"].to_list() == ["AAA_1h.csv:2", "AAA_1h.csv:3", "AAA_1h.csv:4"]
+    assert rows["unreadable"].to_list() == ["close=abc", "time=soon", "open=inf"]
+    assert rows["line"].to_list() == [2, 3, 4]
 
 
 def test_epochs_of_any_unit_may_share_a_column(tmp_path):
@@ -80,7 +81,7 @@ def test_naive_hours_in_a_zone_and_the_hour_that_happens_twice(tmp_path):
     text = "date,open,close\n2024-11-02 09:30,1,1\n2024-11-03 01:30,1,1\n2024-11-04 09:30,1,1\n2024-03-10 02:30,1,1\n"
     rows, _ = parse(tmp_path, text, layout)
     assert [t and t.hour for t in rows["stamp"]] == [13, None, 14, None]
-    assert rows["unreadable"].to_list() == [None, "time", None, "time"]
+    assert rows["unreadable"].to_list() == [None, "time=2024-11-03 01:30", None, "time=2024-03-10 02:30"]
 
 
 def test_byte_order_mark_banner_case_and_spaces(tmp_path):
@@ -143,7 +144,7 @@ def test_a_torn_parquet_file_is_refused(tmp_path):
     pl.DataFrame({"timestamp": [1]}).write_parquet(path)
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError, match="cannot be read as a table"):
-        parse_file(path, LAYOUTS["binance"])
+        parse_file(list_files(path)[0][0], LAYOUTS["binance"])
 
 
 def test_unknown_layouts_are_listed():

@@ -1,6 +1,6 @@
 """Every kind of defect, planted alone in clean bars, is found once, and its repair accepts the file."""
 
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
@@ -13,6 +13,7 @@ from tradsys.market.sources.repairs import REMEDIES
 
 FILLED = Layout("filled", fills_outages=True)
 CHECKED = Layout("checked", time=("time",), check="date", stamp="close")
+HOLIDAYS = [date(2020, *d) for d in ((1, 20), (2, 17), (4, 10), (5, 25), (7, 3), (9, 7))]
 PRICES = ["open", "high", "low", "close"]
 
 
@@ -76,6 +77,40 @@ def listing_tick(bars):
 # kind of defect -> (bars with the defect, count, layout, {repair that accepts: rows left})
 PLANTED = {
     "unreadable_value": (lambda b: text(b, 4, "close", "oops"), 1, "plain", {"drop_unreadable_rows": 199}),
+    "early_time": (
+        lambda b: put(b, 0, time=datetime(1969, 12, 31, tzinfo=UTC)),
+        1,
+        "plain",
+        {"accept_early_times": 200, "drop_early_times": 199},
+    ),
+    "future_time": (
+        lambda b: put(b, 199, time=datetime(2202, 1, 2, tzinfo=UTC)),
+        1,
+        "plain",
+        {"drop_future_times": 199},
+    ),
+    "live_row": (
+        lambda b: put(b, 199, time=b["time"][-2] + timedelta(minutes=31, seconds=7)),
+        1,
+        "plain",
+        {"drop_live_rows": 199},
+    ),
+    "unclosed_bar": (
+        lambda b: b.with_columns(time=pl.col("time") + (datetime.now(UTC) - b["time"][-1])),
+        1,
+        "plain",
+        {"drop_unclosed": 199},
+    ),
+    "time_of_day_off_session": (
+        lambda b: (
+            daily(b)
+            .filter(~pl.col("time").dt.date().is_in(HOLIDAYS))
+            .with_columns(pl.col("time") + timedelta(hours=22, minutes=30))
+        ),
+        194,
+        "plain",
+        {},
+    ),
     "empty_row": (lambda b: put(b, 4, **dict.fromkeys(PRICES)), 1, "plain", {"drop_empty_rows": 199}),
     "missing_price": (lambda b: put(b, 4, close=None), 1, "plain", {"drop_incomplete_rows": 199}),
     "price_not_positive": (lambda b: put(b, 4, low=-0.5), 1, "plain", {"drop_nonpositive_rows": 199}),
@@ -123,7 +158,7 @@ PLANTED = {
     # holidays of New York among 200 weekdays from 2020-01-06 on: King, Presidents, Good Friday, Memorial, July 3, Labor
     "not_a_session": (daily, 6, "plain", {"drop_non_sessions": 194}),
     "overlapping_bar": (
-        lambda b: put(b, 199, time=b["time"][-2] + timedelta(minutes=20)),
+        lambda b: put(b, 150, time=b["time"][149] + timedelta(minutes=20)),
         1,
         "plain",
         {"drop_overlapping_bars": 199},
@@ -142,7 +177,7 @@ PLANTED = {
         {"accept_levels": 200},
     ),
 }
-OPTIONS = {"not_a_session": {"calendar": "XNYS"}}
+OPTIONS = {kind: {"calendar": "XNYS"} for kind in ("not_a_session", "time_of_day_off_session")}
 
 
 def written(tmp_path, bars, damage):

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from tradsys.core.errors import DataError
+from tradsys.core.runs import digest_json
 from tradsys.market import store as store_module
 from tradsys.market.bars import content_digest
 from tradsys.market.store import BarStore, StoredBars
@@ -38,7 +39,7 @@ def test_joined_columns_are_not_stored_and_not_in_the_manifest_s_digest(store, m
     assert manifest["digest"] == content_digest(bars)
 
 
-def test_a_dataset_comes_in_file_after_file(store, make_walk_bars):
+def test_a_written_file_replaces_its_symbols_and_the_old_content_stays_until_cleaned(store, make_walk_bars):
     first, second = make_walk_bars(50, ("AAA", "BBB")), make_walk_bars(80, ("BBB", "CCC"), seed=3)
     store.write("walk", first, META)
     store.write("walk", second, {**META, "source": "second.csv"})
@@ -50,7 +51,81 @@ def test_a_dataset_comes_in_file_after_file(store, make_walk_bars):
         ("walk.csv", ["AAA"]),
         ("second.csv", ["BBB", "CCC"]),
     ]
-    assert len(list((store.root / "walk").glob("*.parquet"))) == 3, "the replaced BBB is swept away"
+    assert len(list((store.root / "walk").glob("*.parquet"))) == 4, "the replaced BBB is kept"
+    assert store.clean("walk") == 1
+    assert len(list((store.root / "walk").glob("*.parquet"))) == 3
+    assert store.read("walk").equals(expected)
+    with pytest.raises(DataError, match="no earlier content is kept"):
+        store.undo("walk")
+
+
+def test_newer_bars_are_added_and_equal_ones_counted(store, make_walk_bars):
+    bars = make_walk_bars(100, ("AAA", "BBB"))
+    old, new = bars.filter(pl.col("time") <= bars["time"][69]), bars.filter(pl.col("time") > bars["time"][59])
+    store.append("walk", old, META)
+    summary = store.append("walk", new.filter(symbol="BBB"), {**META, "source": "update.csv"})
+    assert [(u.symbol, u.n_before, u.n_added, u.n_same, u.n_dropped) for u in summary.updates] == [
+        ("BBB", 70, 30, 10, 0)
+    ]
+    assert summary.conflicts.is_empty()
+    assert store.read("walk", ["BBB"]).equals(bars.filter(symbol="BBB"))
+    assert store.read("walk", ["AAA"]).height == 70, "the other symbol is not touched"
+    assert [i["source"] for i in summary.manifest["imports"]] == ["walk.csv", "update.csv"]
+    assert summary.manifest["symbols"]["BBB"]["bar_minutes"] == 60
+
+
+def test_a_differing_stored_bar_stops_the_write_and_both_ways_on_work(store, make_walk_bars):
+    bars = make_walk_bars(50)
+    store.append("walk", bars, META)
+    revised = bars.with_columns(volume=pl.when(pl.int_range(pl.len()) == 7).then(1.5).otherwise("volume"))
+    with pytest.raises(DataError, match=r"1 stored bars differ .*AAA 2020-01-01 08:00 volume .* -> 1.5; nothing was"):
+        store.append("walk", revised, META)
+    assert store.read("walk").equals(bars)
+    kept = store.append("walk", revised, META, conflicts="keep")
+    assert store.read("walk").equals(bars)
+    assert kept.conflicts.select("symbol", "column", "new").rows() == [("AAA", "volume", 1.5)]
+    taken = store.append("walk", revised, META, conflicts="take")
+    assert store.read("walk").equals(revised)
+    assert taken.updates[0].n_conflicts == 1
+
+
+def test_replace_counts_what_it_drops_and_undo_brings_it_back(store, make_walk_bars):
+    bars = make_walk_bars(100)
+    store.append("walk", bars, META)
+    summary = store.append("walk", bars.tail(20), META, mode="replace")
+    assert (summary.n_dropped, summary.n_added) == (80, 0)
+    assert "80 stored bars dropped, from 2020-01-01 01:00 to 2020-01-04 08:00" in str(summary.updates[0])
+    assert store.read("walk").height == 20
+    assert store.undo("walk")["n_rows"] == 100
+    assert store.read("walk").equals(bars)
+
+
+def test_a_gap_between_stored_and_new_bars_is_named(store, make_walk_bars):
+    bars = make_walk_bars(100)
+    store.append("walk", bars.head(40), META)
+    summary = store.append("walk", bars.tail(30), META)
+    assert "no bars between 2020-01-02 16:00 and 2020-01-03 23:00" in str(summary.updates[0])
+
+
+def test_a_store_of_the_version_before_opens_and_takes_bars(store, make_walk_bars):
+    """Manifests without bar_minutes and vendor by symbol, as written before."""
+    bars = make_walk_bars(30)
+    store.append("walk", bars.head(20), META)
+    path = store.root / "walk" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["sha256"], manifest["symbols"]["AAA"]["bar_minutes"]
+    path.write_text(json.dumps({**manifest, "sha256": digest_json(manifest)}))
+    assert store.read("walk").height == 20
+    store.append("walk", bars, META)
+    assert store.read("walk").equals(bars)
+
+
+def test_symbols_in_any_script_and_words_of_yaml_are_stored(store, make_walk_bars):
+    names = ("NAN", "TRUE", "1E5", "币安人生USDT", "600519")
+    bars = make_walk_bars(12, names).sort("symbol", "time")
+    store.append("walk", bars, {**META, "vendor_symbols": {"NAN": ["N/AN"]}})
+    assert store.read("walk").equals(bars)
+    assert store.manifest("walk")["symbols"]["NAN"]["vendor"] == ["N/AN"]
 
 
 def test_symbols_and_span_select_bars_that_close_in_the_interval(store, make_walk_bars):
@@ -130,7 +205,7 @@ def test_a_write_cut_short_leaves_the_old_content(store, make_walk_bars, monkeyp
     store.write("walk", new, META)
     assert store.read("walk").equals(new)
     names = {path.name for path in (store.root / "walk").iterdir()}
-    assert len(names - {".lock", "manifest.json"}) == 2, "leftovers are swept"
+    assert len(names - {".lock", "manifest.json", "history"}) == 4, "leftovers are swept, the content before is kept"
 
 
 def test_bars_of_another_length_do_not_mix(store, make_walk_bars):
@@ -175,3 +250,19 @@ def test_stored_bars_describe_exactly_what_they_give(store, make_walk_bars):
         assert told["symbols"] == source.bars()["symbol"].unique().sort().to_list()
         json.dumps(told)
     assert hash(StoredBars("r", "n", ["A"])) == hash(StoredBars("r", "n", ("A",)))
+
+
+def test_a_reference_is_read_over_the_span_of_the_others(store, make_walk_bars):
+    names = make_walk_bars(72, ("AAA", "BBB"))
+    store.write("walk", names.filter((pl.col("symbol") == "AAA") & (pl.col("time") > names["time"][23])), META)
+    store.write("walk", names.filter(symbol="BBB"), META)
+    source = StoredBars(str(store.root), "walk", ["AAA"], reference="BBB")
+    bars = source.bars()
+    assert bars["symbol"].unique().sort().to_list() == ["AAA", "BBB"]
+    assert bars.filter(symbol="BBB")["time"].to_list() == bars.filter(symbol="AAA")["time"].to_list()
+    assert source.describe()["digest"] == content_digest(bars)
+
+
+def test_symbols_that_yaml_took_for_numbers_are_named():
+    with pytest.raises(DataError, match=r"symbols \[100000.0\] are no texts; put them in quotes"):
+        StoredBars("r", "n", ["AAA", 1e5])

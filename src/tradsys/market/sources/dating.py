@@ -1,24 +1,42 @@
-"""Dates of daily files to the moments at which their sessions closed."""
+"""The moment at which each bar was known: the end of its own length in its own zone, or its session's close."""
 
 from datetime import date, timedelta
+from typing import Any
 
 import polars as pl
 
 from tradsys.core.errors import DataError
-from tradsys.market.sessions import closes, time_zone
+from tradsys.market.bars import TIME
+from tradsys.market.sessions import ROUND_THE_CLOCK, closes, hours, time_zone
+from tradsys.market.sources.lengths import ends
 
 MIDNIGHT = pl.col("stamp") == pl.col("stamp").dt.truncate("1d")
+MOSTLY = 0.9  # share of rows at midnight UTC from which the others are the odd ones
+
+
+def bare_dates(rows: pl.DataFrame) -> bool:
+    """Whether stamps are dates: nearly all lie at midnight UTC."""
+    share = rows.select(MIDNIGHT.mean()).item()
+    return share is None or share >= MOSTLY
 
 
 def trading_dates(rows: pl.DataFrame, calendar: str) -> pl.Series:
-    """The date [n] of each `stamp`: as written where all are bare dates, else that of the exchange's own zone.
+    """The date [n] of each `stamp`: as written where it is a bare date, else that of the exchange's own zone.
 
     A vendor that writes 2020-01-02 00:00+11:00 means the second of January in Sydney, though the stamp lies on the
-    first in UTC.
+    first in UTC. One row with a time of day among dates does not change what the others mean.
     """
-    bare = rows.select(MIDNIGHT.fill_null(value=True).all()).item()
-    local = pl.col("stamp") if bare else pl.col("stamp").dt.convert_time_zone(time_zone(calendar))
-    return rows.select(date=local.dt.date()).to_series()
+    local = pl.col("stamp").dt.convert_time_zone(time_zone(calendar)).dt.date()
+    as_written = pl.col("stamp").dt.date()
+    dated = pl.when(MIDNIGHT).then(as_written).otherwise(local) if bare_dates(rows) else local
+    return rows.select(date=dated).to_series()
+
+
+def dates_rule(rows: pl.DataFrame, calendar: str | None) -> bool:
+    """Whether the calendar dates these bars: on a market that never closes, a time of day that is there stands."""
+    return calendar is not None and (
+        calendar != ROUND_THE_CLOCK or bool(rows.select(MIDNIGHT.fill_null(value=True).all()).item())
+    )
 
 
 def off_calendar(rows: pl.DataFrame, calendar: str) -> pl.Series:
@@ -30,19 +48,39 @@ def off_calendar(rows: pl.DataFrame, calendar: str) -> pl.Series:
     return dates.is_not_null() & ~dates.is_in(sessions.implode())
 
 
-def session_closes(rows: pl.DataFrame, calendar: str) -> pl.Series:
-    """The close [n], UTC, of the session on each row's date. Raises DataError where a date is no session."""
+def off_session_clock(rows: pl.DataFrame, calendar: str) -> pl.Series:
+    """True [n] at stamps that are neither a date nor within their date's session: no calendar dates them."""
+    if calendar == ROUND_THE_CLOCK or rows["stamp"].null_count() == rows.height:
+        return pl.repeat(value=False, n=rows.height, eager=True)
+    zone = time_zone(calendar)
     dates = trading_dates(rows, calendar)
+    frame = pl.DataFrame({"session": dates, "stamp": rows["stamp"]}).join(
+        hours(calendar, *_span(dates)), on="session", how="left", maintain_order="left"
+    )
+    local = pl.col("stamp").dt.convert_time_zone(zone)
+    at_midnight = (local == local.dt.truncate("1d")) | (MIDNIGHT if bare_dates(rows) else pl.lit(value=False))
+    inside = (pl.col("stamp") >= pl.col("open")) & (pl.col("stamp") < pl.col("close"))
+    return frame.select((~(at_midnight | inside) & pl.col("open").is_not_null()).fill_null(value=False)).to_series()
+
+
+def session_closes(rows: pl.DataFrame, calendar: str) -> pl.Series:
+    """The close [n], UTC, of the session on each row's date; null where the date is no session."""
+    dates = trading_dates(rows, calendar)
+    if dates.drop_nulls().is_empty():
+        return rows["stamp"]
     sessions = closes(calendar, *_span(dates))
-    found = pl.DataFrame({"session": dates}).join(sessions, on="session", how="left", maintain_order="left")["close"]
-    if found.null_count():
-        raise DataError(f"sources: {found.null_count()} dates are no sessions of {calendar}; drop_non_sessions")
-    return found.alias("time")
+    return (
+        pl.DataFrame({"session": dates})
+        .join(sessions, on="session", how="left", maintain_order="left")["close"]
+        .alias("time")
+    )
 
 
-def check_daily(calendar: str | None, session_close: str | None, length: timedelta, stamp: str) -> None:
+def check_daily(
+    calendar: str | None, session_close: str | None, length: timedelta, stamp: str, resample: str | None
+) -> None:
     """Raises DataError where a calendar is given for bars that it cannot date."""
-    if calendar is None:
+    if calendar is None or (resample is not None and length < timedelta(days=1)):
         return
     if session_close is not None:
         raise DataError(
@@ -51,7 +89,7 @@ def check_daily(calendar: str | None, session_close: str | None, length: timedel
     if length != timedelta(days=1) or stamp != "open":
         raise DataError(
             f"sources: calendar={calendar} for bars of {length} stamped at their {stamp}; a calendar dates daily bars "
-            "that a vendor stamps by date; leave it out"
+            "that a vendor stamps by date; leave it out, or give resample=1d to put shorter bars together to sessions"
         )
 
 
@@ -60,3 +98,34 @@ def _span(dates: pl.Series) -> tuple[date, date]:
     assert isinstance(first, date), first
     assert isinstance(last, date), last
     return first, last
+
+
+def bar_ends(rows: pl.DataFrame, context: Any) -> pl.Series:
+    """UTC end [n] of each bar of sorted rows; context: `quality.Context`.
+
+    A stamp that is a close is its own end, and a bare date ends with its day. The vendor's own end goes before where
+    it is later: no bar is known before the vendor could have known it.
+    """
+    dated = rows.with_columns(time=_ends(rows, context).cast(TIME))
+    if "end" not in rows.columns or rows["end"].null_count() == rows.height:
+        return dated["time"]
+    return dated.select(pl.max_horizontal("time", "end")).to_series().alias("time")
+
+
+def _ends(rows: pl.DataFrame, context: Any) -> pl.Series:
+    if context.stamp == "close":
+        if not context.bare:
+            return rows["stamp"]
+        if context.calendar is None or not context.daily:
+            return rows.select(_day_over(context.zone)).to_series()
+    plain = rows.select(ends(context.length, context.zone)).to_series()
+    if not context.daily or not dates_rule(rows, context.calendar):
+        return plain
+    by_session = session_closes(rows, context.calendar)
+    return pl.DataFrame({"s": by_session, "p": plain}).select(pl.coalesce("s", "p")).to_series()
+
+
+def _day_over(zone: str) -> pl.Expr:
+    if "/" not in zone:
+        return pl.col("stamp") + timedelta(days=1)
+    return pl.col("stamp").dt.convert_time_zone(zone).dt.offset_by("1d").dt.convert_time_zone("UTC")

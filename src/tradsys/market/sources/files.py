@@ -2,24 +2,29 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
 from tradsys.core.runs import digest_file, digest_json
 from tradsys.market.bars import COLUMNS, SCHEMA, Finding, check_bars, content_digest
+from tradsys.market.daily_quality import remarks
 from tradsys.market.instruments import RESAMPLED
 from tradsys.market.instruments import resample as resample_bars
-from tradsys.market.sources.dating import check_daily, session_closes
+from tradsys.market.sources.dating import bar_ends, check_daily
+from tradsys.market.sources.gathering import Gathered, gather
 from tradsys.market.sources.layouts import Layout, layout_named
-from tradsys.market.sources.parse import Parsed, parse_file
-from tradsys.market.sources.quality import Context, find_defects, remarks
-from tradsys.market.sources.repairs import Repair, apply_repairs, check_names, normalisation
+from tradsys.market.sources.lengths import measure
+from tradsys.market.sources.opening import MAX_ROWS
+from tradsys.market.sources.quality import Context, Rule, find_defects
+from tradsys.market.sources.repairs import Repair, apply_repairs, check_names, normalisation, offered
+from tradsys.market.sources.sniff import FormKeys
 
 log = logging.getLogger(__name__)
 _CLOCK = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d")
@@ -29,74 +34,101 @@ _CLOCK = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d")
 class ReadResult:
     """Bars and how they came to be: every repair and normalisation made, remarks on what was left as it is.
 
-    meta: JSON values for a manifest (source file's name and SHA-256, layout, bar length, repairs, remarks).
+    meta: JSON values for a manifest (source file's name and SHA-256, layout, form, bar length, repairs, remarks,
+    vendors' spellings). seen: the form of each file in a sentence.
     """
 
     bars: pl.DataFrame
     repairs: tuple[Repair, ...]
     remarks: tuple[Finding, ...]
     meta: dict[str, Any]
+    seen: tuple[str, ...] = ()
 
 
 def read(
     path: str | Path,
     layout: str | Layout,
     symbol: str | None = None,
-    bar_minutes: int | None = None,
+    bar_minutes: float | None = None,
     repair: Sequence[str] = (),
     *,
     session_close: str | None = None,
     calendar: str | None = None,
     resample: str | None = None,
+    keys: FormKeys | None = None,
+    mapping: str | Path | None = None,
+    max_rows: int = MAX_ROWS,
+    now: datetime | None = None,
 ) -> ReadResult:
-    """Bars (COLUMNS, checked) from one file, or from a folder of files with one instrument each.
+    """Bars (COLUMNS, checked) from one file, archive or folder.
 
-    symbol: names the one series of a file, or picks it from a panel; by default the file's symbol column,
-    else its name. bar_minutes: by default the most common step. repair: names from `repairs.REMEDIES`;
-    lossless normalisation needs none; both are returned and logged. `time` is the bar's close in UTC: a
-    vendor's open stamp plus one bar length, so a daily bar is known at the next midnight UTC; with `calendar`
-    ("XNYS") at the close of its date's session, summer time and half days as the exchange has them, and a date
-    without a session is a defect; with `session_close` ("21:00", UTC) at that fixed time. resample: "1d" puts
-    repaired bars together to UTC days. Raises one DataError that lists every remaining kind of defect with count,
-    first examples and accepting repairs.
+    symbol: names the one series of a file, picks it from a panel, or joins the files of a folder that are parts of
+    it; by default the file's symbol column, else its name. mapping: a CSV of names and symbols that does so for many.
+    bar_minutes: by default measured per symbol and stretch. keys: what the file's form is where it cannot be seen.
+    repair: names from `repairs.REMEDIES`; lossless normalisation needs none; both are returned and logged.
+
+    `time` is the bar's end in UTC: a vendor's open stamp plus one bar length in the vendor's zone; with `calendar`
+    ("XNYS") a date becomes the close of its session, summer time and half days as the exchange has them, and a date
+    without a session is a defect; with `session_close` ("21:00", UTC) that fixed time. A time of day that is there is
+    never overridden by a calendar. resample: "1d" puts repaired bars together to UTC days, or to the sessions of
+    `calendar`. now: bars that end later have not closed (default: this moment). max_rows: of one file.
+
+    Raises one DataError that lists every remaining kind of defect with count, first examples and the repairs after
+    which all rules pass.
     """
     check_names(repair)
-    chosen, source = layout_named(layout), Path(path)
-    rows, notes = _pick_symbol(*_parse_all(source, chosen), symbol, source)
-    context = Context(chosen, _length(rows, bar_minutes, source), calendar)
-    check_daily(calendar, session_close, context.length, chosen.stamp)
-    notes += [*_order_notes(rows), *_close_note(rows, context)]
-    rows, done, accepted = apply_repairs(rows, repair, context)
-    _refuse(find_defects(rows, context, accepted), source, rows.height)
+    chosen, moment = layout_named(layout), utc_now() if now is None else now
+    source = Path(path)
+    found = gather(source, chosen, keys or FormKeys(), symbol, mapping, moment, max_rows)
+    context = _context(found, chosen, keys, bar_minutes, calendar, moment, source.name)
+    check_daily(calendar, session_close, context.length.every, context.stamp, resample)
+    rows, done, accepted = apply_repairs(found.rows, repair, context)
+    _refuse(find_defects(rows, context, accepted), found.rows, repair, context, source.name)
     if rows.is_empty():
-        raise DataError(f"{source.name}: no rows are left after {list(repair)}; ask for fewer repairs")
+        raise DataError(f"{source.name}: no rows are left after {list(repair)}; request fewer repairs")
     bars = check_bars(_to_bars(rows, context, session_close))
-    seen, length = remarks(rows, context), context.length
+    seen, minutes = remarks(rows, context), context.length.minutes
     if resample is not None:
-        bars, put_together = resample_bars(bars, resample)
-        seen, length = [*seen, *put_together], RESAMPLED[resample]
+        bars, put_together = resample_bars(bars, resample, calendar)
+        seen, minutes = [*seen, *put_together], RESAMPLED[resample] / timedelta(minutes=1)
+    notes = [*found.notes, *_order_notes(found.rows), *_close_note(rows, context)]
     made = tuple([normalisation(note) for note in notes] + done)
     for one in (*made, *(normalisation(s) for s in seen)):
         log.info("%s: %d x %s %s %s", source.name, one.count, one.kind, one.note, "; ".join(one.examples))
-    meta = _meta(source, context, made, seen)
-    return ReadResult(bars, made, tuple(seen), meta | {"bar_minutes": length / timedelta(minutes=1)})
+    meta = _meta(source, found, context, made, seen) | {"bar_minutes": minutes}
+    return ReadResult(bars, made, tuple(seen), meta, found.seen)
 
 
 @dataclass(frozen=True)
 class FileSource:
-    """A file or folder with the options to read it: what the fetch command stores, or a source of bars."""
+    """A file or folder with the options to read it, as `read` has them: what the fetch command stores."""
 
     path: str
     layout: str
     symbol: str | None = None
-    bar_minutes: int | None = None
+    bar_minutes: float | None = None
     repair: Sequence[str] = field(default=())
     session_close: str | None = None
     calendar: str | None = None
     resample: str | None = None
+    separator: str | None = None
+    decimal: str | None = None
+    date_format: str | None = None
+    zone: str | None = None
+    header: int | Sequence[str] | None = None
+    stamp: str | None = None
+    mapping: str | None = None
+    max_rows: int = MAX_ROWS
+
+    def __post_init__(self) -> None:
+        for name in ("symbol", "layout"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str | Layout):
+                raise DataError(f"sources: {name}={value!r} is no text; put it in quotes: {name}='\"...\"'")
 
     def read(self) -> ReadResult:
         """As `read` of this path with these options."""
+        keys = FormKeys(self.separator, self.decimal, self.date_format, self.zone, self.header, self.stamp)
         return read(
             self.path,
             self.layout,
@@ -106,6 +138,9 @@ class FileSource:
             session_close=self.session_close,
             calendar=self.calendar,
             resample=self.resample,
+            keys=keys,
+            mapping=self.mapping,
+            max_rows=self.max_rows,
         )
 
     def bars(self) -> pl.DataFrame:
@@ -125,105 +160,74 @@ class FileSource:
         }
 
 
-def _parse_all(source: Path, layout: Layout) -> tuple[pl.DataFrame, list[Finding]]:
-    """Rows of all files, numbered in `id`, and the notes with equal kinds of different files put together."""
-    paths = _files(source)
-    parsed = [parse_file(path, layout) for path in paths]
-    rows = pl.concat([one.rows for one in parsed]).with_row_index("id")
-    return rows, _merge_notes(parsed)
-
-
-def _files(source: Path) -> list[Path]:
-    if source.is_file():
-        return [source]
-    found = sorted(p for p in source.glob("*") if p.suffix in (".csv", ".parquet")) if source.is_dir() else []
-    if not found:
-        what = "is a folder without .csv or .parquet files" if source.is_dir() else "does not exist"
-        raise DataError(f"sources: {source} {what}; give the path of a vendor's file or folder")
-    return found
-
-
-def _merge_notes(parsed: list[Parsed]) -> list[Finding]:
-    merged: dict[tuple[str, str], Finding] = {}
-    for note in (note for one in parsed for note in one.notes):
-        old = merged.get((note.kind, note.note))
-        texts = (*old.examples, *note.examples)[:6] if old else note.examples
-        merged[note.kind, note.note] = Finding(note.kind, note.count + (old.count if old else 0), texts, note.note)
-    return list(merged.values())
-
-
-def _pick_symbol(
-    rows: pl.DataFrame, notes: list[Finding], symbol: str | None, source: Path
-) -> tuple[pl.DataFrame, list[Finding]]:
-    names = rows["symbol"].drop_nulls().unique().sort().to_list()
-    if rows["symbol"].null_count():
-        raise DataError(
-            f"{source.name}: {rows['symbol'].null_count()} rows have no symbol; name or drop them in the file"
-        )
-    if symbol is None or names == [symbol]:
-        return rows, notes
-    if symbol in names:
-        return rows.filter(pl.col("symbol") == symbol), notes
-    if len(names) > 1:
-        raise DataError(f"{source.name}: no symbol {symbol!r} among {len(names)}: {names[:8]}; name one of these")
-    notes = [n for n in notes if n.kind not in ("symbol_from_file_name", "symbol_respelled")]
-    note = Finding("symbol_given", rows.height, (f"{names[0]} -> {symbol}",))
-    return rows.with_columns(symbol=pl.lit(symbol)), [*notes, note]
-
-
-def _length(rows: pl.DataFrame, bar_minutes: int | None, source: Path) -> timedelta:
-    """The asked bar length, else the most common step between stamps of one symbol, shortest of equals."""
-    if bar_minutes is not None:
-        if bar_minutes <= 0:
-            raise DataError(f"{source.name}: bar_minutes is {bar_minutes}; a bar lasts one minute or more")
-        return timedelta(minutes=bar_minutes)
-    steps = (
-        rows.select("symbol", "stamp")
-        .drop_nulls()
-        .unique()
-        .sort("symbol", "stamp")
-        .select(step=pl.col("stamp").diff().over("symbol"))
-        .drop_nulls()["step"]
-        .value_counts()
-        .sort("count", "step", descending=[True, False])
+def _context(
+    found: Gathered,
+    layout: Layout,
+    keys: FormKeys | None,
+    bar_minutes: float | None,
+    calendar: str | None,
+    now: datetime,
+    name: str,
+) -> Context:
+    stamp = (keys.stamp if keys else None) or layout.stamp
+    return Context(
+        layout,
+        measure(found.rows, bar_minutes, found.hints, name),
+        calendar,
+        stamp=stamp,
+        zone=found.zone,
+        bare=found.bare,
+        original=found.rows,
+        files=found.files,
+        now=now,
     )
-    if steps.is_empty():
-        raise DataError(f"{source.name}: {rows.height} rows show no step between bars; say bar_minutes")
-    length: timedelta = steps["step"][0]
-    return length
 
 
 def _order_notes(rows: pl.DataFrame) -> list[Finding]:
-    step = rows.select(pl.col("stamp").diff().over("symbol")).to_series().drop_nulls()
+    step = rows.select(
+        pl.when(pl.col("symbol") == pl.col("symbol").shift(1)).then(pl.col("stamp").diff())
+    ).to_series().drop_nulls()  # fmt: skip
     backward = int((step < timedelta(0)).sum())
     if not backward:
         return []
     kind = "newest_first" if backward > len(step) // 2 else "rows_out_of_order"
-    first, last = rows["stamp"][0], rows["stamp"][-1]
+    first, last = rows["stamp"].drop_nulls()[0], rows["stamp"].drop_nulls()[-1]
     return [Finding(kind, backward, (f"first row {first:%Y-%m-%d %H:%M}, last row {last:%Y-%m-%d %H:%M}",), "sorted")]
 
 
 def _close_note(rows: pl.DataFrame, context: Context) -> list[Finding]:
-    if context.layout.stamp == "close":
+    if context.stamp == "close":
         return []
-    if context.calendar is not None:
+    if context.calendar is not None and context.daily:
         return [Finding("dates_moved_to_session_closes", rows.height, (f"calendar {context.calendar}",))]
     return [Finding("open_stamps_moved_to_close", rows.height, (f"later by {context.length}",))]
 
 
-def _refuse(defects: list[tuple[Finding, Any]], source: Path, n_rows: int) -> None:
+def _refuse(
+    defects: list[tuple[Finding, Rule]], rows: pl.DataFrame, given: Sequence[str], context: Context, name: str
+) -> None:
     if not defects:
         return
-    lines = [f"  {finding} -> repair with {' or '.join(rule.repairs)}" for finding, rule in defects]
+    offers = offered(defects, rows, given, context)
+    lines = [
+        f"  {finding} -> "
+        + (f"repair with {' or '.join(offers[rule.kind])}" if offers[rule.kind] else "no repair is right for this")
+        for finding, rule in defects
+    ]
+    open_kinds = [rule.kind for _, rule in defects if not offers[rule.kind]]
+    step = (
+        "see date_format=, zone=, bar_minutes=, calendar= and stamp=, or correct the file"
+        if open_kinds
+        else "name the repairs to accept, repair=[...], or correct the file"
+    )
     raise DataError(
-        f"{source.name}: {len(defects)} kinds of defect in {n_rows} rows:\n" + "\n".join(lines) + "\n"
-        "bars are taken as the vendor gives them or not at all; name the repairs to accept, "
-        "repair=[...], or mend the file"
+        f"{name}: {len(defects)} kinds of defect in {rows.height} rows:\n" + "\n".join(lines) + "\n"
+        f"bars are taken as the vendor gives them or not at all; {step}"
     )
 
 
 def _to_bars(rows: pl.DataFrame, context: Context, session_close: str | None) -> pl.DataFrame:
-    time = pl.col("stamp") + (context.length if context.layout.stamp == "open" else timedelta(0))
+    ordered = rows.sort("symbol", "stamp")
     if session_close is not None:
         if not context.daily or not _CLOCK.fullmatch(session_close):
             raise DataError(
@@ -231,19 +235,32 @@ def _to_bars(rows: pl.DataFrame, context: Context, session_close: str | None) ->
                 "'HH:MM' in UTC and for daily bars only; leave it out"
             )
         hours, minutes = map(int, session_close.split(":"))
-        time = pl.col("stamp").dt.truncate("1d") + timedelta(hours=hours, minutes=minutes)
-    dated = rows.with_columns(session_closes(rows, context.calendar) if context.calendar else time.alias("time"))
-    bars = dated.select(COLUMNS)
+        time = ordered["stamp"].dt.truncate("1d") + timedelta(hours=hours, minutes=minutes)
+    else:
+        time = bar_ends(ordered, context)
+    bars = ordered.select("symbol", time.alias("time"), *COLUMNS[2:])
     return bars.cast(pl.Schema(SCHEMA)).sort("symbol", "time").rechunk()
 
 
-def _meta(source: Path, context: Context, made: Sequence[Repair], seen: Sequence[Finding]) -> dict[str, Any]:
-    files = {path.name: digest_file(path) for path in _files(source)}
+def _meta(
+    source: Path, found: Gathered, context: Context, made: Sequence[Repair], seen: Sequence[Finding]
+) -> dict[str, Any]:
+    files = {path.name: digest_file(path) for path in found.paths}
     return {
         "source": source.name,
         "sha256": files[source.name] if source.is_file() else digest_json(files),
         "layout": context.layout.name,
+        "form": list(found.seen),
         "calendar": context.calendar,
+        "vendor_symbols": _spellings(found.rows),
         "repairs": [one.to_json() for one in made],
         "remarks": [normalisation(one).to_json() for one in seen],
     }
+
+
+def _spellings(rows: pl.DataFrame) -> Mapping[str, list[str]]:
+    """Symbol -> the vendor's spellings of it, where they differ from it."""
+    pairs = (
+        rows.select("symbol", "vendor").unique().filter(pl.col("symbol") != pl.col("vendor")).sort("symbol", "vendor")
+    )
+    return {str(s): list(v) for s, v in pairs.group_by("symbol", maintain_order=True).agg("vendor").iter_rows()}

@@ -8,38 +8,48 @@ from tradsys.core.errors import DataError
 
 _OHLC: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "open": ("open",),
-        "high": ("high",),
-        "low": ("low",),
-        "close": ("close", "price"),
-        "volume": ("volume", "vol."),
-        "adj_close": ("adj close", "adj_close"),
-        "symbol": ("symbol", "ticker", "name"),
+        "open": ("open", "o", "openprice", "open_price", "open price", "eröffnung", "1. open", "price open"),
+        "high": ("high", "h", "highprice", "high_price", "high price", "max", "hoch", "tageshoch", "2. high"),
+        "low": ("low", "l", "lowprice", "low_price", "low price", "min", "tief", "tagestief", "3. low"),
+        "close": ("close", "c", "closeprice", "close_price", "close price", "close/last", "price", "last",
+                  "schluss", "schlusskurs", "4. close"),
+        "volume": ("volume", "vol.", "tickvol", "tick_volume", "tick volume", "vol", "v", "volumen", "5. volume",
+                   "volume_(btc)", "volume (btc)", "shares traded", "6. volume"),
+        "adj_close": ("adj close", "adj_close", "adjclose", "adjusted close", "adjusted_close", "adj. close",
+                      "5. adjusted close"),
+        "symbol": ("symbol", "ticker", "name", "tic", "code", "asset", "instrument", "pair"),
     }
-)
-_ISO = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f")
+)  # fmt: skip
+_TIMES = (
+    "timestamp", "time", "datetime", "date", "open_time", "open time", "opentime", "date_time", "date time", "unix",
+    "unix timestamp", "gmt time", "local time", "utc time", "time (utc)", "date (utc)", "epoch", "ts", "start",
+    "start_time", "starttime", "begin", "begins_at", "time_period_start", "kline_open_time", "datum", "t",
+)  # fmt: skip
+END_TIMES = ("close_time", "close time", "closetime", "end_time", "end time", "time_period_end", "kline_close_time")
+_ISO = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f")
 
 
 @dataclass(frozen=True)
 class Layout:
     """One vendor's form. Header names match in lower case; a final `*` takes the first that starts so.
 
-    columns: bar column -> header names, first match wins. time: header names of the stamp, first match
-    wins; numbers are epochs in whatever unit their size says, text is parsed with `formats`, first that
-    fits each row. check: header of a second stamp that must agree with the first. stamp: whether the vendor
-    stamps a bar's `open` or `close`. time_zone: of stamps without one. fills_outages: the vendor writes
-    bars for hours in which nothing traded.
+    columns: bar column -> header names, first match wins. time: header names of the stamp, first match wins; how a
+    stamp is written is seen from the file. formats: those the vendor is known for; they decide between day and month
+    first where no row tells. check: header of a second stamp that must agree with the first. stamp: whether the
+    vendor stamps a bar's `open` or `close`. time_zone: of stamps without one (None: UTC is assumed). separator,
+    decimal_comma: None where they are seen from the file. fills_outages: the vendor writes bars for hours in which
+    nothing traded.
     """
 
     name: str
-    time: tuple[str, ...] = ("timestamp", "time", "datetime", "date", "open_time", "open time")
+    time: tuple[str, ...] = _TIMES
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _OHLC)
     formats: tuple[str, ...] = _ISO
     check: str | None = None
     stamp: str = "open"
-    time_zone: str = "UTC"
-    separator: str = ","
-    decimal_comma: bool = False
+    time_zone: str | None = None
+    separator: str | None = None
+    decimal_comma: bool | None = None
     fills_outages: bool = False
 
     def __post_init__(self) -> None:
@@ -47,6 +57,11 @@ class Layout:
             raise DataError(
                 f"layout {self.name}: stamp is {self.stamp!r}; a vendor stamps a bar's 'open' or its 'close'"
             )
+
+    def known_names(self) -> set[str]:
+        """Every header name that means something here."""
+        names = {n for wanted in self.columns.values() for n in wanted} | {*self.time, *END_TIMES}
+        return names | ({self.check} if self.check else set())
 
 
 # `plain` takes a stamp to be the bar's open: where that is wrong, bars come one bar late, never one bar
@@ -56,8 +71,8 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
         layout.name: layout
         for layout in (
             Layout("plain"),
-            Layout("bars", time=("time",), stamp="close"),
-            Layout("binance", time=("timestamp", "open_time", "open time", "date")),
+            Layout("bars", time=("time", *_TIMES), stamp="close"),
+            Layout("binance", time=("timestamp", "open_time", "open time", "date", *_TIMES)),
             Layout(
                 "cryptodatadownload",
                 time=("unix", "unix timestamp", "date"),
@@ -66,9 +81,9 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
                 columns=MappingProxyType({**_OHLC, "volume": ("volume *",)}),
                 fills_outages=True,
             ),
-            Layout("yahoo", time=("date", "datetime")),
-            Layout("investing", time=("date",), formats=("%b %d, %Y", "%m/%d/%Y")),
-            Layout("kaggle", time=("date", "datetime", "timestamp"), formats=(*_ISO, "%m/%d/%Y")),
+            Layout("yahoo", time=("date", "datetime", *_TIMES)),
+            Layout("investing", time=("date", *_TIMES), formats=("%b %d, %Y", "%m/%d/%Y")),
+            Layout("kaggle", time=("date", "datetime", "timestamp", *_TIMES), formats=(*_ISO, "%m/%d/%Y")),
         )
     }
 )

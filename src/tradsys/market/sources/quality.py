@@ -1,23 +1,26 @@
 """What can be wrong with vendors' rows: one rule per kind, each naming the repairs that would accept it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from types import MappingProxyType
 
 import numpy as np
 import polars as pl
 
+from tradsys.core.clock import utc_now
 from tradsys.core.tables import Array
-from tradsys.market.bars import PRICES, Finding, examples
-from tradsys.market.corporate_actions import split_like
-from tradsys.market.sources.dating import off_calendar
+from tradsys.market.bars import PRICES, TIME, Finding, examples
+from tradsys.market.sources.dating import bar_ends, off_calendar, off_session_clock
 from tradsys.market.sources.jumps import bad_ticks, reused_tickers, same_symbol, suspicious_jumps
 from tradsys.market.sources.layouts import Layout
+from tradsys.market.sources.lengths import BarLength, in_order
+from tradsys.market.sources.times import AHEAD, FIRST_YEAR
 
 HOLE = timedelta(days=30)
 REGULAR_WEEKDAY_SHARE = 0.1  # of an instrument's bars on Saturdays (or Sundays): above it, it trades then
 LONG_FLAT_RUN = 24
+REDATED_SHARE = 0.2  # of a block's dates on which the instrument does not trade: they were moved
 
 # Closes outside these are not that instrument. Wide on purpose: history's extremes with room.
 SANE_CLOSES: Mapping[str, tuple[float, float]] = MappingProxyType(
@@ -34,32 +37,52 @@ SANE_CLOSES: Mapping[str, tuple[float, float]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Context:
-    """What the rules know beside the rows: the layout, the bars' length, the calendar that dates them."""
+    """What the rules know beside the rows.
+
+    length: of every bar. stamp: which moment of a bar the vendor stamps. zone: of the vendor's days. bare: stamps are
+    dates without a time of day. original: all rows as they were read, on which evidence rules judge whatever a repair
+    does. files: names by the number in `file`. now: bars that end later have not closed.
+    """
 
     layout: Layout
-    length: timedelta
+    length: BarLength
     calendar: str | None = None
+    stamp: str = "open"
+    zone: str = "UTC"
+    bare: bool = False
+    original: pl.DataFrame = field(default_factory=pl.DataFrame, compare=False)
+    files: tuple[str, ...] = ()
+    now: datetime = field(default_factory=utc_now)
+    evidence: dict[str, pl.DataFrame] = field(default_factory=dict, compare=False)
 
     @property
     def daily(self) -> bool:
         """Whether a bar spans a day or more."""
-        return self.length >= timedelta(days=1)
+        return self.length.every >= timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One kind of defect. mask: True [n] per row. series: it sees sorted, unique, priced rows only."""
+    """One kind of defect. mask: True [n] per row. series: it sees sorted, unique, priced rows only.
+
+    evidence: it is judged on the rows as they were read, so that no other repair can remove what shows the defect.
+    """
 
     kind: str
     repairs: tuple[str, ...]
     mask: Callable[[pl.DataFrame, Context], Array | pl.Series]
     shows: tuple[str, ...] = (*PRICES, "volume")
     series: bool = False
+    evidence: bool = False
 
 
 def presentable(rows: pl.DataFrame) -> pl.DataFrame:
     """The rows that form a series: stamped, priced, positive, unique (first kept), sorted; ranges filled."""
     body = ("open", "close")
+    named = [rows[name] for name in ("stamp", *PRICES)]
+    whole = not any(one.null_count() for one in named) and rows.select((pl.min_horizontal(*PRICES) > 0).all()).item()
+    if whole and in_order(rows):
+        return rows
     return (
         rows.filter(pl.col("stamp").is_not_null(), *(pl.col(name).is_not_null() for name in body))
         .filter(pl.min_horizontal(*PRICES) > 0)
@@ -74,10 +97,26 @@ def presentable(rows: pl.DataFrame) -> pl.DataFrame:
 
 def offenders(rows: pl.DataFrame, rule: Rule, context: Context, series: pl.DataFrame | None = None) -> pl.DataFrame:
     """The rows that break the rule. series: `presentable(rows)`, where it is at hand."""
-    seen = (presentable(rows) if series is None else series) if rule.series else rows
+    if rule.evidence and not context.original.is_empty():
+        if rule.kind not in context.evidence:
+            seen = _series_of(context) if rule.series else context.original
+            context.evidence[rule.kind] = _hits(seen, rule, context).select("id")
+        ids = context.evidence[rule.kind]["id"]
+        return rows.clear() if ids.is_empty() else rows.filter(pl.col("id").is_in(ids.implode()))
+    return _hits((presentable(rows) if series is None else series) if rule.series else rows, rule, context)
+
+
+def _series_of(context: Context) -> pl.DataFrame:
+    if "" not in context.evidence:
+        context.evidence[""] = presentable(context.original)
+    return context.evidence[""]
+
+
+def _hits(seen: pl.DataFrame, rule: Rule, context: Context) -> pl.DataFrame:
     if seen.is_empty():
         return seen
-    return seen.filter(pl.Series(rule.mask(seen, context)).fill_null(value=False))
+    mask = pl.Series(rule.mask(seen, context)).fill_null(value=False)
+    return seen.filter(mask) if mask.any() else seen.clear()
 
 
 def find_defects(rows: pl.DataFrame, context: Context, accepted: Sequence[str] = ()) -> list[tuple[Finding, Rule]]:
@@ -87,34 +126,20 @@ def find_defects(rows: pl.DataFrame, context: Context, accepted: Sequence[str] =
     for rule in RULES:
         hits = offenders(rows, rule, context, series) if rule.kind not in accepted else rows.clear()
         if hits.height:
-            found.append((Finding(rule.kind, hits.height, examples(hits, rule.shows)), rule))
+            found.append((Finding(rule.kind, hits.height, examples(placed(hits.head(3), context), rule.shows)), rule))
     return found
 
 
-def remarks(rows: pl.DataFrame, context: Context) -> list[Finding]:
-    """What a reader should know though nothing is refused: flat bars, extreme wicks, holes, dividends, splits.
-
-    A hole is a step longer than every step that makes up a thousandth of the steps or more, so nights and
-    weekends of an exchange are none.
-    """
-    series = presentable(rows)
-    step = pl.col("stamp").diff().over("symbol")
-    steps = series.select(step=step).drop_nulls()["step"].value_counts(normalize=True)
-    usual = steps.filter(pl.col("proportion") >= 0.001)["step"].max()
-    body = pl.max_horizontal("open", "close"), pl.min_horizontal("open", "close")
-    kinds = {
-        "flat_bar_without_volume": pl.lit(pl.Series(_flat_copies(series))),
-        "extreme_wick": (pl.col("high") > 3 * body[0]) | (pl.col("low") * 3 < body[1]),
-        "hole": step > pl.lit(usual),
-        "weekend_bar": (pl.col("stamp").dt.weekday() >= 6) & context.daily,
-        "split_like_jump": pl.lit(pl.Series(split_like(series) != 1)),
-        "not_adjusted_for_dividends": (pl.col("adj_close") / pl.col("close") - 1).abs() > 1e-9,
-    }
-    found = [(kind, series.filter(mask)) for kind, mask in kinds.items()]
-    return [Finding(kind, hits.height, examples(hits)) for kind, hits in found if hits.height]
+def placed(rows: pl.DataFrame, context: Context) -> pl.DataFrame:
+    """Rows with `place`, the file and line they stand on."""
+    if "line" not in rows.columns or not context.files:
+        return rows
+    names = pl.Series(context.files)
+    file = pl.col("file").replace_strict(list(range(len(names))), names, return_dtype=pl.String)
+    return rows.with_columns(place=pl.format("{}:{}", file, pl.col("line")))
 
 
-def _flat_copies(series: pl.DataFrame) -> Array:
+def flat_copies(series: pl.DataFrame) -> Array:
     """True [n] at bars without volume or range that repeat the close before."""
     close = series["close"].to_numpy()
     flat = (series["volume"].fill_null(-1.0) == 0).to_numpy().copy()
@@ -127,7 +152,7 @@ def _flat_copies(series: pl.DataFrame) -> Array:
 
 def invented_bars(series: pl.DataFrame, context: Context) -> Array:
     """True [n] at flat copies: all, where the vendor is known to fill outages, else runs of 24 or longer."""
-    flat = _flat_copies(series)
+    flat = flat_copies(series)
     if context.layout.fills_outages:
         return flat
     starts = flat & ~(np.concatenate([[False], flat[:-1]]) & same_symbol(series))
@@ -146,14 +171,60 @@ def weekend_sessions(series: pl.DataFrame, context: Context) -> pl.Series:
 
     With a calendar `non_sessions` stands in: it knows holidays too.
     """
-    return _weekend(series) & (context.daily and context.calendar is None)
+    return _weekend(series) & (context.daily and not context.length.monthly and context.calendar is None)
 
 
 def non_sessions(rows: pl.DataFrame, context: Context) -> pl.Series:
     """True [n] at dates on which the exchange's calendar has no session; all False without a calendar."""
-    if context.calendar is None:
+    if context.calendar is None or not context.daily:
         return pl.repeat(value=False, n=rows.height, eager=True)
     return off_calendar(rows, context.calendar)
+
+
+def _no_date_or_session(rows: pl.DataFrame, context: Context) -> pl.Series:
+    """True [n] at times of day by which the calendar cannot tell the session."""
+    if context.calendar is None or not context.daily:
+        return pl.repeat(value=False, n=rows.height, eager=True)
+    return off_session_clock(rows, context.calendar) & ~pl.Series(live_rows(rows, context))
+
+
+def live_rows(rows: pl.DataFrame, _: Context) -> pl.Series:
+    """True [n] at a symbol's last row where its stamp leaves the grid of all others: a quote, no bar.
+
+    The grid is the greatest common divisor of the other steps; it takes four rows to show one.
+    """
+    series = (
+        rows.select("id", "symbol", "stamp").drop_nulls("stamp").unique(["symbol", "stamp"]).sort("symbol", "stamp")
+    )
+    micros = pl.col("stamp").to_physical()
+    last = series.group_by("symbol", maintain_order=True).agg(
+        pl.col("id").last(), step=micros.diff().last(), others=micros.diff().slice(1, pl.len() - 2), n=pl.len()
+    )
+    # a quick pass: the last step is a multiple of the shortest other one nearly always
+    least = pl.col("others").list.min()
+    odd = last.filter((pl.col("n") >= 4) & ((pl.col("step") % least != 0) | (least <= 0)))
+    hits = [
+        row["id"]
+        for row in odd.iter_rows(named=True)
+        if row["step"] % int(np.gcd.reduce(np.asarray(row["others"], dtype=np.int64))) != 0
+    ]
+    return rows["id"].is_in(hits)
+
+
+def _ahead(rows: pl.DataFrame, context: Context) -> pl.Series:
+    return rows["stamp"] > (context.now + AHEAD)
+
+
+def unclosed(rows: pl.DataFrame, context: Context) -> pl.Series:
+    """True [n] at bars whose end lies in the future: they have not closed and may still change."""
+    recent = rows["stamp"] > (context.now - context.length.every - timedelta(days=4))
+    if not recent.any():
+        return recent
+    late = rows.filter(recent.fill_null(value=False) & ~_ahead(rows, context).fill_null(value=False)).sort(
+        "symbol", "stamp"
+    )
+    ids = late.filter(bar_ends(late, context) > pl.lit(context.now, TIME))["id"]
+    return rows["id"].is_in(ids.implode())
 
 
 def redated_blocks(series: pl.DataFrame, context: Context) -> pl.Series:
@@ -161,8 +232,13 @@ def redated_blocks(series: pl.DataFrame, context: Context) -> pl.Series:
     hole = (pl.col("stamp").diff() > pl.lit(HOLE)).fill_null(value=False) | (
         pl.col("symbol") != pl.col("symbol").shift(1)
     )
-    block = series.select(block=hole.fill_null(value=False).cum_sum(), weekend=_weekend(series))
-    return block.select(pl.col("weekend").mean().over("block") >= 0.2).to_series() & context.daily
+    odd = _weekend(series)
+    if context.calendar is not None and context.daily:
+        odd = odd | off_calendar(series, context.calendar)
+    block = series.select(block=hole.fill_null(value=False).cum_sum(), odd=odd)
+    whole = block.select(pl.col("block").max()).item() == 0  # one block: nothing it could have been moved from
+    share = pl.col("odd").mean().over("block") >= REDATED_SHARE
+    return block.select(share).to_series() & (context.daily and context.length.every < timedelta(days=5) and not whole)
 
 
 def implausible_levels(series: pl.DataFrame, _: Context) -> pl.Series:
@@ -177,11 +253,21 @@ def implausible_levels(series: pl.DataFrame, _: Context) -> pl.Series:
 
 def overlapping(series: pl.DataFrame, context: Context) -> pl.Series:
     """True [n] at bars stamped within the bar before: partial bars, or a wrong bar length."""
-    return series.select(pl.col("stamp").diff().over("symbol") < pl.lit(context.length)).to_series()
+    same = pl.col("symbol") == pl.col("symbol").shift(1)
+    near = series.select((same & (pl.col("stamp").diff() < pl.lit(context.length.least_step))).fill_null(value=False))
+    mask = near.to_series()
+    return mask & ~live_rows(series, context) if mask.any() else mask
 
 
 def _alone(mask: Callable[[pl.DataFrame], Array]) -> Callable[[pl.DataFrame, Context], Array]:
     return lambda series, _: mask(series)
+
+
+def _repeated(expr: pl.Expr) -> Callable[[pl.DataFrame, Context], pl.Series]:
+    """The mask of a rule on repeated stamps; none in rows that are strictly in order."""
+    return lambda rows, _: (
+        pl.repeat(value=False, n=rows.height, eager=True) if in_order(rows) else rows.select(expr).to_series()
+    )
 
 
 def _mask(expr: pl.Expr) -> Callable[[pl.DataFrame, Context], pl.Series]:
@@ -206,6 +292,17 @@ RULES: tuple[Rule, ...] = (
         _mask(pl.col("unreadable").is_not_null()),
         ("place", "unreadable"),
     ),
+    Rule(
+        "early_time",
+        ("accept_early_times", "drop_early_times"),
+        _mask(pl.col("stamp").dt.year() < FIRST_YEAR),
+        ("place", "close"),
+        evidence=True,
+    ),
+    Rule("future_time", ("drop_future_times",), _ahead, ("place", "close"), evidence=True),
+    Rule("live_row", ("drop_live_rows",), live_rows, ("place", "close"), evidence=True),
+    Rule("unclosed_bar", ("drop_unclosed",), unclosed, ("place", "close"), evidence=True),
+    Rule("time_of_day_off_session", (), _no_date_or_session, ("place", "close"), evidence=True),
     Rule("empty_row", ("drop_empty_rows",), _mask(_EMPTY), ("place",)),
     Rule("missing_price", ("drop_incomplete_rows",), _mask(_HALF), ("place", *PRICES)),
     Rule(
@@ -220,11 +317,11 @@ RULES: tuple[Rule, ...] = (
         _mask(pl.col("stamp") != pl.col("check")),
         ("place", "check"),
     ),
-    Rule("identical_duplicate", ("drop_identical_duplicates",), _mask(IDENTICAL), ("place", "close", "volume")),
+    Rule("identical_duplicate", ("drop_identical_duplicates",), _repeated(IDENTICAL), ("place", "close", "volume")),
     Rule(
         "conflicting_duplicate",
         ("keep_first_duplicate", "keep_last_duplicate"),
-        _mask(CONFLICTING),
+        _repeated(CONFLICTING),
         ("place", "open", "close", "volume"),
     ),
     Rule("no_high_low", ("fill_high_low_from_close",), _mask(_NO_RANGE & ~_NO_BODY), ("place", "open", "close")),
@@ -243,16 +340,24 @@ RULES: tuple[Rule, ...] = (
         invented_bars,
         ("close", "volume"),
         series=True,
+        evidence=True,
     ),
-    Rule("redated_block", ("drop_redated_blocks",), redated_blocks, ("close",), series=True),
+    Rule("redated_block", ("drop_redated_blocks",), redated_blocks, ("close",), series=True, evidence=True),
     Rule(
         "weekend_session",
         ("drop_redated_blocks", "drop_weekend_sessions", "accept_weekend_sessions"),
         weekend_sessions,
         ("close", "volume"),
         series=True,
+        evidence=True,
     ),
-    Rule("not_a_session", ("drop_redated_blocks", "drop_non_sessions"), non_sessions, ("place", "close", "volume")),
+    Rule(
+        "not_a_session",
+        ("drop_redated_blocks", "drop_non_sessions"),
+        non_sessions,
+        ("place", "close", "volume"),
+        evidence=True,
+    ),
     Rule("overlapping_bar", ("drop_overlapping_bars",), overlapping, ("close", "volume"), series=True),
     Rule("ticker_reused", ("split_reused_ticker",), _alone(reused_tickers), series=True),
     Rule("suspicious_jump", ("split_at_jumps", "accept_jumps"), _alone(suspicious_jumps), series=True),

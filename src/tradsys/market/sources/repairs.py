@@ -14,11 +14,13 @@ from tradsys.market.sources.quality import (
     CONFLICTING,
     RULE,
     Context,
+    Rule,
+    find_defects,
     offenders,
-    presentable,
-    redated_blocks,
-    weekend_sessions,
+    placed,
 )
+
+MAX_SHARE = 0.1  # of the rows a repair may drop or change; above it the file is not what it is taken for
 
 Apply = Callable[[pl.DataFrame, Context], tuple[pl.DataFrame, pl.DataFrame]]
 
@@ -44,11 +46,15 @@ def normalisation(finding: Finding) -> Repair:
 
 @dataclass(frozen=True)
 class Remedy:
-    """How one named repair works. `apply` returns the new rows and the rows it touched."""
+    """How one named repair works. `apply` returns the new rows and the rows it touched.
+
+    bounded: it drops or changes what the vendor gave, so it may touch MAX_SHARE of the rows at most, or one a symbol.
+    """
 
     note: str
     apply: Apply
     accepts: str | None = None
+    bounded: bool = False
 
 
 def _drops(kind: str) -> Apply:
@@ -85,8 +91,8 @@ def _keep_first_duplicate(rows: pl.DataFrame, _: Context) -> tuple[pl.DataFrame,
 
 
 def _drop_weekend_sessions(rows: pl.DataFrame, context: Context) -> tuple[pl.DataFrame, pl.DataFrame]:
-    series = presentable(rows)
-    hits = series.filter(weekend_sessions(series, context) & ~redated_blocks(series, context))
+    moved = offenders(rows, RULE["redated_block"], context)["id"]
+    hits = offenders(rows, RULE["weekend_session"], context).filter(~pl.col("id").is_in(moved.implode()))
     return rows.filter(~pl.col("id").is_in(hits["id"].implode())), hits
 
 
@@ -124,10 +130,21 @@ _BODY = (pl.col("open"), pl.col("close"))
 # in the order in which they are applied, whatever the order in which they are asked for
 REMEDIES: Mapping[str, Remedy] = MappingProxyType(
     {
-        "drop_unreadable_rows": Remedy("rows whose text is no number or time dropped", _drops("unreadable_value")),
+        "drop_unreadable_rows": Remedy(
+            "rows whose text is no number or time dropped", _drops("unreadable_value"), bounded=True
+        ),
+        "drop_early_times": Remedy("rows before 1970 dropped", _drops("early_time"), bounded=True),
+        "accept_early_times": Remedy("kept as they are", _keeps("early_time"), "early_time"),
+        "drop_future_times": Remedy("rows later than next week dropped", _drops("future_time"), bounded=True),
+        "drop_live_rows": Remedy(
+            "each symbol's last row, a quote off the grid, dropped", _drops("live_row"), bounded=True
+        ),
+        "drop_unclosed": Remedy("bars that have not closed yet dropped", _drops("unclosed_bar"), bounded=True),
         "drop_empty_rows": Remedy("rows without any price dropped", _drops("empty_row")),
-        "drop_incomplete_rows": Remedy("rows that lack a price dropped", _drops("missing_price")),
-        "drop_nonpositive_rows": Remedy("rows with a price of zero or less dropped", _drops("price_not_positive")),
+        "drop_incomplete_rows": Remedy("rows that lack a price dropped", _drops("missing_price"), bounded=True),
+        "drop_nonpositive_rows": Remedy(
+            "rows with a price of zero or less dropped", _drops("price_not_positive"), bounded=True
+        ),
         "trust_later_time": Remedy(
             "the later of two stamps kept: never early", _sets("time_columns_disagree", _LATER_TIME, _SETTLED)
         ),
@@ -136,10 +153,14 @@ REMEDIES: Mapping[str, Remedy] = MappingProxyType(
             "the layout's second time column kept",
             _sets("time_columns_disagree", pl.col("check").alias("stamp"), _SETTLED),
         ),
-        "drop_disagreeing_times": Remedy("rows with two times dropped", _drops("time_columns_disagree")),
+        "drop_disagreeing_times": Remedy("rows with two times dropped", _drops("time_columns_disagree"), bounded=True),
         "drop_identical_duplicates": Remedy("copies of a row dropped", _drops("identical_duplicate")),
-        "keep_first_duplicate": Remedy("of rows with one stamp the first in the file kept", _keep_first_duplicate),
-        "keep_last_duplicate": Remedy("of rows with one stamp the last in the file kept", _keep_last_duplicate),
+        "keep_first_duplicate": Remedy(
+            "of rows with one stamp the first in the file kept", _keep_first_duplicate, bounded=True
+        ),
+        "keep_last_duplicate": Remedy(
+            "of rows with one stamp the last in the file kept", _keep_last_duplicate, bounded=True
+        ),
         # no rule can see that a file was downloaded within a bar; who knows it says so
         "drop_last_bar": Remedy("each symbol's last bar, unfinished, dropped", _drop_last_bars),
         "adjust_for_dividends": Remedy(
@@ -150,8 +171,10 @@ REMEDIES: Mapping[str, Remedy] = MappingProxyType(
             _sets("no_high_low", pl.max_horizontal(_BODY).alias("high"), pl.min_horizontal(_BODY).alias("low")),
         ),
         "fill_volume_zero": Remedy("missing volume set to zero", _sets("no_volume", pl.lit(0.0).alias("volume"))),
-        "drop_negative_volume": Remedy("rows with negative volume dropped", _drops("negative_volume")),
-        "drop_bad_ticks": Remedy("bars with a print that nothing around supports dropped", _drops("bad_tick")),
+        "drop_negative_volume": Remedy("rows with negative volume dropped", _drops("negative_volume"), bounded=True),
+        "drop_bad_ticks": Remedy(
+            "bars with a print that nothing around supports dropped", _drops("bad_tick"), bounded=True
+        ),
         "accept_bad_ticks": Remedy("kept as they are", _keeps("bad_tick"), "bad_tick"),
         "clip_high_low": Remedy(
             "high raised and low lowered to hold open and close",
@@ -161,13 +184,19 @@ REMEDIES: Mapping[str, Remedy] = MappingProxyType(
                 pl.min_horizontal("low", *_BODY).alias("low"),
             ),
         ),
-        "drop_invented_flat_bars": Remedy("flat copies without volume dropped", _drops("invented_flat_bar")),
+        "drop_invented_flat_bars": Remedy(
+            "flat copies without volume dropped", _drops("invented_flat_bar"), bounded=True
+        ),
         "accept_flat_bars": Remedy("kept as they are", _keeps("invented_flat_bar"), "invented_flat_bar"),
         "drop_redated_blocks": Remedy("the whole block between holes dropped", _drops("redated_block")),
-        "drop_weekend_sessions": Remedy("bars on weekend dates dropped", _drop_weekend_sessions),
-        "drop_non_sessions": Remedy("dates that are no session of the calendar dropped", _drops("not_a_session")),
+        "drop_weekend_sessions": Remedy("bars on weekend dates dropped", _drop_weekend_sessions, bounded=True),
+        "drop_non_sessions": Remedy(
+            "dates that are no session of the calendar dropped", _drops("not_a_session"), bounded=True
+        ),
         "accept_weekend_sessions": Remedy("kept as they are", _keeps("weekend_session"), "weekend_session"),
-        "drop_overlapping_bars": Remedy("bars stamped within the bar before dropped", _drops("overlapping_bar")),
+        "drop_overlapping_bars": Remedy(
+            "bars stamped within the bar before dropped", _drops("overlapping_bar"), bounded=True
+        ),
         "split_reused_ticker": Remedy("what follows is another symbol: .2, .3", _splits("ticker_reused")),
         "split_at_jumps": Remedy("what follows is another symbol: .2, .3", _splits("suspicious_jump")),
         "accept_jumps": Remedy("kept as they are", _keeps("suspicious_jump"), "suspicious_jump"),
@@ -186,14 +215,59 @@ def check_names(repair: Sequence[str]) -> None:
 def apply_repairs(
     rows: pl.DataFrame, repair: Sequence[str], context: Context
 ) -> tuple[pl.DataFrame, list[Repair], list[str]]:
-    """New rows, what each asked repair did (those that found nothing left out), the kinds now accepted."""
+    """New rows, what each requested repair did (those that found nothing left out), the kinds now accepted.
+
+    Raises DataError where a repair would drop or change more than MAX_SHARE of the rows.
+    """
     done, accepted = [], []
+    most = max(MAX_SHARE * rows.height, rows["symbol"].n_unique())
     for name, remedy in REMEDIES.items():
         if name not in repair:
             continue
+        n_before = rows.height
         rows, touched = remedy.apply(rows, context)
+        if remedy.bounded and touched.height > most:
+            raise DataError(
+                f"sources: repair {name} would touch {touched.height} of {n_before} rows, at most {MAX_SHARE:.0%} "
+                "are a repair; so many are another fault; see date_format=, zone=, bar_minutes=, or correct the file"
+            )
         if touched.height:
-            done.append(Repair(name, touched.height, examples(touched, ("close", "volume")), remedy.note))
+            shown = examples(placed(touched.head(3), context), ("close", "volume"))
+            done.append(Repair(name, touched.height, shown, remedy.note))
         if remedy.accepts:
             accepted.append(remedy.accepts)
     return rows, done, accepted
+
+
+def offered(
+    defects: Sequence[tuple[Finding, Rule]], rows: pl.DataFrame, given: Sequence[str], context: Context
+) -> dict[str, list[str]]:
+    """Kind of defect -> repairs to offer: those after which, with one for every other kind, all rules pass.
+
+    rows: as they were read. given: repairs the user has named already. Each is tried on the original evidence.
+    """
+    there = {rule.kind for _, rule in defects}
+    alone = {
+        rule.kind: [r for r in rule.repairs if _left([*given, r], rows, context) <= there - {rule.kind}]
+        for _, rule in defects
+    }
+    first = {kind: names[0] for kind, names in alone.items() if names}
+    if len(alone) == 1:
+        return alone
+    return {
+        kind: [
+            name
+            for name in names
+            if not _left([*given, name, *(other for k, other in first.items() if k != kind)], rows, context)
+        ]
+        for kind, names in alone.items()
+    }
+
+
+def _left(names: Sequence[str], rows: pl.DataFrame, context: Context) -> set[str]:
+    """The kinds of defect that these repairs leave, judged on the original evidence."""
+    try:
+        after, _, accepted = apply_repairs(rows, names, context)
+    except DataError:
+        return {"too many rows touched"}
+    return {"no rows left"} if after.is_empty() else {rule.kind for _, rule in find_defects(after, context, accepted)}

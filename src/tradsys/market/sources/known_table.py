@@ -1,0 +1,93 @@
+"""Vendors' files of values beside prices, read as bars are: form, dates, zones, numbers and absent values."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import polars as pl
+
+from tradsys.core.clock import utc_now
+from tradsys.core.errors import DataError
+from tradsys.market.bars import Finding
+from tradsys.market.sources.numerals import cleaned, decimal_sign, to_numbers
+from tradsys.market.sources.opening import list_files, table
+from tradsys.market.sources.sniff import FormKeys
+from tradsys.market.sources.texts import read_text
+from tradsys.market.sources.times import Moments, TimeKeys, parse_moments
+
+ROLES = {
+    "ticker": "symbol",
+    "symbol": "symbol",
+    "date": "date",
+    "observation_date": "date",
+    "available_at": "available_at",
+}
+AHEAD = timedelta(days=400)  # a calendar of releases may reach so far
+
+
+@dataclass(frozen=True, eq=False)
+class KnownTable:
+    """A file with its roles found. frame: columns by the vendor's names, and symbol, date, available_at, series, value.
+
+    Times are UTC; dates: how `date` was written, None without one. names: the columns the file has.
+    """
+
+    frame: pl.DataFrame
+    names: tuple[str, ...]
+    dates: Moments | None = None
+    moments: Moments | None = None
+
+
+def read_known(path: Path, values: Collection[str], keys: FormKeys) -> KnownTable:
+    """One file; values: the vendor's names of the columns that hold numbers, in any case.
+
+    Raises DataError where the file is no table, a date cannot be read, or a value is no number.
+    """
+    notes: list[Finding] = []
+    try:
+        raws, _ = list_files(path)
+        raw = raws[0]
+        wanted = {n.lower() for n in values}
+        frame = (
+            read_text(raw, keys, {*ROLES, *wanted, "series", "value"}, notes)[0] if raw.kind == "text" else table(raw)
+        )
+    except DataError as error:
+        raise DataError(f"known: {path.name} cannot be read: {error}") from error
+    by_lower = {n.lower(): n for n in values}
+    frame = frame.rename({n: ROLES.get(n.lower(), by_lower.get(n.lower(), n)) for n in frame.columns})
+    names = tuple(n for n in frame.columns)
+    dates, frame = _moments(frame, "date", keys, path.name)
+    moments, frame = _moments(frame, "available_at", keys, path.name)
+    numbers = [n for n in frame.columns if n in values or n == "value"]
+    return KnownTable(_with_numbers(frame, numbers, keys, path.name), names, dates, moments)
+
+
+def _moments(frame: pl.DataFrame, column: str, keys: FormKeys, name: str) -> tuple[Moments | None, pl.DataFrame]:
+    if column not in frame.columns:
+        return None, frame
+    raw = frame[column]
+    found = parse_moments(raw, TimeKeys(keys.date_format, keys.zone, now=utc_now() + AHEAD), [], f"known: {name}")
+    if found.stamp.null_count() > raw.null_count():
+        bad = raw.filter(found.stamp.is_null() & raw.is_not_null())
+        empty = bad.cast(pl.String).str.strip_chars() == ""
+        if not empty.all():
+            raise DataError(
+                f"known: {name}: {column} {bad.filter(~empty)[0]!r} cannot be read as a date; give date_format= or "
+                "zone=, or correct the file"
+            )
+    return found, frame.with_columns(found.stamp.alias(column)).filter(pl.col(column).is_not_null())
+
+
+def _with_numbers(frame: pl.DataFrame, names: Collection[str], keys: FormKeys, name: str) -> pl.DataFrame:
+    texts = {n: cleaned(frame[n].cast(pl.String)) for n in names if not frame.schema[n].is_numeric()}
+    sign = decimal_sign(texts.values(), keys.decimal, f"known: {name}")
+    done = []
+    for column, text in texts.items():
+        values, unread = to_numbers(text, sign, column, [])
+        if unread.null_count() < len(unread):
+            raise DataError(
+                f"known: {name}: {column} {unread.drop_nulls()[0]!r} is no number; correct the file, or give decimal="
+            )
+        done.append(values.alias(column))
+    return frame.with_columns(*done, *(pl.col(n).cast(pl.Float64) for n in names if n not in texts))

@@ -1,0 +1,110 @@
+"""Symbols: the vendor's spelling, its normalised form, and parts of one series that are joined only when asked."""
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from tradsys.core.errors import DataError
+from tradsys.market.bars import Finding
+
+_INTERVAL = re.compile(
+    r"[-_ .](\d+)(m|min|mins|minute|minutes|h|hr|hour|hours|d|day|days|w|wk|mo|M|s)$|[-_ ](minute|hourly|daily)$",
+    re.IGNORECASE,
+)
+_DATED = re.compile(
+    r"[-_ .](?:19|20)\d{2}(?:[-_.]?\d{2}){0,2}(?:[-_ ]+(?:to|bis)?[-_ ]*(?:19|20)\d{2}(?:[-_.]?\d{2}){0,2})?$"
+)
+_MARKET = re.compile(r"[-_](?:futures|spot|swap|perp|mark|data|ohlcv|klines?)$", re.IGNORECASE)
+_MINUTES = {"s": 1 / 60, "m": 1, "h": 60, "d": 1440, "w": 10080}
+
+
+def guess_symbol(stem: str) -> str:
+    """The symbol in a file's name: `DOGEUSDT-1h-2024-11` is DOGEUSDT; a name of nothing else stays as it is."""
+    name = stem.strip()
+    for _ in range(4):
+        shorter = next((cut for cut in (_DATED.sub("", name), _INTERVAL.sub("", name)) if cut and cut != name), name)
+        bare = _MARKET.sub("", name)
+        if bare != name and _INTERVAL.search(bare):
+            shorter = bare
+        if shorter == name:
+            break
+        name = shorter
+    return name
+
+
+def guess_minutes(stem: str) -> float | None:
+    """The bar length in minutes that a file's name states, such as 240 of `FOUR_4h`; None where it states none."""
+    name = _DATED.sub("", _MARKET.sub("", stem.strip()))
+    match = _INTERVAL.search(_MARKET.sub("", name))
+    if match is None:
+        return None
+    if match[3]:
+        return {"minute": 1.0, "hourly": 60.0, "daily": 1440.0}[match[3].lower()]
+    unit = match[2]
+    if unit == "M" or unit.lower() == "mo":
+        return None
+    return float(match[1]) * _MINUTES[unit[0].lower()]
+
+
+def normalised(vendor: pl.Series, notes: list[Finding]) -> pl.Series:
+    """Symbols without slashes (BTC/USDT is BTCUSDT), save where two spellings would become one: those keep a dash."""
+    if not vendor.str.contains("/", literal=True).any():
+        return vendor
+    spellings = vendor.drop_nulls().unique(maintain_order=True)
+    bare = spellings.str.replace_all("/", "", literal=True)
+    clash = bare.is_duplicated()
+    dashed = spellings.str.replace_all("/", "-", literal=True)
+    names = bare.zip_with(~clash, dashed)
+    if clash.any():
+        texts = tuple(f"{a} -> {b}" for a, b in zip(spellings.filter(clash), names.filter(clash), strict=True))
+        notes.append(Finding("two_spellings_of_one_name", len(texts), texts[:4], "kept apart; join with mapping="))
+    changed = spellings != names
+    notes.append(
+        Finding(
+            "symbol_respelled", int(changed.sum()), (f"{spellings.filter(changed)[0]} -> {names.filter(changed)[0]}",)
+        )
+    )
+    return vendor.replace_strict(spellings, names, default=None, return_dtype=pl.String)
+
+
+def read_mapping(path: str | Path) -> Mapping[str, str]:
+    """Names in the vendor's files -> symbols, from a CSV with a header and two columns.
+
+    The first column holds a file's name, its stem, or a vendor's symbol. Several may become one: they are joined.
+    """
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"sources: mapping={path} cannot be read; give a CSV with two columns: name,symbol") from error
+    bad = [row for row in rows[1:] if len(row) != 2 or not all(row)]
+    names = [row[0] for row in rows[1:]]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if len(rows) < 2 or bad or twice:
+        raise DataError(
+            f"sources: mapping={Path(path).name}: {'rows ' + str(bad[:3]) if bad else twice or 'no rows'}; it has a "
+            "header and two columns, name,symbol, each name once"
+        )
+    return dict(row for row in rows[1:])  # type: ignore[misc]
+
+
+def applied(rows: pl.DataFrame, mapping: Mapping[str, str], files: Sequence[str]) -> pl.DataFrame:
+    """Rows with symbols from the mapping: by vendor's spelling, file name, or file name without suffixes."""
+    by_file = pl.Series(
+        [next((mapping[k] for k in (n, n.split(".")[0]) if k in mapping), None) for n in files], dtype=pl.String
+    )
+    frame = rows.with_columns(
+        symbol=pl.coalesce(
+            pl.col("vendor").replace_strict(mapping, default=None, return_dtype=pl.String),
+            pl.col("file").replace_strict(list(range(len(files))), by_file, default=None, return_dtype=pl.String),
+            "symbol",
+        )
+    )
+    used = {*rows["vendor"].unique(), *files, *(n.split(".")[0] for n in files)}
+    unused = sorted(set(mapping) - used)
+    if unused:
+        raise DataError(f"sources: mapping names {unused[:4]}, which no file or symbol is called; correct the mapping")
+    return frame

@@ -1,0 +1,193 @@
+"""Vendors' files, folders and archives opened within a limit of rows; what is not read is named."""
+
+import bz2
+import gzip
+import io
+import lzma
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import polars as pl
+
+from tradsys.core.errors import DataError
+from tradsys.market.parquet import read_parquet
+
+MAX_ROWS = 20_000_000  # of one file; conf/fetch.yaml sets it
+TABLES = {".parquet": "parquet", ".pq": "parquet", ".feather": "feather", ".arrow": "feather", ".ipc": "feather"}
+TEXTS = (".csv", ".tsv", ".txt", ".prn", ".dat")
+PACKED = (".gz", ".bz2", ".xz")
+MAX_LINE = 4096  # bytes a line of bars has on average at most
+CHUNK = 1 << 20
+DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """One table to read: a file, or a member of a zip archive.
+
+    name: what messages call it. stem: its name without suffixes, from which a symbol may be guessed.
+    kind: `text`, `parquet` or `feather`.
+    """
+
+    path: Path
+    name: str
+    kind: str
+    member: str | None = None
+
+    @property
+    def stem(self) -> str:
+        """The name without `.csv.gz` and the like."""
+        return _bare(self.name)[0]
+
+    @property
+    def packed(self) -> bool:
+        """Whether the bytes on disk are not those of the table."""
+        return self.member is not None or self.path.suffix.lower() in PACKED
+
+
+def list_files(source: Path) -> tuple[list[RawFile], list[str]]:
+    """The tables of a file, folder or archive in the order of their names, and the names of what is not read.
+
+    Raises DataError where there is no table. A folder is read without its sub-folders.
+    """
+    if not source.exists():
+        raise DataError(f"sources: {source} does not exist; give the path of a vendor's file or folder")
+    if source.is_file():
+        found, skipped = _tables_of(source)
+        if not found:
+            raise DataError(f"{source.name}: {_not_a_table(skipped, source)}; {_READ}")
+        return found, skipped
+    found, skipped = [], []
+    for path in sorted(source.iterdir()):
+        if path.name.startswith("."):
+            continue
+        tables, others = ([], [f"{path.name}/"]) if path.is_dir() else _tables_of(path)
+        found, skipped = [*found, *tables], [*skipped, *others]
+    if not found:
+        raise DataError(f"sources: {source} is a folder without tables, it holds {skipped[:8] or 'nothing'}; {_READ}")
+    return found, skipped
+
+
+_READ = f"tables are {', '.join((*TEXTS[:3], *TABLES))}, also as {', '.join(PACKED)} or .zip; give such a file"
+
+
+def _not_a_table(skipped: list[str], source: Path) -> str:
+    return f"holds no table but {skipped[:6]}" if skipped != [source.name] else "is no table"
+
+
+def _bare(name: str) -> tuple[str, str]:
+    """Name without its suffixes, and the suffix that says what it is, both found in any case."""
+    lower = name.lower()
+    for packed in ("", *PACKED, ".zip"):
+        for suffix in (*TEXTS, *TABLES):
+            if lower.endswith(suffix + packed):
+                return name[: len(name) - len(suffix + packed)], suffix
+    for packed in (*PACKED, ".zip"):
+        if lower.endswith(packed):
+            return name[: -len(packed)], ""
+    return name, ""
+
+
+def _tables_of(path: Path) -> tuple[list[RawFile], list[str]]:
+    suffix = path.suffix.lower()
+    if suffix == ".zip":
+        return _members(path)
+    kind = _bare(path.name)[1]
+    if kind in TABLES and suffix in TABLES:
+        return [RawFile(path, path.name, TABLES[kind])], []
+    if kind in TEXTS or (suffix in PACKED and kind not in TABLES):
+        return [RawFile(path, path.name, "text")], []
+    return [], [path.name]
+
+
+def _members(path: Path) -> tuple[list[RawFile], list[str]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = [i for i in archive.infolist() if not i.is_dir() and not _is_litter(i.filename)]
+    except DAMAGED as error:
+        raise DataError(f"{path.name}: cannot be opened as a zip archive; download it again") from error
+    locked = [i.filename for i in infos if i.flag_bits & 1]
+    if locked:
+        raise DataError(f"{path.name}: {locked[:3]} need a password; unpack the archive and give the folder")
+    tables = [i for i in infos if _bare(i.filename)[1] in TEXTS and not i.filename.lower().endswith((*PACKED, ".zip"))]
+    skipped = [f"{path.name}/{i.filename}" for i in infos if i not in tables]
+    alone = len(tables) == 1
+    return [
+        RawFile(path, path.name if alone else Path(i.filename).name, "text", i.filename)
+        for i in sorted(tables, key=lambda i: i.filename)
+    ], skipped
+
+
+def _is_litter(name: str) -> bool:
+    return name.startswith("__MACOSX/") or Path(name).name.startswith(".")
+
+
+@contextmanager
+def _stream(raw: RawFile) -> Iterator[BinaryIO]:
+    suffix = raw.path.suffix.lower()
+    try:
+        if raw.member is not None:
+            with zipfile.ZipFile(raw.path) as archive, archive.open(raw.member) as file:
+                yield file  # type: ignore[misc]
+        else:
+            opener = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(suffix, open)
+            with opener(raw.path, "rb") as file:  # type: ignore[operator]
+                yield file
+    except DAMAGED as error:
+        raise DataError(f"{raw.name}: cannot be unpacked ({error}); it is damaged; download it again") from error
+
+
+def head(raw: RawFile, n_bytes: int = 1 << 18) -> bytes:
+    """The first bytes of a text, unpacked."""
+    with _stream(raw) as file:
+        return file.read(n_bytes)
+
+
+def content(raw: RawFile, max_rows: int = MAX_ROWS) -> bytes | Path:
+    """A text to hand to a reader: its path where it lies unpacked on disk, else its bytes.
+
+    Lines are counted while they are unpacked: DataError as soon as there are more than `max_rows`, so that a
+    small archive cannot fill the memory.
+    """
+    if not raw.packed and raw.path.stat().st_size < max_rows:
+        return raw.path
+    kept, n_lines, n_bytes = bytearray(), 0, 0
+    with _stream(raw) as file:
+        while chunk := file.read(CHUNK):
+            n_lines += chunk.count(b"\n")
+            n_bytes += len(chunk)
+            if n_lines > max_rows + 64 or n_bytes > 4 * CHUNK + MAX_LINE * n_lines:
+                raise _too_large(raw.name, max_rows, f"unpacks to more than {n_lines:,} lines, {n_bytes:,} bytes")
+            if raw.packed:
+                kept += chunk
+    return bytes(kept) if raw.packed else raw.path
+
+
+def table(raw: RawFile, max_rows: int = MAX_ROWS) -> pl.DataFrame:
+    """A parquet or feather file; DataError where it is damaged or has more than `max_rows` rows."""
+    try:
+        if raw.kind == "parquet":
+            n_rows = pl.scan_parquet(raw.path, glob=False).select(pl.len()).collect().item()
+            if n_rows <= max_rows:
+                return read_parquet(raw.path, "download it again")
+        else:
+            n_rows = pl.scan_ipc(raw.path, glob=False).select(pl.len()).collect().item()
+            if n_rows <= max_rows:
+                return pl.read_ipc(io.BytesIO(raw.path.read_bytes()))
+    except DataError:
+        raise
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        raise DataError(f"{raw.name}: cannot be read as a table: it is damaged or no {raw.kind} file") from error
+    raise _too_large(raw.name, max_rows, f"has {n_rows:,} rows")
+
+
+def _too_large(name: str, max_rows: int, what: str) -> DataError:
+    return DataError(
+        f"{name}: {what}, the limit is max_rows={max_rows:,} rows of one file; see that it is the right file, "
+        "split it, or give a larger max_rows="
+    )

@@ -1,0 +1,397 @@
+"""Vendors' moments to UTC: dates, times, epochs, Excel serials, zones; read by plausibility or refused."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from tradsys.core.clock import utc_now
+from tradsys.core.errors import DataError
+from tradsys.market.bars import TIME, Finding
+from tradsys.market.sources.sniff import check_zone
+
+FIRST_YEAR = 1970
+AHEAD = timedelta(days=7)  # a stamp beyond next week is no bar's
+NAIVE = pl.Datetime("us")
+EPOCHS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1, "epoch_ns": 0}
+EPOCH_NAMES = {"epoch_s": "seconds", "epoch_ms": "milliseconds", "epoch_us": "microseconds", "epoch_ns": "nanoseconds"}
+_CLOCKS = ("", " %H:%M:%S", " %H:%M", " %H:%M:%S%.f", " %I:%M:%S %p", " %I:%M %p", " %I-%p", " %H%M%S", " %H%M")
+_CLEAR = ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%d.%m.%Y", "%d-%b-%Y", "%d %b %Y", "%d/%b/%Y", "%b %d, %Y",
+          "%b %d %Y", "%B %d, %Y", "%d %B %Y", "%Y-%b-%d", "%d.%m.%y", "%d-%b-%y", "%d %b %y", "%b %d, %y")  # fmt: skip
+_ORDERS = (("%d/%m/%Y", "%m/%d/%Y"), ("%d-%m-%Y", "%m-%d-%Y"), ("%d/%m/%y", "%m/%d/%y"), ("%d-%m-%y", "%m-%d-%y"))
+_DIGITS = {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S", 6: "%Y%m"}
+_OFFSET = r"(?:GMT|UTC)?([+-]\d\d):?(\d\d)?$"
+_ZONE_NAME = r" ([A-Z][A-Za-z_]+/[A-Za-z_]+(?:/[A-Za-z_]+)?)$"
+_KEYS = "give date_format= (such as %d.%m.%Y, epoch_ms, excel)"
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Parsed stamps. stamp: UTC [n], null where unreadable. bare: no stamp shows a time of day. zone: of naive ones.
+
+    form: how they were written, for the reader of the log. assumed: no file, key or layout names the zone.
+    """
+
+    stamp: pl.Series
+    bare: bool
+    zone: str
+    form: str
+    assumed: bool
+
+
+@dataclass(frozen=True)
+class TimeKeys:
+    """What is said of a column of moments: its format, the zone of naive stamps, formats the vendor is known for."""
+
+    date_format: str | None = None
+    zone: str | None = None
+    formats: tuple[str, ...] = ()
+    now: datetime | None = None
+
+    @property
+    def latest(self) -> datetime:
+        """The last plausible moment."""
+        return (utc_now() if self.now is None else self.now) + AHEAD
+
+
+def parse_moments(raw: pl.Series, keys: TimeKeys, notes: list[Finding], name: str) -> Moments:
+    """Moments of one column of text, numbers, dates or times.
+
+    Raises DataError with the keys to give where the column has no one meaning: an order of day and month that no
+    row tells, digits that are neither a date nor an epoch between 1970 and next week. A single row that cannot be
+    read is null.
+    """
+    zone, assumed = keys.zone or "UTC", keys.zone is None
+    if raw.dtype == pl.Date:
+        return Moments(_localised(raw.cast(NAIVE), zone), True, zone, "dates", assumed)
+    if isinstance(raw.dtype, pl.Datetime):
+        typed = raw.cast(pl.Datetime("us", raw.dtype.time_zone))
+        bare = _all_midnight(typed)
+        if raw.dtype.time_zone is not None:
+            return Moments(typed.dt.convert_time_zone("UTC").cast(TIME), bare, raw.dtype.time_zone, "times", False)
+        return Moments(_localised(typed, zone), bare, zone, "times", assumed)
+    if raw.dtype.is_numeric():
+        text = raw.cast(pl.Int64).cast(pl.String) if raw.dtype.is_integer() else _float_text(raw)
+    else:
+        text = raw.cast(pl.String).str.strip_chars(" \t\"'\u00a0")
+    text = text.set(text.str.to_lowercase().is_in(("", "-", "null", "none", "nan", "nat", "n/a", "na")), None)
+    known = text.drop_nulls()
+    if known.is_empty():
+        raise DataError(f"{name}: the column of times is empty; see that it is the right column, or give header=[...]")
+    digits = known.str.contains(r"^\d+(?:\.\d*)?(?:[eE]\+?\d+)?$")
+    if keys.date_format in (*EPOCHS, "excel") or (digits.sum() > len(known) // 2 and keys.date_format is None):
+        return _from_digits(text, keys, notes, name)
+    return _from_text(text, keys, notes, name)
+
+
+def _float_text(raw: pl.Series) -> pl.Series:
+    whole = raw.cast(pl.Float64)
+    is_whole = bool((whole.drop_nulls().drop_nans() % 1 == 0).all())
+    return whole.fill_nan(None).cast(pl.Int64, strict=False).cast(pl.String) if is_whole else whole.cast(pl.String)
+
+
+def _all_midnight(stamp: pl.Series) -> bool:
+    known = stamp.drop_nulls()
+    return bool((known.dt.truncate("1d") == known).all())
+
+
+def _localised(naive: pl.Series, zone: str) -> pl.Series:
+    """UTC of naive stamps; an hour that happens twice is told by file order where both are there, else null."""
+    if zone == "UTC":
+        return naive.dt.replace_time_zone("UTC").cast(TIME)
+    late = naive.is_duplicated() & naive.is_not_null()
+    if late.any():
+        first = naive.is_first_distinct()
+        steps = naive.diff().drop_nulls()
+        backward = bool((steps < timedelta(0)).sum() > (steps > timedelta(0)).sum())
+        earlier = ~first if backward else first
+        which = pl.DataFrame({"d": late, "e": earlier}).select(
+            pl.when("d")
+            .then(pl.when("e").then(pl.lit("earliest")).otherwise(pl.lit("latest")))
+            .otherwise(pl.lit("null"))
+        )
+        frame = pl.DataFrame({"t": naive, "w": which.to_series()})
+        stamp = frame.select(
+            pl.col("t").dt.replace_time_zone(zone, ambiguous=pl.col("w"), non_existent="null")
+        ).to_series()
+    else:
+        stamp = naive.dt.replace_time_zone(zone, ambiguous="null", non_existent="null")
+    return stamp.dt.convert_time_zone("UTC").cast(TIME)
+
+
+def plausible(stamp: pl.Series, latest: datetime, first_year: int = FIRST_YEAR) -> pl.Series:
+    """True [n] at stamps from the first plausible year to next week; a missing stamp is False."""
+    limit = pl.lit(latest.replace(tzinfo=None) if stamp.dtype == NAIVE else latest, stamp.dtype)
+    return (
+        stamp.to_frame("t")
+        .select(((pl.col("t").dt.year() >= first_year) & (pl.col("t") <= limit)).fill_null(value=False))
+        .to_series()
+    )
+
+
+def _from_digits(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: str) -> Moments:
+    zone, assumed = keys.zone or "UTC", keys.zone is None
+    if keys.date_format == "excel":
+        return _excel(text, keys, name)
+    if keys.date_format in EPOCHS:
+        whole = _micros(text, keys.date_format)
+        return Moments(whole.cast(TIME), False, "UTC", keys.date_format, False)
+    known = text.drop_nulls()
+    lengths = known.str.replace(r"\..*$", "").str.len_chars()
+    for length, fmt in _DIGITS.items():
+        alike = lengths == length
+        if alike.sum() < 0.9 * len(known) or known.str.contains(r"\.\d*[1-9]|[eE]").any():
+            continue
+        naive = _digit_dates(text, length, fmt)
+        good = plausible(naive, keys.latest, 1900 if length == 8 else FIRST_YEAR)
+        if good.sum() >= 0.99 * len(known) or good.sum() == len(known) - 1 > 0:
+            bare = length in (6, 8)
+            return Moments(_localised(naive.set(~good, None), zone), bare, zone, fmt, assumed)
+    stamps, units = _epochs(text, keys.latest)
+    if stamps.is_not_null().sum() >= 0.9 * len(known) or stamps.is_not_null().sum() == len(known) - 1 > 0:
+        counts = units.drop_nulls().value_counts(name="n").sort("n")
+        if counts.height > 1:
+            texts = tuple(f"{n} rows in {EPOCH_NAMES[u]}" for u, n in counts.iter_rows())
+            notes.append(Finding("mixed_epoch_units", int(counts["n"][0]), texts, f"in {text.name}"))
+        return Moments(stamps, False, "UTC", " and ".join(counts.to_series(0).to_list()), False)
+    number = known.cast(pl.Float64, strict=False)
+    if number.is_between(20_000, 80_000).all():
+        return _excel(text, keys, name)
+    raise DataError(
+        f"{name}: times such as {known[0]!r} are no dates and no epochs between {FIRST_YEAR} and next week; {_KEYS}"
+    )
+
+
+def _digit_dates(text: pl.Series, length: int, fmt: str) -> pl.Series:
+    plain = text.str.replace(r"\.0*$", "")
+    plain = plain.set((plain.str.len_chars() != length).fill_null(value=True), None)
+    pad, full = {6: ("01", "%Y%m%d"), 10: ("00", "%Y%m%d%H%M")}.get(length, ("", fmt))
+    return (plain + pad).str.to_datetime(full, strict=False, time_unit="us")
+
+
+def _micros(text: pl.Series, unit: str) -> pl.Series:
+    """Microseconds since 1970 [n], exact for whole numbers."""
+    whole = text.str.replace(r"\.0*$", "").cast(pl.Int64, strict=False)
+    exact = whole // 1000 if unit == "epoch_ns" else whole * EPOCHS[unit]
+    if whole.null_count() == text.null_count():
+        return exact
+    factor = 1e-3 if unit == "epoch_ns" else float(EPOCHS[unit])
+    return exact.fill_null((text.cast(pl.Float64, strict=False) * factor).round().cast(pl.Int64, strict=False))
+
+
+def _epochs(text: pl.Series, latest: datetime) -> tuple[pl.Series, pl.Series]:
+    """UTC [n] of epochs in the one unit that puts each between 1973 and next week; and that unit's name [n]."""
+    number = text.cast(pl.Float64, strict=False)
+    stamp = pl.Series([None], dtype=TIME).new_from_index(0, len(text))
+    unit = pl.Series([None], dtype=pl.String).new_from_index(0, len(text))
+    seconds = latest.timestamp()
+    for name, per_second in (("epoch_s", 1.0), ("epoch_ms", 1e3), ("epoch_us", 1e6), ("epoch_ns", 1e9)):
+        fits = ((number >= 1e8 * per_second) & (number <= seconds * per_second)).fill_null(value=False)
+        if fits.any():
+            found = _micros(text if fits.all() else text.set(~fits, None), name).cast(TIME)
+            stamp = found if fits.all() else stamp.zip_with(~fits, found)
+            unit = unit.set(fits, name)
+    return stamp, unit
+
+
+def _excel(text: pl.Series, keys: TimeKeys, name: str) -> Moments:
+    """Days since 1899-12-30, as Excel counts them; to the nearest second."""
+    number = text.cast(pl.Float64, strict=False)
+    micros = (number * 86_400).round() * 1e6 - 25_569 * 86_400e6
+    naive = micros.cast(pl.Int64, strict=False).cast(NAIVE)
+    good = plausible(naive, keys.latest)
+    if not good.any():
+        raise DataError(
+            f"{name}: times such as {text.drop_nulls()[0]!r} are no Excel dates since {FIRST_YEAR}; {_KEYS}"
+        )
+    zone = keys.zone or "UTC"
+    bare = bool((number.drop_nulls() % 1 == 0).all())
+    return Moments(_localised(naive.set(~good, None), zone), bare, zone, "excel serials", keys.zone is None)
+
+
+def _from_text(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: str) -> Moments:
+    text = _spelled(text)
+    known = text.drop_nulls()
+    named = known.str.extract(_ZONE_NAME).drop_nulls().unique().to_list()
+    offset = text.str.contains(r"\d{1,2}:?\d{2}.*" + _OFFSET).fill_null(value=False) & ~text.str.contains(
+        r"^\d{1,2}-\d{1,2}-\d{4}$|^\d{4}-\d{2}-\d{2}$"
+    ).fill_null(value=False)
+    if named:
+        return _in_named_zone(text, named, keys, notes, name)
+    if not offset.any():
+        zone = keys.zone or "UTC"
+        naive, form = _naive(text, keys, notes, name)
+        bare = "%H" not in form and "%I" not in form
+        return Moments(_localised(naive, zone), bare, zone, form, keys.zone is None)
+    if int(offset.sum()) < len(known) and keys.zone is None:
+        plain = text.filter(~offset & text.is_not_null())
+        raise DataError(
+            f"{name}: {int(offset.sum())} times carry a zone and {len(plain)} such as {plain[0]!r} do not; give zone= "
+            "of those without"
+        )
+    return _with_offsets(text, offset, keys, notes, name)
+
+
+def _spelled(text: pl.Series) -> pl.Series:
+    """One spelling: a blank for T and double blanks, +00:00 for Z, UTC and GMT."""
+    odd = text.str.contains(r"\d[Tt;,]\s?\d|\s\s|[zZ]$|[A-Za-z]$|[ap]\.m\.").fill_null(value=False)
+    if not odd.any():
+        return text
+    return (
+        text.str.replace(r"(\d)[T;](\d)", "$1 $2")
+        .str.replace(r"^(\d{4}\S+|\d+[./]\d+[./]\d+),? +(\d)", "$1 $2")
+        .str.replace_all(r"\s+", " ")
+        .str.replace(r"(\d) ?(?:Z|UTC|GMT)$", "$1+00:00")
+        .str.replace(r"(?i) ?a\.?m\.?$", " AM")
+        .str.replace(r"(?i) ?p\.?m\.?$", " PM")
+        .str.replace(r"(\d\d?)-? (AM|PM)$", "$1 $2")
+        .str.replace(r" (\d\d?) (AM|PM)$", " $1:00 $2")
+        .str.replace(r" (\d\d?)- ?(AM|PM)$", " $1:00 $2")
+    )
+
+
+def _in_named_zone(text: pl.Series, named: Sequence[str], keys: TimeKeys, notes: list[Finding], name: str) -> Moments:
+    if len(named) > 1:
+        raise DataError(f"{name}: times carry several zones {named[:4]}; one file has one; split it by zone")
+    check_zone(named[0])
+    naive, form = _naive(text.str.replace(_ZONE_NAME, ""), keys, notes, name)
+    return Moments(_localised(naive, named[0]), "%H" not in form and "%I" not in form, named[0], form, False)
+
+
+def _with_offsets(text: pl.Series, offset: pl.Series, keys: TimeKeys, notes: list[Finding], name: str) -> Moments:
+    sign = text.str.extract(_OFFSET, 1).cast(pl.Int64, strict=False)
+    minute = text.str.extract(_OFFSET, 2).cast(pl.Int64, strict=False).fill_null(0)
+    negative = text.str.extract(_OFFSET, 1).str.starts_with("-").fill_null(value=False)
+    shift = sign * 60 + pl.Series(minute).set(negative, None).fill_null(-minute)
+    bare_text = text.zip_with(~offset, text.str.replace(r"\s?" + _OFFSET, ""))
+    naive, form = _naive(bare_text, keys, notes, name)
+    frame = pl.DataFrame({"t": naive, "m": shift.set(~offset, None)})
+    utc = frame.select((pl.col("t") - pl.duration(minutes=pl.col("m"))).dt.replace_time_zone("UTC")).to_series()
+    stamp = utc.cast(TIME)
+    if not offset.all() and keys.zone is not None:
+        stamp = stamp.zip_with(offset, _localised(naive, keys.zone))
+    bare = _all_midnight(naive) and keys.date_format is None
+    zone = _one_zone(shift, offset)
+    return Moments(stamp, bare, zone, f"{form} with offset", False)
+
+
+def _one_zone(shift: pl.Series, offset: pl.Series) -> str:
+    """`UTC` where every offset is zero, else a fixed offset in words; a file over a change of clocks has several."""
+    seen = shift.filter(offset).unique().drop_nulls().sort().to_list()
+    return "UTC" if seen == [0] else "offsets " + ", ".join(f"{m / 60:+g} h" for m in seen[:3])
+
+
+def _naive(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: str) -> tuple[pl.Series, str]:
+    """Naive stamps [n] and the format that reads them."""
+    if keys.date_format is not None:
+        naive = _try(text, keys.date_format)
+        if naive.is_null().all():
+            raise DataError(
+                f"{name}: date_format={keys.date_format!r} reads none of the times such as {text.drop_nulls()[0]!r}; "
+                "correct date_format="
+            )
+        return naive, keys.date_format
+    sample = text.drop_nulls().unique(maintain_order=True).head(200)
+    naive = pl.Series([None], dtype=NAIVE).new_from_index(0, len(text))
+    used: list[tuple[int, str, str]] = []
+    for fmt in _candidates(sample, keys.formats):
+        naive = _filled(text, naive, fmt, used)
+    if naive.null_count() > text.null_count():  # formats that only later rows show
+        rest = text.filter(naive.is_null() & text.is_not_null())
+        for fmt in _candidates(rest.head(200), keys.formats):
+            naive = _filled(text, naive, fmt, used)
+    naive, ordered = _ordered(text, naive, keys, name)
+    if ordered:
+        used.append(ordered)
+    if not used:
+        raise DataError(f"{name}: times such as {text.drop_nulls()[0]!r} are written in no known way; {_KEYS}")
+    if len(used) > 1:
+        texts = tuple(f"{n} rows like {example!r}" for n, _, example in used)
+        notes.append(Finding("mixed_time_formats", min(n for n, *_ in used), texts, f"in {text.name}"))
+    return naive, " or ".join(fmt for _, fmt, _ in used)
+
+
+def _try(text: pl.Series, fmt: str) -> pl.Series:
+    """Naive stamps [n]; null where the format does not fit, or gives a year of two digits too few."""
+    if ("%I" in fmt or "%H" in fmt) and "%M" not in fmt:  # an hour alone is no time of day to the parser
+        text, fmt = text + ":00", fmt + ":%M"
+    try:
+        found = text.str.to_datetime(fmt, strict=False, time_unit="us")
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"sources: date_format={fmt!r} is no format of dates; use %Y, %m, %d, %H, %M, %S") from error
+    return found.set((found.dt.year() < 1000).fill_null(value=False), None)
+
+
+def _candidates(sample: pl.Series, formats: Sequence[str]) -> list[str]:
+    """Formats without two meanings that read a row of the sample, those that read most of it first."""
+    clear = [f for f in formats if not _is_ordered(f)]
+    counts = []
+    for fmt in dict.fromkeys([*clear, *(d + c for d in _CLEAR for c in _CLOCKS)]):
+        n = int(_try(sample, fmt).is_not_null().sum()) if len(sample) else 0
+        if n:
+            counts.append((n, fmt))
+    return [fmt for _, fmt in sorted(counts, key=lambda one: -one[0])]
+
+
+def _filled(text: pl.Series, naive: pl.Series, fmt: str, used: list[tuple[int, str, str]]) -> pl.Series:
+    open_ = naive.is_null() & text.is_not_null()
+    if not open_.any():
+        return naive
+    tried = _try(text if open_.all() else text.set(~open_, None), fmt)
+    hits = tried.is_not_null()
+    if hits.any():
+        used.append((int(hits.sum()), fmt, str(text.filter(hits)[0])))
+        return naive.zip_with(naive.is_not_null(), tried)
+    return naive
+
+
+def _is_ordered(fmt: str) -> bool:
+    return any(fmt.startswith(one) for pair in _ORDERS for one in pair)
+
+
+def _ordered(
+    text: pl.Series, naive: pl.Series, keys: TimeKeys, name: str
+) -> tuple[pl.Series, tuple[int, str, str] | None]:
+    """Dates such as 03/04/2024: the order of day and month that every row bears, or a refusal."""
+    rest = (
+        naive.is_null() & text.is_not_null() & text.str.contains(r"^\d{1,2}[/-]\d{1,2}[/-]\d{2}").fill_null(value=False)
+    )
+    if not rest.any():
+        return naive, None
+    left = text.set(~rest, None)
+    sample = left.drop_nulls().head(50)
+    for clock in _CLOCKS:
+        for pair in _ORDERS:
+            if not any(_try(sample, fmt + clock).is_not_null().any() for fmt in pair):
+                continue
+            day, month = (_try(left, fmt + clock) for fmt in pair)
+            fmt, found = _one_order(left, (pair[0] + clock, day), (pair[1] + clock, month), keys, name)
+            merged = naive.zip_with(naive.is_not_null(), found)
+            return merged, (int(found.is_not_null().sum()), fmt, str(sample[0]))
+    return naive, None
+
+
+def _one_order(
+    text: pl.Series, day: tuple[str, pl.Series], month: tuple[str, pl.Series], keys: TimeKeys, name: str
+) -> tuple[str, pl.Series]:
+    only_day = (day[1].is_not_null() & month[1].is_null()).sum()
+    only_month = (month[1].is_not_null() & day[1].is_null()).sum()
+    if only_day and only_month:
+        raise DataError(
+            f"{name}: {only_day} dates fit only {day[0]!r} and {only_month} only {month[0]!r}; one file has one order "
+            "of day and month; give date_format= to read one of them, or correct the file"
+        )
+    if only_day or only_month:
+        return day if only_day else month
+    known = [one for one in (day, month) if one[0] in keys.formats]
+    if known:
+        return known[0]
+    same = (day[1] == month[1]).all()
+    if same:
+        return day
+    example = str(text.drop_nulls()[0])
+    raise DataError(
+        f"{name}: dates such as {example!r} may be day or month first and no row tells; give date_format={day[0]!r} or "
+        f"date_format={month[0]!r}"
+    )
