@@ -3,6 +3,7 @@
   python -m tradsys.backtest                                           the latest bundle, all four profiles
   python -m tradsys.backtest bundle=models/btc/1 strategy=[sniper,audited,reckless]
   python -m tradsys.backtest data=eth_hourly span=later                bars the bundle has never seen
+  python -m tradsys.backtest data=stored data.source.name=coins symbols=[NEWUSDT] market_symbol=BTCUSDT span=later
   python -m tradsys.backtest costs.fee_bps=5 strategy=[cost_aware]
 
 Without strategy= the profile named by STRATEGY_PROFILE (environment or .env) runs, else all four. Every run is a
@@ -18,6 +19,7 @@ from omegaconf import OmegaConf
 
 from tradsys.config.compose import as_dict, build, compose, run_command
 from tradsys.config.trusted import built_source
+from tradsys.core.errors import DataError
 
 if TYPE_CHECKING:
     from tradsys.serving.bundle import Bundle
@@ -40,7 +42,8 @@ def work(argv: list[str]) -> None:
     from tradsys.serving.bundle import Bundle
 
     # data is a group of train's, so Hydra would look for a choice of it here
-    asked = [f"data_choice={a[5:]}" if a.startswith("data=") else a for a in argv]
+    own = [a for a in argv if a.split("=")[0] in ("symbols", "market_symbol") or a.startswith("data.")]
+    asked = [f"data_choice={a[5:]}" if a.startswith("data=") else a for a in argv if a not in own]
     config = compose("backtest", _with_profile(asked))
     bundle = Bundle.load(str(as_dict(config)["bundle"]))
     if config.levels is None:
@@ -48,17 +51,22 @@ def work(argv: list[str]) -> None:
     plain, parts = as_dict(config), build(config)
     check_ledger(plain["paths"]["ledger"], plain["paths"]["runs"])
     with open_run(Path(plain["paths"]["runs"]), "backtest", OmegaConf.to_yaml(config, resolve=True), argv) as folder:
-        report = retest(bundle, _source(plain, bundle), parts, plain, folder)
+        report = retest(bundle, _source(plain, bundle, own), parts, plain, folder)
     print_run(report, folder)
 
 
-def _source(plain: dict[str, Any], bundle: "Bundle") -> Any:
-    """The source of bars: of the data config that was named, else of the one the bundle was made from."""
+def _source(plain: dict[str, Any], bundle: "Bundle", own: list[str]) -> Any:
+    """The source of bars: of the data config that was named, else of the one the bundle was made from.
+
+    own: further keys of the data group, such as symbols=, market_symbol= or data.source.name=.
+    """
     if plain["data_choice"] is None:
+        if own:
+            raise DataError(f"backtest: {own[0]} needs a data config to change; give data= too, such as data=stored")
         return built_source(bundle.data_config(), f"bundle {bundle.folder}")
-    return build(compose("train", [f"data={plain['data_choice']}", f"paths.data={plain['paths']['data']}"]))["data"][
-        "source"
-    ]
+    chosen = [f"data={plain['data_choice']}", f"paths.data={plain['paths']['data']}", *own]
+    data = OmegaConf.to_container(compose("train", chosen).data, resolve=True)
+    return build(OmegaConf.create({"data": data}))["data"]["source"]
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ def test_no_stored_bar_is_stamped_before_its_end(tmp_path, form):
     change=st.sampled_from(["reverse", "shuffle", "repeat", "drop rows", "cut bytes"]),
     random=st.randoms(use_true_random=False),
 )
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_change_of_a_file_makes_a_bar_early_or_a_row_vanish(tmp_path_factory, form, seed, change, random):
     bars = random_bars(30, seed)
     data = form.write(bars)

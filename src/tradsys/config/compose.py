@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from tradsys.config import explain as wrong
+from tradsys.config import own_data
 from tradsys.config.explain import ConfigError, choices_of, leaves
 from tradsys.core.endings import Terminated, end_with_parent, exit_code, stoppable
 from tradsys.core.runs import PACKAGE
@@ -42,6 +43,12 @@ def project_conf() -> Path:
 def compose(command: str, overrides: Sequence[str]) -> DictConfig:
     """The config of a command with overrides applied; ConfigError names the wrong one, and what comes nearest."""
     conf = conf_folder()
+    try:
+        overrides = own_data.search(overrides, conf)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    has_data = "- data:" in (conf / f"{command}.yaml").read_text(encoding="utf-8")
+    overrides = own_data.spelled(overrides, conf, has_data=has_data)
     asked = [wrong.plain_form(conf, command, o) for o in overrides]
     try:
         if line := wrong.silent_mistake(conf, command, asked):

@@ -122,10 +122,10 @@ def _localised(naive: pl.Series, zone: str) -> pl.Series:
 
 def plausible(stamp: pl.Series, latest: datetime, first_year: int = FIRST_YEAR) -> pl.Series:
     """True [n] at stamps from the first plausible year to next week; a missing stamp is False."""
-    limit = pl.lit(latest.replace(tzinfo=None) if stamp.dtype == NAIVE else latest, stamp.dtype)
+    aware = stamp.dt.replace_time_zone("UTC") if stamp.dtype == NAIVE else stamp
     return (
-        stamp.to_frame("t")
-        .select(((pl.col("t").dt.year() >= first_year) & (pl.col("t") <= limit)).fill_null(value=False))
+        aware.to_frame("t")
+        .select(((pl.col("t").dt.year() >= first_year) & (pl.col("t") <= pl.lit(latest, TIME))).fill_null(value=False))
         .to_series()
     )
 

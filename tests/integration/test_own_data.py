@@ -1,0 +1,61 @@
+"""The walks of docs/data.md: own coins, parts of a month, the monthly update, a CSV of stocks."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.integration.conftest import inside
+from tests.vendor_forms.forms import HEAD, binance, csv, fmt, random_bars, texts, zipped
+from tradsys.config.compose import build, compose
+from tradsys.core.errors import DataError
+from tradsys.fetch import work as fetch
+
+
+def source(*overrides):
+    return build(compose("train", ["data=stored", *overrides]))["data"]["source"]
+
+
+def test_my_coins_and_a_new_one_beside_the_market(tmp_path):
+    (tmp_path / "coins").mkdir()
+    for k in range(20):
+        (tmp_path / "coins" / f"C{k:02d}USDT.csv").write_bytes(binance(random_bars(30, seed=k)))
+    late = random_bars(10, seed=77, start=datetime(2024, 1, 1, 12, tzinfo=UTC))
+    (tmp_path / "NEWUSDT_1h.csv").write_bytes(binance(late))
+    with inside(tmp_path):
+        fetch(["path=coins", "layout=binance", "name=my_coins"])
+        fetch(["path=NEWUSDT_1h.csv", "layout=binance", "symbol=NEWUSDT", "name=my_coins"])
+        assert source("data.source.name=my_coins").bars()["symbol"].n_unique() == 21
+        bars = source("data.source.name=my_coins", "symbols=[NEWUSDT]", "market_symbol=C00USDT").bars()
+    assert dict(bars.group_by("symbol").len().iter_rows()) == {"NEWUSDT": 10, "C00USDT": 10}
+
+
+def test_the_monthly_update_adds_and_a_revision_stops(tmp_path, capsys):
+    bars = random_bars(90)
+    with inside(tmp_path):
+        for k, part in enumerate((bars[:60], bars[50:])):
+            (tmp_path / f"m{k}.zip").write_bytes(zipped({f"BTCUSDT-1h-2025-0{k + 1}.csv": binance(part)}))
+            fetch([f"path=m{k}.zip", "layout=binance", "symbol=BTCUSDT", "name=mine"])
+        assert "BTCUSDT: 30 bars added, 10 already stored" in capsys.readouterr().out
+        assert source("data.source.name=mine").bars()["close"].to_list() == bars["close"].to_list()
+        revised = bars.with_columns(volume=bars["volume"] + 1)
+        (tmp_path / "r.csv").write_bytes(binance(revised))
+        with pytest.raises(DataError, match="90 stored bars differ"):
+            fetch(["path=r.csv", "layout=binance", "symbol=BTCUSDT", "name=mine"])
+        fetch(["path=r.csv", "layout=binance", "symbol=BTCUSDT", "name=mine", "mode=replace"])
+        fetch(["name=mine", "mode=undo"])
+        assert source("data.source.name=mine").bars()["volume"].to_list() == bars["volume"].to_list()
+
+
+def test_my_csv_of_stocks_in_hours_becomes_sessions(tmp_path):
+    opens = [datetime(2024, 1, day, 14, 30, tzinfo=UTC) + timedelta(hours=h) for day in (16, 17, 18) for h in range(7)]
+    bars = random_bars(21)
+    bars = bars.with_columns(time=type(bars["time"])(opens, dtype=bars.schema["time"]))
+    (tmp_path / "AAA.csv").write_bytes(csv(texts(bars, fmt("%Y-%m-%d %H:%M", "America/New_York")), HEAD))
+    with inside(tmp_path):
+        argv = ["path=AAA.csv", "layout=yahoo", "calendar=XNYS", "resample=1d", "name=mine"]
+        with pytest.raises(DataError, match="give zone=America/New_York"):
+            fetch(argv)
+        fetch([*argv, "zone=America/New_York"])
+        got = source("data.source.name=mine").bars()
+    assert [t.hour for t in got["time"]] == [21, 21, 21]
+    assert got["volume"][0] == pytest.approx(bars["volume"][:7].sum())
