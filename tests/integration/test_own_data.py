@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from omegaconf import OmegaConf
 
 from tests.integration.conftest import inside
 from tests.vendor_forms.forms import HEAD, binance, csv, fmt, random_bars, texts, zipped
@@ -12,7 +13,8 @@ from tradsys.fetch import work as fetch
 
 
 def source(*overrides):
-    return build(compose("train", ["data=stored", *overrides]))["data"]["source"]
+    data = compose("train", ["data=stored", *overrides]).data
+    return build(OmegaConf.create({"data": OmegaConf.to_container(data, resolve=True)}))["data"]["source"]
 
 
 def test_my_coins_and_a_new_one_beside_the_market(tmp_path):
