@@ -56,10 +56,7 @@ def work(argv: list[str]) -> None:
 
 
 def _source(plain: dict[str, Any], bundle: "Bundle", own: list[str]) -> Any:
-    """The source of bars: of the data config that was named, else of the one the bundle was made from.
-
-    own: further keys of the data group, such as symbols=, market_symbol= or data.source.name=.
-    """
+    """The source of the named data config with its `own` keys (symbols=, ...), else the one the bundle was made from."""
     if plain["data_choice"] is None:
         if own:
             raise DataError(f"backtest: {own[0]} needs a data config to change; give data= too, such as data=stored")
