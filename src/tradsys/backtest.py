@@ -56,7 +56,7 @@ def work(argv: list[str]) -> None:
 
 
 def _source(plain: dict[str, Any], bundle: "Bundle", own: list[str]) -> Any:
-    """The source of the named data config with its `own` keys (symbols=, ...), else the one the bundle was made from."""
+    """The source of the named data config with its `own` keys (symbols=, ...), else the one of the bundle."""
     if plain["data_choice"] is None:
         if own:
             raise DataError(f"backtest: {own[0]} needs a data config to change; give data= too, such as data=stored")

@@ -29,7 +29,6 @@ from tradsys.market.parquet import read_parquet
 from tradsys.market.updates import (
     CONFLICTS,
     FORMAT,
-    HISTORY,
     MANIFEST,
     MODES,
     SymbolUpdate,
@@ -120,7 +119,7 @@ class BarStore:
             kept = earlier(folder)
             if not kept:
                 raise DataError(f"store {name}: no earlier content is kept; fetch the files you want again")
-            manifest: dict[str, Any] = self._load(folder, f"{HISTORY}/{kept[-1].name}")
+            manifest: dict[str, Any] = self._load(folder, kept[-1])
             manifest["sha256"] = digest_json(manifest)
             write_json(folder / MANIFEST, manifest)
             kept[-1].unlink()
@@ -184,8 +183,10 @@ class BarStore:
             )
         return Path(self.root) / name
 
-    def _load(self, folder: Path, name: str = MANIFEST) -> dict[str, Any]:
-        manifest: dict[str, Any] = read_json(inside(folder, name, DataError), "fetch the dataset again", DataError)
+    def _load(self, folder: Path, path: Path | None = None) -> dict[str, Any]:
+        path = path or folder / MANIFEST
+        found = inside(path.parent, path.name, DataError)
+        manifest: dict[str, Any] = read_json(found, "fetch the dataset again", DataError)
         if digest_json({key: value for key, value in manifest.items() if key != "sha256"}) != manifest.pop(
             "sha256", None
         ):
