@@ -7,11 +7,12 @@ from collections.abc import Callable
 from itertools import combinations, islice
 
 import numpy as np
-from arch.bootstrap import optimal_block_length
+from arch.bootstrap import StationaryBootstrap, optimal_block_length
 from scipy import stats
 
 from tradsys.core.tables import Array
-from tradsys.evidence.bootstrap import bootstrap_indices, longest_block_length, sharpe_intervals
+from tradsys.evidence.bootstrap import bootstrap_indices, longest_block_length
+from tradsys.evidence.cosines import mean_interval, sharpe_intervals
 from tradsys.evidence.overfitting import pbo
 from tradsys.evidence.sharpe import deflated_sharpe_ratio, expected_max_sharpe, probabilistic_sharpe_ratio
 
@@ -90,25 +91,29 @@ def sharpe_rows(returns: Array) -> list[dict]:
 
 def interval_row(returns: Array) -> list[dict]:
     block = longest_block_length(returns)
-    fast = seconds(lambda: sharpe_intervals(returns, n_draws=N_DRAWS, seed=1), 2)
+    fast = seconds(lambda: sharpe_intervals(returns), 2)
     slow = seconds(lambda: [plain_interval(returns[:, k], block) for k in range(SHOWN_LOOPS)], 1)
-    found = sharpe_intervals(returns, n_draws=N_DRAWS, seed=1)
+    found = sharpe_intervals(returns)
     gap = max(
         abs(a - b)
         for k in range(SHOWN_LOOPS)
         for a, b in zip((found[k].low, found[k].high), plain_interval(returns[:, k], block), strict=True)
     )
     lengths = seconds(lambda: longest_block_length(returns))
+    one = returns[:, 0]
+    single = seconds(lambda: mean_interval(one))
+    drawn = seconds(lambda: StationaryBootstrap(5, one, seed=1).conf_int(np.mean, N_DRAWS, method="percentile"), 1)
     arch = seconds(lambda: optimal_block_length(returns[:, :SHOWN_LOOPS])) / SHOWN_LOOPS * N_STRATEGIES
     size = f"{N_STRATEGIES:,} x {N_BARS:,}"
     return [
         row(
-            f"Sharpe intervals of {size}, {N_DRAWS:,} draws",
+            f"Sharpe intervals of {size}, cosines against {N_DRAWS:,} draws",
             fast,
             slow / SHOWN_LOOPS * N_STRATEGIES + arch,
             f"block length included; loop: {SHOWN_LOOPS} strategies scaled up; largest difference {gap:.0e}",
             "one vectorised call",
         ),
+        row(f"interval of one mean, {N_BARS:,}", single, drawn, f"arch, {N_DRAWS:,} draws, no block length", "as fast"),
         row(f"block lengths of {size}", lengths, arch, "against arch, column by column", ""),
     ]
 

@@ -75,7 +75,7 @@ def test_equals_are_promoted_no_oftener_than_the_interval_allows():
         bars, truth, labels = market(seed, n_sessions=220)
         wobble = np.random.default_rng([seed, 1]).normal(0, 0.03, (2, len(truth)))
         champion, challenger = (Saying(np.clip(truth + w, 0.01, 0.99)) for w in wobble)
-        promoted += judge_challenger(champion, challenger, bars, labels, FIRST, n_draws=400, seed=seed).promoted
+        promoted += judge_challenger(champion, challenger, bars, labels, FIRST).promoted
     # binomial(60, 0.025): more than 6 has a chance below one in a thousand
     assert promoted <= 6
 
@@ -84,7 +84,7 @@ def test_equals_are_promoted_no_oftener_than_the_interval_allows():
 def test_an_identical_model_is_never_promoted(seed, shift, level):
     bars, truth, labels = market(seed, n_sessions=200)
     said = np.clip(truth + level - 0.5, 1e-6, 1 - 1e-6)
-    found = judge_challenger(Saying(said), Saying(said), bars, labels, FIRST + timedelta(days=shift), n_draws=50)
+    found = judge_challenger(Saying(said), Saying(said), bars, labels, FIRST + timedelta(days=shift))
     assert not found.promoted
 
 
