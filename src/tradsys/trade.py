@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from dotenv import load_dotenv
-from omegaconf import OmegaConf
 
 from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
+from tradsys.config.trusted import built_source
 
 VERBS = ("replay", "paper", "live", "status", "stop", "flatten", "resume", "report")
 
@@ -37,7 +37,7 @@ def _with_defaults(verb: str, argv: list[str]) -> list[str]:
 def _source(plain: dict[str, Any], bundle: Any) -> Any:
     """The source of stored bars: of the data config that was named, else of the one the bundle was made from."""
     if plain["data_choice"] is None:
-        return build(OmegaConf.create({"data": bundle.data_config()}))["data"]["source"]
+        return built_source(bundle.data_config(), f"bundle {bundle.folder}")
     chosen = compose("train", [f"data={plain['data_choice']}", f"paths.data={plain['paths']['data']}"])
     return build(chosen)["data"]["source"]
 
@@ -50,6 +50,8 @@ def work(argv: list[str]) -> None:
     from tradsys.ops.trading import commands
 
     config = compose("trade", _with_defaults(verb, rest))
+    if config.levels is None:
+        config.levels = commands.levels_of(verb, as_dict(config))
     commands.VERBS[verb](as_dict(config), build(config), _source)
 
 

@@ -93,7 +93,7 @@ def backtested(bundle, bars, since, name, profile, costs):
 
 
 def profiles():
-    parts = build(compose("backtest", []))
+    parts = build(compose("backtest", ["levels=score"]))
     return {**parts["strategy"], **BUSY}
 
 

@@ -60,6 +60,16 @@ def _folder(plain: Config, name: str) -> Path:
     return Path(plain["paths"]["runs"]) / "trade" / name
 
 
+def levels_of(verb: str, plain: Config) -> str:
+    """How the bundle's run read the levels of the profiles; `score` where the verb reads no bundle."""
+    return Bundle.load(_bundle_of(plain)).levels if verb in ("replay", "paper", "live") else "score"
+
+
+def _bundle_of(plain: Config) -> str | Path:
+    newest = newest_of(Path(plain["follow"])) if plain["follow"] else None
+    return newest or str(plain["bundle"])
+
+
 def replay(plain: Config, parts: Config, source: Source) -> None:
     """Stored bars through the runtime; the ledger is the backtest's."""
     bundle = Bundle.load(str(plain["bundle"]))
@@ -102,8 +112,7 @@ def live(plain: Config, parts: Config, _source: Source) -> None:
 
 
 def _trade(mode: str, plain: Config, parts: Config) -> None:
-    newest = newest_of(Path(plain["follow"])) if plain["follow"] else None
-    bundle = Bundle.load(newest or str(plain["bundle"]))
+    bundle = Bundle.load(_bundle_of(plain))
     _check_columns(bundle)
     verdict = bundle.card.get("verdict", {}).get("kind", "not evaluated")
     if mode == "live" and verdict != "edge" and not plain["accept_verdict"]:
