@@ -52,7 +52,7 @@ _HOME = {
     "Costs": "portfolio.costs",
     "simulate": "portfolio.simulator",
     "evaluate": "evidence.classification",
-    "sharpe_intervals": "evidence.bootstrap",
+    "sharpe_intervals": "evidence.cosines",
     "deflated_sharpe_ratio": "evidence.sharpe",
     "probabilistic_sharpe_ratio": "evidence.sharpe",
     "pbo": "evidence.overfitting",
