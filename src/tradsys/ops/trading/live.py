@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def run_live(
     for symbol in feed_symbols:
         client.market(symbol)
     feed = ExchangeFeed(client, feed_symbols, minutes, plan.bundle.history + 1)
-    broker: Broker = PaperBroker(plan.costs)
+    broker: Broker = PaperBroker(replace(plan.costs, capital=1.0))  # its accounts hold money, not shares of 1.0
     if plan.mode == "live":
         broker = ExchangeBroker(client, plan.costs, minutes)
         broker.check_rights()
