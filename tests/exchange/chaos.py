@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -199,7 +200,10 @@ def serve_forks(url: str, folder: Path) -> None:
             code = 70
             try:
                 code = bot(url, folder)
+            except Exception:
+                traceback.print_exc()
             finally:
+                sys.stderr.flush()
                 os._exit(code)
         sys.stdout.write(f"{pid}\n")
         sys.stdout.flush()
@@ -215,7 +219,7 @@ def bot(url: str, folder: Path) -> int:
 
     exchange = Exchange(
         "binance", kind="linear", key="CHAOS_KEY", secret="CHAOS_SECRET", address=url, poll_seconds=0.001,
-        wait_seconds=0.01, patience_seconds=300, attempts=8,
+        wait_seconds=0.01, patience_seconds=300, attempts=8, start_seconds=60.0,
     )  # fmt: skip
     plan = coin_plan(folder)
     code, _ = run_live(

@@ -1,6 +1,7 @@
 """Orders, fills and sub-accounts, and what a broker does with them: paper fills and real ones behind one protocol."""
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -11,7 +12,11 @@ FULL = 1 - 1e-9  # share of an order's quantity from which it counts as filled
 
 
 class Bar(NamedTuple):
-    """One closed bar of one symbol; time is its close in UTC."""
+    """One closed bar of one symbol; time is its close in UTC.
+
+    funding: sum of the rates due since the close before, a fraction of notional. dividend: money a unit. recorded:
+    False where the source has no volumes, so that a volume of 0 does not say that nothing traded.
+    """
 
     symbol: str
     time: datetime
@@ -20,6 +25,9 @@ class Bar(NamedTuple):
     low: float
     close: float
     volume: float
+    funding: float = 0.0
+    dividend: float = 0.0
+    recorded: bool = True
 
 
 @dataclass(frozen=True)
@@ -51,10 +59,11 @@ class Fill:
     """A part of an order that was executed.
 
     time: close stamp of the bar in which it happened. raw: price before slippage; for a real fill the price that the
-    order aimed at. price: paid or received. fee: in quote units. ruined: a short's cover that took the last cent.
+    order aimed at. price: paid or received. fee: in quote units.
     trade_id: the exchange's own number, by which a fill that is reported twice is counted once. levels: prices of
     target, stop and ruin that an entry at this raw price has; None for exits. step: the exchange's least quantity; less
-    than that cannot be sold.
+    than that cannot be sold. cash, carry: the account's cash after a simulated exit, and what the position received (+)
+    or paid (-) while it was held; None and 0 for real fills.
     """
 
     client_id: str
@@ -68,9 +77,10 @@ class Fill:
     quantity: float
     fee: float
     trade_id: str
-    ruined: bool = False
     levels: tuple[float, float, float] | None = None
     step: float = 0.0
+    cash: float | None = None
+    carry: float = 0.0
 
 
 @dataclass
@@ -93,6 +103,12 @@ class Position:
     sold_raw: float = 0.0
     exit_fee: float = 0.0
     protective: dict[str, str] = field(default_factory=dict)  # leg -> client id of the resting order
+    carry: float = 0.0  # received (+) or paid (-) so far: dividends, funding, borrow fee
+    passed: bool = False  # the profit barrier lies behind a print that was not believed
+    leaving: str = ""  # reason of a simulated exit under way, with units out and their value at raw prices
+    part_out: float = 0.0
+    part_value: float = 0.0
+    carried: datetime | None = None  # bar whose carry is booked
     attempts: int = 0  # protective orders sent for this position
     exits: int = 0  # exits sent for this position
 
@@ -113,7 +129,8 @@ class Account:
     pending: Order | None = None
     last_time: datetime | None = None
     last_close: float = 0.0
-    last_open: float = 0.0
+    before: float = math.nan  # close before the newest bar
+    years: float = 0.0  # from that close to the newest, years of 365 days
     broken: bool = False  # a gap lies between the newest bar and the one before
     dust: float = 0.0  # base units left over that are too few to sell
     foreign: bool = False  # the exchange shows a position here that is not ours: not traded
@@ -126,7 +143,7 @@ class Account:
     @property
     def equity(self) -> float:
         """Cash and position at the last close, quote units."""
-        return self.cash + self.held
+        return max(self.cash + self.held, 0.0)
 
     @property
     def bust(self) -> bool:
@@ -136,11 +153,15 @@ class Account:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a submitted order: accepted, filled, rejected, canceled or unknown; fills so far, and why."""
+    """What became of a submitted order: accepted, filled, rejected, canceled or unknown; fills so far, and why.
+
+    carried: what a simulated position became without ending: cash and the fields of `Position` that changed.
+    """
 
     status: str
     fills: tuple[Fill, ...] = ()
     why: str = ""
+    carried: dict[str, Any] | None = None
 
 
 class Broker(Protocol):

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+import numpy as np
 import polars as pl
 
 from tradsys.market.bars import COLUMNS, SCHEMA
+from tradsys.market.tradable import traded_volume
 from tradsys.serving.brokers import Bar
 
 
@@ -58,7 +60,7 @@ class StoredFeed:
     def moments(self, after: datetime | None) -> Iterator[Moment | None]:
         """Every later moment, all symbols of one close together."""
         begun = pl.col("time") >= self.since if after is None else pl.col("time") > after
-        rows = self.bars.filter(begun).select(COLUMNS).sort("time", "symbol")
+        rows = _with_events(self.bars.filter(pl.col("time") >= self.since)).filter(begun).sort("time", "symbol")
         group: list[Bar] = []
         for row in rows.iter_rows():
             bar = Bar(*row)
@@ -70,6 +72,16 @@ class StoredFeed:
             yield Moment(group[0].time, tuple(group))
 
 
+def _with_events(bars: pl.DataFrame) -> pl.DataFrame:
+    """The fields of `Bar` in their order: prices, volume, what falls due in the bar, whether volumes are recorded."""
+    due = [
+        (pl.col(name).fill_null(0.0).fill_nan(0.0) if name in bars.columns else pl.lit(0.0)).alias(name)
+        for name in ("funding_due", "dividend_due")
+    ]
+    recorded = pl.Series("recorded", np.isfinite(traded_volume(bars)))
+    return bars.select(*COLUMNS, *due).with_columns(recorded)
+
+
 def frame_of(bars: Sequence[Bar]) -> pl.DataFrame:
     """Bars as a frame, in their own order."""
-    return pl.DataFrame(bars, schema=SCHEMA, orient="row")
+    return pl.DataFrame([bar[: len(SCHEMA)] for bar in bars], schema=SCHEMA, orient="row")

@@ -1,11 +1,12 @@
 """Simulated fills, bar by bar, by the very rules of `portfolio.fills`."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
 from tradsys.portfolio import fills
 from tradsys.portfolio.costs import Costs
-from tradsys.portfolio.fills import Holding, enter, ruin_price, touch
+from tradsys.portfolio.fills import Holding, advance, enter, ruin_price
 from tradsys.serving.brokers import Account, Bar, Fill, Order, Position, Report
 
 
@@ -22,35 +23,32 @@ class PaperBroker:
         self.costs = costs
 
     def settle(self, account: Account, bar: Bar) -> Report:
-        """The pending entry at this bar's open, then the exit inside this bar, if any."""
+        """The pending entry at this bar's open, then what the bar does to the position."""
         if account.pending is not None and account.broken:
             return Report("canceled", why="bars are missing before the fill")
+        if account.position is not None and account.position.carried == bar.time:
+            return Report("accepted")  # this bar is booked
+        now, held, cash = _bar(bar, account), _held(account.position), account.cash
+        order = account.position.order if account.position else account.pending
         done: list[Fill] = []
-        now = _bar(bar)
-        held, order = _held(account.position), account.position.order if account.position else account.pending
         if account.pending is not None:
-            entered = enter(_order(account.pending), now, account.cash, self.costs)
+            entered = enter(_order(account.pending), now, cash, self.costs)
             if entered is None:
-                return Report(
-                    "accepted", why="nothing traded in the bar, or not at a price that its neighbours confirm"
-                )
-            held = entered[0]
+                why = "nothing traded in the bar, or not at a price that the close before confirms"
+                return Report("accepted", why=why)
+            held, cash = entered
             money = (held.entry_raw, held.entry_fill, held.quantity, held.fee)
-            done.append(_fill(account.pending, bar, "entry", money, levels=_levels(*entered, self.costs)))
-            held = replace(held, stop=_levels(*entered, self.costs)[1])
-        if held is not None and order is not None:
-            ruin = account.position.ruin if account.position else _levels(held, entered[1], self.costs)[2]  # type: ignore[index]
-            done += self._exit(held, order, bar, ruin)
-        return Report("filled" if done else "accepted", tuple(done))
-
-    def _exit(self, held: Holding, order: Order, bar: Bar, ruin: float) -> list[Fill]:
-        reason, price, _, _ = touch(held, _bar(bar), held.stop)
-        if not reason or not price > 0:
-            return []
-        price = min(price, ruin)
-        fill = self.costs.fill_price(price, -order.side)
-        money = (price, fill, held.quantity, held.quantity * fill * self.costs.fee)
-        return [_fill(order, bar, "exit", money, reason, ruined=price == ruin)]
+            levels = (held.target, held.stop, ruin_price(held, cash, self.costs))
+            done.append(_fill(account.pending, bar, "entry", money, levels=levels))
+        if held is None or order is None:
+            return Report("accepted")
+        after, cash, left = advance(held, now, cash, self.costs)
+        if left is not None:
+            money = (left.raw, left.fill, held.quantity, left.fee)
+            done.append(_fill(order, bar, "exit", money, left.reason, cash=cash, carry=after.carry))
+            return Report("filled", tuple(done))
+        changed = _carried(after, cash) if replace(after, n_bars=held.n_bars) != held else None
+        return Report("filled" if done else "accepted", tuple(done), carried=changed)
 
     def submit(self, order: Order, account: Account) -> Report:
         """Entries wait for the next open; an exit by hand fills at the last close; barriers need no order here."""
@@ -79,8 +77,16 @@ class PaperBroker:
         return 0.0
 
 
-def _bar(bar: Bar) -> fills.Bar:
-    return fills.Bar(bar.time, bar.open, bar.high, bar.low, bar.close, volume=bar.volume)
+def _bar(bar: Bar, account: Account) -> fills.Bar:
+    volume = bar.volume if bar.recorded and math.isfinite(bar.volume) else math.inf
+    prices = (bar.open, bar.high, bar.low, bar.close)
+    before = (account.before, account.years)
+    return fills.Bar(bar.time, *prices, 0, volume, *before, bar.funding, bar.dividend)
+
+
+def _carried(held: Holding, cash: float) -> dict[str, Any]:
+    kept = {"carry": held.carry, "passed": held.passed, "leaving": held.leaving}
+    return {**kept, "part_out": held.sold, "part_value": held.value, "cash": cash}
 
 
 def _order(order: Order) -> fills.Order:
@@ -93,22 +99,17 @@ def _held(position: Position | None) -> Holding | None:
     if position is None:
         return None
     p = position
-    return Holding(
-        _order(p.order), p.entry_raw, p.entry_price, p.quantity, p.fee, p.target, p.stop, n_bars=p.bars_held - 1
-    )
-
-
-def _levels(held: Holding, cash: float, costs: Costs) -> tuple[float, float, float]:
-    """Target, stop and ruin of a position just entered; a short's stop is no further than its ruin."""
-    ruin = ruin_price(held, cash, costs)
-    return held.target, min(held.stop, ruin) if held.order.side < 0 else held.stop, ruin
+    money = (p.entry_raw, p.entry_price, p.quantity, p.fee, p.target, p.stop)
+    under_way = (p.carry, p.passed, p.leaving, p.part_out, p.part_value)
+    return Holding(_order(p.order), *money, p.bars_held - 1, *under_way)
 
 
 def entry_levels(order: Order, raw: float, costs: Costs) -> tuple[float, float, float]:
     """Prices of target, stop and ruin of an entry at this raw price, as the simulator sets them."""
     entered = enter(_order(order), fills.Bar(order.signal_time, raw, raw, raw, raw), 1.0, costs)
     assert entered is not None, "a bar without recorded volume fills"
-    return _levels(*entered, costs)
+    held, cash = entered
+    return held.target, held.stop, ruin_price(held, cash, costs)
 
 
 def _fill(
@@ -118,8 +119,9 @@ def _fill(
     money: tuple[float, float, float, float],
     reason: str = "",
     *,
-    ruined: bool = False,
     levels: tuple[float, float, float] | None = None,
+    cash: float | None = None,
+    carry: float = 0.0,
 ) -> Fill:
     raw, price, quantity, fee = money
     return Fill(
@@ -134,6 +136,7 @@ def _fill(
         quantity=quantity,
         fee=fee,
         trade_id=f"{order.client_id}/{leg}",
-        ruined=ruined,
         levels=levels,
+        cash=cash,
+        carry=carry,
     )

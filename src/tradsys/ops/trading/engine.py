@@ -64,7 +64,7 @@ class Engine:
         for bar in self._traded(moment):
             account = self.state.accounts[bar.symbol]
             if not self.broker.immediate:
-                self.take(self.broker.settle(account, bar), account.pending)
+                self.take(self.broker.settle(account, bar), account.pending, bar)
             elif not moment.late:
                 orders.poll(self, account)
                 self._compare(account, bar)
@@ -89,14 +89,16 @@ class Engine:
         body = {"time": moment.time.isoformat(), "late": moment.late, "bars": [bar_body(b) for b in moment.bars]}
         self.record(*events, ("bars", body))
 
-    def take(self, report: Report, order: Order | None) -> None:
-        """Journals what a broker reports: fills, and the end of an order."""
+    def take(self, report: Report, order: Order | None, bar: Bar | None = None) -> None:
+        """Journals what a broker reports: fills, the end of an order, and what a position became in this bar."""
         events: list[tuple[str, dict[str, Any]]] = [
             ("fill", fill_body(fill)) for fill in report.fills if fill.trade_id not in self.state.seen_trades
         ]
         known = order is not None and report.status == "accepted" and order.client_id in self.state.acknowledged
         if order is not None and order.client_id in self.state.open_orders and not known:
             events.append(("order", {"client_id": order.client_id, "status": report.status, "why": report.why}))
+        if report.carried is not None and bar is not None:
+            events.append(("carry", {"symbol": bar.symbol, "time": bar.time.isoformat(), **report.carried}))
         if events:
             self.record(*events)
 

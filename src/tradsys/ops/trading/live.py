@@ -2,8 +2,11 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import tenacity
 
 from tradsys.core.errors import BundleError, TradsysError
 from tradsys.ops.notify import Notifier
@@ -15,7 +18,7 @@ from tradsys.ops.trading.watch import ModelWatch
 from tradsys.serving.brokers import Broker
 from tradsys.serving.bundle import Bundle
 from tradsys.serving.exchange.broker import ExchangeBroker
-from tradsys.serving.exchange.client import Client, Exchange
+from tradsys.serving.exchange.client import Client, Exchange, UnreachableError
 from tradsys.serving.exchange.feed import ExchangeFeed
 from tradsys.serving.paper import PaperBroker
 from tradsys.serving.session import Session
@@ -47,19 +50,27 @@ def run_live(
     """
     minutes = minutes_of(plan.bundle)
     client = exchange.connect(private=plan.mode == "live")
-    client.time()  # signed calls use the exchange's clock
+    patient = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(UnreachableError),
+        wait=tenacity.wait_fixed(exchange.poll_seconds),
+        stop=tenacity.stop_after_delay(exchange.start_seconds),
+        reraise=True,
+    )
+    patient(client.time)  # signed calls use the exchange's clock
     for symbol in feed_symbols:
-        client.market(symbol)
+        patient(client.market, symbol)
     feed = ExchangeFeed(client, feed_symbols, minutes, plan.bundle.history + 1)
-    broker: Broker = PaperBroker(plan.costs)
+    broker: Broker = PaperBroker(replace(plan.costs, capital=1.0))  # its accounts hold money, not shares of 1.0
     if plan.mode == "live":
         broker = ExchangeBroker(client, plan.costs, minutes)
-        broker.check_rights()
+        patient(broker.check_rights)
     notifier, ending = Notifier.from_environment(), Ending()
     with opened(plan) as (journal, state):
         if plan.mode == "live" and not state.accounts:
-            _check_balance(plan, broker, client)
-        engine = engine_of(plan, feed, broker, journal, state, listen=_listener(notifier, plan.name), sessions=sessions)
+            patient(_check_balance, plan, broker, client)
+        engine = patient(
+            engine_of, plan, feed, broker, journal, state, listen=_listener(notifier, plan.name), sessions=sessions
+        )
         watch = ModelWatch(plan.bundle)
         engine.on_predictions = watch.add
 

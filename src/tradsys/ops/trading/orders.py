@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tradsys.ops.trading.state import order_body
-from tradsys.serving.brokers import FULL, Account, Bar, Order, Report, client_id
+from tradsys.serving.brokers import FULL, Account, Bar, Order, Position, Report, client_id
 
 if TYPE_CHECKING:
     from tradsys.ops.trading.engine import Engine
@@ -45,7 +45,7 @@ def protect(engine: "Engine", account: Account) -> None:
     held = account.position
     if held is None:
         return
-    for leg, price in zip(LEGS, (held.stop, held.target), strict=True):
+    for leg, price in zip(LEGS, (stop_price(held), held.target), strict=True):
         if leg not in engine.broker.protects or not 0 < price < float("inf"):
             continue
         resting = engine.state.open_orders.get(held.protective.get(leg, ""))
@@ -65,6 +65,11 @@ def protect(engine: "Engine", account: Account) -> None:
         order = replace(held.order, client_id=name, leg=leg, quantity=held.left, price=price, reason="")
         engine.record(("intent", order_body(order)))
         engine.send(order)
+
+
+def stop_price(held: Position) -> float:
+    """The stop; a short's is no further away than where covering takes its last cent."""
+    return min(held.stop, held.ruin) if held.order.side < 0 else held.stop
 
 
 def leave(engine: "Engine", account: Account, reason: str, moment: datetime) -> None:
@@ -90,7 +95,7 @@ def watch(engine: "Engine", account: Account, bar: Bar) -> None:
         return
     side = held.order.side
     best, worst = (bar.high, bar.low) if side > 0 else (bar.low, bar.high)
-    if "stop" not in held.protective and side * worst <= side * held.stop:
+    if "stop" not in held.protective and side * worst <= side * stop_price(held):
         leave(engine, account, "stop_loss", bar.time)
     elif "target" not in held.protective and side * best >= side * held.target:
         leave(engine, account, "take_profit", bar.time)

@@ -1,5 +1,6 @@
 """The bot's state as the fold of its journal: the same events always rebuild the same state."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -12,6 +13,7 @@ from tradsys.ops.trading.store import Event
 from tradsys.portfolio.ledger import EQUITY_SCHEMA, OPEN_SCHEMA, TRADES_SCHEMA, Ledger
 from tradsys.serving.brokers import FULL, Account, Bar, Fill, Order, Position
 
+YEAR = timedelta(days=365)
 KEPT_DECISIONS = 30
 KEPT_NOTES = 50
 
@@ -127,7 +129,7 @@ class State:
     def ledger(self) -> Ledger:
         """The record as a backtest leaves it: money in units of the initial capital."""
         unit = 1.0 / self.capital
-        money = ("quantity", "gross_pnl", "cost", "net_pnl")
+        money = ("quantity", "gross_pnl", "cost", "carry", "net_pnl")
         closed = sorted(self.trades, key=lambda t: (t["symbol"], t["entry_time"]))
         opened = [self._open_row(a) for _, a in sorted(self.accounts.items()) if a.position is not None]
         scaled = [[{k: v * unit if k in money else v for k, v in t.items()} for t in rows] for rows in (closed, opened)]
@@ -157,7 +159,9 @@ class State:
                 continue
             before, gap = account.last_time, self.max_gap
             account.broken = before is not None and gap is not None and bar.time - before > gap
-            account.last_time, account.last_close, account.last_open = bar.time, bar.close, bar.open
+            account.before = account.last_close if before is not None else math.nan
+            account.years = 0.0 if before is None else (bar.time - before) / YEAR
+            account.last_time, account.last_close = bar.time, bar.close
             if account.position is not None:
                 account.position.bars_held += 1
                 account.position.spans_gap |= account.broken
@@ -233,8 +237,8 @@ class State:
         held.sold_quote += fill.quantity * fill.price
         held.sold_raw += fill.quantity * fill.raw
         held.exit_fee += fill.fee
-        if fill.ruined:
-            account.cash = 0.0
+        if fill.cash is not None:
+            account.cash, held.carry = fill.cash, fill.carry
         if held.sold < held.quantity * FULL and held.left >= fill.step * FULL:
             return
         account.dust += held.order.side * held.left
@@ -288,6 +292,14 @@ class State:
     def _watch(self, body: dict[str, Any]) -> None:
         self.watch = body
 
+    def _carry(self, body: dict[str, Any]) -> None:
+        account = self.accounts[body["symbol"]]
+        held = account.position
+        assert held is not None, body
+        account.cash, held.carried = body["cash"], datetime.fromisoformat(body["time"])
+        held.carry, held.passed, held.leaving = body["carry"], body["passed"], body["leaving"]
+        held.part_out, held.part_value = body["part_out"], body["part_value"]
+
     def _slippage(self, body: dict[str, Any]) -> None:
         self.slippage_bps.append(body)
 
@@ -304,6 +316,7 @@ class State:
         "foreign": _foreign,
         "stop": _stop,
         "swap": _swap,
+        "carry": _carry,
         "slippage": _slippage,
         "watch": _watch,
     }
@@ -312,7 +325,8 @@ class State:
 def _row(symbol: str, held: Position, raw: float, price: float, fees: float) -> dict[str, Any]:
     side, quantity = held.order.side, held.quantity
     gross = side * quantity * (raw - held.entry_raw)
-    net = side * quantity * (price - held.entry_price) - fees
+    traded = side * quantity * (price - held.entry_price) - fees
+    net = traded + held.carry
     return {
         "symbol": symbol,
         "side": side,
@@ -321,8 +335,8 @@ def _row(symbol: str, held: Position, raw: float, price: float, fees: float) -> 
         "entry_price": held.entry_price,
         "quantity": quantity,
         "gross_pnl": gross,
-        "cost": gross - net,
-        "carry": 0.0,
+        "cost": gross - traded,
+        "carry": held.carry,
         "net_pnl": net,
         "net_return": net / (quantity * held.entry_price),
         "bars_held": held.bars_held,

@@ -25,6 +25,10 @@ class ExchangeError(TradsysError):
     """An exchange that refuses, or that does not answer after all retries."""
 
 
+class UnreachableError(ExchangeError):
+    """An exchange that does not answer, or is in maintenance, after all retries: it may later."""
+
+
 @dataclass(frozen=True)
 class Exchange:
     """How to reach an exchange; opens nothing by itself.
@@ -33,7 +37,8 @@ class Exchange:
     variables. sandbox: the exchange's test environment. address: another scheme and host for all its URLs. entry:
     market or limit; limit_bps: how far a limit may lie beyond the last close. attempts, wait_seconds: retries of one
     call. poll_seconds: between questions for the time. patience_seconds: how long a bar that should be there is asked
-    for. Raises TradsysError for values outside their ranges.
+    for. start_seconds: how long a start waits for an exchange that does not answer. Raises TradsysError for values
+    outside their ranges.
     """
 
     id: str
@@ -49,6 +54,7 @@ class Exchange:
     timeout_seconds: float = 15.0
     poll_seconds: float = 5.0
     patience_seconds: float = 60.0
+    start_seconds: float = 1800.0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -134,7 +140,7 @@ class Client:
             answer = again(function, *args, **kwargs)
         except self.ccxt.OperationFailed as error:
             self.n_errors += 1
-            raise ExchangeError(
+            raise UnreachableError(
                 f"exchange {self.spec.id}: {one_line(error)}; it keeps failing; tried again later"
             ) from error
         except self.ccxt.AuthenticationError as error:

@@ -90,5 +90,6 @@ class ExchangeFeed:
         for row in rows:
             close_time = datetime.fromtimestamp(row[0] / 1000, UTC) + self.length
             if after < close_time <= newest:
-                out.append(Bar(symbol, close_time, *map(float, row[1:6])))
+                open_, high, low, close, volume = map(float, row[1:6])
+                out.append(Bar(symbol, close_time, open_, high, low, close, volume))
         return out

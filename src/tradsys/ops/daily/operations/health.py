@@ -37,7 +37,7 @@ def health(
     problems = []
     if shown is None:
         problems.append("no session was ever published; run python -m tradsys.daily run")
-    elif behind > most_behind:
+    elif behind is not None and behind > most_behind:
         problems.append(f"the newest report is of {shown}, {behind} closed sessions ago; at most {most_behind}")
     if shown is not None and (old := publishing.old(store, shown)):
         problems.append(f"{old['failed']} could not be published: {old['because']}")

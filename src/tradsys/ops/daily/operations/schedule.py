@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -125,9 +125,7 @@ def next_run(settings: ScheduleSettings, calendar: str, now: datetime) -> dateti
     local = now.astimezone(zone)
     days = sessions.closes(calendar, local.date(), local.date() + timedelta(days=31))["session"]
     moments = [
-        datetime(day.year, day.month, day.day, *(int(p) for p in clock.split(":")), tzinfo=zone)
-        for day in days
-        for clock in settings.times.values()
+        datetime.combine(day, time.fromisoformat(clock), zone) for day in days for clock in settings.times.values()
     ]
     return min((moment for moment in moments if moment > now), default=None)
 

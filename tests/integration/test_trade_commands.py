@@ -1,0 +1,112 @@
+"""The verbs of `trade` on a bundle of the shrunk run: what is refused, what is shown, what is left for a bot."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.integration.conftest import inside
+from tradsys.core.errors import DataError, GateError, TradsysError
+from tradsys.ops.trading.bot import JOURNAL, opened
+from tradsys.ops.trading.store import TradeJournal
+from tradsys.trade import work
+
+
+@pytest.fixture(scope="module")
+def replayed(run_folder):
+    with inside(run_folder.parents[2]):
+        work(["replay", "strategy=reckless", "levels=quantile", "strategy.reckless.rule.value=0.3",
+              "until=2023-02-26", "name=shown"])  # fmt: skip
+    return run_folder.parents[2]
+
+
+def test_live_needs_confirmation_and_an_edge(run_folder):
+    with inside(run_folder.parents[2]):
+        with pytest.raises(GateError, match="confirm=None; real orders need confirm=live"):
+            work(["live"])
+        with pytest.raises(GateError, match="only `edge` trades real money; accept_verdict=true overrides it"):
+            work(["live", "confirm=live"])
+
+
+def test_live_reads_keys_from_the_environment_alone(run_folder, monkeypatch):
+    pytest.importorskip("ccxt", reason="the live extra is not installed: pip install 'tradsys[live]'")
+    monkeypatch.delenv("BINANCE_API_KEY", raising=False)
+    with inside(run_folder.parents[2]), pytest.raises(TradsysError, match="BINANCE_API_KEY is empty"):
+        work(["live", "confirm=live", "accept_verdict=true"])
+
+
+@pytest.mark.parametrize("profile", ["SNIPER", "Cost_Aware"])
+def test_the_environment_names_the_profile_in_any_case(run_folder, monkeypatch, capsys, profile):
+    monkeypatch.setenv("STRATEGY_PROFILE", profile)
+    with inside(run_folder.parents[2]):
+        work(["replay", "until=2023-02-24T03:00"])
+    assert f"-{profile.lower()}-" in capsys.readouterr().out
+
+
+def test_status_and_page_tell_what_the_journal_holds(replayed, capsys):
+    with inside(replayed):
+        work(["status", "name=shown"])
+        out = capsys.readouterr().out
+        assert "shown: not running, replay of" in out
+        assert "equity" in out
+        work(["report", "name=shown"])
+    page = (replayed / "runs/trade/shown/report.html").read_text()
+    assert "Open positions" in page
+    assert "Last decisions" in page
+    own = re.sub(
+        r"<script.*?</script>", "", page, flags=re.DOTALL
+    )  # plotly's code names addresses that it does not load
+    assert re.search(r'(src|href)="https?://', own) is None
+    assert "default-src 'none'" in page
+
+
+def test_a_request_waits_for_a_bot_that_does_not_run(replayed, capsys):
+    with inside(replayed):
+        work(["resume", "name=shown"])
+    assert "is not running; `resume` is done when it starts again" in capsys.readouterr().out
+    assert TradeJournal(replayed / "runs/trade/shown" / JOURNAL).requests(0)[-1][1] == "resume"
+
+
+def test_unknown_names_are_one_line(replayed):
+    with inside(replayed):
+        with pytest.raises(DataError, match="no bot 'nobody'"):
+            work(["status", "name=nobody"])
+        with pytest.raises(TradsysError, match="becomes a folder"):
+            work(["status", "name=../../x"])
+        with pytest.raises(ValueError, match="'sell' is no verb"):
+            work(["sell"])
+
+
+def test_two_bots_on_one_journal_are_refused(replayed, run_folder):
+    from tests.exchange.coin import coin_plan
+
+    plan = coin_plan(replayed / "runs/trade/twice")
+    words = r"another bot runs in .*twice; one bot per journal"
+    with opened(plan), pytest.raises(TradsysError, match=words), opened(plan):
+        pass
+
+
+def test_a_journal_that_was_changed_is_refused(tmp_path):
+    import sqlite3
+
+    from tests.exchange.coin import coin_plan
+
+    plan = coin_plan(tmp_path / "bot")
+    with opened(plan) as (journal, _):
+        journal.append([("note", {"a": 1}), ("note", {"b": 2})])
+    with sqlite3.connect(plan.folder / JOURNAL) as connection:
+        connection.execute("DROP TRIGGER events_no_UPDATE")
+        connection.execute("UPDATE events SET body='{}' WHERE id=1")
+    connection.close()
+    with pytest.raises(TradsysError, match="the record was changed outside the bot"), opened(plan):
+        pass
+
+
+def test_the_bot_imports_neither_torch_nor_hydra():
+    code = (
+        "import sys, tradsys.ops.trading.commands\n"
+        "print([m for m in ('torch', 'pytorch_lightning', 'hydra', 'ccxt') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

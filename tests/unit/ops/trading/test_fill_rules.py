@@ -1,0 +1,118 @@
+"""The bot over stored bars follows every fill rule of `simulate`: volume, prints, carry, participation, gaps, cuts."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tests.conftest import walk_bars
+from tests.exchange.coin import CoinSession, coin_plan
+from tradsys.market.bars import mark_gaps
+from tradsys.ops.trading.bot import run_replay
+from tradsys.portfolio.costs import Costs
+from tradsys.portfolio.simulator import simulate
+from tradsys.serving.feeds import StoredFeed
+from tradsys.serving.paper import PaperBroker
+
+SYMBOLS = ("AAAUSDT", "BBBUSDT")
+PLAIN = Costs()
+
+
+def walk(seed):
+    return walk_bars(220, SYMBOLS, seed=seed)
+
+
+def at_random(bars, seed, share):
+    return pl.Series(np.random.default_rng(seed).random(bars.height) < share)
+
+
+def idle(seed):
+    """Bars in which nothing traded."""
+    bars = walk(seed)
+    return bars.with_columns(volume=pl.when(at_random(bars, seed, 0.15)).then(0.0).otherwise("volume"))
+
+
+def never_recorded(seed):
+    return walk(seed).with_columns(volume=pl.lit(0.0))
+
+
+def prints(seed):
+    """Opens and extremes far from anything around them."""
+    bars = walk(seed)
+    high = pl.when(at_random(bars, seed, 0.05)).then(pl.col("high") * 12).otherwise("high")
+    low = pl.when(at_random(bars, seed + 1, 0.03)).then(pl.col("low") / 12).otherwise("low")
+    far = at_random(bars, seed + 2, 0.05)
+    bars = bars.with_columns(high=high, low=low)
+    opens = bars.with_columns(open=pl.when(far).then(pl.col("open") * 11).otherwise("open"))
+    return opens.with_columns(high=pl.max_horizontal("high", "open"))
+
+
+def carried(seed):
+    """Funding every eighth bar, a dividend now and then."""
+    bars = walk(seed)
+    rate = np.where(np.arange(bars.height) % 8 == 0, np.random.default_rng(seed).normal(0, 3e-3, bars.height), 0.0)
+    money = pl.when(at_random(bars, seed, 0.04)).then(0.4).otherwise(0.0)
+    return bars.with_columns(funding_due=pl.Series(rate), dividend_due=money)
+
+
+def holed(seed):
+    bars = walk(seed)
+    hour = (pl.col("time").dt.epoch("s") // 3600) % 50
+    return bars.filter(~(hour.is_between(10, 18) & (pl.col("symbol") == "AAAUSDT")) & (hour != 30))
+
+
+CASES = {
+    "plain": (walk, PLAIN),
+    "no costs": (walk, Costs(0, 0)),
+    "idle bars": (idle, PLAIN),
+    "no volumes": (never_recorded, PLAIN),
+    "prints": (prints, PLAIN),
+    "carry": (carried, Costs(borrow_bps_per_year=4000)),
+    "participation": (walk, Costs(max_participation=0.2, capital=60_000)),
+    "participation and idle bars": (idle, Costs(max_participation=0.1, capital=60_000)),
+    "gaps": (holed, PLAIN),
+}
+
+
+def replayed(folder, bars, costs, *, cut=None):
+    plan = replace(coin_plan(folder, "replay", capital=1.0, horizon_bars=5), costs=costs)
+    feed = StoredFeed(bars, bars["time"].unique().sort()[20], SYMBOLS)
+
+    class Cut(StoredFeed):
+        def moments(self, after):
+            return itertools.islice(super().moments(after), cut)
+
+    if cut is None:
+        return plan, run_replay(plan, feed, PaperBroker(costs), sessions=CoinSession)
+    for _ in range(200 // cut + 1):
+        state = run_replay(plan, Cut(feed.bars, feed.since, SYMBOLS), PaperBroker(costs), sessions=CoinSession)
+    return plan, state
+
+
+def assert_same(got, want):
+    for mine, theirs in ((got.trades, want.trades), (got.open_trades, want.open_trades)):
+        assert mine.height == theirs.height
+        for name, kind in theirs.schema.items():
+            if kind.is_float():
+                np.testing.assert_allclose(mine[name], theirs[name], rtol=1e-9, atol=1e-12, err_msg=name)
+            else:
+                assert mine[name].equals(theirs[name]), name
+    np.testing.assert_allclose(got.equity["equity"], want.equity["equity"], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(got.equity["exposure"], want.equity["exposure"], rtol=0, atol=1e-9)
+    assert got.n_cancelled == want.n_cancelled
+
+
+@pytest.mark.parametrize("cut", [None, 7], ids=["in one go", "stopped every 7 bars"])
+@pytest.mark.parametrize("case", CASES)
+def test_the_bot_is_the_simulator(tmp_path, case, cut):
+    make, costs = CASES[case]
+    bars = make(4)
+    plan, state = replayed(tmp_path / "bot", bars, costs, cut=cut)
+    traded = mark_gaps(bars, plan.bundle.max_gap).filter(pl.col("time") >= bars["time"].unique().sort()[20])
+    want = simulate(traded, plan.strategy.targets(traded), costs)
+    assert want.trades.height > 20
+    if case == "carry":
+        assert (want.trades["carry"] != 0).sum() > 10
+    assert_same(state.ledger(), want)
