@@ -61,9 +61,9 @@ class OnnxModel:
             raise BundleError(f"{where}: it is empty, or its weights lie in another file; {FIX}")
         with refused_in_one_line(f"{where}: no graph that onnxruntime {ort.__version__} can run", FIX):
             session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        inputs, outputs = session.get_inputs(), session.get_outputs()
-        names = [i.name for i in inputs], [o.name for o in outputs]
-        shapes = [i.shape for i in inputs], [o.shape for o in outputs]
+            inputs, outputs = session.get_inputs(), session.get_outputs()
+            names = [i.name for i in inputs], [o.name for o in outputs]
+            shapes = [i.shape for i in inputs], [o.shape for o in outputs]
         if names != (["window"], ["score", "probability"]) or not _are_shapes(*shapes):
             raise BundleError(
                 f"{where} maps {one_line(names[0], 60)} of shapes {shapes[0]} to {one_line(names[1], 60)} of shapes "
