@@ -202,7 +202,7 @@ class TrialLedger:
                     connection.execute(_HEAD.insert().values(name="head", id=0, hash=GENESIS))
         except sa.exc.DatabaseError as error:
             raise DataError(
-                f"ledger: {self._engine.url.render_as_string()} does not open ({str(error.orig).splitlines()[0]}); "
+                f"ledger: {self._engine.url.render_as_string()} does not open ({one_line(str(error.orig))}); "
                 "every look must be written before it counts; see to the server, its user and its database"
             ) from error
 
