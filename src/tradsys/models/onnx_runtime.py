@@ -66,8 +66,8 @@ class OnnxModel:
             shapes = [i.shape for i in inputs], [o.shape for o in outputs]
         if names != (["window"], ["score", "probability"]) or not _are_shapes(*shapes):
             raise BundleError(
-                f"{where} maps {one_line(names[0], 60)} to {one_line(names[1], 60)}, of shapes {one_line(shapes, 80)}; a "
-                f"bundle's graph maps ['window'] [N, T, F] to ['score', 'probability'] [N, C]; {FIX}"
+                f"{where} maps {one_line(names[0], 60)} to {one_line(names[1], 60)} of shapes {one_line(shapes, 80)}; "
+                f"a bundle's graph maps ['window'] [N, T, F] to ['score', 'probability'] [N, C]; {FIX}"
             )
         _, lookback, n_features = inputs[0].shape
         return cls(session, int(lookback), int(n_features), int(outputs[0].shape[1]))
