@@ -14,6 +14,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from sklearn.isotonic import IsotonicRegression
 
+from tradsys.core.bounds import is_within
 from tradsys.core.errors import BundleError, DataError, TrainingError
 from tradsys.core.received import refused_in_one_line
 from tradsys.core.tables import Array
@@ -262,7 +263,9 @@ def _check_curve(calibrator: Identity | Temperature | Isotonic) -> None:
     """Raises BundleError where stored numbers are no monotone map of probabilities."""
     if isinstance(calibrator, Temperature):
         bias = fitted(calibrator, "bias_")
-        sound = 0 < float(fitted(calibrator, "temperature_")) < np.inf and bias.ndim == 1 and np.isfinite(bias).all()
+        plain = is_within(fitted(calibrator, "temperature_"), "(0, inf)") and isinstance(calibrator.bias, bool)
+        n_rows = calibrator.n_rows_ is None or is_within(calibrator.n_rows_, "(0, inf)")
+        sound = plain and n_rows and bias.ndim == 1 and bool(np.isfinite(bias).all())
     elif isinstance(calibrator, Isotonic):
         x, y = fitted(calibrator, "x_"), fitted(calibrator, "y_")
         rising = x.ndim == y.ndim == 1 and len(x) == len(y) > 0 and (np.diff(x) >= 0).all() and (np.diff(y) >= 0).all()

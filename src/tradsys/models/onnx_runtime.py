@@ -56,18 +56,18 @@ class OnnxModel:
         options.inter_op_num_threads = 1
         options.log_severity_level = FATAL_ONLY
         where = f"onnx: {path}"
-        content = Path(path).read_bytes()
+        content = Path(path).read_bytes() if Path(path).is_file() else b""
         if not content or EXTERNAL in content:
-            raise BundleError(f"{where}: it is empty, or its weights lie in another file; {FIX}")
-        with refused_in_one_line(f"{where}: no graph that onnxruntime {ort.__version__} can run", FIX):
+            raise BundleError(f"{where} is no graph: it is missing or empty, or its weights lie in another file; {FIX}")
+        with refused_in_one_line(f"{where} is no graph that onnxruntime {ort.__version__} can run", FIX):
             session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        inputs, outputs = session.get_inputs(), session.get_outputs()
-        names = [i.name for i in inputs], [o.name for o in outputs]
-        shapes = [i.shape for i in inputs], [o.shape for o in outputs]
+            inputs, outputs = session.get_inputs(), session.get_outputs()
+            names = [i.name for i in inputs], [o.name for o in outputs]
+            shapes = [i.shape for i in inputs], [o.shape for o in outputs]
         if names != (["window"], ["score", "probability"]) or not _are_shapes(*shapes):
             raise BundleError(
-                f"{where} maps {one_line(names[0], 60)} of shapes {shapes[0]} to {one_line(names[1], 60)} of shapes "
-                f"{shapes[1]}; a bundle's graph maps ['window'] [N, T, F] to ['score', 'probability'] [N, C]; {FIX}"
+                f"{where} maps {one_line(names[0], 60)} to {one_line(names[1], 60)} of shapes {one_line(shapes, 80)}; "
+                f"a bundle's graph maps ['window'] [N, T, F] to ['score', 'probability'] [N, C]; {FIX}"
             )
         _, lookback, n_features = inputs[0].shape
         return cls(session, int(lookback), int(n_features), int(outputs[0].shape[1]))

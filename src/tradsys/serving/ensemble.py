@@ -10,8 +10,9 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from tradsys.core.bounds import is_within
 from tradsys.core.errors import BundleError
-from tradsys.core.received import inside, read_json
+from tradsys.core.received import inside, read_json, refused_in_one_line
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.models.boosting import LightGbm, Xgboost
 from tradsys.models.calibrators import calibrator_from_json
@@ -43,7 +44,14 @@ class Member(Protocol):
 def read_logistic(path: Path) -> Member:
     """A logistic regression behind its scaler, as `research.ensemble_export` writes them: {scaler, model}."""
     told = read_json(path, FIX)
+    with refused_in_one_line(f"logistic {path.name}", FIX):
+        return _logistic(told)
+
+
+def _logistic(told: Mapping[str, Any]) -> Member:
     model = LogisticRegression.from_json(told["model"])
+    if not is_within(model.lookback, "whole [1, inf)") or not np.isfinite(model.coef_).all():  # type: ignore[arg-type]
+        raise BundleError(f"logistic: lookback={model.lookback!r}, or coefficients that are not finite; {FIX}")
     return model if told["scaler"] is None else Scaled.of(RobustScaler.from_json(told["scaler"]), model)
 
 

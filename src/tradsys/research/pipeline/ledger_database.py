@@ -1,6 +1,7 @@
 """The database below the trial ledger: SQLite with a write lock from the first statement on, or a server."""
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,14 @@ from tradsys.core.errors import DataError
 
 # seconds a writer waits for another before SQLite says "database is locked"
 BUSY_SECONDS = 60
+HEADER_BYTES = 100  # of a SQLite file
+
+
+def stays_empty(path: Path) -> bool:
+    """Whether a file has no whole SQLite header, which SQLite takes for a new database, and gets none in a second."""
+    if path.stat().st_size < HEADER_BYTES:
+        time.sleep(1)  # another process may be making it at this moment
+    return path.stat().st_size < HEADER_BYTES
 
 
 def engine_of(place: str | Path) -> sa.Engine:

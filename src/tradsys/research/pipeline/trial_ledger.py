@@ -1,8 +1,7 @@
 """Every look at out-of-sample data, kept: who, when, with what code, on which span, and what came out.
 
-Append-only. Each row carries the hash of the one before it, so a row that is changed, taken out or slipped in
-shows in `verify`. The return series of every trial are stored once by content; from them come the trials that
-deflate a Sharpe ratio.
+Append-only. Each row carries the hash of the one before it, so a row that is changed, taken out or slipped in shows in
+`verify`. The return series of every trial are stored once by content; from them come the trials that deflate a Sharpe.
 """
 
 import hashlib
@@ -20,14 +19,14 @@ import sqlalchemy as sa
 
 from tradsys.core.clock import utc, utc_now
 from tradsys.core.errors import DataError
-from tradsys.core.received import refused_in_one_line
+from tradsys.core.received import one_line, refused_in_one_line
 from tradsys.core.runs import code_sha, digest_json
 from tradsys.core.tables import Array
 from tradsys.evidence.deflation import Deflation, deflation
 from tradsys.evidence.sharpe import is_flat, sharpe_ratio
 from tradsys.evidence.trials import MIN_SHARED, MIN_TRIALS, independent_trials, shared_correlation
 from tradsys.research.pipeline.ledger_anchors import RESTORE, Anchor, anchors, missing_rows, refuse, write_anchor
-from tradsys.research.pipeline.ledger_database import engine_of
+from tradsys.research.pipeline.ledger_database import engine_of, stays_empty
 
 GENESIS = "0" * 64
 # any number will do, as long as nothing else of the database takes the same
@@ -168,6 +167,8 @@ def check_ledger(place: str, runs: str | Path | None = None) -> None:
 
     runs: the root of runs, whose records know rows of the ledger; by default the folder of a ledger file.
     """
+    if "://" not in place and Path(place).is_file():
+        refuse(place, ["the file is empty"] if stays_empty(Path(place)) else [])
     if "://" in place or Path(place).exists():
         TrialLedger(place, runs).check()
     elif known := anchors(_roots(place, runs), place):
@@ -201,7 +202,7 @@ class TrialLedger:
                     connection.execute(_HEAD.insert().values(name="head", id=0, hash=GENESIS))
         except sa.exc.DatabaseError as error:
             raise DataError(
-                f"ledger: {self._engine.url.render_as_string()} does not open ({str(error.orig).splitlines()[0]}); "
+                f"ledger: {self._engine.url.render_as_string()} does not open ({one_line(str(error.orig))}); "
                 "every look must be written before it counts; see to the server, its user and its database"
             ) from error
 
@@ -283,7 +284,9 @@ class TrialLedger:
         with self._reading() as connection:
             if self._engine.name == "sqlite":
                 found = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
-                refuse(self._shown, [] if found == ["ok"] else [f"SQLite: {found[0]}"])
+                refuse(self._shown, [] if found == ["ok"] else [f"SQLite: {one_line(found[0])}"])
+                strange = sorted(set(sa.inspect(connection).get_table_names()) - set(_METADATA.tables))
+                refuse(self._shown, [f"it holds the table {one_line(strange[0])!r}"] if strange else [])
         refuse(self._shown, self.verify())
 
     @contextmanager

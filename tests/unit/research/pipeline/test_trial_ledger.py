@@ -317,6 +317,8 @@ DAMAGES = {
     "no head": lambda p: raw(p, "delete from head"),
     "no table": lambda p: raw(p, "drop table series"),
     "zero bytes": lambda p: p.write_bytes(b""),
+    "one byte": lambda p: p.write_bytes(b"0"),
+    "another table beside renamed ones": lambda p: raw(p, "alter table looks rename to lo0ks"),
     "random bytes": lambda p: p.write_bytes(np.random.default_rng(0).bytes(8192)),
     "random bytes in a page": lambda p: p.write_bytes(_scribbled(p.read_bytes())),
     "cut short": lambda p: p.write_bytes(p.read_bytes()[: len(p.read_bytes()) // 2]),
