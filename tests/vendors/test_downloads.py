@@ -201,6 +201,17 @@ def test_a_second_download_adds_what_is_new_alone(source, vendors, tmp_path):
     assert len(vendors.requests) < 20
 
 
+def test_the_same_command_again_asks_for_the_last_bars_alone(source, vendors, tmp_path):
+    start = datetime(2024, 10, 1, tzinfo=UTC)  # before the listing
+    download(source, job(tmp_path, start=start))
+    vendors.requests.clear()
+    [row] = download(source, job(tmp_path, start=start))
+    assert row.n_added == 0
+    assert row.revisions.n_reread <= 50
+    [row] = download(source, job(tmp_path, start=datetime(2024, 9, 1, tzinfo=UTC)))
+    assert row.revisions.n_reread == row.n_bars
+
+
 def test_dates_in_the_future_are_refused(tmp_path):
     with pytest.raises(DataError, match="lies in the future"):
         job(tmp_path, start=NOW + timedelta(days=1))

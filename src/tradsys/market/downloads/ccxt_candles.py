@@ -78,7 +78,7 @@ class CcxtCandles:
             raw.session.close()
 
     def pages(self, spelling: str, since: datetime, until: datetime) -> Iterator[Page]:
-        """Pages of closed candles. A page that stays empty is passed over: some exchanges answer so before a listing."""
+        """Pages of closed candles. A page that stays empty is passed over: so some answer before a listing."""
         length = timedelta(minutes=self.minutes)
         at = since
         while at + length <= until:
@@ -134,6 +134,7 @@ class CcxtCandles:
         raw = getattr(self._ccxt, self.exchange)(
             {
                 "enableRateLimit": self.address is None,
+                "enableLastJsonResponse": True,
                 "timeout": int(self.timeout_seconds * 1000),
                 "options": {
                     "defaultType": "spot" if self.kind == "spot" else "swap",

@@ -164,25 +164,29 @@ def _one(vendor: BarVendor, job: Job, symbol: str, report: Callable[[int], None]
             pages.append(page)
             n_bars += page.bars.height
             report(n_bars)
-    row = _store(store, vendor, job, symbol, pages)
+    row = _store(store, vendor, job, symbol, pages, since)
     kept.remove()
     return row
 
 
 def _since(store: BarStore, vendor: BarVendor, job: Job, symbol: str) -> datetime:
-    """Where to ask from: the bars stored last are read again; a start before all that is stored reads all again."""
+    """Where to ask from: the last stored bars again; everything where `start` lies before what was ever asked for."""
     begin = job.start or vendor.first
-    entry = store.manifest(job.name)["symbols"].get(symbol) if job.name in store.names() else None
+    manifest = store.manifest(job.name) if job.name in store.names() else {"symbols": {}, "imports": []}
+    entry = manifest["symbols"].get(symbol)
     if entry is None:
         return begin
     first, last = (datetime.fromisoformat(entry[key]) for key in ("start", "end"))
     step = timedelta(minutes=vendor.minutes)
-    if job.start is not None and job.start < first - step:
+    asked = [datetime.fromisoformat(one["since"]) for one in manifest["imports"] if symbol in one.get("since_of", ())]
+    if begin < min([first - step, *asked]) and (job.start is not None or not asked):
         return begin
     return max(begin, first - step, last - job.reread_bars * step)
 
 
-def _store(store: BarStore, vendor: BarVendor, job: Job, symbol: str, pages: list["Page"]) -> SymbolRow:
+def _store(
+    store: BarStore, vendor: BarVendor, job: Job, symbol: str, pages: list["Page"], since: datetime
+) -> SymbolRow:
     bars, n_repeated = _joined(vendor, symbol, pages, job)
     known = store.manifest(job.name)["symbols"] if job.name in store.names() else {}
     if bars.is_empty() and symbol not in known:
@@ -196,6 +200,8 @@ def _store(store: BarStore, vendor: BarVendor, job: Job, symbol: str, pages: lis
             "source": vendor.name,
             "bar_minutes": vendor.minutes,
             "request": vendor.identity(),
+            "since": since.isoformat(),
+            "since_of": [symbol],
             "vendor_symbols": {symbol: [vendor.spell(symbol)]},
         }
         n_added = store.append(job.name, bars, meta, mode="append", conflicts="take").n_added

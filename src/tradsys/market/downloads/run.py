@@ -77,7 +77,9 @@ def _universe(path: Path, notes: list[str]) -> list[str]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"fetch: universe={path.name} cannot be read ({error}); give a CSV with a column symbol") from error
+        raise DataError(
+            f"fetch: universe={path.name} cannot be read ({error}); give a CSV with a column symbol"
+        ) from error
     if not rows or "symbol" not in rows[0]:
         raise DataError(
             f"fetch: universe={path.name} has the columns {list(rows[0]) if rows else 'of an empty file'}; it needs "
