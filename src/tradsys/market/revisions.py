@@ -12,7 +12,6 @@ import polars as pl
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
 from tradsys.market.bars import PRICES, TIME
-from tradsys.market.store import BarStore
 from tradsys.market.updates import merge
 
 LEDGER = "revisions.sqlite"
@@ -135,8 +134,10 @@ class RevisionLedger:
             ) from error
 
 
-def revise(store: BarStore, name: str, symbol: str, bars: pl.DataFrame, source: str, rule: RevisionRule) -> Revisions:
-    """Compares bars that were downloaded again with the stored ones and writes what differs to the ledger.
+def revise(folder: Path, stored: pl.DataFrame, bars: pl.DataFrame, source: str, rule: RevisionRule) -> Revisions:
+    """Compares one symbol's bars that were downloaded again with its stored ones and enters what differs.
+
+    folder: the dataset's.
 
     Call before the bars are stored: a crash between the two leaves an entry that the next download does not repeat.
     Bars that the vendor no longer has stay stored and are entered. Raises DataError where `rule` refuses.
@@ -144,16 +145,16 @@ def revise(store: BarStore, name: str, symbol: str, bars: pl.DataFrame, source: 
     if bars.is_empty():
         return Revisions(0, 0, 0, 0)
     first, last = bars["time"].min(), bars["time"].max()
-    stored = store.read(name, [symbol])
+    symbol = str(stored["symbol"][0])
     _, update, clashes = merge(symbol, stored, bars, "append", "take")
     span = stored.filter(pl.col("time").is_between(first, last))
     vanished = span.join(bars, on="time", how="anti")
     inside = pl.col("time").is_between(stored["time"].min(), stored["time"].max())
     appeared = bars.filter(inside).join(stored, on="time", how="anti")
     found = Revisions(span.height, update.n_conflicts, appeared.height, vanished.height)
-    _check(found, clashes, name, symbol, source, rule)
+    _check(found, clashes, folder.name, symbol, source, rule)
     if found.n:
-        RevisionLedger(Path(store.root) / name).append(_entries(symbol, clashes, appeared, vanished, source))
+        RevisionLedger(folder).append(_entries(symbol, clashes, appeared, vanished, source))
     return found
 
 

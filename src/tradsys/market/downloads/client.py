@@ -140,6 +140,11 @@ class Http:
             )
         return value or None
 
+    def masked(self, text: str) -> str:
+        """A vendor's words without the key: some repeat it."""
+        secret = self.secret()
+        return text.replace(secret, "***") if secret else text
+
     def _get(self, path: str, params: Mapping[str, Any] | None, inspect: Callable[[Any], None]) -> Any:
         def once() -> Any:
             return self._client.get(path, params=dict(params or {}), extensions={"inspect": inspect})

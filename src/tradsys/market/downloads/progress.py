@@ -193,7 +193,9 @@ def _store(
         raise DataError(
             f"{vendor.name}: no bars of {symbol} until {job.until:%Y-%m-%d %H:%M} UTC; check the symbol, or start="
         )
-    found = revise(store, job.name, symbol, bars, vendor.name, job.rule) if symbol in known else None
+    found = None
+    if symbol in known:
+        found = revise(job.root / job.name, store.read(job.name, [symbol]), bars, vendor.name, job.rule)
     n_added = 0
     if not bars.is_empty():
         meta = {
