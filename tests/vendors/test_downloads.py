@@ -10,7 +10,7 @@ from tradsys.market.downloads.binance_archive import BinanceArchive
 from tradsys.market.downloads.ccxt_candles import CcxtCandles
 from tradsys.market.downloads.client import Http, LimitError, Retry
 from tradsys.market.downloads.progress import InterruptedDownload, Job, download
-from tradsys.market.revisions import BAR, RevisionLedger, RevisionRule
+from tradsys.market.downloads.revisions import BAR, RevisionLedger, RevisionRule
 from tradsys.market.store import BarStore
 
 START, END = datetime(2024, 11, 20, tzinfo=UTC), datetime(2025, 1, 6, tzinfo=UTC)

@@ -25,8 +25,8 @@ from tradsys.market.bars import (
     symbol_digests,
     utc_bars,
 )
+from tradsys.market.downloads.revisions import RevisionLedger
 from tradsys.market.parquet import read_parquet
-from tradsys.market.revisions import RevisionLedger
 from tradsys.market.updates import (
     CONFLICTS,
     FORMAT,

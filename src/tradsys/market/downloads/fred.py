@@ -80,7 +80,8 @@ class FredSeries:
                 realtime_end=window[-1],
             ):
                 values[row["date"], row["realtime_start"]] = row["value"]
-        rows, last = [], {}
+        rows: list[tuple[Any, ...]] = []
+        last: dict[str, str] = {}
         for (day, released), value in sorted(values.items(), key=lambda item: item[0]):
             if last.get(day) != value:
                 rows.append(

@@ -17,7 +17,7 @@ from tradsys.core.errors import DataError
 from tradsys.core.runs import digest_json, written_atomically
 from tradsys.market.bars import COLUMNS, PRICES
 from tradsys.market.downloads.client import LimitError
-from tradsys.market.revisions import RevisionRule, Revisions, revise
+from tradsys.market.downloads.revisions import RevisionRule, Revisions, revise
 from tradsys.market.store import BarStore
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from tradsys.core.errors import DataError
 from tradsys.market.downloads.progress import InterruptedDownload, Job, SymbolRow, download
-from tradsys.market.revisions import RevisionRule
+from tradsys.market.downloads.revisions import RevisionRule
 
 SOME_FAILED = 3  # exit code: at least one symbol failed, the others are stored
 COUNTED_KINDS = ("", "coin")  # rows of a universe file that are downloaded; stablecoins and wrapped tokens are not
