@@ -1,6 +1,7 @@
 """Daily bars of an exchange: a date is known at its session's close, and a session without a bar is a hole."""
 
 from datetime import datetime
+from itertools import pairwise
 
 import polars as pl
 
@@ -38,6 +39,6 @@ def daily_holes(bars: pl.DataFrame, calendar: str) -> list[tuple[datetime, datet
     times = bars["time"].to_list()
     return [
         (times[i - 1], times[i])
-        for i in range(1, len(places))
-        if places[i] is not None and places[i - 1] is not None and places[i] - places[i - 1] > 1
+        for i, (before, after) in enumerate(pairwise(places), 1)
+        if before is not None and after is not None and after - before > 1
     ]
