@@ -4,12 +4,15 @@
   python -m tradsys.fetch path=BHP.AX.csv layout=yahoo symbol=BHP.AX calendar=XASX name=asx_daily
   python -m tradsys.fetch path=universe_1h.parquet layout=binance repair=[split_reused_ticker] resample=1d name=coins
   python -m tradsys.fetch path=export.csv separator=semicolon decimal=comma zone=Europe/Berlin name=mine
+  python -m tradsys.fetch source=binance_archive symbols=[BTC-USD,ETH-USD] start=2021-01-01 name=coins_hourly
+  python -m tradsys.fetch source=ccxt source.exchange=kraken universe=coins.csv name=kraken_hourly
   python -m tradsys.fetch name=mine mode=undo                     the content before the last write
 
 Nothing is repaired silently: each repair that changes numbers is named in the command and reported. New bars are
 added to stored ones; a stored bar that the file gives otherwise stops the write (conflicts=, mode=replace).
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from tradsys.core.errors import DataError
 def work(argv: list[str]) -> None:
     """Reads the file, writes the store, prints what came in, what was repaired and what changed."""
     from tradsys.market.store import BarStore
+    from tradsys.market.updates import print_import
 
     config = compose("fetch", argv)
     plain = as_dict(config)
@@ -29,13 +33,20 @@ def work(argv: list[str]) -> None:
     if plain["mode"] in ("undo", "clean"):
         console.print(_housekeeping(store, plain["name"], plain["mode"]))
         return
+    source = build(config)["source"]
+    if not hasattr(source, "read"):  # downloads, symbol by symbol
+        from tradsys.market.downloads.run import run_download
+
+        if code := run_download(source, plain, console):
+            sys.exit(code)
+        return
     if plain["path"] is None:
         raise DataError("config: 'path' has no value; it is the file or folder to read; give path=...")
-    result = build(config)["source"].read()
+    result = source.read()
     summary = store.append(
         str(plain["name"]), result.bars, result.meta, mode=plain["mode"], conflicts=plain["conflicts"]
     )
-    _print(console, result, summary)
+    print_import(console, result, summary)
 
 
 def _housekeeping(store: Any, name: str, mode: str) -> str:
@@ -43,24 +54,6 @@ def _housekeeping(store: Any, name: str, mode: str) -> str:
         return f"{name}: {store.clean(name)} files of earlier content removed"
     manifest = store.undo(name)
     return f"{name}: restored {manifest['n_rows']:,} bars, {manifest['start']} to {manifest['end']}"
-
-
-def _print(console: Console, result: Any, summary: Any) -> None:
-    from tradsys.market.updates import as_lines
-
-    for line in result.seen[:20]:
-        console.print(f"read {line}")
-    for finding in (*result.repairs, *result.remarks):
-        console.print(
-            f"{finding.kind}: {finding.count:,} rows, such as {'; '.join(finding.examples[:3])}. {finding.note}"
-        )
-    for line in as_lines(summary):
-        console.print(line)
-    symbols = {update.symbol for update in summary.updates}
-    for symbol, entry in summary.manifest["symbols"].items():
-        if symbol in symbols:
-            console.print(f"stored {symbol}: {entry['n_rows']:,} bars, {entry['start']} to {entry['end']}")
-    console.print(f"digest {summary.manifest['digest']}")
 
 
 def main() -> None:

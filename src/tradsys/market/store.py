@@ -25,6 +25,7 @@ from tradsys.market.bars import (
     symbol_digests,
     utc_bars,
 )
+from tradsys.market.downloads.revisions import RevisionLedger
 from tradsys.market.parquet import read_parquet
 from tradsys.market.updates import (
     CONFLICTS,
@@ -206,6 +207,7 @@ class StoredBars:
 
     reference: a symbol such as the market's, read beside `symbols` whether or not they name it; its bars before the
     first and after the last bar of the others are left out, so that it does not outlast what it is compared with.
+    as_of: the bars as they read at that moment: what a vendor changed later is undone, by the revision ledger.
     """
 
     root: str
@@ -214,6 +216,7 @@ class StoredBars:
     start: str | None = None
     end: str | None = None
     reference: str | None = None
+    as_of: str | None = None
 
     def __post_init__(self) -> None:
         if self.symbols is not None:  # configuration brings a list
@@ -226,6 +229,10 @@ class StoredBars:
     def bars(self) -> pl.DataFrame:
         """The bars, verified against the manifest."""
         bars = BarStore(Path(self.root)).read(self.name, self._wanted(), self.start, self.end)
+        if (moment := _moment("as_of", self.as_of)) is not None:
+            bars = RevisionLedger(Path(self.root) / self.name).before(bars, moment)
+            if bars.is_empty():
+                raise DataError(f"store {self.name}: nothing had closed by as_of={self.as_of}; set a later moment")
         others = bars.filter(pl.col("symbol") != self.reference)["time"] if self.reference else bars["time"][:0]
         if others.is_empty():
             return bars
@@ -249,12 +256,13 @@ class StoredBars:
             "symbols": list(chosen),
             "start": self.start,
             "end": self.end,
+            **({"as_of": self.as_of} if self.as_of else {}),
             "synthetic": False,
         }
 
     def _digest(self, chosen: Mapping[str, Mapping[str, Any]]) -> str:
         """`content_digest` of the bars; only symbols that `start` or `end` cuts are read for it."""
-        if self.reference in chosen and len(chosen) > 1:
+        if self.as_of is not None or (self.reference in chosen and len(chosen) > 1):
             return content_digest(self.bars())
         first, last = _moment("start", self.start), _moment("end", self.end)
         digests: dict[str, str] = {}

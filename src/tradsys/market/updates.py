@@ -202,3 +202,20 @@ def sweep(folder: Path, manifest: Mapping[str, Any]) -> int:
     for path in gone:
         path.unlink()
     return len(gone)
+
+
+def print_import(console: Any, result: Any, summary: Any) -> None:
+    """Prints how the files were read, what was repaired, and what is stored now."""
+    for line in result.seen[:20]:
+        console.print(f"read {line}")
+    for finding in (*result.repairs, *result.remarks):
+        console.print(
+            f"{finding.kind}: {finding.count:,} rows, such as {'; '.join(finding.examples[:3])}. {finding.note}"
+        )
+    for line in as_lines(summary):
+        console.print(line)
+    symbols = {update.symbol for update in summary.updates}
+    for symbol, entry in summary.manifest["symbols"].items():
+        if symbol in symbols:
+            console.print(f"stored {symbol}: {entry['n_rows']:,} bars, {entry['start']} to {entry['end']}")
+    console.print(f"digest {summary.manifest['digest']}")

@@ -1,0 +1,207 @@
+"""HTTP for vendors' interfaces: rate-limited, retried, cached; a refusal is one line and never shows a key."""
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tenacity
+
+from tradsys.core.clock import utc_now
+from tradsys.core.errors import DataError
+
+INSTALL = "install it with: pip install 'tradsys[sources]'"
+SHORT_SECONDS = 120.0  # a rate over at most this many seconds is waited for, a longer one ends the download
+TOO_MANY, SERVER_ERRORS, MISSING = (418, 429), 500, (404, 410)
+
+
+class LimitError(DataError):
+    """A vendor's limit that opens again too late to wait for: what is complete stays, the download ends."""
+
+
+class MissingError(DataError):
+    """The vendor has no such symbol, series or file."""
+
+
+class PassingError(DataError):
+    """A failure that may pass: another try is worth it. after: seconds the vendor asks to wait."""
+
+    def __init__(self, message: str, after: float | None = None) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+@dataclass(frozen=True)
+class Retry:
+    """When a call is tried again: exponential back-off with jitter, or as long as the vendor asks for.
+
+    attempts: of one call. wait_seconds: the first wait; it doubles up to max_wait_seconds. A vendor that asks for a
+    longer wait than max_wait_seconds ends the download with LimitError.
+    """
+
+    attempts: int = 6
+    wait_seconds: float = 1.0
+    max_wait_seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or self.wait_seconds < 0 or self.max_wait_seconds < 0:
+            raise DataError(f"sources: {self}; at least one attempt and no negative waits; fix conf/source")
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        """The function's result; PassingError is tried again and the last one raised."""
+        again = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(PassingError),
+            wait=self._wait,
+            stop=tenacity.stop_after_attempt(self.attempts),
+            reraise=True,
+        )
+        return again(function)
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        after = error.after if isinstance(error, PassingError) else None
+        if after is not None and after > self.max_wait_seconds:
+            opens = utc_now() + timedelta(seconds=after)
+            raise LimitError(f"{error}; the vendor answers again from {opens:%Y-%m-%d %H:%M} UTC; run it again then")
+        backoff = tenacity.wait_random_exponential(multiplier=self.wait_seconds, max=self.max_wait_seconds)
+        return max(after or 0.0, backoff(state))
+
+
+@dataclass(frozen=True)
+class Http:
+    """A vendor's address and how it may be asked.
+
+    rates: pairs (calls, seconds). A rate over more than two minutes counts across runs, in the cache's folder, and
+    raises LimitError when it is used up. key: the NAME of an environment variable, sent as the query parameter or
+    header `key_as`; neither cache nor messages see its value. cache_hours: how long an answer is used again.
+    """
+
+    address: str
+    rates: Sequence[Sequence[float]] = ((5, 1.0),)
+    retry: Retry = field(default_factory=Retry)
+    timeout_seconds: float = 30.0
+    cache: str | None = None
+    cache_hours: float = 0.0
+    key: str | None = None
+    key_as: str = "api_key"
+    key_needed: bool = True
+
+    def json(
+        self, path: str, params: Mapping[str, Any] | None = None, *, check: Callable[[Any], None] | None = None
+    ) -> Any:
+        """The decoded JSON answer. check: raises for an answer that is no data, before it is cached."""
+
+        def inspect(response: Any) -> None:
+            try:
+                content = response.json()
+            except ValueError as error:
+                shown = re.sub(r"\s+", " ", response.text[:60])
+                raise PassingError(f"{self.host}: answered {shown!r} where JSON was due; try again later") from error
+            if check is not None:
+                check(content)
+
+        return self._get(path, params, inspect).json()
+
+    def content(self, path: str, check: Callable[[bytes], None] | None = None) -> bytes:
+        """A file's bytes. check: raises PassingError for content to ask again for. MissingError where there is none."""
+
+        def inspect(response: Any) -> None:
+            if response.headers.get("content-type", "").startswith("text/html"):
+                raise PassingError(f"{self.host}: answered an HTML page where a file was due; try again later")
+            if check is not None:
+                check(response.content)
+
+        data: bytes = self._get(path, None, inspect).content
+        return data
+
+    def close(self) -> None:
+        """Closes connections and cache; the next call opens them again."""
+        client = self.__dict__.pop("_client", None)
+        if client is not None:
+            client.close()
+
+    @property
+    def host(self) -> str:
+        """The address without scheme and path: what messages call the vendor."""
+        return self.address.split("://")[-1].split("/")[0]
+
+    def secret(self) -> str | None:
+        """The key's value; DataError where it is needed and the environment has none."""
+        value = os.environ.get(self.key, "").strip() if self.key else ""
+        if self.key and not value and self.key_needed:
+            raise DataError(
+                f"{self.host}: the environment variable {self.key} is empty; keys come from the environment or .env "
+                f"alone; set {self.key}"
+            )
+        return value or None
+
+    def masked(self, text: str) -> str:
+        """A vendor's words without the key: some repeat it."""
+        secret = self.secret()
+        return text.replace(secret, "***") if secret else text
+
+    def _get(self, path: str, params: Mapping[str, Any] | None, inspect: Callable[[Any], None]) -> Any:
+        def once() -> Any:
+            return self._client.get(path, params=dict(params or {}), extensions={"inspect": inspect})
+
+        return self.retry.call(once)
+
+    @cached_property
+    def _client(self) -> Any:
+        """The httpx client: cache above, then key, limits and checks, then the network."""
+        try:
+            import httpx  # noqa: PLC0415 - an extra: only downloads need it
+
+            from tradsys.market.downloads.transport import vendor_transport  # noqa: PLC0415
+        except ImportError as error:
+            raise DataError(f"sources: {error.name} is not installed; {INSTALL}") from error
+        return httpx.Client(
+            base_url=self.address,
+            transport=vendor_transport(self),
+            timeout=self.timeout_seconds,
+            follow_redirects=True,
+        )
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a Retry-After header asks for, given as a number or as a date; None without one."""
+    value = (headers.get("retry-after") or "").strip()
+    if re.fullmatch(r"\d+(\.\d+)?", value):
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - utc_now()).total_seconds())
+
+
+def raise_for_status(host: str, status: int, headers: Mapping[str, str], text: str) -> None:
+    """PassingError for limits and server errors, MissingError for 404, DataError for any other refusal."""
+    if status < 400:
+        return
+    if status in TOO_MANY:
+        raise PassingError(f"{host}: too many calls (HTTP {status}); try again later", retry_after(headers))
+    if status >= SERVER_ERRORS:
+        raise PassingError(f"{host}: fails with HTTP {status}; try again later", retry_after(headers))
+    if status in MISSING:
+        raise MissingError(f"{host}: has no such thing (HTTP {status}); check the symbol's spelling")
+    words = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text)).strip()[:160]
+    step = "check the key in the environment" if status in (401, 403) else "check the request"
+    raise DataError(f"{host}: refuses with HTTP {status}: {words or 'no reason given'}; {step}")
+
+
+def limit_file(http: Http) -> Path | None:
+    """Where calls of long rates are counted; None without a cache folder."""
+    if http.cache is None:
+        return None
+    return Path(http.cache).with_name(f"calls_{re.sub(r'[^a-z0-9]+', '_', http.host)}.sqlite")
+
+
+def opens_at(wait_ms: float) -> datetime:
+    """The moment at which a used-up rate has room again."""
+    return utc_now() + timedelta(milliseconds=wait_ms)

@@ -1,0 +1,301 @@
+"""One download over many symbols: complete pages are kept, what is missing is asked again, failures stay alone."""
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import polars as pl
+
+from tradsys.core.clock import utc_now
+from tradsys.core.errors import DataError
+from tradsys.core.runs import digest_json, written_atomically
+from tradsys.market.bars import COLUMNS, PRICES
+from tradsys.market.downloads.client import LimitError
+from tradsys.market.downloads.revisions import RevisionRule, Revisions, revise
+from tradsys.market.store import BarStore
+
+log = logging.getLogger(__name__)
+PARTIAL = "partial"  # folder of complete pages, inside the dataset's own
+VALUES = (*PRICES, "volume")
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    """What one call gave: bars (COLUMNS, time = close in UTC), and the moment up to which history is now known.
+
+    n_repairs: rows that the reader repaired. meta: what the import record should name, such as the file's digest.
+    """
+
+    bars: pl.DataFrame
+    until: datetime
+    n_repairs: int = 0
+
+
+class BarVendor(Protocol):
+    """A vendor of bars. minutes: their length. first: where its history begins at the earliest, UTC."""
+
+    name: str
+    minutes: float
+    first: datetime
+
+    def spell(self, symbol: str) -> str:
+        """The vendor's spelling; DataError where the symbol cannot be one of this vendor's."""
+
+    def identity(self) -> dict[str, Any]:
+        """What decides which numbers come: pages of another identity are not resumed."""
+
+    def pages(self, spelling: str, since: datetime, until: datetime) -> Iterator[Page]:
+        """Pages in the order of time: bars that close in (since, until]."""
+
+    def close(self) -> None:
+        """Closes what is open."""
+
+    def holes(self, bars: pl.DataFrame) -> list[tuple[datetime, datetime]]:
+        """Spans (last close before, first close after) in which bars are missing."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to download. symbols: as they will be stored. reread_bars: stored bars that are asked for again."""
+
+    root: Path
+    name: str
+    symbols: Sequence[str]
+    start: datetime | None = None
+    end: datetime | None = None
+    reread_bars: int = 48
+    rule: RevisionRule = field(default_factory=RevisionRule)
+    now: datetime | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        moment = self.now or utc_now()
+        if self.start is not None and self.start >= moment:
+            raise DataError(
+                f"fetch: start={self.start:%Y-%m-%d} lies in the future; nothing can be downloaded; set start="
+            )
+        if self.start is not None and self.end is not None and self.end <= self.start:
+            raise DataError(
+                f"fetch: end={self.end:%Y-%m-%d} is not after start={self.start:%Y-%m-%d}; correct one of them"
+            )
+        if self.reread_bars < 0:
+            raise DataError(f"fetch: reread_bars={self.reread_bars}; it is zero or more; set it")
+
+    @property
+    def until(self) -> datetime:
+        """The last moment asked for: `end`, and never later than now."""
+        moment = self.now or utc_now()
+        return moment if self.end is None else min(self.end, moment)
+
+
+@dataclass(frozen=True)
+class SymbolRow:
+    """One row of the closing table. error: why this symbol failed, None where it did not."""
+
+    symbol: str
+    first: datetime | None = None
+    last: datetime | None = None
+    n_bars: int = 0
+    n_added: int = 0
+    holes: tuple[tuple[datetime, datetime], ...] = ()
+    n_repairs: int = 0
+    revisions: Revisions | None = None
+    error: str | None = None
+    not_tried: bool = False
+
+
+def download(vendor: BarVendor, job: Job, report: Callable[[str, int, int], None] = lambda *_: None) -> list[SymbolRow]:
+    """Downloads every symbol of a job and stores it; one row each, in the order of the job.
+
+    A symbol that fails becomes a row with its reason. A vendor's limit ends the download; the symbols after it are
+    rows that say so. report: is called with (symbol, its number from 0, bars so far) after each page.
+    KeyboardInterrupt goes through as `Interrupted`, which holds the rows so far.
+    """
+    try:
+        return _all(vendor, job, report)
+    finally:
+        vendor.close()
+
+
+def _all(vendor: BarVendor, job: Job, report: Callable[[str, int, int], None]) -> list[SymbolRow]:
+    rows: list[SymbolRow] = []
+    limit: str | None = None
+    for number, symbol in enumerate(job.symbols):
+        if limit is not None:
+            rows.append(SymbolRow(symbol, error=limit, not_tried=True))
+            continue
+        try:
+            rows.append(_one(vendor, job, symbol, partial(report, symbol, number)))
+        except LimitError as error:
+            limit = str(error)
+            rows.append(SymbolRow(symbol, error=limit))
+        except DataError as error:
+            rows.append(SymbolRow(symbol, error=str(error)))
+        except KeyboardInterrupt as error:
+            raise InterruptedDownload(rows) from error
+    return rows
+
+
+class InterruptedDownload(KeyboardInterrupt):
+    """Ctrl-C in a download. rows: the symbols that were finished before it."""
+
+    def __init__(self, rows: list[SymbolRow]) -> None:
+        super().__init__("interrupted")
+        self.rows = rows
+
+
+def _one(vendor: BarVendor, job: Job, symbol: str, report: Callable[[int], None]) -> SymbolRow:
+    spelling = vendor.spell(symbol)
+    store = BarStore(job.root)
+    since = _since(store, vendor, job, symbol)
+    kept = Partial(job.root / job.name / PARTIAL, symbol, {**vendor.identity(), "since": since.isoformat()})
+    pages = kept.read()
+    reached = pages[-1].until if pages else since
+    n_bars = sum(page.bars.height for page in pages)
+    if reached < job.until:
+        for page in vendor.pages(spelling, reached, job.until):
+            kept.keep(page)
+            pages.append(page)
+            n_bars += page.bars.height
+            report(n_bars)
+    row = _store(store, vendor, job, symbol, pages, since)
+    kept.remove()
+    return row
+
+
+def _since(store: BarStore, vendor: BarVendor, job: Job, symbol: str) -> datetime:
+    """Where to ask from: the last stored bars again; everything where `start` lies before what was ever asked for."""
+    begin = job.start or vendor.first
+    manifest = store.manifest(job.name) if job.name in store.names() else {"symbols": {}, "imports": []}
+    entry = manifest["symbols"].get(symbol)
+    if entry is None:
+        return begin
+    first, last = (datetime.fromisoformat(entry[key]) for key in ("start", "end"))
+    step = timedelta(minutes=vendor.minutes)
+    asked = [datetime.fromisoformat(one["since"]) for one in manifest["imports"] if symbol in one.get("since_of", ())]
+    if begin < min([first - step, *asked]) and (job.start is not None or not asked):
+        return begin
+    return max(begin, first - step, last - job.reread_bars * step)
+
+
+def _store(
+    store: BarStore, vendor: BarVendor, job: Job, symbol: str, pages: list["Page"], since: datetime
+) -> SymbolRow:
+    bars, n_repeated = _joined(vendor, symbol, pages, job)
+    known = store.manifest(job.name)["symbols"] if job.name in store.names() else {}
+    if bars.is_empty() and symbol not in known:
+        raise DataError(
+            f"{vendor.name}: no bars of {symbol} until {job.until:%Y-%m-%d %H:%M} UTC; check the symbol, or start="
+        )
+    found = None
+    if symbol in known:
+        found = revise(job.root / job.name, store.read(job.name, [symbol]), bars, vendor.name, job.rule)
+    n_added = 0
+    if not bars.is_empty():
+        meta = {
+            "source": vendor.name,
+            "bar_minutes": vendor.minutes,
+            "request": vendor.identity(),
+            "since": since.isoformat(),
+            "since_of": [symbol],
+            "vendor_symbols": {symbol: [vendor.spell(symbol)]},
+        }
+        n_added = store.append(job.name, bars, meta, mode="append", conflicts="take").n_added
+    stored = store.read(job.name, [symbol])
+    times = stored["time"]
+    return SymbolRow(
+        symbol,
+        times[0],
+        times[-1],
+        stored.height,
+        n_added,
+        tuple(vendor.holes(stored)),
+        n_repeated + sum(page.n_repairs for page in pages),
+        found,
+    )
+
+
+def _joined(vendor: BarVendor, symbol: str, pages: list["Page"], job: Job) -> tuple[pl.DataFrame, int]:
+    """The pages as one frame without unclosed bars, and how many repeated rows were left out."""
+    frames = [page.bars for page in pages if page.bars.height]
+    if not frames:
+        return _EMPTY, 0
+    rows = pl.concat(frames).with_columns(symbol=pl.lit(symbol)).select(COLUMNS)
+    once = rows.unique(maintain_order=True)
+    twice = once.filter(pl.struct("time").is_duplicated()).sort("time")
+    if twice.height:
+        a, b = twice.row(0, named=True), twice.row(1, named=True)
+        wrong = next(n for n in VALUES if a[n] != b[n])
+        raise DataError(
+            f"{vendor.name}: gives {symbol} {a['time']:%Y-%m-%d %H:%M} twice, {wrong} {a[wrong]:.8g} and "
+            f"{b[wrong]:.8g} ({twice['time'].n_unique()} such bars); nothing of it was stored; run it again later"
+        )
+    closed = once.filter(pl.col("time") <= job.until).sort("time")
+    return closed, rows.height - once.height
+
+
+_EMPTY = pl.DataFrame(
+    schema={"symbol": pl.String, "time": pl.Datetime("us", "UTC"), **dict.fromkeys(VALUES, pl.Float64)}
+)
+
+
+def gaps(bars: pl.DataFrame, minutes: float) -> list[tuple[datetime, datetime]]:
+    """Spans (close before, close after) between one symbol's bars not adjacent; for markets that never close."""
+    step = pl.col("time").diff()
+    rows = bars.select("time", before=pl.col("time").shift(1), step=step).filter(
+        pl.col("step") > timedelta(minutes=minutes)
+    )
+    return list(zip(rows["before"].to_list(), rows["time"].to_list(), strict=True))
+
+
+@dataclass(frozen=True)
+class Partial:
+    """Complete pages of one symbol on disk, until the symbol is stored: `partial/<symbol>/<request>/`.
+
+    request: what decides the numbers; pages of another request are not read.
+    """
+
+    root: Path
+    symbol: str
+    request: Mapping[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Where the pages of this request lie."""
+        return self.root / quote(self.symbol, safe="") / digest_json(self.request)[:16]
+
+    def keep(self, page: Page) -> None:
+        """Writes a page atomically; its name holds its order, how far history is known, and its repairs."""
+        number = len(list(self.folder.glob("*.parquet")))
+        stamp = f"{page.until.astimezone(UTC):%Y%m%dT%H%M%S}"
+        with written_atomically(self.folder / f"{number:06d}_{stamp}_{page.n_repairs}.parquet") as draft:
+            page.bars.write_parquet(draft)
+
+    def read(self) -> list[Page]:
+        """The pages kept so far, in order, up to the first that is damaged."""
+        pages: list[Page] = []
+        for path in sorted(self.folder.glob("*.parquet")):
+            try:
+                _, stamp, n_repairs = path.stem.split("_")
+                until = datetime.strptime(stamp, "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+                bars = pl.read_parquet(path, glob=False).select(COLUMNS)
+                pages.append(Page(bars.cast(_EMPTY.schema), until, int(n_repairs)))  # type: ignore[arg-type]
+            except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+                log.warning("%s: a kept page is damaged (%s); it is asked for again", self.symbol, error)
+                for rest in [p for p in self.folder.glob("*.parquet") if p.name >= path.name]:
+                    rest.unlink()
+                break
+        return pages
+
+    def remove(self) -> None:
+        """Forgets every page of the symbol, those of other requests included."""
+        shutil.rmtree(self.folder.parent, ignore_errors=True)
+        for folder in (self.root,):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()

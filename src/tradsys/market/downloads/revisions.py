@@ -1,0 +1,192 @@
+"""What a vendor changed in its past, when it was seen, and the store as it read before that."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+
+from tradsys.core.clock import utc_now
+from tradsys.core.errors import DataError
+from tradsys.market.bars import PRICES, TIME
+from tradsys.market.updates import merge
+
+LEDGER = "revisions.sqlite"
+BAR = "bar"  # the column of a bar that appeared or vanished: its close is the value
+MODES = ("record", "refuse")
+SCHEMA = pl.Schema(
+    {
+        "symbol": pl.String(),
+        "time": TIME,
+        "column": pl.String(),
+        "old": pl.Float64(),
+        "new": pl.Float64(),
+        "seen": TIME,
+        "source": pl.String(),
+    }
+)
+_CREATE = """
+create table if not exists revisions(symbol text not null, time integer not null, "column" text not null,
+  old real, new real, seen integer not null, source text not null);
+create trigger if not exists no_update before update on revisions begin select raise(abort, 'append-only'); end;
+create trigger if not exists no_delete before delete on revisions begin select raise(abort, 'append-only'); end;
+"""
+
+
+@dataclass(frozen=True)
+class RevisionRule:
+    """What to do where a vendor changed its history: `record`, or `refuse` above a share of the re-read bars."""
+
+    mode: str = "record"
+    max_share: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES or not 0 <= self.max_share <= 1:
+            raise DataError(
+                f"revisions: mode={self.mode!r}, max_revised_share={self.max_share}; the mode is one of "
+                f"{', '.join(MODES)}, the share lies in [0, 1]; set revisions= and max_revised_share="
+            )
+
+
+@dataclass(frozen=True)
+class Revisions:
+    """What differed: re-read bars, and of them those with other values; bars that appeared in or left the past."""
+
+    n_reread: int
+    n_changed: int
+    n_appeared: int
+    n_vanished: int
+
+    @property
+    def n(self) -> int:
+        """Bars revised in any way."""
+        return self.n_changed + self.n_appeared + self.n_vanished
+
+
+@dataclass(frozen=True)
+class RevisionLedger:
+    """The append-only record of a dataset's revisions, beside its bars. folder: the dataset's."""
+
+    folder: Path
+
+    def append(self, rows: pl.DataFrame) -> int:
+        """Adds rows (SCHEMA) that the last entry of their value does not state already; returns how many."""
+        with self._open() as base:
+            new = [r for r in rows.select(SCHEMA.names()).iter_rows(named=True) if not self._known(base, r)]
+            base.executemany(
+                "insert into revisions values (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (r["symbol"], _us(r["time"]), r["column"], r["old"], r["new"], _us(r["seen"]), r["source"])
+                    for r in new
+                ],
+            )
+        return len(new)
+
+    def read(self, symbols: Sequence[str] | None = None) -> pl.DataFrame:
+        """All entries (SCHEMA) in the order in which they were seen; empty where nothing was ever revised."""
+        if not (self.folder / LEDGER).exists():
+            return SCHEMA.to_frame()
+        with self._open() as base:
+            rows = base.execute("select * from revisions order by rowid").fetchall()
+        raw = pl.Schema({**SCHEMA, "time": pl.Int64(), "seen": pl.Int64()})
+        frame = pl.DataFrame(rows, schema=raw, orient="row").with_columns(
+            pl.from_epoch(name, "us").cast(pl.Datetime("us")).dt.replace_time_zone("UTC") for name in ("time", "seen")
+        )
+        return frame if symbols is None else frame.filter(pl.col("symbol").is_in(list(symbols)))
+
+    def before(self, bars: pl.DataFrame, moment: datetime) -> pl.DataFrame:
+        """These stored bars as they read at `moment`: later revisions undone, later bars left out.
+
+        A bar of which nothing was revised counts as known since its close: the ledger begins with the first download.
+        """
+        bars = bars.filter(pl.col("time") <= moment)
+        later = self.read(bars["symbol"].unique().to_list()).filter(pl.col("seen") > moment)
+        first = later.unique(["symbol", "time", "column"], keep="first", maintain_order=True)
+        appeared = first.filter((pl.col("column") == BAR) & pl.col("old").is_null())
+        bars = bars.join(appeared, on=["symbol", "time"], how="anti", maintain_order="left")
+        for column in (*PRICES, "volume"):
+            old = first.filter(pl.col("column") == column).select("symbol", "time", "old")
+            bars = bars.join(old, on=["symbol", "time"], how="left", maintain_order="left")
+            bars = bars.with_columns(pl.coalesce("old", column).alias(column)).drop("old")
+        return bars
+
+    @staticmethod
+    def _known(base: sqlite3.Connection, row: dict) -> bool:  # type: ignore[type-arg]
+        last = base.execute(
+            'select old, new from revisions where symbol = ? and time = ? and "column" = ? order by rowid desc limit 1',
+            (row["symbol"], _us(row["time"]), row["column"]),
+        ).fetchone()
+        return last == (row["old"], row["new"])
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with closing(sqlite3.connect(self.folder / LEDGER, timeout=60)) as base, base:
+                base.executescript(_CREATE)
+                yield base
+        except sqlite3.DatabaseError as error:
+            raise DataError(
+                f"revisions: {self.folder.name}/{LEDGER} is damaged ({error}); move it away, or restore a copy"
+            ) from error
+
+
+def revise(folder: Path, stored: pl.DataFrame, bars: pl.DataFrame, source: str, rule: RevisionRule) -> Revisions:
+    """Compares one symbol's bars that were downloaded again with its stored ones and enters what differs.
+
+    folder: the dataset's.
+
+    Call before the bars are stored: a crash between the two leaves an entry that the next download does not repeat.
+    Bars that the vendor no longer has stay stored and are entered. Raises DataError where `rule` refuses.
+    """
+    if bars.is_empty():
+        return Revisions(0, 0, 0, 0)
+    first, last = bars["time"].min(), bars["time"].max()
+    symbol = str(stored["symbol"][0])
+    _, update, clashes = merge(symbol, stored, bars, "append", "take")
+    span = stored.filter(pl.col("time").is_between(first, last))
+    vanished = span.join(bars, on="time", how="anti")
+    inside = pl.col("time").is_between(stored["time"].min(), stored["time"].max())
+    appeared = bars.filter(inside).join(stored, on="time", how="anti")
+    found = Revisions(span.height, update.n_conflicts, appeared.height, vanished.height)
+    _check(found, clashes, folder.name, symbol, source, rule)
+    if found.n:
+        RevisionLedger(folder).append(_entries(symbol, clashes, appeared, vanished, source))
+    return found
+
+
+def _check(found: Revisions, clashes: pl.DataFrame, name: str, symbol: str, source: str, rule: RevisionRule) -> None:
+    share = found.n / max(found.n_reread + found.n_appeared, 1)
+    if rule.mode != "refuse" or share <= rule.max_share:
+        return
+    shown = "; ".join(
+        f"{r['time']:%Y-%m-%d %H:%M} {r['column']} {r['old']:.8g} -> {r['new']:.8g}"
+        for r in clashes.head(2).iter_rows(named=True)
+    )
+    raise DataError(
+        f"{source}: {found.n} of {found.n_reread} re-read bars of {symbol} in {name} were revised, a share of "
+        f"{share:.3g} > max_revised_share={rule.max_share:g}{': ' + shown if shown else ''}; nothing was stored; "
+        "accept and record them with revisions=record"
+    )
+
+
+def _entries(
+    symbol: str, clashes: pl.DataFrame, appeared: pl.DataFrame, vanished: pl.DataFrame, source: str
+) -> pl.DataFrame:
+    none = pl.lit(None, pl.Float64)
+    parts = [
+        clashes,
+        appeared.select("symbol", "time", column=pl.lit(BAR), old=none, new="close"),
+        vanished.select("symbol", "time", column=pl.lit(BAR), old="close", new=none),
+    ]
+    rows = pl.concat([p.select("symbol", "time", "column", "old", "new") for p in parts])
+    return rows.with_columns(
+        pl.lit(symbol).alias("symbol"), pl.lit(utc_now()).cast(TIME).alias("seen"), pl.lit(source).alias("source")
+    ).sort("time", "column")
+
+
+def _us(moment: datetime) -> int:
+    return (moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

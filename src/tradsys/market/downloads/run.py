@@ -1,0 +1,160 @@
+"""The download part of the fetch command: symbols from the command or a universe file, progress, the closing table."""
+
+import csv
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from tradsys.core.errors import DataError
+from tradsys.market.downloads.progress import InterruptedDownload, Job, SymbolRow, download
+from tradsys.market.downloads.revisions import RevisionRule
+
+SOME_FAILED = 3  # exit code: at least one symbol failed, the others are stored
+COUNTED_KINDS = ("", "coin")  # rows of a universe file that are downloaded; stablecoins and wrapped tokens are not
+N_HOLES = 3
+
+
+def run_download(source: Any, keys: Mapping[str, Any], console: Console) -> int:
+    """Downloads what the fetch command's keys ask for, prints the closing table; returns the exit code."""
+    symbols, notes = wanted_symbols(keys.get("symbols"), keys.get("universe"), needed=not hasattr(source, "collect"))
+    for note in notes:
+        console.print(note)
+    job = Job(
+        Path(keys["paths"]["data"]),
+        str(keys["name"]),
+        symbols,
+        start=_moment("start", keys["start"]),
+        end=_moment("end", keys["end"]),
+        reread_bars=int(keys["reread_bars"]),
+        rule=RevisionRule(keys["revisions"], float(keys["max_revised_share"])),
+    )
+    if hasattr(source, "collect"):
+        rows: list[SymbolRow] = source.collect(job)
+    else:
+        try:
+            rows = _with_progress(source, job)
+        except InterruptedDownload as stopped:
+            print_rows(console, stopped.rows)
+            console.print("interrupted: complete pages are kept; the same command goes on from there")
+            raise
+    print_rows(console, rows)
+    return SOME_FAILED if any(row.error for row in rows) else 0
+
+
+def wanted_symbols(given: Any, universe: str | None, *, needed: bool = True) -> tuple[tuple[str, ...], list[str]]:
+    """Symbols as they will be stored, each once, and remarks on what was left out.
+
+    given: a list, or one symbol. universe: a CSV with a column `symbol`, and perhaps `kind` (coin, stablecoin,
+    wrapped): only coins are downloaded. Raises DataError where there is none, or the file has no such column.
+    """
+    if given is not None and universe is not None:
+        raise DataError("fetch: symbols= and universe= are both given; give one of them")
+    notes: list[str] = []
+    if universe is not None:
+        names = _universe(Path(universe), notes)
+    else:
+        names = [given] if isinstance(given, str) else list(given or [])
+        if wrong := [n for n in names if not isinstance(n, str)]:
+            raise DataError(f"fetch: symbols {wrong} are no texts; put them in quotes, such as symbols=['NAN']")
+    names = [name.strip().replace("/", "") for name in names]
+    twice = {name: n for name, n in Counter(names).items() if n > 1}
+    if twice:
+        shown = ", ".join(f"{name} ({n} times)" for name, n in list(twice.items())[:5])
+        notes.append(f"named more than once, downloaded once: {shown}")
+    if not names and needed:
+        raise DataError("fetch: no symbols to download; give symbols=[BTC-USD,ETH-USD] or universe=coins.csv")
+    return tuple(dict.fromkeys(names)), notes
+
+
+def _universe(path: Path, notes: list[str]) -> list[str]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"fetch: universe={path.name} cannot be read ({error}); give a CSV with a column symbol"
+        ) from error
+    if not rows or "symbol" not in rows[0]:
+        raise DataError(
+            f"fetch: universe={path.name} has the columns {list(rows[0]) if rows else 'of an empty file'}; it needs "
+            "`symbol`, one a row, such as BTC-USD; correct the file"
+        )
+    empty = [n for n, row in enumerate(rows, 2) if not (row["symbol"] or "").strip()]
+    if empty:
+        raise DataError(f"fetch: universe={path.name} has no symbol in line {empty[0]}; correct the file")
+    out = [row["symbol"] for row in rows if (row.get("kind") or "") not in COUNTED_KINDS]
+    if out:
+        notes.append(f"{path.name}: {len(out)} stablecoins or wrapped tokens left out: {', '.join(out[:6])}")
+    return [row["symbol"] for row in rows if (row.get("kind") or "") in COUNTED_KINDS]
+
+
+def _with_progress(source: Any, job: Job) -> list[SymbolRow]:
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("downloading", total=len(job.symbols))
+        return download(
+            source,
+            job,
+            lambda symbol, number, n_bars: progress.update(
+                task, completed=number, description=f"{symbol}: {n_bars:,} bars"
+            ),
+        )
+
+
+def print_rows(console: Console, rows: Sequence[SymbolRow]) -> None:
+    """The closing table, then what it has no room for: holes, revisions, and why symbols failed."""
+    good = [row for row in rows if row.error is None]
+    if good:
+        table = Table(box=None, pad_edge=False)
+        table.add_column("symbol", no_wrap=True)
+        for name in ("first", "last", "bars", "new", "holes", "repairs", "revisions"):
+            table.add_column(name, justify="right")
+        for row in good:
+            n_revised = row.revisions.n if row.revisions else 0
+            counts = (row.n_bars, row.n_added, len(row.holes), row.n_repairs, n_revised)
+            table.add_row(row.symbol, _day(row.first), _day(row.last), *(f"{n:,}" for n in counts))
+        console.print(table)
+    for row in good:
+        for line in _remarks(row):
+            console.print(line)
+    for row in rows:
+        if row.error is not None:
+            state = "not tried" if row.not_tried else "failed"
+            console.print(f"{state} {row.symbol}: {' '.join(row.error.split())}")
+
+
+def _remarks(row: SymbolRow) -> list[str]:
+    lines = [
+        f"{row.symbol}: no bars between {before:%Y-%m-%d %H:%M} and {after:%Y-%m-%d %H:%M}"
+        for before, after in row.holes[:N_HOLES]
+    ]
+    if len(row.holes) > N_HOLES:
+        lines.append(f"{row.symbol}: and {len(row.holes) - N_HOLES} holes more")
+    if row.revisions and row.revisions.n:
+        found = row.revisions
+        lines.append(
+            f"{row.symbol}: of {found.n_reread:,} re-read bars {found.n_changed} changed, {found.n_vanished} vanished, "
+            f"{found.n_appeared} appeared; recorded in the revision ledger"
+        )
+    return lines
+
+
+def _day(moment: datetime | None) -> str:
+    return "" if moment is None else f"{moment:%Y-%m-%d}"
+
+
+def _moment(key: str, value: Any) -> datetime | None:
+    """UTC where no zone is given; a date is its midnight."""
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError as error:
+        raise DataError(f"fetch: {key}={value!r} is no date; write it as 2021-06-30; set {key}=") from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -1,0 +1,107 @@
+"""The httpx transports of a vendor: hishel's cache above key, rate limits and checks. Imported by a download alone."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pyrate_limiter import InMemoryBucket, Limiter, Rate, RateItem, SQLiteBucket
+
+from tradsys.market.downloads.client import (
+    SHORT_SECONDS,
+    Http,
+    LimitError,
+    PassingError,
+    limit_file,
+    opens_at,
+    raise_for_status,
+)
+
+
+def vendor_transport(http: Http) -> httpx.BaseTransport:
+    """The network as a vendor allows it; an answer that is no data is raised, and so never cached."""
+    inner = _Vendor(http)
+    if http.cache is None or http.cache_hours <= 0:
+        return inner
+    from hishel import SqliteStorage  # noqa: PLC0415 - only where answers are cached
+    from hishel.httpx import CacheTransport  # noqa: PLC0415
+
+    path = Path(http.cache)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return CacheTransport(inner, SqliteStorage(database_path=path, default_ttl=http.cache_hours * 3600))
+
+
+class _Vendor(httpx.BaseTransport):
+    """Adds the key, waits for the limits, reads the complete answer, and raises where it is no data."""
+
+    def __init__(self, http: Http) -> None:
+        self.http, self.secret = http, http.secret()
+        self.inner = httpx.HTTPTransport()
+        short = [Rate(int(n), round(s * 1000)) for n, s in http.rates if s <= SHORT_SECONDS]
+        long = [Rate(int(n), round(s * 1000)) for n, s in http.rates if s > SHORT_SECONDS]
+        self.short = Limiter(InMemoryBucket(short)) if short else None
+        self.long = _long_bucket(http, long) if long else None
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self._wait_for_limits()
+        sent = self._with_key(request)
+        try:
+            response = self.inner.handle_request(sent)
+            response.request = request
+            body = response.read()
+            response.close()
+        except httpx.TransportError as error:
+            raise PassingError(
+                f"{self.http.host}: the connection failed ({type(error).__name__}); try later"
+            ) from error
+        complete = httpx.Response(response.status_code, headers=_plain(response.headers), content=body, request=request)
+        text = complete.text if complete.status_code >= 400 else ""
+        raise_for_status(self.http.host, complete.status_code, complete.headers, self._masked(text))
+        if complete.status_code < 300:
+            request.extensions.get("inspect", lambda _: None)(complete)
+        return complete
+
+    def close(self) -> None:
+        self.inner.close()
+        for one in (self.short, self.long):
+            if one is not None:
+                one.close()
+
+    def _masked(self, text: str) -> str:
+        return text.replace(self.secret, "***") if self.secret else text
+
+    def _with_key(self, request: httpx.Request) -> httpx.Request:
+        if self.secret is None:
+            return request
+        headers, url = request.headers.copy(), request.url
+        if self.http.key_as.lower().startswith("x-"):
+            headers[self.http.key_as] = self.secret
+        else:
+            url = url.copy_add_param(self.http.key_as, self.secret)
+        return httpx.Request(request.method, url, headers=headers, extensions=request.extensions)
+
+    def _wait_for_limits(self) -> None:
+        if self.long is not None:
+            item = RateItem(self.http.host, self.long.now())
+            if not self.long.put(item):
+                rate = self.long.failing_rate
+                opens: Any = opens_at(self.long.waiting(item))
+                raise LimitError(
+                    f"{self.http.host}: the {rate.limit} calls of {rate.interval / 3_600_000:g} hours are used up; "
+                    f"what is complete is kept; it opens again {opens:%Y-%m-%d %H:%M} UTC; run it again then"
+                )
+        if self.short is not None:
+            self.short.try_acquire(self.http.host)
+
+
+def _long_bucket(http: Http, rates: list[Rate]) -> Any:
+    path = limit_file(http)
+    if path is None:
+        return InMemoryBucket(rates)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return SQLiteBucket.init_from_file(rates, db_path=str(path))
+
+
+def _plain(headers: httpx.Headers) -> list[tuple[str, str]]:
+    """Headers of an answer that is decoded and complete."""
+    gone = ("content-encoding", "transfer-encoding", "content-length")
+    return [(k, v) for k, v in headers.multi_items() if k.lower() not in gone]
