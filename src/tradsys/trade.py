@@ -48,8 +48,12 @@ def work(argv: list[str]) -> None:
     if verb not in VERBS:
         raise ConfigError(f"trade: {verb or 'nothing'!r} is no verb; the verbs are {', '.join(VERBS)}; see --help")
     from tradsys.ops.trading import commands
+    from tradsys.serving.bundle import Bundle
 
     config = compose("trade", _with_defaults(verb, rest))
+    if config.levels is None:
+        decides = verb in ("replay", "paper", "live")
+        config.levels = Bundle.load(str(as_dict(config)["bundle"])).levels if decides else "score"
     commands.VERBS[verb](as_dict(config), build(config), _source)
 
 

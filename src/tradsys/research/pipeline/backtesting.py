@@ -27,6 +27,8 @@ from tradsys.serving.bundle import Bundle
 from tradsys.serving.strategy import Profile, Strategy
 
 LOG = logging.getLogger(__name__)
+# of the bootstrap alone: one series has one interval, whichever command and whichever seed of training shows it
+RESAMPLING_SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,6 @@ def backtest(
     skill_low: float | None,
     since: datetime,
     until: datetime,
-    seed: int,
 ) -> Backtest:
     """Backtests profiles on decisions from `since` to `until`; bars may start earlier, for warm-up only.
 
@@ -90,7 +91,7 @@ def backtest(
     deflation, trials = trials_on_span(ledger, source["data"]["digest"], (since, until), yearly)
     rows, verdicts = [], {}
     for name, strategy in strategies.items():
-        row = _row(ledgers[name], deflation, evaluation, seed)
+        row = _row(ledgers[name], deflation, evaluation)
         verdict = judge(row, skill_low=skill_low, min_trades=evaluation.min_trades)
         verdicts[name] = verdict
         rows.append(
@@ -99,7 +100,7 @@ def backtest(
     return Backtest(
         rows=rows,
         verdicts=verdicts,
-        benchmark={"name": reference, "performance": _row(held, deflation, evaluation, seed, min_trades=0)},
+        benchmark={"name": reference, "performance": _row(held, deflation, evaluation, min_trades=0)},
         equity=_equity({**ledgers, reference: held}),
         trades=_trades(ledgers),
         trials={**deflation, "n_looks": len(trials), "list": trials},
@@ -180,7 +181,7 @@ def trials_on_span(
 
 
 def _row(
-    result: Ledger, deflation: Mapping[str, Any], evaluation: Evaluation, seed: int, min_trades: int = MIN_TRADES
+    result: Ledger, deflation: Mapping[str, Any], evaluation: Evaluation, min_trades: int = MIN_TRADES
 ) -> dict[str, Any]:
     """Performance of one ledger on daily UTC returns; the drawdown is the one that bars saw, not day closes."""
     days, daily = result.daily_returns()
@@ -196,7 +197,7 @@ def _row(
         min_trades=min_trades,
         n_draws=evaluation.n_draws,
         confidence=evaluation.confidence,
-        seed=seed,
+        seed=RESAMPLING_SEED,
         **deflation,
     )
     depth, length, recovered = drawdown(result.returns())
