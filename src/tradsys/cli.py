@@ -37,11 +37,13 @@ def main() -> None:
         return
     asked_help = verb in ("-h", "--help")
     console = Console(stderr=not asked_help)
-    console.print("usage: tradsys VERB [key=value ...]; `tradsys VERB --help` tells more\n", highlight=False)
+    console.print(
+        "usage: tradsys VERB [key=value ...]; `tradsys VERB --help` tells more\n", markup=False, highlight=False
+    )
     for name, purpose in VERBS.items():
-        console.print(f"  {name:<10}{purpose}", highlight=False)
+        console.print(f"  {name:<10}{purpose}", markup=False, highlight=False)
     if not asked_help:
-        console.print(f"\nerror: {verb!r} is not a verb", style="red", highlight=False)
+        console.print(f"\nerror: {verb!r} is not a verb", style="red", markup=False, highlight=False)
         sys.exit(2)
 
 

@@ -32,7 +32,9 @@ def work(argv: list[str]) -> None:
     console = Console(soft_wrap=True, highlight=False, markup=False)
     for path in write_journal(told, runs):
         console.print(str(path))
-    console.print(f"{len(told['experiments'])} experiments, {told['n_looks']} looks, {told['n_trials']} return series")
+    n = len(told["experiments"])
+    counts = f"{n} experiment{'s' * (n != 1)}, {told['n_looks']} look{'s' * (told['n_looks'] != 1)}"
+    console.print(f"{counts}, {told['n_trials']} return series")
     for problem in told["problems"]:
         console.print(problem, style="red")
     if told["problems"]:

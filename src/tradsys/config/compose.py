@@ -68,7 +68,7 @@ def build(config: DictConfig) -> dict[str, Any]:
         raise ConfigError(wrong.unresolved(error)) from error
     except InstantiationException as error:
         cause = error.__cause__
-        if isinstance(cause, ValueError):  # a constructor refused the value: its own words are the clear ones
+        if isinstance(cause, ValueError) and wrong.is_raised_on_purpose(cause):  # the constructor's own words are clear
             raise cause from None
         raise ConfigError(wrong.not_built(config, error)) from error
 

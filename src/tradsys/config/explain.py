@@ -5,11 +5,12 @@ where events=clock stands beside it, whatever else is wrong.
 """
 
 import difflib
+import dis
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -71,6 +72,8 @@ def plain_form(conf: Path, command: str, override: str) -> str:
     """The override as Hydra wants it: `experiment=demo` and compare's `study=losses` without their + are understood."""
     added = ("experiment", "study") if command == "compare" else ("experiment",)
     group, _, choice = override.partition("=")
+    if group == "data.bar_minutes":  # measured from the bars now; a command line of the last version still sets it
+        return f"++{override}"
     return f"+{override}" if group in added and (conf / group).is_dir() and choice else override
 
 
@@ -172,8 +175,6 @@ def not_built(config: DictConfig, error: Exception) -> str:
     at = re.search(r"full_key: (\S+)", text)
     where, cause = at[1] if at else "", error.__cause__
     part = OmegaConf.select(config, where) if where else None
-    values = {k: v for k, v in part.items() if not str(k).startswith("_")} if isinstance(part, DictConfig) else {}
-    given = ", ".join(f"{k!s}={v!r}" for k, v in values.items() if not isinstance(v, DictConfig) and len(str(v)) < 40)
     target = repr(part.get("_target_")).strip("'").rpartition(".")[2] if isinstance(part, DictConfig) else "a part"
     if cause is None:
         return f"config: {where or 'a part'}: {' '.join(text.split())}"
@@ -186,7 +187,29 @@ def not_built(config: DictConfig, error: Exception) -> str:
         lacking = re.findall(r"'(\w+)'", str(cause))
         return f"config: {where}: {target} lacks {', '.join(lacking)}; give it"
     why = " ".join(str(cause).split())
-    return f"config: {where}: {target} cannot be made of {given} ({why}); one is of the wrong kind; mend it"
+    given = _suspects(part, where, str(cause)) if isinstance(part, DictConfig) else "its settings"
+    return f"config: {given}: {target} cannot be made of it ({why}); give a value of the right kind"
+
+
+def is_raised_on_purpose(error: BaseException) -> bool:
+    """Whether a `raise` statement threw it, rather than a function in C such as int() that was given a word."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return at is not None and at.tb_frame.f_code.co_code[at.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+
+
+def _suspects(part: DictConfig, where: str, cause: str) -> str:
+    """The settings that `cause` quotes, else the words among them, else all; by the keys that a command line sets."""
+    plain = {str(k): v for k, v in part.items() if not str(k).startswith("_") and not isinstance(v, DictConfig)}
+    words = {k: v for k, v in plain.items() if isinstance(v, str)}
+    quoted = {k: v for k, v in words.items() if repr(v) in cause}
+    named, unresolved_values = [], cast(dict[str, Any], OmegaConf.to_container(part, resolve=False))
+    for key, value in (quoted or ("'str'" in cause and words) or plain).items():
+        raw = unresolved_values[key]
+        points = re.fullmatch(r"\$\{([\w.]+)\}", str(raw))
+        named.append(f"{points[1] if points else f'{where}.{key}'}={value!r}")
+    return ", ".join(one for one in named if len(one) < 60)
 
 
 def nearest(word: str, known: Sequence[str], cutoff: float = 0.4) -> str:

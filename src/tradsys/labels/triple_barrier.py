@@ -126,6 +126,8 @@ class TripleBarrier:
         """The exits as serving reads them, and what the classes mean."""
         classes = ["stop", "timeout", "take profit"] if self.ternary else ["stop or timeout", "take profit"]
         sizes = {k: getattr(self, k) for k in ("upper", "lower", "horizon_bars", "atr_bars")}
+        if self.side != 1:
+            sizes["side"] = self.side
         return {"kind": "triple_barrier", **sizes, "classes": classes}
 
 

@@ -8,6 +8,7 @@ import numba
 import numpy as np
 import polars as pl
 
+from tradsys.core.bounds import is_within
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array
 from tradsys.market.bars import utc_series
@@ -81,15 +82,16 @@ class SyntheticMarket:
     def __post_init__(self) -> None:
         rules = {
             "symbols": (len(set(self.symbols)) == len(self.symbols) > 0, "one name each, at least one"),
-            "n_bars": (self.n_bars >= 1, "n_bars >= 1"),
-            "bar_minutes": (self.bar_minutes >= 1, "bar_minutes >= 1"),
-            "edge": (0 <= self.edge <= 1, "0 <= edge <= 1 sigma per bar"),
-            "shape": (0 <= self.shape <= 1, "0 <= shape <= 1 sigma per bar"),
-            "annual_vol": (0 < self.annual_vol < np.inf, "annual_vol > 0"),
+            "n_bars": (is_within(self.n_bars, "whole [1, inf)"), "a whole number >= 1"),
+            "bar_minutes": (is_within(self.bar_minutes, "whole [1, inf)"), "a whole number >= 1"),
+            "edge": (is_within(self.edge, "[0, 1]"), "0 <= edge <= 1 sigma per bar"),
+            "shape": (is_within(self.shape, "[0, 1]"), "0 <= shape <= 1 sigma per bar"),
+            "seed": (is_within(self.seed, "whole [0, inf)"), "a whole number >= 0"),
+            "annual_vol": (is_within(self.annual_vol, "(0, inf)"), "annual_vol > 0"),
         }
         for name, (holds, rule) in rules.items():
             if not holds:
-                raise TradsysError(f"synthetic market: {name}={getattr(self, name)}; {rule}; mend conf/data")
+                raise TradsysError(f"synthetic market: {name}={getattr(self, name)!r}; {rule}; set data.{name}")
 
     def bars(self) -> pl.DataFrame:
         """Bars in the house schema, sorted by (symbol, time); time is the bar's close, without a gap."""

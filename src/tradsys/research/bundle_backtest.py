@@ -1,17 +1,26 @@
 """A bundle met again: its strategies on its own test span, or on data it never saw."""
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tradsys.core.errors import DataError
+import numpy as np
+import polars as pl
+
+from tradsys.core.clock import utc64
+from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.headline import headline_skill
 from tradsys.core.runs import masked, write_json, written_atomically
+from tradsys.core.tables import Array
+from tradsys.evidence.classification import evaluate
 from tradsys.evidence.verdict import judge_run
-from tradsys.market.bars import content_digest
+from tradsys.labels.stored import Label, label_of_card
+from tradsys.market.bars import content_digest, mark_gaps, utc_bars
 from tradsys.reports.run.page import write_report
 from tradsys.research.pipeline.backtesting import backtest, bounds
 from tradsys.research.pipeline.provenance import provenance
+from tradsys.research.pipeline.settings import Evaluation
 from tradsys.research.pipeline.trial_ledger import TrialLedger
 from tradsys.serving.bundle import Bundle
 
@@ -21,8 +30,10 @@ SPANS = ("test", "later")
 def retest(bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Backtests profiles on decisions of the bundle's test span (span=test) or after its validation (span=later).
 
-    Writes metrics, trades and a report into `folder`; returns the report. Raises DataError where the bars of the
-    bundle's own source are no longer the ones it was judged on.
+    The verdict reads the skill on these very decisions: the card's where they are the run's own test span, else
+    measured by `skill_on`; without such a skill no verdict is `edge`. Writes metrics, trades and a report into
+    `folder`; returns the report. Raises DataError where the bars of the bundle's own source are no longer the ones it
+    was judged on.
     """
     if config["span"] not in SPANS:
         raise DataError(f"backtest: span={config['span']!r}; one of {SPANS}; choose one")
@@ -36,7 +47,12 @@ def retest(bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str,
     start, end = (datetime.fromisoformat(t) for t in bundle.card["span"]["test"])
     until = end if config["span"] == "test" else bars["time"].max()
     came_from = provenance(config, {**source.describe(), "digest": digest})
-    skill = headline_skill(bundle.card.get("metrics", {}))
+    at_home = digest == own and config["span"] == "test"
+    skill = (
+        headline_skill(bundle.card.get("metrics", {}))
+        if at_home
+        else skill_on(bundle, bars, (start, until), parts["evaluation"])
+    )
     tested = backtest(
         bundle,
         bars,
@@ -49,14 +65,17 @@ def retest(bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str,
         skill_low=skill["low"],
         since=start,
         until=until,
-        seed=0,
     )
+    verdict = judge_run(bounds(skill), tested.verdicts)
+    if not at_home:
+        verdict = replace(verdict, reasons=(*verdict.reasons, _in_words(skill)))
     data = came_from["data"]
     report = {
         "run": folder.name,
         "question": config["question"],
         "synthetic": data.get("note") if data["synthetic"] else None,
-        "verdict": judge_run(bounds(skill), tested.verdicts).as_dict(),
+        "verdict": verdict.as_dict(),
+        "skill": skill,
         **tested.as_dict(),
         "label": bundle.card["label"],
         "provenance": came_from
@@ -65,7 +84,65 @@ def retest(bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str,
     with written_atomically(folder / "trades.parquet") as draft:
         tested.trades.write_parquet(draft)
     strategies = {row["name"]: row["performance"] | {"verdict": row["verdict"]} for row in report["strategies"]}
-    write_json(folder / "metrics.json", {"verdict": report["verdict"], "strategies": strategies})
+    write_json(folder / "metrics.json", {"verdict": report["verdict"], "skill": skill, "strategies": strategies})
     write_json(folder / "report.json", report)
     write_report(report, folder / "report.html")
     return report
+
+
+def skill_on(
+    bundle: Bundle, bars: pl.DataFrame, span: tuple[datetime, datetime], evaluation: Evaluation
+) -> dict[str, Any]:
+    """The bundle's skill beyond the level on decisions within `span`: {value, low, high, reason, n}.
+
+    Labels come from the rule in the bundle's card. Every bar with a full window and a known outcome counts, since
+    strategies decide on every one. Without numbers, and with the reason, where the card holds no rule that this code
+    knows, or the data hold too few outcomes.
+    """
+    if (rate := bundle.card.get("metrics", {}).get("base_rate")) is None:
+        return _unmeasured("the bundle's card holds no class rates of its training rows")
+    try:
+        label = label_of_card(bundle.card["label"])
+        proba_NC, y_N, time_N = _resolved(bundle, label, bars, span)
+        metrics = evaluate(
+            proba_NC,
+            y_N,
+            np.asarray(rate),
+            time_N=time_N,
+            min_block=label.horizon_bars,
+            n_draws=evaluation.n_draws,
+            confidence=evaluation.confidence,
+        )
+    except TradsysError as error:
+        return _unmeasured(" ".join(str(error).split()))
+    return headline_skill(metrics) | {"n": metrics["n"]}
+
+
+def _resolved(
+    bundle: Bundle, label: Label, bars: pl.DataFrame, span: tuple[datetime, datetime]
+) -> tuple[Array, Array, Array]:
+    """Calibrated probabilities [N, C], outcomes [N] and times [N] of decisions in the span, both ends included."""
+    marked = mark_gaps(utc_bars(bars), bundle.max_gap)
+    bundle.check_bar_length(marked)
+    table = bundle.features.table(marked)
+    labels = label.label(marked, bundle.features.side(marked))
+    since, until = (utc64(moment, "span") for moment in span)
+    inside = (table.time >= since) & (table.time <= until)
+    rows = np.flatnonzero(table.ready(bundle.lookback) & inside & (labels.y >= 0) & (labels.end >= 0))
+    if not len(rows):
+        raise DataError("no bar of the span has a full window and a known outcome")
+    return bundle.primary.predict(table, rows)[1], labels.y[rows].astype(np.int64), table.time[rows]
+
+
+def _unmeasured(reason: str) -> dict[str, Any]:
+    return {"value": None, "low": None, "high": None, "reason": reason, "n": 0}
+
+
+def _in_words(skill: dict[str, Any]) -> str:
+    """The skill on these data as a line of the verdict."""
+    if skill["low"] is None:
+        return f"the model's skill on these data could not be measured ({skill['reason']}), so no verdict is an edge"
+    return (
+        f"the model's skill beyond the level on these data is {skill['value']:.4f} [{skill['low']:.4f}, "
+        f"{skill['high']:.4f}] over {skill['n']:,} decisions"
+    )

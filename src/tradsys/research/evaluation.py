@@ -78,7 +78,6 @@ def judge(
             skill_low=skill["low"],
             since=prepared.test_start,
             until=aware(prepared.test.time.max()),
-            seed=experiment.seed,
         )
     with timings.stage("auditor and regimes"):
         questions = _questions(experiment, prepared, bundle, tested)

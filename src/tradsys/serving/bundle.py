@@ -1,5 +1,6 @@
 """The fitted artefact: the only way from bars to probabilities. Loads and predicts without torch."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,6 +26,9 @@ from tradsys.models.regime import HmmRegime
 from tradsys.serving import exits
 from tradsys.serving.card import FIX, FORMAT, verified_card
 from tradsys.serving.ensemble import ServedEnsemble
+
+LOG = logging.getLogger(__name__)
+LEVELS = ("score", "probability", "quantile")
 
 
 class Primary(Protocol):
@@ -124,8 +128,20 @@ class Bundle:
 
     @property
     def levels(self) -> str:
-        """How its run read the levels of strategy profiles: score, probability or quantile; `score` if not stored."""
-        return str(self.card.get("levels") or "score")
+        """How its run read the levels of strategy profiles: one of LEVELS.
+
+        `score`, with a warning, where an earlier version did not store it.
+        """
+        stored = self.card.get("levels")
+        if stored is not None and stored not in LEVELS:  # it goes into a configuration: nothing else may
+            raise BundleError(f"bundle {self.folder}: levels={stored!r}; one of {', '.join(LEVELS)}; export it again")
+        if stored is None:
+            LOG.warning(
+                "bundle %s: its card does not store how its run read the levels of profiles, so they are read as raw "
+                "scores; pass levels=quantile or levels=probability if the run did",
+                self.folder,
+            )
+        return "score" if stored is None else str(stored)
 
     @property
     def max_gap(self) -> timedelta | None:

@@ -1,6 +1,7 @@
 """One line for each way to get an override wrong, and it blames the right one."""
 
 import pytest
+from omegaconf import OmegaConf
 
 from tradsys.config.compose import ConfigError, as_dict, build, compose
 
@@ -62,7 +63,7 @@ def built(override):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("costs.fee_bps=abc", "costs: Costs cannot be made of fee_bps='abc'"),
+        ("costs.fee_bps=abc", "config: costs.fee_bps='abc': Costs cannot be made of it"),
         ("+model.foo=3", "takes no 'foo'"),
         ("~model.batch_size", "lacks batch_size"),
         ("model.lookback=${data.nope}", "model.lookback: "),
@@ -74,6 +75,28 @@ def test_what_composes_but_cannot_be_built_is_told_with_its_place(override, word
         built(override)
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def int_of_a_word(n_bars):
+    return int(n_bars)
+
+
+def test_a_foreign_error_of_a_constructor_names_the_key_that_was_set_and_its_value():
+    part = {"_target_": f"{__name__}.int_of_a_word", "n_bars": "${data.n_bars}"}
+    config = OmegaConf.create({"data": {"n_bars": "abc", "source": part}})
+    with pytest.raises(ConfigError, match=r"^config: data\.n_bars='abc': .*int_of_a_word cannot be made of it"):
+        build(config)
+
+
+@pytest.mark.parametrize("value", ["abc", "1.5", "null"])
+def test_a_count_of_bars_is_refused_with_its_key_and_value(value):
+    with pytest.raises(ValueError, match=r"n_bars=('abc'|1\.5|None); a whole number >= 1; set data\.n_bars"):
+        built(f"data.n_bars={value}")
+
+
+def test_a_bar_length_of_the_last_version_s_command_lines_still_composes():
+    assert compose("train", ["data=btc_hourly", "data.bar_minutes=60"]).data.bar_minutes == 60
+    assert compose("train", ["data.bar_minutes=30"]).data.bar_minutes == 30
 
 
 @pytest.mark.parametrize("command", ["train", "tune", "audit", "doctor"])

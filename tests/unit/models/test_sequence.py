@@ -358,6 +358,22 @@ def test_trainer_settings_are_checked(wrong):
         TrainerSettings(**wrong)
 
 
+@pytest.mark.parametrize("precision", ["16-mixed", "16-true", "bf16-true"])
+def test_a_precision_that_a_cpu_lacks_is_refused_by_name(precision, data, monkeypatch):
+    with pytest.raises(TrainingError, match=f"precision={precision} on a CPU"):
+        TrainerSettings(precision=precision)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    fitted_elsewhere = make_model(precision=precision, accelerator="auto")  # a bundle's settings open anywhere
+    with pytest.raises(TrainingError, match=f"precision={precision} on a CPU"):
+        fitted_elsewhere.fit(*data)
+
+
+def test_a_fit_in_double_precision_predicts_from_float32_windows(data):
+    train, valid = data
+    fitted = make_model(precision="64-true", max_epochs=1).fit(train, valid)
+    assert np.isfinite(fitted.predict_proba(valid.table, valid.rows)).all()
+
+
 def test_lightnings_determinism_switch_does_not_leak(data):
     make_model(deterministic=True, max_epochs=1).fit(*data)
     assert not torch.are_deterministic_algorithms_enabled()

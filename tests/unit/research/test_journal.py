@@ -202,7 +202,7 @@ def test_the_command_writes_both_files_and_fails_where_the_chain_does(lab, tmp_p
     monkeypatch.chdir(tmp_path)
     lab.look("runs/train/a", series=returns(0))
     work([])
-    assert "1 experiments, 1 looks, 1 return series" in capsys.readouterr().out
+    assert "1 experiment, 1 look, 1 return series" in capsys.readouterr().out
     assert {"journal.md", "journal.html"} <= {p.name for p in lab.runs.iterdir()}
     assert not list(lab.runs.glob(".*.part"))
     connection = sqlite3.connect(lab.runs / "ledger.db")

@@ -32,6 +32,8 @@ from tradsys.samples.loader import WindowLoader, rank_of
 
 LOGGERS = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+# 16-mixed runs as bf16-mixed on a CPU, 16-true overflows to NaN there, bf16-true loses updates of small steps
+GPU_ONLY = ("16-mixed", "bf16-true", "16-true")
 LIBRARY_LOGS = ("pytorch_lightning", "lightning_fabric", "lightning")
 # these change what is shown and kept on the way, never what is learnt
 NOT_LEARNT = ("progress_bar", "loggers", "checkpoint_every_steps", "strategy")
@@ -47,7 +49,8 @@ class TrainerSettings:
     process each, gradients averaged. num_nodes: machines with so many devices each. The same command runs on all, with
     NODE_RANK, MASTER_ADDR and MASTER_PORT set, and, from the second machine on, paths.runs of its own to throw away:
     checkpoints are the first machine's, the others get copies.
-    precision: as Lightning names it: `32-true`, or `bf16-mixed` on a GPU that gains from it.
+    precision: as Lightning names it: `32-true`, or `bf16-mixed` on a GPU that gains from it; those of GPU_ONLY are
+    refused on a CPU.
     max_epochs: the learning rate is planned over all of them. patience: epochs without a better validation
     log-loss before it stops. gradient_clip: cap on the gradient's norm, None for none.
     deterministic: refuse operations that are not repeatable; a CPU repeats to the bit without it.
@@ -83,6 +86,8 @@ class TrainerSettings:
         check_bounds("trainer", self, {"gradient_clip": "null or (0, inf]"}, "trainer")
         if self.precision not in PRECISIONS:
             raise ValueError(f"trainer: precision={self.precision!r}; it must be one of {', '.join(PRECISIONS)}")
+        if self.accelerator == "cpu":
+            self.check_precision(on_gpu=False)
         if self.num_nodes < 1:
             raise ValueError(f"trainer: num_nodes={self.num_nodes}; it must be >= 1; 1 is this machine alone")
         if self.max_epochs < 1 or self.patience < 1:
@@ -91,6 +96,15 @@ class TrainerSettings:
             raise ValueError(f"trainer: checkpoint_every_steps={self.checkpoint_every_steps}; it must be >= 1, or null")
         if unknown := sorted(set(self.loggers) - set(LOGGERS)):
             raise ValueError(f"trainer: unknown loggers {unknown}; known are {sorted(LOGGERS)}")
+
+    def check_precision(self, *, on_gpu: bool) -> None:
+        """Raises TrainingError where the device cannot fit at the precision."""
+        if not on_gpu and self.precision in GPU_ONLY:
+            able = ", ".join(name for name in PRECISIONS if name not in GPU_ONLY)
+            raise TrainingError(
+                f"trainer: precision={self.precision} on a CPU (accelerator={self.accelerator}), which would fit in "
+                f"another precision or lose updates; a CPU takes {able}; use trainer.precision=32-true or a GPU"
+            )
 
     def device(self) -> torch.device:
         """Where tensors live in a fit, in this process. Raises TrainingError where the devices asked for are not."""
@@ -124,11 +138,12 @@ class TrainerSettings:
         return self.devices * self.num_nodes > 1 or self.strategy == "ddp"
 
     def home(self) -> torch.device:
-        """Where the caller of a fit keeps its tables: the device, or the CPU where ranks of their own take them."""
-        if self.starts_ranks:
-            self.uses_gpu()
-            return torch.device("cpu")
-        return self.device()
+        """Where the caller of a fit keeps its tables: the device, or the CPU where ranks of their own take them.
+
+        Raises TrainingError where the devices are not there, or cannot fit at the precision.
+        """
+        self.check_precision(on_gpu=self.uses_gpu())
+        return torch.device("cpu") if self.starts_ranks else self.device()
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the weights, for a fingerprint."""
@@ -201,7 +216,7 @@ def fit_module(
     kept = workdir / "best.ckpt"
     with refused_in_one_line(f"training: checkpoint {kept}", FIX, TrainingError):
         module.load_state_dict(read_checkpoint(kept)["state_dict"])
-    module.cpu().eval()
+    module.cpu().float().eval()  # windows are float32, whatever precision the weights were fitted in
     return done
 
 

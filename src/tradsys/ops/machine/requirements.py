@@ -84,7 +84,8 @@ def rows_of(source: Mapping[str, Any]) -> int | None:
     dataset is missing or damaged.
     """
     if {"n_bars", "symbols"} <= source.keys():
-        return int(source["n_bars"]) * len(source["symbols"])
+        # a count that is none is refused, by its key, where the source is built
+        return source["n_bars"] * len(source["symbols"]) if isinstance(source["n_bars"], int) else None
     if not {"root", "name", "start", "end"} <= source.keys():
         return None
     manifest = _manifest(Path(source["root"]), source["name"])

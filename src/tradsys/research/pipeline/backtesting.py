@@ -27,6 +27,7 @@ from tradsys.serving.bundle import Bundle
 from tradsys.serving.strategy import Profile, Strategy
 
 LOG = logging.getLogger(__name__)
+# of the bootstrap alone: one series has one interval, whichever command and whichever seed of training shows it
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,6 @@ def backtest(
     skill_low: float | None,
     since: datetime,
     until: datetime,
-    seed: int,  # noqa: ARG001  of draws that judge several strategies at once
 ) -> Backtest:
     """Backtests profiles on decisions from `since` to `until`; bars may start earlier, for warm-up only.
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tradsys.core.bounds import is_within
 from tradsys.core.clock import utc
 from tradsys.core.errors import DataError
 from tradsys.core.protocols import Events, Splitter
@@ -77,6 +78,8 @@ def _check_old_key(experiment: Experiment, bars: pl.DataFrame) -> None:
     told = experiment.data.get("bar_minutes")
     if told is not None and not hasattr(experiment.data["source"], "bar_minutes"):  # a market that is made has one
         LOG.warning("data.bar_minutes is measured from the bars now; remove the key from conf/data, it will be refused")
+        if not is_within(told, "(0, inf)"):
+            raise DataError(f"data: bar_minutes={told!r}; it is measured from the bars now; remove the key")
         check_bar_minutes(bars, float(told), "data", "data.bar_minutes is measured from the bars now; remove the key")
 
 

@@ -89,7 +89,8 @@ class Experiment:
             )
         trainer = getattr(self.model, "trainer", None)
         if trainer is not None:
-            trainer.device()  # a device that is not there is refused before any data is read
+            # a device that is not there, or cannot fit so, is refused before any data is read
+            trainer.home()
 
     @property
     def max_gap(self) -> timedelta | None:

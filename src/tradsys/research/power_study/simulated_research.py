@@ -291,7 +291,6 @@ def _test(
         skill_low=arm.skill["low"],
         since=since,
         until=until,
-        seed=e.seed,
     )
 
 

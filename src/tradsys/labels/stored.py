@@ -1,0 +1,40 @@
+"""The label of a bundle's card, so that data the bundle never saw are labelled by the rule it was trained on."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from tradsys.core.errors import DataError
+from tradsys.labels.expansion import RangeExpansion
+from tradsys.labels.explosion import Explosion
+from tradsys.labels.forward_return import ForwardReturn
+from tradsys.labels.mean_reached import MeanReached
+from tradsys.labels.triple_barrier import TripleBarrier
+
+Label = TripleBarrier | MeanReached | RangeExpansion | ForwardReturn | Explosion
+KINDS: dict[str, type[Label]] = {
+    "triple_barrier": TripleBarrier,
+    "mean_reached": MeanReached,
+    "expansion": RangeExpansion,
+    "forward_return": ForwardReturn,
+    "explosion": Explosion,
+}
+DERIVED = ("ternary", "side")  # cards keep the classes instead, and a side only where it is not long
+
+
+def label_of_card(card: Mapping[str, Any]) -> Label:
+    """The label that wrote this `label` entry of a card; a card without a kind is a triple barrier's.
+
+    Raises DataError for a kind that this code does not know and for a card that lacks a parameter; whatever the
+    label's own constructor raises for a parameter out of range.
+    """
+    kind = str(card.get("kind", "triple_barrier"))
+    if kind not in KINDS:
+        raise DataError(f"label: kind {kind!r} is not known here; known are {', '.join(KINDS)}")
+    names = [field.name for field in fields(KINDS[kind])]
+    if missing := [name for name in names if name not in card and name not in DERIVED]:
+        raise DataError(f"label: the card of a {kind} lacks {', '.join(missing)}; no default may stand in for it")
+    sizes: dict[str, Any] = {name: card[name] for name in names if name in card}
+    if "ternary" in names:
+        sizes["ternary"] = len(card.get("classes", ())) == 3
+    return KINDS[kind](**sizes)
