@@ -35,8 +35,7 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-t
 # 16-mixed runs as bf16-mixed on a CPU, 16-true overflows to NaN there, bf16-true loses updates of small steps
 GPU_ONLY = ("16-mixed", "bf16-true", "16-true")
 LIBRARY_LOGS = ("pytorch_lightning", "lightning_fabric", "lightning")
-# these change what is shown and kept on the way, never what is learnt
-NOT_LEARNT = ("progress_bar", "loggers", "checkpoint_every_steps", "strategy")
+NOT_LEARNT = ("progress_bar", "loggers", "checkpoint_every_steps", "strategy")  # decide what is shown and kept
 
 
 @dataclass(frozen=True)
@@ -100,10 +99,9 @@ class TrainerSettings:
     def check_precision(self, *, on_gpu: bool) -> None:
         """Raises TrainingError where the device cannot fit at the precision."""
         if not on_gpu and self.precision in GPU_ONLY:
-            able = ", ".join(name for name in PRECISIONS if name not in GPU_ONLY)
             raise TrainingError(
                 f"trainer: precision={self.precision} on a CPU (accelerator={self.accelerator}), which would fit in "
-                f"another precision or lose updates; a CPU takes {able}; use trainer.precision=32-true or a GPU"
+                "another precision or lose updates; use trainer.precision=32-true or a GPU"
             )
 
     def device(self) -> torch.device:
@@ -213,9 +211,8 @@ def fit_module(
         write_json(workdir / "finished.json", asdict(done) | {"fingerprint": fingerprint, "best.ckpt": digest})
     else:
         _retell(watch, done.scores)
-    kept = workdir / "best.ckpt"
-    with refused_in_one_line(f"training: checkpoint {kept}", FIX, TrainingError):
-        module.load_state_dict(read_checkpoint(kept)["state_dict"])
+    with refused_in_one_line(f"training: checkpoint {workdir / 'best.ckpt'}", FIX, TrainingError):
+        module.load_state_dict(read_checkpoint(workdir / "best.ckpt")["state_dict"])
     module.cpu().float().eval()  # windows are float32, whatever precision the weights were fitted in
     return done
 
