@@ -60,7 +60,7 @@ def ffd(x: pd.Series, d: float, tol: float) -> pd.Series:
         weights.append(new)
     out = pd.Series(np.convolve(x.to_numpy(), weights)[: len(x)], index=x.index)
     out.iloc[: len(weights) - 1] = np.nan
-    return out
+    return out - sum(weights) * x.shift(len(weights) - 1)  # relative to the oldest value of the window
 
 
 def price_columns(f: pd.DataFrame) -> dict[str, pd.Series]:
