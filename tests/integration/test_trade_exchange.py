@@ -21,6 +21,8 @@ from tradsys.ops.trading.state import State
 from tradsys.ops.trading.store import TradeJournal
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.simulator import simulate
+from tradsys.serving.brokers import Account, Order
+from tradsys.serving.exchange.broker import ExchangeBroker
 from tradsys.serving.exchange.client import Exchange
 
 HOUR = 3_600_000
@@ -224,3 +226,30 @@ def test_no_secret_reaches_the_journal(tmp_path):
     text = json.dumps([e.body for e in journal.events()])
     assert KEY not in text
     assert SECRET not in text
+
+
+def test_protective_orders_cover_all_that_is_held(tmp_path):
+    """Entries that fill in two parts: stop and target follow to the last step of the quantity."""
+    market = market_of("linear", faults=Faults(partial=1.0))
+    seen = []
+
+    def on_step(_n, _journal):
+        for symbol, held in market.positions.items():
+            for order in market.open_orders(symbol, conditional=True):
+                seen.append((order.quantity, abs(held)))
+
+    _, _, journal, state = trade(tmp_path / "bot", market, 30, on_step=on_step)
+    assert len(seen) > 10
+    assert all(resting == held for resting, held in seen)
+    assert_in_step(market, state, journal)
+
+
+def test_a_sum_of_fills_just_below_a_step_can_be_sold():
+    market = market_of("linear")
+    with serving(market) as url:
+        client = exchange_at(url, "linear").connect(private=True)
+        broker = ExchangeBroker(client, Costs(), 60)
+        order = Order("x", "AAAUSDT", "exit", 1, datetime(2020, 1, 3, tzinfo=UTC), quantity=0.3 - 0.1 - 0.19999)
+        assert order.quantity < 1e-5
+        quantity, why = broker._quantity(order, Account("AAAUSDT", 1.0, 1.0), client.market("AAAUSDT"))
+    assert (quantity, why) == (1e-5, "")

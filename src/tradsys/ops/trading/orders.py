@@ -50,7 +50,7 @@ def protect(engine: "Engine", account: Account) -> None:
             continue
         resting = engine.state.open_orders.get(held.protective.get(leg, ""))
         step = engine.broker.step_size(account.symbol)
-        if resting is not None and abs(resting.quantity - held.left) <= max(step, held.quantity * (1 - FULL)):
+        if resting is not None and abs(resting.quantity - held.left) <= max(step / 2, held.quantity * (1 - FULL)):
             continue
         if resting is not None:
             withdraw(engine, account, resting)
@@ -85,7 +85,9 @@ def leave(engine: "Engine", account: Account, reason: str, moment: datetime) -> 
     name = client_id(engine.digest, account.symbol, moment, "exit", held.exits)
     order = replace(held.order, client_id=name, leg="exit", quantity=held.left, reason=reason, signal_time=moment)
     engine.record(("intent", order_body(order)))
-    engine.send(order)
+    report = engine.send(order)
+    if report.status == "rejected":
+        engine.halt("exit", f"the exit of {account.symbol} was refused: {report.why}; it is tried again at every bar")
 
 
 def watch(engine: "Engine", account: Account, bar: Bar) -> None:

@@ -71,7 +71,8 @@ class ExchangeBroker:
     def _quantity(self, order: Order, account: Account, market: Any) -> tuple[float, str]:
         """Base units in the exchange's precision, or 0 and why the order is not sent."""
         if order.leg != "entry":
-            wanted = order.quantity
+            # sums of fills end a few last bits below a whole step, which truncation would cut off
+            wanted = order.quantity + 1e-6 * self.step_size(order.symbol)
         elif order.side < 0 and self.client.spec.kind == "spot":
             return 0.0, "a spot account cannot sell short; use exchange=binance_futures or a long-only profile"
         else:
