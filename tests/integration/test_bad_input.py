@@ -90,13 +90,13 @@ def test_one_line_and_exit_code_two(arguments, hint, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("command", "name", "text", "hint"),
     [
-        ("report", "report.json", '{"run": ', "is damaged"),
+        ("report", "report.json", '{"run": ', "report.json: it is not JSON"),
         ("report", "report.json", "{}", "is damaged"),
         ("reproduce", "report.json", '{"run": ', "is damaged"),
         ("reproduce", "report.json", "{}", "is damaged"),
-        ("reproduce", "config.yaml", "a: [1,\n", "does not build"),
-        ("reproduce", "config.yaml", "- 1\n", "no mapping"),
-        ("export", "bundle/card.json", "{", "card.json is not JSON"),
+        ("reproduce", "config.yaml", "a: [1,\n", "config.yaml: it is no plain YAML"),
+        ("reproduce", "config.yaml", "- 1\n", "is a list, not a mapping"),
+        ("export", "bundle/card.json", "{", "card.json: it is not JSON"),
         ("export", "bundle/regime.json", "{}", "altered ['regime.json']"),
     ],
 )
