@@ -32,7 +32,7 @@ def outcome_of(p_value=0.01, *, statistic=2.0, batch=1, reason=None):
         (FEW | {"sharpe": -1.0}, outcome_of(), 0.01, "not enough evidence"),
         ({"sharpe": 0.0}, outcome_of(), 0.01, "no edge"),
         ({"sharpe": -0.5}, outcome_of(), 0.01, "no edge"),
-        ({}, outcome_of(0.041), 0.01, "not enough evidence"),
+        ({}, outcome_of(0.037), 0.01, "not enough evidence"),
         ({}, outcome_of(0.01, batch=2), 0.01, "not enough evidence"),  # the second batch may spend 0.004
         ({}, outcome_of(0.003, batch=2), 0.01, "edge"),
         ({}, outcome_of(0.1), -0.01, "not enough evidence"),
@@ -57,7 +57,7 @@ def test_the_table(changes, test, skill_low, kind):
 def test_the_first_reason_says_what_decided():
     verdict = judge(measured(), outcome_of(0.012), skill_low=0.01)
     assert "p = 0.012" in verdict.reasons[0]
-    assert "0.04 at most" in verdict.reasons[0]
+    assert "0.036 at most" in verdict.reasons[0]
     assert "agrees" in verdict.reasons[1]
     assert "shows no skill" in judge(measured(), outcome_of(0.012), skill_low=-0.01).reasons[1]
 
@@ -69,8 +69,8 @@ def test_days_still_needed_at_the_present_rate():
 
 
 def test_record_still_needed_grows_with_the_square_of_what_is_missing():
-    # one-sided 4 % asks for 1.7507 standard errors; with half of it the record must be four times as long
-    needs = judge(measured(), outcome_of(0.18, statistic=0.87534), skill_low=0.01).needs
+    # one-sided 3.6 % asks for 1.7991 standard errors; with half of it the record must be four times as long
+    needs = judge(measured(), outcome_of(0.18, statistic=0.89956), skill_low=0.01).needs
     assert "about 2920 periods (8.0 years)" in needs
 
 
