@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from tradsys.core.tables import Array
-from tradsys.evidence.joint_test import Batch, JointTest, joint_test
+from tradsys.evidence.joint_test import IDLE, Batch, JointTest, error_budget, joint_test
+from tradsys.evidence.sharpe import is_flat
 from tradsys.research.pipeline.trial_ledger import Trial, TrialLedger
 
 # purposes of ledger entries whose series get a verdict; others of the same run come after them
@@ -36,7 +37,11 @@ def joint_tests_on_span(
     """
     position = {digest: (number, trial) for number, group in enumerate(_groups(ledger, data_digest, span), 1)
                 for digest, trial in group.items()}  # fmt: skip
-    own = {name: _digest(series) for name, series in returns.items()}
+    # what never traded is no trial: it spends nothing and is not tested
+    idle = {name: JointTest(1, 1, error_budget(1), reason=IDLE) for name, series in returns.items() if is_flat(series)}
+    own = {name: _digest(series) for name, series in returns.items() if name not in idle}
+    if not own:
+        return idle
     of_digest = {digest: tested[name] for name, digest in own.items()}
     last = max(position[digest][0] for digest in own.values())
     n_times = len(next(iter(tested.values())))
@@ -50,7 +55,7 @@ def joint_tests_on_span(
     results = joint_test(batches, min_block=min_block, seed=seed)
     found = {digest: result for n, batch in zip(numbers, results, strict=True)
              for (digest, _), result in zip(columns[n], batch, strict=True)}  # fmt: skip
-    return {name: found[digest] for name, digest in own.items()}
+    return idle | {name: found[digest] for name, digest in own.items()}
 
 
 def joint_tests_alone(tested: Mapping[str, Array], *, min_block: float = 1.0, seed: int = 0) -> dict[str, JointTest]:
