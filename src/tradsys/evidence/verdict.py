@@ -13,6 +13,7 @@ from scipy.stats import norm
 
 from tradsys.evidence.joint_test import JointTest
 from tradsys.evidence.performance import DAYS_PER_YEAR
+from tradsys.evidence.sequential import bars_to_confirm
 from tradsys.evidence.sharpe import MIN_TRADES
 
 Kind = Literal["edge", "no edge", "not enough evidence"]
@@ -70,14 +71,15 @@ def judge(
     value = performance["sharpe"]["value"]
     decided = f"Sharpe {value:.2f} after costs: {_decided(test)}"
     skill = _skill_sentence(skill_low)
+    live = _live_record(performance)
     if test.passed:
-        return Verdict("edge", (decided, skill), None, test)
+        return Verdict("edge", (decided, skill, *live), None, test)
     if test.statistic <= 0:
         passive = f"Sharpe {value:.2f} after costs, yet no more than its average exposure would have earned"
         return Verdict("no edge", (passive, skill), None, test)
     if skill_low is not None and skill_low <= 0 and test.p_value > SUGGESTIVE:
         return Verdict("no edge", (decided, skill), None, test)
-    return Verdict("not enough evidence", (decided, skill), _longer_record(performance, test), test)
+    return Verdict("not enough evidence", (decided, skill, *live), _longer_record(performance, test), test)
 
 
 def judge_run(skill_interval: tuple[float, float] | None, verdicts: Mapping[str, Verdict]) -> Verdict:
@@ -151,6 +153,20 @@ def _skill_sentence(skill_low: float | None) -> str:
         return "the model's skill has no interval"
     agrees = "above zero, which agrees" if skill_low > 0 else "not above zero, so the model itself shows no skill"
     return f"the model's skill has the lower bound {skill_low:.4f}: {agrees}"
+
+
+def _live_record(performance: Mapping[str, Any]) -> tuple[str, ...]:
+    """How long a live record must run, in one sentence; empty where the Sharpe per period is not known."""
+    sharpe = performance.get("sharpe_per_period")
+    if sharpe is None:
+        return ()
+    periods = bars_to_confirm(sharpe)
+    if periods is None:
+        return ("live, at this Sharpe no record of a lifetime would confirm it",)
+    years = periods / performance["periods_per_year"]
+    return (
+        f"live, at this Sharpe about {periods} periods ({years:.1f} years), watched daily, would confirm or refute it",
+    )
 
 
 def _days_to_trades(performance: Mapping[str, Any], min_trades: int) -> str:

@@ -4,6 +4,7 @@ from scipy import stats
 from scipy.signal import lfilter
 
 from tradsys.evidence.joint_test import Batch, JointTest, error_budget, joint_test
+from tradsys.evidence.sequential import bars_to_confirm
 from tradsys.evidence.sharpe import deflated_sharpe_ratio, sharpe_ratio, trial_variance
 from tradsys.evidence.verdict import Verdict, judge, judge_run
 
@@ -60,6 +61,17 @@ def test_the_first_reason_says_what_decided():
     assert "0.036 at most" in verdict.reasons[0]
     assert "agrees" in verdict.reasons[1]
     assert "shows no skill" in judge(measured(), outcome_of(0.012), skill_low=-0.01).reasons[1]
+
+
+def test_a_live_record_is_promised_a_length():
+    known = measured() | {"sharpe_per_period": 1.5 / np.sqrt(365), "periods_per_year": 365.0}
+    edge = judge(known, outcome_of(0.012), skill_low=0.01)
+    periods = bars_to_confirm(1.5 / np.sqrt(365))
+    assert f"about {periods} periods" in edge.reasons[-1]
+    assert f"about {periods} periods" in judge(known, outcome_of(0.1), skill_low=0.01).reasons[-1]
+    assert "live" not in judge(known, outcome_of(0.3), skill_low=-0.01).reasons[-1]
+    hopeless = known | {"sharpe_per_period": 1e-5}
+    assert "lifetime" in judge(hopeless, outcome_of(0.1), skill_low=0.01).reasons[-1]
 
 
 def test_days_still_needed_at_the_present_rate():
