@@ -476,3 +476,41 @@ def best_price(mp, e):
 
     mp.setattr(simulator._Account, "_enter", enter)
     return e
+
+
+# ------------------------------------------------------------------ sparse leaks: holes filled with what came later
+
+
+def holes_filled(filled: Callable, seed: int, share: float = 0.02) -> Planted:
+    """A momentum with that share of its values lost, each then filled by `filled`, a function of the expression."""
+
+    def lost(time):
+        draws = np.random.default_rng(seed).random(1 << 16)
+        hours = time.to_physical().fill_null(0).to_numpy() // 3_600_000_000
+        return pl.Series(draws[hours % (1 << 16)] < share)
+
+    hole = pl.col("time").map_batches(lost, return_dtype=pl.Boolean)
+    value = pl.when(hole).then(None).otherwise(CLOSE.log().diff(3)).fill_nan(None)
+    return Planted("peek", filled(value).fill_null(np.nan), 4)
+
+
+FILLS = {
+    "2 % of holes filled backwards": lambda value: value.fill_null(strategy="backward"),
+    "2 % of holes interpolated": lambda value: value.interpolate(),
+    "2 % of holes filled with the nearer neighbour": lambda value: value.interpolate("nearest"),
+}
+for _name, _fill in FILLS.items():
+    leak(_name, "features", "future")(lambda mp, e, f=_fill: with_features(e, holes_filled(f, seed=1)))
+
+
+def honest_fill(seed: int) -> Planted:
+    """The control: the same holes filled with what came before."""
+    return holes_filled(lambda value: value.fill_null(strategy="forward"), seed)
+
+
+leak("first rows filled from the first value known", "features", "future")(
+    lambda mp, e: with_features(e, Planted("peek", CLOSE.pct_change(3).fill_nan(None).fill_null(strategy="backward")))
+)
+leak("one value in two hundred smoothed with the next", "features", "future")(
+    lambda mp, e: with_features(e, holes_filled(lambda value: value.interpolate(), seed=2, share=0.005))
+)

@@ -15,6 +15,7 @@ from tradsys.config.compose import build, compose
 from tradsys.core.clock import utc
 from tradsys.core.errors import BundleError
 from tradsys.core.headline import headline_skill
+from tradsys.evidence.joint_test import JointTest, error_budget
 from tradsys.evidence.verdict import judge
 from tradsys.market.synthetic import SyntheticMarket
 from tradsys.research.bundle_backtest import skill_on
@@ -62,8 +63,8 @@ def test_skill_measured_from_the_card_is_the_runs_own_on_its_test_span(bundle, h
 
 
 def test_other_data_are_judged_by_the_skill_measured_on_them(run_folder, bundle, monkeypatch):
-    other = SyntheticMarket(n_bars=1600, seed=99, edge=0.0)
-    monkeypatch.setattr(tradsys.backtest, "_source", lambda plain, opened, own: other)
+    other = SyntheticMarket(n_bars=2400, seed=99, edge=0.0)
+    monkeypatch.setattr(tradsys.backtest, "_source", lambda *_: other)
     report = backtested(run_folder, "data=synthetic", "span=later", "strategy=[reckless]")
     assert report["skill"]["n"] > 0
     assert report["skill"]["value"] != headline_skill(bundle.card["metrics"])["value"]
@@ -78,17 +79,18 @@ def test_other_data_are_judged_by_the_skill_measured_on_them(run_folder, bundle,
         ({"metrics": {}}, "no class rates"),
     ],
 )
-def test_a_skill_that_cannot_be_measured_has_a_reason_and_allows_no_edge(bundle, home, evaluation, change, words):
+def test_a_skill_that_cannot_be_measured_has_a_reason_and_the_returns_decide(bundle, home, evaluation, change, words):
     opened = replace(bundle, card={**bundle.card, **change})
     first, last = utc(home["time"][800]), utc(home["time"].max())
     found = skill_on(opened, home, (first, last), evaluation)
     assert words in found["reason"]
-    splendid = {
-        "n_trades": 500, "sharpe": {"value": 3.0, "low": 2.0, "high": 4.0, "reason": None}, "dsr": 0.999,
-        "dsr_bootstrap": 0.999, "expected_max_sharpe": 0.1, "n_trials": 1, "reasons": {},
-    }  # fmt: skip
-    assert judge(splendid, skill_low=found["low"]).kind == "not enough evidence"
-    assert judge(splendid, skill_low=0.01).kind == "edge"
+    measured = {"n_trades": 500, "sharpe": {"value": 3.0, "reason": None}, "n_periods": 400, "years": 1.1}
+    passed = JointTest(1, 1, error_budget(1), statistic=3.0, p_value=0.001)
+    verdict = judge(measured, passed, skill_low=found["low"])
+    assert verdict.kind == "edge"
+    assert "skill has no interval" in verdict.reasons[1]
+    unclear = JointTest(1, 1, error_budget(1), statistic=0.5, p_value=0.3)
+    assert judge(measured, unclear, skill_low=found["low"]).kind == "not enough evidence"
 
 
 def test_too_few_outcomes_are_a_reason(bundle, home, evaluation):

@@ -126,7 +126,7 @@ def test_every_read_of_test_data_is_in_the_ledger(run_folder):
     assert ledger.verify() == []
     subjects = [(e["purpose"], e["subject"]) for e in ledger.entries()]
     models = {s for p, s in subjects if p == "model on test"}
-    strategies = {s for p, s in subjects if p == "strategy on test"}
+    strategies = {s for p, s in subjects if p.endswith("strategy on test")}
     assert models == {"primary", "base_rate", "logistic", "lightgbm"}
     assert strategies == {"sniper", "audited", "reckless", "cost_aware"}
 

@@ -63,7 +63,7 @@ def test_a_large_edge_is_found_by_workers_too(tmp_path):
         )
     (told,) = summary(tmp_path, "power")["by_edge"]
     assert told["looks"][-1]["n_edge"] == told["n"] == 2
-    assert told["sharpe"]["value"] > 2
+    assert told["sharpe"]["value"] > 1.5
     assert told["skill"] > 0
 
 

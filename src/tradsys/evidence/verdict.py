@@ -1,106 +1,114 @@
-"""Edge, no edge, or not enough evidence: one rule for every strategy and every run."""
+"""Edge, no edge, or not enough evidence: one rule for every strategy and every run.
+
+What decides is money: whether a strategy's returns after costs exceed what luck gives the best of all strategies tried
+on these data (`joint_test`). The model's skill explains and denies, it is no veto: a forecast of volatility has skill
+and earns nothing, and a strategy that earns has its own evidence.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from scipy.stats import norm
+
+from tradsys.evidence.joint_test import JointTest
 from tradsys.evidence.performance import DAYS_PER_YEAR
+from tradsys.evidence.sequential import bars_to_confirm
 from tradsys.evidence.sharpe import MIN_TRADES
 
 Kind = Literal["edge", "no edge", "not enough evidence"]
-MIN_DSR = 0.95
-UNTRADED = "no strategy was judged: a forecast alone earns nothing, so skill alone is no edge"
+# beyond this p-value returns suggest nothing, and a model without skill settles the matter
+SUGGESTIVE = 0.2
+UNTRADED = "no strategy was evaluated: a forecast alone earns nothing, so skill alone is no edge"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The judgement, why, and what would be needed to know more (None where nothing would change it)."""
+    """The verdict and why.
+
+    reasons: the first says what decided, in one sentence; others what else is known. needs: what would be needed to
+    know more, None where nothing would change it. test: what the returns showed, None where they were not tested.
+    """
 
     kind: Kind
     reasons: tuple[str, ...]
     needs: str | None = None
+    test: JointTest | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """kind, reasons (a list) and needs, ready for JSON."""
-        return asdict(self) | {"reasons": list(self.reasons)}
+        """kind, reasons (a list), needs and test (a dict or None), ready for JSON."""
+        plain = asdict(self) | {"reasons": list(self.reasons)}
+        return plain | {"test": None if self.test is None else self.test.as_dict()}
 
 
 def judge(
     performance: Mapping[str, Any],
+    test: JointTest | None,
     *,
     skill_low: float | None,
     min_trades: int = MIN_TRADES,
-    min_dsr: float = MIN_DSR,
 ) -> Verdict:
     """The verdict on one strategy; the first row that holds decides.
 
-    | closed trades | Sharpe | DSR >= 0.95 | Sharpe's low > 0 | skill's low > 0 | verdict             |
-    |---------------|--------|-------------|------------------|-----------------|---------------------|
-    | < 30          | any    | any         | any              | any             | not enough evidence |
-    | >= 30         | <= 0   | any         | any              | any             | no edge             |
-    | >= 30         | > 0    | yes         | yes              | yes             | edge                |
-    | >= 30         | > 0    | no          | any              | no              | no edge             |
-    | >= 30         | anything else, the unknown included              ||| | not enough evidence |
+    | closed trades | Sharpe | joint test              | skill's low | verdict             |
+    |---------------|--------|-------------------------|-------------|---------------------|
+    | < 30          | any    | any                     | any         | not enough evidence |
+    | >= 30         | none   | any                     | any         | not enough evidence |
+    | >= 30         | <= 0   | any                     | any         | no edge             |
+    | >= 30         | > 0    | p <= the batch's level  | any         | edge                |
+    | >= 30         | > 0    | mean beyond passive <= 0| any         | no edge             |
+    | >= 30         | > 0    | p > 0.2                 | <= 0        | no edge             |
+    | >= 30         | > 0    | anything else           | any         | not enough evidence |
 
-    performance: a dict of `performance.performance`, with its trials counted in. skill_low: lower bound of
-    the model's out-of-sample log-loss skill, None where it has no interval; then there is neither an edge
-    nor its denial by the model. "low > 0" of the Sharpe also asks that 95 % of its block-bootstrap draws
-    exceed the luck of the trials: the DSR's formula takes returns for independent, which dependent noise
-    would pass three times too often.
+    performance: a dict of `performance.performance`. test: of `joint_test`, None where no test was made. skill_low:
+    lower bound of the model's skill beyond the level, None where it has no interval.
     """
-    n_trades, value = performance["n_trades"], performance["sharpe"]["value"]
-    if n_trades < min_trades:
-        reason = f"{n_trades} closed trades; {min_trades} are the least that are judged"
-        return Verdict("not enough evidence", (reason,), _days_to_trades(performance, min_trades))
-    if value is None:
-        return Verdict("not enough evidence", (f"no Sharpe ratio: {performance['sharpe']['reason']}",))
-    if value <= 0:
-        return Verdict("no edge", (f"Sharpe {value:.2f} after costs is not above zero",))
-    deflated = performance["dsr"] is not None and performance["dsr"] >= min_dsr
-    low = performance["sharpe"]["low"]
-    above_luck = performance["dsr_bootstrap"]
-    bounded = low is not None and low > 0 and above_luck is not None and above_luck >= min_dsr
-    skilled = skill_low is not None and skill_low > 0
-    reasons = (
-        f"Sharpe {value:.2f} after costs is above zero",
-        _deflated_reason(performance, min_dsr),
-        f"its lower bound is {_shown(low)}, with {_shown(above_luck, 3)} of the draws above luck; "
-        f"must be above zero and at least {min_dsr:g}",
-        f"the model's skill has the lower bound {_shown(skill_low, 4)}; must be above zero",
-    )
-    if deflated and bounded and skilled:
-        return Verdict("edge", reasons)
-    if skill_low is not None and not skilled and not deflated:
-        return Verdict("no edge", reasons)
-    return Verdict("not enough evidence", reasons, _needs(performance, deflated, bounded, skilled))
+    settled = _without_test(performance, test, min_trades)
+    if settled is not None or test is None or test.p_value is None or test.statistic is None:
+        why = "returns were not tested" if test is None else test.reason
+        untested = Verdict("not enough evidence", (f"no test of the returns: {why}",), "a longer record", test)
+        return settled or untested
+    value = performance["sharpe"]["value"]
+    decided = f"Sharpe {value:.2f} after costs: {_decided(test)}"
+    skill = _skill_sentence(skill_low)
+    live = _live_record(performance)
+    if test.passed:
+        return Verdict("edge", (decided, skill, *live), None, test)
+    if test.statistic <= 0:
+        passive = f"Sharpe {value:.2f} after costs, yet no more than its average exposure would have earned"
+        return Verdict("no edge", (passive, skill), None, test)
+    if skill_low is not None and skill_low <= 0 and test.p_value > SUGGESTIVE:
+        return Verdict("no edge", (decided, skill), None, test)
+    return Verdict("not enough evidence", (decided, skill, *live), _longer_record(performance, test), test)
 
 
 def judge_run(skill_interval: tuple[float, float] | None, verdicts: Mapping[str, Verdict]) -> Verdict:
     """The verdict on a whole run; the first row that holds decides.
 
-    | strategies                  | model's skill interval | verdict             |
-    |-----------------------------|------------------------|---------------------|
-    | one has an edge             | any                    | edge                |
-    | none has                    | known, not above zero  | no edge             |
-    | one or more, all "no edge"  | any                    | no edge             |
-    | none was run                | above zero             | not enough evidence |
-    | anything else               | any                    | not enough evidence |
+    | strategies                              | model's skill interval | verdict             |
+    |-----------------------------------------|------------------------|---------------------|
+    | one has an edge                         | any                    | edge                |
+    | none has, none suggests one (p <= 0.2)  | known, not above zero  | no edge             |
+    | one or more, all "no edge"              | any                    | no edge             |
+    | none was run                            | above zero             | not enough evidence |
+    | anything else                           | any                    | not enough evidence |
 
-    skill_interval: (low, high) of the out-of-sample log-loss skill, None where unknown. verdicts: by
-    strategy name.
+    skill_interval: (low, high) of the out-of-sample skill beyond the level, None where unknown. verdicts: by strategy
+    name.
     """
-    winners = [name for name, verdict in verdicts.items() if verdict.kind == "edge"]
+    winners = {name: verdict for name, verdict in verdicts.items() if verdict.kind == "edge"}
     if winners:
-        return Verdict("edge", tuple(f"{name} has an edge" for name in winners))
-    if skill_interval is not None and not skill_interval[0] > 0:
+        return Verdict("edge", tuple(f"{name} has an edge: {_first(verdict)}" for name, verdict in winners.items()))
+    if skill_interval is not None and not skill_interval[0] > 0 and not any(map(_suggests, verdicts.values())):
         low, high = skill_interval
-        reason = f"the model's skill interval [{low:.4f}, {high:.4f}] is not above zero"
+        best = "" if not verdicts else f"; {len(verdicts)} strategies show nothing beyond luck"
+        reason = f"the model's skill interval [{low:.4f}, {high:.4f}] is not above zero{best}"
         return Verdict("no edge", (reason,))
     if verdicts and all(verdict.kind == "no edge" for verdict in verdicts.values()):
-        return Verdict("no edge", tuple(f"{name}: {verdict.reasons[0]}" for name, verdict in verdicts.items()))
+        return Verdict("no edge", tuple(f"{name}: {_first(verdict)}" for name, verdict in verdicts.items()))
     unsure = {name: verdict for name, verdict in verdicts.items() if verdict.kind == "not enough evidence"}
     needs = [f"{name}: {verdict.needs}" for name, verdict in unsure.items() if verdict.needs]
-    reasons = [f"{name}: {verdict.reasons[0]}" for name, verdict in unsure.items()] or [UNTRADED]
+    reasons = [f"{name}: {_first(verdict)}" for name, verdict in unsure.items()] or [UNTRADED]
     if not verdicts:
         needs.append("a strategy on these forecasts that pays after costs")
     if skill_interval is None:
@@ -108,37 +116,76 @@ def judge_run(skill_interval: tuple[float, float] | None, verdicts: Mapping[str,
     return Verdict("not enough evidence", tuple(reasons), "; ".join(needs) or None)
 
 
+def _without_test(performance: Mapping[str, Any], test: JointTest | None, min_trades: int) -> Verdict | None:
+    """The verdict where trades or the Sharpe ratio settle it; None where the test decides."""
+    n_trades, value = performance["n_trades"], performance["sharpe"]["value"]
+    if n_trades < min_trades:
+        reason = f"{n_trades} closed trades; {min_trades} are the least that are evaluated"
+        return Verdict("not enough evidence", (reason,), _days_to_trades(performance, min_trades), test)
+    if value is None:
+        return Verdict("not enough evidence", (f"no Sharpe ratio: {performance['sharpe']['reason']}",), None, test)
+    if value <= 0:
+        return Verdict("no edge", (f"Sharpe {value:.2f} after costs is not above zero",), None, test)
+    return None
+
+
+def _first(verdict: Verdict) -> str:
+    return verdict.reasons[0] if verdict.reasons else verdict.kind
+
+
+def _suggests(verdict: Verdict) -> bool:
+    """True where a strategy with enough trades earned more than luck mostly gives."""
+    tested = verdict.test is not None and verdict.test.p_value is not None and verdict.test.p_value <= SUGGESTIVE
+    return verdict.kind == "not enough evidence" and tested
+
+
+def _decided(test: JointTest) -> str:
+    among = "" if test.n_in_batch == 1 else f" of {test.n_in_batch}"
+    before = "the first" if test.batch == 1 else f"batch {test.batch}"
+    return (
+        f"luck alone does as well with p = {test.p_value:.3g}; as {before}{among} tried on this span it may be "
+        f"{test.level:.2g} at most"
+    )
+
+
+def _skill_sentence(skill_low: float | None) -> str:
+    if skill_low is None:
+        return "the model's skill has no interval"
+    agrees = "above zero, which agrees" if skill_low > 0 else "not above zero, so the model itself shows no skill"
+    return f"the model's skill has the lower bound {skill_low:.4f}: {agrees}"
+
+
+def _live_record(performance: Mapping[str, Any]) -> tuple[str, ...]:
+    """How long a live record must run, in one sentence; empty where the Sharpe per period is not known."""
+    sharpe = performance.get("sharpe_per_period")
+    if sharpe is None:
+        return ()
+    periods = bars_to_confirm(sharpe)
+    if periods is None:
+        return ("live, at this Sharpe no record of a lifetime would confirm it",)
+    years = periods / performance["periods_per_year"]
+    return (
+        f"live, at this Sharpe about {periods} periods ({years:.1f} years), watched daily, would confirm or refute it",
+    )
+
+
 def _days_to_trades(performance: Mapping[str, Any], min_trades: int) -> str:
     days, n_trades = performance["years"] * DAYS_PER_YEAR, performance["n_trades"]
     if n_trades == 0:
-        return f"closed trades: none in {days:.0f} days, so no rate to reckon with"
+        return f"closed trades: none in {days:.0f} days, so no rate to extrapolate"
     more = (min_trades - n_trades) * days / n_trades
     rate = n_trades / days
     return f"about {max(1, round(more))} more days at {rate:.2g} trades a day to reach {min_trades} trades"
 
 
-def _deflated_reason(performance: Mapping[str, Any], min_dsr: float) -> str:
-    luck = performance["expected_max_sharpe"]
+def _longer_record(performance: Mapping[str, Any], test: JointTest) -> str:
+    """The record at which this mean over this error would pass, the error falling with the root of time."""
+    assert test.statistic is not None
+    times = (norm.isf(test.level) / test.statistic) ** 2
+    periods, years = performance["n_periods"], performance["years"]
+    if times <= 1:
+        return f"a record longer than {periods} periods ({years:.1f} years): the bootstrap's tail is not clear yet"
     return (
-        f"deflated Sharpe ratio {_shown(performance['dsr'], 3)} (least {min_dsr:g}); "
-        f"luck over {performance['n_trials']:g} trials shows a Sharpe of {luck:.2f}"
+        f"a record of about {times * periods:.0f} periods ({times * years:.1f} years) at this Sharpe; "
+        f"there are {periods} ({years:.1f} years)"
     )
-
-
-def _needs(performance: Mapping[str, Any], deflated: bool, bounded: bool, skilled: bool) -> str:
-    if not deflated:
-        periods, years = performance["min_track_record_periods"], performance["min_track_record_years"]
-        if periods is None:
-            return performance["reasons"].get("min_track_record_periods", "a Sharpe ratio that is defined")
-        return (
-            f"a record of {periods:.0f} periods ({years:.1f} years) at this Sharpe; "
-            f"there are {performance['n_periods']} ({performance['years']:.1f} years)"
-        )
-    missing = [] if bounded else ["a longer record: the bootstrap of the Sharpe is not clear of zero and of luck"]
-    if not skilled:
-        missing.append("more out-of-sample samples: the model's skill interval is not above zero")
-    return "; ".join(missing)
-
-
-def _shown(value: float | None, digits: int = 2) -> str:
-    return "unknown" if value is None else f"{value:.{digits}f}"

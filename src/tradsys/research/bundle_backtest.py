@@ -141,7 +141,10 @@ def _unmeasured(reason: str) -> dict[str, Any]:
 def _in_words(skill: dict[str, Any]) -> str:
     """The skill on these data as a line of the verdict."""
     if skill["low"] is None:
-        return f"the model's skill on these data could not be measured ({skill['reason']}), so no verdict is an edge"
+        return (
+            f"the model's skill on these data could not be measured ({skill['reason']}); "
+            "the verdict rests on returns alone"
+        )
     return (
         f"the model's skill beyond the level on these data is {skill['value']:.4f} [{skill['low']:.4f}, "
         f"{skill['high']:.4f}] over {skill['n']:,} decisions"

@@ -3,70 +3,87 @@ import pytest
 from scipy import stats
 from scipy.signal import lfilter
 
-from tradsys.evidence.performance import performance
+from tradsys.evidence.joint_test import Batch, JointTest, error_budget, joint_test
+from tradsys.evidence.sequential import bars_to_confirm
 from tradsys.evidence.sharpe import deflated_sharpe_ratio, sharpe_ratio, trial_variance
 from tradsys.evidence.verdict import Verdict, judge, judge_run
 
 EDGE, NO_EDGE = Verdict("edge", ("good",)), Verdict("no edge", ("bad",))
 UNSURE = Verdict("not enough evidence", ("few",), "more days")
+FEW = {"n_trades": 29}
 
 
-def measured(*, n_trades=100, sharpe=1.5, low=0.4, dsr=0.97, above_luck=0.97, needed=500.0):
-    return {
-        "n_trades": n_trades,
-        "n_periods": 730,
-        "years": 2.0,
-        "sharpe": {"value": sharpe, "low": low, "high": 3.0, "reason": None},
-        "dsr": dsr,
-        "dsr_bootstrap": above_luck,
-        "expected_max_sharpe": 0.8,
-        "n_trials": 12.0,
-        "min_track_record_periods": needed,
-        "min_track_record_years": None if needed is None else needed / 365,
-        "reasons": {} if needed else {"min_track_record_periods": "no record is long enough"},
-    }
+def measured(*, n_trades=100, sharpe=1.5):
+    estimate = {"value": sharpe, "low": 0.4, "high": 3.0, "reason": None if sharpe is not None else "never traded"}
+    return {"n_trades": n_trades, "n_periods": 730, "years": 2.0, "sharpe": estimate}
+
+
+def outcome_of(p_value=0.01, *, statistic=2.0, batch=1, reason=None):
+    known = {} if p_value is None else {"statistic": statistic, "p_value": p_value}
+    return JointTest(batch, 1, error_budget(batch), reason=reason, **known)
 
 
 @pytest.mark.parametrize(
-    ("changes", "skill_low", "kind"),
+    ("changes", "test", "skill_low", "kind"),
     [
-        ({}, 0.01, "edge"),
-        ({"n_trades": 29}, 0.01, "not enough evidence"),
-        ({"n_trades": 29, "sharpe": -1.0}, 0.01, "not enough evidence"),
-        ({"sharpe": 0.0}, 0.01, "no edge"),
-        ({"sharpe": -0.5}, 0.01, "no edge"),
-        ({"dsr": 0.949}, 0.01, "not enough evidence"),
-        ({"dsr": 0.949}, 0.0, "no edge"),
-        ({"dsr": 0.949}, None, "not enough evidence"),
-        ({"low": 0.0}, 0.01, "not enough evidence"),
-        ({"low": None}, 0.01, "not enough evidence"),
-        ({"above_luck": 0.949}, 0.01, "not enough evidence"),
-        ({"low": None, "above_luck": None}, 0.01, "not enough evidence"),
-        ({"low": -0.1}, -0.01, "not enough evidence"),
-        ({}, 0.0, "not enough evidence"),
-        ({}, None, "not enough evidence"),
-        ({"sharpe": None, "low": None, "dsr": None}, 0.01, "not enough evidence"),
-        ({"dsr": None}, -0.01, "no edge"),
+        ({}, outcome_of(), 0.01, "edge"),
+        ({}, outcome_of(), -0.01, "edge"),  # skill is no veto
+        ({}, outcome_of(), None, "edge"),
+        (FEW, outcome_of(), 0.01, "not enough evidence"),
+        (FEW | {"sharpe": -1.0}, outcome_of(), 0.01, "not enough evidence"),
+        ({"sharpe": 0.0}, outcome_of(), 0.01, "no edge"),
+        ({"sharpe": -0.5}, outcome_of(), 0.01, "no edge"),
+        ({}, outcome_of(0.037), 0.01, "not enough evidence"),
+        ({}, outcome_of(0.01, batch=2), 0.01, "not enough evidence"),  # the second batch may spend 0.004
+        ({}, outcome_of(0.003, batch=2), 0.01, "edge"),
+        ({}, outcome_of(0.1), -0.01, "not enough evidence"),
+        ({}, outcome_of(0.3), -0.01, "no edge"),
+        ({}, outcome_of(0.3), 0.01, "not enough evidence"),
+        ({}, outcome_of(0.3), None, "not enough evidence"),
+        ({}, outcome_of(0.6, statistic=-0.3), 0.01, "no edge"),  # earned less than holding its exposure
+        ({}, outcome_of(None, reason="too few blocks"), -0.01, "not enough evidence"),
+        ({}, None, 0.01, "not enough evidence"),
+        ({"sharpe": None}, outcome_of(), 0.01, "not enough evidence"),
     ],
 )
-def test_the_table(changes, skill_low, kind):
-    verdict = judge(measured(**changes), skill_low=skill_low)
+def test_the_table(changes, test, skill_low, kind):
+    verdict = judge(measured(**changes), test, skill_low=skill_low)
     assert verdict.kind == kind
     assert verdict.reasons
-    assert isinstance(verdict.as_dict()["reasons"], list)
+    plain = verdict.as_dict()
+    assert isinstance(plain["reasons"], list)
+    assert (plain["test"] is None) == (test is None)
+
+
+def test_the_first_reason_says_what_decided():
+    verdict = judge(measured(), outcome_of(0.012), skill_low=0.01)
+    assert "p = 0.012" in verdict.reasons[0]
+    assert "0.036 at most" in verdict.reasons[0]
+    assert "agrees" in verdict.reasons[1]
+    assert "shows no skill" in judge(measured(), outcome_of(0.012), skill_low=-0.01).reasons[1]
+
+
+def test_a_live_record_is_promised_a_length():
+    known = measured() | {"sharpe_per_period": 1.5 / np.sqrt(365), "periods_per_year": 365.0}
+    edge = judge(known, outcome_of(0.012), skill_low=0.01)
+    periods = bars_to_confirm(1.5 / np.sqrt(365))
+    assert f"about {periods} periods" in edge.reasons[-1]
+    assert f"about {periods} periods" in judge(known, outcome_of(0.1), skill_low=0.01).reasons[-1]
+    assert "live" not in judge(known, outcome_of(0.3), skill_low=-0.01).reasons[-1]
+    hopeless = known | {"sharpe_per_period": 1e-5}
+    assert "lifetime" in judge(hopeless, outcome_of(0.1), skill_low=0.01).reasons[-1]
 
 
 def test_days_still_needed_at_the_present_rate():
     # 10 trades in 730.5 days: 20 more take twice as long
-    assert "about 1461 more days" in judge(measured(n_trades=10), skill_low=0.01).needs
-    assert "none in 730 days" in judge(measured(n_trades=0), skill_low=0.01).needs
+    assert "about 1461 more days" in judge(measured(n_trades=10), None, skill_low=0.01).needs
+    assert "none in 730 days" in judge(measured(n_trades=0), None, skill_low=0.01).needs
 
 
-def test_record_still_needed():
-    assert "1500 periods (4.1 years)" in judge(measured(dsr=0.8, needed=1500.0), skill_low=0.01).needs
-    assert judge(measured(dsr=0.4, needed=None), skill_low=0.01).needs == "no record is long enough"
-    assert "out-of-sample samples" in judge(measured(), skill_low=-0.01).needs
-    assert "longer record" in judge(measured(low=-0.1), skill_low=0.01).needs
+def test_record_still_needed_grows_with_the_square_of_what_is_missing():
+    # one-sided 3.6 % asks for 1.7991 standard errors; with half of it the record must be four times as long
+    needs = judge(measured(), outcome_of(0.18, statistic=0.89956), skill_low=0.01).needs
+    assert "about 2920 periods (8.0 years)" in needs
 
 
 @pytest.mark.parametrize(
@@ -90,29 +107,21 @@ def test_the_table_of_a_run(skill, verdicts, kind):
 
 
 def test_a_run_names_its_strategies():
-    assert judge_run((0.1, 0.2), {"a": NO_EDGE, "b": EDGE}).reasons == ("b has an edge",)
+    assert judge_run((0.1, 0.2), {"a": NO_EDGE, "b": EDGE}).reasons == ("b has an edge: good",)
     assert judge_run((0.1, 0.2), {"a": UNSURE}).needs == "a: more days"
 
 
-def kinds(returns_TK, skill_low=0.01):
-    """The verdicts on those of K profiles whose deflated Sharpe, over all K, does not rule out an edge."""
+def kinds(returns_TK):
+    """The verdicts on K profiles tried at once, and whether the deflated Sharpe's formula alone would pass one."""
+    tests = joint_test([Batch(1, returns_TK)], n_draws=500, seed=0)[0]
     sharpes = sharpe_ratio(returns_TK)
-    trials = {"n_trials": returns_TK.shape[1], "sharpe_variance": trial_variance(sharpes)}
-    passed = deflated_sharpe_ratio(returns_TK, **trials) >= 0.95
-    trades = np.full(40, 0.01)
-    return [
-        judge(
-            performance(r, periods_per_year=365, trade_returns=trades, **trials),
-            skill_low=skill_low,
-        ).kind
-        for r in returns_TK[:, passed].T
-    ]
+    yearly = [measured(sharpe=float(s) * np.sqrt(365)) for s in sharpes]
+    return [judge(m, t, skill_low=0.01).kind for m, t in zip(yearly, tests, strict=True)]
 
 
 @pytest.mark.parametrize("shared", [0.0, 0.7, 0.98])
 def test_ten_profiles_of_noise_show_an_edge_in_at_most_one_run_of_twenty(shared):
-    # the model is taken to be skilled, so that the strategies' own evidence stands alone; `shared` is the
-    # correlation between profiles, as of thresholds on one model; fat tails (Student's t, 4 degrees)
+    # `shared` is the correlation between profiles, as of thresholds on one model; fat tails (Student's t, 4 degrees)
     rng = np.random.default_rng(int(100 * shared))
     n_runs, found = 200, 0
     for _ in range(n_runs):
@@ -128,9 +137,9 @@ def test_noise_that_depends_on_its_past_shows_no_more_edges():
     for _ in range(n_runs):
         noise = rng.standard_t(4, size=(500, 1)) + rng.standard_t(4, size=(500, 10))
         returns = 0.01 * lfilter([1], [1, -0.5], noise, axis=0)
-        declared = kinds(returns)
-        found += "edge" in declared
-        formula_alone += bool(declared)
+        found += "edge" in kinds(returns)
+        variance = trial_variance(sharpe_ratio(returns))
+        formula_alone += (deflated_sharpe_ratio(returns, 10, variance) >= 0.95).any()
     assert stats.binomtest(found, n_runs, 0.05, alternative="greater").pvalue > 0.01
     assert stats.binomtest(formula_alone, n_runs, 0.05, alternative="greater").pvalue < 0.01
 
@@ -141,16 +150,14 @@ def test_a_planted_edge_is_found_among_noise():
     for _ in range(20):
         returns = 0.01 * rng.standard_t(4, size=(1000, 10))
         returns[:, 3] += 0.003  # an annual Sharpe of about 4
-        found += kinds(returns) == ["edge"]
+        found += kinds(returns)[3] == "edge"
     assert found >= 18
 
 
-def test_without_skill_of_the_model_no_planted_return_is_an_edge():
-    returns = 0.01 * np.random.default_rng(8).normal(size=(1000, 10))
-    returns[:, 3] += 0.003
-    assert kinds(returns) == ["edge"]
-    assert kinds(returns, skill_low=-0.001) == ["not enough evidence"]
-    assert kinds(returns, skill_low=None) == ["not enough evidence"]
+def test_a_run_whose_returns_suggest_an_edge_is_not_denied_by_the_model():
+    suggests = judge(measured(), outcome_of(0.1), skill_low=-0.01)
+    assert judge_run((-0.01, 0.1), {"a": suggests, "b": NO_EDGE}).kind == "not enough evidence"
+    assert judge_run((-0.01, 0.1), {"a": judge(measured(n_trades=5), outcome_of(0.1), skill_low=-0.01)}).kind != "edge"
 
 
 @pytest.mark.parametrize(
@@ -160,5 +167,5 @@ def test_skill_alone_is_never_an_edge(skill, kind):
     run = judge_run(skill, {})
     assert run.kind == kind
     if kind != "no edge":
-        assert "no strategy was judged" in run.reasons[0]
+        assert "no strategy was evaluated" in run.reasons[0]
         assert "a strategy on these forecasts" in run.needs

@@ -8,6 +8,7 @@ import numpy as np
 from tests.unit.reports import sample_embedding, sample_honesty
 from tradsys.evidence.calibration import reliability
 from tradsys.evidence.classification import evaluate
+from tradsys.evidence.joint_test import Batch, joint_test
 from tradsys.evidence.performance import performance
 from tradsys.evidence.verdict import judge, judge_run
 
@@ -75,7 +76,8 @@ def _performance(returns: np.ndarray, trades: np.ndarray, n_open: int) -> dict[s
 
 def _strategy(name: str, returns: np.ndarray) -> dict[str, Any]:
     result = _performance(returns, returns[returns != 0][::8], 0)
-    verdict = judge(result, skill_low=-0.01)
+    tested = joint_test([Batch(1, returns)], n_draws=200, seed=0)[0][0]
+    verdict = judge(result, tested, skill_low=-0.01)
     return {"name": name, "settings": "raw score >= 0.75", "performance": result, "verdict": verdict.as_dict()}
 
 

@@ -25,6 +25,7 @@ from tradsys.evidence.controls.causality import (
     lifted_bars,
 )
 from tradsys.features.feature_set import FeatureSet
+from tradsys.research.leakage.dense_cuts import sparse_leak
 from tradsys.research.leakage.subject import FUTURE, Specimen, aware_key
 from tradsys.samples import join
 from tradsys.serving.bundle import widened
@@ -132,9 +133,9 @@ def _table_frame(features: FeatureSet, bars: pl.DataFrame) -> pl.DataFrame:
 
 
 def _features(s: Specimen) -> Outcome:
-    """Every column to the bit; and what a feature brings along, cut by when it was published."""
+    """Every column to the bit, at many cuts; and what a feature brings along, cut by when it was published."""
     features = s.prepared.features
-    outcome = unmoved(s, "features", lambda bars, _: _table_frame(features, bars))
+    outcome = unmoved(s, "features", lambda bars, _: _table_frame(features, bars)) or sparse_leak(s)
     own = [f for f in features.features if hasattr(f, "known_at")]
     if outcome is not None or not own:
         return outcome

@@ -11,6 +11,8 @@ import polars as pl
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.tables import Array
 from tradsys.evidence.deflation import deflation_of_returns
+from tradsys.evidence.joint_test import JointTest
+from tradsys.evidence.passive import beyond_passive
 from tradsys.evidence.performance import performance
 from tradsys.evidence.sharpe import MIN_TRADES
 from tradsys.evidence.verdict import judge
@@ -20,6 +22,7 @@ from tradsys.portfolio.capacity import capacity
 from tradsys.portfolio.costs import Costs
 from tradsys.research.pipeline.backtesting import days_per_year, record_trials, trials_on_span
 from tradsys.research.pipeline.settings import Evaluation
+from tradsys.research.pipeline.span_test import joint_tests_alone, joint_tests_on_span
 from tradsys.research.pipeline.trial_ledger import TrialLedger
 
 
@@ -70,7 +73,7 @@ def run_books(
     evaluation: Evaluation,
     market_symbol: str | None = None,
     looks: Looks | None = None,
-    seed: int = 0,  # noqa: ARG001  of draws that judge several books at once
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Every book on every horizon's raw scores, ready for JSON: rows, benchmark, equity, deflation.
 
@@ -94,6 +97,7 @@ def run_books(
     yearly = days_per_year(next(iter(ledgers.values())).daily)
     deflation = _deflation(ledgers, looks, span, yearly)  # type: ignore[arg-type]
     judged: dict[str, Any] = {"evaluation": evaluation, "yearly": yearly, "deflation": deflation}
+    tests = _tests(bars, ledgers, looks, span, max(horizon_bars.values()), seed)  # type: ignore[arg-type]
     rows = []
     for name, ledger in ledgers.items():
         book, horizon = holding[name]
@@ -105,7 +109,7 @@ def run_books(
             volume_bars=settings.volume_bars,
             quantile=settings.capacity_quantile,
         )
-        verdict = judge(row, skill_low=skill_low.get(horizon), min_trades=evaluation.min_trades)
+        verdict = judge(row, tests[name], skill_low=skill_low.get(horizon), min_trades=evaluation.min_trades)
         rows.append(
             {
                 "name": name,
@@ -197,6 +201,33 @@ def _deflation(
         return trials_on_span(looks.ledger, looks.source["data"]["digest"], span, yearly)[0]
     daily = [one.daily_returns() for one in ledgers.values()]
     return deflation_of_returns([days for days, _ in daily], [ret for _, ret in daily]).as_dict()
+
+
+def _tests(
+    bars: pl.DataFrame,
+    ledgers: Mapping[str, BookLedger],
+    looks: Looks | None,
+    span: tuple[datetime, datetime],
+    hold_bars: int,
+    seed: int,
+) -> dict[str, JointTest]:
+    """The joint test of every book's returns beyond its average net exposure in the mean of all names."""
+    move = (pl.col("close") / pl.col("close").shift(1).over("symbol") - 1).alias("market")
+    mean = bars.select("time", move).group_by("time").agg(pl.col("market").mean().fill_null(0.0))
+    days = pl.concat([ledger.daily.select("time") for ledger in ledgers.values()]).unique().sort("time")
+    market = days.join(mean, on="time", how="left", maintain_order="left")
+    beyond = {}
+    for name, ledger in ledgers.items():
+        own = ledger.daily.select("time", "ret", "net")
+        both = market.join(own, on="time", how="left", maintain_order="left").fill_null(0.0)
+        # what a book holds over a day was decided at the close before
+        held = both["net"].shift(1).fill_null(0.0).to_numpy()
+        beyond[name] = beyond_passive(both["ret"].to_numpy(), held, both["market"].to_numpy())
+    if looks is None:
+        return joint_tests_alone(beyond, min_block=float(hold_bars), seed=seed)
+    returns = {name: ledger.daily_returns()[1] for name, ledger in ledgers.items()}
+    digest = looks.source["data"]["digest"]
+    return joint_tests_on_span(looks.ledger, digest, span, returns, beyond, min_block=float(hold_bars), seed=seed)
 
 
 def _performance(

@@ -11,8 +11,10 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
+from tradsys.evidence.joint_test import JointTest
+from tradsys.evidence.passive import beyond_passive
 from tradsys.evidence.performance import days_between, drawdown_span, performance
-from tradsys.evidence.sharpe import MIN_TRADES
+from tradsys.evidence.sharpe import MIN_TRADES, is_flat
 from tradsys.evidence.verdict import Verdict, judge
 from tradsys.market.bars import mark_gaps
 from tradsys.market.calendars import days_in_a_year
@@ -22,6 +24,7 @@ from tradsys.portfolio.ledger import TRADES_SCHEMA, Ledger
 from tradsys.portfolio.simulator import simulate
 from tradsys.portfolio.vectorbt_adapter import simulate_many
 from tradsys.research.pipeline.settings import Evaluation
+from tradsys.research.pipeline.span_test import CHOSEN, STRATEGY, joint_tests_on_span
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, deflation_of_trials
 from tradsys.serving.bundle import Bundle
 from tradsys.serving.strategy import Profile, Strategy
@@ -69,9 +72,10 @@ def backtest(
 ) -> Backtest:
     """Backtests profiles on decisions from `since` to `until`; bars may start earlier, for warm-up only.
 
-    Every strategy's daily return series enters the ledger before any is judged, so each Sharpe is deflated by all
-    trials on this span, its own companions included. Without profiles there is the benchmark alone. Raises DataError
-    where the span holds no bar.
+    Every strategy's daily return series enters the ledger before any is evaluated, the best on the bundle's validation
+    decisions first, so that each is tested among all trials on this span, its own companions included. What is tested
+    are returns after costs beyond those of holding the strategy's average exposure. Without profiles there is the
+    benchmark alone. Raises DataError where the span holds no bar.
     """
     marked = mark_gaps(bars, bundle.max_gap)
     traded = marked.filter(pl.col("time").is_between(since, until))
@@ -86,12 +90,14 @@ def backtest(
     reference, owned = _benchmark(traded, bool(strategies), bundle.card["data_config"].get("market_symbol"))
     held = buy_and_hold(owned, costs)
     yearly = days_per_year(held.equity)
-    record_trials(ledger, ledgers, source, run, (since, until), yearly)
+    chosen = best_on_validation(bundle, bars, profiles, costs, source["data"]["digest"], since)
+    record_trials(ledger, ledgers, source, run, (since, until), yearly, chosen)
     deflation, trials = trials_on_span(ledger, source["data"]["digest"], (since, until), yearly)
+    tests = _tests(ledger, ledgers, held, source["data"]["digest"], (since, until))
     rows, verdicts = [], {}
     for name, strategy in strategies.items():
         row = _row(ledgers[name], deflation, evaluation)
-        verdict = judge(row, skill_low=skill_low, min_trades=evaluation.min_trades)
+        verdict = judge(row, tests[name], skill_low=skill_low, min_trades=evaluation.min_trades)
         verdicts[name] = verdict
         rows.append(
             {"name": name, "settings": strategy.profile.describe(), "performance": row, "verdict": verdict.as_dict()}
@@ -105,6 +111,85 @@ def backtest(
         trials={**deflation, "n_looks": len(trials), "list": trials},
         costs=costs.as_dict(traded.columns),
     )
+
+
+def best_on_validation(
+    bundle: Bundle,
+    bars: pl.DataFrame,
+    profiles: Mapping[str, Profile],
+    costs: Costs,
+    data_digest: str,
+    since: datetime,
+) -> str | None:
+    """The profile with the highest Sharpe after costs on the bundle's validation decisions.
+
+    None where there is no choice, where the data are not the bundle's own or validation is not over before `since`,
+    and where no profile traded.
+    """
+    span = bundle.card.get("span", {}).get("valid")
+    if len(profiles) < 2 or span is None or data_digest != bundle.card["data"]["digest"]:
+        return next(iter(profiles), None)
+    first, last = (datetime.fromisoformat(text) for text in span)
+    if last >= since:
+        return None
+    sharpes = validation_sharpes(bundle, bars, profiles, costs, (first, last))
+    best = max(sharpes, key=sharpes.__getitem__)
+    return best if np.isfinite(sharpes[best]) else None
+
+
+def validation_sharpes(
+    bundle: Bundle,
+    bars: pl.DataFrame,
+    profiles: Mapping[str, Profile],
+    costs: Costs,
+    span: tuple[datetime, datetime],
+) -> dict[str, float]:
+    """Yearly Sharpe after costs of each profile on decisions of that span; minus infinity where it never traded."""
+    since, until = span
+    inside = mark_gaps(bars, bundle.max_gap).filter(pl.col("time").is_between(since, until))
+    predictions = bundle.predict(bars.filter(pl.col("time") <= until), since)
+    strategies = {name: Strategy(name, bundle, p, costs.round_trip) for name, p in profiles.items()}
+    targets = {name: s.targets(bars, since, predictions) for name, s in strategies.items()}
+    ledgers = simulate_many(inside, targets, costs)
+    yearly = days_per_year(next(iter(ledgers.values())).equity)
+    return {name: _traded_sharpe(result.daily_returns()[1]) * np.sqrt(yearly) for name, result in ledgers.items()}
+
+
+def _traded_sharpe(returns: Array) -> float:
+    return -np.inf if is_flat(returns) else float(returns.mean() / returns.std(ddof=1))
+
+
+def _tests(
+    ledger: TrialLedger,
+    ledgers: Mapping[str, Ledger],
+    held: Ledger,
+    data_digest: str,
+    span: tuple[datetime, datetime],
+) -> dict[str, JointTest]:
+    """The joint test of every strategy's returns beyond passive holding."""
+    if not ledgers:
+        return {}
+    market = held.daily_returns()[1]
+    returns = {name: result.daily_returns()[1] for name, result in ledgers.items()}
+    beyond = {name: beyond_passive(returns[name], _daily_exposure(ledgers[name]), market) for name in ledgers}
+    return joint_tests_on_span(ledger, data_digest, span, returns, beyond)
+
+
+def _daily_exposure(result: Ledger) -> Array:
+    """Mean signed exposure of each UTC day that has bars: longs less shorts over equity."""
+    time = result.equity["time"]
+    n = len(time)
+    net, gross = np.zeros(n + 1), np.zeros(n + 1)
+    for trades, end in ((result.trades, "exit_time"), (result.open_trades, "mark_time")):
+        notional = (trades["quantity"] * trades["entry_price"]).to_numpy()
+        first, last = (time.search_sorted(trades[name]).to_numpy() for name in ("entry_time", end))
+        for total, size in ((net, notional * trades["side"].to_numpy()), (gross, notional)):
+            np.add.at(total, first, size)
+            np.add.at(total, np.minimum(last, n), -size)
+    share = np.divide(np.cumsum(net[:n]), np.cumsum(gross[:n]), out=np.zeros(n), where=np.cumsum(gross[:n]) > 1e-9)
+    day = (pl.col("time") - pl.duration(microseconds=1)).dt.date().alias("day")
+    signed = result.equity.with_columns(pl.col("exposure") * pl.Series(share))
+    return signed.group_by(day, maintain_order=True).agg(pl.col("exposure").mean())["exposure"].to_numpy()
 
 
 def _benchmark(bars: pl.DataFrame, traded: bool, market: str | None) -> tuple[str, pl.DataFrame]:
@@ -145,11 +230,15 @@ def record_trials(
     run: str,
     span: tuple[datetime, datetime],
     periods_per_year: float,
+    chosen: str | None = None,
 ) -> None:
-    """One look at the span for each series of daily returns, in the ledger before any is judged."""
-    for name, result in ledgers.items():
+    """One trial of the span for each series of daily returns, in the ledger before any is evaluated.
+
+    chosen: the one that validation preferred; it is recorded first and tested on its own.
+    """
+    for name, result in sorted(ledgers.items(), key=lambda item: item[0] != chosen):
         entry = LedgerEntry(
-            purpose="strategy on test",
+            purpose=CHOSEN if name == chosen else STRATEGY,
             subject=name,
             data_digest=source["data"]["digest"],
             span_start=span[0],

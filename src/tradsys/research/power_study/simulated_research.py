@@ -15,18 +15,15 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from tradsys.core.errors import TradsysError, TrainingError
 from tradsys.core.headline import headline_skill
 from tradsys.core.tables import Array, Samples
 from tradsys.evidence.classification import evaluate
-from tradsys.evidence.sharpe import is_flat
 from tradsys.evidence.skill import log_losses
 from tradsys.evidence.verdict import judge_run
 from tradsys.models.baseline import BaseRate
-from tradsys.portfolio.vectorbt_adapter import simulate_many
-from tradsys.research.pipeline.backtesting import Backtest, backtest, bounds, days_per_year
+from tradsys.research.pipeline.backtesting import Backtest, backtest, bounds, validation_sharpes
 from tradsys.research.pipeline.bundle_export import export_bundle
 from tradsys.research.pipeline.dataset import Prepared, aware, load_bars, prepare
 from tradsys.research.pipeline.provenance import provenance
@@ -35,7 +32,7 @@ from tradsys.research.pipeline.training import fit
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
 from tradsys.samples.weights import class_rates
 from tradsys.serving.bundle import Bundle
-from tradsys.serving.strategy import AuditMask, BreakEvenRule, Profile, Strategy
+from tradsys.serving.strategy import AuditMask, BreakEvenRule, Profile
 
 LOG = logging.getLogger(__name__)
 # each look tries what the one before tried, and more
@@ -171,7 +168,7 @@ def _research(
     ]
     told, tests = [], []
     for name, arm, profiles in looks:
-        tests.append(_test(e, prepared, arm, profiles, ledger, source))
+        tests.append(_test(e, prepared, arm, profiles, ledger, source, run=name))
         told.append(_look(name, arm, tests[-1]))
     winning = any(look.verdict == "edge" for look in told)
     result = tests[0].rows[0]["performance"]
@@ -235,18 +232,7 @@ def valid_sharpes(
     e: Experiment, prepared: Prepared, bundle: Bundle, profiles: Mapping[str, Profile]
 ) -> dict[str, float]:
     """Yearly Sharpe after costs of each profile on validation decisions; minus infinity where it never traded."""
-    since, until = _span(prepared.valid)
-    inside = prepared.bars.filter(pl.col("time").is_between(since, until))
-    predictions = bundle.predict(prepared.bars, since).filter(pl.col("time") <= until)
-    strategies = {name: Strategy(name, bundle, p, e.costs.round_trip) for name, p in profiles.items()}
-    targets = {name: s.targets(prepared.bars, since, predictions) for name, s in strategies.items()}
-    ledgers = simulate_many(inside, targets, e.costs)
-    yearly = days_per_year(next(iter(ledgers.values())).equity)
-    return {name: _sharpe(result.daily_returns()[1]) * np.sqrt(yearly) for name, result in ledgers.items()}
-
-
-def _sharpe(returns: Array) -> float:
-    return -np.inf if is_flat(returns) else float(returns.mean() / returns.std(ddof=1))
+    return validation_sharpes(bundle, prepared.bars, profiles, e.costs, _span(prepared.valid))
 
 
 def _span(samples: Samples) -> tuple[datetime, datetime]:
@@ -277,6 +263,7 @@ def _test(
     profiles: Mapping[str, Profile],
     ledger: TrialLedger,
     source: Mapping[str, Any],
+    run: str,
 ) -> Backtest:
     since, until = _span(prepared.test)
     return backtest(
@@ -287,7 +274,7 @@ def _test(
         e.evaluation,
         ledger=ledger,
         source=source,
-        run="study",
+        run=run,
         skill_low=arm.skill["low"],
         since=since,
         until=until,

@@ -1,0 +1,192 @@
+"""One test of all strategies tried on a span: false edges are spent once, batch by batch.
+
+A batch is what was tried together. Batch n may spend `error_budget(n)`, whatever the ones before it showed, and the
+budgets of all batches that can ever follow add up to ALPHA: a researcher who goes on and on still ends in a false edge
+at most that often. Within a batch the largest of its statistics is compared with the largest under the null, drawn for
+all strategies at once, so that copies of one idea cost no more than the idea. Legend: T periods, K strategies, D draws.
+
+Sources: White 2000 and Hansen 2005 (maximum over strategies by the stationary bootstrap); Romano & Wolf 2005 (steps
+down once the best is set aside); Lan & DeMets 1983 (error spending over an open number of analyses).
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from tradsys.core.errors import DataError
+from tradsys.core.tables import Array
+from tradsys.evidence import bootstrap
+from tradsys.evidence.sharpe import checked_returns, is_flat
+
+# the strategy that validation chose comes first and may spend most; all that ever follow share the rest; together less
+# than the promised 5 %, for what a bootstrap of one or two years cannot see
+FIRST_BUDGET, LATER_BUDGET = 0.036, 0.008
+ALPHA = FIRST_BUDGET + LATER_BUDGET
+# beyond the value that this many draws exceed, the tail is that of the normal law
+_TAIL_DRAWS = 20
+IDLE = "its returns never differ, as of a strategy that never traded"
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Strategies tried together. number: 1, 2, ... in order of first evaluation; returns_TK: float64 [T, K]."""
+
+    number: int
+    returns_TK: Array
+
+
+@dataclass(frozen=True)
+class JointTest:
+    """How one strategy's mean return compares with luck.
+
+    statistic: mean over its standard error. p_value: chance that the best of its batch does as well where none has an
+    edge and no earlier batch passed. level: what the batch may spend. reason: why there is no test, else None.
+    """
+
+    batch: int
+    n_in_batch: int
+    level: float
+    statistic: float | None = None
+    p_value: float | None = None
+    reason: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """True where the strategy has an edge at the level of its batch."""
+        return self.p_value is not None and self.p_value <= self.level
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields and `passed`, ready for JSON."""
+        return asdict(self) | {"passed": self.passed}
+
+
+def error_budget(batch: int) -> float:
+    """Share of false edges that batch 1, 2, ... may add: most for the first, 1/n of what is left for batch n.
+
+    The sum over n >= 2 of 1 / (n (n - 1)) is 1, so all batches together spend ALPHA.
+    """
+    if batch < 1:
+        raise DataError(f"joint test: batch {batch}; batches are counted from 1")
+    return FIRST_BUDGET if batch == 1 else LATER_BUDGET / (batch * (batch - 1))
+
+
+def joint_test(
+    batches: Sequence[Batch], *, min_block: float = 1.0, n_draws: int = 4000, seed: int
+) -> list[list[JointTest]]:
+    """Tests every strategy of every batch; the verdict on a batch does not depend on later ones.
+
+    batches: by rising number, all over the same periods; numbers may be left out where an earlier batch covers other
+    periods, which costs power and no validity. min_block: shortest mean block in periods. A record of too few blocks,
+    or a strategy that never traded, has no p-value but a reason. Raises DataError on NaN, unequal lengths or numbers
+    that do not rise.
+    """
+    returns = _checked(batches)
+    values = np.column_stack(returns)
+    n_times = len(values)
+    moving = ~np.asarray(is_flat(values))
+    # the middle of all: the longest of forty is long by chance alone
+    lengths = [bootstrap.longest_block_length(values[:, [k]]) for k in np.flatnonzero(moving)]
+    block = max(min_block, float(np.median(lengths))) if lengths else min_block
+    held = [bootstrap.dependence_length(values[:, k], min_block) for k in np.flatnonzero(moving)]
+    short = bootstrap.too_few_blocks(n_times, float(np.median(held))) if held else None
+    if short or not moving.any():
+        return [
+            [JointTest(b.number, r.shape[1], error_budget(b.number), reason=short or IDLE)] * r.shape[1]
+            for b, r in zip(batches, returns, strict=True)
+        ]
+    statistic, draws = _studentised(values, moving, block, n_draws, seed)
+    out, at = [], 0
+    alive = np.ones(n_draws, dtype=bool)
+    for batch, own in zip(batches, returns, strict=True):
+        columns = slice(at, at + own.shape[1])
+        at += own.shape[1]
+        level = error_budget(batch.number)
+        p_values = _step_down(statistic[columns], draws[:, columns], alive, level)
+        out.append(
+            [
+                JointTest(batch.number, own.shape[1], level, float(t), float(p)) if np.isfinite(t)
+                else JointTest(batch.number, own.shape[1], level, reason=IDLE)
+                for t, p in zip(statistic[columns], p_values, strict=True)
+            ]
+        )  # fmt: skip
+        alive &= draws[:, columns].max(axis=1) <= _critical(draws[:, columns].max(axis=1), alive, level)
+    return out
+
+
+def _checked(batches: Sequence[Batch]) -> list[Array]:
+    numbers = [b.number for b in batches]
+    if not numbers or numbers[0] < 1 or any(b <= a for a, b in pairwise(numbers)):
+        raise DataError(f"joint test: batches {numbers}; at least one, numbers rise from 1; give them in order")
+    returns = [checked_returns(b.returns_TK, f"joint test: batch {b.number}") for b in batches]
+    returns = [r[:, None] if r.ndim == 1 else r for r in returns]
+    if len({len(r) for r in returns}) > 1:
+        raise DataError(
+            f"joint test: batches of {[len(r) for r in returns]} periods; all cover the same ones; leave out the others"
+        )
+    return returns
+
+
+def _studentised(values: Array, moving: Array, block: float, n_draws: int, seed: int) -> tuple[Array, Array]:
+    """t statistics [K] and their draws [D, K] where every true mean is zero; minus infinity for an idle strategy."""
+    n_times, scale = len(values), np.sqrt(len(values))
+    statistic = np.full(values.shape[1], -np.inf)
+    draws = np.full((n_draws, values.shape[1]), -np.inf)
+    kept = values[:, moving]
+    statistic[moving] = kept.mean(axis=0) / kept.std(axis=0, ddof=1) * scale
+    # a draw from blocks of mean length L varies less than the record does, by about L / T
+    inflation = 1 / np.sqrt(1 - min(0.5, block / n_times))
+    centred = kept - kept.mean(axis=0)
+    squares = centred**2
+
+    def from_counts(counts_dT: Array) -> Array:
+        mean = counts_dT @ centred / n_times
+        variance = (counts_dT @ squares - n_times * mean**2) / (n_times - 1)
+        idle = variance <= 1e-12 * squares.max(axis=0)
+        return np.where(idle, 0.0, mean / np.sqrt(np.where(idle, 1.0, variance)))
+
+    drawn = bootstrap.bootstrap_draws(from_counts, n_times, block, n_draws, seed=seed, cells_per_draw=centred.shape[1])
+    draws[:, moving] = drawn * scale * inflation
+    return statistic, draws
+
+
+def _step_down(statistic: Array, draws: Array, alive: Array, level: float) -> Array:
+    """p-values [K]: the best against the best of all; those that pass leave the rest to compare among themselves."""
+    order = np.argsort(-statistic)
+    p_values, largest = np.ones(len(statistic)), 0.0
+    # the largest of the draws over the strategies from this one on, in one sweep from the worst up
+    best = np.maximum.accumulate(draws[:, order[::-1]], axis=1)[:, ::-1]
+    start = 0
+    for k, column in enumerate(order):
+        if not np.isfinite(statistic[column]):
+            break
+        p = max(largest, _tail(best[:, start], alive, statistic[column]))
+        p_values[column] = largest = p
+        if p <= level:
+            start = k + 1
+    return p_values
+
+
+def _tail(draws: Array, alive: Array, value: float) -> float:
+    """Share of all draws that are alive and exceed `value`; smooth where only few draws reach."""
+    above = float((draws[alive] > value).sum())
+    if above >= _TAIL_DRAWS or alive.sum() <= _TAIL_DRAWS:
+        return above / len(draws)
+    edge = float(np.partition(draws[alive], -_TAIL_DRAWS)[-_TAIL_DRAWS])
+    fall = np.exp(stats.norm.logsf(value) - stats.norm.logsf(edge)) if value > edge else 1.0
+    return _TAIL_DRAWS / len(draws) * float(fall)
+
+
+def _critical(draws: Array, alive: Array, level: float) -> float:
+    """The value that a share `level` of all draws exceeds while alive; the inverse of `_tail`."""
+    share = int(np.floor(level * len(draws)))
+    living = draws[alive]
+    if len(living) <= _TAIL_DRAWS:
+        return np.inf
+    if share >= _TAIL_DRAWS:
+        return float(np.partition(living, -share)[-share])
+    edge = float(np.partition(living, -_TAIL_DRAWS)[-_TAIL_DRAWS])
+    return float(stats.norm.isf(stats.norm.sf(edge) * level * len(draws) / _TAIL_DRAWS))
