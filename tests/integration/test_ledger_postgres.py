@@ -28,7 +28,7 @@ ledger = TrialLedger(url)
 day = datetime(2021, 1, 1, tzinfo=UTC)
 for k in range(25):
     known = {"measure": "return", "periods_per_year": 365.25, "code_sha": "x"}
-    ledger.append(LedgerEntry("backtest", f"w{worker}", "data", day, day, **known), np.array([worker, k / 3, 1]))
+    ledger.append(LedgerEntry("backtest", f"w{worker}", "data", day, day, **known), np.array([worker, k / 3, -1]))
 """
 
 

@@ -52,7 +52,7 @@ NET = [
 
 
 def run_study(arguments):
-    return tune(composed, arguments, [])[0]
+    return tune(composed, arguments, [], checked_overrides)[0]
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +305,7 @@ def test_a_folder_of_another_study_is_refused_by_name(tmp_path):
 def test_two_processes_share_a_journal_study_and_the_dashboard_reads_it(tmp_path):
     storage = f"journal:///{tmp_path}/study.log"
     arguments = [*LOGISTIC, f"paths.runs={tmp_path}", f"storage={storage}", "n_trials=6", "n_workers=2"]
-    report, failed = tune(composed, arguments, [sys.executable, "-m", "tradsys.tune"])
+    report, failed = tune(composed, arguments, [sys.executable, "-m", "tradsys.tune"], checked_overrides)
     assert failed == 0
     assert sorted(t["place"] for t in report["trials"] if t["state"] == "complete") == list(range(6))
     page = (tmp_path / "tune/logistic/report.html").read_text()

@@ -62,7 +62,7 @@ def test_years_are_of_the_time_that_passed():
     days = np.datetime64("2020-01-01") + np.r_[np.arange(365), np.arange(3 * 365, 4 * 365)]
     returns = np.full(len(days), 1.08 ** (1 / len(days)) - 1)
     returns[400] = -0.01
-    given = {"periods_per_year": 365.0, "trade_returns": np.zeros(0), "n_draws": 50}
+    given = {"periods_per_year": 365.0, "trade_returns": np.zeros(0)}
     counted, passed = performance(returns, **given), performance(returns, days_T=days, **given)
     assert (counted["years"], passed["years"]) == (pytest.approx(2.0), pytest.approx(4.0, abs=0.01))
     assert passed["cagr"] == pytest.approx((1 + passed["total_return"]) ** 0.25 - 1, abs=1e-4)

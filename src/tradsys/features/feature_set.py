@@ -55,7 +55,8 @@ class FeatureSet:
     `rolling_mean` or `rolling_sum`).
     max_gap_minutes: a longer step between two closes starts a new segment, None never; bars that bring
     `segment` keep theirs. market_symbol: whose close is joined by time as `market_close`, where a feature
-    reads it. extra: further features on the right, so that a config can add to a list. sources: further features
+    reads it; None leaves those features out, named in a warning. extra: further features on the right, so that a
+    config can add to a list. sources: further features
     by where their columns come from, such as `macro`, so that a config can add or leave out a source. ranks: names
     of features whose rank within each time stands on the right as `<name>_rank`, see `cross_section`. A feature
     with a property `columns` reads those columns of the bars, right of `volume`. Raises DataError where these do
@@ -76,6 +77,8 @@ class FeatureSet:
         self.max_gap_minutes = max_gap_minutes
         self.market_symbol = market_symbol
         self.ranks = tuple(ranks)
+        if market_symbol is None:
+            self._leave_out_market()
         self._check()
 
     @property
@@ -206,9 +209,20 @@ class FeatureSet:
             raise DataError(
                 f"features: {inner} are read as numbers of the bars, which they are not; name another column"
             )
+
+    def _leave_out_market(self) -> None:
+        """Drops the features that need a market series, and their ranks, and names them in a warning."""
         needy = [feature.name for feature in self.features if _reads_market(feature)]
-        if needy and self.market_symbol is None:
-            raise DataError(f"features: {needy} read the market, and no market symbol is set; set it or drop them")
+        if not needy:
+            return
+        self.features = tuple(feature for feature in self.features if not _reads_market(feature))
+        if not self.features:
+            raise DataError(
+                f"features: {needy} need a market series but market_symbol is null, and no other feature is left; set "
+                "market_symbol=, such as market_symbol=BTCUSDT, or choose other features"
+            )
+        self.ranks = tuple(name for name in self.ranks if name not in needy)
+        LOG.warning("features: market_symbol is null, so %s, which need a market series, are left out", needy)
 
     def _check_columns(self, bars: pl.DataFrame) -> None:
         lacking = [name for name in self.columns if name not in bars.columns]

@@ -167,7 +167,7 @@ def test_what_does_not_fit_together_is_refused(make_walk_bars):
         plain()
     with pytest.raises(DataError, match=r"names appear twice: \['ret_1'\]"):
         plain(LogReturn(1), LogReturn(1))
-    with pytest.raises(DataError, match=r"\['market_ret_1'\] read the market, and no market symbol is set"):
+    with pytest.raises(DataError, match=r"\['market_ret_1'\] need a market series but market_symbol is null"):
         plain(MarketReturn(1))
     with pytest.raises(DataError, match="market symbol 'BTC' is none of 1 symbols"):
         FeatureSet([MarketReturn(1)], max_gap_minutes=None, market_symbol="BTC").table(bars)
@@ -262,3 +262,11 @@ def test_flat_markets_give_nan_or_zero_but_never_noise(make_walk_bars):
     assert np.isnan(table.column("z_24")[173:]).all()
     assert np.isfinite(table.column("z_24")[23:173]).all()
     assert (table.column("candle_body")[150:] == 0).all()
+
+
+def test_without_a_market_symbol_the_features_that_need_one_are_left_out_and_named(make_walk_bars, caplog):
+    features = plain(LogReturn(1), MarketReturn(1))
+    assert features.names == ("ret_1",)
+    assert "['market_ret_1']" in caplog.text
+    assert features.table(make_walk_bars(50)).names == ("ret_1",)
+    assert plain(*features.features).schema_hash() == features.schema_hash()
