@@ -8,7 +8,7 @@ import polars as pl
 
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.tables import Array
-from tradsys.market.true_range import segment_starts
+from tradsys.market.true_range import MIN_UNIT, segment_starts
 
 DAY_HOURS = 24
 HOUR_US = 3_600_000_000
@@ -19,7 +19,7 @@ def cusum_events(bars: pl.DataFrame, threshold: float, *, vol_bars: int | None =
 
     threshold: a log return; with `vol_bars`, multiples of the standard deviation (ddof 1) of the last
     `vol_bars` returns, the current one included. Both sums return to zero at a segment's first bar, at a NaN
-    close and while the deviation is unknown; the one that crossed does at its event. Reads rows <= t only.
+    close and while the deviation is unknown or zero; the one that crossed does at its event. Reads rows <= t only.
     Raises TradsysError where threshold <= 0 or vol_bars < 2.
     Source: Lopez de Prado 2018, snippet 2.4 (strict inequality; the lower sum is looked at first).
     """
@@ -30,7 +30,8 @@ def cusum_events(bars: pl.DataFrame, threshold: float, *, vol_bars: int | None =
     starts = segment_starts(bars)
     run = pl.Series("run", np.cumsum(starts))
     step = pl.col("close").cast(pl.Float64).log().diff().fill_nan(None)
-    level = pl.lit(1.0) if vol_bars is None else step.rolling_std(vol_bars)
+    deviation = pl.lit(1.0) if vol_bars is None else step.rolling_std(vol_bars)
+    level = pl.when(deviation > MIN_UNIT).then(deviation)
     moves = bars.select(
         step.over(run).alias("step"),
         (threshold * level).over(run).alias("threshold"),

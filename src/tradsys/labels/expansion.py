@@ -11,7 +11,14 @@ from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, Labels
 from tradsys.labels.triple_barrier import check_exits, first_touch, multiple, sides
-from tradsys.market.true_range import price_matrix, segment_starts, trailing_log_range, wilder_atr
+from tradsys.market.true_range import (
+    MIN_UNIT,
+    price_matrix,
+    segment_starts,
+    trailing_log_range,
+    usable_unit,
+    wilder_atr,
+)
 
 
 def range_expansion(
@@ -33,7 +40,8 @@ def range_expansion(
     (int8 [R] or one for all): in at open[t+1], out at `upper` or `lower` ATRs as `triple_barrier` says, else at
     close[t+H]; with both infinite it is side * log(close[t+H] / open[t+1]). A side of 0 takes no position, ret 0, and
     is labelled all the same: y is not about direction.
-    Unlabelled (y -1, end -1, ret NaN, weight 0): a band or an ATR not known yet, a NaN in what is read, or a segment
+    Unlabelled (y -1, end -1, ret NaN, weight 0): a band or an ATR not known yet or without
+    width (bars that did not move), a NaN in what is read, or a segment
     that ends before t+H. Raises TradsysError for parameters out of range.
     """
     check_exits("expansion", horizon_bars, upper=upper, lower=lower)
@@ -47,7 +55,7 @@ def range_expansion(
     past = trailing_log_range(bars, horizon_bars)
     band = _band(past, starts, band_bars, float(width))
     ahead = _ahead(past, ohlc, starts, horizon_bars)
-    atr = wilder_atr(ohlc[:, 1], ohlc[:, 2], ohlc[:, 3], starts, atr_bars)
+    atr = usable_unit(wilder_atr(ohlc[:, 1], ohlc[:, 2], ohlc[:, 3], starts, atr_bars), ohlc[:, 3])
     distances = (multiple(upper, atr), multiple(lower, atr))
     ret = np.where(side_R == 0, 0.0, first_touch(ohlc, starts, side_R, distances, horizon_bars)[2])
     known = np.isfinite(band + ahead + atr + ret)
@@ -123,5 +131,7 @@ def _band(past: Array, starts: Array, band_bars: int, width: float) -> Array:
             continue
         window = past[t - band_bars + 1 : t + 1]
         mean = window.mean()
-        out[t] = mean + width * np.sqrt(((window - mean) ** 2).sum() / (band_bars - 1))
+        deviation = np.sqrt(((window - mean) ** 2).sum() / (band_bars - 1))
+        if deviation > MIN_UNIT:  # a log range is a share of the price already
+            out[t] = mean + width * deviation
     return out

@@ -9,7 +9,7 @@ import polars as pl
 from tradsys.core.bounds import check_bounds
 from tradsys.core.tables import Array, Labels
 from tradsys.labels.triple_barrier import TARGET, check_exits, first_touch, multiple, sides
-from tradsys.market.true_range import price_matrix, segment_starts, trailing_mean, wilder_atr
+from tradsys.market.true_range import price_matrix, segment_starts, trailing_mean, usable_unit, wilder_atr
 
 
 def mean_reached(
@@ -36,7 +36,7 @@ def mean_reached(
     side_R = sides(side, bars.height)
     ohlc = price_matrix(bars, ("open", "high", "low", "close"))
     starts = segment_starts(bars)
-    atr = wilder_atr(ohlc[:, 1], ohlc[:, 2], ohlc[:, 3], starts, atr_bars)
+    atr = usable_unit(wilder_atr(ohlc[:, 1], ohlc[:, 2], ohlc[:, 3], starts, atr_bars), ohlc[:, 3])
     way = side_R * (trailing_mean(bars, mean_bars) - ohlc[:, 3])
     distances = (np.where(way > 0, way, np.nan), multiple(lower, atr))
     outcome, end, ret = first_touch(ohlc, starts, side_R, distances, horizon_bars)

@@ -11,7 +11,7 @@ import polars as pl
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, Labels
-from tradsys.market.true_range import price_matrix, segment_starts, wilder_atr
+from tradsys.market.true_range import price_matrix, segment_starts, usable_unit, wilder_atr
 
 STOP, TIMEOUT, TARGET = 0, 1, 2
 
@@ -37,8 +37,8 @@ def triple_barrier(
     ret: log return from entry to exit fill, in the trade's direction and without costs. weight: 1.
     side: 1 long; -1 short: profit barrier below the entry, stop above, ret = -log(exit / entry); or one per bar,
     int8 [R], where 0 wants no position and stays unlabelled.
-    Unlabelled (y -1, end -1, ret NaN, weight 0): no ATR yet, a NaN in a scanned bar, or a segment that ends
-    before a barrier is touched or the horizon is over. A position never spans two segments.
+    Unlabelled (y -1, end -1, ret NaN, weight 0): no ATR yet or one of zero (bars that did not move give no distance,
+    and both barriers would lie on the entry), a NaN in a scanned bar, or a segment that ends before a barrier is touched or the horizon is over. A position never spans two segments.
     Raises TradsysError for parameters out of range.
     Source: Lopez de Prado 2018, section 3.4; of two events inside a bar the house takes the worse first.
     """
@@ -46,14 +46,14 @@ def triple_barrier(
     side_R = sides(side, bars.height)
     ohlc = price_matrix(bars, ("open", "high", "low", "close"))
     starts = segment_starts(bars)
-    atr = wilder_atr(ohlc[:, 1], ohlc[:, 2], ohlc[:, 3], starts, atr_bars)
+    atr = usable_unit(wilder_atr(ohlc[:, 1], ohlc[:, 2], ohlc[:, 3], starts, atr_bars), ohlc[:, 3])
     outcome, end, ret = first_touch(ohlc, starts, side_R, (multiple(upper, atr), multiple(lower, atr)), horizon_bars)
     y = outcome if ternary else np.where(outcome > 0, (outcome == TARGET).astype(np.int64), outcome)
     return Labels(y=y, end=end, ret=ret, weight=(outcome >= 0).astype(np.float64))
 
 
 def multiple(n_atrs: float, atr: Array) -> Array:
-    """That many ATRs in price units [R]; infinite, a barrier that is not there, also where the ATR is zero."""
+    """That many ATRs in price units [R]; infinite for a barrier that is not there; NaN without a usable ATR."""
     return n_atrs * atr if np.isfinite(n_atrs) else np.where(np.isnan(atr), np.nan, np.inf)
 
 
@@ -64,7 +64,8 @@ def first_touch(
 
     ohlc: float64 [R, 4]. starts: bool [R], first bar of each segment. side_R: +1, -1, 0 none. distances: of the
     profit and of the stop barrier from the entry, float64 [R] in price units, known at the deciding bar; infinite
-    means no such barrier, NaN wants no position. Returns outcome and end, int64 [R], -1 where unlabelled, and ret in
+    means no such barrier, NaN wants no position, and neither does a distance that leaves a barrier on the entry or on
+    its wrong side: zero, negative, or too small for the price's digits. Returns outcome and end, int64 [R], -1 where unlabelled, and ret in
     the trade's direction, float64 [R], NaN there. The rule is `triple_barrier`'s.
     """
     outcome, end, ret = np.full(len(ohlc), -1), np.full(len(ohlc), -1), np.full(len(ohlc), np.nan)
@@ -155,6 +156,8 @@ def _first_touch(
         entry = ohlc[t + 1, 0]
         target = entry + profit[t]
         stop = entry - loss[t]
+        if not stop < entry < target:  # a barrier on the entry is met by standing still
+            continue
         last = t + horizon_bars
         for j in range(t + 1, min(last + 1, n_rows)):
             open_, high, low, close = ohlc[j]

@@ -9,6 +9,8 @@ import polars as pl
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array
 
+MIN_UNIT = 1e-9  # of the price; no market quotes prices that finely
+
 
 def segment_starts(bars: pl.DataFrame) -> Array:
     """True [R] at the first bar of every segment: nothing may look back across it.
@@ -45,6 +47,17 @@ def atr(bars: pl.DataFrame, atr_bars: int) -> Array:
     """Wilder's average true range of bars, float64 [R] in price units, segment by segment."""
     high, low, close = price_matrix(bars, ("high", "low", "close")).T
     return wilder_atr(high, low, close, segment_starts(bars), atr_bars)
+
+
+def usable_unit(unit: Array, price: Array) -> Array:
+    """A volatility unit [R] where distances can be measured in it, NaN elsewhere: one rule for labels and exits.
+
+    unit: for example an ATR, in price units. price: of the same bar. A unit that is not finite, or at most MIN_UNIT of
+    the price, measures nothing: the bars behind it did not move, and both barriers would lie on the entry. Wilder's
+    mean only nears zero on flat bars, so that zero itself would be too strict.
+    """
+    usable = np.isfinite(unit) & np.isfinite(price) & (unit > MIN_UNIT * np.abs(price))
+    return np.where(usable, unit, np.nan)
 
 
 def trailing_mean(bars: pl.DataFrame, mean_bars: int) -> Array:

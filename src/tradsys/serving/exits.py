@@ -12,7 +12,7 @@ import polars as pl
 
 from tradsys.core.errors import BundleError
 from tradsys.core.tables import Array
-from tradsys.market.true_range import trailing_mean
+from tradsys.market.true_range import trailing_mean, usable_unit
 
 BARRIER, MEAN, EXPANSION = "triple_barrier", "mean_reached", "expansion"
 FORWARD, EXPLOSION = "forward_return", "explosion"
@@ -44,12 +44,12 @@ def distances(label: Mapping[str, Any], frame: pl.DataFrame) -> tuple[Array, Arr
     """Profit and stop distance from the entry, float64 [N] each in price units, of a position on the frame's side.
 
     frame: predictions with atr, close and, where the bundle has sides, side (else all are long); `mean` for a label
-    of that kind. NaN where no position has a barrier: no ATR or mean yet, or a close that is at the mean or beyond.
+    of that kind. NaN where no position has a barrier: no ATR or mean yet, an ATR of zero, or a close that is at the mean or beyond.
     Infinite, on every row, where the label ends positions by time alone.
     """
     if kind_of(label) in TIMED:
         return np.full(frame.height, np.inf), np.full(frame.height, np.inf)
-    width = frame["atr"].to_numpy()
+    width = usable_unit(frame["atr"].to_numpy(), frame["close"].to_numpy())
     stop = label["lower"] * width
     if kind_of(label) != MEAN:
         return label["upper"] * width, stop

@@ -10,6 +10,7 @@ import polars as pl
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array
 from tradsys.evidence.multiple_testing import wilson_interval
+from tradsys.market.true_range import usable_unit
 from tradsys.signals.sizing import volatility_target
 
 
@@ -118,15 +119,16 @@ def make_plan(
     """One row per name, best first: rank, symbol, close, entry, stop, target, volatility, weight, p_<horizon>...
 
     forecasts: of one session, long: symbol, horizon, close, atr, score, probability. Names enter whose probability
-    at the horizon `ranked_by` is above its training base rate; equal probabilities are ranked by the raw score. Of a
+    at the horizon `ranked_by` is above its training base rate and whose ATR is usable: a stop on the price is none; equal probabilities are ranked by the raw score. Of a
     withheld horizon the probability is null. entry is the reference price, today's close; the order fills at the next
     open, so stop and target move with it. weight: share of capital, 0 where the volatility is not known.
     """
     wide = forecasts.pivot("horizon", index=("symbol", "close", "atr"), values=("probability", "score"))
+    unit = usable_unit(wide["atr"].to_numpy(), wide["close"].to_numpy())
     p, score = f"probability_{ranked_by}", f"score_{ranked_by}"
     horizons = sorted(base_rates, key=_bars)
     chosen = (
-        wide.filter(pl.col(p) > base_rates[ranked_by])
+        wide.filter((pl.col(p) > base_rates[ranked_by]) & np.isfinite(unit))
         .sort(p, score, "symbol", descending=[True, True, False], nulls_last=True)
         .head(settings.n)
         .join(volatility, on="symbol", how="left", maintain_order="left")

@@ -18,7 +18,7 @@ from tradsys.evidence.controls.causality import (
     frame_difference,
     rows_of,
 )
-from tradsys.market.true_range import atr
+from tradsys.market.true_range import atr, usable_unit
 from tradsys.portfolio import simulator, vectorbt_adapter
 from tradsys.portfolio.ledger import Ledger
 from tradsys.research.leakage.lookahead import (
@@ -225,7 +225,7 @@ def _slow(s: Specimen, bars: pl.DataFrame, targets: pl.DataFrame) -> Ledger:
 
 def _dealt_targets(s: Specimen) -> pl.DataFrame:
     """Entries at random bars, long and short, with barriers as the labels have them."""
-    width = atr(s.bars, getattr(s.experiment.labels, "atr_bars", 14))
+    width = usable_unit(atr(s.bars, getattr(s.experiment.labels, "atr_bars", 14)), s.bars["close"].to_numpy())
     rng = s.rng()
     wanted = np.flatnonzero((rng.random(s.bars.height) < DEALT_SHARE) & (width > 0))
     return s.bars.select(KEYS)[wanted].with_columns(

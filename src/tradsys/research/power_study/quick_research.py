@@ -21,7 +21,7 @@ from tradsys.evidence.joint_test import Batch, JointTest, joint_test
 from tradsys.evidence.passive import beyond_passive
 from tradsys.evidence.verdict import judge
 from tradsys.labels.triple_barrier import TARGET, first_touch
-from tradsys.market.true_range import wilder_atr
+from tradsys.market.true_range import usable_unit, wilder_atr
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.order_walk import EntryArrays, walk
 from tradsys.research.power_study.markets import DAY, YEAR, Market, draw_market
@@ -151,7 +151,7 @@ def _table(market: Market) -> _Table:
     starts[0] = True
     for s in range(len(market.sigma)):
         ohlc = np.column_stack(market.of(s))
-        atr = wilder_atr(ohlc[:, 1], ohlc[:, 2], ohlc[:, 3], starts, ATR_BARS)
+        atr = usable_unit(wilder_atr(ohlc[:, 1], ohlc[:, 2], ohlc[:, 3], starts, ATR_BARS), ohlc[:, 3])
         outcome, end, _ = first_touch(ohlc, starts, np.ones(n, np.int8), (WIDTH * atr, WIDTH * atr), HORIZON)
         part = np.digitize(np.arange(n), [int(TRAIN * n), int(VALID * n)])
         inside = (end >= 0) & (part[np.clip(end, 0, n - 1)] == part) & (np.arange(n) > 3 * SPANS[-1])
