@@ -46,7 +46,9 @@ def test_the_walk_gives_no_outcome_to_a_barrier_on_the_entry(profit, stop, sign)
     starts = np.arange(12) == 0
     distances = (np.full(12, profit), np.full(12, stop))
     outcome, end, ret = first_touch(flat, starts, np.full(12, sign, np.int8), distances, 4)
-    assert (outcome == -1).all() and (end == -1).all() and np.isnan(ret).all()
+    assert (outcome == -1).all()
+    assert (end == -1).all()
+    assert np.isnan(ret).all()
 
 
 @pytest.mark.parametrize("label", IN_ATRS, ids=lambda label: str(label)[:60])
@@ -55,8 +57,10 @@ def test_no_label_where_the_bars_behind_it_did_not_move(label):
     labels = label.label(bars)
     unit = usable_unit(atr(bars, 5), bars["close"].to_numpy())
     assert np.isnan(unit[:40]).all()
-    assert (labels.y[:40] == -1).all() and (labels.end[:40] == -1).all()
-    assert np.isnan(labels.ret[:40]).all() and (labels.weight[:40] == 0).all()
+    assert (labels.y[:40] == -1).all()
+    assert (labels.end[:40] == -1).all()
+    assert np.isnan(labels.ret[:40]).all()
+    assert (labels.weight[:40] == 0).all()
     assert (labels.y[40:] >= 0).any(), "and what moves is still labelled"
 
 
@@ -101,7 +105,8 @@ def test_exits_of_a_flat_name_are_unknown():
 def test_moves_counted_in_deviations_need_one_above_zero():
     bars = flat_then_moving(30, 30)
     events = cusum_events(bars, 0.5, vol_bars=10)
-    assert not events[:30].any() and events[31:].any()
+    assert not events[:30].any()
+    assert events[31:].any()
     drift = bars.with_columns(close=pl.Series(100.0 * 2.0 ** np.arange(60)))  # equal returns: a deviation of zero
     assert not cusum_events(drift, 0.5, vol_bars=10).any()
 
