@@ -35,10 +35,11 @@ def triple_barrier(
     close[t+H].
     y: 1 profit barrier first, else 0; `ternary`: 0 stop, 1 timeout, 2 profit. end: the bar of the exit.
     ret: log return from entry to exit fill, in the trade's direction and without costs. weight: 1.
-    side: 1 long; -1 short: profit barrier below the entry, stop above, ret = -log(exit / entry); or one per bar,
-    int8 [R], where 0 wants no position and stays unlabelled.
-    Unlabelled (y -1, end -1, ret NaN, weight 0): no ATR yet or one of zero (bars that did not move give no distance,
-    and both barriers would lie on the entry), a NaN in a scanned bar, or a segment that ends before a barrier is touched or the horizon is over. A position never spans two segments.
+    side: 1 long; -1 short: profit barrier below the entry, stop above, ret = -log(exit / entry); or one per bar, int8
+    [R], where 0 wants no position and stays unlabelled.
+    Unlabelled (y -1, end -1, ret NaN, weight 0): no ATR yet or one
+    of zero (bars that did not move give no distance, and both barriers would lie on the entry), a NaN in a scanned bar,
+    or a segment that ends before a barrier is touched or the horizon is over. A position never spans two segments.
     Raises TradsysError for parameters out of range.
     Source: Lopez de Prado 2018, section 3.4; of two events inside a bar the house takes the worse first.
     """
@@ -65,8 +66,8 @@ def first_touch(
     ohlc: float64 [R, 4]. starts: bool [R], first bar of each segment. side_R: +1, -1, 0 none. distances: of the
     profit and of the stop barrier from the entry, float64 [R] in price units, known at the deciding bar; infinite
     means no such barrier, NaN wants no position, and neither does a distance that leaves a barrier on the entry or on
-    its wrong side: zero, negative, or too small for the price's digits. Returns outcome and end, int64 [R], -1 where unlabelled, and ret in
-    the trade's direction, float64 [R], NaN there. The rule is `triple_barrier`'s.
+    its wrong side: zero, negative, or too small for the price's digits. Returns outcome and end, int64 [R], -1 where
+    unlabelled, and ret in the trade's direction, float64 [R], NaN there. The rule is `triple_barrier`'s.
     """
     outcome, end, ret = np.full(len(ohlc), -1), np.full(len(ohlc), -1), np.full(len(ohlc), np.nan)
     profit, stop = (np.asarray(d, dtype=np.float64) for d in distances)

@@ -43,8 +43,9 @@ def measures(label: Mapping[str, Any], bars: pl.DataFrame) -> dict[str, Array]:
 def distances(label: Mapping[str, Any], frame: pl.DataFrame) -> tuple[Array, Array]:
     """Profit and stop distance from the entry, float64 [N] each in price units, of a position on the frame's side.
 
-    frame: predictions with atr, close and, where the bundle has sides, side (else all are long); `mean` for a label
-    of that kind. NaN where no position has a barrier: no ATR or mean yet, an ATR of zero, or a close that is at the mean or beyond.
+    frame: predictions with atr, close and, where the bundle has sides, side (else all are long); `mean` for a label of
+    that kind. NaN where no position has a barrier: no ATR or mean yet, an ATR of zero, or a close that is at the mean
+    or beyond.
     Infinite, on every row, where the label ends positions by time alone.
     """
     if kind_of(label) in TIMED:

@@ -118,8 +118,9 @@ def make_plan(
 ) -> pl.DataFrame:
     """One row per name, best first: rank, symbol, close, entry, stop, target, volatility, weight, p_<horizon>...
 
-    forecasts: of one session, long: symbol, horizon, close, atr, score, probability. Names enter whose probability
-    at the horizon `ranked_by` is above its training base rate and whose ATR is usable: a stop on the price is none; equal probabilities are ranked by the raw score. Of a
+    forecasts: of one session, long: symbol, horizon, close, atr, score, probability. Names enter whose probability at
+    the horizon `ranked_by` is above its training base rate and whose ATR is usable: a stop on the price is none; equal
+    probabilities are ranked by the raw score. Of a
     withheld horizon the probability is null. entry is the reference price, today's close; the order fills at the next
     open, so stop and target move with it. weight: share of capital, 0 where the volatility is not known.
     """
