@@ -200,7 +200,7 @@ def _(part: SequenceModel) -> nn.Module:
 def _(part: SupConModel) -> nn.Module:
     if part.net_ is None or part.probe_ is None:
         raise BundleError("onnx: the contrastive model has no encoder or no probe; only a fitted model is exported")
-    return _Probed(copy.deepcopy(part.net_), scores(part.probe_))
+    return _Probed(copy.deepcopy(part.net_), scores(part.probe_), wide=part.wide)
 
 
 @scores.register
@@ -285,14 +285,17 @@ class _Softmax(nn.Module):
 
 
 class _Probed(nn.Module):
-    """An encoder whose embedding a probe reads as the last row of a window of one row."""
+    """An encoder whose embedding (`wide`: and last row) a probe reads as the last row of a window of one row."""
 
-    def __init__(self, net: nn.Module, probe: nn.Module) -> None:
+    def __init__(self, net: nn.Module, probe: nn.Module, *, wide: bool) -> None:
         super().__init__()
-        self.net, self.probe = net.cpu().eval(), probe
+        self.net, self.probe, self.wide = net.cpu().eval(), probe, wide
 
     def forward(self, window_NTF: Tensor) -> Tensor:
-        return self.probe(self.net.embed(window_NTF).unsqueeze(1))  # type: ignore[operator]
+        read_ND = self.net.embed(window_NTF)  # type: ignore[operator]
+        if self.wide:
+            read_ND = torch.cat([read_ND, window_NTF[:, -1]], dim=1)
+        return self.probe(read_ND.unsqueeze(1))
 
 
 class _Linear(_Part):

@@ -22,7 +22,9 @@ from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TrainingError
 from tradsys.core.runs import digest_json
 from tradsys.core.tables import Array, FeatureTable, Samples
+from tradsys.models.nets.wide import Wide
 from tradsys.models.training.checkpoints import Watch
+from tradsys.models.training.lit import balanced
 from tradsys.models.training.trainer import FitResult, TrainerSettings, fit_module
 from tradsys.samples.loader import WindowLoader
 
@@ -35,6 +37,8 @@ class SequenceModel:
     module: called with that net; gives the LightningModule that holds loss, optimiser and metrics.
     lookback: rows per window. batch_size: samples per step, and per batch of a prediction.
     seed: fixes weights, order and dropout; a CPU repeats a fit to the bit. Global generators are left alone.
+    wide: a linear path from the last row's features to the scores beside the net, whose head starts at zero: training
+    begins as the logistic regression of inverse penalty `wide_C` (of the loss in use); null starts that path at zero.
     workdir: takes checkpoints and logs, and lets a fit resume; None trains without a trace.
     watch: called with (epoch, validation log-loss) after every epoch, of a resumed or finished fit with the earlier
     ones first; what it raises comes out of fit unchanged and leaves last.ckpt to go on from.
@@ -49,16 +53,24 @@ class SequenceModel:
     lookback: int
     batch_size: int
     seed: int = 0
+    wide: bool = False
+    wide_C: float | None = 0.1
     workdir: Path | None = None
     watch: Watch | None = field(default=None, repr=False)
     net_: nn.Module | None = field(default=None, init=False, repr=False)
     result_: FitResult | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_bounds("sequence", self, {"lookback": "whole [1, inf)", "batch_size": "whole [1, inf)"}, "model")
+        rules = {"lookback": "whole [1, inf)", "batch_size": "whole [1, inf)", "wide_C": "null or (0, inf]"}
+        check_bounds("sequence", self, rules, "model")
         with forked_generator(self.seed, torch.device("cpu")), torch.device("meta"):
             # no memory, some milliseconds: net and module refuse their settings now and not after the data is read
-            self.module(self.net(n_features=2, n_classes=2, lookback=self.lookback))
+            self.module(self.built_net(n_features=2, n_classes=2))
+
+    def built_net(self, *, n_features: int, n_classes: int) -> nn.Module:
+        """An untrained net for so many features and classes, its linear path included."""
+        net = self.net(n_features=n_features, n_classes=n_classes, lookback=self.lookback)
+        return Wide(net) if self.wide else net
 
     def fit(self, train: Samples, valid: Samples) -> Self:
         """A fitted copy, stopped early on `valid`.
@@ -71,9 +83,11 @@ class SequenceModel:
         n_classes = count_classes(train, valid)
         home = self.trainer.home()
         with forked_generator(self.seed, home), self._folder() as folder:
-            net = self.net(n_features=len(train.table.names), n_classes=n_classes, lookback=self.lookback)
+            net = self.built_net(n_features=len(train.table.names), n_classes=n_classes)
+            module = self.module(net)
+            self._start_line(module, net, train)
             result = fit_module(
-                self.module(net),
+                module,
                 self._loader(train, home, shuffle=True),
                 self._loader(valid, home, shuffle=False),
                 settings=self.trainer,
@@ -85,6 +99,16 @@ class SequenceModel:
         object.__setattr__(fitted, "net_", net)
         object.__setattr__(fitted, "result_", result)
         return fitted
+
+    def _start_line(self, module: L.LightningModule, net: nn.Module, train: Samples) -> None:
+        """Sets the linear path to its optimum under the module's own loss and class weights."""
+        if not isinstance(net, Wide) or self.wide_C is None:
+            return
+        y_N, weight_N = torch.from_numpy(train.y), torch.from_numpy(train.weight)
+        if getattr(module, "class_weight", None) == "balanced":
+            weight_N = weight_N * balanced(y_N, weight_N, net.n_classes)[y_N]
+        row_NF = torch.from_numpy(train.table.values[train.rows])
+        net.start_at_line(row_NF, y_N, weight_N, C=self.wide_C, gamma=float(getattr(module, "gamma", 0.0)))
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
         """float64 [N, C]: softmax of the net in eval mode for windows that end at `rows`. NaN in, NaN out."""
@@ -123,7 +147,7 @@ class SequenceModel:
             "lookback": self.lookback,
             "batch_size": self.batch_size,
             "seed": self.seed,
-        }
+        } | ({"wide": self.wide, "wide_C": self.wide_C} if self.wide else {})
         return digest_json([settings, samples_digest(train), samples_digest(valid)])
 
     def _loader(self, samples: Samples, device: torch.device, shuffle: bool = False) -> WindowLoader:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from torch import nn
 
 from tradsys.core.errors import TrainingError
 from tradsys.core.protocols import Model
@@ -23,6 +24,8 @@ class SupConModel(SequenceModel):
 
     net, module, trainer, lookback, batch_size, seed, workdir, watch: as in SequenceModel, the net with `embed` and
     `embedding_dim`; batches hold the classes in equal numbers, and at least two windows of each.
+    wide: the probe reads the window's last row beside its embedding; the encoder is the same either way. wide_C is
+    not read: the probe has a penalty of its own.
     probe: a Model on a table of embeddings, one row a window: LogisticRegression or LinearProbe.
 
     Every window is encoded once; the probe then reads the kept embeddings. After fit: net_ (the encoder alone, best
@@ -49,6 +52,10 @@ class SupConModel(SequenceModel):
         probe = self.probe.fit(encoder._encoded(train), encoder._encoded(valid))
         state: dict[str, Any] = {"net_": encoder.net_, "result_": encoder.result_, "probe_": probe, "history_": history}
         return with_fitted(self, state)
+
+    def built_net(self, *, n_features: int, n_classes: int) -> nn.Module:
+        """An untrained encoder; its linear path, where there is one, belongs to the probe."""
+        return self.net(n_features=n_features, n_classes=n_classes, lookback=self.lookback)
 
     def _check_batch(self, n_classes: int) -> None:
         if self.batch_size < 2 * n_classes:
@@ -77,11 +84,14 @@ class SupConModel(SequenceModel):
 
     def _table(self, table: FeatureTable, rows: Array) -> FeatureTable:
         values_ND = self.embed(table, rows)
+        names = tuple(f"embedding_{k}" for k in range(values_ND.shape[1]))
+        if self.wide:
+            values_ND, names = np.hstack([values_ND, table.values[rows]]), names + table.names
         return FeatureTable(
             symbol=table.symbol[rows],
             time=table.time[rows],
             segment=np.arange(len(rows), dtype=np.int32),
             values=values_ND,
-            names=tuple(f"embedding_{k}" for k in range(values_ND.shape[1])),
+            names=names,
             symbols=table.symbols,
         )

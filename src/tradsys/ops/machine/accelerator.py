@@ -120,7 +120,7 @@ def training_step(model: Any, n_features: int, device: torch.device, precision: 
     """A function of the batch size that runs forward, backward and one AdamW step of a SequenceModel's net."""
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
-        module = model.module(model.net(n_features=n_features, n_classes=2, lookback=model.lookback)).to(device).train()
+        module = model.module(model.built_net(n_features=n_features, n_classes=2)).to(device).train()
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.0)
 
     def step(batch: int) -> None:
