@@ -124,6 +124,15 @@ def test_arms_of_one_question_share_their_rows_and_others_are_marked(compared):
     assert "judged on its own rows" in (place / "report.html").read_text()
 
 
+def test_the_best_of_many_is_tested_against_the_reference(compared):
+    folder, _ = compared
+    found = table(folder)["superiority"]
+    assert found["n_variants"] == 4  # the agent has rows of its own
+    assert found["best"] in {"trees", "twin", "net"} or found["reason"]
+    page = (folder / "runs" / "compare" / "latest" / "report.html").read_text()
+    assert "Superior predictive ability" in page
+
+
 def test_a_rerun_runs_nothing_and_looks_no_second_time(compared, capsys):
     folder, argv = compared
     before = {path: path.stat().st_mtime_ns for path in cells(folder)}

@@ -75,6 +75,18 @@ def test_every_trial_is_a_run_folder_and_one_ledger_row(logistic):
         assert config["model"]["C"] == trial["params"]["model.C"]
 
 
+def test_the_choice_of_the_best_trial_has_its_probability_of_overfitting(logistic):
+    report, runs = logistic
+    found = report["overfitting"]
+    kept = [t["block_gains"] for t in report["trials"] if t["state"] == "complete"]
+    assert found["n_trials"] == len(kept)
+    for trial in (t for t in report["trials"] if t["state"] == "complete"):
+        assert len(trial["block_gains"]) == 4 * len(trial["skills"])
+    assert found["reason"] is None
+    assert 0 <= found["pbo"] <= 1
+    assert f"PBO {found['pbo']:.2f}" in (runs / "tune/logistic/report.html").read_text()
+
+
 def test_the_same_command_does_no_trial_again_and_more_trials_go_on(logistic):
     report, runs = logistic
     arguments = [*LOGISTIC, f"paths.runs={runs}"]

@@ -42,6 +42,7 @@ _HERE: dict[str, tuple[str, ...]] = {
         "models.baseline.BaseRate", "models.boosting.LightGbm", "models.boosting.Xgboost",
         "models.linear.LogisticRegression", "models.linear.Ridge", "models.sequence.SequenceModel",
         "models.supcon.SupConModel", "models.ensembles.compose.Average", "models.ensembles.compose.SeedAverage",
+        "models.ensembles.resampled.SequentialBootstrap",
         "models.ensembles.stacked.Stacked", "models.ensembles.stacked.RegimeWeighted",
         "models.ensembles.per_symbol.PerSymbol", "models.ensembles.regime_pooled.RegimePooled",
     ),

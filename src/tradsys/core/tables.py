@@ -92,12 +92,14 @@ class Labels:
 
     y: int64 class codes [R], -1 where unlabelled. end: int64 [R], row where the outcome is known, -1 never.
     ret: float64 [R], realised log return from entry to exit, NaN where unlabelled. weight: float64 [R] >= 0.
+    step: float64 [R], log return of each bar itself, close to close; None where no weighting needs it.
     """
 
     y: Array
     end: Array
     ret: Array
     weight: Array
+    step: Array | None = None
 
     def __len__(self) -> int:
         return len(self.y)

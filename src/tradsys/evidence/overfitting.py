@@ -3,6 +3,7 @@
 Shapes: T periods, N trials (strategies, thresholds, seeds), S blocks of time.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
@@ -16,7 +17,7 @@ from tradsys.evidence.sharpe import FLAT_RETURN, checked_returns
 
 MAX_COMBINATIONS = 200_000
 _CHUNK_CELLS = 100_000
-# Sharpe ratios of a half that differ by less are equal
+# merits of a half that differ by less are equal
 _TIE = 1e-9
 
 
@@ -49,10 +50,8 @@ def pbo(returns_TN: Array, n_blocks: int = 16) -> PboResult:
     than 2 trials, an odd S or blocks shorter than 2. Source: Bailey, Borwein, Lopez de Prado & Zhu 2017,
     section 3 (CSCV).
     """
-    values = checked_returns(returns_TN, "pbo")
-    n_rows, n_trials = values.shape if values.ndim == 2 else (len(values), 1)
-    if n_trials < 2:
-        raise DataError("pbo: one trial; overfitting is a matter of choice among N >= 2; pass all trials as columns")
+    values = _checked_trials(returns_TN)
+    n_rows, n_trials = values.shape
     if n_blocks < 2 or n_blocks % 2 or n_rows // n_blocks < 2 or comb(n_blocks, n_blocks // 2) > MAX_COMBINATIONS:
         raise DataError(
             f"pbo: {n_blocks} blocks on {n_rows} rows; S is even, 2..20, with at least 2 rows a block; usual is 16"
@@ -62,11 +61,41 @@ def pbo(returns_TN: Array, n_blocks: int = 16) -> PboResult:
     # a half's Sharpe needs only its sums, so no half is ever copied: [S, N] instead of splits x T x N
     sums, squares = blocks.sum(axis=1), (blocks**2).sum(axis=1)
     n_half = (n_rows - n_dropped) // 2
+    return _over_splits(
+        n_blocks, n_trials, n_dropped,
+        lambda inside: _half_sharpe(_joined(inside, sums), _joined(inside, squares), n_half),
+    )  # fmt: skip
+
+
+def pbo_of_scores(scores_SN: Array) -> PboResult:
+    """`pbo` where a trial has a score in each of S blocks of time, and the mean of its scores counts.
+
+    scores_SN: float64 [S, N], such as gains in log-loss over blocks of the test folds. S is even, 4..20; two trials
+    whose means differ by at most 1e-9 are equal. in_sample and out_of_sample are mean scores. Raises DataError on NaN,
+    fewer than 2 trials or another S.
+    """
+    scores = _checked_trials(scores_SN)
+    n_blocks, n_trials = scores.shape
+    if n_blocks < 4 or n_blocks % 2 or comb(n_blocks, n_blocks // 2) > MAX_COMBINATIONS:
+        raise DataError(f"pbo: scores of {n_blocks} blocks; S is even, 4..20; join or split blocks")
+    return _over_splits(n_blocks, n_trials, 0, lambda inside: _joined(inside, scores) / (n_blocks // 2))
+
+
+def _checked_trials(values_TN: Array) -> Array:
+    values = checked_returns(values_TN, "pbo")
+    if values.ndim != 2 or values.shape[1] < 2:
+        raise DataError("pbo: one trial; overfitting is a matter of choice among N >= 2; pass all trials as columns")
+    return values
+
+
+def _over_splits(n_blocks: int, n_trials: int, n_dropped: int, criterion: Callable[[Array], Array]) -> PboResult:
+    """The outcome over all splits; criterion maps marked blocks [splits, S] to each trial's merit [splits, N]."""
     inside = np.zeros((comb(n_blocks, n_blocks // 2), n_blocks))
     for row, chosen in enumerate(combinations(range(n_blocks), n_blocks // 2)):
         inside[row, chosen] = 1
     step = max(1, _CHUNK_CELLS // n_trials)
-    parts = [_split(inside[k : k + step], sums, squares, n_half) for k in range(0, len(inside), step)]
+    halves = [inside[k : k + step] for k in range(0, len(inside), step)]
+    parts = [_split(criterion(half), criterion(1 - half)) for half in halves]
     logits, winners, in_sample, out_of_sample = (np.concatenate(p) for p in zip(*parts, strict=True))
     return PboResult(
         pbo=float((logits <= _TIE).mean()),
@@ -79,10 +108,8 @@ def pbo(returns_TN: Array, n_blocks: int = 16) -> PboResult:
     )
 
 
-def _split(inside: Array, sums: Array, squares: Array, n_half: int) -> tuple[Array, Array, Array, Array]:
-    """Logit, winner and its two Sharpe ratios per split; `inside` [splits, S] marks in-sample blocks."""
-    first = _half_sharpe(_joined(inside, sums), _joined(inside, squares), n_half)
-    second = _half_sharpe(_joined(1 - inside, sums), _joined(1 - inside, squares), n_half)
+def _split(first: Array, second: Array) -> tuple[Array, Array, Array, Array]:
+    """Logit, winner and its two merits per split; first, second [splits, N]: merits in and out of sample."""
     top = first.max(axis=1, keepdims=True)
     winner, rows = (first >= top - _TIE * np.maximum(1.0, np.abs(top))).argmax(axis=1), np.arange(len(first))
     reached = second[rows, winner][:, None]

@@ -49,6 +49,17 @@ def atr(bars: pl.DataFrame, atr_bars: int) -> Array:
     return wilder_atr(high, low, close, segment_starts(bars), atr_bars)
 
 
+def log_steps(bars: pl.DataFrame) -> Array:
+    """Log return of each bar, close to close, float64 [R]; NaN at a segment's first bar and where a close is
+    missing."""
+    close = price_matrix(bars, ("close",))[:, 0]
+    out = np.full(len(close), np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        out[1:] = np.diff(np.log(close))
+    out[segment_starts(bars)] = np.nan
+    return out
+
+
 def usable_unit(unit: Array, price: Array) -> Array:
     """A volatility unit [R] where distances can be measured in it, NaN elsewhere: one rule for labels and exits.
 

@@ -4,9 +4,9 @@ import numpy as np
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array, FeatureTable, Labels, Samples
-from tradsys.samples.weights import average_uniqueness
+from tradsys.samples.weights import average_uniqueness, return_attribution
 
-WEIGHTINGS = ("uniqueness", "none")
+WEIGHTINGS = ("uniqueness", "return", "none")
 
 
 def make_samples(
@@ -21,9 +21,10 @@ def make_samples(
 
     labels: one entry per table row. lookback: rows of the window, the decision row included.
     events: bool [R], rows where a decision is taken at all; None means every row.
-    weighting: "uniqueness" multiplies the label's weight by its average uniqueness over the bars it is open
-    (row+1, where it enters, to its end); "none" keeps the label's weight. Weights are not
-    rescaled here: a mean over all samples would carry test labels into training.
+    weighting: "uniqueness" multiplies the label's weight by its average uniqueness over the bars it is open (row+1,
+    where it enters, to its end); "return" by the move that is its own (`return_attribution`, from the labels' `step`);
+    "none" keeps the label's weight. Weights are not rescaled here: a mean over all samples would carry test labels into
+    training.
     Of a sample, `start` is the first row that the window reads and `end` the row where the outcome is known.
     Raises DataError where no row is left (with the count by cause), where all labels agree, or where a
     label ends before its entry; ValueError for a bad lookback or weighting.
@@ -43,15 +44,19 @@ def make_samples(
         table=table,
         rows=rows,
         y=y,
-        weight=_weights(labels.weight[rows], rows, end, weighting),
+        weight=_weights(labels, rows, end, weighting),
         start=rows - (lookback - 1),
         end=end,
         ret=labels.ret[rows].astype(np.float64),
     )
 
 
-def _weights(label_weight: Array, rows: Array, end: Array, weighting: str) -> Array:
-    weight = label_weight.astype(np.float64)
+def _weights(labels: Labels, rows: Array, end: Array, weighting: str) -> Array:
+    weight = labels.weight[rows].astype(np.float64)
+    if weighting == "return":
+        if labels.step is None:
+            raise ValueError("samples: weighting='return' needs the labels' step, the log return of each bar")
+        weight = weight * return_attribution(rows + 1, end, labels.step)
     if weighting == "uniqueness":
         weight = weight * average_uniqueness(rows + 1, end)
     if not (np.isfinite(weight).all() and weight.min() >= 0 and weight.sum() > 0):

@@ -1,7 +1,12 @@
-"""How much of a label is its own, and how often each class occurs under those weights."""
+"""How much of a label is its own, what it was worth, and how old it is; class rates under such weights.
+
+Legend: N samples, R bars, D draws. A label's span is the bars from its entry to its end, both inclusive.
+Source: Lopez de Prado 2018, chapter 4.
+"""
 
 import numpy as np
 
+from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, Samples
 
 
@@ -31,21 +36,76 @@ def average_uniqueness(start: Array, end: Array) -> Array:
     sums. Raises ValueError where lengths differ, bars are not integers, or an end lies before its start.
     Source: Lopez de Prado 2018, sections 4.3 and 4.4 (snippets 4.1 and 4.2).
     """
-    start, end = _checked_spans(start, end)
+    start, end = checked_spans(start, end)
     if len(start) == 0:
         return np.empty(0)
-    first = start.min()
-    start, stop = start - first, end - first + 1
-    n_bars = int(stop.max())
-    opened = np.bincount(start, minlength=n_bars + 1)
-    closed = np.bincount(stop, minlength=n_bars + 1)
-    concurrency = np.cumsum(opened - closed)[:n_bars]
-    share = np.divide(1.0, concurrency, out=np.zeros(n_bars), where=concurrency > 0)
-    total = np.concatenate([[0.0], np.cumsum(share)])
-    return (total[stop] - total[start]) / (stop - start)
+    first, n_at_R = _concurrency(start, end)
+    share = np.divide(1.0, n_at_R, out=np.zeros(len(n_at_R)), where=n_at_R > 0)
+    return span_sums(share, start - first, end - first) / (end - start + 1)
 
 
-def _checked_spans(start: Array, end: Array) -> tuple[Array, Array]:
+def return_attribution(start: Array, end: Array, step_R: Array) -> Array:
+    """|sum of each bar's log return / concurrency| over each label's bars, float64 [N] >= 0.
+
+    A label that lived through a large move, and shared it with few others, counts much. step_R: log return of each bar,
+    close to close; a NaN, as at a segment's first bar, counts as no move. Not rescaled: only ratios matter.
+    Source: Lopez de Prado 2018, section 4.6 (snippet 4.10).
+    """
+    start, end = checked_spans(start, end)
+    step = np.nan_to_num(np.asarray(step_R, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    if len(start) == 0:
+        return np.empty(0)
+    first, n_at_R = _concurrency(start, end)
+    if start.min() < 0 or end.max() >= len(step):
+        raise ValueError(f"return attribution: spans reach {start.min()}..{end.max()} of {len(step)} bars")
+    part = step[first : first + len(n_at_R)]
+    share = np.divide(part, n_at_R, out=np.zeros(len(n_at_R)), where=n_at_R > 0)
+    return np.abs(span_sums(share, start - first, end - first))
+
+
+def time_decay(uniqueness_N: Array, time_N: Array, oldest: float) -> Array:
+    """Factors [N] that fall linearly with the uniqueness gathered since, 1 for the newest sample.
+
+    oldest: of a sample before all others, in [-1, 1]: 1 is no decay, 0 reaches zero there, -c gives the oldest share c
+    of the gathered uniqueness nothing. Samples of one time share a factor, whatever their order. time_N: any order.
+    Source: Lopez de Prado 2018, section 4.7 (snippet 4.11).
+    """
+    check_time_decay(oldest)
+    unique, time = np.asarray(uniqueness_N, dtype=np.float64), np.asarray(time_N)
+    if not len(unique):
+        return np.empty(0)
+    moments, place = np.unique(time, return_inverse=True)
+    gathered = np.cumsum(np.bincount(place, weights=unique, minlength=len(moments)))
+    total = gathered[-1]
+    slope = (1 - oldest) / total if oldest >= 0 else 1 / ((oldest + 1) * total)
+    return np.maximum(0.0, 1 - slope * (total - gathered))[place]
+
+
+def check_time_decay(oldest: float) -> None:
+    """TradsysError unless the oldest sample's factor lies in (-1, 1]."""
+    if isinstance(oldest, bool) or not isinstance(oldest, int | float) or not -1 < oldest <= 1:
+        raise TradsysError(
+            f"weights: time_decay={oldest!r}; it lies in (-1, 1]; use 1 for no decay, or 0.5, or -0.2, say"
+        )
+
+
+def _concurrency(start: Array, end: Array) -> tuple[int, Array]:
+    """The first bar of any span, and from there on how many spans hold each bar."""
+    first = int(start.min())
+    n_bars = int(end.max()) - first + 1
+    opened = np.bincount(start - first, minlength=n_bars + 1)
+    closed = np.bincount(end - first + 1, minlength=n_bars + 1)
+    return first, np.cumsum(opened - closed)[:n_bars]
+
+
+def span_sums(values_R: Array, start: Array, end: Array) -> Array:
+    """Sum of values over bars start..end of each span, both inclusive, float64 [N]."""
+    total = np.concatenate([[0.0], np.cumsum(values_R)])
+    return total[end + 1] - total[start]
+
+
+def checked_spans(start: Array, end: Array) -> tuple[Array, Array]:
+    """Both as int64 [N]; ValueError where lengths differ, bars are not integers, or an end lies before its start."""
     start, end = np.asarray(start), np.asarray(end)
     if start.shape != end.shape or start.ndim != 1:
         raise ValueError(f"uniqueness: start {start.shape} and end {end.shape} must be two vectors of one length")

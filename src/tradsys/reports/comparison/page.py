@@ -111,6 +111,7 @@ def notes(table: Mapping[str, Any]) -> list[str]:
         f"Intervals at {level} hold blocks of time (mean "
         f"{table['block_length']:.0f} of {table['n_times']:,} decision times) and seeds. Equal ranks: not told apart.",
         f"{table['n_comparisons']} differences were tested; the p by Holm holds for all of them together.",
+        superior(table),
     ]
     if table["no_intervals"]:
         lines.append(f"No intervals: {table['no_intervals']}.")
@@ -123,6 +124,17 @@ def notes(table: Mapping[str, Any]) -> list[str]:
     if len(code) > 1:
         lines.append(f"Cells were run on different code ({', '.join(code)}); delete `cells` to run all anew.")
     return lines
+
+
+def superior(table: Mapping[str, Any]) -> str:
+    """Whether the best arm beats the reference beyond the luck of being chosen, or why that is not tested."""
+    found, reference = table["superiority"], table["reference"]
+    if found["p"] is None:
+        return f"Superior predictive ability is not tested: {found['reason']}."
+    return (
+        f"Superior predictive ability (Hansen 2005): p {_p(found['p'])} that no one of {found['n_variants'] - 1} arms "
+        f"truly beats {reference}; the best is {found['best']}. It takes off the luck of choosing, not that of seeds."
+    )
 
 
 def markdown(table: Mapping[str, Any]) -> str:

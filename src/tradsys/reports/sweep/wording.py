@@ -74,12 +74,23 @@ def conclusions(report: Mapping[str, Any]) -> list[str]:
         )
     if best["lower_bound"] <= 0:
         lines.append("         the bound does not exceed 0: the search found nothing that surely beats the base rate")
+    lines.append(overfitting_line(report["overfitting"]))
     refused = [t for t in report["trials"] if t["refused"]]
     if refused:
         lines.append(f"refused  {counted(len(refused), 'impossible combination')}, such as: {refused[0]['refused']}")
     if report["n_retried"]:
         lines.append(f"retried  {counted(report['n_retried'], 'attempt')} whose worker died")
     return [*lines, *rematch_lines(report)]
+
+
+def overfitting_line(found: Mapping[str, Any]) -> str:
+    """The probability that choosing the best of these trials was a choice of luck, or why it is not known."""
+    if found["pbo"] is None:
+        return f"overfit  no probability of overfitting: {found['reason']}"
+    return (
+        f"overfit  PBO {number(found['pbo'], 2)}: the best trial of one half of the time ends in the lower half of "
+        f"all {found['n_trials']} in the other, in that share of {found['n_splits']:,} splits; luck alone gives 0.5"
+    )
 
 
 def rematch_lines(report: Mapping[str, Any]) -> list[str]:

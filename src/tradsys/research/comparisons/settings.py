@@ -126,6 +126,8 @@ class Arm:
     def digest(self, panel: str) -> str:
         """Of what decides a cell: its samples and folds, its model, scaler and calibration."""
         decides = {key: self.config[key] for key in ("model", "transforms", "calibration")}
+        if (decay := self.config.get("time_decay", 1.0)) != 1.0:  # cells without one keep their names
+            decides["time_decay"] = decay
         return digest_json([panel, _deciding(decides)])
 
 

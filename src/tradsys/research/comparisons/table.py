@@ -20,6 +20,7 @@ from tradsys.evidence.bootstrap import mean_per_time, time_groups
 from tradsys.evidence.classification import auc
 from tradsys.evidence.paired import ArmLosses, Comparison, Difference, compare, decisions_within
 from tradsys.research.comparisons.settings import ComparisonSettings
+from tradsys.research.comparisons.superiority import superiority
 from tradsys.research.pipeline.cross_validation import Cell
 from tradsys.research.pipeline.dataset import aware
 from tradsys.research.pipeline.provenance import config_digest, provenance
@@ -100,8 +101,9 @@ def comparison_table(
 ) -> dict[str, Any]:
     """The whole result, ready for JSON: numbers or None, never NaN.
 
-    Keys: name, question, synthetic, reference, confidence, n_draws, block_length, n_times, no_intervals (why, or
-    None), n_comparisons, n_folds, folds (start, end of each), arms (best first), conclusions, provenance. An arm:
+    Keys: name, question, synthetic, reference, confidence, n_draws, block_length, n_times, no_intervals (why, or None),
+    n_comparisons, superiority (of the best over the reference; see `superiority`), n_folds, folds (start, end of each),
+    arms (best first), conclusions, provenance. An arm:
     name, is_reference, against, own_rows, seeds, n_samples, skill_beyond_level and difference ({value, low, high,
     reason}; None for the reference's difference), skill_over_base_rate (mean over folds and seeds), p, p_holm, rank,
     seed_sd, fold_sd, auc, n_parameters, seconds_per_fit, peak_mb, fold_skill, code, digest.
@@ -130,6 +132,12 @@ def comparison_table(
         "n_times": told.n_times,
         "no_intervals": told.reason,
         "n_comparisons": len(told.difference),
+        "superiority": superiority(
+            {name: losses[name] for name, arm in arms.items() if not arm.own_rows},
+            settings.reference,
+            min_block=reach,
+            n_draws=settings.n_draws,
+        ),
         "n_folds": len(reference.fold_spans),
         "folds": [{"start": _iso(start), "end": _iso(end)} for start, end in reference.fold_spans],
         "arms": rows,

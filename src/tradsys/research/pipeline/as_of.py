@@ -1,7 +1,7 @@
 """A fold as it was known at one moment: training rows whose labels had resolved, and nothing later."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -52,7 +52,8 @@ def known_by(labels: Labels, bars: pl.DataFrame, at: datetime) -> Labels:
     """The labels with every outcome that came after `at` unknown."""
     time = utc64_times(bars)
     late = (labels.end >= 0) & (time[np.maximum(labels.end, 0)] > utc64(at))
-    return Labels(
+    return replace(
+        labels,
         y=np.where(late, -1, labels.y),
         end=np.where(late, -1, labels.end),
         ret=np.where(late, np.nan, labels.ret),

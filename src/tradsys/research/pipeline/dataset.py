@@ -17,6 +17,7 @@ from tradsys.core.protocols import Events, Splitter
 from tradsys.core.tables import Array, FeatureTable, Fold, Labels, Samples
 from tradsys.features.feature_set import FeatureSet
 from tradsys.market.bars import check_bar_minutes, content_digest, mark_gaps, utc64_times
+from tradsys.market.true_range import log_steps
 from tradsys.market.universe import Members
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.join import left_out, make_samples
@@ -188,8 +189,12 @@ def check_symbols(samples: Samples, fold: Fold, events: Events | None = None, ma
 
 
 def labels_of(experiment: Experiment, bars: pl.DataFrame) -> Labels:
-    """Labels [R] along the side that the feature set names, or along the label's own where it names none."""
-    return experiment.labels.label(bars, experiment.features.side(bars))
+    """Labels [R] along the side that the feature set names, or along the label's own where it names none.
+
+    Where samples are weighted by return, the labels carry each bar's own.
+    """
+    labels = experiment.labels.label(bars, experiment.features.side(bars))
+    return replace(labels, step=log_steps(bars)) if experiment.weighting == "return" else labels
 
 
 def rows_only(bars: pl.DataFrame) -> FeatureTable:

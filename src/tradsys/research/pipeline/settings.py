@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import timedelta
 from time import perf_counter
 from typing import Any, Self
@@ -17,6 +17,7 @@ from tradsys.models.regime import HmmRegime
 from tradsys.models.transforms import RobustScaler
 from tradsys.portfolio.costs import Costs
 from tradsys.samples.join import WEIGHTINGS
+from tradsys.samples.weights import check_time_decay
 from tradsys.serving.strategy import Profile
 
 LOG = logging.getLogger(__name__)
@@ -55,7 +56,8 @@ class Experiment:
     """What conf/train.yaml builds: one object per stage, nothing fitted yet.
 
     events, regime, auditor: None for none; without strategies a run is judged on its forecasts alone. weighting: of
-    samples, as `samples.join.make_samples` names it.
+    samples, as `samples.join.make_samples` names it. time_decay: weight of the oldest training sample against the
+    newest, in (-1, 1], 1 for none; see `samples.weights.time_decay`.
     """
 
     data: Mapping[str, Any]
@@ -75,18 +77,20 @@ class Experiment:
     evaluation: Evaluation
     question: str
     seed: int
+    time_decay: float = 1.0
 
     @classmethod
     def of(cls, parts: Mapping[str, Any]) -> Self:
         """The experiment among the parts that a command's config was built into."""
         given = {**parts, "strategy": parts.get("strategy") or {}}  # an empty list of profiles leaves no key at all
-        return cls(**{f.name: given[f.name] for f in fields(cls)})
+        return cls(**{f.name: given[f.name] for f in fields(cls) if f.name in given or f.default is MISSING})
 
     def __post_init__(self) -> None:
         if self.weighting not in WEIGHTINGS:
             raise TradsysError(
                 f"config: weighting={self.weighting!r}; it is one of {', '.join(WEIGHTINGS)}; mend the override"
             )
+        check_time_decay(self.time_decay)
         trainer = getattr(self.model, "trainer", None)
         if trainer is not None:
             # a device that is not there, or cannot fit so, is refused before any data is read

@@ -17,6 +17,7 @@ from tradsys.models.calibrators import Identity
 from tradsys.models.ensembles.compose import Calibrated, scaled
 from tradsys.models.ensembles.nested_copies import in_workdir
 from tradsys.models.ensembles.out_of_fold import out_of_fold
+from tradsys.models.ensembles.resampled import Decayed
 from tradsys.models.regime import HmmRegime
 from tradsys.research.pipeline.dataset import Prepared
 from tradsys.research.pipeline.requirements import LEAST_CANDIDATES, check_auditor_outcomes
@@ -57,7 +58,7 @@ def fit(experiment: Experiment, prepared: Prepared, checkpoints: Path, timings: 
         return Fitted(primary, baselines, regime, None)
     with timings.stage("out-of-fold scores"):
         folds = PurgedKFold(experiment.evaluation.n_oof_folds, embargo_bars=experiment.labels.horizon_bars)
-        uncalibrated = scaled(experiment.transforms, experiment.model)
+        uncalibrated = uncalibrated_model(experiment, experiment.model)
         held_out = out_of_fold(uncalibrated, train, folds, valid, checkpoints / "out_of_fold")
     with timings.stage("auditor"):
         known = held_out.covered_N
@@ -73,7 +74,13 @@ def whole(experiment: Experiment, model: Any) -> Calibrated:
     """Scaler, model and calibrator as one model. Trees need no scaler, the base rate neither."""
     if isinstance(model, BaseRate):
         return Calibrated(model, Identity())
-    return Calibrated(scaled(experiment.transforms, model), experiment.calibration)
+    return Calibrated(uncalibrated_model(experiment, model), experiment.calibration)
+
+
+def uncalibrated_model(experiment: Experiment, model: Any) -> Any:
+    """The model behind its scaler, fitted on weights that fall with age where the experiment asks for it."""
+    aged = model if experiment.time_decay == 1 else Decayed(model, experiment.time_decay)
+    return scaled(experiment.transforms, aged)
 
 
 def audit_samples(

@@ -20,11 +20,11 @@ from tradsys.core.tables import Array, Fold, Samples
 from tradsys.evidence.sharpe import is_flat, sharpe_ratio
 from tradsys.market.bars import utc_series
 from tradsys.market.calendars import periods_per_year
-from tradsys.models.ensembles.compose import scaled
 from tradsys.models.linear import LogisticRegression
 from tradsys.models.sequence import SequenceModel
 from tradsys.research.pipeline.dataset import Prepared, aware
 from tradsys.research.pipeline.settings import Experiment
+from tradsys.research.pipeline.training import uncalibrated_model
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
 from tradsys.samples.splits import CombinatorialPurged, span_bars
 
@@ -210,7 +210,7 @@ def _positions(experiment: Experiment, model: Model, samples: Samples, fold: Fol
 
     Returns of labels are in their own direction, so a short counts as 1, too. A row with side 0 takes none.
     """
-    done = scaled(experiment.transforms, model).fit(samples.take(fold.train), samples.take(fold.valid))
+    done = uncalibrated_model(experiment, model).fit(samples.take(fold.train), samples.take(fold.valid))
     valid, test = (done.predict_proba(samples.table, samples.rows[part])[:, 1] for part in (fold.valid, fold.test))
     side = samples.table.side()
     wanted = np.ones(len(test), dtype=bool) if side is None else side[samples.rows[fold.test]] != 0

@@ -19,13 +19,14 @@ from tradsys.core.tables import Array
 from tradsys.evidence.skill import log_losses
 from tradsys.models.ensembles.nested_copies import watched
 from tradsys.models.training.checkpoints import kept_state, read_checkpoint
-from tradsys.research.pipeline.cross_validation import run_cell
+from tradsys.research.pipeline.cross_validation import Cell, run_cell
 from tradsys.research.pipeline.dataset import Panel
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.sweeps.search_space import SweepError
 from tradsys.samples.weights import class_rates
 
 LOG = logging.getLogger(__name__)
+BLOCKS_A_FOLD = 4  # stretches of a fold's test samples whose gains are kept: for the probability of overfitting
 Watch = Callable[[int, float], None]
 
 
@@ -34,7 +35,7 @@ class CellResult:
     """One fit: its skill beyond the level on the inner test samples, or why there is none.
 
     skill_over_base_rate: against the training rates. valid_skill: the best epoch's on validation samples, for nets.
-    resumed: how many attempts found epochs of an earlier one in a checkpoint.
+    resumed: how many attempts found epochs of an earlier one in a checkpoint. block_gains: see `block_gains`.
     """
 
     fold: int
@@ -47,6 +48,7 @@ class CellResult:
     peak_mb: float
     n_parameters: int | None
     resumed: int
+    block_gains: list[float] | None = None
 
 
 def cell_result(
@@ -67,7 +69,7 @@ def cell_result(
     _append(attempts, {"pid": os.getpid(), "epochs": resumed_epochs})
     watching = _Watching(folder / "epochs.jsonl", base_of(panel, fold), watch)
     looked = replace(experiment, model=watched(experiment.model, watching))
-    skill = over_rate = losses = error = None
+    skill = over_rate = losses = error = gains = None
     seconds, megabytes, n_parameters = 0.0, 0.0, None
     try:
         cell = run_cell(looked, panel, fold, seed, folder / "fit")
@@ -75,6 +77,7 @@ def cell_result(
         losses = cell.losses
         skill = cell.skill if math.isfinite(cell.skill) else None
         over_rate = cell.skill_over_base_rate if skill is not None else None
+        gains = block_gains(cell) if skill is not None else None
         error = None if skill is not None else "its test samples hold one class, so that no skill is defined"
     except (TrainingError, torch.OutOfMemoryError) as failure:
         # a checkpoint of other settings is no failed fit: it would be scored, and hide that folders were mixed
@@ -84,13 +87,22 @@ def cell_result(
         LOG.warning("fold %d, seed %d failed: %s", fold, seed, error)
     resumed = sum(json.loads(line)["epochs"] > 0 for line in attempts.read_text(encoding="utf-8").splitlines())
     best = watching.best if math.isfinite(watching.best) else None
-    result = CellResult(fold, seed, skill, over_rate, error, best, seconds, megabytes, n_parameters, resumed)
+    result = CellResult(fold, seed, skill, over_rate, error, best, seconds, megabytes, n_parameters, resumed, gains)
     if losses is not None and skill is not None:
         with written_atomically(folder / "losses.npy") as draft, draft.open("wb") as file:
             np.save(file, losses, allow_pickle=False)
     write_json(done, asdict(result))
     shutil.rmtree(folder / "fit", ignore_errors=True)
     return result
+
+
+def block_gains(cell: Cell) -> list[float]:
+    """Mean gain in log-loss over the best constant in each of BLOCKS_A_FOLD equal stretches of the test samples.
+
+    Both at the level of the whole fold, as the headline skill is; nats. In time order, samples split evenly.
+    """
+    gain_N = (cell.levelled.constant - cell.levelled.forecast)[np.argsort(cell.time, kind="stable")]
+    return [float(part.mean()) for part in np.array_split(gain_N, min(BLOCKS_A_FOLD, len(gain_N)))]
 
 
 def base_of(panel: Panel, fold: int) -> float:

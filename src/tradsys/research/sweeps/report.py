@@ -11,13 +11,14 @@ from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvalu
 from optuna.trial import FrozenTrial, TrialState
 
 from tradsys.research.sweeps.search_space import SweepError
+from tradsys.research.sweeps.selection import overfitting
 from tradsys.research.sweeps.sweep import IDENTITY, Joined
 from tradsys.research.sweeps.trial_queue import CAUSE, PLACE, spent
 
 LOG = logging.getLogger(__name__)
 TOLD = (
     *("mean_skill", "lower_bound", "spread_folds", "spread_seeds", "failed_share", "seconds", "fit_seconds", "peak_mb"),
-    *("n_parameters", "checkpoints_used", "skills", "skill_over_base_rate", "errors", "refused"),
+    *("n_parameters", "checkpoints_used", "skills", "block_gains", "skill_over_base_rate", "errors", "refused"),
 )
 # trials below which an importance is not worth drawing
 LEAST_FOR_IMPORTANCE = 8
@@ -81,6 +82,7 @@ def sweep_report(joined: Joined, rematch: dict[str, Any] | None) -> dict[str, An
         "trials": [_row(t, t.number in front) for t in trials if PLACE in t.user_attrs],
         "best": _best_place(study),
         "importances": importances(study),
+        "overfitting": overfitting([t.user_attrs.get("block_gains") for t in done]),
         "rematch": rematch,
     }
 

@@ -1,11 +1,15 @@
 """Which trial wins: the one whose skill is surely high, not the one that was lucky once."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from tradsys.core.tables import Array
+from tradsys.evidence.overfitting import pbo_of_scores
+
+LEAST_TRIALS, MOST_BLOCKS = 3, 16  # variants that make a choice; blocks whose halves are still quickly counted
 
 
 def lower_bound(values: Array, confidence: float) -> float | None:
@@ -46,3 +50,26 @@ def paired_gain(new_FS: Array, old_FS: Array, confidence: float) -> dict[str, An
         return {"value": mean, "low": None, "high": None, "n_folds": n, "exceeds_noise": False}
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * gain_F.std(ddof=1) / np.sqrt(n))
     return {"value": mean, "low": mean - half, "high": mean + half, "n_folds": n, "exceeds_noise": mean - half > 0}
+
+
+def overfitting(block_gains: Sequence[Sequence[float] | None]) -> dict[str, Any]:
+    """Probability of backtest overfitting of choosing the best of these trials, or the reason why there is none.
+
+    block_gains: of each finished trial, gains over equal stretches of the folds' test samples, None where a fit failed.
+    Keys: pbo, n_trials, n_blocks, n_splits, and reason, None where there is a number. Bailey et al. 2017.
+    """
+    kept = [list(gains) for gains in block_gains if gains is not None]
+    n_blocks = len(kept[0]) if kept else 0
+    out = {"pbo": None, "n_trials": len(kept), "n_blocks": n_blocks, "n_splits": None, "reason": None}
+    if len(kept) < LEAST_TRIALS:
+        return out | {"reason": f"{len(kept)} trials fitted every fold; the choice of the best needs {LEAST_TRIALS}"}
+    if len({len(gains) for gains in kept}) > 1 or n_blocks < 4:
+        return out | {"reason": f"{n_blocks} stretches of time; halves of them need 4 in every trial"}
+    scores_SN = np.array(kept).T
+    while len(scores_SN) > MOST_BLOCKS:  # joins neighbours; where the number is odd the first is dropped
+        scores_SN = scores_SN[len(scores_SN) % 2 :].reshape(-1, 2, len(kept)).mean(axis=1)
+    scores_SN = scores_SN[len(scores_SN) % 2 :]
+    if (np.ptp(scores_SN, axis=1) <= 1e-12).all():
+        return out | {"reason": "all trials score the same; there was nothing to choose"}
+    found = pbo_of_scores(scores_SN)
+    return out | {"pbo": found.pbo, "n_blocks": len(scores_SN), "n_splits": len(found.logits)}

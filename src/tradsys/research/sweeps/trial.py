@@ -123,7 +123,7 @@ class TrialRunner:
         self, composed: Composed, panel: Panel, folder: Path, seeds: Sequence[int], reports: "_Reports | None" = None
     ) -> Iterator[CellResult]:
         """Every fold under every seed, one after another. folder: keeps what is done."""
-        decides = {name: composed.config.get(name) for name in ("model", "transforms", "calibration")}
+        decides = {name: composed.config.get(name) for name in ("model", "transforms", "calibration", "time_decay")}
         decides |= {"data": panel.data_digest, "labels": composed.config["labels"], "features": panel.features.names}
         for k, (fold, seed) in enumerate((f, s) for f in range(len(panel.folds)) for s in seeds):
             watch = reports.of(k, n_epochs(composed.experiment)) if reports else _unwatched
@@ -153,6 +153,7 @@ class TrialRunner:
         over_folds, over_seeds = spreads(skill_FS) if skill_FS is not None else (None, None)
         return {
             "skills": None if skill_FS is None else skill_FS.tolist(),
+            "block_gains": _block_gains(results) if whole else None,
             "mean_skill": None if skill_FS is None else float(skill_FS.mean()),
             "skill_over_base_rate": float(np.mean(over_rate)) if over_rate else None,
             "lower_bound": None if skill_FS is None else lower_bound(skill_FS, self.settings.confidence),
@@ -237,6 +238,14 @@ class _Reports:
 
 def _unwatched(epoch: int, skill: float) -> None:
     """Nobody looks."""
+
+
+def _block_gains(results: Sequence[CellResult]) -> list[float] | None:
+    """Gains over blocks of time, mean over seeds, fold after fold; None where a fit failed or kept none."""
+    kept = [[r.block_gains for r in results if r.fold == fold] for fold in sorted({r.fold for r in results})]
+    if any(gains is None for fold in kept for gains in fold):
+        return None
+    return [float(gain) for fold in kept for gain in np.mean(np.array(fold), axis=0)]
 
 
 def _losses(folder: Path, results: Sequence[CellResult]) -> Array | None:

@@ -132,7 +132,7 @@ def test_one_run_a_comparison_and_a_sweep_weight_alike():
 
 
 def test_an_unknown_weighting_is_refused_before_any_data_is_read():
-    with pytest.raises(TradsysError, match="weighting='uniform'; it is one of uniqueness, none"):
+    with pytest.raises(TradsysError, match="weighting='uniform'; it is one of uniqueness, return, none"):
         composed("weighting=uniform")
 
 

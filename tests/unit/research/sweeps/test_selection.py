@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tradsys.research.sweeps.selection import lower_bound, paired_gain, spreads, stability
+from tradsys.research.sweeps.selection import lower_bound, overfitting, paired_gain, spreads, stability
 
 
 def test_the_bound_is_that_of_the_t_test():
@@ -40,3 +40,27 @@ def test_a_paired_gain_is_the_paired_t_test_over_folds():
     assert not paired_gain(old[::-1], old, 0.95)["exceeds_noise"]
     # more seeds of one fold are no further folds
     assert not paired_gain(new[:1], old[:1], 0.95)["exceeds_noise"]
+
+
+def test_overfitting_of_a_choice_and_its_named_absence():
+    from tradsys.reports.sweep.wording import overfitting_line
+
+    rng = np.random.default_rng(4)
+    gains = [list(row) for row in rng.normal(0, 0.01, (9, 12))]
+    found = overfitting([*gains, None])
+    assert (found["n_trials"], found["n_blocks"], found["n_splits"], found["reason"]) == (9, 12, 924, None)
+    assert 0 <= found["pbo"] <= 1
+    assert f"PBO {found['pbo']:.2f}" in overfitting_line(found)
+    good = [*gains, [0.2] * 12]
+    assert overfitting(good)["pbo"] == 0
+    assert overfitting([list(np.repeat(g, 4)) for g in good])["n_blocks"] == 12, "48 blocks are joined by fours"
+    for few, why in (
+        (gains[:2], "2 trials fitted every fold"),
+        ([None, None], "0 trials"),
+        ([[0.1, 0.2]] * 3, "2 stretches"),
+        ([[0.1] * 4] * 5, "all trials score the same"),
+    ):
+        absent = overfitting(few)
+        assert absent["pbo"] is None
+        assert why in absent["reason"]
+        assert overfitting_line(absent).startswith("overfit  no probability of overfitting: ")

@@ -1,0 +1,87 @@
+"""Models fitted on samples that are weighed or drawn anew at the fit, from the training samples alone."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tradsys.core.bounds import check_bounds
+from tradsys.core.errors import TrainingError
+from tradsys.core.protocols import Model
+from tradsys.core.tables import Array, FeatureTable, Samples
+from tradsys.samples.sequential_bootstrap import sequential_bootstrap
+from tradsys.samples.weights import average_uniqueness, time_decay
+
+
+@dataclass(frozen=True, eq=False)
+class SequentialBootstrap:
+    """A model fitted on a sequential bootstrap of its training samples; `fit` returns the inner model, fitted.
+
+    A sample that was drawn k times weighs k times its weight, which equals k copies for every model here. Inside a
+    `SeedAverage` each member draws its own, which is bagging by uniqueness. seed: of the draws and of the inner model.
+    share: draws per training sample. Source: Lopez de Prado 2018, section 4.5.
+    """
+
+    model: Model
+    seed: int = 0
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_bounds("sequential bootstrap", self, {"share": "(0, inf)"}, "model")
+
+    @property
+    def reads_raw(self) -> bool:
+        """The inner model's."""
+        return getattr(self.model, "reads_raw", False)
+
+    @property
+    def lookback(self) -> int:
+        """The inner model's."""
+        return self.model.lookback
+
+    def fit(self, train: Samples, valid: Samples) -> Model:
+        """The inner model, fitted on what was drawn; `valid` is passed on as it is."""
+        n_draws = max(1, round(self.share * len(train)))
+        drawn = sequential_bootstrap(*spans(train), n_draws=n_draws, seed=self.seed)
+        times_N = np.bincount(drawn, minlength=len(train))
+        kept = replace(train, weight=train.weight * times_N).take(times_N > 0)
+        return self.model.fit(replace(kept, weight=kept.weight / kept.weight.mean()), valid)
+
+    def predict_proba(self, table: FeatureTable, rows: Array) -> Array:  # noqa: ARG002
+        """TrainingError: a fitted model is what `fit` returns."""
+        raise TrainingError("sequential bootstrap: not fitted; only a fitted model predicts; use what `fit` returns")
+
+
+@dataclass(frozen=True, eq=False)
+class Decayed:
+    """A model fitted with weights that fall with the age of a training sample; `fit` returns the inner model, fitted.
+
+    oldest: see `samples.weights.time_decay`. Validation samples keep their weights.
+    """
+
+    model: Model
+    oldest: float
+
+    @property
+    def reads_raw(self) -> bool:
+        """The inner model's."""
+        return getattr(self.model, "reads_raw", False)
+
+    @property
+    def lookback(self) -> int:
+        """The inner model's."""
+        return self.model.lookback
+
+    def fit(self, train: Samples, valid: Samples) -> Model:
+        """The inner model, fitted on the decayed weights; samples of weight 0 are left out."""
+        factor = time_decay(average_uniqueness(*spans(train)), train.time, self.oldest)
+        kept = replace(train, weight=train.weight * factor).take(factor > 0)
+        return self.model.fit(replace(kept, weight=kept.weight / kept.weight.mean()), valid)
+
+    def predict_proba(self, table: FeatureTable, rows: Array) -> Array:  # noqa: ARG002
+        """TrainingError: a fitted model is what `fit` returns."""
+        raise TrainingError("decayed: not fitted; only a fitted model predicts; use what `fit` returns")
+
+
+def spans(samples: Samples) -> tuple[Array, Array]:
+    """First and last bar [N] that each label is open."""
+    return samples.rows + 1, samples.end
