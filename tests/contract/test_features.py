@@ -31,6 +31,8 @@ READS_PRICE_UNIT = {
 }
 READS_VOLUME_UNIT = {name: READS_PRICE_UNIT[name] for name in ("log_dollar_volume_20", "amihud_21")}
 JOINED = (
+    *(f"{name}{k}" for name in ("dollar", "nasdaq", "gold", "vix", "rate") for k in ("", "_1s", "_5s", "_21s", "_age")),
+    *("weekend", "weekend_hours"),
     *("rate_10y", "rate_2y", "yield_curve", "cpi"),
     *("pe", "pb", "eps", "market_cap", "dividend_yield", "sentiment", "attention"),
 )

@@ -29,7 +29,9 @@ _HERE: dict[str, tuple[str, ...]] = {
         "market.synthetic_panel.SyntheticPanel",
     ),
     "stored": ("market.store.StoredBars",),
-    "known": ("market.known.KnownSource",),
+    "known": (
+        "market.known.KnownSource", "market.session_series.SessionSeries", "market.session_series.SessionClock",
+    ),
     "feature_set": ("features.feature_set.FeatureSet",),
     "labels": (
         "labels.triple_barrier.TripleBarrier", "labels.expansion.RangeExpansion", "labels.explosion.Explosion",

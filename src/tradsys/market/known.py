@@ -21,6 +21,16 @@ PERIODS: Mapping[str, str] = MappingProxyType({"day": "1d", "week": "1w", "month
 ALWAYS = datetime(1900, 1, 1, tzinfo=UTC)  # a snapshot pretends that it was known from here on
 
 
+class KnownValues(Protocol):
+    """What joins values to bars, each from the moment it was known."""
+
+    def join(self, bars: pl.DataFrame) -> pl.DataFrame:
+        """The bars in their order, with the columns on the right."""
+
+    def describe(self) -> dict[str, Any]:
+        """file, sha256, columns, point_in_time, and the rule as `note`."""
+
+
 class BarsSource(Protocol):
     """What gives bars and says what they are."""
 
@@ -169,6 +179,13 @@ class KnownSource:
         values = [pl.col(theirs).alias(ours) for theirs, ours in self.columns.items()]
         return table.select(self._available(read).alias("available_at"), *keyed, *values).sort(*keyed, "available_at")
 
+    def join(self, bars: pl.DataFrame) -> pl.DataFrame:
+        """The bars with the columns on the right; see `join_known`."""
+        frame = self.frame()
+        max_age = None if self.max_age_days is None else timedelta(days=self.max_age_days)
+        by_symbol = "symbol" in frame.columns
+        return join_known(bars, frame, list(self.columns.values()), by_symbol=by_symbol, max_age=max_age)
+
     def describe(self) -> dict[str, Any]:
         """For run records: file, its SHA-256, columns, whether it is point in time, and the rule in a sentence."""
         return {
@@ -234,17 +251,17 @@ class JoinedBars:
     """
 
     source: BarsSource
-    known: Mapping[str, KnownSource]
+    known: Mapping[str, KnownValues]
 
     def bars(self) -> pl.DataFrame:
         """The bars, and further float columns; checked."""
-        bars = self.source.bars()
+        return check_bars(self.join(self.source.bars()))
+
+    def join(self, bars: pl.DataFrame) -> pl.DataFrame:
+        """These bars, of whatever feed, with the same columns as stored ones get."""
         for one in self.known.values():
-            frame = one.frame()
-            max_age = None if one.max_age_days is None else timedelta(days=one.max_age_days)
-            by_symbol = "symbol" in frame.columns
-            bars = join_known(bars, frame, list(one.columns.values()), by_symbol=by_symbol, max_age=max_age)
-        return check_bars(bars)
+            bars = one.join(bars)
+        return bars
 
     def describe(self) -> dict[str, Any]:
         """As the source says, with the digest of the joined bars; `known`: one sentence a file; `point_in_time`.
