@@ -228,4 +228,4 @@ class SessionClock:
     def _rests(self, first: date, last: date) -> pl.DataFrame:
         """close of each session and the open of the next one, from before `first` to after `last`."""
         around = hours(self.calendar, first - timedelta(days=15), last + timedelta(days=15))
-        return around.select("close", next_open=pl.col("open").shift(-1)).drop_nulls()
+        return pl.DataFrame({"close": around["close"][:-1], "next_open": around["open"][1:]})
