@@ -30,7 +30,8 @@ _HERE: dict[str, tuple[str, ...]] = {
     ),
     "stored": ("market.store.StoredBars",),
     "known": (
-        "market.known.KnownSource", "market.session_series.SessionSeries", "market.session_series.SessionClock",
+        "market.known.KnownSource",
+        *(f"market.macro.session_series.{n}" for n in ("SessionSeries", "SessionClock")),
     ),
     "feature_set": ("features.feature_set.FeatureSet",),
     "labels": (

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.conftest import walk_bars
 from tradsys.core.errors import DataError
 from tradsys.market.known import JoinedBars
-from tradsys.market.session_series import SessionClock, SessionSeries
+from tradsys.market.macro.session_series import SessionClock, SessionSeries
 
 NEW_YORK = ZoneInfo("America/New_York")
 # (session, its close in New York): days around holidays, half days and changes of the clock

@@ -1,0 +1,1 @@
+"""Daily and released series beside bars, each value from the moment it was known."""
