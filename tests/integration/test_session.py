@@ -65,7 +65,7 @@ def test_a_failure_while_predicting_leaves_the_session_as_it_was(served, monkeyp
     times = bars["time"].unique().sort()
     session = Session(bundle, bars.filter(pl.col("time") < times[-1]))
     with monkeypatch.context() as patch:
-        patch.setattr(Bundle, "predict", lambda *_args, **_kwargs: 1 / 0)
+        patch.setattr(Bundle, "predict_rows", lambda *_args, **_kwargs: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             session.step(at(bars, times[-1]))
     assert session.step(at(bars, times[-1])).height == bars["symbol"].n_unique()

@@ -33,6 +33,15 @@ def with_ranks(
     return values.hstack(columns)
 
 
+def ranks_at_one_time(values_NK: Array, member_N: Array) -> Array:
+    """`with_ranks` of K columns at one time: float32 [N, K]; member_N: who is ranked, all but the market symbol."""
+    share_NK = np.full(values_NK.shape, np.nan, dtype=np.float32)
+    for k in range(values_NK.shape[1]):
+        rows = np.flatnonzero(np.isfinite(values_NK[:, k]) & member_N)
+        share_NK[rows, k] = _shares(values_NK[rows, k], np.zeros(len(rows), dtype=np.uint64))
+    return share_NK
+
+
 def _shares(value_N: Array, time_N: Array) -> Array:
     """float64 [N]: (average rank - 1/2) / n of each finite float32 value within its time, a number below 2^32.
 

@@ -267,10 +267,7 @@ class FeatureSet:
             return marked
         market = marked.filter(pl.col("symbol") == self.market_symbol)
         if market.is_empty():
-            raise DataError(
-                f"features: market symbol {self.market_symbol!r} is none of {marked['symbol'].n_unique()} "
-                f"symbols; features that read it would be empty; add it to the data or drop them"
-            )
+            raise DataError(no_market(self.market_symbol, marked["symbol"].n_unique()))
         closes = market.select("time", pl.col("close").alias(MARKET_CLOSE))
         joined = marked.join(closes, on="time", how="left", maintain_order="left")
         return joined.with_columns(pl.col(MARKET_CLOSE).fill_null(np.nan))
@@ -293,6 +290,14 @@ class FeatureSet:
             named = ", ".join(short[:N_NAMED]) + (", ..." if len(short) > N_NAMED else "")
             text = "features: %d symbols never have %d bars in a row, as %r needs; they stay NaN: %s"
             LOG.warning(text, len(short), need, slowest.name, named)
+
+
+def no_market(symbol: str | None, n_symbols: int) -> str:
+    """The refusal of bars without the market symbol."""
+    return (
+        f"features: market symbol {symbol!r} is none of {n_symbols} symbols; features that read it would be empty; "
+        "add it to the data or drop them"
+    )
 
 
 def _reads_market(feature: Feature) -> bool:

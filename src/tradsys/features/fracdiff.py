@@ -6,15 +6,14 @@ Source: Lopez de Prado 2018, Advances in Financial Machine Learning, chapter 5.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Self
 
 import numpy as np
 import polars as pl
-from statsmodels.tsa.stattools import adfuller
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
+from tradsys.features.kernels import kernel
 from tradsys.features.registry import register
 
 ORDERS = tuple(round(0.05 * k, 2) for k in range(1, 21))
@@ -44,6 +43,13 @@ def ffd(x: Array, d: float, tol: float) -> Array:
     return out
 
 
+def relative_weights(d: float, tol: float) -> Array:
+    """`ffd_weights` whose oldest takes what they sum to: float64 [K], sum 0."""
+    weights = ffd_weights(d, tol)
+    weights[-1] -= weights.sum()
+    return weights
+
+
 def relative_ffd(x: Array, d: float, tol: float) -> Array:
     """`ffd` of each window relative to its own oldest value, float64 [n]; adding a constant to x changes nothing.
 
@@ -51,8 +57,7 @@ def relative_ffd(x: Array, d: float, tol: float) -> Array:
     value, the window's past is that value for ever: the cut weights, which sum to -s, count it in full.
     """
     x = np.asarray(x, dtype=np.float64)
-    weights = ffd_weights(d, tol)
-    weights[-1] -= weights.sum()
+    weights = relative_weights(d, tol)
     out = np.full(len(x), np.nan)
     if len(x) >= len(weights):
         out[len(weights) - 1 :] = np.convolve(x, weights, mode="valid")
@@ -65,6 +70,8 @@ def smallest_d(log_price: Array, *, tol: float, p_value: float = 0.05, grid: Seq
     Augmented Dickey-Fuller with a constant and one lag, as in section 5.5. Raises DataError where no d of the
     grid passes or fewer than 100 values are left to test.
     """
+    from statsmodels.tsa.stattools import adfuller  # noqa: PLC0415 - two seconds, for training alone
+
     for d in sorted(grid):
         series = ffd(log_price, d, tol)
         series = series[np.isfinite(series)]
@@ -80,10 +87,6 @@ def smallest_d(log_price: Array, *, tol: float, p_value: float = 0.05, grid: Seq
         f"fracdiff: no d of {list(grid)} makes {len(log_price)} log prices stationary at p < {p_value}; "
         f"extend the grid to 1 or check the prices"
     )
-
-
-def _ffd_series(log_price: pl.Series, d: float, tol: float) -> pl.Series:
-    return pl.Series(relative_ffd(log_price.to_numpy(), d, tol))
 
 
 @register
@@ -108,8 +111,7 @@ class FracDiff:
         return len(ffd_weights(self._order(), self.tol)) - 1
 
     def expr(self) -> pl.Expr:
-        difference = partial(_ffd_series, d=self._order(), tol=self.tol)
-        return pl.col("close").log().map_batches(difference, return_dtype=pl.Float64)
+        return kernel(pl.col("close").log(), "fracdiff", relative_ffd, d=self._order(), tol=self.tol)
 
     def fit(self, bars: pl.DataFrame) -> Self:
         """A copy with the smallest stationary d of the longest segment in `bars`; itself where d is given.

@@ -4,13 +4,15 @@ Each reads a whole panel at once, however many segments; a NaN ends a run, and t
 """
 
 import math
-from functools import partial
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
-import numba
 import numpy as np
 import polars as pl
 
 from tradsys.core.tables import Array
+from tradsys.features.kernels import kernel
 
 FORGOTTEN = 1e-8  # weight of older history that is left when a recursive indicator counts as warmed up
 
@@ -35,7 +37,7 @@ def window_mean(x: pl.Expr, bars: int) -> pl.Expr:
     Polars' `rolling_mean` keeps one running sum on through NaN: what rounding left of a large symbol's was seen to be
     1e-4 of the mean of a small one that came after it in the frame. Here a NaN starts a new sum.
     """
-    return x.map_batches(partial(_window_series, bars=bars), return_dtype=pl.Float64)
+    return kernel(x, "window_mean", window_mean_values, bars=bars)
 
 
 def wilder_mean(x: pl.Expr, bars: int) -> pl.Expr:
@@ -76,12 +78,29 @@ def average_true_range(bars: int) -> pl.Expr:
     return wilder_mean(true_range(), bars)
 
 
-def _window_series(x: pl.Series, bars: int) -> pl.Series:
-    return pl.Series(_window_mean(x.cast(pl.Float64).to_numpy(), bars))
+def window_mean_values(x: Array, bars: int) -> Array:
+    """`window_mean` of float64 values [R]."""
+    mean: Array = _compiled(_window_mean)(x, bars)
+    return mean
 
 
-# neither is cached on disk: a compile takes half a second, and a read-only install has nowhere to cache
-@numba.njit(nogil=True)
+def seeded_mean_values(x: Array, *, alpha: float, n_seed: int, n_skip: int, late: int) -> Array:
+    """The seeded recursion of float64 values [R]."""
+    mean: Array = _compiled(_walk)(x, alpha, n_seed, n_skip, late)
+    return mean
+
+
+@cache
+def _compiled(function: Callable[..., Array]) -> Any:
+    """The function as machine code, at its first use: a live step needs neither it nor numba.
+
+    Not cached on disk: a compile takes half a second, and a read-only install has nowhere to cache.
+    """
+    import numba  # noqa: PLC0415 - as above
+
+    return numba.njit(nogil=True)(function)
+
+
 def _window_mean(x: Array, bars: int) -> Array:
     """The running sum carries the rounding of each step along, so that a spike leaves nothing behind.
 
@@ -104,15 +123,9 @@ def _window_mean(x: Array, bars: int) -> Array:
 
 
 def _seeded_mean(x: pl.Expr, *, alpha: float, n_seed: int, n_skip: int = 0, late: int = 0) -> pl.Expr:
-    walk = partial(_walk_series, alpha=alpha, n_seed=n_seed, n_skip=n_skip, late=late)
-    return x.map_batches(walk, return_dtype=pl.Float64)
+    return kernel(x, "seeded_mean", seeded_mean_values, alpha=alpha, n_seed=n_seed, n_skip=n_skip, late=late)
 
 
-def _walk_series(x: pl.Series, alpha: float, n_seed: int, n_skip: int, late: int) -> pl.Series:
-    return pl.Series(_walk(x.cast(pl.Float64).to_numpy(), alpha, n_seed, n_skip, late))
-
-
-@numba.njit(nogil=True)
 def _walk(x: Array, alpha: float, n_seed: int, n_skip: int, late: int) -> Array:
     """The seed is the sum of n_seed values by n_seed + late; the first output is `late` values after it."""
     out = np.full(len(x), np.nan)

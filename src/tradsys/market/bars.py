@@ -112,6 +112,21 @@ def _row_rules() -> dict[str, pl.Expr]:
     }
 
 
+def sound_rows(numbers: Array) -> bool:
+    """Whether bars of one moment pass `_row_rules`, worked out without a frame: what a live step checks.
+
+    numbers: float64 [n, 5], PRICES and volume. Symbols and times are the caller's to check.
+    """
+    opened, high, low, close, volume = numbers.T
+    return bool(
+        np.isfinite(numbers).all()
+        and (numbers[:, :4] > 0).all()
+        and (high >= np.maximum(opened, close)).all()
+        and (low <= np.minimum(opened, close)).all()
+        and (volume >= 0).all()
+    )
+
+
 def _finding(bars: pl.DataFrame, kind: str, mask: pl.Expr) -> Finding | None:
     rows = bars.select(*COLUMNS, mask.fill_null(value=False).alias("_hit")).filter("_hit").drop("_hit")
     return Finding(kind, rows.height, examples(rows)) if rows.height else None

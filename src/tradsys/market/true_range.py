@@ -1,6 +1,9 @@
 """How far bars move: Wilder's average true range, trailing means and ranges, one pass over all symbols."""
 
+import operator
+from collections import deque
 from collections.abc import Sequence
+from functools import reduce
 
 import numba
 import numpy as np
@@ -86,6 +89,52 @@ def trailing_log_range(bars: pl.DataFrame, range_bars: int) -> Array:
     _check_count("range_bars", range_bars)
     high, low = price_matrix(bars, ("high", "low")).T
     return _trailing_log_range(high, low, segment_starts(bars), int(range_bars))
+
+
+class LiveAtr:
+    """`wilder_atr` one bar at a time, for symbols at positions 0..S-1; the same operations in the same order."""
+
+    def __init__(self, atr_bars: int) -> None:
+        self.atr_bars = atr_bars
+        self._seen = np.zeros(0, dtype=np.int64)
+        self._mean, self._before = np.zeros(0), np.zeros(0)
+
+    def push(self, at: Array, hlc: Array, starts: Array) -> Array:
+        """float64 [n] after new bars; at: positions [n]. hlc: high, low, close float64 [n, 3]. starts: bool [n]."""
+        lacking = int(at.max()) + 1 - len(self._seen)
+        if lacking > 0:
+            self._seen = np.append(self._seen, np.full(lacking, -1))
+            self._mean, self._before = (np.append(a, np.zeros(lacking)) for a in (self._mean, self._before))
+        n, before, mean = self.atr_bars, self._before[at], self._mean[at]
+        known = np.isfinite(hlc).all(axis=1)
+        seen = np.where(known, np.where(starts, -1, self._seen[at]) + 1, -1)
+        true_range = np.maximum(hlc[:, 0], before) - np.minimum(hlc[:, 1], before)
+        summed = np.where(seen == 1, true_range, mean + true_range)
+        seeding = np.where(seen == n, summed / n, summed)
+        mean = np.where(seen > n, (mean * (n - 1) + true_range) / n, np.where(seen >= 1, seeding, mean))
+        self._seen[at], self._mean[at], self._before[at] = seen, mean, np.where(known, hlc[:, 2], before)
+        return np.where(seen >= n, mean, np.nan)
+
+
+class LiveMean:
+    """`trailing_mean` one bar at a time: each window summed anew, oldest first, so that it has the batch's bits."""
+
+    def __init__(self, mean_bars: int) -> None:
+        _check_count("mean_bars", mean_bars)
+        self.mean_bars = mean_bars
+        self._closes: dict[int, deque[float]] = {}
+
+    def push(self, at: Array, close: Array, starts: Array) -> Array:
+        """float64 [n] after new closes [n] of the symbols at these positions [n]; starts: bool [n]."""
+        out = np.full(len(at), np.nan)
+        for k, position in enumerate(at.tolist()):
+            held = self._closes.setdefault(position, deque(maxlen=self.mean_bars))
+            if starts[k]:
+                held.clear()
+            held.append(float(close[k]))
+            if len(held) == self.mean_bars:
+                out[k] = reduce(operator.add, held, 0.0) / self.mean_bars
+        return out
 
 
 def _check_count(name: str, value: int) -> None:

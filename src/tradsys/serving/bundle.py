@@ -197,14 +197,25 @@ class Bundle:
         return self._frame(bars, table, rows)
 
     def _frame(self, bars: pl.DataFrame, table: FeatureTable, rows: Array) -> pl.DataFrame:
-        score, probability = self.primary.predict(table, rows)
         marked = mark_gaps(bars, self.max_gap)
+        measured = {"atr": atr(marked, int(self.card["label"]["atr_bars"]))[rows]}
+        measured |= {name: values[rows] for name, values in exits.measures(self.card["label"], marked).items()}
+        return self.predict_rows(bars.select("symbol", "time", "close")[rows], table, rows, measured)
+
+    def predict_rows(
+        self, frame: pl.DataFrame, table: FeatureTable, rows: Array, measured: Mapping[str, Array]
+    ) -> pl.DataFrame:
+        """The predictions of `predict` at rows of a feature table, each with a full window that ends there.
+
+        frame: symbol, time and close of the N rows. measured: `atr` and what the exits need, [N] each.
+        """
+        score, probability = self.primary.predict(table, rows)
         columns: dict[str, Array] = {
-            "atr": atr(marked, int(self.card["label"]["atr_bars"]))[rows],
+            "atr": measured["atr"],
             "score": score[:, 1],
             "probability": probability[:, 1],
+            **{name: values for name, values in measured.items() if name != "atr"},
         }
-        columns |= {name: values[rows] for name, values in exits.measures(self.card["label"], marked).items()}
         side = table.side()
         if side is not None:
             columns["side"] = side[rows]
@@ -217,12 +228,8 @@ class Bundle:
             extra |= by_name
         if self.auditor is not None:
             columns["audit"] = self.auditor.predict_proba(*widened(table, rows, extra))[:, 1]
-        frame = bars.select("symbol", "time", "close")[rows]
         return frame.with_columns(
-            **{
-                name: pl.Series(values.tolist() if values.dtype == object else values)
-                for name, values in columns.items()
-            }
+            pl.Series(name, values.tolist() if values.dtype == object else values) for name, values in columns.items()
         )
 
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from tradsys.core.errors import BundleError
 from tradsys.core.tables import Array
-from tradsys.market.true_range import trailing_mean, usable_unit
+from tradsys.market.true_range import LiveMean, trailing_mean, usable_unit
 
 BARRIER, MEAN, EXPANSION = "triple_barrier", "mean_reached", "expansion"
 FORWARD, EXPLOSION = "forward_return", "explosion"
@@ -38,6 +38,17 @@ def measures(label: Mapping[str, Any], bars: pl.DataFrame) -> dict[str, Array]:
     A kind without exits measures nothing: its forecasts can be served, only a strategy on it is refused.
     """
     return {"mean": trailing_mean(bars, int(label["mean_bars"]))} if label.get("kind") == MEAN else {}
+
+
+class LiveMeasures:
+    """`measures` one bar at a time."""
+
+    def __init__(self, label: Mapping[str, Any]) -> None:
+        self._mean = LiveMean(int(label["mean_bars"])) if label.get("kind") == MEAN else None
+
+    def push(self, at: Array, close: Array, starts: Array) -> dict[str, Array]:
+        """Columns [n] after new closes [n] of the symbols at these positions; starts: bool [n], of segments."""
+        return {} if self._mean is None else {"mean": self._mean.push(at, close, starts)}
 
 
 def distances(label: Mapping[str, Any], frame: pl.DataFrame) -> tuple[Array, Array]:

@@ -1,77 +1,149 @@
-"""Bar by bar: the same bundle on a rolling buffer, one answer per closed bar."""
+"""Bar by bar: the same bundle on rolling state, one answer per closed bar."""
 
-from dataclasses import dataclass, field
-from datetime import datetime
+import itertools
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 
+import numpy as np
 import polars as pl
 
 from tradsys.core.clock import Moment, utc
 from tradsys.core.errors import DataError, WarmUpError
-from tradsys.market.bars import COLUMNS, TIME, check_bars, utc_bars
+from tradsys.core.tables import Array
+from tradsys.features.live.newest import newest_features
+from tradsys.market.bars import COLUMNS, TIME, check_bars, sound_rows, utc_bars
 from tradsys.serving.bundle import Bundle
+from tradsys.serving.live_rows import LiveRows, PastBars
 
 NOTHING: dict[str, pl.DataType | type[pl.DataType]] = {
     "symbol": pl.String,
     "time": TIME,
     **dict.fromkeys(("close", "atr", "score", "probability"), pl.Float64),
 }
+N_OWN = 5  # numbers of a bar itself; joined columns follow
 
 
-@dataclass(eq=False)
 class Session:
-    """Holds the last `history` bars of each symbol and predicts after every close, as batch prediction would.
+    """Predicts after every close as batch prediction would, from the last `history` bars of each symbol.
 
     past: bars known so far, COLUMNS and what the bundle's features read beside them; anything older than `history`
-    bars per symbol is dropped. Raises DataError where they are no bars.
+    bars per symbol is dropped. Setting it starts anew from other bars, as after a vendor's correction. A step computes
+    the newest rows alone (`features.live`); where a feature has no row-by-row form, it computes all bars held.
+    Raises DataError where they are no bars.
     """
 
-    bundle: Bundle
-    past: pl.DataFrame
-    _columns: tuple[str, ...] = field(init=False, repr=False)
+    def __init__(self, bundle: Bundle, past: pl.DataFrame) -> None:
+        self.bundle = bundle
+        self._columns = (*COLUMNS, *bundle.features.columns)
+        self._numbers = self._columns[2:]
+        self._schema = pl.Schema({"symbol": pl.String, "time": TIME, **dict.fromkeys(self._numbers, pl.Float64)})
+        self.past = past
 
-    def __post_init__(self) -> None:
-        self._columns = (*COLUMNS, *self.bundle.features.columns)
-        self.past = check_bars(self._in_form(self.past)) if self.past.height else self._in_form(self.past)
+    @property
+    def past(self) -> pl.DataFrame:
+        """The bars held, sorted by (symbol, time)."""
+        return self._bars.frame()
+
+    @past.setter
+    def past(self, past: pl.DataFrame) -> None:
+        bars = self._in_form(past)
+        if bars.height:
+            check_bars(bars)
+            self.bundle.check_bar_length(bars)
+        kept = bars.group_by("symbol", maintain_order=True).tail(self.bundle.history)
+        held = PastBars(self.bundle.history, self._numbers)
+        for moment in _moments(kept):
+            held.push(*moment)
+        self._bars = held
+        self._warm_up(kept)
 
     def step(self, closed: pl.DataFrame) -> pl.DataFrame:
         """Takes the bars that closed at one moment, one row per symbol; returns their predictions.
 
-        A symbol without a full window inside one segment has no row; while no symbol is warmed up, the frame is empty
+        A symbol without a full window inside one segment has no row; while no symbol has one, the frame is empty
         and has only the columns of NOTHING. Raises DataError, and keeps the bars it had, for bars of several moments,
         a symbol twice, a bar at or before the last one of its symbol, or numbers that break the rules of bars.
         """
-        moment, closed = self._checked(closed)
+        closed, moment, symbols, numbers = self._checked(closed)
+        self._check_length(closed, moment, symbols)
+        if self._rows is None and not self._in_full:
+            self._warm_up(self.past)
+        rows, self._rows = self._rows, None  # back in place once the step is done: a failed one is built anew
+        if rows is None:
+            predictions = self._predicted_in_full(closed, moment)
+        else:
+            predictions = self._predicted(rows, closed, moment, symbols, numbers)
+        self._bars.push(moment, symbols, numbers)
+        self._rows = rows
+        return predictions
+
+    def _warm_up(self, kept: pl.DataFrame) -> None:
+        """Row-by-row state that has seen these bars; none where a feature has no such form."""
+        features = newest_features(self.bundle.features)
+        self._in_full = features is None
+        self._rows = None if features is None else LiveRows(self.bundle, features)
+        if self._rows is not None:
+            for moment in _moments(kept):
+                self._rows.push(*moment)
+
+    def _predicted(
+        self, rows: LiveRows, closed: pl.DataFrame, moment: datetime, symbols: list[str], numbers: Array
+    ) -> pl.DataFrame:
+        at, measured = rows.push(moment, symbols, numbers)
+        rows.features.check_market()
+        ready = np.flatnonzero(rows.ready(at))
+        if not len(ready):
+            return pl.DataFrame(schema=NOTHING)
+        table, newest = rows.table(at[ready])
+        frame = closed.select("symbol", "time", "close")
+        frame = frame if len(ready) == len(at) else frame[ready]
+        return self.bundle.predict_rows(frame, table, newest, {name: of[ready] for name, of in measured.items()})
+
+    def _predicted_in_full(self, closed: pl.DataFrame, moment: datetime) -> pl.DataFrame:
         bars = pl.concat([self.past, closed]).sort("symbol", "time")
         kept = bars.group_by("symbol", maintain_order=True).tail(self.bundle.history)
         try:
-            predictions = self.bundle.predict(kept, since=moment)
+            return self.bundle.predict(kept, since=moment)
         except WarmUpError:
-            predictions = pl.DataFrame(schema=NOTHING)
-        self.past = kept  # last: a step that fails leaves the session as it was
-        return predictions
+            return pl.DataFrame(schema=NOTHING)
 
-    def _checked(self, closed: pl.DataFrame) -> tuple[datetime, pl.DataFrame]:
-        """The moment of the bars that closed, and the bars in the form of `past`."""
+    def _checked(self, closed: pl.DataFrame) -> tuple[pl.DataFrame, datetime, list[str], Array]:
+        """The bars in the form of `past`, sorted; their moment, symbols and numbers [n, C]."""
         closed = self._in_form(closed)
-        moments = closed["time"].unique().sort()
+        moments = closed["time"].unique()
         if len(moments) != 1 or moments.null_count():
             raise DataError(
                 f"session: {closed.height} bars of {len(moments)} moments; a step takes the bars that closed at one; "
                 "pass each moment's bars by themselves"
             )
-        closed = check_bars(closed.sort("symbol"))
-        last = self.past.group_by("symbol").agg(last=pl.col("time").max())
-        late = closed.join(last, on="symbol").filter(pl.col("time") <= pl.col("last"))
-        if late.height:
-            named = ", ".join(f"{row['symbol']} (has {row['last']:%Y-%m-%d %H:%M})" for row in late.to_dicts()[:6])
+        closed = closed.sort("symbol")
+        symbols, numbers = closed["symbol"].to_list(), closed.select(self._numbers).to_numpy()
+        known = None not in symbols and len(set(symbols)) == len(symbols)
+        if not (known and sound_rows(numbers[:, :N_OWN]) and not np.isinf(numbers[:, N_OWN:]).any()):
+            check_bars(closed)
+        moment = utc(moments[0])
+        late = [(symbol, last) for symbol in symbols if (last := self._bars.last(symbol)) and moment <= last]
+        if late:
+            named = ", ".join(f"{symbol} (has {last:%Y-%m-%d %H:%M})" for symbol, last in late[:6])
             raise DataError(
-                f"session: bars of {moments[0]:%Y-%m-%d %H:%M} repeat or precede those of {named}; a session takes "
+                f"session: bars of {moment:%Y-%m-%d %H:%M} repeat or precede those of {named}; a session takes "
                 "each bar once, in order; it keeps what it had, go on with the next bar"
             )
-        return utc(moments[0]), closed
+        return closed, moment, symbols, numbers
+
+    def _check_length(self, closed: pl.DataFrame, moment: datetime, symbols: list[str]) -> None:
+        """Compares the bar length with the bundle's as soon as one step differs from it."""
+        minutes = self.bundle.bar_minutes
+        if minutes is None:
+            return
+        steps = {moment - last for symbol in symbols if (last := self._bars.last(symbol)) is not None}
+        if steps - {timedelta(minutes=minutes)}:
+            self.bundle.check_bar_length(pl.concat([self.past, closed]).sort("symbol", "time"))
 
     def _in_form(self, bars: pl.DataFrame) -> pl.DataFrame:
         """The columns that are read, in one order and kind; time in UTC."""
+        if bars.schema == self._schema:
+            return bars
         missing = [name for name in self._columns if name not in bars.columns]
         if missing:
             raise DataError(
@@ -85,6 +157,16 @@ class Session:
                 "a symbol is text, all else numbers; cast them"
             )
         return utc_bars(bars.select(self._columns), name="session").cast(dict.fromkeys(numbers, pl.Float64))
+
+
+def _moments(bars: pl.DataFrame) -> Iterator[tuple[datetime, list[str], Array]]:
+    """Time, symbols and numbers [n, C] of each close in order of time; bars: symbol and time first."""
+    by_time = bars.sort("time", "symbol")
+    times = by_time["time"].to_physical().to_numpy()
+    starts = np.flatnonzero(np.append(True, times[1:] != times[:-1])[: len(times)]).tolist()
+    symbols, numbers = by_time["symbol"].to_list(), by_time.drop("symbol", "time").to_numpy()
+    for first, last in itertools.pairwise([*starts, len(times)]):
+        yield by_time["time"][first], symbols[first:last], numbers[first:last]
 
 
 def replay(bundle: Bundle, bars: pl.DataFrame, since: Moment) -> pl.DataFrame:

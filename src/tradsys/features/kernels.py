@@ -1,0 +1,33 @@
+"""Numeric kernels inside polars expressions, each with its name and parameters, so that a live step finds its twin."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import polars as pl
+
+from tradsys.core.tables import Array
+
+PREFIX = "kernel "  # begins the alias under which a kernel reads its input
+
+
+def kernel(x: pl.Expr, name: str, function: Callable[..., Array], **parameters: Any) -> pl.Expr:
+    """`function(values [R] float64, **parameters)` of x as an expression, float64 [R].
+
+    name: under which `features.live.rolling` knows the kernel's row-by-row form. Parameters are JSON values.
+    """
+    series = partial(_series, function=function, parameters=parameters)
+    return x.alias(PREFIX + json.dumps({"name": name, **parameters})).map_batches(series, return_dtype=pl.Float64)
+
+
+def kernel_of(alias: str) -> tuple[str, dict[str, Any]] | None:
+    """Name and parameters of the kernel that an alias names; None where it names none."""
+    if not alias.startswith(PREFIX):
+        return None
+    told = json.loads(alias.removeprefix(PREFIX))
+    return told.pop("name"), told
+
+
+def _series(x: pl.Series, function: Callable[..., Array], parameters: dict[str, Any]) -> pl.Series:
+    return pl.Series(function(x.cast(pl.Float64).to_numpy(), **parameters))

@@ -1,0 +1,192 @@
+"""The newest feature row of each symbol that has a new bar; its cost does not grow with the past."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from tradsys.core.errors import DataError
+from tradsys.core.tables import Array
+from tradsys.features.cross_section import ranks_at_one_time
+from tradsys.features.feature_set import MARKET_CLOSE, NUMBERS, FeatureSet, no_market
+from tradsys.features.live.operations import part_of_time, plain
+from tradsys.features.live.program import Program, UnknownStepError
+from tradsys.features.live.rolling import Cursor, Ring, Step, stateful, width_of
+from tradsys.market.bars import PRICES
+
+LOG = logging.getLogger(__name__)
+
+
+class Machine:
+    """A program with the memory of its steps, for any number of symbols."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self._rings: dict[tuple[int, int], Ring] = {}
+        self._steps: list[tuple[Any, ...]] = []
+        self._memories: list[Any] = []
+        for at, node in enumerate(program.nodes):
+            self._steps.append((at, node, plain(node.op, node.params), self._memory(node.op, node.inputs, node.params)))
+        self._fed: list[list[Ring]] = [[] for _ in program.nodes]
+        for (source, _), ring in self._rings.items():
+            self._fed[source].append(ring)
+        self._n_symbols = 0
+
+    def _memory(self, op: str, inputs: tuple[int, ...], params: tuple[Any, ...]) -> Step | None:
+        if op in ("column", "literal", "time") or plain(op, params) is not None:
+            return None
+        try:
+            width = width_of(op, params)
+            ring = None if width is None else self._rings.setdefault((inputs[0], width), Ring(width))
+            made = stateful(op, params, ring)
+        except KeyError as error:
+            raise UnknownStepError(f"a step {op} {params}") from error
+        self._memories.append(made)
+        return made
+
+    def run(self, columns: dict[str, Array], time: datetime, cursor: Cursor, n_symbols: int) -> Array:
+        """One row of each moving symbol: float64 [n, outputs]. columns: [n] each; cursor: who moves."""
+        if n_symbols > self._n_symbols:
+            for held in (*self._rings.values(), *self._memories):
+                if hasattr(held, "grow"):
+                    held.grow(n_symbols)
+            self._n_symbols = n_symbols
+        n = len(cursor.at)
+        values: list[Any] = []
+        with np.errstate(all="ignore"):
+            for at, node, function, memory in self._steps:
+                if function is not None:
+                    value = function(*[values[k] for k in node.inputs])
+                elif memory is not None:
+                    value = memory(values[node.inputs[0]], cursor)
+                elif node.op == "column":
+                    value = columns[node.params[0]]
+                elif node.op == "time":
+                    value = part_of_time(node.params[0], time, n)
+                else:
+                    value = float(node.params[0])
+                values.append(value)
+                for ring in self._fed[at]:
+                    ring.push(value, cursor)
+        found = np.empty((n, len(self.program.outputs)))
+        for column, at in enumerate(self.program.outputs):
+            found[:, column] = values[at]
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class NewRows:
+    """What one moment adds to the feature table, for n symbols.
+
+    at: int [n], positions of the symbols. values: float32 [n, F]. exact: float64 [n, features], before ranks and before
+    they are rounded to float32. segment: int [n], number of the symbol's segment, counted for each symbol.
+    """
+
+    at: Array
+    values: Array
+    exact: Array
+    segment: Array
+
+
+class NewestFeatures:
+    """Feature rows as `FeatureSet.table` computes them, one moment at a time.
+
+    features: the set. Raises UnknownStepError where an expression holds something that has no row-by-row form.
+    symbols: names in order of appearance; positions of rows count into it.
+    """
+
+    def __init__(self, features: FeatureSet) -> None:
+        self.features = features
+        self.symbols: list[str] = []
+        self._at: dict[str, int] = {}
+        self.columns = (*NUMBERS, *features.columns)
+        self._machine = Machine(Program([feature.expr() for feature in features.features]))
+        self._warmup = np.array([feature.warmup for feature in features.features])
+        self._market = features.market_symbol if features.reads_market else None
+        gap = features.max_gap_minutes
+        self._max_gap_us = None if gap is None else round(gap * 60e6)
+        self._ranked = [features.names.index(name) for name in features.ranks]
+        unknown = {node.params[0] for node in self._machine.program.nodes if node.op == "column"}
+        if unknown - {*self.columns, MARKET_CLOSE}:
+            raise UnknownStepError(f"columns {sorted(unknown - {*self.columns, MARKET_CLOSE})} that no feature names")
+        empty = np.zeros(0, dtype=np.int64)
+        self._count, self._row, self._segment, self._last = empty, empty, empty, empty
+        self._good = np.zeros(0, dtype=bool)
+
+    def push(self, time: datetime, symbols: Sequence[str], numbers: Array) -> NewRows:
+        """Takes the bars that closed at `time` in and returns their rows.
+
+        symbols: n names, each once. numbers: float64 [n, C], the columns of `columns` in that order, NaN unknown.
+        A symbol's times must rise from call to call.
+        """
+        at = np.array([self._position(symbol) for symbol in symbols])
+        numbers = np.array(numbers, dtype=np.float64)
+        prices = numbers[:, : len(PRICES)]
+        good = ((prices > 0) & np.isfinite(prices)).all(axis=1)
+        prices[~good] = np.nan
+        now = time_us(time)
+        fresh = (self._segment[at] < 0) | (good != self._good[at])
+        if self._max_gap_us is not None:
+            fresh |= now - self._last[at] > self._max_gap_us
+        columns = {name: numbers[:, k] for k, name in enumerate(self.columns)}
+        if self._market is not None:
+            columns[MARKET_CLOSE] = np.full(len(at), self._market_close(symbols, columns["close"]))
+        if fresh.any():  # as in the table: a row of NaN stands before each segment
+            nothing = dict.fromkeys(columns, np.full(int(fresh.sum()), np.nan))
+            self._run(at[fresh], nothing, time)
+        self._segment[at] += fresh
+        self._row[at] = np.where(fresh, 0, self._row[at] + 1)
+        self._good[at], self._last[at] = good, now
+        exact = self._run(at, columns, time)
+        exact[~good] = np.nan
+        exact[self._row[at][:, None] < self._warmup] = np.nan
+        values = exact.astype(np.float32)
+        if self._ranked:
+            member = np.array([symbol != self.features.market_symbol for symbol in symbols])
+            values = np.hstack([values, ranks_at_one_time(values[:, self._ranked], member)])
+        return NewRows(at, values, exact, self._segment[at])
+
+    def _run(self, at: Array, columns: dict[str, Array], time: datetime) -> Array:
+        cursor = Cursor(at, self._count[at], len(self.symbols))
+        self._count[at] += 1
+        return self._machine.run(columns, time, cursor, len(self.symbols))
+
+    def _position(self, symbol: str) -> int:
+        if symbol not in self._at:
+            self._at[symbol] = len(self.symbols)
+            self.symbols.append(symbol)
+            for name, value in (("_count", 0), ("_row", -1), ("_segment", -1), ("_last", 0), ("_good", False)):
+                setattr(self, name, np.append(getattr(self, name), value).astype(getattr(self, name).dtype))
+        return self._at[symbol]
+
+    def _market_close(self, symbols: Sequence[str], close: Array) -> float:
+        """The market symbol's close at this moment, NaN where it has no bar now."""
+        if self._market in symbols:
+            return float(close[symbols.index(self._market)])
+        return float("nan")
+
+    def check_market(self) -> None:
+        """Raises DataError where features read the market symbol and it has never had a bar."""
+        if self._market is not None and self._market not in self._at:
+            raise DataError(no_market(self._market, len(self.symbols)))
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+
+def time_us(time: datetime) -> int:
+    """Whole microseconds since 1970 of a moment in UTC, as bars keep it."""
+    return (time - EPOCH) // MICROSECOND
+
+
+def newest_features(features: FeatureSet) -> NewestFeatures | None:
+    """The set's row-by-row form; None, with a note in the log, where one of its expressions has none."""
+    try:
+        return NewestFeatures(features)
+    except UnknownStepError as unknown:
+        LOG.info("features: each step computes the whole buffer, because there is no row-by-row form of %s", unknown)
+        return None
