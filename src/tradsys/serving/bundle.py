@@ -228,9 +228,8 @@ class Bundle:
             extra |= by_name
         if self.auditor is not None:
             columns["audit"] = self.auditor.predict_proba(*widened(table, rows, extra))[:, 1]
-        return frame.with_columns(
-            pl.Series(name, values.tolist() if values.dtype == object else values) for name, values in columns.items()
-        )
+        made = (pl.Series(name, v.tolist() if v.dtype == object else v) for name, v in columns.items())
+        return frame.hstack(list(made))
 
 
 def widened(table: FeatureTable, rows: Array, extra: Mapping[str, Array]) -> tuple[FeatureTable, Array]:

@@ -95,7 +95,7 @@ class Session:
         if not len(ready):
             return pl.DataFrame(schema=NOTHING)
         table, newest = rows.table(at[ready])
-        frame = closed.select("symbol", "time", "close")
+        frame = pl.DataFrame([closed[name] for name in ("symbol", "time", "close")])  # a select would plan a query
         frame = frame if len(ready) == len(at) else frame[ready]
         return self.bundle.predict_rows(frame, table, newest, {name: of[ready] for name, of in measured.items()})
 
@@ -116,8 +116,11 @@ class Session:
                 f"session: {closed.height} bars of {len(moments)} moments; a step takes the bars that closed at one; "
                 "pass each moment's bars by themselves"
             )
-        closed = closed.sort("symbol")
-        symbols, numbers = closed["symbol"].to_list(), closed.select(self._numbers).to_numpy()
+        symbols = closed["symbol"].to_list()
+        if None not in symbols and symbols != sorted(symbols):
+            closed = closed.sort("symbol")
+            symbols = closed["symbol"].to_list()
+        numbers = np.stack([closed[name].to_numpy() for name in self._numbers], axis=1)
         known = None not in symbols and len(set(symbols)) == len(symbols)
         if not (known and sound_rows(numbers[:, :N_OWN]) and not np.isinf(numbers[:, N_OWN:]).any()):
             check_bars(closed)

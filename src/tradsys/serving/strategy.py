@@ -290,14 +290,17 @@ class Strategy:
         side = np.where((view.take_profit > 0) & (view.stop_loss > 0), side, 0)  # a NaN is neither: no position
         share = np.ones(len(side)) if self.profile.sizing is None else self.profile.sizing.size(view)
         short = (side < 0) & (view.side is None)  # barriers of a long, mirrored; a bundle's own sides have their own
-        wanted = predictions.select("symbol", "time").with_columns(
-            side=pl.Series(side.astype(np.int8)),
-            size=pl.Series(self.profile.size * share),
-            take_profit=pl.Series(np.where(short, view.stop_loss, view.take_profit)),
-            stop_loss=pl.Series(np.where(short, view.take_profit, view.stop_loss)),
-            horizon_bars=pl.lit(int(self.label["horizon_bars"]), dtype=pl.Int64),
-        )
-        return wanted.filter(pl.col("side") != 0)
+        columns = {
+            "side": side.astype(np.int8),
+            "size": self.profile.size * share,
+            "take_profit": np.where(short, view.stop_loss, view.take_profit),
+            "stop_loss": np.where(short, view.take_profit, view.stop_loss),
+            "horizon_bars": np.full(len(side), int(self.label["horizon_bars"]), dtype=np.int64),
+        }
+        entered = np.flatnonzero(side)
+        made = [pl.Series(name, values) for name, values in columns.items()]
+        # put together without a query: at a live step, planning one costs more than all else here
+        return pl.DataFrame([predictions["symbol"], predictions["time"], *made])[entered]
 
     def _view(self, frame: pl.DataFrame) -> View:
         columns = set(frame.columns)

@@ -50,16 +50,39 @@ class Engine:
         self.digest, self.listen = digest, listen
         self.max_protective = MAX_PROTECTIVE
         self.on_predictions: Callable[[pl.DataFrame | None], None] = lambda _predictions: None
+        self._news: list[tuple[str, dict[str, Any]]] = []  # applied, not passed on yet
+        self._in_step = False
         self.refused: dict[str, bool] = {}  # newer bundles that were not taken
 
     def record(self, *events: tuple[str, dict[str, Any]]) -> None:
-        """Journals events in one transaction, then applies them."""
+        """Journals events in one transaction, then applies them. Within a step they wait for its one transaction."""
         for event in self.journal.append(events):
             self.state.apply(event)
-            self.listen(event.kind, event.body)
+            self._news.append((event.kind, event.body))
+        if not self._in_step:
+            self._written()
+
+    def _written(self) -> None:
+        """Has everything on disk, then passes it on as news."""
+        self.journal.flush()
+        news, self._news = self._news, []
+        for kind, body in news:
+            self.listen(kind, body)
 
     def step(self, moment: Moment) -> None:
-        """Takes one moment through: book, settle, decide, send. Safe to repeat after a crash at any point."""
+        """Takes one moment through: book, settle, decide, send. Safe to repeat after a crash at any point.
+
+        One transaction holds all of its events where nothing is sent; before an order leaves, its intent is on disk.
+        """
+        self._in_step = True
+        try:
+            with self.journal.together():
+                self._take_through(moment)
+        finally:
+            self._in_step = False
+            self._written()
+
+    def _take_through(self, moment: Moment) -> None:
         self._book(moment)
         for bar in self._traded(moment):
             account = self.state.accounts[bar.symbol]
@@ -214,6 +237,7 @@ class Engine:
 
     def send(self, order: Order) -> Report:
         """Sends one journaled order and journals what became of it."""
+        self._written()
         report = self.broker.submit(order, self.state.accounts[order.symbol])
         self.take(report, order)
         return report

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -73,6 +74,9 @@ class TradeJournal:
             ) from error
         self._id: int = 0 if last is None else last.id
         self._hash: str = GENESIS if last is None else last.hash
+        self._written = (self._id, self._hash)  # newest on disk
+        self._held: list[dict[str, Any]] = []
+        self._together = False
 
     @property
     def shown(self) -> str:
@@ -80,20 +84,44 @@ class TradeJournal:
         return self._engine.url.render_as_string() if "://" in self.place else self.place
 
     def append(self, events: Sequence[tuple[str, dict[str, Any]]]) -> list[Event]:
-        """Writes events in one transaction and returns them; either all are on disk or none."""
-        made, rows, number, chain = [], [], self._id, self._hash
+        """Writes events in one transaction and returns them; either all are on disk or none.
+
+        Inside `together` they are held until `flush` or the end of the block.
+        """
+        made = []
         now = utc_now().isoformat(timespec="milliseconds")
-        for kind, body in events:
-            number += 1
-            text = json.dumps(body, separators=(",", ":"), default=str)
-            chain = _chained(chain, number, now, kind, text)
-            rows.append({"id": number, "written": now, "kind": kind, "body": text, "hash": chain})
-            made.append(Event(number, now, kind, json.loads(text)))
-        if rows:
-            with self._engine.begin() as connection:
-                connection.execute(_EVENTS.insert(), rows)
-            self._id, self._hash = number, chain
+        texts = [(kind, json.dumps(body, separators=(",", ":"), default=str)) for kind, body in events]
+        for kind, text in texts:
+            self._id += 1
+            self._hash = _chained(self._hash, self._id, now, kind, text)
+            self._held.append({"id": self._id, "written": now, "kind": kind, "body": text, "hash": self._hash})
+            made.append(Event(self._id, now, kind, json.loads(text)))
+        if not self._together:
+            self.flush()
         return made
+
+    def flush(self) -> None:
+        """Writes what is held, in one transaction: what follows may rely on it."""
+        if not self._held:
+            return
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(_EVENTS.insert(), self._held)
+        except BaseException:
+            self._id, self._hash = self._written
+            self._held = []
+            raise
+        self._written, self._held = (self._id, self._hash), []
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Events of the block go to disk in one transaction at its end, or at a `flush` inside."""
+        self._together = True
+        try:
+            yield
+        finally:
+            self._together = False
+            self.flush()
 
     def events(self, after: int = 0, kinds: Sequence[str] | None = None) -> Iterator[Event]:
         """Events in order, those with a greater id than `after`, of these kinds or all."""

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tradsys.config.compose import compose, conf_folder
 from tradsys.core.errors import DataError
 from tradsys.features.feature_set import FeatureSet, _spaced
+from tradsys.features.fracdiff import FracDiff
 from tradsys.features.live.newest import NewestFeatures, newest_features
 from tradsys.features.live.program import Program, UnknownStepError
 from tradsys.features.momentum import Rsi
@@ -51,7 +52,7 @@ def random_bars(columns: tuple[str, ...] = (), n_bars: int = N_BARS) -> pl.DataF
 def configured(name: str) -> FeatureSet:
     overrides = [f"features={name}", "data=synthetic", "features.market_symbol=SYN0", "features.max_gap_minutes=60"]
     features = instantiate(compose("train", overrides).features, _convert_="all")
-    return features.fit(random_bars(features.columns))
+    return features.like([FracDiff(0.4) if isinstance(f, FracDiff) else f for f in features.features])
 
 
 def exact_table(features: FeatureSet, bars: pl.DataFrame) -> np.ndarray:

@@ -73,3 +73,36 @@ def test_what_is_no_journal_is_refused(tmp_path):
         TradeJournal(tmp_path / "x.db")
     with pytest.raises(DataError, match="no such file"):
         TradeJournal(tmp_path / "absent.db", create=False)
+
+
+def test_events_kept_together_reach_the_disk_at_a_flush_and_at_the_end(tmp_path):
+    journal = TradeJournal(tmp_path / "journal.db")
+    seen = []
+
+    def on_disk() -> int:
+        return sum(1 for _ in TradeJournal(tmp_path / "journal.db", create=False).events())
+
+    with journal.together():
+        journal.append([("bars", {})])
+        journal.append([("intent", {})])
+        seen.append(on_disk())
+        journal.flush()
+        seen.append(on_disk())
+        journal.append([("decision", {})])
+    seen.append(on_disk())
+    assert seen == [0, 2, 3]
+    assert journal.verify() == []
+
+
+def test_a_failed_block_keeps_what_was_appended_before(tmp_path):
+    journal = TradeJournal(tmp_path / "journal.db")
+
+    def fails() -> None:
+        with journal.together():
+            journal.append([("bars", {})])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert [event.kind for event in journal.events()] == ["bars"]
+    assert journal.append([("bars", {})])[0].id == 2
