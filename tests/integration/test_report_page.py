@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tests.unit.reports.sample_pages import every_page
 from tests.unit.reports.sample_report import backtest_report, sample_report
 from tradsys.reports.run.page import FIGURES, has, write_report
 
@@ -25,6 +26,7 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-pipe",
 )  # fmt: skip
 PATIENCE_SECONDS = 60
+PAGES = every_page()
 # the browser reads commands from descriptor 3 and answers on 4
 LAUNCH = (
     "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
@@ -35,6 +37,11 @@ CHARTS = """Object.fromEntries([...document.querySelectorAll('.plotly-graph-div'
   [...div.querySelectorAll('.scatterlayer path, .barlayer path')].filter(path => {
     const box = path.getBoundingClientRect();
     return path.getAttribute('d') && box.width + box.height > 0 }).length]))"""
+OVERLAPS = """[...document.querySelectorAll('.plotly-graph-div')].flatMap(div => {
+  const boxes = [...div.querySelectorAll('.cartesianlayer > .subplot .gridlayer, .bglayer .bg')].map(e =>
+    e.getBoundingClientRect()).filter(b => b.width > 0 && b.height > 0);
+  return boxes.some((a, i) => boxes.some((b, k) => k > i && (a.right <= b.left + 1 || b.right <= a.left + 1)))
+    ? [div.id] : [] })"""
 SETTLED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
 
 
@@ -184,24 +191,28 @@ def _without_policy(page):
 
 
 PLANTED = {
-    "a chart's script is broken": (
-        lambda page: re.sub(r'Plotly.newPlot\((\s*"chart-drift")', r"Plotly.broken(\1", page),
-        ("chart-drift drew nothing", "console: exception: TypeError"),
+    "a chart's content is broken": (
+        lambda page: page.replace('data-chart="chart-drift">{"data"', 'data-chart="chart-drift">{dtaa'),
+        ("chart-drift drew nothing", "console: exception: SyntaxError"),
     ),
     "a chart has no data": (
         lambda page: page.replace("</main>", '<div class="plotly-graph-div" id="chart-skill2"></div></main>'),
         ("chart-skill2 is not expected", "chart-skill2 drew nothing"),
     ),
     "a chart's place is gone": (
-        lambda page: page.replace('<div id="chart-equity"', '<div id="elsewhere"'), ("chart-equity is missing",),
+        lambda page: page.replace(' id="chart-equity"', ' id="elsewhere"'), ("chart-equity is missing",),
     ),
     "the console warns": (
-        lambda page: page.replace("</main>", "</main><script>console.warn('careful')</script>"),
+        lambda page: _without_policy(page).replace("</main>", "</main><script>console.warn('careful')</script>"),
         ("console: warning: ['careful']",),
     ),
     "plotly is not there": (
         lambda page: page.replace("<script>/**\n* plotly.js", "<script type='text/none'>/**\n* plotly.js"),
         ("chart-equity drew nothing", "console: exception: ReferenceError"),
+    ),
+    "a script that was slipped in, stopped by the page's own policy": (
+        lambda page: page.replace("</main>", "</main><script>console.warn('careful')</script>"),
+        ("console: error: Executing inline script violates",),
     ),
     "an image from elsewhere": (
         lambda page: _without_policy(page).replace("</main>", '<img src="https://example.invalid/x.png"></main>'),
@@ -242,6 +253,23 @@ def test_no_button_sends_a_chart_away(chromium, good_page):
     buttons = chromium.evaluate("[...document.querySelectorAll('.modebar-btn')].map(b => b.dataset.title)")
     assert any("Download" in title for title in buttons)
     assert not [title for title in buttons if "hare" in title or "loud" in title]
+
+
+@pytest.mark.parametrize("kind", PAGES)
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (420, "dark")])
+def test_every_kind_of_page_draws_in_any_width_and_theme(chromium, tmp_path, kind, width, scheme):
+    (tmp_path / "page.html").write_text(PAGES[kind], encoding="utf-8")
+    chromium.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+    chromium.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    seen = chromium.visit(tmp_path / "page.html")
+    expected = set(re.findall(r'data-chart="(chart-[\w-]+)"', PAGES[kind]))
+    assert problems(seen, expected) == []
+    assert chromium.evaluate("document.documentElement.scrollWidth") <= width
+    # on a small screen no panel of a chart lies beside or over another
+    overlaps = chromium.evaluate(OVERLAPS) if width < 640 else []
+    assert overlaps == []
+    chromium.call("Emulation.clearDeviceMetricsOverride")
+    chromium.call("Emulation.setEmulatedMedia", features=[])
 
 
 def test_contents_lead_to_sections_and_a_narrow_window_needs_no_sideways_scroll(chromium, tmp_path):

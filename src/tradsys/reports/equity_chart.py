@@ -7,7 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from tradsys.reports.style import QUIET, line, plain, rounded, styled, thinned
+from tradsys.reports.style import PERCENT_TICKS, QUIET, line, plain, rounded, styled, thinned
 from tradsys.reports.tables import never_traded
 
 WIDE_RANGE = 3.0  # highest over lowest, above which equal steps should be equal shares
@@ -47,7 +47,7 @@ def _equity_axes(figure: go.Figure, values: Sequence[float]) -> None:
     wide = low > 0 and high / low > WIDE_RANGE
     title = "equity, start = 1" + (" (log scale)" if wide else "")
     figure.update_yaxes(title_text=title, type="log" if wide else "linear", hoverformat=".4f", row=1, col=1)
-    figure.update_yaxes(title_text="below peak", tickformat=".0%", hoverformat=".2%", row=2, col=1)
+    figure.update_yaxes(title_text="below peak", tickformat=PERCENT_TICKS, hoverformat=".2%", row=2, col=1)
     figure.update_layout(hovermode="x unified")
 
 

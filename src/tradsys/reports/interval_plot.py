@@ -1,58 +1,91 @@
-"""Forest plot: one line per name with its value and interval."""
+"""Forest plots: one line per name with its value and interval, in one panel or several side by side."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
-from tradsys.reports.style import INK, QUIET, colour, plain, styled, symbol
+from tradsys.reports.style import INK, PAPER, QUIET, colour, plain, styled, symbol
 from tradsys.reports.wording import UNKNOWN
+
+ROW_PX = 34
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One estimate of a panel: value, low, high and reason (of `Estimate`), its colour and its plotly marker."""
+
+    estimate: Mapping[str, Any]
+    colour: str
+    shape: str = "circle"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Marks by name under one axis title; a name without a mark has an empty line."""
+
+    title: str
+    marks: Mapping[str, Mark]
 
 
 def forest(
     estimates: Mapping[str, Mapping[str, Any]], title: str, digits: int, reference: str | None = None
 ) -> go.Figure:
-    """One line per name: value and interval; a hollow mark without one, `n/a` and why where there is no value.
+    """One panel: value and interval; a hollow mark without one, `n/a` and why where there is no value.
 
-    reference: the name drawn in grey, since it stands beside the others and is not one of them.
+    reference: the name drawn in grey, since it is listed next to the others and is not one of them.
     """
-    figure = go.Figure()
-    places = {name: len(estimates) - 1 - k for k, name in enumerate(estimates)}
-    for k, (name, estimate) in enumerate(estimates.items()):
-        if estimate["value"] is None:
-            _say(figure, places[name], f"{UNKNOWN}: {estimate['reason'] or 'not known'}")
-        else:
-            look = (QUIET, "circle") if name == reference else (colour(k), symbol(k))
-            _mark(figure, places[name], name, estimate, digits, look)
-    figure.add_vline(x=0, line={"color": INK, "width": 1})
-    styled(figure, 150 + 34 * len(estimates))
-    figure.update_layout(showlegend=False)
-    figure.update_xaxes(title_text=title, zeroline=False, range=_padded(_ends(estimates)))
-    figure.update_yaxes(
-        tickvals=list(places.values()), ticktext=[plain(n) for n in places], range=[-0.6, len(places) - 0.4]
+    marks = {
+        name: Mark(estimate, QUIET) if name == reference else Mark(estimate, colour(k), symbol(k))
+        for k, (name, estimate) in enumerate(estimates.items())
+    }
+    figure = forest_panels([Panel(title, marks)], list(estimates), digits)
+    return figure.update_xaxes(range=padded(ends(estimates.values())))
+
+
+def forest_panels(panels: Sequence[Panel], names: Sequence[str], digits: int, labels: Sequence[str] = ()) -> go.Figure:
+    """Panels side by side over one list of names, the first on top, with a line at zero in each.
+
+    labels: what is written beside each name's line, the names themselves if empty.
+    """
+    several = len(panels) > 1
+    titles = [panel.title for panel in panels] if several else None
+    figure = make_subplots(cols=len(panels), shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=titles)
+    places = {name: len(names) - 1 - k for k, name in enumerate(names)}
+    for col, panel in enumerate(panels, start=1):
+        for name, mark in panel.marks.items():
+            if mark.estimate["value"] is None:
+                _write_reason(figure, col, places[name], f"{UNKNOWN}: {mark.estimate['reason'] or 'not known'}")
+            else:
+                _draw(figure, col, places[name], name, mark, digits)
+        figure.add_vline(x=0, line={"color": INK, "width": 1}, row=1, col=col)
+    styled(figure, 130 + ROW_PX * len(names) + (0 if several else 20)).update_layout(showlegend=False)
+    figure.update_xaxes(zeroline=False, nticks=7, title_text=None if several else panels[0].title)
+    return figure.update_yaxes(
+        tickvals=list(places.values()),
+        ticktext=[plain(text) for text in (labels or names)],
+        range=[-0.6, len(names) - 0.4],
     )
-    return figure
 
 
-def _ends(estimates: Mapping[str, Mapping[str, Any]]) -> list[float]:
+def ends(estimates: Any) -> list[float]:
     """Every value and bound that is known."""
-    return [e[key] for e in estimates.values() for key in ("low", "value", "high") if e[key] is not None]
+    return [e[key] for e in estimates for key in ("low", "value", "high") if e[key] is not None]
 
 
-def _padded(values: Sequence[float]) -> tuple[float, float]:
+def padded(values: Sequence[float]) -> tuple[float, float]:
     """A range that holds zero and all values, with room at both ends."""
     low, high = min([0.0, *values]), max([0.0, *values])
     room = 0.08 * (high - low) or 1.0
     return low - room, high + room
 
 
-def _mark(
-    figure: go.Figure, place: int, name: str, estimate: Mapping[str, Any], digits: int, look: tuple[str, str]
-) -> None:
-    fill, shape = look
-    value, low, high = estimate["value"], estimate["low"], estimate["high"]
+def _draw(figure: go.Figure, col: int, place: int, name: str, mark: Mark, digits: int) -> None:
+    value, low, high = (mark.estimate[key] for key in ("value", "low", "high"))
     bounded = low is not None
-    said = f"[{low:.{digits}f}, {high:.{digits}f}]" if bounded else f"no interval: {estimate['reason']}"
+    text = f"[{low:.{digits}f}, {high:.{digits}f}]" if bounded else f"no interval: {mark.estimate['reason']}"
     figure.add_scatter(
         x=[value],
         y=[place],
@@ -62,18 +95,20 @@ def _mark(
         textfont={"color": QUIET, "size": 12},
         marker={
             "size": 10,
-            "symbol": shape if bounded else f"{shape}-open",
-            "color": fill,
-            "line": {"width": 2, "color": fill},
+            "symbol": mark.shape if bounded else f"{mark.shape}-open",
+            "color": mark.colour,
+            "line": {"width": 2, "color": mark.colour},
         },
         error_x={"type": "data", "array": [high - value], "arrayminus": [value - low]} if bounded else None,
-        hovertemplate=f"{plain(name)}<br>{value:.{digits}f} {plain(said)}<extra></extra>",
+        hovertemplate=f"{plain(name)}<br>{value:.{digits}f} {plain(text)}<extra></extra>",
+        row=1,
+        col=col,
     )
 
 
-def _say(figure: go.Figure, place: int, text: str) -> None:
+def _write_reason(figure: go.Figure, col: int, place: int, text: str) -> None:
     """Words in a line that has no mark."""
     figure.add_annotation(
-        x=0.01, xref="paper", xanchor="left", y=place, text=plain(text), showarrow=False,
-        font={"color": QUIET, "size": 12}, bgcolor="white",
+        x=0.01, xref="paper" if col == 1 else f"x{col} domain", xanchor="left", y=place, yref="y", text=plain(text),
+        showarrow=False, font={"color": QUIET, "size": 12}, bgcolor=PAPER,
     )  # fmt: skip

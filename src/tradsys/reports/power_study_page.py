@@ -1,6 +1,5 @@
 """A study of the verdict as a table on the terminal, as Markdown, and as one HTML page with the power curve."""
 
-import html
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tradsys.core.runs import write_text
-from tradsys.reports.style import CONTENT_POLICY, INK, QUIET, colour, styled
+from tradsys.reports.page import render_page
+from tradsys.reports.style import QUIET, colour, styled
 from tradsys.reports.wording import UNKNOWN, bounds, number
 
 WIDTH = 110  # of output that goes to a file or a pipe
@@ -149,19 +149,18 @@ def markdown(summary: Mapping[str, Any]) -> str:
 def write_study(summary: Mapping[str, Any], folder: Path) -> None:
     """Writes study.md and study.html whole into `folder`; the page needs nothing else."""
     write_text(folder / "study.md", markdown(summary))
-    cells = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in table_rows(summary)
+    write_text(folder / "study.html", render(summary))
+
+
+def render(summary: Mapping[str, Any]) -> str:
+    """The page as HTML; every text in it is escaped."""
+    return render_page(
+        "power_study.html.j2",
+        figures={"power": power_curve(summary)},
+        synthetic=f"{summary['n_markets']} markets that were made up",
+        summary=summary,
+        title=title(summary),
+        headings=HEADINGS,
+        rows=table_rows(summary),
+        conclusions=conclusions(summary),
     )
-    head = "".join(f"<th>{html.escape(h)}</th>" for h in HEADINGS)
-    said = "".join(f"<p>{html.escape(line)}</p>" for line in conclusions(summary))
-    chart = power_curve(summary).to_html(full_html=False, include_plotlyjs=True, config={"displaylogo": False})
-    page = (
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'>{CONTENT_POLICY}"
-        "<title>Study of the verdict</title><style>"
-        f"body{{font:15px system-ui,sans-serif;color:{INK};max-width:64rem;margin:2rem auto;padding:0 1rem}}"
-        "table{border-collapse:collapse}td,th{padding:.25rem .7rem;text-align:right;border-bottom:1px solid #e6ebf0}"
-        f"</style></head><body><h1>Study of the verdict: {html.escape(summary['name'])}</h1>"
-        f"<p><strong>{html.escape(title(summary))}</strong></p>{said}{chart}"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table></body></html>"
-    )
-    write_text(folder / "study.html", page)

@@ -13,6 +13,26 @@ DASHES = ("solid", "dash", "dashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 PARTS = {"train": SERIES[0], "valid": SERIES[4], "test": SERIES[2]}
 TIME_FORMAT = "%Y-%m-%d %H:%M"
+PERCENT_TICKS = "~%"  # as many digits as tell two ticks apart: 0 %, 0.5 %, 1 %
+PRESENT = "#cfe3ee"  # a pale blue for what is as it should be
+PAPER, VEIL = "#ffffff", "rgba(255,255,255,0.85)"
+# colour of the light theme -> of the dark one; the page's script swaps them in every chart
+DARK = {
+    INK: "#e3e8ee",
+    QUIET: "#9aa6b4",
+    GRID: "#2a3440",
+    ALARM: "#ff8a80",
+    SYNTHETIC: "#cf9be6",
+    PRESENT: "#1f3a4d",
+    PAPER: "#12181f",
+    VEIL: "rgba(18,24,31,0.85)",
+    SERIES[0]: "#4aa8e0",
+    SERIES[1]: "#f08a3c",
+    SERIES[2]: "#2fc79a",
+    SERIES[3]: "#e29ac3",
+}
+_AXIS = {"gridcolor": GRID, "linecolor": GRID, "zerolinecolor": GRID, "automargin": True, "title": {"standoff": 8}}
+TEMPLATE = go.layout.Template(layout={"colorway": SERIES, "xaxis": _AXIS, "yaxis": _AXIS, "hovermode": "closest"})
 
 
 def colour(k: int) -> str:
@@ -64,12 +84,14 @@ def rounded(values: Sequence[float]) -> list[float]:
 def styled(figure: go.Figure, height: int) -> go.Figure:
     """The figure with the common fonts, margins, grid and legend, `height` in pixels."""
     figure.update_layout(
-        template="plotly_white",
+        template=TEMPLATE,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
         height=height,
         margin={"l": 64, "r": 24, "t": 52, "b": 48},
         font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "xanchor": "left"},
-        hoverlabel={"bgcolor": "white", "font_color": INK, "namelength": -1},
+        hoverlabel={"bgcolor": PAPER, "font_color": INK, "namelength": -1},
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": QUIET, "activecolor": INK},
     )
     figure.update_xaxes(gridcolor=GRID, automargin=True, title_standoff=8, title_font_size=13)
@@ -88,16 +110,8 @@ def marked_synthetic(figure: go.Figure) -> go.Figure:
 
 
 # plotly's own bar would upload the chart to its cloud with one click; this page sends nothing anywhere
-CHART_CONFIG = {
+CHART_SETTINGS = {
     "displaylogo": False,
-    "responsive": True,
     "showSendToCloud": False,
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
 }
-
-
-# a page needs nothing from elsewhere, and what a received report slipped in reaches nothing
-CONTENT_POLICY = (
-    "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; script-src 'unsafe-inline'; style-src "
-    "'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'\">"
-)

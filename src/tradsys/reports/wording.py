@@ -22,7 +22,10 @@ FILTERS = (
     "listed",
     "moment",
     "number",
+    "p_value",
     "percent",
+    "percent_interval",
+    "points",
 )
 
 

@@ -1,76 +1,41 @@
-"""Forest plot of a comparison: every arm's skill, and beside it how far it stands from the reference."""
+"""Forest plot of a comparison: every variant's skill, and beside it its difference from the reference."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from tradsys.reports.style import ALARM, INK, QUIET, SERIES, marked_synthetic, plain, styled
-from tradsys.reports.wording import number
+from tradsys.reports.interval_plot import Mark, Panel, forest_panels
+from tradsys.reports.style import ALARM, INK, QUIET, SERIES, plain
 
 BETTER, WORSE, OPEN = SERIES[2], ALARM, SERIES[0]
-ROW_PX = 34
+REFERENCE = {"value": 0.0, "low": None, "high": None, "reason": "the reference"}
 
 
 def skills_and_differences(table: Mapping[str, Any]) -> go.Figure:
-    """Two panels with a line per arm, best on top: skill, and paired difference to the reference, with intervals.
+    """Two panels with a line per variant, best on top: skill, and paired difference from the reference.
 
     A difference is green where its interval lies above zero, red where below, blue where it holds zero. The reference
     is grey and its difference a hollow zero. A value without an interval is hollow.
     """
-    arms: Sequence[Mapping[str, Any]] = table["arms"]
-    figure = make_subplots(
-        cols=2, shared_yaxes=True, horizontal_spacing=0.04,
-        subplot_titles=("skill beyond the level", _difference_title(table)),
-    )  # fmt: skip
-    for k, arm in enumerate(arms):
-        place = len(arms) - 1 - k
-        _mark(figure, 1, place, arm, arm["skill_beyond_level"], QUIET if arm["is_reference"] else INK)
-        if arm["difference"] is None:
-            _mark(figure, 2, place, arm, {"value": 0.0, "low": None, "high": None, "reason": "the reference"}, QUIET)
-        else:
-            _mark(figure, 2, place, arm, arm["difference"], _verdict_colour(arm["difference"]))
-    for col in (1, 2):
-        figure.add_vline(x=0, line={"color": INK, "width": 1}, row=1, col=col)
-    styled(figure, 130 + ROW_PX * len(arms)).update_layout(showlegend=False)
-    figure.update_xaxes(zeroline=False, tickformat="~g", nticks=7)
-    figure.update_yaxes(
-        tickvals=[len(arms) - 1 - k for k in range(len(arms))],
-        ticktext=[f"{plain(arm['name'])}{' *' if arm['own_rows'] else ''}" for arm in arms],
-        range=[-0.6, len(arms) - 0.4],
-    )
-    return marked_synthetic(figure) if table["synthetic"] else figure
+    variants: Sequence[Mapping[str, Any]] = table["arms"]
+    skills = {v["name"]: Mark(v["skill_beyond_level"], QUIET if v["is_reference"] else INK, "square") for v in variants}
+    gaps = {v["name"]: _difference(v) for v in variants}
+    panels = [Panel("skill beyond the level", skills), Panel(_difference_title(table), gaps)]
+    names = [v["name"] for v in variants]
+    labels = [f"{v['name']} *" if v["own_rows"] else v["name"] for v in variants]
+    return forest_panels(panels, names, 4, labels).update_xaxes(tickformat="~g")
+
+
+def _difference(variant: Mapping[str, Any]) -> Mark:
+    estimate = variant["difference"]
+    if estimate is None:
+        return Mark(REFERENCE, QUIET, "square")
+    if estimate["low"] is None or estimate["low"] <= 0 <= estimate["high"]:
+        return Mark(estimate, OPEN, "square")
+    return Mark(estimate, BETTER if estimate["low"] > 0 else WORSE, "square")
 
 
 def _difference_title(table: Mapping[str, Any]) -> str:
-    others = {arm["against"] for arm in table["arms"]} - {None, table["reference"]}
+    others = {v["against"] for v in table["arms"]} - {None, table["reference"]}
     return "difference in skill, paired" + ("" if others else f", to {plain(table['reference'])}")
-
-
-def _verdict_colour(estimate: Mapping[str, Any]) -> str:
-    if estimate["low"] is None or estimate["low"] <= 0 <= estimate["high"]:
-        return OPEN
-    return BETTER if estimate["low"] > 0 else WORSE
-
-
-def _mark(
-    figure: go.Figure, col: int, place: int, arm: Mapping[str, Any], estimate: Mapping[str, Any], fill: str
-) -> None:
-    value, low, high = estimate["value"], estimate["low"], estimate["high"]
-    if value is None:
-        return
-    bounded = low is not None
-    said = f"[{number(low, 4)}, {number(high, 4)}]" if bounded else str(estimate["reason"])
-    figure.add_scatter(
-        x=[value],
-        y=[place],
-        mode="markers",
-        marker={"size": 10, "symbol": "square" if bounded else "square-open", "color": fill},
-        error_x={"type": "data", "array": [high - value], "arrayminus": [value - low], "thickness": 2, "width": 5}
-        if bounded
-        else None,
-        hovertemplate=f"{plain(arm['name'])}<br>{value:+.4f} {plain(said)}<extra></extra>",
-        row=1,
-        col=col,
-    )

@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import plotly.io
 import yaml
-from plotly.offline import get_plotlyjs
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -15,8 +13,7 @@ from tradsys.core.headline import HEADLINE, OVER_BASE_RATE
 from tradsys.core.runs import write_json, write_text
 from tradsys.reports import wording
 from tradsys.reports.comparison.forest_plot import skills_and_differences
-from tradsys.reports.style import CHART_CONFIG
-from tradsys.reports.templates import template_environment
+from tradsys.reports.page import render_page
 from tradsys.reports.wording import UNKNOWN, bounds, count, number
 
 WIDTH = 140  # of output that goes to a file or a pipe
@@ -156,23 +153,17 @@ def markdown(table: Mapping[str, Any]) -> str:
 
 
 def render(table: Mapping[str, Any]) -> str:
-    """The page as HTML, plotly.js inside; every text in it is escaped."""
-    environment = template_environment()
-    environment.filters |= {name: getattr(wording, name) for name in ("count", "fact", "moment", "number")}
-    figure = skills_and_differences(table)
-    chart = plotly.io.to_html(
-        figure, include_plotlyjs=False, full_html=False, div_id="chart-forest", config=CHART_CONFIG,
-        default_height=f"{figure.layout.height}px",
-    )  # fmt: skip
-    return environment.get_template("comparison/comparison.html.j2").render(
+    """The page as HTML; every text in it is escaped."""
+    return render_page(
+        "comparison/comparison.html.j2",
+        figures={"forest": skills_and_differences(table)},
+        synthetic=table["synthetic"],
         table=table,
         title=title(table),
         headings=HEADINGS,
         rows=[(arm, _stacked(cells(arm, table["reference"]))) for arm in table["arms"]],
         notes=notes(table),
-        chart=chart,
         config=yaml.safe_dump(table["provenance"]["config"], sort_keys=False, allow_unicode=True),
-        plotly_js=get_plotlyjs(),
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from tradsys.reports.style import INK, QUIET, SERIES, colour, plain, rounded, styled
+from tradsys.reports.style import INK, PERCENT_TICKS, QUIET, SERIES, colour, plain, rounded, styled
 from tradsys.reports.wording import interval
 
 MEAN_SESSIONS = 21  # of the trailing mean over daily coefficients
@@ -83,5 +83,5 @@ def importance(report: Mapping[str, Any]) -> go.Figure:
             row=1,
             col=k + 1,
         )
-    figure.update_xaxes(title_text="share", tickformat=".0%", rangemode="tozero", nticks=5)
+    figure.update_xaxes(title_text="share", tickformat=PERCENT_TICKS, rangemode="tozero", nticks=5)
     return styled(figure, 420).update_layout(showlegend=False)

@@ -4,16 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import plotly.io
-from plotly.offline import get_plotlyjs
-
 from tradsys.core.headline import headline_skill
 from tradsys.core.runs import write_text
 from tradsys.reports import tables, wording
 from tradsys.reports.daily.rows import METRICS, estimate_cell, metric_cells
 from tradsys.reports.equity_chart import equity_and_drawdown
-from tradsys.reports.style import CHART_CONFIG, marked_synthetic
-from tradsys.reports.templates import template_environment
+from tradsys.reports.page import render_page
 
 
 def write_evaluation(report: Mapping[str, Any], folder: Path) -> None:
@@ -22,17 +18,12 @@ def write_evaluation(report: Mapping[str, Any], folder: Path) -> None:
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """The page, plotly.js inside; every text in it is escaped."""
-    environment = template_environment()
-    environment.filters |= {n: getattr(wording, n) for n in ("count", "counted", "fact", "moment", "number", "percent")}
-    figure = equity_and_drawdown(report)
+    """The page as HTML; every text in it is escaped."""
     notes = tables.Footnotes()
-    chart = plotly.io.to_html(
-        marked_synthetic(figure) if report["synthetic"] else figure,
-        include_plotlyjs=False, full_html=False, div_id="chart-equity", config=CHART_CONFIG,
-        default_height=f"{figure.layout.height}px",
-    )  # fmt: skip
-    return environment.get_template("daily/evaluation.html.j2").render(
+    return render_page(
+        "daily/evaluation.html.j2",
+        figures={"equity": equity_and_drawdown(report)},
+        synthetic=report["synthetic"],
         report=report,
         metric_titles=[title for _, title, _ in METRICS],
         horizons={name: metric_cells(one) for name, one in report["horizons"].items()},
@@ -41,8 +32,6 @@ def render(report: Mapping[str, Any]) -> str:
         books=tables.strategy_lines(report, notes),
         carried={row["name"]: _carried(row) for row in report["strategies"]},
         notes=notes.texts,
-        chart=chart,
-        plotly_js=get_plotlyjs(),
     )
 
 

@@ -5,17 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-import plotly.io
 import yaml
 from jinja2 import Environment
-from plotly.offline import get_plotlyjs
 
 from tradsys.core.runs import write_text
 from tradsys.reports import wording
 from tradsys.reports.daily import charts
 from tradsys.reports.daily.rows import METRICS, gate_rows, horizon_rows, plan_rows
+from tradsys.reports.page import render_page
 from tradsys.reports.run import model_charts
-from tradsys.reports.style import CHART_CONFIG, marked_synthetic
 from tradsys.reports.templates import template_environment
 from tradsys.reports.wording import escaped
 
@@ -44,29 +42,22 @@ def write_daily(report: Mapping[str, Any], folder: Path) -> None:
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """The page, plotly.js inside; every text in it is escaped."""
-    shown = {name: draw(report) for name, (part, draw) in FIGURES.items() if _any(report[part])}
-    figures = {
-        name: plotly.io.to_html(
-            marked_synthetic(figure) if report["synthetic"] else figure,
-            include_plotlyjs=False, full_html=False, div_id=f"chart-{name}", config=CHART_CONFIG,
-            default_height=f"{figure.layout.height}px",
-        )
-        for name, figure in shown.items()
-    }  # fmt: skip
-    page = _environment(html=True).get_template("daily/daily.html.j2")
-    return page.render(
-        **_context(report),
+    """The page as HTML; every text in it is escaped."""
+    figures = {name: draw(report) for name, (part, draw) in FIGURES.items() if _any(report[part])}
+    return render_page(
+        "daily/daily.html.j2",
         figures=figures,
+        synthetic=report["synthetic"],
+        filters={"signed": _signed},
+        **_context(report),
         sections=[(a, t) for a, t in SECTIONS if a in figures or a not in FIGURES],
         config=yaml.safe_dump(report["provenance"]["config"], sort_keys=False, allow_unicode=True),
-        plotly_js=get_plotlyjs(),
     )
 
 
 def markdown(report: Mapping[str, Any]) -> str:
     """The same report as Markdown, without figures."""
-    return _environment(html=False).get_template("daily/daily.md.j2").render(**_context(report))
+    return _markdown_environment().get_template("daily/daily.md.j2").render(**_context(report))
 
 
 def _context(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,8 +76,8 @@ def _any(part: Mapping[str, Any]) -> bool:
     return any(bool(value) for value in part.values())
 
 
-def _environment(*, html: bool) -> Environment:
-    environment = template_environment(html=html)
+def _markdown_environment() -> Environment:
+    environment = template_environment(html=False)
     names = ("bounds", "count", "counted", "fact", "interval", "listed", "moment", "number", "percent")
     environment.filters |= {name: getattr(wording, name) for name in names}
     environment.filters |= {"md": escaped, "signed": _signed}

@@ -1,17 +1,23 @@
 """Figures of a diagnosis: what is missing when, what goes with the label, when and where events fall, single rows."""
 
+import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from tradsys.reports.style import ALARM, GRID, INK, QUIET, SERIES, colour, plain, styled, symbol
+from tradsys.reports.style import ALARM, GRID, INK, PERCENT_TICKS, PRESENT, QUIET, SERIES, colour, plain, styled, symbol
 
 # covered is pale and missing is loud, so that one missing date in a thousand is seen
-COVERAGE = [[0.0, ALARM], [0.5, "#e69f00"], [0.9, "#cfe3ee"], [1.0, "#e3eef5"]]
-NOT_OWED = "#ffffff"
+COVERAGE = (
+    (-1.0, "missing", ALARM),
+    (0.01, "less than half", "#d55e01"),
+    (0.5, "half or more", "#e69f00"),
+    (0.9, "nearly all", "#7fb3d0"),
+    (0.99995, "all", PRESENT),
+)
 N_CORRELATIONS = 30
 N_SYMBOLS = 40
 COLUMNS = 4
@@ -30,31 +36,58 @@ def coverage_map(report: Mapping[str, Any]) -> go.Figure:
     )
     rows = list(range(len(found["names"])))
     for col, dates, share in ((1, "dates", "share"), (2, "recent_dates", "recent_share")):
-        figure.add_heatmap(
-            x=found[dates],
-            y=rows,
-            z=found[share],
-            zmin=0,
-            zmax=1,
-            colorscale=COVERAGE,
-            ygap=1,
-            xgap=1 if col == 2 else 0,
-            showscale=col == 1,
-            colorbar={"title": "covered", "tickformat": ".0%", "len": 0.6, "thickness": 12, "x": 1.01},
-            customdata=[[plain(name)] * len(found[dates]) for name in found["names"]],
-            hovertemplate="%{customdata}<br>%{x}<br>covered %{z:.1%}<extra></extra>",
-            row=1,
-            col=col,
-        )
+        for level, (least, name, fill) in enumerate(COVERAGE):
+            most = COVERAGE[level + 1][0] if level + 1 < len(COVERAGE) else math.inf
+            runs = [run for row in rows for run in _runs(found, row, found[dates], found[share][row], least, most)]
+            _coverage_bars(figure, runs, name, fill, col)
+        figure.update_xaxes(range=[-0.5, len(found[dates]) - 0.5], row=1, col=col)
     labels = [_marked(name, outcome.get(name)) for name in found["names"]]
-    styled(figure, 130 + 19 * len(rows)).update_layout(plot_bgcolor=NOT_OWED)
-    figure.update_yaxes(tickvals=rows, autorange="reversed", showgrid=False, zeroline=False, tickfont_size=12)
+    styled(figure, 150 + 19 * len(rows)).update_layout(barmode="overlay", bargap=0.06, margin_t=92)
+    figure.update_layout(legend_y=1 + 26 / (19 * len(rows) + 10))  # above the panels' titles
+    figure.update_yaxes(tickvals=rows, range=[len(rows) - 0.4, -0.6], showgrid=False, zeroline=False, tickfont_size=12)
     figure.update_yaxes(ticktext=labels, row=1, col=1)
     # named by hand: labels of two panels side by side would run into each other
-    dates, recent = found["dates"], found["recent_dates"]
-    figure.update_xaxes(showgrid=False, type="category", tickangle=0)
-    figure.update_xaxes(tickvals=dates[: 9 * len(dates) // 10 : max(1, len(dates) // 7)], row=1, col=1)
-    return figure.update_xaxes(tickvals=[recent[len(recent) // 6], recent[-1 - len(recent) // 6]], row=1, col=2)
+    n, m = len(found["dates"]), len(found["recent_dates"])
+    figure.update_xaxes(showgrid=False, tickangle=0, zeroline=False)
+    left, right = list(range(0, 9 * n // 10, max(1, n // 6))), sorted({m // 6, m - 1 - m // 6})
+    figure.update_xaxes(tickvals=left, ticktext=[found["dates"][k] for k in left], row=1, col=1)
+    return figure.update_xaxes(tickvals=right, ticktext=[found["recent_dates"][k] for k in right], row=1, col=2)
+
+
+def _runs(
+    found: Mapping[str, Any], row: int, dates: Sequence[str], share: Sequence[float | None], least: float, most: float
+) -> list[tuple[int, int, int, str]]:
+    """Neighbouring dates of one feature whose coverage lies in [least, most), as (row, first, count, text)."""
+    inside = [k for k, s in enumerate(share) if s is not None and least <= s < most]
+    runs = []
+    for _, group in groupby(enumerate(inside), key=lambda pair: pair[1] - pair[0]):
+        at = [k for _, k in group]
+        low = min(float(share[k]) for k in at)  # type: ignore[arg-type]
+        when = dates[at[0]] if len(at) == 1 else f"{dates[at[0]]} to {dates[at[-1]]}"
+        runs.append((row, at[0], len(at), f"{plain(found['names'][row])}<br>{when}<br>covered {low:.1%}"))
+    return runs
+
+
+def _coverage_bars(
+    figure: go.Figure, runs: Sequence[tuple[int, int, int, str]], name: str, fill: str, col: int
+) -> None:
+    if not runs and col == 2:
+        return
+    figure.add_bar(
+        base=[first - 0.5 for _, first, _, _ in runs] or [0],
+        x=[n for _, _, n, _ in runs] or [0],
+        y=[row for row, *_ in runs] or [0],
+        text=None,
+        orientation="h",
+        marker={"color": fill, "line_width": 0},
+        name=name,
+        legendgroup=name,
+        showlegend=col == 1,
+        customdata=[text for *_, text in runs] or [""],
+        hovertemplate="%{customdata}<extra></extra>",
+        row=1,
+        col=col,
+    )
 
 
 def _marked(name: str, outcome: str | None) -> str:
@@ -103,7 +136,9 @@ def distributions(report: Mapping[str, Any]) -> go.Figure:
     shown = report["distributions"]
     n_rows = -(-len(shown) // COLUMNS)
     titles = [plain(d["name"]) for d in shown]
-    figure = make_subplots(rows=n_rows, cols=COLUMNS, subplot_titles=titles, vertical_spacing=0.3 / n_rows)
+    figure = make_subplots(
+        rows=n_rows, cols=min(COLUMNS, len(shown)), subplot_titles=titles, vertical_spacing=0.3 / n_rows
+    )
     for k, found in enumerate(shown):
         row, col = divmod(k, COLUMNS)
         middle = [(a + b) / 2 for a, b in pairwise(found["edges"])]
@@ -114,7 +149,7 @@ def distributions(report: Mapping[str, Any]) -> go.Figure:
                 fill="tozeroy" if key == "rest" else None, fillcolor="rgba(0,114,178,0.18)",
                 hovertemplate="%{x:.3g}: %{y:.1%}", row=row + 1, col=col + 1,
             )  # fmt: skip
-    figure.update_yaxes(tickformat=".0%", rangemode="tozero", nticks=4)
+    figure.update_yaxes(tickformat=PERCENT_TICKS, rangemode="tozero", nticks=4)
     figure.update_xaxes(nticks=5)
     styled(figure, 130 + 190 * n_rows)
     # above the titles of the first row, whatever the figure's height
@@ -166,7 +201,7 @@ def event_fifths(report: Mapping[str, Any]) -> go.Figure:
     figure.update_xaxes(
         tickvals=[1, 2, 3, 4, 5], ticktext=["lowest", "2nd", "3rd", "4th", "highest"], title_text="fifth"
     )
-    return figure.update_yaxes(tickformat=".1%", title_text="share of events", rangemode="tozero")
+    return figure.update_yaxes(tickformat=PERCENT_TICKS, title_text="share of events", rangemode="tozero")
 
 
 def balance_by_time(report: Mapping[str, Any]) -> go.Figure:
@@ -184,7 +219,7 @@ def balance_by_time(report: Mapping[str, Any]) -> go.Figure:
         customdata=[m["n"] for m in months], hovertemplate="%{x}<br>%{y} episodes, %{customdata:,} rows<extra></extra>",
         row=2, col=1,
     )  # fmt: skip
-    figure.update_yaxes(tickformat=".0%", title_text="event rate", row=1, col=1)
+    figure.update_yaxes(tickformat=PERCENT_TICKS, title_text="event rate", row=1, col=1)
     figure.update_yaxes(title_text="episodes", row=2, col=1)
     figure.update_xaxes(type="category", nticks=14)
     return styled(figure, 400)
@@ -205,7 +240,7 @@ def balance_by_symbol(report: Mapping[str, Any]) -> go.Figure:
     )
     figure.add_hline(y=report["balance"]["rate"], line={"color": QUIET, "dash": "dot"}, annotation_text="all")
     styled(figure, 340)
-    figure.update_yaxes(tickformat=".0%", title_text="event rate")
+    figure.update_yaxes(tickformat=PERCENT_TICKS, title_text="event rate")
     return figure.update_xaxes(title_text=f"{len(shown)} of {len(rows)} symbols, most events first", tickangle=-60)
 
 
@@ -214,7 +249,9 @@ def examples(report: Mapping[str, Any], kind: str) -> go.Figure:
     shown = [e for e in report["examples"] if e["kind"] == kind]
     n_rows = -(-len(shown) // COLUMNS)
     titles = [f"{plain(e['symbol'])}  {e['time'][:10]}{_rise(e)}" for e in shown]
-    figure = make_subplots(rows=n_rows, cols=COLUMNS, subplot_titles=titles, vertical_spacing=0.3 / max(1, n_rows))
+    figure = make_subplots(
+        rows=n_rows, cols=max(1, min(COLUMNS, len(shown))), subplot_titles=titles, vertical_spacing=0.3 / max(1, n_rows)
+    )
     for k, example in enumerate(shown):
         _example(figure, example, report["label"].get("rise"), *(1 + p for p in divmod(k, COLUMNS)))
     figure.update_yaxes(ticksuffix=" %", nticks=5)

@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-import plotly.io
 import yaml
-from plotly.offline import get_plotlyjs
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -15,8 +13,7 @@ from rich.table import Table
 from tradsys.core.runs import write_json, write_text
 from tradsys.reports import wording
 from tradsys.reports.diagnosis import charts
-from tradsys.reports.style import CHART_CONFIG, marked_synthetic
-from tradsys.reports.templates import template_environment
+from tradsys.reports.page import render_page
 
 WIDTH = 120  # of output that goes to a file or a pipe
 STYLES = {"stop": "bold red", "warn": "yellow", "note": ""}
@@ -41,37 +38,23 @@ def write_diagnosis(report: Mapping[str, Any], folder: Path) -> None:
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """The page as HTML, plotly.js inside; every text in it is escaped."""
-    environment = template_environment()
-    environment.filters |= {name: getattr(wording, name) for name in wording.FILTERS}
-    environment.filters |= {name: getattr(wording, name) for name in ("p_value", "percent_interval")}
-    return environment.get_template("diagnosis/diagnosis.html.j2").render(
-        report=report,
+    """The page as HTML; every text in it is escaped."""
+    return render_page(
+        "diagnosis/diagnosis.html.j2",
         figures=_figures(report),
+        synthetic=report["synthetic"],
+        report=report,
         kinds=charts.KINDS,
         by_level={level: [a["text"] for a in report["advice"] if a["level"] == level] for level in STYLES},
         config=yaml.safe_dump(report["provenance"]["config"], sort_keys=False, allow_unicode=True),
-        plotly_js=get_plotlyjs(),
     )
 
 
-def _figures(report: Mapping[str, Any]) -> dict[str, str]:
-    """Each figure the report has data for, as a div and its script; examples by kind."""
+def _figures(report: Mapping[str, Any]) -> dict[str, go.Figure]:
+    """Each figure the report has data for; examples by kind."""
     drawn = {name: draw(report) for name, (part, draw) in FIGURES.items() if report.get(part)}
     present = {example["kind"] for example in report["examples"]}
-    drawn |= {kind.replace(" ", "-"): charts.examples(report, kind) for kind in charts.KINDS if kind in present}
-    return {name: _html(marked_synthetic(f) if report["synthetic"] else f, name) for name, f in drawn.items()}
-
-
-def _html(figure: go.Figure, name: str) -> str:
-    return plotly.io.to_html(
-        figure,
-        include_plotlyjs=False,
-        full_html=False,
-        div_id=f"chart-{name}",
-        default_height=f"{figure.layout.height}px",
-        config=CHART_CONFIG,
-    )
+    return drawn | {kind.replace(" ", "-"): charts.examples(report, kind) for kind in charts.KINDS if kind in present}
 
 
 def print_diagnosis(report: Mapping[str, Any], folder: Path) -> None:

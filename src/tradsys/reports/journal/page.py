@@ -8,6 +8,7 @@ from jinja2 import Environment
 
 from tradsys.core.runs import write_text
 from tradsys.reports import wording
+from tradsys.reports.page import render_page
 from tradsys.reports.templates import template_environment
 from tradsys.reports.wording import escaped
 
@@ -27,12 +28,13 @@ def write_journal(journal: Mapping[str, Any], folder: Path) -> tuple[Path, Path]
 
 def render_markdown(journal: Mapping[str, Any]) -> str:
     """The journal as Markdown; text from runs is escaped, so that it cannot pose as markup."""
-    return _environment(html=False).get_template("journal/journal.md.j2").render(journal=journal, most=MOST_SETTINGS)
+    return _markdown_environment().get_template("journal/journal.md.j2").render(journal=journal, most=MOST_SETTINGS)
 
 
 def render_html(journal: Mapping[str, Any]) -> str:
     """The journal as one HTML page that needs nothing else; every text in it is escaped."""
-    return _environment(html=True).get_template("journal/journal.html.j2").render(journal=journal, most=MOST_SETTINGS)
+    filters = {"dsr": wording.confidence, "setting": setting}
+    return render_page("journal/journal.html.j2", filters=filters, journal=journal, most=MOST_SETTINGS)
 
 
 def setting(value: object) -> str:
@@ -42,8 +44,8 @@ def setting(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _environment(*, html: bool) -> Environment:
-    environment = template_environment(html=html)
+def _markdown_environment() -> Environment:
+    environment = template_environment(html=False)
     environment.filters |= {name: getattr(wording, name) for name in ("counted", "interval", "listed", "moment")}
     environment.filters |= {"dsr": wording.confidence, "md": escaped, "setting": setting}
     return environment

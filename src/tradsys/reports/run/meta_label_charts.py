@@ -6,7 +6,18 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from tradsys.reports.style import ALARM, INK, QUIET, colour, ordered_colours, plain, rounded, styled, thinned
+from tradsys.reports.style import (
+    ALARM,
+    INK,
+    PERCENT_TICKS,
+    QUIET,
+    colour,
+    ordered_colours,
+    plain,
+    rounded,
+    styled,
+    thinned,
+)
 
 MOST_BINS = 40
 # side -> colour, dash and words of its line among the placebos
@@ -130,7 +141,7 @@ def regime_shares(report: Mapping[str, Any]) -> go.Figure:
             hovertemplate=f"{plain(state['name'])}: %{{y:.2%}}<extra></extra>",
             row=1, col=2,
         )  # fmt: skip
-    figure.update_yaxes(tickformat=".0%")
+    figure.update_yaxes(tickformat=PERCENT_TICKS)
     figure.update_yaxes(range=[0, 1], row=1, col=1)
     styled(figure, 380)
     figure.update_layout(barmode="group", margin_t=84, legend_y=1.1)

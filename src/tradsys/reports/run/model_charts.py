@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 
 from tradsys.core.headline import headline_skill
 from tradsys.reports.interval_plot import forest
-from tradsys.reports.style import QUIET, SERIES, colour, line, plain, styled, symbol
+from tradsys.reports.style import PERCENT_TICKS, QUIET, SERIES, colour, line, plain, styled, symbol
 
 N_SHOWN = 15
 PALE = 0.35
@@ -17,7 +17,7 @@ PALE = 0.35
 def skills(report: Mapping[str, Any]) -> go.Figure:
     """Skill beyond the level of every model with its interval, against zero: knowing no more than a constant."""
     estimates = {row["name"]: headline_skill(row["metrics"]) for row in report["models"]}
-    return forest(estimates, "skill beyond the level = 1 - log-loss / log-loss of the best constant", 4)
+    return forest(estimates, "skill beyond the level", 4)
 
 
 def reliability_diagram(report: Mapping[str, Any]) -> go.Figure:
@@ -143,7 +143,7 @@ def _ranked(figure: go.Figure, rows: Sequence[Mapping[str, Any]], fill: str, *, 
         row=1,
         col=col,
     )
-    figure.update_xaxes(title_text="share of gain", tickformat=".0%", rangemode="tozero", row=1, col=col)
+    figure.update_xaxes(title_text="share of gain", tickformat=PERCENT_TICKS, rangemode="tozero", row=1, col=col)
 
 
 def _of(rows: Sequence[Any]) -> str:

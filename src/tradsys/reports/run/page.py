@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-import plotly.io
 import yaml
-from plotly.offline import get_plotlyjs
 
 from tradsys.core.headline import headline_skill
 from tradsys.core.runs import write_text
 from tradsys.reports import equity_chart, tables, wording
+from tradsys.reports.page import render_page
 from tradsys.reports.run import (
     embedding_charts,
     meta_label_charts,
@@ -20,8 +19,6 @@ from tradsys.reports.run import (
     strategy_charts,
     time_charts,
 )
-from tradsys.reports.style import CHART_CONFIG, marked_synthetic
-from tradsys.reports.templates import template_environment
 
 Draw = Callable[[Mapping[str, Any]], go.Figure]
 # figure -> the part of the report that it needs, and what draws it; a run without that part has no such figure
@@ -69,22 +66,19 @@ def write_report(report: Mapping[str, Any], path: Path) -> None:
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """The page as HTML, plotly.js inside; every text in it is escaped."""
-    environment = template_environment()
-    environment.filters |= {name: getattr(wording, name) for name in wording.FILTERS}
-    environment.filters |= {name: getattr(wording, name) for name in ("p_value", "percent_interval", "points")}
-    return environment.get_template("run/page.html.j2").render(**_context(report))
+    """The page as HTML; every text in it is escaped."""
+    return render_page(
+        "run/page.html.j2", figures=figures(report), synthetic=synthetic_note(report), **_context(report)
+    )
 
 
 def _context(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What the template reads: the report, its figures, its tables and the footnotes of each."""
+    """What the template reads: the report, its tables and the footnotes of each."""
     notes = {name: tables.Footnotes() for name in ("strategies", "models", "auditor")}
     audited = (report.get("auditor") or {}).get("metrics")
     return {
         "report": report,
-        "synthetic": synthetic_note(report),
         "sections": [(anchor, title) for anchor, title, key in SECTIONS if report.get(key)],
-        "figures": figures(report),
         "trials": tables.trials_counted(report),
         "headline": tables.headline(report),
         "columns": {
@@ -100,7 +94,6 @@ def _context(report: Mapping[str, Any]) -> dict[str, Any]:
         "confidence": _confidence(report),
         "single_repeat": model_charts.single_repeat((report.get("importance") or {}).get("permutation", [])),
         "config": yaml.safe_dump(report["provenance"]["config"], sort_keys=False, allow_unicode=True),
-        "plotly_js": get_plotlyjs(),
     }
 
 
@@ -112,11 +105,9 @@ def synthetic_note(report: Mapping[str, Any]) -> str | None:
     return str(data.get("note") or "a market that was made up") if data.get("synthetic") else None
 
 
-def figures(report: Mapping[str, Any]) -> dict[str, str]:
-    """Each figure the report has data for, as a div and the script that draws it."""
-    synthetic = synthetic_note(report) is not None
-    drawn = {name: draw(report) for name, (part, draw) in FIGURES.items() if has(report, part)}
-    return {name: _html(marked_synthetic(figure) if synthetic else figure, name) for name, figure in drawn.items()}
+def figures(report: Mapping[str, Any]) -> dict[str, go.Figure]:
+    """Each figure the report has data for."""
+    return {name: draw(report) for name, (part, draw) in FIGURES.items() if has(report, part)}
 
 
 def has(report: Mapping[str, Any], part: str) -> bool:
@@ -125,17 +116,6 @@ def has(report: Mapping[str, Any], part: str) -> bool:
     for key in part.split("."):
         found = (found or {}).get(key)
     return bool(found)
-
-
-def _html(figure: go.Figure, name: str) -> str:
-    return plotly.io.to_html(
-        figure,
-        include_plotlyjs=False,
-        full_html=False,
-        div_id=f"chart-{name}",
-        default_height=f"{figure.layout.height}px",
-        config=CHART_CONFIG,
-    )
 
 
 def _skilled(report: Mapping[str, Any]) -> bool:

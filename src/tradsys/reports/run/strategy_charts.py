@@ -5,7 +5,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from tradsys.reports.interval_plot import _ends, _padded, forest
+from tradsys.reports.interval_plot import ends, forest, padded
 from tradsys.reports.style import ALARM
 from tradsys.reports.tables import never_traded
 from tradsys.reports.wording import counted
@@ -19,7 +19,7 @@ def sharpe_ratios(report: Mapping[str, Any]) -> go.Figure:
     idle = {row["name"]: {"reason": "it never traded"} for row in rows if never_traded(row["performance"])}
     estimates |= {name: estimates[name] | why for name, why in idle.items()}
     figure = forest(estimates, "Sharpe ratio, yearly", 2, reference=report["benchmark"]["name"])
-    low, high = _padded([*_ends(estimates), luck])
+    low, high = padded([*ends(estimates.values()), luck])
     figure.update_xaxes(range=[low, high])
     inwards = "right" if luck > (low + high) / 2 else "left"
     figure.add_vline(x=luck, line={"color": ALARM, "dash": "dash"})

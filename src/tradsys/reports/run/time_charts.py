@@ -14,6 +14,7 @@ from tradsys.reports.style import (
     INK,
     PARTS,
     TIME_FORMAT,
+    VEIL,
     ordered_colours,
     plain,
     rounded,
@@ -127,7 +128,7 @@ def _mark_test(figure: go.Figure, report: Mapping[str, Any]) -> None:
         )
         figure.add_annotation(
             x=_utc(test[0]), y=0.98, yref="paper", yanchor="top", xanchor="right", text="test starts", showarrow=False,
-            bgcolor="rgba(255,255,255,0.85)",
+            bgcolor=VEIL,
         )  # fmt: skip
 
 
@@ -197,7 +198,7 @@ def _gaps(figure: go.Figure, names: Sequence[str], gaps: Sequence[tuple[str, str
         orientation="h",
         width=0.5,
         marker={
-            "color": "rgba(255,255,255,0.7)",
+            "color": VEIL,
             "line": {"color": ALARM, "width": 1},
             "pattern": {"shape": "/", "fgcolor": ALARM, "size": 6, "solidity": 0.25},
         },

@@ -2,19 +2,21 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from tradsys.reports.style import ALARM, GRID, INK, QUIET, SERIES, colour, plain, rounded, styled
+from tradsys.reports.style import ALARM, GRID, INK, QUIET, SERIES, VEIL, colour, plain, rounded, styled
 from tradsys.reports.sweep.wording import ranked, settings_of
 
 COLUMNS = 3
 MOST_SPREAD = 30
 SHADES = [[0.0, GRID], [1.0, SERIES[0]]]
-# a line as pale as the grid would vanish
-LINES = [[0.0, SERIES[4]], [0.5, SERIES[5]], [1.0, SERIES[0]]]
+# fifths of the trials, the best first
+LEVELS = (SERIES[1], SERIES[4], SERIES[5], SERIES[0], QUIET)
+RANKS = ("best", "second", "third", "fourth", "last")
 
 
 def history(report: Mapping[str, Any]) -> go.Figure:
@@ -70,41 +72,96 @@ def slices(report: Mapping[str, Any]) -> go.Figure:
             col=col + 1,
         )
         axis = "log" if kind == "log" else ("category" if kind == "categorical" else "linear")
-        figure.update_xaxes(title=path, type=axis, row=row + 1, col=col + 1)
+        figure.update_xaxes(title=path.rpartition(".")[2], type=axis, exponentformat="e", row=row + 1, col=col + 1)
         if kind == "log":
-            figure.update_xaxes(dtick=1, row=row + 1, col=col + 1)
+            figure.update_xaxes(tickvals=_decades([float(v) for v in x]), row=row + 1, col=col + 1)
     figure.update_yaxes(range=_visible([t["mean_skill"] for t in done]))
     figure.update_yaxes(title="mean skill", col=1)
     return styled(figure, 90 + 230 * rows)
 
 
+def _decades(values: Sequence[float]) -> list[float]:
+    """Ticks of a logarithmic axis: 1, 2 and 5 of every power of ten; the ones alone over more than two decades."""
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    return [float(f"{m}e{p}") for p in range(low, high + 1) for m in ((1,) if high - low > 2 else (1, 2, 5))]
+
+
 def parallel(report: Mapping[str, Any]) -> go.Figure:
-    """One line per trial through all parameters that every finished trial has, coloured by its lower bound."""
+    """One line per trial through all parameters that every finished trial has, darker the higher its lower bound."""
     done = ranked(report)
     paths = [p for p in report["space"] if all(p in t["params"] for t in done)]
-    bounds = rounded([t["lower_bound"] for t in done])
-    axes = [{"label": "lower bound", "values": bounds}]
+    axes = [_Axis("lower bound", [t["lower_bound"] for t in done], "linear", ())]
     for path in paths:
-        axes.append(_axis(path, report["space"][path], [t["params"][path] for t in done]))
-    shown = _visible(bounds)
-    scale = {"color": bounds, "colorscale": LINES, "cmin": shown[0], "cmax": shown[1]}
-    figure = styled(go.Figure(go.Parcoords(line=scale, dimensions=axes, labelangle=-18)), 460)
-    return figure.update_layout(margin={"t": 120, "l": 80, "r": 60})
+        entry = report["space"][path]
+        values = [t["params"][path] for t in done]
+        axes.append(_Axis(path.rpartition(".")[2], values, entry["type"], tuple(entry.get("choices", ()))))
+    figure = go.Figure()
+    for k, shade in enumerate(LEVELS):
+        # ranked: the best trials first, so each level is one slice of them
+        mine = range(k * len(done) // len(LEVELS), (k + 1) * len(done) // len(LEVELS))
+        _lines(figure, axes, done, mine, (f"{RANKS[k]} fifth by lower bound", shade, 2.2 if k == 0 else 1.2))
+    for x, axis in enumerate(axes):
+        figure.add_shape(type="line", x0=x, x1=x, y0=0, y1=1, line={"color": QUIET, "width": 1}, layer="below")
+        for height, text in axis.marks():
+            figure.add_annotation(
+                x=x, y=height, text=plain(text), showarrow=False, xanchor="left", xshift=4, bgcolor=VEIL, font_size=11
+            )
+    styled(figure, 480)
+    figure.update_xaxes(
+        tickvals=list(range(len(axes))), ticktext=[plain(a.label) for a in axes], range=[-0.15, len(axes) - 0.4],
+        showgrid=False, zeroline=False, side="bottom", tickangle=-25,
+    )  # fmt: skip
+    return figure.update_yaxes(visible=False, range=[-0.05, 1.05])
 
 
-def _axis(path: str, entry: Mapping[str, Any], values: Sequence[Any]) -> dict[str, Any]:
-    label = path.rpartition(".")[2]
-    if entry["type"] == "categorical":
-        codes = {str(c): k for k, c in enumerate(entry["choices"])}
-        ticks = {"tickvals": list(codes.values()), "ticktext": list(codes)}
-        return {"label": label, "values": [codes[str(v)] for v in values]} | ticks
-    if entry["type"] == "log":
-        powers = [math.log10(v) for v in values]
-        marks = [
-            m for m in range(math.floor(min(powers)), math.ceil(max(powers)) + 1) if min(powers) <= m <= max(powers)
-        ]
-        return {"label": label, "values": powers, "tickvals": marks, "ticktext": [f"1e{m}" for m in marks]}
-    return {"label": label, "values": rounded(values)}
+@dataclass(frozen=True)
+class _Axis:
+    """One parameter of the parallel coordinates. kind: of the search space. choices: of a categorical one."""
+
+    label: str
+    values: Sequence[Any]
+    kind: str
+    choices: tuple[Any, ...]
+
+    def heights(self) -> list[float]:
+        """Each value's place on the axis, from 0 to 1; logarithmic where the parameter was searched so."""
+        if self.kind == "categorical":
+            codes = {str(c): k for k, c in enumerate(self.choices)}
+            return [codes[str(v)] / max(1, len(codes) - 1) for v in self.values]
+        placed = [math.log10(v) if self.kind == "log" else float(v) for v in self.values]
+        low, high = min(placed), max(placed)
+        return [(v - low) / (high - low) if high > low else 0.5 for v in placed]
+
+    def marks(self) -> list[tuple[float, str]]:
+        """Height and text of what is written along the axis: every choice, or both ends and the middle."""
+        if self.kind == "categorical":
+            return [(k / max(1, len(self.choices) - 1), str(c)) for k, c in enumerate(self.choices)]
+        low, high = min(self.values), max(self.values)
+        if low == high:
+            return [(0.5, f"{low:.4g}")]
+        middle = math.sqrt(low * high) if self.kind == "log" else (low + high) / 2
+        return [(0.0, f"{low:.4g}"), (0.5, f"{middle:.3g}"), (1.0, f"{high:.4g}")]
+
+
+def _lines(
+    figure: go.Figure, axes: Sequence[_Axis], done: Sequence[Mapping[str, Any]], mine: range,
+    look: tuple[str, str, float],
+) -> None:  # fmt: skip
+    """The trials of one level as one trace, with a gap after each."""
+    name, shade, width = look
+    heights = [axis.heights() for axis in axes]
+    x: list[float | None] = []
+    y: list[float | None] = []
+    text: list[str] = []
+    for i in mine:
+        x += [*range(len(axes)), None]
+        y += [*rounded([column[i] for column in heights]), None]
+        text += [plain(f"trial {done[i]['place']}: {settings_of(done[i])}")] * (len(axes) + 1)
+    if x:
+        figure.add_scatter(
+            x=x, y=y, text=text, name=name, mode="lines+markers", line={"color": shade, "width": width},
+            marker={"size": 4}, hovertemplate="%{text}<extra></extra>",
+        )  # fmt: skip
 
 
 def fold_spread(report: Mapping[str, Any]) -> go.Figure:

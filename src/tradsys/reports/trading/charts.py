@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from tradsys.reports.equity_chart import drawdowns
-from tradsys.reports.style import QUIET, SERIES, plain, rounded, styled, thinned
+from tradsys.reports.style import PERCENT_TICKS, QUIET, SERIES, plain, rounded, styled, thinned
 
 
 def equity(page: Any) -> go.Figure:
@@ -28,7 +28,7 @@ def equity(page: Any) -> go.Figure:
             line={"color": SERIES[0] if row == 1 else SERIES[1], "width": 1.8}, showlegend=row == 1, row=row, col=1,
         )  # fmt: skip
     figure.update_yaxes(title_text="equity, start = 1", hoverformat=".4f", row=1, col=1)
-    figure.update_yaxes(title_text="below peak", tickformat=".1%", hoverformat=".2%", row=2, col=1)
+    figure.update_yaxes(title_text="below peak", tickformat=PERCENT_TICKS, hoverformat=".2%", row=2, col=1)
     figure.update_xaxes(type="date")
     figure.update_layout(hovermode="x unified")
     return styled(figure, 480)

@@ -3,12 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import plotly.io
-from plotly.offline import get_plotlyjs
-
 from tradsys.core.runs import write_text
-from tradsys.reports.style import CHART_CONFIG
-from tradsys.reports.templates import template_environment
+from tradsys.reports.page import render_page
 from tradsys.reports.trading import charts
 
 POSITIONS = (
@@ -35,21 +31,20 @@ def write_page(page: Any, path: Path) -> None:
 
 
 def render(page: Any) -> str:
-    """The page as HTML, plotly.js inside."""
+    """The page as HTML."""
     figures = {}
     if page.equity:
-        figures["equity"] = _html(charts.equity(page), "equity")
+        figures["equity"] = charts.equity(page)
     if page.slippage:
-        figures["slippage"] = _html(charts.slippage(page.slippage), "slippage")
-    environment = template_environment()
-    environment.filters["shown"] = shown
+        figures["slippage"] = charts.slippage(page.slippage)
     tables = [
         ("positions", "Open positions", POSITIONS, page.positions, "No position is open."),
         ("decisions", "Last decisions", DECISIONS, page.decisions, "No bar has been decided on yet."),
         ("trades", "Last closed trades", TRADES, page.trades, "No trade is closed yet."),
     ]
-    return environment.get_template("trading/trading.html.j2").render(
-        page=page, figures=figures, tables=tables, plotly_js=get_plotlyjs(), columns=used
+    filters = {"shown": shown}
+    return render_page(
+        "trading/trading.html.j2", figures=figures, filters=filters, page=page, tables=tables, columns=used
     )
 
 
@@ -70,11 +65,3 @@ def shown(value: Any, name: str = "") -> str:
         return f"{value:.6g}"
     text = str(value)
     return text[:16].replace("T", " ") if len(text) > 18 and text[4:5] == "-" and text[10:11] in "T " else text
-
-
-def _html(figure: Any, name: str) -> str:
-    text: str = plotly.io.to_html(
-        figure, include_plotlyjs=False, full_html=False, div_id=f"chart-{name}", config=CHART_CONFIG,
-        default_height=f"{figure.layout.height}px",
-    )  # fmt: skip
-    return text

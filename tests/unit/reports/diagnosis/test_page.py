@@ -14,8 +14,7 @@ def estimate(value, low, high):
     return {"value": value, "low": low, "high": high, "reason": None}
 
 
-@pytest.fixture
-def report():
+def diagnosis():
     months = [{"month": f"2021-0{k}", "n": 100, "events": 3, "episodes": 2, "rate": 0.03} for k in range(1, 6)]
     symbols = [{"symbol": "AAA", "n": 60, "events": 9, "episodes": 4, "rate": 0.15},
                {"symbol": EVIL, "n": 60, "events": 6, "episodes": 2, "rate": 0.1}]  # fmt: skip
@@ -60,6 +59,11 @@ def report():
     }  # fmt: skip
 
 
+@pytest.fixture
+def report():
+    return diagnosis()
+
+
 def body(page):
     return page.split("<body>")[1]
 
@@ -89,9 +93,13 @@ def test_a_page_without_compression_or_examples_is_whole(report):
 
 def test_the_heat_map_is_loud_where_nothing_is_there(report):
     figure = charts.coverage_map(report)
-    assert [list(row) for row in figure.data[0].z] == [[0.0, 0.0], [None, 1.0]]
-    assert [list(row) for row in figure.data[1].z] == [[0.0, 1.0], [1.0, 1.0]]
-    assert figure.data[0].colorscale[0] == (0.0, ALARM)
+    drawn = {(bar.name, bar.xaxis): list(zip(bar.y, bar.base, bar.x, strict=True)) for bar in figure.data}
+    # (row, left edge, number of dates): one bar per run of equal dates, nothing where no value is owed
+    assert drawn["missing", "x"] == [(0, -0.5, 2)]
+    assert drawn["all", "x"] == [(1, 0.5, 1)]
+    assert drawn["missing", "x2"] == [(0, -0.5, 1)]
+    assert drawn["all", "x2"] == [(0, 0.5, 1), (1, -0.5, 2)]
+    assert {bar.marker.color for bar in figure.data if bar.name == "missing"} == {ALARM}
     assert "FAILS" in figure.layout.yaxis.ticktext[0]
     assert ALARM in figure.layout.yaxis.ticktext[0]
     assert figure.layout.yaxis.ticktext[1] == "whole"

@@ -1,0 +1,136 @@
+"use strict";
+// Draws the page's charts from the JSON beside them, in the reader's theme and width; sorts and filters its tables.
+(() => {
+  const NARROW = 640;
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  let printing = false;
+
+  // every colour that the dark theme replaces, wherever it stands in a chart
+  const recoloured = (value, map) => {
+    if (typeof value === "string") return map[value] ?? value;
+    if (Array.isArray(value)) return value.map((v) => recoloured(v, map));
+    if (value && typeof value === "object") {
+      return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, k === "bdata" ? v : recoloured(v, map)]));
+    }
+    return value;
+  };
+
+  // Panels that stand side by side go one below another, each with its title and its legend.
+  const stacked = (data, layout) => {
+    const axis = (id) => layout[id.replace(/^([xy])/, "$1axis")] || {};
+    const seen = new Map();
+    for (const trace of data) {
+      const x = trace.xaxis || "x", y = trace.yaxis || "y";
+      if (!axis(y).overlaying) seen.set(x + " " + y, { x, y, dx: axis(x).domain || [0, 1], dy: axis(y).domain || [0, 1] });
+    }
+    const panels = [...seen.values()].sort((a, b) => b.dy[1] - a.dy[1] || a.dx[0] - b.dx[0]);
+    const columns = new Set(panels.map((p) => p.dx[0])).size;
+    if (columns < 2 && panels.every((p) => p.dx[1] - p.dx[0] > 0.9)) return;
+    const rows = new Set(panels.map((p) => p.dy[0])).size;
+    const legends = Object.keys(layout).filter((k) => /^legend\d+$/.test(k));
+    const margin = layout.margin || {};
+    const room = (margin.t || 0) + (legends.length ? 48 : margin.b || 0);
+    const each = Math.max(190, Math.min(300, (layout.height - room) / rows));
+    const gap = legends.length ? 190 : 84;
+    const total = panels.length * each + (panels.length - (legends.length ? 0 : 1)) * gap;
+    const old = layout.height - (margin.t || 0) - (margin.b || 0);
+    if (layout.legend && layout.legend.y > 1) layout.legend.y = 1 + ((layout.legend.y - 1) * old) / total;
+    layout.height = total + room;
+    if (legends.length) layout.margin = { ...margin, b: 48 };
+    panels.forEach((p, k) => {
+      const top = 1 - (k * (each + gap)) / total;
+      p.to = [Math.max(0, top - each / total), top];
+    });
+    const near = (a, b) => Math.abs(a - b) < 1e-6;
+    for (const note of layout.annotations || []) {
+      if (note.xref !== "paper" || note.yref !== "paper") continue;
+      const p = panels.find((q) => near(note.y, q.dy[1]) && near(note.x, (q.dx[0] + q.dx[1]) / 2));
+      if (p) { note.x = 0.5; note.y = p.to[1]; }
+    }
+    for (const p of panels) {
+      const x = (layout[p.x.replace("x", "xaxis")] ||= {}), y = (layout[p.y.replace("y", "yaxis")] ||= {});
+      x.domain = [0, 1]; y.domain = p.to;
+      delete x.showticklabels; delete y.showticklabels;
+      if (y.matches) { const first = axis(y.matches); for (const key of ["tickvals", "ticktext", "tickmode"]) if (first[key] && !y[key]) y[key] = first[key]; }
+    }
+    [layout.legend && legends.length ? "legend" : null, ...legends].filter(Boolean).forEach((key, k) => {
+      if (panels[k]) Object.assign(layout[key], { x: 0, y: panels[k].to[0] - 54 / total, yanchor: "top", orientation: "v" });
+    });
+  };
+
+  const drawn = (spec, width) => {
+    const night = dark.matches && !printing;
+    const chart = recoloured(spec, night ? read("theme") : {});
+    const layout = chart.layout;
+    if (width < NARROW) {
+      stacked(chart.data, layout);
+      layout.font = { ...layout.font, size: 11 };
+      layout.margin = { ...layout.margin, l: 40, r: 10 };
+      for (const key of Object.keys(layout)) if (/^[xy]axis/.test(key) && layout[key].title) layout[key].title.font = { ...layout[key].title.font, size: 11 };
+      for (const note of layout.annotations || []) note.font = { ...note.font, size: 11 };
+    }
+    return chart;
+  };
+
+  const draw = (div) => {
+    const spec = JSON.parse(document.querySelector(`script[data-chart="${div.id}"]`).textContent);
+    const chart = drawn(spec, div.clientWidth);
+    div.style.height = `${chart.layout.height}px`;
+    Plotly.react(div, chart.data, chart.layout, { ...read("chart-settings"), responsive: true });
+    div.dispatchEvent(new Event("drawn"));
+  };
+  const drawAll = () => document.querySelectorAll(".plotly-graph-div").forEach((div) => {
+    try { draw(div); } catch (error) { reportError(error); }
+  });
+
+  // a header with data-sort sorts its table by the cells' data-value, else by their text
+  const value = (row, k) => { const cell = row.cells[k]; return cell.dataset.value ?? cell.textContent.trim(); };
+  const sorted = (header) => {
+    const table = header.closest("table"), k = header.cellIndex, body = table.tBodies[0];
+    const up = header.getAttribute("aria-sort") === "descending";
+    table.querySelectorAll("th").forEach((th) => th.removeAttribute("aria-sort"));
+    header.setAttribute("aria-sort", up ? "ascending" : "descending");
+    const compare = (a, b) => {
+      const [x, y] = [value(a, k), value(b, k)];
+      if (x === "" || y === "") return (x === "") - (y === ""); // what is not known stays last
+      const order = isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y;
+      return up ? order : -order;
+    };
+    [...body.rows].sort(compare).forEach((row) => body.append(row));
+  };
+  const filtered = (input) => {
+    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    for (const row of document.getElementById(input.dataset.filter).tBodies[0].rows) {
+      const text = row.textContent.toLowerCase();
+      row.hidden = !words.every((word) => text.includes(word));
+    }
+  };
+  // a tick box with data-trace shows or hides the traces of that name in its chart
+  const ticked = (chart) => {
+    const on = new Set([...document.querySelectorAll(`input[data-for="${chart.id}"]:checked`)].map((box) => box.dataset.trace));
+    if (chart.data) Plotly.restyle(chart, { visible: chart.data.map((trace) => trace.meta === undefined || on.has(trace.meta)) });
+  };
+
+  document.addEventListener("DOMContentLoaded", () => {
+    document.querySelectorAll("table.sortable th[data-sort]").forEach((th) => th.addEventListener("click", () => sorted(th)));
+    document.querySelectorAll("input[data-filter]").forEach((input) => input.addEventListener("input", () => filtered(input)));
+    document.querySelectorAll("input[data-for]").forEach((box) => {
+      const chart = document.getElementById(box.dataset.for);
+      box.addEventListener("change", () => ticked(chart));
+    });
+    for (const id of new Set([...document.querySelectorAll("input[data-for]")].map((box) => box.dataset.for))) {
+      const chart = document.getElementById(id);
+      if (chart) chart.addEventListener("drawn", () => ticked(chart));
+    }
+    document.querySelectorAll("[data-overtaken]").forEach((box) => { box.hidden = Date.now() <= Date.parse(box.dataset.overtaken); });
+    drawAll();
+    let narrow = window.innerWidth < NARROW;
+    window.addEventListener("resize", () => {
+      if (narrow !== window.innerWidth < NARROW) { narrow = !narrow; drawAll(); }
+    });
+    dark.addEventListener("change", drawAll);
+    window.addEventListener("beforeprint", () => { printing = true; drawAll(); });
+    window.addEventListener("afterprint", () => { printing = false; drawAll(); });
+  });
+})();

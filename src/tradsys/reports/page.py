@@ -1,0 +1,85 @@
+"""The one base of every HTML page: stylesheet, theme, security policy, charts and the script that draws them.
+
+A page is a template of this package that extends `base.html.j2`. It opens offline and asks no host for anything.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from markupsafe import Markup
+
+from tradsys.reports import wording
+from tradsys.reports.style import CHART_SETTINGS, DARK, marked_synthetic
+from tradsys.reports.templates import template_environment
+
+ASSETS = Path(__file__).parent / "assets"
+# what a page may do: run the scripts below, known by their hashes, and nothing that a received report slipped in
+POLICY = (
+    "default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; "
+    "form-action 'none'"
+)
+
+
+def render_page(
+    template: str,
+    *,
+    figures: Mapping[str, go.Figure] | None = None,
+    synthetic: str | None = None,
+    scripted: bool = False,
+    filters: Mapping[str, Callable[..., Any]] | None = None,
+    **context: Any,
+) -> str:
+    """A page as HTML; every text in it is escaped.
+
+    template: a file of this package that extends base.html.j2. figures: name -> figure, shown by
+    `{{ figures.NAME }}`. synthetic: what the made-up market is, None on real data. scripted: whether tables of a page
+    without figures sort and filter. context: what the template reads.
+    """
+    charts = {name: chart_html(figure, name, synthetic=bool(synthetic)) for name, figure in (figures or {}).items()}
+    environment = template_environment()
+    environment.filters |= {name: getattr(wording, name) for name in wording.FILTERS}
+    environment.filters |= dict(filters or {})
+    scripts = _scripts(charts=bool(charts)) if charts or scripted else ()
+    base = {
+        "css": _asset("page.css"),
+        "policy": POLICY.format(scripts=" ".join(map(_hashed, scripts)) or "'none'"),
+        "theme": _in_script(json.dumps(DARK)),
+        "settings": _in_script(json.dumps(CHART_SETTINGS)),
+        "scripts": scripts,
+        "synthetic": synthetic,
+    }
+    return environment.get_template(template).render(base=base, figures=charts, synthetic=synthetic, **context)
+
+
+def chart_html(figure: go.Figure, name: str, *, synthetic: bool = False) -> Markup:
+    """A figure as the place where it is drawn and the JSON that says what is drawn."""
+    shown = marked_synthetic(figure) if synthetic else figure
+    return Markup(
+        f'<div class="plotly-graph-div chart" id="chart-{name}" style="height:{shown.layout.height}px"></div>'
+        f'<script type="application/json" data-chart="chart-{name}">{_in_script(shown.to_json())}</script>'
+    )
+
+
+def _in_script(text: str) -> str:
+    """JSON that cannot end the script it stands in."""
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _scripts(*, charts: bool) -> tuple[str, ...]:
+    return (_asset("plotly-basic.min.js"), _asset("page.js")) if charts else (_asset("page.js"),)
+
+
+@cache
+def _asset(name: str) -> str:
+    return (ASSETS / name).read_text(encoding="utf-8")
+
+
+@cache
+def _hashed(script: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
