@@ -14,6 +14,7 @@ from tradsys.core.errors import DataError
 from tradsys.core.runs import written_atomically
 from tradsys.market.bars import PRICES, combine_digests
 
+MOST_LINES = 8  # of one kind that a write prints
 FORMAT = 1
 MANIFEST = "manifest.json"
 HISTORY = "history"  # earlier manifests, newest last; their files stay until a clean-up
@@ -143,7 +144,7 @@ def _gap(stored: pl.DataFrame, new: pl.DataFrame) -> tuple[datetime, datetime] |
     return (ends, begins) if longest is not None and apart > longest else None  # type: ignore[return-value, operator]
 
 
-def as_lines(summary: WriteSummary, limit: int = 20) -> list[str]:
+def as_lines(summary: WriteSummary, limit: int = MOST_LINES) -> list[str]:
     """The updates in words, those with conflicts, drops or gaps first."""
     ordered = sorted(summary.updates, key=lambda u: (-(u.n_conflicts + u.n_dropped + bool(u.gap)), u.symbol))
     lines = [str(one) for one in ordered[:limit]]
@@ -206,8 +207,10 @@ def sweep(folder: Path, manifest: Mapping[str, Any]) -> int:
 
 def print_import(console: Any, result: Any, summary: Any) -> None:
     """Prints how the files were read, what was repaired, and what is stored now."""
-    for line in result.seen[:20]:
+    for line in result.seen[:MOST_LINES]:
         console.print(f"read {line}")
+    if len(result.seen) > MOST_LINES:
+        console.print(f"and {len(result.seen) - MOST_LINES} files more")
     for finding in (*result.repairs, *result.remarks):
         console.print(
             f"{finding.kind}: {finding.count:,} rows, such as {'; '.join(finding.examples[:3])}. {finding.note}"
@@ -215,7 +218,10 @@ def print_import(console: Any, result: Any, summary: Any) -> None:
     for line in as_lines(summary):
         console.print(line)
     symbols = {update.symbol for update in summary.updates}
-    for symbol, entry in summary.manifest["symbols"].items():
-        if symbol in symbols:
-            console.print(f"stored {symbol}: {entry['n_rows']:,} bars, {entry['start']} to {entry['end']}")
+    written = {symbol: entry for symbol, entry in summary.manifest["symbols"].items() if symbol in symbols}
+    for symbol, entry in list(written.items())[:MOST_LINES]:
+        console.print(f"stored {symbol}: {entry['n_rows']:,} bars, {entry['start']} to {entry['end']}")
+    if len(written) > MOST_LINES:
+        rows = sum(entry["n_rows"] for entry in written.values())
+        console.print(f"stored {len(written):,} symbols in all: {rows:,} bars")
     console.print(f"digest {summary.manifest['digest']}")

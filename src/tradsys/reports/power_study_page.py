@@ -6,15 +6,14 @@ from typing import Any
 
 import plotly.graph_objects as go
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from tradsys.core.runs import write_text
 from tradsys.reports.page import render_page
 from tradsys.reports.style import QUIET, colour, styled
+from tradsys.reports.terminal import print_table, screen
 from tradsys.reports.wording import UNKNOWN, bounds, number
 
-WIDTH = 110  # of output that goes to a file or a pipe
 HEADINGS = ("planted edge", "look", "strategies seen", "worth", "markets", "edge found", "share", "95 % interval")
 MEANING = {
     "chosen": "the one that validation chose",
@@ -26,10 +25,8 @@ MEANING = {
 
 def print_study(summary: Mapping[str, Any]) -> None:
     """Prints the table and what follows from it to standard output."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
-    console.print(study_table(summary))
+    console = screen()
+    print_table(console, study_table(summary))
     for line in conclusions(summary):
         console.print(line, markup=False)
     console.print(f"report   {summary['folder']}/study.html", markup=False, soft_wrap=True)

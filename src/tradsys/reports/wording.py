@@ -7,7 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from tradsys.core.clock import utc
+from tradsys.core.plurals import counted
 
+__all__ = ["counted"]  # of core, read by every page as a filter
 UNKNOWN = "n/a"
 TIMED = ("forward_return", "explosion")  # labels whose positions end with their time
 FILTERS = (
@@ -65,11 +67,6 @@ def confidence(value: float | None, digits: int = 3) -> str:
 def count(value: float) -> str:
     """A whole number with thousands separated: `12,345`."""
     return f"{value:,.0f}"
-
-
-def counted(value: int, noun: str) -> str:
-    """`1 trade`, `2 trades`."""
-    return f"{count(value)} {noun}{'' if value == 1 else 's'}"
 
 
 def moment(text: str) -> str:

@@ -42,6 +42,7 @@ def comparison():
         arm | {"name": "base", "is_reference": True, "difference": None, "against": None},
     ]
     return {
+        "superiority": {"p": 0.2, "n_variants": 3, "best": "net", "reason": None},
         "name": "arms", "question": "Which?", "reference": "base", "n_folds": 2, "folds": folds, "arms": arms,
         "synthetic": None, "confidence": 0.95, "block_length": 12.0, "n_times": 500, "n_comparisons": 2,
         "no_intervals": None, "command": "tradsys compare", "provenance": PROVENANCE, "folder": "runs/compare/x",
@@ -69,7 +70,8 @@ def sweep():
         "study": "demo", "synthetic": "no edge was planted", "trials": trials, "sampler": "tpe", "machine_hours": 0.2,
         "space": space, "importances": {"fanova": {"model.lr": 0.7, "model.width": 0.2, "model.kind": 0.1}}, "best": 0,
         "seeds": [1, 2], "storage": "sqlite", "begun": "2024-01-01", "code_sha": "abc", "identity": "x",
-        "overrides": [], "confidence": 0.9, "n_retried": 0, "rematch": None, "objectives": ["skill"], "pruner": "none",
+        "overrides": [], "overfitting": {"pbo": None, "reason": "few trials"},
+        "confidence": 0.9, "n_retried": 0, "rematch": None, "objectives": ["skill"], "pruner": "none",
     }  # fmt: skip
 
 

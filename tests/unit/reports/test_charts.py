@@ -86,15 +86,22 @@ def test_the_line_of_luck_stands_at_the_expected_best_of_all_trials(report):
     assert f"best of 3 trials by luck: {luck:.2f}" in [a.text for a in figure.layout.annotations]
 
 
-def test_reliability_shows_each_interval_on_one_scale(report):
+def test_reliability_shows_each_interval_and_fits_the_forecasts(report):
     figure = model_charts.reliability_diagram(report)
     points = next(t for t in named(figure, "primary") if t.type == "scatter")
     bins = report["reliability"]["primary"]
     np.testing.assert_allclose(np.add(points.y, points.error_y.array), [b["observed_high"] for b in bins])
     np.testing.assert_allclose(np.subtract(points.y, points.error_y.arrayminus), [b["observed_low"] for b in bins])
-    assert figure.layout.xaxis.range == figure.layout.yaxis.range
     low, high = figure.layout.xaxis.range
     assert all(low < b["mean_predicted"] < high for b in bins)
+    near = [{"mean_predicted": p, "observed": p, "observed_low": p - 0.01, "observed_high": p + 0.01, "n": 500}
+            for p in (0.48, 0.52)]  # fmt: skip
+    lone = {"mean_predicted": 0.5, "observed": 0.5, "observed_low": 0.0, "observed_high": 1.0, "n": 1}
+    figure = model_charts.reliability_diagram({"reliability": {"primary": [near[0], lone, near[1]]}})
+    for axis in (figure.layout.xaxis, figure.layout.yaxis):
+        assert 0.44 < axis.range[0] < 0.48
+        assert 0.52 < axis.range[1] < 0.56
+    figure = model_charts.reliability_diagram(report)
     counts = next(t for t in named(figure, "primary") if t.type == "bar")
     assert sum(counts.y) == 400
 

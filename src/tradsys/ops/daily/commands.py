@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tradsys.core.errors import TradsysError
+from tradsys.core.plurals import counted
 from tradsys.ops.daily import evaluation, publishing
 from tradsys.ops.daily.day_data import DailyBars
 from tradsys.ops.daily.event_log import RunLog
@@ -185,10 +186,10 @@ def _print_report(console: Console, document: Mapping[str, Any], path: Path) -> 
             line = f"{check['outcome']:<8} {check['gate']} {check['subject'] or ''} {check['said']}"
             console.print(line, style=COLOURS[check["outcome"]])
     rows = document["plan"]["rows"]
-    best = ", ".join(f"{r['symbol']} {r['weight']:.1%}" for r in rows[:5])
-    console.print(
-        f"plan     {len(rows)} names by {document['plan']['ranked_by']}: {best}" if rows else "plan     no name"
-    )
+    kind = "watch" if document["plan"].get("kind") == "watch-list" else "plan"
+    best = ", ".join(r["symbol"] if r["weight"] is None else f"{r['symbol']} {r['weight']:.1%}" for r in rows[:5])
+    names = f"{counted(len(rows), 'name')} by {document['plan']['ranked_by']}: {best}" if rows else "no name"
+    console.print(f"{kind:<8} {names}")
     console.print(f"report   {path}", soft_wrap=True)
 
 

@@ -40,11 +40,12 @@ def report(session: Session) -> Made:
         )
         for name, part in judged.items()
     }  # fmt: skip
-    plan, told_plan = _plan(session, champions, records, reliability, list(out))
+    verdict = _verdict(records)
+    plan, told_plan = _plan(session, champions, records, reliability, list(out), weighted=verdict["kind"] != "no edge")
     told = {
         "kind": "daily",
         **_header(session),
-        "verdict": _verdict(records),
+        "verdict": verdict,
         "outcome": gates.outcome_of(checks),
         "gates": [vars(check) for check in checks],
         "horizons": [_horizon(name, champions[name], records[name], out) for name in champions],
@@ -123,8 +124,13 @@ def _plan(
     records: Mapping[str, Mapping[str, Any]],
     reliability: Mapping[str, Reliability],
     withheld: Sequence[str],
+    *,
+    weighted: bool,
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """The plan as a frame, and with reliabilities and reasons as rows of the report."""
+    """The plan as a frame, and with reliabilities and reasons as rows of the report.
+
+    weighted: whether names get a share of the capital; without an edge they are a list to watch.
+    """
     settings = session.settings.plan
     ranked_by = ranked_horizon(settings, list(champions), withheld)
     base_rates = {name: record["base_rate"] for name, record in records.items()}
@@ -133,6 +139,8 @@ def _plan(
     plan = make_plan(
         session.frame("models"), volatility, settings, ranked_by=ranked_by, base_rates=base_rates, withheld=withheld
     )
+    if not weighted:
+        plan = plan.with_columns(weight=pl.lit(None, dtype=pl.Float64))
     why = _reasons(session, champions[ranked_by], records[ranked_by], ranked_by, plan["symbol"].to_list())
     rows = []
     for k, row in enumerate(plan.iter_rows(named=True)):
@@ -147,7 +155,8 @@ def _plan(
         "base_rates": base_rates,
         "settings": vars(settings),
         "n_candidates": session.frame("models").filter(pl.col("horizon") == ranked_by).height,
-        "gross": float(plan["weight"].sum()),
+        "kind": "plan" if weighted else "watch-list",
+        "gross": float(plan["weight"].sum()) if weighted else None,
         "method": contributions.METHOD if why else None,
         "rows": rows,
     }

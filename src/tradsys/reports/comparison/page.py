@@ -6,7 +6,6 @@ from typing import Any
 
 import yaml
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from tradsys.core.headline import HEADLINE, OVER_BASE_RATE
@@ -14,9 +13,9 @@ from tradsys.core.runs import write_json, write_text
 from tradsys.reports import wording
 from tradsys.reports.comparison.forest_plot import skills_and_differences
 from tradsys.reports.page import render_page
+from tradsys.reports.terminal import print_table, screen
 from tradsys.reports.wording import UNKNOWN, bounds, count, number
 
-WIDTH = 140  # of output that goes to a file or a pipe
 HEADINGS = (
     "arm",
     "skill beyond\nthe level",
@@ -46,12 +45,10 @@ def write_comparison(table: Mapping[str, Any], folder: Path) -> None:
 
 def print_comparison(table: Mapping[str, Any]) -> None:
     """Prints the table and what follows from it to standard output."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
+    console = screen()
     if table["synthetic"]:
         console.print(f"SYNTHETIC DATA: {table['synthetic']}", markup=False, style="bold magenta")
-    console.print(rich_table(table))
+    print_table(console, rich_table(table))
     for line in notes(table):
         console.print(line, markup=False, style="dim")
     for said in table["conclusions"]:

@@ -50,7 +50,7 @@ def render(report: Mapping[str, Any]) -> str:
         synthetic=report["synthetic"],
         filters={"signed": _signed},
         **_context(report),
-        sections=[(a, t) for a, t in SECTIONS if a in figures or a not in FIGURES],
+        sections=[(a, _titled(report, a, t)) for a, t in SECTIONS if a in figures or a not in FIGURES],
         config=yaml.safe_dump(report["provenance"]["config"], sort_keys=False, allow_unicode=True),
     )
 
@@ -63,6 +63,7 @@ def markdown(report: Mapping[str, Any]) -> str:
 def _context(report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "report": report,
+        "plan_title": _titled(report, "plan", "Trade plan"),
         "title": f"{report['name']} {report['date']}",
         "gates": gate_rows(report),
         "plan": plan_rows(report),
@@ -70,6 +71,11 @@ def _context(report: Mapping[str, Any]) -> dict[str, Any]:
         "metric_titles": [title for _, title, _ in METRICS],
         "worst": [row for row in gate_rows(report) if row["outcome"] != "pass"],
     }
+
+
+def _titled(report: Mapping[str, Any], anchor: str, title: str) -> str:
+    """The section's title; a plan without weights is a watch-list."""
+    return "Watch-list" if anchor == "plan" and report["plan"].get("kind") == "watch-list" else title
 
 
 def _any(part: Mapping[str, Any]) -> bool:

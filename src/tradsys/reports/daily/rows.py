@@ -45,11 +45,19 @@ def plan_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
             "entry": price(row["entry"]),
             "stop": Cell(price(row["stop"]), _away(row["stop"], row["entry"])),
             "target": Cell(price(row["target"]), _away(row["target"], row["entry"])),
-            "weight": Cell(percent(row["weight"]), f"vol {percent(row['volatility'], 0)} a year"),
+            "weight": Cell(
+                "" if row["weight"] is None else percent(row["weight"]), f"vol {percent(row['volatility'], 0)} a year"
+            ),
             "reasons": [f"{one['name']} {value(one['value'])} ({one['log_odds']:+.3f})" for one in row["reasons"]],
         }
         for row in report["plan"]["rows"]
     ]
+
+
+def _weight(row: Mapping[str, Any]) -> Cell:
+    """Share of the capital over the volatility; on a watch-list the volatility alone."""
+    yearly = f"{percent(row['volatility'], 0)} a year"
+    return Cell(yearly) if row["weight"] is None else Cell(percent(row["weight"]), f"vol {yearly}")
 
 
 def forecast_cell(forecast: Mapping[str, Any] | None) -> Cell:

@@ -7,15 +7,14 @@ from typing import Any
 import plotly.graph_objects as go
 import yaml
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from tradsys.core.runs import write_json, write_text
 from tradsys.reports import wording
 from tradsys.reports.diagnosis import charts
 from tradsys.reports.page import render_page
+from tradsys.reports.terminal import print_table, screen
 
-WIDTH = 120  # of output that goes to a file or a pipe
 STYLES = {"stop": "bold red", "warn": "yellow", "note": ""}
 N_PRINTED = 8
 Draw = Callable[[Mapping[str, Any]], go.Figure]
@@ -59,9 +58,7 @@ def _figures(report: Mapping[str, Any]) -> dict[str, go.Figure]:
 
 def print_diagnosis(report: Mapping[str, Any], folder: Path) -> None:
     """Prints what was read, the columns that go with the label, the lift and the advice."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
+    console = screen()
     if report["synthetic"]:
         console.print(f"SYNTHETIC DATA: {report['synthetic']}", markup=False, style="bold magenta")
     if report["survivors_only"]:
@@ -73,7 +70,7 @@ def print_diagnosis(report: Mapping[str, Any], folder: Path) -> None:
         f"({balance['rate']:.2%}), {balance['n_episodes']:,} episodes",
         markup=False,
     )
-    console.print(_correlation_table(report))
+    print_table(console, _correlation_table(report))
     for row in (report["compression"] or {}).get("lifts", []):
         console.print(
             f"lift of compression, {row['name']}: {wording.interval(row['lift'], 2)}; within dates "

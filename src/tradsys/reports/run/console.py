@@ -4,28 +4,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from tradsys.core.headline import HEADLINE, OVER_BASE_RATE
-from tradsys.reports.wording import auditor_line, confidence, hindsight_line, interval, percent
+from tradsys.reports.terminal import print_table, screen, table
+from tradsys.reports.wording import auditor_line, confidence, counted, hindsight_line, interval, percent
 
-WIDTH = 110  # of output that goes to a file or a pipe
 COLOURS = {"edge": "green", "no edge": "red", "not enough evidence": "yellow"}
 
 
 def print_run(report: Mapping[str, Any], folder: Path) -> None:
     """Prints the report's core to standard output."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
+    console = screen()
     if report.get("synthetic"):
         console.print(f"SYNTHETIC DATA: {report['synthetic']}", markup=False, style="bold magenta")
     if report.get("models"):
-        console.print(models_table(report))
+        print_table(console, models_table(report))
     if report["strategies"]:
-        console.print(strategies_table(report))
+        print_table(console, strategies_table(report))
     verdict = report["verdict"]
     console.print(f"verdict  [{COLOURS[verdict['kind']]} bold]{verdict['kind']}[/]")
     for reason in verdict["reasons"]:
@@ -49,7 +45,7 @@ def honest_lines(report: Mapping[str, Any]) -> list[str]:
 def models_table(report: Mapping[str, Any]) -> Table:
     """Log-loss, skill, AUC, Brier and ECE per model, each over its interval."""
     first = report["models"][0]["metrics"]
-    table = _table(
+    out = table(
         f"Models on the test span: {first['n']:,} samples, calibrated, {100 * first['confidence']:.0f} % intervals",
         ("model", "log-loss", "skill beyond\nthe level", "over the\nbase rate", "AUC", "Brier", "ECE"),
     )
@@ -57,22 +53,23 @@ def models_table(report: Mapping[str, Any]) -> Table:
         metrics = row["metrics"]
         wanted = (("log_loss", 4), (HEADLINE, 4), (OVER_BASE_RATE, 4), ("auc", 3), ("brier", 4), ("ece", 3))
         kind = "" if row["kind"] == "baseline" else f"\n[dim]{row['kind']}[/]"
-        table.add_row(row["name"] + kind, *(_stacked(metrics[name], digits) for name, digits in wanted))
-    return table
+        out.add_row(row["name"] + kind, *(_stacked(metrics[name], digits) for name, digits in wanted))
+    return out
 
 
 def strategies_table(report: Mapping[str, Any]) -> Table:
     """Return, Sharpe with interval and deflated probability, drawdown, trades and win rate per strategy."""
     costs, trials = report["costs"], report["ledger"]["n_trials"]
     yearly = report["benchmark"]["performance"]["periods_per_year"]
-    table = _table(
+    out = table(
         f"Strategies after {costs['fee_bps']:g} bps fee and {costs['slippage_bps']:g} bps slippage a side; Sharpe "
-        f"yearly from daily returns ({yearly:.0f}),\ndeflated by {trials} trials on this span",
+        f"yearly from daily returns ({yearly:.0f}),\ndeflated by {counted(trials, 'trial')} on this span",
         ("strategy", "return", "Sharpe", "DSR", "max\ndrawdown", "trades", "win rate", "verdict"),
+        left=("verdict",),
     )
     for row in [*report["strategies"], report["benchmark"]]:
         result, kind = row["performance"], row.get("verdict", {}).get("kind")
-        table.add_row(
+        out.add_row(
             row["name"],
             percent(result["total_return"]),
             _stacked(result["sharpe"], 2),
@@ -82,15 +79,7 @@ def strategies_table(report: Mapping[str, Any]) -> Table:
             _stacked(result["win_rate"], 2) if kind else "",
             f"[{COLOURS[kind]}]{kind}[/]" if kind else "",
         )
-    return table
-
-
-def _table(title: str, columns: tuple[str, ...]) -> Table:
-    """First column to the left, numbers to the right."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for name in columns:
-        table.add_column(name, justify="left" if name in ("model", "strategy", "verdict") else "right", no_wrap=True)
-    return table
+    return out
 
 
 def _stacked(estimate: Mapping[str, Any], digits: int) -> str:

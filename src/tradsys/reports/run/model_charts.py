@@ -12,6 +12,7 @@ from tradsys.reports.style import PERCENT_TICKS, QUIET, SERIES, colour, line, pl
 
 N_SHOWN = 15
 PALE = 0.35
+SHOWN_SHARE = 0.01  # of the forecasts, from which on a bin's interval lies inside the chart
 
 
 def skills(report: Mapping[str, Any]) -> go.Figure:
@@ -21,12 +22,12 @@ def skills(report: Mapping[str, Any]) -> go.Figure:
 
 
 def reliability_diagram(report: Mapping[str, Any]) -> go.Figure:
-    """Observed rate against mean predicted probability, one scale on both axes; beside it, how often each is said."""
+    """Observed rate against mean predicted probability, and beside it how often each probability is predicted."""
     figure = make_subplots(
         cols=2, column_widths=[0.6, 0.4], horizontal_spacing=0.1,
-        subplot_titles=("does it come true?", "how often is it said?"),
+        subplot_titles=("does it come true?", "how often is it predicted?"),
     )  # fmt: skip
-    low, high = _common_range(report["reliability"])
+    (low, high), observed = _ranges(report["reliability"])
     figure.add_scatter(
         x=[low, high], y=[low, high], mode="lines", name="perfect", hoverinfo="skip",
         line={"color": QUIET, "dash": "dot"}, row=1, col=1,
@@ -47,16 +48,27 @@ def reliability_diagram(report: Mapping[str, Any]) -> go.Figure:
         )
     styled(figure, 500).update_layout(barmode="overlay", legend_y=1.08)
     figure.update_xaxes(title_text="mean predicted probability", range=[low, high])
-    figure.update_yaxes(title_text="observed rate", range=[low, high], row=1, col=1)
+    figure.update_yaxes(title_text="observed rate", range=observed, row=1, col=1)
     figure.update_yaxes(title_text="test samples", row=1, col=2)
     return figure
 
 
-def _common_range(reliability: Mapping[str, Sequence[Mapping[str, float]]]) -> tuple[float, float]:
-    """One range for both axes that holds every point and interval, within [0, 1] and a margin."""
-    keys = ("mean_predicted", "observed_low", "observed_high")
-    every = [b[key] for bins in reliability.values() for b in bins for key in keys]
-    return max(min(every) - 0.05, -0.03), min(max(every) + 0.05, 1.03)
+def _ranges(reliability: Mapping[str, Sequence[Mapping[str, float]]]) -> tuple[list[float], list[float]]:
+    """Ranges of both axes: all forecasts; all observed rates, with the intervals of bins that hold 1 % or more.
+
+    The interval of a bin with few forecasts is wide; it may leave the chart rather than flatten all others.
+    """
+    every = [(b, sum(other["n"] for other in bins)) for bins in reliability.values() for b in bins]
+    x = [b["mean_predicted"] for b, _ in every]
+    y = [*x, *(b["observed"] for b, _ in every)]
+    y += [b[key] for b, n in every if b["n"] >= SHOWN_SHARE * n for key in ("observed_low", "observed_high")]
+    return _room(x), _room(y)
+
+
+def _room(values: Sequence[float]) -> list[float]:
+    """The values' range with a margin, inside [0, 1] and a little more."""
+    pad = max(0.01, 0.06 * (max(values) - min(values)))
+    return [max(min(values) - pad, -0.02), min(max(values) + pad, 1.02)]
 
 
 def _observed(figure: go.Figure, k: int, name: str, bins: Sequence[Mapping[str, float]]) -> None:

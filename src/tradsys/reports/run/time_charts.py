@@ -40,7 +40,7 @@ def regime_ribbon(report: Mapping[str, Any]) -> go.Figure:
             offset=0,
             y=[1] * len(mine),
             name=plain(name),
-            marker={"color": colours[state], "line_width": 0, "opacity": 0.75},
+            marker={"color": colours[state], "line_width": 0, "opacity": 0.32},
             customdata=[f"{start:{TIME_FORMAT}} to {end:{TIME_FORMAT}}" for start, end in mine],
             hovertemplate=f"{plain(name)}<br>%{{customdata}}<extra></extra>",
         )
@@ -50,7 +50,7 @@ def regime_ribbon(report: Mapping[str, Any]) -> go.Figure:
         y=y,
         name=f"{plain(ribbon['symbol'])} close",
         mode="lines",
-        line={"color": INK, "width": 1.4},
+        line={"color": INK, "width": 1.8},
         yaxis="y2",
     )
     _price_axis(figure, ribbon["close"])

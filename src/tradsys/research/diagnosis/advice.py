@@ -126,14 +126,23 @@ def _compression(report: Mapping[str, Any]) -> Iterator[Line]:
     if lift["low"] is None:
         yield "warn", f"The lift of compression is not known: {lift['reason']}."
         return
-    left = "" if within["low"] is None else f", and {_of(within)} held against the others of their own dates"
-    said = f"Compressed rows are events {_of(lift)} times as often as all{left}"
+    said = f"Compressed rows are events {_of(lift)} times as often as all"
+    left = _within_dates(within)
     if lift["low"] > 1:
-        yield "note", f"{said}."
+        yield "note", f"{said}.{left}"
     elif lift["high"] < 1:
-        yield "warn", f"{said}: quiet rows explode less often, not more. The premise fails on these data."
+        yield "warn", f"{said}: quiet rows explode less often, not more. The premise fails on these data.{left}"
     else:
-        yield "warn", f"{said}: the interval holds 1, so these data do not show that compression precedes explosion."
+        doubt = "an interval around 1, so these data do not show that compression precedes explosion"
+        yield "warn", f"{said}: {doubt}.{left}"
+
+
+def _within_dates(within: Mapping[str, Any]) -> str:
+    """The lift against rows of the same dates as a sentence of its own, with what its own interval says."""
+    if within["low"] is None:
+        return ""
+    side = "all above 1" if within["low"] > 1 else "all below 1" if within["high"] < 1 else "around 1"
+    return f" Compared with the other rows of their own dates: {_of(within)} times, {side}."
 
 
 def _model(report: Mapping[str, Any]) -> Iterator[Line]:

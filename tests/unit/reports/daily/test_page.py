@@ -230,3 +230,15 @@ def test_importance_has_a_panel_per_horizon(report):
 def test_both_files_are_written(report, tmp_path):
     write_daily(report, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.md"]
+
+
+def test_without_an_edge_the_plan_is_a_watch_list_without_weights(report):
+    (row,) = report["plan"]["rows"]
+    row["weight"] = None
+    report["plan"] |= {"kind": "watch-list", "gross": None}
+    for text in (render(report), markdown(report)):
+        assert "Watch-list" in text
+        assert "A list to watch, not a plan" in text
+        assert "of capital in all" not in text
+    assert "20 % a year" in render(report)
+    assert "Trade plan" not in render(report)
