@@ -12,17 +12,12 @@ read of out-of-sample data: it enters the ledger and deflates every Sharpe of th
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from dotenv import load_dotenv
 from omegaconf import OmegaConf
 
 from tradsys.config.compose import as_dict, build, compose, run_command
-from tradsys.config.trusted import built_source
-from tradsys.core.errors import DataError
-
-if TYPE_CHECKING:
-    from tradsys.serving.bundle import Bundle
+from tradsys.config.named_data import named_source, split_data_keys
 
 
 def _with_profile(argv: list[str]) -> list[str]:
@@ -41,9 +36,7 @@ def work(argv: list[str]) -> None:
     from tradsys.research.pipeline.trial_ledger import check_ledger
     from tradsys.serving.bundle import Bundle
 
-    # data is a group of train's, so Hydra would look for a choice of it here
-    own = [a for a in argv if a.split("=")[0] in ("symbols", "market_symbol") or a.startswith("data.")]
-    asked = [f"data_choice={a[5:]}" if a.startswith("data=") else a for a in argv if a not in own]
+    asked, own = split_data_keys(argv)
     config = compose("backtest", _with_profile(asked))
     bundle = Bundle.load(str(as_dict(config)["bundle"]))
     if config.levels is None:
@@ -51,19 +44,8 @@ def work(argv: list[str]) -> None:
     plain, parts = as_dict(config), build(config)
     check_ledger(plain["paths"]["ledger"], plain["paths"]["runs"])
     with open_run(Path(plain["paths"]["runs"]), "backtest", OmegaConf.to_yaml(config, resolve=True), argv) as folder:
-        report = retest(bundle, _source(plain, bundle, own), parts, plain, folder)
+        report = retest(bundle, named_source(plain, bundle, own, "backtest"), parts, plain, folder)
     print_run(report, folder)
-
-
-def _source(plain: dict[str, Any], bundle: "Bundle", own: list[str]) -> Any:
-    """The source of the named data config with its `own` keys (symbols=, ...), else the one of the bundle."""
-    if plain["data_choice"] is None:
-        if own:
-            raise DataError(f"backtest: {own[0]} needs a data config to change; give data= too, such as data=stored")
-        return built_source(bundle.data_config(), f"bundle {bundle.folder}")
-    chosen = [f"data={plain['data_choice']}", f"paths.data={plain['paths']['data']}", *own]
-    data = OmegaConf.to_container(compose("train", chosen).data, resolve=True)
-    return build(OmegaConf.create({"data": data}))["data"]["source"]
 
 
 def main() -> None:

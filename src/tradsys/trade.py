@@ -11,13 +11,13 @@ from a promoted bundle to a small account. Nothing here has traded real money ye
 """
 
 import os
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from dotenv import load_dotenv
 
 from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
-from tradsys.config.trusted import built_source
+from tradsys.config.named_data import named_source, split_data_keys
 
 VERBS = ("replay", "paper", "live", "status", "stop", "flatten", "resume", "report")
 
@@ -30,16 +30,7 @@ def _with_defaults(verb: str, argv: list[str]) -> list[str]:
     added = [f"strategy={profile}"] if profile and "strategy" not in given else []
     if verb == "replay" and "risk" not in given:
         added.append("risk=none")
-    # data is a group of train's, so Hydra would look for a choice of it here
-    return [f"data_choice={o[5:]}" if o.startswith("data=") else o for o in (*added, *argv)]
-
-
-def _source(plain: dict[str, Any], bundle: Any) -> Any:
-    """The source of stored bars: of the data config that was named, else of the one the bundle was made from."""
-    if plain["data_choice"] is None:
-        return built_source(bundle.data_config(), f"bundle {bundle.folder}")
-    chosen = compose("train", [f"data={plain['data_choice']}", f"paths.data={plain['paths']['data']}"])
-    return build(chosen)["data"]["source"]
+    return [*added, *argv]
 
 
 def work(argv: list[str]) -> None:
@@ -49,10 +40,11 @@ def work(argv: list[str]) -> None:
         raise ConfigError(f"trade: {verb or 'nothing'!r} is no verb; the verbs are {', '.join(VERBS)}; see --help")
     from tradsys.ops.trading import commands
 
-    config = compose("trade", _with_defaults(verb, rest))
+    asked, own = split_data_keys(_with_defaults(verb, rest), own_keys=("symbols",))
+    config = compose("trade", asked)
     if config.levels is None:
         config.levels = commands.levels_of(verb, as_dict(config))
-    commands.VERBS[verb](as_dict(config), build(config), _source)
+    commands.VERBS[verb](as_dict(config), build(config), partial(named_source, data=own, command="trade"))
 
 
 def main() -> None:

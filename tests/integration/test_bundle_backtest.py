@@ -64,7 +64,7 @@ def test_skill_measured_from_the_card_is_the_runs_own_on_its_test_span(bundle, h
 
 def test_other_data_are_judged_by_the_skill_measured_on_them(run_folder, bundle, monkeypatch):
     other = SyntheticMarket(n_bars=2400, seed=99, edge=0.0)
-    monkeypatch.setattr(tradsys.backtest, "_source", lambda *_: other)
+    monkeypatch.setattr(tradsys.backtest, "named_source", lambda *_: other)
     report = backtested(run_folder, "data=synthetic", "span=later", "strategy=[reckless]")
     assert report["skill"]["n"] > 0
     assert report["skill"]["value"] != headline_skill(bundle.card["metrics"])["value"]

@@ -15,6 +15,7 @@ from tradsys.market.bars import COLUMNS, TIME, check_bars, content_digest, utc_b
 from tradsys.market.coverage import check_join
 from tradsys.market.sources.known_table import KnownTable, read_known
 from tradsys.market.sources.sniff import FormKeys
+from tradsys.market.universe import untraded_of
 
 LAYOUTS = ("series", "wide", "snapshot")
 PERIODS: Mapping[str, str] = MappingProxyType({"day": "1d", "week": "1w", "month": "1mo", "quarter": "3mo"})
@@ -252,6 +253,11 @@ class JoinedBars:
 
     source: BarsSource
     known: Mapping[str, KnownValues]
+
+    @property
+    def untraded(self) -> str | None:
+        """As the source says."""
+        return untraded_of(self.source)
 
     def bars(self) -> pl.DataFrame:
         """The bars, and further float columns; checked."""

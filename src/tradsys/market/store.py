@@ -205,9 +205,10 @@ class BarStore:
 class StoredBars:
     """A source of bars: part of a stored dataset, as conf/data names it; start, end as in `BarStore.read`.
 
-    reference: a symbol such as the market's, read beside `symbols` whether or not they name it; its bars before the
-    first and after the last bar of the others are left out, so that it does not outlast what it is compared with.
+    reference: a symbol such as the market's, read beside `symbols` whether or not they name it; where it is only read,
+    its bars before the first and after the last of the others are left out, so that it does not outlast them.
     as_of: the bars as they read at that moment: what a vendor changed later is undone, by the revision ledger.
+    trade_reference: whether the reference is an instrument like the others; null: where `symbols` names it or is null.
     """
 
     root: str
@@ -217,6 +218,7 @@ class StoredBars:
     end: str | None = None
     reference: str | None = None
     as_of: str | None = None
+    trade_reference: bool | None = None
 
     def __post_init__(self) -> None:
         if self.symbols is not None:  # configuration brings a list
@@ -226,6 +228,14 @@ class StoredBars:
                 raise DataError(f"store {self.name}: symbols {wrong} are no texts; put them in quotes, such as 'NAN'")
             object.__setattr__(self, "symbols", tuple(given))
 
+    @property
+    def untraded(self) -> str | None:
+        """The reference, where it is only read: features see it, no sample, book or benchmark of holdings does."""
+        traded = self.trade_reference
+        if traded is None:
+            traded = self.symbols is None or self.reference in self.symbols
+        return None if traded else self.reference
+
     def bars(self) -> pl.DataFrame:
         """The bars, verified against the manifest."""
         bars = BarStore(Path(self.root)).read(self.name, self._wanted(), self.start, self.end)
@@ -233,11 +243,16 @@ class StoredBars:
             bars = RevisionLedger(Path(self.root) / self.name).before(bars, moment)
             if bars.is_empty():
                 raise DataError(f"store {self.name}: nothing had closed by as_of={self.as_of}; set a later moment")
-        others = bars.filter(pl.col("symbol") != self.reference)["time"] if self.reference else bars["time"][:0]
-        if others.is_empty():
+        if self.untraded is None:
             return bars
+        others = bars.filter(pl.col("symbol") != self.untraded)["time"]
+        if others.is_empty():
+            raise DataError(
+                f"store {self.name}: {self.untraded} is read for reference only and nothing else is left; name "
+                "symbols to trade, or data.source.trade_reference=true"
+            )
         inside = pl.col("time").is_between(others.min(), others.max())
-        return bars.filter(inside | (pl.col("symbol") != self.reference)).rechunk()
+        return bars.filter(inside | (pl.col("symbol") != self.untraded)).rechunk()
 
     def _wanted(self) -> tuple[str, ...] | None:
         """The symbols to read, the reference among them."""
@@ -254,6 +269,7 @@ class StoredBars:
             "name": self.name,
             "digest": self._digest(chosen),
             "symbols": list(chosen),
+            **({"reference": self.untraded} if self.untraded else {}),
             "start": self.start,
             "end": self.end,
             **({"as_of": self.as_of} if self.as_of else {}),
@@ -262,7 +278,7 @@ class StoredBars:
 
     def _digest(self, chosen: Mapping[str, Mapping[str, Any]]) -> str:
         """`content_digest` of the bars; only symbols that `start` or `end` cuts are read for it."""
-        if self.as_of is not None or (self.reference in chosen and len(chosen) > 1):
+        if self.as_of is not None or self.untraded is not None:
             return content_digest(self.bars())
         first, last = _moment("start", self.start), _moment("end", self.end)
         digests: dict[str, str] = {}

@@ -1,11 +1,13 @@
-"""Who counts on which day: members of a panel by what each bar's own past shows."""
+"""Who counts on which day: members of a panel by what each bar's own past shows, and symbols that are only read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import polars as pl
 
 from tradsys.core.errors import DataError, TradsysError
+from tradsys.core.protocols import Events
 from tradsys.core.tables import Array
 
 
@@ -60,3 +62,36 @@ class Members:
     def _dollar_volume(self) -> pl.Expr:
         """Mean close times volume of the last bars; null until a symbol has so many."""
         return (pl.col("close") * pl.col("volume")).rolling_mean(self.dollar_volume_bars)
+
+
+@dataclass(frozen=True)
+class TradedRows:
+    """Rows of all symbols but the reference, which is only read; of those the ones that `events` choose, if given."""
+
+    reference: str
+    events: Events | None = None
+
+    def mask(self, bars: pl.DataFrame) -> Array:
+        """True [R] where a decision is taken."""
+        own = (bars["symbol"] != self.reference).to_numpy()
+        return own if self.events is None else own & self.events.mask(bars)
+
+
+def untraded_of(source: Any) -> str | None:
+    """The symbol that a source of bars holds for reference only, None where all of its symbols are traded."""
+    found: str | None = getattr(source, "untraded", None)
+    return found
+
+
+def without_reference(events: Events | None, reference: str | None) -> Events | None:
+    """Events that never choose a row of the reference; the same ones where there is none."""
+    if reference is None or isinstance(events, TradedRows):
+        return events
+    if isinstance(events, Members):  # stays a universe, in which a young name without samples is no error
+        return replace(events, exclude=tuple(dict.fromkeys((*events.exclude, reference))))
+    return TradedRows(reference, events)
+
+
+def traded_rows(frame: pl.DataFrame, reference: str | None) -> pl.DataFrame:
+    """Rows of a frame with `symbol` that are not the reference's: what books hold, and what they are measured on."""
+    return frame if reference is None else frame.filter(pl.col("symbol") != reference)

@@ -17,6 +17,7 @@ from tradsys.evidence.classification import evaluate
 from tradsys.evidence.verdict import judge_run
 from tradsys.labels.stored import Label, label_of_card
 from tradsys.market.bars import content_digest, mark_gaps, utc_bars
+from tradsys.market.universe import TradedRows, untraded_of
 from tradsys.reports.run.page import write_report
 from tradsys.research.pipeline.backtesting import backtest, bounds
 from tradsys.research.pipeline.provenance import provenance
@@ -51,7 +52,7 @@ def retest(bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str,
     skill = (
         headline_skill(bundle.card.get("metrics", {}))
         if at_home
-        else skill_on(bundle, bars, (start, until), parts["evaluation"])
+        else skill_on(bundle, bars, (start, until), parts["evaluation"], untraded_of(source))
     )
     tested = backtest(
         bundle,
@@ -91,19 +92,23 @@ def retest(bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str,
 
 
 def skill_on(
-    bundle: Bundle, bars: pl.DataFrame, span: tuple[datetime, datetime], evaluation: Evaluation
+    bundle: Bundle,
+    bars: pl.DataFrame,
+    span: tuple[datetime, datetime],
+    evaluation: Evaluation,
+    reference: str | None = None,
 ) -> dict[str, Any]:
     """The bundle's skill beyond the level on decisions within `span`: {value, low, high, reason, n}.
 
     Labels come from the rule in the bundle's card. Every bar with a full window and a known outcome counts, since
     strategies decide on every one. Without numbers, and with the reason, where the card holds no rule that this code
-    knows, or the data hold too few outcomes.
+    knows, or the data hold too few outcomes. reference: a symbol that is only read, and not judged.
     """
     if (rate := bundle.card.get("metrics", {}).get("base_rate")) is None:
         return _unmeasured("the bundle's card holds no class rates of its training rows")
     try:
         label = label_of_card(bundle.card["label"])
-        proba_NC, y_N, time_N = _resolved(bundle, label, bars, span)
+        proba_NC, y_N, time_N = _resolved(bundle, label, bars, span, reference)
         metrics = evaluate(
             proba_NC,
             y_N,
@@ -119,7 +124,7 @@ def skill_on(
 
 
 def _resolved(
-    bundle: Bundle, label: Label, bars: pl.DataFrame, span: tuple[datetime, datetime]
+    bundle: Bundle, label: Label, bars: pl.DataFrame, span: tuple[datetime, datetime], reference: str | None
 ) -> tuple[Array, Array, Array]:
     """Calibrated probabilities [N, C], outcomes [N] and times [N] of decisions in the span, both ends included."""
     marked = mark_gaps(utc_bars(bars), bundle.max_gap)
@@ -128,6 +133,8 @@ def _resolved(
     labels = label.label(marked, bundle.features.side(marked))
     since, until = (utc64(moment, "span") for moment in span)
     inside = (table.time >= since) & (table.time <= until)
+    if reference is not None:
+        inside &= TradedRows(reference).mask(marked)
     rows = np.flatnonzero(table.ready(bundle.lookback) & inside & (labels.y >= 0) & (labels.end >= 0))
     if not len(rows):
         raise DataError("no bar of the span has a full window and a known outcome")

@@ -261,6 +261,21 @@ def test_a_reference_is_read_over_the_span_of_the_others(store, make_walk_bars):
     assert bars["symbol"].unique().sort().to_list() == ["AAA", "BBB"]
     assert bars.filter(symbol="BBB")["time"].to_list() == bars.filter(symbol="AAA")["time"].to_list()
     assert source.describe()["digest"] == content_digest(bars)
+    assert source.describe()["reference"] == source.untraded == "BBB"
+
+
+def test_a_symbol_that_is_named_to_trade_is_no_mere_reference(store, make_walk_bars):
+    names = make_walk_bars(72, ("AAA", "BBB"))
+    store.write("walk", names.filter((pl.col("symbol") == "AAA") & (pl.col("time") > names["time"][23])), META)
+    store.write("walk", names.filter(symbol="BBB"), META)
+    for symbols in (None, ["AAA", "BBB"]):
+        source = StoredBars(str(store.root), "walk", symbols, reference="BBB")
+        assert source.untraded is None
+        assert "reference" not in source.describe()
+        assert source.bars().filter(symbol="BBB").height == 72
+    assert StoredBars(str(store.root), "walk", reference="BBB", trade_reference=False).untraded == "BBB"
+    with pytest.raises(DataError, match="BBB is read for reference only and nothing else is left"):
+        StoredBars(str(store.root), "walk", ["BBB"], reference="BBB", trade_reference=False).bars()
 
 
 def test_symbols_that_yaml_took_for_numbers_are_named():

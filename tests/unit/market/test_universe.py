@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from tests.conftest import walk_bars
 from tradsys.core.errors import DataError, TradsysError
-from tradsys.market.universe import Members
+from tradsys.labels.events import ClockEvents
+from tradsys.market.universe import Members, without_reference
 
 
 def slow(members, bars):
@@ -75,3 +76,16 @@ def test_no_member_at_all_is_an_error():
 def test_fields_out_of_range(wrong):
     with pytest.raises(TradsysError, match=f"universe: {next(iter(wrong))}="):
         Members(**wrong)
+
+
+def test_events_never_choose_a_symbol_that_is_only_read(make_walk_bars):
+    bars = make_walk_bars(50, ("AAA", "MKT"))
+    own = (bars["symbol"] == "AAA").to_numpy()
+    assert (without_reference(None, "MKT").mask(bars) == own).all()
+    universe = without_reference(Members(min_bars=3), "MKT")
+    assert isinstance(universe, Members)
+    assert not universe.mask(bars)[~own].any()
+    assert without_reference(universe, "MKT") == universe
+    clock = ClockEvents(4)
+    assert (without_reference(clock, "MKT").mask(bars) == (own & clock.mask(bars))).all()
+    assert without_reference(clock, None) is clock

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from tradsys.core.clock import utc_stamp
 from tradsys.core.errors import BundleError, DataError, GateError, TradsysError
+from tradsys.market.universe import untraded_of
 from tradsys.ops.trading.bot import JOURNAL, LOCK, Plan, run_replay, span_of
 from tradsys.ops.trading.live import newest_of, run_live
 from tradsys.ops.trading.state import State
@@ -74,12 +75,14 @@ def replay(plain: Config, parts: Config, source: Source) -> None:
     """Stored bars through the runtime; the ledger is the backtest's."""
     bundle = Bundle.load(str(plain["bundle"]))
     _check_columns(bundle)
-    bars: pl.DataFrame = source(plain, bundle).bars()
+    data = source(plain, bundle)
+    bars: pl.DataFrame = data.bars()
     since = span_of(bundle, plain["since"])
     if plain["until"] is not None:
         bars = bars.filter(pl.col("time") <= span_of(bundle, plain["until"]))
     there = bars.filter(pl.col("time") >= since)["symbol"].unique().sort().to_list()
-    symbols = [s for s in there if not plain["symbols"] or s in plain["symbols"]]
+    only_read = untraded_of(data)
+    symbols = [s for s in there if (s in plain["symbols"] if plain["symbols"] else s != only_read)]
     if not symbols or len(symbols) < len(plain["symbols"] or ()):
         raise DataError(
             f"trade replay: the data have {there} at or after {since}, wanted {plain['symbols'] or 'any'}; give an "
@@ -122,7 +125,7 @@ def _trade(mode: str, plain: Config, parts: Config) -> None:
         )
     data = bundle.card["data"]
     known = list(data.get("symbols") or [])
-    symbols = list(plain["symbols"] or known)
+    symbols = list(plain["symbols"] or [s for s in known if s != data.get("reference")])
     if not symbols:
         raise DataError("trade: the bundle names no symbols; give symbols=[BTCUSDT]")
     exchange = parts["exchange"]

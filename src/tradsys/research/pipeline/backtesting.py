@@ -18,6 +18,7 @@ from tradsys.evidence.sharpe import MIN_TRADES, is_flat
 from tradsys.evidence.verdict import Verdict, judge
 from tradsys.market.bars import mark_gaps
 from tradsys.market.calendars import days_in_a_year
+from tradsys.market.universe import traded_rows
 from tradsys.portfolio.book_simulator import BookLedger
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.ledger import TRADES_SCHEMA, Ledger
@@ -75,22 +76,25 @@ def backtest(
     Every strategy's daily return series enters the ledger before any is evaluated, the best on the bundle's validation
     decisions first, so that each is tested among all trials on this span, its own companions included. What is tested
     are returns after costs beyond those of holding the strategy's average exposure. Without profiles there is the
-    benchmark alone. Raises DataError where the span holds no bar.
+    benchmark alone. A symbol that the source names as its reference is read and neither traded nor held as benchmark.
+    Raises DataError where the span holds no bar.
     """
-    marked = mark_gaps(bars, bundle.max_gap)
-    traded = marked.filter(pl.col("time").is_between(since, until))
+    marked = mark_gaps(bars, bundle.max_gap).filter(pl.col("time").is_between(since, until))
+    only_read = source["data"].get("reference")
+    traded = traded_rows(marked, only_read)
     if traded.is_empty():
         raise DataError(f"backtest: no bar between {since} and {until}; give data that covers the span")
     strategies = {n: Strategy(n, bundle, p, costs.round_trip) for n, p in profiles.items()}
     targets = {}
     if strategies:
-        predictions = bundle.predict(bars, since).filter(pl.col("time") <= until)
+        predictions = traded_rows(bundle.predict(bars, since), only_read).filter(pl.col("time") <= until)
         targets = {n: s.targets(bars, since, predictions) for n, s in strategies.items()}
     ledgers = simulate_many(traded, targets, costs)
-    reference, owned = _benchmark(traded, bool(strategies), bundle.card["data_config"].get("market_symbol"))
+    market = bundle.card["data_config"].get("market_symbol")
+    reference, owned = _benchmark(traded if strategies else marked, bool(strategies), market)
     held = buy_and_hold(owned, costs)
     yearly = days_per_year(held.equity)
-    chosen = best_on_validation(bundle, bars, profiles, costs, source["data"]["digest"], since)
+    chosen = best_on_validation(bundle, bars, profiles, costs, source["data"], since)
     record_trials(ledger, ledgers, source, run, (since, until), yearly, chosen)
     deflation, trials = trials_on_span(ledger, source["data"]["digest"], (since, until), yearly)
     tests = _tests(ledger, ledgers, held, source["data"]["digest"], (since, until))
@@ -118,21 +122,21 @@ def best_on_validation(
     bars: pl.DataFrame,
     profiles: Mapping[str, Profile],
     costs: Costs,
-    data_digest: str,
+    data: Mapping[str, Any],
     since: datetime,
 ) -> str | None:
     """The profile with the highest Sharpe after costs on the bundle's validation decisions.
 
     None where there is no choice, where the data are not the bundle's own or validation is not over before `since`,
-    and where no profile traded.
+    and where no profile traded. data: as the source describes them (digest, reference).
     """
     span = bundle.card.get("span", {}).get("valid")
-    if len(profiles) < 2 or span is None or data_digest != bundle.card["data"]["digest"]:
+    if len(profiles) < 2 or span is None or data["digest"] != bundle.card["data"]["digest"]:
         return next(iter(profiles), None)
     first, last = (datetime.fromisoformat(text) for text in span)
     if last >= since:
         return None
-    sharpes = validation_sharpes(bundle, bars, profiles, costs, (first, last))
+    sharpes = validation_sharpes(bundle, bars, profiles, costs, (first, last), data.get("reference"))
     best = max(sharpes, key=sharpes.__getitem__)
     return best if np.isfinite(sharpes[best]) else None
 
@@ -143,11 +147,15 @@ def validation_sharpes(
     profiles: Mapping[str, Profile],
     costs: Costs,
     span: tuple[datetime, datetime],
+    reference: str | None = None,
 ) -> dict[str, float]:
-    """Yearly Sharpe after costs of each profile on decisions of that span; minus infinity where it never traded."""
+    """Yearly Sharpe after costs of each profile on decisions of that span; minus infinity where it never traded.
+
+    reference: a symbol that is only read.
+    """
     since, until = span
-    inside = mark_gaps(bars, bundle.max_gap).filter(pl.col("time").is_between(since, until))
-    predictions = bundle.predict(bars.filter(pl.col("time") <= until), since)
+    inside = traded_rows(mark_gaps(bars, bundle.max_gap), reference).filter(pl.col("time").is_between(since, until))
+    predictions = traded_rows(bundle.predict(bars.filter(pl.col("time") <= until), since), reference)
     strategies = {name: Strategy(name, bundle, p, costs.round_trip) for name, p in profiles.items()}
     targets = {name: s.targets(bars, since, predictions) for name, s in strategies.items()}
     ledgers = simulate_many(inside, targets, costs)

@@ -12,6 +12,7 @@ from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TradsysError
 from tradsys.core.protocols import Calibrator, Events, Labeller, Model, Splitter
 from tradsys.features.feature_set import FeatureSet
+from tradsys.market.universe import untraded_of, without_reference
 from tradsys.models.boosting import Xgboost
 from tradsys.models.regime import HmmRegime
 from tradsys.models.transforms import RobustScaler
@@ -55,9 +56,10 @@ class Evaluation:
 class Experiment:
     """What conf/train.yaml builds: one object per stage, nothing fitted yet.
 
-    events, regime, auditor: None for none; without strategies a run is judged on its forecasts alone. weighting: of
-    samples, as `samples.join.make_samples` names it. time_decay: weight of the oldest training sample against the
-    newest, in (-1, 1], 1 for none; see `samples.weights.time_decay`.
+    events, regime, auditor: None for none; events never choose the symbol that the data hold for reference only.
+    Without strategies a run is judged on its forecasts alone. weighting: of samples, as `samples.join.make_samples`
+    names it. time_decay: weight of the oldest training sample against the newest, in (-1, 1], 1 for none; see
+    `samples.weights.time_decay`.
     """
 
     data: Mapping[str, Any]
@@ -95,6 +97,7 @@ class Experiment:
         if trainer is not None:
             # a device that is not there, or cannot fit so, is refused before any data is read
             trainer.home()
+        object.__setattr__(self, "events", without_reference(self.events, untraded_of(self.data["source"])))
 
     @property
     def max_gap(self) -> timedelta | None:

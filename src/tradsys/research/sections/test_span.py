@@ -15,6 +15,7 @@ from tradsys.core.tables import Array
 from tradsys.evidence.controls.placebo import DailyRecord
 from tradsys.market.bars import utc64_times
 from tradsys.market.calendars import periods_per_year
+from tradsys.market.universe import traded_rows, untraded_of
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.ledger import Ledger
 from tradsys.portfolio.vectorbt_adapter import simulate_many
@@ -44,10 +45,11 @@ class JudgedSpan:
     def of(cls, experiment: Experiment, prepared: Prepared, bundle: Bundle) -> "JudgedSpan":
         """The test span of a run: decisions from its first test sample to its last."""
         since, until = prepared.test_start, aware(prepared.test.time.max())
+        only_read = untraded_of(experiment.data["source"])
         return cls(
             bundle=bundle,
-            bars=prepared.bars.filter(pl.col("time").is_between(since, until)),
-            predictions=bundle.predict(prepared.bars, since).filter(pl.col("time") <= until),
+            bars=traded_rows(prepared.bars, only_read).filter(pl.col("time").is_between(since, until)),
+            predictions=traded_rows(bundle.predict(prepared.bars, since), only_read).filter(pl.col("time") <= until),
             costs=experiment.costs,
             evaluation=experiment.evaluation,
             seed=experiment.seed,

@@ -1,0 +1,43 @@
+"""The bars of commands that bring a bundle: the data config named beside it, or the one it was trained on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from tradsys.config.compose import build, compose
+from tradsys.config.trusted import built_source
+from tradsys.core.errors import DataError
+
+
+def split_data_keys(argv: Sequence[str], own_keys: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    """The command's overrides, with `data=` as data_choice=, and those of the data config (symbols=, data.*).
+
+    own_keys: keys of the command that the data config has as well; with data= both read them. `data` is a group of
+    train's, so Hydra would look for a choice of it at the command.
+    """
+    named = any(one.startswith("data=") for one in argv)
+    rest, data = [], []
+    for one in argv:
+        key = one.split("=")[0]
+        if key in ("symbols", "market_symbol") or key.startswith("data."):
+            if key not in own_keys or named:
+                data.append(one)
+            if key not in own_keys:
+                continue
+        rest.append(f"data_choice={one[5:]}" if one.startswith("data=") else one)
+    return rest, data
+
+
+def named_source(plain: dict[str, Any], bundle: Any, data: Sequence[str], command: str) -> Any:
+    """The source of the named data config with its own overrides, else the one of the bundle.
+
+    Raises DataError where overrides are given and no data config to change.
+    """
+    if plain["data_choice"] is None:
+        if data:
+            raise DataError(f"{command}: {data[0]} needs a data config to change; give data= too, such as data=stored")
+        return built_source(bundle.data_config(), f"bundle {bundle.folder}")
+    chosen = [f"data={plain['data_choice']}", f"paths.data={plain['paths']['data']}", *data]
+    found = OmegaConf.to_container(compose("train", chosen).data, resolve=True)
+    return build(OmegaConf.create({"data": found}))["data"]["source"]
