@@ -6,6 +6,7 @@
   python -m tradsys.fetch path=export.csv separator=semicolon decimal=comma zone=Europe/Berlin name=mine
   python -m tradsys.fetch source=binance_archive symbols=[BTC-USD,ETH-USD] start=2021-01-01 name=coins_hourly
   python -m tradsys.fetch source=ccxt source.exchange=kraken universe=coins.csv name=kraken_hourly
+  python -m tradsys.fetch actions=AAPL_actions.csv symbol=AAPL name=us_daily     dividends, splits, funding rates
   python -m tradsys.fetch name=mine mode=undo                     the content before the last write
 
 Nothing is repaired silently: each repair that changes numbers is named in the command and reported. New bars are
@@ -40,6 +41,9 @@ def work(argv: list[str]) -> None:
         if code := run_download(source, plain, console):
             sys.exit(code)
         return
+    if plain["path"] is None and plain["actions"] is not None:
+        console.print(_add_actions(store, plain))
+        return
     if plain["path"] is None:
         raise DataError("config: 'path' has no value; it is the file or folder to read; give path=...")
     result = source.read()
@@ -47,6 +51,25 @@ def work(argv: list[str]) -> None:
         str(plain["name"]), result.bars, result.meta, mode=plain["mode"], conflicts=plain["conflicts"]
     )
     print_import(console, result, summary)
+    if result.events.height:
+        new, revised = store.add_events(str(plain["name"]), result.events, {"source": result.meta["source"]})
+        console.print(f"events from adjusted closes: {new:,} new, {revised:,} revised")
+    if plain["actions"] is not None:
+        console.print(_add_actions(store, plain))
+
+
+def _add_actions(store: Any, plain: dict[str, Any]) -> str:
+    """Reads a file of dividends, splits or funding into the dataset; what came in, as a line."""
+    from tradsys.core.runs import digest_file
+    from tradsys.market.events.action_files import read_actions
+    from tradsys.market.sources.sniff import FormKeys
+
+    path, name = Path(str(plain["actions"])), str(plain["name"])
+    keys = FormKeys(plain["separator"], plain["decimal"], plain["date_format"], plain["zone"], plain["header"], None)
+    events = read_actions(path, plain["symbol"], keys, list(store.manifest(name)["symbols"]))
+    new, revised = store.add_events(name, events, {"source": path.name, "sha256": digest_file(path)})
+    counts = ", ".join(f"{n:,} {kind}" for kind, n in events.group_by("kind").len().sort("kind").iter_rows())
+    return f"actions {path.name}: {counts}; {new:,} new, {revised:,} revised"
 
 
 def _housekeeping(store: Any, name: str, mode: str) -> str:

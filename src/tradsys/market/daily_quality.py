@@ -8,7 +8,7 @@ import polars as pl
 
 from tradsys.core.tables import Array
 from tradsys.market.bars import PRICES, Finding, examples
-from tradsys.market.corporate_actions import split_like
+from tradsys.market.events.corporate_actions import split_like
 from tradsys.market.sessions import closes, last_closed, session_date
 from tradsys.market.sources.jumps import MAX_OPEN_GAP, same_symbol
 from tradsys.market.sources.quality import REGULAR_WEEKDAY_SHARE, Context, flat_copies, presentable

@@ -3,10 +3,9 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import polars as pl
 from filelock import FileLock
@@ -14,11 +13,9 @@ from filelock import FileLock
 from tradsys.core.clock import Moment, utc
 from tradsys.core.errors import DataError
 from tradsys.core.received import inside, read_json
-from tradsys.core.runs import digest_json, write_json, written_atomically
+from tradsys.core.runs import digest_json, write_json
 from tradsys.market.bars import (
     COLUMNS,
-    SCHEMA,
-    bar_length,
     check_bars,
     combine_digests,
     content_digest,
@@ -26,26 +23,31 @@ from tradsys.market.bars import (
     utc_bars,
 )
 from tradsys.market.downloads.revisions import RevisionLedger
-from tradsys.market.parquet import read_parquet
+from tradsys.market.events import actions
+from tradsys.market.symbol_files import (
+    check_symbol,
+    chosen_entries,
+    dataset_minutes,
+    empty_manifest,
+    merged,
+    read_symbol,
+    write_symbols,
+)
 from tradsys.market.updates import (
     CONFLICTS,
     FORMAT,
     MANIFEST,
     MODES,
-    SymbolUpdate,
     WriteSummary,
     check_conflicts,
     earlier,
     imports,
     manifest_of,
-    merge,
     remember,
     sweep,
 )
 
 _DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
-_SYMBOL = re.compile(r"[\w^][\w^=.:&+$#-]{0,39}")  # letters of any script
-MAX_FILE_NAME = 200  # bytes of a symbol in a file's name, where a letter of another script takes nine
 
 
 @dataclass(frozen=True)
@@ -92,22 +94,53 @@ class BarStore:
         if bars.is_empty():
             raise DataError(f"store {name}: no bars to write; read a file that has some")
         for symbol in bars["symbol"].unique().sort():
-            _check_symbol(symbol)
+            check_symbol(symbol)
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(str(folder / ".lock")):
-            old = self._load(folder) if (folder / MANIFEST).exists() else _empty(name)
-            minutes = _bar_minutes(bars, old, source)
-            merged, updates, clashes = _merged(folder, old, bars, mode, conflicts)
+            old = self._load(folder) if (folder / MANIFEST).exists() else empty_manifest(name)
+            minutes = dataset_minutes(bars, old, source)
+            content, updates, clashes = merged(folder, old, bars, mode, conflicts)
             check_conflicts(name, clashes, conflicts)
-            digests = symbol_digests(merged)
-            entries = {**old["symbols"], **_write_symbols(folder, merged, digests, minutes, source)}
+            digests = symbol_digests(content)
+            entries = {**old["symbols"], **write_symbols(folder, content, digests, minutes, source)}
             manifest = manifest_of(name, entries, minutes, imports(old["imports"], sorted(digests), source, mode))
+            manifest |= {"events": old["events"]} if old.get("events") else {}
             if manifest["digest"] != old.get("digest"):
                 remember(folder)
             manifest["sha256"] = digest_json(manifest)
             write_json(folder / MANIFEST, manifest)
             sweep(folder, manifest)
         return WriteSummary(name, mode, updates, clashes, manifest)
+
+    def add_events(self, name: str, found: pl.DataFrame, source: Mapping[str, Any]) -> tuple[int, int]:
+        """Adds dividends, splits and funding (`actions.SCHEMA`) to a dataset; how many are new, and how many revised.
+
+        A revised event keeps its earlier value for reads as of an earlier moment. source: for the manifest's imports.
+        """
+        manifest, folder = self.manifest(name), self._folder(name)
+        events = actions.check_events(found, f"store {name}")
+        missing = sorted(set(events["symbol"].to_list()) - set(manifest["symbols"]))
+        if missing:
+            raise DataError(f"store {name}: no symbols {missing[:6]} for these events; fetch their bars first")
+        with FileLock(str(folder / ".lock")):
+            manifest = self._load(folder)
+            stored = actions.read_events(folder, manifest.get("events"))
+            together, n_new, n_revised = actions.merged(stored, events)
+            if n_new + n_revised == 0:
+                return 0, 0
+            remember(folder)
+            manifest["events"] = actions.write_events(folder, together)
+            touched = events["symbol"].unique().sort().to_list()
+            manifest["imports"] = imports(manifest["imports"], touched, {**source, "events": events.height}, "append")
+            manifest["sha256"] = digest_json(manifest)
+            write_json(folder / MANIFEST, manifest)
+            sweep(folder, manifest)
+        return n_new, n_revised
+
+    def events(self, name: str, moment: Moment | None = None) -> pl.DataFrame:
+        """A dataset's events as known at a moment (None: now): symbol, time, kind, value; see `actions.as_known`."""
+        found = actions.read_events(self._folder(name), self.manifest(name).get("events"))
+        return actions.as_known(found, _moment("as_of", moment))
 
     def undo(self, name: str) -> dict[str, Any]:
         """Puts the content before the last write back in place; returns its manifest.
@@ -161,9 +194,9 @@ class BarStore:
         that does not match, an unknown symbol, or where nothing is left.
         """
         manifest = self.manifest(name)
-        entries = _chosen(name, manifest, symbols)
+        entries = chosen_entries(name, manifest, symbols)
         first, last = _moment("start", start), _moment("end", end)
-        parts = [_read_symbol(self._folder(name), symbol, entry) for symbol, entry in entries.items()]
+        parts = [read_symbol(self._folder(name), symbol, entry) for symbol, entry in entries.items()]
         bars = pl.concat(parts)
         if first is not None:
             bars = bars.filter(pl.col("time") > first)
@@ -208,6 +241,7 @@ class StoredBars:
     reference: a symbol such as the market's, read beside `symbols` whether or not they name it; where it is only read,
     its bars before the first and after the last of the others are left out, so that it does not outlast them.
     as_of: the bars as they read at that moment: what a vendor changed later is undone, by the revision ledger.
+    events: whether dividends, splits and funding that the store holds are put onto the bars (`actions.on_bars`).
     trade_reference: whether the reference is an instrument like the others; null: where `symbols` names it or is null.
     """
 
@@ -219,6 +253,7 @@ class StoredBars:
     reference: str | None = None
     as_of: str | None = None
     trade_reference: bool | None = None
+    events: bool = True
 
     def __post_init__(self) -> None:
         if self.symbols is not None:  # configuration brings a list
@@ -243,6 +278,7 @@ class StoredBars:
             bars = RevisionLedger(Path(self.root) / self.name).before(bars, moment)
             if bars.is_empty():
                 raise DataError(f"store {self.name}: nothing had closed by as_of={self.as_of}; set a later moment")
+        bars = self._with_events(bars)
         if self.untraded is None:
             return bars
         others = bars.filter(pl.col("symbol") != self.untraded)["time"]
@@ -254,6 +290,13 @@ class StoredBars:
         inside = pl.col("time").is_between(others.min(), others.max())
         return bars.filter(inside | (pl.col("symbol") != self.untraded)).rechunk()
 
+    def _with_events(self, bars: pl.DataFrame) -> pl.DataFrame:
+        if not self.events or not BarStore(Path(self.root)).manifest(self.name).get("events"):
+            return bars
+        found = BarStore(Path(self.root)).events(self.name, self.as_of)
+        own = found.filter(pl.col("symbol").is_in(bars["symbol"].unique().implode()))
+        return check_bars(actions.on_bars(bars, own))
+
     def _wanted(self) -> tuple[str, ...] | None:
         """The symbols to read, the reference among them."""
         if self.symbols is None or self.reference is None or self.reference in self.symbols:
@@ -263,7 +306,7 @@ class StoredBars:
     def describe(self) -> dict[str, Any]:
         """For run records: kind, name, digest of exactly these bars, symbols, start, end, `synthetic`."""
         manifest = BarStore(Path(self.root)).manifest(self.name)
-        chosen = _chosen(self.name, manifest, self._wanted())
+        chosen = chosen_entries(self.name, manifest, self._wanted())
         return {
             "kind": "store",
             "name": self.name,
@@ -273,12 +316,14 @@ class StoredBars:
             "start": self.start,
             "end": self.end,
             **({"as_of": self.as_of} if self.as_of else {}),
+            **({"events": manifest["events"]["digest"]} if self.events and manifest.get("events") else {}),
             "synthetic": False,
         }
 
     def _digest(self, chosen: Mapping[str, Mapping[str, Any]]) -> str:
         """`content_digest` of the bars; only symbols that `start` or `end` cuts are read for it."""
-        if self.as_of is not None or self.untraded is not None:
+        has_events = self.events and BarStore(Path(self.root)).manifest(self.name).get("events")
+        if self.as_of is not None or self.untraded is not None or has_events:
             return content_digest(self.bars())
         first, last = _moment("start", self.start), _moment("end", self.end)
         digests: dict[str, str] = {}
@@ -287,102 +332,11 @@ class StoredBars:
             if (first is None or begins > first) and (last is None or ends <= last):
                 digests[symbol] = entry["digest"]
                 continue
-            part = _read_symbol(Path(self.root) / self.name, symbol, entry)
+            part = read_symbol(Path(self.root) / self.name, symbol, entry)
             inside = pl.lit(value=True) if first is None else pl.col("time") > first
             inside = inside if last is None else inside & (pl.col("time") <= last)
             digests |= symbol_digests(part.filter(inside))
         return combine_digests(digests) if digests else content_digest(self.bars())  # which says that nothing is left
-
-
-def _empty(name: str) -> dict[str, Any]:
-    return {"name": name, "bar_minutes": None, "symbols": {}, "imports": []}
-
-
-def _check_symbol(symbol: str) -> None:
-    if not _SYMBOL.fullmatch(symbol) or ".." in symbol or len(quote(symbol, safe="")) > MAX_FILE_NAME:
-        raise DataError(
-            f"store: {symbol!r} is no symbol that can be stored; letters of any script, digits and "
-            "^=_.:&+$#-, starting with a letter, a digit or ^, at most 40, without '..'; rename it with "
-            "mapping=FILE.csv (name,symbol), or symbol= where the file holds one series"
-        )
-
-
-def _bar_minutes(bars: pl.DataFrame, old: Mapping[str, Any], meta: Mapping[str, Any]) -> float:
-    """The dataset's bar length; bars of another length do not belong in it."""
-    told = meta.get("bar_minutes")
-    minutes = float(told if told is not None else bar_length(bars) / timedelta(minutes=1))
-    if old["bar_minutes"] not in (None, minutes):
-        raise DataError(
-            f"store {old['name']}: holds bars of {old['bar_minutes']:g} minutes, these are of {minutes:g}; "
-            "one dataset has one bar length; store them under another name"
-        )
-    return minutes
-
-
-def _merged(
-    folder: Path, old: Mapping[str, Any], bars: pl.DataFrame, mode: str, conflicts: str
-) -> tuple[pl.DataFrame, tuple[SymbolUpdate, ...], pl.DataFrame]:
-    """What the touched symbols will hold, what changes by symbol, and the stored bars that differ."""
-    frames: list[pl.DataFrame] = []
-    updates: list[SymbolUpdate] = []
-    clashes: list[pl.DataFrame] = []
-    for (symbol,), part in bars.partition_by("symbol", as_dict=True, maintain_order=True).items():
-        entry = old["symbols"].get(str(symbol))
-        stored = part.clear() if entry is None else _read_symbol(folder, str(symbol), entry)
-        frame, update, clash = merge(str(symbol), stored, part, mode, conflicts)
-        frames, updates, clashes = [*frames, frame], [*updates, update], [*clashes, clash]
-    return pl.concat(frames), tuple(updates), pl.concat(clashes)
-
-
-def _write_symbols(
-    folder: Path, bars: pl.DataFrame, digests: Mapping[str, str], minutes: float, source: Mapping[str, Any]
-) -> dict[str, dict[str, Any]]:
-    entries = {}
-    spellings = source.get("vendor_symbols") or {}
-    parts = bars.partition_by("symbol", as_dict=True, maintain_order=True)
-    for (symbol,), part in parts.items():
-        digest = digests[str(symbol)]
-        file = f"{quote(str(symbol), safe='')}.{digest[:16]}.parquet"
-        with written_atomically(folder / file) as draft:
-            part.write_parquet(draft, compression="zstd")
-        first, last = part["time"][0], part["time"][-1]
-        entries[str(symbol)] = {
-            "file": file,
-            "digest": digest,
-            "n_rows": part.height,
-            "start": first.isoformat(),
-            "end": last.isoformat(),
-            "bar_minutes": minutes,
-            **({"vendor": spellings[str(symbol)]} if str(symbol) in spellings else {}),
-        }
-    return entries
-
-
-def _chosen(name: str, manifest: Mapping[str, Any], symbols: Sequence[str] | None) -> dict[str, dict[str, Any]]:
-    entries: dict[str, dict[str, Any]] = manifest["symbols"]
-    if symbols is None:
-        return dict(sorted(entries.items()))
-    missing = sorted(set(symbols) - set(entries))
-    if missing or not symbols:
-        raise DataError(
-            f"store {name}: no symbols {missing} among {len(entries)}: {list(entries)[:12]}; name one of these"
-        )
-    return {symbol: entries[symbol] for symbol in sorted(set(symbols))}
-
-
-def _read_symbol(folder: Path, symbol: str, entry: Mapping[str, Any]) -> pl.DataFrame:
-    path = inside(folder, entry["file"], DataError)
-    if not path.is_file():
-        raise DataError(f"store {folder.name}: {path.name} cannot be read: it is missing; fetch the dataset again")
-    part = read_parquet(path, "fetch the dataset again")
-    right_form = tuple(part.columns) == COLUMNS and all(part.schema[c] == SCHEMA[c] for c in COLUMNS)
-    digest = symbol_digests(part).get(symbol) if right_form else None
-    if digest != entry["digest"] or part["symbol"].n_unique() != 1:
-        raise DataError(
-            f"store {folder.name}: {symbol} has content {str(digest)[:12]}, the manifest says "
-            f"{entry['digest'][:12]}; stored bars are never changed by hand; fetch the dataset again"
-        )
-    return part
 
 
 def _moment(what: str, value: Moment | None) -> datetime | None:

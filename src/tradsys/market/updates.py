@@ -196,13 +196,19 @@ def remember(folder: Path) -> None:
 
 def sweep(folder: Path, manifest: Mapping[str, Any]) -> int:
     """Removes files that no kept manifest names, such as what a write cut short left; returns how many."""
-    named = {entry["file"] for entry in manifest["symbols"].values()}
+    named = _files(manifest)
     for path in earlier(folder):
-        named |= {entry["file"] for entry in json.loads(path.read_text(encoding="utf-8"))["symbols"].values()}
+        named |= _files(json.loads(path.read_text(encoding="utf-8")))
     gone = [p for p in folder.iterdir() if p.name not in named and p.suffix in (".parquet", ".part")]
     for path in gone:
         path.unlink()
     return len(gone)
+
+
+def _files(manifest: Mapping[str, Any]) -> set[str]:
+    """Names of the files that a manifest counts."""
+    events = {manifest["events"]["file"]} if manifest.get("events") else set()
+    return events | {entry["file"] for entry in manifest["symbols"].values()}
 
 
 def print_import(console: Any, result: Any, summary: Any) -> None:

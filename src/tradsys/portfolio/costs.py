@@ -80,24 +80,28 @@ class Costs:
         """What a round trip takes off a log return: ln[(1+s)(1+f) / ((1-s)(1-f))]."""
         return sum(math.log1p(c) - math.log1p(-c) for c in (self.fee, self.slippage))
 
-    def as_dict(self, columns: Collection[str]) -> dict[str, Any]:
+    def as_dict(self, columns: Collection[str], returns: str | None = None) -> dict[str, Any]:
         """The costs as a report states them, and in words what fills and what is left out.
 
-        columns: of the bars traded; without `dividend_due` and `funding_due` results are of prices only.
+        columns: of the bars traded. returns: what these are, as of `returns_basis`; None: price only where the
+        columns lack `dividend_due` and `funding_due`.
         """
         share = self.max_participation
         part = (
             "any size" if share is None else f"at most {share:.0%} of a bar's volume at a capital of {self.capital:g}"
         )
         volume = "no fill in a bar whose recorded volume is 0" if "volume" in columns else "volume was not recorded"
+        total = returns
         held = [name for name in ("dividend_due", "funding_due") if name in columns]
-        total = "price only, without dividends and funding"
-        if held:
+        if total is None and not held:
+            total = "price only, without dividends and funding"
+        elif total is None:
             total = f"with {' and '.join(name.removesuffix('_due') for name in held)}"
         return {
             "fee_bps": self.fee_bps,
             "slippage_bps": self.slippage_bps,
             "borrow_bps_per_year": self.borrow_bps_per_year,
+            "returns": total,
             "fills": f"Orders of {part}; {volume}, and no profit at a print that its neighbours do not confirm; shorts "
             f"pay {self.borrow_bps_per_year:g} bps a year; returns are {total}.",
         }

@@ -59,7 +59,7 @@ def simulate(bars: pl.DataFrame, targets: pl.DataFrame, costs: Costs, delay_bars
     """Ledger of the entries wanted in `targets`, under the rules at the top of this file.
 
     bars: symbol, time, open, high, low, close, optionally segment, volume, funding_due (rate) and dividend_due
-    (money a unit, on the ex-session's bar; see `market.corporate_actions`); sorted by (symbol, time). targets: at
+    (money a unit, on the ex-session's bar; see `market.events`); sorted by (symbol, time). targets: at
     most one row per (symbol, time) of the bars; side +1 long, -1 short, 0 none; size: fraction 0..1 of the
     symbol's equity; take_profit, stop_loss: price distances > 0 from the entry (infinite: no such barrier);
     horizon_bars >= 1. Absent rows, side 0 and size 0 want no entry. delay_bars >= 1: bars from decision to

@@ -187,13 +187,13 @@ def test_a_changed_or_torn_manifest_is_refused(store, make_walk_bars):
         store.read("walk")
 
 
-@pytest.mark.parametrize("failing", ["write_json", "_write_symbols"])
+@pytest.mark.parametrize("failing", ["write_json", "write_symbols"])
 def test_a_write_cut_short_leaves_the_old_content(store, make_walk_bars, monkeypatch, failing):
     old, new = make_walk_bars(30, ("AAA", "BBB")), make_walk_bars(40, ("AAA", "BBB"), seed=9)
     store.write("walk", old, META)
 
     def killed(*args):
-        if failing == "_write_symbols":
+        if failing == "write_symbols":
             (store.root / "walk" / ".AAA.part").write_bytes(b"half")
         raise KeyboardInterrupt
 

@@ -15,6 +15,8 @@ from tradsys.core.errors import DataError
 from tradsys.core.runs import digest_file, digest_json
 from tradsys.market.bars import COLUMNS, SCHEMA, Finding, check_bars, content_digest
 from tradsys.market.daily_quality import remarks
+from tradsys.market.events import actions
+from tradsys.market.events.action_files import events_of_adjusted
 from tradsys.market.instruments import RESAMPLED
 from tradsys.market.instruments import resample as resample_bars
 from tradsys.market.sources.dating import bar_ends, check_daily
@@ -35,7 +37,8 @@ class ReadResult:
     """Bars and how they came to be: every repair and normalisation made, remarks on what was left as it is.
 
     meta: JSON values for a manifest (source file's name and SHA-256, layout, form, bar length, repairs, remarks,
-    vendors' spellings). seen: the form of each file in a sentence.
+    vendors' spellings). seen: the form of each file in a sentence. events: dividends and splits that adjusted closes
+    beside raw ones imply (`actions.SCHEMA`), none where they went into the prices.
     """
 
     bars: pl.DataFrame
@@ -43,6 +46,7 @@ class ReadResult:
     remarks: tuple[Finding, ...]
     meta: dict[str, Any]
     seen: tuple[str, ...] = ()
+    events: pl.DataFrame = field(default_factory=actions.SCHEMA.to_frame)
 
 
 def read(
@@ -87,6 +91,8 @@ def read(
     if rows.is_empty():
         raise DataError(f"{source.name}: no rows are left after {list(repair)}; request fewer repairs")
     bars = check_bars(_to_bars(rows, context, session_close))
+    adjusted = "adjust_for_dividends" in repair or resample is not None
+    events = actions.SCHEMA.to_frame() if adjusted else events_of_adjusted(rows.sort("symbol", "stamp"), bars, moment)
     seen, minutes = remarks(rows, context), context.length.minutes
     if resample is not None:
         bars, put_together = resample_bars(bars, resample, calendar)
@@ -96,7 +102,7 @@ def read(
     for one in (*made, *(normalisation(s) for s in seen)):
         log.info("%s: %d x %s %s %s", source.name, one.count, one.kind, one.note, "; ".join(one.examples))
     meta = _meta(source, found, context, made, seen) | {"bar_minutes": minutes}
-    return ReadResult(bars, made, tuple(seen), meta, found.seen)
+    return ReadResult(bars, made, tuple(seen), meta, found.seen, events)
 
 
 @dataclass(frozen=True)

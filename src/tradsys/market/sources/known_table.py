@@ -1,6 +1,6 @@
 """Vendors' files of values beside prices, read as bars are: form, dates, zones, numbers and absent values."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -39,8 +39,8 @@ class KnownTable:
     moments: Moments | None = None
 
 
-def read_known(path: Path, values: Collection[str], keys: FormKeys) -> KnownTable:
-    """One file; values: the vendor's names of the columns that hold numbers, in any case.
+def read_known(path: Path, values: Collection[str], keys: FormKeys, roles: Mapping[str, str] = ROLES) -> KnownTable:
+    """One file; values: the vendor's names of the columns that hold numbers, in any case; roles: what others are.
 
     Raises DataError where the file is no table, a date cannot be read, or a value is no number.
     """
@@ -50,12 +50,12 @@ def read_known(path: Path, values: Collection[str], keys: FormKeys) -> KnownTabl
         raw = raws[0]
         wanted = {n.lower() for n in values}
         frame = (
-            read_text(raw, keys, {*ROLES, *wanted, "series", "value"}, notes)[0] if raw.kind == "text" else table(raw)
+            read_text(raw, keys, {*roles, *wanted, "series", "value"}, notes)[0] if raw.kind == "text" else table(raw)
         )
     except DataError as error:
         raise DataError(f"known: {path.name} cannot be read: {error}") from error
     by_lower = {n.lower(): n for n in values}
-    frame = frame.rename({n: ROLES.get(n.lower(), by_lower.get(n.lower(), n)) for n in frame.columns})
+    frame = frame.rename({n: roles.get(n.lower(), by_lower.get(n.lower(), n)) for n in frame.columns})
     names = tuple(n for n in frame.columns)
     dates, frame = _moments(frame, "date", keys, path.name)
     moments, frame = _moments(frame, "available_at", keys, path.name)

@@ -9,7 +9,7 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.market.bars import PRICES, TIME, Finding, examples
-from tradsys.market.corporate_actions import split_part
+from tradsys.market.events.corporate_actions import split_part
 from tradsys.market.sources.quality import (
     CONFLICTING,
     RULE,

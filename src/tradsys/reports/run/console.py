@@ -28,6 +28,8 @@ def print_run(report: Mapping[str, Any], folder: Path) -> None:
         console.print(f"         {reason}", markup=False)
     if verdict.get("needs"):
         console.print(f"needs    {verdict['needs']}", markup=False)
+    if report["strategies"] and (basis := report["costs"].get("returns")):
+        console.print(f"returns  {basis}", markup=False, soft_wrap=True)
     for line in honest_lines(report):
         console.print(line, markup=False, soft_wrap=True)
     console.print(f"report   {folder / 'report.html'}", markup=False, soft_wrap=True)

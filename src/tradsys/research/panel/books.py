@@ -16,6 +16,7 @@ from tradsys.evidence.passive import beyond_passive
 from tradsys.evidence.performance import performance
 from tradsys.evidence.sharpe import MIN_TRADES
 from tradsys.evidence.verdict import judge
+from tradsys.market.events.actions import returns_basis
 from tradsys.portfolio.book import Book, hold
 from tradsys.portfolio.book_simulator import BookLedger, simulate_book
 from tradsys.portfolio.capacity import capacity
@@ -121,10 +122,11 @@ def run_books(
                 "verdict": verdict.as_dict(),
             }
         )
-    benchmark = None
+    benchmark, traded = None, bars.filter(pl.col("symbol").is_in(predictions["symbol"].unique().implode()))
     if held is not None:
         benchmark = {
             "name": reference,
+            "returns": returns_basis(bars.filter(pl.col("symbol") == market_symbol)),
             "performance": _performance(shown[reference], min_block=1, min_trades=0, **judged),
         }
     return {
@@ -133,7 +135,7 @@ def run_books(
         "equity": _equity(shown),
         "span": compared,
         "deflation": deflation,
-        "costs": costs.as_dict(bars.columns),
+        "costs": costs.as_dict(bars.columns, returns_basis(traded)),
         "periods_per_year": yearly,
     }
 

@@ -18,6 +18,7 @@ from tradsys.evidence.sharpe import MIN_TRADES, is_flat
 from tradsys.evidence.verdict import Verdict, judge
 from tradsys.market.bars import mark_gaps
 from tradsys.market.calendars import days_in_a_year
+from tradsys.market.events.actions import returns_basis
 from tradsys.market.universe import traded_rows
 from tradsys.portfolio.book_simulator import BookLedger
 from tradsys.portfolio.costs import Costs
@@ -109,11 +110,15 @@ def backtest(
     return Backtest(
         rows=rows,
         verdicts=verdicts,
-        benchmark={"name": reference, "performance": _row(held, deflation, evaluation, min_trades=0)},
+        benchmark={
+            "name": reference,
+            "returns": returns_basis(owned),
+            "performance": _row(held, deflation, evaluation, min_trades=0),
+        },
         equity=_equity({**ledgers, reference: held}),
         trades=_trades(ledgers),
         trials={**deflation, "n_looks": len(trials), "list": trials},
-        costs=costs.as_dict(traded.columns),
+        costs=costs.as_dict(traded.columns, returns_basis(traded)),
     )
 
 

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from tradsys.core.errors import DataError
-from tradsys.market.corporate_actions import dividends_from_adjusted, split_like, split_part, with_events
+from tradsys.market.events.corporate_actions import dividends_from_adjusted, split_like, split_part, with_events
 from tradsys.market.sessions import closes
 
 N, AT = 80, 40

@@ -1,0 +1,1 @@
+"""Dividends, splits and funding: read from files, kept beside bars, put onto them."""

@@ -1,0 +1,116 @@
+"""One parquet file per symbol: written under its digest, read only where it still matches."""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import polars as pl
+
+from tradsys.core.errors import DataError
+from tradsys.core.received import inside
+from tradsys.core.runs import written_atomically
+from tradsys.market.bars import COLUMNS, SCHEMA, bar_length, symbol_digests
+from tradsys.market.parquet import read_parquet
+from tradsys.market.updates import SymbolUpdate, merge
+
+_SYMBOL = re.compile(r"[\w^][\w^=.:&+$#-]{0,39}")  # letters of any script
+MAX_FILE_NAME = 200  # bytes of a symbol in a file's name, where a letter of another script takes nine
+
+
+def empty_manifest(name: str) -> dict[str, Any]:
+    """Of a dataset that holds nothing yet."""
+    return {"name": name, "bar_minutes": None, "symbols": {}, "imports": []}
+
+
+def check_symbol(symbol: str) -> None:
+    """Raises DataError for a symbol that no file could be named after."""
+    if not _SYMBOL.fullmatch(symbol) or ".." in symbol or len(quote(symbol, safe="")) > MAX_FILE_NAME:
+        raise DataError(
+            f"store: {symbol!r} is no symbol that can be stored; letters of any script, digits and "
+            "^=_.:&+$#-, starting with a letter, a digit or ^, at most 40, without '..'; rename it with "
+            "mapping=FILE.csv (name,symbol), or symbol= where the file holds one series"
+        )
+
+
+def dataset_minutes(bars: pl.DataFrame, old: Mapping[str, Any], meta: Mapping[str, Any]) -> float:
+    """The dataset's bar length; bars of another length do not belong in it."""
+    told = meta.get("bar_minutes")
+    minutes = float(told if told is not None else bar_length(bars) / timedelta(minutes=1))
+    if old["bar_minutes"] not in (None, minutes):
+        raise DataError(
+            f"store {old['name']}: holds bars of {old['bar_minutes']:g} minutes, these are of {minutes:g}; "
+            "one dataset has one bar length; store them under another name"
+        )
+    return minutes
+
+
+def merged(
+    folder: Path, old: Mapping[str, Any], bars: pl.DataFrame, mode: str, conflicts: str
+) -> tuple[pl.DataFrame, tuple[SymbolUpdate, ...], pl.DataFrame]:
+    """What the touched symbols will hold, what changes by symbol, and the stored bars that differ."""
+    frames: list[pl.DataFrame] = []
+    updates: list[SymbolUpdate] = []
+    clashes: list[pl.DataFrame] = []
+    for (symbol,), part in bars.partition_by("symbol", as_dict=True, maintain_order=True).items():
+        entry = old["symbols"].get(str(symbol))
+        stored = part.clear() if entry is None else read_symbol(folder, str(symbol), entry)
+        frame, update, clash = merge(str(symbol), stored, part, mode, conflicts)
+        frames, updates, clashes = [*frames, frame], [*updates, update], [*clashes, clash]
+    return pl.concat(frames), tuple(updates), pl.concat(clashes)
+
+
+def write_symbols(
+    folder: Path, bars: pl.DataFrame, digests: Mapping[str, str], minutes: float, source: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Writes each symbol's bars; returns the entries of the manifest."""
+    entries = {}
+    spellings = source.get("vendor_symbols") or {}
+    parts = bars.partition_by("symbol", as_dict=True, maintain_order=True)
+    for (symbol,), part in parts.items():
+        digest = digests[str(symbol)]
+        file = f"{quote(str(symbol), safe='')}.{digest[:16]}.parquet"
+        with written_atomically(folder / file) as draft:
+            part.write_parquet(draft, compression="zstd")
+        first, last = part["time"][0], part["time"][-1]
+        entries[str(symbol)] = {
+            "file": file,
+            "digest": digest,
+            "n_rows": part.height,
+            "start": first.isoformat(),
+            "end": last.isoformat(),
+            "bar_minutes": minutes,
+            **({"vendor": spellings[str(symbol)]} if str(symbol) in spellings else {}),
+        }
+    return entries
+
+
+def chosen_entries(name: str, manifest: Mapping[str, Any], symbols: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+    """The manifest's entries of these symbols (None: all), sorted; DataError for an unknown one."""
+    entries: dict[str, dict[str, Any]] = manifest["symbols"]
+    if symbols is None:
+        return dict(sorted(entries.items()))
+    missing = sorted(set(symbols) - set(entries))
+    if missing or not symbols:
+        raise DataError(
+            f"store {name}: no symbols {missing} among {len(entries)}: {list(entries)[:12]}; name one of these"
+        )
+    return {symbol: entries[symbol] for symbol in sorted(set(symbols))}
+
+
+def read_symbol(folder: Path, symbol: str, entry: Mapping[str, Any]) -> pl.DataFrame:
+    """A symbol's bars, verified against its entry; DataError where they do not match."""
+    path = inside(folder, entry["file"], DataError)
+    if not path.is_file():
+        raise DataError(f"store {folder.name}: {path.name} cannot be read: it is missing; fetch the dataset again")
+    part = read_parquet(path, "fetch the dataset again")
+    right_form = tuple(part.columns) == COLUMNS and all(part.schema[c] == SCHEMA[c] for c in COLUMNS)
+    digest = symbol_digests(part).get(symbol) if right_form else None
+    if digest != entry["digest"] or part["symbol"].n_unique() != 1:
+        raise DataError(
+            f"store {folder.name}: {symbol} has content {str(digest)[:12]}, the manifest says "
+            f"{entry['digest'][:12]}; stored bars are never changed by hand; fetch the dataset again"
+        )
+    return part
