@@ -209,25 +209,3 @@ def _files(manifest: Mapping[str, Any]) -> set[str]:
     """Names of the files that a manifest counts."""
     events = {manifest["events"]["file"]} if manifest.get("events") else set()
     return events | {entry["file"] for entry in manifest["symbols"].values()}
-
-
-def print_import(console: Any, result: Any, summary: Any) -> None:
-    """Prints how the files were read, what was repaired, and what is stored now."""
-    for line in result.seen[:MOST_LINES]:
-        console.print(f"read {line}")
-    if len(result.seen) > MOST_LINES:
-        console.print(f"and {len(result.seen) - MOST_LINES} files more")
-    for finding in (*result.repairs, *result.remarks):
-        console.print(
-            f"{finding.kind}: {finding.count:,} rows, such as {'; '.join(finding.examples[:3])}. {finding.note}"
-        )
-    for line in as_lines(summary):
-        console.print(line)
-    symbols = {update.symbol for update in summary.updates}
-    written = {symbol: entry for symbol, entry in summary.manifest["symbols"].items() if symbol in symbols}
-    for symbol, entry in list(written.items())[:MOST_LINES]:
-        console.print(f"stored {symbol}: {entry['n_rows']:,} bars, {entry['start']} to {entry['end']}")
-    if len(written) > MOST_LINES:
-        rows = sum(entry["n_rows"] for entry in written.values())
-        console.print(f"stored {len(written):,} symbols in all: {rows:,} bars")
-    console.print(f"digest {summary.manifest['digest']}")

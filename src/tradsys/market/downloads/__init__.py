@@ -1,1 +1,1 @@
-"""Downloads from vendors into the store: resumable, compared with what is stored, each symbol on its own."""
+"""Downloads and files into the store: resumable, compared with what is stored, each symbol on its own."""

@@ -6,7 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tests.integration.conftest import inside
+from tests.vendor_forms.forms import binance, random_bars
 from tradsys.core.errors import DataError
+from tradsys.fetch import work as fetch
 from tradsys.market.events.action_files import read_actions
 from tradsys.market.events.actions import SCHEMA, on_bars, returns_basis
 from tradsys.market.sessions import closes
@@ -159,3 +162,19 @@ def test_symbols_without_an_event_are_named_as_price_only(stored):
     both = pl.concat([bars, bars.with_columns(symbol=pl.lit("NON"))])
     events = event(bars["time"][30], "dividend", 10.0).select("symbol", "time", "kind", "value")
     assert "no event is known of 1 of 2 symbols (NON): price only" in returns_basis(on_bars(both, events))
+
+
+def test_the_fetch_command_takes_bars_and_actions_together_or_one_by_one(tmp_path, capsys):
+    bars = random_bars(60)
+    hours = [t - dt.timedelta(hours=1) for t in bars["time"]]
+    (tmp_path / "CCC_1h.csv").write_bytes(binance(bars))
+    actions_file(tmp_path, "funding.csv", f"time,funding_rate\n{hours[20]:%Y-%m-%d %H:%M},0.0001\n")
+    actions_file(tmp_path, "more.csv", f"symbol,date,kind,value\nCCC,{hours[30]:%Y-%m-%d %H:%M},funding,0.0002\n")
+    with inside(tmp_path):
+        fetch(["path=CCC_1h.csv", "layout=binance", "symbol=CCC", "actions=funding.csv", "name=mine"])
+        assert "actions funding.csv: 1 funding; 1 new, 0 revised" in capsys.readouterr().out
+        fetch(["actions=more.csv", "name=mine"])
+        with pytest.raises(DataError, match="give path="):
+            fetch(["name=mine"])
+    due = StoredBars(str(tmp_path / "data"), "mine").bars().filter(pl.col("funding_due") != 0)
+    assert due["funding_due"].to_list() == [0.0001, 0.0002]
