@@ -10,7 +10,7 @@ import polars as pl
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, Labels
-from tradsys.labels.triple_barrier import check_exits, first_touch, multiple, sides
+from tradsys.labels.triple_barrier import Tape, check_exits, first_touch, multiple, sides
 from tradsys.market.true_range import (
     MIN_UNIT,
     price_matrix,
@@ -57,7 +57,8 @@ def range_expansion(
     ahead = _ahead(past, ohlc, starts, horizon_bars)
     atr = usable_unit(wilder_atr(ohlc[:, 1], ohlc[:, 2], ohlc[:, 3], starts, atr_bars), ohlc[:, 3])
     distances = (multiple(upper, atr), multiple(lower, atr))
-    ret = np.where(side_R == 0, 0.0, first_touch(ohlc, starts, side_R, distances, horizon_bars)[2])
+    tape = Tape.of(bars)
+    ret = np.where(side_R == 0, 0.0, first_touch(ohlc, starts, side_R, distances, horizon_bars, tape)[2])
     known = np.isfinite(band + ahead + atr + ret)
     return Labels(
         y=np.where(known, (ahead > band).astype(np.int64), -1),

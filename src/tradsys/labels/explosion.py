@@ -11,6 +11,7 @@ from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, Labels
 from tradsys.labels.triple_barrier import sides
+from tradsys.market.tradable import last_of_the_dead
 from tradsys.market.true_range import price_matrix, segment_starts
 
 
@@ -39,7 +40,7 @@ def explosion(
             "use features without a short side"
         )
     ohc = price_matrix(bars, ("open", "high", "close"))
-    best, last = _walk(ohc, segment_starts(bars), _last_of_the_dead(bars, dead_after_bars), horizon_bars)
+    best, last = _walk(ohc, segment_starts(bars), last_of_the_dead(bars, dead_after_bars), horizon_bars)
     entry = _next_open(ohc[:, 0])
     with np.errstate(invalid="ignore", divide="ignore"):
         ret = np.log(ohc[last, 2] / entry)
@@ -62,7 +63,7 @@ def best_move(bars: pl.DataFrame, horizon_bars: int, *, dead_after_bars: int | N
     ohc = price_matrix(bars, ("open", "high", "close"))
     dead = np.zeros(bars.height, dtype=np.bool_)
     if dead_after_bars is not None:
-        dead = _last_of_the_dead(bars, dead_after_bars)
+        dead = last_of_the_dead(bars, dead_after_bars)
     best = _walk(ohc, segment_starts(bars), dead, horizon_bars)[0]
     return np.log(best / _next_open(ohc[:, 0]))
 
@@ -111,17 +112,6 @@ def _check(rise: float, horizon_bars: int, dead_after_bars: int) -> None:
 def _next_open(open_: Array) -> Array:
     """open[t+1] [R], NaN in the last row; another symbol's where a symbol ends, which the walk leaves unresolved."""
     return np.append(open_[1:], np.nan)[: len(open_)]
-
-
-def _last_of_the_dead(bars: pl.DataFrame, dead_after_bars: int) -> Array:
-    """True [R] at the last bar of each instrument that more than so many distinct times of the panel follow."""
-    if not bars.height:
-        return np.zeros(0, dtype=np.bool_)
-    clock = bars["time"].unique().sort()
-    after = len(clock) - 1 - clock.search_sorted(bars["time"]).to_numpy()
-    symbol = bars["symbol"]
-    is_last = np.append((symbol.slice(1) != symbol.slice(0, bars.height - 1)).to_numpy(), True)
-    return is_last & (after > dead_after_bars)
 
 
 # not cached on disk: the compile takes half a second, and a read-only install has nowhere to cache

@@ -9,13 +9,15 @@ import polars as pl
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, Labels
-from tradsys.labels.triple_barrier import sides
+from tradsys.labels.triple_barrier import Tape, first_touch, sides
+from tradsys.market.tradable import fillable_opens, traded_volume
 from tradsys.market.true_range import price_matrix, segment_starts
 
 
 def forward_return(bars: pl.DataFrame, *, horizon_bars: int, side: int | Array = 1) -> Labels:
     """Outcome [R] of entering at open[t+1] and leaving at close[t+H], on the given side.
 
+    Where the bar of entry or exit cannot fill (`market.fill_rule`), it waits for one that can, as in the simulator.
     y: 1 where the log return in the side's direction is above zero, else 0. end: row t+H. ret: that log return,
     without costs. weight: 1. side: +1 or -1 for all bars, or int8 [R] with 0 for no candidate.
     Unlabelled (y -1, end -1, ret NaN, weight 0): the segment ends before t+H, one of the two prices is NaN (a NaN
@@ -33,10 +35,20 @@ def forward_return(bars: pl.DataFrame, *, horizon_bars: int, side: int | Array =
     log_return = np.full(n_rows, np.nan)
     held = rows[(segment[rows] == segment[rows + horizon_bars]) & (side_R[rows] != 0)]
     log_return[held] = side_R[held] * np.log(close[held + horizon_bars] / open_[held + 1])
+    end = np.arange(n_rows) + horizon_bars
+    fills, traded = fillable_opens(bars), traded_volume(bars) > 0
+    waiting = rows[~(fills[rows + 1] & traded[rows + horizon_bars])]
+    if len(waiting):
+        own, log_return[waiting] = np.zeros(n_rows, np.int8), np.nan
+        own[waiting] = side_R[waiting]
+        never = np.full(n_rows, np.inf)
+        ohlc = price_matrix(bars, ("open", "high", "low", "close"))
+        found = first_touch(ohlc, segment_starts(bars), own, (never, never), horizon_bars, Tape.of(bars))
+        log_return[waiting], end[waiting] = found[2][waiting], found[1][waiting]
     known = np.isfinite(log_return)
     return Labels(
         y=np.where(known, (log_return > 0).astype(np.int64), -1),
-        end=np.where(known, np.arange(n_rows) + horizon_bars, -1),
+        end=np.where(known, end, -1),
         ret=np.where(known, log_return, np.nan),
         weight=known.astype(np.float64),
     )

@@ -8,7 +8,7 @@ import polars as pl
 
 from tradsys.core.bounds import check_bounds
 from tradsys.core.tables import Array, Labels
-from tradsys.labels.triple_barrier import TARGET, check_exits, first_touch, multiple, sides
+from tradsys.labels.triple_barrier import TARGET, Tape, check_exits, first_touch, multiple, sides
 from tradsys.market.true_range import price_matrix, segment_starts, trailing_mean, usable_unit, wilder_atr
 
 
@@ -39,7 +39,7 @@ def mean_reached(
     atr = usable_unit(wilder_atr(ohlc[:, 1], ohlc[:, 2], ohlc[:, 3], starts, atr_bars), ohlc[:, 3])
     way = side_R * (trailing_mean(bars, mean_bars) - ohlc[:, 3])
     distances = (np.where(way > 0, way, np.nan), multiple(lower, atr))
-    outcome, end, ret = first_touch(ohlc, starts, side_R, distances, horizon_bars)
+    outcome, end, ret = first_touch(ohlc, starts, side_R, distances, horizon_bars, Tape.of(bars))
     y = np.where(outcome >= 0, (outcome == TARGET).astype(np.int64), -1)
     return Labels(y=y, end=end, ret=ret, weight=(outcome >= 0).astype(np.float64))
 

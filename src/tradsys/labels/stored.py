@@ -19,7 +19,8 @@ KINDS: dict[str, type[Label]] = {
     "forward_return": ForwardReturn,
     "explosion": Explosion,
 }
-DERIVED = ("ternary", "side")  # cards keep the classes instead, and a side only where it is not long
+# cards keep the classes instead, a side only where it is not long, and deaths only where they are known
+DERIVED = ("ternary", "side", "dead_after_bars", "delisting_return")
 
 
 def label_of_card(card: Mapping[str, Any]) -> Label:

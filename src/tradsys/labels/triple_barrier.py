@@ -11,6 +11,8 @@ import polars as pl
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, Labels
+from tradsys.market.fill_rule import STOP_LOSS, TAKE_PROFIT, fills_at_open, touch
+from tradsys.market.tradable import close_before, last_of_the_dead, traded_volume
 from tradsys.market.true_range import price_matrix, segment_starts, usable_unit, wilder_atr
 
 STOP, TIMEOUT, TARGET = 0, 1, 2
@@ -25,6 +27,8 @@ def triple_barrier(
     atr_bars: int,
     ternary: bool = False,
     side: int | Array = 1,
+    dead_after_bars: int | None = None,
+    delisting_return: float = 0.0,
 ) -> Labels:
     """Outcome [R] of a position decided at each bar and entered at the next open.
 
@@ -32,7 +36,11 @@ def triple_barrier(
     `atr_bars`, known at the deciding bar); infinite means no such barrier. horizon_bars: bars it may last.
     Bars t+1..t+H are scanned in price space, an exact touch counts. A bar that opens at or beyond a barrier
     met that one first and fills at its open; else a bar that reaches both met the stop. Neither: out at
-    close[t+H].
+    close[t+H]. What a bar can fill is the simulator's rule (`market.fill_rule`): where nothing traded there is neither
+    entry nor exit, so both wait for a bar that can fill them, and H counts from the entry's bar.
+    dead_after_bars: a symbol whose last bar is followed by more of the panel's distinct times is dead, and what is held
+    then is out at its last close times 1 + delisting_return (a short at the last close); None knows no deaths, and
+    their last labels are missing. A split needs an embargo of as many bars, since a death is known only then.
     y: 1 profit barrier first, else 0; `ternary`: 0 stop, 1 timeout, 2 profit. end: the bar of the exit.
     ret: log return from entry to exit fill, in the trade's direction and without costs. weight: 1.
     side: 1 long; -1 short: profit barrier below the entry, stop above, ret = -log(exit / entry); or one per bar, int8
@@ -44,11 +52,15 @@ def triple_barrier(
     Source: Lopez de Prado 2018, section 3.4; of two events inside a bar the house takes the worse first.
     """
     check_exits("triple_barrier", horizon_bars, upper=upper, lower=lower)
+    check_death("triple_barrier", dead_after_bars, delisting_return)
     side_R = sides(side, bars.height)
     ohlc = price_matrix(bars, ("open", "high", "low", "close"))
     starts = segment_starts(bars)
     atr = usable_unit(wilder_atr(ohlc[:, 1], ohlc[:, 2], ohlc[:, 3], starts, atr_bars), ohlc[:, 3])
-    outcome, end, ret = first_touch(ohlc, starts, side_R, (multiple(upper, atr), multiple(lower, atr)), horizon_bars)
+    distances = (multiple(upper, atr), multiple(lower, atr))
+    dead = None if dead_after_bars is None else last_of_the_dead(bars, dead_after_bars)
+    tape = Tape.of(bars, dead, delisting_return)
+    outcome, end, ret = first_touch(ohlc, starts, side_R, distances, horizon_bars, tape)
     y = outcome if ternary else np.where(outcome > 0, (outcome == TARGET).astype(np.int64), outcome)
     return Labels(y=y, end=end, ret=ret, weight=(outcome >= 0).astype(np.float64))
 
@@ -58,8 +70,38 @@ def multiple(n_atrs: float, atr: Array) -> Array:
     return n_atrs * atr if np.isfinite(n_atrs) else np.where(np.isnan(atr), np.nan, np.inf)
 
 
+@dataclass(frozen=True, eq=False)
+class Tape:
+    """What decides fills beside prices: volume and close before [R], as `market.tradable` has them, and deaths.
+
+    dead: bool [R], the last bar of each dead symbol. delisting_return: what a holder loses after its close.
+    """
+
+    volume: Array
+    before: Array
+    dead: Array
+    delisting_return: float = 0.0
+
+    @classmethod
+    def of(cls, bars: pl.DataFrame, dead: Array | None = None, delisting_return: float = 0.0) -> "Tape":
+        """Of bars, whose volume may be missing."""
+        alive = np.zeros(bars.height, dtype=np.bool_)
+        return cls(traded_volume(bars), close_before(bars), alive if dead is None else dead, delisting_return)
+
+    @classmethod
+    def unknown(cls, n_rows: int) -> "Tape":
+        """Every bar traded and every print counts."""
+        none = np.zeros(n_rows, dtype=np.bool_)
+        return cls(np.full(n_rows, np.inf), np.full(n_rows, np.nan), none)
+
+
 def first_touch(
-    ohlc: Array, starts: Array, side_R: Array, distances: tuple[Array, Array], horizon_bars: int
+    ohlc: Array,
+    starts: Array,
+    side_R: Array,
+    distances: tuple[Array, Array],
+    horizon_bars: int,
+    tape: Tape | None = None,
 ) -> tuple[Array, Array, Array]:
     """What a position on each bar's own side met first: STOP, TIMEOUT or TARGET, where, and its log return.
 
@@ -67,17 +109,19 @@ def first_touch(
     profit and of the stop barrier from the entry, float64 [R] in price units, known at the deciding bar; infinite
     means no such barrier, NaN wants no position, and neither does a distance that leaves a barrier on the entry or on
     its wrong side: zero, negative, or too small for the price's digits. Returns outcome and end, int64 [R], -1 where
-    unlabelled, and ret in the trade's direction, float64 [R], NaN there. The rule is `triple_barrier`'s.
+    unlabelled, and ret in the trade's direction, float64 [R], NaN there. The rule is `triple_barrier`'s. tape: what
+    could be traded; None: everything.
     """
     outcome, end, ret = np.full(len(ohlc), -1), np.full(len(ohlc), -1), np.full(len(ohlc), np.nan)
     profit, stop = (np.asarray(d, dtype=np.float64) for d in distances)
+    tape = Tape.unknown(len(ohlc)) if tape is None else tape
+    walked = (*(np.ascontiguousarray(ohlc[:, k]) for k in range(4)), tape.volume, tape.before)
+    death = (np.asarray(tape.dead, dtype=np.bool_), float(tape.delisting_return))
     for sign in (1, -1):
         wanted = side_R == sign
         if not wanted.any():
             continue
-        # a short is a long of mirrored prices; the sign cancels in exit / entry
-        walked = ohlc if sign > 0 else np.ascontiguousarray(-ohlc[:, [0, 2, 1, 3]])
-        found = _first_touch(walked, np.where(wanted, profit, np.nan), stop, starts, horizon_bars)
+        found = _first_touch(walked, sign, np.where(wanted, profit, np.nan), stop, starts, horizon_bars, death)
         outcome, end = np.where(wanted, found[0], outcome), np.where(wanted, found[1], end)
         ret = np.where(wanted, sign * found[2], ret)
     return outcome, end, ret
@@ -103,12 +147,21 @@ class TripleBarrier:
     atr_bars: int = 14
     ternary: bool = False
     side: int = 1
+    dead_after_bars: int | None = None
+    delisting_return: float = 0.0
 
     def __post_init__(self) -> None:
         check_bounds(
             "labels",
             self,
-            {"upper": "(0, inf]", "lower": "(0, inf]", "horizon_bars": "whole [1, inf)", "atr_bars": "whole [1, inf)"},
+            {
+                "upper": "(0, inf]",
+                "lower": "(0, inf]",
+                "horizon_bars": "whole [1, inf)",
+                "atr_bars": "whole [1, inf)",
+                "dead_after_bars": "null or whole [1, inf)",
+                "delisting_return": "(-1, 0]",
+            },
             "labels",
         )
 
@@ -122,6 +175,8 @@ class TripleBarrier:
             atr_bars=self.atr_bars,
             ternary=self.ternary,
             side=self.side if side is None else side,
+            dead_after_bars=self.dead_after_bars,
+            delisting_return=self.delisting_return,
         )
 
     def card(self) -> dict[str, Any]:
@@ -130,6 +185,8 @@ class TripleBarrier:
         sizes = {k: getattr(self, k) for k in ("upper", "lower", "horizon_bars", "atr_bars")}
         if self.side != 1:
             sizes["side"] = self.side
+        if self.dead_after_bars is not None:
+            sizes |= {"dead_after_bars": self.dead_after_bars, "delisting_return": self.delisting_return}
         return {"kind": "triple_barrier", **sizes, "classes": classes}
 
 
@@ -142,40 +199,61 @@ def check_exits(where: str, horizon_bars: int, **multiples: float) -> None:
         raise TradsysError(f"{where}: horizon_bars={horizon_bars}; a position lasts horizon_bars >= 1; use 24, say")
 
 
+def check_death(where: str, dead_after_bars: int | None, delisting_return: float) -> None:
+    """TradsysError unless a death comes after a bar at least and its return lies in [-1, 0]."""
+    if (dead_after_bars is not None and dead_after_bars < 1) or not -1 < delisting_return <= 0:
+        raise TradsysError(
+            f"{where}: dead_after_bars={dead_after_bars}, delisting_return={delisting_return}; bars count from 1 and "
+            "the return lies in (-1, 0]; use 10 and -0.3, say"
+        )
+
+
 # not cached on disk: the compile takes half a second, and a read-only install has nowhere to cache
 @numba.njit
 def _first_touch(
-    ohlc: Array, profit: Array, loss: Array, starts: Array, horizon_bars: int
+    bars: tuple[Array, ...],
+    side: int,
+    profit: Array,
+    loss: Array,
+    starts: Array,
+    horizon_bars: int,
+    death: tuple[Array, float],
 ) -> tuple[Array, Array, Array]:
-    n_rows = len(ohlc)
+    open_, high, low, close = bars[0], bars[1], bars[2], bars[3]
+    dead, delisting_return = death
+    n_rows = len(open_)
     outcome = np.full(n_rows, -1, dtype=np.int64)
     end = np.full(n_rows, -1, dtype=np.int64)
     log_return = np.full(n_rows, np.nan)
     for t in range(n_rows - 1):
         if np.isnan(profit[t] + loss[t]):
             continue
-        entry = ohlc[t + 1, 0]
-        target = entry + profit[t]
-        stop = entry - loss[t]
-        if not stop < entry < target:  # a barrier on the entry is met by standing still
+        first = t + 1  # an order waits for a bar that can fill it
+        while first < n_rows and not starts[first] and np.isfinite(open_[first]) and not fills_at_open(bars, first):
+            first += 1
+        if first >= n_rows or starts[first]:
             continue
-        last = t + horizon_bars
-        for j in range(t + 1, min(last + 1, n_rows)):
-            open_, high, low, close = ohlc[j]
-            if starts[j] or not np.isfinite(open_ + high + low + close):
+        entry = open_[first]
+        target, stop = entry + side * profit[t], entry - side * loss[t]
+        if not side * stop < side * entry < side * target:  # a barrier on the entry is met by standing still
+            continue
+        leaving, passed = -1, False
+        for j in range(first, n_rows):
+            if starts[j] or not np.isfinite(open_[j] + high[j] + low[j] + close[j]):
                 break
-            if open_ <= stop:
-                found, fill = STOP, open_
-            elif open_ >= target:
-                found, fill = TARGET, open_
-            elif low <= stop:
-                found, fill = STOP, stop
-            elif high >= target:
-                found, fill = TARGET, target
-            elif j == last:
-                found, fill = TIMEOUT, close
+            if leaving >= 0:
+                price = open_[j] if fills_at_open(bars, j) else 0.0
+            else:
+                over = j >= first + horizon_bars - 1
+                leaving, price, _, passed = touch(bars, j, side, (target, stop), (over, passed))
+            if leaving >= 0 and price > 0:
+                outcome[t] = TARGET if leaving == TAKE_PROFIT else (STOP if leaving == STOP_LOSS else TIMEOUT)
+            elif dead[j]:
+                price = close[j] * (1 + delisting_return) if side > 0 else close[j]
+                outcome[t] = STOP if side * price <= side * stop else TIMEOUT
             else:
                 continue
-            outcome[t], end[t], log_return[t] = found, j, math.log(fill / entry)
+            end[t] = j
+            log_return[t] = math.log(price / entry)
             break
     return outcome, end, log_return

@@ -16,6 +16,7 @@ from tradsys.core.received import inside, read_json
 from tradsys.core.runs import digest_json, write_json
 from tradsys.market.bars import (
     COLUMNS,
+    check_bar_minutes,
     check_bars,
     combine_digests,
     content_digest,
@@ -47,6 +48,7 @@ from tradsys.market.updates import (
     sweep,
 )
 
+MONTH_MINUTES = 28 * 1440
 _DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
 
@@ -256,6 +258,13 @@ class StoredBars:
     events: bool = True
 
     def __post_init__(self) -> None:
+        kinds = {"root": str, "name": str, "reference": str | None, "trade_reference": bool | None, "events": bool}
+        for key, kind in kinds.items():
+            if not isinstance(value := getattr(self, key), kind):  # type: ignore[arg-type]
+                words = getattr(kind, "__name__", str(kind)).replace("None", "null")
+                raise DataError(f"data.source.{key}={value!r} is no {words}; correct data.source.{key}")
+        for key in ("start", "end", "as_of"):
+            _moment(f"data.source.{key}", getattr(self, key))
         if self.symbols is not None:  # configuration brings a list
             given = [self.symbols] if isinstance(self.symbols, str) else list(self.symbols)
             wrong = [s for s in given if not isinstance(s, str)]
@@ -274,6 +283,7 @@ class StoredBars:
     def bars(self) -> pl.DataFrame:
         """The bars, verified against the manifest."""
         bars = BarStore(Path(self.root)).read(self.name, self._wanted(), self.start, self.end)
+        self._check_length(bars)
         if (moment := _moment("as_of", self.as_of)) is not None:
             bars = RevisionLedger(Path(self.root) / self.name).before(bars, moment)
             if bars.is_empty():
@@ -289,6 +299,13 @@ class StoredBars:
             )
         inside = pl.col("time").is_between(others.min(), others.max())
         return bars.filter(inside | (pl.col("symbol") != self.untraded)).rechunk()
+
+    def _check_length(self, bars: pl.DataFrame) -> None:
+        """Raises DataError where bars step otherwise than the manifest says; months have no one length."""
+        minutes = float(BarStore(Path(self.root)).manifest(self.name)["bar_minutes"])
+        if minutes < MONTH_MINUTES:
+            rule = "one dataset has one bar length; fetch the files again, each length under its own name="
+            check_bar_minutes(bars, minutes, f"store {self.name}", rule)
 
     def _with_events(self, bars: pl.DataFrame) -> pl.DataFrame:
         if not self.events or not BarStore(Path(self.root)).manifest(self.name).get("events"):

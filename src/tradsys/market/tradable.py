@@ -34,3 +34,14 @@ def fillable_opens(bars: pl.DataFrame) -> Array:
     opened, before = bars["open"].cast(pl.Float64).to_numpy(), close_before(bars)
     far = (opened > before * MAX_PRINT_FACTOR) | (opened * MAX_PRINT_FACTOR < before)
     return np.asarray((traded_volume(bars) > 0) & ~far)
+
+
+def last_of_the_dead(bars: pl.DataFrame, dead_after_bars: int) -> Array:
+    """True [R] at the last bar of each instrument that more than so many distinct times of the panel follow."""
+    if not bars.height:
+        return np.zeros(0, dtype=np.bool_)
+    clock = bars["time"].unique().sort()
+    after = len(clock) - 1 - clock.search_sorted(bars["time"]).to_numpy()
+    symbol = bars["symbol"]
+    is_last = np.append((symbol.slice(1) != symbol.slice(0, bars.height - 1)).to_numpy(), True)
+    return is_last & (after > dead_after_bars)

@@ -11,10 +11,10 @@ import numba
 import numpy as np
 
 from tradsys.core.tables import Array
-from tradsys.market.tradable import MAX_PRINT_FACTOR
+from tradsys.market.fill_rule import TIMEOUT, fills_at_open, touch
 from tradsys.portfolio.costs import BUST, Costs
 
-TAKE_PROFIT, STOP_LOSS, TIMEOUT, OPEN = 0, 1, 2, 3
+OPEN = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +172,7 @@ def _walk(
             if t < free_from:
                 continue
             start = t + delay
-            while start < end and not _fills(bars, start):
+            while start < end and not fills_at_open(bars, start):
                 start += 1
             broken = _first_break(segment, t, min(start, end - 1))
             if broken >= 0:
@@ -221,18 +221,6 @@ def _kept(terms: tuple[int, float, float], money: tuple[float, float, float]) ->
 
 
 @numba.njit(cache=True)
-def _confirmed(price: float, anchor: float) -> bool:
-    """`fills.confirmed` by one anchor."""
-    return np.isnan(anchor) or anchor / MAX_PRINT_FACTOR <= price <= anchor * MAX_PRINT_FACTOR
-
-
-@numba.njit(cache=True)
-def _fills(bars: tuple[Array, ...], j: int) -> bool:
-    """`fills.fills_at_open`."""
-    return bars[4][j] > 0 and _confirmed(bars[0][j], bars[5][j])
-
-
-@numba.njit(cache=True)
 def _room(bars: tuple[Array, ...], j: int, participation: float) -> float:
     """`fills.room`."""
     return participation * bars[4][j] if np.isfinite(bars[4][j]) else np.inf
@@ -272,10 +260,10 @@ def _exit(
         ruin = max(first_ruin + carry / covering, 0.0) if side < 0 else np.inf
         at_open, price, why = True, 0.0, leaving
         if leaving >= 0:
-            price = bars[0][j] if _fills(bars, j) else 0.0
+            price = bars[0][j] if fills_at_open(bars, j) else 0.0
         else:
             stop = min(own_stop, ruin) if side < 0 else own_stop
-            why, price, at_open, passed = _touch(bars, j, side, (target, stop), (j >= last, passed))
+            why, price, at_open, passed = touch(bars, j, side, (target, stop), (j >= last, passed))
         leaving = why
         out = False
         if why >= 0 and price > 0:
@@ -295,31 +283,3 @@ def _exit(
         if out:
             return j, min(mean, ruin), why, carry
     return end - 1, close[end - 1], OPEN, carry
-
-
-@numba.njit(cache=True)
-def _touch(
-    bars: tuple[Array, ...], j: int, side: int, levels: tuple[float, float], state: tuple[bool, bool]
-) -> tuple[int, float, bool, bool]:
-    """Reason (-1 for none), raw price (0 where it cannot fill), whether at the open, `passed`: `fills.touch`."""
-    open_, close, before = bars[0][j], bars[3][j], bars[5][j]
-    target, stop = levels
-    last, passed = state
-    best, worst = (bars[1][j], bars[2][j]) if side > 0 else (bars[2][j], bars[1][j])
-    reason, price, at_open = TIMEOUT if last else -1, 0.0, False
-    if not bars[4][j] > 0:
-        pass
-    elif side * open_ <= side * stop:
-        reason, price, at_open = STOP_LOSS, open_, True
-    elif side * open_ >= side * target and _confirmed(open_, before):
-        reason, price, at_open = TAKE_PROFIT, target if passed else open_, True
-    elif side * worst <= side * stop:
-        reason, price = STOP_LOSS, stop
-    elif side * best >= side * target:
-        if _confirmed(best, before) or (_confirmed(open_, before) and _confirmed(best, open_)):
-            reason, price = TAKE_PROFIT, target
-        else:
-            passed = True
-    elif last and (_confirmed(close, before) or (_confirmed(open_, before) and _confirmed(close, open_))):
-        price = close
-    return reason, price, at_open, passed

@@ -281,3 +281,17 @@ def test_a_symbol_that_is_named_to_trade_is_no_mere_reference(store, make_walk_b
 def test_symbols_that_yaml_took_for_numbers_are_named():
     with pytest.raises(DataError, match=r"symbols \[100000.0\] are no texts; put them in quotes"):
         StoredBars("r", "n", ["AAA", 1e5])
+
+
+def test_the_length_in_the_manifest_is_compared_with_the_bars(store, make_walk_bars):
+    store.write("walk", make_walk_bars(40, ("AAA",)), {**META, "bar_minutes": 240})
+    with pytest.raises(DataError, match="store walk: the bars are of 60 minutes, not of 240; one dataset has"):
+        StoredBars(str(store.root), "walk").bars()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("events", "maybe"), ("reference", 3), ("trade_reference", "x"), ("start", "soon"), ("end", 7)]
+)
+def test_a_wrong_value_of_the_source_is_refused_by_its_key(key, value):
+    with pytest.raises(DataError, match=rf"data\.source\.{key}"):
+        StoredBars("r", "n", **{key: value})

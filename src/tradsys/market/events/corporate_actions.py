@@ -7,7 +7,7 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
-from tradsys.market.bars import TIME
+from tradsys.market.bars import TIME, starts_of_symbols
 
 # new shares per old, as exchanges list them; their reciprocals are reverse splits
 SPLIT_RATIOS = np.array([1.25, 4 / 3, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 10, 15, 20, 25, 30, 40, 50, 100])
@@ -39,15 +39,26 @@ def split_like(series: pl.DataFrame) -> Array:
     opened, closed = (series[name].cast(pl.Float64).to_numpy() for name in ("open", "close"))
     with np.errstate(divide="ignore", invalid="ignore"):
         gap = np.concatenate([[0.0], np.log(opened[1:]) - np.log(closed[:-1])])
-    same = np.concatenate([[False], (series["symbol"][1:] == series["symbol"][:-1]).to_numpy()])
-    gap = np.where(same & np.isfinite(gap), gap, 0.0)
-    ratio, distance = nearest_split(-gap)
-    smallest = np.log(SPLIT_RATIOS[0])
-    volume = _volume_jump(series)
+    gap[starts_of_symbols(series)] = 0.0
+    gap[~np.isfinite(gap)] = 0.0
+    found = np.ones(n)
+    wide = np.flatnonzero(np.abs(gap) > np.log(SPLIT_RATIOS[0]) * 0.75)
+    if not len(wide):
+        return found
+    ratio, distance = nearest_split(-gap[wide])
+    near = distance <= np.minimum(MAX_OPEN_MOVE, np.abs(ratio) / 4)
+    wide, ratio = wide[near], ratio[near]
+    if not len(wide):
+        return found
+    own = series.filter(pl.col("symbol").is_in(series["symbol"].gather(wide).unique().implode()))
+    if own.height < n:
+        found[np.isin(series["symbol"].to_numpy(), own["symbol"].unique().to_numpy())] = split_like(own)
+        return found
+    volume = _volume_jump(series)[wide]
     with np.errstate(invalid="ignore"):
-        near = (distance <= np.minimum(MAX_OPEN_MOVE, np.abs(ratio) / 4)) & (np.abs(gap) > smallest * 0.75)
         agrees = np.abs(volume - ratio) <= np.minimum(VOLUME_TOLERANCE, np.abs(ratio) / 2)
-    return np.asarray(np.where(near & agrees, np.exp(ratio), 1.0))
+    found[wide[agrees]] = np.exp(ratio[agrees])
+    return found
 
 
 def _volume_jump(series: pl.DataFrame) -> Array:

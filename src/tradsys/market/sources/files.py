@@ -13,7 +13,7 @@ import polars as pl
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
 from tradsys.core.runs import digest_file, digest_json
-from tradsys.market.bars import COLUMNS, SCHEMA, Finding, check_bars, content_digest
+from tradsys.market.bars import COLUMNS, SCHEMA, Finding, check_bars, content_digest, in_order
 from tradsys.market.daily_quality import remarks
 from tradsys.market.events import actions
 from tradsys.market.events.action_files import events_of_adjusted
@@ -22,7 +22,7 @@ from tradsys.market.instruments import resample as resample_bars
 from tradsys.market.sources.dating import bar_ends, check_daily
 from tradsys.market.sources.gathering import Gathered, gather
 from tradsys.market.sources.layouts import Layout, layout_named
-from tradsys.market.sources.lengths import measure
+from tradsys.market.sources.lengths import in_turn, measure
 from tradsys.market.sources.opening import MAX_ROWS
 from tradsys.market.sources.quality import Context, Rule, find_defects
 from tradsys.market.sources.repairs import Repair, apply_repairs, check_names, normalisation, offered
@@ -92,7 +92,7 @@ def read(
         raise DataError(f"{source.name}: no rows are left after {list(repair)}; request fewer repairs")
     bars = check_bars(_to_bars(rows, context, session_close))
     adjusted = "adjust_for_dividends" in repair or resample is not None
-    events = actions.SCHEMA.to_frame() if adjusted else events_of_adjusted(rows.sort("symbol", "stamp"), bars, moment)
+    events = actions.SCHEMA.to_frame() if adjusted else events_of_adjusted(in_turn(rows), bars, moment)
     seen, minutes = remarks(rows, context), context.length.minutes
     if resample is not None:
         bars, put_together = resample_bars(bars, resample, calendar)
@@ -190,6 +190,8 @@ def _context(
 
 
 def _order_notes(rows: pl.DataFrame) -> list[Finding]:
+    if in_turn(rows) is rows:
+        return []
     step = rows.select(
         pl.when(pl.col("symbol") == pl.col("symbol").shift(1)).then(pl.col("stamp").diff())
     ).to_series().drop_nulls()  # fmt: skip
@@ -233,7 +235,7 @@ def _refuse(
 
 
 def _to_bars(rows: pl.DataFrame, context: Context, session_close: str | None) -> pl.DataFrame:
-    ordered = rows.sort("symbol", "stamp")
+    ordered = in_turn(rows)
     if session_close is not None:
         if not context.daily or not _CLOCK.fullmatch(session_close):
             raise DataError(
@@ -245,7 +247,8 @@ def _to_bars(rows: pl.DataFrame, context: Context, session_close: str | None) ->
     else:
         time = bar_ends(ordered, context)
     bars = ordered.select("symbol", time.alias("time"), *COLUMNS[2:])
-    return bars.cast(pl.Schema(SCHEMA)).sort("symbol", "time").rechunk()
+    bars = bars.cast(pl.Schema(SCHEMA))
+    return (bars if in_order(bars) else bars.sort("symbol", "time")).rechunk()
 
 
 def _meta(
@@ -267,6 +270,11 @@ def _meta(
 def _spellings(rows: pl.DataFrame) -> Mapping[str, list[str]]:
     """Symbol -> the vendor's spellings of it, where they differ from it."""
     pairs = (
-        rows.select("symbol", "vendor").unique().filter(pl.col("symbol") != pl.col("vendor")).sort("symbol", "vendor")
+        rows.lazy()
+        .select("symbol", "vendor")
+        .filter(pl.col("symbol") != pl.col("vendor"))
+        .unique()
+        .collect()
+        .sort("symbol", "vendor")
     )
     return {str(s): list(v) for s, v in pairs.group_by("symbol", maintain_order=True).agg("vendor").iter_rows()}

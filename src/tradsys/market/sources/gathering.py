@@ -151,6 +151,8 @@ def _pick_symbol(
 
 def _hints(rows: pl.DataFrame, raws: Sequence[RawFile]) -> dict[str, float | None]:
     """Symbol -> the longest bar that the name of one of its files states."""
+    if all(guess_minutes(raw.stem) is None for raw in raws):
+        return {}
     pairs = rows.select("symbol", "file").unique().sort("symbol", "file")
     hints: dict[str, float | None] = {}
     for symbol, file in pairs.iter_rows():

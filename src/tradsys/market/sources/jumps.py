@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.tables import Array
+from tradsys.market.bars import starts_of_symbols
 
 # An open this far (in logs) from the close before: a 2:1 split on a day of up to 3 %. The widest real
 # overnight gap in five years of S&P 500 members is 0.647 (PCG, 2019-01-14); crypto pairs open where they
@@ -25,9 +26,23 @@ LONE_OPEN_SHARE = 0.05
 
 def same_symbol(series: pl.DataFrame) -> Array:
     """True [n] where the row before is of the same symbol."""
-    same = np.zeros(series.height, dtype=bool)
-    same[1:] = (series["symbol"][1:] == series["symbol"][:-1]).to_numpy() if series.height > 1 else False
+    same = np.ones(series.height, dtype=bool)
+    same[starts_of_symbols(series)] = False
     return same
+
+
+def _quiet(series: pl.DataFrame) -> bool:
+    """Whether no bar opens or closes far from where it could: then none of these rules can bite."""
+    opened, closed = series["open"].to_numpy(), series["close"].to_numpy()
+    starts = starts_of_symbols(series)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gap = opened[1:] / closed[:-1]
+        gap[starts[1:] - 1] = 1.0
+        step = closed[1:] / closed[:-1]
+        step[starts[1:] - 1] = 1.0
+        moves = (gap, step, closed / opened)
+        near, far = np.exp(-MAX_OPEN_GAP), np.exp(MAX_OPEN_GAP)
+        return all(bool(((one > near) & (one < far)).all()) for one in moves)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,15 +96,21 @@ def _reused(series: pl.DataFrame, moves: _Moves) -> Array:
 
 def bad_ticks(series: pl.DataFrame) -> Array:
     """True [n] at single prints or bars that nothing around them supports."""
-    return _bad_ticks(series, _moves(series))
+    return _none(series) if _quiet(series) else _bad_ticks(series, _moves(series))
+
+
+def _none(series: pl.DataFrame) -> Array:
+    return np.zeros(series.height, dtype=bool)
 
 
 def reused_tickers(series: pl.DataFrame) -> Array:
     """True [n] at the first bar of another instrument under the same ticker."""
-    return _reused(series, _moves(series))
+    return _none(series) if _quiet(series) else _reused(series, _moves(series))
 
 
 def suspicious_jumps(series: pl.DataFrame) -> Array:
     """True [n] where a bar opens far from the close before: a split, a special dividend, a wrong file."""
+    if _quiet(series):
+        return _none(series)
     moves = _moves(series)
     return np.asarray(_jumps(series, moves) & ~_reused(series, moves))

@@ -8,6 +8,8 @@ from datetime import timedelta
 import polars as pl
 
 from tradsys.core.errors import DataError
+from tradsys.market.bars import in_order as bars_in_order
+from tradsys.market.bars import starts_of_symbols
 
 DAY = timedelta(days=1)
 SHORTEST, LONGEST = timedelta(seconds=1), timedelta(days=31)
@@ -44,14 +46,18 @@ def steps_of(rows: pl.DataFrame) -> pl.DataFrame:
     frame = rows.select("symbol", "stamp").drop_nulls("stamp")
     if not in_order(frame):
         frame = frame.unique().sort("symbol", "stamp")
-    return frame.with_columns(step=pl.when(pl.col("symbol") == pl.col("symbol").shift(1)).then(pl.col("stamp").diff()))
+    first = pl.int_range(pl.len()).is_in(pl.Series(starts_of_symbols(frame)).implode())
+    return frame.with_columns(step=pl.when(~first).then(pl.col("stamp").diff()))
 
 
 def in_order(rows: pl.DataFrame) -> bool:
-    """Whether rows are sorted by (symbol, stamp) without a repetition."""
-    symbol, stamp = pl.col("symbol"), pl.col("stamp")
-    later = (symbol > symbol.shift(1)) | ((symbol == symbol.shift(1)) & (stamp > stamp.shift(1)))
-    return bool(rows.select(later.slice(1).all()).item())
+    """Whether rows are sorted by (symbol, stamp) without a repetition; stamps that are null count as out of order."""
+    return bars_in_order(rows, "stamp")
+
+
+def in_turn(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows sorted by (symbol, stamp): the same frame where they are."""
+    return rows if in_order(rows) else rows.sort("symbol", "stamp")
 
 
 def measure(rows: pl.DataFrame, given_minutes: float | None, hints: Mapping[str, float | None], name: str) -> BarLength:

@@ -189,10 +189,10 @@ def _numbers(
 
 def _unreadable(stamp: pl.Series, texts: dict[str, pl.Series], frame: pl.DataFrame, found: dict[str, str]) -> pl.Series:
     """What could not be read of each row in words, else null."""
-    frame = pl.DataFrame({"stamp": stamp, "time_text": frame[found["time"]].cast(pl.String), **texts})
-    bad = [c for c in texts if frame[c].null_count() < frame.height]
+    bad = [c for c in texts if texts[c].null_count() < frame.height]
     if not stamp.null_count() and not bad:
         return pl.Series([None], dtype=pl.String).new_from_index(0, frame.height)
+    frame = pl.DataFrame({"stamp": stamp, "time_text": frame[found["time"]].cast(pl.String), **texts})
     no_time = pl.when(pl.col("stamp").is_null()).then(pl.format("time={}", pl.col("time_text").fill_null("")))
     words = [pl.format("{}={}", pl.lit(name), pl.col(name)) for name in bad]
     return frame.select(pl.coalesce(no_time, *words)).to_series()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import pairwise
 from types import MappingProxyType
 
 import numpy as np
@@ -10,7 +11,7 @@ import polars as pl
 
 from tradsys.core.clock import utc_now
 from tradsys.core.tables import Array
-from tradsys.market.bars import PRICES, TIME, Finding, examples
+from tradsys.market.bars import PRICES, TIME, Finding, examples, starts_of_symbols
 from tradsys.market.sources.dating import bar_ends, off_calendar, off_session_clock
 from tradsys.market.sources.jumps import bad_ticks, reused_tickers, same_symbol, suspicious_jumps
 from tradsys.market.sources.layouts import Layout
@@ -141,6 +142,8 @@ def placed(rows: pl.DataFrame, context: Context) -> pl.DataFrame:
 
 def flat_copies(series: pl.DataFrame) -> Array:
     """True [n] at bars without volume or range that repeat the close before."""
+    if not (series["volume"] == 0).any():
+        return np.zeros(series.height, dtype=bool)
     close = series["close"].to_numpy()
     flat = (series["volume"].fill_null(-1.0) == 0).to_numpy().copy()
     for name in ("open", "high", "low"):
@@ -153,6 +156,8 @@ def flat_copies(series: pl.DataFrame) -> Array:
 def invented_bars(series: pl.DataFrame, context: Context) -> Array:
     """True [n] at flat copies: all, where the vendor is known to fill outages, else runs of 24 or longer."""
     flat = flat_copies(series)
+    if not flat.any():
+        return flat
     if context.layout.fills_outages:
         return flat
     starts = flat & ~(np.concatenate([[False], flat[:-1]]) & same_symbol(series))
@@ -171,7 +176,9 @@ def weekend_sessions(series: pl.DataFrame, context: Context) -> pl.Series:
 
     With a calendar `non_sessions` stands in: it knows holidays too.
     """
-    return _weekend(series) & (context.daily and not context.length.monthly and context.calendar is None)
+    if not context.daily or context.length.monthly or context.calendar is not None:
+        return pl.repeat(value=False, n=series.height, eager=True)
+    return _weekend(series)
 
 
 def non_sessions(rows: pl.DataFrame, context: Context) -> pl.Series:
@@ -193,21 +200,17 @@ def live_rows(rows: pl.DataFrame, _: Context) -> pl.Series:
 
     The grid is the greatest common divisor of the other steps; it takes four rows to show one.
     """
-    series = (
-        rows.select("id", "symbol", "stamp").drop_nulls("stamp").unique(["symbol", "stamp"]).sort("symbol", "stamp")
-    )
-    micros = pl.col("stamp").to_physical()
-    last = series.group_by("symbol", maintain_order=True).agg(
-        pl.col("id").last(), step=micros.diff().last(), others=micros.diff().slice(1, pl.len() - 2), n=pl.len()
-    )
-    # a quick pass: the last step is a multiple of the shortest other one nearly always
-    least = pl.col("others").list.min()
-    odd = last.filter((pl.col("n") >= 4) & ((pl.col("step") % least != 0) | (least <= 0)))
-    hits = [
-        row["id"]
-        for row in odd.iter_rows(named=True)
-        if row["step"] % int(np.gcd.reduce(np.asarray(row["others"], dtype=np.int64))) != 0
-    ]
+    series = rows.select("id", "symbol", "stamp").drop_nulls("stamp")
+    if not in_order(series):
+        series = series.unique(["symbol", "stamp"]).sort("symbol", "stamp")
+    micros, bounds = series["stamp"].to_physical().to_numpy(), [*starts_of_symbols(series).tolist(), series.height]
+    hits = []
+    for first, end in pairwise(bounds):
+        if end - first < 4:
+            continue
+        steps = np.diff(micros[first:end])
+        if steps[-1] % max(int(steps[:-1].min()), 1) and steps[-1] % int(np.gcd.reduce(steps[:-1])):
+            hits.append(series["id"][end - 1])
     return rows["id"].is_in(hits)
 
 
@@ -229,6 +232,8 @@ def unclosed(rows: pl.DataFrame, context: Context) -> pl.Series:
 
 def redated_blocks(series: pl.DataFrame, context: Context) -> pl.Series:
     """True [n] at bars between holes of over 30 days of which a fifth or more are weekend sessions."""
+    if not context.daily or context.length.every >= timedelta(days=5):
+        return pl.repeat(value=False, n=series.height, eager=True)
     hole = (pl.col("stamp").diff() > pl.lit(HOLE)).fill_null(value=False) | (
         pl.col("symbol") != pl.col("symbol").shift(1)
     )
@@ -238,11 +243,14 @@ def redated_blocks(series: pl.DataFrame, context: Context) -> pl.Series:
     block = series.select(block=hole.fill_null(value=False).cum_sum(), odd=odd)
     whole = block.select(pl.col("block").max()).item() == 0  # one block: nothing it could have been moved from
     share = pl.col("odd").mean().over("block") >= REDATED_SHARE
-    return block.select(share).to_series() & (context.daily and context.length.every < timedelta(days=5) and not whole)
+    return block.select(share).to_series() & (not whole)
 
 
 def implausible_levels(series: pl.DataFrame, _: Context) -> pl.Series:
     """True [n] at closes that the instrument of that name has never had."""
+    there = series["symbol"].unique().str.to_uppercase()
+    if not there.str.contains("|".join(SANE_CLOSES)).any():
+        return pl.repeat(value=False, n=series.height, eager=True)
     word = pl.col("symbol").str.to_uppercase()
     wrong = pl.lit(value=False)
     for name, (low, high) in SANE_CLOSES.items():
@@ -253,9 +261,10 @@ def implausible_levels(series: pl.DataFrame, _: Context) -> pl.Series:
 
 def overlapping(series: pl.DataFrame, context: Context) -> pl.Series:
     """True [n] at bars stamped within the bar before: partial bars, or a wrong bar length."""
-    same = pl.col("symbol") == pl.col("symbol").shift(1)
-    near = series.select((same & (pl.col("stamp").diff() < pl.lit(context.length.least_step))).fill_null(value=False))
-    mask = near.to_series()
+    step = np.diff(series["stamp"].to_physical().to_numpy(), prepend=0)
+    near = step < context.length.least_step / timedelta(microseconds=1)
+    near[starts_of_symbols(series)] = False
+    mask = pl.Series(near)
     return mask & ~live_rows(series, context) if mask.any() else mask
 
 

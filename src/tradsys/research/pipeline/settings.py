@@ -97,6 +97,7 @@ class Experiment:
         if trainer is not None:
             # a device that is not there, or cannot fit so, is refused before any data is read
             trainer.home()
+        check_bounds("data", self.data, {"max_gap_minutes": "null or (0, inf]"}, "data")
         object.__setattr__(self, "events", without_reference(self.events, untraded_of(self.data["source"])))
 
     @property
