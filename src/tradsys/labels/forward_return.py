@@ -17,7 +17,7 @@ from tradsys.market.true_range import price_matrix, segment_starts
 def forward_return(bars: pl.DataFrame, *, horizon_bars: int, side: int | Array = 1) -> Labels:
     """Outcome [R] of entering at open[t+1] and leaving at close[t+H], on the given side.
 
-    Where the bar of entry or exit cannot fill (`market.fill_rule`), it waits for one that can, as in the simulator.
+    Where the bar of entry or exit cannot fill (`market.tradable`), it waits for one that can, as in the simulator.
     y: 1 where the log return in the side's direction is above zero, else 0. end: row t+H. ret: that log return,
     without costs. weight: 1. side: +1 or -1 for all bars, or int8 [R] with 0 for no candidate.
     Unlabelled (y -1, end -1, ret NaN, weight 0): the segment ends before t+H, one of the two prices is NaN (a NaN

@@ -11,8 +11,15 @@ import polars as pl
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, Labels
-from tradsys.market.fill_rule import STOP_LOSS, TAKE_PROFIT, fills_at_open, touch
-from tradsys.market.tradable import close_before, last_of_the_dead, traded_volume
+from tradsys.market.tradable import (
+    STOP_LOSS,
+    TAKE_PROFIT,
+    close_before,
+    fills_at_open,
+    last_of_the_dead,
+    touch,
+    traded_volume,
+)
 from tradsys.market.true_range import price_matrix, segment_starts, usable_unit, wilder_atr
 
 STOP, TIMEOUT, TARGET = 0, 1, 2
@@ -36,7 +43,7 @@ def triple_barrier(
     `atr_bars`, known at the deciding bar); infinite means no such barrier. horizon_bars: bars it may last.
     Bars t+1..t+H are scanned in price space, an exact touch counts. A bar that opens at or beyond a barrier
     met that one first and fills at its open; else a bar that reaches both met the stop. Neither: out at
-    close[t+H]. What a bar can fill is the simulator's rule (`market.fill_rule`): where nothing traded there is neither
+    close[t+H]. What a bar can fill is the simulator's rule (`market.tradable`): where nothing traded there is neither
     entry nor exit, so both wait for a bar that can fill them, and H counts from the entry's bar.
     dead_after_bars: a symbol whose last bar is followed by more of the panel's distinct times is dead, and what is held
     then is out at its last close times 1 + delisting_return (a short at the last close); None knows no deaths, and

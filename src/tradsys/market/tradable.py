@@ -1,5 +1,9 @@
-"""Which printed prices could be traded: bars in which nothing traded, prints that no neighbour confirms."""
+"""Which printed prices could be traded, and what one bar can fill: the rule that simulators and labels share.
 
+The compiled part is `portfolio.fills` bar by bar: bars in which nothing traded, prints that no neighbour confirms.
+"""
+
+import numba
 import numpy as np
 import polars as pl
 
@@ -7,6 +11,7 @@ from tradsys.core.tables import Array
 
 # an open or extreme a factor of e^0.66 = 1.93 from the close before is not believed; see `sources.jumps.MAX_OPEN_GAP`
 MAX_PRINT_FACTOR = float(np.exp(0.66))
+TAKE_PROFIT, STOP_LOSS, TIMEOUT = 0, 1, 2
 
 
 def traded_volume(bars: pl.DataFrame) -> Array:
@@ -45,3 +50,46 @@ def last_of_the_dead(bars: pl.DataFrame, dead_after_bars: int) -> Array:
     symbol = bars["symbol"]
     is_last = np.append((symbol.slice(1) != symbol.slice(0, bars.height - 1)).to_numpy(), True)
     return is_last & (after > dead_after_bars)
+
+
+@numba.njit(cache=True)
+def confirmed(price: float, anchor: float) -> bool:
+    """Whether a price lies within MAX_PRINT_FACTOR of an anchor; a NaN anchor confirms all."""
+    return np.isnan(anchor) or anchor / MAX_PRINT_FACTOR <= price <= anchor * MAX_PRINT_FACTOR
+
+
+@numba.njit(cache=True)
+def fills_at_open(bars: tuple[Array, ...], j: int) -> bool:
+    """Whether an order can fill at the open of bar j: something traded, at a price that the close before confirms."""
+    return bars[4][j] > 0 and confirmed(bars[0][j], bars[5][j])
+
+
+@numba.njit(cache=True)
+def touch(
+    bars: tuple[Array, ...], j: int, side: int, levels: tuple[float, float], state: tuple[bool, bool]
+) -> tuple[int, float, bool, bool]:
+    """Reason (-1 for none), raw price (0 where it cannot fill), whether at the open, `passed`: see `portfolio.fills`.
+
+    bars: open, high, low, close, volume, close before, float64 [B] each.
+    """
+    open_, close, before = bars[0][j], bars[3][j], bars[5][j]
+    target, stop = levels
+    last, passed = state
+    best, worst = (bars[1][j], bars[2][j]) if side > 0 else (bars[2][j], bars[1][j])
+    reason, price, at_open = TIMEOUT if last else -1, 0.0, False
+    if not bars[4][j] > 0:
+        pass
+    elif side * open_ <= side * stop:
+        reason, price, at_open = STOP_LOSS, open_, True
+    elif side * open_ >= side * target and confirmed(open_, before):
+        reason, price, at_open = TAKE_PROFIT, target if passed else open_, True
+    elif side * worst <= side * stop:
+        reason, price = STOP_LOSS, stop
+    elif side * best >= side * target:
+        if confirmed(best, before) or (confirmed(open_, before) and confirmed(best, open_)):
+            reason, price = TAKE_PROFIT, target
+        else:
+            passed = True
+    elif last and (confirmed(close, before) or (confirmed(open_, before) and confirmed(close, open_))):
+        price = close
+    return reason, price, at_open, passed

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from tradsys.core.tables import Array
-from tradsys.market.fill_rule import TIMEOUT, fills_at_open, touch
+from tradsys.market.tradable import TIMEOUT, fills_at_open, touch
 from tradsys.portfolio.costs import BUST, Costs
 
 OPEN = 3
