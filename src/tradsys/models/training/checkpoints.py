@@ -3,7 +3,7 @@
 import math
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from tradsys.core.errors import TrainingError
 from tradsys.core.received import refused_in_one_line
 from tradsys.core.runs import written_atomically
+from tradsys.models.training.recipe import Selection
 from tradsys.samples.loader import WindowLoader, rank_of
 
 # ranks agree on a stop this often: asking costs each a message and a wait
@@ -40,24 +41,18 @@ class Keeper(Checkpoint):
         loader: WindowLoader,
         *,
         monitor: str,
-        patience: int,
+        selection: Selection,
         every_steps: int | None,
         asked: Any,
         watch: Watch | None,
     ) -> None:
         self.workdir, self.fingerprint, self.loader = workdir, fingerprint, loader
-        self.monitor, self.patience, self.every_steps, self.watch = monitor, patience, every_steps, watch
+        self.monitor, self.selection, self.every_steps, self.watch = monitor, selection, every_steps, watch
         self.asked = asked
         # taken before Lightning puts a handler of its own in front, after which a fit would end as if it were finished
         self.on_sigterm = signal.getsignal(signal.SIGTERM)
         self.scores: list[float] = []
         self._resumed: dict[str, Any] = {}
-
-    @property
-    def stale(self) -> bool:
-        """Whether as many epochs as the patience have passed without a better score."""
-        best = best_epoch(self.scores)
-        return len(self.scores) - (0 if best is None else best + 1) >= self.patience
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed fit needs beside Lightning's own state, each rank's generators and the loader's place too."""
@@ -84,7 +79,7 @@ class Keeper(Checkpoint):
         torch.set_rng_state(rng["cpu"].cpu())
         if "cuda" in rng and torch.cuda.is_available():
             torch.cuda.set_rng_state(rng["cuda"].cpu())
-        trainer.should_stop = self.stale
+        trainer.should_stop = self.selection.stale(self.scores)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Saves where a save is due or a stop was asked for. At an epoch's last step validation comes first."""
@@ -104,12 +99,12 @@ class Keeper(Checkpoint):
         score = trainer.strategy.broadcast(score)  # one judge: two devices may differ in the last digit
         epoch = trainer.current_epoch
         self.scores.append(score)
-        if best_epoch(self.scores) == epoch and trainer.is_global_zero:
+        if self.selection.best_epoch(self.scores) == epoch and trainer.is_global_zero:
             state = {"fingerprint": self.fingerprint, "epoch": epoch, self.monitor: score}
             with written_atomically(self.workdir / "best.ckpt") as draft:
-                torch.save(state | {"state_dict": pl_module.state_dict()}, draft)
+                torch.save(state | {"state_dict": weights_kept(pl_module)}, draft)
         self._save_last(trainer)
-        trainer.should_stop = self.stale
+        trainer.should_stop = self.selection.stale(self.scores)
         if self.watch is not None and trainer.is_global_zero:
             self.watch(epoch, score)
         if self._agreed(trainer, now=True):
@@ -132,10 +127,10 @@ class Keeper(Checkpoint):
             trainer.save_checkpoint(draft)
 
 
-def best_epoch(scores: Sequence[float]) -> int | None:
-    """The first epoch with the lowest score; None where no score is finite."""
-    finite = [epoch for epoch, score in enumerate(scores) if math.isfinite(score)]
-    return min(finite, key=lambda epoch: scores[epoch]) if finite else None
+def weights_kept(module: L.LightningModule) -> dict[str, Any]:
+    """The weights that a fit keeps of an epoch: what the module's `kept_state` gives, else its own."""
+    kept: Callable[[], dict[str, Any]] = getattr(module, "kept_state", module.state_dict)
+    return kept()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

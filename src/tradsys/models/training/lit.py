@@ -3,7 +3,9 @@
 Legend: N samples, T window, F features, C classes.
 """
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import pytorch_lightning as L
@@ -16,6 +18,7 @@ from torchmetrics.functional.classification import binary_auroc, multiclass_auro
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TrainingError
 from tradsys.models.losses import focal_loss, weighted_mean
+from tradsys.models.training.recipe import BatchRecipe, Prepared, WeightAverage
 from tradsys.samples.loader import rank_of
 
 Batch = tuple[Tensor, Tensor, Tensor]  # window_NTF, y_N, weight_N
@@ -26,6 +29,10 @@ BOUNDS = {
     "weight_decay": "[0, inf)",
     "warmup_fraction": "[0, 1)",
     "label_smoothing": "[0, 1)",
+    "ema": "[0, 1)",
+    "bar_dropout": "[0, 1)",
+    "feature_dropout": "[0, 1)",
+    "mixup": "[0, inf)",
 }
 # losses wait on the device and are read together: one synchronisation for so many steps
 STEPS_PER_CHECK = 50
@@ -48,6 +55,8 @@ class LitClassifier(L.LightningModule):
     warmup_fraction: share of all planned steps in which lr rises linearly from 0; then half a cosine to 0.
     class_weight: None, or `balanced`: W / (C * W_c), with W_c the sample weight of class c in training.
     label_smoothing: eps in [0, 1); the loss becomes (1 - eps) * loss(y) + eps * mean of loss(c) over c.
+    ema: decay per step of a moving average of the weights, which is what validation reads and what is kept; 0 for none.
+    bar_dropout, feature_dropout, mixup: random changes of training batches, 0 for none; see BatchRecipe.
 
     Logs per epoch: train_loss, valid_logloss (weighted by sample), valid_auc where each class occurs.
     Raises TrainingError, with step and learning rate, where a loss or a weight stops being finite.
@@ -65,6 +74,10 @@ class LitClassifier(L.LightningModule):
         warmup_fraction: float = 0.1,
         class_weight: str | None = None,
         label_smoothing: float = 0.0,
+        ema: float = 0.0,
+        bar_dropout: float = 0.0,
+        feature_dropout: float = 0.0,
+        mixup: float = 0.0,
     ) -> None:
         super().__init__()
         if class_weight not in (None, "balanced"):
@@ -74,6 +87,8 @@ class LitClassifier(L.LightningModule):
         self.gamma, self.label_smoothing = gamma, label_smoothing
         self.lr, self.weight_decay, self.warmup_fraction = lr, weight_decay, warmup_fraction
         self.class_weight = class_weight
+        self.recipe = BatchRecipe(bar_dropout, feature_dropout, mixup)
+        self.average = WeightAverage(ema) if ema else None
         self.register_buffer("weight_C", torch.ones(int(net.n_classes)))  # type: ignore[arg-type]
         self._total_steps = 0
         self._losses: list[Tensor] = []
@@ -95,6 +110,30 @@ class LitClassifier(L.LightningModule):
         each = torch.stack([focal(torch.full_like(y_N, c)) for c in range(logits_NC.shape[1])])
         return (1 - self.label_smoothing) * focal(y_N) + self.label_smoothing * each.mean()
 
+    def prepared_loss(self, logits_NC: Tensor, seen: Prepared) -> Tensor:
+        """Scalar loss of a batch after the recipe: of a mixed one, the mean of both labels' losses by their shares."""
+        own = self.loss(logits_NC, seen.y_N, seen.weight_N)
+        return own if seen.other is None else torch.lerp(self.loss(logits_NC, *seen.other), own, seen.share)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """One step of the optimiser, then of the moving average."""
+        super().optimizer_step(*args, **kwargs)
+        if self.average is not None:
+            self.average.update(self)
+
+    def kept_state(self) -> dict[str, Any]:
+        """The weights that a fit keeps of an epoch: the moving average where there is one."""
+        with self._averaged():
+            return {name: tensor.detach().clone() for name, tensor in self.state_dict().items()}
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        if self.average is not None:
+            self.average.swap(self)
+        yield
+        if self.average is not None:
+            self.average.swap(self)
+
     def on_fit_start(self) -> None:
         """Sets class weights from the training loader's labels."""
         if self.class_weight == "balanced":
@@ -105,8 +144,8 @@ class LitClassifier(L.LightningModule):
         """Loss of one batch; of several ranks, such that the ranks' mean is the loss of their joint batch."""
         if len(self._losses) >= STEPS_PER_CHECK:
             self._check_losses()
-        window_NTF, y_N, weight_N = batch
-        loss = joint_share(weight_N) * self.loss(self.net(window_NTF), y_N, weight_N)
+        seen = self.recipe(batch)
+        loss = joint_share(seen.weight_N) * self.prepared_loss(self.net(seen.window_NTF), seen)
         self._losses.append(loss.detach())
         return loss
 
@@ -114,6 +153,13 @@ class LitClassifier(L.LightningModule):
         """Stops before anything is judged or saved if a loss or a weight is not finite."""
         self._check_losses()
         self._check_weights()
+        if self.average is not None:
+            self.average.swap(self)
+
+    def on_validation_end(self) -> None:
+        """Puts the weights in training back."""
+        if self.average is not None:
+            self.average.swap(self)
 
     def validation_step(self, batch: Batch) -> None:
         """Keeps one batch's scores."""
@@ -146,10 +192,14 @@ class LitClassifier(L.LightningModule):
         """Adds the running epoch's training loss, once it is known to be finite."""
         self._check_losses()
         checkpoint["train_loss"] = self._train_loss
+        if self.average is not None:
+            checkpoint["ema"] = self.average.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes the running epoch's training loss up again."""
         self._train_loss = checkpoint["train_loss"].clone()
+        if self.average is not None:
+            self.average.load_state_dict(checkpoint["ema"], self)
 
     def configure_optimizers(self) -> Any:
         """AdamW in two groups (matrices decay, vectors do not) and a schedule per step."""

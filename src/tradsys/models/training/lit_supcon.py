@@ -32,7 +32,8 @@ class LitSupCon(LitClassifier):
     net: any with `embed` (window [N, T, F] -> [N, D]), `embedding_dim` and `n_classes`. A `head` of its own is
     replaced by nothing: the contrastive loss would never train it. views: window -> two views, as `augment.Views`.
     temperature: > 0. projection_dim: width of what the loss compares; the projection (D -> D -> projection_dim) is
-    dropped after training. n_neighbours: k of the kNN accuracy. lr, weight_decay, warmup_fraction: of LitClassifier.
+    dropped after training. n_neighbours: k of the kNN accuracy. lr, weight_decay, warmup_fraction, ema:
+    of LitClassifier.
 
     An online linear probe learns cross-entropy on the embeddings of the views with the gradient stopped, clipped on
     its own: the encoder is the same with or without it. Its scores get the logarithm of the training class shares
@@ -60,9 +61,11 @@ class LitSupCon(LitClassifier):
         lr: float = 1e-3,
         weight_decay: float = 1e-2,
         warmup_fraction: float = 0.1,
+        ema: float = 0.0,
     ) -> None:
         check_bounds("supcon", locals(), BOUNDS, "model.module")
-        super().__init__(net, gamma=0.0, lr=lr, weight_decay=weight_decay, warmup_fraction=warmup_fraction)
+        schedule = {"lr": lr, "weight_decay": weight_decay, "warmup_fraction": warmup_fraction}
+        super().__init__(net, gamma=0.0, ema=ema, **schedule)
         if hasattr(net, "head"):
             net.head = nn.Identity()
         width, n_classes = int(net.embedding_dim), int(net.n_classes)  # type: ignore[arg-type]
@@ -160,11 +163,15 @@ class LitSupCon(LitClassifier):
         losses = torch.stack(self._losses).cpu() if self._losses else torch.empty(0)
         running = {"losses": losses, "train_loss": self._train_loss, "lonely": self._lonely.cpu()}
         checkpoint |= {"history": self.history, "running": running}
+        if self.average is not None:
+            checkpoint["ema"] = self.average.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes them up again."""
         self.history, running = list(checkpoint["history"]), checkpoint["running"]
         self._losses, self._train_loss, self._lonely = list(running["losses"]), running["train_loss"], running["lonely"]
+        if self.average is not None:
+            self.average.load_state_dict(checkpoint["ema"], self)
 
     def _count(self, y_G: Tensor) -> None:
         with_positive = n_anchors_with_positive(y_G)

@@ -1,16 +1,10 @@
 """One fit under Lightning: quiet, resumable, stopped early, its best weights restored."""
 
-import contextlib
 import copy
-import logging
 import os
-import signal
-import threading
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytorch_lightning as L
@@ -18,23 +12,22 @@ import torch
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.plugins.environments import LightningEnvironment
-from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
 from tradsys.core.bounds import check_bounds
-from tradsys.core.endings import Terminated
 from tradsys.core.errors import TrainingError
 from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import digest_file, write_json
-from tradsys.models.training.checkpoints import FIX, Keeper, Watch, best_epoch, kept_state, read_checkpoint
+from tradsys.models.training.checkpoints import FIX, Keeper, Watch, kept_state, read_checkpoint
 from tradsys.models.training.launcher import run_on_ranks
+from tradsys.models.training.recipe import Selection
 from tradsys.models.training.rendezvous import Meeting
+from tradsys.models.training.surroundings import determinism, interruptible, quiet
 from tradsys.samples.loader import WindowLoader, rank_of
 
 LOGGERS = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 # 16-mixed runs as bf16-mixed on a CPU, 16-true overflows to NaN there, bf16-true loses updates of small steps
 GPU_ONLY = ("16-mixed", "bf16-true", "16-true")
-LIBRARY_LOGS = ("pytorch_lightning", "lightning_fabric", "lightning")
 NOT_LEARNT = ("progress_bar", "loggers", "checkpoint_every_steps", "strategy")  # decide what is shown and kept
 
 
@@ -51,7 +44,8 @@ class TrainerSettings:
     precision: as Lightning names it: `32-true`, or `bf16-mixed` on a GPU that gains from it; those of GPU_ONLY are
     refused on a CPU.
     max_epochs: the learning rate is planned over all of them. patience: epochs without a better validation
-    log-loss before it stops. gradient_clip: cap on the gradient's norm, None for none.
+    log-loss before it stops. keep, smooth_epochs: which epoch's weights are kept; see Selection. gradient_clip: cap on
+    the gradient's norm, None for none.
     deterministic: refuse operations that are not repeatable; a CPU repeats to the bit without it.
     checkpoint_every_steps: last.ckpt is written so often within an epoch, too; a kill repeats no more steps than these.
     progress_bar: a bar in the terminal. loggers: any of `csv`, `tensorboard`; they write into the workdir.
@@ -64,6 +58,8 @@ class TrainerSettings:
     precision: str = "32-true"
     max_epochs: int = 30
     patience: int = 5
+    keep: str = "best"
+    smooth_epochs: int = 1
     gradient_clip: float | None = 1.0
     deterministic: bool = False
     checkpoint_every_steps: int | None = None
@@ -74,7 +70,7 @@ class TrainerSettings:
         object.__setattr__(self, "loggers", tuple(self.loggers))
         if self.accelerator not in ("cpu", "gpu", "auto"):
             raise ValueError(f"trainer: accelerator={self.accelerator!r}; it must be cpu, gpu or auto")
-        counts = ("devices", "num_nodes", "max_epochs", "patience", "checkpoint_every_steps")
+        counts = ("devices", "num_nodes", "max_epochs", "patience", "smooth_epochs", "checkpoint_every_steps")
         if odd := [n for n in counts if not isinstance(getattr(self, n) or 0, int)]:
             raise ValueError(f"trainer: {odd[0]}={getattr(self, odd[0])!r}; it must be a whole number")
         if self.devices < 1 or self.strategy not in ("auto", "ddp"):
@@ -91,6 +87,11 @@ class TrainerSettings:
             raise ValueError(f"trainer: num_nodes={self.num_nodes}; it must be >= 1; 1 is this machine alone")
         if self.max_epochs < 1 or self.patience < 1:
             raise ValueError(f"trainer: max_epochs={self.max_epochs}, patience={self.patience}; both must be >= 1")
+        if self.keep not in ("best", "last") or not 1 <= self.smooth_epochs <= self.max_epochs:
+            raise ValueError(
+                f"trainer: keep={self.keep!r}, smooth_epochs={self.smooth_epochs}, max_epochs={self.max_epochs}; keep "
+                "must be best or last, and the mean run over 1 to max_epochs epochs"
+            )
         if self.checkpoint_every_steps is not None and self.checkpoint_every_steps < 1:
             raise ValueError(f"trainer: checkpoint_every_steps={self.checkpoint_every_steps}; it must be >= 1, or null")
         if unknown := sorted(set(self.loggers) - set(LOGGERS)):
@@ -143,6 +144,11 @@ class TrainerSettings:
         self.check_precision(on_gpu=self.uses_gpu())
         return torch.device("cpu") if self.starts_ranks else self.device()
 
+    @property
+    def selection(self) -> Selection:
+        """Which epoch's weights are kept, and when a fit stops."""
+        return Selection(self.keep, self.smooth_epochs, self.patience)
+
     def identity(self) -> dict[str, Any]:
         """The settings that decide the weights, for a fingerprint."""
         return {k: v for k, v in asdict(self).items() if k not in NOT_LEARNT}
@@ -190,7 +196,7 @@ def fit_module(
         last = _resumable(workdir / "last.ckpt", fingerprint)
         _retell(watch, [] if last is None else kept_state(last)["scores"])
         job = _Job(module, train, valid, settings, workdir, fingerprint, monitor, callbacks, go_on=last is not None)
-        with _interruptible() as asked:
+        with interruptible() as asked:
             if settings.starts_ranks:
                 scores = run_on_ranks(
                     _as_rank,
@@ -204,7 +210,7 @@ def fit_module(
             else:
                 scores = _train(job, asked, watch)
         meeting.share(workdir, "after", "best.ckpt")
-        if (best := best_epoch(scores)) is None:
+        if (best := settings.selection.best_epoch(scores)) is None:
             raise TrainingError(f"training: no epoch ended with a finite {monitor!r}; let the module log it")
         done = FitResult(best, len(scores), scores[best], tuple(scores))
         digest = digest_file(workdir / "best.ckpt")
@@ -239,13 +245,13 @@ def _train(job: _Job, asked: Any, watch: Watch | None) -> list[float]:
         job.fingerprint,
         job.train,
         monitor=job.monitor,
-        patience=job.settings.patience,
+        selection=job.settings.selection,
         every_steps=job.settings.checkpoint_every_steps,
         asked=asked,
         watch=watch,
     )
     last = job.workdir / "last.ckpt" if job.go_on else None
-    with quiet(), _determinism(job.settings.deterministic):
+    with quiet(), determinism(job.settings.deterministic):
         trainer = _trainer(job.settings, job.workdir, len(job.train), (*job.callbacks, keeper))
         try:
             trainer.fit(job.module.train(), job.train, job.valid, ckpt_path=last, weights_only=True if last else None)
@@ -335,66 +341,3 @@ def _same(path: Path, found: str, expected: str) -> None:
             f"training: {path} belongs to fingerprint {found[:12]}, this fit is {expected[:12]}: settings or "
             "data differ; resume with the config and data of that run, or give an empty workdir"
         )
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM set the event, so that the fit stops between two steps; a second one stops it at once.
-
-    What comes out is KeyboardInterrupt, or Terminated where SIGTERM came. A handler that ignores a signal is kept.
-    """
-    asked, came = threading.Event(), list[int]()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number: int, _frame: FrameType | None) -> None:
-        came.append(number)
-        if asked.is_set():
-            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
-        asked.set()
-
-    ours = threading.current_thread() is threading.main_thread()
-    try:
-        for number, handler in before.items() if ours else ():
-            # SIGTERM without a handler ends the process at once: a caller that wants more installs one
-            if callable(handler):
-                signal.signal(number, ask)
-        yield asked
-    except KeyboardInterrupt as stopped:
-        if signal.SIGTERM in came and not isinstance(stopped, Terminated):
-            raise Terminated from stopped
-        raise
-    finally:
-        for number, handler in before.items() if ours else ():
-            if handler is not None:
-                signal.signal(number, handler)  # Lightning leaves SIGINT ignored after a Ctrl-C
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Lightning without tips, device tables and advice; its warnings of other kinds pass."""
-    logs = {name: logging.getLogger(name) for name in LIBRARY_LOGS}
-    levels = {name: log.level for name, log in logs.items()}
-    try:
-        for log in logs.values():
-            log.setLevel(logging.WARNING)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PossibleUserWarning)
-            # Lightning 2.6 with torch 2.13
-            warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec", category=FutureWarning)
-            yield
-    finally:
-        for name, log in logs.items():
-            log.setLevel(levels[name])
-
-
-@contextlib.contextmanager
-def _determinism(wanted: bool) -> Iterator[None]:
-    """Lightning sets torch's switch for good; here it is put back."""
-    before = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn_only)

@@ -9,7 +9,7 @@ from torch import nn
 from tradsys.core.errors import TrainingError
 from tradsys.models.losses import focal_loss
 from tradsys.models.training.lit import LitClassifier, balanced, warmup_cosine
-from tradsys.models.training.trainer import quiet
+from tradsys.models.training.surroundings import quiet
 from tradsys.samples.loader import WindowLoader
 
 

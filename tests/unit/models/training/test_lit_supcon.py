@@ -12,7 +12,7 @@ from tradsys.core.errors import TrainingError
 from tradsys.models.losses import supcon_loss
 from tradsys.models.training.augment import Jitter, Views
 from tradsys.models.training.lit_supcon import LitSupCon, alignment, knn_vote, uniformity
-from tradsys.models.training.trainer import quiet
+from tradsys.models.training.surroundings import quiet
 from tradsys.samples.loader import WindowLoader
 
 

@@ -1,0 +1,129 @@
+"""What a training recipe changes around a net: the batch it sees, and the weights that are kept.
+
+Legend: N samples, T window, F features.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+
+from tradsys.models.training.augment import FeatureDropout, TimeMask
+
+EMA_WARMUP = 10  # steps after which a mean of weights reaches back about as far as its decay says
+
+
+class Prepared(NamedTuple):
+    """A training batch after the recipe. other: labels and weights [N] of mixed partners; share: weight of the own."""
+
+    window_NTF: Tensor
+    y_N: Tensor
+    weight_N: Tensor
+    other: tuple[Tensor, Tensor] | None
+    share: Tensor | float
+
+
+@dataclass(frozen=True)
+class BatchRecipe:
+    """Random changes of a training batch; with all at 0 the batch comes back as it is and nothing is drawn.
+
+    bar_dropout: share of a window's bars blanked in one run, never the decision bar. feature_dropout: probability that
+    a column of a window is blank. mixup: alpha of Beta(alpha, alpha), the share at which a window and its label's loss
+    are mixed with another window of the same training batch (Zhang et al. 2018, eq. 2): both resolve before the
+    training span ends, so nothing later enters.
+    """
+
+    bar_dropout: float = 0.0
+    feature_dropout: float = 0.0
+    mixup: float = 0.0
+
+    def __call__(self, batch: Sequence[Tensor], generator: Generator | None = None) -> Prepared:
+        """The batch as the net shall see it. generator: None draws from the device's global one."""
+        window_NTF, y_N, weight_N = batch
+        if self.bar_dropout:
+            window_NTF = TimeMask(self.bar_dropout)(window_NTF, generator)
+        if self.feature_dropout:
+            window_NTF = FeatureDropout(self.feature_dropout)(window_NTF, generator)
+        if not self.mixup:
+            return Prepared(window_NTF, y_N, weight_N, None, 1.0)
+        alpha = torch.full((2,), self.mixup, device=window_NTF.device)
+        gamma_2 = torch._standard_gamma(alpha, generator=generator)
+        share = gamma_2[0] / gamma_2.sum().clamp_min(torch.finfo(gamma_2.dtype).tiny)
+        partner_N = torch.randperm(len(y_N), generator=generator, device=window_NTF.device)
+        mixed_NTF = torch.lerp(window_NTF[partner_N], window_NTF, share.to(window_NTF.dtype))
+        return Prepared(mixed_NTF, y_N, weight_N, (y_N[partner_N], weight_N[partner_N]), share)
+
+
+class WeightAverage:
+    """Exponential moving average of a module's weights, swapped in where they are judged and kept.
+
+    decay per step; after step t it is min(decay, (1 + t) / (10 + t)), so that the first weights are soon forgotten.
+    Source: Polyak & Juditsky 1992; the warm-up as in TensorFlow's ExponentialMovingAverage.
+    """
+
+    def __init__(self, decay: float) -> None:
+        self.decay, self.steps, self.kept = decay, 0, list[Tensor]()
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """Takes one step's weights in; the first are copied."""
+        weights = [p.detach() for p in module.parameters() if p.requires_grad]
+        if not self.kept:
+            self.kept = [w.clone() for w in weights]
+            return
+        self.steps += 1
+        share = 1 - min(self.decay, (1 + self.steps) / (EMA_WARMUP + self.steps))
+        torch._foreach_lerp_(self.kept, weights, share)
+
+    @torch.no_grad()
+    def swap(self, module: nn.Module) -> None:
+        """Exchanges the module's weights and the average; a second call puts them back."""
+        for kept, own in zip(self.kept, (p for p in module.parameters() if p.requires_grad), strict=False):
+            held = own.detach().clone()
+            own.copy_(kept)
+            kept.copy_(held)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed fit needs."""
+        return {"steps": self.steps, "kept": self.kept}
+
+    def load_state_dict(self, state: dict[str, Any], module: nn.Module) -> None:
+        """Takes it up again, on the module's device."""
+        device = next(module.parameters()).device
+        self.steps, self.kept = int(state["steps"]), [w.to(device) for w in state["kept"]]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which epoch's weights a fit keeps, and when it stops.
+
+    keep: `best` epoch by validation log-loss, or the `last` of a fixed budget, which never stops early. smooth_epochs:
+    the log-loss is averaged over so many epochs up to each, so that no single lucky one wins; epochs before the first
+    full mean are not candidates. patience: epochs without a better one before the fit stops.
+    """
+
+    keep: str
+    smooth_epochs: int
+    patience: int
+
+    def scores(self, scores: Sequence[float]) -> list[float]:
+        """What the epochs are ranked by, NaN for those that are no candidates."""
+        if self.keep == "last":
+            return [torch.nan] * (len(scores) - 1) + list(scores[-1:])
+        k = self.smooth_epochs
+        return [sum(scores[i + 1 - k : i + 1]) / k if i + 1 >= k else torch.nan for i in range(len(scores))]
+
+    def best_epoch(self, scores: Sequence[float]) -> int | None:
+        """The first epoch with the lowest score; None where no score is finite."""
+        ranked = self.scores(scores)
+        finite = [epoch for epoch, score in enumerate(ranked) if abs(score) < torch.inf]
+        return min(finite, key=lambda epoch: ranked[epoch]) if finite else None
+
+    def stale(self, scores: Sequence[float]) -> bool:
+        """Whether as many epochs as the patience have passed without a better score."""
+        if self.keep == "last" or len(scores) < self.smooth_epochs:
+            return False
+        best = self.best_epoch(scores)
+        return len(scores) - (0 if best is None else best + 1) >= self.patience

@@ -1,0 +1,80 @@
+"""What surrounds a fit in this process: signals, Lightning's remarks, torch's determinism switch."""
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from types import FrameType
+
+import torch
+from pytorch_lightning.utilities.warnings import PossibleUserWarning
+
+from tradsys.core.endings import Terminated
+
+LIBRARY_LOGS = ("pytorch_lightning", "lightning_fabric", "lightning")
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Ctrl-C and SIGTERM set the event, so that the fit stops between two steps; a second one stops it at once.
+
+    What comes out is KeyboardInterrupt, or Terminated where SIGTERM came. A handler that ignores a signal is kept.
+    """
+    asked, came = threading.Event(), list[int]()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        if asked.is_set():
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        asked.set()
+
+    ours = threading.current_thread() is threading.main_thread()
+    try:
+        for number, handler in before.items() if ours else ():
+            # SIGTERM without a handler ends the process at once: a caller that wants more installs one
+            if callable(handler):
+                signal.signal(number, ask)
+        yield asked
+    except KeyboardInterrupt as stopped:
+        if signal.SIGTERM in came and not isinstance(stopped, Terminated):
+            raise Terminated from stopped
+        raise
+    finally:
+        for number, handler in before.items() if ours else ():
+            if handler is not None:
+                signal.signal(number, handler)  # Lightning leaves SIGINT ignored after a Ctrl-C
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Lightning without tips, device tables and advice; its warnings of other kinds pass."""
+    logs = {name: logging.getLogger(name) for name in LIBRARY_LOGS}
+    levels = {name: log.level for name, log in logs.items()}
+    try:
+        for log in logs.values():
+            log.setLevel(logging.WARNING)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PossibleUserWarning)
+            # Lightning 2.6 with torch 2.13
+            warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec", category=FutureWarning)
+            yield
+    finally:
+        for name, log in logs.items():
+            log.setLevel(levels[name])
+
+
+@contextlib.contextmanager
+def determinism(wanted: bool) -> Iterator[None]:
+    """Lightning sets torch's switch for good; here it is put back."""
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
