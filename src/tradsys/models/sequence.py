@@ -6,7 +6,7 @@ Legend: N samples, T window, F features, C classes.
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -82,14 +82,14 @@ class SequenceModel:
         """
         n_classes = count_classes(train, valid)
         home = self.trainer.home()
-        with forked_generator(self.seed, home), self._folder() as folder:
+        with forked_generator(self.seed, home), self.folder() as folder:
             net = self.built_net(n_features=len(train.table.names), n_classes=n_classes)
             module = self.module(net)
-            self._start_line(module, net, train)
+            self.start_line(module, net, train)
             result = fit_module(
                 module,
-                self._loader(train, home, shuffle=True),
-                self._loader(valid, home, shuffle=False),
+                self.loader(train, home, shuffle=True),
+                self.loader(valid, home, shuffle=False),
                 settings=self.trainer,
                 workdir=folder,
                 fingerprint=self.fingerprint(train, valid) if self.workdir else "",
@@ -100,7 +100,16 @@ class SequenceModel:
         object.__setattr__(fitted, "result_", result)
         return fitted
 
-    def _start_line(self, module: L.LightningModule, net: nn.Module, train: Samples) -> None:
+    @staticmethod
+    def fit_together(
+        models: "Sequence[SequenceModel]", train: Samples, valid: Samples, *, workdir: Path | None, stacked: bool | None
+    ) -> "list[SequenceModel] | None":
+        """Fitted copies trained as one stack, or None where they have to be fitted one by one; see `together`."""
+        from tradsys.models.training.together import fit_together  # noqa: PLC0415 - it builds on this module
+
+        return fit_together(models, train, valid, workdir=workdir, stacked=stacked)
+
+    def start_line(self, module: L.LightningModule, net: nn.Module, train: Samples) -> None:
         """Sets the linear path to its optimum under the module's own loss and class weights."""
         if not isinstance(net, Wide) or self.wide_C is None:
             return
@@ -134,12 +143,16 @@ class SequenceModel:
             ret=np.zeros(n),
         )
         with torch.inference_mode():
-            answers = [ask(net, window_NTF).cpu() for window_NTF, _, _ in self._loader(asked, device)]
+            answers = [ask(net, window_NTF).cpu() for window_NTF, _, _ in self.loader(asked, device)]
         net.cpu()
         return torch.cat(answers).numpy() if answers else np.empty((0, int(getattr(net, width))))
 
     def fingerprint(self, train: Samples, valid: Samples) -> str:
         """Digest of all that decides the weights: settings, rows, labels, sample weights, feature values."""
+        return digest_json([self.decides(), samples_digest(train), samples_digest(valid)])
+
+    def decides(self) -> dict[str, Any]:
+        """The settings that decide the weights, as plain values."""
         settings = {
             "net": described(self.net),
             "module": described(self.module),
@@ -147,10 +160,11 @@ class SequenceModel:
             "lookback": self.lookback,
             "batch_size": self.batch_size,
             "seed": self.seed,
-        } | ({"wide": self.wide, "wide_C": self.wide_C} if self.wide else {})
-        return digest_json([settings, samples_digest(train), samples_digest(valid)])
+        }
+        return settings | ({"wide": self.wide, "wide_C": self.wide_C} if self.wide else {})
 
-    def _loader(self, samples: Samples, device: torch.device, shuffle: bool = False) -> WindowLoader:
+    def loader(self, samples: Samples, device: torch.device, shuffle: bool = False) -> WindowLoader:
+        """Batches of these samples' windows on the device, in the order of this seed where they are shuffled."""
         return WindowLoader.from_samples(
             samples,
             lookback=self.lookback,
@@ -162,7 +176,8 @@ class SequenceModel:
         )
 
     @contextlib.contextmanager
-    def _folder(self) -> Iterator[Path]:
+    def folder(self) -> Iterator[Path]:
+        """The workdir, made where it is missing, or a temporary one."""
         if self.workdir is not None:
             self.workdir.mkdir(parents=True, exist_ok=True)
             yield self.workdir

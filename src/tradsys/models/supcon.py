@@ -46,7 +46,7 @@ class SupConModel(SequenceModel):
         """A fitted copy. Resumes, refuses and raises as SequenceModel does; TrainingError for too small a batch."""
         n_classes = count_classes(train, valid)
         self._check_batch(n_classes)
-        with self._folder() as folder:
+        with self.folder() as folder:
             encoder = super(SupConModel, replace(self, workdir=folder)).fit(train, valid)
             history = read_checkpoint(folder / "last.ckpt")["history"]
         probe = self.probe.fit(encoder._encoded(train), encoder._encoded(valid))

@@ -123,7 +123,7 @@ class WindowLoader:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         # a generator on purpose: Lightning calls iter() before set_epoch(), and nothing is read until next()
         first, self._resume_at = self._resume_at, 0
-        order = self._order()
+        order = self.order()
         for batch in range(first, len(self)):
             self._handed_out = batch + 1
             window_NTF, y_N, weight_N = self.batch(order[batch * self.batch_size : (batch + 1) * self.batch_size])
@@ -182,7 +182,8 @@ class WindowLoader:
         self.__dict__.update(state | {name: _shared(state[name]) for name in _TENSORS})
         self._window_RTF = window_view(self.table_RF, self.lookback)
 
-    def _order(self) -> Tensor:
+    def order(self) -> Tensor:
+        """Places of the samples of this epoch's pass, in turn, on the table's device."""
         n = len(self.rows_N)
         home = self.table_RF.device
         dtype = torch.int32 if n < 2**31 else torch.int64

@@ -1,6 +1,6 @@
 """Models of models: scaled, calibrated, averaged, pooled. Each is a Model like any other."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Self
@@ -102,12 +102,15 @@ class SeedAverage:
     """The plain mean of one model's probabilities under several seeds.
 
     n_seeds: fits, at least two. seed: from which theirs are drawn, so that two averages share no fit.
-    workdir: each fit writes below its own number. Fitted: members_, by `seed_<k>`.
+    workdir: each fit writes below its own number, a stack below `stack`. stacked: whether nets of sequence models train
+    as one stack, which changes no more than the last digits: null where that is faster, true wherever it is possible.
+    Fitted: members_, by `seed_<k>`.
     """
 
     model: Model
     n_seeds: int
     seed: int = 0
+    stacked: bool | None = None
     workdir: Path | None = None
     members_: Mapping[str, Model] | None = field(init=False, default=None)
 
@@ -130,13 +133,22 @@ class SeedAverage:
 
     def fit(self, train: Samples, valid: Samples) -> Self:
         """Fits each copy on the same rows."""
-        done: dict[str, Model] = {}
-        for k in range(self.n_seeds):
-            # from a hash: seeds 7 and 8 must not share all but one of their copies; 31 bits suit every library
-            drawn = int(np.random.SeedSequence([self.seed, k]).generate_state(1)[0] >> 1)
-            copy = seeded(self.model, drawn)
-            done[f"seed_{k}"] = (in_workdir(copy, self.workdir / str(k)) if self.workdir else copy).fit(train, valid)
-        return with_fitted(self, {"members_": done})
+        # from a hash: seeds 7 and 8 must not share all but one of their copies; 31 bits suit every library
+        seeds = [int(np.random.SeedSequence([self.seed, k]).generate_state(1)[0] >> 1) for k in range(self.n_seeds)]
+        copies = [seeded(self.model, drawn) for drawn in seeds]
+        done = self._as_stack(copies, train, valid)
+        if done is None:
+            here = [in_workdir(copy, self.workdir / str(k)) if self.workdir else copy for k, copy in enumerate(copies)]
+            done = [copy.fit(train, valid) for copy in here]
+        return with_fitted(self, {"members_": {f"seed_{k}": model for k, model in enumerate(done)}})
+
+    def _as_stack(self, copies: Sequence[Model], train: Samples, valid: Samples) -> Sequence[Model] | None:
+        """The copies trained as one stack; None where they are no nets, or gain nothing by it."""
+        together = getattr(self.model, "fit_together", None)
+        if together is None:
+            return None
+        folder = self.workdir / "stack" if self.workdir else None
+        return together(copies, train, valid, workdir=folder, stacked=self.stacked)  # type: ignore[no-any-return]
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
         """float64 [N, C], the mean over seeds."""

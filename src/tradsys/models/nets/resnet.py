@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tradsys.core.bounds import check_bounds
+from tradsys.models.nets.dropout import Dropout
 
 KERNELS = (8, 5, 3)
 WIDENING = (1, 2, 2)  # channels of the three blocks over the first one's: 64, 128, 128 in the paper
@@ -34,7 +35,7 @@ class ResNet(nn.Module):
         channels = [n_features, *(width * times for times in WIDENING)]
         self.blocks = nn.ModuleList(Block(k, m) for k, m in itertools.pairwise(channels))
         self.embedding_dim = channels[-1]
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         self.head = nn.Linear(self.embedding_dim, n_classes)
 
     def embed(self, window_NTF: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import CombinationError
+from tradsys.models.nets.dropout import Dropout
 
 BOUNDS = {
     "width": "whole [1, inf)",
@@ -85,7 +86,7 @@ class Block(nn.Module):
         self.reach = (kernel_bars - 1) * dilation
         self.first = weight_norm(nn.Conv1d(n_in, n_out, kernel_bars, dilation=dilation))
         self.second = weight_norm(nn.Conv1d(n_out, n_out, kernel_bars, dilation=dilation))
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         self.shortcut: nn.Module = nn.Identity() if n_in == n_out else nn.Conv1d(n_in, n_out, 1)
 
     def forward(self, x_NKT: Tensor) -> Tensor:

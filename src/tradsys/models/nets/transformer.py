@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import CombinationError
+from tradsys.models.nets.dropout import Dropout, attend
 
 BOUNDS = dict.fromkeys(("d_model", "n_heads", "n_layers", "ffn_mult"), "whole [1, inf)") | {"dropout": "[0, 1)"}
 POSITIONS = ("learned", "rotary")
@@ -55,7 +56,7 @@ class TransformerEncoder(nn.Module):
             Block(d_model, n_heads, lookback, dropout, ffn_mult, rotary=rotary, causal=causal) for _ in range(n_layers)
         ]
         self.blocks = nn.ModuleList(blocks)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         self.norm = nn.LayerNorm(d_model)
         self.head = nn.Linear(d_model, n_classes)
 
@@ -109,10 +110,10 @@ class Block(nn.Module):
         self.ffn = nn.Sequential(
             nn.Linear(d_model, ffn_mult * d_model),
             nn.GELU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(ffn_mult * d_model, d_model),
         )
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         self.rotary = Rotary(lookback, d_model // n_heads) if rotary else None
 
     def forward(self, x_NTD: Tensor, *, only_last: bool = False) -> Tensor:
@@ -135,7 +136,7 @@ class Block(nn.Module):
             q_NHQK, k_NHTK = self.rotary(q_NHQK), self.rotary(k_NHTK)
         dropout = self.dropout if self.training else 0.0
         causal = self.causal and not only_last  # the last bar sees the whole window either way
-        mixed_NHQK = F.scaled_dot_product_attention(q_NHQK, k_NHTK, v_NHTK, dropout_p=dropout, is_causal=causal)
+        mixed_NHQK = attend(q_NHQK, k_NHTK, v_NHTK, dropout=dropout, causal=causal)
         return mixed_NHQK.transpose(1, 2).reshape(n, 1 if only_last else t, d)
 
     def _heads(self, x_NTD: Tensor) -> Tensor:

@@ -308,7 +308,7 @@ def _finished(workdir: Path, fingerprint: str) -> FitResult | None:
     if not path.exists():
         return None
     found = read_json(path, FIX, TrainingError)
-    _same(path, str(found.pop("fingerprint", "none")), fingerprint)
+    check_fingerprint(path, str(found.pop("fingerprint", "none")), fingerprint)
     best = workdir / "best.ckpt"
     if not best.exists() or digest_file(best) != found.pop("best.ckpt", None):
         raise TrainingError(
@@ -323,7 +323,7 @@ def _resumable(path: Path, fingerprint: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     checkpoint = read_checkpoint(path)
-    _same(path, kept_state(checkpoint).get("fingerprint", "none"), fingerprint)
+    check_fingerprint(path, kept_state(checkpoint).get("fingerprint", "none"), fingerprint)
     with refused_in_one_line(f"training: checkpoint {path}", FIX, TrainingError):
         return checkpoint if checkpoint["global_step"] > 0 else None
 
@@ -335,7 +335,8 @@ def _retell(watch: Watch | None, scores: Iterable[float]) -> None:
             watch(epoch, score)
 
 
-def _same(path: Path, found: str, expected: str) -> None:
+def check_fingerprint(path: Path, found: str, expected: str) -> None:
+    """Raises TrainingError where a checkpoint was written for other settings or data."""
     if found != expected:
         raise TrainingError(
             f"training: {path} belongs to fingerprint {found[:12]}, this fit is {expected[:12]}: settings or "

@@ -1,0 +1,89 @@
+"""Dropout and attention whose random masks may come from outside.
+
+Nets that train as one stack run under vmap, which knows one generator; each net's own draws are made before and handed
+in. Alone, a net draws from torch's global generator exactly as nn.Dropout and scaled_dot_product_attention do.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place in a net that draws a mask: an empty tensor of its shape and layout, and the share that is dropped."""
+
+    like: Tensor
+    p: float
+
+    def draw(self, generator: Generator) -> Tensor:
+        """0 or 1 / (1 - p), the very numbers that torch's dropout on a CPU draws from this generator."""
+        return torch.empty_like(self.like).bernoulli_(1 - self.p, generator=generator).div_(1 - self.p)
+
+
+class _Source:
+    """Where masks come from: None for torch's generator."""
+
+    masks: Iterator[Tensor] | None = None
+    sites: list[Site] | None = None
+
+
+_SOURCE = _Source()
+
+
+@contextlib.contextmanager
+def given_masks(masks: Sequence[Tensor]) -> Iterator[None]:
+    """Inside, dropout takes these masks in turn, and attention is written out so that it can be batched over nets."""
+    _SOURCE.masks = iter(masks)
+    try:
+        yield
+    finally:
+        _SOURCE.masks = None
+
+
+@contextlib.contextmanager
+def recorded_sites() -> Iterator[list[Site]]:
+    """Inside, nothing is dropped; the list holds each place where a forward pass would have drawn, in order."""
+    _SOURCE.sites = []
+    try:
+        yield _SOURCE.sites
+    finally:
+        _SOURCE.sites = None
+
+
+class Dropout(nn.Module):
+    """nn.Dropout, with masks from outside where a stack hands them in."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape; x itself in eval mode."""
+        return dropped(x, self.p) if self.training else x
+
+
+def dropped(x: Tensor, p: float) -> Tensor:
+    """x with a share p of its entries at 0, the rest over 1 - p."""
+    if p == 0:
+        return x
+    if _SOURCE.sites is not None:
+        _SOURCE.sites.append(Site(torch.empty_like(x, dtype=torch.float32), p))
+        return x
+    return F.dropout(x, p) if _SOURCE.masks is None else x * next(_SOURCE.masks)
+
+
+def attend(q_NHQK: Tensor, k_NHTK: Tensor, v_NHTK: Tensor, *, dropout: float, causal: bool) -> Tensor:
+    """softmax(q k / sqrt(K)) v with dropout on the shares [N, H, Q, K]. Source: Vaswani et al. 2017, eq. 1."""
+    if _SOURCE.masks is None and _SOURCE.sites is None:
+        return F.scaled_dot_product_attention(q_NHQK, k_NHTK, v_NHTK, dropout_p=dropout, is_causal=causal)
+    score_NHQT = q_NHQK @ k_NHTK.transpose(-2, -1) / math.sqrt(q_NHQK.shape[-1])
+    if causal:
+        later_TT = torch.ones(score_NHQT.shape[-2:], dtype=torch.bool, device=q_NHQK.device).triu(1)
+        score_NHQT = score_NHQT.masked_fill(later_TT, -torch.inf)
+    return dropped(score_NHQT.softmax(dim=-1), dropout) @ v_NHTK
