@@ -75,6 +75,9 @@ def test_the_bundle_answers_as_the_fitted_pool(made):
     np.testing.assert_allclose(score, fitted.primary.score(prepared.table, rows), rtol=0, atol=1e-6)
     np.testing.assert_allclose(probability, fitted.primary.predict_proba(prepared.table, rows), rtol=0, atol=1e-6)
     assert score[:, 1].std() > 0.01
+    spread = bundle.primary.predict_with_spread(prepared.table, rows)[2]
+    assert spread.shape == score.shape
+    assert (spread[:, 1] > 0).all()
     assert bundle.lookback == bundle.primary.lookback == fitted.primary.lookback == 48
     states = fitted.primary.model_.state_weights_
     assert np.ptp(states, axis=0).max() > 0.01  # states do weigh differently, so the regime is served too
@@ -88,7 +91,7 @@ def test_batch_and_bar_by_bar_replay_agree(made):
     batch, live = bundle.predict(bars, since), replay(bundle, bars, since)
     assert batch.select("symbol", "time").equals(live.select("symbol", "time"))
     assert len(batch) == 18
-    for column in ("score", "probability"):
+    for column in ("score", "probability", "spread"):
         np.testing.assert_allclose(live[column], batch[column], rtol=0, atol=1e-6)
 
 
@@ -176,6 +179,9 @@ def test_an_average_is_one_graph_where_it_can_be(made, tmp_path, whole):
     written = export_bundle(experiment, prepared, done, tmp_path / "bundle", as_dict(config))
     assert written.card["model"]["kind"] == ("onnx" if whole else "ensemble")
     expected = done.primary.predict_proba(prepared.table, prepared.test.rows)
-    got = written.primary.predict(prepared.table, prepared.test.rows)[1]
+    _, got, spread = written.primary.predict_with_spread(prepared.table, prepared.test.rows)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
+    members = done.primary.model_.members_.values()
+    each = [one.predict_proba(prepared.table, prepared.test.rows) for one in members]
+    np.testing.assert_allclose(spread, np.std(each, axis=0), rtol=0, atol=1e-6)
     assert [m["weight"] for m in ensemble_section(done.primary)["members"]] == [0.5, 0.5]

@@ -64,7 +64,8 @@ _HERE: dict[str, tuple[str, ...]] = {
     "auditor": ("models.boosting.Xgboost",),
     "profile": ("serving.strategy.Profile",),
     "rule": tuple(f"serving.strategy.{n}" for n in ("ThresholdRule", "BreakEvenRule", "BreakoutRule")),
-    "mask": ("serving.strategy.RegimeMask", "serving.strategy.AuditMask"),
+    "pretrain": ("models.training.pretraining.MaskedBars",),
+    "mask": tuple(f"serving.strategy.{n}" for n in ("RegimeMask", "AuditMask", "AgreementMask")),
     "sizing": ("serving.strategy.ExpansionSizing",),
     "costs": ("portfolio.costs.Costs",),
     "evaluation": ("research.experiment.Evaluation",),
@@ -84,7 +85,7 @@ _INSIDE: dict[str, Mapping[str, str]] = {
     "feature_set": {"features": "feature", "extra": "feature", "sources": "feature"},
     "model": {
         "members": "model", "model": "model", "scaler": "transforms", "net": "net", "module": "module",
-        "trainer": "trainer", "probe": "probe",
+        "trainer": "trainer", "probe": "probe", "pretrain": "pretrain",
         "calibrator": "calibrator", "regime": "regime",
     },
     "module": {"views": "views"},

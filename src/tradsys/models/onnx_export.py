@@ -38,6 +38,8 @@ OPSET = 18  # the lowest that holds LayerNormalization and all else in use: any 
 def export_onnx(path: Path, *, scaler: Any, model: Any, calibrator: Any, table: FeatureTable, rows: Array) -> float:
     """Writes `path`, input `window` float32 [N, T, F], outputs `score` and `probability` float64 [N, C].
 
+    A mean of members has a third output, `spread` [N, C]: the standard deviation over members of their scores.
+
     scaler, model, calibrator: fitted parts; None for no scaler or no calibrator. table: raw features.
     rows: decision rows on which graph and parts are compared; a few hundred tell.
     Returns the largest difference found. Raises BundleError above 1e-5, where a decision differs, or for a
@@ -58,11 +60,20 @@ class Pipeline(nn.Module):
         super().__init__()
         self.scaler, self.model, self.calibrator = scaler, model, calibrator
 
-    def forward(self, window_NTF: Tensor) -> tuple[Tensor, Tensor]:
-        """Uncalibrated and calibrated probabilities, float64."""
-        score_NC = self.model(self.scaler(window_NTF))
-        # an output of its own: where nothing calibrates, two outputs of one value would lose a name
-        return score_NC, self.calibrator(score_NC) + 0.0
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what `forward` gives."""
+        return ["score", "probability", *(["spread"] if isinstance(self.model, _Mean) else [])]
+
+    def forward(self, window_NTF: Tensor) -> tuple[Tensor, ...]:
+        """Uncalibrated and calibrated probabilities, float64, and of a mean of members their spread."""
+        seen_NTF = self.scaler(window_NTF)
+        if not isinstance(self.model, _Mean):
+            score_NC = self.model(seen_NTF)
+            # an output of its own: where nothing calibrates, two outputs of one value would lose a name
+            return score_NC, self.calibrator(score_NC) + 0.0
+        score_NC, spread_NC = self.model.mean_and_spread(seen_NTF)
+        return score_NC, self.calibrator(score_NC) + 0.0, spread_NC
 
 
 def check_parity(path: Path, module: nn.Module, windows_NTF: Array) -> float:
@@ -72,29 +83,31 @@ def check_parity(path: Path, module: nn.Module, windows_NTF: Array) -> float:
     a steep isotonic step may turn a score's last digit into any difference. Raises BundleError above 1e-5, or
     where the likeliest class differs by more than rounding.
     """
-    score_NC, probability_NC = OnnxModel.load(path).run(np.ascontiguousarray(windows_NTF, dtype=np.float32))
+    score_NC, probability_NC, *spread = OnnxModel.load(path).run(np.ascontiguousarray(windows_NTF, dtype=np.float32))
     with torch.inference_mode():
-        expected_NC = module(torch.from_numpy(windows_NTF))[0].numpy()
+        expected_NC, _, *expected = (out.numpy() for out in module(torch.from_numpy(windows_NTF)))
         calibrated_NC = module.calibrator(torch.from_numpy(score_NC)).numpy()  # type: ignore[operator]
+    for got_NC, wanted_NC in zip(spread, expected, strict=True):
+        _worst("torch (spread over members)", (got_NC, wanted_NC), (got_NC, wanted_NC), decides=False)
     return _worst("torch", (score_NC, expected_NC), (probability_NC, calibrated_NC))
 
 
 def _against(module: nn.Module, windows_NTF: Array, expected_NC: Array, calibrator: Any) -> float:
     """The module against what the parts themselves answered: its reading of them is checked too."""
     with torch.inference_mode():
-        score_NC, probability_NC = (out.numpy() for out in module(torch.from_numpy(windows_NTF)))
+        score_NC, probability_NC = (out.numpy() for out in module(torch.from_numpy(windows_NTF))[:2])
     calibrated_NC = score_NC if calibrator is None else calibrator.apply(score_NC)
     return _worst("the fitted parts", (score_NC, expected_NC), (probability_NC, calibrated_NC))
 
 
-def _worst(where: str, *pairs: tuple[Array, Array]) -> float:
+def _worst(where: str, *pairs: tuple[Array, Array], decides: bool = True) -> float:
     worst = 0.0
     for name, (got_NC, expected_NC) in zip(("score", "probability"), pairs, strict=True):
         gap = float(np.abs(got_NC - expected_NC).max()) if len(got_NC) else 0.0
         top_NC = np.sort(expected_NC, axis=1)
         flips = got_NC.argmax(axis=1) != expected_NC.argmax(axis=1)
         n_flips = int((flips & (top_NC[:, -1] - top_NC[:, -2] > TOLERANCE)).sum())
-        if not gap <= TOLERANCE or n_flips:
+        if not gap <= TOLERANCE or (decides and n_flips):
             raise BundleError(
                 f"onnx: {name} differs from {where} by {gap:.2e} with {n_flips} other decisions among "
                 f"{len(got_NC)} windows; at most {TOLERANCE:.0e} and none may differ; look for NaN features, "
@@ -114,7 +127,7 @@ def _write(path: Path, module: nn.Module, lookback: int, n_features: int) -> Non
             dynamo=True,
             verbose=False,
             input_names=["window"],
-            output_names=["score", "probability"],
+            output_names=module.outputs if isinstance(module, Pipeline) else ["score", "probability"],
             dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
             opset_version=OPSET,
             external_data=False,
@@ -338,8 +351,14 @@ class _Mean(_Part):
         self.lookbacks = [lookback for _, lookback in members]
 
     def forward(self, window_NTF: Tensor) -> Tensor:
-        each = [m(window_NTF[:, -t:]) for m, t in zip(self.members, self.lookbacks, strict=True)]
-        return (self.weight_K[:, None, None] * torch.stack(each)).sum(dim=0)
+        return self.mean_and_spread(window_NTF)[0]
+
+    def mean_and_spread(self, window_NTF: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighted mean of the members' scores [N, C], and their weighted standard deviation about it."""
+        each_KNC = torch.stack([m(window_NTF[:, -t:]) for m, t in zip(self.members, self.lookbacks, strict=True)])
+        weight_K11 = self.weight_K[:, None, None]
+        mean_NC = (weight_K11 * each_KNC).sum(dim=0)
+        return mean_NC, (weight_K11 * (each_KNC - mean_NC).square()).sum(dim=0).sqrt()
 
 
 class _Tempered(_Part):

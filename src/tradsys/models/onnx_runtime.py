@@ -23,11 +23,14 @@ FIX = "export the bundle again"
 EXTERNAL = b"\x0a\x08location"
 
 
+NAMES = (["score", "probability"], ["score", "probability", "spread"])  # of outputs; the latter of a mean of members
+
+
 def _are_shapes(inputs: Sequence[Any], outputs: Sequence[Any]) -> bool:
-    """Whether a graph reads [N, T, F] and writes [N, C] twice, T, F and C known and sane."""
+    """Whether a graph reads [N, T, F] and writes [N, C] for each output, T, F and C known and sane."""
     known = all(isinstance(n, int) and 0 < n <= MOST for shape in (*inputs, *outputs) for n in shape[1:])
     ranks = [len(shape) for shape in (*inputs, *outputs)]
-    return known and ranks == [3, 2, 2] and outputs[0][1] == outputs[1][1]
+    return known and ranks == [3] + [2] * len(outputs) and len({shape[1] for shape in outputs}) == 1
 
 
 MOST = 100_000  # bars, features or classes
@@ -37,13 +40,15 @@ MOST = 100_000  # bars, features or classes
 class OnnxModel:
     """Scaler, net and calibrator as one graph.
 
-    lookback and n_features: the window [T, F] that the graph reads, in raw features. classes: number of them.
+    lookback and n_features: the window [T, F] that the graph reads, in raw features. classes: number of them. outputs:
+    their names, `spread` over members among them where the graph is a mean.
     """
 
     session: ort.InferenceSession
     lookback: int
     n_features: int
     classes: int
+    outputs: Sequence[str] = ("score", "probability")
 
     @classmethod
     def load(cls, path: str | Path, threads: int = 1) -> Self:
@@ -64,39 +69,45 @@ class OnnxModel:
             inputs, outputs = session.get_inputs(), session.get_outputs()
             names = [i.name for i in inputs], [o.name for o in outputs]
             shapes = [i.shape for i in inputs], [o.shape for o in outputs]
-        if names != (["window"], ["score", "probability"]) or not _are_shapes(*shapes):
+        if names[0] != ["window"] or names[1] not in NAMES or not _are_shapes(*shapes):
             raise BundleError(
                 f"{where} maps {one_line(names[0], 60)} to {one_line(names[1], 60)} of shapes {one_line(shapes, 80)}; "
                 f"a bundle's graph maps ['window'] [N, T, F] to ['score', 'probability'] [N, C]; {FIX}"
             )
         _, lookback, n_features = inputs[0].shape
-        return cls(session, int(lookback), int(n_features), int(outputs[0].shape[1]))
+        return cls(session, int(lookback), int(n_features), int(outputs[0].shape[1]), tuple(names[1]))
 
     def predict(self, table: FeatureTable, rows: Array) -> tuple[Array, Array]:
         """Raw scores and calibrated probabilities, float64 [N, C] each, for windows that end at `rows`.
 
         NaN in, NaN out. Raises BundleError where the table's columns are not as many as the graph reads.
         """
+        score_NC, probability_NC, _ = self.predict_with_spread(table, rows)
+        return score_NC, probability_NC
+
+    def predict_with_spread(self, table: FeatureTable, rows: Array) -> tuple[Array, Array, Array | None]:
+        """As `predict`, and the members' spread [N, C], None of a single model."""
         if table.values.shape[1] != self.n_features:
             raise BundleError(
                 f"onnx: asked with {table.values.shape[1]} features, the graph reads {self.n_features}; "
                 "use the feature set stored in the bundle"
             )
-        score_NC = np.empty((len(rows), self.classes))
-        probability_NC = np.empty((len(rows), self.classes))
+        found = [np.empty((len(rows), self.classes)) for _ in self.outputs]
         for first in range(0, len(rows), BATCH):
             batch = slice(first, first + BATCH)
             window_NTF = gather(table.values, rows[batch], self.lookback)
-            score_NC[batch], probability_NC[batch] = self.run(window_NTF)
-        return score_NC, probability_NC
+            for whole, part in zip(found, self.run(window_NTF), strict=True):
+                whole[batch] = part
+        return found[0], found[1], found[2] if len(found) > 2 else None
 
-    def run(self, window_NTF: Array) -> tuple[Array, Array]:
-        """Scores and probabilities of raw float32 windows, as the graph gives them."""
+    def run(self, window_NTF: Array) -> list[Array]:
+        """Scores, probabilities and, of a mean, spreads of raw float32 windows, as the graph gives them."""
         with refused_in_one_line("onnx: the graph does not run", FIX):
-            score_NC, probability_NC = self.session.run(["score", "probability"], {"window": window_NTF})
-        if not score_NC.shape == probability_NC.shape == (len(window_NTF), self.classes):
-            raise BundleError(f"onnx: the graph answers {probability_NC.shape} for {len(window_NTF)} windows; {FIX}")
-        return score_NC, probability_NC
+            found: list[Array] = self.session.run(list(self.outputs), {"window": window_NTF})
+        for name, part in zip(self.outputs, found, strict=True):
+            if part.shape != (len(window_NTF), self.classes):
+                raise BundleError(f"onnx: {name} has the shape {part.shape} for {len(window_NTF)} windows; {FIX}")
+        return found
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
         """Calibrated float64 [N, C]."""

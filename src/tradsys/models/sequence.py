@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import FunctionType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import pytorch_lightning as L
@@ -29,6 +29,13 @@ from tradsys.models.training.trainer import FitResult, TrainerSettings, fit_modu
 from tradsys.samples.loader import WindowLoader
 
 
+class Pretraining(Protocol):
+    """A stage that trains an encoder before the labels are read."""
+
+    def run(self, net: nn.Module, train: Samples, *, lookback: int, seed: int, device: torch.device) -> None:
+        """Changes the net's weights in place and leaves it on the CPU; reads nothing outside the training span."""
+
+
 @dataclass(frozen=True, eq=False)
 class SequenceModel:
     """A classifier of windows, trained under Lightning.
@@ -39,6 +46,7 @@ class SequenceModel:
     seed: fixes weights, order and dropout; a CPU repeats a fit to the bit. Global generators are left alone.
     wide: a linear path from the last row's features to the scores beside the net, whose head starts at zero: training
     begins as the logistic regression of inverse penalty `wide_C` (of the loss in use); null starts that path at zero.
+    pretrain: trains the encoder on every window of the training span, labelled or not, before the fit; None for none.
     workdir: takes checkpoints and logs, and lets a fit resume; None trains without a trace.
     watch: called with (epoch, validation log-loss) after every epoch, of a resumed or finished fit with the earlier
     ones first; what it raises comes out of fit unchanged and leaves last.ckpt to go on from.
@@ -55,6 +63,7 @@ class SequenceModel:
     seed: int = 0
     wide: bool = False
     wide_C: float | None = 0.1
+    pretrain: Pretraining | None = None
     workdir: Path | None = None
     watch: Watch | None = field(default=None, repr=False)
     net_: nn.Module | None = field(default=None, init=False, repr=False)
@@ -84,6 +93,8 @@ class SequenceModel:
         home = self.trainer.home()
         with forked_generator(self.seed, home), self.folder() as folder:
             net = self.built_net(n_features=len(train.table.names), n_classes=n_classes)
+            if self.pretrain is not None:
+                self.pretrain.run(net, train, lookback=self.lookback, seed=self.seed, device=home)
             module = self.module(net)
             self.start_line(module, net, train)
             result = fit_module(
@@ -161,6 +172,8 @@ class SequenceModel:
             "batch_size": self.batch_size,
             "seed": self.seed,
         }
+        if self.pretrain is not None:
+            settings["pretrain"] = repr(self.pretrain)
         return settings | ({"wide": self.wide, "wide_C": self.wide_C} if self.wide else {})
 
     def loader(self, samples: Samples, device: torch.device, shuffle: bool = False) -> WindowLoader:

@@ -41,6 +41,9 @@ class Primary(Protocol):
     def predict(self, table: FeatureTable, rows: Array) -> tuple[Array, Array]:
         """Raw scores and calibrated probabilities, float64 [N, C] each."""
 
+    def predict_with_spread(self, table: FeatureTable, rows: Array) -> tuple[Array, Array, Array | None]:
+        """As `predict`, and the standard deviation over members [N, C]; None of a single model."""
+
 
 @dataclass(frozen=True, eq=False)
 class Boosted:
@@ -58,6 +61,10 @@ class Boosted:
         """Raw scores and calibrated probabilities, float64 [N, C] each."""
         score = self.model.predict_proba(table, rows)
         return score, self.calibrator.apply(score)
+
+    def predict_with_spread(self, table: FeatureTable, rows: Array) -> tuple[Array, Array, None]:
+        """As `predict`; one model has no spread."""
+        return *self.predict(table, rows), None
 
 
 def seal(folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,7 +186,8 @@ class Bundle:
 
         Columns: symbol, time, close, atr (price units), score (raw P(1)), probability (calibrated), and where the
         bundle has them side (of which both speak), mean (what a label's exits need beside ATR and close), regime
-        (name), regime_<name> (filtered probability) and audit (P(pays after costs)).
+        (name), regime_<name> (filtered probability) and audit (P(pays after costs)). A mean of members has spread: the
+        standard deviation over members of raw P(1), how far they disagree.
         Bars without a full finite window inside one segment have no row. Raises DataError where none has.
         """
         bars = utc_bars(bars, name=f"bundle {self.folder}")
@@ -209,13 +217,15 @@ class Bundle:
 
         frame: symbol, time and close of the N rows. measured: `atr` and what the exits need, [N] each.
         """
-        score, probability = self.primary.predict(table, rows)
+        score, probability, spread = self.primary.predict_with_spread(table, rows)
         columns: dict[str, Array] = {
             "atr": measured["atr"],
             "score": score[:, 1],
             "probability": probability[:, 1],
             **{name: values for name, values in measured.items() if name != "atr"},
         }
+        if spread is not None:
+            columns["spread"] = spread[:, 1]
         side = table.side()
         if side is not None:
             columns["side"] = side[rows]

@@ -96,11 +96,17 @@ class ServedPool:
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
         """float64 [N, C], the pool."""
+        return self.mean_and_spread(table, rows)[0]
+
+    def mean_and_spread(self, table: FeatureTable, rows: Array) -> tuple[Array, Array]:
+        """The pool [N, C] and its members' weighted standard deviation about it [N, C]."""
         each = [member.predict_proba(table, rows) for member in self.members.values()]
         if self.base_rate is not None:
             each.append(np.tile(self.base_rate, (len(rows), 1)))
         belief_NS = None if self.regime is None else self.regime.predict_proba(table, rows)
-        return pooled(self.weights, each, belief_NS)
+        mean_NC = pooled(self.weights, each, belief_NS)
+        apart = [(one - mean_NC) ** 2 for one in each]
+        return mean_NC, np.sqrt(pooled(self.weights, apart, belief_NS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +134,13 @@ class ServedEnsemble:
 
     def predict(self, table: FeatureTable, rows: Array) -> tuple[Array, Array]:
         """Raw scores and calibrated probabilities, float64 [N, C] each."""
-        score = self.pool.predict_proba(table, rows)
-        return score, self.calibrator.apply(score)
+        score, probability, _ = self.predict_with_spread(table, rows)
+        return score, probability
+
+    def predict_with_spread(self, table: FeatureTable, rows: Array) -> tuple[Array, Array, Array]:
+        """As `predict`, and the members' spread [N, C]."""
+        score, spread = self.pool.mean_and_spread(table, rows)
+        return score, self.calibrator.apply(score), spread
 
 
 def _member(told: Mapping[str, Any], folder: Path, n_features: int) -> Member:

@@ -22,7 +22,8 @@ class View:
     """What a decision may look at, N decision rows.
 
     score, probability: raw and calibrated P(class 1) [N]: that the profit barrier comes first or, for a label of kind
-    `expansion`, that the range expands. audit: P(the trade pays after costs) [N] or None. regime: names [N] or None.
+    `expansion`, that the range expands. audit: P(the trade pays after costs) [N] or None. spread:
+    standard deviation of raw P(1) over the members of a mean [N] or None. regime: names [N] or None.
     close [N]. take_profit, stop_loss: price distances [N] of a position on its side. round_trip: costs of entry and
     exit together as a fraction. side int8 [N]: where the bundle has sides of its own, the one that score, probability
     and barriers are about (+1, -1, 0 no candidate); else None, all are about a long. kind: of the label.
@@ -38,6 +39,7 @@ class View:
     round_trip: float
     side: Array | None = None
     kind: str = exits.BARRIER
+    spread: Array | None = None
 
 
 class Rule(Protocol):
@@ -240,6 +242,33 @@ class AuditMask:
 
 
 @dataclass(frozen=True)
+class AgreementMask:
+    """No entry where the members of an average disagree: where the spread of raw P(1) over them is too wide.
+
+    max_spread: a standard deviation, in probability. A NaN spread allows nothing.
+    """
+
+    max_spread: float
+
+    def __post_init__(self) -> None:
+        if not self.max_spread > 0:
+            raise TradsysError(f"strategy: max_spread={self.max_spread}; it must be > 0; 0.02 to 0.1 is usual")
+
+    def allows(self, view: View) -> Array:
+        """bool [N]. Raises BundleError on a bundle of a single model."""
+        if view.spread is None:
+            raise BundleError(
+                "strategy: an agreement mask needs a mean of several members but the bundle's model is a single one; "
+                "train with model=seed_average or model=average"
+            )
+        return view.spread <= self.max_spread
+
+    def describe(self) -> str:
+        """The widest spread at which it enters."""
+        return f"spread over members <= {self.max_spread:g}"
+
+
+@dataclass(frozen=True)
 class Profile:
     """What a strategy's YAML says: when to enter, what forbids it, how much of the sub-account it takes."""
 
@@ -316,4 +345,5 @@ class Strategy:
             round_trip=self.round_trip,
             side=frame["side"].to_numpy() if "side" in columns else None,
             kind=exits.kind_of(self.label),
+            spread=frame["spread"].to_numpy() if "spread" in columns else None,
         )

@@ -22,7 +22,7 @@ LOG = logging.getLogger(__name__)
 
 # multiply-adds of one forward pass of a batch below which a step costs more in calls than in arithmetic, on a CPU; by
 # benchmarks/bench_stack.py. A rule and no measurement at run time, so that a seed gives the same bits every time
-CPU_WORK = 2_000_000
+CPU_WORK = 10_000_000
 
 
 def fit_together(
@@ -70,7 +70,7 @@ def gains(model: SequenceModel, net: nn.Module) -> bool:
 def _alike(models: Sequence[SequenceModel]) -> bool:
     """Whether the models differ in nothing but seed, learning rate and weight decay, and one device trains them."""
     first = models[0]
-    if any(type(model) is not SequenceModel or model.watch is not None for model in models):
+    if any(type(m) is not SequenceModel or m.watch is not None or m.pretrain is not None for m in models):
         return False
     if first.trainer.starts_ranks or first.trainer.precision not in PRECISIONS:
         return False

@@ -66,7 +66,7 @@ def compare_study(
     """
     check_ledger(config["paths"]["ledger"], config["paths"]["runs"])
     runs = Path(config["paths"]["runs"])
-    judged = judged_panels({arm.name: (arm.experiment, arm.config) for arm in arms}, settings.split)
+    judged = judged_panels({arm.name: (arm.experiment, arm.config) for arm in arms}, settings.splitter)
     place = runs / "compare" / f"{settings.name}_{judged[settings.reference].digest[:12]}"
     place.mkdir(parents=True, exist_ok=True)
     with _alone(place), logged_in(place, yaml.safe_dump(dict(config), sort_keys=False), overrides):

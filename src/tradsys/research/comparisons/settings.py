@@ -9,6 +9,7 @@ from tradsys.core.errors import TradsysError
 from tradsys.core.protocols import Splitter
 from tradsys.core.runs import digest_json
 from tradsys.research.pipeline.settings import Experiment
+from tradsys.samples.held_out_symbols import HeldOutSymbols
 
 BACKENDS = ("loky", "threading", "sequential", "ray")
 ARM_KEYS = ("overrides", "seeds", "against")
@@ -34,7 +35,8 @@ class ComparisonSettings:
     arm that all others are held against.
     common: overrides of all arms, below the command line's. sets: named lists that arms refer to by interpolation.
     n_jobs: cells at once, of one thread each. backend: of joblib; `ray` takes the cluster that ray finds. n_draws,
-    confidence: of every interval. Raises TradsysError out of range.
+    confidence: of every interval. held_out: symbols that no fold trains or validates on and that alone are tested.
+    Raises TradsysError out of range.
     """
 
     name: str
@@ -49,6 +51,7 @@ class ComparisonSettings:
     backend: str = "loky"
     n_draws: int = 2000
     confidence: float = 0.95
+    held_out: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if odd := [name for name in (self.name, *self.arms) if not re.fullmatch(r"[\w.-]+", str(name), re.ASCII)]:
@@ -72,6 +75,11 @@ class ComparisonSettings:
         if self.backend not in BACKENDS:
             raise TradsysError(f"study {self.name!r}: backend {self.backend!r}; it is one of {', '.join(BACKENDS)}")
         assert self.choices  # reads every arm once, so that a bad one is refused here
+
+    @property
+    def splitter(self) -> Splitter:
+        """`split`, without the held-out symbols in training where there are some."""
+        return HeldOutSymbols(self.split, tuple(self.held_out)) if self.held_out else self.split
 
     @property
     def choices(self) -> dict[str, ArmChoice]:

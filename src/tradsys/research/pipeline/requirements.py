@@ -1,11 +1,15 @@
 """What one stage needs of another, checked before anything is fitted."""
 
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
 from tradsys.core.errors import CombinationError, TrainingError
 from tradsys.core.tables import Samples
 from tradsys.labels.meta import pays
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.serving.exits import KINDS
-from tradsys.serving.strategy import AuditMask, RegimeMask
+from tradsys.serving.strategy import AgreementMask, AuditMask, RegimeMask
 
 LEAST_CANDIDATES = 50  # what an auditor needs to learn from, and to be checked on
 
@@ -24,6 +28,12 @@ def check_stages(experiment: Experiment) -> None:
                     f"config: strategy {name!r} asks an auditor but auditor is null; set auditor=xgboost or choose a "
                     "strategy without an audit mask"
                 )
+            if isinstance(mask, AgreementMask) and not has_members(experiment.model):
+                raise CombinationError(
+                    f"config: strategy {name!r} reads the spread over members, but {type(experiment.model).__name__} "
+                    "is a single model; set model=seed_average or model=average, or choose a strategy without an "
+                    "agreement mask"
+                )
     kind = experiment.labels.card().get("kind", KINDS[0])
     if experiment.strategy and kind not in KINDS:
         raise CombinationError(
@@ -31,6 +41,13 @@ def check_stages(experiment: Experiment) -> None:
             f"kinds with exits: {', '.join(KINDS)}; set strategy=[] to evaluate the forecasts alone, or choose another "
             "label"
         )
+
+
+def has_members(model: Any) -> bool:
+    """Whether the unfitted model is made of other models."""
+    inner = [getattr(model, each.name) for each in fields(model)] if is_dataclass(model) else []
+    flat = [one for part in inner for one in (part.values() if isinstance(part, Mapping) else [part])]
+    return any(hasattr(one, "predict_proba") and hasattr(one, "lookback") and one is not None for one in flat)
 
 
 def check_auditor_outcomes(experiment: Experiment, train: Samples, valid: Samples) -> None:

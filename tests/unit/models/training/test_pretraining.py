@@ -1,0 +1,120 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.unit.models.test_sequence import LOOKBACK, assert_same_weights, make_model, make_samples, weights
+from tradsys.core.errors import LeakageError, TrainingError
+from tradsys.models.training import pretraining
+from tradsys.models.training.pretraining import MaskedBars, corpus_rows
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return make_samples(600)
+
+
+def every(samples, low, high, step=4):
+    """Decisions at every fourth row of a span, as a clock gives them."""
+    return samples.take(np.flatnonzero((samples.rows >= low) & (samples.rows < high) & (samples.rows % step == 0)))
+
+
+def model(**settings):
+    return replace(make_model(max_epochs=1), pretrain=MaskedBars(**({"epochs": 2, "batch_size": 64} | settings)))
+
+
+def disturbed(samples, keep):
+    """The samples on a table whose rows outside `keep` hold other numbers."""
+    values = samples.table.values.copy()
+    values[~keep] = 7 - 3 * values[~keep]
+    return samples.on(samples.table.with_values(values))
+
+
+def test_the_corpus_is_every_window_inside_the_training_span(samples):
+    train = every(samples, 100, 300)
+    rows = corpus_rows(train, LOOKBACK)
+    assert rows.tolist() == list(range(100 + LOOKBACK - 1, 297))  # four times as many windows as decisions
+    assert len(rows) > 3 * len(train)
+
+
+def test_a_hole_that_a_split_left_is_not_read(samples):
+    train = samples.take(np.flatnonzero((samples.rows < 200) | (samples.rows >= 400)))
+    rows = corpus_rows(train, LOOKBACK)
+    assert not ((rows >= 200) & (rows < 400 + LOOKBACK - 1)).any()
+    assert {199, 400 + LOOKBACK - 1} <= set(rows.tolist())
+
+
+@pytest.mark.parametrize("hole", [False, True])
+def test_pre_training_reads_nothing_outside_the_training_span(samples, monkeypatch, hole):
+    """Other numbers after the training span, or in a hole of it, change no weight; a corpus that reads them does."""
+    train, valid = every(samples, 8, 400), every(samples, 450, 560)
+    keep = np.arange(600) < 400
+    keep[450 - LOOKBACK : 560] = True  # validation stops the fit and may be read by it, not by the pre-training
+    if hole:
+        train = train.take(np.flatnonzero((train.rows < 150) | (train.rows >= 300)))
+        keep[155:290] = False
+    fitted, other = (model().fit(train.on(t.table), valid.on(t.table)) for t in (samples, disturbed(samples, keep)))
+    assert_same_weights(weights(fitted), weights(other))
+
+    def careless(train, lookback, end=None):
+        return np.flatnonzero(train.table.ready(lookback))
+
+    monkeypatch.setattr(pretraining, "corpus_rows", careless)
+    fitted, other = (model().fit(train.on(t.table), valid.on(t.table)) for t in (samples, disturbed(samples, keep)))
+    with pytest.raises(AssertionError):
+        assert_same_weights(weights(fitted), weights(other))
+
+
+def test_it_learns_to_fill_in_what_is_hidden(samples):
+    """On columns that repeat one another the embedding tells the hidden ones: the loss falls far below that of 0."""
+    values = np.repeat(samples.table.values[:, :1], 3, axis=1)
+    train = every(samples.on(samples.table.with_values(values)), 8, 560)
+    net = make_model().built_net(n_features=3, n_classes=2)
+    stage = MaskedBars(epochs=30, batch_size=64, lr=0.01, bar_share=0.0, feature_share=0.3)
+    window_NTF = torch.from_numpy(values[:LOOKBACK]).expand(256, LOOKBACK, 3)
+    torch.manual_seed(0)
+    before = [p.detach().clone() for p in net.parameters()]
+    stage.run(net, train, lookback=LOOKBACK, seed=0, device=torch.device("cpu"))
+    assert any(not torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+    hidden_NTF = stage.hidden(window_NTF)
+    assert 0.2 < hidden_NTF.float().mean() < 0.4
+    assert (hidden_NTF.all(dim=1) | ~hidden_NTF.any(dim=1)).all()
+
+
+def test_a_frozen_encoder_keeps_what_it_learnt(samples):
+    train, valid = every(samples, 8, 400), every(samples, 450, 560)
+    frozen = replace(model(freeze="encoder"), wide=True).fit(train, valid)
+    longer = replace(model(freeze="encoder"), wide=True, trainer=replace(frozen.trainer, max_epochs=3, keep="last"))
+    for (name, p), q in zip(weights(frozen).items(), weights(longer.fit(train, valid)).values(), strict=True):
+        assert torch.equal(p, q) is not ("head" in name or "wide" in name), name
+
+
+def test_what_cannot_be_pre_trained_on_is_one_line_before_any_fit(samples):
+    train, valid = every(samples, 8, 400), every(samples, 450, 560)
+    with pytest.raises(
+        LeakageError, match=r"pretrain: end=2020-02-01 lies after the last training decision 2020-01-17"
+    ):
+        model(end="2020-02-01").fit(train, valid)
+    with pytest.raises(TrainingError, match="pretrain: no window of"):
+        corpus_rows(train.take(np.arange(3)), 50)
+    with pytest.raises(ValueError, match="pretrain: end='soon'"):
+        model(end="soon").fit(train, valid)
+    for wrong in ({"freeze": "half"}, {"bar_share": 0.0, "feature_share": 0.0}, {"epochs": 0}, {"lr": -1}):
+        with pytest.raises(ValueError, match="pretrain"):
+            MaskedBars(**wrong)
+
+
+def test_it_decides_the_weights_and_is_part_of_their_name(samples):
+    train, valid = every(samples, 8, 400), every(samples, 450, 560)
+    plain = make_model(max_epochs=1)
+    assert plain.fingerprint(train, valid) != model().fingerprint(train, valid)
+    assert plain.fit_together([model(), model()], train, valid, workdir=None, stacked=True) is None
