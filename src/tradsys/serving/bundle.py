@@ -41,9 +41,6 @@ class Primary(Protocol):
     def predict(self, table: FeatureTable, rows: Array) -> tuple[Array, Array]:
         """Raw scores and calibrated probabilities, float64 [N, C] each."""
 
-    def predict_with_spread(self, table: FeatureTable, rows: Array) -> tuple[Array, Array, Array | None]:
-        """As `predict`, and the standard deviation over members [N, C]; None of a single model."""
-
 
 @dataclass(frozen=True, eq=False)
 class Boosted:
@@ -61,10 +58,6 @@ class Boosted:
         """Raw scores and calibrated probabilities, float64 [N, C] each."""
         score = self.model.predict_proba(table, rows)
         return score, self.calibrator.apply(score)
-
-    def predict_with_spread(self, table: FeatureTable, rows: Array) -> tuple[Array, Array, None]:
-        """As `predict`; one model has no spread."""
-        return *self.predict(table, rows), None
 
 
 def seal(folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,7 +210,7 @@ class Bundle:
 
         frame: symbol, time and close of the N rows. measured: `atr` and what the exits need, [N] each.
         """
-        score, probability, spread = self.primary.predict_with_spread(table, rows)
+        score, probability, spread = _answers(self.primary, table, rows)
         columns: dict[str, Array] = {
             "atr": measured["atr"],
             "score": score[:, 1],
@@ -240,6 +233,12 @@ class Bundle:
             columns["audit"] = self.auditor.predict_proba(*widened(table, rows, extra))[:, 1]
         made = (pl.Series(name, v.tolist() if v.dtype == object else v) for name, v in columns.items())
         return frame.hstack(list(made))
+
+
+def _answers(primary: Primary, table: FeatureTable, rows: Array) -> tuple[Array, Array, Array | None]:
+    """Scores and probabilities [N, C], and the standard deviation of scores over members; None of a single model."""
+    with_spread = getattr(primary, "predict_with_spread", None)
+    return (*primary.predict(table, rows), None) if with_spread is None else with_spread(table, rows)
 
 
 def widened(table: FeatureTable, rows: Array, extra: Mapping[str, Array]) -> tuple[FeatureTable, Array]:
