@@ -15,10 +15,9 @@ the latest bars. What it says of the chain holds for the long fits, which are th
 import sys
 from pathlib import Path
 
-from omegaconf import OmegaConf
 from rich.console import Console
 
-from tradsys.config.compose import as_dict, build, compose, run_command
+from tradsys.config.compose import as_dict, build, compose, recorded, run_command
 
 
 def work(argv: list[str]) -> None:
@@ -38,7 +37,7 @@ def work(argv: list[str]) -> None:
         summary = study(experiment, parts["study"], Path(plain["paths"]["runs"]) / "study", plain)
         print_study(summary)
         sys.exit(1 if is_broken(summary) else 0)
-    with open_run(Path(plain["paths"]["runs"]), "audit", OmegaConf.to_yaml(config, resolve=True), argv) as folder:
+    with open_run(Path(plain["paths"]["runs"]), "audit", recorded(plain), argv) as folder:
         answers = audit(experiment, parts["audit"], folder, plain)
     console = Console(highlight=False)
     if not console.is_terminal:

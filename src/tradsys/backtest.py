@@ -14,9 +14,8 @@ import os
 from pathlib import Path
 
 from dotenv import load_dotenv
-from omegaconf import OmegaConf
 
-from tradsys.config.compose import as_dict, build, compose, run_command
+from tradsys.config.compose import as_dict, build, compose, recorded, run_command
 from tradsys.config.named_data import named_source, split_data_keys
 
 
@@ -43,7 +42,7 @@ def work(argv: list[str]) -> None:
         config.levels = bundle.levels
     plain, parts = as_dict(config), build(config)
     check_ledger(plain["paths"]["ledger"], plain["paths"]["runs"])
-    with open_run(Path(plain["paths"]["runs"]), "backtest", OmegaConf.to_yaml(config, resolve=True), argv) as folder:
+    with open_run(Path(plain["paths"]["runs"]), "backtest", recorded(plain), argv) as folder:
         report = retest(bundle, named_source(plain, bundle, own, "backtest"), parts, plain, folder)
     print_run(report, folder)
 

@@ -12,9 +12,7 @@ knows an outcome ends before the test span begins.
 
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
-from tradsys.config.compose import as_dict, build, compose, run_command
+from tradsys.config.compose import as_dict, build, compose, recorded, run_command
 from tradsys.core.errors import GateError
 
 
@@ -29,7 +27,7 @@ def work(argv: list[str]) -> None:
     plain, parts = as_dict(config), build(config)
     experiment, settings = Experiment.of(parts), parts["diagnose"]
     root = Path(plain["paths"]["runs"])
-    with open_run(root, "diagnose", OmegaConf.to_yaml(config, resolve=True), argv) as folder:
+    with open_run(root, "diagnose", recorded(plain), argv) as folder:
         report = diagnose(experiment, settings, plain, folder)
         write_diagnosis(report, folder)
     print_diagnosis(report, folder)

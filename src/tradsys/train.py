@@ -10,9 +10,7 @@ python -m tradsys.train resume=runs/train/<run> costs.fee_bps=20   judged anew; 
 
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
-from tradsys.config.compose import as_dict, build, compose, run_command
+from tradsys.config.compose import as_dict, build, compose, recorded, run_command
 from tradsys.config.resume import resumed_overrides
 from tradsys.ops.machine.memory_guard import CONTAINER
 
@@ -35,7 +33,7 @@ def work(argv: list[str]) -> None:
     check_ledger(plain["paths"]["ledger"], plain["paths"]["runs"])
     parts = build(config)
     experiment = Experiment.of(parts)
-    with open_run(Path(config.paths.runs), "train", OmegaConf.to_yaml(config, resolve=True), argv, folder) as opened:
+    with open_run(Path(config.paths.runs), "train", recorded(plain), argv, folder) as opened:
         report = run(experiment, opened, plain)
     print_run(report, opened)
 

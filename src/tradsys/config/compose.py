@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,21 @@ from tradsys.config import explain as wrong
 from tradsys.config import own_data
 from tradsys.config.explain import ConfigError, choices_of, leaves
 from tradsys.core.endings import Terminated, end_with_parent, exit_code, stoppable
+from tradsys.core.masking import (
+    FromEnvironment,
+    masked,
+    masked_text,
+    masked_traceback,
+    remember_environment,
+    remember_urls,
+)
 from tradsys.core.runs import PACKAGE
 from tradsys.ops.machine.cgroups import read_container, settle_threads
 
 # numpy, torch, numba and polars count threads once, when they are loaded; commands import this module first
 settle_threads(os.environ, read_container())
 
+ENVIRONMENT = re.compile(r"oc\.env:\s*([A-Za-z_]\w*)")
 STDERR = Console(stderr=True, soft_wrap=True)
 
 
@@ -53,11 +62,27 @@ def compose(command: str, overrides: Sequence[str]) -> DictConfig:
     try:
         if line := wrong.silent_mistake(conf, command, asked):
             raise ConfigError(line)
-        return wrong.composed(conf, command, asked)
+        return _with_known_secrets(wrong.composed(conf, command, asked))
     except ConfigError:
         raise
     except wrong.REFUSALS as error:
         raise ConfigError(wrong.explained(conf, command, asked, error)) from error
+
+
+def _with_known_secrets(config: DictConfig) -> DictConfig:
+    """The same config; what it reads from the environment, and the secrets of its URLs, are masked from now on."""
+    for _, value in leaves({"": OmegaConf.to_container(config, resolve=False)}):
+        for text in value if isinstance(value, list) else [value]:
+            for name in ENVIRONMENT.findall(str(text)):
+                remember_environment(name)
+            remember_urls(str(text))
+    return config
+
+
+def recorded(config: DictConfig | dict[str, Any]) -> str:
+    """A config as config.yaml keeps it: resolved, but without secrets, and with `${oc.env:NAME}` as it was written."""
+    plain = as_dict(config) if isinstance(config, DictConfig) else config
+    return OmegaConf.to_yaml(OmegaConf.create(masked(plain)))
 
 
 def build(config: DictConfig) -> dict[str, Any]:
@@ -80,10 +105,37 @@ def as_dict(config: DictConfig) -> dict[str, Any]:
         known = studies("compare") if missing[0] == "study" else choices_of(conf_folder(), missing[0])
         choices = f" (one of {', '.join(known)})" if known else ""
         raise ConfigError(f"config: {missing[0]!r} has no value; it has no default; give {missing[0]}=...{choices}")
+    plain = _with_references(plain, OmegaConf.to_container(config, resolve=False), _from_environment(plain, config))
     seed = plain.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
         raise ConfigError(f"config: seed={seed!r}; a seed is a whole number from 0 to 2^31 - 1; give another")
     return plain
+
+
+def _from_environment(plain: Any, config: DictConfig) -> dict[str, str]:
+    """Resolved texts of the settings that read the environment themselves, and what was written."""
+    written = dict(leaves({"": OmegaConf.to_container(config, resolve=False)}))
+    resolved = dict(leaves({"": plain}))
+    found = {k: v for k, v in written.items() if isinstance(v, str) and ENVIRONMENT.search(v)}
+    return {resolved[k]: v for k, v in found.items() if isinstance(resolved.get(k), str) and resolved[k]}
+
+
+def _with_references(value: Any, written: Any, known: Mapping[str, str]) -> Any:
+    """The resolved value whose texts from the environment know how they were written."""
+    if isinstance(value, dict):
+        inner = written if isinstance(written, dict) else {}
+        return {k: _with_references(v, inner.get(k), known) for k, v in value.items()}
+    if isinstance(value, list):
+        each = written if isinstance(written, list) else [None] * len(value)
+        return [_with_references(v, w, known) for v, w in zip(value, each, strict=True)]
+    if not isinstance(value, str) or not known:
+        return value
+    if isinstance(written, str) and ENVIRONMENT.search(written):
+        return FromEnvironment(value, written)
+    if value in known and written != value:
+        return FromEnvironment(value, known[value])
+    points = isinstance(written, str) and "${" in written
+    return FromEnvironment(value, str(written)) if points and any(text in value for text in known) else value
 
 
 def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str] | None = None) -> None:
@@ -92,6 +144,8 @@ def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str
     if any(a in ("-h", "--help") for a in arguments):
         Console(soft_wrap=True).print(help_text(name, main), markup=False, highlight=False)
         return
+    for argument in arguments:
+        remember_urls(argument)
     try:
         with stoppable() as came:
             end_with_parent()
@@ -105,9 +159,18 @@ def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str
         line = _disk_line(error) if isinstance(error, OSError) else str(error) if _is_users(error) else ""
         line = re.sub(r"\s*\n\s*", " ", line.strip())
         if not line or os.environ.get("TRADSYS_TRACEBACK"):
+            sys.excepthook = _masked_hook
             raise
-        STDERR.print(f"error: {line}", markup=False, highlight=False, style="red")
+        STDERR.print(f"error: {masked_text(line)}", markup=False, highlight=False, style="red")
         sys.exit(2)
+    except Exception:
+        sys.excepthook = _masked_hook
+        raise
+
+
+def _masked_hook(_kind: type[BaseException], error: BaseException, _trace: Any) -> None:
+    """Prints what nobody caught, without secrets."""
+    sys.stderr.write(masked_traceback(error))
 
 
 def help_text(name: str, main: Callable[[list[str]], None]) -> str:

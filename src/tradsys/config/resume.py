@@ -19,18 +19,16 @@ def resumed_overrides(folder: Path, own: list[str]) -> list[str]:
     if not (folder / "overrides.txt").is_file():
         raise ConfigError(f"train: resume={folder} holds no overrides.txt; give a folder that train started")
     own = [o for o in own if _key(o) != "resume"]
-    stored = read_overrides(folder / "overrides.txt")
     given = {_key(o) for o in own}
+    stored = read_overrides(folder / "overrides.txt", skipped=given)
     kept = [o for o in stored if _key(o) not in given]
-    if hidden := [o for o in kept if "***" in o]:
+    if hidden := [o for o in kept if "***" in o or "${oc.env:" in o]:
         raise ConfigError(
-            f"train: resume={folder} was started with {hidden[0]!r}, whose password no file keeps; give it again "
+            f"train: resume={folder}: its override {hidden[0]!r} holds a value that no file keeps; give it again "
             f"beside resume=: {_key(hidden[0])}=..., best as '${{oc.env:NAME}}'"
         )
     if own:
-        before, after = (
-            dict(leaves(as_dict(compose("train", o)))) for o in ([o for o in stored if "***" not in o], [*kept, *own])
-        )
+        before, after = (dict(leaves(as_dict(compose("train", o)))) for o in (_without_hidden(stored), [*kept, *own]))
         changed = sorted(k for k in before | after if before.get(k, ...) != after.get(k, ...))
         if fixed := [k for k in changed if not any(f"{k}.".startswith(f"{c}.") for c in CHANGEABLE)]:
             raise ConfigError(
@@ -38,6 +36,10 @@ def resumed_overrides(folder: Path, own: list[str]) -> list[str]:
                 f"go {', '.join(CHANGEABLE)}; start a new run for {fixed[0]}={after.get(fixed[0])}"
             )
     return [*kept, *own]
+
+
+def _without_hidden(overrides: list[str]) -> list[str]:
+    return [o for o in overrides if "***" not in o and "${" not in o]
 
 
 def _key(override: str) -> str:

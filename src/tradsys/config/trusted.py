@@ -7,7 +7,7 @@ A user's own command line is not received: it may name any installed class.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from tradsys.core.received import check_depth, one_line, read_text
 
 TARGET, PARTIAL = "_target_", "_partial_"
 MAX_YAML_BYTES = 2 * 2**20
+# a value that its run took from the environment
+OWN_SECRET = re.compile(r"""\+{0,2}[A-Za-z_][\w.]*=['"]?\$\{oc\.env:[A-Za-z_]\w*\}['"]?""")
 CHOICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 _HERE: dict[str, tuple[str, ...]] = {
@@ -164,10 +166,13 @@ def checked_overrides(overrides: Sequence[Any], where: str) -> list[str]:
     return list(overrides)
 
 
-def read_overrides(path: Path) -> list[str]:
-    """The checked overrides of a received overrides.txt."""
+def read_overrides(path: Path, skipped: Collection[str] = ()) -> list[str]:
+    """The checked overrides of a received overrides.txt, without those of keys that the caller sets anew."""
     text = read_text(path, "restore it from a copy", ConfigError, MAX_YAML_BYTES)
-    return checked_overrides(text.splitlines(), str(path))
+    lines = [line for line in text.splitlines() if line.lstrip("+~").partition("=")[0] not in skipped]
+    own = [line for line in lines if OWN_SECRET.fullmatch(line)]  # never composed: the caller asks for it anew
+    checked_overrides([line for line in lines if line not in own], str(path))
+    return lines
 
 
 def parse_yaml(text: str, where: str) -> Any:

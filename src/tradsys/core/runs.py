@@ -5,7 +5,6 @@ import errno
 import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 import subprocess
@@ -14,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from tradsys.core.clock import utc_stamp
+from tradsys.core.masking import masked, without_remembered
 
 PACKAGE = Path(__file__).parents[1]  # the folder of the installed package
 ALMOST_NOTHING = 2**20  # bytes free at which a library's failed write is a full disk
-PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s@/]+@", re.IGNORECASE)
 
 
 def digest_bytes(data: bytes) -> str:
@@ -73,23 +72,14 @@ def _is_full(error: Exception, folder: Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file whole."""
+    """Writes a text file atomically, without any secret that was remembered."""
     with written_atomically(path) as draft:
-        draft.write_text(text, encoding="utf-8")
-
-
-def masked(value: Any) -> Any:
-    """Text, or a JSON value's every text, with the password of any URL in it as three stars: no secret in a file."""
-    if isinstance(value, dict):
-        return {key: masked(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [masked(inner) for inner in value]
-    return PASSWORD.sub(r"\1***@", value) if isinstance(value, str) else value
+        draft.write_text(without_remembered(text), encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON whole, indented, NaN refused (a missing number is null, never NaN)."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, default=str) + "\n")
+    """Writes JSON atomically, indented, without secrets; NaN is refused (a missing number is null, never NaN)."""
+    write_text(path, json.dumps(masked(value), indent=2, allow_nan=False, default=str) + "\n")
 
 
 def new_run(root: Path, task: str) -> Path:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 
 from tradsys.core.errors import TradsysError
-from tradsys.core.runs import masked
+from tradsys.core.masking import masked, remember, remember_urls
 
 LOG = logging.getLogger(__name__)
 VARIABLE = "TRADSYS_NOTIFY"  # URLs separated by spaces or commas; never in a file of ours
@@ -30,6 +30,8 @@ class Notifier:
         logging.getLogger("apprise").setLevel(logging.CRITICAL)  # its messages name the URL with its secrets
         self._targets = apprise.Apprise()
         for number, url in enumerate(urls, 1):
+            remember(url)
+            remember_urls(url)
             if not self._targets.add(url):
                 raise TradsysError(
                     f"notify: URL number {number} of {VARIABLE} is none that apprise knows; see its list of services"
@@ -50,5 +52,5 @@ class Notifier:
             LOG.warning("notify: %s", type(error).__name__)
             return False
         if not sent:
-            LOG.warning("notify: a target did not take the notice %r", title)
+            LOG.warning("notify: a target did not take the notice %r", masked(title))
         return sent

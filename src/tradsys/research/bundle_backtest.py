@@ -11,7 +11,8 @@ import polars as pl
 from tradsys.core.clock import utc64
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.headline import headline_skill
-from tradsys.core.runs import masked, write_json, written_atomically
+from tradsys.core.masking import masked
+from tradsys.core.runs import write_json, written_atomically
 from tradsys.core.tables import Array
 from tradsys.evidence.classification import evaluate
 from tradsys.evidence.verdict import judge_run

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.headline import headline_skill
-from tradsys.core.runs import digest_json, masked, write_json, written_atomically
+from tradsys.core.masking import masked
+from tradsys.core.runs import digest_json, write_json, written_atomically
 from tradsys.core.tables import Array, Samples
 from tradsys.evidence.calibration import reliability
 from tradsys.evidence.classification import evaluate

@@ -12,6 +12,7 @@ import polars as pl
 
 from tradsys.core.clock import Moment, utc64
 from tradsys.core.errors import BundleError, DataError
+from tradsys.core.masking import masked
 from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import digest_file, digest_json, write_json
 from tradsys.core.tables import Array, FeatureTable
@@ -63,7 +64,7 @@ class Boosted:
 def seal(folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:
     """Writes card.json with the SHA-256 of every other file in the folder and of the card itself."""
     files = {p.name: digest_file(p) for p in sorted(folder.iterdir()) if p.name != "card.json"}
-    body = {k: v for k, v in card.items() if k != "card_sha256"} | {"format": FORMAT, "files": files}
+    body = masked({k: v for k, v in card.items() if k != "card_sha256"}) | {"format": FORMAT, "files": files}
     sealed = {**body, "card_sha256": digest_json(body)}
     write_json(folder / "card.json", sealed)
     return sealed

@@ -14,6 +14,7 @@ import tenacity
 
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
+from tradsys.core.masking import ENVIRONMENT_NAME, remember
 
 INSTALL = "install it with: pip install 'tradsys[sources]'"
 SHORT_SECONDS = 120.0  # a rate over at most this many seconds is waited for, a longer one ends the download
@@ -91,6 +92,13 @@ class Http:
     key_as: str = "api_key"
     key_needed: bool = True
 
+    def __post_init__(self) -> None:
+        if self.key and not ENVIRONMENT_NAME.fullmatch(self.key):
+            raise DataError(
+                f"{self.host}: key= takes the NAME of an environment variable, such as FRED_API_KEY, and got something "
+                "else, which is not shown as it may be the key itself; put the key into the environment"
+            )
+
     def json(
         self, path: str, params: Mapping[str, Any] | None = None, *, check: Callable[[Any], None] | None = None
     ) -> Any:
@@ -138,6 +146,7 @@ class Http:
                 f"{self.host}: the environment variable {self.key} is empty; keys come from the environment or .env "
                 f"alone; set {self.key}"
             )
+        remember(value)
         return value or None
 
     def masked(self, text: str) -> str:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tradsys.core.errors import TradsysError
+from tradsys.core.masking import MaskingFilter
 from tradsys.core.plurals import counted
 from tradsys.ops.daily import evaluation, publishing
 from tradsys.ops.daily.day_data import DailyBars
@@ -214,6 +215,7 @@ def _on_the_terminal() -> Iterator[None]:
     logger = logging.getLogger("tradsys")
     screen = RichHandler(console=Console(stderr=True, soft_wrap=True), show_path=False, show_level=False)
     logger.setLevel(logging.INFO)
+    screen.addFilter(MaskingFilter())
     logger.addHandler(screen)
     try:
         yield

@@ -9,7 +9,8 @@ from typing import Any
 
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import TradsysError
-from tradsys.core.runs import masked, write_json, written_atomically
+from tradsys.core.masking import masked
+from tradsys.core.runs import write_json, written_atomically
 from tradsys.evidence.controls.causality import Finding
 from tradsys.ops.daily.day_data import DailyBars, data_notes, synthetic_note
 from tradsys.ops.daily.event_log import RunLog

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tradsys.core.clock import utc_now
-from tradsys.core.runs import masked
+from tradsys.core.masking import masked
 
 FILE = "log.jsonl"
 MOST_BYTES = 10_000_000  # beyond it the file becomes log.jsonl.1, which replaces an older one

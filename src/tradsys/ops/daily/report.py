@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.clock import utc_now
-from tradsys.core.runs import code_sha, masked
+from tradsys.core.masking import masked
+from tradsys.core.runs import code_sha
 from tradsys.evidence.cross_section.rank_ic import rank_ic
 from tradsys.evidence.verdict import judge_run
 from tradsys.market.calendars import periods_per_year

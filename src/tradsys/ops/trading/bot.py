@@ -12,7 +12,8 @@ from filelock import FileLock, Timeout
 
 from tradsys.core.clock import utc
 from tradsys.core.errors import BundleError, TradsysError
-from tradsys.core.runs import code_sha, masked
+from tradsys.core.masking import masked
+from tradsys.core.runs import code_sha
 from tradsys.market.bars import bar_length
 from tradsys.ops.trading.engine import Engine, Predictor
 from tradsys.ops.trading.risk import Risk

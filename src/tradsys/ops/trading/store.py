@@ -12,7 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
 from tradsys.core.clock import utc_now
+from tradsys.core.database_url import database_url, shown_url
 from tradsys.core.errors import DataError
+from tradsys.core.masking import masked_text
+from tradsys.core.received import one_line
 
 GENESIS = "0" * 64
 BUSY_SECONDS = 30
@@ -69,8 +72,8 @@ class TradeJournal:
                 last = connection.execute(newest).first()
         except sa.exc.DatabaseError as error:
             raise DataError(
-                f"trade journal {self.shown}: it does not open ({str(error.orig).splitlines()[0]}); give the SQLite "
-                "file or the URL of a bot's journal"
+                f"trade journal {self.shown}: it does not open ({one_line(masked_text(str(error.orig)))}); give the "
+                "SQLite file or the URL of a bot's journal"
             ) from error
         self._id: int = 0 if last is None else last.id
         self._hash: str = GENESIS if last is None else last.hash
@@ -81,7 +84,7 @@ class TradeJournal:
     @property
     def shown(self) -> str:
         """The place without a password."""
-        return self._engine.url.render_as_string() if "://" in self.place else self.place
+        return shown_url(self._engine.url) if "://" in self.place else self.place
 
     def append(self, events: Sequence[tuple[str, dict[str, Any]]]) -> list[Event]:
         """Writes events in one transaction and returns them; either all are on disk or none.
@@ -196,9 +199,19 @@ def _chained(previous: str, number: int, written: str, kind: str, text: str) -> 
     return hashlib.sha256("\x1f".join((previous, str(number), written, kind, text)).encode()).hexdigest()
 
 
+def _server(url: sa.URL) -> sa.Engine:
+    try:
+        return sa.create_engine(url, poolclass=NullPool)
+    except (ModuleNotFoundError, sa.exc.ArgumentError) as error:
+        raise DataError(
+            f"trade journal: {shown_url(url)} needs a driver that is not installed ({one_line(error)}); "
+            "pip install 'tradsys[postgres]'"
+        ) from error
+
+
 def _engine(place: str, create: bool) -> sa.Engine:
     if "://" in place:
-        return sa.create_engine(place, poolclass=NullPool)
+        return _server(database_url(place, "trade journal"))
     path = Path(place)
     if not create and not path.is_file():
         raise DataError(f"trade journal {path}: no such file; a bot writes it when it starts; give name=...")

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tradsys.core.errors import TradsysError
+from tradsys.core.masking import masked
 from tradsys.core.runs import code_sha, link_latest, write_json, written_atomically
 from tradsys.market.bars import bar_length, utc_series
 from tradsys.reports.comparison.page import write_comparison
@@ -69,7 +70,7 @@ def compare_study(
     judged = judged_panels({arm.name: (arm.experiment, arm.config) for arm in arms}, settings.splitter)
     place = runs / "compare" / f"{settings.name}_{judged[settings.reference].digest[:12]}"
     place.mkdir(parents=True, exist_ok=True)
-    with _alone(place), logged_in(place, yaml.safe_dump(dict(config), sort_keys=False), overrides):
+    with _alone(place), logged_in(place, yaml.safe_dump(masked(dict(config)), sort_keys=False), overrides):
         for one in judged.values():
             save_panel(one.panel, _panel_folder(place, one))
         jobs = {arm.name: _jobs(arm, judged[arm.name], place) for arm in arms}

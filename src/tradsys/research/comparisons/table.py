@@ -14,7 +14,8 @@ import numpy as np
 
 from tradsys.core.errors import DataError
 from tradsys.core.headline import HEADLINE, OVER_BASE_RATE
-from tradsys.core.runs import digest_json, masked, write_json
+from tradsys.core.masking import masked
+from tradsys.core.runs import digest_json, write_json
 from tradsys.core.tables import Array
 from tradsys.evidence.bootstrap import mean_per_time, time_groups
 from tradsys.evidence.classification import auc

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tradsys.core.runs import masked
+from tradsys.core.masking import masked
 from tradsys.core.tables import Array
 from tradsys.evidence.cross_section.association import Association, associations
 from tradsys.labels.explosion import best_move

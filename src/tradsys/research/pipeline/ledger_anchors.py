@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tradsys.core.database_url import database_url, shown_url
 from tradsys.core.errors import DataError
 from tradsys.core.received import read_json
 from tradsys.core.runs import write_json
@@ -66,9 +67,7 @@ def refuse(shown: str, problems: Sequence[str]) -> None:
 def _from(run: Path, place: str) -> str:
     """The ledger as seen from a run's folder, so that a tree of runs can be moved; a URL's password is never kept."""
     if "://" in place:
-        import sqlalchemy as sa  # noqa: PLC0415 - only where the ledger is on a server
-
-        return sa.make_url(place).set(query={}).render_as_string(hide_password=True)
+        return shown_url(database_url(place, "ledger").set(query={}))
     return os.path.relpath(Path(place).resolve(), run.resolve())
 
 

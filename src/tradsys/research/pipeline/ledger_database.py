@@ -8,11 +8,42 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
+from tradsys.core.database_url import database_url
 from tradsys.core.errors import DataError
+from tradsys.core.masking import masked_text
+from tradsys.core.received import one_line
 
 # seconds a writer waits for another before SQLite says "database is locked"
 BUSY_SECONDS = 60
 HEADER_BYTES = 100  # of a SQLite file
+METADATA = sa.MetaData()
+LOOKS = sa.Table(
+    "looks",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    *(sa.Column(name, sa.Text, nullable=False) for name in ("when", "who", "code_sha", "config_digest")),
+    *(sa.Column(name, sa.Text, nullable=False) for name in ("data_digest", "span_start", "span_end")),
+    *(sa.Column(name, sa.Text, nullable=False) for name in ("purpose", "subject", "run")),
+    sa.Column("measure", sa.Text),
+    sa.Column("periods_per_year", sa.Double),
+    sa.Column("series_digest", sa.String(64)),
+    sa.Column("previous", sa.String(64), nullable=False, unique=True),
+    sa.Column("hash", sa.String(64), nullable=False, unique=True),
+)
+SERIES = sa.Table(
+    "series",
+    METADATA,
+    sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+)
+# one row that every writer locks first; it also tells `verify` when the newest rows were cut off
+HEAD = sa.Table(
+    "head",
+    METADATA,
+    sa.Column("name", sa.String(8), primary_key=True),
+    sa.Column("id", sa.Integer, nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False),
+)
 
 
 def stays_empty(path: Path) -> bool:
@@ -22,19 +53,26 @@ def stays_empty(path: Path) -> bool:
     return path.stat().st_size < HEADER_BYTES
 
 
+def refuse_broken_url(text: str) -> None:
+    """Raises DataError for a URL that lost a slash, which would be taken for the name of a file."""
+    if re.match(r"[a-z][a-z0-9+]+:/(?!/)", text):
+        raise DataError(
+            f"ledger: {masked_text(text)!r} was a URL before it became a path; a URL stays text; pass it as a str"
+        )
+
+
 def engine_of(place: str | Path) -> sa.Engine:
     """The engine of a file path or a URL; DataError where it cannot keep a record or its driver is missing."""
     text = str(place)
-    if re.match(r"[a-z][a-z0-9+]+:/(?!/)", text):
-        raise DataError(f"ledger: {text!r} was a URL before it became a path; a URL stays text; pass it as a str")
-    url = sa.make_url(text) if "://" in text else sa.URL.create("sqlite", database=text)
+    refuse_broken_url(text)
+    url = database_url(text, "ledger") if "://" in text else sa.URL.create("sqlite", database=text)
     if url.get_backend_name() != "sqlite":
         url = url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
         try:
             return sa.create_engine(url, poolclass=NullPool)
-        except ModuleNotFoundError as error:
+        except (ModuleNotFoundError, sa.exc.ArgumentError) as error:
             raise DataError(
-                f"ledger: {url.drivername} needs the module {error.name}, which is not installed; "
+                f"ledger: {url.drivername} needs a module that is not installed ({one_line(error)}); "
                 "pip install 'tradsys[postgres]'"
             ) from error
     if not url.database or url.database == ":memory:":

@@ -17,7 +17,8 @@ from rich.logging import RichHandler
 
 from tradsys.core.clock import utc_now
 from tradsys.core.endings import Terminated
-from tradsys.core.runs import PACKAGE, code_sha, digest_file, digest_json, link_latest, masked, new_run, write_text
+from tradsys.core.masking import MaskingFilter, masked_text
+from tradsys.core.runs import PACKAGE, code_sha, digest_file, digest_json, link_latest, new_run, write_text
 from tradsys.research.pipeline.single_thread import ONE_THREAD
 
 LOG = logging.getLogger("tradsys")
@@ -44,8 +45,8 @@ def open_run(
     other tasks, which have nothing to go on from, nothing is kept. A folder that is resumed is never removed.
     """
     folder = resumed or new_run(root, task)
-    write_text(folder / "config.yaml", masked(config_yaml))
-    write_text(folder / "overrides.txt", masked("".join(f"{o}\n" for o in overrides)))
+    write_text(folder / "config.yaml", config_yaml)
+    write_text(folder / "overrides.txt", override_lines(overrides))
     with _logged(folder / "log.txt"):
         try:
             yield folder
@@ -72,6 +73,11 @@ def _remove(folder: Path, root: Path) -> None:
             above.rmdir()
 
 
+def override_lines(overrides: Sequence[str]) -> str:
+    """Overrides without secrets, one a line."""
+    return "".join(f"{masked_text(' '.join(o.splitlines()))}\n" for o in overrides)
+
+
 @contextlib.contextmanager
 def logged_in(folder: Path, config_yaml: str, overrides: Sequence[str]) -> Iterator[None]:
     """Writes config.yaml, overrides.txt and log.txt into a folder that several calls add to.
@@ -79,8 +85,8 @@ def logged_in(folder: Path, config_yaml: str, overrides: Sequence[str]) -> Itera
     Removes nothing but a folder that is new and holds no more than these three when the call is refused.
     """
     is_new = not folder.exists()
-    write_text(folder / "config.yaml", masked(config_yaml))
-    write_text(folder / "overrides.txt", masked("".join(f"{o}\n" for o in overrides)))
+    write_text(folder / "config.yaml", config_yaml)
+    write_text(folder / "overrides.txt", override_lines(overrides))
     with _logged(folder / "log.txt"):
         try:
             yield
@@ -105,6 +111,7 @@ def _logged(path: Path) -> Iterator[None]:
     )
     LOG.setLevel(logging.INFO)
     for handler in (file, screen):
+        handler.addFilter(MaskingFilter())
         LOG.addHandler(handler)
     try:
         yield

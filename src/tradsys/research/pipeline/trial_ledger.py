@@ -18,7 +18,9 @@ import numpy as np
 import sqlalchemy as sa
 
 from tradsys.core.clock import utc, utc_now
+from tradsys.core.database_url import shown_url
 from tradsys.core.errors import DataError
+from tradsys.core.masking import masked_text
 from tradsys.core.received import one_line, refused_in_one_line
 from tradsys.core.runs import code_sha, digest_json
 from tradsys.core.tables import Array
@@ -26,7 +28,15 @@ from tradsys.evidence.deflation import Deflation, deflation
 from tradsys.evidence.sharpe import is_flat, sharpe_ratio
 from tradsys.evidence.trials import MIN_SHARED, MIN_TRIALS, independent_trials, shared_correlation
 from tradsys.research.pipeline.ledger_anchors import RESTORE, Anchor, anchors, missing_rows, refuse, write_anchor
-from tradsys.research.pipeline.ledger_database import engine_of, stays_empty
+from tradsys.research.pipeline.ledger_database import (
+    HEAD,
+    LOOKS,
+    METADATA,
+    SERIES,
+    engine_of,
+    refuse_broken_url,
+    stays_empty,
+)
 
 GENESIS = "0" * 64
 # any number will do, as long as nothing else of the database takes the same
@@ -132,41 +142,12 @@ def _same_rows(trials: list[Trial], days: list[Array | None]) -> list[list[int]]
     return [group for group in groups.values() if len(group) > 1]
 
 
-_METADATA = sa.MetaData()
-_LOOKS = sa.Table(
-    "looks",
-    _METADATA,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
-    *(sa.Column(name, sa.Text, nullable=False) for name in ("when", "who", "code_sha", "config_digest")),
-    *(sa.Column(name, sa.Text, nullable=False) for name in ("data_digest", "span_start", "span_end")),
-    *(sa.Column(name, sa.Text, nullable=False) for name in ("purpose", "subject", "run")),
-    sa.Column("measure", sa.Text),
-    sa.Column("periods_per_year", sa.Double),
-    sa.Column("series_digest", sa.String(64)),
-    sa.Column("previous", sa.String(64), nullable=False, unique=True),
-    sa.Column("hash", sa.String(64), nullable=False, unique=True),
-)
-_SERIES = sa.Table(
-    "series",
-    _METADATA,
-    sa.Column("digest", sa.String(64), primary_key=True),
-    sa.Column("content", sa.LargeBinary, nullable=False),
-)
-# one row that every writer locks first; it also tells `verify` when the newest rows were cut off
-_HEAD = sa.Table(
-    "head",
-    _METADATA,
-    sa.Column("name", sa.String(8), primary_key=True),
-    sa.Column("id", sa.Integer, nullable=False),
-    sa.Column("hash", sa.String(64), nullable=False),
-)
-
-
 def check_ledger(place: str, runs: str | Path | None = None) -> None:
     """Raises DataError where a server does not answer or the record is damaged; asked before hours are spent on a run.
 
     runs: the root of runs, whose records know rows of the ledger; by default the folder of a ledger file.
     """
+    refuse_broken_url(place)
     if "://" not in place and Path(place).is_file():
         refuse(place, ["the file is empty"] if stays_empty(Path(place)) else [])
     if "://" in place or Path(place).exists():
@@ -192,17 +173,17 @@ class TrialLedger:
 
     def __init__(self, place: str | Path = "runs/ledger.db", runs: str | Path | None = None) -> None:
         self._engine, self._place = engine_of(place), str(place)
-        self._shown = self._engine.url.render_as_string()
+        self._shown = shown_url(self._engine.url)
         # where runs may lie that know rows of this ledger
         self._roots = _roots(self._place, runs)
         try:
             with self._writing() as connection:
-                _METADATA.create_all(connection)
-                if connection.execute(sa.select(_HEAD.c.id)).first() is None:
-                    connection.execute(_HEAD.insert().values(name="head", id=0, hash=GENESIS))
+                METADATA.create_all(connection)
+                if connection.execute(sa.select(HEAD.c.id)).first() is None:
+                    connection.execute(HEAD.insert().values(name="head", id=0, hash=GENESIS))
         except sa.exc.DatabaseError as error:
             raise DataError(
-                f"ledger: {self._engine.url.render_as_string()} does not open ({one_line(str(error.orig))}); "
+                f"ledger: {self._shown} does not open ({one_line(masked_text(str(error.orig)))}); "
                 "every look must be written before it counts; see to the server, its user and its database"
             ) from error
 
@@ -218,13 +199,13 @@ class TrialLedger:
         with self._guarded(), self._writing() as connection:
             if (known := _same_entry(connection, row)) is not None:
                 return known
-            head = connection.execute(sa.select(_HEAD).with_for_update()).one()
+            head = connection.execute(sa.select(HEAD).with_for_update()).one()
             row |= {"id": head.id + 1, "previous": head.hash}
             row["hash"] = digest_json(row)
             if blob is not None and not _has_series(connection, row["series_digest"]):
-                connection.execute(_SERIES.insert().values(digest=row["series_digest"], content=blob))
-            connection.execute(_LOOKS.insert().values(row))
-            connection.execute(_HEAD.update().values(id=row["id"], hash=row["hash"]))
+                connection.execute(SERIES.insert().values(digest=row["series_digest"], content=blob))
+            connection.execute(LOOKS.insert().values(row))
+            connection.execute(HEAD.update().values(id=row["id"], hash=row["hash"]))
         if entry.run and (folder := Path(entry.run)).is_dir():
             self._roots |= set(folder.resolve().parents[:2])
             write_anchor(folder, self._place, row)
@@ -238,7 +219,7 @@ class TrialLedger:
     def series(self, digest: str) -> Array:
         """The stored series [T] of this digest. Raises DataError where there is none."""
         with self._reading() as connection:
-            content = connection.execute(sa.select(_SERIES.c.content).where(_SERIES.c.digest == digest)).scalar()
+            content = connection.execute(sa.select(SERIES.c.content).where(SERIES.c.digest == digest)).scalar()
         if content is None:
             raise DataError(f"ledger: no series {digest[:12]}; rows and series belong together; see `verify`")
         return np.frombuffer(content, dtype="<f8")
@@ -251,11 +232,11 @@ class TrialLedger:
         digest. Append the judged series first: it is one of its own trials. Raises DataError, and so no number is
         made, where the record is not what was written.
         """
-        overlaps = (_LOOKS.c.span_start <= _iso(end), _LOOKS.c.span_end >= _iso(start))
-        query = sa.select(_LOOKS, _SERIES.c.content).join(_SERIES, _SERIES.c.digest == _LOOKS.c.series_digest)
-        query = query.where(_LOOKS.c.measure == "return", *overlaps).order_by(_LOOKS.c.id)
+        overlaps = (LOOKS.c.span_start <= _iso(end), LOOKS.c.span_end >= _iso(start))
+        query = sa.select(LOOKS, SERIES.c.content).join(SERIES, SERIES.c.digest == LOOKS.c.series_digest)
+        query = query.where(LOOKS.c.measure == "return", *overlaps).order_by(LOOKS.c.id)
         if data_digest is not None:
-            query = query.where(_LOOKS.c.data_digest == data_digest)
+            query = query.where(LOOKS.c.data_digest == data_digest)
         found: dict[str, Trial] = {}
         known = anchors(self._roots, self._place)
         with self._reading() as connection:
@@ -285,7 +266,7 @@ class TrialLedger:
             if self._engine.name == "sqlite":
                 found = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
                 refuse(self._shown, [] if found == ["ok"] else [f"SQLite: {one_line(found[0])}"])
-                strange = sorted(set(sa.inspect(connection).get_table_names()) - set(_METADATA.tables))
+                strange = sorted(set(sa.inspect(connection).get_table_names()) - set(METADATA.tables))
                 refuse(self._shown, [f"it holds the table {one_line(strange[0])!r}"] if strange else [])
         refuse(self._shown, self.verify())
 
@@ -313,7 +294,7 @@ class TrialLedger:
 
 
 def _rows(connection: sa.Connection) -> list[dict[str, Any]]:
-    return [dict(row) for row in connection.execute(sa.select(_LOOKS).order_by(_LOOKS.c.id)).mappings()]
+    return [dict(row) for row in connection.execute(sa.select(LOOKS).order_by(LOOKS.c.id)).mappings()]
 
 
 def _problems(connection: sa.Connection, known: Sequence[Anchor]) -> list[str]:
@@ -328,7 +309,7 @@ def _problems(connection: sa.Connection, known: Sequence[Anchor]) -> list[str]:
         if digest_json({k: v for k, v in row.items() if k != "hash"}) != row["hash"]:
             problems.append(f"ledger: row {row['id']} was changed after it was written")
         previous, expected = row["hash"], row["id"] + 1
-    head = connection.execute(sa.select(_HEAD)).first()
+    head = connection.execute(sa.select(HEAD)).first()
     if head is None or (head.id, head.hash) != (expected - 1, previous):
         problems.append(f"ledger: the last row is {expected - 1}, the head says {head and head.id}")
     missing = missing_rows(known, {row["id"]: row["hash"] for row in rows})
@@ -340,8 +321,8 @@ def _same_entry(connection: sa.Connection, row: Mapping[str, Any]) -> int | None
     if not row["run"]:
         return None
     same = ("run", "purpose", "subject", "data_digest", "span_start", "span_end", "measure", "series_digest")
-    query = sa.select(_LOOKS.c.id).where(*(_LOOKS.c[name].is_not_distinct_from(row[name]) for name in same))
-    found = connection.execute(query.order_by(_LOOKS.c.id)).scalar()
+    query = sa.select(LOOKS.c.id).where(*(LOOKS.c[name].is_not_distinct_from(row[name]) for name in same))
+    found = connection.execute(query.order_by(LOOKS.c.id)).scalar()
     return None if found is None else int(found)
 
 
@@ -386,15 +367,15 @@ def _blob_of(entry: LedgerEntry, series: Array | None) -> bytes | None:
 
 
 def _has_series(connection: sa.Connection, digest: str) -> bool:
-    return connection.execute(sa.select(_SERIES.c.digest).where(_SERIES.c.digest == digest)).first() is not None
+    return connection.execute(sa.select(SERIES.c.digest).where(SERIES.c.digest == digest)).first() is not None
 
 
 def _series_problems(connection: sa.Connection) -> list[str]:
     problems, stored = [], set()
-    for digest, values in connection.execute(sa.select(_SERIES.c.digest, _SERIES.c.content)):
+    for digest, values in connection.execute(sa.select(SERIES.c.digest, SERIES.c.content)):
         stored.add(digest)
         if hashlib.sha256(values).hexdigest() != digest:
             problems.append(f"ledger: series {digest[:12]} was changed after it was written")
-    named = connection.execute(sa.select(_LOOKS.c.series_digest).where(_LOOKS.c.series_digest.is_not(None)))
+    named = connection.execute(sa.select(LOOKS.c.series_digest).where(LOOKS.c.series_digest.is_not(None)))
     missing = sorted({digest for (digest,) in named} - stored)
     return problems + [f"ledger: series {digest[:12]} is missing" for digest in missing]

@@ -13,6 +13,7 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from tradsys.core.clock import utc_now
+from tradsys.core.masking import masked
 from tradsys.core.runs import code_sha, write_text
 from tradsys.reports.sweep.page import write_sweep
 from tradsys.research.pipeline.provenance import logged_in
@@ -46,7 +47,7 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     composed = compose(overrides)
     folder = Path(composed.config["paths"]["runs"]) / "tune" / study_name(composed)
-    with logged_in(folder, yaml.safe_dump(composed.config, sort_keys=False, allow_unicode=True), overrides):
+    with logged_in(folder, yaml.safe_dump(masked(composed.config), sort_keys=False, allow_unicode=True), overrides):
         joined = joined_study(compose, overrides, composed, check)
         trainer = getattr(composed.experiment.model, "trainer", None)
         device = "cpu" if trainer is None else trainer.device().type
@@ -143,6 +144,11 @@ def _rematch(joined: Joined, compose: Compose, check: Check) -> dict[str, Any]:
 
 def _stored(study: optuna.Study, check: Check) -> list[str]:
     """The overrides that a study was begun with, checked."""
+    if hidden := [o for o in study.user_attrs["overrides"] if isinstance(o, str) and "***" in o]:
+        raise SweepError(
+            f"sweep: study {study.study_name!r} was begun with {hidden[0]!r}, whose secret no file keeps; start a new "
+            "study with '${oc.env:NAME}' in its place"
+        )
     return check(study.user_attrs["overrides"], f"sweep: study {study.study_name!r}")
 
 
@@ -179,7 +185,7 @@ def promote(compose: Compose, overrides: Sequence[str], folder: Path, check: Che
         f"seeds: {study.user_attrs['seeds']}",
         f"# data digest: {study.user_attrs[IDENTITY]['data_digest']}",
     ]
-    text = yaml.safe_dump(portable(whole["model"], whole["seed"]), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(masked(portable(whole["model"], whole["seed"])), sort_keys=False, allow_unicode=True)
     write_text(path, "\n".join(lines) + "\n" + text)
     return path
 

@@ -21,6 +21,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from sqlalchemy.pool import NullPool
 
+from tradsys.core.database_url import database_url, shown_url
+from tradsys.core.masking import masked_text
 from tradsys.research.sweeps.search_space import SweepError
 
 LOG = logging.getLogger(__name__)
@@ -96,7 +98,7 @@ def _cause(error: BaseException | None) -> str:
     while error is not None and error.__cause__ is not None:
         error = error.__cause__
     text = str(getattr(error, "orig", None) or error)
-    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    return masked_text(text.strip().splitlines()[0]) if text.strip() else type(error).__name__
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,20 +206,17 @@ def _shown(url: str) -> str:
     """The URL without its password; SweepError where it is none of the known kinds."""
     if url.startswith(JOURNAL):
         return url
-    try:
-        parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
-        parsed = None
-    if parsed is None or parsed.get_backend_name() not in ("sqlite", "postgresql"):
-        raise SweepError(
-            f"sweep: storage {url.rpartition('@')[2]!r} is no known URL; give sqlite:///file.db, "
-            "journal:///file.log or postgresql://user@host/name"
-        )
-    return parsed.render_as_string(hide_password=True)
+    known = "give sqlite:///file.db, journal:///file.log or postgresql://user@host/name"
+    if "://" not in url:
+        raise SweepError(f"sweep: storage {masked_text(url)!r} is no known URL; {known}")
+    parsed = database_url(url, "sweep: storage", SweepError)
+    if parsed.drivername.split("+")[0] not in ("sqlite", "postgresql"):
+        raise SweepError(f"sweep: storage {masked_text(url)!r} is no known URL; {known}")
+    return shown_url(parsed)
 
 
 def _database(url: str, heartbeat: int, grace: int) -> RDBStorage:
-    parsed = sa.make_url(url)
+    parsed = database_url(url, "sweep: storage", SweepError)
     sqlite = parsed.get_backend_name() == "sqlite"
     if sqlite and parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from optuna.trial import Trial, TrialState
 
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import CombinationError
+from tradsys.core.masking import masked_text
 from tradsys.core.runs import code_sha, digest_json
 from tradsys.research.sweeps.search_space import SearchSpace, SweepError, leaves, nearest, overrides_of
 from tradsys.research.sweeps.storage import StudyStorage, disk_full, is_disk_full, open_storage
@@ -143,7 +144,7 @@ def _one(joined: Joined, claim: Claim) -> None:
         except optuna.TrialPruned:
             told = queue.tell(claim, TrialState.PRUNED)
         except (RefusedError, CombinationError) as error:
-            reason = str(error)
+            reason = masked_text(str(error))
             patience(lambda: trial.set_user_attr("refused", reason))
             LOG.warning("trial %d is impossible: %s", claim.place, error)
             told = queue.tell(claim, TrialState.PRUNED)
@@ -177,7 +178,11 @@ def _cause(error: BaseException) -> str:
         return "interrupted"
     if is_disk_full(error):
         return "disk full"
-    return "storage" if isinstance(error, SweepError) and "cannot be reached" in str(error) else f"error: {error}"[:500]
+    return (
+        "storage"
+        if isinstance(error, SweepError) and "cannot be reached" in str(error)
+        else masked_text(f"error: {error}")[:500]
+    )
 
 
 def storage_url(config: Mapping[str, Any]) -> str:
@@ -245,8 +250,8 @@ def _longest(space: SearchSpace) -> list[int]:
 
 
 def own_overrides(base: Sequence[str]) -> list[str]:
-    """The overrides that decide results, without those of places and budgets."""
-    return [o for o in base if o.lstrip("+~").partition("=")[0].split(".")[0] not in PLACES]
+    """The overrides that decide results, without secrets and without those of places and budgets."""
+    return [masked_text(o) for o in base if o.lstrip("+~").partition("=")[0].split(".")[0] not in PLACES]
 
 
 def _agree(study: optuna.Study, storage: StudyStorage, about: dict[str, str], extra: dict[str, Any]) -> None:

@@ -15,10 +15,11 @@ import optuna
 import yaml
 
 from tradsys.core.errors import CombinationError
-from tradsys.core.runs import PACKAGE, digest_json, masked, write_json, write_text
+from tradsys.core.masking import masked
+from tradsys.core.runs import PACKAGE, digest_json, write_json, write_text
 from tradsys.core.tables import Array
 from tradsys.research.pipeline.dataset import Panel, aware
-from tradsys.research.pipeline.provenance import config_digest
+from tradsys.research.pipeline.provenance import config_digest, override_lines
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
 from tradsys.research.sweeps.fold_fits import CellResult, cell_result, stored_losses
@@ -86,7 +87,7 @@ class TrialRunner:
         with refused():
             composed = self.compose([*self.base, *overrides])
             panel = self.panel(composed)
-            write_text(folder / "overrides.txt", masked("".join(f"{o}\n" for o in [*self.base, *overrides])))
+            write_text(folder / "overrides.txt", override_lines([*self.base, *overrides]))
             config = yaml.safe_dump(masked(composed.config), sort_keys=False, allow_unicode=True)
             write_text(folder / "config.yaml", config)
         results: list[CellResult] = []

@@ -13,6 +13,7 @@ import tenacity
 
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError, TradsysError
+from tradsys.core.masking import ENVIRONMENT_NAME, remember
 
 LOG = logging.getLogger(__name__)
 KINDS = ("spot", "linear")
@@ -59,6 +60,11 @@ class Exchange:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise TradsysError(f"exchange: kind={self.kind!r}; one of {KINDS}; fix conf/exchange")
+        if not all(ENVIRONMENT_NAME.fullmatch(name) for name in (self.key, self.secret)):
+            raise TradsysError(
+                "exchange: key= and secret= take NAMES of environment variables, such as EXCHANGE_API_KEY, and got "
+                "something else, which is not shown as it may be the key itself; put keys into the environment"
+            )
         if self.entry not in ("market", "limit"):
             raise TradsysError(f"exchange: entry={self.entry!r}; market or limit; fix conf/exchange")
         if self.attempts < 1 or self.poll_seconds <= 0 or self.timeout_seconds <= 0:
@@ -113,6 +119,7 @@ class Exchange:
                 f"exchange: the environment variable {name} is empty; keys come from the environment or .env alone; "
                 f"set {self.key} and {self.secret}"
             )
+        remember(value)
         return value
 
 

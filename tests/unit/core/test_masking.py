@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradsys.core.runs import masked
+from tradsys.core.masking import masked
 
 WORD = st.text("abcXYZ019_-.!$%", min_size=1, max_size=12)
 
@@ -27,3 +27,8 @@ def test_what_holds_no_password_stays():
     value = {"a": [1, 2.5, None, True], "b": "plain"}
     assert masked(value) == value
     assert masked(masked("x://u:p@h")) == "x://u:***@h"
+
+
+def test_an_error_line_that_is_masked_already_stays():
+    line = "ledger: 'postgresql://user:***@host/db' has an @ behind its host; write @ as %40"
+    assert masked(line) == line

@@ -1,0 +1,39 @@
+"""One reading of a database's URL, shared by the trial ledger, studies and the trade journal."""
+
+import re
+from typing import TYPE_CHECKING
+
+from tradsys.core.errors import DataError, TradsysError
+from tradsys.core.masking import masked_text, remember, remember_urls
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+ENCODE = "write the reserved characters of a user or password percent-encoded: @ as %40, / as %2F, : as %3A"
+
+
+def database_url(text: str, where: str, error: type[TradsysError] = DataError) -> "sa.URL":
+    """The parsed URL, its secrets remembered; `error` where its parts cannot be told from each other.
+
+    where: begins the error's line, which never shows a password.
+    """
+    import sqlalchemy as sa  # noqa: PLC0415 - only where a database is named
+
+    remember_urls(text)
+    try:
+        url = sa.make_url(text)
+    except (sa.exc.ArgumentError, ValueError):
+        # no cause: its words may hold a piece of the password
+        raise error(f"{where}: {masked_text(text)!r} is no URL of a database; {ENCODE}") from None
+    is_file = url.drivername.split("+")[0] == "sqlite"
+    parts = (url.host or "", "" if is_file else url.database or "")
+    if any("@" in part for part in parts) or (url.host and re.search(r"[\s%]", url.host)):
+        raise error(f"{where}: {masked_text(text)!r} has an @ behind its host; {ENCODE}")
+    if url.password:
+        remember(str(url.password))
+    return url
+
+
+def shown_url(url: "sa.URL") -> str:
+    """The URL with neither its password nor secret query keys."""
+    return masked_text(url.render_as_string(hide_password=True))
