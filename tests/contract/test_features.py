@@ -18,6 +18,7 @@ from tradsys.config.compose import compose
 from tradsys.core.protocols import Feature
 from tradsys.features.feature_set import FeatureSet
 from tradsys.features.momentum import Adx, Rsi
+from tradsys.market.orderbook.measures import DEPTH_COLUMNS, QUOTE_COLUMNS, TRADE_COLUMNS
 
 CONF = Path(__file__).parents[2] / "conf" / "features"
 AGENTS = Path(__file__).parents[2] / "conf" / "agent"
@@ -33,6 +34,7 @@ READS_VOLUME_UNIT = {name: READS_PRICE_UNIT[name] for name in ("log_dollar_volum
 JOINED = (
     *(f"{name}{k}" for name in ("dollar", "nasdaq", "gold", "vix", "rate") for k in ("", "_1s", "_5s", "_21s", "_age")),
     *("weekend", "weekend_hours"),
+    *(f"book_{name}" for name in (*QUOTE_COLUMNS, *DEPTH_COLUMNS, *TRADE_COLUMNS)),
     *("rate_10y", "rate_2y", "yield_curve", "cpi"),
     *("pe", "pb", "eps", "market_cap", "dividend_yield", "sentiment", "attention"),
 )

@@ -34,6 +34,7 @@ _HERE: dict[str, tuple[str, ...]] = {
     "known": (
         "market.known.KnownSource",
         *(f"market.macro.session_series.{n}" for n in ("SessionSeries", "SessionClock")),
+        "market.orderbook.values.OrderBookValues",
     ),
     "feature_set": ("features.feature_set.FeatureSet",),
     "labels": (
@@ -62,7 +63,10 @@ _HERE: dict[str, tuple[str, ...]] = {
     ),
     "trainer": ("models.training.trainer.TrainerSettings",),
     "calibrator": tuple(f"models.calibrators.{n}" for n in ("Identity", "Isotonic", "Temperature")),
-    "regime": ("models.regime.HmmRegime", "models.market_regime.MarketRegime"),
+    "regime": (
+        "models.regime.HmmRegime", "models.market_regime.MarketRegime",
+        "models.supervisors.session_regime.SessionRegime", "models.supervisors.supervised.SupervisedRegime",
+    ),
     "auditor": ("models.boosting.Xgboost",),
     "profile": ("serving.strategy.Profile",),
     "rule": tuple(f"serving.strategy.{n}" for n in ("ThresholdRule", "BreakEvenRule", "BreakoutRule")),
@@ -92,7 +96,7 @@ _INSIDE: dict[str, Mapping[str, str]] = {
     },
     "module": {"views": "views"},
     "views": {"augmentations": "augmentation"},
-    "regime": {"regime": "regime"},
+    "regime": {"regime": "regime", "market": "regime", "macro": "regime"},
     "profile": {"rule": "rule", "masks": "mask", "sizing": "sizing"},
     "sweep": {"inner": "split"},
 }  # fmt: skip

@@ -96,7 +96,7 @@ class Job:
 
 @dataclass(frozen=True)
 class SymbolRow:
-    """One row of the closing table. error: why this symbol failed, None where it did not."""
+    """One row of the closing table. error: why this symbol failed, None where it did not. remarks: lines below it."""
 
     symbol: str
     first: datetime | None = None
@@ -108,6 +108,7 @@ class SymbolRow:
     revisions: Revisions | None = None
     error: str | None = None
     not_tried: bool = False
+    remarks: tuple[str, ...] = ()
 
 
 def download(vendor: BarVendor, job: Job, report: Callable[[str, int, int], None] = lambda *_: None) -> list[SymbolRow]:

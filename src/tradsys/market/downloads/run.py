@@ -142,7 +142,7 @@ def _remarks(row: SymbolRow) -> list[str]:
             f"{row.symbol}: of {found.n_reread:,} re-read bars {found.n_changed} changed, {found.n_vanished} vanished, "
             f"{found.n_appeared} appeared; recorded in the revision ledger"
         )
-    return lines
+    return [*lines, *(f"{row.symbol}: {remark}" for remark in row.remarks)]
 
 
 def _day(moment: datetime | None) -> str:
