@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
+from tradsys.config.as_of import with_as_of
 from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
 from tradsys.config.trusted import checked, parse_yaml, plain_config
 
@@ -29,7 +30,12 @@ def _stored(record: "Record") -> "tuple[DictConfig, Experiment]":
     where = f"reproduce: {record.folder / 'config.yaml'}"
     config = plain_config(checked(parse_yaml(record.config_yaml, where), where, kept=("paths",)))
     try:
-        return config, Experiment.of(build(config))
+        experiment = Experiment.of(build(config))
+        then = record.provenance["data"]
+        if not then.get("synthetic") and experiment.data["source"].describe().get("digest") != then["digest"]:
+            # the store has changed since: new bars, or bars that the vendor rewrote
+            experiment = Experiment.of(build(with_as_of(config, str(record.provenance["created"]))))
+        return config, experiment
     except (KeyError, ValueError) as error:
         raise ConfigError(
             f"reproduce: the config of {record.folder} does not build with this code ({error}); it was made by "

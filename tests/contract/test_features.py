@@ -34,6 +34,13 @@ READS_VOLUME_UNIT = {name: READS_PRICE_UNIT[name] for name in ("log_dollar_volum
 JOINED = (
     *(f"{name}{k}" for name in ("dollar", "nasdaq", "gold", "vix", "rate") for k in ("", "_1s", "_5s", "_21s", "_age")),
     *("weekend", "weekend_hours"),
+    *(f"{coin}_{kind}" for coin in ("btc", "eth") for kind in ("basis_bps", "funding_bps", "funding_mean_bps")),
+    *(
+        f"{name}_{kind}_{h}"
+        for name in ("coins", "breadth")
+        for kind in ("up", "median", "spread", "rank")
+        for h in (24, 168)
+    ),
     *(f"book_{name}" for name in (*QUOTE_COLUMNS, *DEPTH_COLUMNS, *TRADE_COLUMNS)),
     *("rate_10y", "rate_2y", "yield_curve", "cpi"),
     *("pe", "pb", "eps", "market_cap", "dividend_yield", "sentiment", "attention"),

@@ -5,14 +5,24 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from tests.conftest import walk_bars
 from tests.integration.conftest import inside
 from tradsys.core.errors import TradsysError
+from tradsys.market.downloads.revisions import RevisionRule, revise
+from tradsys.market.store import BarStore
 from tradsys.reproduce import main, work
 from tradsys.research.pipeline.trial_ledger import TrialLedger
 from tradsys.research.reproduction import Record, compare, read_record
+from tradsys.train import work as train
 
+OWN = [
+    *("data=stored", "data.source.name=mine", "data.market_symbol=AAA", "data.max_gap_minutes=360"),
+    *("model=logistic", "baselines=base_rate", "regime=none", "auditor=none", "strategy=[reckless]", "events=none"),
+    *("evaluation.n_draws=50", "split.valid_fraction=0.2"),
+]
 EXACT = {"cpu": 0.0, "gpu": 1e-3}
 
 
@@ -175,3 +185,28 @@ def test_what_is_no_finished_training_run_is_refused(lab, monkeypatch, capsys):
             main()
         assert left.value.code == 2
         assert "check that commit out" in capsys.readouterr().err
+
+
+@pytest.fixture
+def rewritten(tmp_path):
+    """A run on stored bars whose vendor has rewritten and extended the history since, with the ledger that says so."""
+    bars = walk_bars(1500, ("AAA",))
+    store = BarStore(tmp_path / "data")
+    store.append("mine", bars[:1400], {"source": "test"})
+    with inside(tmp_path):
+        train(OWN)
+        factor = pl.when(pl.col("time").dt.hour() == 5).then(1.002).otherwise(1.0)
+        changed = bars[200:].with_columns(pl.col("high", "close") * factor)
+        revise(tmp_path / "data/mine", bars[:1400], changed[:1200], "test", RevisionRule())
+        store.append("mine", changed, {"source": "test"}, conflicts="take")
+    return tmp_path
+
+
+def test_a_run_is_repeated_after_the_vendor_rewrote_history(rewritten):
+    with inside(rewritten):
+        work(["runs/train/latest"])
+    found = json.loads((rewritten / "runs/reproduce/latest/comparison.json").read_text())
+    assert found["differing"] == []
+    assert found["equal"] > 50
+    report = json.loads((rewritten / "runs/reproduce/latest/report.json").read_text())
+    assert report["provenance"]["data"]["as_of"]

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from tradsys.config import explain as wrong
 from tradsys.config import own_data
+from tradsys.config.as_of import spread_as_of
 from tradsys.config.explain import ConfigError, choices_of, leaves
 from tradsys.core.endings import Terminated, end_with_parent, exit_code, stoppable
 from tradsys.core.masking import (
@@ -62,7 +63,7 @@ def compose(command: str, overrides: Sequence[str]) -> DictConfig:
     try:
         if line := wrong.silent_mistake(conf, command, asked):
             raise ConfigError(line)
-        return _with_known_secrets(wrong.composed(conf, command, asked))
+        return spread_as_of(_with_known_secrets(wrong.composed(conf, command, asked)))
     except ConfigError:
         raise
     except wrong.REFUSALS as error:

@@ -61,6 +61,9 @@ def spelled(overrides: Sequence[str], conf: Path, *, has_data: bool) -> list[str
 
 def _spelled(override: str, conf: Path, data: str, *, has_data: bool) -> str:
     key, sign, value = override.partition("=")
+    if has_data and key == "data.as_of" and value:  # a key that every choice of the group takes
+        text = value.strip("'\"")
+        return f"++data.as_of={text if text == 'null' else repr(text)}"
     if not sign or key.split(".")[-1] not in TEXT_KEYS:
         return override
     if has_data and key == "market_symbol":

@@ -34,7 +34,7 @@ _HERE: dict[str, tuple[str, ...]] = {
     "known": (
         "market.known.KnownSource",
         *(f"market.macro.session_series.{n}" for n in ("SessionSeries", "SessionClock")),
-        "market.orderbook.values.OrderBookValues",
+        "market.orderbook.values.OrderBookValues", "market.macro.coins.CrossSection", "market.macro.coins.Perpetual",
     ),
     "feature_set": ("features.feature_set.FeatureSet",),
     "labels": (
@@ -88,6 +88,7 @@ _INSIDE: dict[str, Mapping[str, str]] = {
     },
     "data": {"source": "source"},
     "source": {"source": "stored", "known": "known"},
+    "known": {"source": "stored", "perp": "stored", "funding": "known"},
     "feature_set": {"features": "feature", "extra": "feature", "sources": "feature"},
     "model": {
         "members": "model", "model": "model", "scaler": "transforms", "net": "net", "module": "module",

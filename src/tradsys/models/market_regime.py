@@ -10,6 +10,7 @@ from tradsys.core.errors import DataError
 from tradsys.core.received import refused_in_one_line
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.regime import HmmRegime
+from tradsys.models.supervisors.supervised import SupervisedRegime
 from tradsys.models.transforms import fitted, with_fitted
 
 
@@ -78,8 +79,11 @@ class MarketRegime:
         return {"market_symbol": self.market_symbol, "regime": fitted(self, "regime_").to_json()}
 
 
-def regime_from_json(value: Mapping[str, Any]) -> HmmRegime | MarketRegime:
-    """The fitted regime that `to_json` of either kind wrote."""
+def regime_from_json(value: Mapping[str, Any]) -> HmmRegime | MarketRegime | SupervisedRegime:
+    """The fitted regime that `to_json` of any kind wrote."""
+    if isinstance(value, Mapping) and "macro" in value:
+        with refused_in_one_line("regime", "export the bundle again"):
+            return SupervisedRegime.from_json(value)
     if "market_symbol" not in value:
         return HmmRegime.from_json(value)
     with refused_in_one_line("regime", "export the bundle again"):

@@ -264,10 +264,8 @@ class HmmRegime:
             rows = rows[table.time[rows] >= np.sort(table.time[rows])[-self.max_rows]]
         needed = 20 * self.n_states * len(self.columns)
         if len(rows) < needed:
-            raise DataError(
-                f"regime: {len(rows)} finite training rows; {needed} are the least for {self.n_states} "
-                f"states of {len(self.columns)} columns; use a longer span"
-            )
+            least = f"{needed} are the least for {self.n_states} states of {len(self.columns)} columns"
+            raise DataError(f"regime: {len(rows)} finite training rows; {least}; use a longer span")
         fresh = np.ones(len(rows), dtype=bool)
         fresh[1:] = (np.diff(rows) != 1) | (np.diff(table.segment[rows]) != 0)
         return table.values[rows].astype(np.float64), fresh
@@ -329,9 +327,8 @@ class HmmRegime:
 
     def _scored(self, z_TD: Array, fresh_T: Array) -> Self:
         """Itself with `loglik_` of standardised rows; TrainingError when a state holds too few of them."""
-        posterior, loglik = _filter_series(
-            self._loglik(z_TD), fresh_T, fitted(self, "startprob_"), fitted(self, "transmat_")
-        )
+        start_K, transmat_KK = fitted(self, "startprob_"), fitted(self, "transmat_")
+        posterior, loglik = _filter_series(self._loglik(z_TD), fresh_T, start_K, transmat_KK)
         share_K = posterior.mean(axis=0)
         if not np.isfinite(loglik) or share_K.min() < self.min_share:
             raise TrainingError(f"log-likelihood {loglik:.6g}, share of rows per state {share_K.round(4).tolist()}")
@@ -367,18 +364,21 @@ class HmmRegime:
 
         NaN where these rows are not all finite or span two segments. One row alone gives the bits of a batch.
         """
+        return self.filter_windows(table, rows, self.lookback)
+
+    def filter_windows(self, table: FeatureTable, rows: Array, lookback: int) -> Array:
+        """As `predict_proba`, over windows of `lookback` rows."""
         rows = np.asarray(rows, dtype=np.int64)
         source = table.select(self.columns)
         out = np.full((len(rows), self.n_states), np.nan)
-        known = np.flatnonzero(source.ready(self.lookback)[rows])
+        known = np.flatnonzero(source.ready(lookback)[rows])
         if not len(known):
             return out
         ends = rows[known]
-        low = int(ends.min()) - self.lookback + 1
+        low = int(ends.min()) - lookback + 1
         loglik_RK = self._loglik(self._standardised(source.values[low : int(ends.max()) + 1]))
-        out[known] = _filter_windows(
-            loglik_RK, ends - low, self.lookback, fitted(self, "startprob_"), fitted(self, "transmat_")
-        )
+        start_K, transmat_KK = fitted(self, "startprob_"), fitted(self, "transmat_")
+        out[known] = _filter_windows(loglik_RK, ends - low, lookback, start_K, transmat_KK)
         return out
 
     def to_json(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The test span, read once: models, auditor and strategies judged, every read written into the ledger."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tradsys.evidence.skill import log_losses
 from tradsys.evidence.verdict import judge_run
 from tradsys.market.bars import utc_series
 from tradsys.models.regime import HmmRegime
+from tradsys.models.supervisors.supervised import Regime, filters_of
 from tradsys.reports.run.page import write_report
 from tradsys.research.pipeline.backtesting import Backtest, backtest, bounds
 from tradsys.research.pipeline.dataset import Prepared, aware
@@ -214,7 +215,15 @@ def _fold(prepared: Prepared) -> dict[str, Any]:
     return out
 
 
-def _ribbon(prepared: Prepared, regime: HmmRegime, n_points: int = 2000) -> dict[str, Any]:
+def _em_steps(filters: Sequence[HmmRegime]) -> dict[str, Any]:
+    """How EM ended: of several filters the one that took most steps; converged where all did."""
+    slowest = max(filters, key=lambda one: one.n_iter_ or 0)
+    done = [one.converged_ for one in filters]
+    converged = None if None in done else all(done)
+    return {"converged": converged, "n_iter": slowest.n_iter_, "last_gain": slowest.last_gain_}
+
+
+def _ribbon(prepared: Prepared, regime: Regime, n_points: int = 2000) -> dict[str, Any]:
     """Filtered regimes of the first symbol over its close, thinned to at most `n_points`."""
     table = prepared.table
     rows = np.flatnonzero((table.symbol == 0) & table.ready(regime.lookback))
@@ -224,8 +233,8 @@ def _ribbon(prepared: Prepared, regime: HmmRegime, n_points: int = 2000) -> dict
     return {
         "symbol": table.symbols[0],
         "names": list(regime.names),
-        "fit": {"converged": regime.converged_, "n_iter": regime.n_iter_, "last_gain": regime.last_gain_},
-        "warning": regime.unconverged(),
+        "fit": _em_steps(filters_of(regime)),
+        "warning": "; ".join(note for one in filters_of(regime) if (note := one.unconverged())) or None,
         "time": [aware(t).isoformat() for t in table.time[rows]],
         "close": prepared.bars["close"].to_numpy()[rows].tolist(),
         "state": belief.argmax(axis=1).tolist(),

@@ -22,8 +22,10 @@ from tradsys.market.bars import check_bar_minutes, mark_gaps, utc_bars
 from tradsys.market.true_range import atr
 from tradsys.models.boosting import LightGbm, Xgboost
 from tradsys.models.calibrators import calibrator_from_json
+from tradsys.models.market_regime import MarketRegime, regime_from_json
 from tradsys.models.onnx_runtime import OnnxModel
 from tradsys.models.regime import HmmRegime
+from tradsys.models.supervisors.supervised import SupervisedRegime
 from tradsys.serving import exits
 from tradsys.serving.card import FIX, FORMAT, verified_card
 from tradsys.serving.ensemble import ServedEnsemble
@@ -80,7 +82,7 @@ class Bundle:
 
     features: FeatureSet
     primary: Primary
-    regime: HmmRegime | None
+    regime: HmmRegime | MarketRegime | SupervisedRegime | None
     auditor: Xgboost | None
     card: dict[str, Any]
     folder: Path
@@ -110,7 +112,7 @@ class Bundle:
         return cls(
             features=features,
             primary=_load_primary(folder, card),
-            regime=HmmRegime.from_json(read_json(regime_file, FIX)) if regime_file.exists() else None,
+            regime=regime_from_json(read_json(regime_file, FIX)) if regime_file.exists() else None,
             auditor=Xgboost.load(auditor_file) if auditor_file.exists() else None,
             card=card,
             folder=folder,

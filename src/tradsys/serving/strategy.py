@@ -10,6 +10,7 @@ import polars as pl
 from tradsys.core.clock import Moment
 from tradsys.core.errors import BundleError, TradsysError
 from tradsys.core.tables import Array
+from tradsys.models.supervisors.supervised import parts_of
 from tradsys.serving import exits
 from tradsys.serving.bundle import Bundle
 from tradsys.signals.rules import Threshold, above, break_even_probability
@@ -209,7 +210,7 @@ def _check_direction(view: View, rule: str) -> None:
 
 @dataclass(frozen=True)
 class RegimeMask:
-    """No entry while the filtered regime is one of `blocked`."""
+    """No entry while the filtered regime, or a part of a joint one (`calm+risk_off`), is one of `blocked`."""
 
     blocked: Sequence[str]
 
@@ -217,7 +218,8 @@ class RegimeMask:
         """bool [N]."""
         if view.regime is None:
             raise BundleError("strategy: a regime mask needs a regime but the bundle has none; train with regime=hmm")
-        return ~np.isin(view.regime, list(self.blocked))
+        forbidden = [name for name in np.unique(view.regime) if set(parts_of(name)) & set(self.blocked)]
+        return ~np.isin(view.regime, forbidden)
 
     def describe(self) -> str:
         """Which regimes are blocked."""

@@ -91,11 +91,12 @@ class CcxtCandles:
         """Candles that open at or after a moment; ccxt leaves out those before it, such as those of a repeated page."""
         begin = int(at.timestamp() * 1000)
         rows: list[list[float]] = self.retry.call(
-            lambda: self._call("fetch_ohlcv", spelling, self.interval, begin, self.page_bars)
+            lambda: self.call("fetch_ohlcv", spelling, self.interval, begin, self.page_bars)
         )
         return rows
 
-    def _call(self, method: str, *args: Any) -> Any:
+    def call(self, method: str, *args: Any) -> Any:
+        """The answer of one of ccxt's methods; PassingError, MissingError or DataError where the exchange fails."""
         ccxt, raw = self._ccxt, self._raw
         try:
             answer = getattr(raw, method)(*args)
@@ -150,7 +151,7 @@ class CcxtCandles:
     @cached_property
     def _symbols(self) -> dict[str, str]:
         """Names without their slash, and the exchange's own ids -> ccxt's symbols."""
-        self.retry.call(lambda: self._call("load_markets", True))
+        self.retry.call(lambda: self.call("load_markets", True))
         wanted = "spot" if self.kind == "spot" else "swap"
         symbols = [s for s, market in self._raw.markets.items() if market.get("type") == wanted]
         by_id = {str(self._raw.markets[s]["id"]).upper(): s for s in symbols}

@@ -106,12 +106,14 @@ class RevisionLedger:
         later = self.read(bars["symbol"].unique().to_list()).filter(pl.col("seen") > moment)
         first = later.unique(["symbol", "time", "column"], keep="first", maintain_order=True)
         appeared = first.filter((pl.col("column") == BAR) & pl.col("old").is_null())
-        bars = bars.join(appeared, on=["symbol", "time"], how="anti", maintain_order="left")
-        for column in (*PRICES, "volume"):
-            old = first.filter(pl.col("column") == column).select("symbol", "time", "old")
-            bars = bars.join(old, on=["symbol", "time"], how="left", maintain_order="left")
-            bars = bars.with_columns(pl.coalesce("old", column).alias(column)).drop("old")
-        return bars
+        return _undone(bars.join(appeared, on=["symbol", "time"], how="anti", maintain_order="left"), first)
+
+    def first_prints(self, bars: pl.DataFrame) -> pl.DataFrame:
+        """These stored bars as each of them was first stored: every revision of a value undone, no bar left out."""
+        first = self.read(bars["symbol"].unique().to_list()).unique(
+            ["symbol", "time", "column"], keep="first", maintain_order=True
+        )
+        return _undone(bars, first)
 
     @staticmethod
     def _known(base: sqlite3.Connection, row: dict) -> bool:  # type: ignore[type-arg]
@@ -132,6 +134,15 @@ class RevisionLedger:
             raise DataError(
                 f"revisions: {self.folder.name}/{LEDGER} is damaged ({error}); move it away, or restore a copy"
             ) from error
+
+
+def _undone(bars: pl.DataFrame, first: pl.DataFrame) -> pl.DataFrame:
+    """The bars with each value that an entry names put back to its old one."""
+    for column in (*PRICES, "volume"):
+        old = first.filter(pl.col("column") == column).select("symbol", "time", "old")
+        bars = bars.join(old, on=["symbol", "time"], how="left", maintain_order="left")
+        bars = bars.with_columns(pl.coalesce("old", column).alias(column)).drop("old")
+    return bars
 
 
 def revise(folder: Path, stored: pl.DataFrame, bars: pl.DataFrame, source: str, rule: RevisionRule) -> Revisions:

@@ -7,6 +7,7 @@ from typing import Any
 from tradsys.core.errors import CombinationError, TrainingError
 from tradsys.core.tables import Samples
 from tradsys.labels.meta import pays
+from tradsys.models.supervisors.supervised import parts_of
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.serving.exits import KINDS
 from tradsys.serving.strategy import AgreementMask, AuditMask, RegimeMask
@@ -23,6 +24,8 @@ def check_stages(experiment: Experiment) -> None:
                     f"config: strategy {name!r} blocks regimes {list(mask.blocked)} but regime is null; set regime=hmm "
                     "or choose a strategy without a regime mask"
                 )
+            if isinstance(mask, RegimeMask):
+                _check_states(name, mask, experiment)
             if isinstance(mask, AuditMask) and experiment.auditor is None:
                 raise CombinationError(
                     f"config: strategy {name!r} asks an auditor but auditor is null; set auditor=xgboost or choose a "
@@ -48,6 +51,17 @@ def has_members(model: Any) -> bool:
     inner = [getattr(model, each.name) for each in fields(model)] if is_dataclass(model) else []
     flat = [one for part in inner for one in (part.values() if isinstance(part, Mapping) else [part])]
     return any(hasattr(one, "predict_proba") and hasattr(one, "lookback") and one is not None for one in flat)
+
+
+def _check_states(name: str, mask: RegimeMask, experiment: Experiment) -> None:
+    """Raises CombinationError where a mask blocks a state that the regime does not have: it would never block."""
+    assert experiment.regime is not None
+    known = sorted({part for state in experiment.regime.names for part in parts_of(state)})
+    if unknown := sorted(set(mask.blocked) - set(known)):
+        raise CombinationError(
+            f"config: strategy {name!r} blocks regimes {unknown}, which the regime does not have; its states are "
+            f"{known}; set regime=macro for risk_off, or choose another strategy"
+        )
 
 
 def check_auditor_outcomes(experiment: Experiment, train: Samples, valid: Samples) -> None:

@@ -14,7 +14,7 @@ from tradsys.core.protocols import Calibrator, Events, Labeller, Model, Splitter
 from tradsys.features.feature_set import FeatureSet
 from tradsys.market.universe import untraded_of, without_reference
 from tradsys.models.boosting import Xgboost
-from tradsys.models.regime import HmmRegime
+from tradsys.models.supervisors.supervised import Regime
 from tradsys.models.transforms import RobustScaler
 from tradsys.portfolio.costs import Costs
 from tradsys.samples.join import WEIGHTINGS
@@ -72,7 +72,7 @@ class Experiment:
     model: Model
     baselines: Mapping[str, Model]
     calibration: Calibrator
-    regime: HmmRegime | None
+    regime: Regime | None
     auditor: Xgboost | None
     strategy: Mapping[str, Profile]
     costs: Costs

@@ -18,7 +18,7 @@ from tradsys.models.ensembles.compose import Calibrated, scaled
 from tradsys.models.ensembles.nested_copies import in_workdir
 from tradsys.models.ensembles.out_of_fold import out_of_fold
 from tradsys.models.ensembles.resampled import Decayed
-from tradsys.models.regime import HmmRegime
+from tradsys.models.supervisors.supervised import Regime
 from tradsys.research.pipeline.dataset import Prepared
 from tradsys.research.pipeline.requirements import LEAST_CANDIDATES, check_auditor_outcomes
 from tradsys.research.pipeline.settings import Experiment, Timings
@@ -36,7 +36,7 @@ class Fitted:
 
     primary: Calibrated
     baselines: Mapping[str, Calibrated]
-    regime: HmmRegime | None
+    regime: Regime | None
     auditor: Xgboost | None
     candidate_score: float | None = None
     candidate_paid: float = 0.5
@@ -84,7 +84,7 @@ def uncalibrated_model(experiment: Experiment, model: Any) -> Any:
 
 
 def audit_samples(
-    experiment: Experiment, samples: Samples, score_NC: Array, regime: HmmRegime | None, least: float
+    experiment: Experiment, samples: Samples, score_NC: Array, regime: Regime | None, least: float
 ) -> Samples:
     """The auditor's samples: candidates with score >= least, features + score + regime, y = paid after costs."""
     extra = {"score": score_NC[:, 1]}

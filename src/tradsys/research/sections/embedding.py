@@ -12,7 +12,7 @@ from sklearn.cluster import KMeans
 
 from tradsys.core.tables import Array, Samples
 from tradsys.models.ensembles.compose import Calibrated, Scaled
-from tradsys.models.regime import HmmRegime
+from tradsys.models.supervisors.supervised import Regime
 from tradsys.models.transforms import fitted
 from tradsys.research.pipeline.dataset import aware
 
@@ -22,7 +22,7 @@ MANY_CLUSTERS = 8
 N_SHIFTS = 500
 
 
-def embedding_section(primary: Calibrated, regime: HmmRegime | None, test: Samples, seed: int) -> dict[str, Any] | None:
+def embedding_section(primary: Calibrated, regime: Regime | None, test: Samples, seed: int) -> dict[str, Any] | None:
     """A JSON-safe dict of the map, its clusters and the training history; None for a model that cannot embed.
 
     regime: None colours all points alike. test: on raw features; the model's own scaler is applied here.

@@ -18,6 +18,7 @@ from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.evidence.controls.placebo import DailyRecord, paired_differences, trade_means
 from tradsys.market.bars import utc_series
 from tradsys.models.regime import HmmRegime
+from tradsys.models.supervisors.supervised import Regime, with_effort
 from tradsys.research.sections.smoothed_regimes import hindsight_smoothed, hindsight_viterbi
 from tradsys.research.sections.test_span import JudgedSpan, day_of
 from tradsys.serving.strategy import Profile, RegimeMask
@@ -29,12 +30,16 @@ VIEWS = {
     "smoothed": (False, "could NOT be known: weighs each bar with all that came after it"),
     "viterbi": (False, "could NOT be known: the best path through all bars, the last included"),
 }
-REFIT_SEEDS, REFIT_ROWS = 2, 10_000  # a check of the states' names, not a model: a cheaper fit will do
+REFIT_SEEDS, REFIT_STEPS, REFIT_ROWS = (
+    2,
+    1_000_000,
+    10_000,
+)  # a check of the states' names, not a model: a cheaper fit will do
 
 
 def hindsight(
     span: JudgedSpan,
-    regime: HmmRegime,
+    regime: Regime,
     table: FeatureTable,
     parts: Mapping[str, Samples],
     profiles: Mapping[str, Profile],
@@ -139,11 +144,10 @@ def _strategy(
 
 
 def _states(
-    regime: HmmRegime, table: FeatureTable, parts: Mapping[str, Samples], states: Mapping[str, Array], rows: Array
+    regime: Regime, table: FeatureTable, parts: Mapping[str, Samples], states: Mapping[str, Array], rows: Array
 ) -> list[dict[str, Any]]:
     """Per state: mean stay the fit promises and each view shows (bars), share of decisions per span, agreement."""
-    transmat_KK = regime.transmat_
-    assert transmat_KK is not None
+    transmat_KK = regime.transmat_ if isinstance(regime, HmmRegime) else None  # of joint states no step is a bar
     shares = {part: _occupancy(regime, table, samples.rows) for part, samples in parts.items()}
     stays = {view: _mean_stays(state, rows, table.segment, regime.n_states) for view, state in states.items()}
     out = []
@@ -152,7 +156,7 @@ def _states(
         out.append(
             {
                 "name": name,
-                "stay_bars": float(1 / (1 - transmat_KK[k, k])),
+                "stay_bars": None if transmat_KK is None else float(1 / (1 - transmat_KK[k, k])),
                 "seen_bars": {view: stays[view][k] for view in states},
                 "occupancy": {part: float(share[k]) for part, share in shares.items()},
                 "confirmed": {v: float((states[v][said] == k).mean()) if said.any() else None for v in states},
@@ -161,7 +165,7 @@ def _states(
     return out
 
 
-def _occupancy(regime: HmmRegime, table: FeatureTable, rows: Array) -> Array:
+def _occupancy(regime: Regime, table: FeatureTable, rows: Array) -> Array:
     """Share [K] of rows whose most likely filtered state is k."""
     state = regime.predict_proba(table, rows).argmax(axis=1)
     return np.bincount(state, minlength=regime.n_states) / max(1, len(state))
@@ -175,7 +179,7 @@ def _mean_stays(state_N: Array, rows: Array, segment_R: Array, n_states: int) ->
     return [float(s / e) if e else None for s, e in zip(spent, entered, strict=True)]
 
 
-def refit_alignment(regime: HmmRegime, train: Samples, valid: Samples) -> dict[str, Any]:
+def refit_alignment(regime: Regime, train: Samples, valid: Samples) -> dict[str, Any]:
     """Whether states keep their meaning over a refit: fitted on each half of the training span, compared on `valid`.
 
     Returns agreement (share of bars in the same state), by_chance (what two that know nothing of each other but their
@@ -183,7 +187,7 @@ def refit_alignment(regime: HmmRegime, train: Samples, valid: Samples) -> dict[s
     freely: clearly more than `agreement` means that names did not survive), n. Where a half cannot be fitted, these
     are None and `reason` says why.
     """
-    asked = replace(regime, n_seeds=min(regime.n_seeds, REFIT_SEEDS), max_rows=min(regime.max_rows, REFIT_ROWS))
+    asked = with_effort(regime, n_seeds=REFIT_SEEDS, max_iter=REFIT_STEPS, max_rows=REFIT_ROWS)
     middle = np.sort(train.time)[len(train) // 2]
     halves = (train.take(train.time < middle), train.take(train.table.time[train.start] >= middle))
     unknown = dict.fromkeys(("agreement", "by_chance", "renamed", "confusion"))

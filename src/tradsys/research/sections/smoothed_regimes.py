@@ -11,31 +11,55 @@ from numba import njit
 
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.models.regime import HmmRegime
+from tradsys.models.supervisors.session_regime import SessionRegime, session_table
+from tradsys.models.supervisors.supervised import Regime, SupervisedRegime, joint
 from tradsys.models.transforms import fitted
 
 UNKNOWN = -1
 
 
-def hindsight_smoothed(model: HmmRegime, table: FeatureTable) -> Array:
+def hindsight_smoothed(model: Regime, table: FeatureTable) -> Array:
     """Posterior of each state given ALL bars of the unbroken run it lies in, float64 [R, K]; never to be traded on.
 
     The prior holds at a run's first bar. NaN where a column is not finite; a run ends there and at a segment's end.
+    A regime of sessions is smoothed over its sessions, each of which holds until the next; a joint one is the product.
     Source: Rabiner 1989, eqs. 20, 25 and 27 (forward-backward), each step normalised.
     """
+    if isinstance(model, SupervisedRegime):
+        parts = [hindsight_smoothed(fitted(model, name), table) for name in ("market_", "macro_")]
+        return joint(*parts)
+    if isinstance(model, SessionRegime):
+        rows = model.session_rows(table)
+        return _held(hindsight_smoothed(fitted(model, "regime_"), session_table(table, rows)), rows, table, np.nan)
     out = np.full((len(table), model.n_states), np.nan)
     for rows, loglik_TK in _runs(model, table):
         out[rows] = _smoothed(loglik_TK, fitted(model, "startprob_"), fitted(model, "transmat_"))
     return out
 
 
-def hindsight_viterbi(model: HmmRegime, table: FeatureTable) -> Array:
+def hindsight_viterbi(model: Regime, table: FeatureTable) -> Array:
     """State of the single most likely path through each unbroken run, int64 [R], -1 where a column is not finite.
 
     It reads the future; never to be traded on. Source: Rabiner 1989, eqs. 32-35, in logarithms.
     """
+    if isinstance(model, SupervisedRegime):
+        market, macro = (hindsight_viterbi(fitted(model, name), table) for name in ("market_", "macro_"))
+        return np.where((market < 0) | (macro < 0), UNKNOWN, market * model.macro.n_states + macro)
+    if isinstance(model, SessionRegime):
+        rows = model.session_rows(table)
+        return _held(hindsight_viterbi(fitted(model, "regime_"), session_table(table, rows)), rows, table, UNKNOWN)
     out = np.full(len(table), UNKNOWN, dtype=np.int64)
     for rows, loglik_TK in _runs(model, table):
         out[rows] = _viterbi(loglik_TK, np.log(fitted(model, "startprob_")), np.log(fitted(model, "transmat_")))
+    return out
+
+
+def _held(values: Array, rows: Array, table: FeatureTable, unknown: float) -> Array:
+    """Values of session rows [S, ...] at every row [R, ...] until the next session of the same segment."""
+    last = np.searchsorted(rows, np.arange(len(table)), side="right") - 1
+    there = (last >= 0) & (table.segment[rows[np.maximum(last, 0)]] == table.segment if len(rows) else last >= 0)
+    out = np.full((len(table), *values.shape[1:]), unknown, dtype=values.dtype)
+    out[there] = values[last[there]]
     return out
 
 

@@ -1,0 +1,38 @@
+"""One moment for all stored data: `data.as_of=2026-03-01` reads every stored source as it was then."""
+
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+
+STORED = "tradsys.market.store.StoredBars"
+
+
+def spread_as_of(config: DictConfig) -> DictConfig:
+    """The config, with `data.as_of`, where it has one, set in every stored source of its data."""
+    data = OmegaConf.select(config, "data")
+    moment = data.get("as_of") if isinstance(data, DictConfig) else None
+    if moment is not None:
+        _set(data, str(moment))
+    return config
+
+
+def with_as_of(config: DictConfig, moment: str) -> DictConfig:
+    """A copy of a plain config whose stored sources read as of that moment."""
+    copy: Any = OmegaConf.create(OmegaConf.to_container(config, resolve=False))  # type: ignore[arg-type]
+    with open_dict(copy):
+        copy.data.as_of = moment
+    return spread_as_of(copy)
+
+
+def _set(node: Any, moment: str) -> None:
+    if isinstance(node, ListConfig):
+        for one in node:
+            _set(one, moment)
+    if not isinstance(node, DictConfig):
+        return
+    if node.get("_target_") == STORED:
+        with open_dict(node):
+            node.as_of = moment
+    for key in node:
+        if not OmegaConf.is_interpolation(node, key) and not OmegaConf.is_missing(node, key):
+            _set(node[key], moment)

@@ -1,0 +1,166 @@
+"""What other coins and perpetual futures were doing at a bar's close, as columns beside the bars.
+
+Legend: R bars, S symbols, h hours.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+import polars as pl
+
+from tradsys.core.errors import DataError
+from tradsys.market.bars import utc_bars
+from tradsys.market.known import KnownSource
+
+MIN_COINS = 3
+BPS = 1e4
+
+
+class Source(Protocol):
+    """Bars of other instruments."""
+
+    def bars(self) -> pl.DataFrame:
+        """Bars, as `BarsSource` gives them."""
+
+    def describe(self) -> dict[str, Any]:
+        """For run records."""
+
+
+@dataclass(frozen=True)
+class CrossSection:
+    """The coins of one moment together: how many rise, by how much in the middle, how far apart, and where one stands.
+
+    source: whose coins; None for the bars that are joined to. hours: of the log returns, from exactly h hours before.
+    Columns for each h, over all coins with both bars: `<name>_up_<h>` share that rose, `<name>_median_<h>`,
+    `<name>_spread_<h>` standard deviation (ddof 1), and with `ranks` `<name>_rank_<h>`, the coin's own average rank as
+    a share, (rank - 1/2) / n. Null with fewer than three coins; a coin that is none of them has no rank.
+    """
+
+    name: str = "coins"
+    hours: Sequence[int] = (24, 168)
+    source: Source | None = None
+    ranks: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hours", tuple(self.hours))
+        if not self.hours or any(not isinstance(h, int) or h < 1 for h in self.hours):
+            raise DataError(f"known: {self.name}: hours={list(self.hours)}; whole numbers of at least 1; fix conf/data")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns that are joined."""
+        kinds = ("up", "median", "spread", *(("rank",) if self.ranks else ()))
+        return tuple(f"{self.name}_{kind}_{h}" for h in self.hours for kind in kinds)
+
+    def join(self, bars: pl.DataFrame) -> pl.DataFrame:
+        """The bars with the columns on the right, in their order; only bars at or before a moment are read for it."""
+        bars = utc_bars(bars)
+        _check_free(bars, self.names)
+        others = bars if self.source is None else utc_bars(self.source.bars())
+        joined = bars
+        for h in self.hours:
+            moves = _returns(others, h)
+            value, n = pl.col("move"), pl.len()
+            together = moves.group_by("time").agg(
+                (value > 0).mean().alias(f"{self.name}_up_{h}"),
+                value.median().alias(f"{self.name}_median_{h}"),
+                value.std().alias(f"{self.name}_spread_{h}"),
+                n.alias("n"),
+            )
+            joined = joined.join(
+                together.filter(pl.col("n") >= MIN_COINS).drop("n"), on="time", how="left", maintain_order="left"
+            )
+            if self.ranks:
+                rank = ((value.rank("average").over("time") - 0.5) / n.over("time")).alias(f"{self.name}_rank_{h}")
+                many = n.over("time") >= MIN_COINS
+                own = moves.filter(many).select("symbol", "time", rank)
+                joined = joined.join(own, on=["symbol", "time"], how="left", maintain_order="left")
+        return joined.select(*bars.columns, *self.names)
+
+    def describe(self) -> dict[str, Any]:
+        """For run records."""
+        told = None if self.source is None else self.source.describe()
+        whose = "the data's own coins" if told is None else f"{len(told['symbols'])} coins of {told['name']}"
+        return {
+            "file": f"cross-section {self.name}",
+            "sha256": None if told is None else told["digest"],
+            "columns": list(self.names),
+            "point_in_time": True,
+            "note": f"{self.name} from {whose}: known at the same close",
+        }
+
+
+@dataclass(frozen=True)
+class Perpetual:
+    """Basis and funding of one coin's perpetual future, beside every symbol's bars.
+
+    symbol: whose spot close among the bars the future is compared with. perp: its bars. funding: its settled rates as
+    fractions, whose one column is named `<name>_funding`. Columns: `<name>_basis_bps` = perpetual / spot - 1 at that
+    very close; `<name>_funding_bps` the latest settled rate, `<name>_funding_mean_bps` the mean of the last `n_mean`.
+    """
+
+    name: str
+    symbol: str
+    perp: Source
+    funding: KnownSource
+    n_mean: int = 9
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns that are joined."""
+        return (f"{self.name}_basis_bps", f"{self.name}_funding_bps", f"{self.name}_funding_mean_bps")
+
+    def join(self, bars: pl.DataFrame) -> pl.DataFrame:
+        """The bars with the columns on the right, in their order; null where one of the values is missing."""
+        bars = utc_bars(bars)
+        _check_free(bars, self.names)
+        future = utc_bars(self.perp.bars()).filter(pl.col("symbol") == self.symbol).select("time", future="close")
+        spot = bars.filter(pl.col("symbol") == self.symbol).select("time", spot="close")
+        basis = spot.join(future, on="time").select(
+            "time", ((pl.col("future") / pl.col("spot") - 1) * BPS).alias(self.names[0])
+        )
+        rate = pl.col(next(iter(self.funding.columns.values()))) * BPS
+        settled = self.funding.frame().select(
+            "available_at", rate.alias(self.names[1]), rate.rolling_mean(self.n_mean).alias(self.names[2])
+        )
+        days = self.funding.max_age_days
+        moments = (
+            bars.select("time")
+            .unique()
+            .sort("time")
+            .join_asof(
+                settled.sort("available_at"),
+                left_on="time",
+                right_on="available_at",
+                tolerance=None if days is None else timedelta(days=days),
+            )
+        )
+        columns = moments.join(basis, on="time", how="left", maintain_order="left").select("time", *self.names)
+        return bars.join(columns, on="time", how="left", maintain_order="left")
+
+    def describe(self) -> dict[str, Any]:
+        """For run records."""
+        told, rates = self.perp.describe(), self.funding.describe()
+        return {
+            "file": rates["file"],
+            "sha256": rates["sha256"],
+            "columns": list(self.names),
+            "point_in_time": True,
+            "note": f"{self.name}: basis of {told['name']} {told['digest'][:12]} at the same close; {rates['note']}",
+        }
+
+
+def _returns(bars: pl.DataFrame, hours: int) -> pl.DataFrame:
+    """symbol, time and `move`, the log return from exactly `hours` before; rows without that bar are left out."""
+    before = bars.select("symbol", time=pl.col("time") + timedelta(hours=hours), before="close")
+    both = bars.select("symbol", "time", "close").join(before, on=["symbol", "time"])
+    return both.select("symbol", "time", move=(pl.col("close") / pl.col("before")).log()).filter(
+        pl.col("move").is_finite()
+    )
+
+
+def _check_free(bars: pl.DataFrame, names: Sequence[str]) -> None:
+    if taken := sorted(set(names) & set(bars.columns)):
+        raise DataError(f"known: {taken} stand in the bars already; two sources give one name; rename one")

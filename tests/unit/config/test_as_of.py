@@ -1,0 +1,29 @@
+"""`data.as_of` reaches every stored source of a data choice, however deep."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from tradsys.config.as_of import STORED, with_as_of
+from tradsys.config.compose import build, compose
+
+
+def stored(node):
+    """Every stored source below a plain config."""
+    if isinstance(node, list):
+        return [one for part in node for one in stored(part)]
+    if not isinstance(node, dict):
+        return []
+    own = [node] if node.get("_target_") == STORED else []
+    return own + [one for part in node.values() for one in stored(part)]
+
+
+@pytest.mark.parametrize(("choice", "n"), [("btc_hourly", 1), ("us_panel", 1), ("crypto_breadth", 5)])
+def test_one_key_sets_every_stored_source(choice, n):
+    config = compose("train", [f"data={choice}", "data.as_of=2026-03-01T12:00"])
+    found = stored(OmegaConf.to_container(config.data))
+    assert [one["as_of"] for one in found] == ["2026-03-01T12:00"] * n
+    assert build(config.data)["as_of"] == "2026-03-01T12:00"
+    plain = compose("train", [f"data={choice}"])
+    assert [one.get("as_of") for one in stored(OmegaConf.to_container(plain.data))] == [None] * n
+    again = with_as_of(plain, "2026-03-01")
+    assert [one["as_of"] for one in stored(OmegaConf.to_container(again.data))] == ["2026-03-01"] * n
