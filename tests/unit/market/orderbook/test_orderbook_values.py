@@ -199,4 +199,4 @@ def test_wrong_settings_are_one_line(options):
 
 def test_a_file_that_is_not_there_is_one_line():
     with pytest.raises(DataError, match="no file nowhere"):
-        OrderBookValues("AAA", quotes="nowhere.csv").join(bars_at([datetime(2024, 1, 1)]))
+        OrderBookValues("AAA", quotes="nowhere.csv").join(bars_at([datetime(2024, 1, 1)], "AAA"))
