@@ -309,7 +309,7 @@ def test_a_folder_of_another_study_is_refused_by_name(tmp_path):
     arguments = [*LOGISTIC, f"paths.runs={tmp_path}", "n_trials=1"]
     run_study(arguments)
     (tmp_path / "tune/studies.db").unlink()  # a new storage over an old folder
-    with pytest.raises(SweepError, match=r"holds the cell .* another model, data or seed"):
+    with pytest.raises(SweepError, match=r"belongs to another study of the name .logistic."):
         run_study([*arguments, "sweep.seed=5"])
 
 

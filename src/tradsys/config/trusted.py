@@ -17,12 +17,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from tradsys.config.explain import ConfigError
+from tradsys.core.extensions import names_at
 from tradsys.core.received import check_depth, one_line, read_text
 
 TARGET, PARTIAL = "_target_", "_partial_"
 MAX_YAML_BYTES = 2 * 2**20
 # a value that its run took from the environment
 OWN_SECRET = re.compile(r"""\+{0,2}[A-Za-z_][\w.]*=['"]?\$\{oc\.env:[A-Za-z_]\w*\}['"]?""")
+PLACE = re.compile(r"^[/~\\]|^[A-Za-z]:[\\/]|(?:^|[/\\])\.\.(?:[/\\]|$)|^[A-Za-z][\w+.-]*:/|\0")  # outside the project
 CHOICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 _HERE: dict[str, tuple[str, ...]] = {
@@ -128,9 +130,11 @@ def allowed(place: str) -> frozenset[str]:
 
         assert feature_set  # loading it registers every feature of the package
         return frozenset(
-            {f"{cls.__module__}.{cls.__qualname__}" for cls in registry.CLASSES.values()} | _EXTRA_FEATURES
+            {f"{cls.__module__}.{cls.__qualname__}" for cls in registry.CLASSES.values()}
+            | _EXTRA_FEATURES
+            | names_at(place)
         )
-    return frozenset(_REGISTERED.get(place, ()))
+    return frozenset(_REGISTERED.get(place, ())) | names_at(place)
 
 
 def places() -> list[str]:
@@ -219,9 +223,32 @@ def _wrong_override(override: Any) -> str | None:  # noqa: PLR0911 - one return 
     chosen = value if isinstance(value, list) else [value]
     if key in _groups() and not all(v is None or (isinstance(v, str) and CHOICE.fullmatch(v)) for v in chosen):
         return "chooses by path"
+    if line := _wrong_path(key, value):
+        return line
     if one.package is not None and not re.fullmatch(r"[A-Za-z0-9_.]+", one.package):
         return "has an odd package"
     return None
+
+
+def _wrong_path(key: str, value: Any) -> str | None:
+    """Why a received override may not say where files lie: it could read or write anywhere on this machine."""
+    if key.split(".", maxsplit=1)[0] == "paths":
+        return f"sets {key}, a place of the machine it was made on; give {key}=... on your own command line"
+    for text in _leaf_texts(value):
+        if PLACE.search(text):
+            return f"holds the place {one_line(text, 40)!r}; give {key}=... on your own command line"
+    return None
+
+
+def _leaf_texts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _leaf_texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _leaf_texts(inner)
+    elif isinstance(value, str):
+        yield value
 
 
 def _groups() -> set[str]:
@@ -282,7 +309,8 @@ def _check_part(part: Mapping[str, Any], place: str, path: str, where: str) -> b
     if not isinstance(name, str) or name not in allowed(place):
         raise ConfigError(
             f"{where}: {path or 'it'} names the class {one_line(name, 80)!r}; a received part names a class registered "
-            f"for that place ({', '.join(sorted(allowed(place))) or 'none is'}); set it on your own command line"
+            f"for that place ({', '.join(sorted(allowed(place))) or 'none is'}); set it on your own command line, or "
+            "install the package whose entry point tradsys.parts registers it"
         )
     if part.get(PARTIAL, False) is not (place in _PARTIAL_PLACES):
         raise ConfigError(f"{where}: {path} has {PARTIAL}={part.get(PARTIAL)!r} for {name}; restore it from a copy")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from tradsys.core.errors import BundleError, DataError
+from tradsys.core.extensions import load_part
 from tradsys.core.protocols import Feature
 
 C = TypeVar("C", bound=type)
@@ -33,11 +34,24 @@ def feature_to_json(feature: Feature) -> dict[str, Any]:
     return {"class": name, **dataclasses.asdict(feature)}
 
 
+def is_known(name: str) -> bool:
+    """Whether a feature of this class can be rebuilt here."""
+    return name in CLASSES or _of_extension(name) is not None
+
+
+def _of_extension(name: str) -> type | None:
+    """The registered class of an installed package; DataError where the package does not hold what it registers."""
+    cls = load_part("feature", name)
+    if cls is not None and not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        raise DataError(f"features: {name} of an installed package is no dataclass; a feature is one; fix the package")
+    return None if cls is None else register(cls)
+
+
 def feature_from_json(entry: Mapping[str, Any]) -> Feature:
     """The feature that `feature_to_json` described; raises BundleError on an unknown class or parameter."""
     params = dict(entry)
     name = params.pop("class", None)
-    cls = CLASSES.get(str(name))
+    cls = CLASSES.get(str(name)) or _of_extension(str(name))
     if cls is None:
         raise BundleError(
             f"features: unknown class {name!r}, known are {sorted(CLASSES)}; "

@@ -19,7 +19,7 @@ import yaml
 from tradsys.core.clock import utc_now
 from tradsys.core.headline import HEADLINE, headline_skill
 from tradsys.evidence.deflation import deflated_sharpe
-from tradsys.research.pipeline.trial_ledger import TrialLedger, deflation_of_trials
+from tradsys.research.pipeline.trial_ledger import TrialLedger, deflation_of_trials, run_folder, run_identity
 
 # what decides no result: where files lie, and the question, which is told by itself
 _UNTOLD = ("paths", "resume", "question")
@@ -62,7 +62,7 @@ def _by_run(rows: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, An
     first: dict[str, int] = {}
     keyed = []
     for row in rows:
-        key = row["run"] or f"look {row['id']}"
+        key = run_identity(row["run"], row["run_uuid"]) if row["run"] else f"look {row['id']}"
         first.setdefault(key, row["id"])
         keyed.append((first[key], key, row))
     for (_, key), group in groupby(sorted(keyed, key=lambda item: (item[0], item[2]["id"])), key=lambda item: item[:2]):
@@ -75,13 +75,15 @@ def _experiment(run: str, looks: list[dict[str, Any]], runs: Path, beside: Path)
     config = _config(folder)
     shown = folder is not None and (folder / "report.html").is_file()
     return {
-        "run": Path(run).name,
-        "task": Path(run).parent.name or looks[0]["purpose"],
+        "run": run_folder(run).name,
+        "task": run_folder(run).parent.name or looks[0]["purpose"],
         "when": looks[0]["when"],
         "who": looks[0]["who"],
         "code_sha": looks[0]["code_sha"],
         "question": report.get("question") or (config or {}).get("question"),
-        "gone": None if folder or not looks[0]["run"] else f"the run folder {run} is gone; the ledger keeps its looks",
+        "gone": None
+        if folder or not looks[0]["run"]
+        else f"the run folder {run_folder(run)} is gone; the ledger keeps its looks",
         "unfinished": "no metrics.json: the run did not finish, its looks count all the same"
         if folder and not metrics
         else None,
@@ -98,8 +100,8 @@ def _experiment(run: str, looks: list[dict[str, Any]], runs: Path, beside: Path)
 
 def _folder(run: str, runs: Path) -> Path | None:
     """Where a run lies: as written down, or under the root of runs, which may have moved."""
-    asked = Path(run)
-    places = (asked, runs / run, runs.parent / run, runs / asked.parent.name / asked.name)
+    asked = run_folder(run)
+    places = (asked, runs / asked, runs.parent / asked, runs / asked.parent.name / asked.name)
     return next((place for place in places if place.is_dir()), None)
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from tradsys.core.errors import TradsysError
 from tradsys.core.runs import write_json
-from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
+from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, run_identity
 
 WIDTH = 110  # of output that goes to a file or a pipe
 NEEDED = ("config.yaml", "overrides.txt", "metrics.json", "report.json")
@@ -212,6 +212,7 @@ def _write_looks(again: Path, place: str) -> None:
 
 def _append(target: TrialLedger, row: Mapping[str, Any], source: TrialLedger) -> None:
     kept = {f.name: row[f.name] for f in fields(LedgerEntry)}
+    kept["run"] = run_identity(row["run"], row["run_uuid"])
     kept |= {name: datetime.fromisoformat(row[name]) for name in ("when", "span_start", "span_end")}
     target.append(LedgerEntry(**kept), source.series(row["series_digest"]) if row["series_digest"] else None)
 

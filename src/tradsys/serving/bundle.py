@@ -12,12 +12,14 @@ import polars as pl
 
 from tradsys.core.clock import Moment, utc64
 from tradsys.core.errors import BundleError, DataError
+from tradsys.core.extensions import check_foreign
 from tradsys.core.masking import masked
 from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import digest_file, digest_json, write_json
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.features.feature_set import FeatureSet
 from tradsys.features.fracdiff import FracDiff
+from tradsys.features.registry import is_known
 from tradsys.market.bars import check_bar_minutes, mark_gaps, utc_bars
 from tradsys.market.true_range import atr
 from tradsys.models.boosting import LightGbm, Xgboost
@@ -97,6 +99,7 @@ class Bundle:
 
     @classmethod
     def _of(cls, folder: Path, card: dict[str, Any]) -> Self:
+        check_foreign(f"bundle {folder}", card.get("foreign", {}), is_known)
         features = FeatureSet.from_json(card["features"])
         if features.schema_hash() != card["schema_hash"] or list(features.names) != card["feature_names"]:
             raise BundleError(

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from tradsys.research.comparisons.superiority import superiority
 from tradsys.research.pipeline.cross_validation import Cell
 from tradsys.research.pipeline.dataset import aware
 from tradsys.research.pipeline.provenance import config_digest, provenance
-from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
+from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, run_identity
 
 LOOKS = "looks.json"
 
@@ -76,6 +77,7 @@ def enter_looks(arms: Mapping[str, ArmCells], place: Path, config: Mapping[str, 
     """Writes one look per arm into the ledger, before anything of it is shown; an arm that is in it already stays."""
     path = place / LOOKS
     entered = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    uuid = entered.setdefault("uuid", uuid4().hex)
     ledger = TrialLedger(config["paths"]["ledger"])
     for arm in arms.values():
         key = digest_json([arm.name, arm.digest, arm.seeds])
@@ -89,7 +91,7 @@ def enter_looks(arms: Mapping[str, ArmCells], place: Path, config: Mapping[str, 
             span_start=aware(losses.time.min()),
             span_end=aware(losses.time.max()),
             config_digest=config_digest(dict(config)),
-            run=str(place),
+            run=run_identity(place, uuid),
             measure="loss",
         )
         raw_SN = np.stack([np.concatenate([cell.losses for cell in row]) for row in arm.cells])

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tradsys.core.errors import BundleError
+from tradsys.core.extensions import foreign_parts
 from tradsys.core.runs import code_sha, write_json, written_atomically
 from tradsys.core.tables import Samples
 from tradsys.market.bars import bar_minutes, span
@@ -83,6 +84,7 @@ def _card(
         "features": prepared.features.to_json(),
         "feature_names": list(prepared.features.names),
         "schema_hash": prepared.features.schema_hash(),
+        "foreign": foreign_parts(type(feature) for feature in prepared.features.features),
         "max_gap_minutes": experiment.data["max_gap_minutes"],
         "bar_minutes": bar_minutes(prepared.bars),
         "levels": config.get("levels"),

@@ -6,6 +6,7 @@ import importlib.metadata
 import logging
 import os
 import platform
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -53,7 +54,7 @@ def open_run(
         except KeyboardInterrupt as stopped:
             how = "terminated" if isinstance(stopped, Terminated) else "interrupted"
             if task == "train":
-                LOG.warning("%s; go on with: python -m tradsys.train resume=%s", how, folder)
+                LOG.warning("%s; go on with: python -m tradsys.train %s", how, _resuming(folder, overrides))
             else:
                 LOG.warning("%s; nothing is kept; the same command starts from the beginning", how)
                 _remove(folder, root)
@@ -63,6 +64,12 @@ def open_run(
                 _remove(folder, root)
             raise
     link_latest(folder)
+
+
+def _resuming(folder: Path, overrides: Sequence[str]) -> str:
+    """The arguments that resume a run: its folder, and what no run's record may decide on another machine."""
+    own = [o for o in overrides if o.startswith("paths.") or "${oc.env:" in o or "=/" in o or "://" in o or ".." in o]
+    return shlex.join([f"resume={folder}", *(masked_text(o) for o in own if not o.startswith("resume="))])
 
 
 def _remove(folder: Path, root: Path) -> None:

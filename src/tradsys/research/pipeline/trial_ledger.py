@@ -56,7 +56,8 @@ class LedgerEntry:
     """One look at out-of-sample data.
 
     span_start, span_end: what was read, aware datetimes, both ends included. purpose: what looked ("train",
-    "backtest", "audit", ...). subject: model or strategy name. run: folder relative to the root of runs.
+    "backtest", "audit", ...). subject: model or strategy name. run: folder relative to the root of runs; behind a #
+    the UUID of a study whose folder has no name of its own, as `run_identity` writes it.
     measure: what the series is, "return" (simple, after costs) or "loss"; None without a series.
     periods_per_year: of the series; needed for returns, whose Sharpe ratios are compared across periods.
     """
@@ -98,6 +99,16 @@ class Trial:
         if self.periods_per_year != EVERY_DAY or n_days != len(self.returns):
             return None
         return first + np.arange(n_days)
+
+
+def run_identity(folder: Path | str, uuid: str) -> str:
+    """A run that is named by its study and place, as `run` of an entry: two projects may have both alike."""
+    return f"{folder}#{uuid}" if uuid else str(folder)
+
+
+def run_folder(run: str) -> Path:
+    """The folder of an entry's run."""
+    return Path(run.partition("#")[0])
 
 
 def effective_number(trials: list[Trial]) -> float:
@@ -206,15 +217,17 @@ class TrialLedger:
                 connection.execute(SERIES.insert().values(digest=row["series_digest"], content=blob))
             connection.execute(LOOKS.insert().values(row))
             connection.execute(HEAD.update().values(id=row["id"], hash=row["hash"]))
-        if entry.run and (folder := Path(entry.run)).is_dir():
+        if entry.run and (folder := run_folder(entry.run)).is_dir():
             self._roots |= set(folder.resolve().parents[:2])
             write_anchor(folder, self._place, row)
         return int(row["id"])
 
     def entries(self) -> list[dict[str, Any]]:
-        """All rows in order, times as ISO text in UTC."""
+        """All rows in order, times as ISO text in UTC; `run` is a folder, `run_uuid` a study's UUID or empty."""
         with self._reading() as connection:
-            return _rows(connection)
+            rows = _rows(connection)
+        parted = (row["run"].partition("#") for row in rows)
+        return [row | {"run": run, "run_uuid": uuid} for row, (run, _, uuid) in zip(rows, parted, strict=True)]
 
     def series(self, digest: str) -> Array:
         """The stored series [T] of this digest. Raises DataError where there is none."""

@@ -29,6 +29,8 @@ LOG = logging.getLogger(__name__)
 # a zoom's seeds and those of its rematch are its parent's plus so many, so no draw that found a best judges it
 FRESH = 1000
 LEAST_TO_ZOOM = 8
+# overrides that hold for the machine where a study was begun: places, secrets, its environment
+LOCAL = re.compile(r"\*\*\*|\$\{|\.\.|[=\[:,'\"][/~]|://")
 HEADER = "# Written by tradsys.tune promote; "
 
 
@@ -76,7 +78,7 @@ def joined_study(compose: Compose, overrides: Sequence[str], composed: Composed,
     if not composed.settings.zoom:
         return join(name, compose, overrides, composed)
     parent = load_study(composed.config, str(composed.config["study_name"]))
-    base = [*_stored(parent, check), *_places(overrides)]
+    base = [*_stored(parent, check, overrides), *_places(overrides)]
     drawn = [overrides_of({p.path: v}) for p in SearchSpace.of(parent.user_attrs["space"]).parameters for v in p.ends]
     check([o for each in drawn for o in each], f"sweep: study {parent.study_name!r}: its space")
     old = compose(base)
@@ -142,14 +144,21 @@ def _rematch(joined: Joined, compose: Compose, check: Check) -> dict[str, Any]:
     }
 
 
-def _stored(study: optuna.Study, check: Check) -> list[str]:
-    """The overrides that a study was begun with, checked."""
-    if hidden := [o for o in study.user_attrs["overrides"] if isinstance(o, str) and "***" in o]:
+def _stored(study: optuna.Study, check: Check, own: Sequence[str]) -> list[str]:
+    """The overrides that a study was begun with, checked; those of keys that `own` gives anew are the caller's."""
+    local = {_key(o) for o in study.user_attrs["overrides"] if isinstance(o, str) and LOCAL.search(o)}
+    given = {_key(o): o for o in own if _key(o) in local}
+    kept = [o for o in study.user_attrs["overrides"] if not isinstance(o, str) or _key(o) not in given]
+    if hidden := [o for o in kept if isinstance(o, str) and "***" in o]:
         raise SweepError(
             f"sweep: study {study.study_name!r} was begun with {hidden[0]!r}, whose secret no file keeps; start a new "
             "study with '${oc.env:NAME}' in its place"
         )
-    return check(study.user_attrs["overrides"], f"sweep: study {study.study_name!r}")
+    return [*check(kept, f"sweep: study {study.study_name!r}"), *given.values()]
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
 
 
 def promote(compose: Compose, overrides: Sequence[str], folder: Path, check: Check) -> Path:
@@ -174,7 +183,7 @@ def promote(compose: Compose, overrides: Sequence[str], folder: Path, check: Che
     if path.exists() and not path.read_text(encoding="utf-8").startswith(HEADER):
         raise SweepError(f"sweep: {path} is there and promote did not write it; nothing is overwritten; give name=...")
     values = check(overrides_of(trial.params), f"sweep: study {study.study_name!r}: trial {trial.number}")
-    stored = _stored(study, check)
+    stored = _stored(study, check, overrides)
     whole = compose([*stored, *_places(overrides), *values]).config
     around = [o for o in [*stored, *values] if not _of_model(o)]
     lines = [

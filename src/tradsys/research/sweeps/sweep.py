@@ -6,10 +6,11 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import optuna
 from optuna.trial import Trial, TrialState
@@ -17,7 +18,8 @@ from optuna.trial import Trial, TrialState
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import CombinationError
 from tradsys.core.masking import masked_text
-from tradsys.core.runs import code_sha, digest_json
+from tradsys.core.received import read_json
+from tradsys.core.runs import code_sha, digest_json, write_json
 from tradsys.research.sweeps.search_space import SearchSpace, SweepError, leaves, nearest, overrides_of
 from tradsys.research.sweeps.storage import StudyStorage, disk_full, is_disk_full, open_storage
 from tradsys.research.sweeps.trial import Compose, Composed, RefusedError, TrialRunner, n_epochs, refused
@@ -25,6 +27,9 @@ from tradsys.research.sweeps.trial_queue import PRICE, SHARE, Budget, Claim, Tri
 
 LOG = logging.getLogger(__name__)
 IDENTITY = "identity"
+UUID = "uuid"
+UUID_SECONDS = 10  # that a new study may be without its UUID: its maker writes that next
+OWNER = "study.json"  # in a study's folder: whose it is
 # keys that say where and how much, never what
 PLACES = (
     *(
@@ -92,15 +97,7 @@ def join(name: str, compose: Compose, base: Sequence[str], composed: Composed, p
             "two folds; raise sweep.inner.n_folds or name more sweep.seeds"
         )
     most_steps = len(panel.folds) * len(settings.seeds) * n_epochs(composed.experiment)
-    study = storage.patience(
-        lambda: optuna.create_study(
-            study_name=name,
-            storage=storage.storage,
-            directions=["maximize"] * len(settings.objectives),
-            pruner=settings.pruner_of(most_steps),
-            load_if_exists=True,
-        )
-    )
+    study, uuid = _opened(name, storage, len(settings.objectives), settings.pruner_of(most_steps))
     about = {
         "data_digest": panel.data_digest,
         "space_digest": settings.digest(space),
@@ -112,9 +109,55 @@ def join(name: str, compose: Compose, base: Sequence[str], composed: Composed, p
         "seeds": list(settings.seeds),
         "parent": parent,
     }
-    _agree(study, storage, about, extra | {"code_sha": code_sha(), "begun": utc_now().isoformat(timespec="seconds")})
+    _agree(
+        study,
+        storage,
+        about,
+        extra | {"code_sha": code_sha(), "begun": utc_now().isoformat(timespec="seconds")},
+    )
+    own_folder(folder, name, uuid)
+    runner = replace(runner, uuid=uuid)
     queue = TrialQueue(study, storage, budget, int(config["max_retries"]))
     return Joined(name, study, queue, runner, composed, n_side_by_side(config))
+
+
+def _opened(name: str, storage: StudyStorage, n_objectives: int, pruner: Any) -> tuple[optuna.Study, str]:
+    """The study of this name and its UUID, which the process that made it wrote; the name for one without."""
+
+    def made(load_if_exists: bool) -> optuna.Study:
+        return optuna.create_study(
+            study_name=name,
+            storage=storage.storage,
+            directions=["maximize"] * n_objectives,
+            pruner=pruner,
+            load_if_exists=load_if_exists,
+        )
+
+    try:
+        study = storage.patience(partial(made, False))
+        storage.patience(lambda: study.set_user_attr(UUID, uuid4().hex))
+    except optuna.exceptions.DuplicatedStudyError:
+        study = storage.patience(partial(made, True))
+    deadline = time.monotonic() + UUID_SECONDS
+    while True:
+        about = storage.patience(lambda: study.user_attrs)
+        if UUID in about or IDENTITY in about or time.monotonic() > deadline:
+            return study, str(about.get(UUID, name))
+        time.sleep(0.1)
+
+
+def own_folder(folder: Path, name: str, uuid: str) -> None:
+    """Marks a study's folder as this study's; SweepError where another study of the same name has it."""
+    owner = folder / OWNER
+    if not owner.is_file():
+        write_json(owner, {"name": name, UUID: uuid})
+        return
+    other = read_json(owner, "restore it from a copy", SweepError).get(UUID)
+    if other != uuid:
+        raise SweepError(
+            f"sweep: {folder} belongs to another study of the name {name!r} (UUID {str(other)[:8]}, this one "
+            f"{uuid[:8]}), kept in another storage; give study= another name, or another paths.runs"
+        )
 
 
 def work_on(joined: Joined) -> None:

@@ -21,7 +21,7 @@ from tradsys.core.tables import Array
 from tradsys.research.pipeline.dataset import Panel, aware
 from tradsys.research.pipeline.provenance import config_digest, override_lines
 from tradsys.research.pipeline.settings import Experiment
-from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
+from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, run_identity
 from tradsys.research.sweeps.fold_fits import CellResult, cell_result, stored_losses
 from tradsys.research.sweeps.inner_folds import shared_panel
 from tradsys.research.sweeps.search_space import SearchSpace, SweepError, overrides_of
@@ -62,6 +62,7 @@ class TrialRunner:
     """Runs trials of one study.
 
     base: overrides of the study's own config. folder: runs/tune/<study>. lookback: history that every sample has.
+    uuid: of the study.
     """
 
     study: str
@@ -72,6 +73,7 @@ class TrialRunner:
     folder: Path
     lookback: int
     patience: Patience
+    uuid: str = ""
     panels: dict[str, Panel] = field(default_factory=dict)
 
     def run(self, trial: optuna.Trial, claim: Claim) -> Score:
@@ -171,8 +173,11 @@ class TrialRunner:
 
     def _record(self, composed: Composed, panel: Panel, folder: Path, results: Sequence[CellResult]) -> None:
         """The ledger row of this look, once, whoever of several attempts gets here."""
-        ledger = TrialLedger(composed.config["paths"]["ledger"])
-        if any(row["purpose"] == PURPOSE and row["run"] == str(folder) for row in ledger.entries()):
+        ledger, run = TrialLedger(composed.config["paths"]["ledger"]), run_identity(folder, self.uuid)
+        if any(
+            row["purpose"] == PURPOSE and (row["run"], row["run_uuid"]) == (str(folder), self.uuid)
+            for row in ledger.entries()
+        ):
             return
         series = _losses(folder / "cells", results)
         tests = np.concatenate([np.asarray(fold.test) for fold in panel.folds])
@@ -184,7 +189,7 @@ class TrialRunner:
             span_start=aware(times.min()),
             span_end=aware(times.max()),
             config_digest=config_digest(composed.config),
-            run=str(folder),
+            run=run,
             measure=None if series is None else "loss",
         )
         ledger.append(entry, series)

@@ -1,0 +1,93 @@
+"""Parts of other packages: classes that installed distributions register under the entry point `tradsys.parts`.
+
+An entry's name is `<place>.<class>`, its value `package.module:Class`. What is registered is that exact name at that
+place; nothing is imported before the part is asked for.
+"""
+
+import functools
+import importlib.metadata
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tradsys.core.errors import BundleError
+
+GROUP = "tradsys.parts"
+NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")  # PEP 508, so that no option or path is one
+VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,98}")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A registered class. name: full dotted name. package, version: of the distribution that registers it."""
+
+    place: str
+    name: str
+    package: str
+    version: str
+    entry: importlib.metadata.EntryPoint
+
+    @property
+    def class_name(self) -> str:
+        """The class's own name, by which a bundle stores a feature."""
+        return self.name.rpartition(".")[2]
+
+
+@functools.cache
+def installed_parts() -> tuple[Part, ...]:
+    """Every part that an installed distribution registers; an entry of another form is none."""
+    found = []
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        place, dot, _ = entry.name.partition(".")
+        if dot and entry.dist is not None and entry.attr.isidentifier():
+            name = f"{entry.module}.{entry.attr}"
+            found.append(Part(place, name, entry.dist.name, entry.dist.version, entry))
+    return tuple(found)
+
+
+def names_at(place: str) -> frozenset[str]:
+    """Full names of the classes of other packages that are registered for a place."""
+    return frozenset(part.name for part in installed_parts() if part.place == place)
+
+
+def load_part(place: str, class_name: str) -> Any:
+    """The class of another package with this name at a place; None where no installed package registers one."""
+    part = next((p for p in installed_parts() if (p.place, p.class_name) == (place, class_name)), None)
+    return None if part is None else part.entry.load()
+
+
+def foreign_parts(classes: Iterable[type]) -> dict[str, dict[str, str]]:
+    """Package and version by name of each class that is not part of tradsys: what a bundle's card keeps."""
+    packages = importlib.metadata.packages_distributions()
+    found = {}
+    for cls in classes:
+        top = cls.__module__.partition(".")[0]
+        if top != "tradsys":
+            package = next(iter(packages.get(top, [])), "")
+            version = importlib.metadata.version(package) if package else ""
+            found[cls.__name__] = {"package": package, "version": version}
+    return found
+
+
+def check_foreign(where: str, foreign: Any, is_known: Callable[[str], bool]) -> None:
+    """BundleError that names package and version of a part which is not installed here.
+
+    foreign: as `foreign_parts` wrote it, from a received card. is_known: whether a class is at hand.
+    """
+    if not isinstance(foreign, Mapping):
+        raise BundleError(f"{where}: its card lists foreign parts as a {type(foreign).__name__}; export it again")
+    for name, source in foreign.items():
+        if is_known(str(name)):
+            continue
+        package, version = (source.get(k) if isinstance(source, Mapping) else None for k in ("package", "version"))
+        if not (isinstance(package, str) and NAME.fullmatch(package)):
+            raise BundleError(
+                f"{where}: {str(name)[:60]!r} comes from a file that was in no installed package; register it under "
+                f"the entry point {GROUP} of one, install that, and train again"
+            )
+        pinned = f"{package}=={version}" if isinstance(version, str) and VERSION.fullmatch(version) else package
+        raise BundleError(
+            f"{where}: {str(name)[:60]!r} comes from the package {package}, which is not installed here or does not "
+            f"register it; if you trust it: pip install '{pinned}'"
+        )

@@ -1,0 +1,85 @@
+"""Parts of other packages: registered by exact name where installed, named with their package where not."""
+
+import sys
+
+import pytest
+
+from tradsys.config.trusted import allowed, checked
+from tradsys.core.errors import BundleError, TradsysError
+from tradsys.core.extensions import check_foreign, foreign_parts, installed_parts
+from tradsys.features.registry import CLASSES, feature_from_json, is_known
+
+CODE = """
+from dataclasses import dataclass
+import polars as pl
+
+@dataclass(frozen=True)
+class OddGap:
+    bars: int = 2
+    warmup: int = 2
+    @property
+    def name(self):
+        return f"odd_gap_{self.bars}"
+    def expr(self):
+        return pl.col("close") / pl.col("close").shift(self.bars) - 1
+
+class Neighbour:
+    pass
+"""
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """An installed distribution of one module that registers one feature."""
+    info = tmp_path / "odd_features-1.2.dist-info"
+    info.mkdir()
+    (tmp_path / "oddfeatures.py").write_text(CODE)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd-features\nVersion: 1.2\n")
+    (info / "top_level.txt").write_text("oddfeatures\n")
+    (info / "entry_points.txt").write_text("[tradsys.parts]\nfeature.odd = oddfeatures:OddGap\nbad = os:system\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    installed_parts.cache_clear()
+    yield "oddfeatures.OddGap"
+    installed_parts.cache_clear()
+    CLASSES.pop("OddGap", None)
+    sys.modules.pop("oddfeatures", None)
+
+
+def test_an_installed_part_is_registered_by_exact_name_for_its_place(package):
+    assert package in allowed("feature")
+    assert package not in allowed("model")
+    assert not {"os.system", "oddfeatures.Neighbour"} & allowed("feature")
+    assert "oddfeatures" not in sys.modules
+    checked(
+        {"features": {"_target_": "tradsys.features.feature_set.FeatureSet", "extra": [{"_target_": package}]}}, "x"
+    )
+    with pytest.raises(TradsysError, match="names the class"):
+        checked({"model": {"_target_": package}}, "x")
+
+
+def test_a_stored_feature_of_an_installed_package_is_rebuilt_and_named(package):
+    made = feature_from_json({"class": "OddGap", "bars": 3})
+    assert made.name == "odd_gap_3"
+    assert foreign_parts([type(made)]) == {"OddGap": {"package": "odd-features", "version": "1.2"}}
+    check_foreign("bundle b", foreign_parts([type(made)]), is_known)
+
+
+def test_without_the_package_one_line_names_what_to_install():
+    foreign = {"OddGap": {"package": "odd-features", "version": "1.2"}}
+    with pytest.raises(BundleError, match=r"bundle b: 'OddGap' .* pip install 'odd-features==1\.2'") as refused:
+        check_foreign("bundle b", foreign, is_known)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "foreign", [[], None, {"X": None}, {"X": {"package": "-r evil.txt"}}, {"X": {"package": "a; rm -rf ~"}},
+                {"X": {"package": "../x", "version": "1"}}, {"X": {"package": "a", "version": "1'; rm -rf ~ '"}}]
+)  # fmt: skip
+def test_a_forged_list_of_packages_suggests_no_command(foreign):
+    with pytest.raises(BundleError) as refused:
+        check_foreign("bundle b", foreign, is_known)
+    assert not any(word in str(refused.value) for word in ("rm -rf", "-r evil", "../x"))
+
+
+def test_classes_of_tradsys_are_not_foreign():
+    assert foreign_parts(CLASSES.values()) == {}
