@@ -28,7 +28,7 @@ def _arm(name: str, choice: "ArmChoice", settings: "ComparisonSettings", argv: l
     try:
         config = compose("compare", [*settings.common, *argv, *choice.overrides])
         config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "study"])
-        return Arm(name, Experiment.of(build(config)), as_dict(config), choice.seeds, choice.against)
+        return Arm(name, Experiment.of(build(config)), as_dict(config), choice.seeds, choice.against, choice.mean_of)
     except (ConfigError, TradsysError) as error:
         raise type(error)(f"compare: arm {name!r} of study {settings.name!r}: {error}") from error
 

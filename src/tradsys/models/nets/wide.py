@@ -23,9 +23,10 @@ class Wide(nn.Module):
         self.n_features, self.n_classes = int(deep.n_features), int(deep.n_classes)  # type: ignore[arg-type]
         self.lookback, self.embedding_dim = int(deep.lookback), int(deep.embedding_dim)  # type: ignore[arg-type]
         self.wide = nn.Linear(self.n_features, self.n_classes)
-        for part in (self.wide, deep.head):
-            nn.init.zeros_(part.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(part.bias)  # type: ignore[arg-type]
+        lines: list[nn.Linear] = [self.wide, deep.head]  # type: ignore[list-item]
+        for line in lines:
+            nn.init.zeros_(line.weight)
+            nn.init.zeros_(line.bias)
 
     def embed(self, window_NTF: Tensor) -> Tensor:
         """Embedding [N, D] of the deep path."""

@@ -64,8 +64,7 @@ class LitSupCon(LitClassifier):
         ema: float = 0.0,
     ) -> None:
         check_bounds("supcon", locals(), BOUNDS, "model.module")
-        schedule = {"lr": lr, "weight_decay": weight_decay, "warmup_fraction": warmup_fraction}
-        super().__init__(net, gamma=0.0, ema=ema, **schedule)
+        super().__init__(net, gamma=0.0, ema=ema, lr=lr, weight_decay=weight_decay, warmup_fraction=warmup_fraction)
         if hasattr(net, "head"):
             net.head = nn.Identity()
         width, n_classes = int(net.embedding_dim), int(net.n_classes)  # type: ignore[arg-type]

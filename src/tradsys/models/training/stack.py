@@ -202,7 +202,8 @@ class Stack:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.job.settings.precision == "bf16-mixed"):
             for window_NTF, y_N, weight_N in self.job.valid:
                 logits.append(self._forward(weights, window_NTF, [], own_windows=False).float())
-                y.append(y_N), w.append(weight_N)
+                y.append(y_N)
+                w.append(weight_N)
         logits_KNC, y_N, weight_N = torch.cat(logits, dim=1), torch.cat(y), torch.cat(w)
         for row, k in enumerate(self.active):
             nll_N = F.cross_entropy(logits_KNC[row], y_N, reduction="none")

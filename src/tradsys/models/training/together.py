@@ -101,7 +101,8 @@ def _drawn(
                 generator.set_state(torch.get_rng_state())
             else:
                 generator.manual_seed(model.seed)
-        nets.append(net), generators.append(generator)
+        nets.append(net)
+        generators.append(generator)
         modules.append(module)
     return nets, modules, generators  # type: ignore[return-value]
 

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tradsys.core.errors import TradsysError
 from tradsys.core.masking import masked
-from tradsys.core.runs import code_sha, link_latest, write_json, written_atomically
+from tradsys.core.runs import code_sha, digest_json, link_latest, write_json, written_atomically
 from tradsys.market.bars import bar_length, utc_series
 from tradsys.reports.comparison.page import write_comparison
 from tradsys.research.comparisons.aligned_datasets import Judged, judged_panels
@@ -73,9 +73,10 @@ def compare_study(
     with _alone(place), logged_in(place, yaml.safe_dump(masked(dict(config)), sort_keys=False), overrides):
         for one in judged.values():
             save_panel(one.panel, _panel_folder(place, one))
-        jobs = {arm.name: _jobs(arm, judged[arm.name], place) for arm in arms}
+        jobs = {arm.name: _jobs(arm, judged[arm.name], place) for arm in arms if arm.mean_of is None}
         _run([job for job in _in_turn(jobs.values()) if not _is_done(job.target)], settings, jobs)
-        done = {arm.name: _arm_cells(arm, jobs[arm.name], judged) for arm in arms}
+        fits = {arm.name: _arm_cells(arm, jobs[arm.name], judged) for arm in arms if arm.mean_of is None}
+        done = {arm.name: fits[arm.name] if arm.mean_of is None else _mean_cells(arm, fits, judged) for arm in arms}
         enter_looks(done, place, config)
         table = comparison_table(done, settings, config) | {
             "folder": str(place),
@@ -238,4 +239,28 @@ def _arm_cells(arm: Arm, jobs: Sequence[Job], judged: Mapping[str, Judged]) -> A
         fold_spans=fold_spans(own.panel),
         against=arm.against,
         own_rows=own.question != judged[arm.against or arm.name].question,
+    )
+
+
+def _mean_cells(arm: Arm, fits: Mapping[str, ArmCells], judged: Mapping[str, Judged]) -> ArmCells:
+    """The arm as one forecast: the mean over another arm's seeds of their calibrated probabilities."""
+    assert arm.mean_of is not None
+    source = fits[arm.mean_of]
+    cells = [
+        replace(
+            folds[0],
+            proba_NC=np.mean([cell.proba_NC for cell in folds], axis=0),
+            seconds=sum(cell.seconds for cell in folds),
+            n_parameters=None if folds[0].n_parameters is None else sum(cell.n_parameters or 0 for cell in folds),
+        )
+        for folds in zip(*source.cells, strict=True)
+    ]
+    return replace(
+        source,
+        name=arm.name,
+        seeds=(0,),
+        cells=[cells],
+        digest=digest_json([source.digest, "mean over seeds", source.seeds]),
+        against=arm.against,
+        own_rows=judged[arm.name].question != judged[arm.against or arm.name].question,
     )

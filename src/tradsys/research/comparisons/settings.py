@@ -19,11 +19,15 @@ UNDECIDING = ("progress_bar", "loggers", "checkpoint_every_steps", "workdir", "n
 
 @dataclass(frozen=True)
 class ArmChoice:
-    """How an arm differs: Hydra overrides, its seeds, and whom it is held against (None for the reference itself)."""
+    """How an arm differs: Hydra overrides, its seeds, and whom it is compared with (None for the reference itself).
+
+    mean_of: the arm whose seeds' probabilities it averages, None for an arm with fits of its own.
+    """
 
     overrides: tuple[str, ...]
     seeds: tuple[int, ...]
     against: str | None
+    mean_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class ComparisonSettings:
 
     arms: name -> overrides on top of the command line's (a list, inner lists are spliced), or a mapping of `overrides`,
     `seeds`, such as one seed for a model without chance, and `against`, another arm to be held against. reference: the
-    arm that all others are held against.
+    arm that all others are held against. An arm that gives `mean_of`, another arm, instead of overrides is the mean of
+    that arm's calibrated probabilities over its seeds: an ensemble that costs no fit.
     common: overrides of all arms, below the command line's. sets: named lists that arms refer to by interpolation.
     n_jobs: cells at once, of one thread each. backend: of joblib; `ray` takes the cluster that ray finds. n_draws,
     confidence: of every interval. held_out: symbols that no fold trains or validates on and that alone are tested.
@@ -89,6 +94,8 @@ class ComparisonSettings:
     def _choice(self, name: str, given: Any) -> ArmChoice:
         given = given if isinstance(given, Mapping) else {"overrides": given}
         unknown = sorted(set(given) - set(ARM_KEYS))
+        if (source := given.get("mean_of")) is not None:
+            return self._mean(name, source, given)
         if unknown or "overrides" not in given:
             raise TradsysError(
                 f"study {self.name!r}: arm {name!r} has the keys {sorted(given)}; it takes {', '.join(ARM_KEYS)}, of "
@@ -108,6 +115,29 @@ class ComparisonSettings:
             )
         overrides = tuple(_spliced(given["overrides"], f"study {self.name!r}: arm {name!r}"))
         return ArmChoice(overrides, seeds, None if name == self.reference else against)
+
+    def _mean(self, name: str, source: Any, given: Mapping[str, Any]) -> ArmChoice:
+        """The choice of an arm that averages another one's seeds."""
+        wrong = sorted(set(given) - {"mean_of", "against"})
+        of = self.arms.get(source)
+        chained = isinstance(of, Mapping) and "mean_of" in of
+        if wrong or of is None or chained or name == self.reference:
+            raise TradsysError(
+                f"study {self.name!r}: arm {name!r} is the mean of {source!r} and has the keys {sorted(given)}; it "
+                "names another arm that has fits of its own, may say `against`, and is no reference; set study.arms"
+            )
+        fits = self._choice(str(source), of)
+        if len(fits.seeds) < 2:
+            raise TradsysError(
+                f"study {self.name!r}: arm {name!r} averages {source!r}, which has the seeds {list(fits.seeds)}; a "
+                "mean needs two; set study.seeds"
+            )
+        against = given.get("against") or self.reference
+        if against not in self.arms:
+            raise TradsysError(
+                f"study {self.name!r}: arm {name!r} is compared with {against!r}; it is one of {list(self.arms)}"
+            )
+        return ArmChoice(fits.overrides, fits.seeds, against, str(source))
 
 
 def _spliced(overrides: Any, where: str) -> Iterator[str]:
@@ -130,6 +160,7 @@ class Arm:
     config: Mapping[str, Any]
     seeds: tuple[int, ...]
     against: str | None
+    mean_of: str | None = None
 
     def digest(self, panel: str) -> str:
         """Of what decides a cell: its samples and folds, its model, scaler and calibration."""

@@ -1,0 +1,76 @@
+"""The learning study through its command on tiny data: wide nets, a mean of seeds that costs no fit, pre-training."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.integration.conftest import inside
+from tradsys.compare import work
+from tradsys.config.compose import build, compose
+from tradsys.core.errors import TradsysError
+from tradsys.evidence.skill import levelled_losses
+from tradsys.research.comparisons.comparison import read_cell
+
+TINY_NET = '["model=transformer","model.lookback=8","model.net.d_model=8","model.net.n_heads=2","model.net.n_layers=1"]'
+LEFT_OUT = (
+    "base_rate", "lightgbm", "lightgbm_average", "wide_average", "entropy_average", "recipe_average",
+    "wide_recipe_average", "pretrained_wide", "supcon", "supcon_wide",
+)  # fmt: skip
+ARGV = [
+    "+study=learning", "study.common=[]", "data=synthetic", "data.n_bars=1600", "data.source.symbols=[SYN0]",
+    "trainer.max_epochs=1", "study.split.n_folds=2", "study.split.valid_bars=null", "study.split.test_bars=null",
+    "study.n_draws=200",
+    "study.seeds=[0,1]", f"study.sets.net={TINY_NET}", "events=none",
+    *(f"~study.arms.{name}" for name in LEFT_OUT),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("learning")
+    with inside(made):
+        work(ARGV)
+    return made
+
+
+@pytest.fixture(scope="module")
+def rows(folder):
+    told = json.loads((folder / "runs" / "compare" / "latest" / "table.json").read_text())
+    return {arm["name"]: arm for arm in told["arms"]}
+
+
+def test_the_study_pairs_every_arm_with_its_own(rows):
+    assert set(rows) == {"logistic", "net", "wide", "average", "pretrained"}
+    assert {name: row["against"] for name, row in rows.items()} == {
+        "logistic": None, "net": "logistic", "wide": "logistic", "average": "logistic", "pretrained": "net",
+    }  # fmt: skip
+    assert rows["wide"]["n_parameters"] > rows["net"]["n_parameters"]
+    assert rows["pretrained"]["skill_beyond_level"] != rows["net"]["skill_beyond_level"]
+
+
+def test_a_mean_of_seeds_is_the_mean_of_their_probabilities_and_costs_no_fit(folder, rows):
+    found = {path.parent.name.rsplit("_", 1)[0] for path in folder.glob("runs/compare/learning_*/cells/*/*.json")}
+    assert found == {"logistic", "net", "wide", "pretrained"}
+    assert rows["average"]["seeds"] == [0]
+    skills = []
+    for fold in range(2):
+        pair = [read_cell(p)[0] for p in sorted(folder.glob(f"runs/compare/learning_*/cells/net_*/fold_{fold}_*.json"))]
+        assert len(pair) == 2
+        mean_NC = np.mean([cell.proba_NC for cell in pair], axis=0)
+        skills.append(levelled_losses(mean_NC, pair[0].y).skill)
+    np.testing.assert_allclose(rows["average"]["fold_skill"], skills, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("arm", "said"),
+    [
+        ("{mean_of:nobody}", "mean of 'nobody'"),
+        ("{mean_of:average}", "an arm|another arm that has fits of its own"),
+        ("{mean_of:logistic}", r"the seeds \[0\]; a mean needs two"),
+        ("{mean_of:net,seeds:[1]}", r"has the keys \['mean_of', 'seeds'\]"),
+    ],
+)
+def test_a_mean_of_nothing_is_refused(arm, said):
+    with pytest.raises(TradsysError, match=said):
+        build(compose("compare", ["+study=learning", f"+study.arms.odd={arm}"]))
