@@ -87,7 +87,9 @@ class MaskedBars:
                 f"pretrain: loss is {loss.item()} after {step} steps; it must stay finite; lower model.pretrain.lr, or "
                 "look for extreme features"
             )
-        LOG.info("pre-trained on %d windows up to %s, last loss %.4f", len(rows), train.table.time[rows].max(), loss)
+        LOG.info(
+            "pre-trained on %d windows up to %s, last loss %.4f", len(rows), train.table.time[rows].max(), loss.item()
+        )
         if self.freeze == "encoder":
             for name, weight in net.named_parameters():
                 weight.requires_grad_(any(part in ("head", "wide") for part in name.split(".")))
