@@ -49,16 +49,16 @@ def performance(
     `deflation.Deflation`. min_trades: closed trades below which no probability is given; 0 for what is bought once and
     held. min_block: shortest block in periods, at least the holding time.
 
-    Growth: total_return, cagr (None under a year), max_drawdown in [0, 1] from an equity that starts at 1,
-    so a first-bar loss counts; drawdown_periods and drawdown_days from its peak to recovery or the record's
-    end. Risk: volatility (annualised), sharpe {value, low, high, reason} (annualised, cosine
-    estimator, see `cosines`), sharpe_per_period, psr, dsr, dsr_bootstrap (confidence that it exceeds the luck: the DSR
-    of dependent returns), expected_max_sharpe (annualised luck of n_trials), min_track_record_periods and
-    _years (for the DSR to reach 0.95 at this Sharpe). Below `min_trades` trades or 30 periods with a return the
-    probabilities and the minimum record are None; below 30 periods with a return so is the interval. Trades:
-    n_trades, n_open_trades, win_rate {value,
-    low, high, reason} (Wilson), profit_factor, mean_trade. Ratios and tails, each {value, low,
-    high, reason}: sortino, calmar, omega, tail_ratio, value_at_risk, cvar, exposure_adjusted_return (see `risk`).
+    Growth: total_return, cagr (None under a year), max_drawdown in [0, 1] from an equity that starts at 1, so a
+    first-bar loss counts; drawdown_periods and drawdown_days from its peak to recovery or the record's end. Risk:
+    volatility (annualised), sharpe {value, low, high, reason} (annualised, cosine estimator, see `cosines`),
+    sharpe_per_period, psr, dsr, dsr_bootstrap (confidence that it exceeds the luck: the DSR of dependent returns),
+    expected_max_sharpe (annualised luck of n_trials), min_track_record_periods and _years (for the DSR to reach 0.95 at
+    this Sharpe). Below `min_trades` trades or 30 periods with a return the probabilities and the minimum record are
+    None; below 30 periods with a return so is the interval. Trades: n_trades, n_open_trades, win_rate {value, low,
+    high, reason} (Wilson), profit_factor, mean_trade. Ratios and tails, each {value, low, high, reason}, without a
+    value below `min_trades` trades: sortino, calmar, omega, tail_ratio, value_at_risk, cvar, exposure_adjusted_return
+    (see `risk`).
     Activity: exposure (mean of absolute), time_in_market, turnover_per_year, costs_paid. Raises DataError on NaN.
     """
     returns = sharpe.checked_returns(returns_T, "performance", least=1)
@@ -79,6 +79,8 @@ def performance(
         returns, periods_per_year=periods_per_year, cagr=result["cagr"], max_drawdown=result["max_drawdown"],
         exposure_T=exposure_T, min_block=min_block, confidence=confidence, too_little=too_little,
     )  # fmt: skip
+    if (few := _too_few_trades(np.size(trade_returns), min_trades)) is not None:
+        ratios = dict.fromkeys(ratios, bootstrap.Estimate(None, reason=few))
     result |= {name: one.as_dict() for name, one in ratios.items()}
     _trades(result, trade_returns, n_open_trades, confidence)
     _activity(result, exposure_T, turnover_T, costs_T)
@@ -164,10 +166,14 @@ def _growth(result: dict[str, Any], returns: Array, days: Array | None) -> None:
 
 def _too_little(returns: Array, n_trades: int, min_trades: int) -> str | None:
     """Why these returns carry no probability about their Sharpe ratio; None where they do."""
-    active = sharpe.active_periods(returns)
     if n_trades < min_trades:
         return f"{n_trades} closed trades; a probability needs at least {min_trades}"
-    return _too_few_active(active, len(returns))
+    return _too_few_active(sharpe.active_periods(returns), len(returns))
+
+
+def _too_few_trades(n_trades: int, min_trades: int) -> str | None:
+    """Why ratios and tails are left out; None where there are trades enough, or none are expected."""
+    return None if n_trades >= min_trades else f"{n_trades} closed trades; ratios and tails need at least {min_trades}"
 
 
 def _too_few_active(active: int, n_periods: int) -> str | None:

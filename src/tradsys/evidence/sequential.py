@@ -7,10 +7,12 @@ Sources: Howard, Ramdas, McAuliffe & Sekhon 2021 (normal mixture boundary, eq. 1
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from tradsys.core.errors import DataError
+from tradsys.core.tables import Array
 
 # periods before the running variance is worth anything; until then the bounds are infinite
 MIN_PERIODS = 30
@@ -75,3 +77,56 @@ def bars_to_confirm(sharpe: float, alpha: float = 0.05, scale: float | None = No
         middle = (low + high) / 2
         low, high = (low, middle) if half_width(middle, alpha, scale or middle) <= sharpe else (middle, high)
     return int(np.ceil(high))
+
+
+def live_record(sharpe: float | None, periods_per_year: float, n_points: int = 60) -> dict[str, Any] | None:
+    """How the bounds of a live record are expected to close in, were its Sharpe ratio what was found; for a plot.
+
+    sharpe: per period. Keys, yearly where Sharpe ratios: sharpe, periods (until the lower bound passes zero, None where
+    that takes more than a lifetime), periods_per_year, n [P] (periods lived), low [P] and high [P] (bounds expected of
+    the Sharpe), no_edge_high [P] (upper bound expected where the true mean is zero). None for a Sharpe that is not
+    positive.
+    """
+    if sharpe is None or not np.isfinite(sharpe) or sharpe <= 0:
+        return None
+    periods = bars_to_confirm(sharpe)
+    last = min(FARTHEST, 2 * periods) if periods else FARTHEST
+    n_P = np.unique(np.geomspace(MIN_PERIODS, max(last, 2 * MIN_PERIODS), n_points).round())
+    half_P = np.array([half_width(n, scale=periods or FARTHEST) for n in n_P])
+    yearly = np.sqrt(periods_per_year)
+    return {
+        "sharpe": float(sharpe * yearly),
+        "periods": periods,
+        "periods_per_year": float(periods_per_year),
+        "n": n_P.astype(int).tolist(),
+        "low": (yearly * (sharpe - half_P)).tolist(),
+        "high": (yearly * (sharpe + half_P)).tolist(),
+        "no_edge_high": (yearly * half_P).tolist(),
+    }
+
+
+def followed(returns_T: Array, *, scale: float = 250.0, alpha: float = 0.05) -> tuple[Array, Array, Array]:
+    """Running mean, lower and upper bound [T] of a live record's returns per period; infinite for the first 30."""
+    sequence = ConfidenceSequence(alpha, scale)
+    rows = [(*sequence.update(float(ret)), sequence.mean) for ret in returns_T]
+    low, high, mean = np.array(rows, dtype=np.float64).reshape(-1, 3).T
+    return mean, low, high
+
+
+def live_state(returns_T: Array, expected: float | None, *, scale: float = 250.0) -> str:
+    """What a live record shows by now, in one sentence; true at every time it is read, with chance 95 %.
+
+    expected: mean return per period that the backtest promised, None where it is not known.
+    """
+    if len(returns_T) < MIN_PERIODS:
+        more = MIN_PERIODS - len(returns_T)
+        return f"{len(returns_T)} days lived; bounds on the mean begin at {MIN_PERIODS}, in {more} more"
+    mean, low, high = (float(v[-1]) for v in followed(returns_T, scale=scale))
+    shown = f"{len(returns_T)} days lived, mean {1e4 * mean:.1f} bps a day [{1e4 * low:.1f}, {1e4 * high:.1f}]"
+    if low > 0:
+        return f"{shown}: it earns, at whatever day one looks"
+    if high < 0:
+        return f"{shown}: it loses, at whatever day one looks"
+    if expected is not None and high < expected:
+        return f"{shown}: refuted, less than the {1e4 * expected:.1f} bps a day of its backtest"
+    return f"{shown}: undecided, zero lies within"

@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from tradsys.evidence.joint_test import JointTest
 from tradsys.evidence.performance import DAYS_PER_YEAR
-from tradsys.evidence.sequential import bars_to_confirm
+from tradsys.evidence.sequential import bars_to_confirm, live_record
 from tradsys.evidence.sharpe import MIN_TRADES
 
 Kind = Literal["edge", "no edge", "not enough evidence"]
@@ -28,15 +28,17 @@ class Verdict:
 
     reasons: the first says what decided, in one sentence; others what else is known. needs: what would be needed to
     know more, None where nothing would change it. test: what the returns showed, None where they were not tested.
+    live: how the bounds of a live record would close in (`sequential.live_record`), None where none is expected to.
     """
 
     kind: Kind
     reasons: tuple[str, ...]
     needs: str | None = None
     test: JointTest | None = None
+    live: Mapping[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """kind, reasons (a list), needs and test (a dict or None), ready for JSON."""
+        """kind, reasons (a list), needs, test and live (dicts or None), ready for JSON."""
         plain = asdict(self) | {"reasons": list(self.reasons)}
         return plain | {"test": None if self.test is None else self.test.as_dict()}
 
@@ -71,15 +73,15 @@ def judge(
     value = performance["sharpe"]["value"]
     decided = f"Sharpe {value:.2f} after costs: {_decided(test)}"
     skill = _skill_sentence(skill_low)
-    live = _live_record(performance)
+    live, record = _live_sentence(performance), live_of(performance)
     if test.passed:
-        return Verdict("edge", (decided, skill, *live), None, test)
+        return Verdict("edge", (decided, skill, *live), None, test, record)
     if test.statistic <= 0:
         passive = f"Sharpe {value:.2f} after costs, yet no more than its average exposure would have earned"
         return Verdict("no edge", (passive, skill), None, test)
     if skill_low is not None and skill_low <= 0 and test.p_value > SUGGESTIVE:
         return Verdict("no edge", (decided, skill), None, test)
-    return Verdict("not enough evidence", (decided, skill, *live), _longer_record(performance, test), test)
+    return Verdict("not enough evidence", (decided, skill, *live), _longer_record(performance, test), test, record)
 
 
 def judge_run(skill_interval: tuple[float, float] | None, verdicts: Mapping[str, Verdict]) -> Verdict:
@@ -155,7 +157,13 @@ def _skill_sentence(skill_low: float | None) -> str:
     return f"the model's skill has the lower bound {skill_low:.4f}: {agrees}"
 
 
-def _live_record(performance: Mapping[str, Any]) -> tuple[str, ...]:
+def live_of(performance: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The live record that this performance lets one expect, None where its Sharpe is not known or not positive."""
+    sharpe = performance.get("sharpe_per_period")
+    return None if sharpe is None else live_record(sharpe, performance["periods_per_year"])
+
+
+def _live_sentence(performance: Mapping[str, Any]) -> tuple[str, ...]:
     """How long a live record must run, in one sentence; empty where the Sharpe per period is not known."""
     sharpe = performance.get("sharpe_per_period")
     if sharpe is None:

@@ -22,6 +22,16 @@ STRATEGY_COLUMNS = (
     "return", "Sharpe", "PSR", "DSR", "max drawdown", "closed trades", "win rate", "profit factor", "exposure",
     "turnover a year", "costs",
 )  # fmt: skip
+# ratio, digits, heading, whether it is a fraction shown in percent
+RISK_COLUMNS = (
+    ("sortino", 2, "Sortino", False),
+    ("calmar", 2, "Calmar", False),
+    ("omega", 2, "omega", False),
+    ("tail_ratio", 2, "tail ratio", False),
+    ("value_at_risk", 2, "VaR 5 % a day", True),
+    ("cvar", 2, "CVaR 5 % a day", True),
+    ("exposure_adjusted_return", 1, "return a year, fully invested", True),
+)
 NO_TRIAL = "a benchmark is no trial: it was not chosen, so there is nothing to deflate"
 
 
@@ -74,6 +84,39 @@ def strategy_lines(report: Mapping[str, Any], notes: Footnotes) -> list[Line]:
             cells = _strategy_cells(performance, judged is not None, notes)
             lines.append(Line(row["name"], judged["kind"] if judged else "", cells))
     return lines
+
+
+def risk_lines(report: Mapping[str, Any], notes: Footnotes) -> list[Line]:
+    """Ratios and tails of all strategies and the benchmark; a sentence where there are too few trades for any."""
+    lines = []
+    for row in [*report["strategies"], report["benchmark"]]:
+        performance = row["performance"]
+        kind = (row.get("verdict") or {}).get("kind", "")
+        if "sortino" not in performance:
+            lines.append(Line(row["name"], kind, [], "measured before ratios and tails were kept; run it again"))
+        elif (why := no_ratios(performance)) is not None:
+            lines.append(Line(row["name"], kind, [], why))
+        else:
+            cells = [risk_cell(performance[name], digits, share, notes) for name, digits, _, share in RISK_COLUMNS]
+            lines.append(Line(row["name"], kind, cells))
+    return lines
+
+
+def no_ratios(performance: Mapping[str, Any]) -> str | None:
+    """Why no ratio and no tail of this strategy is shown; None where one is."""
+    if never_traded(performance):
+        return _idle(performance)
+    found = [performance[name] for name, *_ in RISK_COLUMNS]
+    return None if any(one["value"] is not None for one in found) else str(found[0]["reason"])
+
+
+def risk_cell(estimate: Mapping[str, Any], digits: int, share: bool, notes: Footnotes) -> Cell:
+    """`estimated`, a fraction in percent."""
+    if not share:
+        return estimated(estimate, digits, notes)
+    scaled = {k: None if estimate[k] is None else 100 * estimate[k] for k in ("value", "low", "high")}
+    cell = estimated(scaled | {"reason": estimate["reason"]}, digits, notes)
+    return cell if estimate["value"] is None else Cell(f"{cell.text} %", cell.below, cell.note)
 
 
 def _idle(performance: Mapping[str, Any]) -> str:

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from tradsys.core.errors import DataError
-from tradsys.evidence.sequential import MIN_PERIODS, ConfidenceSequence, bars_to_confirm, half_width
+from tradsys.evidence.sequential import (
+    MIN_PERIODS,
+    ConfidenceSequence,
+    bars_to_confirm,
+    followed,
+    half_width,
+    live_record,
+    live_state,
+)
 
 
 def missed_at_any_time(returns_RT, truth, widths_T):
@@ -55,3 +63,37 @@ def test_a_return_that_is_no_number_is_refused(bad):
 def test_settings_out_of_range_are_refused():
     with pytest.raises(DataError, match="alpha"):
         ConfidenceSequence(alpha=1.0)
+
+
+def test_the_expected_bounds_cross_zero_where_the_record_confirms():
+    live = live_record(0.12, 365)
+    n, low, high = (np.array(live[k]) for k in ("n", "low", "no_edge_high"))
+    assert live["periods"] == bars_to_confirm(0.12)
+    assert (low[n > live["periods"]] > 0).all()
+    assert (low[n < live["periods"]] < 0).all()
+    # at the same moment the upper bound of a record without an edge falls below what was promised
+    assert (high[n > live["periods"]] < live["sharpe"]).all()
+    assert live["sharpe"] == pytest.approx(0.12 * np.sqrt(365))
+    assert live_record(1e-4, 365)["periods"] is None
+    assert [live_record(s, 365) for s in (0.0, -0.1, None, float("nan"))] == [None] * 4
+
+
+def test_a_followed_record_is_the_sequence_day_by_day():
+    returns = np.random.default_rng(0).normal(0.001, 0.01, 80)
+    mean, low, high = followed(returns)
+    np.testing.assert_allclose(mean, np.cumsum(returns) / np.arange(1, 81))
+    assert np.isinf(low[:29]).all()
+    half = returns[:50].std(ddof=1) * half_width(50)
+    assert (low[49], high[49]) == pytest.approx((mean[49] - half, mean[49] + half))
+    assert [len(part) for part in followed(np.array([]))] == [0, 0, 0]
+
+
+def test_a_live_record_is_put_in_words():
+    rng = np.random.default_rng(1)
+    noise = rng.normal(0, 0.01, 900)
+    noise -= noise.mean()
+    assert live_state(noise[:10], None) == "10 days lived; bounds on the mean begin at 30, in 20 more"
+    assert live_state(noise, None).endswith("undecided, zero lies within")
+    assert live_state(noise, 0.004).endswith("refuted, less than the 40.0 bps a day of its backtest")
+    assert "it earns" in live_state(noise + 0.004, 0.004)
+    assert "it loses" in live_state(noise - 0.004, 0.004)

@@ -1,3 +1,5 @@
+import numpy as np
+
 from tests.unit.reports.sample_report import sample_report
 from tradsys.reports import tables
 from tradsys.reports.tables import Cell, Footnotes
@@ -125,3 +127,46 @@ def test_correlated_trials_show_raw_and_effective_count():
     assert tables.trials_counted(report) == "3"
     report["ledger"]["n_effective"] = 2.0
     assert tables.trials_counted(report) == "3, worth 2.0 independent"
+
+
+def test_ratios_and_tails_stand_over_their_intervals():
+    notes = Footnotes()
+    report = sample_report()
+    lines = {line.name: line for line in tables.risk_lines(report, notes)}
+    busy = lines["busy"]
+    assert len(busy.cells) == len(tables.RISK_COLUMNS)
+    cvar = busy.cells[[name for name, *_ in tables.RISK_COLUMNS].index("cvar")]
+    found = report["strategies"][1]["performance"]["cvar"]
+    assert cvar.text == f"{100 * found['value']:.2f} %"
+    assert cvar.below == f"[{100 * found['low']:.2f}, {100 * found['high']:.2f}]"
+    assert any("one path" in text for text in notes.texts), "the missing interval of Calmar has its reason"
+    assert "never traded" in lines["sniper"].instead
+
+
+def test_few_trades_have_a_sentence_instead_of_ratios():
+    from tests.unit.reports.sample_report import _performance
+
+    returns = np.random.default_rng(0).normal(0.001, 0.01, 400)
+    report = sample_report()
+    report["strategies"][0]["performance"] = _performance(returns, np.array([0.01, -0.02]), 0)
+    assert report["strategies"][0]["performance"]["omega"]["value"] is None
+    line = tables.risk_lines(report, Footnotes())[0]
+    assert (line.cells, line.instead) == ([], "2 closed trades; ratios and tails need at least 30")
+    del report["strategies"][1]["performance"]["sortino"]
+    assert "run it again" in tables.risk_lines(report, Footnotes())[1].instead
+
+
+def test_the_terminals_table_of_ratios_fits_80_columns():
+    from io import StringIO
+
+    from rich.console import Console
+
+    from tradsys.reports.run.console import risk_table
+
+    console = Console(file=StringIO(), width=80)
+    console.print(risk_table(sample_report()))
+    text = console.file.getvalue()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "CVaR" in text
+    assert "[" in text

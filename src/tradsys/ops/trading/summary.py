@@ -21,7 +21,8 @@ class Summary:
     """One bot at one moment; money in units of the initial capital where not said otherwise.
 
     time, equity, exposure [T]. band: (date, low, high) of the equity that the backtest's daily returns lead to, or
-    None. positions, decisions, trades, notes, slippage: rows of the tables, values as shown.
+    None. live: the daily record, see `live_record`. positions, decisions, trades, notes, slippage: rows of the tables,
+    values as shown.
     """
 
     settings: dict[str, Any]
@@ -37,6 +38,7 @@ class Summary:
     halts: dict[str, str]
     health: dict[str, Any]
     n_trades: int
+    live: dict[str, Any] | None = None
 
 
 def summary(state: State, expected: Array | None) -> Summary:
@@ -56,7 +58,34 @@ def summary(state: State, expected: Array | None) -> Summary:
         halts=dict(state.halts),
         health=_health(state),
         n_trades=len(state.trades),
+        live=live_record(state, expected) if state.times else None,
     )
+
+
+def live_record(state: State, expected: Array | None) -> dict[str, Any]:
+    """The bot's daily returns against bounds on their mean that hold at all times at once.
+
+    A day's return runs from close to close of its last bar, UTC; the day in hand is left out. Keys: text, and lists
+    date, mean, low, high (returns a day, from the 30th on) and expected (the backtest's mean or None).
+    """
+    from tradsys.evidence.sequential import MIN_PERIODS, followed, live_state  # noqa: PLC0415
+
+    closes: dict[str, float] = {}
+    for time, equity in zip(state.times, state.equity, strict=True):
+        closes[time.date().isoformat()] = equity
+    values = np.array([state.capital, *list(closes.values())[:-1]], dtype=np.float64)
+    returns = values[1:] / values[:-1] - 1
+    mean, low, high = followed(returns)
+    promised = None if expected is None else float(expected.mean())
+    shown = slice(MIN_PERIODS - 1, None)
+    return {
+        "text": live_state(returns, promised),
+        "date": list(closes)[:-1][shown],
+        "mean": mean[shown].tolist(),
+        "low": low[shown].tolist(),
+        "high": high[shown].tolist(),
+        "expected": promised,
+    }
 
 
 def expected_daily(place: str | None, state: State) -> Array | None:

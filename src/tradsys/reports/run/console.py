@@ -7,9 +7,11 @@ from typing import Any
 from rich.table import Table
 
 from tradsys.core.headline import HEADLINE, OVER_BASE_RATE
+from tradsys.reports.tables import RISK_COLUMNS, Cell, Footnotes, risk_lines
 from tradsys.reports.terminal import print_table, screen, table
 from tradsys.reports.wording import auditor_line, confidence, counted, hindsight_line, interval, percent
 
+ON_CONSOLE = ("sortino", "omega", "cvar", "exposure_adjusted_return")
 COLOURS = {"edge": "green", "no edge": "red", "not enough evidence": "yellow"}
 
 
@@ -22,6 +24,10 @@ def print_run(report: Mapping[str, Any], folder: Path) -> None:
         print_table(console, models_table(report))
     if report["strategies"]:
         print_table(console, strategies_table(report))
+        print_table(console, risk_table(report))
+        for line in risk_lines(report, Footnotes()):
+            if line.instead:
+                console.print(f"no ratios of {line.name}: {line.instead}", markup=False)
     verdict = report["verdict"]
     console.print(f"verdict  [{COLOURS[verdict['kind']]} bold]{verdict['kind']}[/]")
     for reason in verdict["reasons"]:
@@ -82,6 +88,23 @@ def strategies_table(report: Mapping[str, Any]) -> Table:
             f"[{COLOURS[kind]}]{kind}[/]" if kind else "",
         )
     return out
+
+
+def risk_table(report: Mapping[str, Any]) -> Table:
+    """The ratios and the tail that fit 80 columns, each over its interval; the page has the others."""
+    shown = [column for column in RISK_COLUMNS if column[0] in ON_CONSOLE]
+    names = [f"{title.replace(' a day', '').replace(', fully', chr(10) + 'fully')}" for _, _, title, _ in shown]
+    out = table("Ratios and tails of daily returns after costs", ("strategy", *names))
+    for line in risk_lines(report, Footnotes()):
+        if not line.instead:
+            cells = [c for c, column in zip(line.cells, RISK_COLUMNS, strict=True) if column[0] in ON_CONSOLE]
+            out.add_row(line.name, *(_over(cell) for cell in cells))
+    return out
+
+
+def _over(cell: Cell) -> str:
+    below = cell.below if cell.below.startswith("[") else ""
+    return cell.text + (f"\n[dim]\\{below}[/]" if below else "")
 
 
 def _stacked(estimate: Mapping[str, Any], digits: int) -> str:

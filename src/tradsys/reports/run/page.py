@@ -25,6 +25,7 @@ Draw = Callable[[Mapping[str, Any]], go.Figure]
 FIGURES: dict[str, tuple[str, Draw]] = {
     "equity": ("equity", equity_chart.equity_and_drawdown),
     "sharpe": ("strategies", strategy_charts.sharpe_ratios),
+    "live": ("strategies", strategy_charts.live_records),
     "skill": ("models", model_charts.skills),
     "reliability": ("reliability", model_charts.reliability_diagram),
     "placebos": ("audit_value.drawn", meta_label_charts.placebo_auditors),
@@ -74,7 +75,7 @@ def render(report: Mapping[str, Any]) -> str:
 
 def _context(report: Mapping[str, Any]) -> dict[str, Any]:
     """What the template reads: the report, its tables and the footnotes of each."""
-    notes = {name: tables.Footnotes() for name in ("strategies", "models", "auditor")}
+    notes = {name: tables.Footnotes() for name in ("strategies", "risk", "models", "auditor")}
     audited = (report.get("auditor") or {}).get("metrics")
     return {
         "report": report,
@@ -83,9 +84,11 @@ def _context(report: Mapping[str, Any]) -> dict[str, Any]:
         "headline": tables.headline(report),
         "columns": {
             "strategies": tables.STRATEGY_COLUMNS,
+            "risk": [title for _, _, title, _ in tables.RISK_COLUMNS],
             "forecast": [title for _, _, title in tables.FORECAST_COLUMNS],
         },
         "strategies": tables.strategy_lines(report, notes["strategies"]),
+        "risk": tables.risk_lines(report, notes["risk"]),
         "models": tables.model_lines(report, notes["models"]) if report.get("models") else [],
         "auditor": tables.forecast_cells(audited, notes["auditor"]) if audited else [],
         "notes": {name: footnotes.texts for name, footnotes in notes.items()},

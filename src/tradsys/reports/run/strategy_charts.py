@@ -6,7 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from tradsys.reports.interval_plot import ends, forest, padded
-from tradsys.reports.style import ALARM
+from tradsys.reports.style import ALARM, QUIET, line, plain, rounded, styled, symbol
 from tradsys.reports.tables import never_traded
 from tradsys.reports.wording import counted
 
@@ -28,3 +28,43 @@ def sharpe_ratios(report: Mapping[str, Any]) -> go.Figure:
         text=f"best of {counted(report['ledger']['n_trials'], 'trial')} by luck: {luck:.2f}",
     )  # fmt: skip
     return figure
+
+
+def expected_live(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """By strategy: how the bounds of its live record would close in; those of an edge and of not enough evidence."""
+    return {r["name"]: live for r in report["strategies"] if (live := (r.get("verdict") or {}).get("live"))}
+
+
+def live_records(report: Mapping[str, Any]) -> go.Figure:
+    """Lower bound of a live record's Sharpe, were it true as found, over years lived; a mark where it passes zero.
+
+    Dotted: the upper bound of a record without an edge, which falls below what was promised at the same moment.
+    """
+    figure = go.Figure()
+    for k, (name, live) in enumerate(expected_live(report).items()):
+        years = [n / live["periods_per_year"] for n in live["n"]]
+        shown = {"x": rounded(years), "mode": "lines", "legendgroup": name}
+        label = f"{plain(name)}, Sharpe {live['sharpe']:.2f}"
+        figure.add_scatter(y=rounded(live["low"]), name=label, line=line(k), **shown)
+        dotted = {**line(k), "dash": "dot", "width": 1.2}
+        figure.add_scatter(
+            y=rounded(live["no_edge_high"]), name=f"{label}: upper bound without an edge", line=dotted,
+            showlegend=False, **shown,
+        )  # fmt: skip
+        if live["periods"] is not None:
+            when = live["periods"] / live["periods_per_year"]
+            figure.add_scatter(
+                x=[when], y=[0.0], mode="markers", legendgroup=name, showlegend=False, name=label,
+                marker={"color": line(k)["color"], "size": 10, "symbol": symbol(k)},
+                hovertemplate=f"{plain(name)}: confirmed or refuted after {when:.1f} years<extra></extra>",
+            )  # fmt: skip
+    figure.add_hline(y=0, line={"color": QUIET, "width": 1})
+    figure.update_xaxes(title_text="years lived (log scale)", type="log")
+    figure.update_yaxes(title_text="Sharpe ratio, yearly", hoverformat=".2f", range=_bounded(report))
+    return styled(figure, 360)
+
+
+def _bounded(report: Mapping[str, Any]) -> list[float]:
+    """Bounds of the first weeks are wide and say nothing: the axis ends at four times the largest Sharpe."""
+    top = max(live["sharpe"] for live in expected_live(report).values()) if expected_live(report) else 1.0
+    return [-2 * top, 3 * top]

@@ -1,6 +1,6 @@
 """Figures of a trading page: equity inside the band that the backtest predicts, drawdown, slippage."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -46,3 +46,24 @@ def slippage(rows: Sequence[dict[str, Any]]) -> go.Figure:
     figure.update_yaxes(title_text="slippage, bps")
     figure.update_xaxes(type="date")
     return styled(figure, 240)
+
+
+def live_record(live: Mapping[str, Any]) -> go.Figure:
+    """Running mean of the bot's daily returns inside bounds that hold at all times, with the backtest's mean."""
+    figure = go.Figure()
+    shade = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
+    bps = {k: rounded([1e4 * v for v in live[k]]) for k in ("mean", "low", "high")}
+    figure.add_scatter(x=live["date"], y=bps["high"], showlegend=False, **shade)
+    figure.add_scatter(
+        x=live["date"], y=bps["low"], fill="tonexty", fillcolor="rgba(95,107,122,.18)", name="95 %, at all times",
+        **shade,
+    )  # fmt: skip
+    figure.add_scatter(
+        x=live["date"], y=bps["mean"], name="mean so far", mode="lines", line={"color": SERIES[0], "width": 1.8}
+    )
+    figure.add_hline(y=0, line={"color": QUIET, "width": 1})
+    if live["expected"] is not None:
+        figure.add_hline(y=1e4 * live["expected"], line={"color": SERIES[2], "dash": "dash"})
+    figure.update_yaxes(title_text="return a day, bps")
+    figure.update_xaxes(type="date")
+    return styled(figure, 260)

@@ -35,6 +35,8 @@ def render(page: Any) -> str:
     figures = {}
     if page.equity:
         figures["equity"] = charts.equity(page)
+    if page.live and page.live["date"]:
+        figures["live"] = charts.live_record(page.live)
     if page.slippage:
         figures["slippage"] = charts.slippage(page.slippage)
     tables = [

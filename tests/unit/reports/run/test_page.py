@@ -6,7 +6,9 @@ import yaml
 
 from tests.unit.reports.sample_pages import addresses
 from tests.unit.reports.sample_report import TRAINING_SECTIONS, backtest_report, sample_report
+from tradsys.evidence.sequential import bars_to_confirm, live_record
 from tradsys.reports.run.page import FIGURES, SECTIONS, render, synthetic_note, write_report
+from tradsys.reports.run.strategy_charts import live_records
 
 
 class Reader(HTMLParser):
@@ -220,3 +222,28 @@ def test_a_pools_weights_stand_beside_the_skills_that_earned_them(page):
     plain["ensemble"] |= {"floor": None, "states": [], "n_folds": None, "confidence": None, "shrinkage": None}
     assert cells(render(plain))[1] == ["good", "0.800"]
     assert "The plain mean of 3 fits" in words(render(plain))
+
+
+def followed_report():
+    """The sample with a strategy whose live record would confirm it, and one that needs more than a lifetime."""
+    report = sample_report()
+    for row, sharpe in zip(report["strategies"], (0.12, 1e-4), strict=False):
+        row["verdict"]["live"] = live_record(sharpe, 365)
+    return report
+
+
+def test_ratios_and_the_live_record_are_on_the_page(page):
+    assert "risk-table" in Reader(page).ids
+    assert "CVaR 5 % a day" in words(page)
+    assert "chart-live" not in Reader(page).ids, "nothing to follow in the sample"
+    followed = render(followed_report())
+    assert "chart-live" in Reader(followed).ids
+    assert "And now? The live record" in words(followed)
+
+
+def test_the_live_figure_marks_when_the_record_decides():
+    figure = live_records(followed_report())
+    lines = [trace for trace in figure.data if trace.mode == "lines"]
+    (mark,) = [trace for trace in figure.data if trace.mode == "markers"]
+    assert len(lines) == 4
+    assert mark.x[0] == pytest.approx(bars_to_confirm(0.12) / 365)

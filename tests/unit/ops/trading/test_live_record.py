@@ -1,0 +1,39 @@
+"""The bot's daily record against bounds that hold at all times at once."""
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tradsys.evidence.sequential import followed
+from tradsys.ops.trading.summary import live_record
+from tradsys.reports.trading.charts import live_record as draw
+
+
+def lived(returns, bars_a_day=4):
+    """A state whose equity moves within days but ends each at the given returns, the last day unfinished."""
+    daily = 1000 * np.cumprod(1 + np.asarray(returns))
+    start = datetime(2024, 1, 1, 3, tzinfo=UTC)
+    times = [start + timedelta(days=k, hours=5 * j) for k in range(len(daily)) for j in range(bars_a_day)]
+    equity = [float(v) * (1 if j == bars_a_day - 1 else 0.9) for v in daily for j in range(bars_a_day)]
+    return SimpleNamespace(times=[*times, start + timedelta(days=len(daily))], equity=[*equity, 7.0], capital=1000.0)
+
+
+def test_days_are_closed_days_and_bounds_those_of_the_sequence():
+    returns = np.random.default_rng(0).normal(0.001, 0.01, 70)
+    live = live_record(lived(returns), np.array([0.002, 0.0]))
+    mean, low, high = followed(returns)
+    assert live["date"][0] == "2024-01-30", "bounds begin on the 30th day"
+    assert len(live["date"]) == 41
+    for name, values in (("mean", mean), ("low", low), ("high", high)):
+        np.testing.assert_allclose(live[name], values[29:])
+    assert live["expected"] == pytest.approx(0.001)
+    assert live["text"].startswith("70 days lived")
+    assert len(draw(live).data) == 3
+
+
+def test_a_young_bot_says_when_bounds_begin():
+    live = live_record(lived([0.01, 0.02]), None)
+    assert (live["date"], live["expected"]) == ([], None)
+    assert live["text"] == "2 days lived; bounds on the mean begin at 30, in 28 more"
