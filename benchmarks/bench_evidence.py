@@ -12,8 +12,12 @@ from scipy import stats
 
 from tradsys.core.tables import Array
 from tradsys.evidence.bootstrap import bootstrap_indices, longest_block_length
+from tradsys.evidence.classification import evaluate
+from tradsys.evidence.controls.placebo import DailyRecord, paired_differences, precision_lift
 from tradsys.evidence.cosines import mean_interval, sharpe_intervals
+from tradsys.evidence.joint_test import Batch, joint_test
 from tradsys.evidence.overfitting import pbo
+from tradsys.evidence.performance import performance
 from tradsys.evidence.sharpe import deflated_sharpe_ratio, expected_max_sharpe, probabilistic_sharpe_ratio
 
 N_BARS, N_STRATEGIES, N_DRAWS = 5_000, 1_000, 1_000
@@ -30,6 +34,13 @@ def seconds(run: Callable[[], object], repeats: int = 3) -> float:
         run()
         taken.append(time.perf_counter() - start)
     return min(taken)
+
+
+def cpu_seconds(run: Callable[[], object]) -> float:
+    """CPU time of one call, so that a busy machine does not count."""
+    start = time.process_time()
+    run()
+    return time.process_time() - start
 
 
 def plain_psr(returns: list[float], benchmark: float) -> float:
@@ -133,11 +144,60 @@ def pbo_row(returns: Array) -> dict:
     return row(name, fast, slow, note, "splits never all in memory")
 
 
+def twenty_row(returns: Array) -> dict:
+    """Twenty series of one record against arch, series by series."""
+    some = returns[:, :20]
+    fast = seconds(lambda: sharpe_intervals(some))
+    one = some[:, 0]
+    slow = 20 * seconds(lambda: StationaryBootstrap(5, one, seed=1).conf_int(np.mean, N_DRAWS, method="percentile"), 1)
+    return row(f"intervals of 20 series, {N_BARS:,}", fast, slow, f"arch, {N_DRAWS:,} draws of means, scaled up", "10x")
+
+
+def report_parts() -> dict[str, Callable[[], object]]:
+    """Every interval of a default report, at the demo's size: what is called, how often."""
+    rng = np.random.default_rng(3)
+    n, days, n_placebos = 10_000, 430, 1_000
+    time_N, y = np.arange(n), rng.integers(0, 2, n)
+    proba = np.clip(0.5 + rng.normal(0, 0.05, n), 0.01, 0.99)
+    daily = rng.normal(0.0005, 0.01, (days, 5))
+    trades, exposure = rng.normal(0, 0.01, 300), np.abs(rng.normal(0, 0.3, days))
+    record = rng.normal(0, 0.01, (days, 1 + n_placebos))
+    placebos = DailyRecord(record, record, np.ones_like(record))
+    score, paid, kept = rng.normal(size=1500), rng.random(1500) < 0.5, rng.random(1500) < 0.4
+    return {
+        "forecasts of 4 models and an auditor": lambda: [
+            evaluate(proba, y, 0.5, time_N=time_N, min_block=24, n_draws=1000, seed=k) for k in range(5)
+        ],
+        "5 records: Sharpe, ratios, tails": lambda: [
+            performance(r, periods_per_year=365, trade_returns=trades, exposure_T=exposure) for r in daily.T
+        ],
+        "joint test of 4 strategies": lambda: joint_test([Batch(1, daily[:, :4])], seed=0),
+        "1,000 placebos of 2 strategies": lambda: [
+            paired_differences(placebos.columns(slice(0, 1)), placebos.columns(slice(1, None)), periods_per_year=365)
+            for _ in range(2)
+        ],
+        "precision lift of 2 strategies": lambda: [
+            precision_lift(paid, kept, score, np.arange(1500), min_block=24) for _ in range(2)
+        ],
+    }
+
+
+def report_row() -> dict:
+    """One core's time of all intervals of one default report; the slow column is the budget of three seconds."""
+    parts = report_parts()
+    for part in parts.values():
+        part()  # compiles what numba compiles
+    taken = {name: cpu_seconds(part) for name, part in parts.items()}
+    note = ", ".join(f"{name} {value:.2f} s" for name, value in taken.items())
+    return row("all intervals of one default report", sum(taken.values()), 3.0, note, "under 3 s")
+
+
 def measure() -> list[dict]:
     """A row per statistic; the loops run on a part and are scaled up to the whole."""
     rng = np.random.default_rng(0)
     returns = rng.normal(0.0004, 0.01, size=(N_BARS, N_STRATEGIES))
-    return [*sharpe_rows(returns), *interval_row(returns), pbo_row(rng.normal(size=PBO_SHAPE))]
+    rows = [*sharpe_rows(returns), *interval_row(returns), twenty_row(returns)]
+    return [*rows, pbo_row(rng.normal(size=PBO_SHAPE)), report_row()]
 
 
 def main() -> None:

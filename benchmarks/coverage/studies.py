@@ -13,7 +13,10 @@ from scipy.signal import lfilter
 from tradsys.core.tables import Array
 from tradsys.evidence import cosines
 from tradsys.evidence.bootstrap import Estimate
+from tradsys.evidence.calibration import reliability
 from tradsys.evidence.classification import evaluate
+from tradsys.evidence.controls.drift import adversarial_validation
+from tradsys.evidence.controls.placebo import DailyRecord, paired_differences, precision_lift, trade_means
 from tradsys.evidence.cross_section.association import associations, event_lift
 from tradsys.evidence.cross_section.ranking import lift_at_k, pr_auc, precision_at_k
 from tradsys.evidence.deflation import deflated_sharpe, deflation
@@ -295,6 +298,92 @@ def wilson_coverage(n_runs: int = 0) -> Iterator[Row]:
         )
 
 
+def calibration_coverage(n_runs: int = 400) -> Iterator[Row]:
+    """Calibration slope and intercept of a logistic market; outcomes of neighbours agree where labels overlap."""
+    for n_times, horizon, n_names, slope in ((500, 1, 1, 1.0), (500, 20, 1, 1.0), (1000, 5, 5, 1.0), (1000, 5, 5, 0.5)):
+        rng = np.random.default_rng([n_times, horizon, n_names, int(10 * slope)])
+        found: dict[str, list[Estimate]] = {"calibration_slope": [], "calibration_intercept": []}
+        for run in range(n_runs):
+            score = 0.6 * overlapping(rng, n_times, horizon, n_names)
+            luck = stats.norm.cdf(overlapping(rng, n_times, horizon, n_names))  # uniform, and overlapping as well
+            y = (luck < 1 / (1 + np.exp(-slope * score))).astype(int)
+            proba, time = 1 / (1 + np.exp(-score)), np.repeat(np.arange(n_times), n_names)
+            told = evaluate(proba.ravel(), y.ravel(), 0.5, time_N=time, min_block=horizon, n_draws=50, seed=run)
+            for name, kept in found.items():
+                kept.append(Estimate(**told[name]))
+        setting = f"T={n_times}, H={horizon}, {n_names} names, true slope {slope:g}"
+        yield coverage_row("calibration slope", setting, found["calibration_slope"], slope)
+        yield coverage_row("calibration intercept", setting, found["calibration_intercept"], 0.0)
+
+
+def veto_coverage(n_runs: int = 400) -> Iterator[Row]:
+    """What the page of an auditor prints: means of trades, gaps to placebos, precision lift; no veto knows anything."""
+    for n_days, horizon in ((400, 1), (1000, 5)):
+        rng = np.random.default_rng([n_days, horizon])
+        means, sharpes, gaps, lifts = [], [], [], []
+        for _ in range(n_runs):
+            trades = rng.poisson(1.0, (n_days, 2)).astype(float)
+            gains = trades * overlapping(rng, n_days, horizon, 2)
+            means += trade_means(gains, trades, min_block=horizon)[:1]
+            returns = overlapping(rng, n_days, horizon, 6)
+            record = DailyRecord(returns, returns, np.ones_like(returns))
+            gap = paired_differences(
+                record.columns(slice(0, 1)), record.columns(slice(1, 6)), periods_per_year=1, min_block=horizon
+            )
+            sharpes.append(gap["sharpe"])
+            gaps.append(gap["per_trade"])
+            paid, score = overlapping(rng, n_days, horizon) > 0, rng.normal(size=n_days)
+            kept = overlapping(rng, n_days, horizon) > 0
+            lift = precision_lift(paid, kept, score, np.arange(n_days), min_block=horizon)["lift"]
+            lifts.append(Estimate(**lift))
+        setting = f"T={n_days}, H={horizon}"
+        yield coverage_row("mean of trades", setting, means, 0.0)
+        yield coverage_row("placebo gap, Sharpe", setting, sharpes, 0.0)
+        yield coverage_row("placebo gap, per trade", setting, gaps, 0.0)
+        yield coverage_row("precision lift", setting, lifts, 0.0)
+
+
+def reliability_coverage(n_runs: int = 400) -> Iterator[Row]:
+    """Observed rates of the reliability diagram's bins, calibrated forecasts; labels overlap as `overlap` says."""
+    for n_times, horizon in ((500, 1), (2000, 10)):
+        rng, found, given = np.random.default_rng([n_times, horizon]), [], []
+        for _ in range(n_runs):
+            score, luck = 1.2 * rng.normal(size=n_times), stats.norm.cdf(overlapping(rng, n_times, horizon))
+            proba = 1 / (1 + np.exp(-score))
+            for one in reliability(proba, (luck < proba).astype(int), overlap=float(horizon)):
+                found.append(one["observed_low"] <= one["mean_predicted"] <= one["observed_high"])
+                given.append(one["n"])
+        yield Row("reliability bins", f"T={n_times}, H={horizon}", 0.95, float(np.mean(found)), len(found), len(found))
+
+
+def drift_coverage(n_runs: int = 100) -> Iterator[Row]:
+    """AUC of telling training from test rows where nothing drifts: features without and with memory."""
+    for name, rho in (("independent rows", 0.0), ("autoregression 0.8", 0.8)):
+        rng, found = np.random.default_rng(int(10 * rho)), []
+        for run in range(n_runs):
+            x = persistent(rng, 1500, rho, 4)
+            told = adversarial_validation(x[:1000], x[1000:], ("a", "b", "c", "d"), seed=run)
+            found.append(Estimate(told.auc, *told.interval))
+        yield coverage_row("drift AUC", f"1,000 and 500 rows, {name}", found, 0.5)
+
+
+def short_coverage(n_runs: int = 400) -> Iterator[Row]:
+    """AUC and area under precision and recall on records of few blocks."""
+    for n_times, horizon in ((100, 1), (250, 5), (400, 20)):
+        rng, truth = np.random.default_rng([n_times, horizon]), truths(0.3, 1.0)["auc"]
+        aucs, areas, big = [], [], market(np.random.default_rng(0), 60_000, 1, 1)
+        area = _plain(pr_auc, (big.score.ravel(), big.y.ravel(), np.arange(60_000)))
+        for run in range(n_runs):
+            one = market(rng, n_times, horizon, 1)
+            proba, y, time = stats.norm.cdf(0.3 * one.score.ravel()), one.y.ravel(), np.arange(n_times)
+            aucs.append(
+                Estimate(**evaluate(proba, y, 0.5, time_N=time, min_block=horizon, n_draws=50, seed=run)["auc"])
+            )
+            areas.append(pr_auc(one.score.ravel(), y, time, min_block=horizon))
+        yield coverage_row("auc", f"T={n_times}, H={horizon}, 1 names", aucs, truth)
+        yield coverage_row("pr_auc", f"T={n_times}, H={horizon}, 1 name, half events", areas, area)
+
+
 STUDIES: dict[str, Callable[..., Iterator[Row]]] = {
     "deflation": deflation_size,
     "means": mean_coverage,
@@ -305,4 +394,9 @@ STUDIES: dict[str, Callable[..., Iterator[Row]]] = {
     "spa": spa_size,
     "ranking": ranking_coverage,
     "wilson": wilson_coverage,
+    "calibration": calibration_coverage,
+    "veto": veto_coverage,
+    "reliability": reliability_coverage,
+    "drift": drift_coverage,
+    "short": short_coverage,
 }

@@ -181,7 +181,7 @@ def test_the_page_of_a_real_run_draws_and_is_quiet(chromium, run_folder):
     # the run asks for no paths, its model has no embedding to show, and its few bars may hold no trade to compare
     absent = ("path_fan", "path_sharpes", "embedding", "embedding_training")
     asked = {f"chart-{name}" for name in FIGURES if name not in absent}
-    assert asked - {"chart-placebos", "chart-hindsight"} <= charts_of(report) <= asked
+    assert asked - {"chart-placebos", "chart-hindsight", "chart-live"} <= charts_of(report) <= asked
     assert problems(chromium.visit(run_folder / "report.html"), charts_of(report)) == []
 
 

@@ -5,6 +5,7 @@ judged by the positive class; more by the top class (its probability against whe
 2017).
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,8 @@ from tradsys.core.tables import Array
 from tradsys.evidence.multiple_testing import wilson_interval
 
 Mass = Literal["width", "equal"]
+LEAST = 1e-6  # probabilities are held this far from 0 and 1 where their logits are read
+MIN_SPREAD = 1e-9  # of logits, below which forecasts are equal
 
 
 def ece(proba: Array, y: Array, n_bins: int = 10, mass: Mass = "width") -> float:
@@ -85,6 +88,62 @@ def reliability(
             }
         )
     return bins
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationLine:
+    """Logistic regression of what happened on what was forecast: slope, intercept, and how samples lean on them.
+
+    value_M: slope and intercept, NaN where undefined. influence_NM: of each sample on both, which sum to zero.
+    reason: why they are undefined, None where they are not.
+    """
+
+    value_M: Array
+    influence_NM: Array
+    reason: str | None = None
+
+
+def calibration_line(score_N: Array, hit_N: Array, weight_N: Array) -> CalibrationLine:
+    """Slope and intercept of logit P(hit) = intercept + slope * logit(score); 1 and 0 are calibrated.
+
+    A slope below 1 says that forecasts are too confident, above 1 too timid. score_N: probabilities, held within
+    [1e-6, 1 - 1e-6]; hit_N: 0 or 1. The intercept is that of a slope held at 1 (calibration in the large): above zero
+    the event comes more often than forecast. Undefined for one class, equal forecasts, and outcomes that the scores
+    part without an error. Source: Cox 1958; Van Calster et al. 2019, p. 3.
+    """
+    logit_N = np.log(np.clip(score_N, LEAST, 1 - LEAST)) - np.log1p(-np.clip(score_N, LEAST, 1 - LEAST))
+    share_N = np.asarray(weight_N, dtype=np.float64) / np.sum(weight_N)
+    undefined = np.full(2, np.nan), np.zeros((len(logit_N), 2))
+    rate = float(share_N @ hit_N)
+    if not 0 < rate < 1:
+        return CalibrationLine(*undefined, "one class only; a slope needs both")
+    design_N2 = np.column_stack([logit_N, np.ones(len(logit_N))])
+    large = _newton(design_N2[:, 1:], hit_N, share_N, offset_N=logit_N)
+    line = None if np.ptp(logit_N) <= MIN_SPREAD else _newton(design_N2, hit_N, share_N, offset_N=0 * logit_N)
+    found = [np.nan if line is None else line[0][0], np.nan if large is None else large[0][0]]
+    influence = [np.zeros(len(logit_N)) if part is None else part[1][:, 0] for part in (line, large)]
+    reason = None
+    if line is None:
+        reason = "all forecasts are equal" if np.ptp(logit_N) <= MIN_SPREAD else "the scores part the classes"
+    return CalibrationLine(np.array(found), np.column_stack(influence), reason)
+
+
+def _newton(
+    design_NM: Array, hit_N: Array, share_N: Array, *, offset_N: Array, n_steps: int = 50
+) -> tuple[Array, Array] | None:
+    """Coefficients and influences [N, M] of a weighted logistic regression; None where it does not converge."""
+    beta = np.zeros(design_NM.shape[1])
+    for _ in range(n_steps):
+        fitted_N = 1 / (1 + np.exp(-np.clip(design_NM @ beta + offset_N, -50, 50)))
+        curve = (design_NM * (share_N * fitted_N * (1 - fitted_N))[:, None]).T @ design_NM
+        if np.linalg.cond(curve) > 1e12:
+            return None
+        pull_NM = np.linalg.solve(curve, (design_NM * (share_N * (hit_N - fitted_N))[:, None]).T).T
+        step = pull_NM.sum(axis=0)
+        if np.abs(step).max() < 1e-10:
+            return beta, pull_NM
+        beta = beta + step * min(1.0, 2.0 / np.abs(step).max())
+    return None
 
 
 def brier_decomposition(proba: Array, y: Array, n_bins: int = 10, mass: Mass = "width") -> dict[str, float]:

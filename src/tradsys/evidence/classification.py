@@ -18,6 +18,7 @@ from tradsys.evidence.calibration import (
     bin_codes,
     binary_view,
     brier_losses,
+    calibration_line,
     checked_base_rate,
     checked_forecast,
 )
@@ -66,7 +67,8 @@ def evaluate(
     min_block: shortest block in distinct times, at least the label's horizon in bars, since labels overlap.
     Each metric is {value, low, high, reason}: log_loss, base_log_loss, skill_beyond_level (the headline, see
     `skill`), skill_over_base_rate (1 - log_loss / base_log_loss), auc, brier, brier_skill (over the base rate), ece,
-    ece_equal_mass (both without the noise of the bins, `total_gap`). Beside them n, n_times, base_rate [C],
+    ece_equal_mass (both without the noise of the bins, `total_gap`), calibration_slope and calibration_intercept (1 and
+    0 are calibrated, see `calibration_line`). Beside them n, n_times, base_rate [C],
     observed_rate [C], block_length, confidence, n_draws. Intervals are Student's over slow
     cosines (`cosines`); None, with the reason, where the record holds fewer than 20 effective blocks. Raises DataError
     on malformed
@@ -95,6 +97,7 @@ def evaluate(
         part = slice(k * N_BINS, (k + 1) * N_BINS)
         one = cosines.Spread(gaps.value_M[part], gaps.slope_BM[:, part], gaps.block_length, gaps.reason)
         estimates[name] = total_gap(one, n_draws=n_draws, confidence=confidence, seed=seed)
+    estimates |= _calibration(proba, y, weight, (order, first), found, confidence)
     with_interval = {name: one.as_dict() for name, one in estimates.items()}
     return with_interval | {
         "n": len(y),
@@ -105,6 +108,19 @@ def evaluate(
         "confidence": confidence,
         "n_draws": n_draws,
     }
+
+
+def _calibration(
+    proba: Array, y: Array, weight: Array, groups: tuple[Array, Array], found: cosines.Spread, confidence: float
+) -> dict[str, Estimate]:
+    """Slope and intercept with intervals from the cosines of the other metrics."""
+    line = calibration_line(*binary_view(proba, y), weight)
+    lean_TM = bootstrap.sum_per_time(line.influence_NM, *groups)
+    slopes = cosines.cosines(len(lean_TM), found.degrees) @ lean_TM if found.degrees else np.empty((0, 2))
+    spread = cosines.Spread(line.value_M, slopes, found.block_length, found.reason)
+    reasons = [None if np.isfinite(v) else line.reason for v in line.value_M]
+    both = spread.estimates(confidence, reasons)
+    return dict(zip(("calibration_slope", "calibration_intercept"), both, strict=True))
 
 
 def total_gap(gaps: cosines.Spread, *, n_draws: int = 1000, confidence: float = 0.95, seed: int = 0) -> Estimate:

@@ -17,6 +17,8 @@ FORECAST_COLUMNS = (
     ("brier_skill", 4, "Brier skill"),
     ("ece", 3, "ECE, equal width"),
     ("ece_equal_mass", 3, "ECE, equal mass"),
+    ("calibration_slope", 2, "calibration slope"),
+    ("calibration_intercept", 2, "intercept"),
 )
 STRATEGY_COLUMNS = (
     "return", "Sharpe", "PSR", "DSR", "max drawdown", "closed trades", "win rate", "profit factor", "exposure",
@@ -32,6 +34,7 @@ RISK_COLUMNS = (
     ("cvar", 2, "CVaR 5 % a day", True),
     ("exposure_adjusted_return", 1, "return a year, fully invested", True),
 )
+UNMEASURED = {"value": None, "low": None, "high": None, "reason": "not measured when this run was made"}
 NO_TRIAL = "a benchmark is no trial: it was not chosen, so there is nothing to deflate"
 
 
@@ -184,7 +187,7 @@ def model_lines(report: Mapping[str, Any], notes: Footnotes) -> list[Line]:
 
 def forecast_cells(metrics: Mapping[str, Any], notes: Footnotes) -> list[Cell]:
     """Cells in the order of FORECAST_COLUMNS."""
-    return [estimated(metrics[name], digits, notes) for name, digits, _ in FORECAST_COLUMNS]
+    return [estimated(metrics.get(name, UNMEASURED), digits, notes) for name, digits, _ in FORECAST_COLUMNS]
 
 
 def trials_counted(report: Mapping[str, Any]) -> str:

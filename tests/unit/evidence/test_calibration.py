@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from tradsys.core.errors import DataError
-from tradsys.evidence.calibration import brier_decomposition, brier_score, brier_skill, ece, reliability
+from tradsys.evidence.calibration import (
+    brier_decomposition,
+    brier_score,
+    brier_skill,
+    calibration_line,
+    ece,
+    reliability,
+)
 
 PROBA, Y = np.array([0.2, 0.8, 0.6, 0.4]), np.array([0, 1, 1, 0])
 
@@ -77,3 +84,37 @@ def test_all_is_json():
 def test_refuses(call, said):
     with pytest.raises(DataError, match=said):
         call()
+
+
+def test_slope_and_intercept_are_those_of_statsmodels():
+    sm = pytest.importorskip("statsmodels.api")
+    rng = np.random.default_rng(0)
+    logit = rng.normal(0.3, 1.2, 900)
+    y = (rng.random(900) < 1 / (1 + np.exp(-(0.4 + 0.6 * logit)))).astype(float)
+    weight = rng.uniform(0.2, 2, 900)
+    found = calibration_line(1 / (1 + np.exp(-logit)), y, weight)
+    family = sm.families.Binomial()
+    line = sm.GLM(y, sm.add_constant(logit), family=family, freq_weights=weight).fit()
+    large = sm.GLM(y, np.ones(900), family=family, offset=logit, freq_weights=weight).fit()
+    assert found.value_M == pytest.approx([line.params[1], large.params[0]], rel=1e-6)
+    np.testing.assert_allclose(found.influence_NM.sum(axis=0), 0, atol=1e-9)
+    # influences of independent samples add up to the sandwich variance
+    plain = calibration_line(1 / (1 + np.exp(-logit)), y, np.ones(900)).influence_NM
+    sandwich = sm.GLM(y, sm.add_constant(logit), family=family).fit(cov_type="HC0").bse[1]
+    assert np.sqrt((plain[:, 0] ** 2).sum()) == pytest.approx(sandwich, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("score", "hit", "slope", "why"),
+    [
+        ([0.2, 0.4, 0.6], [1, 1, 1], False, "one class"),
+        ([0.3, 0.3, 0.3, 0.3], [0, 1, 1, 0], False, "all forecasts are equal"),
+        ([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1], False, "part the classes"),
+        ([0.0, 0.4, 0.6, 1.0], [1, 0, 1, 0], True, None),
+    ],
+)
+def test_where_there_is_no_slope_there_is_a_reason(score, hit, slope, why):
+    found = calibration_line(np.array(score), np.array(hit, dtype=float), np.ones(len(hit)))
+    assert np.isfinite(found.value_M[0]) == slope
+    assert (found.reason is None) == (why is None)
+    assert why is None or why in found.reason

@@ -13,7 +13,7 @@ from tradsys.evidence.skill import log_losses
 
 METRICS = (
     *("log_loss", "base_log_loss", "skill_beyond_level", "skill_over_base_rate"),
-    *("auc", "brier", "brier_skill", "ece", "ece_equal_mass"),
+    *("auc", "brier", "brier_skill", "ece", "ece_equal_mass", "calibration_slope", "calibration_intercept"),
 )
 
 

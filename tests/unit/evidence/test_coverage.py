@@ -45,3 +45,16 @@ def test_tests_of_nothing_reject_as_often_as_they_say(study):
 def test_best_of_many_trials_is_seldom_called_better_than_luck():
     for row in studies.deflation_size(100, counts=(5, 20)):
         assert row.measured <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / row.n), row
+
+
+@pytest.mark.parametrize(("study", "n_runs"), [("calibration", 40), ("veto", 60)])
+def test_intervals_of_calibration_and_of_vetoes_hold_the_truth(study, n_runs):
+    for row in studies.STUDIES[study](n_runs):
+        assert row.n == 0 or holds(row), row
+
+
+def test_a_calibration_slope_that_takes_labels_for_independent_fails(monkeypatch):
+    monkeypatch.setattr(cosines, "dependence_length", lambda *_: 1.0)
+    monkeypatch.setattr(cosines, "n_cosines", lambda n_times, *_: n_times - 1)
+    rows = [row for row in studies.calibration_coverage(40) if "H=20" in row.setting]
+    assert all(row.measured < 0.6 for row in rows)

@@ -10,6 +10,7 @@ from tradsys.evidence.calibration import reliability
 from tradsys.evidence.classification import evaluate
 from tradsys.evidence.joint_test import Batch, joint_test
 from tradsys.evidence.performance import performance
+from tradsys.evidence.sequential import live_record
 from tradsys.evidence.verdict import judge, judge_run
 
 N_DAYS = 400
@@ -26,6 +27,8 @@ def sample_report(*, synthetic: bool = True, idle: bool = False, symbol: str = "
     daily = {name: np.zeros(N_DAYS) if idle else rng.normal(0.001, 0.01, N_DAYS) for name in (symbol, "busy")}
     daily["sniper"] = np.zeros(N_DAYS)
     strategies = [_strategy(name, returns) for name, returns in daily.items()]
+    if not idle:  # a seed in which one of them earned would do as well
+        strategies[1]["verdict"]["live"] = live_record(0.12, 365)
     held = rng.normal(0, 0.02, N_DAYS)
     models = [_model("primary", "SequenceModel", 0.4, rng), _model("base_rate", "baseline", 0.0, rng)]
     note = "synthetic market with no edge" if synthetic else None

@@ -25,7 +25,7 @@ Draw = Callable[[Mapping[str, Any]], go.Figure]
 FIGURES: dict[str, tuple[str, Draw]] = {
     "equity": ("equity", equity_chart.equity_and_drawdown),
     "sharpe": ("strategies", strategy_charts.sharpe_ratios),
-    "live": ("strategies", strategy_charts.live_records),
+    "live": ("live", strategy_charts.live_records),
     "skill": ("models", model_charts.skills),
     "reliability": ("reliability", model_charts.reliability_diagram),
     "placebos": ("audit_value.drawn", meta_label_charts.placebo_auditors),
@@ -114,7 +114,9 @@ def figures(report: Mapping[str, Any]) -> dict[str, go.Figure]:
 
 
 def has(report: Mapping[str, Any], part: str) -> bool:
-    """Whether the report holds something under a key, or under `key.key` of a section."""
+    """Whether the report holds something under a key, or under `key.key` of a section; `live`: in some verdict."""
+    if part == "live":
+        return bool(strategy_charts.expected_live(report))
     found: Any = report
     for key in part.split("."):
         found = (found or {}).get(key)

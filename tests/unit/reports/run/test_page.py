@@ -224,25 +224,20 @@ def test_a_pools_weights_stand_beside_the_skills_that_earned_them(page):
     assert "The plain mean of 3 fits" in words(render(plain))
 
 
-def followed_report():
-    """The sample with a strategy whose live record would confirm it, and one that needs more than a lifetime."""
-    report = sample_report()
-    for row, sharpe in zip(report["strategies"], (0.12, 1e-4), strict=False):
-        row["verdict"]["live"] = live_record(sharpe, 365)
-    return report
-
-
 def test_ratios_and_the_live_record_are_on_the_page(page):
     assert "risk-table" in Reader(page).ids
     assert "CVaR 5 % a day" in words(page)
-    assert "chart-live" not in Reader(page).ids, "nothing to follow in the sample"
-    followed = render(followed_report())
-    assert "chart-live" in Reader(followed).ids
-    assert "And now? The live record" in words(followed)
+    assert "chart-live" in Reader(page).ids
+    assert "And now? The live record" in words(page)
+    idle = render(sample_report(idle=True))
+    assert "chart-live" not in Reader(idle).ids
+    assert "The live record" not in words(idle)
 
 
 def test_the_live_figure_marks_when_the_record_decides():
-    figure = live_records(followed_report())
+    report = sample_report()
+    report["strategies"][0]["verdict"]["live"] = live_record(1e-4, 365)  # more than a lifetime
+    figure = live_records(report)
     lines = [trace for trace in figure.data if trace.mode == "lines"]
     (mark,) = [trace for trace in figure.data if trace.mode == "markers"]
     assert len(lines) == 4
