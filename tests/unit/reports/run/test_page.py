@@ -68,7 +68,7 @@ def test_the_verdict_comes_first(page):
 
 
 def test_every_chart_has_a_reading_guide(page):
-    assert page.count('class="plotly-graph-div"') == len(FIGURES)
+    assert page.count('class="plotly-graph-div chart"') == len(FIGURES)
     assert words(page).count("How to read:") >= len(FIGURES)
 
 
@@ -77,7 +77,7 @@ def test_synthetic_data_are_named_in_title_bar_banner_verdict_and_every_chart(pa
     assert '<span class="badge">SYNTHETIC DATA</span>' in page
     assert "SYNTHETIC DATA: synthetic market with no edge." in words(page)
     assert "no edgeon synthetic data" in words(page).replace("edge on", "edgeon")
-    assert page.count(r"\u003cb\u003eSYNTHETIC DATA\u003c/b\u003e") == len(FIGURES)
+    assert page.count(r"\u003cb\u003eSYNTHETIC DATA\u003c\u002fb\u003e") == len(FIGURES)
 
 
 def test_real_data_are_not_called_synthetic():
@@ -114,7 +114,7 @@ def test_any_section_of_training_may_be_absent(gone):
 def test_a_backtest_has_no_headings_without_content():
     reader = Reader(render(backtest_report()))
     drawn = {i for i in reader.ids if i.startswith("chart-")}
-    assert drawn == {"chart-equity", "chart-sharpe"}
+    assert drawn - {"chart-settings"} == {"chart-equity", "chart-sharpe", "chart-live"}
     assert not {"models", "reliability", "auditor", "regime", "folds", "importance", "drift"} & set(reader.ids)
     assert {load for load in reader.loads if load.startswith("#")} == {
         "#verdict", "#equity", "#strategies", "#trials", "#provenance",
@@ -123,7 +123,7 @@ def test_a_backtest_has_no_headings_without_content():
 
 def test_a_page_where_nothing_ever_traded_says_so_for_each_strategy():
     said = words(render(sample_report(idle=True)))
-    assert said.count("0 trades in 400 days: it never traded") == 3
+    assert said.count("0 trades in 400 days: it never traded") == 2 * 3  # in both tables of strategies
     assert "3 never traded" in said
 
 
@@ -154,8 +154,8 @@ def test_names_are_text_wherever_they_stand():
     page = render(sample_report(symbol=name))
     assert "<script>alert" not in page
     assert Reader(page).tags.count("script") == Reader(render(sample_report())).tags.count("script")
-    # both tables of strategies, the pool, the trials, the data's symbols, the config
-    assert words(page).count(name) == 6
+    # three tables of strategies, the pool, the trials, the data's symbols, the config
+    assert words(page).count(name) == 7
 
 
 def test_the_config_can_be_read_back(page):
