@@ -3,14 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-CLOUD := $(VENV)/.installed-cloud
+TESTED := $(VENV)/.installed-tested
 
 .PHONY: demo test lint bench bench-compare gpu clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tradsys.train +experiment=demo
 
-test: $(STAMP) $(CLOUD)
+test: $(STAMP) $(TESTED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
@@ -38,10 +38,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,postgres]'
 	touch $(STAMP)
 
-# what only the tests of runpod/pods.py need; the demo does without
-$(CLOUD): $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,postgres,cloud]'
-	touch $(CLOUD)
+# the extras whose parts are tested: pods, sources that download, live trading; the demo does without
+$(TESTED): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  -e '.[dev,postgres,cloud,sources,live]'
+	touch $(TESTED)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
