@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from tradsys.config import explain as wrong
 from tradsys.config import own_data
 from tradsys.config.as_of import spread_as_of
 from tradsys.config.explain import ConfigError, choices_of, leaves
+from tradsys.config.meanings import read_meanings
 from tradsys.core.endings import Terminated, end_with_parent, exit_code, stoppable
 from tradsys.core.masking import (
     FromEnvironment,
@@ -37,6 +39,7 @@ settle_threads(os.environ, read_container())
 
 ENVIRONMENT = re.compile(r"oc\.env:\s*([A-Za-z_]\w*)")
 STDERR = Console(stderr=True, soft_wrap=True)
+HELP_INDENT = 34  # column of a key's meaning
 
 
 def conf_folder() -> Path:
@@ -191,8 +194,18 @@ def help_text(name: str, main: Callable[[list[str]], None]) -> str:
         lines += [f"  {g:<{width}}  {' | '.join(c)}" for g, c in used.items()] + [""]
     lines += ["Keys (key=value):"]
     plain: Any = OmegaConf.to_container(config, resolve=False)
-    lines += [f"  {key}={_short(value)}" for key, value in leaves(plain) if key.count(".") < 2]
+    known = read_meanings(conf_folder())
+    for key, value in leaves(plain):
+        if key.count(".") < 2 and not re.fullmatch(r"\$\{[\w.]+\}", str(value)):  # else it follows another key
+            lines += _key_lines(f"{key}={_short(value)}", known.of(name, plain, key))
     return "\n".join(lines)
+
+
+def _key_lines(shown: str, meaning: str) -> list[str]:
+    """A key and what it means, within 80 columns."""
+    if len(shown) < HELP_INDENT - 3 and len(meaning) <= 80 - HELP_INDENT:
+        return [f"  {shown:<{HELP_INDENT - 2}}{meaning}".rstrip()]
+    return [f"  {shown}", *textwrap.wrap(meaning, 80, initial_indent=" " * 6, subsequent_indent=" " * 6)]
 
 
 def studies(command: str) -> list[str]:

@@ -1,0 +1,109 @@
+"""What a configuration key means, in one line: the comments of conf/, and keys.yaml where they are silent."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+KEYS = Path(__file__).with_name("keys.yaml")
+# folders whose files only set keys of other groups
+BORROWED = {"experiment", "sweep", "study"}
+# names that a configuration gives itself: members of a model, books, columns of a file, profiles
+NAMED_BY_USER = ("members", "weights", "books", "columns", "known", "rules", "strategy")
+PLUMBING = {"_target_", "_partial_", "_convert_", "_recursive_", "defaults", "hydra"}
+
+
+@dataclass(frozen=True)
+class Meanings:
+    """Lines by (class, key), by dotted path (`group.key` or `command.key`), and by bare key.
+
+    `by_owner` and `by_path` come from comments at the keys of conf/, `general` from keys.yaml.
+    """
+
+    by_owner: Mapping[tuple[str, str], str]
+    by_path: Mapping[str, str]
+    general: Mapping[str, str]
+
+    def of(self, command: str, config: Mapping[str, Any], key: str) -> str:
+        """The line of a dotted `key` in a composed config; "" where there is none."""
+        part: Any = config
+        for name in key.split(".")[:-1]:
+            part = part.get(name, {}) if isinstance(part, Mapping) else {}
+        owner = str(part.get("_target_", "")).rpartition(".")[2] if isinstance(part, Mapping) else ""
+        return self.at(owner, f"{command}.{key}", f"train.{key}", key)  # most commands compose what train composes
+
+    def at(self, owner: str, *places: str) -> str:
+        """The line of a key at the first of its `places` (`group.key`, `command.key`) that has one; "" for none.
+
+        owner: the class that the key is an argument of, "" for none.
+        """
+        last = places[-1].rpartition(".")[2]
+        found = self.general.get(f"{owner}.{last}") or self.by_owner.get((owner, last))
+        for place in places:
+            found = found or self.general.get(place) or self.by_path.get(place)
+        return found or ("" if is_users_name(places[-1]) else self.general.get(last, ""))
+
+
+def is_users_name(path: str) -> bool:
+    """Whether the last part is a name that a configuration gives, such as a member's, and no key with a meaning."""
+    return any(part in NAMED_BY_USER for part in path.split(".")[-2:-1])
+
+
+def read_meanings(conf: Path) -> Meanings:
+    """What all keys mean under a conf/ folder, read once per folder."""
+    return _read(conf)
+
+
+@lru_cache(maxsize=4)
+def _read(conf: Path) -> Meanings:
+    by_owner: dict[tuple[str, str], str] = {}
+    by_path: dict[str, str] = {}
+    for file, owner, key, line in keys_of(conf):
+        if not line:
+            continue
+        if owner:
+            by_owner.setdefault((owner, key.rpartition(".")[2]), line)
+        by_path.setdefault(f"{place_of(conf, file)}.{key}", line)
+    general = yaml.safe_load(KEYS.read_text(encoding="utf-8"))
+    return Meanings(by_owner, by_path, general)
+
+
+def place_of(conf: Path, file: Path) -> str:
+    """Where a file's keys stand: its group, or its command at the top of conf/."""
+    group = file.parent.relative_to(conf)
+    return ".".join(group.parts) or file.stem
+
+
+def keys_of(conf: Path) -> Iterator[tuple[Path, str, str, str]]:
+    """(file, class or "", dotted key, comment or "") of every key in conf/, experiments and studies apart."""
+    for file in sorted(conf.rglob("*.yaml")):
+        if file.relative_to(conf).parts[0] in BORROWED:
+            continue
+        text = file.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if isinstance(node, yaml.MappingNode):
+            lines = text.splitlines()
+            for owner, key, line in _walk(node, lines, ""):
+                yield file, owner, key, line
+
+
+def _walk(node: yaml.MappingNode, lines: list[str], prefix: str) -> Iterator[tuple[str, str, str]]:
+    pairs = {key.value: (key, value) for key, value in node.value}
+    owner = pairs["_target_"][1].value.rpartition(".")[2] if "_target_" in pairs else ""
+    for name, (key, value) in pairs.items():
+        if name in PLUMBING or "@" in name or "/" in name:
+            continue
+        path = f"{prefix}{name}"
+        block = isinstance(value, yaml.CollectionNode) and not value.flow_style
+        yield owner, path, _comment(lines, key.end_mark if block else value.end_mark)
+        if isinstance(value, yaml.MappingNode) and block:
+            yield from _walk(value, lines, f"{path}.")
+
+
+def _comment(lines: list[str], mark: yaml.Mark) -> str:
+    """What stands behind `#` on the line of a mark."""
+    rest = lines[mark.line][mark.column :] if mark.line < len(lines) else ""
+    return rest.partition("#")[2].strip()
