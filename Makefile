@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TESTED := $(VENV)/.installed-tested
 
-.PHONY: demo test lint bench bench-compare gpu clean
+.PHONY: demo test lint docs bench bench-compare gpu clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tradsys.train +experiment=demo
@@ -19,6 +19,11 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/shellcheck runpod/*.sh
 	$(BIN)/lint-imports
+
+# the documentation as a site, in build/site; a broken link fails
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py --json benchmarks/latest.json

@@ -13,6 +13,7 @@ VERBS = {
     "compare": "models side by side: folds x seeds, paired, with intervals",
     "backtest": "strategy profiles on a bundle",
     "audit": "the whole chain searched for look-ahead",
+    "new": "a package of your own parts, with their tests",
     "export": "a passing run's bundle, verified and copied to models/",
     "daily": "a session's forecasts of a panel: staged, gated, published or not",
     "report": "renders a run's report again",

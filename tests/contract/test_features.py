@@ -5,7 +5,6 @@ The checks return the names that fail; planted faults must be returned by the ve
 
 import importlib
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from omegaconf import OmegaConf
 
 from tradsys.config.compose import compose
 from tradsys.core.protocols import Feature
+from tradsys.features import contracts
+from tradsys.features.contracts import looking_ahead, mixing_segments
 from tradsys.features.feature_set import FeatureSet
 from tradsys.features.momentum import Adx, Rsi
 from tradsys.market.orderbook.measures import DEPTH_COLUMNS, QUOTE_COLUMNS, TRADE_COLUMNS
@@ -117,57 +118,12 @@ def planted(*extra: Feature) -> FeatureSet:
     return FeatureSet([Rsi(14), *extra], max_gap_minutes=360, market_symbol=MARKET)
 
 
-def differing(features: FeatureSet, a_RF: np.ndarray, b_RF: np.ndarray) -> set[str]:
-    """Names of columns that are not equal bit for bit; NaN equals NaN."""
-    same = (a_RF == b_RF) | (np.isnan(a_RF) & np.isnan(b_RF))
-    return {name for name, ok in zip(features.names, same.all(axis=0), strict=True) if not ok}
-
-
 def seeing_ahead(features: FeatureSet, bars: pl.DataFrame) -> set[str]:
-    """Features of which a row at or before t changes when what comes after t is cut, moved or missing."""
-    times = bars["time"].unique().sort()
-    full = features.table(bars)
-    found = set()
-    for t in (times[500], times[501], times[650], times[-2]):
-        past = (bars["time"] <= t).to_numpy()
-        moved = [pl.when(pl.col("time") <= t).then(pl.col(c)).otherwise(pl.col(c) * 1.7) for c in NUMBERS]
-        missing = [pl.when(pl.col("time") <= t).then(pl.col(c)).otherwise(np.nan) for c in NUMBERS]
-        empty = [pl.when(pl.col("time") <= t).then(pl.col(c)).otherwise(None) for c in NUMBERS]
-        found |= differing(features, full.values[past], features.table(bars.filter(past)).values)
-        for change in (moved, missing, empty):
-            found |= differing(features, full.values[past], features.table(bars.with_columns(change)).values[past])
-    return found
+    return looking_ahead(features, bars, NUMBERS)
 
 
 def remembering(features: FeatureSet, bars: pl.DataFrame) -> set[str]:
-    """Features whose float64 value differs by more than 1e-7 when all that precedes their warm-up is cut."""
-    found = set()
-    one = bars.filter(pl.col("symbol") == "BBB")
-    one = one.join(bars.filter(pl.col("symbol") == MARKET).select("time", market_close="close"), on="time")
-    for feature in features.features:
-        full = one.select(feature.expr()).to_series().to_numpy()
-        scale = np.nanstd(full)
-        for t in (500, 601, 799):
-            short = one.slice(t - feature.warmup, feature.warmup + 1).select(feature.expr()).to_series()[-1]
-            if short is None or not np.isfinite(short) or abs(short - full[t]) > 1e-7 * (abs(full[t]) + scale):
-                found.add(feature.name)
-    return found
-
-
-def mixing_segments(features: FeatureSet, bars: pl.DataFrame) -> set[str]:
-    """Features of a symbol's second segment that depend on its first, or on another symbol."""
-    hole = bars["time"].unique().sort()[390]
-    later = bars.filter(pl.col("time") > hole).sort("symbol", "time")
-    late = pl.when(pl.col("time") > hole).then(pl.col("time") + timedelta(days=3)).otherwise(pl.col("time"))
-    gapped = bars.with_columns(time=late)
-    after = (bars["time"] > hole).to_numpy()
-    alone = features.table(later.with_columns(time=pl.col("time") + timedelta(days=3))).values
-    both = features.table(gapped).values[after]
-    return {
-        name
-        for name, a, b in zip(features.names, alone.T, both.T, strict=True)
-        if not np.allclose(a, b, rtol=1e-6, atol=1e-7, equal_nan=True)
-    }
+    return contracts.remembering(features, bars, "BBB", MARKET)
 
 
 @pytest.mark.parametrize("path", sorted(AGENTS.glob("[!n]*.yaml")), ids=lambda path: path.stem)

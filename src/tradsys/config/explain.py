@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tradsys.config.packages import check_names, conf_packages
 from tradsys.core.errors import TradsysError
 
 FORMS = "overrides are key=value, +key=value for a new key and ~key to drop one; quote what holds , = [ ] or spaces"
@@ -51,10 +52,12 @@ class Known:
 
 
 def composed(conf: Path, command: str, overrides: Sequence[str], **options: Any) -> DictConfig:
-    """Hydra's config of a command: conf/ first, then the project's own. Raises what Hydra raises."""
-    own = project_conf(conf)
-    quoted = str(own).replace("'", "\\'")
-    searched = [f"hydra.searchpath=['file://{quoted}']"] if own.is_dir() else []
+    """Hydra's config of a command: conf/ first, then the project's own, then installed packages'. Raises what Hydra raises."""
+    packages = conf_packages()
+    check_names(conf, packages)
+    folders = [folder for folder in (project_conf(conf), *packages.values()) if folder.is_dir()]
+    quoted = ",".join("'file://{}'".format(str(folder).replace("'", "\\'")) for folder in folders)
+    searched = [f"hydra.searchpath=[{quoted}]"] if folders else []
     with hydra.initialize_config_dir(str(conf), version_base="1.3"):
         return hydra.compose(command, [*overrides, *searched], **options)
 
@@ -86,7 +89,7 @@ def studies(conf: Path, command: str) -> list[str]:
 
 def choices_of(conf: Path, group: str) -> list[str]:
     """The choices of a group, sorted; none where there is no such group."""
-    return sorted({p.stem for folder in (conf, project_conf(conf)) for p in (folder / group).glob("*.yaml")})
+    return sorted({p.stem for folder in (conf, project_conf(conf), *conf_packages().values()) for p in (folder / group).glob("*.yaml")})
 
 
 def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -141,15 +141,17 @@ def _write(path: Path, module: nn.Module, lookback: int, n_features: int) -> Non
 @contextlib.contextmanager
 def _hushed() -> Iterator[None]:
     """The exporter's remarks on itself and on what else could be installed, kept from the user."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    logs = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec", category=FutureWarning)
             yield
     finally:
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
 
 
 @singledispatch

@@ -1,0 +1,57 @@
+"""Configuration of other packages: folders that installed distributions register under the entry point `tradsys.conf`.
+
+An entry's value is the folder's dotted path, such as `my_alphas.conf`. The folder is found without running the package.
+"""
+
+import functools
+import importlib.metadata
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+
+from tradsys.core.errors import TradsysError
+
+GROUP = "tradsys.conf"
+LOG = logging.getLogger(__name__)
+
+
+@functools.cache
+def conf_packages() -> dict[str, Path]:
+    """The configuration folder of every distribution that registers one; one that is not there is named and left out."""
+    found: dict[str, Path] = {}
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        name = entry.dist.name if entry.dist is not None else entry.name
+        folder = _folder(entry.value)
+        if folder is None:
+            LOG.warning("config: package %s registers the folder %s, which is not there; it is left out", name, entry.value)
+        else:
+            found[name] = folder
+    return found
+
+
+def check_names(conf: Path, packages: dict[str, Path]) -> None:
+    """TradsysError where two folders hold a file of one name: one of them would silently never be read."""
+    owner = {path: "tradsys" for path in _files(conf)}
+    for name, folder in packages.items():
+        for path in _files(folder):
+            if path in owner:
+                raise TradsysError(
+                    f"config: {path} is in the packages {owner[path]} and {name}; one would hide the other; rename it "
+                    "in one of them, or uninstall one"
+                )
+            owner[path] = name
+
+
+def _folder(dotted: str) -> Path | None:
+    top, *rest = dotted.split(".")
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    places = spec.submodule_search_locations if spec is not None else None
+    folders = [Path(place, *rest) for place in places or ()]
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml"))
