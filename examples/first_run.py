@@ -32,15 +32,18 @@ for line in report["verdict"]["reasons"]:
 # %%
 for model in report["models"]:
     skill = model["metrics"]["skill_beyond_level"]
-    print(f"{model['name']:<10} {model['kind']:<20} skill {skill['value']:.4f}", skill["reason"] or f"[{skill['low']:.4f}, {skill['high']:.4f}]")
+    print(
+        f"{model['name']:<10} {model['kind']:<20} skill {skill['value']:.4f}",
+        skill["reason"] or f"[{skill['low']:.4f}, {skill['high']:.4f}]",
+    )
 
 # %% [markdown]
-# Last the strategies: a return alone says nothing, so each has an interval, the number of its trades, and a Sharpe ratio
-# deflated by all evaluations of this test span that were ever made (`runs/ledger.db`).
+# Last the strategies: a return alone says nothing, so each has an interval, the number of its trades, and a Sharpe
+# ratio deflated by all evaluations of this test span that were ever made (`runs/ledger.db`).
 
 # %%
 for row in report["strategies"]:
-    print(row["name"], row["verdict"], row["n_trades"] if "n_trades" in row else "")
+    print(f"{row['name']:<14} {row['verdict']['kind']}")
 
 # %% [markdown]
 # The same market without an edge must not end in `edge`. Try it: `data.edge=0`.

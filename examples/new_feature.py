@@ -38,8 +38,8 @@ class CloseLocation:
 bars = ts.SyntheticMarket(symbols=("AAA", "BBB"), n_bars=5000, edge=0.3, seed=7).bars()
 
 # %% [markdown]
-# First, does it look ahead, remember more than it says, or mix one history with the next? The checks name what fails; a
-# feature that reads tomorrow shows that they can.
+# First, does it look ahead, remember more than it says, or mix one history with the next? The checks name what fails;
+# a feature that reads tomorrow shows that they can.
 
 # %%
 mine = ts.FeatureSet([CloseLocation(bars=48)], max_gap_minutes=120).fit(bars)
@@ -49,7 +49,8 @@ print("remembers too long:", contracts.remembering(mine, few, "BBB", "AAA") or "
 print("mixes segments:", contracts.mixing_segments(mine, few) or "no")
 
 # %% [markdown]
-# Then, does it help? The same samples, model and split with and without it, and the interval of the paired difference.
+# Then, does it help? The same samples, model and split with and without it, and the interval of the paired
+# difference.
 
 # %%
 base = [*(price.LogReturn(bars=n) for n in (1, 6, 24)), momentum.Rsi(bars=14), volatility.Volatility(bars=24)]
@@ -63,7 +64,7 @@ for name, features in {"without": base, "with": [*base, CloseLocation(bars=48)]}
     proba = ts.LogisticRegression().fit(train, valid).predict_proba(table, test.rows)
     losses[name] = pl.DataFrame({"time": test.time, "loss": log_losses(proba, test.y)})
 both = losses["without"].with_columns(gain=pl.col("loss") - losses["with"]["loss"])
-gain = both.group_by("time").agg(pl.col("gain").mean()).sort("time")["gain"].to_numpy()  # symbols of one hour are one fact
+gain = both.group_by("time").agg(pl.col("gain").mean()).sort("time")["gain"].to_numpy()
 found = mean_interval(gain, min_block=24)
 print(f"log-loss saved by the feature: {found.value:.5f}", found.reason or f"[{found.low:.5f}, {found.high:.5f}]")
 print("An interval that holds 0 shows nothing: leave the feature out.")

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # A CSV of your own
 #
-# Files differ in separators, decimals, dates and time zones. `fetch` says what it sees and reads it, or refuses and names
-# the key that would tell. Here a file as a European broker writes it; its values are a random walk.
+# Files differ in separators, decimals, dates and time zones. `fetch` says what it sees and reads it, or refuses and
+# names the key that would tell. Here a file as a European broker writes it; its values are a random walk.
 
 # %%
 from datetime import datetime, timedelta
@@ -26,8 +26,9 @@ Path("broker.csv").write_text("\n".join(lines))
 fetch.work(["path=broker.csv", "symbol=MYCOIN", "name=mine"])
 
 # %% [markdown]
-# The bars lie in the store now, under `data/`. Fetching a newer file appends: what overlaps is compared value by value, and
-# nothing is replaced without a word. A model on them is one command; this market has no edge, and the verdict says so.
+# The bars lie in the store now, under `data/`. Fetching a newer file appends: what overlaps is compared value by
+# value, and nothing is replaced without a word. A model on them is one command; this market has no edge, and the
+# verdict says so.
 
 # %%
 QUICK = ["regime=none", "auditor=none", "baselines=base_rate", "evaluation.n_draws=100", "evaluation.n_permutations=1"]

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # From a bundle to paper trading
 #
-# A run leaves a bundle: scaler, net and calibrator as one ONNX graph, the regime model, the auditor, and a card. Backtest,
-# replay, paper and live trading call the very same objects.
+# A run leaves a bundle: scaler, net and calibrator as one ONNX graph, the regime model, the auditor, and a card.
+# Backtest, replay, paper and live trading call the very same objects.
 
 # %%
 from tradsys import export, trade, train
@@ -12,14 +12,15 @@ QUICK = ["baselines=base_rate", "evaluation.n_draws=50", "evaluation.n_permutati
 train.work(["data=synthetic", *SMALL, *QUICK])
 
 # %% [markdown]
-# `export` promotes a bundle to `models/`. It refuses one whose verdict is not `edge` unless it is told to; this one is for
-# showing how things go.
+# `export` promotes a bundle to `models/`. It refuses one whose verdict is not `edge` unless it is told to; this one
+# is for showing how things go.
 
 # %%
 export.work(["name=first", "force=true"])
 
 # %% [markdown]
-# `replay` sends stored bars through the runtime of the bot, bar by bar. Its ledger equals the backtest's, trade for trade.
+# `replay` sends stored bars through the runtime of the bot, bar by bar. Its ledger equals the backtest's, trade for
+# trade.
 
 # %%
 trade.work(["replay", "bundle=models/first/1", "strategy=reckless", "name=first_replay"])

@@ -1,4 +1,4 @@
-"""Writes a package of your own: a feature, a label, a net, a loss, a rule, a source and an experiment, with their tests.
+"""Writes a package of your own: one feature, label, net, loss, rule, source and experiment, with their tests.
 
 python -m tradsys.new my_alphas               ./my_alphas, to be installed with pip install -e my_alphas
 python -m tradsys.new my_alphas into=/src     elsewhere

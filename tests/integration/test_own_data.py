@@ -2,12 +2,13 @@
 
 from datetime import UTC, datetime, timedelta
 
+import polars as pl
 import pytest
 from omegaconf import OmegaConf
 
 from tests.integration.conftest import inside
 from tests.vendor_forms.forms import HEAD, binance, csv, fmt, random_bars, texts, zipped
-from tradsys.config.compose import build, compose
+from tradsys.config.compose import ConfigError, build, compose
 from tradsys.core.errors import DataError
 from tradsys.fetch import work as fetch
 
@@ -61,3 +62,21 @@ def test_my_csv_of_stocks_in_hours_becomes_sessions(tmp_path):
         got = source("data.source.name=mine").bars()
     assert [t.hour for t in got["time"]] == [21, 21, 21]
     assert got["volume"][0] == pytest.approx(bars["volume"][:7].sum())
+
+
+def test_a_dataset_of_the_store_is_a_data_config_by_its_name(tmp_path):
+    hours, days = random_bars(40), random_bars(40, seed=3)
+    days = days.with_columns(time=pl.datetime_range(datetime(2024, 1, 1), datetime(2024, 2, 9), "1d", eager=True))
+    with inside(tmp_path):
+        (tmp_path / "h.csv").write_bytes(csv(texts(hours, fmt("%Y-%m-%d %H:%M")), HEAD))
+        (tmp_path / "d.csv").write_bytes(csv(texts(days, fmt("%Y-%m-%d")), HEAD))
+        fetch(["path=h.csv", "symbol=AAA", "name=mine"])
+        fetch(["path=d.csv", "symbol=AAA", "name=daily_mine", "calendar=24/7"])
+        for command in ("train", "tune", "audit", "daily"):
+            assert compose(command, ["data=mine"]).data.source.name == "mine"
+        assert compose("train", ["data=mine"]).data.max_gap_minutes == 360
+        assert compose("train", ["data=daily_mine"]).data.max_gap_minutes == 10080
+        assert compose("train", ["data=daily_mine"]).data.calendar == "24/7"
+        assert compose("train", ["data=mine", "data.max_gap_minutes=90"]).data.max_gap_minutes == 90
+        with pytest.raises(ConfigError, match="data=theirs does not exist"):
+            compose("train", ["data=theirs"])

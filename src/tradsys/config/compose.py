@@ -60,7 +60,10 @@ def compose(command: str, overrides: Sequence[str]) -> DictConfig:
         overrides = own_data.search(overrides, conf)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    has_data = "- data:" in (conf / f"{command}.yaml").read_text(encoding="utf-8")
+    groups = (conf / f"{command}.yaml").read_text(encoding="utf-8")
+    has_data = "- data:" in groups or "- train\n" in groups
+    if has_data:
+        overrides = own_data.of_the_store(overrides, choices_of(conf, "data"))
     overrides = own_data.spelled(overrides, conf, has_data=has_data)
     asked = [wrong.plain_form(conf, command, o) for o in overrides]
     try:

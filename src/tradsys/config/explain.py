@@ -52,7 +52,7 @@ class Known:
 
 
 def composed(conf: Path, command: str, overrides: Sequence[str], **options: Any) -> DictConfig:
-    """Hydra's config of a command: conf/ first, then the project's own, then installed packages'. Raises what Hydra raises."""
+    """Hydra's config of a command: conf/, the project's own, installed packages'. Raises what Hydra raises."""
     packages = conf_packages()
     check_names(conf, packages)
     folders = [folder for folder in (project_conf(conf), *packages.values()) if folder.is_dir()]
@@ -89,7 +89,8 @@ def studies(conf: Path, command: str) -> list[str]:
 
 def choices_of(conf: Path, group: str) -> list[str]:
     """The choices of a group, sorted; none where there is no such group."""
-    return sorted({p.stem for folder in (conf, project_conf(conf), *conf_packages().values()) for p in (folder / group).glob("*.yaml")})
+    folders = (conf, project_conf(conf), *conf_packages().values())
+    return sorted({p.stem for folder in folders for p in (folder / group).glob("*.yaml")})
 
 
 def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

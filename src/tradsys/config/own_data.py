@@ -1,5 +1,6 @@
 """A user's own data at every command: symbols as text, short keys of the data group, folders of own configurations."""
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 TEXT_KEYS = ("symbol", "symbols", "market_symbol", "name")  # YAML would take NAN, TRUE or 1E5 for something else
+DAY_MINUTES = 1440
 _WORD = re.compile(r"[\w.^=:&+$#/@-]+")
 
 
@@ -51,6 +53,30 @@ def search(overrides: Sequence[str], package: Path) -> list[str]:
     if OwnFolders not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(OwnFolders)
     return rest
+
+
+def of_the_store(overrides: Sequence[str], choices: Sequence[str]) -> list[str]:
+    """`data=NAME` of a dataset in the store, where no configuration has that name, as `data=stored` with its keys.
+
+    choices: the names of the data group. The longest pause of one history and the calendar follow from the dataset's
+    manifest, unless they are given.
+    """
+    given = {key: value for key, sign, value in (one.partition("=") for one in overrides) if sign}
+    name = given.get("data", "")
+    manifest = Path(given.get("paths.data", "data")) / name / "manifest.json"
+    if name in choices or not _WORD.fullmatch(name) or not manifest.is_file():
+        return list(overrides)
+    try:
+        stored = json.loads(manifest.read_text(encoding="utf-8"))
+        minutes, imports = float(stored["bar_minutes"]), stored["imports"]
+        calendar = imports[-1].get("calendar") if imports else None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):  # reading the bars says what
+        minutes, calendar = 60.0, None
+    derived = {"data.max_gap_minutes": f"{10080 if minutes >= DAY_MINUTES else max(360.0, 6 * minutes):g}"}
+    if isinstance(calendar, str) and _WORD.fullmatch(calendar):
+        derived["data.calendar"] = f"'{calendar}'"
+    keys = [f"data.source.name='{name}'", *(f"{key}={value}" for key, value in derived.items() if key not in given)]
+    return [new for one in overrides for new in (["data=stored", *keys] if one == f"data={name}" else [one])]
 
 
 def spelled(overrides: Sequence[str], conf: Path, *, has_data: bool) -> list[str]:

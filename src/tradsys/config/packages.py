@@ -17,13 +17,13 @@ LOG = logging.getLogger(__name__)
 
 @functools.cache
 def conf_packages() -> dict[str, Path]:
-    """The configuration folder of every distribution that registers one; one that is not there is named and left out."""
+    """The folder of every distribution that registers one; one that is not there is named and left out."""
     found: dict[str, Path] = {}
     for entry in importlib.metadata.entry_points(group=GROUP):
         name = entry.dist.name if entry.dist is not None else entry.name
         folder = _folder(entry.value)
         if folder is None:
-            LOG.warning("config: package %s registers the folder %s, which is not there; it is left out", name, entry.value)
+            LOG.warning("config: package %s registers %s, which is no folder; it is left out", name, entry.value)
         else:
             found[name] = folder
     return found

@@ -2,7 +2,7 @@
 
 import yaml
 
-from tradsys.config.compose import compose, conf_folder, help_text
+from tradsys.config.compose import conf_folder, help_text
 from tradsys.config.meanings import KEYS, is_users_name, keys_of, place_of, read_meanings
 
 
@@ -29,7 +29,8 @@ def test_every_line_of_keys_is_of_a_key_that_exists():
 def test_a_class_goes_before_a_place_and_a_place_before_a_bare_name(tmp_path):
     conf = tmp_path / "conf"
     (conf / "costs").mkdir(parents=True)
-    (conf / "costs" / "default.yaml").write_text("_target_: a.b.Mine\nseed: 1   # my own\nfolder: x\nother: [1]  # a list\n")
+    lines = ("_target_: a.b.Mine", "seed: 1   # my own", "folder: x", "other: [1]  # a list")
+    (conf / "costs" / "default.yaml").write_text("\n".join(lines))
     known = read_meanings(conf)
     assert known.at("Mine", "costs.seed") == "my own"
     assert known.at("", "costs.other") == "a list"
@@ -45,4 +46,4 @@ def test_help_shows_meanings_within_80_columns():
     assert max(map(len, text[text.index("Keys (") :].splitlines())) <= 80
     assert "loss, optimiser" not in text  # deeper keys stay out of the help
     assert "most passes over the training samples" in text
-    assert compose("train", [])["seed"] == 7 and "start of every random draw" in text
+    assert "start of every random draw" in text

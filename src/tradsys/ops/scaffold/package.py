@@ -41,10 +41,12 @@ def write_package(name: str, into: Path) -> list[Path]:
 def _check_name(name: str) -> None:
     if not re.fullmatch(NAME, name) or keyword.iskeyword(name):
         raise TradsysError(
-            f"new: name={name!r}; a package is named with small letters, digits and _, a letter first; use my_alphas, say"
+            f"new: name={name!r}; a package's name has small letters, digits and _, a letter first; use my_alphas, say"
         )
     if name in packages_distributions() or find_spec(name) is not None:
-        raise TradsysError(f"new: a package {name!r} is installed already; two would hide each other; choose another name")
+        raise TradsysError(
+            f"new: a package {name!r} is installed already; one would hide the other; choose another name"
+        )
 
 
 def _place(path: Path, name: str) -> Path:
