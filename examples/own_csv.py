@@ -31,5 +31,12 @@ fetch.work(["path=broker.csv", "symbol=MYCOIN", "name=mine"])
 # verdict says so.
 
 # %%
-QUICK = ["regime=none", "auditor=none", "baselines=base_rate", "evaluation.n_draws=100", "evaluation.n_permutations=1"]
+QUICK = [
+    "regime=none",
+    "auditor=none",
+    "strategy=[reckless]",
+    "baselines=base_rate",
+    "evaluation.n_draws=100",
+    "evaluation.n_permutations=1",
+]
 train.work(["data=mine", "model=logistic", *QUICK])
