@@ -11,8 +11,9 @@ import polars as pl
 import tradsys as ts
 from tradsys.evidence.cosines import mean_interval
 from tradsys.evidence.skill import log_losses
-from tradsys.features import contracts, momentum, price, volatility
+from tradsys.features import momentum, price, volatility
 from tradsys.features.registry import register
+from tradsys.research.leakage import contracts
 
 
 @register

@@ -15,11 +15,11 @@ from omegaconf import OmegaConf
 
 from tradsys.config.compose import compose
 from tradsys.core.protocols import Feature
-from tradsys.features import contracts
-from tradsys.features.contracts import looking_ahead, mixing_segments
 from tradsys.features.feature_set import FeatureSet
 from tradsys.features.momentum import Adx, Rsi
 from tradsys.market.orderbook.measures import DEPTH_COLUMNS, QUOTE_COLUMNS, TRADE_COLUMNS
+from tradsys.research.leakage import contracts
+from tradsys.research.leakage.contracts import looking_ahead, mixing_segments
 
 CONF = Path(__file__).parents[2] / "conf" / "features"
 AGENTS = Path(__file__).parents[2] / "conf" / "agent"

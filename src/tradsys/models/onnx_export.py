@@ -118,8 +118,7 @@ def _worst(where: str, *pairs: tuple[Array, Array], decides: bool = True) -> flo
 
 
 def _write(path: Path, module: nn.Module, lookback: int, n_features: int) -> None:
-    # two samples: torch.export would take one for a constant
-    example_NTF = torch.zeros(2, lookback, n_features)
+    example_NTF = torch.zeros(2, lookback, n_features)  # two samples: one would be taken for a constant
     with _hushed():
         program = torch.onnx.export(
             module,
@@ -140,17 +139,16 @@ def _write(path: Path, module: nn.Module, lookback: int, n_features: int) -> Non
 
 @contextlib.contextmanager
 def _hushed() -> Iterator[None]:
-    """The exporter's remarks on itself and on what else could be installed, kept from the user."""
-    logs = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
-    levels = [log.level for log in logs]
-    for log in logs:
+    """The exporter's remarks on itself, kept from the user."""
+    levels = {log: log.level for log in map(logging.getLogger, ("torch.onnx", "onnxscript"))}
+    for log in levels:
         log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec", category=FutureWarning)
             yield
     finally:
-        for log, level in zip(logs, levels, strict=True):
+        for log, level in levels.items():
             log.setLevel(level)
 
 
