@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tradsys.core.errors import BundleError
+from tradsys.core.received import one_line
 
 GROUP = "tradsys.parts"
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")  # PEP 508, so that no option or path is one
@@ -52,9 +53,20 @@ def names_at(place: str) -> frozenset[str]:
 
 
 def load_part(place: str, class_name: str) -> Any:
-    """The class of another package with this name at a place; None where no installed package registers one."""
+    """The class of another package with this name at a place; None where no installed package registers one.
+
+    BundleError, with the package's name, where importing it fails.
+    """
     part = next((p for p in installed_parts() if (p.place, p.class_name) == (place, class_name)), None)
-    return None if part is None else part.entry.load()
+    if part is None:
+        return None
+    try:
+        return part.entry.load()
+    except Exception as error:
+        raise BundleError(
+            f"extensions: {part.name} of the package {part.package} {part.version} cannot be loaded "
+            f"({type(error).__name__}: {one_line(error, 120)}); fix that package or uninstall it"
+        ) from error
 
 
 def foreign_parts(classes: Iterable[type]) -> dict[str, dict[str, str]]:

@@ -6,7 +6,7 @@ import pytest
 
 from tradsys.config.trusted import allowed, checked
 from tradsys.core.errors import BundleError, TradsysError
-from tradsys.core.extensions import check_foreign, foreign_parts, installed_parts
+from tradsys.core.extensions import check_foreign, foreign_parts, installed_parts, load_part
 from tradsys.features.registry import CLASSES, feature_from_json, is_known
 
 CODE = """
@@ -83,3 +83,11 @@ def test_a_forged_list_of_packages_suggests_no_command(foreign):
 
 def test_classes_of_tradsys_are_not_foreign():
     assert foreign_parts(CLASSES.values()) == {}
+
+
+def test_a_package_that_fails_to_import_is_named(package, tmp_path):
+    (tmp_path / "oddfeatures.py").write_text("raise RuntimeError('broken')\n")
+    sys.modules.pop("oddfeatures", None)
+    with pytest.raises(BundleError, match=r"oddfeatures.OddGap of the package odd-features 1.2 .*RuntimeError: broken"):
+        load_part("feature", "OddGap")
+    assert load_part("feature", "NoSuchClass") is None
