@@ -15,15 +15,13 @@ the latest bars. What it says of the chain holds for the long fits, which are th
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from tradsys.config.compose import as_dict, build, compose, recorded, run_command
 
 
 def work(argv: list[str]) -> None:
     """Composes, asks, prints."""
     from tradsys.reports.power_study_page import print_study
-    from tradsys.reports.run.console import WIDTH
+    from tradsys.reports.terminal import screen
     from tradsys.research.experiment import Experiment
     from tradsys.research.leakage.audit import answers_table, audit
     from tradsys.research.pipeline.provenance import open_run
@@ -39,10 +37,7 @@ def work(argv: list[str]) -> None:
         sys.exit(1 if is_broken(summary) else 0)
     with open_run(Path(plain["paths"]["runs"]), "audit", recorded(plain), argv) as folder:
         answers = audit(experiment, parts["audit"], folder, plain)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
-    console.print(answers_table(answers))
+    screen().print(answers_table(answers))
     if any(answer.finding for answer in answers):
         sys.exit(1)
 

@@ -33,6 +33,6 @@ def _set(node: Any, moment: str) -> None:
     if node.get("_target_") == STORED:
         with open_dict(node):
             node.as_of = moment
-    for key in node:
+    for key in map(str, node):
         if not OmegaConf.is_interpolation(node, key) and not OmegaConf.is_missing(node, key):
             _set(node[key], moment)

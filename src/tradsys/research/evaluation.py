@@ -193,7 +193,8 @@ def _questions(experiment: Experiment, prepared: Prepared, bundle: Bundle, teste
         out["audit_value"] = valued
     if bundle.regime is not None:
         parts = {"train": prepared.train, "valid": prepared.valid, "test": prepared.test}
-        out["hindsight"] = hindsight(span, bundle.regime, prepared.table, parts, experiment.strategy, tested.trades)
+        regime: Any = bundle.regime
+        out["hindsight"] = hindsight(span, regime, prepared.table, parts, experiment.strategy, tested.trades)
     return out
 
 

@@ -23,6 +23,7 @@ from tradsys.models.linear import LogisticRegression
 from tradsys.models.market_regime import MarketRegime, regime_from_json
 from tradsys.models.onnx_runtime import OnnxModel
 from tradsys.models.regime import HmmRegime
+from tradsys.models.supervisors.supervised import SupervisedRegime
 from tradsys.models.transforms import RobustScaler
 
 FILE = "ensemble.json"
@@ -70,7 +71,7 @@ class ServedPool:
     members: Mapping[str, Member]
     weights: Array
     base_rate: Array | None
-    regime: HmmRegime | MarketRegime | None
+    regime: HmmRegime | MarketRegime | SupervisedRegime | None
     lookback: int
 
     @classmethod

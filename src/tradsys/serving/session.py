@@ -34,9 +34,11 @@ class Session:
 
     def __init__(self, bundle: Bundle, past: pl.DataFrame) -> None:
         self.bundle = bundle
+        self._rows: LiveRows | None = None
         self._columns = (*COLUMNS, *bundle.features.columns)
         self._numbers = self._columns[2:]
-        self._schema = pl.Schema({"symbol": pl.String, "time": TIME, **dict.fromkeys(self._numbers, pl.Float64)})
+        numbers = {name: pl.Float64() for name in self._numbers}
+        self._schema = pl.Schema({"symbol": pl.String(), "time": TIME, **numbers})
         self.past = past
 
     @property

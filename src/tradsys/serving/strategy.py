@@ -321,7 +321,7 @@ class Strategy:
         side = np.where((view.take_profit > 0) & (view.stop_loss > 0), side, 0)  # a NaN is neither: no position
         share = np.ones(len(side)) if self.profile.sizing is None else self.profile.sizing.size(view)
         short = (side < 0) & (view.side is None)  # barriers of a long, mirrored; a bundle's own sides have their own
-        columns = {
+        columns: dict[str, Array] = {
             "side": side.astype(np.int8),
             "size": self.profile.size * share,
             "take_profit": np.where(short, view.stop_loss, view.take_profit),

@@ -90,7 +90,7 @@ class SessionSeries:
         value = pl.col("value")
         if self.change == "log" and not dated["value"].min() > 0:  # type: ignore[operator]
             raise DataError(
-                f"known: {self.file}: {self._label} falls to {dated['value'].min()}; a logarithm needs values above "
+                f"known: {self.file}: {self._label} falls to {dated['value'].min()!r}; a logarithm needs values above "
                 "zero; use change: points"
             )
         base = value.log() if self.change == "log" else value

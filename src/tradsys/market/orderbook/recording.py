@@ -101,4 +101,4 @@ def _bars(streams: dict[str, Stream], symbol: str, step: timedelta) -> pl.DataFr
         open=value.first(), high=value.max(), low=value.min(), close=value.last(), volume=pl.col("quantity").sum()
     )
     time = utc_series(bars["close_at"].to_numpy().astype("datetime64[us]"))
-    return bars.with_columns(symbol=pl.lit(symbol), time=time).select(list(SCHEMA)).cast(dict(SCHEMA)).sort("time")
+    return bars.with_columns(symbol=pl.lit(symbol), time=time).select(list(SCHEMA)).cast(pl.Schema(SCHEMA)).sort("time")

@@ -206,7 +206,7 @@ def _micros(times: pl.Series, path: Path) -> Array:
 
 def _spread(table: pl.DataFrame, path: Path) -> pl.DataFrame:
     """Lists of [price, quantity] as columns of levels."""
-    n = int(min(table[side].list.len().min() or 0 for side in ("bids", "asks")))  # type: ignore[type-var]
+    n = min((int(n) for side in ("bids", "asks") for n in table[side].list.len().to_list()), default=0)
     if n == 0:
         raise DataError(f"orderbook: {path.name}: a snapshot without levels; leave empty snapshots out")
     pick = [

@@ -75,7 +75,7 @@ class OrderBookValues:
     @property
     def names(self) -> tuple[str, ...]:
         """The columns that are joined."""
-        columns = QUOTE_COLUMNS if self.quotes or self.depth else ()
+        columns: tuple[str, ...] = QUOTE_COLUMNS if self.quotes or self.depth else ()
         columns = columns + (DEPTH_COLUMNS if self.depth else ()) + (TRADE_COLUMNS if self.trades else ())
         return tuple(self.prefix + name for name in columns)
 

@@ -1,6 +1,6 @@
 """The research journal as Markdown, which reads well in a terminal and a repository, and as one HTML page."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def render_markdown(journal: Mapping[str, Any]) -> str:
 
 def render_html(journal: Mapping[str, Any]) -> str:
     """The journal as one HTML page that needs nothing else; every text in it is escaped."""
-    filters = {"dsr": wording.confidence, "setting": setting}
+    filters: dict[str, Callable[..., Any]] = {"dsr": wording.confidence, "setting": setting}
     return render_page("journal/journal.html.j2", filters=filters, journal=journal, most=MOST_SETTINGS)
 
 

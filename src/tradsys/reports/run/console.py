@@ -25,9 +25,9 @@ def print_run(report: Mapping[str, Any], folder: Path) -> None:
     if report["strategies"]:
         print_table(console, strategies_table(report))
         print_table(console, risk_table(report))
-        for line in risk_lines(report, Footnotes()):
-            if line.instead:
-                console.print(f"no ratios of {line.name}: {line.instead}", markup=False)
+        for ratios in risk_lines(report, Footnotes()):
+            if ratios.instead:
+                console.print(f"no ratios of {ratios.name}: {ratios.instead}", markup=False)
     verdict = report["verdict"]
     console.print(f"verdict  [{COLOURS[verdict['kind']]} bold]{verdict['kind']}[/]")
     for reason in verdict["reasons"]:

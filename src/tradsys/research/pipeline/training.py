@@ -79,7 +79,7 @@ def whole(experiment: Experiment, model: Any) -> Calibrated:
 
 def uncalibrated_model(experiment: Experiment, model: Any) -> Any:
     """The model behind its scaler, fitted on weights that fall with age where the experiment asks for it."""
-    aged = model if experiment.time_decay == 1 else Decayed(model, experiment.time_decay)
+    aged: Any = model if experiment.time_decay == 1 else Decayed(model, experiment.time_decay)
     return scaled(experiment.transforms, aged)
 
 
