@@ -2,7 +2,7 @@
 
 import resource
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -70,11 +70,9 @@ def run_cell(experiment: Experiment, dataset: Dataset, fold: int, seed: int, wor
     workdir: lets a net's fit resume from its last checkpoint.
     """
     began = perf_counter()
-    model: Any = whole(experiment, seeded(experiment.model, seed))
-    if workdir is not None:
-        model = in_workdir(model, workdir)
     train, test = dataset.part(fold, "train"), dataset.part(fold, "test")
-    done = model.fit(train, dataset.part(fold, "valid"))
+    own = replace(experiment, model=seeded(experiment.model, seed))
+    done = fitted_on(own, train, dataset.part(fold, "valid"), workdir)
     seconds = perf_counter() - began
     return Cell(
         symbol=np.asarray(test.table.symbols)[test.table.symbol[test.rows]],
@@ -109,6 +107,10 @@ def _nets(part: Any) -> list[Any]:
 
 
 def fitted_on(experiment: Experiment, train: Samples, valid: Samples, workdir: Path | None = None) -> Calibrated:
-    """The experiment's model, scaled and calibrated, fitted on these samples."""
-    model = whole(experiment, experiment.model)
-    return (model if workdir is None else in_workdir(model, workdir)).fit(train, valid)
+    """The experiment's model, scaled and calibrated, fitted on these samples.
+
+    workdir: lets a net's fit resume from its last checkpoint.
+    """
+    model: Any = whole(experiment, experiment.model)
+    fitted: Calibrated = (model if workdir is None else in_workdir(model, workdir)).fit(train, valid)
+    return fitted
