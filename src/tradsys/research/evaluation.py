@@ -61,7 +61,7 @@ def judge(
     with timings.stage("importance and drift"):
         importance = _importance(experiment, prepared, fitted, bundle)
         drift = _drift(prepared, experiment.seed)
-        inside = {
+        inside: dict[str, Any] = {
             "embedding": embedding_section(fitted.primary, fitted.regime, prepared.test, experiment.seed),
             "ensemble": ensemble_section(fitted.primary),
         }
