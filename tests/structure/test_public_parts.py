@@ -8,7 +8,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "tradsys"
 PACKAGES = sorted(path for path in SOURCE.rglob("__init__.py") if path.parent != SOURCE)
-ENTRY = re.compile(r"^    (\w+) +(.+)$", re.MULTILINE)
+ENTRY = re.compile(r"^ *(\w+) {2,}(\S.*)$", re.MULTILINE)
 
 
 def defined(path):

@@ -42,7 +42,7 @@ class Column:
     @property
     def warmup(self) -> int:
         """Rows that must precede a row before its value no longer depends on what came earlier."""
-        return self._rows(self)
+        return type(self)._rows(self)
 
     @property
     def columns(self) -> tuple[str, ...]:
