@@ -1,5 +1,6 @@
 """What a trial costs beyond its training, and what a second worker brings."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,7 +9,6 @@ import time
 from pathlib import Path
 
 from tradsys.research.pipeline.single_thread import ONE_THREAD
-from tradsys.research.sweeps.report import read_report
 
 TARGET_SHARE = 0.05  # of a trial of 60 s
 TRIAL_S = 60.0
@@ -31,7 +31,9 @@ def study(folder: str, n_workers: int) -> tuple[dict, float]:
     began = time.perf_counter()
     words = [*COMMAND, *SETTINGS, f"paths.runs={runs}", f"n_workers={n_workers}"]
     subprocess.run(words, check=True, capture_output=True, env=os.environ | dict.fromkeys(ONE_THREAD, "1"))
-    return read_report(Path(runs) / "tune" / "lightgbm"), time.perf_counter() - began
+    return json.loads(
+        (Path(runs) / "tune" / "lightgbm" / "report.json").read_text(encoding="utf-8")
+    ), time.perf_counter() - began
 
 
 def measure() -> list[dict]:

@@ -14,6 +14,7 @@ def work(argv: list[str]) -> None:
     """Reads report.json, writes report.html beside it."""
     from tradsys.reports.run.console import print_run
     from tradsys.reports.run.page import write_report
+    from tradsys.reports.run.report import RunReport
 
     folder = Path(str(as_dict(compose("report", argv))["run"]))
     path = folder / "report.json"
@@ -22,7 +23,8 @@ def work(argv: list[str]) -> None:
             f"report: {folder} holds no report.json; a run that finished has one; give run=runs/train/<run>"
         )
     fix = f"restore it from a copy, or make it anew: python -m tradsys.train resume={folder}"
-    report = plain_texts(read_json(path, fix, ConfigError))
+    plain = plain_texts(read_json(path, fix, ConfigError))
+    report = RunReport.from_json(plain, f"report: {path}", fix).to_json()
     with refused_in_one_line(f"report: {path}", fix, ConfigError):
         write_report(report, folder / "report.html")
         print_run(report, folder)

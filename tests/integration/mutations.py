@@ -19,7 +19,7 @@ from tradsys.models.regime import HmmRegime
 from tradsys.models.transforms import RobustScaler
 from tradsys.portfolio import simulator, vectorbt_adapter
 from tradsys.research.pipeline import bundle_export, dataset, training
-from tradsys.samples import join, splits
+from tradsys.samples import splits
 from tradsys.serving import bundle as serving_bundle
 from tradsys.serving.strategy import Strategy
 
@@ -263,7 +263,7 @@ def entry_atr(mp, e):
 
 @leak("target encoding of the symbol", "samples", "future")
 def target_encoding(mp, e):
-    real = join.make_samples
+    real = dataset.make_samples
 
     def encoded(table, labels, **kw):
         mean = [
@@ -271,7 +271,7 @@ def target_encoding(mp, e):
         ]
         return real(table.with_columns({"symbol_rate": np.array(mean)[table.symbol]}), labels, **kw)
 
-    mp.setattr(join, "make_samples", encoded)
+    mp.setattr(dataset, "make_samples", encoded)
     return e
 
 

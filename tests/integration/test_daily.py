@@ -18,7 +18,7 @@ from tests.integration.conftest import inside
 from tradsys.config.compose import run_command
 from tradsys.core.errors import DataError, GateError, TradsysError
 from tradsys.daily import _settings, work
-from tradsys.market.sessions import session_date
+from tradsys.market.calendars import session_date
 from tradsys.market.store import BarStore
 from tradsys.market.synthetic_panel import SyntheticPanel
 from tradsys.ops.daily.day_data import DailyBars

@@ -6,7 +6,7 @@ import pytest
 from tradsys.config.compose import build, compose
 from tradsys.evidence.classification import evaluate
 from tradsys.research.pipeline.cross_validation import run_cell
-from tradsys.research.pipeline.dataset import load_bars, make_panel
+from tradsys.research.pipeline.dataset import build_dataset, load_bars
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.splits import Holdout
 
@@ -44,8 +44,8 @@ def skill():
     def of(arm: str, shape: float) -> dict[str, float]:
         if (arm, shape) not in known:
             experiment = Experiment.of(build(compose("train", [*MARKET, f"data.shape={shape}", *ARMS[arm]])))
-            panel = make_panel(experiment, load_bars(experiment), Holdout(train_fraction=0.6, valid_fraction=0.15))
-            cell = run_cell(experiment, panel, fold=0, seed=1)
+            dataset = build_dataset(experiment, load_bars(experiment), Holdout(train_fraction=0.6, valid_fraction=0.15))
+            cell = run_cell(experiment, dataset, fold=0, seed=1)
             known[arm, shape] = evaluate(cell.proba_NC, cell.y, cell.base_rate_C, time_N=cell.time, seed=0)[
                 "skill_beyond_level"
             ]

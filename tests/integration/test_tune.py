@@ -17,11 +17,11 @@ import yaml
 import tradsys.config.compose
 from tradsys.config.trusted import checked_overrides
 from tradsys.research.pipeline.cross_validation import run_cell
-from tradsys.research.pipeline.dataset import load_bars, make_panel
+from tradsys.research.pipeline.dataset import build_dataset, load_bars
 from tradsys.research.pipeline.trial_ledger import TrialLedger
 from tradsys.research.sweeps import fold_fits, inner_folds
 from tradsys.research.sweeps.commands import promote, tune
-from tradsys.research.sweeps.inner_folds import InnerFolds, shared_panel
+from tradsys.research.sweeps.inner_folds import InnerFolds, shared_dataset
 from tradsys.research.sweeps.search_space import SweepError
 from tradsys.research.sweeps.storage import open_storage
 from tradsys.research.sweeps.sweep import checked
@@ -120,18 +120,18 @@ def test_the_outer_test_span_moves_no_value(tmp_path, monkeypatch):
     for name in ("as it was", "changed"):
         changed = bars if name == "as it was" else _with_another_test_span(experiment, bars)
         monkeypatch.setattr(inner_folds, "load_bars", lambda _, bars=changed: bars)
-        panel = shared_panel(experiment, parts.config | {"data": name}, inner, tmp_path, experiment.lookback)
-        skills[name] = [run_cell(experiment, panel, k, 101).skill for k in range(len(panel.folds))]
-        late = max(panel.samples.end[fold.test].max() for fold in panel.folds)
-        outer = next(iter(experiment.split.split(panel.samples)))
-        assert late < panel.samples.start[outer.test].min()
+        dataset = shared_dataset(experiment, parts.config | {"data": name}, inner, tmp_path, experiment.lookback)
+        skills[name] = [run_cell(experiment, dataset, k, 101).skill for k in range(len(dataset.folds))]
+        late = max(dataset.samples.end[fold.test].max() for fold in dataset.folds)
+        outer = next(iter(experiment.split.split(dataset.samples)))
+        assert late < dataset.samples.start[outer.test].min()
     assert skills["as it was"] == skills["changed"]
 
 
 def _with_another_test_span(experiment, bars):
     """Prices from the first test window on, reversed: other moves, other labels, up to the last bars that end them."""
-    panel = make_panel(experiment, bars, experiment.split)
-    first = int(panel.samples.start[panel.folds[0].test].min())
+    dataset = build_dataset(experiment, bars, experiment.split)
+    first = int(dataset.samples.start[dataset.folds[0].test].min())
     last = len(bars) - experiment.labels.horizon_bars - 2
     names = ["open", "high", "low", "close", "volume"]
     values = bars.select(names).to_numpy().copy()
@@ -142,18 +142,21 @@ def _with_another_test_span(experiment, bars):
 
 def test_inner_folds_are_those_of_a_splitter_on_the_kept_samples_alone(tmp_path):
     parts = composed([*LOGISTIC, "n_trials=3"])
-    panel = shared_panel(parts.experiment, parts.config, parts.settings.inner, tmp_path, 16)
-    outer = next(iter(parts.experiment.split.split(panel.samples)))
+    dataset = shared_dataset(parts.experiment, parts.config, parts.settings.inner, tmp_path, 16)
+    outer = next(iter(parts.experiment.split.split(dataset.samples)))
     test = set(outer.test.tolist())
     kept = np.sort(np.concatenate([outer.train, outer.valid]))
-    expected = list(parts.settings.inner.split(panel.samples.take(kept)))
-    for fold, same in zip(panel.folds, expected, strict=True):
+    expected = list(parts.settings.inner.split(dataset.samples.take(kept)))
+    for fold, same in zip(dataset.folds, expected, strict=True):
         for part in ("train", "valid", "test"):
             rows = np.asarray(getattr(fold, part))
             np.testing.assert_array_equal(rows, kept[getattr(same, part)])
             assert not test & set(rows.tolist())
-    assert len(list(InnerFolds(parts.experiment.split, parts.settings.inner).split(panel.samples))) == 2
-    assert not panel.samples.table.values.flags.writeable  # one copy for all workers
+    assert len(list(InnerFolds(parts.experiment.split, parts.settings.inner).split(dataset.samples))) == 2
+    stored = next(tmp_path.glob("*/table_values.npy"))
+    before = stored.read_bytes()
+    dataset.samples.table.values[:] = 0  # a worker's own pages of the one copy that all workers map
+    assert stored.read_bytes() == before
 
 
 @pytest.fixture
@@ -179,8 +182,8 @@ def test_a_promoted_model_reproduces_its_trial_exactly(own_conf, tmp_path):
     again = composed(
         [*[o for o in NET if not o.startswith(("model.", "trainer."))], "model=winner", runs, "n_trials=1"]
     )
-    panel = shared_panel(again.experiment, again.config, again.settings.inner, tmp_path / "own", 16)
-    skills = [[run_cell(again.experiment, panel, fold, 101).skill] for fold in range(2)]
+    dataset = shared_dataset(again.experiment, again.config, again.settings.inner, tmp_path / "own", 16)
+    skills = [[run_cell(again.experiment, dataset, fold, 101).skill] for fold in range(2)]
     assert skills == best["skills"]
     with pytest.raises(SweepError, match="promote did not write it"):
         promote(

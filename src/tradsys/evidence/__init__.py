@@ -1,0 +1,16 @@
+"""Statistics of forecasts and returns: skill, intervals, deflation and the verdict.
+
+classification      evaluate
+skill               levelled_losses
+calibration         reliability, ece
+performance         performance
+sharpe              sharpe_ratio, deflated_sharpe_ratio
+cosines             sharpe_intervals
+bootstrap           estimate
+deflation           deflation
+joint_test          joint_test
+paired              compare
+overfitting         pbo, spa_test
+multiple_testing    wilson_interval, holm, benjamini_yekutieli
+verdict             Verdict, judge, judge_run
+"""

@@ -2,6 +2,8 @@
 
 import numpy as np
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
@@ -20,13 +22,8 @@ def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> tup
         raise DataError(f"wilson_interval: confidence {confidence}; it lies between 0 and 1; 0.95 is usual")
     if n == 0:
         return 0.0, 1.0
-    z = stats.norm.ppf(0.5 + confidence / 2)
-    rate = successes / n
-    centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
-    low = 0.0 if successes == 0 else float(centre - half)
-    high = 1.0 if successes == n else float(centre + half)
-    return low, high
+    low, high = proportion_confint(successes, n, alpha=1 - confidence, method="wilson")
+    return (0.0 if successes == 0 else float(low)), (1.0 if successes == n else float(high))
 
 
 def holm(p_values: Array) -> Array:
@@ -36,10 +33,7 @@ def holm(p_values: Array) -> Array:
     Source: Holm 1979.
     """
     p_M = _checked_p_values(p_values, "holm")
-    order = np.argsort(p_M, kind="stable")
-    stepped = p_M[order] * np.arange(len(p_M), 0, -1)
-    adjusted = np.empty_like(p_M)
-    adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)
+    adjusted: Array = multipletests(p_M, method="holm")[1]
     return adjusted
 
 

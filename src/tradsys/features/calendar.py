@@ -7,7 +7,7 @@ from typing import Literal
 
 import polars as pl
 
-from tradsys.features.registry import register
+from tradsys.features.registry import Column, register
 
 Wave = Literal["sine", "cosine"]
 
@@ -20,18 +20,10 @@ def on_circle(share: pl.Expr, wave: Wave) -> pl.Expr:
 
 @register
 @dataclass(frozen=True)
-class HourOfDay:
+class HourOfDay(Column, name="hour_{wave}"):
     """Time of day as a turn of 24 hours, to the minute."""
 
     wave: Wave
-
-    @property
-    def name(self) -> str:
-        return f"hour_{self.wave}"
-
-    @property
-    def warmup(self) -> int:
-        return 0
 
     def expr(self) -> pl.Expr:
         time = pl.col("time").dt
@@ -41,18 +33,10 @@ class HourOfDay:
 
 @register
 @dataclass(frozen=True)
-class DayOfWeek:
+class DayOfWeek(Column, name="weekday_{wave}"):
     """Day of the week of the close as a turn of seven steps, Monday first."""
 
     wave: Wave
-
-    @property
-    def name(self) -> str:
-        return f"weekday_{self.wave}"
-
-    @property
-    def warmup(self) -> int:
-        return 0
 
     def expr(self) -> pl.Expr:
         day = pl.col("time").dt.weekday().cast(pl.Float64) - 1
@@ -61,18 +45,10 @@ class DayOfWeek:
 
 @register
 @dataclass(frozen=True)
-class DayOfMonth:
+class DayOfMonth(Column, name="month_day_{wave}"):
     """Day of the month of the close as a share of that month's days, the first at zero."""
 
     wave: Wave
-
-    @property
-    def name(self) -> str:
-        return f"month_day_{self.wave}"
-
-    @property
-    def warmup(self) -> int:
-        return 0
 
     def expr(self) -> pl.Expr:
         time = pl.col("time").dt
@@ -82,18 +58,10 @@ class DayOfMonth:
 
 @register
 @dataclass(frozen=True)
-class MonthOfYear:
+class MonthOfYear(Column, name="month_{wave}"):
     """Month of the close as a turn of twelve steps, January first."""
 
     wave: Wave
-
-    @property
-    def name(self) -> str:
-        return f"month_{self.wave}"
-
-    @property
-    def warmup(self) -> int:
-        return 0
 
     def expr(self) -> pl.Expr:
         return on_circle((pl.col("time").dt.month().cast(pl.Float64) - 1) / 12, self.wave)

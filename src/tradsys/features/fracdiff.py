@@ -14,7 +14,7 @@ import polars as pl
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 from tradsys.features.kernels import kernel
-from tradsys.features.registry import register
+from tradsys.features.registry import Column, register
 
 ORDERS = tuple(round(0.05 * k, 2) for k in range(1, 21))
 SHORTEST_TEST = 100  # outputs below which the ADF test says nothing
@@ -91,7 +91,7 @@ def smallest_d(log_price: Array, *, tol: float, p_value: float = 0.05, grid: Seq
 
 @register
 @dataclass(frozen=True)
-class FracDiff:
+class FracDiff(Column, name="ffd"):
     """Fractionally differenced log close, relative to the oldest in the window: the unit of price does not matter.
 
     d: order; None until `fit` finds it on training bars. tol: cut of the weights; 1.5e-4 keeps at most 371 of
@@ -101,10 +101,6 @@ class FracDiff:
     d: float | None = None
     tol: float = 1.5e-4
     p_value: float = 0.05
-
-    @property
-    def name(self) -> str:
-        return "ffd"
 
     @property
     def warmup(self) -> int:

@@ -7,7 +7,7 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.features.price import log_return, quotient
-from tradsys.features.registry import register
+from tradsys.features.registry import Column, register
 from tradsys.features.smoothing import window_mean
 
 
@@ -26,7 +26,7 @@ def where_traded(value: pl.Expr, bars: int) -> pl.Expr:
 
 @register
 @dataclass(frozen=True)
-class LogDollarVolume:
+class LogDollarVolume(Column, name="log_dollar_volume_{bars}", warmup=lambda f: f.bars - 1):
     """ln of the mean turnover of `bars` bars, in the price's currency; NaN where nothing traded.
 
     The only size among the price features: scaling all prices by c adds ln c.
@@ -34,21 +34,13 @@ class LogDollarVolume:
 
     bars: int
 
-    @property
-    def name(self) -> str:
-        return f"log_dollar_volume_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars - 1
-
     def expr(self) -> pl.Expr:
         return where_traded(window_mean(turnover(), self.bars).log(), self.bars)
 
 
 @register
 @dataclass(frozen=True)
-class VolumeTrend:
+class VolumeTrend(Column, name="volume_trend_{bars}", warmup=lambda f: f.bars - 1):
     """Least-squares slope per bar of volume over `bars` bars, by its mean there; NaN where nothing traded."""
 
     bars: int
@@ -56,14 +48,6 @@ class VolumeTrend:
     def __post_init__(self) -> None:
         if self.bars < 2:
             raise DataError(f"features: VolumeTrend of {self.bars} bars; a slope needs two or more; change it")
-
-    @property
-    def name(self) -> str:
-        return f"volume_trend_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars - 1
 
     def expr(self) -> pl.Expr:
         volume, n = pl.col("volume"), self.bars
@@ -75,7 +59,7 @@ class VolumeTrend:
 
 @register
 @dataclass(frozen=True)
-class Amihud:
+class Amihud(Column, name="amihud_{bars}"):
     """ln of the mean over `bars` bars of |log return| by turnover in millions: how far a million moves the price.
 
     Bars without trades leave the mean; NaN where none is left, or none of them moved. Scaling all prices by c takes
@@ -83,14 +67,6 @@ class Amihud:
     """
 
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"amihud_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars
 
     def expr(self) -> pl.Expr:
         traded = pl.col("volume") > 0  # true of NaN as well, whose quotient is NaN
@@ -101,21 +77,13 @@ class Amihud:
 
 @register
 @dataclass(frozen=True)
-class TurnoverVariation:
+class TurnoverVariation(Column, name="turnover_variation_{bars}", warmup=lambda f: f.bars - 1):
     """Deviation (ddof 1) of turnover by its mean over `bars` bars; NaN where nothing traded.
 
     Source: Chordia, Subrahmanyam and Anshuman 2001, whose turnover is in shares outstanding.
     """
 
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"turnover_variation_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars - 1
 
     def expr(self) -> pl.Expr:
         money = turnover()
@@ -124,18 +92,10 @@ class TurnoverVariation:
 
 @register
 @dataclass(frozen=True)
-class ZeroVolumeShare:
+class ZeroVolumeShare(Column, name="zero_volume_share_{bars}", warmup=lambda f: f.bars - 1):
     """Share of the last `bars` bars in which nothing traded. Source: after Lesmond, Ogden and Trzcinka 1999."""
 
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"zero_volume_share_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars - 1
 
     def expr(self) -> pl.Expr:
         volume = pl.col("volume")
@@ -145,18 +105,10 @@ class ZeroVolumeShare:
 
 @register
 @dataclass(frozen=True)
-class VolumeRatio:
+class VolumeRatio(Column, name="volume_ratio_{bars}", warmup=lambda f: f.bars - 1):
     """Volume by its mean over `bars` bars; NaN where nothing traded."""
 
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"volume_ratio_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars - 1
 
     def expr(self) -> pl.Expr:
         return quotient(pl.col("volume"), window_mean(pl.col("volume"), self.bars))
@@ -164,7 +116,7 @@ class VolumeRatio:
 
 @register
 @dataclass(frozen=True)
-class DollarVolumeZ:
+class DollarVolumeZ(Column, name="dollar_volume_z_{bars}", warmup=lambda f: 2 * (f.bars - 1)):
     """Deviations of log dollar volume from its mean over `bars` bars.
 
     Of ln(1 + close volume / its mean), with ddof 1: dividing first makes it free of units and keeps a
@@ -172,14 +124,6 @@ class DollarVolumeZ:
     """
 
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"dollar_volume_z_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return 2 * (self.bars - 1)
 
     def expr(self) -> pl.Expr:
         dollars = pl.col("close") * pl.col("volume")
@@ -189,18 +133,10 @@ class DollarVolumeZ:
 
 @register
 @dataclass(frozen=True)
-class VolumeVolatility:
+class VolumeVolatility(Column, name="volume_vol_{bars}", warmup=lambda f: f.bars - 1):
     """Deviation (ddof 1) of volume by its mean over `bars` bars; NaN where nothing traded."""
 
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"volume_vol_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars - 1
 
     def expr(self) -> pl.Expr:
         volume = pl.col("volume")

@@ -10,7 +10,7 @@ from typing import ClassVar
 import polars as pl
 
 from tradsys.features.price import log_return, where_moving
-from tradsys.features.registry import register
+from tradsys.features.registry import Column, register
 from tradsys.features.smoothing import window_mean
 
 
@@ -25,19 +25,11 @@ def market_beta(bars: int) -> pl.Expr:
 
 @register
 @dataclass(frozen=True)
-class MarketReturn:
+class MarketReturn(Column, name="market_ret_{bars}"):
     """Log return of the market symbol over `bars` bars."""
 
     reads_market: ClassVar[bool] = True
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"market_ret_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars
 
     def expr(self) -> pl.Expr:
         return log_return(self.bars, column="market_close")
@@ -45,19 +37,11 @@ class MarketReturn:
 
 @register
 @dataclass(frozen=True)
-class MarketBeta:
+class MarketBeta(Column, name="market_beta_{bars}"):
     """Slope of the symbol's log returns on the market's over `bars` bars."""
 
     reads_market: ClassVar[bool] = True
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"market_beta_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars
 
     def expr(self) -> pl.Expr:
         return market_beta(self.bars)
@@ -65,19 +49,11 @@ class MarketBeta:
 
 @register
 @dataclass(frozen=True)
-class MarketResidual:
+class MarketResidual(Column, name="market_residual_{bars}"):
     """Log return less beta times the market's; beta over the `bars` bars that end here."""
 
     reads_market: ClassVar[bool] = True
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"market_residual_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars
 
     def expr(self) -> pl.Expr:
         return log_return() - market_beta(self.bars) * log_return(column="market_close")
@@ -85,20 +61,12 @@ class MarketResidual:
 
 @register
 @dataclass(frozen=True)
-class MarketResidualSum:
+class MarketResidualSum(Column, name="market_residual_{bars}_{beta_bars}", warmup=lambda f: max(f.bars, f.beta_bars)):
     """Log return over `bars` bars less beta times the market's over the same bars; one beta, over `beta_bars` bars."""
 
     reads_market: ClassVar[bool] = True
     bars: int
     beta_bars: int
-
-    @property
-    def name(self) -> str:
-        return f"market_residual_{self.bars}_{self.beta_bars}"
-
-    @property
-    def warmup(self) -> int:
-        return max(self.bars, self.beta_bars)
 
     def expr(self) -> pl.Expr:
         return log_return(self.bars) - market_beta(self.beta_bars) * log_return(self.bars, column="market_close")
@@ -106,19 +74,11 @@ class MarketResidualSum:
 
 @register
 @dataclass(frozen=True)
-class RelativeStrength:
+class RelativeStrength(Column, name="relative_strength_{bars}"):
     """Log return over `bars` bars less the market's."""
 
     reads_market: ClassVar[bool] = True
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"relative_strength_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars
 
     def expr(self) -> pl.Expr:
         return log_return(self.bars) - log_return(self.bars, column="market_close")
@@ -126,7 +86,7 @@ class RelativeStrength:
 
 @register
 @dataclass(frozen=True)
-class ResidualMomentum:
+class ResidualMomentum(Column, name="residual_momentum_{bars}_{skip}"):
     """`Momentum` over `bars` without the last `skip`, less beta times the market's; beta over `bars` that end here.
 
     Source: Blitz, Huij and Martens 2011, with one factor and without dividing by the residuals' deviation.
@@ -136,14 +96,6 @@ class ResidualMomentum:
     bars: int
     skip: int
 
-    @property
-    def name(self) -> str:
-        return f"residual_momentum_{self.bars}_{self.skip}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars
-
     def expr(self) -> pl.Expr:
         own = log_return(self.bars) - log_return(self.skip)
         market = log_return(self.bars, column="market_close") - log_return(self.skip, column="market_close")
@@ -152,19 +104,11 @@ class ResidualMomentum:
 
 @register
 @dataclass(frozen=True)
-class MarketCorrelation:
+class MarketCorrelation(Column, name="market_correlation_{bars}"):
     """Correlation of one-bar log returns with the market's over `bars` bars; NaN if either is flat."""
 
     reads_market: ClassVar[bool] = True
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"market_correlation_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars
 
     def expr(self) -> pl.Expr:
         own, market = log_return(), log_return(column="market_close")
@@ -174,7 +118,7 @@ class MarketCorrelation:
 
 @register
 @dataclass(frozen=True)
-class ResidualVolatility:
+class ResidualVolatility(Column, name="residual_vol_{bars}"):
     """Deviation (ddof 1) over `bars` bars of what beta times the market's return leaves; intercept fitted.
 
     Source: Ang, Hodrick, Xing and Zhang 2006, with one factor.
@@ -182,14 +126,6 @@ class ResidualVolatility:
 
     reads_market: ClassVar[bool] = True
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"residual_vol_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars
 
     def expr(self) -> pl.Expr:
         own, market = log_return(), log_return(column="market_close")
@@ -199,19 +135,11 @@ class ResidualVolatility:
 
 @register
 @dataclass(frozen=True)
-class MarketVolatility:
+class MarketVolatility(Column, name="market_vol_{bars}"):
     """Deviation (ddof 1) of the market's one-bar log returns over `bars` bars."""
 
     reads_market: ClassVar[bool] = True
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"market_vol_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars
 
     def expr(self) -> pl.Expr:
         return log_return(column="market_close").rolling_std(self.bars)

@@ -6,24 +6,16 @@ from dataclasses import dataclass
 import polars as pl
 
 from tradsys.features.price import log_return, where_moving
-from tradsys.features.registry import register
+from tradsys.features.registry import Column, register
 from tradsys.features.smoothing import window_mean
 
 
 @register
 @dataclass(frozen=True)
-class Sharpe:
+class Sharpe(Column, name="sharpe_{bars}"):
     """Mean by deviation (ddof 1) of one-bar log returns over `bars` bars; per bar, no riskless rate."""
 
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"sharpe_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars
 
     def expr(self) -> pl.Expr:
         ret = log_return()
@@ -32,21 +24,13 @@ class Sharpe:
 
 @register
 @dataclass(frozen=True)
-class DownsideVolatility:
+class DownsideVolatility(Column, name="downside_vol_{bars}"):
     """Root mean square of the negative one-bar log returns over `bars` bars, gains counting as zero.
 
     Source: Sortino and Price 1994, with zero as the target.
     """
 
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"downside_vol_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars
 
     def expr(self) -> pl.Expr:
         loss = log_return().clip(upper_bound=0.0)
@@ -55,18 +39,10 @@ class DownsideVolatility:
 
 @register
 @dataclass(frozen=True)
-class Skewness:
+class Skewness(Column, name="skew_{bars}"):
     """Third standardised moment of one-bar log returns over `bars` bars, without correction for bias."""
 
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"skew_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars
 
     def expr(self) -> pl.Expr:
         return where_moving(log_return().rolling_skew(self.bars), "close", self.bars + 1)
@@ -74,18 +50,10 @@ class Skewness:
 
 @register
 @dataclass(frozen=True)
-class Kurtosis:
+class Kurtosis(Column, name="kurtosis_{bars}"):
     """Fourth standardised moment less 3 of one-bar log returns over `bars` bars, without correction for bias."""
 
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"kurtosis_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars
 
     def expr(self) -> pl.Expr:
         return where_moving(log_return().rolling_kurtosis(self.bars), "close", self.bars + 1)
@@ -93,18 +61,10 @@ class Kurtosis:
 
 @register
 @dataclass(frozen=True)
-class MaxReturn:
+class MaxReturn(Column, name="max_ret_{bars}"):
     """Highest one-bar log return of the last `bars`. Source: Bali, Cakici and Whitelaw 2011, MAX."""
 
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"max_ret_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars
 
     def expr(self) -> pl.Expr:
         return log_return().rolling_max(self.bars)

@@ -11,7 +11,7 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.features.price import quotient, where_moving
-from tradsys.features.registry import register
+from tradsys.features.registry import Column, register
 from tradsys.features.smoothing import (
     average_true_range,
     ema,
@@ -25,18 +25,10 @@ from tradsys.features.smoothing import (
 
 @register
 @dataclass(frozen=True)
-class Rsi:
+class Rsi(Column, name="rsi_{bars}", warmup=lambda f: f.bars + settled_rows(1 / f.bars)):
     """Relative strength index, 0..100; NaN where no close has moved yet. Source: Wilder 1978."""
 
     bars: int = 14
-
-    @property
-    def name(self) -> str:
-        return f"rsi_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars + settled_rows(1 / self.bars)
 
     def expr(self) -> pl.Expr:
         change = pl.col("close").diff()
@@ -47,7 +39,7 @@ class Rsi:
 
 @register
 @dataclass(frozen=True)
-class CutlerRsi:
+class CutlerRsi(Column, name="cutler_rsi_{bars}"):
     """Relative strength index with plain means instead of Wilder's, 0..100; NaN where the close has not moved.
 
     It forgets after `bars` bars, where Wilder's needs some 250: for histories that are short. Source: Cutler's
@@ -55,14 +47,6 @@ class CutlerRsi:
     """
 
     bars: int = 14
-
-    @property
-    def name(self) -> str:
-        return f"cutler_rsi_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars
 
     def expr(self) -> pl.Expr:
         change = pl.col("close").diff()
@@ -84,7 +68,7 @@ def macd(part: str, *, fast: int, slow: int, signal: int) -> pl.Expr:
 
 @register
 @dataclass(frozen=True)
-class Macd:
+class Macd(Column, name="macd_{part}_{fast}_{slow}_{signal}"):
     """MACD line, signal or histogram as a share of the close."""
 
     part: Literal["line", "signal", "histogram"]
@@ -95,10 +79,6 @@ class Macd:
     def __post_init__(self) -> None:
         if not 0 < self.fast < self.slow:
             raise DataError(f"features: MACD with fast {self.fast}, slow {self.slow}; 0 < fast < slow; change them")
-
-    @property
-    def name(self) -> str:
-        return f"macd_{self.part}_{self.fast}_{self.slow}_{self.signal}"
 
     @property
     def warmup(self) -> int:
@@ -142,18 +122,10 @@ def average_directional_index(bars: int) -> pl.Expr:
 
 @register
 @dataclass(frozen=True)
-class Adx:
+class Adx(Column, name="adx_{bars}", warmup=lambda f: 2 * f.bars - 1 + settled_rows(1 / f.bars, n_stages=2)):
     """Average directional index, 0..100: strength of a trend, whichever way."""
 
     bars: int = 14
-
-    @property
-    def name(self) -> str:
-        return f"adx_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return 2 * self.bars - 1 + settled_rows(1 / self.bars, n_stages=2)
 
     def expr(self) -> pl.Expr:
         return average_directional_index(self.bars)
@@ -161,18 +133,10 @@ class Adx:
 
 @register
 @dataclass(frozen=True)
-class DiDifference:
+class DiDifference(Column, name="di_difference_{bars}", warmup=lambda f: f.bars + settled_rows(1 / f.bars)):
     """+DI minus -DI, -100..100: direction of the trend."""
 
     bars: int = 14
-
-    @property
-    def name(self) -> str:
-        return f"di_difference_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars + settled_rows(1 / self.bars)
 
     def expr(self) -> pl.Expr:
         return directional_index("difference", self.bars)
@@ -180,18 +144,10 @@ class DiDifference:
 
 @register
 @dataclass(frozen=True)
-class AtrShare:
+class AtrShare(Column, name="atr_{bars}", warmup=lambda f: f.bars + settled_rows(1 / f.bars)):
     """Wilder's ATR as a share of the close: a stop's natural distance."""
 
     bars: int = 14
-
-    @property
-    def name(self) -> str:
-        return f"atr_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars + settled_rows(1 / self.bars)
 
     def expr(self) -> pl.Expr:
         return average_true_range(self.bars) / pl.col("close")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from tradsys.features.price import quotient
-from tradsys.features.registry import register
+from tradsys.features.registry import Column, register
 from tradsys.features.smoothing import window_mean
 
 
@@ -22,22 +22,10 @@ def log_of(column: str) -> pl.Expr:
 
 @register
 @dataclass(frozen=True)
-class Known:
+class Known(Column, name="known_{column}"):
     """The column as it is."""
 
     column: str
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return (self.column,)
-
-    @property
-    def name(self) -> str:
-        return f"known_{self.column}"
-
-    @property
-    def warmup(self) -> int:
-        return 0
 
     def expr(self) -> pl.Expr:
         return pl.col(self.column) * 1.0
@@ -45,22 +33,10 @@ class Known:
 
 @register
 @dataclass(frozen=True)
-class KnownLog:
+class KnownLog(Column, name="known_{column}_log"):
     """ln of the column, for sizes such as market capitalisation; NaN where it is not above zero."""
 
     column: str
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return (self.column,)
-
-    @property
-    def name(self) -> str:
-        return f"known_{self.column}_log"
-
-    @property
-    def warmup(self) -> int:
-        return 0
 
     def expr(self) -> pl.Expr:
         return log_of(self.column)
@@ -68,22 +44,10 @@ class KnownLog:
 
 @register
 @dataclass(frozen=True)
-class KnownYield:
+class KnownYield(Column, name="known_{column}_yield"):
     """The column by the close: earnings per share become the earnings yield, which is known at each close."""
 
     column: str
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return (self.column,)
-
-    @property
-    def name(self) -> str:
-        return f"known_{self.column}_yield"
-
-    @property
-    def warmup(self) -> int:
-        return 0
 
     def expr(self) -> pl.Expr:
         return pl.col(self.column) / pl.col("close")
@@ -91,23 +55,11 @@ class KnownYield:
 
 @register
 @dataclass(frozen=True)
-class KnownChange:
+class KnownChange(Column, name="known_{column}_change_{bars}"):
     """The column less what was known `bars` bars before: points of a rate or of a spread."""
 
     column: str
     bars: int
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return (self.column,)
-
-    @property
-    def name(self) -> str:
-        return f"known_{self.column}_change_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars
 
     def expr(self) -> pl.Expr:
         return pl.col(self.column).diff(self.bars)
@@ -115,23 +67,11 @@ class KnownChange:
 
 @register
 @dataclass(frozen=True)
-class KnownGrowth:
+class KnownGrowth(Column, name="known_{column}_growth_{bars}"):
     """ln of the column by what was known `bars` bars before: an index such as CPI; NaN where not above zero."""
 
     column: str
     bars: int
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return (self.column,)
-
-    @property
-    def name(self) -> str:
-        return f"known_{self.column}_growth_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars
 
     def expr(self) -> pl.Expr:
         return log_of(self.column).diff(self.bars)
@@ -139,23 +79,11 @@ class KnownGrowth:
 
 @register
 @dataclass(frozen=True)
-class KnownRatio:
+class KnownRatio(Column, name="known_{column}_ratio_{bars}", warmup=lambda f: f.bars - 1):
     """The column by its mean over `bars` bars: attention against its usual level; NaN where that is not above zero."""
 
     column: str
     bars: int
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return (self.column,)
-
-    @property
-    def name(self) -> str:
-        return f"known_{self.column}_ratio_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars - 1
 
     def expr(self) -> pl.Expr:
         value = pl.col(self.column)

@@ -6,7 +6,7 @@ from typing import Literal
 
 import polars as pl
 
-from tradsys.features.registry import register
+from tradsys.features.registry import Column, register
 from tradsys.features.smoothing import window_mean
 
 
@@ -34,18 +34,10 @@ def log_return(bars: int = 1, column: str = "close") -> pl.Expr:
 
 @register
 @dataclass(frozen=True)
-class LogReturn:
+class LogReturn(Column, name="ret_{bars}"):
     """Log return of the close over `bars` bars."""
 
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"ret_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars
 
     def expr(self) -> pl.Expr:
         return log_return(self.bars)
@@ -53,18 +45,10 @@ class LogReturn:
 
 @register
 @dataclass(frozen=True)
-class SmaDistance:
+class SmaDistance(Column, name="sma_distance_{bars}", warmup=lambda f: f.bars - 1):
     """ln(close / simple mean of the last `bars` closes): above zero in a rising market."""
 
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"sma_distance_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars - 1
 
     def expr(self) -> pl.Expr:
         close = pl.col("close")
@@ -73,18 +57,10 @@ class SmaDistance:
 
 @register
 @dataclass(frozen=True)
-class ZScore:
+class ZScore(Column, name="z_{bars}", warmup=lambda f: f.bars - 1):
     """Deviations (ddof 1) of the close from its mean over `bars` bars; NaN if flat."""
 
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"z_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars - 1
 
     def expr(self) -> pl.Expr:
         close = pl.col("close")
@@ -94,18 +70,10 @@ class ZScore:
 
 @register
 @dataclass(frozen=True)
-class RangePosition:
+class RangePosition(Column, name="range_position_{bars}", warmup=lambda f: f.bars - 1):
     """Close in the high-low range of `bars` bars: 0 its low, 1 its high; NaN if flat."""
 
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"range_position_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars - 1
 
     def expr(self) -> pl.Expr:
         top = pl.col("high").rolling_max(self.bars)
@@ -115,18 +83,10 @@ class RangePosition:
 
 @register
 @dataclass(frozen=True)
-class CandleShare:
+class CandleShare(Column, name="candle_{part}"):
     """Part of a bar's range: signed body, upper or lower wick; 0 in a bar without range."""
 
     part: Literal["body", "upper_wick", "lower_wick"]
-
-    @property
-    def name(self) -> str:
-        return f"candle_{self.part}"
-
-    @property
-    def warmup(self) -> int:
-        return 0
 
     def expr(self) -> pl.Expr:
         first, last, high, low = (pl.col(c) for c in ("open", "close", "high", "low"))
@@ -140,18 +100,10 @@ class CandleShare:
 
 @register
 @dataclass(frozen=True)
-class OvernightReturn:
+class OvernightReturn(Column, name="overnight_ret_{bars}"):
     """Mean over `bars` bars of the log return from the close before to the open."""
 
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"overnight_ret_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars
 
     def expr(self) -> pl.Expr:
         return window_mean((pl.col("open") / pl.col("close").shift(1)).log(), self.bars)
@@ -159,18 +111,10 @@ class OvernightReturn:
 
 @register
 @dataclass(frozen=True)
-class IntradayReturn:
+class IntradayReturn(Column, name="intraday_ret_{bars}", warmup=lambda f: f.bars - 1):
     """Mean over `bars` bars of the log return from open to close."""
 
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"intraday_ret_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars - 1
 
     def expr(self) -> pl.Expr:
         return window_mean((pl.col("close") / pl.col("open")).log(), self.bars)

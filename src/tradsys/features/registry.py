@@ -1,8 +1,8 @@
 """Feature classes by name, so that a bundle stores its features as JSON and rebuilds exactly those."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeVar
 
 from tradsys.core.errors import BundleError, DataError
 from tradsys.core.extensions import load_part
@@ -10,6 +10,44 @@ from tradsys.core.protocols import Feature
 
 C = TypeVar("C", bound=type)
 CLASSES: dict[str, type] = {}
+
+
+def _own_bars(feature: Any) -> int:
+    """The usual warm-up: the feature's `bars`; none where it has no such parameter."""
+    return int(getattr(feature, "bars", 0))
+
+
+class Column:
+    """Base of features: derives name, warm-up and columns from the parameters.
+
+    Class arguments: name, a template of parameters such as "rsi_{bars}". warmup, a function of the feature; by default
+    its `bars`. A feature whose name or warm-up is no such formula defines the property itself.
+    """
+
+    _template: ClassVar[str]
+    _rows: ClassVar[Callable[[Any], int]] = staticmethod(_own_bars)
+
+    def __init_subclass__(cls, *, name: str | None = None, warmup: Callable[[Any], int] | None = None) -> None:
+        super().__init_subclass__()
+        if name is not None:
+            cls._template = name
+        if warmup is not None:
+            cls._rows = staticmethod(warmup)
+
+    @property
+    def name(self) -> str:
+        """Column name, with its spans."""
+        return self._template.format_map(vars(self))
+
+    @property
+    def warmup(self) -> int:
+        """Rows that must precede a row before its value no longer depends on what came earlier."""
+        return type(self)._rows(self)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the bars, right of `volume`, that it reads."""
+        return (self.column,) if hasattr(self, "column") else ()
 
 
 def register(cls: C) -> C:

@@ -12,12 +12,12 @@ import polars as pl
 from tradsys.core.errors import DataError
 from tradsys.core.tables import SIDE
 from tradsys.features.price import ZScore, log_return, where_moving
-from tradsys.features.registry import register
+from tradsys.features.registry import Column, register
 
 
 @register
 @dataclass(frozen=True)
-class MomentumSide:
+class MomentumSide(Column, name=SIDE):
     """With the last `bars` bars: sign of their log return, 0 below `dead_zone` of its own deviations.
 
     The deviation is that of the one-bar log returns inside the same window (ddof 1), times sqrt(bars).
@@ -34,14 +34,6 @@ class MomentumSide:
                 "and a zone is >= 0; mend features.extra"
             )
 
-    @property
-    def name(self) -> str:
-        return SIDE
-
-    @property
-    def warmup(self) -> int:
-        return self.bars
-
     def expr(self) -> pl.Expr:
         deviation = log_return().rolling_std(self.bars) * self.bars**0.5
         move = where_moving(log_return(self.bars) / deviation, "close", self.bars + 1)
@@ -50,7 +42,7 @@ class MomentumSide:
 
 @register
 @dataclass(frozen=True)
-class ReversionSide:
+class ReversionSide(Column, name=SIDE, warmup=lambda f: f.bars - 1):
     """Against a stretch: minus the sign of the z-score of the close over `bars` where it is `stretch` or more, else 0.
 
     The z-score is that of `features.price.ZScore`.
@@ -66,14 +58,6 @@ class ReversionSide:
                 "stretch is > 0; mend features.extra"
             )
 
-    @property
-    def name(self) -> str:
-        return SIDE
-
-    @property
-    def warmup(self) -> int:
-        return self.bars - 1
-
     def expr(self) -> pl.Expr:
         z = ZScore(self.bars).expr()
         return pl.when(z.abs() >= self.stretch).then(-z.sign()).otherwise(0.0) + 0 * z
@@ -81,7 +65,7 @@ class ReversionSide:
 
 @register
 @dataclass(frozen=True)
-class BreakoutSide:
+class BreakoutSide(Column, name=SIDE):
     """Out of a range: +1 where the close is above the highest high of the `bars` bars before, -1 below their low.
 
     The bar itself is no part of the range. Source: Donchian's channel rule.
@@ -92,14 +76,6 @@ class BreakoutSide:
     def __post_init__(self) -> None:
         if self.bars < 1:
             raise DataError(f"features: BreakoutSide of {self.bars} bars; a range holds bars >= 1; mend features.extra")
-
-    @property
-    def name(self) -> str:
-        return SIDE
-
-    @property
-    def warmup(self) -> int:
-        return self.bars
 
     def expr(self) -> pl.Expr:
         close = pl.col("close")

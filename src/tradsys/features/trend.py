@@ -12,7 +12,7 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.features.price import log_return
-from tradsys.features.registry import register
+from tradsys.features.registry import Column, register
 from tradsys.features.smoothing import window_mean
 
 DIGITS = 12
@@ -35,19 +35,11 @@ def is_positive(x: pl.Expr) -> pl.Expr:
 
 @register
 @dataclass(frozen=True)
-class SmaRatio:
+class SmaRatio(Column, name="sma_ratio_{short}_{long}", warmup=lambda f: max(f.short, f.long) - 1):
     """ln(simple mean over `short` bars / over `long`): above zero where the recent past is the higher one."""
 
     short: int
     long: int
-
-    @property
-    def name(self) -> str:
-        return f"sma_ratio_{self.short}_{self.long}"
-
-    @property
-    def warmup(self) -> int:
-        return max(self.short, self.long) - 1
 
     def expr(self) -> pl.Expr:
         return sma_ratio(self.short, self.long)
@@ -55,7 +47,7 @@ class SmaRatio:
 
 @register
 @dataclass(frozen=True)
-class SmaAbove:
+class SmaAbove(Column, warmup=lambda f: max(f.short, f.long) - 1):
     """1 where the mean of `short` closes is above that of `long`, else 0; `short` 1 is the close itself."""
 
     short: int
@@ -65,29 +57,17 @@ class SmaAbove:
     def name(self) -> str:
         return f"close_above_sma_{self.long}" if self.short == 1 else f"sma_above_{self.short}_{self.long}"
 
-    @property
-    def warmup(self) -> int:
-        return max(self.short, self.long) - 1
-
     def expr(self) -> pl.Expr:
         return is_positive(sma_ratio(self.short, self.long))
 
 
 @register
 @dataclass(frozen=True)
-class SmaSlope:
+class SmaSlope(Column, name="sma_slope_{bars}_{over}", warmup=lambda f: f.bars - 1 + f.over):
     """Log growth per bar of the simple mean over `bars` closes, over its last `over` steps."""
 
     bars: int
     over: int
-
-    @property
-    def name(self) -> str:
-        return f"sma_slope_{self.bars}_{self.over}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars - 1 + self.over
 
     def expr(self) -> pl.Expr:
         return sma(self.bars).log().diff(self.over) / self.over
@@ -102,7 +82,7 @@ def _rising(spans: tuple[int, ...]) -> tuple[int, ...]:
 
 @register
 @dataclass(frozen=True)
-class SmaSpread:
+class SmaSpread(Column, warmup=lambda f: f.spans[-1] - 1):
     """ln(highest / lowest) of the simple means over `spans` bars: near zero where they converge."""
 
     spans: tuple[int, ...]
@@ -114,10 +94,6 @@ class SmaSpread:
     def name(self) -> str:
         return "_".join(["sma_spread", *map(str, self.spans)])
 
-    @property
-    def warmup(self) -> int:
-        return self.spans[-1] - 1
-
     def expr(self) -> pl.Expr:
         means = [sma(bars) for bars in self.spans]
         # the horizontal extremes skip a null of the longest mean's warm-up; a sum keeps it
@@ -126,7 +102,7 @@ class SmaSpread:
 
 @register
 @dataclass(frozen=True)
-class SmaAlignment:
+class SmaAlignment(Column, warmup=lambda f: f.spans[-1] - 1):
     """Order of the simple means over `spans`: 1 each shorter one above each longer one, -1 the other way round.
 
     Mean over all pairs of the sign of their difference; a pair of equals counts 0. Kendall's tau of the means
@@ -142,10 +118,6 @@ class SmaAlignment:
     def name(self) -> str:
         return "_".join(["sma_alignment", *map(str, self.spans)])
 
-    @property
-    def warmup(self) -> int:
-        return self.spans[-1] - 1
-
     def expr(self) -> pl.Expr:
         signs = [sma_ratio(short, long).sign() for short, long in combinations(self.spans, 2)]
         total = signs[0]
@@ -156,7 +128,7 @@ class SmaAlignment:
 
 @register
 @dataclass(frozen=True)
-class Momentum:
+class Momentum(Column, name="momentum_{bars}_{skip}"):
     """Log return from `bars` bars ago to `skip` bars ago: 252 and 21 are twelve months without the last.
 
     Source: Jegadeesh and Titman 1993; the last month is left out because it tends to reverse.
@@ -169,32 +141,16 @@ class Momentum:
         if not 0 <= self.skip < self.bars:
             raise DataError(f"features: Momentum of {self.bars} bars, skip {self.skip}; 0 <= skip < bars; change them")
 
-    @property
-    def name(self) -> str:
-        return f"momentum_{self.bars}_{self.skip}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars
-
     def expr(self) -> pl.Expr:
         return log_return(self.bars) - log_return(self.skip)
 
 
 @register
 @dataclass(frozen=True)
-class Drawdown:
+class Drawdown(Column, name="drawdown_{bars}", warmup=lambda f: f.bars - 1):
     """ln(close / highest close of the last `bars`): zero at a new high, else below."""
 
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"drawdown_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars - 1
 
     def expr(self) -> pl.Expr:
         close = pl.col("close")

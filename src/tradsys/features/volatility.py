@@ -7,24 +7,16 @@ from dataclasses import dataclass
 import polars as pl
 
 from tradsys.features.price import log_return, where_moving
-from tradsys.features.registry import register
+from tradsys.features.registry import Column, register
 from tradsys.features.smoothing import window_mean
 
 
 @register
 @dataclass(frozen=True)
-class Volatility:
+class Volatility(Column, name="vol_{bars}"):
     """Deviation (ddof 1) of one-bar log returns over `bars` bars; not annualised."""
 
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"vol_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars
 
     def expr(self) -> pl.Expr:
         return log_return().rolling_std(self.bars)
@@ -32,19 +24,11 @@ class Volatility:
 
 @register
 @dataclass(frozen=True)
-class VolatilityRatio:
+class VolatilityRatio(Column, name="vol_ratio_{short}_{long}", warmup=lambda f: max(f.short, f.long)):
     """Volatility over `short` bars by volatility over `long`; NaN where the long window is flat."""
 
     short: int
     long: int
-
-    @property
-    def name(self) -> str:
-        return f"vol_ratio_{self.short}_{self.long}"
-
-    @property
-    def warmup(self) -> int:
-        return max(self.short, self.long)
 
     def expr(self) -> pl.Expr:
         ratio = log_return().rolling_std(self.short) / log_return().rolling_std(self.long)
@@ -53,18 +37,10 @@ class VolatilityRatio:
 
 @register
 @dataclass(frozen=True)
-class ParkinsonVolatility:
+class ParkinsonVolatility(Column, name="parkinson_{bars}", warmup=lambda f: f.bars - 1):
     """Per-bar volatility from high-low ranges over `bars` bars. Source: Parkinson 1980."""
 
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"parkinson_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars - 1
 
     def expr(self) -> pl.Expr:
         spread = (pl.col("high") / pl.col("low")).log()
@@ -73,21 +49,13 @@ class ParkinsonVolatility:
 
 @register
 @dataclass(frozen=True)
-class GarmanKlassVolatility:
+class GarmanKlassVolatility(Column, name="garman_klass_{bars}", warmup=lambda f: f.bars - 1):
     """Per-bar volatility from all four prices over `bars` bars.
 
     Source: Garman, Klass 1980, the practical estimator of eq. 20.
     """
 
     bars: int
-
-    @property
-    def name(self) -> str:
-        return f"garman_klass_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars - 1
 
     def expr(self) -> pl.Expr:
         spread = (pl.col("high") / pl.col("low")).log()
@@ -104,19 +72,11 @@ def bollinger_width(bars: int, deviations: float) -> pl.Expr:
 
 @register
 @dataclass(frozen=True)
-class BollingerWidth:
+class BollingerWidth(Column, name="bollinger_width_{bars}", warmup=lambda f: f.bars - 1):
     """Width of the Bollinger bands as a share of the middle one."""
 
     bars: int = 20
     deviations: float = 2.0
-
-    @property
-    def name(self) -> str:
-        return f"bollinger_width_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars - 1
 
     def expr(self) -> pl.Expr:
         return bollinger_width(self.bars, self.deviations)
@@ -124,19 +84,13 @@ class BollingerWidth:
 
 @register
 @dataclass(frozen=True)
-class BollingerWidthRank:
+class BollingerWidthRank(
+    Column, name="bollinger_width_rank_{bars}_{rank_bars}", warmup=lambda f: f.bars + f.rank_bars - 2
+):
     """Rank of the Bollinger width among its last `rank_bars`, 0..1: low is a squeeze."""
 
     bars: int = 20
     rank_bars: int = 168
-
-    @property
-    def name(self) -> str:
-        return f"bollinger_width_rank_{self.bars}_{self.rank_bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars + self.rank_bars - 2
 
     def expr(self) -> pl.Expr:
         # rounded, so that widths which differ by float noise alone tie in a live buffer as in the batch
@@ -146,19 +100,11 @@ class BollingerWidthRank:
 
 @register
 @dataclass(frozen=True)
-class BollingerPosition:
+class BollingerPosition(Column, name="bollinger_position_{bars}", warmup=lambda f: f.bars - 1):
     """%B: 0 with the close on the lower band, 1 on the upper; NaN if flat."""
 
     bars: int = 20
     deviations: float = 2.0
-
-    @property
-    def name(self) -> str:
-        return f"bollinger_position_{self.bars}"
-
-    @property
-    def warmup(self) -> int:
-        return self.bars - 1
 
     def expr(self) -> pl.Expr:
         close = pl.col("close")
@@ -168,7 +114,7 @@ class BollingerPosition:
 
 @register
 @dataclass(frozen=True)
-class RangeContraction:
+class RangeContraction(Column, name="range_contraction_{short}_{long}", warmup=lambda f: max(f.short, f.long) - 1):
     """Mean range (high - low) / close of `short` bars by that of `long`: below one it contracts; NaN without range.
 
     After the narrow ranges of Crabel 1990, as a ratio instead of a count.
@@ -176,14 +122,6 @@ class RangeContraction:
 
     short: int
     long: int
-
-    @property
-    def name(self) -> str:
-        return f"range_contraction_{self.short}_{self.long}"
-
-    @property
-    def warmup(self) -> int:
-        return max(self.short, self.long) - 1
 
     def expr(self) -> pl.Expr:
         width = (pl.col("high") - pl.col("low")) / pl.col("close")

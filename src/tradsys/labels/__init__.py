@@ -1,0 +1,11 @@
+"""What became of a position: the one package that reads the future, unreachable from serving.
+
+triple_barrier    TripleBarrier
+forward_return    ForwardReturn
+explosion         Explosion
+expansion         RangeExpansion
+mean_reached      MeanReached
+events            CusumEvents, ClockEvents
+meta              pays
+stored            label_of_card
+"""

@@ -1,10 +1,14 @@
-"""How many bars a year has, from the bars' own calendar."""
+"""The day that a bar belongs to, and how many bars a year has, from the bars' own calendar."""
 
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 
+import numpy as np
 import polars as pl
 
+from tradsys.core.tables import Array
 from tradsys.market.bars import bar_length, utc_bars
+
+TICK = timedelta(microseconds=1)
 
 DAYS_PER_YEAR = 365.0  # markets that never close: 24/7 hourly is 8760, not 8766
 SESSIONS_PER_YEAR = 252.0  # exchanges with weekends and holidays; 252 sessions are 50.4 full weeks
@@ -35,19 +39,33 @@ def periods_per_year(bars: pl.DataFrame) -> float:
     return per_week * (DAYS_PER_YEAR / 7 if n_days >= 6.5 else SESSIONS_PER_YEAR / 5)
 
 
+def session_of(time: datetime) -> date:
+    """The date of the session that closed at `time` (UTC): its own date, the day before at midnight."""
+    return (time - TICK).date()
+
+
+def session_date(time: str = "time") -> pl.Expr:
+    """`session_of` a column of closes, as an expression of type Date."""
+    return (pl.col(time) - TICK).dt.date()
+
+
+def session_dates(time_N: Array) -> Array:
+    """`session_of` closes datetime64[us] [N], as datetime64[D] [N]."""
+    return (time_N - np.timedelta64(TICK)).astype("datetime64[D]")
+
+
 def days_in_a_year(time: pl.Series) -> float:
     """Days with bars in a year, from the closes of a series: 365 or 252; a hole in the series changes nothing.
 
     time: closes in UTC; one at midnight belongs to the day that it ends.
     """
-    day = (pl.col("time") - pl.duration(microseconds=1)).dt.truncate("1d").cast(pl.Datetime("us", "UTC"))
+    day = session_date().cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     return periods_per_year(pl.DataFrame({"symbol": "days", "time": time}).with_columns(time=day).unique().sort("time"))
 
 
 def _bars_per_day(bars: pl.DataFrame) -> pl.DataFrame:
     """Rows (symbol, date, n); a bar belongs to the day before a close at midnight."""
-    date = (pl.col("time") - pl.duration(microseconds=1)).dt.date()
-    return bars.group_by("symbol", date=date).agg(n=pl.len()).sort("symbol", "date")
+    return bars.group_by("symbol", date=session_date()).agg(n=pl.len()).sort("symbol", "date")
 
 
 def _whole_weeks(days: pl.DataFrame) -> pl.DataFrame:

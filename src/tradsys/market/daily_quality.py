@@ -8,8 +8,9 @@ import polars as pl
 
 from tradsys.core.tables import Array
 from tradsys.market.bars import PRICES, Finding, examples
+from tradsys.market.calendars import session_date
 from tradsys.market.events.corporate_actions import split_like
-from tradsys.market.sessions import closes, last_closed, session_date
+from tradsys.market.sessions import closes, last_closed
 from tradsys.market.sources.jumps import MAX_OPEN_GAP, same_symbol
 from tradsys.market.sources.quality import REGULAR_WEEKDAY_SHARE, Context, flat_copies, presentable
 

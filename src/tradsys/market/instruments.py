@@ -8,7 +8,8 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.market.bars import COLUMNS, Finding, bar_length, examples, span
-from tradsys.market.sessions import ROUND_THE_CLOCK, hours, session_date, time_zone
+from tradsys.market.calendars import session_date
+from tradsys.market.sessions import ROUND_THE_CLOCK, hours, time_zone
 
 DAY = timedelta(days=1)
 RESAMPLED: Mapping[str, timedelta] = MappingProxyType({"1d": DAY})

@@ -11,6 +11,7 @@ from exchange_calendars.errors import InvalidCalendarName
 from tradsys.core.clock import utc, utc_now
 from tradsys.core.errors import DataError
 from tradsys.market.bars import utc_series
+from tradsys.market.calendars import session_date
 
 ROUND_THE_CLOCK = "24/7"  # every UTC day is a session and closes at the next midnight
 
@@ -62,16 +63,6 @@ def close_of(calendar: str, session: date) -> datetime:
         )
     close: datetime = found["close"][0]
     return close
-
-
-def session_of(time: datetime) -> date:
-    """The date of the session that closed at `time` (UTC): its own date, the day before at midnight."""
-    return (time - timedelta(microseconds=1)).date()
-
-
-def session_date(time: str = "time") -> pl.Expr:
-    """`session_of` a column of closes, as an expression of type Date."""
-    return (pl.col(time) - timedelta(microseconds=1)).dt.date()
 
 
 def time_zone(calendar: str) -> str:

@@ -128,16 +128,8 @@ def _checked_note(about: dict[str, Any], where: str, *, is_classifier: bool) -> 
 
 
 @dataclass(frozen=True, eq=False)
-class LightGbm:
-    """LightGBM on the decision row's features, stopped early on the validation log-loss.
-
-    early_stopping_rounds: rounds without a better weighted log-loss on `valid` before it stops at the best
-    one; 0, or an empty `valid`, runs all n_estimators. subsample, colsample: shares of rows and columns per
-    tree. l2: leaf penalty. n_threads: 0 takes all cores. lookback: rows demanded, so that rivals judge the
-    same samples; the last one is read. A NaN feature counts as missing. Same seed and data, same trees.
-    class_weight: "balanced" lets each class weigh the same; see `class_weighted`.
-    Fitted: booster_; names_ [F]; n_classes_.
-    """
+class _LightGbmFields:
+    """What LightGbm and LightGbmRegressor are set by, and what both hold when fitted."""
 
     reads_raw: ClassVar[bool] = True
     n_estimators: int = 300
@@ -152,9 +144,23 @@ class LightGbm:
     seed: int = 0
     n_threads: int = 0
     lookback: int = 1
-    class_weight: ClassWeight = None
     booster_: lightgbm.Booster | None = field(init=False, default=None)
     names_: tuple[str, ...] | None = field(init=False, default=None)
+
+
+@dataclass(frozen=True, eq=False)
+class LightGbm(_LightGbmFields):
+    """LightGBM on the decision row's features, stopped early on the validation log-loss.
+
+    early_stopping_rounds: rounds without a better weighted log-loss on `valid` before it stops at the best
+    one; 0, or an empty `valid`, runs all n_estimators. subsample, colsample: shares of rows and columns per
+    tree. l2: leaf penalty. n_threads: 0 takes all cores. lookback: rows demanded, so that rivals judge the
+    same samples; the last one is read. A NaN feature counts as missing. Same seed and data, same trees.
+    class_weight: "balanced" lets each class weigh the same; see `class_weighted`.
+    Fitted: booster_; names_ [F]; n_classes_.
+    """
+
+    class_weight: ClassWeight = None
     n_classes_: int | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -197,29 +203,13 @@ class LightGbm:
 
 
 @dataclass(frozen=True, eq=False)
-class LightGbmRegressor:
+class LightGbmRegressor(_LightGbmFields):
     """LightGBM on the decision row's features for the label's log return, stopped early on validation RMSE.
 
     Parameters as of LightGbm. `fit` reads `samples.ret`, so other outcomes are learned by samples whose `ret` holds
     them. It is no `Model`: it answers with a number, not with probabilities.
     Fitted: booster_; names_ [F].
     """
-
-    reads_raw: ClassVar[bool] = True
-    n_estimators: int = 300
-    learning_rate: float = 0.05
-    max_depth: int = 4
-    num_leaves: int = 15
-    min_child_samples: int = 50
-    subsample: float = 0.8
-    colsample: float = 0.8
-    l2: float = 1.0
-    early_stopping_rounds: int = 30
-    seed: int = 0
-    n_threads: int = 0
-    lookback: int = 1
-    booster_: lightgbm.Booster | None = field(init=False, default=None)
-    names_: tuple[str, ...] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         check_bounds("lightgbm regressor", self, LIGHTGBM_BOUNDS, "model")

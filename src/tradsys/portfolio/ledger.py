@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.tables import Array
+from tradsys.market.calendars import session_date
 
 UTC_TIME = pl.Datetime("us", "UTC")
 
@@ -82,8 +83,7 @@ class Ledger:
         A bar that closes at midnight belongs to the day it ends. The first day is measured from 1.0; days
         without bars are absent, their move is in the next day that has one.
         """
-        day = (pl.col("time") - pl.duration(microseconds=1)).dt.date()
-        last = self.equity.group_by(day.alias("day"), maintain_order=True).agg(pl.col("equity").last())
+        last = self.equity.group_by(session_date().alias("day"), maintain_order=True).agg(pl.col("equity").last())
         return last["day"].to_numpy(), _returns(last["equity"].to_numpy())
 
 

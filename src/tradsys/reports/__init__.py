@@ -1,0 +1,9 @@
+"""Pages: one folder each, drawn from the JSON that a command leaves.
+
+templates           template_environment
+style               styled, marked_synthetic
+tables              strategy_lines, model_lines
+interval_plot       forest
+equity_chart        equity_and_drawdown
+power_study_page    write_study
+"""

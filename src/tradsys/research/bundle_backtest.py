@@ -20,6 +20,7 @@ from tradsys.labels.stored import Label, label_of_card
 from tradsys.market.bars import content_digest, mark_gaps, utc_bars
 from tradsys.market.universe import TradedRows, untraded_of
 from tradsys.reports.run.page import write_report
+from tradsys.reports.run.report import RunReport
 from tradsys.research.pipeline.backtesting import backtest, bounds
 from tradsys.research.pipeline.provenance import provenance
 from tradsys.research.pipeline.settings import Evaluation
@@ -72,24 +73,23 @@ def retest(bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str,
     if not at_home:
         verdict = replace(verdict, reasons=(*verdict.reasons, _in_words(skill)))
     data = came_from["data"]
-    report = {
-        "run": folder.name,
-        "question": config["question"],
-        "synthetic": data.get("note") if data["synthetic"] else None,
-        "verdict": verdict.as_dict(),
-        "skill": skill,
+    report = RunReport(
+        run=folder.name,
+        question=config["question"],
+        synthetic=data.get("note") if data["synthetic"] else None,
+        verdict=verdict.as_dict(),
+        skill=skill,
         **tested.as_dict(),
-        "label": bundle.card["label"],
-        "provenance": came_from
+        label=bundle.card["label"],
+        provenance=came_from
         | {"config": masked(config), "bundle": {**bundle.card["span"], "path": str(bundle.folder)}},
-    }
+    )
     with written_atomically(folder / "trades.parquet") as draft:
         tested.trades.write_parquet(draft)
-    strategies = {row["name"]: row["performance"] | {"verdict": row["verdict"]} for row in report["strategies"]}
-    write_json(folder / "metrics.json", {"verdict": report["verdict"], "skill": skill, "strategies": strategies})
-    write_json(folder / "report.json", report)
-    write_report(report, folder / "report.html")
-    return report
+    write_json(folder / "metrics.json", report.summary())
+    write_json(folder / "report.json", report.to_json())
+    write_report(report.to_json(), folder / "report.html")
+    return report.to_json()
 
 
 def skill_on(

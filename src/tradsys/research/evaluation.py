@@ -20,6 +20,7 @@ from tradsys.market.bars import utc_series
 from tradsys.models.regime import HmmRegime
 from tradsys.models.supervisors.supervised import Regime, filters_of
 from tradsys.reports.run.page import write_report
+from tradsys.reports.run.report import RunReport
 from tradsys.research.pipeline.backtesting import Backtest, backtest, bounds
 from tradsys.research.pipeline.dataset import Prepared, aware
 from tradsys.research.pipeline.provenance import provenance
@@ -60,7 +61,7 @@ def judge(
     with timings.stage("importance and drift"):
         importance = _importance(experiment, prepared, fitted, bundle)
         drift = _drift(prepared, experiment.seed)
-        inside = {
+        inside: dict[str, Any] = {
             "embedding": embedding_section(fitted.primary, fitted.regime, prepared.test, experiment.seed),
             "ensemble": ensemble_section(fitted.primary),
         }
@@ -85,28 +86,28 @@ def judge(
         questions = _questions(experiment, prepared, bundle, tested)
     overlap = max(1.0, float((prepared.test.end - prepared.test.rows).mean()))  # samples that share an outcome
     verdict = judge_run(bounds(skill), tested.verdicts)
-    report = {
-        "run": folder.name,
-        "question": experiment.question,
-        "synthetic": bundle.card["data"].get("note") if bundle.card["data"]["synthetic"] else None,
-        "verdict": verdict.as_dict(),
-        "models": models,
-        "reliability": _reliability(probabilities, prepared.test.y, overlap),
-        "reliability_overlap": overlap,
-        "auditor": audit,
-        "importance": importance,
-        "drift": drift,
-        "folds": [_fold(prepared)],
-        "regime": _ribbon(prepared, fitted.regime) if fitted.regime else None,
+    report = RunReport(
+        run=folder.name,
+        question=experiment.question,
+        synthetic=bundle.card["data"].get("note") if bundle.card["data"]["synthetic"] else None,
+        verdict=verdict.as_dict(),
+        models=models,
+        reliability=_reliability(probabilities, prepared.test.y, overlap),
+        reliability_overlap=overlap,
+        auditor=audit,
+        importance=importance,
+        drift=drift,
+        folds=[_fold(prepared)],
+        regime=_ribbon(prepared, fitted.regime) if fitted.regime else None,
         **tested.as_dict(),
         **questions,
         **{name: section for name, section in inside.items() if section},
-        "label": bundle.card["label"],
-        "provenance": source | {"config": masked(config), "bundle": bundle.card["span"]},
-        "timings": timings.seconds,
-    }
+        label=bundle.card["label"],
+        provenance=source | {"config": masked(config), "bundle": bundle.card["span"]},
+        timings=timings.seconds,
+    )
     _write(folder, report, bundle, prepared, probabilities, tested)
-    return report
+    return report.to_json()
 
 
 def _probabilities(prepared: Prepared, fitted: Fitted, bundle: Bundle) -> dict[str, Array]:
@@ -245,7 +246,7 @@ def _ribbon(prepared: Prepared, regime: Regime, n_points: int = 2000) -> dict[st
 
 def _write(
     folder: Path,
-    report: dict[str, Any],
+    report: RunReport,
     bundle: Bundle,
     prepared: Prepared,
     probabilities: Mapping[str, Array],
@@ -265,14 +266,10 @@ def _write(
     for name, table in (("predictions", frame), ("trades", tested.trades)):
         with written_atomically(folder / f"{name}.parquet") as draft:
             table.write_parquet(draft)
-    metrics = {
-        "verdict": report["verdict"],
-        "models": {row["name"]: row["metrics"] for row in report["models"]},
-        "strategies": {row["name"]: row["performance"] | {"verdict": row["verdict"]} for row in report["strategies"]},
-    }
-    seal(bundle.folder, {**bundle.card, "metrics": metrics["models"]["primary"], "verdict": report["verdict"]})
+    metrics = report.summary()
+    seal(bundle.folder, {**bundle.card, "metrics": metrics["models"]["primary"], "verdict": report.verdict})
     write_json(folder / "data.json", bundle.card["data"])
     write_json(folder / "metrics.json", metrics)
-    write_json(folder / "report.json", report)
-    write_report(report, folder / "report.html")
+    write_json(folder / "report.json", report.to_json())
+    write_report(report.to_json(), folder / "report.html")
     LOG.info("report digest %s", digest_json(metrics)[:12])

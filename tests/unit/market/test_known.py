@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tests.conftest import walk_bars
 from tradsys.core.errors import DataError
 from tradsys.market.bars import content_digest
+from tradsys.market.calendars import session_date
 from tradsys.market.known import JoinedBars, KnownSource, join_known
-from tradsys.market.sessions import closes, session_date
+from tradsys.market.sessions import closes
 
 
 @dataclass(frozen=True)

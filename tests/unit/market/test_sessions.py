@@ -2,11 +2,13 @@
 
 from datetime import UTC, date, datetime, timedelta
 
+import numpy as np
 import polars as pl
 import pytest
 
 from tradsys.core.errors import DataError
-from tradsys.market.sessions import close_of, closes, last_closed, session_date, session_of, time_zone
+from tradsys.market.calendars import session_date, session_dates, session_of
+from tradsys.market.sessions import close_of, closes, last_closed, time_zone
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,7 @@ from tradsys.market.sessions import close_of, closes, last_closed, session_date,
 def test_closes_are_those_of_the_exchange(calendar, session, close):
     assert close_of(calendar, session) == close
     assert session_of(close) == session
+    assert session_dates(np.array([close.replace(tzinfo=None)], "M8[us]")).item() == session
 
 
 def test_a_year_of_the_nyse_has_its_sessions_and_no_holiday():

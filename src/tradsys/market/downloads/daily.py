@@ -7,7 +7,8 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.market.bars import COLUMNS, SCHEMA
-from tradsys.market.sessions import closes, session_date
+from tradsys.market.calendars import session_date
+from tradsys.market.sessions import closes
 
 
 def session_bars(rows: pl.DataFrame, calendar: str) -> pl.DataFrame:

@@ -1,0 +1,9 @@
+"""Fits of nets with Lightning: settings, checkpoints, several devices, augmentation.
+
+trainer        TrainerSettings, fit_module
+checkpoints    Keeper
+launcher       run_on_ranks
+lit            LitClassifier
+lit_supcon     LitSupCon
+augment        Augmentation, Views
+"""

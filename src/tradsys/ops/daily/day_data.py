@@ -15,6 +15,7 @@ from tradsys.core.runs import digest_json
 from tradsys.core.tables import Array
 from tradsys.market import sessions
 from tradsys.market.bars import content_digest, mark_gaps
+from tradsys.market.calendars import session_of
 from tradsys.research.pipeline.settings import Experiment
 
 
@@ -55,7 +56,7 @@ class DailyBars:
         """session (Date) and close (UTC), ascending, from that of the first bar to the last that has closed by now."""
         first, last = self.all.select(first=pl.col("time").min(), last=pl.col("time").max()).row(0)
         now = max(utc_now(), last)
-        known = sessions.closes(self.calendar, sessions.session_of(first), now.date())
+        known = sessions.closes(self.calendar, session_of(first), now.date())
         return known.filter(pl.col("close") <= now)
 
     def last_session(self) -> date:
@@ -101,7 +102,7 @@ class DailyBars:
     def last_bar(self) -> date:
         """The session of the last bar there is."""
         last: datetime = self.all["time"].max()  # type: ignore[assignment]
-        return sessions.session_of(last)
+        return session_of(last)
 
     def of(self, day: date) -> "DayBars":
         """What was known when that session closed."""

@@ -23,7 +23,7 @@ from tradsys.ops.daily.training import table_of
 from tradsys.research.pipeline.provenance import config_digest
 from tradsys.serving import contributions
 
-N_IMPORTANT, N_LISTED = 20, 12
+N_IMPORTANT = 20
 LEAST_LIVE = 5  # names of one session whose outcomes are known before it counts in the live record
 
 

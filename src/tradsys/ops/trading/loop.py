@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from tradsys.core.clock import utc_now
@@ -168,8 +167,3 @@ def farewell(engine: Engine, why: str) -> str:
         return f"stopped: {why}; no position is open"
     stay = f"{len(resting)} protective orders stay at the exchange" if engine.broker.immediate else "simulated"
     return f"stopped: {why}; open positions: {', '.join(held)}; {stay}; the same command goes on from here"
-
-
-def age_of(moment: datetime | None) -> float | None:
-    """Seconds since a bar closed, by our clock."""
-    return None if moment is None else (utc_now() - moment).total_seconds()

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tradsys.core.errors import TradsysError
+from tradsys.market.calendars import session_of
 from tradsys.ops.trading.state import State
 
 MODEL_BANDS = ("warn", "halt", "off")
@@ -47,8 +48,8 @@ class Risk:
         total, now = state.total, state.moment
         if now is None:
             return None
-        day = (now - timedelta(microseconds=1)).date()
-        begun = next((e for t, e in _backwards(state) if (t - timedelta(microseconds=1)).date() < day), state.capital)
+        day = session_of(now)
+        begun = next((e for t, e in _backwards(state) if session_of(t) < day), state.capital)
         if self.max_daily_loss is not None and total < begun * (1 - self.max_daily_loss):
             return (
                 "daily_loss",

@@ -1,0 +1,4 @@
+"""The page of a comparison.
+
+page    write_comparison, print_comparison
+"""

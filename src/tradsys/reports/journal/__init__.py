@@ -1,0 +1,4 @@
+"""The page that lists all runs.
+
+page    write_journal
+"""

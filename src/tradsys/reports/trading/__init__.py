@@ -1,0 +1,4 @@
+"""The page of a trading bot.
+
+page    write_page
+"""

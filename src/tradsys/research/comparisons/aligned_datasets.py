@@ -1,81 +1,74 @@
-"""Samples and folds that the arms of a comparison share, kept on disk so that worker processes map one copy.
+"""Samples and folds that the variants of a comparison share, on disk so that worker processes map one copy.
 
-Arms whose labels, side and decisions are the same are judged on the same rows: one lookback for all of them, and no
-row that the features of any of them lack. An arm that asks another question (another label, side or data set) has
-rows of its own.
+Variants whose labels, side and decisions are the same are evaluated on the same rows: one lookback for all of them,
+and no row that the features of any of them lack. A variant that asks another question (another label, side or data
+set) has rows of its own.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.core.protocols import Splitter
 from tradsys.core.runs import digest_json
-from tradsys.core.tables import Array, FeatureTable, Labels
-from tradsys.features.feature_set import FeatureSet
-from tradsys.market.bars import content_digest
-from tradsys.research.pipeline.dataset import Panel, checked_folds, labels_of, learned_features, load_bars
-from tradsys.research.pipeline.dataset_cache import PARTS, _digest, panel_digest
+from tradsys.core.tables import Array
+from tradsys.research.pipeline.dataset import PARTS, Dataset, LabelledRows, check_symbols, label_rows, load_bars
+from tradsys.research.pipeline.dataset_cache import DatasetCache
+from tradsys.research.pipeline.dataset_store import dataset_digest, digest_arrays
 from tradsys.research.pipeline.settings import Experiment
-from tradsys.samples.join import make_samples
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
-    """A panel, its digest, and the digest of the question that its rows ask (labels, decisions, bars)."""
+class Aligned:
+    """A dataset, its digest, and the digest of the question that its rows ask (labels, decisions, bars)."""
 
-    panel: Panel
+    dataset: Dataset
     digest: str
     question: str
 
 
-@dataclass(frozen=True, eq=False)
-class _Source:
-    """What one choice of data, features, labels, events and weighting gives before arms agree on rows."""
+def aligned_datasets(
+    arms: Mapping[str, tuple[Experiment, Mapping[str, object]]], splitter: Splitter
+) -> dict[str, Aligned]:
+    """One dataset for every variant; variants of one data set, feature set and question share the very same object.
 
-    data_digest: str
-    features: FeatureSet
-    table: FeatureTable
-    labels: Labels
-    events: Array | None
-    weighting: str
-    question: str
-
-
-def judged_panels(arms: Mapping[str, tuple[Experiment, Mapping[str, object]]], splitter: Splitter) -> dict[str, Judged]:
-    """One panel for every arm; arms of one data set, feature set and question share the very same object.
-
-    arms: the experiment and its resolved config, from which equal choices are told. The lookback is the longest of
-    all arms. Raises DataError where a part of a fold holds one class only, with the arm and the fold.
+    arms: the experiment and its resolved config, from which equal choices are recognised. The lookback is the longest
+    of all variants. Raises DataError where a part of a fold holds one class only, with the variant and the fold.
     """
     lookback = max(experiment.model.lookback for experiment, _ in arms.values())
     chosen = {name: _choice(config) for name, (_, config) in arms.items()}
-    bars: dict[str, pl.DataFrame] = {}
-    sources: dict[str, _Source] = {}
+    caches: dict[str, DatasetCache] = {}
+    sources: dict[str, LabelledRows] = {}
+    of_choice: dict[str, Experiment] = {}
     for name, (experiment, config) in arms.items():
         if chosen[name] not in sources:
             data = digest_json(config["data"])
-            if data not in bars:
-                bars[data] = load_bars(experiment)
-            sources[chosen[name]] = _source(experiment, bars[data], splitter, lookback)
+            if data not in caches:
+                caches[data] = DatasetCache(load_bars(experiment))
+            cache = caches[data]
+            of_choice[chosen[name]] = experiment
+            sources[chosen[name]] = label_rows(experiment, cache.bars, splitter, lookback=lookback, cache=cache)
+    questions = {key: _question(rows) for key, rows in sources.items()}
     ready: dict[str, Array] = {}
-    for source in sources.values():
-        ready[source.question] = ready.get(source.question, True) & source.table.ready(lookback)
-    panels = {key: _judged(source, ready[source.question], splitter, lookback) for key, source in sources.items()}
-    judged = {name: panels[key] for name, key in chosen.items()}
-    for name, one in judged.items():
-        check_classes(name, one.panel)
-    return judged
+    for key, rows in sources.items():
+        ready[questions[key]] = ready.get(questions[key], True) & rows.decidable
+    aligned = {}
+    for key, rows in sources.items():
+        dataset = replace(rows, events=ready[questions[key]]).dataset(splitter)
+        check_symbols(dataset.samples, of_choice[key].events, rows.events)
+        aligned[key] = Aligned(dataset, dataset_digest(dataset), questions[key])
+    for name, key in chosen.items():
+        check_classes(name, aligned[key].dataset)
+    return {name: aligned[key] for name, key in chosen.items()}
 
 
-def check_classes(arm: str, panel: Panel) -> None:
+def check_classes(arm: str, dataset: Dataset) -> None:
     """Raises DataError where a part of a fold holds fewer than two classes."""
-    for k, fold in enumerate(panel.folds):
+    for k, fold in enumerate(dataset.folds):
         for part in PARTS:
-            found = np.unique(panel.samples.y[getattr(fold, part)])
+            found = np.unique(dataset.samples.y[getattr(fold, part)])
             if len(found) < 2:
                 raise DataError(
                     f"compare: arm {arm!r}, fold {k}: all {len(getattr(fold, part))} {part} samples are class "
@@ -89,18 +82,7 @@ def _choice(config: Mapping[str, object]) -> str:
     return digest_json({name: config[name] for name in ("data", "features", "labels", "events", "weighting")})
 
 
-def _source(experiment: Experiment, bars: pl.DataFrame, splitter: Splitter, lookback: int) -> _Source:
-    labels = labels_of(experiment, bars)
-    events = experiment.events.mask(bars) if experiment.events else None
-    features = learned_features(experiment, bars, labels, events, splitter, lookback)
-    data_digest = content_digest(bars)
-    asked = [data_digest, _digest(labels.y, labels.end, np.empty(0) if events is None else events)]
-    table = features.table(bars)
-    return _Source(data_digest, features, table, labels, events, experiment.weighting, digest_json(asked))
-
-
-def _judged(source: _Source, ready: Array, splitter: Splitter, lookback: int) -> Judged:
-    rows = ready if source.events is None else ready & source.events
-    samples = make_samples(source.table, source.labels, lookback=lookback, events=rows, weighting=source.weighting)
-    panel = Panel(source.data_digest, source.features, samples, checked_folds(samples, splitter))
-    return Judged(panel, panel_digest(panel), source.question)
+def _question(rows: LabelledRows) -> str:
+    """Digest of bars, outcomes and decisions, whatever the features."""
+    events = np.empty(0) if rows.events is None else rows.events
+    return digest_json([rows.data_digest, digest_arrays(rows.labels.y, rows.labels.end, events)])

@@ -29,11 +29,11 @@ from tradsys.core.masking import masked
 from tradsys.core.runs import code_sha, digest_json, link_latest, write_json, written_atomically
 from tradsys.market.bars import bar_length, utc_series
 from tradsys.reports.comparison.page import write_comparison
-from tradsys.research.comparisons.aligned_datasets import Judged, judged_panels
+from tradsys.research.comparisons.aligned_datasets import Aligned, aligned_datasets
 from tradsys.research.comparisons.settings import Arm, ComparisonSettings
 from tradsys.research.comparisons.table import ArmCells, comparison_table, enter_looks
 from tradsys.research.pipeline.cross_validation import Cell, run_cell
-from tradsys.research.pipeline.dataset_cache import fold_spans, load_panel, save_panel
+from tradsys.research.pipeline.dataset_store import fold_spans, load_dataset, save_dataset
 from tradsys.research.pipeline.provenance import logged_in
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.pipeline.single_thread import single_threads
@@ -44,13 +44,13 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One cell to run: where its panel lies, where its two files go, where a net keeps checkpoints meanwhile."""
+    """One cell to run: where its dataset lies, where its two files go, where a net keeps checkpoints meanwhile."""
 
     arm: str
     experiment: Experiment
     fold: int
     seed: int
-    panel: Path
+    dataset: Path
     target: Path
     workdir: Path
     about: Mapping[str, Any]
@@ -67,12 +67,12 @@ def compare_study(
     """
     check_ledger(config["paths"]["ledger"], config["paths"]["runs"])
     runs = Path(config["paths"]["runs"])
-    judged = judged_panels({arm.name: (arm.experiment, arm.config) for arm in arms}, settings.splitter)
+    judged = aligned_datasets({arm.name: (arm.experiment, arm.config) for arm in arms}, settings.splitter)
     place = runs / "compare" / f"{settings.name}_{judged[settings.reference].digest[:12]}"
     place.mkdir(parents=True, exist_ok=True)
     with _alone(place), logged_in(place, yaml.safe_dump(masked(dict(config)), sort_keys=False), overrides):
         for one in judged.values():
-            save_panel(one.panel, _panel_folder(place, one))
+            save_dataset(one.dataset, _dataset_folder(place, one))
         jobs = {arm.name: _jobs(arm, judged[arm.name], place) for arm in arms if arm.mean_of is None}
         _run([job for job in _in_turn(jobs.values()) if not _is_done(job.target)], settings, jobs)
         fits = {arm.name: _arm_cells(arm, jobs[arm.name], judged) for arm in arms if arm.mean_of is None}
@@ -103,11 +103,11 @@ def _alone(place: Path) -> Iterator[None]:
         lock.release()
 
 
-def _panel_folder(place: Path, judged: Judged) -> Path:
-    return place / "panels" / judged.digest[:12]
+def _dataset_folder(place: Path, judged: Aligned) -> Path:
+    return place / "datasets" / judged.digest[:12]
 
 
-def _jobs(arm: Arm, judged: Judged, place: Path) -> list[Job]:
+def _jobs(arm: Arm, judged: Aligned, place: Path) -> list[Job]:
     """The arm's cells, seed by seed."""
     digest = arm.digest(judged.digest)
     about = {"arm": arm.name, "digest": digest, "panel": judged.digest, "code_sha": code_sha()}
@@ -118,13 +118,13 @@ def _jobs(arm: Arm, judged: Judged, place: Path) -> list[Job]:
             experiment=arm.experiment,
             fold=fold,
             seed=seed,
-            panel=_panel_folder(place, judged),
+            dataset=_dataset_folder(place, judged),
             target=place / "cells" / name / f"fold_{fold}_seed_{seed}.json",
             workdir=place / "work" / name / f"fold_{fold}_seed_{seed}",
             about=about,
         )
         for seed in arm.seeds
-        for fold in range(len(judged.panel.folds))
+        for fold in range(len(judged.dataset.folds))
     ]
 
 
@@ -181,7 +181,7 @@ def _register_ray() -> None:
 def run_job(job: Job) -> Path:
     """Runs one cell and writes its two files whole, the JSON last; then its checkpoints are thrown away."""
     try:
-        cell = run_cell(job.experiment, load_panel(job.panel), job.fold, job.seed, job.workdir)
+        cell = run_cell(job.experiment, load_dataset(job.dataset), job.fold, job.seed, job.workdir)
     except TradsysError as error:
         raise type(error)(f"compare: arm {job.arm!r}, fold {job.fold}, seed {job.seed}: {error}") from error
     with written_atomically(job.target.with_suffix(".parquet")) as draft:
@@ -216,33 +216,33 @@ def read_cell(target: Path) -> tuple[Cell, dict[str, Any]]:
     return cell, about
 
 
-def _horizon(arm: Arm, own: Judged) -> np.timedelta64:
+def _horizon(arm: Arm, own: Aligned) -> np.timedelta64:
     """The label's horizon in time, by the measured length of the bars."""
-    table = own.panel.samples.table
+    table = own.dataset.samples.table
     length = bar_length(pl.DataFrame({"symbol": table.symbol, "time": utc_series(table.time)}))
     return np.timedelta64(arm.experiment.labels.horizon_bars * length, "m")
 
 
-def _arm_cells(arm: Arm, jobs: Sequence[Job], judged: Mapping[str, Judged]) -> ArmCells:
+def _arm_cells(arm: Arm, jobs: Sequence[Job], judged: Mapping[str, Aligned]) -> ArmCells:
     own = judged[arm.name]
     read = [read_cell(job.target) for job in jobs]
-    n_folds = len(own.panel.folds)
+    n_folds = len(own.dataset.folds)
     return ArmCells(
         name=arm.name,
         seeds=arm.seeds,
         cells=[[cell for cell, _ in read[k : k + n_folds]] for k in range(0, len(read), n_folds)],
         code=sorted({about["code_sha"] for _, about in read}),
         digest=arm.digest(own.digest),
-        data_digest=own.panel.data_digest,
-        data={**arm.experiment.data["source"].describe(), "digest": own.panel.data_digest},
+        data_digest=own.dataset.data_digest,
+        data={**arm.experiment.data["source"].describe(), "digest": own.dataset.data_digest},
         horizon=_horizon(arm, own),
-        fold_spans=fold_spans(own.panel),
+        fold_spans=fold_spans(own.dataset),
         against=arm.against,
         own_rows=own.question != judged[arm.against or arm.name].question,
     )
 
 
-def _mean_cells(arm: Arm, fits: Mapping[str, ArmCells], judged: Mapping[str, Judged]) -> ArmCells:
+def _mean_cells(arm: Arm, fits: Mapping[str, ArmCells], judged: Mapping[str, Aligned]) -> ArmCells:
     """The arm as one forecast: the mean over another arm's seeds of their calibrated probabilities."""
     assert arm.mean_of is not None
     source = fits[arm.mean_of]

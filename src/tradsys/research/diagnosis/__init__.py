@@ -1,0 +1,8 @@
+"""What features and labels are worth before any fit, read before the first test decision.
+
+diagnosis           diagnose
+pre_test_rows       known_outcomes
+feature_coverage    date_coverage
+explosion_model     judge_explosions
+advice              advice
+"""

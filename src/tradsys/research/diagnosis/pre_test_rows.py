@@ -9,7 +9,7 @@ import polars as pl
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array, FeatureTable, Labels, Samples
 from tradsys.features.feature_set import FeatureSet
-from tradsys.research.pipeline.dataset import aware, labels_of, rows_only
+from tradsys.research.pipeline.dataset import aware, labels_of, last_training_label, rows_only
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.join import make_samples
 
@@ -59,8 +59,7 @@ def known_outcomes(experiment: Experiment, bars: pl.DataFrame) -> KnownOutcomes:
     skeleton = make_samples(rows_only(bars), labels, lookback=experiment.lookback, events=members)
     folds = list(experiment.split.split(skeleton))
     test_start = min(skeleton.time[fold.test].min() for fold in folds)
-    learned = min(skeleton.table.time[skeleton.end[fold.train]].max() for fold in folds)
-    features = experiment.features.fit(bars, aware(learned))
+    features = experiment.features.fit(bars, last_training_label(skeleton, folds))
     table = features.table(bars)
     clock = np.unique(skeleton.table.time)
     # a death is known some bars after the label's end; the split's embargo says how many

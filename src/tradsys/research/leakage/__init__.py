@@ -1,0 +1,9 @@
+"""The look-ahead audit: the future, the distant past and test rows may change nothing.
+
+audit                   audit
+subject                 AuditSettings
+lookahead               future_asks
+serving_parity          serving_asks, past_asks
+train_test_isolation    sealed_asks
+refit_check             refit_check
+"""

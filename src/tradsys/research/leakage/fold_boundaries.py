@@ -14,16 +14,15 @@ from tradsys.market.bars import span
 from tradsys.research.leakage.lookahead import Outcome
 from tradsys.research.leakage.subject import SEALED, Specimen, aware_key
 from tradsys.research.pipeline import dataset
-from tradsys.samples import join
 from tradsys.samples.splits import Holdout, PurgedKFold, WalkForward, span_bars
 
 
 def split_spans(s: Specimen) -> Outcome:
     """Every fold of the whole data, and of the auditor's out-of-fold scores, span by span."""
     e, bars = s.experiment, s.whole
-    table = e.features.fit(bars).table(bars)  # for its rows alone: what features learn is asked elsewhere
-    events = e.events.mask(bars) if e.events else None
-    samples = join.make_samples(table, s.label(bars), lookback=e.lookback, events=events)
+    # for the rows alone: what features learn is tested elsewhere
+    samples = dataset.label_rows(e, bars, features=e.features.fit(bars)).samples()
+    table = samples.table
     keys = table.symbol[samples.rows].astype(np.int64) * len(table) + span_bars(samples)[1]
     if len(np.unique(keys)) < len(keys):
         return Finding("split", SEALED, "one decision is two samples", "samples", "all", float(len(keys)))

@@ -27,7 +27,7 @@ from tradsys.evidence.controls.causality import (
 from tradsys.features.feature_set import FeatureSet
 from tradsys.research.leakage.dense_cuts import sparse_leak
 from tradsys.research.leakage.subject import FUTURE, Specimen, aware_key
-from tradsys.samples import join
+from tradsys.research.pipeline import dataset
 from tradsys.serving.bundle import widened
 
 Outcome = Finding | str | None
@@ -186,12 +186,9 @@ def label_frame(bars: pl.DataFrame, labels: Labels) -> pl.DataFrame:
 
 def _samples(s: Specimen) -> Outcome:
     """Rows, labels and every column of the table that models read. Weights are shared out over all samples."""
-    features = s.prepared.features
-    events = s.experiment.events
 
     def answer(bars: pl.DataFrame, _: datetime) -> pl.DataFrame:
-        mask = events.mask(bars) if events else None
-        samples = join.make_samples(features.table(bars), s.label(bars), lookback=s.experiment.lookback, events=mask)
+        samples = dataset.label_rows(s.experiment, bars, features=s.prepared.features).samples()
         table, rows = samples.table, samples.rows
         columns = {"y": samples.y, "ret": samples.ret, "reads": rows - samples.start}
         values = dict(zip(table.names, table.values[rows].T, strict=True))

@@ -7,7 +7,7 @@ then. Whatever the future could have changed on the way shows as a difference.
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
@@ -20,9 +20,9 @@ from tradsys.evidence.controls.causality import Columns, Finding, first_differen
 from tradsys.research.leakage.subject import aware_key
 from tradsys.research.pipeline.as_of import AsOf, known_by
 from tradsys.research.pipeline.cross_validation import fitted_on
-from tradsys.research.pipeline.dataset import Shelf, labels_of, learned_features, of_mean_one
+from tradsys.research.pipeline.dataset import label_rows, labels_of
+from tradsys.research.pipeline.dataset_cache import DatasetCache
 from tradsys.research.pipeline.settings import Experiment
-from tradsys.samples.join import make_samples
 
 LOG = logging.getLogger(__name__)
 QUESTION = "a refit on data cut at the date says the same"
@@ -43,7 +43,7 @@ def refit_check(
 ) -> list[Finding]:
     """What differs once the bars after `at` are gone, the first stage of each horizon that does; empty where none.
 
-    bars: with segments, as `preparing.load_bars` gives them. at: a close of the bars, with enough before it to fit. The
+    bars: with segments, as `dataset.load_bars` returns them. at: a close of the bars, with enough before it to fit. The
     model is fitted on labels known by `at`, calibrated and stopped on the last `valid_bars` decision days of the split
     (126 where it names none). Stages, in order: features (every row up to `at`), labels (known by `at`), samples (rows,
     weights), prediction (raw score and probability of every member at `at`). tolerance: relative, as of
@@ -56,7 +56,7 @@ def refit_check(
             f"refit check: {later} bars lie after {at:%Y-%m-%d %H:%M} and "
             f"{bars.filter(pl.col('time') == at).height} close then; it cuts at a close with later data; choose another"
         )
-    whole, cut = Shelf(bars), Shelf(bars.filter(pl.col("time") <= at))
+    whole, cut = DatasetCache(bars), DatasetCache(bars.filter(pl.col("time") <= at))
     findings = []
     for name, experiment in experiments.items():
         side = _refit(experiment, whole, at)
@@ -68,22 +68,18 @@ def refit_check(
     return findings
 
 
-def _refit(experiment: Experiment, shelf: Shelf, at: datetime) -> Refit:
-    """Everything made and fitted from the bars on the shelf, as it would have been at `at`."""
-    bars, mask = shelf.bars, shelf.mask(experiment.events)
+def _refit(experiment: Experiment, cache: DatasetCache, at: datetime) -> Refit:
+    """Everything made and fitted from the cached bars, as it would have been at `at`."""
+    bars, splitter = cache.bars, AsOf(at, getattr(experiment.split, "valid_bars", None) or VALID_BARS)
     labels = known_by(labels_of(experiment, bars), bars, at)
-    learner = replace(experiment, split=AsOf(at, getattr(experiment.split, "valid_bars", None) or VALID_BARS))
-    features = learned_features(learner, bars, labels, mask, learner.split, experiment.lookback)
-    table = shelf.table(features)
-    samples = make_samples(table, labels, lookback=experiment.lookback, events=mask, weighting=experiment.weighting)
-    fold = next(iter(learner.split.split(samples)))
-    train, valid = of_mean_one(samples.take(fold.train)), of_mean_one(samples.take(fold.valid))
-    model = fitted_on(experiment, train, valid)
+    rows = label_rows(experiment, bars, splitter, labels=labels, cache=cache)
+    dataset, table = rows.dataset(splitter), rows.table
+    model = fitted_on(experiment, dataset.part(0, "train"), dataset.part(0, "valid"))
     now = utc64(at)
     past = np.flatnonzero(table.time <= now)
-    ready = table.ready(experiment.lookback) if mask is None else table.ready(experiment.lookback) & mask
-    asked = np.flatnonzero(ready & (table.time == now))
+    asked = np.flatnonzero(rows.decidable & (table.time == now))
     score = model.score(table, asked)
+    samples = dataset.samples
     used = samples.rows
     stages = {
         "features": {name: table.values[past, k] for k, name in enumerate(table.names)},

@@ -1,0 +1,7 @@
+"""Panels of many names over days: walk-forward predictions, books and signals.
+
+walk_forward    walk_forward, prepare_horizons
+books           run_books
+metrics         panel_metrics
+signals         signals_at, judge_signals
+"""

@@ -16,12 +16,13 @@ from tradsys.evidence.passive import beyond_passive
 from tradsys.evidence.performance import performance
 from tradsys.evidence.sharpe import MIN_TRADES
 from tradsys.evidence.verdict import judge
+from tradsys.market.calendars import days_in_a_year
 from tradsys.market.events.actions import returns_basis
 from tradsys.portfolio.book import Book, hold
 from tradsys.portfolio.book_simulator import BookLedger, simulate_book
 from tradsys.portfolio.capacity import capacity
 from tradsys.portfolio.costs import Costs
-from tradsys.research.pipeline.backtesting import days_per_year, record_trials, trials_on_span
+from tradsys.research.pipeline.backtesting import record_trials, trials_on_span
 from tradsys.research.pipeline.settings import Evaluation
 from tradsys.research.pipeline.span_test import joint_tests_alone, joint_tests_on_span
 from tradsys.research.pipeline.trial_ledger import TrialLedger
@@ -95,7 +96,7 @@ def run_books(
     reference = f"hold {market_symbol}"
     shown = ledgers if held is None else ledgers | {reference: held}
     shown, compared = _shared_span(shown)
-    yearly = days_per_year(next(iter(ledgers.values())).daily)
+    yearly = days_in_a_year(next(iter(ledgers.values())).daily["time"])
     deflation = _deflation(ledgers, looks, span, yearly)  # type: ignore[arg-type]
     judged: dict[str, Any] = {"evaluation": evaluation, "yearly": yearly, "deflation": deflation}
     tests = _tests(bars, ledgers, looks, span, max(horizon_bars.values()), seed)  # type: ignore[arg-type]

@@ -24,9 +24,8 @@ from tradsys.features.feature_set import FeatureSet
 from tradsys.models.boosting import LightGbm, LightGbmRegressor
 from tradsys.research.pipeline.as_of import AsOf, known_by
 from tradsys.research.pipeline.cross_validation import fitted_on
-from tradsys.research.pipeline.dataset import Shelf, labels_of, learned_features, make_panel, of_mean_one
+from tradsys.research.pipeline.dataset import build_dataset, label_rows, labels_of
 from tradsys.research.pipeline.settings import Experiment
-from tradsys.samples.join import make_samples
 
 LOG = logging.getLogger(__name__)
 COLUMNS = ("date", "symbol", "probability", "expected_return", "rank")
@@ -59,21 +58,19 @@ def signals_at(
     """
     moment = bars["time"].max() if at is None else at
     assert isinstance(moment, datetime)
-    shelf = Shelf(bars.filter(pl.col("time") <= moment))
-    mask, splitter = shelf.mask(experiment.events), AsOf(moment, settings.valid_bars)
-    labels = known_by(labels_of(experiment, shelf.bars), shelf.bars, moment)
-    lookback = experiment.lookback
-    table = shelf.table(learned_features(experiment, shelf.bars, labels, mask, splitter, lookback))
+    past, splitter = bars.filter(pl.col("time") <= moment), AsOf(moment, settings.valid_bars)
+    labels = known_by(labels_of(experiment, past), past, moment)
+    rows = label_rows(experiment, past, splitter, labels=labels)
+    table = rows.table
     now = table.time == utc64(moment)
-    asked = np.flatnonzero(table.ready(lookback) & now & (True if mask is None else mask))
+    asked = np.flatnonzero(rows.decidable & now)
     if not len(asked):
         raise DataError(
             f"signals: of {int(now.sum())} bars at {moment:%Y-%m-%d %H:%M} none is a member's with a full window; a "
             "signal needs both; choose a close that the data have, or load a longer history"
         )
-    samples = make_samples(table, labels, lookback=lookback, events=mask, weighting=experiment.weighting)
-    fold = next(iter(splitter.split(samples)))
-    train, valid = of_mean_one(samples.take(fold.train)), of_mean_one(samples.take(fold.valid))
+    dataset = rows.dataset(splitter)
+    train, valid = dataset.part(0, "train"), dataset.part(0, "valid")
     probability = fitted_on(experiment, train, valid).predict_proba(table, asked)[:, 1]
     expected = np.expm1(settings.regressor.fit(train, valid).predict(table, asked))
     said = pl.DataFrame(
@@ -101,11 +98,10 @@ def judge_signals(experiment: Experiment, settings: SignalSettings, bars: pl.Dat
     rmse / rmse_base, below one where the regressor knows something. importance: share of the classifier's split gain
     by source, mean over folds, and by feature, the largest first; None where the model counts no gain.
     """
-    shelf = Shelf(bars)
-    panel = make_panel(experiment, bars, settings.split, shelf)
+    dataset = build_dataset(experiment, bars, settings.split)
     folds, gains = [], []
-    for k in range(len(panel.folds)):
-        train, valid, test = (panel.part(k, part) for part in ("train", "valid", "test"))
+    for k in range(len(dataset.folds)):
+        train, valid, test = (dataset.part(k, part) for part in ("train", "valid", "test"))
         model = fitted_on(experiment, train, valid)
         score = model.score(test.table, test.rows)[:, 1]
         expected = settings.regressor.fit(train, valid).predict(test.table, test.rows)
@@ -119,7 +115,7 @@ def judge_signals(experiment: Experiment, settings: SignalSettings, bars: pl.Dat
         "folds": folds,
         **spread,
         "rmse_ratio": _spread(ratio),
-        "importance": _importance(gains, panel.features, settings.sources) if gains else None,
+        "importance": _importance(gains, dataset.features, settings.sources) if gains else None,
     }
 
 

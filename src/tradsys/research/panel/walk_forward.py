@@ -17,7 +17,8 @@ from tradsys.market.bars import utc_series
 from tradsys.models.ensembles.compose import Calibrated
 from tradsys.portfolio.ledger import UTC_TIME
 from tradsys.research.pipeline.cross_validation import fitted_on
-from tradsys.research.pipeline.dataset import Panel, Prepared, Shelf, labels_of, make_panel, prepare
+from tradsys.research.pipeline.dataset import Dataset, LabelledRows, Prepared, label_rows, prepare
+from tradsys.research.pipeline.dataset_cache import DatasetCache
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.weights import class_rates
 
@@ -38,13 +39,13 @@ PREDICTIONS_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 def prepare_horizons(experiments: Mapping[str, Experiment], bars: pl.DataFrame) -> dict[str, Prepared]:
     """Every experiment prepared on the same bars; equal feature sets share one table, equal universes one mask.
 
-    bars: with segments, as `preparing.load_bars` gives them. Raises as `preparing.prepare`, the horizon named before.
+    bars: with segments, as `dataset.load_bars` returns them. Raises as `dataset.prepare`, the horizon named before.
     """
-    shelf = Shelf(bars)
+    cache = DatasetCache(bars)
     out = {}
     for name, experiment in experiments.items():
         LOG.info("preparing %s", name)
-        out[name] = prepare(experiment, bars, shelf)
+        out[name] = prepare(experiment, bars, cache)
     return out
 
 
@@ -59,19 +60,19 @@ def walk_forward(
     splitter: None is each experiment's own. workdir: lets a net's fit resume. score: raw P(1), for order within a day
     and fold; probability: calibrated on the fold's validation rows; base_rate: of the fold's training rows; y and ret
     are null where the outcome is not known. Sorted by horizon as given, fold, symbol, time; no (symbol, time) stands
-    twice within a horizon. Raises as `cells.make_panel`.
+    twice within a horizon. Raises as `dataset.label_rows`.
     """
-    shelf = Shelf(bars)
+    cache = DatasetCache(bars)
     parts = []
     for name, experiment in experiments.items():
-        panel = make_panel(experiment, bars, splitter or experiment.split, shelf)
-        asked = _askable(experiment, panel, shelf)
-        labels = labels_of(experiment, bars)
-        for k in range(len(panel.folds)):
+        labelled = label_rows(experiment, bars, splitter, cache=cache)
+        dataset = labelled.dataset(splitter or experiment.split)
+        for k in range(len(dataset.folds)):
             folder = None if workdir is None else workdir / name / f"fold_{k}"
-            model = fitted_on(experiment, panel.part(k, "train"), panel.part(k, "valid"), folder)
-            rows = asked[k]
-            said = told(model, panel.samples.table, rows, labels, float(class_rates(panel.part(k, "train"))[1]))
+            model = fitted_on(experiment, dataset.part(k, "train"), dataset.part(k, "valid"), folder)
+            rows = _rows_of_test_days(labelled, dataset, k)
+            rate = float(class_rates(dataset.part(k, "train"))[1])
+            said = told(model, labelled.table, rows, labelled.labels, rate)
             parts.append(said.with_columns(horizon=pl.lit(name), fold=pl.lit(k)))
             LOG.info("%s fold %d: %d rows on %d days", name, k, len(rows), said["time"].n_unique())
     return pl.concat(part.select(*PREDICTIONS_SCHEMA).cast(PREDICTIONS_SCHEMA) for part in parts)  # type: ignore[arg-type]
@@ -94,12 +95,7 @@ def told(model: Calibrated, table: FeatureTable, rows: Array, labels: Labels, ra
     )
 
 
-def _askable(experiment: Experiment, panel: Panel, shelf: Shelf) -> list[Array]:
-    """Rows of each fold's test days on which a member has a full window, its outcome known or not."""
-    table, mask = panel.samples.table, shelf.mask(experiment.events)
-    ready = table.ready(experiment.lookback) if mask is None else table.ready(experiment.lookback) & mask
-    out = []
-    for k in range(len(panel.folds)):
-        days = panel.part(k, "test").time
-        out.append(np.flatnonzero(ready & (table.time >= days.min()) & (table.time <= days.max())))
-    return out
+def _rows_of_test_days(labelled: LabelledRows, dataset: Dataset, fold: int) -> Array:
+    """Rows of a fold's test days on which a member has a full window, its outcome resolved or not."""
+    days, time = dataset.part(fold, "test").time, labelled.table.time
+    return np.flatnonzero(labelled.decidable & (time >= days.min()) & (time <= days.max()))

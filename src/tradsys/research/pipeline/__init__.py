@@ -1,0 +1,14 @@
+"""The stages that all research commands share: dataset, fits, bundle, backtest, trial ledger.
+
+settings            Experiment, Evaluation
+dataset             build_dataset, label_rows, prepare, load_bars
+dataset_cache       DatasetCache
+dataset_store       save_dataset, load_dataset
+training            fit
+cross_validation    run_cell, fitted_on
+as_of               AsOf
+bundle_export       export_bundle
+backtesting         backtest
+trial_ledger        TrialLedger, LedgerEntry
+provenance          open_run, provenance
+"""

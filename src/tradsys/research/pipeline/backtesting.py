@@ -17,7 +17,7 @@ from tradsys.evidence.performance import days_between, drawdown_span, performanc
 from tradsys.evidence.sharpe import MIN_TRADES, is_flat
 from tradsys.evidence.verdict import Verdict, judge
 from tradsys.market.bars import mark_gaps
-from tradsys.market.calendars import days_in_a_year
+from tradsys.market.calendars import days_in_a_year, session_date
 from tradsys.market.events.actions import returns_basis
 from tradsys.market.universe import traded_rows
 from tradsys.portfolio.book_simulator import BookLedger
@@ -94,7 +94,7 @@ def backtest(
     market = bundle.card["data_config"].get("market_symbol")
     reference, owned = _benchmark(traded if strategies else marked, bool(strategies), market)
     held = buy_and_hold(owned, costs)
-    yearly = days_per_year(held.equity)
+    yearly = days_in_a_year(held.equity["time"])
     chosen = best_on_validation(bundle, bars, profiles, costs, source["data"], since)
     record_trials(ledger, ledgers, source, run, (since, until), yearly, chosen)
     deflation, trials = trials_on_span(ledger, source["data"]["digest"], (since, until), yearly)
@@ -164,7 +164,7 @@ def validation_sharpes(
     strategies = {name: Strategy(name, bundle, p, costs.round_trip) for name, p in profiles.items()}
     targets = {name: s.targets(bars, since, predictions) for name, s in strategies.items()}
     ledgers = simulate_many(inside, targets, costs)
-    yearly = days_per_year(next(iter(ledgers.values())).equity)
+    yearly = days_in_a_year(next(iter(ledgers.values())).equity["time"])
     return {name: _traded_sharpe(result.daily_returns()[1]) * np.sqrt(yearly) for name, result in ledgers.items()}
 
 
@@ -200,7 +200,7 @@ def _daily_exposure(result: Ledger) -> Array:
             np.add.at(total, first, size)
             np.add.at(total, np.minimum(last, n), -size)
     share = np.divide(np.cumsum(net[:n]), np.cumsum(gross[:n]), out=np.zeros(n), where=np.cumsum(gross[:n]) > 1e-9)
-    day = (pl.col("time") - pl.duration(microseconds=1)).dt.date().alias("day")
+    day = session_date().alias("day")
     signed = result.equity.with_columns(pl.col("exposure") * pl.Series(share))
     return signed.group_by(day, maintain_order=True).agg(pl.col("exposure").mean())["exposure"].to_numpy()
 
@@ -209,11 +209,6 @@ def _benchmark(bars: pl.DataFrame, traded: bool, market: str | None) -> tuple[st
     """Name and bars of what is held beside: the strategies' own symbols; where none trades, the market's alone."""
     own = bars.filter(pl.col("symbol") == market)
     return ("buy and hold", bars) if traded or own.is_empty() else (f"buy and hold {market}", own)
-
-
-def days_per_year(equity: pl.DataFrame) -> float:
-    """365 where bars come on every day of the week, 252 where an exchange keeps its holidays."""
-    return days_in_a_year(equity["time"])
 
 
 def bounds(estimate: Mapping[str, Any]) -> tuple[float, float] | None:
@@ -287,7 +282,7 @@ def _row(
     activity = _activity(result, days)
     out = performance(
         daily,
-        periods_per_year=days_per_year(result.equity),
+        periods_per_year=days_in_a_year(result.equity["time"]),
         trade_returns=result.trades["net_return"].to_numpy(),
         days_T=days,
         n_open_trades=len(result.open_trades),
@@ -312,7 +307,7 @@ def _row(
 
 def _activity(result: Ledger, days: Array) -> pl.DataFrame:
     """Mean exposure, traded notional over equity, and costs over equity, per UTC day."""
-    day = (pl.col("time") - pl.duration(microseconds=1)).dt.date().alias("day")
+    day = session_date().alias("day")
     equity = result.equity.group_by(day).agg(pl.col("exposure").mean(), pl.col("equity").last())
     notional = pl.col("quantity") * pl.col("entry_price")
     fills = pl.concat(

@@ -2,7 +2,7 @@
 
 import resource
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -15,7 +15,7 @@ from tradsys.core.tables import Array, Samples
 from tradsys.evidence.skill import LevelledLosses, levelled_losses, log_losses
 from tradsys.models.ensembles.compose import Calibrated
 from tradsys.models.ensembles.nested_copies import in_workdir, seeded
-from tradsys.research.pipeline.dataset import Panel
+from tradsys.research.pipeline.dataset import Dataset
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.pipeline.training import whole
 from tradsys.samples.weights import class_rates
@@ -64,24 +64,22 @@ class Cell:
         return float(1 - self.losses.mean() / self.base_losses.mean())
 
 
-def run_cell(experiment: Experiment, panel: Panel, fold: int, seed: int, workdir: Path | None = None) -> Cell:
+def run_cell(experiment: Experiment, dataset: Dataset, fold: int, seed: int, workdir: Path | None = None) -> Cell:
     """Fits the experiment's model, scaled and calibrated, on one fold under one seed, and asks its test samples.
 
     workdir: lets a net's fit resume from its last checkpoint.
     """
     began = perf_counter()
-    model: Any = whole(experiment, seeded(experiment.model, seed))
-    if workdir is not None:
-        model = in_workdir(model, workdir)
-    train, test = panel.part(fold, "train"), panel.part(fold, "test")
-    done = model.fit(train, panel.part(fold, "valid"))
+    train, test = dataset.part(fold, "train"), dataset.part(fold, "test")
+    own = replace(experiment, model=seeded(experiment.model, seed))
+    done = fitted_on(own, train, dataset.part(fold, "valid"), workdir)
     seconds = perf_counter() - began
     return Cell(
         symbol=np.asarray(test.table.symbols)[test.table.symbol[test.rows]],
         time=test.time,
         y=test.y,
         proba_NC=done.predict_proba(test.table, test.rows),
-        base_rate_C=class_rates(train, panel.samples.n_classes),
+        base_rate_C=class_rates(train, dataset.samples.n_classes),
         seconds=seconds,
         peak_mb=peak_mb(),
         n_parameters=n_parameters(done),
@@ -109,6 +107,10 @@ def _nets(part: Any) -> list[Any]:
 
 
 def fitted_on(experiment: Experiment, train: Samples, valid: Samples, workdir: Path | None = None) -> Calibrated:
-    """The experiment's model, scaled and calibrated, fitted on these samples."""
-    model = whole(experiment, experiment.model)
-    return (model if workdir is None else in_workdir(model, workdir)).fit(train, valid)
+    """The experiment's model, scaled and calibrated, fitted on these samples.
+
+    workdir: lets a net's fit resume from its last checkpoint.
+    """
+    model: Any = whole(experiment, experiment.model)
+    fitted: Calibrated = (model if workdir is None else in_workdir(model, workdir)).fit(train, valid)
+    return fitted

@@ -1,11 +1,15 @@
-"""Bars to purged samples, with whatever features learn learned on training rows only."""
+"""Bars to samples, the one path of every command: check, features, labels, samples with spans, purged folds.
+
+`build_dataset` is the whole path. `label_rows` is its first half, for what must look at the rows before they become
+samples: a comparison that intersects the rows of its variants, a signal at one close. Whatever features learn (the d
+of fractional differencing) is learned on bars up to the last training label of the earliest fold, and nowhere else.
+"""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cached_property
-from typing import Any
+from itertools import islice
 
 import numpy as np
 import polars as pl
@@ -16,20 +20,36 @@ from tradsys.core.errors import DataError
 from tradsys.core.protocols import Events, Splitter
 from tradsys.core.tables import Array, FeatureTable, Fold, Labels, Samples
 from tradsys.features.feature_set import FeatureSet
-from tradsys.market.bars import check_bar_minutes, content_digest, mark_gaps, utc64_times
+from tradsys.market.bars import check_bar_minutes, mark_gaps, utc64_times
 from tradsys.market.true_range import log_steps
 from tradsys.market.universe import Members
+from tradsys.research.pipeline.dataset_cache import DatasetCache
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.join import left_out, make_samples
 from tradsys.samples.splits import check_fold
 
 LOG = logging.getLogger(__name__)
 N_NAMED = 20  # symbols spelled out in the log
+PARTS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Samples on one feature table and their purged folds; all that a fit and its evaluation read."""
+
+    data_digest: str
+    features: FeatureSet
+    samples: Samples
+    folds: Sequence[Fold]
+
+    def part(self, fold: int, name: str) -> Samples:
+        """`train`, `valid` or `test` of a fold, weights of mean 1 within the part."""
+        return part_of(self.samples, self.folds[fold], name)
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Bars turned into purged samples; the feature set is fitted on training rows only."""
+    """Bars turned into purged samples of one fold; the feature set is fitted on training rows only."""
 
     bars: pl.DataFrame  # with segments
     data_digest: str
@@ -42,17 +62,17 @@ class Prepared:
     @property
     def train(self) -> Samples:
         """Training samples."""
-        return of_mean_one(self.samples.take(self.fold.train))
+        return part_of(self.samples, self.fold, "train")
 
     @property
     def valid(self) -> Samples:
         """Samples for early stopping, calibration and thresholds; later than training."""
-        return of_mean_one(self.samples.take(self.fold.valid))
+        return part_of(self.samples, self.fold, "valid")
 
     @property
     def test(self) -> Samples:
         """Samples read once."""
-        return of_mean_one(self.samples.take(self.fold.test))
+        return part_of(self.samples, self.fold, "test")
 
     @property
     def test_start(self) -> datetime:
@@ -63,6 +83,11 @@ class Prepared:
 def of_mean_one(samples: Samples) -> Samples:
     """The samples with weights of mean 1 within their own part, so that no part's scale tells of another's labels."""
     return replace(samples, weight=samples.weight / samples.weight.mean())
+
+
+def part_of(samples: Samples, fold: Fold, name: str) -> Samples:
+    """`train`, `valid` or `test` of a fold, weights of mean 1 within the part."""
+    return of_mean_one(samples.take(getattr(fold, name)))
 
 
 def load_bars(experiment: Experiment) -> pl.DataFrame:
@@ -84,67 +109,102 @@ def _check_old_key(experiment: Experiment, bars: pl.DataFrame) -> None:
         check_bar_minutes(bars, float(told), "data", "data.bar_minutes is measured from the bars now; remove the key")
 
 
-class Shelf:
-    """What experiments on the same bars share, each thing made once: digest, masks of events, tables of features.
+@dataclass(frozen=True, eq=False)
+class LabelledRows:
+    """Features and labels of all R bars, before the choice of rows that makes them samples.
 
-    bars: with segments, as `load_bars` gives them.
+    events: bool [R], rows where a decision is taken; None for all. lookback: rows of a sample's window.
     """
 
-    def __init__(self, bars: pl.DataFrame) -> None:
-        self.bars = bars
-        self._masks: list[tuple[Events, Array]] = []
-        self._tables: list[tuple[FeatureSet, FeatureTable]] = []
+    bars: pl.DataFrame
+    data_digest: str
+    features: FeatureSet
+    table: FeatureTable
+    labels: Labels
+    events: Array | None
+    lookback: int
+    weighting: str
 
-    @cached_property
-    def digest(self) -> str:
-        """Of the bars' content."""
-        return content_digest(self.bars)
+    @property
+    def decidable(self) -> Array:
+        """bool [R]: rows with a complete window at which a decision is taken, the outcome resolved or not."""
+        ready = self.table.ready(self.lookback)
+        return ready if self.events is None else ready & self.events
 
-    def mask(self, events: Events | None) -> Array | None:
-        """Where these events decide, bool [R]; None for none."""
-        if events is None:
-            return None
-        if not (known := [mask for other, mask in self._masks if other == events]):
-            known = [events.mask(self.bars)]
-            self._masks.append((events, known[0]))
-        return known[0]
+    def samples(self) -> Samples:
+        """Samples at the decidable rows whose outcome is resolved; raises as `make_samples`."""
+        return make_samples(
+            self.table, self.labels, lookback=self.lookback, events=self.events, weighting=self.weighting
+        )
 
-    def table(self, features: FeatureSet) -> FeatureTable:
-        """The table of a fitted feature set; one for all sets that compute the same."""
-        if not (known := [table for other, table in self._tables if _rules(other) == _rules(features)]):
-            known = [features.table(self.bars)]
-            self._tables.append((features, known[0]))
-        return known[0]
-
-
-def _rules(features: FeatureSet) -> tuple[Any, ...]:
-    """All that decides a feature set's table: its features with their parameters, its ranks, its gap, its market."""
-    return tuple(features.features), features.names, features.max_gap_minutes, features.market_symbol
+    def dataset(self, splitter: Splitter, n_folds: int | None = None) -> Dataset:
+        """The samples in the splitter's folds, the first n_folds or all; LeakageError for a fold that leaks."""
+        samples = self.samples()
+        folds = tuple(islice(splitter.split(samples), n_folds))
+        for fold in folds:
+            check_fold(samples, fold)
+        return Dataset(self.data_digest, self.features, samples, folds)
 
 
-def prepare(experiment: Experiment, bars: pl.DataFrame, shelf: Shelf | None = None) -> Prepared:
-    """Features, labels, samples and one purged fold.
+def label_rows(
+    experiment: Experiment,
+    bars: pl.DataFrame,
+    splitter: Splitter | None = None,
+    *,
+    lookback: int | None = None,
+    labels: Labels | None = None,
+    features: FeatureSet | None = None,
+    cache: DatasetCache | None = None,
+) -> LabelledRows:
+    """Features and labels of all rows of the bars.
 
-    The fold's dates come first, from rows and labels alone, so that what features learn (the d of fractional
-    differencing) is learned on bars up to the last training label and nowhere else. shelf: of the same bars, with
-    what other experiments have made already.
+    bars: with segments, as `load_bars` returns them. splitter, lookback: the experiment's own where None. labels:
+    where None, the experiment's. features: a fitted set; where None, the experiment's is fitted on what precedes the
+    earliest fold's last training label. cache: of the same bars, with what other experiments have computed already.
     """
-    shelf = shelf or Shelf(bars)
-    labels, events = labels_of(experiment, bars), shelf.mask(experiment.events)
-    features = learned_features(experiment, bars, labels, events, experiment.split, experiment.lookback)
-    table = shelf.table(features)
+    cache = cache or DatasetCache(bars)
+    lookback = experiment.lookback if lookback is None else lookback
+    labels = labels_of(experiment, bars) if labels is None else labels
+    events = cache.mask(experiment.events)
+    if features is None:
+        features = learned_features(experiment, bars, labels, events, splitter or experiment.split, lookback)
+    table = cache.table(features)
     assert len(table) == len(bars), (len(table), len(bars))
-    samples = make_samples(table, labels, lookback=experiment.lookback, events=events, weighting=experiment.weighting)
-    fold = next(iter(experiment.split.split(samples)))
-    check_fold(samples, fold, 0)
-    check_symbols(samples, fold, experiment.events, events)
+    return LabelledRows(bars, cache.digest, features, table, labels, events, lookback, experiment.weighting)
+
+
+def build_dataset(
+    experiment: Experiment,
+    bars: pl.DataFrame,
+    splitter: Splitter | None = None,
+    *,
+    lookback: int | None = None,
+    cache: DatasetCache | None = None,
+) -> Dataset:
+    """Samples of the bars and the splitter's purged folds; arguments as `label_rows`.
+
+    Raises DataError for a symbol without any sample, LeakageError for a part that could know what it is evaluated on.
+    """
+    rows = label_rows(experiment, bars, splitter, lookback=lookback, cache=cache)
+    dataset = rows.dataset(splitter or experiment.split)
+    check_symbols(dataset.samples, experiment.events, rows.events)
+    return dataset
+
+
+def prepare(experiment: Experiment, bars: pl.DataFrame, cache: DatasetCache | None = None) -> Prepared:
+    """The dataset of the experiment's first fold, with the bars and labels that it comes from."""
+    rows = label_rows(experiment, bars, cache=cache)
+    dataset = rows.dataset(experiment.split, n_folds=1)
+    samples, fold = dataset.samples, dataset.folds[0]
+    check_symbols(samples, experiment.events, rows.events)
+    warn_of_absent(samples, fold)
     LOG.info(
         "%d samples: train %d, valid %d, test %d; rows left out: %s",
         len(samples),
-        *(len(getattr(fold, p)) for p in ("train", "valid", "test")),
-        ", ".join(f"{why} {n:,}" for why, n in left_out(table, labels, experiment.lookback, events).items()),
+        *(len(getattr(fold, part)) for part in PARTS),
+        ", ".join(f"{why} {n:,}" for why, n in left_out(rows.table, rows.labels, rows.lookback, rows.events).items()),
     )
-    return Prepared(bars, shelf.digest, features, table, labels, samples, fold)
+    return Prepared(bars, rows.data_digest, rows.features, rows.table, rows.labels, samples, fold)
 
 
 def learned_features(
@@ -155,16 +215,20 @@ def learned_features(
     splitter: Splitter,
     lookback: int,
 ) -> FeatureSet:
-    """The feature set with whatever it learns learned on bars up to the first fold's last training label."""
+    """The feature set with whatever it learns learned on bars up to the earliest fold's last training label."""
     if not any(hasattr(feature, "fit") for feature in experiment.features.features):
         return experiment.features
     skeleton = make_samples(rows_only(bars), labels, lookback=lookback, events=events)
-    ends = [skeleton.table.time[skeleton.end[fold.train]].max() for fold in splitter.split(skeleton)]
-    return experiment.features.fit(bars, aware(min(ends)))
+    return experiment.features.fit(bars, last_training_label(skeleton, splitter.split(skeleton)))
 
 
-def check_symbols(samples: Samples, fold: Fold, events: Events | None = None, mask: Array | None = None) -> None:
-    """Raises DataError for symbols without any sample; warns of those that a part of the fold lacks.
+def last_training_label(samples: Samples, folds: Iterable[Fold]) -> datetime:
+    """When the last training label of a fold was resolved, of the fold where that is earliest; aware UTC."""
+    return aware(min(samples.table.time[samples.end[fold.train]].max() for fold in folds))
+
+
+def check_symbols(samples: Samples, events: Events | None = None, mask: Array | None = None) -> None:
+    """Raises DataError for symbols without any sample.
 
     mask: bool [R] of the events; a symbol that they never choose, such as a benchmark, is left out on purpose. Where
     the events are a universe, a symbol that never warms up is a warning: among thousands some always are too young.
@@ -182,7 +246,13 @@ def check_symbols(samples: Samples, fold: Fold, events: Events | None = None, ma
         if not isinstance(events, Members):
             raise DataError(words)
         LOG.warning(words)
-    for part in ("train", "valid", "test"):
+
+
+def warn_of_absent(samples: Samples, fold: Fold) -> None:
+    """Warns of symbols that have samples but none in a part of the fold."""
+    table = samples.table
+    own = np.bincount(table.symbol[samples.rows], minlength=len(table.symbols))
+    for part in PARTS:
         seen = np.bincount(table.symbol[samples.rows[getattr(fold, part)]], minlength=len(table.symbols))
         if missing := [s for k, s in enumerate(table.symbols) if seen[k] == 0 and own[k]]:
             LOG.warning("samples: the %s part holds none of %s; their history does not reach it", part, missing)
@@ -214,39 +284,3 @@ def rows_only(bars: pl.DataFrame) -> FeatureTable:
 def aware(time: np.datetime64) -> datetime:
     """A table's time as an aware datetime in UTC."""
     return utc(time)
-
-
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """What all cells of one data set share: samples on one table, and the purged folds of them."""
-
-    data_digest: str
-    features: FeatureSet
-    samples: Samples
-    folds: Sequence[Fold]
-
-    def part(self, fold: int, name: str) -> Samples:
-        """`train`, `valid` or `test` of a fold, weights of mean 1 within the part."""
-        return of_mean_one(self.samples.take(getattr(self.folds[fold], name)))
-
-
-def make_panel(experiment: Experiment, bars: pl.DataFrame, splitter: Splitter, shelf: Shelf | None = None) -> Panel:
-    """Samples and the splitter's folds; what features learn, they learn before the first training part ends.
-
-    bars: with segments, as `preparing.load_bars` gives them. shelf: of these bars, with what others made already.
-    """
-    shelf = shelf or Shelf(bars)
-    labels, events = labels_of(experiment, bars), shelf.mask(experiment.events)
-    features = learned_features(experiment, bars, labels, events, splitter, experiment.lookback)
-    samples = make_samples(
-        shelf.table(features), labels, lookback=experiment.lookback, events=events, weighting=experiment.weighting
-    )
-    return Panel(shelf.digest, features, samples, checked_folds(samples, splitter))
-
-
-def checked_folds(samples: Samples, splitter: Splitter) -> tuple[Fold, ...]:
-    """The splitter's folds; LeakageError where a part of one could know what it is judged on."""
-    folds = tuple(splitter.split(samples))
-    for fold in folds:
-        check_fold(samples, fold)
-    return folds

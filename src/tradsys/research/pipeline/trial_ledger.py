@@ -27,6 +27,7 @@ from tradsys.core.tables import Array
 from tradsys.evidence.deflation import Deflation, deflation
 from tradsys.evidence.sharpe import is_flat, sharpe_ratio
 from tradsys.evidence.trials import MIN_SHARED, MIN_TRIALS, independent_trials, shared_correlation
+from tradsys.market.calendars import session_dates
 from tradsys.research.pipeline.ledger_anchors import RESTORE, Anchor, anchors, missing_rows, refuse, write_anchor
 from tradsys.research.pipeline.ledger_database import (
     HEAD,
@@ -94,7 +95,8 @@ class Trial:
         A bar that closes at midnight belongs to the day it ends. A market that keeps weekends has fewer returns
         than days, and which days those were the ledger does not hold.
         """
-        first, last = (_day_of(text) for text in (self.span_start, self.span_end))
+        span = [text.rstrip("Z") for text in (self.span_start, self.span_end)]
+        first, last = session_dates(np.array(span, dtype="datetime64[us]"))
         n_days = int((last - first).astype(int)) + 1
         if self.periods_per_year != EVERY_DAY or n_days != len(self.returns):
             return None
@@ -344,11 +346,6 @@ def _iso(moment: datetime) -> str:
     if moment.tzinfo is None:
         raise DataError(f"ledger: {moment} has no time zone; every moment is UTC; attach datetime.UTC")
     return utc(moment).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _day_of(text: str) -> np.datetime64:
-    """The UTC day that a stored moment closes."""
-    return (np.datetime64(text.rstrip("Z"), "us") - np.timedelta64(1, "us")).astype("datetime64[D]")
 
 
 def _row_of(entry: LedgerEntry) -> dict[str, Any]:

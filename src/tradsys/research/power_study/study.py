@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from scipy.optimize import isotonic_regression
 
 from tradsys.core.errors import TradsysError
 from tradsys.core.runs import code_sha, digest_json, write_json, written_atomically
@@ -271,14 +272,9 @@ def _crossing(edges: Array, share_E: Array, sharpe_E: Array) -> tuple[float, flo
 
 
 def monotone(values: Array) -> Array:
-    """The nearest never-falling series in squared error (pool adjacent violators; Ayer et al. 1955)."""
-    blocks: list[list[float]] = []
-    for value in values:
-        blocks.append([float(value), 1.0])
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            (b, m), (a, n) = blocks.pop(), blocks.pop()
-            blocks.append([(a * n + b * m) / (n + m), n + m])
-    return np.concatenate([np.full(int(n), value) for value, n in blocks])
+    """The nearest never-falling series in squared error (Ayer et al. 1955)."""
+    fitted: Array = isotonic_regression(values).x
+    return fitted
 
 
 def flat(rows: Sequence[MarketRow]) -> pl.DataFrame:

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.core.protocols import Model
 from tradsys.core.tables import Array, Fold, Samples
 from tradsys.evidence.sharpe import is_flat, sharpe_ratio
 from tradsys.market.bars import utc_series
-from tradsys.market.calendars import periods_per_year
+from tradsys.market.calendars import days_in_a_year, session_dates
 from tradsys.models.linear import LogisticRegression
 from tradsys.models.sequence import SequenceModel
 from tradsys.research.pipeline.dataset import Prepared, aware
@@ -124,8 +123,7 @@ def path_returns(
             f"paths: {int((~np.isfinite(samples.ret)).sum())} samples without a return; drop what is unlabelled"
         )
     earned_PN = positions_PN * np.expm1(samples.ret) - np.abs(positions_PN) * round_trip_cost
-    last = samples.table.time[samples.end] - np.timedelta64(1, "us")
-    days, where = np.unique(last.astype("datetime64[D]"), return_inverse=True)
+    days, where = np.unique(session_dates(samples.table.time[samples.end]), return_inverse=True)
     if len(days) < MIN_DAYS:
         raise DataError(
             f"paths: outcomes on {len(days)} days; a Sharpe ratio of paths needs {MIN_DAYS}; take more data"
@@ -170,7 +168,7 @@ def cpcv_paths(
         samples,
         positions,
         round_trip_cost=experiment.costs.round_trip,
-        periods_per_year=_days_per_year(samples),
+        periods_per_year=days_in_a_year(utc_series(np.unique(samples.table.time))),
     )
     _record(paths, name, prepared, ledger, source, folder)
     LOG.info("cpcv: %d fits of %s, %d paths", len(positions), name, len(paths.sharpe_P))
@@ -220,13 +218,6 @@ def _positions(experiment: Experiment, model: Model, samples: Samples, fold: Fol
 def _side_in_words(samples: Samples) -> str:
     """What a path takes, in words."""
     return "long" if samples.table.side() is None else "on the bundle's own side, long or short,"
-
-
-def _days_per_year(samples: Samples) -> float:
-    """365 or 252, as the table's bars show."""
-    day = (np.unique(samples.table.time) - np.timedelta64(1, "us")).astype("datetime64[D]").astype("datetime64[us]")
-    frame = pl.DataFrame({"time": utc_series(np.unique(day))})
-    return periods_per_year(frame.with_columns(symbol=pl.lit("days")).select("symbol", "time"))
 
 
 def _record(

@@ -14,7 +14,7 @@ import polars as pl
 from tradsys.core.tables import Array
 from tradsys.evidence.controls.placebo import DailyRecord
 from tradsys.market.bars import utc64_times
-from tradsys.market.calendars import periods_per_year
+from tradsys.market.calendars import days_in_a_year, session_dates
 from tradsys.market.universe import traded_rows, untraded_of
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.ledger import Ledger
@@ -99,8 +99,7 @@ class JudgedSpan:
 
     def yearly(self) -> float:
         """Days with bars in a year: 365 or 252, as the bars show."""
-        day = (pl.col("time") - pl.duration(microseconds=1)).dt.truncate("1d")
-        return periods_per_year(self.bars.select(symbol=pl.lit("equity"), time=day).unique().sort("time"))
+        return days_in_a_year(self.bars["time"])
 
     def bars_per_day(self) -> float:
         """Mean number of bars a day on the span's clock."""
@@ -118,4 +117,4 @@ class JudgedSpan:
 
 def day_of(time: pl.Series) -> Array:
     """UTC days that bars close on; midnight belongs to the day it ends."""
-    return (utc64_times(time.to_frame("time")) - np.timedelta64(1, "us")).astype("datetime64[D]")
+    return session_dates(utc64_times(time.to_frame("time")))

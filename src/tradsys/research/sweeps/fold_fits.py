@@ -20,7 +20,7 @@ from tradsys.evidence.skill import log_losses
 from tradsys.models.ensembles.nested_copies import watched
 from tradsys.models.training.checkpoints import kept_state, read_checkpoint
 from tradsys.research.pipeline.cross_validation import Cell, run_cell
-from tradsys.research.pipeline.dataset import Panel
+from tradsys.research.pipeline.dataset import Dataset
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.sweeps.search_space import SweepError
 from tradsys.samples.weights import class_rates
@@ -52,7 +52,13 @@ class CellResult:
 
 
 def cell_result(
-    experiment: Experiment, panel: Panel, fold: int, seed: int, folder: Path, identity: Mapping[str, Any], watch: Watch
+    experiment: Experiment,
+    dataset: Dataset,
+    fold: int,
+    seed: int,
+    folder: Path,
+    identity: Mapping[str, Any],
+    watch: Watch,
 ) -> CellResult:
     """Runs a cell, goes on where an earlier attempt stopped, or reads what a finished one left in `folder`.
 
@@ -67,12 +73,12 @@ def cell_result(
     attempts = folder / "attempts.jsonl"
     resumed_epochs = _epochs_kept(folder / "fit")
     _append(attempts, {"pid": os.getpid(), "epochs": resumed_epochs})
-    watching = _Watching(folder / "epochs.jsonl", base_of(panel, fold), watch)
+    watching = _Watching(folder / "epochs.jsonl", base_of(dataset, fold), watch)
     looked = replace(experiment, model=watched(experiment.model, watching))
     skill = over_rate = losses = error = gains = None
     seconds, megabytes, n_parameters = 0.0, 0.0, None
     try:
-        cell = run_cell(looked, panel, fold, seed, folder / "fit")
+        cell = run_cell(looked, dataset, fold, seed, folder / "fit")
         seconds, megabytes, n_parameters = cell.seconds, cell.peak_mb, cell.n_parameters
         losses = cell.losses
         skill = cell.skill if math.isfinite(cell.skill) else None
@@ -105,14 +111,14 @@ def block_gains(cell: Cell) -> list[float]:
     return [float(part.mean()) for part in np.array_split(gain_N, min(BLOCKS_A_FOLD, len(gain_N)))]
 
 
-def base_of(panel: Panel, fold: int) -> float:
+def base_of(dataset: Dataset, fold: int) -> float:
     """Mean log-loss on a fold's validation samples of their own best constant, weighted as the nets' loss is.
 
     The reference of skill beyond the level, against a loss whose level was not shifted: what the pruner sees is at most
     the headline measure.
     """
-    valid = panel.part(fold, "valid")
-    rates = class_rates(valid, panel.samples.n_classes)
+    valid = dataset.part(fold, "valid")
+    rates = class_rates(valid, dataset.samples.n_classes)
     return float(
         np.average(log_losses(np.broadcast_to(rates, (len(valid), len(rates))), valid.y), weights=valid.weight)
     )

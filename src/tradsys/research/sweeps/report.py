@@ -1,9 +1,7 @@
 """A study as one dict: trials, the pick, importances, what it cost."""
 
-import json
 import logging
 import warnings
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -120,8 +118,3 @@ def importances(study: optuna.Study) -> dict[str, dict[str, float]]:
             found = get_param_importances(study, evaluator=evaluator, target=lambda t: t.values[0])
         out[name] = {key: float(value) for key, value in found.items()}
     return out
-
-
-def read_report(folder: Path) -> dict[str, Any]:
-    """The report that a study left in its folder."""
-    return json.loads((folder / "report.json").read_text(encoding="utf-8"))

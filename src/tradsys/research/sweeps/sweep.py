@@ -90,16 +90,16 @@ def join(name: str, compose: Compose, base: Sequence[str], composed: Composed, p
     folder = Path(config["paths"]["runs"]) / "tune" / name
     lookback = max([composed.experiment.lookback, *_longest(space)])
     runner = TrialRunner(name, compose, base, settings, space, folder, lookback, storage.patience)
-    panel = runner.panel(composed)
-    if len(panel.folds) * len(settings.seeds) < 2 or ("stability" in settings.objectives and len(panel.folds) < 2):
+    dataset = runner.dataset(composed)
+    if len(dataset.folds) * len(settings.seeds) < 2 or ("stability" in settings.objectives and len(dataset.folds) < 2):
         raise SweepError(
-            f"sweep: {len(panel.folds)} fold(s) x {len(settings.seeds)} seed(s); a spread needs two fits, stability "
+            f"sweep: {len(dataset.folds)} fold(s) x {len(settings.seeds)} seed(s); a spread needs two fits, stability "
             "two folds; raise sweep.inner.n_folds or name more sweep.seeds"
         )
-    most_steps = len(panel.folds) * len(settings.seeds) * n_epochs(composed.experiment)
+    most_steps = len(dataset.folds) * len(settings.seeds) * n_epochs(composed.experiment)
     study, uuid = _opened(name, storage, len(settings.objectives), settings.pruner_of(most_steps))
     about = {
-        "data_digest": panel.data_digest,
+        "data_digest": dataset.data_digest,
         "space_digest": settings.digest(space),
         "config_digest": digest_json([base_digest(config), lookback]),
     }

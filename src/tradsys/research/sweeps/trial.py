@@ -16,14 +16,14 @@ import yaml
 
 from tradsys.core.errors import CombinationError
 from tradsys.core.masking import masked
-from tradsys.core.runs import PACKAGE, digest_json, write_json, write_text
+from tradsys.core.runs import PACKAGE, write_json, write_text
 from tradsys.core.tables import Array
-from tradsys.research.pipeline.dataset import Panel, aware
+from tradsys.research.pipeline.dataset import Dataset, aware
 from tradsys.research.pipeline.provenance import config_digest, override_lines
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, run_identity
 from tradsys.research.sweeps.fold_fits import CellResult, cell_result, stored_losses
-from tradsys.research.sweeps.inner_folds import shared_panel
+from tradsys.research.sweeps.inner_folds import dataset_key, shared_dataset
 from tradsys.research.sweeps.search_space import SearchSpace, SweepError, overrides_of
 from tradsys.research.sweeps.selection import lower_bound, spreads, stability
 from tradsys.research.sweeps.settings import SweepSettings
@@ -74,7 +74,7 @@ class TrialRunner:
     lookback: int
     patience: Patience
     uuid: str = ""
-    panels: dict[str, Panel] = field(default_factory=dict)
+    datasets: dict[str, Dataset] = field(default_factory=dict)
 
     def run(self, trial: optuna.Trial, claim: Claim) -> Score:
         """Runs the trial at its place.
@@ -88,7 +88,7 @@ class TrialRunner:
         overrides = overrides_of(values)
         with refused():
             composed = self.compose([*self.base, *overrides])
-            panel = self.panel(composed)
+            dataset = self.dataset(composed)
             write_text(folder / "overrides.txt", override_lines([*self.base, *overrides]))
             config = yaml.safe_dump(masked(composed.config), sort_keys=False, allow_unicode=True)
             write_text(folder / "config.yaml", config)
@@ -96,14 +96,16 @@ class TrialRunner:
         about = {"study": self.study, "place": claim.place, "trial": trial.number, "overrides": overrides}
         try:
             with refused():
-                for result in self.cells(composed, panel, folder / "cells", self.settings.seeds, _Reports(self, trial)):
+                for result in self.cells(
+                    composed, dataset, folder / "cells", self.settings.seeds, _Reports(self, trial)
+                ):
                     results.append(result)
         except optuna.TrialPruned:
-            self._record(composed, panel, folder, results)
+            self._record(composed, dataset, folder, results)
             write_json(folder / "metrics.json", about | {"state": "pruned"} | self._summary(results, began))
             raise
         score = self._score(results, began)
-        self._record(composed, panel, folder, results)
+        self._record(composed, dataset, folder, results)
         write_json(folder / "metrics.json", about | {"state": "complete", "values": score.values} | score.attributes)
         return score
 
@@ -112,26 +114,35 @@ class TrialRunner:
         for fit in (self.folder / "trials" / f"{claim.place:05d}" / "cells").glob("*/fit"):
             shutil.rmtree(fit, ignore_errors=True)
 
-    def panel(self, composed: Composed) -> Panel:
+    def dataset(self, composed: Composed) -> Dataset:
         """The shared samples and folds for a composed config; kept open, since most trials read the same."""
         experiment, config = composed.experiment, composed.config
         lookback = max(self.lookback, experiment.lookback)
-        key = digest_json([{k: config.get(k) for k in ("data", "features", "labels", "events", "split")}, lookback])
-        if key not in self.panels:
+        key = dataset_key(config, self.settings.inner, lookback)
+        if key not in self.datasets:
             shared = self.folder / "shared"
-            self.panels[key] = shared_panel(experiment, config, self.settings.inner, shared, lookback)
-        return self.panels[key]
+            self.datasets[key] = shared_dataset(experiment, config, self.settings.inner, shared, lookback)
+        return self.datasets[key]
 
     def cells(
-        self, composed: Composed, panel: Panel, folder: Path, seeds: Sequence[int], reports: "_Reports | None" = None
+        self,
+        composed: Composed,
+        dataset: Dataset,
+        folder: Path,
+        seeds: Sequence[int],
+        reports: "_Reports | None" = None,
     ) -> Iterator[CellResult]:
         """Every fold under every seed, one after another. folder: keeps what is done."""
         decides = {name: composed.config.get(name) for name in ("model", "transforms", "calibration", "time_decay")}
-        decides |= {"data": panel.data_digest, "labels": composed.config["labels"], "features": panel.features.names}
-        for k, (fold, seed) in enumerate((f, s) for f in range(len(panel.folds)) for s in seeds):
+        decides |= {
+            "data": dataset.data_digest,
+            "labels": composed.config["labels"],
+            "features": dataset.features.names,
+        }
+        for k, (fold, seed) in enumerate((f, s) for f in range(len(dataset.folds)) for s in seeds):
             watch = reports.of(k, n_epochs(composed.experiment)) if reports else _unwatched
             where = folder / f"fold_{fold}_seed_{seed}"
-            result = cell_result(composed.experiment, panel, fold, seed, where, decides, watch)
+            result = cell_result(composed.experiment, dataset, fold, seed, where, decides, watch)
             if reports:
                 reports.end(k, n_epochs(composed.experiment), result)
             yield result
@@ -171,7 +182,7 @@ class TrialRunner:
             "checkpoints_used": sum(r.resumed for r in results),
         }
 
-    def _record(self, composed: Composed, panel: Panel, folder: Path, results: Sequence[CellResult]) -> None:
+    def _record(self, composed: Composed, dataset: Dataset, folder: Path, results: Sequence[CellResult]) -> None:
         """The ledger row of this look, once, whoever of several attempts gets here."""
         ledger, run = TrialLedger(composed.config["paths"]["ledger"]), run_identity(folder, self.uuid)
         if any(
@@ -180,12 +191,12 @@ class TrialRunner:
         ):
             return
         series = _losses(folder / "cells", results)
-        tests = np.concatenate([np.asarray(fold.test) for fold in panel.folds])
-        times = panel.samples.time[tests]
+        tests = np.concatenate([np.asarray(fold.test) for fold in dataset.folds])
+        times = dataset.samples.time[tests]
         entry = LedgerEntry(
             purpose=PURPOSE,
             subject=f"{self.study} {folder.name}",
-            data_digest=panel.data_digest,
+            data_digest=dataset.data_digest,
             span_start=aware(times.min()),
             span_end=aware(times.max()),
             config_digest=config_digest(composed.config),

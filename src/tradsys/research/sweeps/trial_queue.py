@@ -23,7 +23,6 @@ LOG = logging.getLogger(__name__)
 PLACE, CAUSE, SHARE, PRICE, DRAWN = "place", "cause", "share_of_machine", "price_per_hour", "drawn"
 # causes of a FAIL that leave the place open without counting as a death
 HARMLESS = ("surplus", "interrupted", "disk full", "storage")
-DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 # places given up before the sweep itself is
 MOST_LOST = 10
 

@@ -1,0 +1,6 @@
+"""Feed and broker of a real exchange through ccxt.
+
+client    Client, Exchange
+feed      ExchangeFeed
+broker    ExchangeBroker
+"""

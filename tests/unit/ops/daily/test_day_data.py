@@ -12,7 +12,7 @@ from tradsys.features.feature_set import FeatureSet
 from tradsys.features.market_factor import MarketBeta
 from tradsys.features.momentum import Rsi
 from tradsys.features.price import LogReturn, SmaDistance
-from tradsys.market.sessions import session_date
+from tradsys.market.calendars import session_date
 from tradsys.market.synthetic_panel import SyntheticPanel
 from tradsys.ops.daily.day_data import DailyBars, data_notes, synthetic_note
 

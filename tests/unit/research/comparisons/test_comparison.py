@@ -1,4 +1,4 @@
-"""Settings, panels on disk, and the sentences of a comparison; its runs are in tests/integration."""
+"""Settings, aligned datasets and the sentences of a comparison; its runs are in tests/integration."""
 
 from dataclasses import replace
 
@@ -7,15 +7,11 @@ import pytest
 
 from tradsys.config.compose import as_dict, build, compose
 from tradsys.core.errors import DataError, TradsysError
-from tradsys.core.tables import Fold
-from tradsys.research.comparisons.aligned_datasets import check_classes, judged_panels
+from tradsys.research.comparisons.aligned_datasets import aligned_datasets, check_classes
 from tradsys.research.comparisons.comparison import run_jobs
 from tradsys.research.comparisons.settings import Arm, ComparisonSettings
 from tradsys.research.comparisons.table import conclusions
-from tradsys.research.pipeline.dataset import load_bars, make_panel, prepare
-from tradsys.research.pipeline.dataset_cache import load_panel, panel_digest, save_panel
 from tradsys.research.pipeline.settings import Experiment
-from tradsys.research.sweeps.inner_folds import panel_digest as sweep_panel_digest
 from tradsys.samples.splits import WalkForward
 from tradsys.samples.weights import average_uniqueness
 
@@ -94,23 +90,23 @@ def test_arms_of_one_question_meet_on_the_rows_that_all_have():
         "window": composed("model=transformer", "model.lookback=40"),
         "wide": composed("model=logistic", "labels.upper=2.5"),
     }
-    judged = judged_panels(arms, SPLIT)
-    rows = {name: one.panel.samples.rows for name, one in judged.items()}
+    judged = aligned_datasets(arms, SPLIT)
+    rows = {name: one.dataset.samples.rows for name, one in judged.items()}
     assert np.array_equal(rows["plain"], rows["late"])
     assert np.array_equal(rows["plain"], rows["window"])
-    assert judged["plain"].panel is judged["window"].panel  # same table, kept once
+    assert judged["plain"].dataset is judged["window"].dataset  # same table, kept once
     assert rows["plain"].min() >= 499
     assert judged["wide"].question != judged["plain"].question
     assert rows["wide"].min() < rows["plain"].min()
-    for a, b in zip(judged["plain"].panel.folds, judged["late"].panel.folds, strict=True):
+    for a, b in zip(judged["plain"].dataset.folds, judged["late"].dataset.folds, strict=True):
         assert np.array_equal(a.test, b.test)
 
 
 def test_arms_of_other_weights_meet_on_the_same_rows():
-    """Weights change what is learned, not what is asked: same rows, outcomes and folds, panels of their own."""
+    """Weights change what is learned, not what is asked: same rows, outcomes and folds, datasets of their own."""
     arms = {"unique": composed("model=logistic"), "alike": composed("model=logistic", "weighting=none")}
-    judged = judged_panels(arms, SPLIT)
-    unique, alike = (judged[name].panel.samples for name in arms)
+    judged = aligned_datasets(arms, SPLIT)
+    unique, alike = (judged[name].dataset.samples for name in arms)
     assert judged["unique"].question == judged["alike"].question
     assert judged["unique"].digest != judged["alike"].digest
     assert np.array_equal(unique.rows, alike.rows)
@@ -118,17 +114,7 @@ def test_arms_of_other_weights_meet_on_the_same_rows():
     np.testing.assert_array_equal(alike.weight, np.ones(len(alike)))
     np.testing.assert_allclose(unique.weight, average_uniqueness(unique.rows + 1, unique.end))
     for own in ("train", "valid", "test"):
-        assert np.array_equal(*(getattr(judged[name].panel.folds[1], own) for name in arms))
-
-
-def test_one_run_a_comparison_and_a_sweep_weight_alike():
-    """The same key reaches every place that makes samples."""
-    experiment, config = composed("model=logistic", "weighting=none", "regime.lookback=48")
-    bars = load_bars(experiment)
-    assert (make_panel(experiment, bars, SPLIT).samples.weight == 1).all()
-    assert (prepare(experiment, bars).samples.weight == 1).all()
-    names = [sweep_panel_digest(c, SPLIT, 1) for c in (config, config | {"weighting": "uniqueness"})]
-    assert names[0] != names[1]
+        assert np.array_equal(*(getattr(judged[name].dataset.folds[1], own) for name in arms))
 
 
 def test_an_unknown_weighting_is_refused_before_any_data_is_read():
@@ -137,40 +123,15 @@ def test_an_unknown_weighting_is_refused_before_any_data_is_read():
 
 
 @pytest.fixture(scope="module")
-def panel():
-    return judged_panels({"a": composed("model=logistic")}, SPLIT)["a"].panel
+def dataset():
+    return aligned_datasets({"a": composed("model=logistic")}, SPLIT)["a"].dataset
 
 
-def test_a_panel_comes_back_from_disk_as_it_was(panel, tmp_path):
-    save_panel(panel, tmp_path / "panel")
-    back = load_panel(tmp_path / "panel")
-    assert panel_digest(back) == panel_digest(panel)
-    assert back.data_digest == panel.data_digest
-    assert back.features.schema_hash() == panel.features.schema_hash()
-    kept = (tmp_path / "panel" / "values.npy").read_bytes()
-    back.samples.table.values[:] = 0  # a worker's own pages
-    assert (tmp_path / "panel" / "values.npy").read_bytes() == kept
-
-
-def test_a_panels_digest_knows_values_labels_and_folds(panel):
-    samples, digest = panel.samples, panel_digest(panel)
-    values = samples.table.values.copy()
-    values[0, 0] = 7
-    y = 1 - samples.y
-    fold = panel.folds[0]
-    others = [
-        replace(panel, samples=replace(samples, table=replace(samples.table, values=values))),
-        replace(panel, samples=replace(samples, y=y)),
-        replace(panel, folds=(Fold(fold.train[1:], fold.valid, fold.test), *panel.folds[1:])),
-    ]
-    assert len({digest, *map(panel_digest, others)}) == 4
-
-
-def test_a_part_of_one_class_is_named(panel):
-    y = panel.samples.y.copy()
-    y[panel.folds[1].test] = 1
+def test_a_part_of_one_class_is_named(dataset):
+    y = dataset.samples.y.copy()
+    y[dataset.folds[1].test] = 1
     with pytest.raises(DataError, match=r"arm 'steep', fold 1: all \d+ test samples are class \[1\]"):
-        check_classes("steep", replace(panel, samples=replace(panel.samples, y=y)))
+        check_classes("steep", replace(dataset, samples=replace(dataset.samples, y=y)))
 
 
 @pytest.mark.parametrize(("n_jobs", "backend"), [(1, "loky"), (2, "threading"), (3, "sequential")])

@@ -14,7 +14,7 @@ from tradsys.features.point_in_time import Known
 from tradsys.models.boosting import LightGbm, LightGbmRegressor
 from tradsys.research.panel.signals import COLUMNS, SignalSettings, judge_signals, signals_at, write_signals
 from tradsys.research.pipeline.cross_validation import fitted_on
-from tradsys.research.pipeline.dataset import make_panel
+from tradsys.research.pipeline.dataset import build_dataset
 from tradsys.samples.splits import PurgedKFold
 
 SETTINGS = SignalSettings(
@@ -66,7 +66,7 @@ def test_a_close_is_spoken_of_as_it_would_have_been_then(experiment, bars):
 def test_folds_are_scored_as_trusted_libraries_do(experiment, bars):
     found = judge_signals(experiment, SETTINGS, bars)
     assert len(found["folds"]) == 4
-    panel = make_panel(experiment, bars, SETTINGS.split)
+    panel = build_dataset(experiment, bars, SETTINGS.split)
     train, valid, test = (panel.part(2, part) for part in ("train", "valid", "test"))
     score = fitted_on(experiment, train, valid).score(test.table, test.rows)[:, 1]
     expected = SETTINGS.regressor.fit(train, valid).predict(test.table, test.rows)

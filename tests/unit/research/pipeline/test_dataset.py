@@ -41,7 +41,7 @@ def test_a_symbol_too_young_is_a_warning_in_a_universe_and_an_error_without_one(
     assert "gave no sample" in caplog.text
     mask = experiment.events.mask(young)
     with pytest.raises(DataError, match=r"P0001 .* gave no sample"):
-        check_symbols(prepared.samples, prepared.fold, None, mask)
+        check_symbols(prepared.samples, None, mask)
 
 
 def test_what_a_universe_excludes_is_neither_sample_nor_warning(experiment, bars, caplog):

@@ -1,0 +1,109 @@
+"""The on-disk form of a dataset: arrays that worker processes map, and the digest of their content."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tradsys.core.errors import DataError, TradsysError
+from tradsys.core.runs import digest_json, write_json, written_atomically
+from tradsys.core.tables import Array, FeatureTable, Fold, Samples
+from tradsys.features.feature_set import FeatureSet
+from tradsys.research.pipeline.dataset import PARTS, Dataset
+
+ABOUT = "dataset.json"
+COLUMNS = ("symbol", "time", "segment")
+OF_SAMPLES = ("rows", "y", "weight", "start", "end", "ret")
+
+
+def dataset_digest(dataset: Dataset) -> str:
+    """Digest of all numbers of a dataset that a fit or its evaluation reads."""
+    table, samples = dataset.samples.table, dataset.samples
+    arrays = [getattr(table, name) for name in COLUMNS] + [getattr(samples, name) for name in OF_SAMPLES]
+    folds = [getattr(fold, part) for fold in dataset.folds for part in PARTS]
+    return digest_json([table.names, table.symbols, len(dataset.folds), digest_arrays(table.values, *arrays, *folds)])
+
+
+def digest_arrays(*arrays: Array) -> str:
+    """Hex SHA-256 of shapes, types and values."""
+    sha = hashlib.sha256()
+    for array in arrays:
+        sha.update(repr((array.shape, array.dtype.str)).encode())
+        sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return sha.hexdigest()
+
+
+def save_dataset(dataset: Dataset, folder: Path) -> None:
+    """Writes the dataset atomically into `folder`; does nothing where the folder exists already."""
+    if folder.is_dir():
+        return
+    table, samples = dataset.samples.table, dataset.samples
+    arrays = {f"table_{name}": getattr(table, name) for name in (*COLUMNS, "values")}
+    arrays |= {name: getattr(samples, name) for name in OF_SAMPLES}
+    arrays |= {f"fold_{k}_{part}": getattr(fold, part) for k, fold in enumerate(dataset.folds) for part in PARTS}
+    with written_atomically(folder) as draft:
+        draft.mkdir()
+        for name, array in arrays.items():
+            np.save(draft / f"{name}.npy", array, allow_pickle=False)
+        write_json(
+            draft / ABOUT,
+            {
+                "names": table.names,
+                "symbols": table.symbols,
+                "n_folds": len(dataset.folds),
+                "data_digest": dataset.data_digest,
+                "features": dataset.features.to_json(),
+                "digest": dataset_digest(dataset),
+            },
+        )
+
+
+@lru_cache(maxsize=2)
+def load_dataset(folder: Path) -> Dataset:
+    """The dataset that `save_dataset` wrote; its arrays are pages of the files, shared by all processes that map them.
+
+    Copy on write: a model that scales in place changes pages of its own process, never the file. Raises DataError
+    where a file is missing, damaged or not the one that was written.
+    """
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        dataset = _mapped(folder, about)
+        digest, found = about["digest"], dataset_digest(dataset)
+    except TradsysError:
+        raise
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise _damaged(folder, " ".join(str(error).split()) or type(error).__name__) from error
+    if found != digest:
+        raise _damaged(folder, f"its arrays have the digest {found[:12]}, {ABOUT} records {str(digest)[:12]}")
+    return dataset
+
+
+def _mapped(folder: Path, about: dict[str, Any]) -> Dataset:
+    def mapped(name: str) -> Array:
+        return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False))
+
+    table = FeatureTable(
+        **{name: mapped(f"table_{name}") for name in (*COLUMNS, "values")},
+        names=tuple(about["names"]),
+        symbols=tuple(about["symbols"]),
+    )
+    samples = Samples(table=table, **{name: mapped(name) for name in OF_SAMPLES})
+    folds = tuple(Fold(**{part: mapped(f"fold_{k}_{part}") for part in PARTS}) for k in range(about["n_folds"]))
+    return Dataset(about["data_digest"], FeatureSet.from_json(about["features"]), samples, folds)
+
+
+def _damaged(folder: Path, what: str) -> DataError:
+    return DataError(
+        f"dataset {folder}: {what}; a stored dataset is read only as it was written; delete the folder and run the "
+        "same command again"
+    )
+
+
+def fold_spans(dataset: Dataset) -> Sequence[tuple[np.datetime64, np.datetime64]]:
+    """First and last test decision of every fold."""
+    times = [dataset.samples.time[fold.test] for fold in dataset.folds]
+    return [(time.min(), time.max()) for time in times]
