@@ -47,9 +47,29 @@ def last_of_the_dead(bars: pl.DataFrame, dead_after_bars: int) -> Array:
         return np.zeros(0, dtype=np.bool_)
     clock = bars["time"].unique().sort()
     after = len(clock) - 1 - clock.search_sorted(bars["time"]).to_numpy()
+    return _last_rows(bars) & (after > dead_after_bars)
+
+
+def death_known_at(bars: pl.DataFrame, dead_after_bars: int) -> Array:
+    """Position in the clock at which each bar's symbol counts as dead, int64 [R]; -1 where it has a bar before.
+
+    The clock is the distinct times of all bars. A symbol is dead at the `dead_after_bars`-th of them in a row without a
+    bar of its own, which needs nothing later than that time; one that comes back afterwards is traded anew. Labels
+    count fewer deaths (`last_of_the_dead`): a symbol that never comes back, with one more time to follow.
+    """
+    if not bars.height:
+        return np.zeros(0, dtype=np.int64)
+    clock = bars["time"].unique().sort()
+    at = clock.search_sorted(bars["time"]).to_numpy().astype(np.int64)
+    following = np.where(_last_rows(bars), len(clock), np.append(at[1:], len(clock)))
+    known = at + dead_after_bars
+    return np.where(known < following, known, -1)
+
+
+def _last_rows(bars: pl.DataFrame) -> Array:
+    """True [R] at each symbol's last bar; bars are sorted by (symbol, time) and there is one."""
     symbol = bars["symbol"]
-    is_last = np.append((symbol.slice(1) != symbol.slice(0, bars.height - 1)).to_numpy(), True)
-    return is_last & (after > dead_after_bars)
+    return np.append((symbol.slice(1) != symbol.slice(0, bars.height - 1)).to_numpy(), True)
 
 
 @numba.njit(cache=True)

@@ -22,7 +22,10 @@ class Costs:
     their value, for the time that passes (365 days a year). Funding and dividends are events of the bars, not costs.
     max_participation: share of a bar's volume that one order may take, None for no limit; capital: the money that an
     account of 1.0 stands for, in the prices' currency, against which that share is measured.
-    Raises TradsysError outside 0..1000 bps (borrow: 0..100,000), shares outside (0, 1] or capital <= 0.
+    dead_after_bars: a symbol without a bar for so many bar times of the others is dead, and what is held is closed
+    then, at its last close times 1 + delisting_return, in [-1, 0] (a short: at the last close); None: never, it
+    stays at its last close. Costs of the fill are paid as always.
+    Raises TradsysError outside 0..1000 bps (borrow: 0..100,000), shares outside (0, 1], capital <= 0 or such a death.
     """
 
     fee_bps: float = 10.0
@@ -30,6 +33,8 @@ class Costs:
     borrow_bps_per_year: float = 0.0
     max_participation: float | None = None
     capital: float = 1.0
+    dead_after_bars: int | None = 48
+    delisting_return: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in (("fee_bps", self.fee_bps), ("slippage_bps", self.slippage_bps)):
@@ -46,11 +51,21 @@ class Costs:
                 f"costs: max_participation={share}, capital={self.capital}; an order takes a share in (0, 1] of a "
                 "bar's volume (null: no limit) and capital is money > 0; set costs.max_participation=0.1, say"
             )
+        patience, loss = self.dead_after_bars, self.delisting_return
+        if (patience is not None and (patience < 1 or patience != int(patience))) or not -1 <= loss <= 0:
+            raise TradsysError(
+                f"costs: dead_after_bars={patience}, delisting_return={loss}; bars count from 1 (null: nothing dies) "
+                "and -1 <= delisting_return <= 0; set costs.dead_after_bars=5 costs.delisting_return=-0.3, say"
+            )
 
     @property
     def participation(self) -> float:
         """Units of an account of 1.0 that may fill per unit of a bar's volume; infinite without a limit."""
         return math.inf if self.max_participation is None else self.max_participation / self.capital
+
+    def recovery(self, side: int) -> float:
+        """Share of a dead symbol's last close at which a position of that side is closed; no short gains by it."""
+        return 1 + self.delisting_return if side > 0 else 1.0
 
     @property
     def borrow_per_year(self) -> float:
@@ -97,13 +112,19 @@ class Costs:
             total = "price only, without dividends and funding"
         elif total is None:
             total = f"with {' and '.join(name.removesuffix('_due') for name in held)}"
+        ended = (
+            "what is held of a symbol that ends stays at its last close"
+            if self.dead_after_bars is None
+            else f"what is held of a symbol without a bar for {self.dead_after_bars} bar times is closed at "
+            f"{1 + self.delisting_return:.0%} of its last close (shorts at 100%)"
+        )
         return {
             "fee_bps": self.fee_bps,
             "slippage_bps": self.slippage_bps,
             "borrow_bps_per_year": self.borrow_bps_per_year,
             "returns": total,
             "fills": f"Orders of {part}; {volume}, and no profit at a print that its neighbours do not confirm; shorts "
-            f"pay {self.borrow_bps_per_year:g} bps a year; returns are {total}.",
+            f"pay {self.borrow_bps_per_year:g} bps a year; {ended}; returns are {total}.",
         }
 
     def fill_price(self, raw: float, direction: int) -> float:

@@ -12,6 +12,8 @@
   is paid, funding receivable is not received; an exit at the open knows none. A short pays the borrow fee of every bar
   that it is held in, counted from the close before.
 - A short is covered where covering would take the account's last cent, which carry moves.
+- A symbol that had no bar for `costs.dead_after_bars` bar times of the others is dead: what is held, or left
+  of an exit under way, is closed at its last close times 1 + `costs.delisting_return`, a short at the last close.
 """
 
 import math
@@ -22,7 +24,7 @@ from typing import NamedTuple
 from tradsys.market.tradable import MAX_PRINT_FACTOR
 from tradsys.portfolio.costs import Costs
 
-TAKE_PROFIT, STOP_LOSS, TIMEOUT = "take_profit", "stop_loss", "timeout"
+TAKE_PROFIT, STOP_LOSS, TIMEOUT, DELISTED = "take_profit", "stop_loss", "timeout", "delisted"
 AT_OPEN, INSIDE, AT_CLOSE = 0, 1, 2
 
 
@@ -188,14 +190,26 @@ def advance(held: Holding, bar: Bar, cash: float, costs: Costs) -> Step:
     carry = held.carry + dividend + due
     exit_: Exit | None = None
     if out:
-        price = min(mean, ruin)
-        fill = costs.fill_price(price, -side)
-        exit_ = Exit(reason, price, fill, quantity * fill * costs.fee)
-        cash += side * quantity * fill - exit_.fee
-        if price == ruin:
-            cash = 0.0
+        exit_, cash = _out(held, reason, (mean, ruin), cash, costs)
     cash += due
     if out and cash < 0:  # the loss is bounded by the account
         carry, cash = carry - cash, 0.0
     after = replace(held, n_bars=held.n_bars + 1, carry=carry, passed=passed, leaving=reason, sold=sold, value=value)
     return Step(after, cash, exit_)
+
+
+def bury(held: Holding, last_close: float, cash: float, costs: Costs) -> Step:
+    """The end of a position in a symbol that is dead: out at its last close times the stated recovery."""
+    raw = last_close * costs.recovery(held.order.side)
+    mean = raw if not held.sold else (held.value + (held.quantity - held.sold) * raw) / held.quantity
+    exit_, cash = _out(held, DELISTED, (mean, ruin_price(held, cash, costs)), cash, costs)
+    carry = held.carry - min(cash, 0.0)  # the loss is bounded by the account
+    return Step(replace(held, carry=carry), max(cash, 0.0), exit_)
+
+
+def _out(held: Holding, reason: str, prices: tuple[float, float], cash: float, costs: Costs) -> tuple[Exit, float]:
+    """The exit at the better for the account of `prices`: mean raw price and ruin; and the cash after it."""
+    side, price = held.order.side, min(prices)
+    fill = costs.fill_price(price, -side)
+    exit_ = Exit(reason, price, fill, held.quantity * fill * costs.fee)
+    return exit_, 0.0 if price == prices[1] else cash + side * held.quantity * fill - exit_.fee

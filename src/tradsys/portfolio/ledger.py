@@ -10,7 +10,7 @@ from tradsys.market.calendars import session_date
 
 UTC_TIME = pl.Datetime("us", "UTC")
 
-REASONS = ("take_profit", "stop_loss", "timeout")
+REASONS = ("take_profit", "stop_loss", "timeout", "delisted")
 
 TRADES_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "symbol": pl.String,

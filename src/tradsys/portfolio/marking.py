@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from tradsys.core.tables import Array
-from tradsys.portfolio.order_walk import OPEN, BarArrays, Walked
+from tradsys.portfolio.order_walk import DELISTED, OPEN, BarArrays, Walked
 
 
 def mark(
@@ -30,6 +30,8 @@ def mark(
     own = zip(bar_at_SU, pairwise(bars.first), strict=True)
     clock = np.concatenate([np.searchsorted(bar_at, np.arange(a, b)) for bar_at, (a, b) in own])
     exit_at = np.where(walked.reason == OPEN, n_times, clock[walked.exit_bar])
+    died = walked.reason == DELISTED
+    exit_at[died] = bars.death[walked.exit_bar[died]]
     order_at = np.stack([clock[walked.entry_bar], exit_at], axis=1).ravel()
     _mark(
         (bars.close, order_at, walked.first),

@@ -5,7 +5,7 @@ O orders of the busiest column, U bars of the union clock, G strategies, S symbo
 `fills`, which the walk compiled here must agree with trade for trade.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numba
 import numpy as np
@@ -14,7 +14,7 @@ from tradsys.core.tables import Array
 from tradsys.market.tradable import TIMEOUT, fills_at_open, touch
 from tradsys.portfolio.costs import BUST, Costs
 
-OPEN = 3
+DELISTED, OPEN = 3, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,8 @@ class BarArrays:
     """Bars, symbol after symbol. Prices float64 [B], segment int64 [B], first int64 [S + 1]: offsets.
 
     volume, before [B]: as `fills.Bar`. dividend, funding, borrow [B]: money a unit that a long receives from the close
-    before, that a long pays at the close, and that a short pays for the bar; empty where no bar has any.
+    before, that a long pays at the close, and that a short pays for the bar; empty where no bar has any. death int64
+    [B]: as `death_known_at`; empty where nothing dies.
     """
 
     open: Array
@@ -36,6 +37,7 @@ class BarArrays:
     dividend: Array
     funding: Array
     borrow: Array
+    death: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +59,8 @@ class Walked:
     """Trades that happen, int64 or float64 [M] each, sorted by (column, entry bar).
 
     entry: position into EntryArrays. entry_bar, exit_bar: rows of BarArrays (an open trade's exit_bar is
-    its symbol's last). entry_raw, exit_raw: prices before slippage (an open trade's exit_raw is its mark).
+    its symbol's last, a death's the last before the silence). entry_raw, exit_raw: prices before slippage (an open
+    trade's exit_raw is its mark).
     reason: code. size: what was filled, as a share of the column's equity. carry: money a unit received (+) or paid
     while held. first int64 [K + 1]: offsets of the columns. n_cancelled int64 [K].
     """
@@ -114,7 +117,7 @@ def walk(bars: BarArrays, entries: EntryArrays, *, delay_bars: int, costs: Costs
     prices = (bars.open, bars.high, bars.low, bars.close, bars.volume, bars.before)
     _walk(
         (*prices, bars.dividend, bars.funding, bars.borrow),
-        (bars.segment, bars.first),
+        (bars.segment, bars.first, bars.death),
         (
             entries.bar,
             entries.side,
@@ -124,7 +127,10 @@ def walk(bars: BarArrays, entries: EntryArrays, *, delay_bars: int, costs: Costs
             entries.horizon_bars,
         ),
         (entries.first, entries.symbol),
-        (int(delay_bars), float(costs.fee), float(costs.slippage), float(costs.participation), float(start_cash)),
+        (
+            *(int(delay_bars), float(costs.fee), float(costs.slippage), float(costs.participation), float(start_cash)),
+            costs.recovery(1),
+        ),
         (bar_index, money, reason, n_trades, n_cancelled),
     )
     # a column's trades lie at the head of its entries' places
@@ -150,17 +156,17 @@ def walk(bars: BarArrays, entries: EntryArrays, *, delay_bars: int, costs: Costs
 @numba.njit(cache=True)
 def _walk(
     bars: tuple[Array, ...],
-    places: tuple[Array, Array],
+    places: tuple[Array, Array, Array],
     entries: tuple[Array, ...],
     columns: tuple[Array, Array],
-    terms: tuple[int, float, float, float, float],
+    terms: tuple[int, float, float, float, float, float],
     out: tuple[Array, ...],
 ) -> None:
     open_ = bars[0]
-    segment, first_bar = places
+    segment, first_bar, death = places
     bar, side, size, take_profit, stop_loss, horizon_bars = entries
     first_entry, symbol = columns
-    delay, fee, slippage, participation, start_cash = terms
+    delay, fee, slippage, participation, start_cash, recovery = terms
     bar_index, money, reason, n_trades, n_cancelled = out
     for c in range(len(symbol)):
         end = first_bar[symbol[c] + 1]
@@ -192,7 +198,8 @@ def _walk(
                 ruin = fill * (1 / filled + (1 - fee) / (1 + fee)) / (1 + slippage)
             last = start + min(horizon_bars[e], len(open_) + 1) - 1
             levels = (target, stop, ruin, (1 + fee) * (1 + slippage))
-            x, price, why, carry = _exit(bars, (start, last, end), side[e], levels, (quantity, participation))
+            amount = (quantity, participation, recovery)
+            x, price, why, carry = _exit(bars, (start, last, end), death, side[e], levels, amount)
             bar_index[m, 0], bar_index[m, 1], bar_index[m, 2] = e, start, x
             reason[m] = why
             money[m, 0], money[m, 1], money[m, 2] = open_[start], price, filled
@@ -204,7 +211,7 @@ def _walk(
             m += 1
             if why == OPEN or wealth < BUST:
                 break
-            free_from = x
+            free_from = x + 1 if why == DELISTED else x  # at the last close nobody knew of the death
         n_trades[c] = m - first_entry[c]
 
 
@@ -239,19 +246,20 @@ def _first_break(segment: Array, t: int, last: int) -> int:
 def _exit(
     bars: tuple[Array, ...],
     span: tuple[int, int, int],
+    death: Array,
     side: int,
     levels: tuple[float, float, float, float],
-    amount: tuple[float, float],
+    amount: tuple[float, float, float],
 ) -> tuple[int, float, int, float]:
     """Bar, raw price, reason and carry a unit of the exit of a position entered at the open of the span's first bar.
 
-    levels: target, stop, ruin without carry, and what covering costs above the raw price. amount: quantity held and
-    participation. The rule is `fills.advance`.
+    levels: target, stop, ruin without carry, and what covering costs above the raw price. amount: quantity held,
+    participation and a long's share of a dead symbol's last close. The rules are `fills.advance` and `fills.bury`.
     """
     start, last, end = span
     close = bars[3]
     target, own_stop, first_ruin, covering = levels
-    quantity, participation = amount
+    quantity, participation, recovery = amount
     has_events, has_borrow = len(bars[6]) > 0, len(bars[8]) > 0
     carry, sold, value, mean, leaving, passed = 0.0, 0.0, 0.0, 0.0, -1, False
     for j in range(start, end):
@@ -282,4 +290,9 @@ def _exit(
             carry -= bars[8][j]
         if out:
             return j, min(mean, ruin), why, carry
+        if len(death) > 0 and death[j] >= 0:
+            price = close[j] * recovery if side > 0 else close[j]
+            mean = price if sold == 0 else (value + (quantity - sold) * price) / quantity
+            ruin = max(first_ruin + carry / covering, 0.0) if side < 0 else np.inf
+            return j, min(mean, ruin), DELISTED, carry
     return end - 1, close[end - 1], OPEN, carry

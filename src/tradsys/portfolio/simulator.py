@@ -23,6 +23,8 @@ Rules, bar by bar, for each symbol by itself:
   account; a venue with recourse could ask for more.
 - A sub-account with less than BUST of its first cash left trades no more.
 - Every fill is worsened by slippage and pays its fee: entries, barriers, gaps, timeouts alike.
+- A symbol that dies while held is closed at a stated recovery: see `fills`. The death is known, and the trade ends,
+  `costs.dead_after_bars` times of the union clock after its last bar; until then it is marked at its last close.
 - What is open at the last bar is marked at its close, listed as open, and is no trade.
 - Equity of the union clock is the sum of the sub-accounts at that bar's close, the last known where one has
   no bar.
@@ -37,9 +39,9 @@ import polars as pl
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.tables import Array
 from tradsys.market.bars import utc_bars
-from tradsys.market.tradable import close_before, traded_volume
+from tradsys.market.tradable import close_before, death_known_at, traded_volume
 from tradsys.portfolio.costs import BUST, Costs
-from tradsys.portfolio.fills import Bar, Holding, Order, advance, enter
+from tradsys.portfolio.fills import Bar, Holding, Order, Step, advance, bury, enter
 from tradsys.portfolio.ledger import EQUITY_SCHEMA, OPEN_SCHEMA, TRADES_SCHEMA, UTC_TIME, Ledger
 
 PRICES = ("open", "high", "low", "close")
@@ -70,13 +72,14 @@ def simulate(bars: pl.DataFrame, targets: pl.DataFrame, costs: Costs, delay_bars
     entries = check_entries(targets).select(*TARGETS_SCHEMA)
     check_placed(entries, bars)
     symbols = bars["symbol"].unique(maintain_order=True).to_list()
+    death = deaths(bars, costs)
     accounts = []
     for symbol in symbols:
         rows = bars.filter(pl.col("symbol") == symbol)
         own = entries.filter(pl.col("symbol") == symbol)
         wanted = {row["time"]: Order(**row) for row in own.drop("symbol").iter_rows(named=True)}
         account = _Account(symbol=symbol, costs=costs, cash=1 / len(symbols))
-        account.run(_bars_of(rows), wanted, delay_bars)
+        account.run(_bars_of(rows), wanted, delay_bars, death.filter(bars["symbol"] == symbol).to_list())
         accounts.append(account)
     return Ledger(
         trades=pl.DataFrame([t for a in accounts for t in a.trades], schema=TRADES_SCHEMA, orient="row"),
@@ -96,6 +99,15 @@ def _bars_of(rows: pl.DataFrame) -> list[Bar]:
         dividend=pl.Series(event(rows, "dividend_due")),
     )
     return [Bar(*row) for row in extra.iter_rows()]
+
+
+def deaths(bars: pl.DataFrame, costs: Costs) -> pl.Series:
+    """When the silence that follows each bar [R] is known to be its symbol's death; null where it is not."""
+    clock = bars["time"].unique().sort()
+    if costs.dead_after_bars is None:
+        return pl.Series([None] * bars.height, dtype=clock.dtype)
+    known = pl.Series(death_known_at(bars, costs.dead_after_bars))
+    return clock.gather(known.replace(-1, None))
 
 
 def years_since(bars: pl.DataFrame) -> Array:
@@ -123,8 +135,10 @@ class _Account:
         self.open_trades: list[dict[str, Any]] = []
         self.marks: list[tuple[datetime, float, float]] = []
 
-    def run(self, bars: list[Bar], wanted: dict[datetime, Order], delay_bars: int) -> None:
-        """Walks the bars: order, position, signal, valuation."""
+    def run(
+        self, bars: list[Bar], wanted: dict[datetime, Order], delay_bars: int, death: list[datetime | None]
+    ) -> None:
+        """Walks the bars: order, position, signal, valuation, and the death that may follow one."""
         pending: tuple[int, Order] | None = None
         for i, bar in enumerate(bars):
             if pending and bar.segment != bars[pending[0]].segment:
@@ -138,6 +152,10 @@ class _Account:
                 pending = (i, wanted[bar.time])
             value = self.held.order.side * self.held.quantity * bar.close if self.held else 0.0
             self.marks.append((bar.time, max(self.cash + value, 0.0), abs(value)))
+            moment = death[i]
+            if self.held and moment is not None:
+                self._close(bury(self.held, bar.close, self.cash, self.costs), i, bar, moment)
+                self.marks.append((moment, self.cash, 0.0))
         if self.held:
             row = self._row(self.held, len(bars) - 1, bars[-1])
             money = _money(self.held, bars[-1].close, bars[-1].close, self.held.fee)
@@ -151,11 +169,15 @@ class _Account:
         return entered is not None
 
     def _advance(self, held: Holding, i: int, bar: Bar) -> None:
-        self.held, self.cash, left = advance(held, bar, self.cash, self.costs)
+        self._close(advance(held, bar, self.cash, self.costs), i, bar, bar.time)
+
+    def _close(self, step: Step, i: int, bar: Bar, time: datetime) -> None:
+        """Takes a step over, and books the trade where it ended the position. bar: the last that was lived through."""
+        self.held, self.cash, left = step
         if left:
-            money = _money(self.held, left.raw, left.fill, held.fee + left.fee)
+            money = _money(self.held, left.raw, left.fill, self.held.fee + left.fee)
             row = self._row(self.held, i, bar) | money
-            self.trades.append(row | {"exit_time": bar.time, "exit_price": left.fill, "reason": left.reason})
+            self.trades.append(row | {"exit_time": time, "exit_price": left.fill, "reason": left.reason})
             self.held = None
 
     def _bust(self) -> bool:

@@ -19,11 +19,11 @@ import vectorbt as vbt
 from vectorbt.portfolio.enums import SizeType, TradeStatus
 
 from tradsys.core.tables import Array
-from tradsys.market.tradable import close_before, traded_volume
+from tradsys.market.tradable import close_before, death_known_at, traded_volume
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.ledger import OPEN_SCHEMA, REASONS, TRADES_SCHEMA, Ledger
 from tradsys.portfolio.marking import mark
-from tradsys.portfolio.order_walk import OPEN, BarArrays, EntryArrays, Walked, locate, walk
+from tradsys.portfolio.order_walk import DELISTED, OPEN, BarArrays, EntryArrays, Walked, locate, walk
 from tradsys.portfolio.simulator import (
     PRICES,
     TARGETS_SCHEMA,
@@ -116,6 +116,7 @@ class _Panel:
             *(open_, high, low, close, segment, first),
             *(traded_volume(bars), close_before(bars)),
             *_events(bars, close, costs),
+            death=_deaths(bars, costs),
         )
         return cls(bars, lengths["symbol"].to_list(), arrays, bars["time"], clock, bar_at)
 
@@ -127,6 +128,14 @@ def _events(bars: pl.DataFrame, close: Array, costs: Costs) -> tuple[Array, Arra
     has_events = bool(dividend.any() or funding.any())
     none = np.empty(0)
     return (dividend, funding, borrow) if has_events else (none, none, borrow if borrow.any() else none)
+
+
+def _deaths(bars: pl.DataFrame, costs: Costs) -> Array:
+    """`death_known_at` int64 [B]; empty where no symbol dies."""
+    if costs.dead_after_bars is None or bars["symbol"].n_unique() == 1:
+        return np.empty(0, dtype=np.int64)
+    known = death_known_at(bars, costs.dead_after_bars)
+    return known if (known >= 0).any() else np.empty(0, dtype=np.int64)
 
 
 def _entries(targets_by_name: Mapping[str, pl.DataFrame], panel: _Panel) -> EntryArrays:
@@ -220,12 +229,17 @@ def _frame(
     gross = side * quantity * (walked.exit_raw - walked.entry_raw)[rows]
     exit_price = walked.exit_raw[rows] * np.where(is_open, 1.0, 1 - side * costs.slippage)
     segment = panel.arrays.segment
+    died = walked.reason[rows] == DELISTED
+    exit_time = panel.time[exit_bar]
+    if died.any():
+        known = panel.clock.gather(panel.arrays.death[exit_bar[died]])
+        exit_time = exit_time.scatter(np.flatnonzero(died), known)
     columns = {
         "symbol": pl.Series(panel.symbols)[entries.symbol[walked.column[rows]]],
         "side": side.astype(np.int8),
         "signal_time": panel.time[entries.bar[entry]],
         "entry_time": panel.time[entry_bar],
-        "exit_time": panel.time[exit_bar],
+        "exit_time": exit_time,
         "entry_price": records["entry_price"][rows],
         "exit_price": exit_price,
         "quantity": quantity,

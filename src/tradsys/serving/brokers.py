@@ -131,6 +131,7 @@ class Account:
     last_close: float = 0.0
     before: float = math.nan  # close before the newest bar
     years: float = 0.0  # from that close to the newest, years of 365 days
+    n_missed: int = 0  # bar times of the others since the newest bar
     broken: bool = False  # a gap lies between the newest bar and the one before
     dust: float = 0.0  # base units left over that are too few to sell
     foreign: bool = False  # the exchange shows a position here that is not ours: not traded
@@ -172,6 +173,9 @@ class Broker(Protocol):
 
     def settle(self, account: Account, bar: Bar) -> Report:
         """What happened to the account's orders until this bar closed; called once per bar, before any decision."""
+
+    def miss(self, account: Account, time: datetime) -> Report:
+        """What becomes of a position whose symbol has no bar at this close; `account.n_missed` counts them."""
 
     def submit(self, order: Order, account: Account) -> Report:
         """Sends one order. Sending an order twice must not execute it twice."""

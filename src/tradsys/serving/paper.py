@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from tradsys.portfolio import fills
 from tradsys.portfolio.costs import Costs
-from tradsys.portfolio.fills import Holding, advance, enter, ruin_price
+from tradsys.portfolio.fills import Holding, advance, bury, enter, ruin_price
 from tradsys.serving.brokers import Account, Bar, Fill, Order, Position, Report
 
 
@@ -49,6 +50,18 @@ class PaperBroker:
             return Report("filled", tuple(done))
         changed = _carried(after, cash) if replace(after, n_bars=held.n_bars) != held else None
         return Report("filled" if done else "accepted", tuple(done), carried=changed)
+
+    def miss(self, account: Account, time: datetime) -> Report:
+        """A position in a symbol that has been silent for too long is closed at the stated recovery."""
+        held, after = _held(account.position), self.costs.dead_after_bars
+        if held is None or account.position is None or after is None or account.n_missed < after:
+            return Report("accepted")
+        end, cash, left = bury(held, account.last_close, account.cash, self.costs)
+        assert left is not None
+        bar = Bar(account.symbol, time, *[account.last_close] * 4, 0.0)
+        money = (left.raw, left.fill, held.quantity, left.fee)
+        order = account.position.order
+        return Report("filled", (_fill(order, bar, "exit", money, left.reason, cash=cash, carry=end.carry),))
 
     def submit(self, order: Order, account: Account) -> Report:
         """Entries wait for the next open; an exit by hand fills at the last close; barriers need no order here."""

@@ -92,6 +92,9 @@ class Engine:
                 orders.poll(self, account)
                 self._compare(account, bar)
                 orders.watch(self, account, bar)
+        for account in self.state.accounts.values():
+            if account.n_missed and account.position is not None:
+                self.take(self.broker.miss(account, moment.time), None)
         self._check_losses()
         if self.state.decided != moment.time:
             self._decide(moment)

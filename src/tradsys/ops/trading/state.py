@@ -157,6 +157,8 @@ class State:
         self.settings = {**self.settings, **body}
 
     def _bars(self, body: dict[str, Any]) -> None:
+        for account in self.accounts.values():
+            account.n_missed += account.last_time is not None
         for row in body["bars"]:
             bar = bar_from(row)
             account = self.accounts.get(bar.symbol)
@@ -166,7 +168,7 @@ class State:
             account.broken = before is not None and gap is not None and bar.time - before > gap
             account.before = account.last_close if before is not None else math.nan
             account.years = 0.0 if before is None else (bar.time - before) / YEAR
-            account.last_time, account.last_close = bar.time, bar.close
+            account.last_time, account.last_close, account.n_missed = bar.time, bar.close, 0
             if account.position is not None:
                 account.position.bars_held += 1
                 account.position.spans_gap |= account.broken

@@ -31,6 +31,10 @@ class ExchangeBroker:
         """Unused: real orders are looked up one by one."""
         return Report("accepted")
 
+    def miss(self, account: Account, time: datetime) -> Report:  # noqa: ARG002 - one protocol
+        """Nothing: what the exchange holds ends at the exchange."""
+        return Report("accepted")
+
     def submit(self, order: Order, account: Account) -> Report:
         """Sends an order; where the answer is lost, the exchange is asked by client id before anything is repeated."""
         market = self.client.market(order.symbol)

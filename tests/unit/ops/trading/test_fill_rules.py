@@ -63,6 +63,15 @@ def holed(seed):
     return bars.filter(~(hour.is_between(10, 18) & (pl.col("symbol") == "AAAUSDT")) & (hour != 30))
 
 
+def dying(seed):
+    """One symbol pauses twice, once for longer than a death takes, and then ends."""
+    bars = walk(seed)
+    clock = bars["time"].unique().sort()
+    at = clock.search_sorted(bars["time"])
+    silent = at.is_between(60, 62) | at.is_between(90, 110) | (at > 170)
+    return bars.filter(~silent | (bars["symbol"] != "AAAUSDT"))
+
+
 CASES = {
     "plain": (walk, PLAIN),
     "no costs": (walk, Costs(0, 0)),
@@ -73,6 +82,7 @@ CASES = {
     "participation": (walk, Costs(max_participation=0.2, capital=60_000)),
     "participation and idle bars": (idle, Costs(max_participation=0.1, capital=60_000)),
     "gaps": (holed, PLAIN),
+    "deaths": (dying, Costs(dead_after_bars=4, delisting_return=-0.3)),
 }
 
 
@@ -113,6 +123,8 @@ def test_the_bot_is_the_simulator(tmp_path, case, cut):
     traded = mark_gaps(bars, plan.bundle.max_gap).filter(pl.col("time") >= bars["time"].unique().sort()[20])
     want = simulate(traded, plan.strategy.targets(traded), costs)
     assert want.trades.height > 20
+    if case == "deaths":
+        assert "delisted" in want.trades["reason"]
     if case == "carry":
         assert (want.trades["carry"] != 0).sum() > 10
     assert_same(state.ledger(), want)
