@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tradsys.core.clock import utc_stamp
+from tradsys.core.drafts import draft_of, writing_in
 from tradsys.core.masking import masked, without_remembered
 
 PACKAGE = Path(__file__).parents[1]  # the folder of the installed package
@@ -39,25 +40,26 @@ def digest_json(value: Any) -> str:
 def written_atomically(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; renamed to `path` on success, removed on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        yield draft
-        if draft.is_dir() and path.exists():  # a folder cannot replace a full one: the old steps aside, unharmed
-            old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
-            os.replace(path, old)
-            os.replace(draft, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(draft, path)
-    except Exception as error:
-        if _is_full(error, path.parent):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-        raise
-    finally:
-        if draft.is_dir():
-            shutil.rmtree(draft, ignore_errors=True)
-        else:
-            draft.unlink(missing_ok=True)
+    draft = draft_of(path)
+    with writing_in(path.parent):
+        try:
+            yield draft
+            if draft.is_dir() and path.exists():  # a folder cannot replace a full one: the old steps aside, unharmed
+                old = draft_of(path, "old")
+                os.replace(path, old)
+                os.replace(draft, path)
+                shutil.rmtree(old)
+            else:
+                os.replace(draft, path)
+        except Exception as error:
+            if _is_full(error, path.parent):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+            raise
+        finally:
+            if draft.is_dir():
+                shutil.rmtree(draft, ignore_errors=True)
+            else:
+                draft.unlink(missing_ok=True)
 
 
 def _is_full(error: Exception, folder: Path) -> bool:
@@ -91,7 +93,7 @@ def new_run(root: Path, task: str) -> Path:
 
 def link_latest(run: Path) -> None:
     """Points `latest` beside a run at it, in one step."""
-    draft = run.parent / f".latest.{secrets.token_hex(4)}"
+    draft = draft_of(run.parent / "latest")
     draft.symlink_to(run.name)
     os.replace(draft, run.parent / "latest")
 

@@ -4,6 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
+from tradsys.core.drafts import remove_dead_drafts
 from tradsys.core.errors import BundleError, GateError
 from tradsys.core.runs import written_atomically
 from tradsys.serving.bundle import Bundle
@@ -25,6 +26,7 @@ def promote(run: Path, models: Path, name: str, *, force: bool = False) -> Path:
             f"export: the verdict of {run.resolve().name} is {verdict!r}; only `edge` is promoted; "
             "give force=true to export it for research all the same, the card keeps the verdict"
         )
+    remove_dead_drafts([models / name])
     taken = [int(p.name) for p in (models / name).glob("*") if p.name.isdigit()]
     folder = models / name / str(max(taken, default=0) + 1)
     with written_atomically(folder) as draft:

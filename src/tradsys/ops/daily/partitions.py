@@ -164,7 +164,7 @@ def _code() -> str:
 
 
 def _drafts(root: Path) -> Iterator[Path]:
-    """Temporary names of `written_atomically`: `.<name>.<8 hex digits>.part` and `.old`."""
+    """Temporary names of `written_atomically`, as `core.drafts` gives them."""
     for pattern in (".*.part", "*/.*.part", "*/*/.*.part", "*/.*.old", "*/*/.*.old"):
         yield from root.glob(pattern)
 

@@ -42,11 +42,14 @@ def print_run(report: Mapping[str, Any], folder: Path) -> None:
 
 
 def honest_lines(report: Mapping[str, Any]) -> list[str]:
-    """Whether each auditor helps, and how far regimes in hindsight flatter each strategy; one line apiece."""
+    """What an unconverged regime, each auditor and regimes in hindsight do to the numbers above; one line apiece."""
+    unconverged = (report.get("regime") or {}).get("warning")
     audited = (report.get("audit_value") or {}).get("rows", [])
     masked = (report.get("hindsight") or {}).get("strategies", [])
-    return [f"auditor helps {row['name']}: {auditor_line(row)}" for row in audited] + [
-        f"hindsight gap of {row['name']}: {hindsight_line(row)}" for row in masked
+    return [
+        *([f"WARNING  {unconverged}"] if unconverged else []),
+        *(f"auditor helps {row['name']}: {auditor_line(row)}" for row in audited),
+        *(f"hindsight gap of {row['name']}: {hindsight_line(row)}" for row in masked),
     ]
 
 

@@ -17,8 +17,10 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from tradsys.core.clock import utc_now
+from tradsys.core.drafts import remove_dead_drafts
 from tradsys.core.endings import Terminated
 from tradsys.core.masking import MaskingFilter, masked_text
+from tradsys.core.plurals import counted
 from tradsys.core.runs import PACKAGE, code_sha, digest_file, digest_json, link_latest, new_run, write_text
 from tradsys.research.pipeline.single_thread import ONE_THREAD
 
@@ -49,6 +51,7 @@ def open_run(
     write_text(folder / "config.yaml", config_yaml)
     write_text(folder / "overrides.txt", override_lines(overrides))
     with _logged(folder / "log.txt"):
+        _sweep([root / task, *(root / task).glob("*/"), *folder.rglob("*/")])
         try:
             yield folder
         except KeyboardInterrupt as stopped:
@@ -64,6 +67,12 @@ def open_run(
                 _remove(folder, root)
             raise
     link_latest(folder)
+
+
+def _sweep(folders: Sequence[Path]) -> None:
+    """Removes what killed commands left half written in these folders, and logs how much."""
+    if gone := remove_dead_drafts(dict.fromkeys(folders)):
+        LOG.info("removed %s that a killed command left half written", counted(len(gone), "draft"))
 
 
 def _resuming(folder: Path, overrides: Sequence[str]) -> str:
@@ -95,6 +104,7 @@ def logged_in(folder: Path, config_yaml: str, overrides: Sequence[str]) -> Itera
     write_text(folder / "config.yaml", config_yaml)
     write_text(folder / "overrides.txt", override_lines(overrides))
     with _logged(folder / "log.txt"):
+        _sweep([folder.parent, folder, *folder.rglob("*/")])
         try:
             yield
         except KeyboardInterrupt as stopped:

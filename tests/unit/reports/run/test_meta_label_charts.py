@@ -157,8 +157,9 @@ def test_lines_for_the_terminal():
         view["n_trades"] = 0
     assert hindsight_line(strategy) == "it never traded"
     report = {"audit_value": sample_honesty.audit_value(), "hindsight": sample_honesty.hindsight()}
+    report["regime"] = {"warning": "regime: EM stopped at max_iter=5 before it converged"}
     assert [line.split(":")[0] for line in honest_lines(report)] == [
-        "auditor helps audited", "hindsight gap of sniper",
+        "WARNING  regime", "auditor helps audited", "hindsight gap of sniper",
     ]  # fmt: skip
     assert honest_lines({}) == []
 
