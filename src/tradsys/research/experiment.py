@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from tradsys.research.evaluation import judge
-from tradsys.research.pipeline.bundle_export import export_bundle
+from tradsys.research.pipeline.bundle_export import check_bundled, export_bundle
 from tradsys.research.pipeline.dataset import load_bars, prepare
-from tradsys.research.pipeline.requirements import check_stages
+from tradsys.research.pipeline.requirements import check_horizons, check_stages
 from tradsys.research.pipeline.settings import Evaluation, Experiment, Timings
 from tradsys.research.pipeline.training import fit
 
@@ -19,6 +19,8 @@ def run(experiment: Experiment, folder: Path, config: dict[str, Any]) -> dict[st
     Returns the report as one JSON-safe dict, the same that report.html and `tradsys.report` are drawn from.
     """
     check_stages(experiment)
+    check_horizons(experiment, config.get("horizons") or [])
+    check_bundled(experiment.model)
     timings = Timings()
     with timings.stage("bars"):
         bars = load_bars(experiment)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tradsys.core.errors import BundleError
+from tradsys.core.errors import BundleError, CombinationError
 from tradsys.core.extensions import foreign_parts
 from tradsys.core.runs import code_sha, write_json, written_atomically
 from tradsys.core.tables import Samples
@@ -14,6 +14,7 @@ from tradsys.market.bars import bar_minutes, span
 from tradsys.models.boosting import LightGbm, Xgboost
 from tradsys.models.ensembles.compose import Average, Calibrated, Scaled, SeedAverage
 from tradsys.models.ensembles.regime_pooled import RegimePooled
+from tradsys.models.ensembles.resampled import Decayed, SequentialBootstrap
 from tradsys.models.ensembles.stacked import RegimeWeighted, Stacked
 from tradsys.models.linear import LogisticRegression
 from tradsys.models.onnx_export import TOLERANCE, export_onnx, has_graph
@@ -123,6 +124,21 @@ ENSEMBLES = (Average, SeedAverage, Stacked, RegimePooled)
 def is_pool(model: Any) -> bool:
     """Whether the fitted model is an ensemble that no single graph can hold."""
     return isinstance(model, ENSEMBLES) and not has_graph(model)
+
+
+def check_bundled(model: Any) -> None:
+    """Raises CombinationError for an unfitted model that a bundle could not hold, so before it is fitted."""
+    if isinstance(model, Average | Stacked):
+        for member in model.members.values():
+            check_bundled(member)
+    elif isinstance(model, SeedAverage | RegimePooled | SequentialBootstrap | Decayed | Scaled | Calibrated):
+        check_bundled(model.model)
+    elif not (isinstance(model, LightGbm | Xgboost) or has_graph(model)):
+        raise CombinationError(
+            f"config: no bundle can hold a {type(model).__name__}, so it can be compared but not trained for serving; "
+            "compare it with python -m tradsys.compare, choose another model, or register its graph in "
+            "models.onnx_export"
+        )
 
 
 def write_pool(model: Any, calibrator: Any, folder: Path, asked: Samples) -> None:

@@ -1,18 +1,25 @@
 """What one stage needs of another, checked before anything is fitted."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from types import SimpleNamespace
 from typing import Any
 
-from tradsys.core.errors import CombinationError, TrainingError
-from tradsys.core.tables import Samples
+import numpy as np
+
+from tradsys.core.errors import CombinationError, TradsysError, TrainingError
+from tradsys.core.tables import SIDE, Samples
 from tradsys.labels.meta import pays
+from tradsys.market.universe import Members
+from tradsys.models.calibrators import Isotonic
 from tradsys.models.supervisors.supervised import parts_of
 from tradsys.research.pipeline.settings import Experiment
+from tradsys.samples.splits import CombinatorialPurged, PurgedKFold
 from tradsys.serving.exits import KINDS
-from tradsys.serving.strategy import AgreementMask, AuditMask, RegimeMask
+from tradsys.serving.strategy import AgreementMask, AuditMask, Profile, RegimeMask, View
 
 LEAST_CANDIDATES = 50  # what an auditor needs to learn from, and to be checked on
+PATHS_VALID_FRACTION = 0.2  # of a path fold's training samples, the latest: early stopping and the quantile read them
 
 
 def check_stages(experiment: Experiment) -> None:
@@ -44,6 +51,86 @@ def check_stages(experiment: Experiment) -> None:
             f"kinds with exits: {', '.join(KINDS)}; set strategy=[] to evaluate the forecasts alone, or choose another "
             "label"
         )
+    for name, profile in experiment.strategy.items():
+        _check_profile(name, profile, str(kind), has_side=SIDE in experiment.features.names)
+    n_classes = len(experiment.labels.card().get("classes", ()))
+    if n_classes > 2 and isinstance(experiment.calibration, Isotonic):
+        raise CombinationError(
+            f"config: calibration is isotonic, which maps two classes, and the label has {n_classes}; set "
+            "calibration=temperature or calibration=none, or a label of two classes"
+        )
+
+
+def check_horizons(experiment: Experiment, horizons: list[int]) -> None:
+    """Raises CombinationError where a training run would drop the horizons that a daily run reads."""
+    own = experiment.labels.horizon_bars
+    if horizons and not (isinstance(experiment.events, Members) and own in horizons):
+        raise CombinationError(
+            f"config: horizons={list(horizons)} are of a daily run of a panel; a training run has one label, of "
+            f"{own} bars; set labels.horizon_bars=, or run python -m tradsys.daily"
+        )
+
+
+def _check_profile(name: str, profile: Profile, kind: str, *, has_side: bool) -> None:
+    """Asks rule and sizing of one made-up row, so that what they refuse is refused before any fit."""
+    one = np.ones(1)
+    side = one.astype(np.int8) if has_side else None
+    view = View(one / 2, one / 2, None, None, one, one, one, 0.001, side, kind)
+    bundle: Any = SimpleNamespace(valid_scores=np.linspace(0, 1, 1001))  # as many as a card keeps
+    try:
+        profile.rule.side(view, bundle)
+        if profile.sizing is not None:
+            profile.sizing.size(view)
+    except TradsysError as refused:
+        raise CombinationError(f"config: strategy {name!r}: {str(refused).removeprefix('strategy: ')}") from refused
+
+
+def check_fits(experiment: Experiment, train: Samples, valid: Samples, samples: Samples) -> None:
+    """Raises before the first fit what a later one would: columns that are not there, folds that would be empty.
+
+    samples: all of the experiment's, test ones included, of which only times and spans are read.
+    """
+    for where in ("model", "regime"):
+        for columns in _columns_read(getattr(experiment, where)):
+            if missing := sorted(set(columns) - set(train.table.names)):
+                raise CombinationError(
+                    f"config: {where} reads the columns {missing}, which features do not hold; add them to "
+                    f"features.extra, choose other features, or another {where}"
+                )
+    check_auditor_outcomes(experiment, train, valid)
+    if experiment.auditor is not None:
+        for _ in auditor_folds(experiment).split(train):
+            pass
+    if experiment.evaluation.cpcv:
+        for _ in path_folds(experiment).split(samples):
+            pass
+
+
+def path_folds(experiment: Experiment) -> CombinatorialPurged:
+    """The folds that recombine into the out-of-sample paths of `evaluation.cpcv`."""
+    wanted = experiment.evaluation
+    return CombinatorialPurged(
+        wanted.cpcv_groups, wanted.cpcv_test_groups, experiment.labels.horizon_bars, PATHS_VALID_FRACTION
+    )
+
+
+def auditor_folds(experiment: Experiment) -> PurgedKFold:
+    """The folds of the training samples whose out-of-fold scores the auditor learns from."""
+    return PurgedKFold(experiment.evaluation.n_oof_folds, embargo_bars=experiment.labels.horizon_bars)
+
+
+def _columns_read(part: Any) -> Iterator[tuple[str, ...]]:
+    """The columns that an unfitted part, or one that it is made of, picks from the table by name."""
+    if isinstance(part, Mapping):
+        for one in part.values():
+            yield from _columns_read(one)
+    elif is_dataclass(part):
+        own = getattr(part, "columns", None)
+        if isinstance(own, tuple):
+            yield own
+        for each in fields(part):
+            if each.init:
+                yield from _columns_read(getattr(part, each.name))
 
 
 def has_members(model: Any) -> bool:

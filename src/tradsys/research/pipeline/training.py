@@ -20,9 +20,8 @@ from tradsys.models.ensembles.out_of_fold import out_of_fold
 from tradsys.models.ensembles.resampled import Decayed
 from tradsys.models.supervisors.supervised import Regime
 from tradsys.research.pipeline.dataset import Prepared
-from tradsys.research.pipeline.requirements import LEAST_CANDIDATES, check_auditor_outcomes
+from tradsys.research.pipeline.requirements import LEAST_CANDIDATES, auditor_folds, check_fits
 from tradsys.research.pipeline.settings import Experiment, Timings
-from tradsys.samples.splits import PurgedKFold
 from tradsys.serving.bundle import widened
 
 LOG = logging.getLogger(__name__)
@@ -45,21 +44,20 @@ class Fitted:
 def fit(experiment: Experiment, prepared: Prepared, checkpoints: Path, timings: Timings) -> Fitted:
     """Fits every part on training rows; early stopping and calibration read validation rows, nothing reads test."""
     train, valid = prepared.train, prepared.valid
-    check_auditor_outcomes(experiment, train, valid)
+    check_fits(experiment, train, valid, prepared.samples)
+    with timings.stage("regime"):  # first, as it takes the least and may refuse
+        regime = experiment.regime.fit(train, valid) if experiment.regime else None
     with timings.stage("primary model"):
         primary = in_workdir(whole(experiment, experiment.model), checkpoints / "primary").fit(train, valid)
     baselines = {}
     with timings.stage("baselines"):
         for name, model in experiment.baselines.items():
             baselines[name] = whole(experiment, model).fit(train, valid)
-    with timings.stage("regime"):
-        regime = experiment.regime.fit(train, valid) if experiment.regime else None
     if experiment.auditor is None:
         return Fitted(primary, baselines, regime, None)
     with timings.stage("out-of-fold scores"):
-        folds = PurgedKFold(experiment.evaluation.n_oof_folds, embargo_bars=experiment.labels.horizon_bars)
         uncalibrated = uncalibrated_model(experiment, experiment.model)
-        held_out = out_of_fold(uncalibrated, train, folds, valid, checkpoints / "out_of_fold")
+        held_out = out_of_fold(uncalibrated, train, auditor_folds(experiment), valid, checkpoints / "out_of_fold")
     with timings.stage("auditor"):
         known = held_out.covered_N
         least = float(np.quantile(held_out.proba_NC[known, 1], experiment.evaluation.candidate_quantile))

@@ -22,6 +22,7 @@ from tradsys.market.calendars import days_in_a_year, session_dates
 from tradsys.models.linear import LogisticRegression
 from tradsys.models.sequence import SequenceModel
 from tradsys.research.pipeline.dataset import Prepared, aware
+from tradsys.research.pipeline.requirements import path_folds
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.pipeline.training import uncalibrated_model
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
@@ -29,7 +30,6 @@ from tradsys.samples.splits import CombinatorialPurged, span_bars
 
 LOG = logging.getLogger(__name__)
 TOP = 0.9  # a path is long where the score reaches this quantile of its own fold's validation scores
-VALID_FRACTION = 0.2  # of a fold's training samples, the latest: early stopping and the quantile read them
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,10 +156,7 @@ def cpcv_paths(
     """The report's section `paths`: `Paths.as_dict` with model, stands_in (for the primary), rule, n_fits, n_groups,
     n_test_groups. Every path is written into the ledger before this returns. Raises as `path_returns` and as fits do.
     """
-    judged = experiment.evaluation
-    splitter = CombinatorialPurged(
-        judged.cpcv_groups, judged.cpcv_test_groups, experiment.labels.horizon_bars, VALID_FRACTION
-    )
+    splitter = path_folds(experiment)
     name, model = cheap_model(experiment)
     samples = prepared.samples
     positions = [_positions(experiment, model, samples, fold) for fold in splitter.split(samples)]
