@@ -18,7 +18,8 @@ def kernel(x: pl.Expr, name: str, function: Callable[..., Array], **parameters: 
     name: under which `features.live.rolling` knows the kernel's row-by-row form. Parameters are JSON values.
     """
     series = partial(_series, function=function, parameters=parameters)
-    return x.alias(PREFIX + json.dumps({"name": name, **parameters})).map_batches(series, return_dtype=pl.Float64)
+    marked = x.alias(PREFIX + json.dumps({"name": name, **parameters}))
+    return marked.map_batches(series, return_dtype=pl.Float64).name.keep()
 
 
 def kernel_of(alias: str) -> tuple[str, dict[str, Any]] | None:

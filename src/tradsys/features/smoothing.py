@@ -4,15 +4,13 @@ Each reads a whole panel at once, however many segments; a NaN ends a run, and t
 """
 
 import math
-from collections.abc import Callable
-from functools import cache
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from tradsys.core.tables import Array
 from tradsys.features.kernels import kernel
+from tradsys.market.true_range import compiled
 
 FORGOTTEN = 1e-8  # weight of older history that is left when a recursive indicator counts as warmed up
 
@@ -80,27 +78,17 @@ def average_true_range(bars: int) -> pl.Expr:
 
 def window_mean_values(x: Array, bars: int) -> Array:
     """`window_mean` of float64 values [R]."""
-    mean: Array = _compiled(_window_mean)(x, bars)
+    mean: Array = _window_mean(x, bars)
     return mean
 
 
 def seeded_mean_values(x: Array, *, alpha: float, n_seed: int, n_skip: int, late: int) -> Array:
     """The seeded recursion of float64 values [R]."""
-    mean: Array = _compiled(_walk)(x, alpha, n_seed, n_skip, late)
+    mean: Array = _walk(x, alpha, n_seed, n_skip, late)
     return mean
 
 
-@cache
-def _compiled(function: Callable[..., Array]) -> Any:
-    """The function as machine code, at its first use: a live step needs neither it nor numba.
-
-    Not cached on disk: a compile takes half a second, and a read-only install has nowhere to cache.
-    """
-    import numba  # noqa: PLC0415 - as above
-
-    return numba.njit(nogil=True)(function)
-
-
+@compiled
 def _window_mean(x: Array, bars: int) -> Array:
     """The running sum carries the rounding of each step along, so that a spike leaves nothing behind.
 
@@ -126,6 +114,7 @@ def _seeded_mean(x: pl.Expr, *, alpha: float, n_seed: int, n_skip: int = 0, late
     return kernel(x, "seeded_mean", seeded_mean_values, alpha=alpha, n_seed=n_seed, n_skip=n_skip, late=late)
 
 
+@compiled
 def _walk(x: Array, alpha: float, n_seed: int, n_skip: int, late: int) -> Array:
     """The seed is the sum of n_seed values by n_seed + late; the first output is `late` values after it."""
     out = np.full(len(x), np.nan)

@@ -2,17 +2,36 @@
 
 import operator
 from collections import deque
-from collections.abc import Sequence
-from functools import reduce
+from collections.abc import Callable, Sequence
+from functools import reduce, wraps
+from typing import Any, TypeVar, cast
 
-import numba
 import numpy as np
 import polars as pl
 
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array
 
+F = TypeVar("F", bound=Callable[..., Any])
 MIN_UNIT = 1e-9  # of the price; no market quotes prices that finely
+
+
+def compiled(function: F) -> F:
+    """The function through numba, which is imported and compiles at the first call.
+
+    Not cached on disk: a compile takes half a second, and a read-only install has nowhere to cache.
+    """
+    machine_code: list[Callable[..., Any]] = []
+
+    @wraps(function)
+    def call(*values: Any) -> Any:
+        if not machine_code:
+            import numba  # noqa: PLC0415 - a live step needs neither it nor what it compiles
+
+            machine_code.append(numba.njit(nogil=True)(function))
+        return machine_code[0](*values)
+
+    return cast("F", call)
 
 
 def segment_starts(bars: pl.DataFrame) -> Array:
@@ -142,8 +161,7 @@ def _check_count(name: str, value: int) -> None:
         raise TradsysError(f"ranges: {name}={value}; a window holds {name} >= 1 bars; use 24, say")
 
 
-# not cached on disk: the compile takes half a second, and a read-only install has nowhere to cache
-@numba.njit
+@compiled
 def _trailing_mean(close: Array, starts: Array, mean_bars: int) -> Array:
     out = np.full(len(close), np.nan)
     run = 0
@@ -159,7 +177,7 @@ def _trailing_mean(close: Array, starts: Array, mean_bars: int) -> Array:
     return out
 
 
-@numba.njit
+@compiled
 def _trailing_log_range(high: Array, low: Array, starts: Array, range_bars: int) -> Array:
     out = np.full(len(high), np.nan)
     run = 0
@@ -177,7 +195,7 @@ def _trailing_log_range(high: Array, low: Array, starts: Array, range_bars: int)
     return out
 
 
-@numba.njit
+@compiled
 def _wilder_atr(hlc: Array, starts: Array, atr_bars: int) -> Array:
     n_rows = len(hlc)
     out = np.full(n_rows, np.nan)

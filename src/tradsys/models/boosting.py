@@ -1,14 +1,14 @@
 """Gradient-boosted trees: LightGBM as a rival of the nets, XGBoost as the auditor of their signals."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import lightgbm
 import numpy as np
-import xgboost
 
 from tradsys.core.bounds import check_bounds, is_within
 from tradsys.core.errors import BundleError, DataError
@@ -18,6 +18,10 @@ from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.baseline import ClassWeight, check_class_weight, class_weighted, class_weights_seen
 from tradsys.models.transforms import fitted, with_fitted
 from tradsys.models.tree_files import FIX, check_xgboost, sound_lightgbm
+
+if TYPE_CHECKING:
+    import lightgbm
+    import xgboost
 
 MARK = "tradsys:"
 BOUNDS = {
@@ -38,7 +42,7 @@ LIGHTGBM_BOUNDS = BOUNDS | {
 XGBOOST_BOUNDS = BOUNDS | {"max_depth": "whole [0, inf)", "min_child_weight": "[0, inf)", "gamma": "[0, inf)"}
 
 
-def _parameters(model: "LightGbm | LightGbmRegressor | Xgboost") -> dict[str, Any]:
+def _parameters(model: LightGbm | LightGbmRegressor | Xgboost) -> dict[str, Any]:
     return {f.name: getattr(model, f.name) for f in fields(model) if f.init}
 
 
@@ -62,7 +66,7 @@ def _shares(names: Sequence[str], gains: Array) -> dict[str, float]:
 
 
 def _grown(
-    model: "LightGbm | LightGbmRegressor",
+    model: LightGbm | LightGbmRegressor,
     asked: dict[str, Any],
     train: Samples,
     told: Array,
@@ -70,6 +74,8 @@ def _grown(
     held: Array,
 ) -> lightgbm.Booster:
     """Trees grown on `told` [N] of the training rows, stopped on `held` [M]; the best rounds only."""
+    import lightgbm  # noqa: PLC0415 - a second of imports, for those who boost
+
     settings = {
         **asked,
         "learning_rate": model.learning_rate,
@@ -105,6 +111,8 @@ def _noted(path: Path, kind: str) -> tuple[lightgbm.Booster, dict[str, Any]]:
 
     kind: `classifier` or `regressor`.
     """
+    import lightgbm  # noqa: PLC0415 - a second of imports, for those who boost
+
     where = f"lightgbm {path.name}"
     text, mark, tail = read_text(path, FIX).rpartition(f"\n{MARK}")
     if not mark:
@@ -280,6 +288,8 @@ class Xgboost:
 
     def fit(self, train: Samples, valid: Samples) -> Self:
         """Grows trees on `train` and stops on `valid`; TrainingError for one class only."""
+        import xgboost  # noqa: PLC0415 - a second of imports, for those who boost
+
         n_classes = len(class_weights_seen("xgboost", train, valid))
         stops = bool(len(valid) and self.early_stopping_rounds)
         booster = xgboost.train(
@@ -295,6 +305,8 @@ class Xgboost:
         return with_fitted(self, {"booster_": booster, "names_": train.table.names, "n_classes_": n_classes})
 
     def _matrix(self, samples: Samples) -> xgboost.DMatrix:
+        import xgboost  # noqa: PLC0415 - a second of imports, for those who boost
+
         values = np.ascontiguousarray(samples.table.values[samples.rows])
         return xgboost.DMatrix(values, label=samples.y, weight=samples.weight, nthread=self.n_threads)
 
@@ -321,6 +333,8 @@ class Xgboost:
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
         """float64 [N, C]. Raises DataError when a fitted column is missing."""
+        import xgboost  # noqa: PLC0415 - a second of imports, for those who boost
+
         booster = fitted(self, "booster_")
         if not len(rows):
             return np.empty((0, fitted(self, "n_classes_")))
@@ -344,6 +358,8 @@ class Xgboost:
     @classmethod
     def load(cls, path: Path) -> Self:
         """The fitted model that `save` wrote; raises BundleError where its attribute is missing."""
+        import xgboost  # noqa: PLC0415 - a second of imports, for those who boost
+
         where, text = f"xgboost {path.name}", read_text(path, FIX)
         learner = check_xgboost(text, where)["learner"]
         if "tradsys" not in learner["attributes"]:

@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
-from sklearn.isotonic import IsotonicRegression
 
 from tradsys.core.bounds import is_within
 from tradsys.core.errors import BundleError, DataError, TrainingError
@@ -110,6 +108,8 @@ class Temperature:
 
     def fit(self, proba_NC: Array, y_N: Array, weight_N: Array) -> Self:
         """Minimises the log-loss, convex in (1/T, b); TrainingError when a class is absent."""
+        from scipy.optimize import minimize  # noqa: PLC0415 - only fitting needs it
+
         proba_NC, y_N, weight_N = _checked("temperature", proba_NC, y_N, weight_N)
         logp_NC = np.log(np.maximum(proba_NC, FLOOR))
         n_classes = logp_NC.shape[1]
@@ -195,6 +195,8 @@ class Isotonic:
 
     def fit(self, proba_NC: Array, y_N: Array, weight_N: Array) -> Self:
         """Weighted isotonic regression of y on P(class 1); DataError for more classes than two."""
+        from sklearn.isotonic import IsotonicRegression  # noqa: PLC0415 - only fitting needs it
+
         if np.ndim(proba_NC) != 2 or np.shape(proba_NC)[1] != 2:
             raise DataError(
                 f"isotonic: scores of shape {np.shape(proba_NC)}; it maps two classes; use calibration=temperature"

@@ -1,22 +1,23 @@
 """Straight lines: the rival every deep model is shown beside, and ridge regression as a classifier."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from scipy.linalg import LinAlgWarning
 from scipy.special import softmax
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression as SklearnLogistic
-from sklearn.linear_model import Ridge as SklearnRidge
 
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import DataError, TrainingError
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.baseline import ClassWeight, check_class_weight, class_weighted, class_weights_seen
 from tradsys.models.transforms import fitted, with_fitted
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression as SklearnLogistic
 
 LINK_C = 1e4  # penalty of the one slope of a ridge's link: no pull on data, but an end where classes can be separated
 
@@ -82,6 +83,10 @@ class LogisticRegression:
         return with_fitted(self, state)
 
     def _solved(self, z_NF: Array, y_N: Array, weight_N: Array) -> SklearnLogistic:
+        from scipy.linalg import LinAlgWarning  # noqa: PLC0415 - only fitting needs it
+        from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 - only fitting needs it
+        from sklearn.linear_model import LogisticRegression as SklearnLogistic  # noqa: PLC0415 - only fitting needs it
+
         estimator = SklearnLogistic(C=self.C, solver="newton-cholesky", max_iter=self.max_iter)
         with warnings.catch_warnings():
             warnings.simplefilter("error", ConvergenceWarning)
@@ -156,6 +161,8 @@ class Ridge:
 
         Raises TrainingError for other than two classes, DataError for a NaN feature.
         """
+        from sklearn.linear_model import Ridge as SklearnRidge  # noqa: PLC0415 - only fitting needs it
+
         mass_C = class_weights_seen("ridge", train, valid)
         if len(mass_C) != 2:
             raise TrainingError(f"ridge: {len(mass_C)} classes; its sign tells two apart; use model=logistic for more")
@@ -190,6 +197,8 @@ class Ridge:
 
 def _link(score_N: Array, y_N: Array, weight_N: Array) -> tuple[float, float]:
     """Slope and offset of the logistic curve from scores to log-odds; flat at the base rate where no score differs."""
+    from sklearn.linear_model import LogisticRegression as SklearnLogistic  # noqa: PLC0415 - only fitting needs it
+
     center, spread = float(score_N.mean()), float(score_N.std())
     if not spread > 1e-12 * max(1.0, abs(center)):
         rate = float((weight_N * y_N).sum() / weight_N.sum())

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
 import numpy as np
-from hmmlearn.hmm import GaussianHMM
 from numba import njit
 
 from tradsys.core.bounds import check_bounds
@@ -21,6 +20,7 @@ from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.regime_state import check_state
 from tradsys.models.transforms import fitted, with_fitted
 
+STAY = 0.95  # of EM's first transition matrix
 FLOOR = 1e-8  # least transition probability: no state is ever out of reach, and no logarithm is infinite
 BOUNDS = dict.fromkeys(("lookback", "n_seeds", "max_iter", "max_rows"), "whole [1, inf)")
 STATE = ("center_", "scale_", "startprob_", "transmat_", "means_", "covars_", "loglik_", "n_rows_")
@@ -144,7 +144,7 @@ def _hmmlearn_messages() -> Iterator[list[str]]:
         logger.propagate = passed_on
 
 
-def _steps_of(hmm: GaussianHMM, tol: float) -> dict[str, Any]:
+def _steps_of(hmm: Any, tol: float) -> dict[str, Any]:
     """FIT: how EM ended. hmmlearn's own `converged` is also true where it ran out of steps."""
     history = list(hmm.monitor_.history)  # the last two log-likelihoods
     gain = float(history[-1] - history[-2]) if len(history) > 1 else None
@@ -198,7 +198,6 @@ class HmmRegime:
     last_gain_: float | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        # a YAML list arrives as a list
         object.__setattr__(self, "columns", tuple(self.columns))
         object.__setattr__(self, "names", tuple(self.names))
         ordered = self.order_column is None or self.order_column in self.columns
@@ -272,6 +271,8 @@ class HmmRegime:
 
     def _one_start(self, z_TD: Array, fresh_T: Array, rng: np.random.Generator) -> Self:
         """EM from the moments of random stretches, states ordered; TrainingError if degenerate."""
+        from hmmlearn.hmm import GaussianHMM  # noqa: PLC0415 - only fitting needs it, and scikit-learn behind it
+
         hmm = GaussianHMM(
             n_components=self.n_states,
             covariance_type=self.covariance,
@@ -282,9 +283,8 @@ class HmmRegime:
             covars_prior=1e-2 * np.eye(z_TD.shape[1]) if self.covariance == "full" else 1e-2,
         )
         hmm.startprob_ = np.full(self.n_states, 1 / self.n_states)
-        stay = 0.95
-        hmm.transmat_ = np.full((self.n_states, self.n_states), (1 - stay) / (self.n_states - 1))
-        np.fill_diagonal(hmm.transmat_, stay)
+        hmm.transmat_ = np.full((self.n_states, self.n_states), (1 - STAY) / (self.n_states - 1))
+        np.fill_diagonal(hmm.transmat_, STAY)
         hmm.means_, covars = self._stretches(z_TD, rng)
         hmm.covars_ = covars if self.covariance == "full" else np.diagonal(covars, axis1=1, axis2=2)
         lengths = np.diff(np.append(np.flatnonzero(fresh_T), len(z_TD)))
@@ -310,7 +310,7 @@ class HmmRegime:
         covars = [np.atleast_2d(np.cov(part.T)) + ridge for part in parts]
         return np.stack([part.mean(axis=0) for part in parts]), np.stack(covars)
 
-    def _ordered(self, hmm: GaussianHMM) -> Self:
+    def _ordered(self, hmm: Any) -> Self:
         """The fitted numbers with states from the calmest to the wildest, transitions floored at 1e-8."""
         at = 0 if self.order_column is None else self.columns.index(self.order_column)
         volatility_K = hmm.covars_[:, at, at] if self.order_by == "variance" else hmm.means_[:, at]

@@ -1,11 +1,16 @@
-"""The fitted artefact: the only way from bars to probabilities. Loads and predicts without torch."""
+"""The fitted artefact: the only way from bars to probabilities. Loads and predicts without torch.
+
+What a bundle does not hold is not imported.
+"""
+
+from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import polars as pl
@@ -22,15 +27,14 @@ from tradsys.features.fracdiff import FracDiff
 from tradsys.features.registry import is_known
 from tradsys.market.bars import check_bar_minutes, mark_gaps, utc_bars
 from tradsys.market.true_range import atr
-from tradsys.models.boosting import LightGbm, Xgboost
-from tradsys.models.calibrators import calibrator_from_json
-from tradsys.models.market_regime import MarketRegime, regime_from_json
-from tradsys.models.onnx_runtime import OnnxModel
-from tradsys.models.regime import HmmRegime
-from tradsys.models.supervisors.supervised import SupervisedRegime
 from tradsys.serving import exits
 from tradsys.serving.card import FIX, FORMAT, verified_card
-from tradsys.serving.ensemble import ServedEnsemble
+
+if TYPE_CHECKING:
+    from tradsys.models.boosting import LightGbm, Xgboost
+    from tradsys.models.market_regime import MarketRegime
+    from tradsys.models.regime import HmmRegime
+    from tradsys.models.supervisors.supervised import SupervisedRegime
 
 LOG = logging.getLogger(__name__)
 LEVELS = ("score", "probability", "quantile")
@@ -115,8 +119,8 @@ class Bundle:
         return cls(
             features=features,
             primary=_load_primary(folder, card),
-            regime=regime_from_json(read_json(regime_file, FIX)) if regime_file.exists() else None,
-            auditor=Xgboost.load(auditor_file) if auditor_file.exists() else None,
+            regime=_load_regime(regime_file) if regime_file.exists() else None,
+            auditor=_load_auditor(auditor_file) if auditor_file.exists() else None,
             card=card,
             folder=folder,
         )
@@ -263,21 +267,55 @@ def widened(table: FeatureTable, rows: Array, extra: Mapping[str, Array]) -> tup
     return small.with_columns(extra), np.arange(len(rows))
 
 
+def _load_regime(path: Path) -> HmmRegime | MarketRegime | SupervisedRegime:
+    from tradsys.models.market_regime import regime_from_json  # noqa: PLC0415 - only where the bundle holds one
+
+    return regime_from_json(read_json(path, FIX))
+
+
+def _load_auditor(path: Path) -> Xgboost:
+    from tradsys.models.boosting import Xgboost  # noqa: PLC0415 - only where the bundle holds one
+
+    return Xgboost.load(path)
+
+
+def _load_graph(folder: Path, card: Mapping[str, Any]) -> Primary:
+    from tradsys.models.onnx_runtime import OnnxModel  # noqa: PLC0415 - only where the bundle holds one
+
+    model = OnnxModel.load(folder / "model.onnx")
+    if model.n_features != len(card["feature_names"]) or model.lookback != card["model"]["lookback"]:
+        raise BundleError(
+            f"bundle {folder}: the graph reads [{model.lookback}, {model.n_features}], the card says "
+            f"[{card['model']['lookback']}, {len(card['feature_names'])}]; export it again"
+        )
+    return model
+
+
+def _load_ensemble(folder: Path, card: Mapping[str, Any]) -> Primary:
+    from tradsys.serving.ensemble import ServedEnsemble  # noqa: PLC0415 - only where the bundle holds one
+
+    return ServedEnsemble.load(folder, card["calibrator"], len(card["feature_names"]))
+
+
+def _load_boosted(folder: Path, card: Mapping[str, Any]) -> Primary:
+    from tradsys.models.boosting import LightGbm, Xgboost  # noqa: PLC0415 - only where the bundle holds one
+    from tradsys.models.calibrators import calibrator_from_json  # noqa: PLC0415
+
+    kinds: dict[str, type[LightGbm] | type[Xgboost]] = {"lightgbm": LightGbm, "xgboost": Xgboost}
+    model = kinds[card["model"]["kind"]].load(folder / "model.txt")
+    return Boosted(model, calibrator_from_json(card["calibrator"]))
+
+
+LOADERS: dict[str, Callable[[Path, Mapping[str, Any]], Primary]] = {
+    "onnx": _load_graph,
+    "ensemble": _load_ensemble,
+    "lightgbm": _load_boosted,
+    "xgboost": _load_boosted,
+}
+
+
 def _load_primary(folder: Path, card: Mapping[str, Any]) -> Primary:
     kind = card["model"]["kind"]
-    if kind == "onnx":
-        model = OnnxModel.load(folder / "model.onnx")
-        if model.n_features != len(card["feature_names"]) or model.lookback != card["model"]["lookback"]:
-            raise BundleError(
-                f"bundle {folder}: the graph reads [{model.lookback}, {model.n_features}], the card says "
-                f"[{card['model']['lookback']}, {len(card['feature_names'])}]; export it again"
-            )
-        return model
-    if kind == "ensemble":
-        return ServedEnsemble.load(folder, card["calibrator"], len(card["feature_names"]))
-    loaders: dict[str, type[LightGbm] | type[Xgboost]] = {"lightgbm": LightGbm, "xgboost": Xgboost}
-    if kind not in loaders:
-        raise BundleError(
-            f"bundle {folder}: model kind {kind!r} is not one of {['onnx', 'ensemble', *loaders]}; update tradsys"
-        )
-    return Boosted(loaders[kind].load(folder / "model.txt"), calibrator_from_json(card["calibrator"]))
+    if kind not in LOADERS:
+        raise BundleError(f"bundle {folder}: model kind {kind!r} is not one of {list(LOADERS)}; update tradsys")
+    return LOADERS[kind](folder, card)

@@ -10,7 +10,6 @@ import polars as pl
 from tradsys.core.clock import Moment
 from tradsys.core.errors import BundleError, TradsysError
 from tradsys.core.tables import Array
-from tradsys.models.supervisors.supervised import parts_of
 from tradsys.serving import exits
 from tradsys.serving.bundle import Bundle
 from tradsys.signals.rules import Threshold, above, break_even_probability
@@ -218,6 +217,8 @@ class RegimeMask:
         """bool [N]."""
         if view.regime is None:
             raise BundleError("strategy: a regime mask needs a regime but the bundle has none; train with regime=hmm")
+        from tradsys.models.supervisors.supervised import parts_of  # noqa: PLC0415 - only with a regime
+
         forbidden = [name for name in np.unique(view.regime) if set(parts_of(name)) & set(self.blocked)]
         return ~np.isin(view.regime, forbidden)
 

@@ -1,7 +1,7 @@
 """The newest feature row of each symbol that has a new bar; its cost does not grow with the past."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,11 +13,13 @@ from tradsys.core.tables import Array
 from tradsys.features.cross_section import ranks_at_one_time
 from tradsys.features.feature_set import MARKET_CLOSE, NUMBERS, FeatureSet, no_market
 from tradsys.features.live.operations import part_of_time, plain
-from tradsys.features.live.program import Program, UnknownStepError
-from tradsys.features.live.rolling import Cursor, Ring, Step, stateful, width_of
+from tradsys.features.live.program import Node, Program, UnknownStepError
+from tradsys.features.live.rolling import Cursor, Grown, Ring, Step, stateful, width_of
 from tradsys.market.bars import PRICES
 
 LOG = logging.getLogger(__name__)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 
 
 class Machine:
@@ -26,52 +28,60 @@ class Machine:
     def __init__(self, program: Program) -> None:
         self.program = program
         self._rings: dict[tuple[int, int], Ring] = {}
-        self._steps: list[tuple[Any, ...]] = []
-        self._memories: list[Any] = []
-        for at, node in enumerate(program.nodes):
-            self._steps.append((at, node, plain(node.op, node.params), self._memory(node.op, node.inputs, node.params)))
-        self._fed: list[list[Ring]] = [[] for _ in program.nodes]
+        self._grown: list[Grown] = []
+        steps = [(node, self._step(node)) for node in program.nodes]
+        fed: list[list[Ring]] = [[] for _ in steps]
         for (source, _), ring in self._rings.items():
-            self._fed[source].append(ring)
+            fed[source].append(ring)
+        self._steps = [(step, node.inputs, rings) for (node, step), rings in zip(steps, fed, strict=True)]
         self._n_symbols = 0
+        self._columns: dict[str, Array] = {}
+        self._time, self._cursor = EPOCH, Cursor(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), 1)
 
-    def _memory(self, op: str, inputs: tuple[int, ...], params: tuple[Any, ...]) -> Step | None:
-        if op in ("column", "literal", "time") or plain(op, params) is not None:
-            return None
+    def _step(self, node: Node) -> Callable[..., Any]:
+        """What computes a step from the values of its inputs."""
+        op, params = node.op, node.params
+        if op == "column":
+            return lambda: self._columns[params[0]]
+        if op == "literal":
+            number = float(params[0])
+            return lambda: number
+        if op == "time":
+            return lambda: part_of_time(params[0], self._time, len(self._cursor.at))
+        function = plain(op, params)
+        if function is not None:
+            return function
+        memory = self._memory(op, node.inputs, params)
+        return lambda x: memory(x, self._cursor)
+
+    def _memory(self, op: str, inputs: tuple[int, ...], params: tuple[Any, ...]) -> Step:
         try:
             width = width_of(op, params)
-            ring = None if width is None else self._rings.setdefault((inputs[0], width), Ring(width))
-            made = stateful(op, params, ring)
+            if width is not None and (inputs[0], width) not in self._rings:
+                self._rings[inputs[0], width] = ring = Ring(width)
+                self._grown.append(ring)
+            made = stateful(op, params, None if width is None else self._rings[inputs[0], width])
         except KeyError as error:
             raise UnknownStepError(f"a step {op} {params}") from error
-        self._memories.append(made)
+        if isinstance(made, Grown):
+            self._grown.append(made)
         return made
 
     def run(self, columns: dict[str, Array], time: datetime, cursor: Cursor, n_symbols: int) -> Array:
         """One row of each moving symbol: float64 [n, outputs]. columns: [n] each; cursor: who moves."""
         if n_symbols > self._n_symbols:
-            for held in (*self._rings.values(), *self._memories):
-                if hasattr(held, "grow"):
-                    held.grow(n_symbols)
+            for held in self._grown:
+                held.grow(n_symbols)
             self._n_symbols = n_symbols
-        n = len(cursor.at)
+        self._columns, self._time, self._cursor = columns, time, cursor
         values: list[Any] = []
         with np.errstate(all="ignore"):
-            for at, node, function, memory in self._steps:
-                if function is not None:
-                    value = function(*[values[k] for k in node.inputs])
-                elif memory is not None:
-                    value = memory(values[node.inputs[0]], cursor)
-                elif node.op == "column":
-                    value = columns[node.params[0]]
-                elif node.op == "time":
-                    value = part_of_time(node.params[0], time, n)
-                else:
-                    value = float(node.params[0])
+            for step, inputs, rings in self._steps:
+                value = step(*[values[k] for k in inputs])
                 values.append(value)
-                for ring in self._fed[at]:
+                for ring in rings:
                     ring.push(value, cursor)
-        found = np.empty((n, len(self.program.outputs)))
+        found = np.empty((len(cursor.at), len(self.program.outputs)))
         for column, at in enumerate(self.program.outputs):
             found[:, column] = values[at]
         return found
@@ -172,10 +182,6 @@ class NewestFeatures:
         """Raises DataError where features read the market symbol and it has never had a bar."""
         if self._market is not None and self._market not in self._at:
             raise DataError(no_market(self._market, len(self.symbols)))
-
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
 
 
 def time_us(time: datetime) -> int:

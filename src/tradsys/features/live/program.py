@@ -80,6 +80,7 @@ class Program:
         ((name, body),) = tree.items()
         makers = {
             "Column": self._column,
+            "KeepName": self._add,
             "Literal": self._literal,
             "BinaryExpr": self._binary,
             "Ternary": self._ternary,

@@ -163,7 +163,6 @@ def farewell(engine: Engine, why: str) -> str:
     engine.record(("stop", {"why": why, "time": str(engine.state.moment)}))
     resting = [o for o in engine.state.open_orders.values() if o.leg in orders.LEGS]
     held = [a.symbol for a in engine.state.accounts.values() if a.position is not None]
-    if not held:
-        return f"stopped: {why}; no position is open"
     stay = f"{len(resting)} protective orders stay at the exchange" if engine.broker.immediate else "simulated"
-    return f"stopped: {why}; open positions: {', '.join(held)}; {stay}; the same command goes on from here"
+    left = f"open positions: {', '.join(held)}; {stay}" if held else "no position is open"
+    return f"stopped: {why}; {left}; the same command goes on from here"

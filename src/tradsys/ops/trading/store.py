@@ -19,6 +19,7 @@ from tradsys.core.received import one_line
 
 GENESIS = "0" * 64
 BUSY_SECONDS = 30
+PAGE = 500  # events read at a time
 POSTGRES_LOCK = 7_472_646_480  # advisory lock of the bot that writes this journal
 _META = sa.MetaData()
 _EVENTS = sa.Table(
@@ -128,12 +129,22 @@ class TradeJournal:
 
     def events(self, after: int = 0, kinds: Sequence[str] | None = None) -> Iterator[Event]:
         """Events in order, those with a greater id than `after`, of these kinds or all."""
-        query = sa.select(_EVENTS).where(_EVENTS.c.id > after).order_by(_EVENTS.c.id)
+        query = sa.select(_EVENTS)
         if kinds is not None:
             query = query.where(_EVENTS.c.kind.in_(list(kinds)))
-        with self._engine.connect() as connection:
-            for row in connection.execution_options(yield_per=500).execute(query):
-                yield Event(row.id, row.written, row.kind, json.loads(row.body))
+        for row in self._paged(query, after):
+            yield Event(row.id, row.written, row.kind, json.loads(row.body))
+
+    def _paged(self, query: sa.Select[Any], after: int) -> Iterator[Any]:
+        """Rows of a query of events in order, a page at a time: whoever stops reading leaves nothing open."""
+        while True:
+            with self._engine.connect() as connection:
+                page = query.where(_EVENTS.c.id > after).order_by(_EVENTS.c.id).limit(PAGE)
+                rows = list(connection.execute(page))
+            if not rows:
+                return
+            yield from rows
+            after = rows[-1].id
 
     def newest(self, kind: str, n: int = 1) -> list[Event]:
         """The last n events of a kind, oldest first."""
@@ -144,16 +155,13 @@ class TradeJournal:
 
     def verify(self) -> list[str]:
         """What is wrong with the chain: events changed, missing or out of order; empty where it is intact."""
-        chain, number = GENESIS, 0
-        with self._engine.connect() as connection:
-            query = sa.select(_EVENTS).order_by(_EVENTS.c.id)
-            for row in connection.execution_options(yield_per=500).execute(query):
-                number += 1
-                if row.id != number:
-                    return [f"event {number} is missing"]
-                chain = _chained(chain, row.id, row.written, row.kind, row.body)
-                if chain != row.hash:
-                    return [f"event {number} does not carry the hash of its content and of what came before"]
+        chain = GENESIS
+        for number, row in enumerate(self._paged(sa.select(_EVENTS), 0), start=1):
+            if row.id != number:
+                return [f"event {number} is missing"]
+            chain = _chained(chain, row.id, row.written, row.kind, row.body)
+            if chain != row.hash:
+                return [f"event {number} does not carry the hash of its content and of what came before"]
         return []
 
     def ask(self, kind: str) -> int:

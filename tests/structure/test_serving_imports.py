@@ -1,0 +1,61 @@
+"""Serving imports what a bundle holds and nothing else: no training library, no booster, no compiler."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.small_bundle import hourly_bars, logistic_bundle
+from tradsys.serving.bundle import Bundle
+from tradsys.serving.session import replay
+
+HEAVY = ("torch", "lightning", "pytorch_lightning", "sklearn", "xgboost", "lightgbm", "pandas", "numba", "hmmlearn",
+         "statsmodels", "scipy", "hydra", "omegaconf", "ccxt", "matplotlib", "plotly", "arch", "tradsys.labels",
+         "tradsys.research")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return logistic_bundle(tmp_path_factory.mktemp("logistic") / "bundle").folder
+
+
+CODE = """
+import json, sys
+import tradsys.serving
+before = sorted(sys.modules)
+from tradsys.serving.bundle import Bundle
+from tradsys.serving.session import Session
+from tradsys.serving.strategy import Strategy
+bundle = Bundle.load(sys.argv[1])
+loaded = sorted(sys.modules)
+import datetime, math, polars as pl
+from tradsys.market.bars import SCHEMA
+def bars(k):
+    close = 100 + math.sin(k / 5) + 0.001 * k
+    time = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(hours=k)
+    return pl.DataFrame([["A", time, close, close + 1, close - 1, close, 10.0]], schema=SCHEMA, orient="row")
+session = Session(bundle, pl.concat([bars(k) for k in range(300)]))
+height = session.step(bars(300)).height
+print(json.dumps({"package": before, "loaded": loaded, "stepped": sorted(sys.modules), "height": height}))
+"""
+
+
+def test_a_logistic_bundle_is_loaded_and_stepped_without_what_it_does_not_hold(folder):
+    done = subprocess.run([sys.executable, "-c", CODE, str(folder)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["height"] == 1
+    for when in ("package", "loaded", "stepped"):
+        assert sorted(set(HEAVY) & set(told[when])) == [], when
+    assert not {"numpy", "polars"} & set(told["package"])
+
+
+def test_the_bundle_of_this_test_predicts_alike_in_a_batch_and_live(folder):
+    bundle, bars = Bundle.load(folder), hourly_bars(320, ("A", "B"))
+    since = bars["time"][310]
+    live, batch = replay(bundle, bars, since), bundle.predict(bars, since)
+    assert live.drop("score", "probability", "atr").equals(batch.drop("score", "probability", "atr"))
+    for name in ("score", "probability", "atr"):
+        np.testing.assert_allclose(live[name], batch[name], rtol=1e-6)
