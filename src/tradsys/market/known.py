@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import polars as pl
 
+from tradsys.core.bounds import is_within
 from tradsys.core.errors import DataError
 from tradsys.core.runs import digest_file
 from tradsys.market.bars import COLUMNS, TIME, check_bars, content_digest, utc_bars
@@ -135,6 +136,7 @@ class KnownSource:
     separator: str | None = None
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         object.__setattr__(self, "columns", MappingProxyType(dict(self.columns)))
         if self.layout not in LAYOUTS or self.period not in PERIODS or not self.columns:
             raise DataError(
@@ -150,8 +152,30 @@ class KnownSource:
                 f"known: {self.file} is a snapshot without history: a backtest on it uses values that were not known "
                 "then; leave it out, or say allow_snapshot: true, which every report then prints"
             )
-        if self.lag_days is not None and self.lag_days < 0:
-            raise DataError(f"known: {self.file}: lag_days={self.lag_days}; no value is known before it is; use >= 0")
+
+    def _check_kinds(self) -> None:
+        """Raises DataError with the first key whose value is of another kind."""
+        words = ("zone", "date_format", "decimal", "separator")
+        rules = {
+            "path": (isinstance(self.path, str | Path) and bool(str(self.path)), "the path of a file"),
+            "columns": (
+                isinstance(self.columns, Mapping)
+                and all(isinstance(word, str) and word for pair in self.columns.items() for word in pair),
+                "vendor's name: our column, as words",
+            ),
+            "lag_days": (
+                is_within(self.lag_days, "null or whole [0, inf)"),
+                "null or whole days >= 0, for no value is known before it is",
+            ),
+            "max_age_days": (is_within(self.max_age_days, "null or whole [1, inf)"), "null or whole days >= 1"),
+            **{
+                name: (isinstance(getattr(self, name), bool), "true or false") for name in ("revised", "allow_snapshot")
+            },
+            **{name: (getattr(self, name) is None or isinstance(getattr(self, name), str), "a text") for name in words},
+        }
+        for name, (holds, rule) in rules.items():
+            if not holds:
+                raise DataError(f"known: {self.path}: {name}={getattr(self, name)!r}; it must be {rule}; set {name}")
 
     @property
     def file(self) -> str:
@@ -253,6 +277,12 @@ class JoinedBars:
 
     source: BarsSource
     known: Mapping[str, KnownValues]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.known, Mapping) or not all(hasattr(one, "join") for one in self.known.values()):
+            raise DataError(f"known: {self.known!r}; it must name sources of values; set data.source.known.NAME")
+        if not hasattr(self.source, "bars"):
+            raise DataError(f"known: source={self.source!r}; it must be a source of bars; set data.source.source")
 
     @property
     def untraded(self) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tradsys.core.bounds import is_within
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array
 from tradsys.market.sessions import closes
@@ -48,6 +49,14 @@ class PlantedLift:
         return self.compressed / self.all_rows if self.all_rows else float("nan")
 
 
+def _is_date(value: object) -> bool:
+    try:
+        date.fromisoformat(value if isinstance(value, str) else "")
+    except ValueError:
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class SyntheticPanel:
     """Daily bars of `n_symbols` members P0000, P0001, ... and of the market symbol that they follow.
@@ -81,18 +90,24 @@ class SyntheticPanel:
 
     def __post_init__(self) -> None:
         rules = {
-            "n_symbols": (1 <= self.n_symbols <= 100_000, "1 to 100,000 members"),
-            "n_sessions": (self.n_sessions >= 2, "n_sessions >= 2"),
-            "edge": (0 <= self.edge <= 1, "0 <= edge <= 1 deviation per session"),
-            "explosions": (0 <= self.explosions <= 0.05, "0 <= explosions <= 0.05 of the rows"),
-            "rise": (0 < self.rise <= 5, "0 < rise <= 5"),
-            "late": (0 <= self.late < 1, "0 <= late < 1"),
-            "deaths": (0 <= self.deaths < 1, "0 <= deaths < 1 a year"),
-            "market_symbol": (self.market_symbol < "P", "a name that sorts before P0000, such as MKT"),
+            "n_symbols": (is_within(self.n_symbols, "whole [1, 100000]"), "1 to 100,000 members"),
+            "n_sessions": (is_within(self.n_sessions, "whole [2, inf)"), "n_sessions >= 2"),
+            "seed": (is_within(self.seed, "whole [0, inf)"), "a whole number >= 0"),
+            "edge": (is_within(self.edge, "[0, 1]"), "0 <= edge <= 1 deviation per session"),
+            "explosions": (is_within(self.explosions, "[0, 0.05]"), "0 <= explosions <= 0.05 of the rows"),
+            "rise": (is_within(self.rise, "(0, 5]"), "0 < rise <= 5"),
+            "late": (is_within(self.late, "[0, 1)"), "0 <= late < 1"),
+            "deaths": (is_within(self.deaths, "[0, 1)"), "0 <= deaths < 1 a year"),
+            "calendar": (isinstance(self.calendar, str), "a name of exchange_calendars, such as XNYS"),
+            "first": (_is_date(self.first), "a date such as 2018-01-02"),
+            "market_symbol": (
+                isinstance(self.market_symbol, str) and "" < self.market_symbol < "P",
+                "a name that sorts before P0000, such as MKT",
+            ),
         }
         for name, (holds, rule) in rules.items():
             if not holds:
-                raise TradsysError(f"synthetic panel: {name}={getattr(self, name)}; {rule}; mend conf/data")
+                raise TradsysError(f"synthetic panel: {name}={getattr(self, name)!r}; {rule}; set data.source.{name}")
 
     def bars(self) -> pl.DataFrame:
         """Bars in the house schema and `attention`, sorted; `time` is the session's close on the calendar."""

@@ -275,3 +275,26 @@ def test_a_value_that_is_no_number_is_named(tmp_path):
     (tmp_path / "v.csv").write_text("date,V\n2024-01-02,high\n")
     with pytest.raises(DataError, match="V 'high' is no number"):
         KnownSource(str(tmp_path / "v.csv"), "wide", {"V": "v"}, lag_days=0).frame()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lag_days": -1},
+        {"lag_days": 1.5},
+        {"max_age_days": 0},
+        {"revised": "no"},
+        {"zone": 9},
+        {"columns": ["cpi"]},
+        {"columns": {"CPI": 3}},
+    ],
+)
+def test_a_known_file_refuses_values_of_another_kind_by_key(wrong):
+    given = {"path": "cpi.csv", "layout": "series", "columns": {"CPI": "cpi"}} | wrong
+    with pytest.raises(DataError, match=rf"known: cpi\.csv: {next(iter(wrong))}="):
+        KnownSource(**given)
+
+
+def test_joined_bars_refuse_what_is_no_source():
+    with pytest.raises(DataError, match=r"set data\.source\.known\.NAME"):
+        JoinedBars(None, ["cpi.csv"])

@@ -132,7 +132,21 @@ def test_what_it_says_of_itself():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"n_symbols": 0}, {"n_sessions": 1}, {"edge": 2.0}, {"explosions": 0.2}, {"rise": 0.0}, {"deaths": 1.0}]
+    "wrong",
+    [
+        {"seed": -1},
+        {"seed": 1.5},
+        {"first": "soon"},
+        {"calendar": 7},
+        {"market_symbol": None},
+        {"rise": "much"},
+        {"n_symbols": 0},
+        {"n_sessions": 1},
+        {"edge": 2.0},
+        {"explosions": 0.2},
+        {"rise": 0.0},
+        {"deaths": 1.0},
+    ],
 )
 def test_fields_out_of_range(wrong):
     with pytest.raises(TradsysError, match=f"synthetic panel: {next(iter(wrong))}="):
