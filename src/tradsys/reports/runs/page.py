@@ -38,7 +38,7 @@ def print_runs(rows: Sequence[Any], page: Path) -> None:
     console = screen()
     out = table(counted(len(rows), "run"), COLUMNS, left=(*LEFT, "code"))
     for row in rows:
-        out.add_row(*(escape(text).replace(" \\[", "\n\\[") for text in cells(row)))
+        out.add_row(*(escape(text).replace(" \\[", "\n\\[").replace(" (no", "\n(no") for text in cells(row)))
     print_table(console, out)
     for row in rows:
         if row.state != "done":
@@ -125,4 +125,6 @@ def _shown(row: Any, drawn: Sequence[Any]) -> dict[str, Any]:
 
 
 def _text(estimate: Mapping[str, Any], digits: int) -> str:
-    return "" if estimate["value"] is None else interval(estimate, digits)
+    if estimate["value"] is None:
+        return ""
+    return interval(estimate, digits) if estimate["low"] is not None else f"{interval(estimate, digits)} (no interval)"
