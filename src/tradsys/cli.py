@@ -22,6 +22,7 @@ VERBS = {
     "diagnose": "a tabular experiment's data: coverage, correlation, lift, balance, examples, advice",
     "doctor": "what this machine really has, and the settings that follow",
     "reproduce": "a run done again, number by number",
+    "runs": "all runs of a folder side by side, and a page of them; rm and keep",
     "journal": "the ledger of every look, told experiment by experiment",
 }
 

@@ -1,0 +1,130 @@
+"""All runs on the terminal and as one page: a table that sorts, leaderboards, equity curves of ticked runs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import plotly.graph_objects as go
+from rich.markup import escape
+
+from tradsys.core.runs import write_text
+from tradsys.reports.page import render_page
+from tradsys.reports.style import line, plain, styled
+from tradsys.reports.terminal import print_table, screen, table
+from tradsys.reports.wording import confidence, counted, interval, moment, number
+
+COLUMNS = (
+    "when",
+    "task",
+    "experiment",
+    "data",
+    "model",
+    "verdict",
+    "skill",
+    "AUC",
+    "best Sharpe",
+    "DSR",
+    "code",
+    "min",
+)
+LEFT = COLUMNS[:6]
+TICKED = 6  # runs whose curves are drawn before anybody ticks
+MOST_CURVES = 60
+
+
+def print_runs(rows: Sequence[Any], page: Path) -> None:
+    """Prints one line per run, numbers over their intervals. rows: of `research.run_index`."""
+    console = screen()
+    out = table(counted(len(rows), "run"), COLUMNS, left=(*LEFT, "code"))
+    for row in rows:
+        out.add_row(*(escape(text).replace(" \\[", "\n\\[").replace(" (no", "\n(no") for text in cells(row)))
+    print_table(console, out)
+    for row in rows:
+        if row.state != "done":
+            console.print(f"{row.state:<9} {row.folder}: {row.note}", markup=False, soft_wrap=True)
+    console.print(f"page     {page}", markup=False, soft_wrap=True)
+
+
+def print_removal(gone: Sequence[Any], kept: Sequence[tuple[Any, str]], *, confirmed: bool) -> None:
+    """Prints what is removed, or would be, and why the rest stays."""
+    console = screen()
+    for row, why in kept:
+        console.print(f"stays    {row.folder}: {why}", markup=False, soft_wrap=True)
+    for row in gone:
+        console.print(f"{'removed' if confirmed else 'would go':<8} {row.folder}", markup=False, soft_wrap=True)
+    last = "" if confirmed or not gone else "; confirm=rm removes them"
+    console.print(f"{counted(len(gone), 'run')} to remove, {counted(len(kept), 'run')} stay{last}", markup=False)
+
+
+def print_kept(folder: Path) -> None:
+    """Prints which run is kept."""
+    screen().print(f"kept     {folder}", markup=False, soft_wrap=True)
+
+
+def cells(row: Any) -> tuple[str, ...]:
+    """A run's texts under COLUMNS."""
+    return (
+        moment(row.when)[:16], row.task, row.experiment, row.data, row.model,
+        row.verdict or f"({row.state})", _text(row.skill, 4), _text(row.auc, 3), _text(row.sharpe, 2),
+        "" if row.dsr is None else confidence(row.dsr), row.code,
+        "" if row.minutes is None else number(row.minutes, 1),
+    )  # fmt: skip
+
+
+def write_runs(rows: Sequence[Any], boards: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+    """Writes index.html into `folder` atomically and returns its path."""
+    path = folder / "index.html"
+    write_text(path, render(rows, boards))
+    return path
+
+
+def render(rows: Sequence[Any], boards: Sequence[Mapping[str, Any]]) -> str:
+    """The page as HTML; every text of a run is escaped, and no link leaves the folder."""
+    drawn = [row for row in rows if row.curve][:MOST_CURVES]
+    return render_page(
+        "runs/index.html.j2",
+        figures={"curves": equity_curves(drawn)} if drawn else {},
+        scripted=True,
+        filters={"estimate": _text},
+        columns=COLUMNS,
+        rows=[_shown(row, drawn) for row in rows],
+        boards=boards,
+        broken=[row for row in rows if row.state != "done"],
+        n_done=sum(row.state == "done" for row in rows),
+    )
+
+
+def equity_curves(rows: Sequence[Any]) -> go.Figure:
+    """Equity of the best strategy of each run from a common 1; `meta` ties a curve to its tick box."""
+    figure = go.Figure()
+    for k, row in enumerate(rows):
+        figure.add_scatter(
+            x=row.curve["time"], y=row.curve["equity"], mode="lines", line=line(k), meta=row.folder,
+            name=plain(f"{row.experiment or row.task} {row.best}, {row.folder.rsplit('/', 1)[-1][:13]}"),
+            visible=k < TICKED,
+        )  # fmt: skip
+    figure.update_yaxes(title_text="equity, start = 1", hoverformat=".4f")
+    figure.update_xaxes(type="date")
+    return styled(figure, 460)
+
+
+def _shown(row: Any, drawn: Sequence[Any]) -> dict[str, Any]:
+    """A row of the page: texts, what each sorts by, and where its report is."""
+    figures = (row.skill["value"], row.auc["value"], row.sharpe["value"], row.dsr, "", row.minutes)
+    values = (row.when, *[""] * 5, *figures)
+    return {
+        "cells": list(zip(cells(row), values, strict=True)),
+        "folder": row.folder,
+        "link": f"{quote(row.folder)}/report.html" if row.page else None,
+        "drawn": row in drawn,
+        "ticked": row in drawn[:TICKED],
+        "synthetic": row.synthetic,
+        "verdict": row.verdict,
+    }
+
+
+def _text(estimate: Mapping[str, Any], digits: int) -> str:
+    if estimate["value"] is None:
+        return ""
+    return interval(estimate, digits) if estimate["low"] is not None else f"{interval(estimate, digits)} (no interval)"

@@ -1,0 +1,314 @@
+"""All runs of a folder side by side: read, filtered, sorted, ranked, and cleaned up.
+
+A run folder is received data: it may be half-done, damaged or written by somebody else. Whatever cannot be read is a
+row that says so.
+"""
+
+import contextlib
+import math
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from tradsys.core.clock import utc_now
+from tradsys.core.errors import TradsysError
+from tradsys.core.headline import headline_skill
+from tradsys.core.received import one_line, plain_texts, read_json
+from tradsys.core.runs import digest_file, write_json, write_text
+from tradsys.research.pipeline.trial_ledger import TrialLedger
+
+STAMP = re.compile(r"(\d{8}T\d{6})Z_[0-9a-f]{6}")
+CACHE = ".runs.json"
+FORMAT = 1
+N_POINTS = 160  # of an equity curve on the page
+STUDIES = ("tune", "compare", "study")
+EMPTY: dict[str, Any] = {"value": None, "low": None, "high": None}
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """What the index shows of one run.
+
+    folder: below the root. state: done, half-done or damaged, with a note that says why. skill, auc, sharpe: value,
+    low, high, each None where not known; sharpe and dsr of the strategy `best`. group: digest of the data and the
+    test span, the same for runs that can be compared. models: name, kind and skill of each. curve: days and equity.
+    """
+
+    folder: str
+    task: str
+    when: str
+    state: str
+    note: str = ""
+    experiment: str = ""
+    data: str = ""
+    model: str = ""
+    verdict: str = ""
+    best: str = ""
+    code: str = ""
+    synthetic: bool = False
+    minutes: float | None = None
+    dsr: float | None = None
+    skill: dict[str, Any] = field(default_factory=lambda: dict(EMPTY))
+    auc: dict[str, Any] = field(default_factory=lambda: dict(EMPTY))
+    sharpe: dict[str, Any] = field(default_factory=lambda: dict(EMPTY))
+    group: str = ""
+    span: str = ""
+    models: list[dict[str, Any]] = field(default_factory=list)
+    curve: dict[str, Any] = field(default_factory=dict)
+    page: bool = False
+
+
+def read_runs(root: Path) -> list[RunRow]:
+    """Every run below `root`, the newest first; what was read before and has not changed comes from a cache."""
+    known = _cache(root)
+    rows, fresh = [], {}
+    for folder in run_folders(root):
+        name, mark = folder.relative_to(root).as_posix(), _mark(folder)
+        kept = known.get(name)
+        row = _of_cache(kept, mark) or read_run(root, folder)
+        rows.append(row)
+        fresh[name] = {"mark": mark, "row": asdict(row)}
+    if fresh != known and root.is_dir():
+        with contextlib.suppress(TradsysError, OSError):  # a folder that may only be read is read anew each time
+            write_json(root / CACHE, {"format": FORMAT, "runs": fresh})
+    return sorted(rows, key=lambda r: r.when, reverse=True)
+
+
+def run_folders(root: Path) -> list[Path]:
+    """Folders below `root/<task>/` that are named as runs are; links are no runs."""
+    return [p for p in sorted(root.glob("*/*")) if STAMP.fullmatch(p.name) and p.is_dir() and not p.is_symlink()]
+
+
+def read_run(root: Path, folder: Path) -> RunRow:
+    """One run; never raises for what the folder holds."""
+    stamp = datetime.strptime(STAMP.fullmatch(folder.name)[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)  # type: ignore[index]
+    bare = RunRow(folder.relative_to(root).as_posix(), folder.parent.name, stamp.isoformat(), "half-done")
+    path = folder / "report.json"
+    if path.is_symlink() or not path.is_file():
+        return _with(bare, note="it has no report.json: stopped, or still running")
+    try:
+        report = plain_texts(read_json(path, "run it again"))
+        return _with(bare, **_shown(report, folder))
+    except (TradsysError, KeyError, TypeError, ValueError, AttributeError, IndexError, OSError) as error:
+        return _with(bare, state="damaged", note=f"report.json: {type(error).__name__}: {one_line(error, 100)}")
+
+
+def selected(rows: Sequence[RunRow], wanted: Mapping[str, Any]) -> list[RunRow]:
+    """Rows whose column holds each wanted value: the same words, or a part of them in any case."""
+    kept = list(rows)
+    for key, value in wanted.items():
+        if value is not None:
+            kept = [r for r in kept if str(value).lower() in str(getattr(r, key)).lower()]
+            if key in ("verdict", "state", "task"):
+                kept = [r for r in kept if str(getattr(r, key)).lower() == str(value).lower()]
+    return kept
+
+
+def ordered(rows: Sequence[RunRow], by: str) -> list[RunRow]:
+    """Rows by a column, `-` before it for the largest first; rows without a value last, either way."""
+    key, down = by.lstrip("-"), by.startswith("-")
+    if key not in SORTABLE:
+        raise TradsysError(f"runs: sort={by}; columns that sort are {', '.join(SORTABLE)}; '-' before one turns it")
+    values = [(_value(row, key), row) for row in rows]
+    known = sorted(((v, r) for v, r in values if v is not None), key=lambda pair: pair[0], reverse=down)
+    return [r for _, r in known] + [r for v, r in values if v is None]
+
+
+SORTABLE = ("when", "task", "experiment", "data", "model", "verdict", "skill", "auc", "sharpe", "dsr", "minutes")
+
+
+def leaderboards(rows: Sequence[RunRow]) -> list[dict[str, Any]]:
+    """One per data and test span: data, span, rows with name, folder, skill, is_baseline and rank.
+
+    rank: one more than the number of rows whose whole interval lies above this one's; None where a row cannot be told
+    from any other. The mandatory baselines of the newest run of a span are always listed.
+    """
+    groups: dict[str, list[RunRow]] = {}
+    for row in rows:
+        if row.group and row.models:
+            groups.setdefault(row.group, []).append(row)
+    return [_leaderboard(sorted(group, key=lambda r: r.when, reverse=True)) for group in groups.values()]
+
+
+def _leaderboard(group: Sequence[RunRow]) -> dict[str, Any]:
+    entries = [
+        {"name": row.experiment or row.model, "folder": row.folder, "skill": row.skill, "is_baseline": False}
+        for row in group
+    ] + [
+        {"name": model["name"], "folder": group[0].folder, "skill": model["skill"], "is_baseline": True}
+        for model in group[0].models
+        if model["kind"] == "baseline"
+    ]
+    for entry in entries:
+        others = [e["skill"] for e in entries if e is not entry and e["skill"]["low"] is not None]
+        mine = entry["skill"]
+        above = 0 if mine["low"] is None else sum(o["low"] > mine["high"] for o in others)
+        below = 0 if mine["low"] is None else sum(o["high"] < mine["low"] for o in others)
+        entry["rank"] = 1 + above if above + below else None
+    entries.sort(key=lambda e: (e["skill"]["value"] is None, -(e["skill"]["value"] or 0.0)))
+    return {"data": group[0].data, "span": group[0].span, "synthetic": group[0].synthetic, "rows": entries}
+
+
+def removable(
+    root: Path, rows: Sequence[RunRow], *, days: float, referred: Mapping[str, str]
+) -> tuple[list[RunRow], list[tuple[RunRow, str]]]:
+    """Runs older than `days` that nothing refers to, and those that stay with the reason."""
+    until = utc_now() - timedelta(days=days)
+    gone, kept = [], []
+    for row in rows:
+        why = referred.get(row.folder) or ("marked with keep" if (root / row.folder / "KEEP").exists() else "")
+        if not why and datetime.fromisoformat(row.when) > until:
+            why = f"younger than {days:g} days"
+        (kept.append((row, why)) if why else gone.append(row))
+    return gone, kept
+
+
+def keep(root: Path, name: str | None) -> Path:
+    """Marks a run so that it is never removed; returns its folder."""
+    known = {p.relative_to(root).as_posix(): p for p in run_folders(root)}
+    found = [path for folder, path in known.items() if name in (folder, path.name)]
+    if len(found) != 1:
+        raise TradsysError(f"runs: run={name} names no single run below {root}; give it as task/stamp_id")
+    write_text(found[0] / "KEEP", "kept by `tradsys runs keep`; delete this file to let it go\n")
+    return found[0]
+
+
+def _ledger_runs(place: str) -> list[str]:
+    """Folders of all runs that the ledger names; none where there is no ledger."""
+    if "://" not in place and not Path(place).is_file():
+        return []
+    return [str(entry["run"]) for entry in TrialLedger(place).entries()]
+
+
+def references(root: Path, models: Path, ledger: str) -> dict[str, str]:
+    """Run folder -> what refers to it: the ledger, a promoted model (its bundle's content), or a study."""
+    found = {}
+    cards = {digest_file(card): card.parent for card in models.glob("*/*/card.json")}
+    texts = [p.read_text("utf-8", "replace") for s in STUDIES for p in (root / s).glob("*/*.json") if p.is_file()]
+    named = {name.rsplit("/", 1)[-1] for name in _ledger_runs(ledger)}
+    for folder in run_folders(root):
+        name, card = folder.relative_to(root).as_posix(), folder / "bundle" / "card.json"
+        if folder.name in named or (folder / "ledger.json").exists():
+            found[name] = "in the trial ledger"
+        elif card.is_file() and digest_file(card) in cards:
+            found[name] = f"promoted as {cards[digest_file(card)].relative_to(models)}"
+        elif any(folder.name in text for text in texts):
+            found[name] = "used by a study"
+    return found
+
+
+def remove(root: Path, rows: Sequence[RunRow]) -> None:
+    """Deletes these run folders; a link in place of one is left alone."""
+    known = {p.relative_to(root).as_posix(): p for p in run_folders(root)}
+    for row in rows:
+        if row.folder in known:
+            shutil.rmtree(known[row.folder])
+
+
+def _with(row: RunRow, **changes: Any) -> RunRow:
+    return RunRow(**{**asdict(row), **changes})
+
+
+def _shown(report: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The fields of a finished run's report; raises where it is not what a run writes."""
+    provenance = report["provenance"]
+    data, seconds = provenance["data"], list((report.get("timings") or {}).values())
+    models = [_model(m) for m in report.get("models") or []]
+    primary = (report.get("models") or [None])[0]
+    traded = [s for s in report.get("strategies") or [] if s["performance"]["sharpe"]["value"] is not None]
+    best = max(traded, key=lambda s: float(s["performance"]["sharpe"]["value"]), default=None)
+    test = (provenance.get("bundle") or {}).get("test") or []
+    span = " to ".join(str(t)[:10] for t in test)
+    return {
+        "state": "done",
+        "experiment": _experiment(folder),
+        "data": str(data.get("name") or data.get("kind") or ""),
+        "model": models[0]["kind"] if models else "",
+        "verdict": str((report.get("verdict") or {}).get("kind") or ""),
+        "best": "" if best is None else str(best["name"]),
+        "code": str(provenance.get("code_sha") or "")[:12],
+        "synthetic": bool(report.get("synthetic") or data.get("synthetic")),
+        "minutes": round(math.fsum(map(float, seconds)) / 60, 2) if seconds else None,
+        "skill": models[0]["skill"] if models else dict(EMPTY),
+        "auc": _estimate(primary["metrics"]["auc"]) if primary else dict(EMPTY),
+        "sharpe": _estimate(best["performance"]["sharpe"]) if best else dict(EMPTY),
+        "dsr": _number(best["performance"].get("dsr")) if best else None,
+        "group": f"{data.get('digest')} {span}" if data.get("digest") and span else "",
+        "span": span,
+        "models": models,
+        "curve": _curve(report, best),
+        "page": (folder / "report.html").is_file(),
+    }
+
+
+def _model(model: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": str(model["name"]),
+        "kind": str(model["kind"]),
+        "skill": _estimate(headline_skill(model["metrics"])),
+    }
+
+
+def _experiment(folder: Path) -> str:
+    """The experiment or study that the command line named."""
+    path = folder / "overrides.txt"
+    text = path.read_text("utf-8", "replace")[:20_000] if path.is_file() and not path.is_symlink() else ""
+    found = re.search(r"^\+?(?:experiment|study)=([\w./-]{1,60})\s*$", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _curve(report: Mapping[str, Any], best: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Days and equity of the best strategy, thinned evenly; nothing where there is none."""
+    equity = report.get("equity") or {}
+    if best is None or best["name"] not in (equity.get("curves") or {}):
+        return {}
+    days, values = equity["time"], equity["curves"][best["name"]]
+    step = max(1, math.ceil(len(days) / N_POINTS))
+    at = [*range(0, len(days) - 1, step), len(days) - 1]
+    return {"time": [str(days[i])[:10] for i in at], "equity": [float(f"{float(values[i]):.5g}") for i in at]}
+
+
+def _estimate(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _number(found.get(key)) for key in EMPTY}
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or not math.isfinite(float(value)) else float(value)
+
+
+def _value(row: RunRow, key: str) -> Any:
+    found = getattr(row, key)
+    value = found["value"] if isinstance(found, dict) else found
+    return None if value == "" else value
+
+
+def _mark(folder: Path) -> list[int]:
+    """What changes when a run does: time and size of its report and page."""
+    marks = []
+    for name in ("report.json", "report.html"):
+        try:
+            at = (folder / name).lstat()
+            marks += [at.st_mtime_ns, at.st_size]
+        except OSError:
+            marks += [0, 0]
+    return marks
+
+
+def _cache(root: Path) -> dict[str, Any]:
+    try:
+        found = read_json(root / CACHE, "delete it") if (root / CACHE).is_file() else {}
+    except TradsysError:
+        return {}
+    runs = found.get("runs")
+    return runs if found.get("format") == FORMAT and isinstance(runs, dict) else {}
+
+
+def _of_cache(kept: Any, mark: list[int]) -> RunRow | None:
+    try:
+        return RunRow(**kept["row"]) if kept["mark"] == mark else None
+    except (KeyError, TypeError):
+        return None

@@ -1,0 +1,145 @@
+"""The index of runs: read from folders that may be damaged, sorted, ranked, and cleaned up without loss."""
+
+import json
+import os
+
+import pytest
+
+from tests.unit.reports.sample_pages import faults
+from tests.unit.reports.sample_report import sample_report
+from tradsys.core.errors import TradsysError
+from tradsys.reports.runs.page import print_runs, render
+from tradsys.research import run_index
+from tradsys.research.run_index import RunRow, leaderboards, ordered, read_runs, references, removable, selected
+from tradsys.runs import work
+
+GOOD, HALF, BAD, ODD, HOSTILE = (f"2024010{k}T000000Z_abcde{k}" for k in range(1, 6))
+EVIL = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A runs folder with a finished, a stopped, a damaged, a foreign and a hostile run, and a link out."""
+    root = tmp_path / "runs"
+    report = sample_report()
+    hostile = sample_report() | {"verdict": {"kind": EVIL, "reasons": []}}
+    hostile["provenance"] |= {"code_sha": "\x1b[31mred"}
+    contents = {
+        GOOD: json.dumps(report), BAD: '{"run": ', ODD: json.dumps({"provenance": [1, 2]}), HOSTILE: json.dumps(hostile)
+    }  # fmt: skip
+    for name in (GOOD, HALF, BAD, ODD, HOSTILE):
+        (root / "train" / name).mkdir(parents=True)
+        if name in contents:
+            (root / "train" / name / "report.json").write_text(contents[name])
+    (root / "train" / GOOD / "overrides.txt").write_text("+experiment=demo\ndata.n_bars=5000\n")
+    (root / "train" / GOOD / "report.html").write_text("page")
+    (root / "train" / "latest").symlink_to(GOOD)
+    (root / "train" / "20240109T000000Z_abcdef").symlink_to(tmp_path)
+    return root
+
+
+def row(folder="train/a", low=None, high=None, **more):
+    skill = {"value": None if low is None else (low + high) / 2, "low": low, "high": high}
+    return RunRow(folder, "train", "2024-01-01T00:00:00+00:00", "done", skill=skill, **more)
+
+
+def test_every_run_is_a_row_whatever_its_folder_holds(root):
+    rows = {r.folder: r for r in read_runs(root)}
+    assert {name: rows[f"train/{name}"].state for name in (GOOD, HALF, BAD, ODD)} == {
+        GOOD: "done", HALF: "half-done", BAD: "damaged", ODD: "damaged",
+    }  # fmt: skip
+    assert len(rows) == 5
+    good = rows[f"train/{GOOD}"]
+    assert (good.experiment, good.verdict, good.page) == ("demo", "no edge", True)
+    assert good.skill["low"] < good.skill["value"] < good.skill["high"]
+    assert "\x1b" not in rows[f"train/{HOSTILE}"].code
+
+
+def test_an_unchanged_run_is_read_once_and_a_changed_one_again(root, monkeypatch):
+    first = read_runs(root)
+    reads = []
+    monkeypatch.setattr(run_index, "read_run", lambda _, folder: reads.append(folder.name) or first[0])
+    read_runs(root)
+    assert reads == []
+    (root / "train" / HALF / "report.json").write_text("{}")
+    read_runs(root)
+    assert reads == [HALF]
+    spoilt = {"format": 1, "runs": {f"train/{GOOD}": {"mark": 3, "row": {"x": 1}}}}
+    (root / run_index.CACHE).write_text(json.dumps(spoilt))
+    assert len(read_runs(root)) == 5
+
+
+def test_the_page_escapes_what_a_run_brought_and_passes_the_check(root, capsys):
+    rows = read_runs(root)
+    page = render(rows, leaderboards(rows))
+    assert faults(page) == []
+    assert EVIL not in page
+    assert f'href="train/{GOOD}/report.html"' in page
+    print_runs(rows, root / "index.html")
+    out = capsys.readouterr().out
+    assert f"damaged   train/{BAD}" in out
+    assert "\x1b" not in out
+
+
+def test_rows_are_filtered_and_sorted_with_the_unknown_last():
+    rows = [row("train/a", 0.1, 0.2), row("train/b"), row("train/c", 0.3, 0.4, verdict="edge", experiment="demo_long")]
+    assert [r.folder for r in ordered(rows, "-skill")] == ["train/c", "train/a", "train/b"]
+    assert [r.folder for r in ordered(rows, "skill")] == ["train/a", "train/c", "train/b"]
+    assert [r.folder for r in selected(rows, {"verdict": "edge", "experiment": "demo", "data": None})] == ["train/c"]
+    assert selected([row(verdict="no edge")], {"verdict": "edge"}) == []
+    with pytest.raises(TradsysError, match="sort=-colour; columns that sort are when"):
+        ordered(rows, "-colour")
+
+
+def test_ranks_stand_only_where_intervals_separate_and_baselines_always():
+    base = {"name": "base_rate", "kind": "baseline", "skill": {"value": -0.2, "low": -0.3, "high": -0.1}}
+    alike = [row(f"train/{k}", 0.1 + k / 100, 0.2 + k / 100, group="d s", models=[base]) for k in range(2)]
+    (board,) = leaderboards([*alike, row("train/x", None, None, group="d s", models=[base])])
+    assert [(r["is_baseline"], r["rank"]) for r in board["rows"]] == [(False, 1), (False, 1), (True, 3), (False, None)]
+    alone = base | {"skill": {"value": 0.1, "low": 0.0, "high": 0.3}}
+    (board,) = leaderboards([row("train/a", 0.1, 0.2, group="d s", models=[alone])])
+    assert [r["rank"] for r in board["rows"]] == [None, None]
+    assert len(leaderboards([row(group="d s", models=[base]), row(group="e s", models=[base])])) == 2
+
+
+def test_what_the_ledger_a_promoted_model_or_a_study_refers_to_stays(root, tmp_path):
+    models, read = tmp_path / "models", root / "train"
+    card = read / HOSTILE / "bundle" / "card.json"
+    for path in (card, models / "btc" / "1" / "card.json", root / "compare" / "arms" / "table.json"):
+        path.parent.mkdir(parents=True)
+        path.write_text(f'{{"run": "{ODD}"}}')
+    (read / GOOD / "ledger.json").write_text("{}")
+    referred = references(root, models, str(root / "ledger.db"))
+    assert referred == {
+        f"train/{GOOD}": "in the trial ledger", f"train/{HOSTILE}": "promoted as btc/1",
+        f"train/{ODD}": "used by a study",
+    }  # fmt: skip
+    run_index.keep(root, BAD)
+    gone, kept = removable(root, read_runs(root), days=30, referred=referred)
+    assert [r.folder for r in gone] == [f"train/{HALF}"]
+    assert dict((r.folder, why) for r, why in kept)[f"train/{BAD}"] == "marked with keep"
+    assert removable(root, read_runs(root), days=1e5, referred={})[0] == []
+    run_index.remove(root, gone)
+    assert not (read / HALF).exists()
+    assert sorted(os.listdir(read)) == sorted([GOOD, BAD, ODD, HOSTILE, "latest", "20240109T000000Z_abcdef"])
+    with pytest.raises(TradsysError, match="names no single run"):
+        run_index.keep(root, "nothing")
+
+
+def test_the_command_lists_keeps_and_removes_only_when_confirmed(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    work(["task=train", "sort=-skill"])
+    assert (root / "index.html").is_file()
+    work(["rm", "state=half-done"])
+    assert f"would go train/{HALF}" in capsys.readouterr().out
+    assert (root / "train" / HALF).is_dir()
+    work(["keep", f"run={HALF}"])
+    work(["rm", "state=half-done", "confirm=rm"])
+    assert (root / "train" / HALF).is_dir()
+    (root / "train" / HALF / "KEEP").unlink()
+    work(["rm", "state=half-done", "confirm=rm"])
+    assert not (root / "train" / HALF).exists()
+    with pytest.raises(ValueError, match="is not understood; use rm, keep or none"):
+        work(["delete"])
+    with pytest.raises(ValueError, match="no folder"):
+        work(["paths.runs=nowhere"])
