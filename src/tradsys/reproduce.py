@@ -34,7 +34,7 @@ def _stored(record: "Record") -> "tuple[DictConfig, Experiment]":
         then = record.provenance["data"]
         if not then.get("synthetic") and experiment.data["source"].describe().get("digest") != then["digest"]:
             # the store has changed since: new bars, or bars that the vendor rewrote
-            experiment = Experiment.of(build(with_as_of(config, str(record.provenance["created"]))))
+            experiment = Experiment.of(build(with_as_of(config, str(record.provenance["created"]), then.get("last"))))
         return config, experiment
     except (KeyError, ValueError) as error:
         raise ConfigError(

@@ -16,23 +16,28 @@ def spread_as_of(config: DictConfig) -> DictConfig:
     return config
 
 
-def with_as_of(config: DictConfig, moment: str) -> DictConfig:
-    """A copy of a plain config whose stored sources read as of that moment."""
+def with_as_of(config: DictConfig, moment: str, last: str | None = None) -> DictConfig:
+    """A copy of a plain config whose stored sources read as of that moment.
+
+    last: close of the last bar that there was, which ends sources without an end: old bars may have been added since.
+    """
     copy: Any = OmegaConf.create(OmegaConf.to_container(config, resolve=False))  # type: ignore[arg-type]
     with open_dict(copy):
         copy.data.as_of = moment
-    return spread_as_of(copy)
+    _set(copy.data, moment, last)
+    return copy
 
 
-def _set(node: Any, moment: str) -> None:
+def _set(node: Any, moment: str, last: str | None = None) -> None:
     if isinstance(node, ListConfig):
         for one in node:
-            _set(one, moment)
+            _set(one, moment, last)
     if not isinstance(node, DictConfig):
         return
     if node.get("_target_") == STORED:
         with open_dict(node):
             node.as_of = moment
+            node.end = node.get("end") or last
     for key in map(str, node):
         if not OmegaConf.is_interpolation(node, key) and not OmegaConf.is_missing(node, key):
-            _set(node[key], moment)
+            _set(node[key], moment, last)
