@@ -58,7 +58,8 @@ class PaperBroker:
             return Report("accepted")
         end, cash, left = bury(held, account.last_close, account.cash, self.costs)
         assert left is not None
-        bar = Bar(account.symbol, time, *[account.last_close] * 4, 0.0)
+        close = account.last_close
+        bar = Bar(account.symbol, time, close, close, close, close, 0.0)
         money = (left.raw, left.fill, held.quantity, left.fee)
         order = account.position.order
         return Report("filled", (_fill(order, bar, "exit", money, left.reason, cash=cash, carry=end.carry),))

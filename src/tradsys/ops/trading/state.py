@@ -157,8 +157,8 @@ class State:
         self.settings = {**self.settings, **body}
 
     def _bars(self, body: dict[str, Any]) -> None:
-        for account in self.accounts.values():
-            account.n_missed += account.last_time is not None
+        for held in self.accounts.values():
+            held.n_missed += held.last_time is not None
         for row in body["bars"]:
             bar = bar_from(row)
             account = self.accounts.get(bar.symbol)

@@ -166,7 +166,7 @@ def _labels(s: Specimen) -> Outcome:
     side = s.experiment.features.side(s.bars)
     decided = ["y"] if s.experiment.labels.card()["kind"] == "expansion" else []
     truth = label_frame(s.bars, s.label(s.bars)).drop(decided)
-    by = 0.5 * float(s.bars["close"].median())  # type: ignore[arg-type]
+    by = 0.05 * pl.col("close").fill_nan(None).min().over("symbol")  # a larger step would be a print nobody confirms
     for t in s.cuts(10 * s.settings.n_cuts):
         told = label_frame(s.bars, s.experiment.labels.label(lifted_bars(s.bars, t, by), side)).drop(decided)
         at = [frame.filter(pl.col("time") == t) for frame in (truth, told)]
