@@ -42,6 +42,7 @@ def experiment_of(model, **baselines):
         model=model,
         baselines=baselines,
         transforms=RobustScaler(),
+        time_decay=1.0,
         labels=SimpleNamespace(horizon_bars=HORIZON),
         costs=Costs(1, 0),
         evaluation=Evaluation(cpcv=True, cpcv_groups=5, cpcv_test_groups=2),
