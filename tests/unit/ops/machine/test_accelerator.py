@@ -73,7 +73,8 @@ def test_saved_bytes_of_a_step_told_by_hand():
 @pytest.fixture
 def model():
     net = partial(TransformerEncoder, d_model=8, n_heads=2, n_layers=1, dropout=0.0)
-    return SimpleNamespace(net=net, module=partial(LitClassifier, gamma=2.0), lookback=6, batch_size=32)
+    module = partial(LitClassifier, gamma=2.0)
+    return SimpleNamespace(net=net, built_net=partial(net, lookback=6), module=module, lookback=6, batch_size=32)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

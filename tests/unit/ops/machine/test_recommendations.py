@@ -22,7 +22,8 @@ CONFIG = {"trainer": {"accelerator": "cpu", "precision": "32-true"}}
 @pytest.fixture
 def model():
     net = partial(TransformerEncoder, d_model=8, n_heads=2, n_layers=1)
-    return SimpleNamespace(net=net, module=partial(LitClassifier, gamma=2.0), lookback=8, batch_size=256)
+    module = partial(LitClassifier, gamma=2.0)
+    return SimpleNamespace(net=net, built_net=partial(net, lookback=8), module=module, lookback=8, batch_size=256)
 
 
 def chosen(model, config=CONFIG, rules=None, **changed):
