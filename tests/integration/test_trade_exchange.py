@@ -188,14 +188,14 @@ def test_a_position_that_is_not_ours_is_left_alone(tmp_path):
     [
         ({"key": "ABSENT_KEY"}, r"environment variable ABSENT_KEY is empty"),
         ({"id": "nowhere"}, r"'nowhere' is unknown to ccxt"),
-        ({"secret": "WRONG"}, r"it keeps failing|the keys are wrong|Signature"),
+        ({"secret": "WRONG_SECRET"}, r"it keeps failing|the keys are wrong|Signature"),
         ({"rights": False}, r"may not trade"),
         ({"capital": 1e6}, r"the free balance is 5000.00, capital=1000000.00"),
         ({"symbols": ("CCCUSDT",)}, r"no linear market 'CCCUSDT'"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_sent(tmp_path, monkeypatch, broken, words):
-    monkeypatch.setenv("WRONG", "not-the-secret")
+    monkeypatch.setenv("WRONG_SECRET", "not-the-secret")
     monkeypatch.delenv("ABSENT_KEY", raising=False)
     market = market_of("linear", can_trade=broken.get("rights", True))
     plan = coin_plan(tmp_path / "bot", capital=broken.get("capital", 1000.0))

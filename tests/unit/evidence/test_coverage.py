@@ -57,4 +57,5 @@ def test_a_calibration_slope_that_takes_labels_for_independent_fails(monkeypatch
     monkeypatch.setattr(cosines, "dependence_length", lambda *_: 1.0)
     monkeypatch.setattr(cosines, "n_cosines", lambda n_times, *_: n_times - 1)
     rows = [row for row in studies.calibration_coverage(40) if "H=20" in row.setting]
-    assert all(row.measured < 0.6 for row in rows)
+    assert rows
+    assert not any(holds(row) for row in rows), rows
