@@ -1,6 +1,7 @@
 """Models fitted on samples that are weighed or drawn anew at the fit, from the training samples alone."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,8 +13,34 @@ from tradsys.samples.sequential_bootstrap import sequential_bootstrap
 from tradsys.samples.weights import average_uniqueness, time_decay
 
 
+class _Weighed:
+    """What models share that weigh their training samples at the fit; they answer as the inner model does."""
+
+    model: Model
+    kind: ClassVar[str]
+
+    @property
+    def reads_raw(self) -> bool:
+        """The inner model's."""
+        return getattr(self.model, "reads_raw", False)
+
+    @property
+    def lookback(self) -> int:
+        """The inner model's."""
+        return self.model.lookback
+
+    def predict_proba(self, table: FeatureTable, rows: Array) -> Array:  # noqa: ARG002
+        """TrainingError: a fitted model is what `fit` returns."""
+        raise TrainingError(f"{self.kind}: not fitted; only a fitted model predicts; use what `fit` returns")
+
+    def _fit_weighed(self, train: Samples, factor_N: Array, valid: Samples) -> Model:
+        """The inner model, fitted on weights times `factor_N`, of mean 1; samples of factor 0 are left out."""
+        kept = replace(train, weight=train.weight * factor_N).take(factor_N > 0)
+        return self.model.fit(replace(kept, weight=kept.weight / kept.weight.mean()), valid)
+
+
 @dataclass(frozen=True, eq=False)
-class SequentialBootstrap:
+class SequentialBootstrap(_Weighed):
     """A model fitted on a sequential bootstrap of its training samples; `fit` returns the inner model, fitted.
 
     A sample that was drawn k times weighs k times its weight, which equals k copies for every model here. Inside a
@@ -21,6 +48,7 @@ class SequentialBootstrap:
     share: draws per training sample. Source: Lopez de Prado 2018, section 4.5.
     """
 
+    kind: ClassVar[str] = "sequential bootstrap"
     model: Model
     seed: int = 0
     share: float = 1.0
@@ -28,58 +56,29 @@ class SequentialBootstrap:
     def __post_init__(self) -> None:
         check_bounds("sequential bootstrap", self, {"share": "(0, inf)"}, "model")
 
-    @property
-    def reads_raw(self) -> bool:
-        """The inner model's."""
-        return getattr(self.model, "reads_raw", False)
-
-    @property
-    def lookback(self) -> int:
-        """The inner model's."""
-        return self.model.lookback
-
     def fit(self, train: Samples, valid: Samples) -> Model:
         """The inner model, fitted on what was drawn; `valid` is passed on as it is."""
         n_draws = max(1, round(self.share * len(train)))
         drawn = sequential_bootstrap(*spans(train), n_draws=n_draws, seed=self.seed)
         times_N = np.bincount(drawn, minlength=len(train))
-        kept = replace(train, weight=train.weight * times_N).take(times_N > 0)
-        return self.model.fit(replace(kept, weight=kept.weight / kept.weight.mean()), valid)
-
-    def predict_proba(self, table: FeatureTable, rows: Array) -> Array:  # noqa: ARG002
-        """TrainingError: a fitted model is what `fit` returns."""
-        raise TrainingError("sequential bootstrap: not fitted; only a fitted model predicts; use what `fit` returns")
+        return self._fit_weighed(train, times_N, valid)
 
 
 @dataclass(frozen=True, eq=False)
-class Decayed:
+class Decayed(_Weighed):
     """A model fitted with weights that fall with the age of a training sample; `fit` returns the inner model, fitted.
 
     oldest: see `samples.weights.time_decay`. Validation samples keep their weights.
     """
 
+    kind: ClassVar[str] = "decayed"
     model: Model
     oldest: float
-
-    @property
-    def reads_raw(self) -> bool:
-        """The inner model's."""
-        return getattr(self.model, "reads_raw", False)
-
-    @property
-    def lookback(self) -> int:
-        """The inner model's."""
-        return self.model.lookback
 
     def fit(self, train: Samples, valid: Samples) -> Model:
         """The inner model, fitted on the decayed weights; samples of weight 0 are left out."""
         factor = time_decay(average_uniqueness(*spans(train)), train.time, self.oldest)
-        kept = replace(train, weight=train.weight * factor).take(factor > 0)
-        return self.model.fit(replace(kept, weight=kept.weight / kept.weight.mean()), valid)
-
-    def predict_proba(self, table: FeatureTable, rows: Array) -> Array:  # noqa: ARG002
-        """TrainingError: a fitted model is what `fit` returns."""
-        raise TrainingError("decayed: not fitted; only a fitted model predicts; use what `fit` returns")
+        return self._fit_weighed(train, factor, valid)
 
 
 def spans(samples: Samples) -> tuple[Array, Array]:
