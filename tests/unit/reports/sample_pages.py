@@ -135,6 +135,10 @@ def trading():
         decisions=[{"time": days[-1], "symbol": "BTC", "probability": 0.61, "action": "enter long"}], trades=[],
         slippage=[{"time": days[3], "bps": 1.5, "symbol": "BTC"}],
         notes=[{"written": days[2], "kind": "halt", "why": "a drawdown"}], halts={"drawdown": "5 % were lost"},
+        live={
+            "date": days, "mean": [1e-3] * 28, "low": [-2e-3] * 28, "high": [4e-3] * 28, "expected": 5e-4,
+            "text": "as the backtest says",
+        },
         health={"bars": 28}, n_trades=0,
     )  # fmt: skip
 
