@@ -50,6 +50,6 @@ def walk_bars(n_bars: int = 500, symbols: tuple[str, ...] = ("AAA",), seed: int 
     return pl.concat(frames).sort("symbol", "time")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_walk_bars():
     return walk_bars

@@ -100,7 +100,7 @@ FORGETFUL = (
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def panel(make_walk_bars):
     """Walks beside columns that were known: above zero, and held for five bars each."""
     bars = make_walk_bars(800, (MARKET, "BBB", "CCC"), seed=5)
@@ -109,9 +109,19 @@ def panel(make_walk_bars):
     return bars.with_columns(**dict(zip(JOINED, held, strict=True)))
 
 
-@pytest.fixture(params=[*sorted(CONF.glob("*.yaml")), *sorted(AGENTS.glob("[!n]*.yaml"))], ids=lambda path: path.stem)
+@pytest.fixture(
+    scope="module",
+    params=[*sorted(CONF.glob("*.yaml")), *sorted(AGENTS.glob("[!n]*.yaml"))],
+    ids=lambda path: path.stem,
+)
 def features(request, panel):
     return load(request.param).fit(panel)
+
+
+@pytest.fixture(scope="module")
+def values(features, panel):
+    """The set's table of the panel."""
+    return features.table(panel).values
 
 
 def planted(*extra: Feature) -> FeatureSet:
@@ -184,12 +194,11 @@ def test_a_small_symbol_does_not_feel_a_large_one_before_it(features, panel):
 
 @pytest.mark.parametrize("scale", [1e-8, 1e6])
 @pytest.mark.parametrize("columns", [PRICES, ("volume",)], ids=["price", "volume"])
-def test_the_unit_of_price_and_volume_does_not_matter(features, panel, columns, scale):
-    other = panel.with_columns(pl.col(columns) * scale)
-    a, b = features.table(panel).values, features.table(other).values
+def test_the_unit_of_price_and_volume_does_not_matter(features, panel, values, columns, scale):
+    other = features.table(panel.with_columns(pl.col(columns) * scale)).values
     names = {
         name
-        for name, x, y in zip(features.names, a.T, b.T, strict=True)
+        for name, x, y in zip(features.names, values.T, other.T, strict=True)
         if not np.allclose(x, y, rtol=1e-5, atol=1e-6, equal_nan=True)
     }
     reads = READS_PRICE_UNIT if columns == PRICES else READS_VOLUME_UNIT
@@ -211,7 +220,7 @@ def test_warm_up_is_blank_and_then_every_row_is_known(features, panel):
     assert table.ready(1).sum() == (2 if rank_of else 3) * (800 - features.warmup)
 
 
-def test_stored_and_rebuilt_it_gives_the_same_bits(features, panel):
+def test_stored_and_rebuilt_it_gives_the_same_bits(features, panel, values):
     again = FeatureSet.from_json(features.to_json())
     assert again.schema_hash() == features.schema_hash()
-    np.testing.assert_array_equal(again.table(panel).values, features.table(panel).values)
+    np.testing.assert_array_equal(again.table(panel).values, values)

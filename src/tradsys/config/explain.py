@@ -9,6 +9,7 @@ import dis
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -71,6 +72,19 @@ def project_conf(conf: Path) -> Path:
     return Path.cwd() / "project" / "conf" if own.is_dir() and own.samefile(conf) else own
 
 
+def _base(conf: Path, command: str) -> Known:
+    """What the command holds without overrides; composed again in one process only where a file of conf has changed."""
+    folders = (conf, project_conf(conf), *conf_packages().values())
+    files = [path for folder in folders for path in sorted(folder.rglob("*.yaml"))]
+    return _composed_base(conf, command, tuple((path, path.stat().st_mtime_ns) for path in files))
+
+
+@lru_cache(maxsize=32)
+def _composed_base(conf: Path, command: str, files: tuple[tuple[Path, int], ...]) -> Known:  # noqa: ARG001
+    """files: with their times of change, the key of what is kept."""
+    return Known.of(conf, command, [])
+
+
 def plain_form(conf: Path, command: str, override: str) -> str:
     """The override as Hydra wants it: `experiment=demo` and compare's `study=losses` without their + are understood."""
     added = ("experiment", "study") if command == "compare" else ("experiment",)
@@ -125,7 +139,7 @@ def silent_mistake(conf: Path, command: str, overrides: Sequence[str]) -> str | 
 
 def _added_for_nothing(conf: Path, command: str, added: Sequence[str]) -> str | None:
     """The first +key that no part of the command would ever read."""
-    base = Known.of(conf, command, []) if added else None
+    base = _base(conf, command) if added else None
     for override in added if base else ():
         assert base is not None
         key = override.lstrip("+").partition("=")[0]
@@ -146,7 +160,7 @@ def explained(conf: Path, command: str, overrides: Sequence[str], error: Excepti
         if isinstance(one, str):
             return one
         parsed.append((override, one))
-    base = Known.of(conf, command, [])
+    base = _base(conf, command)
     groups = [(o, p) for o, p in parsed if (conf / p.key_or_group).is_dir()]
     for override, one in groups:
         if line := _wrong_choice(conf, command, override, one, base):
