@@ -11,12 +11,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from tradsys.config.explain import ConfigError
+from tradsys.core import received
 from tradsys.core.extensions import names_at
 from tradsys.core.received import check_depth, one_line, read_text
 
@@ -186,18 +186,7 @@ def read_overrides(path: Path, skipped: Collection[str] = ()) -> list[str]:
 
 def parse_yaml(text: str, where: str) -> Any:
     """Plain values of YAML; no tags, no anchors, no bombs."""
-    try:
-        return yaml.load(text, _PlainLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: it is no plain YAML ({one_line(error)}); restore it from a copy") from error
-
-
-class _PlainLoader(yaml.SafeLoader):
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """Refuses aliases, by which a small file becomes a large value."""
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not read")
-        return super().compose_node(parent, index)
+    return received.parse_yaml(text, where, "restore it from a copy", ConfigError)
 
 
 def _wrong_override(override: Any) -> str | None:  # noqa: PLR0911 - one return per rule

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import yaml
+
 from tradsys.core.errors import BundleError, TradsysError
 
 MAX_JSON_BYTES = 256 * 2**20  # an ensemble of large boosters stays far below
@@ -101,6 +103,24 @@ def parse_json(text: str, where: str, fix: str, error: type[TradsysError] = Bund
         raise error(f"{where}: it holds a {type(value).__name__}, not a {kind.__name__}; {fix}")
     check_depth(value, where, fix, error)
     return value
+
+
+def parse_yaml(text: str, where: str, fix: str, error: type[TradsysError] = BundleError) -> Any:
+    """Plain values of YAML; no tags, no aliases, no bombs."""
+    try:
+        value = yaml.load(text, _PlainLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as cause:
+        raise error(f"{where}: it is no plain YAML ({one_line(cause)}); {fix}") from cause
+    check_depth(value, where, fix, error)
+    return value
+
+
+class _PlainLoader(yaml.SafeLoader):
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuses aliases, by which a small file becomes a large value."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not read")
+        return super().compose_node(parent, index)
 
 
 def check_depth(value: Any, where: str, fix: str, error: type[TradsysError] = BundleError) -> None:

@@ -4,7 +4,6 @@ The ledger is the spine, so nothing that was looked at can be left out; run fold
 the result. A run whose folder is gone is still told, and said to be gone.
 """
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -14,16 +13,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import yaml
-
 from tradsys.core.clock import utc_now
+from tradsys.core.errors import DataError
 from tradsys.core.headline import HEADLINE, headline_skill
+from tradsys.core.received import parse_yaml, plain_texts, read_json, read_text, refused_in_one_line
 from tradsys.evidence.deflation import deflated_sharpe
 from tradsys.research.pipeline.trial_ledger import TrialLedger, deflation_of_trials, run_folder, run_identity
 
 # what decides no result: where files lie, and the question, which is told by itself
 _UNTOLD = ("paths", "resume", "question")
 MIN_DSR = 0.95
+FIX = "restore it from a copy, or move the run's folder away: the ledger keeps its evaluations"
 
 
 def journal(ledger: TrialLedger, runs: Path, beside: Path) -> dict[str, Any]:
@@ -71,6 +71,11 @@ def _by_run(rows: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, An
 
 def _experiment(run: str, looks: list[dict[str, Any]], runs: Path, beside: Path) -> dict[str, Any]:
     folder = _folder(run, runs) if looks[0]["run"] else None
+    with refused_in_one_line(f"journal: run {folder}", FIX, DataError):
+        return _of_run(run, folder, looks, beside)
+
+
+def _of_run(run: str, folder: Path | None, looks: list[dict[str, Any]], beside: Path) -> dict[str, Any]:
     report, metrics = _json(folder, "report.json"), _json(folder, "metrics.json")
     config = _config(folder)
     shown = folder is not None and (folder / "report.html").is_file()
@@ -108,12 +113,15 @@ def _folder(run: str, runs: Path) -> Path | None:
 def _json(folder: Path | None, name: str) -> dict[str, Any]:
     """A run's JSON file; empty where there is none."""
     path = folder / name if folder else None
-    return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
+    if not path or not path.is_file():
+        return {}
+    value: dict[str, Any] = plain_texts(read_json(path, FIX, DataError))
+    return value
 
 
 def _config(folder: Path | None) -> dict[str, Any] | None:
     path = folder / "config.yaml" if folder else None
-    return yaml.safe_load(path.read_text(encoding="utf-8")) if path and path.is_file() else None
+    return parse_yaml(read_text(path, FIX, DataError), str(path), FIX, DataError) if path and path.is_file() else None
 
 
 def _looks(looks: list[dict[str, Any]]) -> list[dict[str, Any]]:

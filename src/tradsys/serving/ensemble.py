@@ -28,6 +28,7 @@ from tradsys.models.transforms import RobustScaler
 
 FILE = "ensemble.json"
 FIX = "export it again"
+ROUNDING = 1e-6  # of a sum of weights
 POOLS = ("average", "stacked", "regime_weighted", "regime_pooled")
 
 
@@ -87,6 +88,12 @@ class ServedPool:
                     "weight; export it again"
                 )
         weights = np.array([[vector[name] for name in names] for vector in vectors])
+        for shares in (*vectors, *([dict(enumerate(told["base_rate"]))] if told["base_rate"] else [])):
+            _check_shares(folder, shares)
+        if (longest := max(member.lookback for member in members.values())) != told["lookback"]:
+            raise BundleError(
+                f"bundle {folder}: {FILE} reads {told['lookback']!r} rows, the longest of its members {longest}; {FIX}"
+            )
         return cls(
             members=members,
             weights=weights if told["state_weights"] else weights[0],
@@ -142,6 +149,13 @@ class ServedEnsemble:
         """As `predict`, and the members' spread [N, C]."""
         score, spread = self.pool.mean_and_spread(table, rows)
         return score, self.calibrator.apply(score), spread
+
+
+def _check_shares(folder: Path, shares: Mapping[Any, Any]) -> None:
+    """BundleError unless these are numbers >= 0 that sum to one: else the pool would be no probability."""
+    numbers = [value for value in shares.values() if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(numbers) < len(shares) or not numbers or min(numbers) < 0 or not abs(sum(numbers) - 1) <= ROUNDING:
+        raise BundleError(f"bundle {folder}: {FILE} weighs {dict(shares)}; weights are >= 0 and sum to one; {FIX}")
 
 
 def _member(told: Mapping[str, Any], folder: Path, n_features: int) -> Member:

@@ -3,7 +3,8 @@
 import logging
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from tradsys.core.clock import utc_now
+from tradsys.core.errors import TradsysError
 from tradsys.core.masking import masked
 from tradsys.core.runs import code_sha, write_text
 from tradsys.reports.sweep.page import write_sweep
@@ -20,6 +22,7 @@ from tradsys.research.pipeline.provenance import logged_in
 from tradsys.research.sweeps.report import best_of, complete_trials, sweep_report
 from tradsys.research.sweeps.search_space import SearchSpace, SweepError, overrides_of
 from tradsys.research.sweeps.selection import paired_gain
+from tradsys.research.sweeps.storage import Patience
 from tradsys.research.sweeps.sweep import IDENTITY, PLACES, Joined, join, storage_of, storage_url, work_on
 from tradsys.research.sweeps.trial import Compose, Composed
 from tradsys.research.sweeps.trial_queue import PLACE
@@ -111,15 +114,31 @@ def load_study(config: Mapping[str, Any], name: str) -> optuna.Study:
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
         raise SweepError(f"sweep: no study {name!r}, as there is no file {url}; tune first, or give storage=")
     storage = storage_of(config)
-    known = storage.patience(lambda: optuna.get_all_study_names(storage.storage))
+    with _readable(storage.patience):
+        known = storage.patience(lambda: optuna.get_all_study_names(storage.storage))
     if name not in known:
         raise SweepError(
             f"sweep: no study {name!r} in {storage.place}; known are {sorted(known) or 'none'}; give study= or storage="
         )
-    study = storage.patience(lambda: optuna.load_study(study_name=name, storage=storage.storage))
+    with _readable(storage.patience):
+        study = storage.patience(lambda: optuna.load_study(study_name=name, storage=storage.storage))
+        storage.patience(lambda: study.trials)
+        # read here, where damage is one line
+        study.user_attrs  # noqa: B018
     if IDENTITY not in study.user_attrs:
         raise SweepError(f"sweep: study {name!r} was not made by tradsys.tune; it lacks its data digest; start it anew")
     return study
+
+
+@contextmanager
+def _readable(patience: Patience) -> Iterator[None]:
+    """What optuna trips over in the content of a damaged database, as one line."""
+    try:
+        yield
+    except (TradsysError, OSError):
+        raise
+    except Exception as error:
+        raise patience.damaged(error) from error
 
 
 def _rematch(joined: Joined, compose: Compose, check: Check) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from sqlalchemy.pool import NullPool
 
 from tradsys.core.database_url import database_url, shown_url
 from tradsys.core.masking import masked_text
+from tradsys.core.received import one_line
 from tradsys.research.sweeps.search_space import SweepError
 
 LOG = logging.getLogger(__name__)
@@ -31,6 +32,10 @@ PULSE = "pulse"
 # seconds a writer waits for another before SQLite says "database is locked"
 BUSY_SECONDS = 60
 Result = TypeVar("Result")
+
+
+# of SQLite, in its own words
+DAMAGED = ("not a database", "malformed", "no such table", "no such column", "corrupt", "unsupported file format")
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,21 @@ class Patience:
         except Exception as error:
             if is_disk_full(error):
                 raise disk_full(self.place) from error
+            if isinstance(error, sa.exc.DatabaseError) and _is_damaged(error):
+                raise self.damaged(error) from error
             if not is_unreachable(error):
                 raise
             raise SweepError(
                 f"sweep: storage {self.place} cannot be reached for {self.seconds:g} s ({_cause(error)}); finished "
                 "trials are kept there and finished folds in the study's folder; see to it, then run the same command"
             ) from error
+
+    def damaged(self, cause: BaseException | None) -> SweepError:
+        """The one clear error of a storage that answers with what optuna never wrote."""
+        return SweepError(
+            f"sweep: storage {self.place} is damaged or no study database ({one_line(_cause(cause))}); restore it from "
+            "a copy, or give another storage="
+        )
 
     def _tell(self, state: tenacity.RetryCallState) -> None:
         if state.attempt_number == 1 and state.outcome is not None:
@@ -68,10 +82,18 @@ class Patience:
 
 def is_unreachable(error: BaseException) -> bool:
     """True where another try may succeed: no connection, a locked or restarting database, a hiccup of the volume."""
-    if is_disk_full(error) or isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
+    if is_disk_full(error) or (isinstance(error, sa.exc.DatabaseError) and _is_damaged(error)):
+        return False
+    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
         return False
     known = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError, StorageInternalError)
     return isinstance(error, (*known, OSError))
+
+
+def _is_damaged(error: sa.exc.DatabaseError) -> bool:
+    """Whether SQLite names the file itself, or tables and columns in it, as what is wrong: no wait will help."""
+    text = str(error.orig).lower()
+    return any(words in text for words in DAMAGED)
 
 
 def is_disk_full(error: BaseException | None) -> bool:

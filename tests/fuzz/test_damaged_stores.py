@@ -1,0 +1,180 @@
+"""Damaged stores, studies, journals and ensembles: refused in one line, or read as they were written.
+
+As in `test_damaged_files`: digests are made right again where a forger could; what still loads must be true.
+"""
+
+import functools
+import json
+import logging
+import random
+import shutil
+from datetime import UTC, datetime
+
+import numpy as np
+import optuna
+import polars as pl
+import pytest
+
+from tests.fuzz.test_damaged_files import NAMES, ROWS, N, damaged, refusal
+from tests.fuzz.test_damaged_files import files as files  # noqa: PLC0414 - a fixture
+from tradsys.core.errors import DataError
+from tradsys.core.received import read_json, refused_in_one_line
+from tradsys.core.runs import digest_json
+from tradsys.core.tables import FeatureTable
+from tradsys.market.parquet import read_parquet
+from tradsys.market.store import BarStore
+from tradsys.market.synthetic import SyntheticMarket
+from tradsys.reports.journal.page import write_journal
+from tradsys.research.journal import journal
+from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
+from tradsys.research.sweeps.commands import load_study
+from tradsys.serving.ensemble import FILE, ServedEnsemble
+
+LOG = logging.getLogger(__name__)
+FEWER = max(30, N // 2)
+TABLE = FeatureTable(
+    symbol=np.zeros(len(ROWS), np.int32), segment=np.zeros(len(ROWS), np.int32), values=ROWS, names=NAMES,
+    time=np.datetime64("2020-01-01", "us") + np.arange(len(ROWS)) * np.timedelta64(3600, "s"), symbols=("A",),
+)  # fmt: skip
+STUDY = {"study_name": "s", "heartbeat_seconds": 1, "grace_seconds": 2, "storage_patience_seconds": 0.01}
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory, files):
+    """A sound artefact of every kind, each in its own folder."""
+    folder = tmp_path_factory.mktemp("stores")
+    bars = SyntheticMarket(symbols=["SYN0"], n_bars=60, bar_minutes=60, edge=0.0, shape=0.0, seed=1).bars()
+    BarStore(folder / "store").write("d", bars, {"source": "made"})
+    (folder / "parquet").mkdir()
+    bars.write_parquet(folder / "parquet" / "bars.parquet")
+    _ensemble(folder / "ensemble", files)
+    _study(folder / "study")
+    _run(folder / "journal")
+    return folder
+
+
+def _ensemble(folder, files):
+    folder.mkdir()
+    members = []
+    for name, kind, file in (("trees", "lightgbm", "lightgbm.txt"), ("line", "logistic", "logistic.json")):
+        shutil.copy(files / file, folder / file)
+        members.append({"name": name, "kind": kind, "file": file, "lookback": 1, "calibrator": None})
+    told = {
+        "kind": "stacked", "lookback": 1, "weights": {"trees": 0.5, "line": 0.3, "base_rate": 0.2}, "members": members,
+        "state_weights": None, "floor": 0.0, "base_rate": [0.4, 0.6], "regime": None,
+    }  # fmt: skip
+    (folder / FILE).write_text(json.dumps(told))
+
+
+def _study(folder):
+    folder.mkdir()
+    study = optuna.create_study(study_name="s", storage=f"sqlite:///{folder / 'studies.db'}", direction="maximize")
+    study.set_user_attr("identity", {"data_digest": "0"})
+    for _ in range(2):
+        trial = study.ask({"lr": optuna.distributions.FloatDistribution(1e-5, 1e-1, log=True)})
+        trial.set_user_attr("lower_bound", 0.01)
+        study.tell(trial, 0.02)
+
+
+def _run(folder):
+    run = folder / "runs" / "train" / "20260101T000000Z_aaaaaa"
+    run.mkdir(parents=True)
+    day, end = datetime(2021, 1, 1, tzinfo=UTC), datetime(2021, 12, 31, tzinfo=UTC)
+    entry = LedgerEntry("model on test", "primary", "d", day, end, run=str(run), measure="loss", code_sha="x", who="m")
+    TrialLedger(folder / "ledger.db").append(entry, np.random.default_rng(0).normal(size=40))
+    value = {"value": 0.1, "low": 0.0, "high": 0.2}
+    metrics = {"verdict": {"kind": "no edge", "reasons": ["none"]}, "strategies": {},
+               "models": {"primary": {"skill": value, "skill_beyond_level": value}}}  # fmt: skip
+    report = {"question": "Is it so?", "provenance": {"data": {"synthetic": True}}}
+    for name, content in (("metrics", metrics), ("report", report)):
+        (run / f"{name}.json").write_text(json.dumps(content))
+    (run / "config.yaml").write_text("seed: 1\nmodel:\n  alpha: 1.0\n")
+
+
+def load_manifest(folder, before):
+    """Content is checked by digests: bars that load are those that were written."""
+    path = folder / "d" / "manifest.json"
+    try:  # a forger writes the right digest; mutations that are no JSON stay as they are
+        manifest = json.loads(path.read_bytes())
+        body = {key: value for key, value in manifest.items() if key != "sha256"}
+        path.write_text(json.dumps({**body, "sha256": digest_json(body)}))
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        pass
+    store = BarStore(folder)
+    with refused_in_one_line("store d", "fetch the dataset again", DataError):
+        bars = store.read("d")
+    assert bars.equals(BarStore(before).read("d"))
+
+
+def load_symbol(folder, before):
+    """As `load_manifest`, for the file of a symbol."""
+    assert BarStore(folder).read("d").equals(BarStore(before).read("d"))
+
+
+def load_parquet(folder, _before):
+    frame = read_parquet(folder / "bars.parquet", "write it again")
+    assert isinstance(frame, pl.DataFrame)
+
+
+def load_ensemble(folder, _before):
+    with refused_in_one_line("bundle", "export it again"):
+        pool = ServedEnsemble.load(folder, {"kind": "identity"}, len(NAMES))
+        score_NC, proba_NC = pool.predict(TABLE, np.arange(pool.lookback, len(ROWS)))
+    for each in (score_NC, proba_NC):
+        assert np.isfinite(each).all()
+        assert np.allclose(each.sum(axis=1), 1)
+
+
+def load_study_database(folder, _before):
+    study = load_study(STUDY | {"storage": f"sqlite:///{folder / 'studies.db'}"}, "s")
+    assert all(trial.number >= 0 for trial in study.trials)
+
+
+def load_journal(folder, before):
+    told = journal(TrialLedger(folder / "ledger.db"), folder / "runs", folder / "runs")
+    with refused_in_one_line("journal", "restore it", DataError):
+        write_journal(told, folder)
+    assert told["n_looks"] == 1
+    assert before.is_dir()
+
+
+RUN = "runs/train/20260101T000000Z_aaaaaa"
+CASES = {
+    "manifest": ("store", "d/manifest.json", load_manifest),
+    "symbol": ("store", "d/SYN0*.parquet", load_symbol),
+    "parquet": ("parquet", "bars.parquet", load_parquet),
+    "ensemble": ("ensemble", FILE, load_ensemble),
+    "study": ("study", "studies.db", load_study_database),
+    "journal's metrics": ("journal", f"{RUN}/metrics.json", load_journal),
+    "journal's report": ("journal", f"{RUN}/report.json", load_journal),
+    "journal's config": ("journal", f"{RUN}/config.yaml", load_journal),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_damaged_artefact_is_refused_in_one_line_or_true(case, sound, tmp_path):
+    kind, pattern, load = CASES[case]
+    folder = tmp_path / kind
+    shutil.copytree(sound / kind, folder)
+    (path,) = folder.glob(pattern)
+    content = path.read_bytes()
+    load(folder, sound / kind)
+    said = []
+    for seed in range(FEWER):
+        path.write_bytes(damaged(content, random.Random(f"{case} {seed}")))
+        said += refusal(functools.partial(load, folder, sound / kind), f"{case}, mutation {seed}")
+    LOG.info("%s: %d refused, %d load", case, len(said), FEWER - len(said))
+    assert len(said) > FEWER / 10
+    assert not [line for line in said if "\n" in line or "\x1b" in line]
+
+
+def test_weights_of_an_ensemble_that_are_no_shares_are_refused(sound, tmp_path):
+    shutil.copytree(sound / "ensemble", tmp_path / "e")
+    whole = read_json(tmp_path / "e" / FILE, "")
+    for change in (
+        {"weights": {"trees": 1.5, "line": -0.7, "base_rate": 0.2}}, {"base_rate": [4.0, 6.0]}, {"lookback": 3},
+        {"weights": {"trees": True, "line": 0, "base_rate": 0}},
+    ):  # fmt: skip
+        (tmp_path / "e" / FILE).write_text(json.dumps(whole | change))
+        (said,) = refusal(functools.partial(load_ensemble, tmp_path / "e", None), str(change))
+        assert "export it again" in said
