@@ -13,12 +13,14 @@ from pathlib import Path
 from rich.console import Console
 
 from tradsys.config.compose import ConfigError, as_dict, compose, run_command
+from tradsys.core.errors import DataError
+from tradsys.core.received import refused_in_one_line
 
 
 def work(argv: list[str]) -> None:
     """Reads the ledger and the runs it names, writes both files, prints where they are."""
     from tradsys.reports.journal.page import write_journal
-    from tradsys.research.journal import journal
+    from tradsys.research.journal import FIX, journal
     from tradsys.research.pipeline.trial_ledger import TrialLedger
 
     paths = as_dict(compose("journal", argv))["paths"]
@@ -30,7 +32,9 @@ def work(argv: list[str]) -> None:
         )
     told = journal(TrialLedger(place, runs), runs, beside=runs)
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    for path in write_journal(told, runs):
+    with refused_in_one_line(f"journal: {runs}", FIX, DataError):
+        written = write_journal(told, runs)
+    for path in written:
         console.print(str(path))
     n = len(told["experiments"])
     counts = f"{n} experiment{'s' * (n != 1)}, {told['n_looks']} look{'s' * (told['n_looks'] != 1)}"

@@ -31,12 +31,13 @@ from tradsys.research.sweeps.commands import load_study
 from tradsys.serving.ensemble import FILE, ServedEnsemble
 
 LOG = logging.getLogger(__name__)
-FEWER = max(30, N // 2)
+FEWER = 20 if N == 60 else N  # these artefacts are folders: slower to make and to read
 TABLE = FeatureTable(
     symbol=np.zeros(len(ROWS), np.int32), segment=np.zeros(len(ROWS), np.int32), values=ROWS, names=NAMES,
     time=np.datetime64("2020-01-01", "us") + np.arange(len(ROWS)) * np.timedelta64(3600, "s"), symbols=("A",),
 )  # fmt: skip
-STUDY = {"study_name": "s", "heartbeat_seconds": 1, "grace_seconds": 2, "storage_patience_seconds": 0.01}
+STUDY = {"study_name": "s", "heartbeat_seconds": 1, "grace_seconds": 2, "storage_patience_seconds": 0.01,
+         "paths": {"runs": "runs"}}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +81,20 @@ def _run(folder):
     run = folder / "runs" / "train" / "20260101T000000Z_aaaaaa"
     run.mkdir(parents=True)
     day, end = datetime(2021, 1, 1, tzinfo=UTC), datetime(2021, 12, 31, tzinfo=UTC)
-    entry = LedgerEntry("model on test", "primary", "d", day, end, run=str(run), measure="loss", code_sha="x", who="m")
+    entry = LedgerEntry(
+        "model on test",
+        "primary",
+        "d",
+        day,
+        end,
+        run=str(run.relative_to(folder)),
+        measure="loss",
+        code_sha="x",
+        who="m",
+    )
     TrialLedger(folder / "ledger.db").append(entry, np.random.default_rng(0).normal(size=40))
     value = {"value": 0.1, "low": 0.0, "high": 0.2}
-    metrics = {"verdict": {"kind": "no edge", "reasons": ["none"]}, "strategies": {},
+    metrics = {"verdict": {"kind": "no edge", "reasons": ["none"], "needs": None}, "strategies": {},
                "models": {"primary": {"skill": value, "skill_beyond_level": value}}}  # fmt: skip
     report = {"question": "Is it so?", "provenance": {"data": {"synthetic": True}}}
     for name, content in (("metrics", metrics), ("report", report)):
@@ -118,7 +129,7 @@ def load_parquet(folder, _before):
 
 def load_ensemble(folder, _before):
     with refused_in_one_line("bundle", "export it again"):
-        pool = ServedEnsemble.load(folder, {"kind": "identity"}, len(NAMES))
+        pool = ServedEnsemble.load(folder, {"kind": "none"}, len(NAMES))
         score_NC, proba_NC = pool.predict(TABLE, np.arange(pool.lookback, len(ROWS)))
     for each in (score_NC, proba_NC):
         assert np.isfinite(each).all()
@@ -164,7 +175,7 @@ def test_a_damaged_artefact_is_refused_in_one_line_or_true(case, sound, tmp_path
         path.write_bytes(damaged(content, random.Random(f"{case} {seed}")))
         said += refusal(functools.partial(load, folder, sound / kind), f"{case}, mutation {seed}")
     LOG.info("%s: %d refused, %d load", case, len(said), FEWER - len(said))
-    assert len(said) > FEWER / 10
+    assert len(said) > FEWER / 10, said
     assert not [line for line in said if "\n" in line or "\x1b" in line]
 
 
