@@ -90,15 +90,17 @@ class ServedPool:
         weights = np.array([[vector[name] for name in names] for vector in vectors])
         for shares in (*vectors, *([dict(enumerate(told["base_rate"]))] if told["base_rate"] else [])):
             _check_shares(folder, shares)
-        if (longest := max(member.lookback for member in members.values())) != told["lookback"]:
+        regime = regime_from_json(told["regime"]) if told["regime"] else None
+        longest = max(reader.lookback for reader in (*members.values(), *([regime] if regime else [])))
+        if longest != told["lookback"]:
             raise BundleError(
-                f"bundle {folder}: {FILE} reads {told['lookback']!r} rows, the longest of its members {longest}; {FIX}"
+                f"bundle {folder}: {FILE} reads {told['lookback']!r} rows, its members and regime {longest}; {FIX}"
             )
         return cls(
             members=members,
             weights=weights if told["state_weights"] else weights[0],
             base_rate=np.asarray(told["base_rate"]) if told["base_rate"] else None,
-            regime=regime_from_json(told["regime"]) if told["regime"] else None,
+            regime=regime,
             lookback=int(told["lookback"]),
         )
 
