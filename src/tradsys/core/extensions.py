@@ -71,14 +71,13 @@ def load_part(place: str, class_name: str) -> Any:
 
 def foreign_parts(classes: Iterable[type]) -> dict[str, dict[str, str]]:
     """Package and version by name of each class that is not part of tradsys: what a bundle's card keeps."""
-    packages = importlib.metadata.packages_distributions()
+    foreign = [(cls.__name__, top) for cls in classes if (top := cls.__module__.partition(".")[0]) != "tradsys"]
+    packages = importlib.metadata.packages_distributions() if foreign else {}  # reads every file list: half a second
     found = {}
-    for cls in classes:
-        top = cls.__module__.partition(".")[0]
-        if top != "tradsys":
-            package = next(iter(packages.get(top, [])), "")
-            version = importlib.metadata.version(package) if package else ""
-            found[cls.__name__] = {"package": package, "version": version}
+    for name, top in foreign:
+        package = next(iter(packages.get(top, [])), "")
+        version = importlib.metadata.version(package) if package else ""
+        found[name] = {"package": package, "version": version}
     return found
 
 

@@ -4,11 +4,9 @@ Shapes: N samples, T window, F features, C classes, K knots. All behind the net 
 it is in the parts, so that a steep calibrator sees the same scores.
 """
 
-import contextlib
 import copy
-import logging
+import io
 import warnings
-from collections.abc import Iterator
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
@@ -119,37 +117,24 @@ def _worst(where: str, *pairs: tuple[Array, Array], decides: bool = True) -> flo
 
 def _write(path: Path, module: nn.Module, lookback: int, n_features: int) -> None:
     example_NTF = torch.zeros(2, lookback, n_features)  # two samples: one would be taken for a constant
-    with _hushed():
-        program = torch.onnx.export(
+    names = module.outputs if isinstance(module, Pipeline) else ["score", "probability"]
+    draft = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", message="Constant folding", category=UserWarning)
+        torch.onnx.export(
             module,
             (example_NTF,),
-            dynamo=True,
-            verbose=False,
+            draft,
+            dynamo=False,
             input_names=["window"],
-            output_names=module.outputs if isinstance(module, Pipeline) else ["score", "probability"],
-            dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
+            output_names=names,
+            dynamic_axes={name: {0: "N"} for name in ("window", *names)},
             opset_version=OPSET,
-            external_data=False,
         )
-    assert program is not None
-    graph = program.model_proto
-    onnx.checker.check_model(graph, full_check=True)
-    path.write_bytes(graph.SerializeToString())
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """The exporter's remarks on itself, kept from the user."""
-    levels = {log: log.level for log in map(logging.getLogger, ("torch.onnx", "onnxscript"))}
-    for log in levels:
-        log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec", category=FutureWarning)
-            yield
-    finally:
-        for log, level in levels.items():
-            log.setLevel(level)
+    onnx.checker.check_model(onnx.load_from_string(draft.getvalue()), full_check=True)
+    path.write_bytes(draft.getvalue())
 
 
 @singledispatch

@@ -9,8 +9,9 @@ import platform
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -147,7 +148,7 @@ def provenance(config: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         "data": data,
         "packages": {name: importlib.metadata.version(name) for name in WATCHED},
         "python": platform.python_version(),
-        "environment": environment(),
+        "environment": dict(environment()),
         "code_digest": code_digest(),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
         "processor": processor(),
@@ -156,10 +157,11 @@ def provenance(config: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def environment() -> dict[str, str]:
+@functools.cache
+def environment() -> Mapping[str, str]:
     """Every installed distribution with its version: any of them may move a number."""
     found = ((each.metadata["Name"], each.version) for each in importlib.metadata.distributions())
-    return dict(sorted((name.lower().replace("_", "-"), version) for name, version in found if name))
+    return MappingProxyType(dict(sorted((name.lower().replace("_", "-"), v) for name, v in found if name)))
 
 
 @functools.cache
