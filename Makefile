@@ -43,10 +43,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,postgres]'
 	touch $(STAMP)
 
-# the extras whose parts are tested: pods, sources that download, live trading; the demo does without
+# the extras whose parts are tested: pods, sources that download, live trading, MLflow; the demo does without
 $(TESTED): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-	  -e '.[dev,postgres,cloud,sources,live]'
+	  -e '.[dev,postgres,cloud,sources,live,mlflow,mlflow-server]'
 	touch $(TESTED)
 
 clean:

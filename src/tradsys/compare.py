@@ -35,6 +35,8 @@ def _arm(name: str, choice: "ArmChoice", settings: "ComparisonSettings", argv: l
 
 def work(argv: list[str]) -> None:
     """Composes every arm, runs what is missing, prints the table."""
+    from tradsys.ops.tracking.contents import comparison_record
+    from tradsys.ops.tracking.tracker import open_tracker
     from tradsys.reports.comparison.page import print_comparison
     from tradsys.research.comparisons.comparison import compare_study
 
@@ -44,7 +46,11 @@ def work(argv: list[str]) -> None:
     settings = build(config)["study"]
     arms = [_arm(name, choice, settings, asked) for name, choice in settings.choices.items()]
     plain = as_dict(compose("compare", [*settings.common, *asked]))
-    print_comparison(compare_study(arms, settings, plain, asked))
+    tracker = open_tracker(plain)
+    table = compare_study(arms, settings, plain, asked)
+    with tracker.run(settings.name, "compare", plain):
+        tracker.log(comparison_record(table))
+    print_comparison(table)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ python -m tradsys.train                                   the Transformer on the
 python -m tradsys.train +experiment=demo                  the same, small: two to three minutes on two cores
 python -m tradsys.train data=btc_hourly split=reality     real bars from the store
 python -m tradsys.train model=lightgbm labels.horizon_bars=48
+python -m tradsys.train logger=mlflow                     also logged to MLflow; or wandb, trackio, tensorboard
 python -m tradsys.train resume=runs/train/<run>           goes on where Ctrl-C or a kill stopped it
 python -m tradsys.train resume=runs/train/<run> costs.fee_bps=20   judged anew; keys that decide a fit are refused
 """
@@ -18,6 +19,8 @@ from tradsys.ops.machine.memory_guard import CONTAINER
 def work(argv: list[str]) -> None:
     """Composes, trains, prints."""
     from tradsys.ops.machine.preflight import check
+    from tradsys.ops.tracking.contents import run_record
+    from tradsys.ops.tracking.tracker import open_tracker
     from tradsys.reports.run.console import print_run
     from tradsys.research.experiment import Experiment, run
     from tradsys.research.pipeline.provenance import open_run
@@ -32,9 +35,13 @@ def work(argv: list[str]) -> None:
     check(plain, CONTAINER)
     check_ledger(plain["paths"]["ledger"], plain["paths"]["runs"])
     parts = build(config)
-    experiment = Experiment.of(parts)
-    with open_run(Path(config.paths.runs), "train", recorded(plain), argv, folder) as opened:
+    experiment, tracker = Experiment.of(parts), open_tracker(plain)
+    with (
+        open_run(Path(config.paths.runs), "train", recorded(plain), argv, folder) as opened,
+        tracker.run(opened.name, "train", plain),
+    ):
         report = run(experiment, opened, plain)
+        tracker.log(run_record(report, opened))
     print_run(report, opened)
 
 

@@ -38,9 +38,12 @@ def composed(overrides: Sequence[str]) -> "Composed":
 def work(argv: list[str]) -> None:
     """Composes, searches or promotes, prints."""
     from tradsys.ops.machine.preflight import check
+    from tradsys.ops.tracking.contents import study_records
+    from tradsys.ops.tracking.tracker import open_tracker
     from tradsys.reports.sweep.console import print_sweep
     from tradsys.research.pipeline.trial_ledger import check_ledger
     from tradsys.research.sweeps.commands import promote, tune
+    from tradsys.research.sweeps.workers import is_worker
 
     verbs = [a for a in argv if "=" not in a and not a.startswith("~")]
     overrides = [a for a in argv if a not in verbs]
@@ -53,7 +56,12 @@ def work(argv: list[str]) -> None:
     plain = composed(overrides).config
     check_ledger(plain["paths"]["ledger"], plain["paths"]["runs"])
     check(plain, CONTAINER, int(plain["n_workers"] or plain["trials_per_gpu"]))
+    # trials of all workers are logged once, by the process that started them
+    tracker = open_tracker({**plain, "logger": {"kind": "none"}} if is_worker() else plain)
     report, failed = tune(composed, overrides, [sys.executable, "-m", "tradsys.tune"], checked_overrides)
+    study, trials = study_records(report)
+    with tracker.run(study.name, "tune", plain):
+        tracker.log(study, trials)
     print_sweep(report, Path(report["folder"]))
     if failed or report["best"] is None:
         sys.exit(1)

@@ -10,7 +10,7 @@ from tradsys.config.trusted import read_overrides
 CHANGEABLE = (
     "costs", "strategy", "levels", "question", "paths", "data.source.root", "trainer.progress_bar", "trainer.loggers",
     "trainer.checkpoint_every_steps", "evaluation.n_draws", "evaluation.confidence", "evaluation.n_permutations",
-    "evaluation.min_trades", "evaluation.n_placebos", "evaluation.cpcv",
+    "evaluation.min_trades", "evaluation.n_placebos", "evaluation.cpcv", "logger",
 )  # fmt: skip
 
 

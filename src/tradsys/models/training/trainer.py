@@ -10,7 +10,6 @@ from typing import Any
 import pytorch_lightning as L
 import torch
 from pytorch_lightning.callbacks import Callback, RichProgressBar
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from tradsys.core.bounds import check_bounds
@@ -18,13 +17,13 @@ from tradsys.core.errors import TrainingError
 from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import digest_file, write_json
 from tradsys.models.training.checkpoints import FIX, Keeper, Watch, kept_state, read_checkpoint
+from tradsys.models.training.fit_logs import NAMES, loggers_of
 from tradsys.models.training.launcher import run_on_ranks
 from tradsys.models.training.recipe import Selection
 from tradsys.models.training.rendezvous import Meeting
 from tradsys.models.training.surroundings import determinism, interruptible, quiet
 from tradsys.samples.loader import WindowLoader, rank_of
 
-LOGGERS = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 # 16-mixed runs as bf16-mixed on a CPU, 16-true overflows to NaN there, bf16-true loses updates of small steps
 GPU_ONLY = ("16-mixed", "bf16-true", "16-true")
@@ -48,7 +47,8 @@ class TrainerSettings:
     the gradient's norm, None for none.
     deterministic: refuse operations that are not repeatable; a CPU repeats to the bit without it.
     checkpoint_every_steps: last.ckpt is written so often within an epoch, too; a kill repeats no more steps than these.
-    progress_bar: a bar in the terminal. loggers: any of `csv`, `tensorboard`; they write into the workdir.
+    progress_bar: a bar in the terminal. loggers: any of `csv`, `tensorboard`, which write into the
+    workdir, and `mlflow`, `wandb`, `trackio`, which write into the run that a command has open there.
     """
 
     accelerator: str = "cpu"
@@ -94,8 +94,8 @@ class TrainerSettings:
             )
         if self.checkpoint_every_steps is not None and self.checkpoint_every_steps < 1:
             raise ValueError(f"trainer: checkpoint_every_steps={self.checkpoint_every_steps}; it must be >= 1, or null")
-        if unknown := sorted(set(self.loggers) - set(LOGGERS)):
-            raise ValueError(f"trainer: unknown loggers {unknown}; known are {sorted(LOGGERS)}")
+        if unknown := sorted(set(self.loggers) - set(NAMES)):
+            raise ValueError(f"trainer: unknown loggers {unknown}; known are {sorted(NAMES)}")
 
     def check_precision(self, *, on_gpu: bool) -> None:
         """Raises TrainingError where the device cannot fit at the precision."""
@@ -282,7 +282,7 @@ def _unheard(epoch: int, score: float) -> None:
 def _trainer(settings: TrainerSettings, workdir: Path, n_batches: int, callbacks: tuple[Callback, ...]) -> L.Trainer:
     first = rank_of()[0] == 0
     bar = (RichProgressBar(refresh_rate=10),) if settings.progress_bar and first else ()
-    loggers: list[Logger] = [LOGGERS[name](workdir, name=name) for name in settings.loggers] if first else []
+    loggers = loggers_of(settings.loggers, workdir) if first else []
     several: dict[str, Any] = {"strategy": "ddp", "plugins": [LightningEnvironment()]} if settings.starts_ranks else {}
     return L.Trainer(
         accelerator="gpu" if settings.uses_gpu() else "cpu",

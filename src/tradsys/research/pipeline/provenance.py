@@ -190,6 +190,6 @@ def threads() -> dict[str, Any]:
 
 
 def config_digest(config: dict[str, Any]) -> str:
-    """Digest of what decides a result: the resolved config without paths, progress bars and the resume flag."""
-    kept = {k: v for k, v in config.items() if k not in ("paths", "resume")}
+    """Digest of what decides a result: the resolved config without paths, the tracker and the resume flag."""
+    kept = {k: v for k, v in config.items() if k not in ("paths", "resume", "logger")}
     return digest_json(kept)

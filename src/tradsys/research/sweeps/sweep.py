@@ -53,6 +53,7 @@ PLACES = (
         "name",
         "resume",
         "force",
+        "logger",
     ),
 )
 # parts of the experiment that a trial never fits

@@ -32,6 +32,11 @@ def n_processes(config: Mapping[str, Any], device: str) -> int:
     return packed * max(1, torch.cuda.device_count()) if device == "cuda" else 1
 
 
+def is_worker() -> bool:
+    """Whether this process is one that `run_workers` started."""
+    return HERE in os.environ
+
+
 def environment(k: int, n: int, device: str) -> dict[str, str]:
     """Environment of the k-th of n workers: its GPU, or one thread where several share a CPU."""
     here = dict(os.environ) | {HERE: str(n)}

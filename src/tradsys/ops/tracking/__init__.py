@@ -1,0 +1,5 @@
+"""Experiment trackers: what a run, a study or a comparison leaves, sent to the tool its readers use.
+
+tracker    Tracker, open_tracker, tracked
+contents   Record, run_record, study_records, comparison_record
+"""

@@ -1,0 +1,110 @@
+"""One tracker of a command: refused early where its package is missing, silent after one warning where it fails."""
+
+import contextlib
+import importlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from tradsys.core.errors import TradsysError
+from tradsys.core.masking import masked, masked_text
+from tradsys.core.runs import code_sha
+from tradsys.models.training import fit_logs
+from tradsys.ops.tracking.contents import Record
+
+LOG = logging.getLogger(__name__)
+# kind: (module and class that speak to it, package that must be installed, extra that brings it)
+KINDS = {
+    "none": ("tradsys.ops.tracking.files", "NoBackend", "", ""),
+    "csv": ("tradsys.ops.tracking.files", "CsvBackend", "", ""),
+    "tensorboard": ("tradsys.ops.tracking.files", "TensorBoardBackend", "tensorboard", ""),
+    "mlflow": ("tradsys.ops.tracking.mlflow_backend", "MlflowBackend", "mlflow", "mlflow"),
+    "wandb": ("tradsys.ops.tracking.wandb_backend", "WandbBackend", "wandb", "wandb"),
+    "trackio": ("tradsys.ops.tracking.trackio_backend", "TrackioBackend", "trackio", "trackio"),
+}
+
+
+class Backend(Protocol):
+    """What a tracker's own client is asked to do; any exception ends the tracking of this run, not the run."""
+
+    def begin(self, record: Record) -> None:
+        """Opens the run: name, config and the tags that are known at its start."""
+        ...
+
+    def finish(self, record: Record) -> None:
+        """Adds metrics, tags and files to the open run."""
+        ...
+
+    def child(self, record: Record) -> None:
+        """Logs a whole run below the open one, once per `record.key`."""
+        ...
+
+    def close(self, ok: bool) -> None:
+        """Ends the open run."""
+        ...
+
+    def fit_logger(self, fit: str) -> Any | None:
+        """A Lightning logger that writes a fit's epochs into the open run under the prefix `fit`; None for none."""
+        ...
+
+
+class Tracker:
+    """A backend behind a guard: its first failure is one warning, after which nothing is sent to it."""
+
+    def __init__(self, kind: str, backend: Backend) -> None:
+        self._kind, self._backend, self._is_alive = kind, backend, True
+
+    def try_to(self, call: Callable[[], Any]) -> Any:
+        """The call's result; None, after one warning, where it fails or an earlier one did."""
+        if not self._is_alive:
+            return None
+        try:
+            return call()
+        except Exception as error:  # whatever a client raises, the run goes on
+            self._is_alive = False
+            first = masked_text(" ".join(str(error).split()))[:160]
+            LOG.warning(
+                "logger: %s failed (%s: %s); the run goes on without it", self._kind, type(error).__name__, first
+            )
+            return None
+
+    @contextlib.contextmanager
+    def run(self, name: str, task: str, config: Mapping[str, Any]) -> Iterator["Tracker"]:
+        """The run is open meanwhile and ends as failed where an exception leaves the block."""
+        tags = {"task": task, "code_sha": code_sha()}
+        self.try_to(lambda: self._backend.begin(Record(name, config=masked(dict(config)), tags=tags)))
+        ok = False
+        with fit_logs.attached(self._kind, self._fit_logger):
+            try:
+                yield self
+                ok = True
+            finally:
+                self.try_to(lambda: self._backend.close(ok))
+
+    def log(self, record: Record, children: list[Record] | None = None) -> None:
+        """Adds what the run came to, and the runs below it."""
+        self.try_to(lambda: self._backend.finish(record))
+        for child in children or []:
+            self.try_to(lambda child=child: self._backend.child(child))  # type: ignore[misc]
+
+    def _fit_logger(self, fit: str) -> Any | None:
+        made = self.try_to(lambda: self._backend.fit_logger(fit))
+        return None if made is None else fit_logs.Guarded(made, self.try_to)
+
+
+def open_tracker(config: Mapping[str, Any]) -> Tracker:
+    """The tracker that `logger=` chooses; TradsysError, before anything is fitted, where its package is missing.
+
+    config: resolved; `logger` holds kind, project and what the kind needs, `paths.runs` the folder of local stores.
+    """
+    settings = dict(config["logger"])
+    module, name, package, extra = KINDS[settings["kind"]]
+    if package and find_spec(package) is None:
+        raise TradsysError(
+            f"logger: {settings['kind']} needs the package {package}, which is not installed; "
+            f"pip install 'tradsys[{extra}]', or choose logger=csv"
+        )
+    backend = getattr(importlib.import_module(module), name)(settings, Path(str(config["paths"]["runs"])))
+    return Tracker(settings["kind"], backend)
