@@ -48,8 +48,7 @@ def work(argv: list[str]) -> None:
     plain = as_dict(compose("compare", [*settings.common, *asked]))
     tracker = open_tracker(plain)
     table = compare_study(arms, settings, plain, asked)
-    with tracker.run(settings.name, "compare", plain):
-        tracker.log(comparison_record(table))
+    tracker.log_finished("compare", plain, comparison_record(table))
     print_comparison(table)
 
 

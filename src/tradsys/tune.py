@@ -59,9 +59,7 @@ def work(argv: list[str]) -> None:
     # trials of all workers are logged once, by the process that started them
     tracker = open_tracker({**plain, "logger": {"kind": "none"}} if is_worker() else plain)
     report, failed = tune(composed, overrides, [sys.executable, "-m", "tradsys.tune"], checked_overrides)
-    study, trials = study_records(report)
-    with tracker.run(study.name, "tune", plain):
-        tracker.log(study, trials)
+    tracker.log_finished("tune", plain, *study_records(report))
     print_sweep(report, Path(report["folder"]))
     if failed or report["best"] is None:
         sys.exit(1)

@@ -3,7 +3,7 @@
 import contextlib
 import importlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -83,10 +83,17 @@ class Tracker:
             finally:
                 self.try_to(lambda: self._backend.close(ok))
 
-    def log(self, record: Record, children: list[Record] | None = None) -> None:
+    def log_finished(
+        self, task: str, config: Mapping[str, Any], record: Record, children: Sequence[Record] = ()
+    ) -> None:
+        """Logs what is finished already: a study with its trials, a comparison."""
+        with self.run(record.name, task, config):
+            self.log(record, children)
+
+    def log(self, record: Record, children: Sequence[Record] = ()) -> None:
         """Adds what the run came to, and the runs below it."""
         self.try_to(lambda: self._backend.finish(record))
-        for child in children or []:
+        for child in children:
             self.try_to(lambda child=child: self._backend.child(child))  # type: ignore[misc]
 
     def _fit_logger(self, fit: str) -> Any | None:
