@@ -124,7 +124,7 @@ def days_between(time_T: Array, start: int, end: int) -> float:
 def years_passed(n_periods: int, periods_per_year: float, days_T: Array | None = None) -> float:
     """Years that a record spans: the periods' own, or the wall clock's from first to last day where that is longer.
 
-    So 252 sessions are a year though they end a day or two before the calendar's, and an 11-month hole is 11 months.
+    So a year's sessions are a year though the last ends before the calendar's, and an 11-month hole is 11 months.
     """
     counted = n_periods / periods_per_year
     if days_T is None:

@@ -3,7 +3,7 @@
 bars               utc_bars, check_bars, mark_gaps, bar_length
 store              BarStore, StoredBars
 universe           Members
-calendars          periods_per_year, days_in_a_year, session_date
+calendars          periods_per_year, days_in_a_year, sessions_per_year, session_date
 sessions           closes, last_closed
 known              join_known, KnownSource, JoinedBars
 tradable           fillable_opens

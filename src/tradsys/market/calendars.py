@@ -1,42 +1,99 @@
 """The day that a bar belongs to, and how many bars a year has, from the bars' own calendar."""
 
+import functools
+import warnings
 from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
+from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 from tradsys.market.bars import bar_length, utc_bars
 
+if TYPE_CHECKING:
+    from exchange_calendars import ExchangeCalendar
+
 TICK = timedelta(microseconds=1)
 
+ROUND_THE_CLOCK = "24/7"  # every UTC day is a session and closes at the next midnight
 DAYS_PER_YEAR = 365.0  # markets that never close: 24/7 hourly is 8760, not 8766
-SESSIONS_PER_YEAR = 252.0  # exchanges with weekends and holidays; 252 sessions are 50.4 full weeks
+WEEKDAY_SESSIONS = 252.0  # stands in for five days a week where no calendar is named and the record is short
+COUNTED_YEARS = range(2005, 2025)  # whole years whose mean is an exchange's sessions a year; fixed, so runs compare
+LONGEST_REST = timedelta(days=12)  # between two sessions of an exchange (Shanghai 2020: 11); longer is a hole
+MEASURED_FROM = timedelta(days=365)  # a shorter record shows its holidays too unevenly to count sessions from it
 MIN_WHOLE_WEEKS = 2
 
 
-def periods_per_year(bars: pl.DataFrame) -> float:
-    """Bars per year for annualisation, from what the bars show, not from their length alone.
+def periods_per_year(bars: pl.DataFrame, calendar: str | None = None) -> float:
+    """Bars per year for annualisation, from the exchange's calendar and from what the bars show.
 
-    Method: bars per full week (median over symbols' whole weeks) times full weeks per year: 365/7 where
-    bars fall on at least six and a half days a week, else 252/5. Hourly 24/7: 168 * 365/7 = 8760. Daily
-    equities: 5 * 50.4 = 252. Seven hourly bars per session: 35 * 50.4 = 1764. Foreign exchange, 24 hours on
-    five days: 6048. No session times are assumed, so sessions that cross UTC midnight count right. Bars of
-    a week or longer: 365 days over their mean step. With fewer than two whole weeks, bars per weekday stand
-    in, and a market that is open round the clock counts as 24/7 unless a weekend without bars is seen.
-    Raises DataError with fewer than two bars.
+    Markets with bars on at least six and a half days a week: bars per full week (median over symbols' whole weeks)
+    times 365/7; hourly 24/7 is 168 * 365/7 = 8760. All others: bars per full week over five, times
+    1. `sessions_per_year(calendar)`, where a calendar is named: daily NYSE 251.65, seven bars a session 1761.55;
+    2. without one, and with bars over a year or more: bars per 365.25 days as they came, pauses of more than
+       LONGEST_REST left out (so a hole changes nothing), the median over symbols;
+    3. without either: 252 sessions.
+    No session times are assumed, so sessions that cross UTC midnight count right. Bars of a week or longer: 365 days
+    over their mean step. With fewer than two whole weeks, bars per weekday stand in, and a market that is open round
+    the clock counts as 24/7 unless a weekend without bars is seen. Raises DataError with fewer than two bars.
     """
     bars = utc_bars(bars)
     length = bar_length(bars)
     if length >= timedelta(days=5):
         return _from_mean_step(bars)
+    sessions = None if calendar in (None, ROUND_THE_CLOCK) else sessions_per_year(str(calendar))
     days = _bars_per_day(bars)
     weeks = _whole_weeks(days)
     if weeks.height < MIN_WHOLE_WEEKS:
-        return _from_short_span(days, length)
+        return _from_short_span(days, length, sessions or WEEKDAY_SESSIONS)
     per_week = float(weeks["n"].median())  # type: ignore[arg-type]
-    n_days = float(weeks["n_days"].median())  # type: ignore[arg-type]
-    return per_week * (DAYS_PER_YEAR / 7 if n_days >= 6.5 else SESSIONS_PER_YEAR / 5)
+    if float(weeks["n_days"].median()) >= 6.5:  # type: ignore[arg-type]
+        return per_week * DAYS_PER_YEAR / 7
+    if sessions is None and (measured := _as_they_came(bars)) is not None:
+        return measured
+    return per_week / 5 * (sessions or WEEKDAY_SESSIONS)
+
+
+@functools.lru_cache(maxsize=32)
+def sessions_per_year(calendar: str) -> float:
+    """Sessions that an exchange holds in a year: the mean of the whole years 2005 to 2024; 24/7 is 365.
+
+    A constant of the exchange, so that figures of two spans compare: XNYS 251.65, XTKS 244.85, XASX 253.0. A calendar
+    that exchange_calendars cannot date so early (XSAU: 2021) counts its own whole years. Raises DataError on an unknown
+    name.
+    """
+    if calendar == ROUND_THE_CLOCK:
+        return DAYS_PER_YEAR
+    unknown: DataError | None = None
+    for first in (COUNTED_YEARS[0], 2010, 2015, 2020, 2022):
+        try:
+            years = exchange_calendar(calendar, first).sessions.year
+        except DataError as error:
+            unknown = error
+            continue
+        counted = range(max(first, years[0]), COUNTED_YEARS[-1] + 1)
+        return float(years.isin(list(counted)).sum()) / len(counted)
+    raise unknown  # type: ignore[misc]  # the loop has at least one round
+
+
+@functools.lru_cache(maxsize=32)
+def exchange_calendar(calendar: str, from_year: int) -> "ExchangeCalendar":
+    """The calendar of that name from the year's first day to about a year from now. Raises DataError."""
+    import exchange_calendars  # noqa: PLC0415 - brings pandas, which most readers of bars do not need
+    from exchange_calendars.errors import InvalidCalendarName  # noqa: PLC0415 - as above
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of 4.13 on pandas 3: deprecations that change no value read here
+            return exchange_calendars.get_calendar(calendar, start=f"{from_year}-01-01")
+    except InvalidCalendarName as error:
+        raise DataError(
+            f"sessions: no calendar {calendar!r}; names are exchange_calendars' own, such as XNYS, XASX, XLON, 24/7"
+        ) from error
+    except (ValueError, NotImplementedError) as error:
+        raise DataError(f"sessions: calendar {calendar} from {from_year}: {error}; ask for later dates") from error
 
 
 def session_of(time: datetime) -> date:
@@ -54,13 +111,15 @@ def session_dates(time_N: Array) -> Array:
     return (time_N - np.timedelta64(TICK)).astype("datetime64[D]")
 
 
-def days_in_a_year(time: pl.Series) -> float:
-    """Days with bars in a year, from the closes of a series: 365 or 252; a hole in the series changes nothing.
+def days_in_a_year(time: pl.Series, calendar: str | None = None) -> float:
+    """Days with bars in a year, by the rule of `periods_per_year`; a hole in the series changes nothing.
 
-    time: closes in UTC; one at midnight belongs to the day that it ends.
+    365 round the clock, XNYS 251.65, XTKS 244.85. time: closes in UTC; one at midnight belongs to the day that it ends.
+    calendar: the exchange's, as `data.calendar` names it; None: what the days show.
     """
     day = session_date().cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-    return periods_per_year(pl.DataFrame({"symbol": "days", "time": time}).with_columns(time=day).unique().sort("time"))
+    days = pl.DataFrame({"symbol": "days", "time": time}).with_columns(time=day).unique().sort("time")
+    return periods_per_year(days, calendar)
 
 
 def _bars_per_day(bars: pl.DataFrame) -> pl.DataFrame:
@@ -82,7 +141,23 @@ def _whole_weeks(days: pl.DataFrame) -> pl.DataFrame:
     return weeks.filter(inner)
 
 
-def _from_short_span(days: pl.DataFrame, length: timedelta) -> float:
+def _as_they_came(bars: pl.DataFrame) -> float | None:
+    """Bars per 365.25 days without holes, the median over symbols with a year of them; None where none has that."""
+    step = pl.col("time").diff().over("symbol")
+    told = (
+        bars.select("symbol", step=step)
+        .filter(pl.col("step") <= LONGEST_REST)
+        .group_by("symbol")
+        .agg(n=pl.len(), lasted=pl.col("step").sum())
+        .filter(pl.col("lasted") >= MEASURED_FROM)
+    )
+    if told.is_empty():
+        return None
+    rate = pl.col("n") * timedelta(days=365.25).total_seconds() / pl.col("lasted").dt.total_seconds()
+    return float(told.select(rate.median()).item())
+
+
+def _from_short_span(days: pl.DataFrame, length: timedelta, sessions: float) -> float:
     per_day = float(days["n"].max())  # type: ignore[arg-type]
     round_the_clock = per_day * length >= timedelta(hours=23) and length < timedelta(days=1)
     first, last = days["date"].min(), days["date"].max()
@@ -91,7 +166,7 @@ def _from_short_span(days: pl.DataFrame, length: timedelta) -> float:
     weekend_traded = bool((days["date"].dt.weekday() >= 6).any())
     if weekend_traded or (round_the_clock and not weekend_spanned):
         return per_day * DAYS_PER_YEAR
-    return per_day * SESSIONS_PER_YEAR
+    return per_day * sessions
 
 
 def _from_mean_step(bars: pl.DataFrame) -> float:

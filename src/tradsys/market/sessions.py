@@ -1,19 +1,16 @@
 """When an exchange's days close, in UTC: daylight saving and half days as its own calendar has them."""
 
 import functools
-import warnings
 from datetime import date, datetime, timedelta
 
-import exchange_calendars
 import polars as pl
-from exchange_calendars.errors import InvalidCalendarName
 
 from tradsys.core.clock import utc, utc_now
 from tradsys.core.errors import DataError
 from tradsys.market.bars import utc_series
-from tradsys.market.calendars import session_date
+from tradsys.market.calendars import ROUND_THE_CLOCK, exchange_calendar, session_date
 
-ROUND_THE_CLOCK = "24/7"  # every UTC day is a session and closes at the next midnight
+__all__ = ["ROUND_THE_CLOCK", "close_of", "closes", "hours", "last_closed", "time_zone"]
 
 
 def closes(calendar: str, first: date, last: date) -> pl.DataFrame:
@@ -67,13 +64,13 @@ def close_of(calendar: str, session: date) -> datetime:
 
 def time_zone(calendar: str) -> str:
     """IANA name of the exchange's own time zone."""
-    return str(_calendar(calendar, utc_now().year - 1).tz)
+    return str(exchange_calendar(calendar, utc_now().year - 1).tz)
 
 
 @functools.lru_cache(maxsize=32)
 def _schedule(calendar: str, from_year: int) -> pl.DataFrame:
     """Sessions and closes from that year's first day to about a year from now."""
-    schedule = _calendar(calendar, from_year).schedule
+    schedule = exchange_calendar(calendar, from_year).schedule
     frame = pl.DataFrame(
         {
             "session": pl.Series(schedule.index.to_numpy()).cast(pl.Date),
@@ -86,17 +83,3 @@ def _schedule(calendar: str, from_year: int) -> pl.DataFrame:
             "does not tell its session; such a calendar cannot date bars here"
         )
     return frame
-
-
-@functools.lru_cache(maxsize=32)
-def _calendar(calendar: str, from_year: int) -> exchange_calendars.ExchangeCalendar:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of 4.13 on pandas 3: deprecations that change no value read here
-            return exchange_calendars.get_calendar(calendar, start=f"{from_year}-01-01")
-    except InvalidCalendarName as error:
-        raise DataError(
-            f"sessions: no calendar {calendar!r}; names are exchange_calendars' own, such as XNYS, XASX, XLON, 24/7"
-        ) from error
-    except (ValueError, NotImplementedError) as error:
-        raise DataError(f"sessions: calendar {calendar} from {from_year}: {error}; ask for later dates") from error

@@ -14,7 +14,7 @@ from tradsys.core.tables import Array
 from tradsys.market.sessions import closes
 
 START_PRICE = 50.0
-SESSIONS_PER_YEAR = 252
+SESSIONS_PER_YEAR = 252  # over which this market spreads its yearly rates; annualising goes by the calendar
 MARKET_VOL, MEMBER_VOL, MEMBER_SPREAD = 0.16, 0.30, 0.30  # annual; spread of the members' log volatility
 SHARED_VOL, OWN_VOL = (0.97, 0.30), (0.95, 0.25)  # log volatility: AR(1) coefficient per session, deviation
 TAIL_DF, TAIL_CAP = 6.0, 8.0  # Student t of a session's return; its variance at most so many times the usual

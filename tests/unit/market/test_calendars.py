@@ -4,7 +4,8 @@ import polars as pl
 import pytest
 
 from tradsys.core.errors import DataError
-from tradsys.market.calendars import periods_per_year
+from tradsys.market.calendars import days_in_a_year, periods_per_year, sessions_per_year
+from tradsys.market.sessions import closes
 
 
 def bars_at(times, symbol="AAA"):
@@ -36,7 +37,7 @@ def test_outages_do_not_change_the_year():
     assert periods_per_year(bars_at(times)) == pytest.approx(8760)
 
 
-def test_daily_equities_have_252_sessions_whether_stamped_midnight_or_close():
+def test_less_than_a_year_of_weekdays_counts_252_whether_stamped_midnight_or_close():
     closes = [midnight(d) + timedelta(days=1) for d in weekdays(200)]
     assert periods_per_year(bars_at(closes)) == pytest.approx(252)
     assert periods_per_year(bars_at([t - timedelta(hours=3) for t in closes])) == pytest.approx(252)
@@ -88,3 +89,34 @@ def test_one_dead_symbol_does_not_bend_a_panel():
 def test_one_bar_has_no_calendar():
     with pytest.raises(DataError, match="needs two"):
         periods_per_year(bars_at(every(60, 1)[:1]))
+
+
+# counted from exchange_calendars by hand: sessions of 2005 to 2024 over 20; CME futures trade through most holidays
+@pytest.mark.parametrize(
+    ("calendar", "expected"), [("XNYS", 251.65), ("XTKS", 244.85), ("XASX", 253.0), ("24/7", 365.0), ("24/5", 260.9)]
+)
+def test_an_exchange_holds_its_own_number_of_sessions_a_year(calendar, expected):
+    assert sessions_per_year(calendar) == pytest.approx(expected, abs=0.05)
+
+
+def test_a_calendar_that_begins_late_counts_its_own_whole_years():
+    assert sessions_per_year("XSAU") == pytest.approx(248.3, abs=1.5)
+    with pytest.raises(DataError, match="no calendar 'NOPE'"):
+        sessions_per_year("NOPE")
+
+
+@pytest.mark.parametrize("calendar", ["XNYS", "XTKS", "XASX"])
+@pytest.mark.parametrize("hole", [False, True])
+def test_sessions_of_years_are_counted_with_and_without_the_calendar(calendar, hole):
+    time = closes(calendar, date(2015, 1, 1), date(2022, 12, 31))["close"]
+    if hole:
+        time = time.filter((time < datetime(2018, 2, 1, tzinfo=UTC)) | (time > datetime(2018, 12, 28, tzinfo=UTC)))
+    assert days_in_a_year(time, calendar) == sessions_per_year(calendar)
+    assert days_in_a_year(time) == pytest.approx(sessions_per_year(calendar), abs=1.2)  # their own years, not the mean
+
+
+def test_hourly_sessions_follow_the_calendar_and_a_coin_does_not():
+    times = [midnight(d) + timedelta(hours=14, minutes=30 + 60 * (h + 1)) for d in weekdays(60) for h in range(7)]
+    assert periods_per_year(bars_at(times), "XTKS") == pytest.approx(7 * 244.85)
+    assert periods_per_year(bars_at(every(60, 60)), "XNYS") == pytest.approx(8760)
+    assert periods_per_year(bars_at([midnight(d) + timedelta(hours=6) for d in weekdays(9)]), "XTKS") == pytest.approx(244.85)

@@ -57,6 +57,7 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
                 horizon_bars={name: one.labels.horizon_bars for name, one in settings.experiments.items()},
                 skill_low={name: one["skill_beyond_level"]["low"] for name, one in horizons.items()},
                 costs=first.costs, evaluation=first.evaluation, market_symbol=first.data["market_symbol"],
+                calendar=data.calendar,
                 looks=Looks(TrialLedger(parts["paths"]["ledger"]), told, str(settings.folder / FOLDER)),
                 seed=first.seed,
             )  # fmt: skip

@@ -136,7 +136,8 @@ def _plan(
     ranked_by = ranked_horizon(settings, list(champions), withheld)
     base_rates = {name: record["base_rate"] for name, record in records.items()}
     bars = session.bars
-    volatility = yearly_volatility(bars.window(settings.vol_bars + 1), settings.vol_bars, periods_per_year(bars.bars))
+    yearly = periods_per_year(bars.bars, session.data.calendar)
+    volatility = yearly_volatility(bars.window(settings.vol_bars + 1), settings.vol_bars, yearly)
     plan = make_plan(
         session.frame("models"), volatility, settings, ranked_by=ranked_by, base_rates=base_rates, withheld=withheld
     )

@@ -74,6 +74,7 @@ def run_books(
     costs: Costs,
     evaluation: Evaluation,
     market_symbol: str | None = None,
+    calendar: str | None = None,
     looks: Looks | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def run_books(
 
     predictions: as of `walk_forward`, also of members whose outcome is not known. horizon_bars, skill_low: by horizon;
     the latter the lower bound of the log-loss skill, None where unknown. looks: None deflates by these books alone,
-    which is too kind where others were tried before.
+    which is too kind where others were tried before. calendar: the exchange's, as of `days_in_a_year`.
 
     Books and benchmark are compared on the days that all have: `span` says first, last, and in `cut` what was left out
     of whom; every figure of `performance` is of that span, equity curves begin at 1 on it.
@@ -96,7 +97,7 @@ def run_books(
     reference = f"hold {market_symbol}"
     shown = ledgers if held is None else ledgers | {reference: held}
     shown, compared = _shared_span(shown)
-    yearly = days_in_a_year(next(iter(ledgers.values())).daily["time"])
+    yearly = days_in_a_year(next(iter(ledgers.values())).daily["time"], calendar)
     deflation = _deflation(ledgers, looks, span, yearly)  # type: ignore[arg-type]
     judged: dict[str, Any] = {"evaluation": evaluation, "yearly": yearly, "deflation": deflation}
     tests = _tests(bars, ledgers, looks, span, max(horizon_bars.values()), seed)  # type: ignore[arg-type]

@@ -91,17 +91,17 @@ def backtest(
         predictions = traded_rows(bundle.predict(bars, since), only_read).filter(pl.col("time") <= until)
         targets = {n: s.targets(bars, since, predictions) for n, s in strategies.items()}
     ledgers = simulate_many(traded, targets, costs)
-    market = bundle.card["data_config"].get("market_symbol")
+    market, calendar = (bundle.card["data_config"].get(key) for key in ("market_symbol", "calendar"))
     reference, owned = _benchmark(traded if strategies else marked, bool(strategies), market)
     held = buy_and_hold(owned, costs)
-    yearly = days_in_a_year(held.equity["time"])
+    yearly = days_in_a_year(held.equity["time"], calendar)
     chosen = best_on_validation(bundle, bars, profiles, costs, source["data"], since)
     record_trials(ledger, ledgers, source, run, (since, until), yearly, chosen)
     deflation, trials = trials_on_span(ledger, source["data"]["digest"], (since, until), yearly)
     tests = _tests(ledger, ledgers, held, source["data"]["digest"], (since, until))
     rows, verdicts = [], {}
     for name, strategy in strategies.items():
-        row = _row(ledgers[name], deflation, evaluation)
+        row = _row(ledgers[name], deflation, evaluation, yearly=yearly)
         verdict = judge(row, tests[name], skill_low=skill_low, min_trades=evaluation.min_trades)
         verdicts[name] = verdict
         rows.append(
@@ -113,7 +113,7 @@ def backtest(
         benchmark={
             "name": reference,
             "returns": returns_basis(owned),
-            "performance": _row(held, deflation, evaluation, min_trades=0),
+            "performance": _row(held, deflation, evaluation, min_trades=0, yearly=yearly),
         },
         equity=_equity({**ledgers, reference: held}),
         trades=_trades(ledgers),
@@ -164,7 +164,7 @@ def validation_sharpes(
     strategies = {name: Strategy(name, bundle, p, costs.round_trip) for name, p in profiles.items()}
     targets = {name: s.targets(bars, since, predictions) for name, s in strategies.items()}
     ledgers = simulate_many(inside, targets, costs)
-    yearly = days_in_a_year(next(iter(ledgers.values())).equity["time"])
+    yearly = days_in_a_year(next(iter(ledgers.values())).equity["time"], bundle.card["data_config"].get("calendar"))
     return {name: _traded_sharpe(result.daily_returns()[1]) * np.sqrt(yearly) for name, result in ledgers.items()}
 
 
@@ -275,14 +275,21 @@ def trials_on_span(
 
 
 def _row(
-    result: Ledger, deflation: Mapping[str, Any], evaluation: Evaluation, min_trades: int = MIN_TRADES
+    result: Ledger,
+    deflation: Mapping[str, Any],
+    evaluation: Evaluation,
+    min_trades: int = MIN_TRADES,
+    yearly: float | None = None,
 ) -> dict[str, Any]:
-    """Performance of one ledger on daily UTC returns; the drawdown is the one that bars saw, not day closes."""
+    """Performance of one ledger on daily UTC returns; the drawdown is the one that bars saw, not day closes.
+
+    yearly: days with bars in a year; None: what the ledger's own days show.
+    """
     days, daily = result.daily_returns()
     activity = _activity(result, days)
     out = performance(
         daily,
-        periods_per_year=days_in_a_year(result.equity["time"]),
+        periods_per_year=days_in_a_year(result.equity["time"]) if yearly is None else yearly,
         trade_returns=result.trades["net_return"].to_numpy(),
         days_T=days,
         n_open_trades=len(result.open_trades),

@@ -165,7 +165,7 @@ def cpcv_paths(
         samples,
         positions,
         round_trip_cost=experiment.costs.round_trip,
-        periods_per_year=days_in_a_year(utc_series(np.unique(samples.table.time))),
+        periods_per_year=days_in_a_year(utc_series(np.unique(samples.table.time)), experiment.data.get("calendar")),
     )
     _record(paths, name, prepared, ledger, source, folder)
     LOG.info("cpcv: %d fits of %s, %d paths", len(positions), name, len(paths.sharpe_P))

@@ -98,8 +98,8 @@ class JudgedSpan:
         return int(self.bundle.card["label"]["horizon_bars"])
 
     def yearly(self) -> float:
-        """Days with bars in a year: 365 or 252, as the bars show."""
-        return days_in_a_year(self.bars["time"])
+        """Days with bars in a year, by the calendar of the bundle's data."""
+        return days_in_a_year(self.bars["time"], self.bundle.card["data_config"].get("calendar"))
 
     def bars_per_day(self) -> float:
         """Mean number of bars a day on the span's clock."""
