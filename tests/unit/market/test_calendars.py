@@ -119,4 +119,5 @@ def test_hourly_sessions_follow_the_calendar_and_a_coin_does_not():
     times = [midnight(d) + timedelta(hours=14, minutes=30 + 60 * (h + 1)) for d in weekdays(60) for h in range(7)]
     assert periods_per_year(bars_at(times), "XTKS") == pytest.approx(7 * 244.85)
     assert periods_per_year(bars_at(every(60, 60)), "XNYS") == pytest.approx(8760)
-    assert periods_per_year(bars_at([midnight(d) + timedelta(hours=6) for d in weekdays(9)]), "XTKS") == pytest.approx(244.85)
+    days = bars_at([midnight(d) + timedelta(hours=6) for d in weekdays(9)])
+    assert periods_per_year(days, "XTKS") == pytest.approx(244.85)
