@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tradsys.config.compose import ConfigError, as_dict, compose, run_command
 from tradsys.core.received import plain_texts, read_json, refused_in_one_line
+from tradsys.core.run_code import names_its_code
 
 
 def work(argv: list[str]) -> None:
@@ -23,9 +24,12 @@ def work(argv: list[str]) -> None:
             f"report: {folder} holds no report.json; a run that finished has one; give run=runs/train/<run>"
         )
     fix = f"restore it from a copy, or make it anew: python -m tradsys.train resume={folder}"
-    plain = plain_texts(read_json(path, fix, ConfigError))
-    report = RunReport.from_json(plain, f"report: {path}", fix).to_json()
-    with refused_in_one_line(f"report: {path}", fix, ConfigError):
+    with (
+        names_its_code(f"report: {folder}", folder, ConfigError),
+        refused_in_one_line(f"report: {path}", fix, ConfigError),
+    ):
+        plain = plain_texts(read_json(path, fix, ConfigError))
+        report = RunReport.from_json(plain, f"report: {path}", fix).to_json()
         write_report(report, folder / "report.html")
         print_run(report, folder)
 

@@ -3,6 +3,7 @@
 python -m tradsys.reproduce                               the latest training run
 python -m tradsys.reproduce runs/train/<run>              that run; run=... is the same
 python -m tradsys.reproduce runs/train/<run> into=/tmp/again
+python -m tradsys.reproduce runs/train/<run> paths.data=/mnt/bars      where the bars lie here
 
 Exit code 0: every number came out again. 1: some did not; the table says which, and what else differs: code, data,
 packages, machine or chance. 2: there is nothing to reproduce.
@@ -16,19 +17,25 @@ from omegaconf import DictConfig
 
 from tradsys.config.as_of import with_as_of
 from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
-from tradsys.config.trusted import checked, parse_yaml, plain_config
+from tradsys.config.trusted import checked, parse_yaml, plain_config, with_own_places
+from tradsys.core.received import one_line
+from tradsys.core.run_code import names_its_code
 
 if TYPE_CHECKING:
     from tradsys.research.experiment import Experiment
     from tradsys.research.reproduction import Record
 
 
-def _stored(record: "Record") -> "tuple[DictConfig, Experiment]":
-    """The run's resolved config, every part of it checked, and what it builds with today's code."""
+def _stored(record: "Record", data_folder: str) -> "tuple[DictConfig, Experiment]":
+    """The run's resolved config, every part and place of it checked, and what it builds with today's code.
+
+    data_folder: this machine's folder of stored data, which takes the place of the run's.
+    """
     from tradsys.research.experiment import Experiment
 
     where = f"reproduce: {record.folder / 'config.yaml'}"
-    config = plain_config(checked(parse_yaml(record.config_yaml, where), where, kept=("paths",)))
+    plain = checked(parse_yaml(record.config_yaml, where), where, kept=("paths",))
+    config = plain_config(with_own_places(plain, data_folder, where))
     try:
         experiment = Experiment.of(build(config))
         then = record.provenance["data"]
@@ -36,10 +43,9 @@ def _stored(record: "Record") -> "tuple[DictConfig, Experiment]":
             # the store has changed since: new bars, or bars that the vendor rewrote
             experiment = Experiment.of(build(with_as_of(config, str(record.provenance["created"]), then.get("last"))))
         return config, experiment
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"reproduce: the config of {record.folder} does not build with this code ({error}); it was made by "
-            f"{record.provenance['code_sha']}; check that commit out"
+            f"{where}: it does not build with this code ({one_line(error, 400)}); restore it from a copy"
         ) from error
 
 
@@ -53,7 +59,8 @@ def work(argv: list[str]) -> None:
         raise ConfigError(f"reproduce: {len(runs)} runs, {' and '.join(runs)}; it does one at a time; give one")
     asked = as_dict(compose("reproduce", [f"run='{a}'" if a in runs else a for a in argv]))
     record = read_record(Path(str(asked["run"])))
-    config, experiment = _stored(record)
+    with names_its_code(f"reproduce: {record.folder}", record.folder, ConfigError):
+        config, experiment = _stored(record, str(asked["paths"]["data"]))
     place = ledger_of(record, str(asked["paths"]["ledger"]))
     with open_run(Path(asked["into"]), "reproduce", record.config_yaml, record.overrides) as folder:
         config.paths = dict(asked["paths"]) | {"ledger": str(folder / "ledger.db")}

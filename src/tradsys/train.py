@@ -9,10 +9,12 @@ python -m tradsys.train resume=runs/train/<run>           goes on where Ctrl-C o
 python -m tradsys.train resume=runs/train/<run> costs.fee_bps=20   judged anew; keys that decide a fit are refused
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 
-from tradsys.config.compose import as_dict, build, compose, recorded, run_command
+from tradsys.config.compose import ConfigError, as_dict, build, compose, recorded, run_command
 from tradsys.config.resume import resumed_overrides
+from tradsys.core.run_code import names_its_code
 from tradsys.ops.machine.memory_guard import CONTAINER
 
 
@@ -28,14 +30,14 @@ def work(argv: list[str]) -> None:
 
     config = compose("train", argv)
     folder = Path(str(config.resume)) if config.resume else None
-    if folder is not None:
-        argv = resumed_overrides(folder, argv)
-        config = compose("train", argv)
-    plain = as_dict(config)
-    check(plain, CONTAINER)
-    check_ledger(plain["paths"]["ledger"], plain["paths"]["runs"])
-    parts = build(config)
-    experiment, tracker = Experiment.of(parts), open_tracker(plain)
+    with names_its_code(f"train: resume={folder}", folder, ConfigError) if folder else nullcontext():
+        if folder is not None:
+            argv = resumed_overrides(folder, argv)
+            config = compose("train", argv)
+        plain = as_dict(config)
+        check(plain, CONTAINER)
+        check_ledger(plain["paths"]["ledger"], plain["paths"]["runs"])
+        experiment, tracker = Experiment.of(build(config)), open_tracker(plain)
     with (
         open_run(Path(config.paths.runs), "train", recorded(plain), argv, folder) as opened,
         tracker.run(opened.name, "train", plain),

@@ -10,9 +10,12 @@ import pytest
 
 from tests.conftest import walk_bars
 from tests.integration.conftest import inside
+from tradsys.config.compose import run_command
+from tradsys.config.trusted import with_own_places
 from tradsys.core.errors import TradsysError
 from tradsys.market.downloads.revisions import RevisionRule, revise
 from tradsys.market.store import BarStore
+from tradsys.report import work as report_work
 from tradsys.reproduce import main, work
 from tradsys.research.pipeline.trial_ledger import TrialLedger
 from tradsys.research.reproduction import Record, compare, read_record
@@ -184,7 +187,7 @@ def test_what_is_no_finished_training_run_is_refused(lab, monkeypatch, capsys):
         with pytest.raises(SystemExit) as left:
             main()
         assert left.value.code == 2
-        assert "check that commit out" in capsys.readouterr().err
+        assert "config.yaml: it does not build with this code" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -210,3 +213,63 @@ def test_a_run_is_repeated_after_the_vendor_rewrote_history(rewritten):
     assert found["equal"] > 50
     report = json.loads((rewritten / "runs/reproduce/latest/report.json").read_text())
     assert report["provenance"]["data"]["as_of"]
+
+
+def another_run(lab, name):
+    """A copy of the run, as a stranger may hand it over."""
+    shutil.copytree((lab / "runs/train/latest").resolve(), lab / "runs/train" / name)
+    return lab / "runs/train" / name
+
+
+def refusal_of(command, work, arguments, lab, capsys):
+    """The one line of a refusal."""
+    with inside(lab), pytest.raises(SystemExit) as left:
+        run_command(command, work, arguments)
+    said = capsys.readouterr().err
+    assert (left.value.code, said.count("\n")) == (2, 1), said
+    return said
+
+
+def test_an_old_run_names_its_commit_to_every_command(lab, capsys):
+    run = another_run(lab, "old")
+    where = str(run.relative_to(lab))
+    (run / "code.json").write_text(json.dumps({"code_sha": "0123456789ab", "version": "0.0.1"}))
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("models.sequence.SequenceModel", "models.old_nets.Sequence"))
+    (run / "overrides.txt").write_text("model=an_old_one\n")
+    report = json.loads((run / "report.json").read_text())
+    (run / "report.json").write_text(json.dumps({k: v for k, v in report.items() if k != "benchmark"}))
+    calls = {
+        "train": (train, [f"resume={where}"], "an_old_one"),
+        "report": (report_work, [f"run={where}"], "benchmark"),
+        "reproduce": (work, [where], "models.old_nets.Sequence"),
+    }
+    for command, (call, arguments, cause) in calls.items():
+        said = refusal_of(command, call, arguments, lab, capsys)
+        assert cause in said
+        assert said.rstrip().endswith("git checkout 0123456789ab")
+    said = refusal_of("train", train, [f"resume={where}", "model=anew_typo"], lab, capsys)
+    assert "git checkout" not in said
+
+
+PLACES = {
+    "absolute": ("root", "/etc"), "above": ("root", "../../elsewhere"), "of home": ("path", "~/secret"),
+    "by URL": ("path", "http://evil.example/x"), "in a list": ("paths", ["a", "/etc/passwd"]),
+    "below the run's data": ("root", "data/../../x"), "nested": ("more", {"a": {"path": "file:///etc/passwd"}}),
+}  # fmt: skip
+
+
+def test_a_received_config_reads_no_place_outside_the_project():
+    for name, (key, value) in PLACES.items():
+        config = {"paths": {"data": "data"}, "data": {"source": {key: value}}}
+        with pytest.raises(TradsysError, match=f"data.source.{key}.*holds the place"):
+            with_own_places(config, "data", name)
+    assert with_own_places({"paths": {"data": "/"}, "data": {"root": "/"}}, "bars", "")["data"] == {"root": "bars"}
+
+
+def test_the_runs_data_folder_is_the_one_of_this_machine():
+    source = {"root": "/mnt/bars", "name": "data", "known": [{"path": "/mnt/bars/known/x.parquet"}]}
+    config = {"paths": {"data": "/mnt/bars"}, "data": {"source": source}, "question": "see https://wiki.example"}
+    there = with_own_places(config, "here", "")
+    assert there["data"]["source"] == {"root": "here", "name": "data", "known": [{"path": "here/known/x.parquet"}]}
+    assert config["data"]["source"]["root"] == "/mnt/bars"

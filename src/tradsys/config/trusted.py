@@ -306,6 +306,38 @@ def _check_part(part: Mapping[str, Any], place: str, path: str, where: str) -> b
     return True
 
 
+def with_own_places(config: dict[str, Any], data_folder: str, where: str) -> dict[str, Any]:
+    """A received run's config whose stored data lie in a folder of this machine; ConfigError names any other place.
+
+    data_folder: replaces the run's own `paths.data` wherever `data` begins with it. What is left may lie inside the
+    project alone: an absolute name, `..`, `~` or a URL could read or fetch anything here.
+    """
+    paths = config.get("paths")
+    then = paths.get("data") if isinstance(paths, dict) else None
+
+    def placed(value: Any, path: str) -> Any:
+        if isinstance(value, dict):
+            return {key: placed(inner, f"{path}.{key}") for key, inner in value.items()}
+        if isinstance(value, list):
+            return [placed(inner, f"{path}[{k}]") for k, inner in enumerate(value)]
+        if not isinstance(value, str):
+            return value
+        if then and isinstance(then, str) and path.startswith("data."):
+            below = value.removeprefix(f"{then}/")
+            if below != value and not PLACE.search(below):
+                return f"{data_folder}/{below}"
+            if value == then and path.endswith(".root"):
+                return data_folder
+        if PLACE.search(value):
+            raise ConfigError(
+                f"{where}: {path} holds the place {one_line(value, 60)!r}; a received run reads inside the project; "
+                "give paths.data=FOLDER where the run's data lie, or train anew with your own command line"
+            )
+        return value
+
+    return {key: part if key in ("paths", "question") else placed(part, str(key)) for key, part in config.items()}
+
+
 def built_source(data_config: Any, where: str) -> Any:
     """The source of bars of a received data config."""
     from tradsys.config.compose import build  # noqa: PLC0415 - as above

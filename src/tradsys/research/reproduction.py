@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tradsys.core.errors import TradsysError
+from tradsys.core.received import parse_yaml
 from tradsys.core.runs import write_json
+from tradsys.research.pipeline.provenance import config_digest
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, run_identity
 
 WIDTH = 110  # of output that goes to a file or a pipe
@@ -156,7 +158,7 @@ def _causes(record: Record, now: Mapping[str, Any], ledger_known: bool) -> Itera
     told = {row["name"]: row["metrics"] for row in record.report["models"]}
     if told != record.metrics["models"]:
         yield "record: metrics.json and report.json of the run disagree; one of them was changed after the run"
-    if then["config_digest"] != now["config_digest"]:
+    if then["config_digest"] != config_digest(parse_yaml(record.config_yaml, "config.yaml", "restore it from a copy")):
         yield "config: config.yaml is not the one that the run was made with; it was changed after the run"
     if then["code_sha"] != now["code_sha"]:
         commit = then["code_sha"].removesuffix("+dirty")

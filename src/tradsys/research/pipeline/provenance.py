@@ -22,6 +22,7 @@ from tradsys.core.drafts import remove_dead_drafts
 from tradsys.core.endings import Terminated
 from tradsys.core.masking import MaskingFilter, masked_text
 from tradsys.core.plurals import counted
+from tradsys.core.run_code import record_code
 from tradsys.core.runs import PACKAGE, code_sha, digest_file, digest_json, link_latest, new_run, write_text
 from tradsys.research.pipeline.single_thread import ONE_THREAD
 
@@ -43,12 +44,14 @@ WATCHED = (
 def open_run(
     root: Path, task: str, config_yaml: str, overrides: Sequence[str], resumed: Path | None = None
 ) -> Iterator[Path]:
-    """A run folder with config.yaml, overrides.txt and log.txt; `latest` points at it once the run succeeded.
+    """A run folder with code.json, config.yaml, overrides.txt, log.txt; `latest` points at it once the run succeeded.
 
     A run refused before it left a checkpoint leaves no folder. An interrupted training stays, to be resumed; of the
     other tasks, which have nothing to go on from, nothing is kept. A folder that is resumed is never removed.
     """
     folder = resumed or new_run(root, task)
+    if resumed is None:
+        record_code(folder)
     write_text(folder / "config.yaml", config_yaml)
     write_text(folder / "overrides.txt", override_lines(overrides))
     with _logged(folder / "log.txt"):
