@@ -27,10 +27,7 @@ if TYPE_CHECKING:
 
 
 def _stored(record: "Record", data_folder: str) -> "tuple[DictConfig, Experiment]":
-    """The run's resolved config, every part and place of it checked, and what it builds with today's code.
-
-    data_folder: this machine's folder of stored data, which takes the place of the run's.
-    """
+    """The run's config, all parts and places checked, with this machine's data folder, and what it builds today."""
     from tradsys.research.experiment import Experiment
 
     where = f"reproduce: {record.folder / 'config.yaml'}"
@@ -44,9 +41,7 @@ def _stored(record: "Record", data_folder: str) -> "tuple[DictConfig, Experiment
             experiment = Experiment.of(build(with_as_of(config, str(record.provenance["created"]), then.get("last"))))
         return config, experiment
     except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{where}: it does not build with this code ({one_line(error, 400)}); restore it from a copy"
-        ) from error
+        raise ConfigError(f"{where}: it does not build with this code ({one_line(error, 400)}); restore it") from error
 
 
 def work(argv: list[str]) -> None:
