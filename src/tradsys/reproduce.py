@@ -2,8 +2,7 @@
 
 python -m tradsys.reproduce                               the latest training run
 python -m tradsys.reproduce runs/train/<run>              that run; run=... is the same
-python -m tradsys.reproduce runs/train/<run> into=/tmp/again
-python -m tradsys.reproduce runs/train/<run> paths.data=/mnt/bars      where the bars lie here
+python -m tradsys.reproduce runs/train/<run> into=/tmp/again paths.data=/mnt/bars      where the bars lie here
 
 Exit code 0: every number came out again. 1: some did not; the table says which, and what else differs: code, data,
 packages, machine or chance. 2: there is nothing to reproduce.
