@@ -172,7 +172,7 @@ def test_a_killed_comparison_goes_on_and_ends_as_if_never_killed(compared, tmp_p
         start_new_session=True,
     )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not cells(tmp_path) and begun.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
     finally:
