@@ -73,7 +73,7 @@ def test_import_opens_no_network_connection():
         "def refuse(*a, **k): raise OSError('no network at import')\n"
         "socket.socket.connect = refuse\n"
         "for name in sys.argv[1:]: importlib.import_module(name.removesuffix('.__init__'))\n"
-        "assert 'vectorbt' in sys.modules\n"
+        "import vectorbt  # imported by the adapter where it simulates\n"
     )
     modules = [name for name in modules if not name.endswith("__main__")]
     done = subprocess.run([sys.executable, "-c", code, *modules], capture_output=True, text=True, check=False)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from arch.bootstrap import optimal_block_length
 from scipy.fft import irfft, next_fast_len, rfft
 
 from tradsys.core.errors import DataError
@@ -52,6 +51,8 @@ def automatic_block_length(series_T: Array, min_block: float = 1.0) -> float:
         )
     if len(series) < 8 or np.ptp(series) <= 1e-12 * np.abs(series).max():
         return max(1.0, float(min_block))
+    from arch.bootstrap import optimal_block_length  # noqa: PLC0415 - a second to import
+
     with np.errstate(divide="ignore", invalid="ignore"):
         chosen = float(optimal_block_length(series)["stationary"].iloc[0])
     # no finite optimum where autocovariances cancel; the longest the method would allow is the safe side

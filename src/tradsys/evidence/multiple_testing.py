@@ -2,8 +2,6 @@
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
@@ -22,6 +20,8 @@ def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> tup
         raise DataError(f"wilson_interval: confidence {confidence}; it lies between 0 and 1; 0.95 is usual")
     if n == 0:
         return 0.0, 1.0
+    from statsmodels.stats.proportion import proportion_confint  # noqa: PLC0415 - seconds to import
+
     low, high = proportion_confint(successes, n, alpha=1 - confidence, method="wilson")
     return (0.0 if successes == 0 else float(low)), (1.0 if successes == n else float(high))
 
@@ -33,6 +33,8 @@ def holm(p_values: Array) -> Array:
     Source: Holm 1979.
     """
     p_M = _checked_p_values(p_values, "holm")
+    from statsmodels.stats.multitest import multipletests  # noqa: PLC0415 - seconds to import
+
     adjusted: Array = multipletests(p_M, method="holm")[1]
     return adjusted
 

@@ -10,13 +10,12 @@ bars fit in a few megabytes.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
-import vectorbt as vbt
-from vectorbt.portfolio.enums import SizeType, TradeStatus
 
 from tradsys.core.tables import Array
 from tradsys.market.tradable import close_before, death_known_at, traded_volume
@@ -35,6 +34,9 @@ from tradsys.portfolio.simulator import (
     event,
     years_since,
 )
+
+if TYPE_CHECKING:
+    import vectorbt as vbt
 
 ENGINE = "rust"
 # vectorbt rounds amounts below 1e-12 to zero; a power of two as unit of money keeps them large and exact.
@@ -170,8 +172,11 @@ def _entries(targets_by_name: Mapping[str, pl.DataFrame], panel: _Panel) -> Entr
     )
 
 
-def _portfolio(panel: _Panel, entries: EntryArrays, walked: Walked, costs: Costs, start_cash: float) -> vbt.Portfolio:
+def _portfolio(panel: _Panel, entries: EntryArrays, walked: Walked, costs: Costs, start_cash: float) -> "vbt.Portfolio":
     """vectorbt's account of every column. Grid [O, K]: even rows enter by a share of cash, odd close."""
+    import vectorbt as vbt  # noqa: PLC0415 - seconds to import; only who simulates pays them
+    from vectorbt.portfolio.enums import SizeType  # noqa: PLC0415
+
     n_trades = np.diff(walked.first)
     shape = (2 * max(1, int(n_trades.max())), len(n_trades))
     size_OK, price_OK = np.full(shape, np.nan), np.full(shape, np.nan)
@@ -202,9 +207,11 @@ def _portfolio(panel: _Panel, entries: EntryArrays, walked: Walked, costs: Costs
 
 
 def _trades(
-    panel: _Panel, entries: EntryArrays, walked: Walked, portfolio: vbt.Portfolio, costs: Costs
+    panel: _Panel, entries: EntryArrays, walked: Walked, portfolio: "vbt.Portfolio", costs: Costs
 ) -> tuple[list[pl.DataFrame], list[pl.DataFrame]]:
     """Closed and open trades of each strategy: vectorbt's fills, sizes and results, at the bars' times."""
+    from vectorbt.portfolio.enums import TradeStatus  # noqa: PLC0415 - as above
+
     records = portfolio.exit_trades.values
     is_open = walked.reason == OPEN
     assert np.array_equal(records["col"], walked.column), "vectorbt booked other trades than were walked"
