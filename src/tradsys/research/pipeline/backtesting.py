@@ -164,7 +164,9 @@ def validation_sharpes(
     strategies = {name: Strategy(name, bundle, p, costs.round_trip) for name, p in profiles.items()}
     targets = {name: s.targets(bars, since, predictions) for name, s in strategies.items()}
     ledgers = simulate_many(inside, targets, costs)
-    yearly = days_in_a_year(next(iter(ledgers.values())).equity["time"], bundle.card["data_config"].get("calendar"))
+    yearly = days_in_a_year(
+        next(iter(ledgers.values())).equity["time"], bundle.card.get("data_config", {}).get("calendar")
+    )
     return {name: _traded_sharpe(result.daily_returns()[1]) * np.sqrt(yearly) for name, result in ledgers.items()}
 
 

@@ -99,7 +99,7 @@ class JudgedSpan:
 
     def yearly(self) -> float:
         """Days with bars in a year, by the calendar of the bundle's data."""
-        return days_in_a_year(self.bars["time"], self.bundle.card["data_config"].get("calendar"))
+        return days_in_a_year(self.bars["time"], self.bundle.card.get("data_config", {}).get("calendar"))
 
     def bars_per_day(self) -> float:
         """Mean number of bars a day on the span's clock."""

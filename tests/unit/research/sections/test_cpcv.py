@@ -43,6 +43,7 @@ def experiment_of(model, **baselines):
         baselines=baselines,
         transforms=RobustScaler(),
         time_decay=1.0,
+        data={"calendar": None},
         labels=SimpleNamespace(horizon_bars=HORIZON),
         costs=Costs(1, 0),
         evaluation=Evaluation(cpcv=True, cpcv_groups=5, cpcv_test_groups=2),
