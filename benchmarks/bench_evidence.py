@@ -11,7 +11,7 @@ from arch.bootstrap import StationaryBootstrap, optimal_block_length
 from scipy import stats
 
 from tradsys.core.tables import Array
-from tradsys.evidence.bootstrap import bootstrap_indices, longest_block_length
+from tradsys.evidence.bootstrap import automatic_block_lengths, bootstrap_indices
 from tradsys.evidence.classification import evaluate
 from tradsys.evidence.controls.placebo import DailyRecord, paired_differences, precision_lift
 from tradsys.evidence.cosines import mean_interval, sharpe_intervals
@@ -101,7 +101,7 @@ def sharpe_rows(returns: Array) -> list[dict]:
 
 
 def interval_row(returns: Array) -> list[dict]:
-    block = longest_block_length(returns)
+    block = float(automatic_block_lengths(returns).max())
     fast = seconds(lambda: sharpe_intervals(returns), 2)
     slow = seconds(lambda: [plain_interval(returns[:, k], block) for k in range(SHOWN_LOOPS)], 1)
     found = sharpe_intervals(returns)
@@ -110,7 +110,7 @@ def interval_row(returns: Array) -> list[dict]:
         for k in range(SHOWN_LOOPS)
         for a, b in zip((found[k].low, found[k].high), plain_interval(returns[:, k], block), strict=True)
     )
-    lengths = seconds(lambda: longest_block_length(returns))
+    lengths = seconds(lambda: automatic_block_lengths(returns))
     one = returns[:, 0]
     single = seconds(lambda: mean_interval(one))
     drawn = seconds(lambda: StationaryBootstrap(5, one, seed=1).conf_int(np.mean, N_DRAWS, method="percentile"), 1)

@@ -91,14 +91,18 @@ def deflation_size(n_runs: int = 2000, counts: tuple[int, ...] = (5, 20, 50, 200
             )
 
 
-def mean_coverage(n_runs: int = 2000) -> Iterator[Row]:
+def mean_coverage(n_runs: int = 2000, lengths: tuple[int, ...] = (252, 504, 1000, 2000)) -> Iterator[Row]:
     """Rank correlations and decile spreads: means of daily series of labels that overlap."""
-    for n_times in (252, 504, 1000, 2000):
+    for n_times in lengths:
         for horizon in (1, 5, 20, 60):
             rng = np.random.default_rng([n_times, horizon])
             series = overlapping(rng, n_times, horizon, n_runs)
             found = [cosines.mean_interval(one, min_block=horizon) for one in series.T]
             yield coverage_row("mean of rank IC, decile spread", f"T={n_times}, H={horizon}", found, 0.0)
+
+
+def dependent_mean_coverage(n_runs: int = 2000) -> Iterator[Row]:
+    """Means of autoregressions, whose dependence is estimated."""
     for n_times in (500, 2000):
         for rho in (0.5, 0.8):
             series = persistent(np.random.default_rng([n_times, int(rho * 10)]), n_times, rho, n_runs)
@@ -298,9 +302,15 @@ def wilson_coverage(n_runs: int = 0) -> Iterator[Row]:
         )
 
 
-def calibration_coverage(n_runs: int = 400) -> Iterator[Row]:
+# times, horizon, names, true slope
+CALIBRATION = ((500, 1, 1, 1.0), (500, 20, 1, 1.0), (1000, 5, 5, 1.0), (1000, 5, 5, 0.5))
+
+
+def calibration_coverage(
+    n_runs: int = 400, settings: tuple[tuple[int, int, int, float], ...] = CALIBRATION
+) -> Iterator[Row]:
     """Calibration slope and intercept of a logistic market; outcomes of neighbours agree where labels overlap."""
-    for n_times, horizon, n_names, slope in ((500, 1, 1, 1.0), (500, 20, 1, 1.0), (1000, 5, 5, 1.0), (1000, 5, 5, 0.5)):
+    for n_times, horizon, n_names, slope in settings:
         rng = np.random.default_rng([n_times, horizon, n_names, int(10 * slope)])
         found: dict[str, list[Estimate]] = {"calibration_slope": [], "calibration_intercept": []}
         for run in range(n_runs):
@@ -387,6 +397,7 @@ def short_coverage(n_runs: int = 400) -> Iterator[Row]:
 STUDIES: dict[str, Callable[..., Iterator[Row]]] = {
     "deflation": deflation_size,
     "means": mean_coverage,
+    "dependent_means": dependent_mean_coverage,
     "sharpe": sharpe_coverage,
     "forecasts": forecast_coverage,
     "paired": paired_size,

@@ -78,20 +78,26 @@ def dependence_length(series: Array, min_block: float = 1.0) -> float:
     with the automatic bandwidth of Politis & White 2004, section 3.2; of several series [T, K] the longest. It counts
     where it exceeds `min_block` by half: below that it is mostly the noise of estimating it.
     """
-    least = max(1.0, float(min_block))
     values = np.asarray(series, dtype=np.float64)
-    values = values[:, None] if values.ndim == 1 else values
+    return float(dependence_lengths(values[:, None] if values.ndim == 1 else values, min_block).max())
+
+
+def dependence_lengths(series_TK: Array, min_block: float = 1.0) -> Array:
+    """`dependence_length` of each of K series [K], in one pass; `min_block` for one that never moves."""
+    least = max(1.0, float(min_block))
+    values = np.asarray(series_TK, dtype=np.float64)
     if not np.isfinite(values).all():
         raise DataError(
             f"interval: a series of shape {values.shape} with {int((~np.isfinite(values)).sum())} values that are not "
             "finite; blocks need whole series [T]; cut the record where it is known"
         )
+    lengths = np.full(values.shape[1], least)
     parts = _flat_top(values)
-    if parts is None:
-        return least
-    _, level, plain = parts
-    found = float(np.max(level / plain))
-    return found if found > 1.5 * least else least
+    if parts is not None:
+        _, level, plain = parts
+        found = level / plain
+        lengths[_moves(values)] = np.where(found > 1.5 * least, found, least)
+    return lengths
 
 
 def bootstrap_draws(
@@ -112,11 +118,14 @@ def bootstrap_draws(
     parts = []
     step = max(1, _CHUNK_CELLS // max(n_times, cells_per_draw))
     for draw, start, length, n_rows in _blocks(n_times, block_length, n_draws, step, seed=seed):
-        width = 2 * n_times + 1
+        # +1 where a block starts, -1 where it ends; one that wraps covers the first period as well
+        width, end = n_times + 1, start + length
+        wraps = end > n_times
         edges = np.bincount(draw * width + start, minlength=n_rows * width)
-        edges -= np.bincount(draw * width + start + length, minlength=n_rows * width)
-        cover = np.cumsum(edges.reshape(n_rows, width), axis=1, dtype=np.float64)
-        parts.append(statistic(cover[:, :n_times] + cover[:, n_times : 2 * n_times]))
+        edges -= np.bincount(draw * width + np.where(wraps, end - n_times, end), minlength=n_rows * width)
+        edges = edges.reshape(n_rows, width)
+        edges[:, 0] += np.bincount(draw[wraps], minlength=n_rows)
+        parts.append(statistic(np.cumsum(edges[:, :n_times], axis=1, dtype=np.float64)))
     return np.concatenate(parts)
 
 
@@ -171,26 +180,33 @@ def mean_per_time(values_N: Array, order: Array, first: Array) -> Array:
     return sum_per_time(values_N, order, first) / np.diff(first)
 
 
-def longest_block_length(series_TK: Array) -> float:
-    """The longest automatic block length of K series, all at once; each is that of `automatic_block_length`.
+def automatic_block_lengths(series_TK: Array) -> Array:
+    """The automatic block length of each of K series [K], at once; that of `automatic_block_length`, 1 if constant.
 
     Source: Politis & White 2004 with Patton et al. 2009, autocorrelations over the overlap alone as in arch, whose
     loop over lags and series this replaces.
     """
-    parts, n = _flat_top(np.asarray(series_TK, dtype=np.float64)), len(series_TK)
+    values = np.asarray(series_TK, dtype=np.float64)
+    parts, n, lengths = _flat_top(values), len(values), np.ones(values.shape[1])
     if parts is None:
-        return 1.0
+        return lengths
     slope, level, _ = parts
     longest = float(np.ceil(min(3 * np.sqrt(n), n / 3)))
     with np.errstate(divide="ignore", invalid="ignore"):
         chosen = (slope**2 / level**2 * n) ** (1 / 3)
-    return float(np.clip(np.where(np.isfinite(chosen), chosen, longest), 1.0, longest).max())
+    lengths[_moves(values)] = np.clip(np.where(np.isfinite(chosen), chosen, longest), 1.0, longest)
+    return lengths
+
+
+def _moves(values_TK: Array) -> Array:
+    """Which series [K] are not constant."""
+    return np.ptp(values_TK, axis=0) > 1e-12 * np.abs(values_TK).max(axis=0)
 
 
 def _flat_top(values: Array) -> tuple[Array, Array, Array] | None:
     """Of each series that moves: sum of |k| R(k), long-run variance, variance; None where none moves or T < 8."""
     n = len(values)
-    moving = np.ptp(values, axis=0) > 1e-12 * np.abs(values).max(axis=0)
+    moving = _moves(values)
     if n < 8 or not moving.any():
         return None
     centred = values[:, moving] - values[:, moving].mean(axis=0)

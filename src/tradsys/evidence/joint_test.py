@@ -89,13 +89,14 @@ def joint_test(
     n_times = len(values)
     moving = ~np.asarray(is_flat(values))
     # the middle of all: the longest of forty is long by chance alone
-    lengths = [bootstrap.longest_block_length(values[:, [k]]) for k in np.flatnonzero(moving)]
-    block = max(min_block, float(np.median(lengths))) if lengths else min_block
-    held = [bootstrap.dependence_length(values[:, k], min_block) for k in np.flatnonzero(moving)]
-    short = bootstrap.too_few_blocks(n_times, float(np.median(held))) if held else None
-    if short or not moving.any():
+    short: str | None = IDLE
+    if moving.any():
+        block = max(min_block, float(np.median(bootstrap.automatic_block_lengths(values[:, moving]))))
+        held = float(np.median(bootstrap.dependence_lengths(values[:, moving], min_block)))
+        short = bootstrap.too_few_blocks(n_times, held)
+    if short:
         return [
-            [JointTest(b.number, r.shape[1], error_budget(b.number), reason=short or IDLE)] * r.shape[1]
+            [JointTest(b.number, r.shape[1], error_budget(b.number), reason=short)] * r.shape[1]
             for b, r in zip(batches, returns, strict=True)
         ]
     statistic, draws = _studentised(values, moving, block, n_draws, seed)

@@ -1,4 +1,4 @@
-"""Many looks at once: intervals for win counts, and p-values that stay honest over a family of tests."""
+"""Many tests at once: intervals for win counts, and p-values adjusted for a family of tests."""
 
 import numpy as np
 from scipy import stats
@@ -33,9 +33,10 @@ def holm(p_values: Array) -> Array:
     Source: Holm 1979.
     """
     p_M = _checked_p_values(p_values, "holm")
-    from statsmodels.stats.multitest import multipletests  # noqa: PLC0415 - seconds to import
-
-    adjusted: Array = multipletests(p_M, method="holm")[1]
+    # not statsmodels' multipletests: it runs the garbage collector at every call, half a second in a large process
+    order = np.argsort(p_M)
+    adjusted = np.empty_like(p_M)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p_M[order] * np.arange(len(p_M), 0, -1)), 1.0)
     return adjusted
 
 

@@ -7,9 +7,12 @@ from tradsys.core.errors import DataError
 from tradsys.evidence.bootstrap import (
     Estimate,
     automatic_block_length,
+    automatic_block_lengths,
     bootstrap_draws,
+    bootstrap_indices,
+    dependence_length,
+    dependence_lengths,
     estimate,
-    longest_block_length,
     percentile_interval,
     time_groups,
 )
@@ -46,6 +49,13 @@ def test_every_draw_has_all_its_periods(block_length):
     assert (counts >= 0).all()
 
 
+@pytest.mark.parametrize("block_length", [1.0, 4.0, 30.0, 500.0])
+def test_counts_are_those_of_the_drawn_periods(block_length):
+    counts = bootstrap_draws(lambda c: c, 31, block_length, 25, seed=3)
+    drawn = [np.bincount(one, minlength=31) for one in bootstrap_indices(31, block_length, 25, seed=3)]
+    assert counts.tolist() == np.array(drawn).tolist()
+
+
 def test_times_are_grouped_in_order():
     order, first = time_groups(np.array([3, 1, 3, 2]))
     assert order.tolist() == [1, 3, 0, 2]
@@ -53,7 +63,7 @@ def test_times_are_grouped_in_order():
 
 
 @pytest.mark.parametrize("n", [8, 60, 500, 1201])
-def test_block_length_of_many_is_the_longest_of_each(n):
+def test_lengths_of_many_series_are_those_of_each(n):
     rng = np.random.default_rng(n)
     noise = rng.normal(size=(n + 20, 5))
     widths = (1, 2, 5, 12, 21)
@@ -61,9 +71,10 @@ def test_block_length_of_many_is_the_longest_of_each(n):
     walk = np.cumsum(noise[:n], axis=0)
     for values in (smooth, walk, np.column_stack([smooth, np.zeros(n)])):
         each = [automatic_block_length(column) for column in values.T]
-        assert longest_block_length(values) == pytest.approx(max(each), rel=1e-9)
-        for column, length in zip(values.T, each, strict=True):
-            assert longest_block_length(column[:, None]) == pytest.approx(length, rel=1e-9)
+        assert automatic_block_lengths(values) == pytest.approx(np.array(each), rel=1e-9)
+        alone = [dependence_length(column, 2.0) for column in values.T]
+        assert dependence_lengths(values, 2.0) == pytest.approx(np.array(alone), rel=1e-9)
+        assert dependence_length(values, 2.0) == pytest.approx(max(alone), rel=1e-9)
 
 
 @pytest.mark.parametrize(

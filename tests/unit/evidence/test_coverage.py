@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from tradsys.evidence import cosines
+from tradsys.evidence.deflation import deflation
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks" / "coverage"))
 import studies
@@ -20,8 +21,15 @@ def holds(row):
     return stats.binomtest(round(row.measured * row.n), row.n, row.nominal).pvalue > 0.003
 
 
+def independent_days(monkeypatch):
+    """The negative control: intervals that take overlapping labels for independent ones, so that they are narrow."""
+    monkeypatch.setattr(cosines, "dependence_length", lambda *_: 1.0)
+    monkeypatch.setattr(cosines, "n_cosines", lambda n_times, *_: n_times // 2)
+
+
 def test_means_of_overlapping_labels_are_covered_or_withheld():
-    rows = list(studies.mean_coverage(100))
+    rows = [*studies.mean_coverage(60, (252, 504, 1000)), *studies.mean_coverage(25, (2000,))]
+    rows += studies.dependent_mean_coverage(40)
     given = [row for row in rows if row.n == row.n_runs]
     assert len(given) >= 14
     assert all(holds(row) for row in given)
@@ -30,9 +38,8 @@ def test_means_of_overlapping_labels_are_covered_or_withheld():
 
 
 def test_an_interval_that_takes_days_for_independent_fails(monkeypatch):
-    monkeypatch.setattr(cosines, "dependence_length", lambda *_: 1.0)
-    monkeypatch.setattr(cosines, "n_cosines", lambda n_times, *_: n_times - 1)
-    row = next(r for r in studies.mean_coverage(100) if r.setting == "T=504, H=20")
+    independent_days(monkeypatch)
+    row = next(r for r in studies.mean_coverage(60, (504,)) if r.setting == "T=504, H=20")
     assert row.measured < 0.6
     assert not holds(row)
 
@@ -43,8 +50,15 @@ def test_tests_of_nothing_reject_as_often_as_they_say(study):
 
 
 def test_best_of_many_trials_is_seldom_called_better_than_luck():
-    for row in studies.deflation_size(100, counts=(5, 20)):
+    for row in studies.deflation_size(40, counts=(5, 20)):
         assert row.measured <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / row.n), row
+
+
+def test_the_best_of_many_trials_without_deflation_is_called_better_than_luck(monkeypatch):
+    one_trial = deflation(np.array([0.0]), 1.0)
+    monkeypatch.setattr(studies, "deflation", lambda *_: one_trial)
+    rows = list(studies.deflation_size(40, counts=(20,)))
+    assert rows[0].measured > 0.05 + 3 * np.sqrt(0.05 * 0.95 / rows[0].n), rows
 
 
 @pytest.mark.parametrize(("study", "n_runs"), [("calibration", 40), ("veto", 60)])
@@ -54,8 +68,7 @@ def test_intervals_of_calibration_and_of_vetoes_hold_the_truth(study, n_runs):
 
 
 def test_a_calibration_slope_that_takes_labels_for_independent_fails(monkeypatch):
-    monkeypatch.setattr(cosines, "dependence_length", lambda *_: 1.0)
-    monkeypatch.setattr(cosines, "n_cosines", lambda n_times, *_: n_times - 1)
-    rows = [row for row in studies.calibration_coverage(40) if "H=20" in row.setting]
+    independent_days(monkeypatch)
+    rows = list(studies.calibration_coverage(40, ((500, 20, 1, 1.0),)))
     assert rows
     assert not any(holds(row) for row in rows), rows

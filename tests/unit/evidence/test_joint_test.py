@@ -31,10 +31,11 @@ def test_all_batches_together_spend_the_promise_and_no_more():
 
 @pytest.mark.parametrize("shared", [0.0, 0.9])
 def test_a_researcher_who_tries_twenty_is_fooled_in_at_most_one_market_of_twenty(shared):
+    # of 150 markets the plain rule below is fooled in 96, this one in 5.4; a size of 0.13 is caught nine times of ten
     rng = np.random.default_rng(int(10 * shared))
-    n_markets, fooled = 400, 0
+    n_markets, fooled = 150, 0
     for k in range(n_markets):
-        results = joint_test(split(correlated(rng, 250, 20, shared)), n_draws=500, seed=k)
+        results = joint_test(split(correlated(rng, 250, 20, shared)), n_draws=300, seed=k)
         fooled += any(one.passed for batch in results for one in batch)
     assert stats.binomtest(fooled, n_markets, 0.05, alternative="greater").pvalue > 0.01
 
@@ -51,11 +52,18 @@ def test_the_same_markets_fool_a_rule_that_counts_no_trials():
 
 def test_the_first_strategy_is_found_at_nearly_the_power_of_a_plain_test():
     rng, sharpe = np.random.default_rng(3), 2.6 / np.sqrt(365)
-    found = 0
-    for k in range(400):
+    n_markets, found, plain, late = 150, 0, 0, 0
+    for k in range(n_markets):
         returns = 0.01 * (rng.standard_t(5, size=430) * np.sqrt(3 / 5) + sharpe)
-        found += joint_test([Batch(1, returns)], n_draws=500, seed=k)[0][0].passed
-    assert found / 400 >= 0.78
+        found += joint_test([Batch(1, returns)], n_draws=200, seed=k)[0][0].passed
+        standard = float(returns.mean() / returns.std(ddof=1) * np.sqrt(430))
+        plain += standard > stats.t.isf(0.05, 429)
+        late += standard > stats.norm.isf(error_budget(5))
+    # on the same markets, so that little is left to chance: 3.6 % spent instead of 5 % costs about four in a hundred
+    assert found >= plain - 0.09 * n_markets
+    assert found / n_markets >= 0.72
+    # the control: what a fifth batch may spend would not do
+    assert late < 0.6 * n_markets
 
 
 def test_a_copy_of_an_idea_costs_no_more_than_the_idea():
