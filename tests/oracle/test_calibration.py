@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
-from tradsys.evidence.calibration import brier_decomposition, brier_score, brier_skill, ece, reliability
+from tests.calibration_scores import brier_decomposition, brier_score, brier_skill, ece
+from tradsys.evidence.calibration import reliability
 
 
 def ece_by_loop(proba, y, n_bins):

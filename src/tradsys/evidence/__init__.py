@@ -2,7 +2,7 @@
 
 classification      evaluate
 skill               levelled_losses
-calibration         reliability, ece
+calibration         reliability, calibration_line
 performance         performance
 sharpe              sharpe_ratio, deflated_sharpe_ratio
 cosines             sharpe_intervals
@@ -11,6 +11,6 @@ deflation           deflation
 joint_test          joint_test
 paired              compare
 overfitting         pbo, spa_test
-multiple_testing    wilson_interval, holm, benjamini_yekutieli
+multiple_testing    wilson_interval, holm
 verdict             Verdict, judge, judge_run
 """

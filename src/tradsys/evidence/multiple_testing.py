@@ -1,7 +1,6 @@
 """Many tests at once: intervals for win counts, and p-values adjusted for a family of tests."""
 
 import numpy as np
-from scipy import stats
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
@@ -38,15 +37,6 @@ def holm(p_values: Array) -> Array:
     adjusted = np.empty_like(p_M)
     adjusted[order] = np.minimum(np.maximum.accumulate(p_M[order] * np.arange(len(p_M), 0, -1)), 1.0)
     return adjusted
-
-
-def benjamini_yekutieli(p_values: Array) -> Array:
-    """Adjusted p-values [M] that hold the false discovery rate under any dependence.
-
-    p_values: [M] in [0, 1], any order; the result keeps that order. Raises DataError on NaN or out of range.
-    Source: Benjamini & Yekutieli 2001, theorem 1.3.
-    """
-    return stats.false_discovery_control(_checked_p_values(p_values, "benjamini_yekutieli"), method="by")
 
 
 def _checked_p_values(p_values: Array, where: str) -> Array:

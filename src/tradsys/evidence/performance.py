@@ -87,18 +87,12 @@ def performance(
     return result
 
 
-def drawdown(returns_T: Array) -> tuple[float, int, bool]:
-    """Deepest fall of the equity below its earlier peak, its length in periods, and whether it was made good.
-
-    returns_T: simple returns [T]; the equity starts at 1 before the first. The length runs from the peak to
-    the first period back at it, or to the end. No fall gives (0, 0, True).
-    """
-    depth, peak, end, recovered = drawdown_span(returns_T)
-    return depth, end - peak, recovered
-
-
 def drawdown_span(returns_T: Array) -> tuple[float, int, int, bool]:
-    """As `drawdown`, with the periods after which the peak stood and the fall ended: 0 is before the first return."""
+    """Deepest fall of the equity below its earlier peak: depth, peak, end, and whether it was recovered.
+
+    returns_T: simple returns [T]; the equity starts at 1 before the first. Peak and end count periods: 0 is before the
+    first return; the end is the first period back at the peak, or the last. No fall gives (0, 0, 0, True).
+    """
     equity = equity_curve(returns_T)
     depth = 1 - equity / np.maximum.accumulate(equity)
     trough = int(depth.argmax())

@@ -122,7 +122,7 @@ def probabilistic_sharpe_ratio(returns: Array | SharpeMoments, benchmark_sharpe:
 def expected_max_sharpe(n_trials: float, sharpe_variance: float = 1.0) -> float:
     """Highest Sharpe that luck alone is expected to show over independent trials whose true Sharpe is zero.
 
-    n_trials: >= 1, may be a fraction (`effective_trials`); one trial gives 0. sharpe_variance: variance
+    n_trials: >= 1, may be a fraction (`trials.independent_trials`); one trial gives 0. sharpe_variance: variance
     (ddof 1) of the trials' per-period Sharpe ratios; see `trial_variance`. Same unit as its square root.
     Source: Bailey & Lopez de Prado 2014, eq. 1; Bailey et al. 2014, eq. 4.
     """
@@ -174,24 +174,6 @@ def trial_variance(trial_sharpes: Array) -> float:
             "a trial that never traded counts as 0"
         )
     return float(sharpes.var(ddof=1)) if len(sharpes) > 1 else 0.0
-
-
-def effective_trials(returns: Array) -> float:
-    """How many independent trials K correlated ones are worth: rho + (1 - rho) K, rho the mean correlation.
-
-    returns: [T, K]. Returns a float in [1, K]; a negative mean correlation counts as 0. It errs towards more
-    trials than clustering would where an idea has many variants (ten copies of each of two ideas count as about
-    ten), towards fewer where all share a market; `trials.independent_trials` weighs the two. Source: Bailey &
-    Lopez de Prado 2014, appendix 3, eq. 9. Raises DataError on a column without variance.
-    """
-    values = checked_returns(returns, "effective_trials", least=3)
-    n_trials = 1 if values.ndim == 1 else values.shape[1]
-    if n_trials == 1:
-        return 1.0
-    _sharpe(values, "effective_trials")
-    correlation = np.corrcoef(values, rowvar=False)
-    rho = max(0.0, (correlation.sum() - n_trials) / (n_trials * (n_trials - 1)))
-    return float(rho + (1 - rho) * n_trials)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """How many independent trials a pile of correlated ones is worth, also where they cover different days.
 
 Ten variants of one idea are not ten chances of luck. Two published ways to count are kept: the mean correlation
-(`sharpe.effective_trials`) and clusters of the correlation (`clustered_trials`); what deflates is the larger
+(`mean_correlation_trials`) and clusters of the correlation (`cluster_correlation`); what deflates is the larger
 (`independent_trials`), since a count that is too low prints a Sharpe better than the truth. Where two trials share
 too few days to know how they correlate, they count as strangers. Legend: K trials, T periods, D days of the union.
 """
@@ -15,7 +15,7 @@ from scipy.spatial.distance import squareform
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
-from tradsys.evidence.sharpe import FLAT_SHARE, checked_returns, is_flat
+from tradsys.evidence.sharpe import FLAT_SHARE, checked_returns
 
 # shared periods below which a correlation is anyone's guess
 MIN_SHARED = 30
@@ -114,23 +114,6 @@ def mean_correlation_trials(correlation_KK: Array) -> float:
         return 1.0
     rho = max(0.0, float(correlation.sum() - n_trials) / (n_trials * (n_trials - 1)))
     return rho + (1 - rho) * n_trials
-
-
-def clustered_trials(returns_TK: Array) -> TrialClusters:
-    """Clusters of trials by the correlation of their returns; their number is the count of distinct ideas.
-
-    returns_TK: [T, K], same periods for all, at least 3. Nothing is drawn, so there is no seed. Raises DataError on
-    NaN or a trial without variance. Method: see `cluster_correlation`.
-    """
-    values = checked_returns(returns_TK, "clustered_trials", least=3)
-    values = values[:, None] if values.ndim == 1 else values
-    flat = is_flat(values)
-    if np.any(flat):
-        raise DataError(
-            f"clustered_trials: returns without variance in columns {np.flatnonzero(flat)[:5].tolist()}; "
-            "a correlation needs movement; leave out strategies that never traded"
-        )
-    return cluster_correlation(np.atleast_2d(np.corrcoef(values, rowvar=False)))
 
 
 def cluster_correlation(correlation_KK: Array) -> TrialClusters:

@@ -7,7 +7,7 @@ sum would then depend on the rows that come later.
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import chain
 from types import MappingProxyType
@@ -123,15 +123,6 @@ class FeatureSet:
         kept = {feature.name for feature in features}
         ranks = [name for name in self.ranks if name in kept]
         return type(self)(features, max_gap_minutes=self.max_gap_minutes, market_symbol=self.market_symbol, ranks=ranks)
-
-    def without(self, names: Collection[str]) -> Self:
-        """The set less these columns; a feature's rank goes with it. Raises DataError where no column is left."""
-        unknown = sorted(set(names) - set(self.names))
-        if unknown:
-            raise DataError(f"features: {unknown} are no columns of the set, so they cannot leave; check the names")
-        left = self.like([feature for feature in self.features if feature.name not in names])
-        left.ranks = tuple(name for name in left.ranks if name + RANK not in names)
-        return left
 
     def table(self, bars: pl.DataFrame) -> FeatureTable:
         """One row per bar, in the bars' order; values float32 [R, F], NaN in the warm-up.

@@ -33,11 +33,6 @@ class Coverage:
     by_year: pl.DataFrame
     by_column_year: pl.DataFrame
 
-    def tiers(self) -> dict[str, int]:
-        """Tier -> number of columns, the fullest tier first."""
-        counts = dict(self.by_column["tier"].value_counts().iter_rows())
-        return {name: int(counts.get(name, 0)) for _, name in TIERS}
-
 
 def coverage(table: FeatureTable | pl.DataFrame) -> Coverage:
     """What is there of a feature table, or of a frame (symbol, time and float columns), warm-up rows included.
@@ -61,18 +56,6 @@ def coverage(table: FeatureTable | pl.DataFrame) -> Coverage:
         by_year=_grouped("year", years, by_year, year_code, found.names),
         by_column_year=pl.DataFrame(grid).with_columns(_tier()).sort("column", "year"),
     )
-
-
-def kept_columns(cov: Coverage, least: float = 0.4) -> tuple[str, ...]:
-    """Names of the columns whose share is `least` or more, in the table's order; DataError where none is."""
-    kept = tuple(cov.by_column.filter(pl.col("share") >= least)["column"].to_list())
-    if not kept:
-        best = cov.by_column.sort("share", descending=True).row(0, named=True)
-        raise DataError(
-            f"coverage: no column of {cov.by_column.height} has {least:.0%} of its values; the fullest is "
-            f"{best['column']} with {best['share']:.1%}; load more history, or join other sources"
-        )
-    return kept
 
 
 def check_join(before: pl.DataFrame, after: pl.DataFrame, what: str) -> pl.DataFrame:

@@ -130,13 +130,3 @@ class Costs:
     def fill_price(self, raw: float, direction: int) -> float:
         """Price after slippage of a purchase (direction +1) or a sale (-1) at a raw price."""
         return raw * (1 + direction * self.slippage)
-
-    def liquidation_price(self, entry: float, size: float) -> float:
-        """Raw price at which covering a short takes the sub-account's last cent.
-
-        entry: raw entry price. size: fraction of equity sold short. With equity E and fill F the short sold
-        q = size E / (F (1+f)) and holds E + q F (1-f); solving q P (1+f) = that for the fill P gives
-        P = F [1/size + (1-f)/(1+f)], the same for every E. The raw price lies one slippage below P.
-        """
-        fill = self.fill_price(entry, -1)
-        return fill * (1 / size + (1 - self.fee) / (1 + self.fee)) / (1 + self.slippage)

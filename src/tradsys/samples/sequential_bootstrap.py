@@ -8,29 +8,15 @@ import numba
 import numpy as np
 
 from tradsys.core.tables import Array
-from tradsys.samples.weights import checked_spans, span_sums
+from tradsys.samples.weights import checked_spans
 
 _BLOCK = 256  # labels whose weights are summed together
 
 
-def draw_probabilities(start: Array, end: Array, drawn: Array) -> Array:
-    """Probability [N] that the sequential bootstrap draws each label next, after the labels `drawn` (positions).
-
-    Proportional to the average uniqueness that the label would have beside those drawn already, repeats counted.
-    Source: Lopez de Prado 2018, section 4.5.1.
-    """
-    start, end = checked_spans(start, end)
-    first = int(start.min())
-    n_at_R = np.zeros(int(end.max()) - first + 1)
-    for i in np.asarray(drawn, dtype=np.int64):
-        n_at_R[start[i] - first : end[i] - first + 1] += 1
-    unique = span_sums(1 / (1 + n_at_R), start - first, end - first) / (end - start + 1)
-    return unique / unique.sum()
-
-
 def sequential_bootstrap(start: Array, end: Array, *, n_draws: int | None = None, seed: int = 0) -> Array:
-    """Positions int64 [D] drawn one after another by `draw_probabilities`; by default as many as there are labels.
+    """Positions int64 [D] of labels drawn one after another; by default as many draws as labels.
 
+    A label's chance is its average uniqueness beside those drawn already, repeats counted, over the sum of all.
     Plain bootstraps of overlapping labels draw near copies; this draws labels that share little with those drawn. After
     a draw only labels that overlap it are weighed again, so that D = N = 20,000 labels of 24 bars take about a second.
     Source: Lopez de Prado 2018, section 4.5 (snippet 4.5).

@@ -31,16 +31,6 @@ def gather(values_RF: Array, rows_N: Array, lookback: int) -> Array:
     return window_RTF[np.asarray(rows_N) - (lookback - 1)]
 
 
-def gather_tensor(table_RF: Tensor, rows_N: Tensor, lookback: int) -> Tensor:
-    """Windows [N, T, F] on the table's device, as `gather` does for arrays.
-
-    table_RF: contiguous. rows_N: int32 or int64 on the same device. Checking the rows costs a GPU a
-    synchronisation; a loop that has checked its rows once calls `window_view` itself, as `WindowLoader` does.
-    """
-    _assert_rows(rows_N, len(table_RF), lookback)
-    return window_view(table_RF, lookback).index_select(0, rows_N - (lookback - 1))
-
-
 def window_view(table_RF: Tensor, lookback: int) -> Tensor:
     """Every window of the table as a view [R-T+1, T, F] that shares its memory; entry i ends at row i+T-1.
 

@@ -51,16 +51,6 @@ def above(proba: Array, threshold: ArrayLike) -> Array:
     return (np.asarray(proba) >= threshold).astype(np.int8)
 
 
-def long_short(proba: Array, long_from: float, short_to: float) -> Array:
-    """int8 [N]: +1 where proba >= long_from, -1 where proba <= short_to, else 0; NaN is 0.
-
-    Raises TradsysError unless short_to < long_from, as a row cannot be both.
-    """
-    if not short_to < long_from:
-        raise TradsysError(f"long_short: short_to={short_to} < long_from={long_from} is violated; part the two levels")
-    return above(proba, long_from) - above(-np.asarray(proba), -short_to)
-
-
 def break_even_probability(take_profit: ArrayLike, stop_loss: ArrayLike, price: ArrayLike, round_trip: float) -> Array:
     """Probability [N] of the profit barrier from which a trade pays: (stop + c price) / (take + stop).
 

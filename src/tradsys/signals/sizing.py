@@ -28,25 +28,6 @@ def volatility_target(volatility: ArrayLike, target: float, cap: float = 1.0) ->
     return np.minimum(sizes, cap)
 
 
-def kelly_fraction(
-    proba: ArrayLike, win: ArrayLike, loss: ArrayLike, *, fraction: float = 0.5, cap: float = 1.0
-) -> Array:
-    """float64 [N]: a fraction of the growth-optimal stake p / loss - (1 - p) / win, between 0 and cap.
-
-    proba: calibrated probability of the win. win, loss: what the trade then gains or loses as a fraction of
-    its notional, > 0, costs included. fraction: of full Kelly; estimated probabilities err, and beyond
-    twice the optimum growth is negative. A NaN, or a win or loss <= 0, sizes 0. Source: Kelly 1956; Thorp
-    2006 (maximises p ln(1 + f win) + (1 - p) ln(1 - f loss)).
-    """
-    _check_fraction("kelly_fraction", "fraction", fraction)
-    _check_fraction("kelly_fraction", "cap", cap)
-    p, b, a = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (proba, win, loss)))
-    known = np.isfinite(p) & (a > 0) & (b > 0)
-    share = np.divide(p, a, out=np.zeros(p.shape), where=known)
-    share -= np.divide(1 - p, b, out=np.zeros(p.shape), where=known)
-    return np.clip(fraction * share, 0.0, cap)
-
-
 def _check_fraction(where: str, name: str, value: float) -> None:
     if not 0 < value <= 1:
         raise TradsysError(f"{where}: {name}={value}; a share of equity is 0 < {name} <= 1; mend the profile")

@@ -3,15 +3,9 @@ import json
 import numpy as np
 import pytest
 
+from tests.calibration_scores import brier_decomposition, brier_score, brier_skill, ece
 from tradsys.core.errors import DataError
-from tradsys.evidence.calibration import (
-    brier_decomposition,
-    brier_score,
-    brier_skill,
-    calibration_line,
-    ece,
-    reliability,
-)
+from tradsys.evidence.calibration import calibration_line, reliability
 
 PROBA, Y = np.array([0.2, 0.8, 0.6, 0.4]), np.array([0, 1, 1, 0])
 

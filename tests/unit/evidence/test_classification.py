@@ -5,9 +5,9 @@ import pytest
 from scipy import stats
 from sklearn.metrics import log_loss, roc_auc_score
 
+from tests.calibration_scores import brier_skill, ece
 from tradsys.core.errors import DataError
 from tradsys.evidence import classification
-from tradsys.evidence.calibration import brier_skill, ece
 from tradsys.evidence.classification import auc, evaluate
 from tradsys.evidence.skill import log_losses
 

@@ -8,7 +8,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from tradsys.core.errors import DataError
-from tradsys.evidence.multiple_testing import benjamini_yekutieli, holm, wilson_interval
+from tradsys.evidence.multiple_testing import holm, wilson_interval
 
 p_lists = st.lists(st.floats(0, 1, allow_subnormal=False), min_size=1, max_size=20)
 
@@ -45,24 +45,16 @@ def test_holm_as_published():
     assert int((holm(INFARCTION) <= 0.05).sum()) == 3
 
 
-def test_benjamini_yekutieli_asks_for_the_harmonic_sum_more():
-    # theorem 1.3: Benjamini & Hochberg's procedure, whose 4 rejections are published, at 0.05 * (1 + 1/2 + ... + 1/15)
-    level = 0.05 * sum(1 / k for k in range(1, 16))
-    assert int((benjamini_yekutieli(INFARCTION) <= level).sum()) == 4
-    assert int((benjamini_yekutieli(INFARCTION) <= 0.05).sum()) == 3
-
-
 def test_nothing_is_known_of_no_trades():
     assert wilson_interval(0, 0) == (0, 1)
 
 
-@pytest.mark.parametrize(("adjust", "method"), [(holm, "holm"), (benjamini_yekutieli, "fdr_by")])
 @given(p_values=p_lists)
-def test_adjusted_p_values_equal_statsmodels(adjust, method, p_values):
+def test_holm_equals_statsmodels(p_values):
     # statsmodels collects garbage at every call, which takes half a second in the process of a whole test run
     with mock.patch("gc.collect"):
-        expected = multipletests(p_values, method=method)[1]
-    np.testing.assert_allclose(adjust(p_values), expected, rtol=1e-12)
+        expected = multipletests(p_values, method="holm")[1]
+    np.testing.assert_allclose(holm(p_values), expected, rtol=1e-12)
 
 
 def test_ties_and_ones_keep_their_places():
@@ -74,11 +66,10 @@ def test_holm_costs_no_garbage_collection():
         holm([0.1, 0.2])
 
 
-@pytest.mark.parametrize("adjust", [holm, benjamini_yekutieli])
 @pytest.mark.parametrize("p_values", [[], [0.1, np.nan], [1.2], [[0.1]]])
-def test_refuses_what_is_no_p_value(adjust, p_values):
+def test_refuses_what_is_no_p_value(p_values):
     with pytest.raises(DataError, match="p-values"):
-        adjust(p_values)
+        holm(p_values)
 
 
 @pytest.mark.parametrize(("successes", "n"), [(-1, 3), (4, 3)])

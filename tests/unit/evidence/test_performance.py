@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tradsys.core.errors import DataError
-from tradsys.evidence.performance import drawdown, equity_curve, performance
+from tradsys.evidence.performance import drawdown_span, equity_curve, performance
 from tradsys.evidence.sharpe import (
     deflated_sharpe_ratio,
     expected_max_sharpe,
@@ -51,9 +51,9 @@ def test_less_than_a_year_is_not_annualised_into_growth():
     ],
 )
 def test_drawdown_by_hand(returns, expected):
-    depth, length, recovered = drawdown(np.array(returns))
+    depth, peak, end, recovered = drawdown_span(np.array(returns))
     assert depth == pytest.approx(expected[0])
-    assert (length, recovered) == expected[1:]
+    assert (end - peak, recovered) == expected[1:]
 
 
 def test_drawdown_equals_a_walk(returns_T):

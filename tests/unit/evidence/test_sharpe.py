@@ -5,7 +5,6 @@ from tradsys.core.errors import DataError
 from tradsys.evidence.sharpe import (
     SharpeMoments,
     deflated_sharpe_ratio,
-    effective_trials,
     expected_max_sharpe,
     min_track_record_length,
     probabilistic_sharpe_ratio,
@@ -69,15 +68,6 @@ def test_trial_variance_counts_with_one_degree_less():
     assert trial_variance([0.1]) == 0
 
 
-def test_effective_trials_between_copies_and_strangers():
-    rng = np.random.default_rng(1)
-    series = rng.normal(size=500)
-    assert effective_trials(np.column_stack([series] * 5)) == pytest.approx(1)
-    assert effective_trials(rng.normal(size=(5000, 20))) == pytest.approx(20, abs=0.5)
-    assert effective_trials(np.column_stack([series, -series])) == 2
-    assert effective_trials(series) == 1
-
-
 def test_difference_is_antisymmetric_and_knows_a_better_strategy():
     rng = np.random.default_rng(2)
     a, b = rng.normal(0.3, 1, 2000), rng.normal(0, 1, 2000)
@@ -101,7 +91,6 @@ def test_difference_is_antisymmetric_and_knows_a_better_strategy():
         (lambda: expected_max_sharpe(5, -1.0), "variance of -1.0"),
         (lambda: trial_variance([]), "M >= 1"),
         (lambda: trial_variance([0.1, np.nan]), "never traded counts as 0"),
-        (lambda: effective_trials(np.zeros((9, 2))), "without variance"),
         (lambda: sharpe_ratio([[0.1, 0.2], [0.1]]), "different lengths"),
         (lambda: probabilistic_sharpe_ratio(np.arange(9.0), np.nan), "benchmark of nan"),
         (lambda: min_track_record_length(np.arange(9.0), np.inf), "benchmark of inf"),

@@ -4,11 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tradsys.core.errors import DataError
-from tradsys.evidence.sharpe import effective_trials
 from tradsys.evidence.trials import (
     aligned_trials,
     cluster_correlation,
-    clustered_trials,
     independent_trials,
     mean_correlation_trials,
     shared_correlation,
@@ -22,6 +20,10 @@ def planted(n_periods, sizes, rho, seed):
     return np.sqrt(rho) * common + np.sqrt(1 - rho) * rng.normal(size=common.shape)
 
 
+def clusters_of(returns_TK):
+    return cluster_correlation(np.atleast_2d(np.corrcoef(returns_TK, rowvar=False)))
+
+
 def days(start, n):
     return np.datetime64(start, "D") + np.arange(n)
 
@@ -29,7 +31,7 @@ def days(start, n):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("sizes", "rho"), [([10] * 3, 0.5), ([4] * 10, 0.7), ([3, 20, 8, 5], 0.6)])
 def test_planted_clusters_are_found(sizes, rho, seed):
-    found = clustered_trials(planted(400, sizes, rho, seed))
+    found = clusters_of(planted(400, sizes, rho, seed))
     assert found.n_clusters == len(sizes)
     np.testing.assert_array_equal(found.labels, np.repeat(np.arange(len(sizes)), sizes))
 
@@ -37,19 +39,19 @@ def test_planted_clusters_are_found(sizes, rho, seed):
 def test_order_of_trials_does_not_matter():
     returns = planted(300, [5, 5, 5], 0.6, 0)
     mixed = np.random.default_rng(1).permutation(15)
-    labels = clustered_trials(returns).labels[mixed]
-    found = clustered_trials(returns[:, mixed]).labels
+    labels = clusters_of(returns).labels[mixed]
+    found = clusters_of(returns[:, mixed]).labels
     assert all((labels[a] == labels[b]) == (found[a] == found[b]) for a in range(15) for b in range(15))
 
 
 def test_copies_are_one_trial_and_few_are_themselves():
     rng = np.random.default_rng(0)
     one = rng.normal(size=(100, 1))
-    assert clustered_trials(one).n_clusters == 1
-    assert clustered_trials(np.hstack([one] * 6)).n_clusters == 1
-    assert clustered_trials(np.hstack([one, -one])).n_clusters == 2
+    assert clusters_of(one).n_clusters == 1
+    assert clusters_of(np.hstack([one] * 6)).n_clusters == 1
+    assert clusters_of(np.hstack([one, -one])).n_clusters == 2
     copies = np.hstack([one, one * 2, rng.normal(size=(100, 1)), one])
-    np.testing.assert_array_equal(clustered_trials(copies).labels, [0, 0, 1, 0])
+    np.testing.assert_array_equal(clusters_of(copies).labels, [0, 0, 1, 0])
 
 
 def test_what_deflates_is_the_larger_count_and_never_outside_one_to_all():
@@ -74,7 +76,8 @@ def test_count_is_bounded_whatever_the_trials(n_trials, seed, share):
     rng = np.random.default_rng(seed)
     returns = np.sqrt(share) * rng.normal(size=(60, 1)) + np.sqrt(1 - share) * rng.normal(size=(60, n_trials))
     correlation = np.corrcoef(returns, rowvar=False)
-    assert mean_correlation_trials(correlation) == pytest.approx(effective_trials(returns), rel=1e-9)
+    rho = correlation[~np.eye(n_trials, dtype=bool)].mean()
+    assert mean_correlation_trials(correlation) == pytest.approx(n_trials - max(0.0, rho) * (n_trials - 1), rel=1e-9)
     assert max(1, cluster_correlation(correlation).n_clusters) <= independent_trials(correlation) <= n_trials
 
 
@@ -124,9 +127,6 @@ SORTED, SERIES = days("2021-01-01", 40), np.random.default_rng(4).normal(size=40
         (lambda: aligned_trials([], []), "at least one"),
         (lambda: aligned_trials([SORTED], []), "one each"),
         (lambda: shared_correlation([SORTED, SORTED[::-1]], [SERIES, SERIES]), "trial 1 is followed by the earlier"),
-        (lambda: clustered_trials(np.zeros((40, 3))), r"columns \[0, 1, 2\]"),
-        (lambda: clustered_trials(np.ones((2, 3))), "at least 3"),
-        (lambda: clustered_trials(np.full((9, 3), np.nan)), "not finite"),
         (lambda: cluster_correlation(np.full((3, 3), np.nan)), "not finite"),
         (lambda: mean_correlation_trials(np.ones((3, 2))), r"give \[K, K\]"),
     ],

@@ -129,17 +129,6 @@ def test_columns_right_of_volume_reach_the_features_that_read_them(make_walk_bar
         features.table(bars.with_columns(pe=pl.lit("12")))
 
 
-def test_columns_leave_with_their_ranks_and_ranks_alone():
-    features = FeatureSet([LogReturn(5), Volatility(20), Joined()], ranks=["ret_5", "vol_20"], **rules())
-    assert features.without(["vol_20"]).names == ("ret_5", "known_pe", "ret_5_rank")
-    assert features.without({"ret_5_rank", "known_pe"}).names == ("ret_5", "vol_20", "vol_20_rank")
-    assert features.without(["vol_20", "vol_20_rank"]).names == ("ret_5", "known_pe", "ret_5_rank")
-    with pytest.raises(DataError, match=r"\['vol_21'\] are no columns of the set"):
-        features.without(["vol_21"])
-    with pytest.raises(DataError, match="the set is empty"):
-        features.without(["ret_5", "vol_20", "known_pe"])
-
-
 def test_features_by_source_stand_between_the_list_and_the_extras():
     made = FeatureSet([LogReturn(5)], extra=[Volatility(3)], sources={"a": [Joined()], "b": [LogReturn(9)]}, **rules())
     assert made.names == ("ret_5", "known_pe", "ret_9", "vol_3")

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import walk_bars
 from tradsys.core.errors import DataError
 from tradsys.core.tables import FeatureTable
-from tradsys.market.coverage import check_join, coverage, kept_columns
+from tradsys.market.coverage import check_join, coverage
 
 
 def table(n=100, n_symbols=4):
@@ -33,9 +33,6 @@ def test_columns_stand_in_their_tiers():
     cov = coverage(table())
     assert cov.by_column["share"].to_list() == pytest.approx([1.0, 0.75, 0.5, 0.2])
     assert cov.by_column["tier"].to_list() == ["90 % or more", "70 to 90 %", "40 to 70 %", "below 40 %"]
-    assert cov.tiers() == {"90 % or more": 1, "70 to 90 %": 1, "40 to 70 %": 1, "below 40 %": 1}
-    assert kept_columns(cov) == ("full", "three_quarters", "half")
-    assert kept_columns(cov, 0.75) == ("full", "three_quarters")
 
 
 @pytest.mark.parametrize(("share", "tier"), [(0.9, "90 % or more"), (0.7, "70 to 90 %"), (0.4, "40 to 70 %")])
@@ -44,7 +41,6 @@ def test_a_share_on_the_edge_stands_in_the_fuller_tier(share, tier):
     x = np.where(np.arange(n) < round(share * n), 1.0, np.nan)
     frame = walk_bars(n).select("symbol", "time").with_columns(x=pl.Series(x))
     assert coverage(frame).by_column["tier"].item() == tier
-    assert kept_columns(coverage(frame), share) == ("x",)
 
 
 def test_symbols_and_years_as_a_loop_counts_them():
@@ -74,12 +70,9 @@ def test_a_frame_says_the_same_as_its_table():
         assert getattr(ours, name).to_dicts() == getattr(theirs, name).to_dicts()
 
 
-def test_nothing_to_cover_and_nothing_to_keep():
+def test_nothing_to_cover():
     with pytest.raises(DataError, match="0 rows and 4 columns"):
         coverage(table(0))
-    frame = walk_bars(10).select("symbol", "time").with_columns(x=pl.lit(None, pl.Float64))
-    with pytest.raises(DataError, match=r"no column of 1 has 40% of its values; the fullest is x with 0\.0%"):
-        kept_columns(coverage(frame))
 
 
 def test_a_join_that_loses_rows_stops_with_the_counts():

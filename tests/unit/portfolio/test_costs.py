@@ -20,16 +20,6 @@ def test_fills_are_worse_on_either_side():
     assert Costs(0, 50).fill_price(200, -1) == pytest.approx(199)
 
 
-@pytest.mark.parametrize("size", [0.1, 0.5, 1.0])
-def test_covering_at_the_liquidation_price_takes_the_last_cent(size):
-    costs = Costs(fee_bps=30, slippage_bps=20)
-    raw = costs.liquidation_price(50.0, size)
-    fill = 50.0 * 0.998
-    quantity = size * 7.0 / (fill * 1.003)
-    cash = 7.0 + quantity * fill * 0.997
-    assert cash - quantity * raw * 1.002 * 1.003 == pytest.approx(0, abs=1e-12)
-
-
 @pytest.mark.parametrize(("fee", "slippage"), [(-1, 0), (0, -1), (1001, 0), (float("nan"), 0), (0, float("inf"))])
 def test_refuses_costs_out_of_range(fee, slippage):
     with pytest.raises(TradsysError, match="0 <="):

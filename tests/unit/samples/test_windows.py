@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from tradsys.samples.windows import gather, gather_tensor, window_view
+from tradsys.samples.windows import gather, window_view
 
 
 def loop_windows(values, rows, lookback):
@@ -26,21 +26,10 @@ def test_gather_equals_a_loop(lookback, order):
     assert np.abs(values[:5]).min() > 0
 
 
-@pytest.mark.parametrize("lookback", [1, 2, 7, 40])
-@pytest.mark.parametrize("index", [torch.int32, torch.int64])
-def test_gather_tensor_equals_gather(lookback, index):
-    rng = np.random.default_rng(1)
-    values = rng.normal(size=(40, 3)).astype(np.float32)
-    rows = rng.integers(lookback - 1, 40, 60)
-    got = gather_tensor(torch.from_numpy(values), torch.from_numpy(rows).to(index), lookback)
-    np.testing.assert_array_equal(got.numpy(), gather(values, rows, lookback))
-
-
 def test_no_rows_and_a_table_shorter_than_the_window():
     values = np.zeros((3, 2), dtype=np.float32)
     none = np.empty(0, dtype=np.int64)
     assert gather(values, none, 5).shape == (0, 5, 2)
-    assert gather_tensor(torch.from_numpy(values), torch.from_numpy(none), 5).shape == (0, 5, 2)
 
 
 @pytest.mark.parametrize("row", [-1, 2, 10])
@@ -48,8 +37,6 @@ def test_rows_without_a_whole_window_are_our_own_bug(row):
     values = np.zeros((10, 2), dtype=np.float32)
     with pytest.raises(AssertionError, match="row"):
         gather(values, np.array([5, row]), 4)
-    with pytest.raises(AssertionError, match="row"):
-        gather_tensor(torch.from_numpy(values), torch.tensor([5, row]), 4)
 
 
 def test_the_view_of_all_windows_takes_no_memory():
@@ -57,6 +44,15 @@ def test_the_view_of_all_windows_takes_no_memory():
     view = window_view(table, 64)
     assert view.untyped_storage().data_ptr() == table.untyped_storage().data_ptr()
     assert view.shape == (937, 64, 3)
+
+
+@pytest.mark.parametrize("lookback", [1, 2, 7, 40])
+def test_rows_of_the_view_equal_gather(lookback):
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=(40, 3)).astype(np.float32)
+    rows = rng.integers(lookback - 1, 40, 60)
+    got = window_view(torch.from_numpy(values), lookback).index_select(0, torch.from_numpy(rows - (lookback - 1)))
+    np.testing.assert_array_equal(got.numpy(), gather(values, rows, lookback))
 
 
 def test_numpy_alone_is_enough():

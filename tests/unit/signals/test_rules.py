@@ -5,7 +5,7 @@ import pytest
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.simulator import simulate
-from tradsys.signals.rules import Threshold, above, break_even_probability, long_short
+from tradsys.signals.rules import Threshold, above, break_even_probability
 
 
 def test_above_includes_the_level_and_nan_never_signals():
@@ -14,14 +14,6 @@ def test_above_includes_the_level_and_nan_never_signals():
     assert above(proba, np.array([0.3, np.nan, 0.7, 0.1])).tolist() == [1, 0, 0, 0]
     assert above(proba, 0.5).dtype == np.int8
     assert above(proba, np.nan).sum() == 0
-
-
-def test_long_short_takes_either_tail():
-    side = long_short(np.array([0.1, 0.3, 0.5, 0.7, np.nan]), long_from=0.7, short_to=0.3)
-    assert side.tolist() == [-1, -1, 0, 1, 0]
-    assert side.dtype == np.int8
-    with pytest.raises(TradsysError, match=r"0\.5 < long_from=0\.5"):
-        long_short(np.array([0.5]), long_from=0.5, short_to=0.5)
 
 
 @pytest.mark.parametrize(

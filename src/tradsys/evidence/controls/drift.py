@@ -28,11 +28,6 @@ class Drift:
     interval: tuple[float, float]
     importances: list[tuple[str, float]]
 
-    @property
-    def drifted(self) -> bool:
-        """Whether the interval lies above 0.5."""
-        return self.interval[0] > 0.5
-
 
 def adversarial_validation(
     train: Array,

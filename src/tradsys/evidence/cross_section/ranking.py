@@ -62,26 +62,6 @@ def lift_at_k(
     )
 
 
-def lift_of(
-    chosen_N: Array,
-    y_N: Array,
-    time_N: Array,
-    *,
-    min_block: float = 1.0,
-    confidence: float = 0.95,
-) -> Estimate:
-    """Share of positives among the chosen samples over that among all. chosen_N: bool [N], any rule known by then."""
-    chosen, y, time = _checked(chosen_N, y_N, time_N)
-    return _precision(
-        (chosen != 0).astype(np.float64),
-        y,
-        time,
-        by_base=True,
-        min_block=min_block,
-        confidence=confidence,
-    )
-
-
 def pr_auc(
     score_N: Array,
     y_N: Array,

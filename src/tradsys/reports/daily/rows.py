@@ -54,12 +54,6 @@ def plan_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _weight(row: Mapping[str, Any]) -> Cell:
-    """Share of the capital over the volatility; on a watch-list the volatility alone."""
-    yearly = f"{percent(row['volatility'], 0)} a year"
-    return Cell(yearly) if row["weight"] is None else Cell(percent(row["weight"]), f"vol {yearly}")
-
-
 def forecast_cell(forecast: Mapping[str, Any] | None) -> Cell:
     """A probability, and how often forecasts of its bin came true, of how many."""
     if forecast is None:

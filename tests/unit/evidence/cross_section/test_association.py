@@ -4,7 +4,6 @@ from scipy import stats
 
 from tradsys.core.errors import DataError
 from tradsys.evidence.cross_section.association import associations, event_lift, event_rate
-from tradsys.evidence.cross_section.ranking import lift_of
 
 
 def panel(n_times=300, n_symbols=10, seed=0):
@@ -63,7 +62,6 @@ def test_lift_is_the_ratio_of_rates():
     chosen, event = rng.random(len(time)) < 0.2, rng.random(len(time)) < 0.1
     found = event_lift(chosen, event, time, symbol)
     assert found.lift.value == pytest.approx(event[chosen].mean() / event.mean(), rel=1e-12)
-    assert found.lift.value == pytest.approx(lift_of(chosen, event, time).value, rel=1e-12)
     assert (found.n, found.n_chosen, found.n_events) == (len(time), chosen.sum(), event.sum())
     assert found.n_both == (chosen & event).sum()
 
