@@ -4,6 +4,7 @@ from hmmlearn.hmm import GaussianHMM
 
 from tradsys.core.tables import FeatureTable, Samples
 from tradsys.models.regime import HmmRegime, stationary
+from tradsys.models.regime_filter import _window_in_logs, filter_windows
 
 TRANSMAT = np.array([[0.990, 0.008, 0.002], [0.010, 0.985, 0.005], [0.010, 0.030, 0.960]])
 SIGMA = np.array([0.001, 0.002, 0.006])
@@ -124,3 +125,17 @@ def test_a_hand_worked_two_state_step():
     first = np.array([model.startprob_[k] * density(k, 0) for k in range(2)])
     second = np.array([sum(first[i] * model.transmat_[i, k] for i in range(2)) * density(k, 1) for k in range(2)])
     np.testing.assert_allclose(model.filter(x[:2]), [first / first.sum(), second / second.sum()], rtol=1e-10)
+
+
+def test_windows_of_scaled_densities_are_the_recursion_in_logarithms():
+    rng = np.random.default_rng(3)
+    loglik_RK = rng.normal(0, 1, (400, 3)) * rng.choice([1, 30, 3000], (400, 1))
+    loglik_RK[200, :] = [-5000, -1e5, 0]
+    start_K = np.array([1.0, 0.0, 0.0])  # a received file may hold zeros
+    transmat_KK = np.array([[1.0, 0.0, 0.0], [1e-8, 0.5, 0.5 - 1e-8], [0.3, 1e-8, 0.7 - 1e-8]])
+    ends = np.arange(59, 400)
+    for start, transmat in ((start_K, transmat_KK), (np.full(3, 1 / 3), 0.9 * np.eye(3) + 0.1 / 3)):
+        got_NK = filter_windows(loglik_RK, ends, 60, start, transmat)
+        with np.errstate(divide="ignore"):
+            wanted = [_window_in_logs.py_func(loglik_RK[e - 59 : e + 1], start, transmat) for e in ends]
+        assert np.abs(got_NK - np.array(wanted)).max() < 1e-12

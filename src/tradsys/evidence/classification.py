@@ -6,9 +6,9 @@ time (see `cosines`). Legend: N samples, C classes, T distinct times, d weightin
 
 from typing import Any
 
-import numba
 import numpy as np
 
+from tradsys.core.compiled import compiled
 from tradsys.core.errors import DataError
 from tradsys.core.headline import HEADLINE, OVER_BASE_RATE
 from tradsys.core.tables import Array
@@ -222,7 +222,7 @@ class _AucByTime:
         return np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
 
 
-@numba.njit
+@compiled
 def _wins(score: Array, positive: Array, weight: Array, time: Array, n_times: int) -> Array:
     """Weighted wins [T, T] of positives of one time over negatives of another, ties half; sorted by score."""
     wins, below = np.zeros((n_times, n_times)), np.zeros(n_times)

@@ -8,9 +8,9 @@ import math
 import numpy as np
 import polars as pl
 
+from tradsys.core.compiled import compiled
 from tradsys.core.tables import Array
 from tradsys.features.kernels import kernel
-from tradsys.market.true_range import compiled
 
 FORGOTTEN = 1e-8  # weight of older history that is left when a recursive indicator counts as warmed up
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import polars as pl
 
+from tradsys.core.compiled import compiled
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.tables import Array
 from tradsys.market.true_range import MIN_UNIT, segment_starts
@@ -87,7 +87,7 @@ class ClockEvents:
         return on_the_clock
 
 
-@numba.njit
+@compiled
 def _cusum(step: Array, threshold: Array) -> Array:
     events = np.zeros(len(step), dtype=np.bool_)
     above = below = 0.0

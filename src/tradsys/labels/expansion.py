@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import polars as pl
 
 from tradsys.core.bounds import check_bounds
+from tradsys.core.compiled import compiled
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, Labels
 from tradsys.labels.triple_barrier import Tape, check_exits, first_touch, multiple, sides
@@ -119,8 +119,7 @@ def _ahead(past: Array, ohlc: Array, starts: Array, horizon_bars: int) -> Array:
     return out
 
 
-# not cached on disk: the compile takes half a second, and a read-only install has nowhere to cache
-@numba.njit
+@compiled
 def _band(past: Array, starts: Array, band_bars: int, width: float) -> Array:
     """Upper end of the band [R], summed anew for every row so that no row depends on what lies before its window."""
     out = np.full(len(past), np.nan)

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import polars as pl
 
 from tradsys.core.bounds import check_bounds
+from tradsys.core.compiled import compiled
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, Labels
 from tradsys.labels.triple_barrier import sides
@@ -114,8 +114,7 @@ def _next_open(open_: Array) -> Array:
     return np.append(open_[1:], np.nan)[: len(open_)]
 
 
-# not cached on disk: the compile takes half a second, and a read-only install has nowhere to cache
-@numba.njit
+@compiled
 def _walk(ohc: Array, starts: Array, dead: Array, horizon_bars: int) -> tuple[Array, Array]:
     """Highest high of bars t+1..last [R] and `last` [R]: t+H or the last bar of the dead; NaN and -1 unresolved."""
     n_rows = len(ohc)

@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import polars as pl
 
 from tradsys.core.bounds import check_bounds
+from tradsys.core.compiled import compiled
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, Labels
 from tradsys.market.tradable import (
@@ -215,8 +215,7 @@ def check_death(where: str, dead_after_bars: int | None, delisting_return: float
         )
 
 
-# not cached on disk: the compile takes half a second, and a read-only install has nowhere to cache
-@numba.njit
+@compiled
 def _first_touch(
     bars: tuple[Array, ...],
     side: int,

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numba
 import numpy as np
 import polars as pl
 
 from tradsys.core.bounds import is_within
+from tradsys.core.compiled import compiled
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array
 from tradsys.market.bars import utc_series
@@ -231,7 +231,7 @@ def _draw_jumps(rng: np.random.Generator, regime: Array, factor: float) -> tuple
     return rng.random(n_bars) < factor * JUMP_CHANCE[regime], rng.integers(0, N_STEPS + 1, n_bars)
 
 
-@numba.njit
+@compiled
 def _ar1(shocks: Array, coefficient: float) -> Array:
     out = np.empty(len(shocks))
     out[0] = shocks[0]
@@ -240,7 +240,7 @@ def _ar1(shocks: Array, coefficient: float) -> Array:
     return out
 
 
-@numba.njit
+@compiled
 def _drift(noise: Array, regime: Array, edge: float, shape: float) -> Array:
     """Drift [n_bars] in sigmas that earlier bars give each; noise: returns in sigmas, less the drift."""
     out = np.zeros(len(noise))
@@ -260,7 +260,7 @@ def _drift(noise: Array, regime: Array, edge: float, shape: float) -> Array:
     return out
 
 
-@numba.njit
+@compiled
 def _direction(felt: float) -> float:
     """In [-1, 1]; 0 in the dead zone."""
     return np.sign(felt) * min(max(abs(felt) - DEAD_ZONE, 0.0), 1.0)

@@ -3,10 +3,10 @@
 The compiled part is `portfolio.fills` bar by bar: bars in which nothing traded, prints that no neighbour confirms.
 """
 
-import numba
 import numpy as np
 import polars as pl
 
+from tradsys.core.compiled import compiled
 from tradsys.core.tables import Array
 
 # an open or extreme a factor of e^0.66 = 1.93 from the close before is not believed; see `sources.jumps.MAX_OPEN_GAP`
@@ -72,19 +72,19 @@ def _last_rows(bars: pl.DataFrame) -> Array:
     return np.append((symbol.slice(1) != symbol.slice(0, bars.height - 1)).to_numpy(), True)
 
 
-@numba.njit(cache=True)
+@compiled
 def confirmed(price: float, anchor: float) -> bool:
     """Whether a price lies within MAX_PRINT_FACTOR of an anchor; a NaN anchor confirms all."""
     return np.isnan(anchor) or anchor / MAX_PRINT_FACTOR <= price <= anchor * MAX_PRINT_FACTOR
 
 
-@numba.njit(cache=True)
+@compiled
 def fills_at_open(bars: tuple[Array, ...], j: int) -> bool:
     """Whether an order can fill at the open of bar j: something traded, at a price that the close before confirms."""
     return bars[4][j] > 0 and confirmed(bars[0][j], bars[5][j])
 
 
-@numba.njit(cache=True)
+@compiled
 def touch(
     bars: tuple[Array, ...], j: int, side: int, levels: tuple[float, float], state: tuple[bool, bool]
 ) -> tuple[int, float, bool, bool]:

@@ -2,36 +2,17 @@
 
 import operator
 from collections import deque
-from collections.abc import Callable, Sequence
-from functools import reduce, wraps
-from typing import Any, TypeVar, cast
+from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 import polars as pl
 
+from tradsys.core.compiled import compiled
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array
 
-F = TypeVar("F", bound=Callable[..., Any])
 MIN_UNIT = 1e-9  # of the price; no market quotes prices that finely
-
-
-def compiled(function: F) -> F:
-    """The function through numba, which is imported and compiles at the first call.
-
-    Not cached on disk: a compile takes half a second, and a read-only install has nowhere to cache.
-    """
-    machine_code: list[Callable[..., Any]] = []
-
-    @wraps(function)
-    def call(*values: Any) -> Any:
-        if not machine_code:
-            import numba  # noqa: PLC0415 - a live step needs neither it nor what it compiles
-
-            machine_code.append(numba.njit(nogil=True)(function))
-        return machine_code[0](*values)
-
-    return cast("F", call)
 
 
 def segment_starts(bars: pl.DataFrame) -> Array:

@@ -5,19 +5,18 @@ Shapes: R rows of the table, N decision rows, T bars of one series, D columns, K
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
 import numpy as np
-from numba import njit
 
 from tradsys.core.bounds import check_bounds
-from tradsys.core.errors import DataError, TrainingError
+from tradsys.core.errors import BundleError, DataError, TrainingError
 from tradsys.core.received import refused_in_one_line
 from tradsys.core.tables import Array, FeatureTable, Samples
-from tradsys.models.regime_state import check_state
+from tradsys.models.regime_filter import filter_series, filter_windows, log_densities
 from tradsys.models.transforms import fitted, with_fitted
 
 STAY = 0.95  # of EM's first transition matrix
@@ -28,91 +27,23 @@ FIT = ("converged_", "n_iter_", "last_gain_")  # of EM; files of earlier version
 LOG = logging.getLogger(__name__)
 
 
-@njit(cache=True)
-def _loglik(z_TD: Array, means_KD: Array, whiten_KDD: Array, const_K: Array) -> Array:  # pragma: no cover - compiled
-    """log N(z; mean, covariance) [T, K], one row at a time so that a batch rounds as a single row does."""
-    n_rows, n_dims = z_TD.shape
-    out = np.empty((n_rows, len(const_K)))
-    for t in range(n_rows):
-        for k in range(len(const_K)):
-            total = 0.0
-            for i in range(n_dims):
-                part = 0.0
-                for j in range(i + 1):
-                    part += whiten_KDD[k, i, j] * (z_TD[t, j] - means_KD[k, j])
-                total += part * part
-            out[t, k] = const_K[k] - 0.5 * total
-    return out
-
-
-@njit(cache=True)
-def _posterior(log_K: Array, weight_K: Array) -> float:  # pragma: no cover - compiled
-    """Writes exp(log - max) to weight_K and returns max, the logarithm taken out."""
-    top = log_K[0]
-    for k in range(1, len(log_K)):
-        top = max(top, log_K[k])
-    for k in range(len(log_K)):
-        weight_K[k] = math.exp(log_K[k] - top)
-    return top
-
-
-@njit(cache=True)
-def _advance(weight_K: Array, transmat_KK: Array, loglik_K: Array, log_K: Array) -> None:  # pragma: no cover
-    """One forward step: log_j = log(sum_i weight_i A_ij) + loglik_j."""
-    n_states = len(log_K)
-    for j in range(n_states):
-        ahead = 0.0
-        for i in range(n_states):
-            ahead += weight_K[i] * transmat_KK[i, j]
-        log_K[j] = np.log(ahead) + loglik_K[j]
-
-
-@njit(cache=True)
-def _filter_series(
-    loglik_TK: Array, fresh_T: Array, startprob_K: Array, transmat_KK: Array
-) -> tuple[Array, float]:  # pragma: no cover - compiled
-    """Filtered posterior [T, K] and log-likelihood; the prior holds where fresh_T and after NaN."""
-    n_rows, n_states = loglik_TK.shape
-    out = np.full((n_rows, n_states), np.nan)
-    log_K, weight_K = np.empty(n_states), np.empty(n_states)
-    logstart_K, total, alive = np.log(startprob_K), 0.0, False
-    for t in range(n_rows):
-        if np.isnan(loglik_TK[t, 0]):
-            alive = False
-            continue
-        if alive and not fresh_T[t]:
-            _advance(weight_K, transmat_KK, loglik_TK[t], log_K)
-        else:
-            for k in range(n_states):
-                log_K[k] = logstart_K[k] + loglik_TK[t, k]
-        total += _posterior(log_K, weight_K)
-        mass = weight_K.sum()
-        out[t] = weight_K / mass
-        last = t + 1 == n_rows or fresh_T[t + 1] or np.isnan(loglik_TK[t + 1, 0])
-        if last:
-            total += np.log(mass)
-        alive = True
-    return out, total
-
-
-@njit(cache=True)
-def _filter_windows(
-    loglik_RK: Array, ends_N: Array, lookback: int, startprob_K: Array, transmat_KK: Array
-) -> Array:  # pragma: no cover - compiled
-    """Posterior [N, K] at the last row of each window; each window begins from the prior."""
-    n_states = loglik_RK.shape[1]
-    out = np.empty((len(ends_N), n_states))
-    log_K, weight_K, logstart_K = np.empty(n_states), np.empty(n_states), np.log(startprob_K)
-    for n in range(len(ends_N)):
-        first = ends_N[n] - lookback + 1
-        for k in range(n_states):
-            log_K[k] = logstart_K[k] + loglik_RK[first, k]
-        _posterior(log_K, weight_K)
-        for t in range(first + 1, ends_N[n] + 1):
-            _advance(weight_K, transmat_KK, loglik_RK[t], log_K)
-            _posterior(log_K, weight_K)
-        out[n] = weight_K / weight_K.sum()
-    return out
+def check_state(columns: Sequence[str], names: Sequence[str], state: Mapping[str, Any]) -> None:
+    """Raises BundleError where fitted numbers are no model of the regime's states and columns."""
+    K, D = len(names), len(columns)
+    shapes = {"center_": (D,), "scale_": (D,), "startprob_": (K,), "transmat_": (K, K), "means_": (K, D)}
+    shapes["covars_"] = (K, D, D)
+    wrong = [n for n, shape in shapes.items() if state[n].shape != shape or not np.isfinite(state[n]).all()]
+    if not wrong:
+        rows = np.vstack([state["startprob_"], state["transmat_"]])
+        if not (rows >= 0).all() or not np.allclose(rows.sum(axis=1), 1):
+            wrong.append("transmat_")
+        covars = state["covars_"]
+        if not np.allclose(covars, covars.transpose(0, 2, 1)) or not np.linalg.eigvalsh(covars).min() > 0:
+            wrong.append("covars_")
+        if not (state["scale_"] > 0).all():
+            wrong.append("scale_")
+    if wrong or not all(isinstance(name, str) for name in (*columns, *names)):
+        raise BundleError(f"regime: {wrong} are no model of {K} states and {D} columns; export the bundle again")
 
 
 def stationary(transmat_KK: Array) -> Array:
@@ -328,7 +259,7 @@ class HmmRegime:
     def _scored(self, z_TD: Array, fresh_T: Array) -> Self:
         """Itself with `loglik_` of standardised rows; TrainingError when a state holds too few of them."""
         start_K, transmat_KK = fitted(self, "startprob_"), fitted(self, "transmat_")
-        posterior, loglik = _filter_series(self._loglik(z_TD), fresh_T, start_K, transmat_KK)
+        posterior, loglik = filter_series(self._loglik(z_TD), fresh_T, start_K, transmat_KK)
         share_K = posterior.mean(axis=0)
         if not np.isfinite(loglik) or share_K.min() < self.min_share:
             raise TrainingError(f"log-likelihood {loglik:.6g}, share of rows per state {share_K.round(4).tolist()}")
@@ -340,7 +271,7 @@ class HmmRegime:
         whiten_KDD = np.linalg.inv(lower_KDD)
         logdet_K = np.log(np.diagonal(lower_KDD, axis1=1, axis2=2)).sum(axis=1)
         const_K = -0.5 * means_KD.shape[1] * math.log(2 * math.pi) - logdet_K
-        return _loglik(np.ascontiguousarray(z_TD), means_KD, np.ascontiguousarray(whiten_KDD), const_K)
+        return log_densities(np.ascontiguousarray(z_TD), means_KD, np.ascontiguousarray(whiten_KDD), const_K)
 
     def _standardised(self, x_TD: Array) -> Array:
         return (np.asarray(x_TD, dtype=np.float64) - fitted(self, "center_")) / fitted(self, "scale_")
@@ -357,7 +288,7 @@ class HmmRegime:
         # one NaN column must blank the row for every state
         loglik_TK = np.where(np.isfinite(z_TD).all(axis=1, keepdims=True), self._loglik(z_TD), np.nan)
         fresh = np.zeros(len(z_TD), dtype=bool)
-        return _filter_series(loglik_TK, fresh, fitted(self, "startprob_"), fitted(self, "transmat_"))[0]
+        return filter_series(loglik_TK, fresh, fitted(self, "startprob_"), fitted(self, "transmat_"))[0]
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
         """Filtered posterior float64 [N, K] from each row's last `lookback` rows, begun from the prior.
@@ -378,7 +309,7 @@ class HmmRegime:
         low = int(ends.min()) - lookback + 1
         loglik_RK = self._loglik(self._standardised(source.values[low : int(ends.max()) + 1]))
         start_K, transmat_KK = fitted(self, "startprob_"), fitted(self, "transmat_")
-        out[known] = _filter_windows(loglik_RK, ends - low, lookback, start_K, transmat_KK)
+        out[known] = filter_windows(loglik_RK, ends - low, lookback, start_K, transmat_KK)
         return out
 
     def to_json(self) -> dict[str, Any]:

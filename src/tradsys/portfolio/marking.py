@@ -6,9 +6,9 @@ G strategies, S symbols.
 
 from itertools import pairwise
 
-import numba
 import numpy as np
 
+from tradsys.core.compiled import compiled
 from tradsys.core.tables import Array
 from tradsys.portfolio.order_walk import DELISTED, OPEN, BarArrays, Walked
 
@@ -57,7 +57,7 @@ def _accrued(bars: BarArrays, walked: Walked) -> tuple[tuple[Array, Array], tupl
     return (received, received[at] + funding[at]), (paid, paid[at] - borrow[at])
 
 
-@numba.njit(cache=True)
+@compiled
 def _mark(
     rows: tuple[Array, Array, Array],
     carries: tuple[Array, Array, Array, Array],

@@ -7,9 +7,9 @@ O orders of the busiest column, U bars of the union clock, G strategies, S symbo
 
 from dataclasses import dataclass, field
 
-import numba
 import numpy as np
 
+from tradsys.core.compiled import compiled
 from tradsys.core.tables import Array
 from tradsys.market.tradable import TIMEOUT, fills_at_open, touch
 from tradsys.portfolio.costs import BUST, Costs
@@ -78,7 +78,7 @@ class Walked:
     n_cancelled: Array
 
 
-@numba.njit(cache=True)
+@compiled
 def locate(symbol: Array, time: Array, first: Array, bar_time: Array) -> Array:
     """Bar int64 [N] of each (symbol code, time), -1 where there is none. Fast where times come in order.
 
@@ -153,7 +153,7 @@ def walk(bars: BarArrays, entries: EntryArrays, *, delay_bars: int, costs: Costs
     )
 
 
-@numba.njit(cache=True)
+@compiled
 def _walk(
     bars: tuple[Array, ...],
     places: tuple[Array, Array, Array],
@@ -215,7 +215,7 @@ def _walk(
         n_trades[c] = m - first_entry[c]
 
 
-@numba.njit(cache=True)
+@compiled
 def _kept(terms: tuple[int, float, float], money: tuple[float, float, float]) -> tuple[float, float]:
     """Share of the column's cash that one trade leaves, never below 0, and its carry, cut to that loss."""
     side, filled, fee = terms
@@ -227,13 +227,13 @@ def _kept(terms: tuple[int, float, float], money: tuple[float, float, float]) ->
     return kept, carry
 
 
-@numba.njit(cache=True)
+@compiled
 def _room(bars: tuple[Array, ...], j: int, participation: float) -> float:
     """`fills.room`."""
     return participation * bars[4][j] if np.isfinite(bars[4][j]) else np.inf
 
 
-@numba.njit(cache=True)
+@compiled
 def _first_break(segment: Array, t: int, last: int) -> int:
     """First bar after t, up to `last`, in another segment; -1 where there is none."""
     for j in range(t + 1, last + 1):
@@ -242,7 +242,7 @@ def _first_break(segment: Array, t: int, last: int) -> int:
     return -1
 
 
-@numba.njit(cache=True)
+@compiled
 def _exit(
     bars: tuple[Array, ...],
     span: tuple[int, int, int],

@@ -4,9 +4,9 @@ Legend: N labels, R bars, D draws. A label's span is the bars from its entry to 
 Source: Lopez de Prado 2018, section 4.5.
 """
 
-import numba
 import numpy as np
 
+from tradsys.core.compiled import compiled
 from tradsys.core.tables import Array
 from tradsys.samples.weights import checked_spans
 
@@ -33,8 +33,7 @@ def sequential_bootstrap(start: Array, end: Array, *, n_draws: int | None = None
     return order[_draw(first, last, uniform)]
 
 
-# not cached on disk: the compile takes half a second, and a read-only install has nowhere to cache
-@numba.njit
+@compiled
 def _draw(start: Array, end: Array, uniform: Array) -> Array:
     """Labels in order of their start. Weights are summed in blocks, so that a draw reads few of them."""
     n = len(start)

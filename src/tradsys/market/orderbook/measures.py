@@ -6,8 +6,8 @@ Legend: N records, B bars, L levels. Times are int64 microseconds, ascending; a 
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
+from tradsys.core.compiled import compiled
 from tradsys.core.tables import Array
 
 QUOTE_COLUMNS = ("spread_bps", "spread_bps_mean", "imbalance_1", "imbalance_1_mean", "microprice_bps", "ofi")
@@ -52,7 +52,7 @@ def quote_measures(
     return out, Defects(int(crossed), int(damaged), int(stale))
 
 
-@njit(cache=True)
+@compiled
 def _quotes(
     arrived: Array, quotes_N4: Array, open_B: Array, close_B: Array, stale_us: int, out: Array
 ) -> tuple[int, int, int]:  # pragma: no cover - compiled

@@ -6,9 +6,9 @@ differ in how volatility moves, which is what makes a verdict see what is not th
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
+from tradsys.core.compiled import compiled
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array
 from tradsys.portfolio.order_walk import BarArrays
@@ -93,7 +93,7 @@ def _share(plant: str, relative: Array) -> Array:
     return (relative > np.median(relative)).astype(float) if plant == "one_regime" else np.ones(len(relative))
 
 
-@numba.njit
+@compiled
 def _garch(shocks: Array, constant: float, shock: float, keep: float) -> Array:
     out = np.empty(len(shocks))
     variance = constant / (1 - shock - keep)
@@ -103,7 +103,7 @@ def _garch(shocks: Array, constant: float, shock: float, keep: float) -> Array:
     return out
 
 
-@numba.njit
+@compiled
 def _ar1(shocks: Array, coefficient: float) -> Array:
     out = np.empty(len(shocks))
     out[0] = shocks[0]
@@ -112,7 +112,7 @@ def _ar1(shocks: Array, coefficient: float) -> Array:
     return out
 
 
-@numba.njit
+@compiled
 def _bars(noise: Array, sigma: Array, weight: Array, keep: float) -> Array:
     """Open, high, low, close [B, 4] of a path whose drift leans against its stretch by `weight` sigmas at most."""
     n_bars, steps = noise.shape

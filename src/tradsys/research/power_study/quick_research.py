@@ -12,10 +12,10 @@ from time import perf_counter
 from typing import Any
 
 import lightgbm
-import numba
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
+from tradsys.core.compiled import compiled
 from tradsys.core.tables import Array
 from tradsys.evidence.joint_test import Batch, JointTest, joint_test
 from tradsys.evidence.passive import beyond_passive
@@ -174,7 +174,7 @@ def _features(ohlc: Array, atr: Array) -> Array:
     return np.nan_to_num(np.column_stack(columns)).astype(np.float32)
 
 
-@numba.njit
+@compiled
 def _ema(x: Array, span: int) -> Array:
     out = np.empty(len(x))
     level = 0.0
@@ -263,7 +263,7 @@ def _strategies(market: Market, table: _Table, scores: Array, setting: Setting) 
     return after, beyond_passive(after, exposure[:, late].T, passive[late]), sharpe, n_trades
 
 
-@numba.njit
+@compiled
 def _mark_constant_stake(
     close: Array, trades: tuple[Array, Array, Array, Array], side: Array, at: tuple[Array, Array], cost: float,
     stake: float, pnl: Array, held: Array,

@@ -7,8 +7,8 @@ D columns, K states.
 """
 
 import numpy as np
-from numba import njit
 
+from tradsys.core.compiled import compiled
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.models.regime import HmmRegime
 from tradsys.models.supervisors.session_regime import SessionRegime, session_table
@@ -86,7 +86,7 @@ def _log_density(model: HmmRegime, x_TD: Array) -> Array:
     return np.stack(parts, axis=1)
 
 
-@njit(cache=True)
+@compiled
 def _smoothed(loglik_TK: Array, start_K: Array, transmat_KK: Array) -> Array:  # pragma: no cover - compiled
     n_rows, n_states = loglik_TK.shape
     seen_TK = np.empty((n_rows, n_states))
@@ -106,7 +106,7 @@ def _smoothed(loglik_TK: Array, start_K: Array, transmat_KK: Array) -> Array:  #
     return seen_TK
 
 
-@njit(cache=True)
+@compiled
 def _viterbi(loglik_TK: Array, logstart_K: Array, logtrans_KK: Array) -> Array:  # pragma: no cover - compiled
     n_rows, n_states = loglik_TK.shape
     came_from = np.zeros((n_rows, n_states), dtype=np.int64)

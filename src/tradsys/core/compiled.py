@@ -1,0 +1,122 @@
+"""Kernels compiled by numba at their first call, kept on disk for the next process.
+
+A kept kernel is keyed by the content of its source file, of the source files of the compiled kernels that it calls, and
+of the constants it reads: numba's own key knows the time stamp of the first alone. The folder is NUMBA_CACHE_DIR where
+that is set, else the user's cache folder. Where neither can be written, kernels compile anew in every process.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from functools import update_wrapper
+from pathlib import Path
+from types import FunctionType
+from typing import Any, TypeVar, cast
+
+F = TypeVar("F", bound=Callable[..., Any])
+KEPT = 8  # versions of one kernel: checkouts and environments beside each other
+CONSTANTS = (bool, int, float, str)
+
+
+class Compiled:
+    """A function that numba compiles at its first call; other compiled functions may call it.
+
+    Importing a module of kernels imports no numba. Arguments and results are the function's own.
+    """
+
+    def __init__(self, function: FunctionType) -> None:
+        update_wrapper(self, function)
+        self.py_func = function
+        self._dispatcher: Any = None
+
+    def __call__(self, *values: Any) -> Any:
+        """The compiled function's result."""
+        return (self._dispatcher or self.dispatcher)(*values)
+
+    @property
+    def dispatcher(self) -> Any:
+        """Numba's dispatcher of the function."""
+        if self._dispatcher is None:
+            import numba  # noqa: PLC0415 - a live step needs neither it nor what it compiles
+
+            dispatcher = numba.njit(nogil=True)(self.py_func)
+            dispatcher._cache = _disk_cache(self)
+            self._dispatcher = dispatcher
+        return self._dispatcher
+
+    @property
+    def _numba_type_(self) -> Any:
+        """How numba types it where another kernel names it: as its dispatcher."""
+        return self.dispatcher._numba_type_
+
+    def digest(self) -> str:
+        """Digest of all that decides the machine code: sources, called kernels, constants."""
+        return self._digest(frozenset())
+
+    def _digest(self, above: frozenset[str]) -> str:
+        code = self.py_func.__code__
+        told = [self.py_func.__qualname__, hashlib.sha256(Path(code.co_filename).read_bytes()).hexdigest()]
+        for name in sorted({*code.co_names} - above):
+            value = self.py_func.__globals__.get(name)
+            if isinstance(value, Compiled):
+                told.append(f"{name}={value._digest(above | {self.py_func.__name__, name})}")
+            elif isinstance(value, CONSTANTS):
+                told.append(f"{name}={value!r}")
+        return hashlib.sha256("\n".join(told).encode()).hexdigest()
+
+
+def compiled(function: F) -> F:
+    """The function through numba, compiled at the first call and kept on disk; see the module."""
+    return cast("F", Compiled(cast("FunctionType", function)))
+
+
+def _home() -> Path:
+    """Where this user's kernels are kept."""
+    from numba.misc.appdirs import user_cache_dir  # noqa: PLC0415
+
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    return Path(given) / "tradsys" if given else Path(user_cache_dir("tradsys", appauthor=False)) / "kernels"
+
+
+def _folder(kernel: Compiled) -> Path:
+    """The folder of this kernel as its sources stand; older versions beyond the newest few are removed."""
+    versions = _home() / f"{kernel.__module__}.{kernel.__name__}"  # type: ignore[attr-defined]
+    folder = versions / kernel.digest()[:24]
+    if not folder.is_dir():
+        folder.mkdir(parents=True, mode=0o700)
+        newest_first = sorted(versions.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+        for old in newest_first[KEPT:]:
+            shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def _disk_cache(kernel: Compiled) -> Any:
+    """Numba's cache of one function in its folder; numba's empty cache where no folder can be written."""
+    from numba import config  # noqa: PLC0415
+    from numba.core.caching import FunctionCache, NullCache  # noqa: PLC0415
+
+    class Forgiving(FunctionCache):  # type: ignore[misc]
+        """A cache whose damaged entry, or full disk, costs a compile and nothing else."""
+
+        def load_overload(self, sig: Any, target_context: Any) -> Any:
+            try:
+                return super().load_overload(sig, target_context)
+            except Exception:
+                with suppress(OSError):
+                    self.flush()
+                return None
+
+        def save_overload(self, sig: Any, data: Any) -> None:
+            with suppress(OSError):
+                super().save_overload(sig, data)
+
+    before = config.CACHE_DIR
+    try:
+        config.CACHE_DIR = str(_folder(kernel))
+        return Forgiving(kernel.py_func)
+    except (OSError, RuntimeError):  # RuntimeError is numba's for no folder
+        return NullCache()
+    finally:
+        config.CACHE_DIR = before

@@ -1,0 +1,108 @@
+"""Compiled kernels: kept on disk, never stale, damaged or unwritable folders cost a compile alone."""
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tradsys.core import compiled as module
+
+LEAF = """
+from tradsys.core.compiled import compiled
+
+SCALE = 2.0
+
+
+@compiled
+def leaf(x):
+    return x * SCALE
+"""
+CALLER = """
+from tradsys.core.compiled import compiled
+from leaf_kernel import leaf
+
+
+@compiled
+def caller(x_N):
+    total = 0.0
+    for x in x_N:
+        total += leaf(x)
+    return total
+"""
+RUN = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from caller_kernel import caller
+before = "numba" in sys.modules
+value = caller(np.arange(4.0))
+hits = sum(caller.dispatcher.stats.cache_hits.values())
+print(value, hits, before)
+"""
+
+
+@pytest.fixture
+def package(tmp_path):
+    (tmp_path / "leaf_kernel.py").write_text(LEAF)
+    (tmp_path / "caller_kernel.py").write_text(CALLER)
+    return tmp_path
+
+
+def started(package: Path, cache: Path | str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, str(package)],
+        env=os.environ | {"NUMBA_CACHE_DIR": str(cache)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def result(process: subprocess.Popen[str]) -> list[str]:
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    return out.split()
+
+
+def test_a_second_process_loads_what_the_first_compiled_until_a_called_kernel_changes(package, tmp_path):
+    cache = tmp_path / "kernels"
+    both = [started(package, cache) for _ in range(2)]  # two processes at once
+    assert [result(one)[0] for one in both] == ["12.0", "12.0"]
+    assert result(started(package, cache)) == ["12.0", "1", "False"]
+    stamp = (package / "leaf_kernel.py").stat()
+    (package / "leaf_kernel.py").write_text(LEAF.replace("2.0", "3.0"))  # same size
+    os.utime(package / "leaf_kernel.py", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert result(started(package, cache)) == ["18.0", "0", "False"]
+    for kept in cache.rglob("*.nb*"):
+        kept.write_bytes(pickle.dumps("0")[:-1])  # a half-written file
+    assert result(started(package, cache)) == ["18.0", "0", "False"]
+
+
+def test_where_nothing_can_be_written_kernels_compile(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
+
+    def doubled(x):
+        return 2 * x
+
+    kernel = module.compiled(doubled)
+    assert kernel(21) == 42
+    assert kernel.dispatcher._cache.cache_path is None
+
+
+def test_only_the_newest_versions_of_a_kernel_are_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+
+    def halved(x):
+        return x / 2
+
+    kernel = module.compiled(halved)
+    for k in range(12):
+        monkeypatch.setattr(kernel, "digest", lambda k=k: f"{k:024}")
+        module._folder(kernel)
+    (versions,) = (tmp_path / "tradsys").iterdir()
+    assert len(list(versions.iterdir())) == module.KEPT
+    assert np.isclose(kernel(3.0), 1.5)
