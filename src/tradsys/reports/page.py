@@ -14,6 +14,7 @@ from typing import Any
 import plotly.graph_objects as go
 from markupsafe import Markup
 
+from tradsys.core.masking import without_remembered
 from tradsys.reports import wording
 from tradsys.reports.style import CHART_SETTINGS, DARK, marked_synthetic
 from tradsys.reports.templates import template_environment
@@ -64,6 +65,12 @@ def chart_html(figure: go.Figure, name: str, *, synthetic: bool = False) -> Mark
         f'<div class="plotly-graph-div chart" id="chart-{name}" style="height:{shown.layout.height}px"></div>'
         f'<script type="application/json" data-chart="chart-{name}">{_in_script(shown.to_json())}</script>'
     )
+
+
+def data_block(value: Any, name: str) -> Markup:
+    """JSON for the page's script under the id `name`; nothing in it can end the block."""
+    text = _in_script(without_remembered(json.dumps(value, allow_nan=False, separators=(",", ":"))))
+    return Markup(f'<script type="application/json" id="{name}">{text}</script>')
 
 
 def _in_script(text: str) -> str:

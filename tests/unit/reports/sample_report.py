@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.unit.reports import sample_embedding, sample_honesty
+from tests.unit.reports import sample_embedding, sample_honesty, sample_tear_sheet
 from tradsys.evidence.calibration import reliability
 from tradsys.evidence.classification import evaluate
 from tradsys.evidence.joint_test import Batch, joint_test
@@ -55,6 +55,7 @@ def sample_report(*, synthetic: bool = True, idle: bool = False, symbol: str = "
             "time": [str(START + timedelta(days=k)) for k in range(N_DAYS)],
             "curves": {n: np.cumprod(1 + r).tolist() for n, r in {**daily, "buy and hold": held}.items()},
         },
+        "tear_sheet": None if idle else sample_tear_sheet.tear_sheet(daily, START, symbol),
         "ledger": {"n_trials": 3, "sharpe_variance": 0.001, "list": [_trial(name) for name in daily]},
         "costs": {"fee_bps": 10.0, "slippage_bps": 5.0},
         "label": {"upper": 1.5, "lower": 1.5, "horizon_bars": 24, "atr_bars": 14},

@@ -73,8 +73,10 @@
     return chart;
   };
 
+  const filled = new Map(); // charts whose content the reader chose
   const draw = (div) => {
-    const spec = JSON.parse(document.querySelector(`script[data-chart="${div.id}"]`).textContent);
+    if (div.offsetParent === null && !printing) return; // in a part that is hidden; drawn when it is shown
+    const spec = structuredClone(filled.get(div.id)) || JSON.parse(document.querySelector(`script[data-chart="${div.id}"]`).textContent);
     const chart = drawn(spec, div.clientWidth);
     div.style.height = `${chart.layout.height}px`;
     Plotly.react(div, chart.data, chart.layout, { ...read("chart-settings"), responsive: true });
@@ -112,7 +114,70 @@
     if (chart.data) Plotly.restyle(chart, { visible: chart.data.map((trace) => trace.meta === undefined || on.has(trace.meta)) });
   };
 
+  // a select with data-shows="part" shows the element [data-part] of its value and hides its siblings
+  const shown = (select) => {
+    for (const part of document.querySelectorAll(`[data-${select.dataset.shows}]`)) {
+      part.hidden = part.getAttribute(`data-${select.dataset.shows}`) !== select.value;
+      if (!part.hidden) part.querySelectorAll(".plotly-graph-div").forEach(draw);
+    }
+  };
+
+  // the list of trades and the price chart of a tear sheet, by the reader's choice
+  const PAGE = 25;
+  const tradeList = () => {
+    const { trades, prices } = read("tear-data");
+    const [symbol, strategy, side, reason] = ["symbol", "strategy", "side", "reason"].map((k) => document.getElementById(`trade-${k}`));
+    const options = (select, names, all) => [...(all ? [["", "all"]] : []), ...names].forEach(([v, text]) => {
+      const one = document.createElement("option"); one.value = v; one.textContent = text; select.append(one);
+    });
+    const named = (key) => trades[`${key}_names`].map((text, k) => [String(k), text]);
+    options(symbol, named("symbol"), true); options(strategy, named("strategy"), true); options(reason, named("reason"), true);
+    options(side, [["1", "long"], ["-1", "short"]], true);
+    const first = trades.symbol_names.findIndex((name) => prices[name]);
+    symbol.value = String(Math.max(0, first));
+    const chart = document.getElementById("chart-tear_price");
+    const spec = JSON.parse(document.querySelector('script[data-chart="chart-tear_price"]').textContent);
+    const body = document.getElementById("trade-list").tBodies[0], more = document.getElementById("trade-more");
+    let chosen = [], length = PAGE;
+    const words = (k) => [trades.strategy_names[trades.strategy[k]], trades.symbol_names[trades.symbol[k]], trades.side[k] > 0 ? "long" : "short",
+      trades.entry_time[k], trades.entry_price[k], trades.exit_time[k], trades.exit_price[k], `${(100 * trades.net_return[k]).toFixed(2)} %`,
+      trades.reason_names[trades.reason[k]].replaceAll("_", " "), trades.bars_held[k]];
+    const LEFT = [1, 2, 3, 5, 8];
+    const list = () => {
+      body.replaceChildren(...chosen.slice(0, length).map((k) => {
+        const row = document.createElement("tr");
+        words(k).forEach((text, column) => {
+          const cell = document.createElement("td"); cell.textContent = text;
+          if (LEFT.includes(column)) cell.className = "left";
+          if (column === 7 && trades.net_return[k] < 0) cell.className = "low";
+          row.append(cell);
+        });
+        return row;
+      }));
+      more.hidden = chosen.length <= length;
+      document.getElementById("trade-count").textContent = `${Math.min(length, chosen.length)} of ${chosen.length} chosen trades, ${trades.symbol.length} in all.`;
+    };
+    const choose = () => {
+      const wanted = [[symbol, "symbol"], [strategy, "strategy"], [side, "side"], [reason, "reason"]];
+      chosen = [...trades.symbol.keys()].filter((k) => wanted.every(([select, key]) => select.value === "" || String(trades[key][k]) === select.value));
+      length = PAGE; list();
+      const name = trades.symbol_names[symbol.value], series = prices[name];
+      const of = (keep, time, price) => { const at = series ? chosen.filter(keep) : []; return { x: at.map((k) => trades[time][k]), y: at.map((k) => trades[price][k]) }; };
+      const parts = [series ? { x: series.time, y: series.close } : { x: [], y: [] },
+        of((k) => trades.side[k] > 0, "entry_time", "entry_price"), of((k) => trades.side[k] < 0, "entry_time", "entry_price"),
+        of((k) => trades.net_return[k] > 0, "exit_time", "exit_price"), of((k) => trades.net_return[k] <= 0, "exit_time", "exit_price")];
+      const own = structuredClone(spec);
+      parts.forEach((part, k) => Object.assign(own.data[k], part));
+      own.layout.yaxis.title.text = series ? `price of ${name.replace(/[<>&]/g, "")}` : "choose a symbol to see its price";
+      filled.set(chart.id, own); draw(chart);
+    };
+    [symbol, strategy, side, reason].forEach((select) => select.addEventListener("change", choose));
+    more.addEventListener("click", () => { length += 4 * PAGE; list(); });
+    choose();
+  };
+
   document.addEventListener("DOMContentLoaded", () => {
+    document.querySelectorAll("select[data-shows]").forEach((select) => select.addEventListener("change", () => shown(select)));
     document.querySelectorAll("table.sortable th[data-sort]").forEach((th) => th.addEventListener("click", () => sorted(th)));
     document.querySelectorAll("input[data-filter]").forEach((input) => input.addEventListener("input", () => filtered(input)));
     document.querySelectorAll("input[data-for]").forEach((box) => {
@@ -125,6 +190,7 @@
     }
     document.querySelectorAll("[data-overtaken]").forEach((box) => { box.hidden = Date.now() <= Date.parse(box.dataset.overtaken); });
     drawAll();
+    if (document.getElementById("trade-list")) tradeList();
     let narrow = window.innerWidth < NARROW;
     window.addEventListener("resize", () => {
       if (narrow !== window.innerWidth < NARROW) { narrow = !narrow; drawAll(); }

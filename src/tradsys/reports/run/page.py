@@ -6,17 +6,19 @@ from typing import Any
 
 import plotly.graph_objects as go
 import yaml
+from markupsafe import Markup
 
 from tradsys.core.headline import headline_skill
 from tradsys.core.runs import write_text
 from tradsys.reports import equity_chart, tables, wording
-from tradsys.reports.page import render_page
+from tradsys.reports.page import data_block, render_page
 from tradsys.reports.run import (
     embedding_charts,
     meta_label_charts,
     model_charts,
     path_charts,
     strategy_charts,
+    tear_sheet_charts,
     time_charts,
 )
 
@@ -96,6 +98,7 @@ def _context(report: Mapping[str, Any]) -> dict[str, Any]:
         "skilled": _skilled(report),
         "confidence": _confidence(report),
         "single_repeat": model_charts.single_repeat((report.get("importance") or {}).get("permutation", [])),
+        "tear_data": _tear_data(report.get("tear_sheet")),
         "config": yaml.safe_dump(report["provenance"]["config"], sort_keys=False, allow_unicode=True),
     }
 
@@ -110,7 +113,8 @@ def synthetic_note(report: Mapping[str, Any]) -> str | None:
 
 def figures(report: Mapping[str, Any]) -> dict[str, go.Figure]:
     """Each figure the report has data for."""
-    return {name: draw(report) for name, (part, draw) in FIGURES.items() if has(report, part)}
+    drawn = {name: draw(report) for name, (part, draw) in FIGURES.items() if has(report, part)}
+    return drawn | tear_sheet_charts.figures(report)
 
 
 def has(report: Mapping[str, Any], part: str) -> bool:
@@ -137,3 +141,8 @@ def _confidence(report: Mapping[str, Any]) -> str:
         return f"{100 * report['models'][0]['metrics']['confidence']:g} %"
     stated = (report["provenance"]["config"].get("evaluation") or {}).get("confidence")
     return "a level that the config does not state" if stated is None else f"{100 * stated:g} %"
+
+
+def _tear_data(sheet: Mapping[str, Any] | None) -> Markup:
+    """Trades and prices for the page's script."""
+    return data_block({key: (sheet or {}).get(key) for key in ("trades", "prices")}, "tear-data")

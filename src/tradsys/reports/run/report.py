@@ -18,7 +18,8 @@ class RunReport:
     strategies: name, settings, performance and verdict of each; benchmark: the same of what is held beside. equity:
     daily curves on one list of dates. ledger: what deflates a Sharpe, with its trials. costs, label: as configured.
     provenance: code, config and data. skill: of a backtest; models: of a training run, the primary model first.
-    folds: spans and counts of the parts. timings: seconds by stage. The others are sections of `research.sections`.
+    folds: spans and counts of the parts. tear_sheet:
+    records over time, trades and prices. timings: seconds by stage. The others are sections of `research.sections`.
     """
 
     run: str
@@ -46,6 +47,7 @@ class RunReport:
     embedding: Section | None = None
     ensemble: Section | None = None
     paths: Section | None = None
+    tear_sheet: Section | None = None
     timings: Section | None = None
 
     def to_json(self) -> dict[str, Any]:

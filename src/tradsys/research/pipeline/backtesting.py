@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +27,7 @@ from tradsys.portfolio.simulator import simulate
 from tradsys.portfolio.vectorbt_adapter import simulate_many
 from tradsys.research.pipeline.settings import Evaluation
 from tradsys.research.pipeline.span_test import CHOSEN, STRATEGY, joint_tests_on_span
+from tradsys.research.pipeline.tear_sheet import tear_sheets
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, deflation_of_trials
 from tradsys.serving.bundle import Bundle
 from tradsys.serving.strategy import Profile, Strategy
@@ -46,6 +47,7 @@ class Backtest:
     trades: pl.DataFrame
     trials: dict[str, Any]
     costs: dict[str, Any]
+    tear_sheet: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The backtest's share of the report."""
@@ -55,6 +57,7 @@ class Backtest:
             "equity": self.equity,
             "ledger": self.trials,
             "costs": self.costs,
+            "tear_sheet": self.tear_sheet or None,
         }
 
 
@@ -86,7 +89,7 @@ def backtest(
     if traded.is_empty():
         raise DataError(f"backtest: no bar between {since} and {until}; give data that covers the span")
     strategies = {n: Strategy(n, bundle, p, costs.round_trip) for n, p in profiles.items()}
-    targets = {}
+    targets, predictions = {}, None
     if strategies:
         predictions = traded_rows(bundle.predict(bars, since), only_read).filter(pl.col("time") <= until)
         targets = {n: s.targets(bars, since, predictions) for n, s in strategies.items()}
@@ -119,6 +122,7 @@ def backtest(
         trades=_trades(ledgers),
         trials={**deflation, "n_looks": len(trials), "list": trials},
         costs=costs.as_dict(traded.columns, returns_basis(traded)),
+        tear_sheet=_tear_sheet(ledgers, traded, predictions, evaluation),
     )
 
 
@@ -312,6 +316,23 @@ def _row(
         "n_cancelled": result.n_cancelled,
         "n_spanning_gap": result.n_spanning_gap,
     }
+
+
+def _tear_sheet(
+    ledgers: Mapping[str, Ledger], bars: pl.DataFrame, predictions: pl.DataFrame | None, evaluation: Evaluation
+) -> dict[str, Any]:
+    """Records over time, trades and prices; nothing where no strategy runs."""
+    if not ledgers:
+        return {}
+    has_regime = predictions is not None and "regime" in predictions.columns
+    return tear_sheets(
+        ledgers,
+        {name: _activity(ledger, ledger.daily_returns()[0]) for name, ledger in ledgers.items()},
+        bars,
+        predictions if has_regime else None,
+        periods_per_year=days_in_a_year(next(iter(ledgers.values())).equity["time"]),
+        confidence=evaluation.confidence,
+    )
 
 
 def _activity(result: Ledger, days: Array) -> pl.DataFrame:

@@ -1,0 +1,195 @@
+"""What a strategy's record looks like over time: months, rolling windows, drawdowns, trades, hours and weekdays.
+
+Plain arrays in, JSON out; numbers or None, never NaN. What is estimated comes as {value, low, high, reason}; what is
+merely counted, as a month's return or a drawdown's dates, is a fact of the record and has no interval.
+Legend: T days, B bars, M closed trades.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tradsys.core.tables import Array
+from tradsys.evidence.bootstrap import Estimate
+from tradsys.evidence.cosines import mean_interval, sharpe_intervals, spread_of_means, student_quantile
+from tradsys.evidence.multiple_testing import wilson_interval
+from tradsys.evidence.sharpe import is_flat
+
+WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+WINDOW_DAYS = 63  # a quarter of sessions
+N_POINTS = 160  # of a line over time
+N_EPISODES = 8
+N_BINS = 31
+LEAST_IN_GROUP = 30  # values below which a group's mean has no interval
+
+
+def monthly_returns(days_T: Array, returns_T: Array, confidence: float = 0.95) -> dict[str, Any]:
+    """Compounded return of each month and year, and what the mean month is worth.
+
+    days_T: dates, datetime64 [T]. Keys: years (year, months [12] with None where there is no day, total), mean (of
+    months) and positive (share of months above zero, Wilson), both estimates.
+    """
+    month_T = np.asarray(days_T).astype("datetime64[M]").astype(int)
+    found = {int(m): _compounded(returns_T[month_T == m]) for m in np.unique(month_T)}
+    years = [
+        {
+            "year": 1970 + year,
+            "months": [found.get(12 * year + k) for k in range(12)],
+            "total": _compounded(returns_T[month_T // 12 == year]),
+        }
+        for year in sorted({m // 12 for m in found})
+    ]
+    values = np.array(list(found.values()))
+    won = int((values > 0).sum())
+    low, high = wilson_interval(won, len(values), confidence)
+    positive = Estimate(won / len(values), low, high)
+    return {"years": years, "mean": _mean(values, confidence, "months"), "positive": positive.as_dict()}
+
+
+def rolling(
+    days_T: Array, returns_T: Array, periods_per_year: float, window: int = WINDOW_DAYS, confidence: float = 0.95
+) -> dict[str, Any]:
+    """Yearly Sharpe ratio and volatility of the last `window` days, with intervals, at up to 160 days.
+
+    Keys: window, time, sharpe and volatility (each value, low, high lists with None), reason (why there is none at
+    all). A window without 20 effective blocks has a value and no interval.
+    """
+    n = len(returns_T)
+    if n < window:
+        return {"window": window, "reason": f"{n} days; a window has {window}", "time": []}
+    at = _thinned(np.arange(window - 1, n))
+    scale = float(np.sqrt(periods_per_year))
+    sharpes, deviations = [], []
+    for end in at:
+        part = returns_T[end - window + 1 : end + 1]
+        sharpes.append(sharpe_intervals(part, confidence=confidence)[0])
+        deviations.append(deviation_interval(part, confidence))
+    return {
+        "window": window,
+        "reason": None,
+        "time": [str(days_T[i]) for i in at],
+        "sharpe": _columns(sharpes, scale),
+        "volatility": _columns(deviations, scale),
+    }
+
+
+def deviation_interval(returns_T: Array, confidence: float = 0.95) -> Estimate:
+    """Standard deviation (ddof 1) of returns with the interval of the variance, whose dependence counts."""
+    if is_flat(returns_T):
+        return Estimate(0.0, reason="the returns never differ")
+    squares = (returns_T - returns_T.mean()) ** 2
+    value = float(returns_T.std(ddof=1))
+    found = spread_of_means(squares, values=np.array([value**2]))
+    if found.reason is not None:
+        return Estimate(value, reason=found.reason)
+    half = student_quantile(confidence, found.degrees) * float(found.error_M[0])
+    return Estimate(value, float(np.sqrt(max(0.0, value**2 - half))), float(np.sqrt(value**2 + half)))
+
+
+def drawdown_episodes(days_T: Array, returns_T: Array, most: int = N_EPISODES) -> list[dict[str, Any]]:
+    """The deepest falls from a peak, deepest first.
+
+    Keys: depth in (0, 1], peak (last day at the high; None: before the first), trough, recovered (first day back at
+    it; None: not by the end), days from the peak to recovery or the end.
+    """
+    equity = np.concatenate([[1.0], np.cumprod(1 + returns_T)])
+    days = np.asarray(days_T).astype("datetime64[D]")
+    under = equity < np.maximum.accumulate(equity) * (1 - 1e-12)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], under.astype(int), [0]])))
+    found = []
+    for start, end in edges.reshape(-1, 2):
+        trough = start + int(equity[start:end].argmin())
+        peak, is_over = start - 1, end < len(equity)
+        from_day = days[peak - 1] if peak else days[0] - np.timedelta64(1, "D")
+        to_day = days[end - 1] if is_over else days[-1]
+        found.append(
+            {
+                "depth": float(1 - equity[trough] / equity[peak]),
+                "peak": str(days[peak - 1]) if peak else None,
+                "trough": str(days[trough - 1]),
+                "recovered": str(to_day) if is_over else None,
+                "days": int((to_day - from_day).astype(int)),
+            }
+        )
+    return sorted(found, key=lambda one: -one["depth"])[:most]
+
+
+def activity(days_T: Array, exposure_T: Array, turnover_T: Array) -> dict[str, Any]:
+    """Mean exposure and summed turnover per stretch of days, at most 160 stretches of equal length."""
+    n = len(exposure_T)
+    edges = np.unique(np.linspace(0, n, min(n, N_POINTS) + 1).astype(int))
+    return {
+        "days_per_point": float(np.diff(edges).mean()) if n else 0.0,
+        "time": [str(days_T[k]) for k in edges[:-1]],
+        "exposure": [float(part.mean()) for part in np.split(exposure_T, edges[1:-1])] if n else [],
+        "turnover": [float(part.sum()) for part in np.split(turnover_T, edges[1:-1])] if n else [],
+    }
+
+
+def trade_distribution(net_M: Array, confidence: float = 0.95) -> dict[str, Any]:
+    """Histogram of trades' net returns over their central 98 %, the rest in the outer bins, and their mean.
+
+    net_M: in order of exit. Keys: n, edges [K + 1], counts [K], mean (estimate), median, best, worst.
+    """
+    n = len(net_M)
+    if not n:
+        return {"n": 0, "edges": [], "counts": [], "mean": Estimate(None, reason="no trade was closed").as_dict()}
+    low, high = np.quantile(net_M, [0.01, 0.99])
+    low, high = (low - 1e-4, high + 1e-4) if high - low < 1e-9 else (low, high)
+    counts, edges = np.histogram(np.clip(net_M, low, high), bins=min(N_BINS, max(5, n // 4)), range=(low, high))
+    return {
+        "n": n,
+        "edges": edges.tolist(),
+        "counts": counts.tolist(),
+        "mean": _mean(net_M, confidence, "trades"),
+        "median": float(np.median(net_M)),
+        "best": float(net_M.max()),
+        "worst": float(net_M.min()),
+    }
+
+
+def by_group(
+    values: Array, group: Sequence[Any] | Array, names: Mapping[Any, str], confidence: float = 0.95
+) -> list[dict[str, Any]]:
+    """Mean value of each group with intervals that hold together: at `confidence` none of the groups misses.
+
+    values: in time order. names: group -> its name, in the order of the answer; a group without a value has a reason.
+    Each: name, n, mean (estimate). Bonferroni over the groups that have values, so a best hour of 24 is not chance.
+    """
+    codes = np.asarray(group)
+    parts = {name: values[codes == key] for key, name in names.items()}
+    n_used = max(1, sum(len(part) >= LEAST_IN_GROUP for part in parts.values()))
+    level = 1 - (1 - confidence) / n_used
+    return [{"name": name, "n": len(part), "mean": _mean(part, level, "values")} for name, part in parts.items()]
+
+
+def _mean(values: Array, confidence: float, kind: str) -> dict[str, Any]:
+    """Mean with its interval; below 30 values a reason in the interval's place."""
+    if not len(values):
+        return Estimate(None, reason=f"no {kind}").as_dict()
+    if len(values) < LEAST_IN_GROUP:
+        reason = f"{len(values)} {kind}; an interval needs {LEAST_IN_GROUP}"
+        return Estimate(float(values.mean()), reason=reason).as_dict()
+    return mean_interval(values, confidence=confidence).as_dict()
+
+
+def _compounded(returns: Array) -> float:
+    return float(np.prod(1 + returns) - 1)
+
+
+def _thinned(at: Array) -> Array:
+    """At most 160 of these positions, evenly, the last among them."""
+    step = max(1, int(np.ceil(len(at) / N_POINTS)))
+    return at[::-1][::step][::-1]
+
+
+def _columns(estimates: Sequence[Estimate], scale: float) -> dict[str, list[float | None]]:
+    def scaled(value: float | None) -> float | None:
+        return None if value is None else float(f"{value * scale:.5g}")
+
+    return {
+        "value": [scaled(e.value) for e in estimates],
+        "low": [scaled(e.low) for e in estimates],
+        "high": [scaled(e.high) for e in estimates],
+    }
