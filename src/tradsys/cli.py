@@ -40,7 +40,10 @@ def main() -> None:
     asked_help = verb in ("-h", "--help")
     console = Console(stderr=not asked_help)
     console.print(
-        "usage: tradsys VERB [key=value ...]; `tradsys VERB --help` tells more\n", markup=False, highlight=False
+        "usage: tradsys VERB [key=value ...]; `tradsys VERB --help` tells more\n"
+        "       quiet=true at any verb: results and errors only\n",
+        markup=False,
+        highlight=False,
     )
     for name, purpose in VERBS.items():
         console.print(f"  {name:<10}{purpose}", markup=False, highlight=False)

@@ -22,6 +22,7 @@ from tradsys.config import own_data
 from tradsys.config.as_of import spread_as_of
 from tradsys.config.explain import ConfigError, choices_of, leaves
 from tradsys.config.meanings import read_meanings
+from tradsys.core import progress
 from tradsys.core.endings import Terminated, end_with_parent, exit_code, stoppable
 from tradsys.core.masking import (
     FromEnvironment,
@@ -154,6 +155,7 @@ def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str
     for argument in arguments:
         remember_urls(argument)
     try:
+        arguments = _quietened(name, arguments)
         with stoppable() as came:
             end_with_parent()
             main(arguments)
@@ -173,6 +175,16 @@ def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str
     except Exception:
         sys.excepthook = _masked_hook
         raise
+
+
+def _quietened(name: str, arguments: list[str]) -> list[str]:
+    """The arguments without `quiet=`, which holds from now on; a terminal sees at once that the command runs."""
+    kept, quiet = progress.taken_from(arguments)
+    if quiet is not None:
+        os.environ[progress.QUIET] = "1" if quiet else "0"
+    if progress.is_watched():
+        STDERR.print(f"{name} ...", markup=False, highlight=False)
+    return kept
 
 
 def _masked_hook(_kind: type[BaseException], error: BaseException, _trace: Any) -> None:
@@ -196,6 +208,7 @@ def help_text(name: str, main: Callable[[list[str]], None]) -> str:
         lines += ["Groups (group=choice):"]
         lines += [f"  {g:<{width}}  {' | '.join(c)}" for g, c in used.items()] + [""]
     lines += ["Keys (key=value):"]
+    lines += _key_lines("quiet=false", "true shows results and errors only; at every command")
     plain: Any = OmegaConf.to_container(config, resolve=False)
     known = read_meanings(conf_folder())
     for key, value in leaves(plain):

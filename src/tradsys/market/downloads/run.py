@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.table import Table
 
 from tradsys.core.errors import DataError
+from tradsys.core.progress import bar
 from tradsys.market.downloads.progress import InterruptedDownload, Job, SymbolRow, download
 from tradsys.market.downloads.revisions import RevisionRule
 
@@ -96,7 +97,7 @@ def _universe(path: Path, notes: list[str]) -> list[str]:
 
 def _with_progress(source: Any, job: Job) -> list[SymbolRow]:
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with bar(*columns, transient=True) as progress:
         task = progress.add_task("downloading", total=len(job.symbols))
         return download(
             source,

@@ -14,6 +14,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TrainingError
+from tradsys.core.progress import is_quiet
 from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import digest_file, write_json
 from tradsys.models.training.checkpoints import FIX, Keeper, Watch, kept_state, read_checkpoint
@@ -281,7 +282,7 @@ def _unheard(epoch: int, score: float) -> None:
 
 def _trainer(settings: TrainerSettings, workdir: Path, n_batches: int, callbacks: tuple[Callback, ...]) -> L.Trainer:
     first = rank_of()[0] == 0
-    bar = (RichProgressBar(refresh_rate=10),) if settings.progress_bar and first else ()
+    bar = (RichProgressBar(refresh_rate=10),) if settings.progress_bar and first and not is_quiet() else ()
     loggers = loggers_of(settings.loggers, workdir) if first else []
     several: dict[str, Any] = {"strategy": "ddp", "plugins": [LightningEnvironment()]} if settings.starts_ranks else {}
     return L.Trainer(

@@ -17,6 +17,7 @@ from rich.text import Text
 from tradsys.core.errors import TradsysError
 from tradsys.core.masking import MaskingFilter
 from tradsys.core.plurals import counted
+from tradsys.core.progress import screen_level
 from tradsys.ops.daily import evaluation, publishing
 from tradsys.ops.daily.day_data import DailyBars
 from tradsys.ops.daily.event_log import RunLog
@@ -215,6 +216,7 @@ def _on_the_terminal() -> Iterator[None]:
     logger = logging.getLogger("tradsys")
     screen = RichHandler(console=Console(stderr=True, soft_wrap=True), show_path=False, show_level=False)
     logger.setLevel(logging.INFO)
+    screen.setLevel(screen_level())
     screen.addFilter(MaskingFilter())
     logger.addHandler(screen)
     try:

@@ -21,11 +21,11 @@ import numpy as np
 import polars as pl
 import yaml
 from filelock import FileLock, Timeout
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from tradsys.core.errors import TradsysError
 from tradsys.core.masking import masked
+from tradsys.core.progress import bar
 from tradsys.core.runs import code_sha, digest_json, link_latest, write_json, written_atomically
 from tradsys.market.bars import bar_length, utc_series
 from tradsys.reports.comparison.page import write_comparison
@@ -143,10 +143,10 @@ def _run(todo: Sequence[Job], settings: ComparisonSettings, jobs: Mapping[str, S
     total = sum(map(len, jobs.values()))
     LOG.info("%d of %d cells to go: %d arms", len(todo), total, len(jobs))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with single_threads(), Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("cells", total=total, completed=total - len(todo))
+    with single_threads(), bar(*columns) as shown:
+        fits = shown.add_task("cells", total=total, completed=total - len(todo))
         for _ in run_jobs(run_job, todo, settings.n_jobs, settings.backend):
-            progress.advance(bar)
+            shown.advance(fits)
 
 
 def run_jobs(work: Callable[[Any], Any], todo: Sequence[Any], n_jobs: int, backend: str) -> Iterator[Any]:

@@ -17,6 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.logging import RichHandler
 
+from tradsys.core import progress
 from tradsys.core.clock import utc_now
 from tradsys.core.drafts import remove_dead_drafts
 from tradsys.core.endings import Terminated
@@ -130,12 +131,14 @@ def _logged(path: Path) -> Iterator[None]:
     screen = RichHandler(
         console=Console(stderr=True, soft_wrap=True), show_path=False, show_level=False, log_time_format="%H:%M:%S"
     )
+    screen.setLevel(progress.screen_level())
     LOG.setLevel(logging.INFO)
     for handler in (file, screen):
         handler.addFilter(MaskingFilter())
         LOG.addHandler(handler)
     try:
-        yield
+        with progress.total():
+            yield
     finally:
         for handler in (file, screen):
             LOG.removeHandler(handler)

@@ -8,6 +8,7 @@ from datetime import timedelta
 from time import perf_counter
 from typing import Any, Self
 
+from tradsys.core import progress
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TradsysError
 from tradsys.core.protocols import Calibrator, Events, Labeller, Model, Splitter
@@ -123,6 +124,7 @@ class Timings:
     def stage(self, name: str) -> Iterator[None]:
         """Times one stage; a stage that fails is not recorded."""
         began = perf_counter()
-        yield
+        with progress.stage(name):
+            yield
         self.seconds[name] = perf_counter() - began
         LOG.info("%-22s %6.1f s", name, self.seconds[name])

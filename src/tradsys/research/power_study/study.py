@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from scipy.optimize import isotonic_regression
 
 from tradsys.core.errors import TradsysError
+from tradsys.core.progress import bar
 from tradsys.core.runs import code_sha, digest_json, write_json, written_atomically
 from tradsys.core.tables import Array
 from tradsys.evidence.multiple_testing import wilson_interval
@@ -160,7 +160,7 @@ def _done(one: Any, todo: Sequence[tuple[float, int]], n_jobs: int) -> Generator
 
 def _progress() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True))
+    return bar(*columns)
 
 
 def summarise(rows: Sequence[MarketRow], settings: StudySettings) -> dict[str, Any]:
