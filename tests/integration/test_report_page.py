@@ -15,6 +15,7 @@ import pytest
 
 from tests.unit.reports.sample_pages import every_page
 from tests.unit.reports.sample_report import backtest_report, sample_report
+from tradsys.reports.run import tear_sheet_charts
 from tradsys.reports.run.page import FIGURES, has, write_report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -32,7 +33,8 @@ LAUNCH = (
     "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
 )
 # marks that a reader can see: drawn paths with an area or a length
-CHARTS = """Object.fromEntries([...document.querySelectorAll('.plotly-graph-div')].map(div => [div.id,
+CHARTS = """Object.fromEntries([...document.querySelectorAll('.plotly-graph-div')].filter(div => div.offsetParent)
+  .map(div => [div.id,
   div.querySelector('svg.main-svg') === null ? 0 :
   [...div.querySelectorAll('.scatterlayer path, .barlayer path')].filter(path => {
     const box = path.getBoundingClientRect();
@@ -148,7 +150,10 @@ def problems(visit, wanted):
 
 
 def charts_of(report):
-    return {f"chart-{name}" for name, (part, _) in FIGURES.items() if has(report, part)}
+    """The charts that are to be seen: of a tear sheet those of its first strategy, which is shown at first."""
+    own = {name for name, (part, _) in FIGURES.items() if has(report, part)}
+    own |= {name for name in tear_sheet_charts.figures(report) if name.startswith(("tear_0_", "tear_price"))}
+    return {f"chart-{name}" for name in own}
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +186,8 @@ def test_the_page_of_a_real_run_draws_and_is_quiet(chromium, run_folder):
     # the run asks for no paths, its model has no embedding to show, and its few bars may hold no trade to compare
     absent = ("path_fan", "path_sharpes", "embedding", "embedding_training")
     asked = {f"chart-{name}" for name in FIGURES if name not in absent}
-    assert asked - {"chart-placebos", "chart-hindsight", "chart-live"} <= charts_of(report) <= asked
+    own = {name for name in charts_of(report) if not name.startswith("chart-tear_")}
+    assert asked - {"chart-placebos", "chart-hindsight", "chart-live"} <= own <= asked
     assert problems(chromium.visit(run_folder / "report.html"), charts_of(report)) == []
 
 
@@ -248,6 +254,27 @@ def test_a_hostile_name_is_shown_and_never_run(chromium, tmp_path):
     assert name in legend
 
 
+def test_a_tear_sheet_shows_the_strategy_and_the_trades_that_are_chosen(chromium, good_page):
+    chromium.visit(good_page)
+    choose = "((id, value) => {{ const s = document.{0}; s.value = value; s.dispatchEvent(new Event('change')); }})"
+    shown = "[...document.querySelectorAll('[data-sheet]')].map(part => part.hidden)"
+    assert chromium.evaluate(shown) == [False, True]
+    chromium.evaluate(choose.format("querySelector('select[data-shows]')") + "(0, '1')")
+    assert chromium.evaluate(shown) == [True, False]
+    assert chromium.evaluate("document.querySelectorAll('#chart-tear_1_rolling .trace').length") > 0
+    trades = sample_report()["tear_sheet"]["trades"]
+    count = "document.getElementById('trade-count').textContent"
+    assert chromium.evaluate(count) == f"25 of {trades['n']} chosen trades, {trades['n']} in all."
+    chromium.evaluate(choose.format("getElementById('trade-side')") + "(0, '-1')")
+    chromium.evaluate(choose.format("getElementById('trade-strategy')") + "(0, '1')")
+    n = sum(side < 0 and name == 1 for side, name in zip(trades["side"], trades["strategy"], strict=True))
+    assert chromium.evaluate(count) == f"{min(25, n)} of {n} chosen trades, {trades['n']} in all."
+    drawn = "document.getElementById('chart-tear_price').data.map(trace => trace.x.length)"
+    close, long, short, *exits = chromium.evaluate(drawn)
+    assert (close > 0, long, short, sum(exits)) == (True, 0, n, n)
+    assert chromium.evaluate("document.querySelector('#trade-list tbody tr td.left + td.left').textContent") == "short"
+
+
 def test_no_button_sends_a_chart_away(chromium, good_page):
     chromium.visit(good_page)
     buttons = chromium.evaluate("[...document.querySelectorAll('.modebar-btn')].map(b => b.dataset.title)")
@@ -262,7 +289,7 @@ def test_every_kind_of_page_draws_in_any_width_and_theme(chromium, tmp_path, kin
     chromium.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
     chromium.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
     seen = chromium.visit(tmp_path / "page.html")
-    expected = set(re.findall(r'data-chart="(chart-[\w-]+)"', PAGES[kind]))
+    expected = set(re.findall(r'data-chart="(chart-(?!tear_[1-9])[\w-]+)"', PAGES[kind]))
     assert problems(seen, expected) == []
     assert chromium.evaluate("document.documentElement.scrollWidth") <= width
     # on a small screen no panel of a chart lies beside or over another

@@ -1,6 +1,8 @@
 """A report as a run leaves it, small, its numbers made by the very functions that make a run's."""
 
+import copy
 from datetime import date, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,11 @@ TRAINING_SECTIONS = (
 
 def sample_report(*, synthetic: bool = True, idle: bool = False, symbol: str = "AAA") -> dict[str, Any]:
     """A training run's report. idle: no strategy ever trades. symbol: the name in every place a name can be."""
+    return copy.deepcopy(_made(synthetic, idle, symbol))
+
+
+@cache
+def _made(synthetic: bool, idle: bool, symbol: str) -> dict[str, Any]:
     rng = np.random.default_rng(7)
     daily = {name: np.zeros(N_DAYS) if idle else rng.normal(0.001, 0.01, N_DAYS) for name in (symbol, "busy")}
     daily["sniper"] = np.zeros(N_DAYS)

@@ -1,10 +1,10 @@
 import pytest
 
 from tests.unit.reports import sample_embedding
+from tests.unit.reports.quick_page import quick_render as render
 from tests.unit.reports.run.test_page import Reader, words
 from tests.unit.reports.sample_report import sample_report
 from tradsys.reports.run.embedding_charts import embedding_map, training_curves
-from tradsys.reports.run.page import render
 
 
 def panels(figure):

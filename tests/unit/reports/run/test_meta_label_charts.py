@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 
 from tests.unit.reports import sample_honesty
+from tests.unit.reports.quick_page import quick_render as render
 from tests.unit.reports.run.test_page import Reader, words
 from tests.unit.reports.sample_report import sample_report
 from tradsys.reports.run import meta_label_charts
 from tradsys.reports.run.console import honest_lines
-from tradsys.reports.run.page import has, render
+from tradsys.reports.run.page import has
 from tradsys.reports.wording import auditor_line, hindsight_line, p_value, percent_interval, points
 
 KEYS = ("audit_value", "hindsight", "paths")

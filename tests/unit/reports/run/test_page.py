@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 import pytest
 import yaml
 
+from tests.unit.reports.quick_page import drawn, quick_render
 from tests.unit.reports.sample_pages import addresses
 from tests.unit.reports.sample_report import TRAINING_SECTIONS, backtest_report, sample_report
 from tradsys.evidence.sequential import bars_to_confirm, live_record
@@ -68,7 +69,7 @@ def test_the_verdict_comes_first(page):
 
 
 def test_every_chart_has_a_reading_guide(page):
-    assert page.count('class="plotly-graph-div chart"') == len(FIGURES)
+    assert page.count('class="plotly-graph-div chart"') == len(drawn())
     assert words(page).count("How to read:") >= len(FIGURES)
 
 
@@ -77,7 +78,7 @@ def test_synthetic_data_are_named_in_title_bar_banner_verdict_and_every_chart(pa
     assert '<span class="badge">SYNTHETIC DATA</span>' in page
     assert "SYNTHETIC DATA: synthetic market with no edge." in words(page)
     assert "no edgeon synthetic data" in words(page).replace("edge on", "edgeon")
-    assert page.count(r"\u003cb\u003eSYNTHETIC DATA\u003c\u002fb\u003e") == len(FIGURES)
+    assert page.count(r"\u003cb\u003eSYNTHETIC DATA\u003c\u002fb\u003e") == len(drawn())
 
 
 def test_real_data_are_not_called_synthetic():
@@ -86,14 +87,14 @@ def test_real_data_are_not_called_synthetic():
 
 def test_a_snapshot_in_the_data_is_said_before_the_verdict():
     report = sample_report(synthetic=False)
-    assert "POINT IN TIME" not in render(report)
+    assert "POINT IN TIME" not in quick_render(report)
     told = {"known": ["pe from now.csv: NOT POINT IN TIME, a snapshot"], "known_sha256": {"now.csv": "00ff"}}
     report["provenance"]["data"] |= told | {"point_in_time": False}
-    page = words(render(report))
+    page = words(quick_render(report))
     assert page.index("NOT POINT IN TIME: pe from now.csv") < page.index(report["verdict"]["reasons"][0])
     report["provenance"]["data"] |= {"known": ["cpi: known 45 days after the month it is for"], "point_in_time": True}
-    assert "NOT POINT IN TIME" not in render(report)
-    assert "known 45 days after the month it is for" in words(render(report))
+    assert "NOT POINT IN TIME" not in quick_render(report)
+    assert "known 45 days after the month it is for" in words(quick_render(report))
 
 
 def test_the_datas_own_card_is_believed_where_the_report_is_silent():
@@ -106,15 +107,16 @@ def test_the_datas_own_card_is_believed_where_the_report_is_silent():
 def test_any_section_of_training_may_be_absent(gone):
     report = sample_report()
     del report[gone]
-    reader = Reader(render(report))
+    reader = Reader(quick_render(report))
     assert f"chart-{gone}" not in reader.ids
     assert "chart-equity" in reader.ids
 
 
 def test_a_backtest_has_no_headings_without_content():
     reader = Reader(render(backtest_report()))
-    drawn = {i for i in reader.ids if i.startswith("chart-")}
-    assert drawn - {"chart-settings"} == {"chart-equity", "chart-sharpe", "chart-live"}
+    charts = {i for i in reader.ids if i.startswith("chart-")}
+    own = {name for name in charts if not name.startswith("chart-tear_")}
+    assert own - {"chart-settings"} == {"chart-equity", "chart-sharpe", "chart-live"}
     assert not {"models", "reliability", "auditor", "regime", "folds", "importance", "drift"} & set(reader.ids)
     assert {load for load in reader.loads if load.startswith("#")} == {
         "#verdict", "#equity", "#strategies", "#trials", "#provenance",
@@ -154,8 +156,8 @@ def test_names_are_text_wherever_they_stand():
     page = render(sample_report(symbol=name))
     assert "<script>alert" not in page
     assert Reader(page).tags.count("script") == Reader(render(sample_report())).tags.count("script")
-    # three tables of strategies, the pool, the trials, the data's symbols, the config
-    assert words(page).count(name) == 7
+    # three tables of strategies, two places of the tear sheet, the pool, the trials, the data's symbols, the config
+    assert words(page).count(name) == 9
 
 
 def test_the_config_can_be_read_back(page):
@@ -166,14 +168,14 @@ def test_the_config_can_be_read_back(page):
 def test_intervals_that_ignore_overlap_say_so():
     report = sample_report()
     warning = "count overlapping labels as independent"
-    assert warning in words(render(report))
-    assert warning not in words(render(report | {"reliability_overlap": 4.0}))
+    assert warning in words(quick_render(report))
+    assert warning not in words(quick_render(report | {"reliability_overlap": 4.0}))
 
 
 def test_correlated_trials_show_raw_and_effective_count():
     report = sample_report()
     report["ledger"]["n_effective"] = 2.0
-    said = words(render(report))
+    said = words(quick_render(report))
     assert "the best Sharpe that 3 trials (3, worth 2.0 independent) without any edge" in said
     assert "deflate the DSR (3, worth 2.0 independent" in said
 
@@ -183,23 +185,23 @@ def test_importance_of_a_model_without_skill_is_cautioned():
     caution = "so this says what it reads, not what predicts"
     skill = report["models"][0]["metrics"]["skill_beyond_level"]
     skill |= {"low": 0.01, "value": 0.02, "high": 0.03}
-    assert caution not in words(render(report))
+    assert caution not in words(quick_render(report))
     skill |= {"low": -0.01}
-    assert caution in words(render(report))
+    assert caution in words(quick_render(report))
     skill |= {"low": None, "high": None}
-    assert caution in words(render(report))
+    assert caution in words(quick_render(report))
 
 
 @pytest.mark.parametrize(("low", "said"), [(0.6, "They do not"), (0.4, "no drift was shown, nor ruled out")])
 def test_drift_is_put_in_words(low, said):
     report = sample_report()
     report["drift"]["interval"][0] = low
-    assert said in words(render(report))
+    assert said in words(quick_render(report))
 
 
 def test_an_auditor_with_too_few_candidates_is_not_hidden():
     report = sample_report() | {"auditor": {"n": 1, "metrics": None}}
-    assert "1 test candidate: too few to judge the auditor by." in words(render(report))
+    assert "1 test candidate: too few to judge the auditor by." in words(quick_render(report))
 
 
 def test_the_file_is_the_rendered_page(tmp_path, page):
