@@ -5,6 +5,7 @@
   python -m tradsys.doctor doctor.processes=4            four fits at a time, as tune may run them
   python -m tradsys.doctor doctor.json=true              for scripts; `overrides` holds the recommendation
   python -m tradsys.doctor doctor.quick=true             a health check: no torch, silent where all is well
+  python -m tradsys.doctor notify=true                   sends a test notice
 Exit code 0: it can work (warnings included). 2: it cannot; the last line says why and what to do.
 """
 
@@ -38,22 +39,22 @@ def work(argv: list[str]) -> None:
     """Reads the machine, checks the run, recommends settings, prints."""
     from tradsys.ops.machine.preflight import Fact, as_json, judged, look, print_facts, refuse
     from tradsys.ops.machine.requirements import Need, need_or_why
+    from tradsys.ops.notify import Notifier
 
     plain = as_dict(compose("doctor", argv))
-    asked = plain["doctor"]
-    if not isinstance(asked["processes"], int) or asked["processes"] < 1:
+    if plain["notify"]:
+        return Console(highlight=False).print(f"notify    {Notifier.from_environment().send_test()}")
+    if not isinstance((asked := plain["doctor"])["processes"], int) or asked["processes"] < 1:
         raise ConfigError(f"doctor: processes={asked['processes']!r}; a whole number from 1; set doctor.processes")
     need = need_or_why(plain)
-    machine = look(plain, read_container(), asked["keys"], ntp=not asked["quick"])
+    machine, chosen = look(plain, read_container(), asked["keys"], ntp=not asked["quick"]), list[Any]()
     facts = judged(machine, need, asked["processes"])
     if asked["quick"]:
         return refuse(facts)
-    chosen: list[Any] = []
     if isinstance(need, Need) and not any(fact.level == "refuse" for fact in facts):
         machine, chosen = _probe(plain, machine, need)
         facts = judged(machine, need, asked["processes"], plain["trainer"]["accelerator"] == "gpu")
-    overrides = [choice.override for choice in chosen if choice.override]
-    console = Console(highlight=False)
+    overrides, console = [choice.override for choice in chosen if choice.override], Console(highlight=False)
     if asked["json"]:
         report = as_json(machine, facts) | {"choices": [dataclasses.asdict(c) for c in chosen], "overrides": overrides}
         console.print(json.dumps(report, indent=2), markup=False, soft_wrap=True)
@@ -62,8 +63,7 @@ def work(argv: list[str]) -> None:
     if chosen:
         print_facts([Fact(c.name, c.value, c.reason) for c in chosen], console, "setting")
     refuse(facts)
-    console.print(f"verdict   it can work; use: {' '.join(overrides) or 'the config as it is'}", soft_wrap=True)
-    return None
+    return console.print(f"verdict   it can work; use: {' '.join(overrides) or 'the config as it is'}", soft_wrap=True)
 
 
 def main() -> None:

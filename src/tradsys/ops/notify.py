@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tradsys.core.errors import TradsysError
 from tradsys.core.masking import masked, remember, remember_urls
+from tradsys.core.plurals import counted
 
 LOG = logging.getLogger(__name__)
 VARIABLE = "TRADSYS_NOTIFY"  # URLs separated by spaces or commas; never in a file of ours
@@ -41,6 +42,18 @@ class Notifier:
     def from_environment(cls) -> "Notifier":
         """The notifier of TRADSYS_NOTIFY."""
         return cls(os.environ.get(VARIABLE, "").replace(",", " ").split())
+
+    def send_test(self) -> str:
+        """How many targets took a test notice, in words; TradsysError where there is none, or one did not take it."""
+        if self._targets is None:
+            raise TradsysError(
+                f"notify: {VARIABLE} holds no URL, so nobody would be told; export {VARIABLE}='tgram://TOKEN/CHAT', or "
+                "another URL of apprise's list of services"
+            )
+        n = counted(len(self._targets), "target")
+        if not self.send("tradsys: test notice", "Stopped gates, errors and published sessions are told here."):
+            raise TradsysError(f"notify: not all of {n} took the test notice; check {VARIABLE} and the network")
+        return f"{n} took the test notice"
 
     def send(self, title: str, text: str) -> bool:
         """True where every target took it. Passwords in URLs within the text are masked."""

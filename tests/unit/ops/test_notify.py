@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("apprise", reason="the live extra is not installed: pip install 'tradsys[live]'")
 
 from tradsys.core.errors import TradsysError
+from tradsys.doctor import work
 from tradsys.ops.notify import Notifier
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # apprise on Python 3.11
@@ -52,3 +53,17 @@ def test_an_unknown_service_is_refused_without_showing_it():
     with pytest.raises(TradsysError, match="URL number 1") as error:
         Notifier(["nonsense://token-of-mine"])
     assert "token-of-mine" not in str(error.value)
+
+
+def test_the_doctor_sends_a_test_notice_or_says_why_it_cannot(server, monkeypatch, capsys):
+    url, got = server
+    monkeypatch.setenv("TRADSYS_NOTIFY", url)
+    work(["notify=true"])
+    assert "1 target took the test notice" in capsys.readouterr().out
+    assert "tradsys: test notice" in got[0]
+    monkeypatch.setenv("TRADSYS_NOTIFY", "json://127.0.0.1:9")
+    with pytest.raises(TradsysError, match="not all of 1 target took the test notice; check TRADSYS_NOTIFY"):
+        work(["notify=true"])
+    monkeypatch.delenv("TRADSYS_NOTIFY")
+    with pytest.raises(TradsysError, match="TRADSYS_NOTIFY holds no URL"):
+        work(["notify=true"])

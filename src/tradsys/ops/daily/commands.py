@@ -23,7 +23,7 @@ from tradsys.ops.daily.day_data import DailyBars
 from tradsys.ops.daily.event_log import RunLog
 from tradsys.ops.daily.lock import holder
 from tradsys.ops.daily.operations import commands as operations
-from tradsys.ops.daily.operations.notices import with_notices
+from tradsys.ops.daily.operations.notices import signals_alert, with_notices
 from tradsys.ops.daily.partitions import STOPPED, Partitions
 from tradsys.ops.daily.report import missing
 from tradsys.ops.daily.run import STAGES, DayDone, nothing_done, run_days
@@ -139,6 +139,9 @@ def signals(settings: DailySettings, parts: Mapping[str, Any]) -> None:
     if judged["importance"] is not None:
         shares = ", ".join(f"{source} {percent(share)}" for source, share in judged["importance"]["by_source"].items())
         console.print(f"importance {shares}")
+    if judged["new"]:
+        console.print(f"new        {', '.join(judged['new'])}")
+        Notifier.from_environment().send(*signals_alert(settings.name, judged, path))
     console.print(f"signals    {path}")
 
 

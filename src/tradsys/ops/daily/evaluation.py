@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import TradsysError
 from tradsys.core.masking import masked
@@ -20,7 +22,7 @@ from tradsys.reports.daily.evaluation_page import write_evaluation
 from tradsys.research.leakage.refit_check import refit_check
 from tradsys.research.panel.books import Looks, run_books
 from tradsys.research.panel.metrics import panel_metrics
-from tradsys.research.panel.signals import judge_signals, signals_at, write_signals
+from tradsys.research.panel.signals import judge_signals, newly_above, signals_at, write_signals
 from tradsys.research.panel.walk_forward import walk_forward
 from tradsys.research.pipeline.provenance import provenance
 from tradsys.research.pipeline.settings import Timings
@@ -107,10 +109,17 @@ def signals(settings: DailySettings, parts: Mapping[str, Any]) -> tuple[Path, di
         judged = judge_signals(settings.first, parts["signals"], data.of(data.session(day)).bars)
         judged |= {"synthetic": synthetic_note(settings.first.data), "notes": data_notes(settings.first.data)}
         folder = settings.folder / "signals" / f"date={day}"
+        judged["new"] = newly_above(parts["signals"].bar, _table_before(folder), table)
         write_signals(table, folder / "signals.parquet")
         write_json(folder / "judged.json", judged)
         RunLog(settings.folder).write("signals", date=day, rows=table.height)
     return folder / "signals.parquet", judged
+
+
+def _table_before(folder: Path) -> pl.DataFrame | None:
+    """The newest signals table of an earlier session; None without one."""
+    earlier = sorted(p for p in folder.parent.glob("date=*/signals.parquet") if p.parent.name < folder.name)
+    return pl.read_parquet(earlier[-1]) if earlier else None
 
 
 def _refit(settings: DailySettings, data: DailyBars) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tradsys.core.bounds import check_bounds
 from tradsys.core.clock import utc64
 from tradsys.core.errors import DataError
 from tradsys.core.protocols import Splitter
@@ -37,13 +38,18 @@ class SignalSettings:
     """What a signals table is made with beside its experiment.
 
     split: purged folds on which both models are judged. regressor: of the label's log return. valid_bars: decision days
-    that stop and calibrate what speaks of a close. sources: columns of the bars by where they come from.
+    that stop and calibrate what speaks of a close. sources: columns of the bars by where they come from. bar: the
+    probability from which a name is worth an alert; None for no alerts.
     """
 
     split: Splitter
     regressor: LightGbmRegressor
     valid_bars: int = 126
     sources: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    bar: float | None = None
+
+    def __post_init__(self) -> None:
+        check_bounds("signals", self, {"bar": "null or (0, 1)"}, "signals")
 
 
 def signals_at(
@@ -82,6 +88,18 @@ def signals_at(
         }
     ).sort(["probability", "expected_return", "symbol"], descending=[True, True, False])
     return said.with_columns(rank=pl.int_range(1, pl.len() + 1)).select(COLUMNS)
+
+
+def newly_above(bar: float | None, before: pl.DataFrame | None, table: pl.DataFrame) -> list[str]:
+    """Symbols at or above the bar that were below it, or absent, in the table before, the highest first.
+
+    before: None where there is no earlier table; then every symbol is known already and none is new.
+    """
+    if bar is None or before is None:
+        return []
+    known = set(before.filter(pl.col("probability") >= bar)["symbol"].to_list())
+    passed = table.filter(pl.col("probability") >= bar).sort("rank")["symbol"].to_list()
+    return [name for name in passed if name not in known]
 
 
 def write_signals(table: pl.DataFrame, path: Path) -> None:

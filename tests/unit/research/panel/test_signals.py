@@ -12,7 +12,14 @@ from tradsys.config.compose import build, compose
 from tradsys.core.errors import DataError
 from tradsys.features.point_in_time import Known
 from tradsys.models.boosting import LightGbm, LightGbmRegressor
-from tradsys.research.panel.signals import COLUMNS, SignalSettings, judge_signals, signals_at, write_signals
+from tradsys.research.panel.signals import (
+    COLUMNS,
+    SignalSettings,
+    judge_signals,
+    newly_above,
+    signals_at,
+    write_signals,
+)
 from tradsys.research.pipeline.cross_validation import fitted_on
 from tradsys.research.pipeline.dataset import build_dataset
 from tradsys.samples.splits import PurgedKFold
@@ -106,3 +113,11 @@ def test_the_configured_settings_are_twelve_purged_folds():
     assert isinstance(made.split, PurgedKFold)
     assert made.split.n_folds == 12
     assert made.split.embargo_bars == 21
+
+
+def test_only_names_that_newly_reach_the_bar_are_new():
+    before = pl.DataFrame({"symbol": ["a", "b", "c"], "probability": [0.7, 0.59, 0.2], "rank": [1, 2, 3]})
+    now = pl.DataFrame({"symbol": ["d", "b", "a", "c"], "probability": [0.8, 0.6, 0.65, 0.3], "rank": [1, 3, 2, 4]})
+    assert newly_above(0.6, before, now) == ["d", "b"]
+    assert newly_above(0.6, None, now) == []
+    assert newly_above(None, before, now) == []

@@ -46,6 +46,14 @@ def summary(name: str, document: Mapping[str, Any], page: Path) -> tuple[str, st
     return f"tradsys daily {name}: {document['date']}", "\n".join([*lines, str(page)])
 
 
+def signals_alert(name: str, judged: Mapping[str, Any], path: Path) -> tuple[str, str]:
+    """Title and text of the notice of names that newly reached the bar of the signals table."""
+    lines = [f"new above the bar: {', '.join(judged['new'])}", str(path)]
+    if judged["synthetic"]:
+        lines.insert(0, "SYNTHETIC DATA")
+    return f"tradsys daily {name}: signals", "\n".join(lines)
+
+
 def newcomers(before: Mapping[str, Any] | None, document: Mapping[str, Any]) -> list[str]:
     """Symbols of the plan that the plan before did not hold; all of them are old where there was none before."""
     if before is None:
