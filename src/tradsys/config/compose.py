@@ -22,7 +22,6 @@ from tradsys.config import own_data
 from tradsys.config.as_of import spread_as_of
 from tradsys.config.explain import ConfigError, choices_of, leaves
 from tradsys.config.meanings import read_meanings
-from tradsys.core import progress
 from tradsys.core.endings import Terminated, end_with_parent, exit_code, stoppable
 from tradsys.core.masking import (
     FromEnvironment,
@@ -32,6 +31,7 @@ from tradsys.core.masking import (
     remember_environment,
     remember_urls,
 )
+from tradsys.core.progress import stages as progress
 from tradsys.core.runs import PACKAGE
 from tradsys.ops.machine.cgroups import read_container, settle_threads
 

@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from tradsys.config.compose import run_command
-from tradsys.core import progress
+from tradsys.core.progress import stages as progress
+from tradsys.core.progress.bars import bar
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +39,7 @@ def test_every_command_takes_quiet_and_its_work_does_not_see_it(capsys):
 
 def test_a_bar_is_silent_under_quiet(monkeypatch, capfd):
     monkeypatch.setenv(progress.QUIET, "1")
-    with progress.bar("{task.description}") as shown:
+    with bar("{task.description}") as shown:
         shown.advance(shown.add_task("fits", total=1))
     assert capfd.readouterr() == ("", "")
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.table import Table
 
 from tradsys.core.errors import DataError
-from tradsys.core.progress import bar
+from tradsys.core.progress.bars import bar
 from tradsys.market.downloads.progress import InterruptedDownload, Job, SymbolRow, download
 from tradsys.market.downloads.revisions import RevisionRule
 

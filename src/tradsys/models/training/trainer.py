@@ -14,7 +14,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TrainingError
-from tradsys.core.progress import is_quiet
+from tradsys.core.progress.stages import is_quiet
 from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import digest_file, write_json
 from tradsys.models.training.checkpoints import FIX, Keeper, Watch, kept_state, read_checkpoint

@@ -17,7 +17,7 @@ from rich.text import Text
 from tradsys.core.errors import TradsysError
 from tradsys.core.masking import MaskingFilter
 from tradsys.core.plurals import counted
-from tradsys.core.progress import screen_level
+from tradsys.core.progress.stages import screen_level
 from tradsys.ops.daily import evaluation, publishing
 from tradsys.ops.daily.day_data import DailyBars
 from tradsys.ops.daily.event_log import RunLog

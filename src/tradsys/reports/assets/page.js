@@ -136,7 +136,7 @@
     const first = trades.symbol_names.findIndex((name) => prices[name]);
     symbol.value = String(Math.max(0, first));
     const chart = document.getElementById("chart-tear_price");
-    const spec = JSON.parse(document.querySelector('script[data-chart="chart-tear_price"]').textContent);
+    const spec = JSON.parse(document.querySelector(`script[data-chart="${chart.id}"]`).textContent);
     const body = document.getElementById("trade-list").tBodies[0], more = document.getElementById("trade-more");
     let chosen = [], length = PAGE;
     const words = (k) => [trades.strategy_names[trades.strategy[k]], trades.symbol_names[trades.symbol[k]], trades.side[k] > 0 ? "long" : "short",

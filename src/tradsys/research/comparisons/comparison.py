@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 
 from tradsys.core.errors import TradsysError
 from tradsys.core.masking import masked
-from tradsys.core.progress import bar
+from tradsys.core.progress.bars import bar
 from tradsys.core.runs import code_sha, digest_json, link_latest, write_json, written_atomically
 from tradsys.market.bars import bar_length, utc_series
 from tradsys.reports.comparison.page import write_comparison

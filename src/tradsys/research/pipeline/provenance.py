@@ -17,12 +17,12 @@ from typing import Any
 from rich.console import Console
 from rich.logging import RichHandler
 
-from tradsys.core import progress
 from tradsys.core.clock import utc_now
 from tradsys.core.drafts import remove_dead_drafts
 from tradsys.core.endings import Terminated
 from tradsys.core.masking import MaskingFilter, masked_text
 from tradsys.core.plurals import counted
+from tradsys.core.progress import stages as progress
 from tradsys.core.run_code import record_code
 from tradsys.core.runs import PACKAGE, code_sha, digest_file, digest_json, link_latest, new_run, write_text
 from tradsys.research.pipeline.single_thread import ONE_THREAD

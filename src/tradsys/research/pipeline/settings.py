@@ -8,9 +8,9 @@ from datetime import timedelta
 from time import perf_counter
 from typing import Any, Self
 
-from tradsys.core import progress
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TradsysError
+from tradsys.core.progress import stages as progress
 from tradsys.core.protocols import Calibrator, Events, Labeller, Model, Splitter
 from tradsys.features.feature_set import FeatureSet
 from tradsys.market.universe import untraded_of, without_reference

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from scipy.optimize import isotonic_regression
 
 from tradsys.core.errors import TradsysError
-from tradsys.core.progress import bar
+from tradsys.core.progress.bars import bar
 from tradsys.core.runs import code_sha, digest_json, write_json, written_atomically
 from tradsys.core.tables import Array
 from tradsys.evidence.multiple_testing import wilson_interval

@@ -1,6 +1,6 @@
 """What a command shows while it works: nothing under `quiet=true`, lines where nobody watches, bars on a terminal.
 
-Results go to standard output; all of this goes to standard error, through rich or the package's log.
+Results go to standard output; all of this goes to standard error through the package's log. Bars: `bars`.
 """
 
 import contextlib
@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 LOG = logging.getLogger("tradsys")
 QUIET = "TRADSYS_QUIET"  # an environment variable, so that worker processes are quiet too
@@ -68,11 +67,3 @@ def total() -> Iterator[None]:
         seconds = time.perf_counter() - start
         if seconds >= PATIENCE_SECONDS:
             LOG.info("%-22s %6.1f s", "total", seconds)
-
-
-def bar(*columns: Any, transient: bool = False) -> Any:
-    """A rich progress bar on standard error; silent under `quiet=true`."""
-    from rich.console import Console  # noqa: PLC0415 - core is loaded by what shows nothing
-    from rich.progress import Progress  # noqa: PLC0415
-
-    return Progress(*columns, console=Console(stderr=True), transient=transient, disable=is_quiet())

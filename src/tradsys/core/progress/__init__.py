@@ -1,0 +1,5 @@
+"""What a command shows while it works.
+
+stages    is_quiet, is_watched, stage, total
+bars      bar
+"""

@@ -1,0 +1,11 @@
+"""A progress bar on standard error, as rich draws it."""
+
+from rich.console import Console
+from rich.progress import Progress, ProgressColumn
+
+from tradsys.core.progress.stages import is_quiet
+
+
+def bar(*columns: str | ProgressColumn, transient: bool = False) -> Progress:
+    """A bar of these columns; silent under `quiet=true`, one line at the end where nobody watches."""
+    return Progress(*columns, console=Console(stderr=True), transient=transient, disable=is_quiet())
