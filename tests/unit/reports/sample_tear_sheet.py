@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from tradsys.portfolio.ledger import OPEN_SCHEMA, TRADES_SCHEMA, Ledger
-from tradsys.research.pipeline.tear_sheet import tear_sheets
+from tradsys.research.pipeline.records.tear_sheet import tear_sheets
 
 
 def tear_sheet(daily, start, symbol, n_trades=60) -> dict[str, Any]:

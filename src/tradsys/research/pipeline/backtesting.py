@@ -25,9 +25,9 @@ from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.ledger import TRADES_SCHEMA, Ledger
 from tradsys.portfolio.simulator import simulate
 from tradsys.portfolio.vectorbt_adapter import simulate_many
+from tradsys.research.pipeline.records.tear_sheet import tear_sheets
 from tradsys.research.pipeline.settings import Evaluation
 from tradsys.research.pipeline.span_test import CHOSEN, STRATEGY, joint_tests_on_span
-from tradsys.research.pipeline.tear_sheet import tear_sheets
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, deflation_of_trials
 from tradsys.serving.bundle import Bundle
 from tradsys.serving.strategy import Profile, Strategy

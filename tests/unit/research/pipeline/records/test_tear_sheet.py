@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from tests.unit.reports.sample_tear_sheet import tear_sheet
-from tradsys.research.pipeline import tear_sheet as module
+from tradsys.research.pipeline.records import tear_sheet as module
 
 START = date(2023, 1, 1)
 

@@ -1,0 +1,4 @@
+"""The records of a backtest's strategies over time, as its page shows them.
+
+tear_sheet    tear_sheets
+"""
