@@ -19,6 +19,7 @@ MAX_JSON_BYTES = 256 * 2**20  # an ensemble of large boosters stays far below
 MAX_DEPTH = 64  # of nested lists and mappings; what tradsys writes needs about ten
 CONTROL = dict.fromkeys((*range(0x20), 0x7F, *range(0x80, 0xA0)))  # C0, DEL and C1: what a terminal obeys
 KEPT_CONTROL = (0x09, 0x0A)
+_UNSHOWN = {code: None for code in CONTROL if code not in KEPT_CONTROL}
 
 
 @contextmanager
@@ -51,7 +52,7 @@ def one_line(cause: object, most: int = 160) -> str:
 
 def plain_text(text: str) -> str:
     """Received text without the control characters a terminal obeys (ANSI escapes, carriage returns, C1)."""
-    return text.translate({code: None for code in CONTROL if code not in KEPT_CONTROL})
+    return text if text.isprintable() else text.translate(_UNSHOWN)
 
 
 def plain_texts(value: Any) -> Any:

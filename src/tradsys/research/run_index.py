@@ -8,6 +8,7 @@ import contextlib
 import math
 import re
 import shutil
+import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from tradsys.core.errors import TradsysError
 from tradsys.core.headline import headline_skill
 from tradsys.core.received import one_line, plain_texts, read_json
 from tradsys.core.runs import digest_file, write_json, write_text
-from tradsys.research.pipeline.trial_ledger import TrialLedger
+from tradsys.research.pipeline.trial_ledger import TrialLedger, check_ledger
 
 STAMP = re.compile(r"(\d{8}T\d{6})Z_[0-9a-f]{6}")
 CACHE = ".runs.json"
@@ -91,8 +92,7 @@ def read_run(root: Path, folder: Path) -> RunRow:
     if path.is_symlink() or not path.is_file():
         return _with(bare, note="it has no report.json: stopped, or still running")
     try:
-        report = plain_texts(read_json(path, "run it again"))
-        return _with(bare, **_shown(report, folder))
+        return _with(bare, **plain_texts(_shown(read_json(path, "run it again"), folder)))
     except (TradsysError, KeyError, TypeError, ValueError, AttributeError, IndexError, OSError) as error:
         return _with(bare, state="damaged", note=f"report.json: {type(error).__name__}: {one_line(error, 100)}")
 
@@ -184,19 +184,49 @@ def _ledger_runs(place: str) -> list[str]:
     return [str(entry["run"]) for entry in TrialLedger(place).entries()]
 
 
+def _named_in_databases(root: Path) -> set[str]:
+    """Names of run folders in any text of the SQLite files of studies; TradsysError for one that cannot be read."""
+    found: set[str] = set()
+    for path in sorted(p for study in STUDIES for p in (root / study).glob("**/*.db") if p.is_file()):
+        try:
+            with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as base:
+                tables = base.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+                for (table,) in tables:
+                    quoted = table.replace('"', '""')
+                    for row in base.execute(f'SELECT * FROM "{quoted}"'):
+                        for value in row:
+                            if isinstance(value, str):
+                                found |= {match[0] for match in STAMP.finditer(value)}
+        except sqlite3.Error as error:
+            raise TradsysError(
+                f"runs: the study database {path.relative_to(root)} cannot be read ({one_line(str(error), 80)}); restore "
+                "it from a copy, or move it away if its studies are over"
+            ) from error
+    return found
+
+
 def references(root: Path, models: Path, ledger: str) -> dict[str, str]:
-    """Run folder -> what refers to it: the ledger, a promoted model (its bundle's content), or a study."""
+    """Run folder -> what refers to it: the ledger, a promoted model (its bundle's content), or a study.
+
+    Where the ledger or a study's database cannot be read, or is gone, anything may be named there: every run stays.
+    """
+    try:
+        check_ledger(ledger, root)
+        named = {name.partition("#")[0].rsplit("/", 1)[-1] for name in _ledger_runs(ledger)}
+        stored = _named_in_databases(root)
+    except (TradsysError, OSError) as error:
+        why = f"kept, as no run can be shown to be unused: {one_line(str(error), 240)}"
+        return {folder.relative_to(root).as_posix(): why for folder in run_folders(root)}
     found = {}
     cards = {digest_file(card): card.parent for card in models.glob("*/*/card.json")}
     texts = [p.read_text("utf-8", "replace") for s in STUDIES for p in (root / s).glob("*/*.json") if p.is_file()]
-    named = {name.rsplit("/", 1)[-1] for name in _ledger_runs(ledger)}
     for folder in run_folders(root):
         name, card = folder.relative_to(root).as_posix(), folder / "bundle" / "card.json"
         if folder.name in named or (folder / "ledger.json").exists():
             found[name] = "in the trial ledger"
         elif card.is_file() and digest_file(card) in cards:
             found[name] = f"promoted as {cards[digest_file(card)].relative_to(models)}"
-        elif any(folder.name in text for text in texts):
+        elif folder.name in stored or any(folder.name in text for text in texts):
             found[name] = "used by a study"
     return found
 

@@ -1,15 +1,20 @@
 """The index of runs: read from folders that may be damaged, sorted, ranked, and cleaned up without loss."""
 
+import contextlib
 import json
 import os
+import sqlite3
 
 import pytest
 
 from tests.unit.reports.sample_pages import faults
 from tests.unit.reports.sample_report import sample_report
+from tradsys.core.clock import utc_now
 from tradsys.core.errors import TradsysError
 from tradsys.reports.runs.page import print_runs, render
 from tradsys.research import run_index
+from tradsys.research.pipeline.ledger_anchors import write_anchor
+from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
 from tradsys.research.run_index import RunRow, leaderboards, ordered, read_runs, references, removable, selected
 from tradsys.runs import work
 
@@ -143,3 +148,50 @@ def test_the_command_lists_keeps_and_removes_only_when_confirmed(root, tmp_path,
         work(["delete"])
     with pytest.raises(ValueError, match="no folder"):
         work(["paths.runs=nowhere"])
+
+
+def study_with(path, text):
+    """A study's database whose one trial names a run, as Optuna keeps it: text in some table."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(sqlite3.connect(path)) as base, base:
+        base.execute('CREATE TABLE "trial user ""attributes" (id INTEGER, value_json TEXT, blob BLOB)')
+        base.execute('INSERT INTO "trial user ""attributes" VALUES (1, ?, ?)', (text, b"\x00"))
+
+
+def test_a_run_that_a_studys_database_names_stays(root, tmp_path):
+    study_with(root / "tune" / "studies.db", json.dumps({"folder": f"runs/train/{HALF}"}))
+    referred = references(root, tmp_path / "models", str(root / "ledger.db"))
+    assert referred == {f"train/{HALF}": "used by a study"}
+
+
+@pytest.mark.parametrize("damage", [b"", b"SQLite format 3\x00" + b"\xff" * 200, b"no database"])
+def test_a_study_that_cannot_be_read_protects_every_run(root, tmp_path, damage):
+    (root / "tune").mkdir()
+    (root / "tune" / "studies.db").write_bytes(damage)
+    referred = references(root, tmp_path / "models", str(root / "ledger.db"))
+    if damage:
+        assert set(referred) == {f"train/{name}" for name in (GOOD, HALF, BAD, ODD, HOSTILE)}
+        assert "the study database tune/studies.db cannot be read" in referred[f"train/{GOOD}"]
+    else:
+        assert referred == {}, "an empty file is a database without tables"
+
+
+def test_a_ledger_that_is_lost_or_damaged_protects_every_run_and_says_so(root, tmp_path):
+    place = str(root / "ledger.db")
+    look = LedgerEntry(
+        purpose="x",
+        subject="s",
+        data_digest="d",
+        span_start=utc_now(),
+        span_end=utc_now(),
+        run=str(root / "train" / GOOD),
+    )
+    TrialLedger(place, root).append(look)
+    write_anchor(root / "train" / GOOD, place, TrialLedger(place, root).entries()[-1])
+    assert references(root, tmp_path / "models", place) == {f"train/{GOOD}": "in the trial ledger"}
+    kept = (root / "ledger.db").read_bytes()
+    for content in (None, b"", b"no database at all", kept[:4096]):
+        (root / "ledger.db").unlink() if content is None else (root / "ledger.db").write_bytes(content)
+        referred = references(root, tmp_path / "models", place)
+        assert set(referred) == {f"train/{name}" for name in (GOOD, HALF, BAD, ODD, HOSTILE)}
+        assert referred[f"train/{HALF}"].startswith("kept, as no run can be shown to be unused: ledger:")
