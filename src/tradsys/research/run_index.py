@@ -199,8 +199,8 @@ def _named_in_databases(root: Path) -> set[str]:
                                 found |= {match[0] for match in STAMP.finditer(value)}
         except sqlite3.Error as error:
             raise TradsysError(
-                f"runs: the study database {path.relative_to(root)} cannot be read ({one_line(str(error), 80)}); restore "
-                "it from a copy, or move it away if its studies are over"
+                f"runs: the study database {path.relative_to(root)} cannot be read ({one_line(str(error), 80)}); "
+                "restore it from a copy, or move it away if its studies are over"
             ) from error
     return found
 
