@@ -139,3 +139,21 @@ def test_windows_of_scaled_densities_are_the_recursion_in_logarithms():
         with np.errstate(divide="ignore"):
             wanted = [_window_in_logs.py_func(loglik_RK[e - 59 : e + 1], start, transmat) for e in ends]
         assert np.abs(got_NK - np.array(wanted)).max() < 1e-12
+
+
+@pytest.mark.parametrize("outlier", [False, True])
+def test_em_on_scaled_densities_is_em_in_logarithms(market, monkeypatch, outlier):
+    x = market[1][:1500].copy()
+    if outlier:  # no state has a density there, which scaled recursions cannot carry
+        x[700] = 60 * np.abs(x).max(axis=0)
+    scaled = fit(x, n_seeds=1, min_share=0.0)
+    plain = HmmRegime._expectation_maximisation
+
+    def in_logs(self, z_TD, lengths, stretches, _):
+        return plain(self, z_TD, lengths, stretches, "log")
+
+    monkeypatch.setattr(HmmRegime, "_expectation_maximisation", in_logs)
+    in_logarithms = fit(x, n_seeds=1, min_share=0.0)
+    assert scaled.n_iter_ == in_logarithms.n_iter_
+    for name in ("transmat_", "means_", "covars_", "loglik_"):
+        np.testing.assert_allclose(getattr(scaled, name), getattr(in_logarithms, name), rtol=1e-6, atol=1e-9)
