@@ -57,7 +57,7 @@ def work(argv: list[str]) -> None:
         config, experiment = _stored(record, str(asked["paths"]["data"]))
     place = ledger_of(record, str(asked["paths"]["ledger"]))
     with open_run(Path(asked["into"]), "reproduce", record.config_yaml, record.overrides) as folder:
-        config.paths = dict(asked["paths"]) | {"ledger": str(folder / "ledger.db")}
+        config.paths = dict(asked["paths"]) | {"ledger": str(folder / "ledger.db"), "cache_gb": 0}  # all of it anew
         known = seed_ledger(record, place, folder / "ledger.db")
         run(experiment, folder, as_dict(config))
     comparison = compare(record, folder, asked["tolerance"], place if known else None)

@@ -124,8 +124,10 @@ class FeatureSet:
         ranks = [name for name in self.ranks if name in kept]
         return type(self)(features, max_gap_minutes=self.max_gap_minutes, market_symbol=self.market_symbol, ranks=ranks)
 
-    def table(self, bars: pl.DataFrame) -> FeatureTable:
+    def table(self, bars: pl.DataFrame, values: Array | None = None) -> FeatureTable:
         """One row per bar, in the bars' order; values float32 [R, F], NaN in the warm-up.
+
+        values: what this set computed for these bars before; None computes them.
 
         A segment ends at a gap and at a bar whose price is missing or not positive; that bar is all NaN.
         Symbols whose segments are all too short are all NaN and named in a warning.
@@ -134,20 +136,24 @@ class FeatureSet:
         """
         marked = self._segments(bars)
         self._check_length(marked)
-        wanted = [_warmed_up(feature) for feature in self.features]
-        query = _spaced(self._joined(marked)).lazy().select("row", *wanted)
-        frame = query.filter(pl.col("row").is_not_null()).drop("row").collect(engine="in-memory")
-        assert frame.height == bars.height, (frame.height, bars.height)
-        frame = with_ranks(frame, marked.select("symbol", "time"), self.ranks, self.market_symbol)
         symbols = tuple(marked["symbol"].unique(maintain_order=True))
         return FeatureTable(
             symbol=marked["symbol"].cast(pl.Enum(symbols)).to_physical().cast(pl.Int32).to_numpy(),
             time=utc64_times(marked),
             segment=marked["segment"].to_numpy(),
-            values=np.ascontiguousarray(frame.to_numpy(order="c"), dtype=np.float32),
+            values=self._values(marked) if values is None else values,
             names=self.names,
             symbols=symbols,
         )
+
+    def _values(self, marked: pl.DataFrame) -> Array:
+        """Every feature's column of bars with segments, float32 [R, F]."""
+        wanted = [_warmed_up(feature) for feature in self.features]
+        query = _spaced(self._joined(marked)).lazy().select("row", *wanted)
+        frame = query.filter(pl.col("row").is_not_null()).drop("row").collect(engine="in-memory")
+        assert frame.height == marked.height, (frame.height, marked.height)
+        frame = with_ranks(frame, marked.select("symbol", "time"), self.ranks, self.market_symbol)
+        return np.ascontiguousarray(frame.to_numpy(order="c"), dtype=np.float32)
 
     def side(self, bars: pl.DataFrame) -> Array | None:
         """int8 [R]: the side a position would be taken on after each bar; None where no feature is named `side`."""
