@@ -8,32 +8,16 @@ import time
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytorch_lightning as L
 import torch
+from random_samples import make_samples
 
-from tradsys.core.tables import FeatureTable, Samples
 from tradsys.models.nets.transformer import TransformerEncoder
 from tradsys.models.training.lit import LitClassifier, warmup_cosine
 from tradsys.models.training.trainer import TrainerSettings, fit_module
 from tradsys.samples.loader import WindowLoader
 
 N_FEATURES, BATCH, EPOCHS, ROUNDS = 24, 256, 2, 3
-
-
-def make_samples(n_rows: int, lookback: int, seed: int) -> Samples:
-    rng = np.random.default_rng(seed)
-    rows = np.arange(lookback - 1, n_rows)
-    table = FeatureTable(
-        symbol=np.zeros(n_rows, np.int32),
-        time=np.datetime64("2020-01-01", "us") + np.arange(n_rows) * np.timedelta64(1, "h"),
-        segment=np.zeros(n_rows, np.int32),
-        values=rng.normal(size=(n_rows, N_FEATURES)).astype(np.float32),
-        names=tuple(f"f{k}" for k in range(N_FEATURES)),
-        symbols=("AAA",),
-    )
-    n = len(rows)
-    return Samples(table, rows, rng.integers(0, 2, n), np.ones(n), rows - lookback + 1, rows, np.zeros(n))
 
 
 def lightning(module: LitClassifier, train: WindowLoader, valid: WindowLoader) -> None:

@@ -8,10 +8,9 @@ import time
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import torch
+from random_samples import make_samples
 
-from tradsys.core.tables import FeatureTable, Samples
 from tradsys.models.nets.transformer import TransformerEncoder
 from tradsys.models.sequence import SequenceModel
 from tradsys.models.training.lit import LitClassifier
@@ -20,21 +19,6 @@ from tradsys.models.training.trainer import TrainerSettings
 
 N_FEATURES, N_SEEDS, ROUNDS = 24, 5, 2
 SHAPES = ((8, 8, 32, 1_500), (8, 8, 256, 6_000), (16, 16, 64, 1_500), (32, 32, 256, 2_500))  # d, T, B, rows
-
-
-def make_samples(n_rows: int, lookback: int, seed: int) -> Samples:
-    rng = np.random.default_rng(seed)
-    rows = np.arange(lookback - 1, n_rows)
-    table = FeatureTable(
-        symbol=np.zeros(n_rows, np.int32),
-        time=np.datetime64("2020-01-01", "us") + np.arange(n_rows) * np.timedelta64(1, "h"),
-        segment=np.zeros(n_rows, np.int32),
-        values=rng.normal(size=(n_rows, N_FEATURES)).astype(np.float32),
-        names=tuple(f"f{k}" for k in range(N_FEATURES)),
-        symbols=("AAA",),
-    )
-    n = len(rows)
-    return Samples(table, rows, rng.integers(0, 2, n), np.ones(n), rows - lookback + 1, rows, np.zeros(n))
 
 
 def _compared(width: int, lookback: int, batch_size: int, n_rows: int) -> dict:

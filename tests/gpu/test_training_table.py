@@ -7,12 +7,11 @@ import time
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tradsys.core.tables import FeatureTable, Samples
+from benchmarks.random_samples import make_samples
 from tradsys.models.nets.transformer import TransformerEncoder
 from tradsys.models.sequence import SequenceModel
 from tradsys.models.training.lit import LitClassifier
@@ -25,21 +24,6 @@ pytestmark = [
 ]
 N_FEATURES = 48
 STEPS = 50
-
-
-def make_samples(n_rows, lookback, seed=0):
-    rng = np.random.default_rng(seed)
-    rows = np.arange(lookback - 1, n_rows)
-    table = FeatureTable(
-        symbol=np.zeros(n_rows, np.int32),
-        time=np.datetime64("2020-01-01", "us") + np.arange(n_rows) * np.timedelta64(1, "h"),
-        segment=np.zeros(n_rows, np.int32),
-        values=rng.normal(size=(n_rows, N_FEATURES)).astype(np.float32),
-        names=tuple(f"f{k}" for k in range(N_FEATURES)),
-        symbols=("AAA",),
-    )
-    n = len(rows)
-    return Samples(table, rows, rng.integers(0, 2, n), np.ones(n), rows - lookback + 1, rows, np.zeros(n))
 
 
 def wait(device):
@@ -70,7 +54,10 @@ def step_row(device, width, lookback, batch_size, limit, *, compiled):
     module = LitClassifier(net).to(device)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=True)
     loader = WindowLoader.from_samples(
-        make_samples(4 * batch_size + lookback, lookback), lookback=lookback, batch_size=batch_size, device=device
+        make_samples(4 * batch_size + lookback, lookback, n_features=N_FEATURES),
+        lookback=lookback,
+        batch_size=batch_size,
+        device=device,
     )
     picked = torch.arange(batch_size, device=device)
     if compiled:
@@ -101,7 +88,7 @@ def step_row(device, width, lookback, batch_size, limit, *, compiled):
 
 def stack_row(accelerator, width, lookback, batch_size, n_nets, n_rows):
     """Nets as one stack against one of them alone, as nets an hour."""
-    train, valid = make_samples(n_rows, lookback), make_samples(n_rows // 4, lookback, 1)
+    train, valid = (make_samples(n, lookback, seed, N_FEATURES) for n, seed in ((n_rows, 0), (n_rows // 4, 1)))
     settings = TrainerSettings(accelerator=accelerator, max_epochs=2)
     net = partial(TransformerEncoder, d_model=width, n_heads=2, n_layers=1)
     base = SequenceModel(net, LitClassifier, settings, lookback, batch_size)

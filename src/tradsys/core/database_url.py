@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.masking import masked_text, remember, remember_urls
+from tradsys.core.received import one_line
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -32,6 +33,21 @@ def database_url(text: str, where: str, error: type[TradsysError] = DataError) -
     if url.password:
         remember(str(url.password))
     return url
+
+
+def server_engine(url: "sa.URL", where: str) -> "sa.Engine":
+    """The engine of a database server, without a pool; DataError where its driver is not installed."""
+    import sqlalchemy as sa  # noqa: PLC0415 - only where a database is named
+    from sqlalchemy.pool import NullPool  # noqa: PLC0415
+
+    url = url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
+    try:
+        return sa.create_engine(url, poolclass=NullPool)
+    except (ModuleNotFoundError, sa.exc.ArgumentError) as error:
+        raise DataError(
+            f"{where}: {shown_url(url)} needs a driver that is not installed ({one_line(error)}); "
+            "pip install 'tradsys[postgres]'"
+        ) from error
 
 
 def shown_url(url: "sa.URL") -> str:

@@ -81,6 +81,16 @@ class FeatureTable:
         added = np.stack([np.asarray(c, dtype=np.float32) for c in new.values()], axis=1)
         return replace(self, values=np.hstack([self.values, added]), names=(*self.names, *new))
 
+    def take(self, rows_N: Array) -> "FeatureTable":
+        """These rows alone as a table; rows that follow each other in it need not have done so in time."""
+        return replace(
+            self,
+            symbol=self.symbol[rows_N],
+            time=self.time[rows_N],
+            segment=self.segment[rows_N],
+            values=self.values[rows_N],
+        )
+
     def with_values(self, values: Array) -> "FeatureTable":
         """The same rows and names with other numbers, as a transform returns them."""
         return replace(self, values=np.ascontiguousarray(values, dtype=np.float32))

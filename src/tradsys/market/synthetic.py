@@ -222,7 +222,7 @@ def _markov(rng: np.random.Generator, n_bars: int, stay: Array, follow: Array) -
 def _log_vol(rng: np.random.Generator, n_bars: int, kind: tuple[float, float]) -> Array:
     """Stationary AR(1) path [n_bars] of that coefficient and deviation."""
     coefficient, deviation = kind
-    return deviation * _ar1(rng.standard_normal(n_bars), coefficient)
+    return deviation * ar1(rng.standard_normal(n_bars), coefficient)
 
 
 def _draw_jumps(rng: np.random.Generator, regime: Array, factor: float) -> tuple[Array, Array]:
@@ -232,7 +232,8 @@ def _draw_jumps(rng: np.random.Generator, regime: Array, factor: float) -> tuple
 
 
 @compiled
-def _ar1(shocks: Array, coefficient: float) -> Array:
+def ar1(shocks: Array, coefficient: float) -> Array:
+    """Autoregression of order one with unit variance from these standard normal shocks [T]; it starts at the first."""
     out = np.empty(len(shocks))
     out[0] = shocks[0]
     for t in range(1, len(shocks)):

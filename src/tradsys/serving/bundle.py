@@ -256,15 +256,7 @@ def widened(table: FeatureTable, rows: Array, extra: Mapping[str, Array]) -> tup
 
     Returns that table [N, F + len(extra)] and its row numbers 0..N-1.
     """
-    small = FeatureTable(
-        symbol=table.symbol[rows],
-        time=table.time[rows],
-        segment=table.segment[rows],
-        values=table.values[rows],
-        names=table.names,
-        symbols=table.symbols,
-    )
-    return small.with_columns(extra), np.arange(len(rows))
+    return table.take(rows).with_columns(extra), np.arange(len(rows))
 
 
 def _load_regime(path: Path) -> HmmRegime | MarketRegime | SupervisedRegime:

@@ -67,7 +67,7 @@ class SessionRegime:
                 f"session regime: no session became known in the windows of {len(own)} training samples; "
                 f"{self.clock!r} falls where one does; name a column of ages as clock="
             )
-        short, ends = session_table(table, rows), last[some]
+        short, ends = table.take(rows), last[some]
         nothing = np.zeros(len(some))
         windows = Samples(short, ends, nothing.astype(np.int64), nothing + 1, first[some], ends, nothing)
         return with_fitted(self, {"regime_": self.regime.fit(windows, valid)})
@@ -81,7 +81,7 @@ class SessionRegime:
         # the row before an observation is read as well, since the clock falls between the two
         first = np.searchsorted(at, np.maximum(rows - self.lookback_bars + 2, _segment_starts(table)[rows] + 1))
         n_sessions = np.minimum(last - first + 1, self.regime.lookback)
-        short = session_table(table, at)
+        short = table.take(at)
         for n in np.unique(n_sessions[n_sessions > 0]):
             mine = np.flatnonzero(n_sessions == n)
             ends, which = np.unique(last[mine], return_inverse=True)
@@ -109,18 +109,6 @@ class SessionRegime:
         with refused_in_one_line("regime", "export the bundle again"):
             regime = HmmRegime.from_json(value["regime"])
             return with_fitted(cls(regime, str(value["clock"]), value["lookback_bars"]), {"regime_": regime})
-
-
-def session_table(table: FeatureTable, rows: Array) -> FeatureTable:
-    """These rows alone as a table: neighbours in it are sessions that follow each other in one segment."""
-    return FeatureTable(
-        symbol=table.symbol[rows],
-        time=table.time[rows],
-        segment=table.segment[rows],
-        values=table.values[rows],
-        names=table.names,
-        symbols=table.symbols,
-    )
 
 
 def _segment_starts(table: FeatureTable) -> Array:

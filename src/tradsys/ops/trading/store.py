@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import sqlalchemy as sa
-from sqlalchemy.pool import NullPool
 
 from tradsys.core.clock import utc_now
-from tradsys.core.database_url import database_url, shown_url
+from tradsys.core.database_url import database_url, server_engine, shown_url
 from tradsys.core.errors import DataError
 from tradsys.core.masking import masked_text
 from tradsys.core.received import one_line
@@ -207,19 +206,9 @@ def _chained(previous: str, number: int, written: str, kind: str, text: str) -> 
     return hashlib.sha256("\x1f".join((previous, str(number), written, kind, text)).encode()).hexdigest()
 
 
-def _server(url: sa.URL) -> sa.Engine:
-    try:
-        return sa.create_engine(url, poolclass=NullPool)
-    except (ModuleNotFoundError, sa.exc.ArgumentError) as error:
-        raise DataError(
-            f"trade journal: {shown_url(url)} needs a driver that is not installed ({one_line(error)}); "
-            "pip install 'tradsys[postgres]'"
-        ) from error
-
-
 def _engine(place: str, create: bool) -> sa.Engine:
     if "://" in place:
-        return _server(database_url(place, "trade journal"))
+        return server_engine(database_url(place, "trade journal"), "trade journal")
     path = Path(place)
     if not create and not path.is_file():
         raise DataError(f"trade journal {path}: no such file; a bot writes it when it starts; give name=...")

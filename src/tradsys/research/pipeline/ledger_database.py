@@ -8,10 +8,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from tradsys.core.database_url import database_url
+from tradsys.core.database_url import database_url, server_engine
 from tradsys.core.errors import DataError
 from tradsys.core.masking import masked_text
-from tradsys.core.received import one_line
 
 # seconds a writer waits for another before SQLite says "database is locked"
 BUSY_SECONDS = 60
@@ -67,14 +66,7 @@ def engine_of(place: str | Path) -> sa.Engine:
     refuse_broken_url(text)
     url = database_url(text, "ledger") if "://" in text else sa.URL.create("sqlite", database=text)
     if url.get_backend_name() != "sqlite":
-        url = url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
-        try:
-            return sa.create_engine(url, poolclass=NullPool)
-        except (ModuleNotFoundError, sa.exc.ArgumentError) as error:
-            raise DataError(
-                f"ledger: {url.drivername} needs a module that is not installed ({one_line(error)}); "
-                "pip install 'tradsys[postgres]'"
-            ) from error
+        return server_engine(url, "ledger")
     if not url.database or url.database == ":memory:":
         raise DataError("ledger: an in-memory SQLite forgets what was seen; give a file or a server")
     Path(url.database).parent.mkdir(parents=True, exist_ok=True)

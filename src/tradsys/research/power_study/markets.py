@@ -11,6 +11,7 @@ import numpy as np
 from tradsys.core.compiled import compiled
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array
+from tradsys.market.synthetic import ar1
 from tradsys.portfolio.order_walk import BarArrays
 
 KINDS = ("martingale", "garch", "clusters", "trending", "three_symbols", "break")
@@ -78,7 +79,7 @@ def _volatility(kind: str, n_bars: int, rng: np.random.Generator) -> tuple[Array
         return np.exp(np.linspace(-0.7, 0.7, n_bars)), flat
     if kind == "break":  # in the middle of the test span, which is the last 40 %
         return np.where(np.arange(n_bars) < 0.8 * n_bars, 0.8, 1.8), _tails(rng, n_bars)
-    clustered = np.exp(0.5 * _ar1(rng.standard_normal(n_bars), 0.995))
+    clustered = np.exp(0.5 * ar1(rng.standard_normal(n_bars), 0.995))
     return clustered / np.sqrt(np.mean(clustered**2)), _tails(rng, n_bars)
 
 
@@ -100,15 +101,6 @@ def _garch(shocks: Array, constant: float, shock: float, keep: float) -> Array:
     for t in range(len(shocks)):
         out[t] = np.sqrt(variance)
         variance = constant + variance * (shock * shocks[t] ** 2 + keep)
-    return out
-
-
-@compiled
-def _ar1(shocks: Array, coefficient: float) -> Array:
-    out = np.empty(len(shocks))
-    out[0] = shocks[0]
-    for t in range(1, len(shocks)):
-        out[t] = coefficient * out[t - 1] + np.sqrt(1 - coefficient**2) * shocks[t]
     return out
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from tradsys.core.compiled import compiled
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.models.regime import HmmRegime
-from tradsys.models.supervisors.session_regime import SessionRegime, session_table
+from tradsys.models.supervisors.session_regime import SessionRegime
 from tradsys.models.supervisors.supervised import Regime, SupervisedRegime, joint
 from tradsys.models.transforms import fitted
 
@@ -30,7 +30,7 @@ def hindsight_smoothed(model: Regime, table: FeatureTable) -> Array:
         return joint(*parts)
     if isinstance(model, SessionRegime):
         rows = model.session_rows(table)
-        return _held(hindsight_smoothed(fitted(model, "regime_"), session_table(table, rows)), rows, table, np.nan)
+        return _held(hindsight_smoothed(fitted(model, "regime_"), table.take(rows)), rows, table, np.nan)
     out = np.full((len(table), model.n_states), np.nan)
     for rows, loglik_TK in _runs(model, table):
         out[rows] = _smoothed(loglik_TK, fitted(model, "startprob_"), fitted(model, "transmat_"))
@@ -47,7 +47,7 @@ def hindsight_viterbi(model: Regime, table: FeatureTable) -> Array:
         return np.where((market < 0) | (macro < 0), UNKNOWN, market * model.macro.n_states + macro)
     if isinstance(model, SessionRegime):
         rows = model.session_rows(table)
-        return _held(hindsight_viterbi(fitted(model, "regime_"), session_table(table, rows)), rows, table, UNKNOWN)
+        return _held(hindsight_viterbi(fitted(model, "regime_"), table.take(rows)), rows, table, UNKNOWN)
     out = np.full(len(table), UNKNOWN, dtype=np.int64)
     for rows, loglik_TK in _runs(model, table):
         out[rows] = _viterbi(loglik_TK, np.log(fitted(model, "startprob_")), np.log(fitted(model, "transmat_")))
