@@ -94,10 +94,10 @@ def memory() -> dict[str, Any]:
     """The extended table in a process of its own, whose peak is the operating system's."""
     code = "import json, bench_daily; print(json.dumps(bench_daily.child()))"
     done = subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=True)
-    told = json.loads(done.stdout)
-    note = f"peak {told['peak_gib']:.2f} GiB of the process, bars and numba's compile included; aim below 3"
-    name = f"daily: table of {told['rows'] / 1e6:.2f} M rows x {told['columns']} columns"
-    return {"name": name, "fast_s": told["seconds"], "note": note, "peak_gib": told["peak_gib"]}
+    reported = json.loads(done.stdout)
+    note = f"peak {reported['peak_gib']:.2f} GiB of the process, bars and numba's compile included; aim below 3"
+    name = f"daily: table of {reported['rows'] / 1e6:.2f} M rows x {reported['columns']} columns"
+    return {"name": name, "fast_s": reported["seconds"], "note": note, "peak_gib": reported["peak_gib"]}
 
 
 def measure() -> list[dict[str, Any]]:

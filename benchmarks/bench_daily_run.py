@@ -52,8 +52,8 @@ def child(lab: Path, *words: str) -> dict[str, float]:
 def stages(lab: Path, day: date) -> float:
     """Seconds of a session's own stages, as their manifests tell: no import, no config, no reading of the store."""
     folders = (lab / "runs" / "daily" / "foundry").glob(f"*/date={day}/manifest.json")
-    told = {path.parents[1].name: json.loads(path.read_text())["seconds"] for path in folders}
-    return sum(seconds for name, seconds in told.items() if name not in ("prices", "training"))
+    reported = {path.parents[1].name: json.loads(path.read_text())["seconds"] for path in folders}
+    return sum(seconds for name, seconds in reported.items() if name not in ("prices", "training"))
 
 
 def measure() -> list[dict]:

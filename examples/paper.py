@@ -12,7 +12,7 @@ QUICK = ["baselines=base_rate", "evaluation.n_draws=50", "evaluation.n_permutati
 train.work(["data=synthetic", *SMALL, *QUICK])
 
 # %% [markdown]
-# `export` promotes a bundle to `models/`. It refuses one whose verdict is not `edge` unless it is told to; this one
+# `export` promotes a bundle to `models/`. It refuses one whose verdict is not `edge` unless a reason is given; this one
 # is for showing how things go.
 
 # %%

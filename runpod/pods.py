@@ -60,7 +60,7 @@ START = (
 
 
 class PodsError(ValueError):
-    """What the user can mend: one line, exit code 2."""
+    """What the user can fix: one line, exit code 2."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Order:
 
 
 class State:
-    """What was rented, by name, in one JSON file written whole; known before the API is asked to rent."""
+    """What was rented, by name, in one JSON file written atomically; known before the API is asked to rent."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -157,7 +157,7 @@ def create(name: str, gpu: str, order: Order) -> dict[str, Any] | None:
         except QueryError as error:
             if NO_CAPACITY.search(str(error)):
                 return None
-            raise PodsError(f"runpod: {name} was refused: {error}; mend the order and run `up` again") from error
+            raise PodsError(f"runpod: {name} was refused: {error}; fix the order and run `up` again") from error
         except NOT_ANSWERED as error:  # it may have been rented, or may be in a moment
             for _ in range(3):
                 time.sleep(WAIT_S)
@@ -219,7 +219,7 @@ def terminate(pod_id: str) -> None:
         if pod_id not in [pod["id"] for pod in ours()]:
             return
         time.sleep(WAIT_S)
-    raise PodsError(f"pod {pod_id}: still there after it was told to end; it costs money; end it in the console")
+    raise PodsError(f"pod {pod_id}: still there after it was asked to end; it costs money; end it in the console")
 
 
 # ---------------------------------------------------------------- verbs

@@ -114,7 +114,7 @@ environment() {
       refuse "volume: $VOLUME is full ($(free_space) free); enlarge it, or delete $BASE/cache and old folders of $BASE/env"
     fi
     tail -n 15 "$BASE/env/$key.log" | redacted >&2
-    refuse "environment: the install failed, its last lines are above; mend the cause and start again"
+    refuse "environment: the install failed, its last lines are above; fix the cause and start again"
   fi
   ln -s "$(basename "$build")" "$build.link"
   mv -fT "$build.link" "$ENV"
@@ -162,7 +162,7 @@ attend() {
   echo "=== $(date -u +%FT%TZ) pod $(pod_name), commit $(cat "$job/commit")${resume:+, $resume}"
   [ -z "$resume" ] || command+=("$resume")
   # Job control gives the child a process group of its own; env gives it back SIGINT, which whatever was started with
-  # `&` somewhere above has been told to ignore.
+  # `&` somewhere above has been made to ignore.
   set -m
   env --default-signal=INT "${command[@]}" 8>&- &
   child=$!

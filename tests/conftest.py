@@ -11,8 +11,8 @@ import pytest
 from hypothesis import settings
 
 # the same examples on every run and no clock: CI says what the code does, not how busy the machine was
-settings.register_profile("house", derandomize=True, deadline=None)
-settings.load_profile("house")
+settings.register_profile("tradsys", derandomize=True, deadline=None)
+settings.load_profile("tradsys")
 
 REPO = Path(__file__).parents[1]
 SHARED_DATA = Path(os.environ.get("TRADSYS_SHARED_DATA", REPO.parent / "shared" / "data"))

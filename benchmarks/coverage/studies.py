@@ -167,15 +167,15 @@ def truths(strength: float, overconfidence: float) -> dict[str, float]:
     """Log-loss, skill, AUC, Brier score and calibration error of forecasts Phi(overconfidence * strength * score)."""
     score = np.linspace(-8, 8, 160_001)
     mass = stats.norm.pdf(score) / stats.norm.pdf(score).sum()
-    true, told = stats.norm.cdf(strength * score), stats.norm.cdf(overconfidence * strength * score)
-    loss = -(mass * (true * np.log(told) + (1 - true) * np.log1p(-told))).sum()
+    true, reported = stats.norm.cdf(strength * score), stats.norm.cdf(overconfidence * strength * score)
+    loss = -(mass * (true * np.log(reported) + (1 - true) * np.log1p(-reported))).sum()
     up, down = mass * true / 0.5, mass * (1 - true) / 0.5
-    gaps = np.bincount(np.minimum((told * 10).astype(int), 9), weights=mass * (told - true), minlength=10)
+    gaps = np.bincount(np.minimum((reported * 10).astype(int), 9), weights=mass * (reported - true), minlength=10)
     return {
         "log_loss": float(loss),
         "skill_over_base_rate": float(1 - loss / np.log(2)),
         "auc": float((up * (np.cumsum(down) - down / 2)).sum()),
-        "brier": float((mass * (true * (1 - told) ** 2 + (1 - true) * told**2)).sum()),
+        "brier": float((mass * (true * (1 - reported) ** 2 + (1 - true) * reported**2)).sum()),
         "ece": float(np.abs(gaps).sum()),
     }
 
@@ -197,9 +197,9 @@ def forecast_coverage(n_runs: int = 600) -> Iterator[Row]:
             one = market(rng, n_times, horizon, n_names)
             proba = stats.norm.cdf(overconfidence * one.strength * one.score.ravel())
             time = np.repeat(np.arange(n_times), n_names)
-            told = evaluate(proba, one.y.ravel(), 0.5, time_N=time, min_block=horizon, n_draws=400, seed=run)
+            reported = evaluate(proba, one.y.ravel(), 0.5, time_N=time, min_block=horizon, n_draws=400, seed=run)
             for name, kept in found.items():
-                kept.append(Estimate(**told[name]))
+                kept.append(Estimate(**reported[name]))
         calibrated = "" if overconfidence == 1 else f", {overconfidence:g} times too confident"
         for name, kept in found.items():
             yield coverage_row(name, f"T={n_times}, H={horizon}, {n_names} names{calibrated}", kept, truth[name])
@@ -233,8 +233,8 @@ def association_size(n_runs: int = 1000) -> Iterator[Row]:
         for _ in range(n_runs):
             one = market(rng, n_times, horizon, n_names, strength=0.0)
             time, event = np.repeat(np.arange(n_times), n_names), one.y.ravel() == 1
-            (told,) = associations(one.score.reshape(-1, 1), ("a",), event, time, min_block=horizon)
-            p_values.append(told.p_holm)
+            (reported,) = associations(one.score.reshape(-1, 1), ("a",), event, time, min_block=horizon)
+            p_values.append(reported.p_holm)
             symbol = np.tile(np.arange(n_names), n_times)
             lifts.append(event_lift(one.score.ravel() > 0.5, event, time, symbol, min_block=horizon).lift)
         setting = f"T={n_times}, H={horizon}, {n_names} names"
@@ -318,9 +318,9 @@ def calibration_coverage(
             luck = stats.norm.cdf(overlapping(rng, n_times, horizon, n_names))  # uniform, and overlapping as well
             y = (luck < 1 / (1 + np.exp(-slope * score))).astype(int)
             proba, time = 1 / (1 + np.exp(-score)), np.repeat(np.arange(n_times), n_names)
-            told = evaluate(proba.ravel(), y.ravel(), 0.5, time_N=time, min_block=horizon, n_draws=50, seed=run)
+            reported = evaluate(proba.ravel(), y.ravel(), 0.5, time_N=time, min_block=horizon, n_draws=50, seed=run)
             for name, kept in found.items():
-                kept.append(Estimate(**told[name]))
+                kept.append(Estimate(**reported[name]))
         setting = f"T={n_times}, H={horizon}, {n_names} names, true slope {slope:g}"
         yield coverage_row("calibration slope", setting, found["calibration_slope"], slope)
         yield coverage_row("calibration intercept", setting, found["calibration_intercept"], 0.0)
@@ -372,8 +372,8 @@ def drift_coverage(n_runs: int = 100) -> Iterator[Row]:
         rng, found = np.random.default_rng(int(10 * rho)), []
         for run in range(n_runs):
             x = persistent(rng, 1500, rho, 4)
-            told = adversarial_validation(x[:1000], x[1000:], ("a", "b", "c", "d"), seed=run)
-            found.append(Estimate(told.auc, *told.interval))
+            reported = adversarial_validation(x[:1000], x[1000:], ("a", "b", "c", "d"), seed=run)
+            found.append(Estimate(reported.auc, *reported.interval))
         yield coverage_row("drift AUC", f"1,000 and 500 rows, {name}", found, 0.5)
 
 

@@ -23,7 +23,7 @@ VERBS = {
     "doctor": "what this machine really has, and the settings that follow",
     "reproduce": "a run done again, number by number",
     "runs": "all runs of a folder side by side, and a page of them; rm and keep",
-    "journal": "the ledger of every look, told experiment by experiment",
+    "journal": "the ledger of every evaluation on test data, experiment by experiment",
 }
 
 

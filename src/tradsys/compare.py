@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def _arm(name: str, choice: "ArmChoice", settings: "ComparisonSettings", argv: list[str]) -> "Arm":
-    """Composes one arm; what its overrides get wrong is told with its name."""
+    """Composes one arm; what its overrides get wrong is reported with its name."""
     from tradsys.research.comparisons.settings import Arm
     from tradsys.research.pipeline.settings import Experiment
 
@@ -42,7 +42,7 @@ def work(argv: list[str]) -> None:
 
     asked = [f"+{a}" if a.startswith("study=") else a for a in argv]
     config = compose("compare", asked)
-    as_dict(config)  # a missing value is told before anything is built
+    as_dict(config)  # a missing value is reported before anything is built
     settings = build(config)["study"]
     arms = [_arm(name, choice, settings, asked) for name, choice in settings.choices.items()]
     plain = as_dict(compose("compare", [*settings.common, *asked]))

@@ -30,18 +30,18 @@ def work(argv: list[str]) -> None:
             f"journal: no ledger at {place}; the first look at out-of-sample data makes one; "
             "train first, or give paths.ledger=..."
         )
-    told = journal(TrialLedger(place, runs), runs, beside=runs)
+    reported = journal(TrialLedger(place, runs), runs, beside=runs)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     with refused_in_one_line(f"journal: {runs}", FIX, DataError):
-        written = write_journal(told, runs)
+        written = write_journal(reported, runs)
     for path in written:
         console.print(str(path))
-    n = len(told["experiments"])
-    counts = f"{n} experiment{'s' * (n != 1)}, {told['n_looks']} look{'s' * (told['n_looks'] != 1)}"
-    console.print(f"{counts}, {told['n_trials']} return series")
-    for problem in told["problems"]:
+    n = len(reported["experiments"])
+    counts = f"{n} experiment{'s' * (n != 1)}, {reported['n_looks']} look{'s' * (reported['n_looks'] != 1)}"
+    console.print(f"{counts}, {reported['n_trials']} return series")
+    for problem in reported["problems"]:
         console.print(problem, style="red")
-    if told["problems"]:
+    if reported["problems"]:
         sys.exit(1)
 
 

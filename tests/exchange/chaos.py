@@ -43,8 +43,8 @@ WARM_UP = 60
 
 def main(argv: list[str]) -> int:
     """Runs, prints the figures as JSON; exit code 1 where an invariant is broken."""
-    told = dict(a.split("=") for a in argv)
-    figures = run(**{k: int(v) for k, v in told.items()})
+    reported = dict(a.split("=") for a in argv)
+    figures = run(**{k: int(v) for k, v in reported.items()})
     print(json.dumps(figures, indent=2))  # noqa: T201 - a command
     return 0 if not figures["broken"] else 1
 

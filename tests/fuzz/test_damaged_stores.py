@@ -60,11 +60,11 @@ def _ensemble(folder, files):
     for name, kind, file in (("trees", "lightgbm", "lightgbm.txt"), ("line", "logistic", "logistic.json")):
         shutil.copy(files / file, folder / file)
         members.append({"name": name, "kind": kind, "file": file, "lookback": 1, "calibrator": None})
-    told = {
+    reported = {
         "kind": "stacked", "lookback": 1, "weights": {"trees": 0.5, "line": 0.3, "base_rate": 0.2}, "members": members,
         "state_weights": None, "floor": 0.0, "base_rate": [0.4, 0.6], "regime": None,
     }  # fmt: skip
-    (folder / FILE).write_text(json.dumps(told))
+    (folder / FILE).write_text(json.dumps(reported))
 
 
 def _study(folder):
@@ -142,10 +142,10 @@ def load_study_database(folder, _before):
 
 
 def load_journal(folder, before):
-    told = journal(TrialLedger(folder / "ledger.db"), folder / "runs", folder / "runs")
+    reported = journal(TrialLedger(folder / "ledger.db"), folder / "runs", folder / "runs")
     with refused_in_one_line("journal", "restore it", DataError):
-        write_journal(told, folder)
-    assert told["n_looks"] == 1
+        write_journal(reported, folder)
+    assert reported["n_looks"] == 1
     assert before.is_dir()
 
 

@@ -42,10 +42,10 @@ def answers(folder):
 def test_no_experiment_raises_a_finding(name, tmp_path):
     with inside(tmp_path):
         work([f"+experiment={name}", *(DAILY + shrunk(name) if is_daily(name) else SHRUNK)])
-    told = answers(tmp_path)
-    assert {a["verdict"] for a in told} <= {"ok", "not asked"}
-    assert {a["question"] for a in told} == set(QUESTIONS)
-    parts = {a["part"] for a in told}
+    reported = answers(tmp_path)
+    assert {a["verdict"] for a in reported} <= {"ok", "not asked"}
+    assert {a["question"] for a in reported} == set(QUESTIONS)
+    parts = {a["part"] for a in reported}
     assert {"features", "labels", "samples", "split", "transforms", "regime", "primary"} <= parts
     assert {"calibrator", "auditor", "bundle", "strategy", "execution", "thresholds"} <= parts
 
@@ -59,20 +59,20 @@ def test_a_finding_is_printed_and_exits_with_1(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     for word in ("labels", "future", "LEAK", "ret", "SYN0"):
         assert word in printed
-    (told,) = answers(tmp_path)
-    assert told["verdict"] == "LEAK"
-    assert told["finding"]["column"] == "ret"
-    assert told["finding"]["size"] > 0
+    (reported,) = answers(tmp_path)
+    assert reported["verdict"] == "LEAK"
+    assert reported["finding"]["column"] == "ret"
+    assert reported["finding"]["size"] > 0
 
 
-def test_a_refusal_of_the_house_is_a_finding(tmp_path, monkeypatch):
+def test_a_refusal_of_the_package_is_a_finding(tmp_path, monkeypatch):
     from tradsys.samples import splits
 
     monkeypatch.setattr(splits, "purge", lambda train, *a, **k: train)
     with inside(tmp_path), pytest.raises(SystemExit):
         work([*SHRUNK, "audit.parts=[transforms]", "audit.questions=[sealed]"])
-    (told,) = answers(tmp_path)
-    assert "the house refused" in told["finding"]["how"]
+    (reported,) = answers(tmp_path)
+    assert "tradsys refused" in reported["finding"]["how"]
 
 
 def test_what_features_learn_is_asked_of_the_configured_split(tmp_path, monkeypatch):
@@ -80,8 +80,8 @@ def test_what_features_learn_is_asked_of_the_configured_split(tmp_path, monkeypa
     monkeypatch.setattr(FeatureSet, "fit", lambda self, bars, until=None: real(self, bars))
     with inside(tmp_path), pytest.raises(SystemExit):
         work([*SHRUNK, "audit.parts=[features]", "audit.questions=[sealed]"])
-    (told,) = answers(tmp_path)
-    assert told["finding"]["column"] == "ffd"
+    (reported,) = answers(tmp_path)
+    assert reported["finding"]["column"] == "ffd"
 
 
 @pytest.mark.parametrize(

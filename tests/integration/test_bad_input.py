@@ -100,7 +100,7 @@ def test_one_line_and_exit_code_two(arguments, hint, tmp_path, capsys):
         ("export", "bundle/regime.json", "{}", "altered ['regime.json']"),
     ],
 )
-def test_a_damaged_run_is_told_in_one_line(command, name, text, hint, run_folder, tmp_path, capsys):
+def test_a_damaged_run_is_reported_in_one_line(command, name, text, hint, run_folder, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(run_folder, copy)
     (copy / name).write_text(text)
@@ -147,7 +147,7 @@ def test_a_refused_run_takes_its_folder_away_but_never_one_that_it_resumes(tmp_p
     assert (run / "report.json").exists()
 
 
-def test_only_an_interrupted_training_is_told_to_resume(tmp_path, capfd):
+def test_only_an_interrupted_training_is_advised_to_resume(tmp_path, capfd):
     with pytest.raises(KeyboardInterrupt), open_run(tmp_path, "reproduce", "a: 1\n", []):
         raise KeyboardInterrupt
     assert "resume" not in capfd.readouterr().err
@@ -185,9 +185,9 @@ VERBS = [verb for verb in cli.VERBS if importlib.util.find_spec(f"tradsys.{verb}
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_names_keys_and_examples(verb, capsys):
     run_command(verb, importlib.import_module(f"tradsys.{verb}").work, ["--help"])
-    told = capsys.readouterr().out
-    assert f"python -m tradsys.{verb}" in told
-    assert "Keys" in told
+    reported = capsys.readouterr().out
+    assert f"python -m tradsys.{verb}" in reported
+    assert "Keys" in reported
 
 
 def test_unknown_verb():

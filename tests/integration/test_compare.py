@@ -67,11 +67,11 @@ def compared(tmp_path_factory):
 def test_two_names_of_one_arm_differ_by_exactly_nothing(tmp_path):
     with inside(tmp_path):
         work([*arms(trees=SMALL_TREES, twin=f"{{overrides:{SMALL_TREES},against:trees}}")])
-    told = {arm["name"]: arm for arm in table(tmp_path)["arms"]}
-    gap = told["twin"]["difference"]
+    reported = {arm["name"]: arm for arm in table(tmp_path)["arms"]}
+    gap = reported["twin"]["difference"]
     assert (gap["value"], gap["low"], gap["high"]) == (0, 0, 0)
-    assert told["twin"]["p"] == 1
-    assert told["twin"]["skill_beyond_level"] == told["trees"]["skill_beyond_level"]
+    assert reported["twin"]["p"] == 1
+    assert reported["twin"]["skill_beyond_level"] == reported["trees"]["skill_beyond_level"]
     (said,) = [c["text"] for c in table(tmp_path)["conclusions"] if c["arm"] == "twin"]
     assert said == (
         "no difference shown between twin and trees (+0.0000, +0.0000 to +0.0000, 2 seeds); the two say the same"
@@ -85,9 +85,9 @@ def test_the_table_holds_what_the_cells_say(compared):
     from sklearn.metrics import log_loss
 
     folder, _ = compared
-    told = {arm["name"]: arm for arm in table(folder)["arms"]}
-    assert set(told) == {"logistic", "trees", "twin", "net", "volatility"}
-    for name, arm in told.items():
+    reported = {arm["name"]: arm for arm in table(folder)["arms"]}
+    assert set(reported) == {"logistic", "trees", "twin", "net", "volatility"}
+    for name, arm in reported.items():
         skills = []
         for seed in arm["seeds"]:
             found = sorted(folder.glob(f"runs/compare/losses_*/cells/{name}_*/fold_*_seed_{seed}.json"))
@@ -107,18 +107,18 @@ def test_the_table_holds_what_the_cells_say(compared):
         assert arm["skill_beyond_level"]["value"] == pytest.approx(np.mean(skills), abs=1e-9)
         if len(skills) > 1:
             assert arm["seed_sd"] == pytest.approx(np.std(skills, ddof=1), abs=1e-9)
-    assert told["trees"]["difference"]["value"] == pytest.approx(
-        told["trees"]["skill_beyond_level"]["value"] - told["logistic"]["skill_beyond_level"]["value"]
+    assert reported["trees"]["difference"]["value"] == pytest.approx(
+        reported["trees"]["skill_beyond_level"]["value"] - reported["logistic"]["skill_beyond_level"]["value"]
     )
-    assert told["net"]["n_parameters"] > 0
-    assert told["logistic"]["n_parameters"] is None
+    assert reported["net"]["n_parameters"] > 0
+    assert reported["logistic"]["n_parameters"] is None
 
 
 def test_arms_of_one_question_share_their_rows_and_others_are_marked(compared):
     folder, _ = compared
-    told = {arm["name"]: arm for arm in table(folder)["arms"]}
-    assert len({told[n]["n_samples"] for n in ("logistic", "trees", "net")}) == 1
-    assert [n for n, arm in told.items() if arm["own_rows"]] == ["volatility"]
+    reported = {arm["name"]: arm for arm in table(folder)["arms"]}
+    assert len({reported[n]["n_samples"] for n in ("logistic", "trees", "net")}) == 1
+    assert [n for n, arm in reported.items() if arm["own_rows"]] == ["volatility"]
     place = folder / "runs" / "compare" / "latest"
     assert "volatility *" in (place / "table.md").read_text()
     assert "judged on its own rows" in (place / "report.html").read_text()
@@ -227,7 +227,7 @@ def test_every_study_composes_and_every_arm_of_it(name):
         (["+study=baselines", "+study.arms.odd={overrides:[],sedes:[0]}"], "'sedes'"),
         (["+study=baselines", '+study.arms.odd=["model=lightgbmm"]'], "arm 'odd' of study 'baselines'"),
         (["+study=baselines", '+study.arms.odd=["model.lookbak=3"]'], "arm 'odd' of study 'baselines'"),
-        (["+study=baselines", "+study.arms.odd={overrides:[],against:nobody}"], "held against 'nobody'"),
+        (["+study=baselines", "+study.arms.odd={overrides:[],against:nobody}"], "compared with 'nobody'"),
         (["+study=baselines", "study.backend=dask"], "backend 'dask'"),
         (["+study=baselines", "study.n_jobs=0"], "n_jobs=0"),
     ],
@@ -244,7 +244,7 @@ def test_audit_refuses_a_study_of_compare():
         compose("audit", ["study=losses"])
 
 
-def test_help_lists_the_studies_of_each_door():
+def test_help_lists_the_studies_of_each_command():
     from tradsys.audit import work as audit_work
 
     mine, theirs = (next(x for x in help_text(n, w).splitlines() if x.strip().startswith("study ")) for n, w in (

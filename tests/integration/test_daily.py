@@ -88,9 +88,9 @@ def test_a_session_becomes_seven_partitions_and_a_report(published):
     assert all(store.dates(stage.name) == [BEFORE] for stage in STAGES)
     assert store.dates("training") == [BEFORE]
     assert latest(store) == BEFORE
-    told = json.loads((published / NAME / "report" / "latest" / "report.json").read_text())
-    assert told["date"] == str(BEFORE)
-    assert {check["gate"] for check in told["gates"]} == {
+    reported = json.loads((published / NAME / "report" / "latest" / "report.json").read_text())
+    assert reported["date"] == str(BEFORE)
+    assert {check["gate"] for check in reported["gates"]} == {
         "auc", "training_rows", "coverage", "stale_prices", "duplicated_rows", "drift", "disk_gb",
     }  # fmt: skip
     page = (published / NAME / "report" / "latest" / "report.html").read_text()
@@ -103,15 +103,15 @@ def test_a_session_becomes_seven_partitions_and_a_report(published):
 
 def test_the_planted_edge_is_found_and_planned(published):
     store = Partitions(published / NAME)
-    told = store.document("report", BEFORE, "report")
-    auc = {one["name"]: one["metrics"]["auc"]["value"] for one in told["horizons"]}
+    reported = store.document("report", BEFORE, "report")
+    auc = {one["name"]: one["metrics"]["auc"]["value"] for one in reported["horizons"]}
     assert auc["1d"] > 0.53  # 0.4 sigma of drift across the ranks
     plan = store.frame("report", BEFORE, "plan")
     assert 0 < plan.height <= 5
     assert plan["rank"].to_list() == list(range(1, plan.height + 1))
     forecasts = store.frame("models", BEFORE)
-    base = told["plan"]["base_rates"][told["plan"]["ranked_by"]]
-    assert (plan[f"p_{told['plan']['ranked_by']}"] > base).all()
+    base = reported["plan"]["base_rates"][reported["plan"]["ranked_by"]]
+    assert (plan[f"p_{reported['plan']['ranked_by']}"] > base).all()
     assert "MKT" not in forecasts["symbol"]
     row = plan.row(0, named=True)
     atr = forecasts.filter(pl.col("symbol") == row["symbol"])["atr"][0]
@@ -174,8 +174,8 @@ def test_another_session_keeps_the_champion_and_a_back_fill_challenges_it(lab, c
     store = Partitions(lab / NAME)
     assert store.dates("training") == [BEFORE]
     assert latest(store) == DAY
-    told = store.document("models", DAY, "champions")
-    assert {one["trained"] for one in told.values()} == {str(BEFORE)}
+    reported = store.document("models", DAY, "champions")
+    assert {one["trained"] for one in reported.values()} == {str(BEFORE)}
     live = store.document("report", DAY, "report")["live"]
     assert live["1d"]["sessions"] == 1  # what was forecast yesterday is known today
     assert live["1d"]["n"] == 24
@@ -195,16 +195,16 @@ def test_a_back_fill_runs_every_session_and_challenges_the_champion(lab, capsys)
     assert f"all stages of {first} to {DAY} (5 sessions) are done; nothing to do" in capsys.readouterr().out
 
 
-def test_a_challenger_is_judged_and_told(lab):
+def test_a_challenger_is_judged_and_reported(lab):
     shutil.rmtree(lab / NAME)
     first = SESSIONS[-4]
     daily("run", f"date={first}", f"until={DAY}")
     store = Partitions(lab / NAME)
     assert store.dates("training") == [first, DAY]
-    told = store.document("models", DAY, "champions")["1d"]
-    assert told["challenged"] == str(DAY)
-    assert told["promotion"]["n_samples"] > 0
-    assert told["trained"] == str(DAY if told["promotion"]["promoted"] else first)
+    reported = store.document("models", DAY, "champions")["1d"]
+    assert reported["challenged"] == str(DAY)
+    assert reported["promotion"]["n_samples"] > 0
+    assert reported["trained"] == str(DAY if reported["promotion"]["promoted"] else first)
 
 
 @pytest.mark.parametrize(
@@ -329,10 +329,10 @@ def test_a_stopped_day_publishes_nothing_and_yesterdays_report_says_that_it_is_o
     assert "**This report is old.**" in page.with_suffix(".md").read_text()
     capsys.readouterr()
     daily("status")
-    told = capsys.readouterr().out
-    assert re.search(rf"latest +{BEFORE}", told)
-    assert f"the report of {BEFORE} is the newest, but {DAY} could not be published" in told
-    assert "stopped" in told
+    reported = capsys.readouterr().out
+    assert re.search(rf"latest +{BEFORE}", reported)
+    assert f"the report of {BEFORE} is the newest, but {DAY} could not be published" in reported
+    assert "stopped" in reported
     daily("run", f"date={DAY}")  # the bound is the configured one again
     assert latest(store) == DAY
     assert old(store, BEFORE) is None
@@ -363,7 +363,7 @@ def test_a_report_is_drawn_again_from_what_the_run_left(lab, capsys):
     assert "verdict" in capsys.readouterr().out
 
 
-def test_the_second_run_is_told_who_is_running(lab):
+def test_the_second_run_is_refused_with_who_is_running(lab):
     with held(NAME), pytest.raises(TradsysError, match=rf"held by process {os.getpid()} on "):
         daily("run", f"date={DAY}")
 
@@ -399,11 +399,11 @@ def test_a_vanished_symbol_is_a_warning_and_a_split_too(lab):
     )
     daily("run", f"date={DAY}")
     store = Partitions(lab / NAME)
-    told = store.document("report", DAY, "report")
-    kinds = {found["kind"]: found for found in told["quality"]}
+    reported = store.document("report", DAY, "report")
+    kinds = {found["kind"]: found for found in reported["quality"]}
     assert "P0003" in kinds["vanished_symbol"]["examples"][0]
     assert "P0007" in kinds["split_like_jump"]["examples"][0]
-    assert told["coverage"]["absent"] == ["P0003"]
+    assert reported["coverage"]["absent"] == ["P0003"]
     assert "P0003" not in store.frame("models", DAY)["symbol"]
     page = (store.folder("report", DAY) / "report.html").read_text()
     assert "vanished_symbol" in page
@@ -467,11 +467,11 @@ def test_a_missing_partition_is_a_named_warning_and_a_missing_file_is_made_again
     assert (begun[0]["stage"], begun[0]["because"]) == ("features", "features.parquet missing or altered")
 
 
-def test_a_gap_in_the_live_record_is_told(lab):
+def test_a_gap_in_the_live_record_is_reported(lab):
     daily("run", f"date={SESSIONS[-5]}")
     daily("run", f"date={DAY}")
-    told = Partitions(lab / NAME).document("report", DAY, "report")
-    assert told["missing_partitions"] == [str(SESSIONS[-4]), str(SESSIONS[-3])]
+    reported = Partitions(lab / NAME).document("report", DAY, "report")
+    assert reported["missing_partitions"] == [str(SESSIONS[-4]), str(SESSIONS[-3])]
     assert "missing partition" in (lab / NAME / "report" / "latest" / "report.html").read_text()
 
 
@@ -491,11 +491,11 @@ def test_an_evaluation_walks_forward_and_holds_the_market_beside(lab, capsys):
         "book.books.top_k.k=4",
     )
     folder = lab / NAME / "evaluation"
-    told = json.loads((folder / "report.json").read_text())
-    assert {row["name"] for row in told["strategies"]} == {"top_k 5d", "long_short 5d", "rank_weighted 5d"}
-    assert told["benchmark"]["name"] == "hold MKT"
-    assert told["refit"]["n"] == 0
-    assert [part["n"] > 0 for part in told["horizons"]["5d"]["by_fold"]] == [True, True]
+    reported = json.loads((folder / "report.json").read_text())
+    assert {row["name"] for row in reported["strategies"]} == {"top_k 5d", "long_short 5d", "rank_weighted 5d"}
+    assert reported["benchmark"]["name"] == "hold MKT"
+    assert reported["refit"]["n"] == 0
+    assert [part["n"] > 0 for part in reported["horizons"]["5d"]["by_fold"]] == [True, True]
     said = pl.read_parquet(folder / "predictions.parquet")
     assert said.group_by("fold").agg(pl.col("time").n_unique())["time"].to_list() == [90, 90]
     page = (folder / "report.html").read_text()

@@ -68,11 +68,11 @@ def test_us_names_stand_at_the_close_of_new_york(place):
     )
 
 
-def test_the_panel_joins_what_was_known_and_a_snapshot_only_when_told(place):
+def test_the_panel_joins_what_was_known_and_a_snapshot_only_when_allowed(place):
     with inside(place):
         bring_in("us_daily")
         panel = source("data=us_panel")
-        bars, told = panel.bars(), panel.describe()
+        bars, reported = panel.bars(), panel.describe()
         with pytest.raises(DataError, match=r"snapshot without history.*allow_snapshot: true"):
             source("data=us_panel_snapshot")
         flagged = source("data=us_panel_snapshot", "data.allow_snapshot=true")
@@ -80,7 +80,7 @@ def test_the_panel_joins_what_was_known_and_a_snapshot_only_when_told(place):
         assert flagged.describe()["point_in_time"] is False
         pe = flagged.bars().filter(symbol="AAPL")["pe"]
     assert pe.n_unique() == 1
-    assert told["point_in_time"] is True
+    assert reported["point_in_time"] is True
     assert bars.columns[7:] == ["rate_10y", "rate_2y", "yield_curve", "cpi", "unemployment"]
     assert bars.null_count().sum_horizontal().item() == 0
     # the unemployment of April 2020, 14.8 %, was published on 8 May; here it is used from 15 June on

@@ -1,4 +1,4 @@
-"""The panel's signals table through the command: what is written, and what a reader is told of the data first."""
+"""The panel's signals table through the command: what is written, and what a reader learns of the data first."""
 
 import json
 
@@ -13,23 +13,23 @@ SMALL += ["signals.regressor.n_estimators=20", "signals.regressor.min_child_samp
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def predictions_with_outcomes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("signals")
     with inside(folder):
         work(["signals", "+experiment=panel", *shrunk("panel"), *SMALL])
     return next(folder.glob("runs/daily/panel/signals/date=*"))
 
 
-def test_every_member_has_a_rank_on_one_date(told):
-    table = pl.read_parquet(told / "signals.parquet")
+def test_every_member_has_a_rank_on_one_date(reported):
+    table = pl.read_parquet(reported / "signals.parquet")
     assert {"symbol", "probability", "expected_return", "rank"} <= set(table.columns)
     assert sorted(table["rank"].to_list()) == list(range(1, table.height + 1))
     assert "MKT" not in table["symbol"].to_list()
     assert table["probability"].is_between(0, 1).all()
 
 
-def test_the_judgement_says_what_the_data_are_and_where_the_gain_came_from(told):
-    judged = json.loads((told / "judged.json").read_text())
+def test_the_judgement_says_what_the_data_are_and_where_the_gain_came_from(reported):
+    judged = json.loads((reported / "judged.json").read_text())
     assert judged["synthetic"] == "synthetic panel with a planted edge of 0.1"
     assert judged["notes"] == []
     assert len(judged["folds"]) == 3

@@ -20,7 +20,7 @@ from torch import nn
 from tests.unit.models.test_sequence import assert_same_weights, make_model, make_samples, split, weights
 from tradsys.core.errors import TrainingError
 from tradsys.models.training.lit import LitClassifier
-from tradsys.models.training.rendezvous import Meeting
+from tradsys.models.training.rendezvous import Rendezvous
 from tradsys.models.training.trainer import TrainerSettings
 
 # 299 samples: of batches of 64 the last holds 43, dealt as 22 and 21 to two ranks
@@ -120,9 +120,9 @@ def test_the_watch_and_ctrl_c_are_the_callers(tmp_path, unbroken):
     with pytest.raises(KeyboardInterrupt):
         ddp(workdir=tmp_path, watch=interrupts).fit(*DATA)
     assert not (tmp_path / "finished.json").exists()
-    told = []
-    resumed = ddp(workdir=tmp_path, watch=lambda *said: told.append(said)).fit(*DATA)
-    assert told == list(enumerate(resumed.result_.scores))
+    reported = []
+    resumed = ddp(workdir=tmp_path, watch=lambda *said: reported.append(said)).fit(*DATA)
+    assert reported == list(enumerate(resumed.result_.scores))
     assert resumed.result_ == unbroken.result_
     assert_same_weights(weights(unbroken), weights(resumed))
 
@@ -222,11 +222,11 @@ def test_what_cannot_work_is_refused_before_a_process_starts(monkeypatch):
     with pytest.raises(ValueError, match="num_nodes=0"):
         TrainerSettings(num_nodes=0)
     with pytest.raises(TrainingError, match="num_nodes=2 but NODE_RANK, MASTER_ADDR, MASTER_PORT is not set"):
-        Meeting.of(2)
+        Rendezvous.of(2)
     for name, value in (("NODE_RANK", "2"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "1")):
         monkeypatch.setenv(name, value)
     with pytest.raises(TrainingError, match="NODE_RANK=2, MASTER_PORT=1 with num_nodes=2; machines are numbered"):
-        Meeting.of(2)
+        Rendezvous.of(2)
     with pytest.raises(ValueError, match="strategy='fsdp'"):
         TrainerSettings(strategy="fsdp")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

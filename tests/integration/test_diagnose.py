@@ -162,7 +162,7 @@ def test_the_look_at_the_test_span_is_in_the_ledger(planted):
 
 
 def test_a_bundle_never_takes_its_own_place(planted):
-    """The bundle as champion and as challenger; then held against a champion that knows the base rate alone."""
+    """The bundle as champion and as challenger; then compared with a champion that knows the base rate alone."""
     folder, report = planted
     bundle = Bundle.load(folder / "runs" / "diagnose" / "latest" / "bundle")
     config = [o for o in SMALL if "diagnose" not in o] + ["data.explosions=0.03"]

@@ -37,7 +37,7 @@ def address_space(n_bytes):
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def predictions_with_outcomes(tmp_path_factory):
     """One whole look with its device, as JSON; some ten seconds, most of them imports."""
     folder = tmp_path_factory.mktemp("doctor")
     keys = {"WANDB_API_KEY": CANARY, "TRADSYS_LEDGER": f"postgresql://u:{CANARY}@h/db"}
@@ -47,8 +47,8 @@ def told(tmp_path_factory):
     return done
 
 
-def test_json_for_scripts(told):
-    found = json.loads(told.stdout)
+def test_json_for_scripts(reported):
+    found = json.loads(reported.stdout)
     here = read_container()
     assert found["machine"]["container"]["memory"]["value"] == here.memory.value
     assert found["machine"]["container"]["host_cpus"] == here.host_cpus
@@ -60,9 +60,9 @@ def test_json_for_scripts(told):
     assert found["overrides"] == [choice["override"] for choice in found["choices"] if choice["override"]]
 
 
-def test_keys_are_named_and_never_shown(told):
-    assert {"WANDB_API_KEY", "TRADSYS_LEDGER"} <= set(json.loads(told.stdout)["machine"]["keys"])
-    assert CANARY not in told.stdout + told.stderr
+def test_keys_are_named_and_never_shown(reported):
+    assert {"WANDB_API_KEY", "TRADSYS_LEDGER"} <= set(json.loads(reported.stdout)["machine"]["keys"])
+    assert CANARY not in reported.stdout + reported.stderr
 
 
 def test_a_process_limited_by_ulimit_is_refused_before_torch_is_loaded(tmp_path):
@@ -104,7 +104,7 @@ def test_the_health_check_is_silent(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_missing_data_are_told_with_the_command_that_brings_them(tmp_path):
+def test_missing_data_are_reported_with_the_command_that_brings_them(tmp_path):
     done = run("doctor", "data=btc_hourly", cwd=tmp_path)
     assert done.returncode == 2
     assert "python -m tradsys.fetch" in done.stderr

@@ -35,7 +35,7 @@ FILES = {
 def shared_out(self, weight_N):
     """Weights for every member that differ by state, whatever was earned: all kinds of file are to be written."""
     lean = (weight_N * np.linspace(0, 1, len(weight_N))).sum() / weight_N.sum()
-    w = np.linspace(1, 2, self.told_NK.shape[1]) ** (4 * lean)
+    w = np.linspace(1, 2, self.likelihood_NK.shape[1]) ** (4 * lean)
     return w / w.sum()
 
 
@@ -60,11 +60,11 @@ def test_every_member_has_its_file_and_the_card_seals_it(made):
     assert {p.name for p in bundle.folder.iterdir()} == FILES
     assert bundle.card["model"]["kind"] == "ensemble"
     assert set(bundle.card["files"]) == FILES - {"card.json"}
-    told = json.loads((bundle.folder / "ensemble.json").read_text())
-    assert told["kind"] == "regime_weighted"
-    assert [one["kind"] for one in told["members"]] == ["logistic", "lightgbm", "onnx", "average"]
-    assert told["floor"] == 0.01
-    assert sum(told["base_rate"]) == pytest.approx(1)
+    reported = json.loads((bundle.folder / "ensemble.json").read_text())
+    assert reported["kind"] == "regime_weighted"
+    assert [one["kind"] for one in reported["members"]] == ["logistic", "lightgbm", "onnx", "average"]
+    assert reported["floor"] == 0.01
+    assert sum(reported["base_rate"]) == pytest.approx(1)
 
 
 def test_the_bundle_answers_as_the_fitted_pool(made):
@@ -124,25 +124,25 @@ def test_an_altered_or_missing_member_is_refused_by_name(made, tmp_path, name):
 def resealed(made, folder, change):
     """A copy of the bundle whose ensemble.json was changed before it was sealed, as other code might write it."""
     shutil.copytree(made[2].folder, folder)
-    told = json.loads((folder / "ensemble.json").read_text())
-    change(told)
-    (folder / "ensemble.json").write_text(json.dumps(told))
+    reported = json.loads((folder / "ensemble.json").read_text())
+    change(reported)
+    (folder / "ensemble.json").write_text(json.dumps(reported))
     seal(folder, made[2].card)
     return folder
 
 
 def test_what_other_code_wrote_is_refused_in_words(made, tmp_path):
-    def unknown(told):
-        told["members"][0]["kind"] = "oracle"
+    def unknown(reported):
+        reported["members"][0]["kind"] = "oracle"
 
-    def stranger(told):
-        told["state_weights"][0]["who"] = 0.1
+    def stranger(reported):
+        reported["state_weights"][0]["who"] = 0.1
 
-    def shorter(told):
-        told["members"][2]["lookback"] = 7
+    def shorter(reported):
+        reported["members"][2]["lookback"] = 7
 
-    def alone(told):
-        told.update(told["members"][0])
+    def alone(reported):
+        reported.update(reported["members"][0])
 
     for name, change, words in (
         ("kind", unknown, r"member 'logistic' is of kind 'oracle', not one of \['onnx'"),
@@ -156,15 +156,15 @@ def test_what_other_code_wrote_is_refused_in_words(made, tmp_path):
 
 def test_the_report_tells_weights_skills_and_states(made):
     _, fitted, _ = made
-    told = ensemble_section(fitted.primary)
-    json.dumps(told, allow_nan=False)
+    reported = ensemble_section(fitted.primary)
+    json.dumps(reported, allow_nan=False)
     pool = fitted.primary.model_
-    assert [m["name"] for m in told["members"]] == [*pool.members, "base_rate"]
-    for row in told["members"][:-1]:
+    assert [m["name"] for m in reported["members"]] == [*pool.members, "base_rate"]
+    for row in reported["members"][:-1]:
         assert row["weight"] == pool.weights_[row["name"]]
         assert row["skill"] == pool.skills_[row["name"]].as_dict()
-    assert [s["name"] for s in told["states"]] == ["calm", "trend", "panic"]
-    np.testing.assert_array_equal([list(s["weights"].values()) for s in told["states"]], pool.state_weights_)
+    assert [s["name"] for s in reported["states"]] == ["calm", "trend", "panic"]
+    np.testing.assert_array_equal([list(s["weights"].values()) for s in reported["states"]], pool.state_weights_)
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["graphs alone are one graph", "with trees it is a pool"])

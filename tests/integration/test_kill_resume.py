@@ -20,7 +20,7 @@ SETTINGS = {"max_epochs": 40, "patience": 3, "checkpoint_every_steps": EVERY, "l
 
 
 class Noted(LitClassifier):
-    """Notes every step it takes; dies where it is told to, after the gradients and before the weights."""
+    """Notes every step it takes; dies where it is configured to, after the gradients and before the weights."""
 
     __module__, __qualname__ = LitClassifier.__module__, LitClassifier.__qualname__  # same fingerprint
     note: Path

@@ -36,8 +36,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(folder):
-    told = json.loads((folder / "runs" / "compare" / "latest" / "table.json").read_text())
-    return {arm["name"]: arm for arm in told["arms"]}
+    reported = json.loads((folder / "runs" / "compare" / "latest" / "table.json").read_text())
+    return {arm["name"]: arm for arm in reported["arms"]}
 
 
 def test_the_study_pairs_every_arm_with_its_own(rows):

@@ -72,8 +72,8 @@ def test_prediction_does_not_know_the_future(bundle, bars):
         for c in ("open", "high", "low", "close", "volume")
     )
     truth = bundle.predict(bars, since).filter(pl.col("time") <= cut)
-    told = bundle.predict(poisoned, since).filter(pl.col("time") <= cut)
-    assert truth.equals(told)
+    reported = bundle.predict(poisoned, since).filter(pl.col("time") <= cut)
+    assert truth.equals(reported)
     assert not bundle.predict(bars, since).equals(bundle.predict(poisoned, since))  # the poison is strong enough
 
 

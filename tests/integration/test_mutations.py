@@ -1,4 +1,4 @@
-"""The audit is kept honest: every planted leak is caught by name, and the house without one raises none."""
+"""The audit is kept honest: every planted leak is caught by name, and tradsys without one raises none."""
 
 from collections import Counter
 from dataclasses import replace
@@ -16,7 +16,7 @@ from tradsys.features.price import LogReturn, RangePosition, ZScore
 from tradsys.features.volatility import Volatility
 from tradsys.research.experiment import Experiment
 from tradsys.research.leakage.audit import ask
-from tradsys.research.leakage.subject import AuditSettings, Specimen
+from tradsys.research.leakage.subject import AuditSettings, AuditSubject
 
 pytestmark = pytest.mark.slow
 CHEAP = [
@@ -28,8 +28,8 @@ FEATURES = [LogReturn(1), LogReturn(24), ZScore(24), RangePosition(24), Volatili
 
 
 @pytest.fixture(scope="module")
-def house():
-    """A cheap experiment of the house's own parts, and its config."""
+def unpatched():
+    """A cheap experiment of the package's own parts, and its config."""
     config = compose("audit", CHEAP)
     parts = build(config)
     experiment = Experiment.of(parts)
@@ -39,7 +39,7 @@ def house():
 
 def findings(experiment, config, folder, parts=None, questions=None):
     settings = AuditSettings(**SIZE, parts=parts, questions=questions)
-    return [a.finding for a in ask(Specimen(experiment, settings, folder, config)) if a.finding]
+    return [a.finding for a in ask(AuditSubject(experiment, settings, folder, config)) if a.finding]
 
 
 def test_there_are_enough_leaks_and_each_has_its_own_name():
@@ -47,13 +47,13 @@ def test_there_are_enough_leaks_and_each_has_its_own_name():
     assert Counter(leak.name for leak in LEAKS).most_common(1)[0][1] == 1
 
 
-def test_the_house_raises_none(house, tmp_path):
-    assert findings(*house, tmp_path) == []
+def test_the_package_raises_none(unpatched, tmp_path):
+    assert findings(*unpatched, tmp_path) == []
 
 
 @pytest.mark.parametrize("leak", LEAKS, ids=lambda leak: leak.name)
-def test_a_planted_leak_is_caught_by_name(leak, house, tmp_path, monkeypatch):
-    experiment, config = house
+def test_a_planted_leak_is_caught_by_name(leak, unpatched, tmp_path, monkeypatch):
+    experiment, config = unpatched
     planted = leak.plant(monkeypatch, experiment)
     found = findings(planted, config, tmp_path, [leak.part], [leak.question])
     assert found, f"{leak.name} was not caught"
@@ -61,8 +61,8 @@ def test_a_planted_leak_is_caught_by_name(leak, house, tmp_path, monkeypatch):
     assert all(f.column and f.row and f.size > 0 for f in found)
 
 
-def test_the_offending_column_and_row_are_named(house, tmp_path, monkeypatch):
-    experiment, config = house
+def test_the_offending_column_and_row_are_named(unpatched, tmp_path, monkeypatch):
+    experiment, config = unpatched
     planted = mutations.with_features(experiment, mutations.PEEKS["centred window"])
     (found,) = findings(planted, config, tmp_path, ["features"], ["future"])
     assert found.column == "peek"
@@ -75,6 +75,6 @@ def test_the_offending_column_and_row_are_named(house, tmp_path, monkeypatch):
     [("features", mutations.honest_macro), ("source", lambda e: mutations.hours_of_minutes(e, "close"))],
     ids=["macro as of its publication", "bars stamped at their close"],
 )
-def test_the_honest_twin_of_a_leak_is_none(part, made, house, tmp_path):
-    experiment, config = house
+def test_the_honest_twin_of_a_leak_is_none(part, made, unpatched, tmp_path):
+    experiment, config = unpatched
     assert findings(made(experiment), config, tmp_path, [part], ["future"]) == []

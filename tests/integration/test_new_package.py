@@ -65,11 +65,11 @@ def test_every_command_finds_its_parts_and_the_market_without_an_edge_has_none(p
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "reported"),
     [("../x", "small letters"), ("My", "small letters"), ("class", "small letters"), ("numpy", "installed already")],
 )
-def test_a_name_that_is_no_package_is_refused_and_nothing_is_written(name, told, tmp_path):
-    with inside(tmp_path), pytest.raises(TradsysError, match=told):
+def test_a_name_that_is_no_package_is_refused_and_nothing_is_written(name, reported, tmp_path):
+    with inside(tmp_path), pytest.raises(TradsysError, match=reported):
         new([f"name={name}"])
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""Daily panels through the house's own commands: no strategy is no edge, and every page says so."""
+"""Daily panels through the package's own commands: no strategy is no edge, and every page says so."""
 
 import json
 

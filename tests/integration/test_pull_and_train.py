@@ -31,7 +31,7 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
     return name
 """
 # Runs until the file `go` lies beside runs/; one checkpoint per start; Ctrl-C leaves one, like the real command.
-DOOR = """
+COMMAND = """
 import os, pathlib, sys, time
 args = sys.argv[1:]
 resumed = [a for a in args if a.startswith("resume=")]
@@ -75,7 +75,7 @@ def origin(tmp_path_factory):
     work = tmp_path_factory.mktemp("work")
     files = {
         "src/tradsys/__init__.py": "",
-        "src/tradsys/train.py": DOOR,
+        "src/tradsys/train.py": COMMAND,
         "src/tradsys/doctor.py": DOCTOR,
         "backend.py": BACKEND,
         "constraints.txt": "",

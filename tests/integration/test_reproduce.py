@@ -66,7 +66,7 @@ def test_its_looks_enter_the_ledger_and_count_once(lab, again):
 
 
 def test_trials_that_came_later_do_not_deflate_the_old_numbers(lab, again):
-    # the house's ledger holds the reproduction by now; its own held only what the run had known
+    # the package's ledger holds the reproduction by now; its own held only what the run had known
     folder, _ = again
     run = (lab / "runs/train/latest").resolve().name
     whose = [Path(row["run"]).name for row in TrialLedger(lab / "runs/ledger.db").entries()]

@@ -80,10 +80,10 @@ def test_predictions_targets_and_ledgers_do_not_depend_on_how_time_is_written(se
 def test_a_session_takes_bars_in_any_form(served, past, closed):
     bundle, bars, since, _ = served
     session = Session(bundle, written(bars.filter(pl.col("time") < since), past))
-    told = session.step(written(bars.filter(pl.col("time") == since), closed))
+    reported = session.step(written(bars.filter(pl.col("time") == since), closed))
     expected = bundle.predict(bars.filter(pl.col("time") <= since), since)
-    assert told.select("symbol", "time").equals(expected.select("symbol", "time"))
-    np.testing.assert_allclose(told["score"], expected["score"], rtol=0, atol=1e-6)
+    assert reported.select("symbol", "time").equals(expected.select("symbol", "time"))
+    np.testing.assert_allclose(reported["score"], expected["score"], rtol=0, atol=1e-6)
 
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])

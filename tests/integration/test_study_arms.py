@@ -1,4 +1,4 @@
-"""What the arms of a study differ in: exactly the keys that the study says, against the arm they are held against."""
+"""What the arms of a study differ in: exactly the keys that the study says, against the arm they are compared with."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -10,7 +10,7 @@ from tradsys.compare import _arm
 from tradsys.config.compose import build, compose
 from tradsys.research.comparisons.settings import Arm
 
-# study, arm: the keys in which its config differs from that of the arm it is held against
+# study, arm: the keys in which its config differs from that of the arm it is compared with
 ATTEMPTS = {
     "window_16": {"model.lookback"},
     "window_64": {"model.lookback"},

@@ -222,7 +222,7 @@ def test_two_objectives_give_a_front_that_nothing_beats(tmp_path):
         assert trial["values"][1] == pytest.approx(-np.std([np.mean(f) for f in trial["skills"]], ddof=1))
 
 
-def test_a_refused_combination_and_a_failed_fit_are_told_apart(tmp_path):
+def test_a_refused_combination_and_a_failed_fit_are_distinguished(tmp_path):
     heads, lr = "{type:categorical,choices:[2,3]}", "{type:categorical,choices:[0.001,1e30]}"
     space = f"+sweep.space={{model.net.n_heads:{heads},model.module.lr:{lr}}}"
     arguments = [o for o in NET if not o.startswith("+sweep.space")] + [

@@ -123,11 +123,11 @@ def test_killed_workers_lose_nothing_and_double_nothing(url, tmp_path):  # noqa:
 
 
 def _repeats_at_most_one_epoch(cell: Path):
-    """Whether some attempt went on from a checkpoint. An attempt starts at or after the last epoch that was told."""
-    told = read(cell / "epochs.jsonl")
-    assert [line["epoch"] for line in told] == sorted({line["epoch"] for line in told})
+    """Whether some attempt went on from a checkpoint. An attempt starts at or after the last epoch reported."""
+    reported = read(cell / "epochs.jsonl")
+    assert [line["epoch"] for line in reported] == sorted({line["epoch"] for line in reported})
     attempts = read(cell / "attempts.jsonl")
     for k, attempt in enumerate(attempts):
         before = {a["pid"] for a in attempts[:k]}
-        assert attempt["epochs"] >= sum(line["pid"] in before for line in told)
+        assert attempt["epochs"] >= sum(line["pid"] in before for line in reported)
     return any(attempt["epochs"] for attempt in attempts)

@@ -46,10 +46,10 @@ def test_null_keeps_the_promise_and_goes_on_where_it_was(tmp_path, capsys):
         assert len(made) == 1
         assert command("study=null", "study.n_markets=2") == 0
     assert {p: p.stat().st_mtime_ns for p in made} == made
-    told = summary(tmp_path, "null")
-    assert told["false_edges"]["n_edge"] == 0
-    assert told["false_edges"]["n"] == 2
-    looks = told["by_edge"][0]["looks"]
+    reported = summary(tmp_path, "null")
+    assert reported["false_edges"]["n_edge"] == 0
+    assert reported["false_edges"]["n"] == 2
+    looks = reported["by_edge"][0]["looks"]
     assert [look["look"] for look in looks] == list(LOOKS)
     assert looks[0]["n_trials"] == 1
     assert looks[0]["n_trials"] < looks[1]["n_trials"] <= looks[2]["n_trials"] < looks[3]["n_trials"]
@@ -61,10 +61,10 @@ def test_a_large_edge_is_found_by_workers_too(tmp_path):
         assert (
             command("study=power", "data.n_bars=12000", "study.edges=[0.8]", "study.n_markets=2", "study.n_jobs=2") == 0
         )
-    (told,) = summary(tmp_path, "power")["by_edge"]
-    assert told["looks"][-1]["n_edge"] == told["n"] == 2
-    assert told["sharpe"]["value"] > 1.5
-    assert told["skill"] > 0
+    (reported,) = summary(tmp_path, "power")["by_edge"]
+    assert reported["looks"][-1]["n_edge"] == reported["n"] == 2
+    assert reported["sharpe"]["value"] > 1.5
+    assert reported["skill"] > 0
 
 
 def test_a_rule_that_always_says_edge_is_caught(tmp_path, monkeypatch, capsys):
@@ -116,7 +116,7 @@ def test_an_arm_whose_auditor_has_too_few_candidates_goes_on_without_one(compose
     assert [look.n_strategies for look in row.looks] == [1, 3, 6, 6]  # four profiles at two levels, less the audited
 
 
-def test_a_market_that_the_house_refuses_is_a_row_with_its_reason(composed):
+def test_a_market_that_the_package_refuses_is_a_row_with_its_reason(composed):
     experiment, levels, config = composed
     short = replace(experiment, labels=replace(experiment.labels, upper=1e6, lower=1e6))  # timeouts only: one class
     row = run_market(short, levels, config, 0.0, 1)

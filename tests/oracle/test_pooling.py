@@ -25,19 +25,19 @@ def evidence(seed: int, n: int = 600, n_members: int = 4) -> tuple[np.ndarray, n
     rng = np.random.default_rng(seed)
     y, truth = rng.integers(0, 2, n), rng.normal(size=n)
     up = [1 / (1 + np.exp(-(k * 0.4 * (2 * y - 1) + truth * rng.normal(size=n)))) for k in range(n_members - 1)]
-    told = [np.where(y == 1, p, 1 - p) for p in up] + [np.full(n, 0.5)]
-    return np.stack(told, axis=1), rng.uniform(0.1, 2, n)
+    reported = [np.where(y == 1, p, 1 - p) for p in up] + [np.full(n, 0.5)]
+    return np.stack(reported, axis=1), rng.uniform(0.1, 2, n)
 
 
-def loss(w, told, weight):
-    return -(weight * np.log(told @ w)).sum() / weight.sum()
+def loss(w, reported, weight):
+    return -(weight * np.log(reported @ w)).sum() / weight.sum()
 
 
-def em(told, weight, steps=20_000):
+def em(reported, weight, steps=20_000):
     """Mixture proportions by expectation and maximisation (Dempster et al. 1977), one plain step at a time."""
-    w = np.full(told.shape[1], 1 / told.shape[1])
+    w = np.full(reported.shape[1], 1 / reported.shape[1])
     for _ in range(steps):
-        share = told * w
+        share = reported * w
         share /= share.sum(axis=1, keepdims=True)
         w = (weight[:, None] * share).sum(axis=0) / weight.sum()
     return w
@@ -45,72 +45,74 @@ def em(told, weight, steps=20_000):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_weights_are_those_of_em_and_of_a_library(seed):
-    told, weight = evidence(seed)
-    got = pool_weights(told, weight)
-    np.testing.assert_allclose(got, em(told, weight), atol=2e-4)
+    reported, weight = evidence(seed)
+    got = pool_weights(reported, weight)
+    np.testing.assert_allclose(got, em(reported, weight), atol=2e-4)
     library = minimize(
-        loss, np.full(4, 0.25), (told, weight), "SLSQP", bounds=[(0, 1)] * 4,
+        loss, np.full(4, 0.25), (reported, weight), "SLSQP", bounds=[(0, 1)] * 4,
         constraints={"type": "eq", "fun": lambda w: w.sum() - 1}, options={"ftol": 1e-14, "maxiter": 500},
     )  # fmt: skip
-    assert loss(got, told, weight) <= library.fun + 1e-9
+    assert loss(got, reported, weight) <= library.fun + 1e-9
     np.testing.assert_allclose(got, library.x, atol=1e-3)
 
 
 def test_no_point_of_a_grid_is_better():
-    told, weight = evidence(7, n_members=3)
-    got = loss(pool_weights(told, weight), told, weight)
+    reported, weight = evidence(7, n_members=3)
+    got = loss(pool_weights(reported, weight), reported, weight)
     grid = [(a / 50, b / 50, (50 - a - b) / 50) for a in range(51) for b in range(51 - a)]
-    losses = [loss(np.array(w), told, weight) for w in grid]
+    losses = [loss(np.array(w), reported, weight) for w in grid]
     assert got <= min(losses)
     assert min(losses) - got < 1e-3
 
 
 def test_where_the_base_rate_is_best_it_takes_all_to_the_bit():
     rng = np.random.default_rng(3)
-    told = np.stack([rng.uniform(0.1, 0.9, 4000) * rng.integers(0, 2, 4000) + 0.01, np.full(4000, 0.6)], axis=1)
-    np.testing.assert_array_equal(pool_weights(told, np.ones(4000)), [0.0, 1.0])
+    reported = np.stack([rng.uniform(0.1, 0.9, 4000) * rng.integers(0, 2, 4000) + 0.01, np.full(4000, 0.6)], axis=1)
+    np.testing.assert_array_equal(pool_weights(reported, np.ones(4000)), [0.0, 1.0])
 
 
 @given(st.integers(0, 10_000), st.integers(2, 6), st.integers(5, 200))
 def test_weights_lie_on_the_simplex_and_no_member_could_still_gain(seed, n_members, n):
-    told, weight = evidence(seed, n, n_members)
-    got = pool_weights(told, weight)
+    reported, weight = evidence(seed, n, n_members)
+    got = pool_weights(reported, weight)
     assert np.isfinite(got).all()
     assert (got >= 0).all()
     assert got.sum() == pytest.approx(1, abs=1e-12)
     # first-order conditions of the simplex: gradient 1 where a weight is, at most 1 elsewhere
-    gain = told.T @ (weight / (told @ got)) / weight.sum()
+    gain = reported.T @ (weight / (reported @ got)) / weight.sum()
     assert gain.max() <= 1 + max(GAP, 1e-6)
     np.testing.assert_allclose(gain[got > 1e-3], 1, atol=1e-4)
 
 
 @given(st.integers(0, 10_000), st.permutations(range(4)))
 def test_the_order_of_members_does_not_matter(seed, order):
-    told, weight = evidence(seed)
-    np.testing.assert_allclose(pool_weights(told[:, order], weight), pool_weights(told, weight)[list(order)], atol=1e-4)
+    reported, weight = evidence(seed)
+    np.testing.assert_allclose(
+        pool_weights(reported[:, order], weight), pool_weights(reported, weight)[list(order)], atol=1e-4
+    )
 
 
 @given(st.integers(0, 10_000), st.integers(0, 3))
 def test_a_member_named_twice_changes_no_probability(seed, which):
-    told, weight = evidence(seed)
-    twice = np.hstack([told, told[:, [which]]])
-    before, after = told @ pool_weights(told, weight), twice @ pool_weights(twice, weight)
+    reported, weight = evidence(seed)
+    twice = np.hstack([reported, reported[:, [which]]])
+    before, after = reported @ pool_weights(reported, weight), twice @ pool_weights(twice, weight)
     np.testing.assert_allclose(after, before, atol=1e-4)
 
 
 def test_scale_of_the_sample_weights_is_nothing_and_zero_weight_is_absence():
-    told, weight = evidence(1)
-    got = pool_weights(told, weight)
-    np.testing.assert_allclose(pool_weights(told, 1e6 * weight), got, atol=1e-7)
+    reported, weight = evidence(1)
+    got = pool_weights(reported, weight)
+    np.testing.assert_allclose(pool_weights(reported, 1e6 * weight), got, atol=1e-7)
     held = weight * (np.arange(len(weight)) % 2)
-    np.testing.assert_allclose(pool_weights(told, held), pool_weights(told[1::2], weight[1::2]), atol=1e-7)
+    np.testing.assert_allclose(pool_weights(reported, held), pool_weights(reported[1::2], weight[1::2]), atol=1e-7)
 
 
 def test_certainty_that_is_wrong_does_not_blow_up():
     y = np.arange(200) % 2
     sure = np.stack([y == 1, y == 0], axis=1).astype(float)  # always the wrong class
-    told = likelihoods([sure, np.full((200, 2), 0.5)], y)
-    np.testing.assert_array_equal(pool_weights(told, np.ones(200)), [0.0, 1.0])
+    reported = likelihoods([sure, np.full((200, 2), 0.5)], y)
+    np.testing.assert_array_equal(pool_weights(reported, np.ones(200)), [0.0, 1.0])
     with pytest.raises(TrainingError, match="3 of 200"):
         likelihoods([np.where(np.arange(200)[:, None] < 3, np.nan, 0.5) * np.ones((1, 2))], y)
 

@@ -27,7 +27,7 @@ def defects(path, layout, **options):
     return {kind: int(n) for n, kind in re.findall(r"^  (\d+) x (\w+)", str(caught.value), re.MULTILINE)}
 
 
-def told(result):
+def reported(result):
     return {one.kind: one.count for one in (*result.repairs, *result.remarks)}
 
 
@@ -50,7 +50,7 @@ def test_cryptodatadownload_is_refused_with_every_kind_at_once(shared_data):
 
 def test_cryptodatadownload_repaired_agrees_with_the_exchange(shared_data):
     result = read(shared_data / CDD, "cryptodatadownload", repair=CDD_REPAIRS)
-    done = told(result)
+    done = reported(result)
     assert done["mixed_epoch_units"] == 7478  # milliseconds; the other 28,584 rows are in seconds
     assert done["mixed_time_formats"] == 7478
     assert [done[name] for name in CDD_REPAIRS] == [91, 2649, 1, 117]
@@ -121,14 +121,14 @@ def test_a_reused_ticker_becomes_two_instruments(shared_data):
     }
     assert at(result.bars, 2022, 5, 13, 1, symbol="LUNAUSDT")[3] == 0.00005
     assert at(result.bars, 2022, 5, 31, 7, symbol="LUNAUSDT.2")[:4] == (1.0, 25.0, 1.0, 8.5558)
-    assert told(result)["hole"] == 5, "the collapse itself is real and stays"
+    assert reported(result)["hole"] == 5, "the collapse itself is real and stays"
 
 
 def test_investing_with_byte_order_mark_and_written_dates(shared_data):
     path = shared_data / "raw/investingcom_AU10Y.csv"
     assert defects(path, "investing") == {"no_volume": 1719, "high_low_breached": 1}
     result = read(path, "investing", symbol="AU10Y", repair=["fill_volume_zero", "clip_high_low"])
-    done = told(result)
+    done = reported(result)
     assert (done["byte_order_mark"], done["newest_first"], done["fill_volume_zero"]) == (1, 1718, 1719)
     assert done["weekend_bar"] == 418
     assert at(result.bars, 2022, 2, 19) == (2.170, 2.246, 2.148, 2.184, 0)
@@ -156,17 +156,17 @@ def test_the_volatility_index_without_volume(shared_data):
     assert defects(path, "plain", symbol="VIX") == {"no_volume": 8833, "bad_tick": 3, "high_low_breached": 47}
     repairs = ["fill_volume_zero", "drop_bad_ticks", "clip_high_low"]
     result = read(path, "plain", symbol="VIX", repair=repairs)
-    assert [told(result)[name] for name in repairs] == [8833, 3, 45], "two breaches were the bad ticks' own"
+    assert [reported(result)[name] for name in repairs] == [8833, 3, 45], "two breaches were the bad ticks' own"
     assert at(result.bars, 1990, 1, 3) == (17.24, 17.24, 17.24, 17.24, 0)
     assert at(result.bars, 2018, 2, 6)[3] == 37.32, "the day volatility doubled is real"
 
 
-def test_yahoo_is_read_as_it_is_and_told_to_be_unadjusted(shared_data):
+def test_yahoo_is_read_as_it_is_and_reported_as_unadjusted(shared_data):
     path = shared_data / "raw/yahoo_BHP.AX.csv"
     result = read(path, "yahoo", symbol="BHP.AX")
     assert result.bars.height == 1335
     assert at(result.bars, 2017, 1, 4) == (25.02, 25.549999, 24.959999, 25.459999, 5395237)
-    assert told(result)["not_adjusted_for_dividends"] == 1303
+    assert reported(result)["not_adjusted_for_dividends"] == 1303
     adjusted = read(path, "yahoo", symbol="BHP.AX", repair=["adjust_for_dividends"])
     assert at(adjusted.bars, 2017, 1, 4)[3] == pytest.approx(17.604614)
     assert at(adjusted.bars, 2022, 4, 9) == at(result.bars, 2022, 4, 9)
@@ -184,7 +184,7 @@ def test_the_exchanges_own_files_need_no_repair_and_keep_their_gaps(shared_data,
     assert result.bars["low"].equals(raw["low"])
     assert periods_per_year(result.bars) == pytest.approx(8760)
     gaps = mark_gaps(result.bars, timedelta(hours=1))["segment"].max()
-    assert gaps == told(result)["hole"]
+    assert gaps == reported(result)["hole"]
     if coin in ("BTC", "ETH"):
         assert gaps == 27
         first, last = result.bars["time"][0], result.bars["time"][-1]

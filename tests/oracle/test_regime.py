@@ -66,7 +66,7 @@ def test_filter_is_the_last_row_of_the_prefix_posterior(market, covariance):
         np.testing.assert_allclose(ours[t], oracle.predict_proba(z[: t + 1])[-1], atol=1e-10)
 
 
-def test_smoothing_would_have_told_the_future(market, model):
+def test_smoothing_would_have_known_the_future(market, model):
     # negative control: the smoothed path is not ours, and it is the better guess because it has seen later
     # bars
     state, x = market

@@ -45,11 +45,11 @@ print(json.dumps({"package": before, "loaded": loaded, "stepped": sorted(sys.mod
 def test_a_logistic_bundle_is_loaded_and_stepped_without_what_it_does_not_hold(folder):
     done = subprocess.run([sys.executable, "-c", CODE, str(folder)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["height"] == 1
+    reported = json.loads(done.stdout)
+    assert reported["height"] == 1
     for when in ("package", "loaded", "stepped"):
-        assert sorted(set(HEAVY) & set(told[when])) == [], when
-    assert not {"numpy", "polars"} & set(told["package"])
+        assert sorted(set(HEAVY) & set(reported[when])) == [], when
+    assert not {"numpy", "polars"} & set(reported["package"])
 
 
 def test_the_bundle_of_this_test_predicts_alike_in_a_batch_and_live(folder):

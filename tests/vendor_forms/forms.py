@@ -75,7 +75,7 @@ def frame_bytes(frame, kind):
 
 @dataclass(frozen=True)
 class Form:
-    """How one vendor writes bars: the file's name, its bytes, and what `read` must be told."""
+    """How one vendor writes bars: the file's name, its bytes, and what `read` must be given."""
 
     name: str
     write: Callable[[pl.DataFrame], bytes]

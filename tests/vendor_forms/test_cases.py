@@ -19,7 +19,7 @@ CELLS = "10,12,9,11,5"
 
 @dataclass(frozen=True)
 class Case:
-    """A file, what `read` is told, and the ends of its bars, or what the refusal says."""
+    """A file, what `read` is given, and the ends of its bars, or what the refusal says."""
 
     id: str
     data: str | bytes | dict

@@ -147,7 +147,7 @@ def _with_references(value: Any, written: Any, known: Mapping[str, str]) -> Any:
 
 
 def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str] | None = None) -> None:
-    """Runs a command: --help, its work, and one clear line with exit code 2 where the user can mend the cause."""
+    """Runs a command: --help, its work, and one clear line with exit code 2 where the user can fix the cause."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if any(a in ("-h", "--help") for a in arguments):
         Console(soft_wrap=True).print(help_text(name, main), markup=False, highlight=False)

@@ -184,7 +184,7 @@ def unresolved(error: OmegaConfBaseException) -> str:
     first = str(error).strip().splitlines()[0]
     at = re.search(r"full_key: (\S+)", str(error))
     where = f"{at[1]}: " if at else ""
-    return f"config: {where}{first}; ${{...}} names another key or ${{oc.env:NAME}}; mend it, or set what it names"
+    return f"config: {where}{first}; ${{...}} names another key or ${{oc.env:NAME}}; fix it, or set what it names"
 
 
 def not_built(config: DictConfig, error: Exception) -> str:
@@ -197,7 +197,7 @@ def not_built(config: DictConfig, error: Exception) -> str:
     if cause is None:
         return f"config: {where or 'a part'}: {' '.join(text.split())}"
     if "Error loading" in str(cause) or "Error locating" in str(cause):
-        return f"config: {where}: {' '.join(str(cause).split())}; mend its _target_"
+        return f"config: {where}: {' '.join(str(cause).split())}; fix its _target_"
     if named := re.search(r"unexpected keyword argument '(\w+)'", str(cause)):
         target = str(cause).partition(".__init__()")[0].rpartition(" ")[2] or target
         return f"config: {where}: {target} takes no {named[1]!r}; leave it out; see --help for what there is"

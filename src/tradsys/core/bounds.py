@@ -11,16 +11,16 @@ from tradsys.core.errors import TrainingError
 INTERVAL = re.compile(r"(null or )?(whole )?([\[(])(-?[\w.]+), (-?[\w.]+)([\])])")
 
 
-def check_bounds(where: str, part: Any, rules: Mapping[str, str], mend: str) -> None:
+def check_bounds(where: str, part: Any, rules: Mapping[str, str], key: str) -> None:
     """Raises TrainingError for the first attribute of `part` that leaves its range; NaN and words leave every range.
 
     part: an object, or a mapping. rules: name -> range such as `[0, 1)`, `(0, inf]`, `whole [1, inf)` or
-    `null or whole [1, inf)`; a round bracket excludes its end. mend: config path of the part, named in the error.
+    `null or whole [1, inf)`; a round bracket excludes its end. key: config path of the part, named in the error.
     """
     for name, rule in rules.items():
         value = part[name] if isinstance(part, Mapping) else getattr(part, name)
         if not is_within(value, rule):
-            raise TrainingError(f"{where}: {name}={value!r}; it must be {_spoken(rule)}; mend {mend}.{name}")
+            raise TrainingError(f"{where}: {name}={value!r}; it must be {_spoken(rule)}; set {key}.{name}")
 
 
 def is_within(value: Any, rule: str) -> bool:

@@ -14,7 +14,7 @@ ENCODE = "write the reserved characters of a user or password percent-encoded: @
 
 
 def database_url(text: str, where: str, error: type[TradsysError] = DataError) -> "sa.URL":
-    """The parsed URL, its secrets remembered; `error` where its parts cannot be told from each other.
+    """The parsed URL, its secrets remembered; `error` where its parts cannot be distinguished from each other.
 
     where: begins the error's line, which never shows a password.
     """

@@ -2,7 +2,7 @@
 
 
 class TradsysError(ValueError):
-    """A cause the user can mend. The message reads `where: what, with values; the rule; the next step`."""
+    """A cause the user can fix. The message reads `where: what, with values; the rule; the next step`."""
 
 
 class DataError(TradsysError):

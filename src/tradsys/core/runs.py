@@ -1,4 +1,4 @@
-"""Run folders and files written whole: a reader sees the old file or the new one, never half."""
+"""Run folders and files written atomically: a reader sees the old file or the new one, never half."""
 
 import contextlib
 import errno

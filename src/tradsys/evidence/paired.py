@@ -69,7 +69,7 @@ class Needed:
 
 @dataclass(frozen=True, eq=False)
 class Difference:
-    """Skill of an arm minus that of the reference (or of the arm it is held against), positive where the arm is better.
+    """Skill of an arm minus that of the reference (or of its `against`), positive where the arm is better.
 
     p: two-sided, of no difference. p_holm: the same after Holm over all differences of the study. var_time: variance
     of the mean difference over stretches of time. var_seed: variance of one seed's difference, None where neither arm
@@ -112,7 +112,7 @@ def compare(
 ) -> Comparison:
     """Skills, paired differences to the reference, and ranks, all from one set of draws.
 
-    arms: need not judge the same samples; time is the union of theirs. against: whom an arm is held against where that
+    arms: need not judge the same samples; time is the union of theirs. against: whom an arm is compared with where that
     is not the reference. min_block: in distinct times, at least as many as one label overlaps. Arms with the same
     seeds share their draws of seeds, since a seed means the same initial weights and order in both. Raises DataError
     for fewer than two arms or an unknown rival.

@@ -11,7 +11,7 @@ def beyond_passive(returns: Array, exposure: Array, market_T: Array) -> Array:
 
     returns: per period, after costs, [T] or [T, K]. exposure: signed position over equity in the period, same shape.
     market_T: the market's return of the period [T]. The average runs over the periods before, so it was known: where
-    returns of the market cannot be told ahead, the result has mean zero whatever the strategy's timing, also in a
+    returns of the market cannot be predicted, the result has mean zero whatever the strategy's timing, also in a
     market that only rises. The first period has no average and stays as it is. Raises DataError on other shapes or
     values that are not finite.
     """

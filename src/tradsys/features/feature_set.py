@@ -193,7 +193,7 @@ class FeatureSet:
         if unknown:
             raise DataError(
                 f"features: ranks of {unknown}, which are no features of the set; a rank is that of one of its "
-                f"features, {[feature.name for feature in self.features]}; mend features.ranks"
+                f"features, {[feature.name for feature in self.features]}; set features.ranks"
             )
         twice = sorted({name for name in self.names if self.names.count(name) > 1})
         if twice:

@@ -26,8 +26,8 @@ def kernel_of(alias: str) -> tuple[str, dict[str, Any]] | None:
     """Name and parameters of the kernel that an alias names; None where it names none."""
     if not alias.startswith(PREFIX):
         return None
-    told = json.loads(alias.removeprefix(PREFIX))
-    return told.pop("name"), told
+    reported = json.loads(alias.removeprefix(PREFIX))
+    return reported.pop("name"), reported
 
 
 def _series(x: pl.Series, function: Callable[..., Array], parameters: dict[str, Any]) -> pl.Series:

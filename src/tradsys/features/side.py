@@ -31,7 +31,7 @@ class MomentumSide(Column, name=SIDE):
         if self.bars < 2 or not self.dead_zone >= 0:
             raise DataError(
                 f"features: MomentumSide of {self.bars} bars, dead_zone {self.dead_zone}; a deviation needs bars >= 2 "
-                "and a zone is >= 0; mend features.extra"
+                "and a zone is >= 0; set features.extra"
             )
 
     def expr(self) -> pl.Expr:
@@ -55,7 +55,7 @@ class ReversionSide(Column, name=SIDE, warmup=lambda f: f.bars - 1):
         if self.bars < 2 or not self.stretch > 0:
             raise DataError(
                 f"features: ReversionSide of {self.bars} bars, stretch {self.stretch}; a z-score needs bars >= 2 and a "
-                "stretch is > 0; mend features.extra"
+                "stretch is > 0; set features.extra"
             )
 
     def expr(self) -> pl.Expr:
@@ -75,7 +75,7 @@ class BreakoutSide(Column, name=SIDE):
 
     def __post_init__(self) -> None:
         if self.bars < 1:
-            raise DataError(f"features: BreakoutSide of {self.bars} bars; a range holds bars >= 1; mend features.extra")
+            raise DataError(f"features: BreakoutSide of {self.bars} bars; a range holds bars >= 1; set features.extra")
 
     def expr(self) -> pl.Expr:
         close = pl.col("close")

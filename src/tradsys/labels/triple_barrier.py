@@ -56,7 +56,7 @@ def triple_barrier(
     of zero (bars that did not move give no distance, and both barriers would lie on the entry), a NaN in a scanned bar,
     or a segment that ends before a barrier is touched or the horizon is over. A position never spans two segments.
     Raises TradsysError for parameters out of range.
-    Source: Lopez de Prado 2018, section 3.4; of two events inside a bar the house takes the worse first.
+    Source: Lopez de Prado 2018, section 3.4; of two events inside a bar tradsys takes the worse first.
     """
     check_exits("triple_barrier", horizon_bars, upper=upper, lower=lower)
     check_death("triple_barrier", dead_after_bars, delisting_return)

@@ -144,17 +144,17 @@ def _whole_weeks(days: pl.DataFrame) -> pl.DataFrame:
 def _as_they_came(bars: pl.DataFrame) -> float | None:
     """Bars per 365.25 days without holes, the median over symbols with a year of them; None where none has that."""
     step = pl.col("time").diff().over("symbol")
-    told = (
+    reported = (
         bars.select("symbol", step=step)
         .filter(pl.col("step") <= LONGEST_REST)
         .group_by("symbol")
         .agg(n=pl.len(), lasted=pl.col("step").sum())
         .filter(pl.col("lasted") >= MEASURED_FROM)
     )
-    if told.is_empty():
+    if reported.is_empty():
         return None
     rate = pl.col("n") * timedelta(days=365.25).total_seconds() / pl.col("lasted").dt.total_seconds()
-    return float(told.select(rate.median()).item())
+    return float(reported.select(rate.median()).item())
 
 
 def _from_short_span(days: pl.DataFrame, length: timedelta, sessions: float) -> float:

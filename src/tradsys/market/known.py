@@ -37,7 +37,7 @@ class BarsSource(Protocol):
     """What gives bars and says what they are."""
 
     def bars(self) -> pl.DataFrame:
-        """Bars in the house schema."""
+        """Bars in the schema of `market.bars`."""
 
     def describe(self) -> dict[str, Any]:
         """What they are, for run records."""
@@ -114,7 +114,7 @@ class KnownSource:
     of length `period` that begins on `date` is over, plus lag_days. A day's rate with lag_days 4 is used from the fifth
     midnight after its date on; May's CPI (dated 1 May, period month, lag_days 45) from 16 July on. Without lag_days the
     file must give `available_at` itself. max_age_days: a value known for longer than that is no longer used.
-    revised: the file holds the latest vintage, so values, not dates, know of later revisions; told by `describe`.
+    revised: the file holds the latest vintage, so values, not dates, know of later revisions; reported by `describe`.
 
     A snapshot has no history: on every earlier row it is the future. It is refused unless `allow_snapshot`.
     zone, date_format, decimal, separator: as the fetch command has them, where the file does not tell. A date with a
@@ -141,7 +141,7 @@ class KnownSource:
         if self.layout not in LAYOUTS or self.period not in PERIODS or not self.columns:
             raise DataError(
                 f"known: {self.file}: layout {self.layout!r}, period {self.period!r}, columns {dict(self.columns)}; "
-                f"layouts are {LAYOUTS}, periods {tuple(PERIODS)}, and at least one column is named; mend conf/data"
+                f"layouts are {LAYOUTS}, periods {tuple(PERIODS)}, and at least one column is named; fix conf/data"
             )
         ours = list(self.columns.values())
         clash = sorted({name for name in ours if ours.count(name) > 1} | (set(ours) & {*COLUMNS, "segment"}))
@@ -304,12 +304,12 @@ class JoinedBars:
 
         known_sha256: digest of each file. not_point_in_time: the sentences of the files that are not.
         """
-        told = [one.describe() for one in self.known.values()]
+        reported = [one.describe() for one in self.known.values()]
         return {
             **self.source.describe(),
             "digest": content_digest(self.bars()),
-            "known": [one["note"] for one in told],
-            "known_sha256": {one["file"]: one["sha256"] for one in told},
-            "point_in_time": all(one["point_in_time"] for one in told),
-            "not_point_in_time": [one["note"] for one in told if not one["point_in_time"]],
+            "known": [one["note"] for one in reported],
+            "known_sha256": {one["file"]: one["sha256"] for one in reported},
+            "point_in_time": all(one["point_in_time"] for one in reported),
+            "not_point_in_time": [one["note"] for one in reported if not one["point_in_time"]],
         }

@@ -37,8 +37,8 @@ def check_symbol(symbol: str) -> None:
 
 def dataset_minutes(bars: pl.DataFrame, old: Mapping[str, Any], meta: Mapping[str, Any]) -> float:
     """The dataset's bar length; bars of another length do not belong in it."""
-    told = meta.get("bar_minutes")
-    minutes = float(told if told is not None else bar_length(bars) / timedelta(minutes=1))
+    reported = meta.get("bar_minutes")
+    minutes = float(reported if reported is not None else bar_length(bars) / timedelta(minutes=1))
     if old["bar_minutes"] not in (None, minutes):
         raise DataError(
             f"store {old['name']}: holds bars of {old['bar_minutes']:g} minutes, these are of {minutes:g}; "

@@ -94,7 +94,7 @@ class SyntheticMarket:
                 raise TradsysError(f"synthetic market: {name}={getattr(self, name)!r}; {rule}; set data.{name}")
 
     def bars(self) -> pl.DataFrame:
-        """Bars in the house schema, sorted by (symbol, time); time is the bar's close, without a gap."""
+        """Bars in the schema of `market.bars`, sorted by (symbol, time); time is the bar's close, without a gap."""
         return self._frame(("open", "high", "low", "close", "volume"))
 
     def regimes(self) -> pl.DataFrame:

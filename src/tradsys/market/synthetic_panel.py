@@ -110,7 +110,7 @@ class SyntheticPanel:
                 raise TradsysError(f"synthetic panel: {name}={getattr(self, name)!r}; {rule}; set data.source.{name}")
 
     def bars(self) -> pl.DataFrame:
-        """Bars in the house schema and `attention`, sorted; `time` is the session's close on the calendar."""
+        """Bars in the schema of `market.bars` with `attention`, sorted; `time` is the session's close."""
         return self._drawn.frame(("open", "high", "low", "close", "volume", "attention"))
 
     def truth(self) -> pl.DataFrame:

@@ -33,11 +33,11 @@ class Members:
         object.__setattr__(self, "exclude", tuple(name for name in self.exclude if name is not None))
         for name, least in (("dollar_volume_bars", 1), ("min_bars", 1)):
             if not getattr(self, name) >= least:
-                raise TradsysError(f"universe: {name}={getattr(self, name)}; it is {least} or more; mend conf/events")
+                raise TradsysError(f"universe: {name}={getattr(self, name)}; it is {least} or more; fix conf/events")
         for name in ("min_price", "min_dollar_volume"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
-                raise TradsysError(f"universe: {name}={value}; it is zero or more, or null for no limit; mend it")
+                raise TradsysError(f"universe: {name}={value}; it is zero or more, or null for no limit; fix it")
 
     def mask(self, bars: pl.DataFrame) -> Array:
         """True [R] where the row's symbol is a member at its close; DataError where no row is, or a name is unknown."""

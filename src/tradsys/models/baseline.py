@@ -34,7 +34,7 @@ def class_weights_seen(where: str, train: Samples, valid: Samples) -> Array:
 def check_class_weight(where: str, how: ClassWeight) -> None:
     """Raises TrainingError for anything but None and "balanced"."""
     if how not in (None, "balanced"):
-        raise TrainingError(f"{where}: class_weight={how!r}; it must be null or 'balanced'; mend model.class_weight")
+        raise TrainingError(f"{where}: class_weight={how!r}; it must be null or 'balanced'; set model.class_weight")
 
 
 def class_weighted(train: Samples, valid: Samples, mass_C: Array, how: ClassWeight) -> tuple[Samples, Samples]:

@@ -69,11 +69,11 @@ def _grown(
     model: LightGbm | LightGbmRegressor,
     asked: dict[str, Any],
     train: Samples,
-    told: Array,
+    reported: Array,
     valid: Samples,
     held: Array,
 ) -> lightgbm.Booster:
-    """Trees grown on `told` [N] of the training rows, stopped on `held` [M]; the best rounds only."""
+    """Trees grown on `reported` [N] of the training rows, stopped on `held` [M]; the best rounds only."""
     import lightgbm  # noqa: PLC0415 - a second of imports, for those who boost
 
     settings = {
@@ -92,7 +92,7 @@ def _grown(
         "force_row_wise": True,
         "verbosity": -1,
     }
-    data = lightgbm.Dataset(train.table.values[train.rows], label=told, weight=train.weight)
+    data = lightgbm.Dataset(train.table.values[train.rows], label=reported, weight=train.weight)
     stops = bool(len(valid) and model.early_stopping_rounds)
     later = [lightgbm.Dataset(valid.table.values[valid.rows], label=held, weight=valid.weight, reference=data)]
     grown = lightgbm.train(

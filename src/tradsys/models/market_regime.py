@@ -1,4 +1,4 @@
-"""The market's own regime, told to every symbol of a panel by the moment of its decision."""
+"""The market's own regime, given to every symbol of a panel at the moment of its decision."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

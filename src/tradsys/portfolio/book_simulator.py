@@ -113,7 +113,7 @@ def simulate_book(
     if not -1 <= delisting_return <= 0 or dead_after_bars < 1:
         raise DataError(
             f"book: delisting_return={delisting_return}, dead_after_bars={dead_after_bars}; the rule is "
-            "-1 <= delisting_return <= 0 and dead_after_bars >= 1; mend the book's settings"
+            "-1 <= delisting_return <= 0 and dead_after_bars >= 1; fix the book's settings"
         )
     market = _Market.of(check_bars(bars))
     target_TS, decided_T = market.placed(_checked(weights))

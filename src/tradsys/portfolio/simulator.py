@@ -255,7 +255,7 @@ def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
         first = unsound.row(0, named=True)
         raise DataError(
             f"simulate: {len(unsound)} bars with a price that is not finite and > 0, the first "
-            f"{first['symbol']} at {first['time']}; prices are never filled silently; mend or drop these bars"
+            f"{first['symbol']} at {first['time']}; prices are never filled silently; fix or drop these bars"
         )
     if "segment" in bars.columns:
         return bars

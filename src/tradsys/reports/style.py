@@ -1,4 +1,4 @@
-"""One look for all figures: colours that the colour-blind tell apart, thinning that hides no extreme."""
+"""One look for all figures: colours that the colour-blind distinguish, thinning that hides no extreme."""
 
 import html
 from collections.abc import Sequence

@@ -183,7 +183,7 @@ def p_value(value: float | None) -> str:
 
 
 def auditor_line(row: Mapping[str, Any]) -> str:
-    """`no (difference in Sharpe 0.10 [-0.40, 0.60] against 1,000 placebos, p = 0.310)`, or why it cannot be told."""
+    """`no (difference in Sharpe 0.10 [-0.40, 0.60] against 1,000 placebos, p = 0.310)`, or why that is unknown."""
     verdict = row["verdict"]
     if not row["placebos"]:
         return f"{verdict['kind']} ({'; '.join(verdict['reasons'])})"

@@ -1,7 +1,7 @@
-"""The ledger told as a story: experiment after experiment, what was asked, what changed, what came out.
+"""The ledger as a story: experiment after experiment, what was asked, what changed, what came out.
 
 The ledger is the spine, so nothing that was looked at can be left out; run folders add the question, the settings and
-the result. A run whose folder is gone is still told, and said to be gone.
+the result. A run whose folder is gone is still reported, and said to be gone.
 """
 
 import os
@@ -20,7 +20,7 @@ from tradsys.core.received import parse_yaml, plain_texts, read_json, read_text,
 from tradsys.evidence.deflation import deflated_sharpe
 from tradsys.research.pipeline.trial_ledger import TrialLedger, deflation_of_trials, run_folder, run_identity
 
-# what decides no result: where files lie, and the question, which is told by itself
+# what decides no result: where files lie, and the question, which is shown by itself
 _UNTOLD = ("paths", "resume", "question")
 MIN_DSR = 0.95
 FIX = "restore it from a copy, or move the run's folder away: the ledger keeps its evaluations"
@@ -40,14 +40,14 @@ def journal(ledger: TrialLedger, runs: Path, beside: Path) -> dict[str, Any]:
     experiments: list[dict[str, Any]] = []
     configs: dict[str, tuple[str, dict[str, Any]]] = {}
     for number, (run, looks) in enumerate(_by_run(rows), start=1):
-        told = _experiment(run, looks, runs, beside)
-        config = told.pop("config")
-        previous = configs.get(told["task"])
-        told |= _changes(config, previous)
+        reported = _experiment(run, looks, runs, beside)
+        config = reported.pop("config")
+        previous = configs.get(reported["task"])
+        reported |= _changes(config, previous)
         if config is not None:
-            configs[told["task"]] = (told["run"], config)
-        told["strategies"] = [s | _today(s, looks, deflation) for s in told["strategies"]]
-        experiments.append({"number": number, **told, "overtaken": _overtaken(told["strategies"])})
+            configs[reported["task"]] = (reported["run"], config)
+        reported["strategies"] = [s | _today(s, looks, deflation) for s in reported["strategies"]]
+        experiments.append({"number": number, **reported, "overtaken": _overtaken(reported["strategies"])})
     return {
         "created": utc_now().isoformat(timespec="seconds"),
         "problems": problems,

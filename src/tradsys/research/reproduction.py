@@ -155,8 +155,8 @@ def print_comparison(found: Comparison, then: Path, now: Path) -> None:
 
 def _causes(record: Record, now: Mapping[str, Any], ledger_known: bool) -> Iterator[str]:
     then = record.provenance
-    told = {row["name"]: row["metrics"] for row in record.report["models"]}
-    if told != record.metrics["models"]:
+    reported = {row["name"]: row["metrics"] for row in record.report["models"]}
+    if reported != record.metrics["models"]:
         yield "record: metrics.json and report.json of the run disagree; one of them was changed after the run"
     if then["config_digest"] != config_digest(parse_yaml(record.config_yaml, "config.yaml", "restore it from a copy")):
         yield "config: config.yaml is not the one that the run was made with; it was changed after the run"
@@ -205,7 +205,7 @@ def _machine_causes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator
 
 
 def _write_looks(again: Path, place: str) -> None:
-    """The reproduction's looks at the test span, from its own ledger into the one of the house."""
+    """The reproduction's looks at the test span, from its own ledger into that of the package."""
     source, target = TrialLedger(again / "ledger.db"), TrialLedger(place)
     for row in source.entries():
         if Path(row["run"]).name == again.name:

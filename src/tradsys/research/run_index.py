@@ -124,8 +124,8 @@ SORTABLE = ("when", "task", "experiment", "data", "model", "verdict", "skill", "
 def leaderboards(rows: Sequence[RunRow]) -> list[dict[str, Any]]:
     """One per data and test span: data, span, rows with name, folder, skill, is_baseline and rank.
 
-    rank: one more than the number of rows whose whole interval lies above this one's; None where a row cannot be told
-    from any other. The mandatory baselines of the newest run of a span are always listed.
+    rank: one more than the number of rows whose whole interval lies above this one's; None where a row cannot
+    be distinguished from any other. The mandatory baselines of the newest run of a span are always listed.
     """
     groups: dict[str, list[RunRow]] = {}
     for row in rows:

@@ -133,8 +133,8 @@ class Bundle:
     @property
     def bar_minutes(self) -> float | None:
         """Length of the bars the bundle was trained on; None where an earlier version did not measure it."""
-        told = self.card.get("bar_minutes", self.card["data_config"].get("bar_minutes"))
-        return None if told is None else float(told)
+        reported = self.card.get("bar_minutes", self.card["data_config"].get("bar_minutes"))
+        return None if reported is None else float(reported)
 
     @property
     def levels(self) -> str:

@@ -45,16 +45,16 @@ class Member(Protocol):
 
 def read_logistic(path: Path) -> Member:
     """A logistic regression behind its scaler, as `research.ensemble_export` writes them: {scaler, model}."""
-    told = read_json(path, FIX)
+    reported = read_json(path, FIX)
     with refused_in_one_line(f"logistic {path.name}", FIX):
-        return _logistic(told)
+        return _logistic(reported)
 
 
-def _logistic(told: Mapping[str, Any]) -> Member:
-    model = LogisticRegression.from_json(told["model"])
+def _logistic(reported: Mapping[str, Any]) -> Member:
+    model = LogisticRegression.from_json(reported["model"])
     if not is_within(model.lookback, "whole [1, inf)") or not np.isfinite(model.coef_).all():  # type: ignore[arg-type]
         raise BundleError(f"logistic: lookback={model.lookback!r}, or coefficients that are not finite; {FIX}")
-    return model if told["scaler"] is None else Scaled.of(RobustScaler.from_json(told["scaler"]), model)
+    return model if reported["scaler"] is None else Scaled.of(RobustScaler.from_json(reported["scaler"]), model)
 
 
 LOADERS: dict[str, Callable[[Path], Member]] = {
@@ -76,11 +76,11 @@ class ServedPool:
     lookback: int
 
     @classmethod
-    def of(cls, told: Mapping[str, Any], folder: Path, n_features: int) -> Self:
+    def of(cls, reported: Mapping[str, Any], folder: Path, n_features: int) -> Self:
         """The pool that a part of ensemble.json describes; BundleError where that part names what it lacks."""
-        members = {one["name"]: _member(one, folder, n_features) for one in told["members"]}
-        names = [*members, *([BASE] if told["base_rate"] else [])]
-        vectors = told["state_weights"] or [told["weights"]]
+        members = {one["name"]: _member(one, folder, n_features) for one in reported["members"]}
+        names = [*members, *([BASE] if reported["base_rate"] else [])]
+        vectors = reported["state_weights"] or [reported["weights"]]
         for vector in vectors:
             if set(vector) != set(names):
                 raise BundleError(
@@ -88,20 +88,20 @@ class ServedPool:
                     "weight; export it again"
                 )
         weights = np.array([[vector[name] for name in names] for vector in vectors])
-        for shares in (*vectors, *([dict(enumerate(told["base_rate"]))] if told["base_rate"] else [])):
+        for shares in (*vectors, *([dict(enumerate(reported["base_rate"]))] if reported["base_rate"] else [])):
             _check_shares(folder, shares)
-        regime = regime_from_json(told["regime"]) if told["regime"] else None
+        regime = regime_from_json(reported["regime"]) if reported["regime"] else None
         longest = max(reader.lookback for reader in (*members.values(), *([regime] if regime else [])))
-        if longest != told["lookback"]:
+        if longest != reported["lookback"]:
             raise BundleError(
-                f"bundle {folder}: {FILE} reads {told['lookback']!r} rows, its members and regime {longest}; {FIX}"
+                f"bundle {folder}: {FILE} reads {reported['lookback']!r} rows, its members and regime {longest}; {FIX}"
             )
         return cls(
             members=members,
-            weights=weights if told["state_weights"] else weights[0],
-            base_rate=np.asarray(told["base_rate"]) if told["base_rate"] else None,
+            weights=weights if reported["state_weights"] else weights[0],
+            base_rate=np.asarray(reported["base_rate"]) if reported["base_rate"] else None,
             regime=regime,
-            lookback=int(told["lookback"]),
+            lookback=int(reported["lookback"]),
         )
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
@@ -129,11 +129,11 @@ class ServedEnsemble:
     @classmethod
     def load(cls, folder: Path, calibrator: Mapping[str, Any], n_features: int) -> Self:
         """Reads ensemble.json and its members; BundleError for an unknown kind or what does not fit together."""
-        told = read_json(folder / FILE, FIX)
-        pool = _member(told, folder, n_features)
+        reported = read_json(folder / FILE, FIX)
+        pool = _member(reported, folder, n_features)
         if not isinstance(pool, ServedPool):
             raise BundleError(
-                f"bundle {folder}: {FILE} is of kind {told['kind']!r}, not one of {list(POOLS)}; export it again"
+                f"bundle {folder}: {FILE} is of kind {reported['kind']!r}, not one of {list(POOLS)}; export it again"
             )
         return cls(pool, calibrator_from_json(calibrator))
 
@@ -160,31 +160,31 @@ def _check_shares(folder: Path, shares: Mapping[Any, Any]) -> None:
         raise BundleError(f"bundle {folder}: {FILE} weighs {dict(shares)}; weights are >= 0 and sum to one; {FIX}")
 
 
-def _member(told: Mapping[str, Any], folder: Path, n_features: int) -> Member:
+def _member(reported: Mapping[str, Any], folder: Path, n_features: int) -> Member:
     """One member, itself a pool or a file beside ensemble.json."""
-    kind = told.get("kind") if isinstance(told, dict) else None
+    kind = reported.get("kind") if isinstance(reported, dict) else None
     if not isinstance(kind, str):
         raise BundleError(f"bundle {folder}: a member of {FILE} has no kind; {FIX}")
     if kind in POOLS:
-        return _calibrated(ServedPool.of(told, folder, n_features), told)
+        return _calibrated(ServedPool.of(reported, folder, n_features), reported)
     if kind not in LOADERS:
         raise BundleError(
-            f"bundle {folder}: member {told.get('name')!r} is of kind {kind!r}, not one of {[*LOADERS, *POOLS]}; "
+            f"bundle {folder}: member {reported.get('name')!r} is of kind {kind!r}, not one of {[*LOADERS, *POOLS]}; "
             "update tradsys"
         )
-    path = inside(folder, told["file"])
+    path = inside(folder, reported["file"])
     member = LOADERS[kind](path)
     reads = member.n_features if isinstance(member, OnnxModel) else n_features
-    if (member.lookback, reads) != (told["lookback"], n_features):
+    if (member.lookback, reads) != (reported["lookback"], n_features):
         raise BundleError(
             f"bundle {folder}: {path.name} reads [{member.lookback}, {reads}], {FILE} and card say "
-            f"[{told['lookback']}, {n_features}]; export it again"
+            f"[{reported['lookback']}, {n_features}]; export it again"
         )
-    return _calibrated(member, told)
+    return _calibrated(member, reported)
 
 
-def _calibrated(member: Member, told: Mapping[str, Any]) -> Member:
+def _calibrated(member: Member, reported: Mapping[str, Any]) -> Member:
     """The member behind the calibrator that stands beside it, if one does."""
-    if not told.get("calibrator"):
+    if not reported.get("calibrator"):
         return member
-    return Calibrated.of(member, calibrator_from_json(told["calibrator"]))  # type: ignore[arg-type]
+    return Calibrated.of(member, calibrator_from_json(reported["calibrator"]))  # type: ignore[arg-type]

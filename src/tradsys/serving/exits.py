@@ -1,4 +1,4 @@
-"""Where a position's barriers lie, from the label that the model was taught on: so that label and backtest agree.
+"""Where a position's barriers lie, from the label that the model was trained on: so that label and backtest agree.
 
 Every kind of label measures its exits in what is known at the deciding bar; this file works them out again without
 reaching the labels, which know the future. A test simulates every labelled candidate and gets the label's return.

@@ -87,7 +87,7 @@ class ThresholdRule:
         Threshold(self.value, self.kind)
         if not 0 < self.value < 1:
             raise ValueError(
-                f"strategy: {self.kind} >= {self.value}; softmax scores lie in 0 < value < 1; mend rule.value"
+                f"strategy: {self.kind} >= {self.value}; softmax scores lie in 0 < value < 1; set rule.value"
             )
 
     def side(self, view: View, bundle: Bundle) -> Array:
@@ -155,7 +155,7 @@ class BreakoutRule:
         Threshold(self.value, self.kind)
         if not 0 < self.value < 1:
             raise ValueError(
-                f"strategy: P(expansion) as {self.kind} >= {self.value}; it lies in 0 < value < 1; mend rule.value"
+                f"strategy: P(expansion) as {self.kind} >= {self.value}; it lies in 0 < value < 1; set rule.value"
             )
 
     def side(self, view: View, bundle: Bundle) -> Array:
@@ -183,7 +183,7 @@ class ExpansionSizing:
 
     def __post_init__(self) -> None:
         if not 0 < self.floor <= 1:
-            raise TradsysError(f"strategy: floor is {self.floor}; a share is 0 < floor <= 1; mend sizing.floor")
+            raise TradsysError(f"strategy: floor is {self.floor}; a share is 0 < floor <= 1; set sizing.floor")
 
     def size(self, view: View) -> Array:
         """float64 [N] from `floor` to 1. Raises BundleError where the probability is not that of an expansion."""
@@ -283,7 +283,7 @@ class Profile:
     def __post_init__(self) -> None:
         if not 0 < self.size <= 1:
             raise ValueError(
-                f"strategy: size is {self.size}; it is a fraction 0 < size <= 1 of equity; mend the profile"
+                f"strategy: size is {self.size}; it is a fraction 0 < size <= 1 of equity; fix the profile"
             )
 
     def describe(self) -> str:

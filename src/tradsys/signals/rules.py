@@ -13,7 +13,7 @@ KINDS = ("score", "probability", "quantile")
 
 @dataclass(frozen=True)
 class Threshold:
-    """A level that scores are held against, and what it is measured in.
+    """A level that scores are compared with, and what it is measured in.
 
     kind `score`: raw model output, any finite value. `probability`: calibrated, 0 < value < 1. `quantile`:
     of the validation scores, 0 < value < 1; never of the span that is judged. Raises TradsysError for
@@ -28,7 +28,7 @@ class Threshold:
             raise TradsysError(f"threshold: kind {self.kind!r}; it is one of {list(KINDS)}; pick one")
         if not np.isfinite(self.value) or (self.kind != "score" and not 0 < self.value < 1):
             rule = "a finite number" if self.kind == "score" else "0 < value < 1"
-            raise TradsysError(f"threshold: value {self.value} of kind {self.kind!r}; the rule is {rule}; mend it")
+            raise TradsysError(f"threshold: value {self.value} of kind {self.kind!r}; the rule is {rule}; fix it")
 
     def resolve(self, valid_scores: Array) -> float:
         """The level in the scores' own unit; a quantile is read from the validation scores [N], NaN left out.

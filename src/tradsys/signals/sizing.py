@@ -30,4 +30,4 @@ def volatility_target(volatility: ArrayLike, target: float, cap: float = 1.0) ->
 
 def _check_fraction(where: str, name: str, value: float) -> None:
     if not 0 < value <= 1:
-        raise TradsysError(f"{where}: {name}={value}; a share of equity is 0 < {name} <= 1; mend the profile")
+        raise TradsysError(f"{where}: {name}={value}; a share of equity is 0 < {name} <= 1; fix the profile")

@@ -70,7 +70,7 @@ def built(override):
         ("seed=${oc.env:NOT_SET_HERE}", "NOT_SET_HERE"),
     ],
 )
-def test_what_composes_but_cannot_be_built_is_told_with_its_place(override, words):
+def test_what_composes_but_cannot_be_built_is_reported_with_its_place(override, words):
     with pytest.raises(ConfigError) as refused:
         built(override)
     assert words in str(refused.value)

@@ -19,12 +19,12 @@ def arm(losses_SN, time=None, seeds=None, base=BASE):
 
 def test_identical_arms_differ_by_exactly_nothing():
     losses = np.random.default_rng(0).normal(0.68, 0.05, (3, 400))
-    told = compare({"a": arm(losses), "b": arm(losses.copy())}, "a", n_draws=300)
-    gap = told.difference["b"]
+    reported = compare({"a": arm(losses), "b": arm(losses.copy())}, "a", n_draws=300)
+    gap = reported.difference["b"]
     assert (gap.estimate.value, gap.estimate.low, gap.estimate.high, gap.p, gap.p_holm) == (0, 0, 0, 1, 1)
     assert gap.needed.n_seeds is None
     assert gap.needed.times_the_record is None
-    assert told.rank == {"a": 1, "b": 1}
+    assert reported.rank == {"a": 1, "b": 1}
 
 
 def test_one_seed_equals_the_formula_row_by_row():
@@ -35,19 +35,19 @@ def test_one_seed_equals_the_formula_row_by_row():
         "a": ArmLosses(time_a, rng.normal(0.68, 0.1, (1, 200)), rng.uniform(0.6, 0.7, 200), (0,)),
         "b": ArmLosses(time_b, rng.normal(0.66, 0.1, (1, 130)), rng.uniform(0.6, 0.7, 130), (0,)),
     }
-    told = compare(arms, "a", min_block=3.0, n_draws=4000, seed=5)
+    reported = compare(arms, "a", min_block=3.0, n_draws=4000, seed=5)
     clock = np.unique(np.concatenate([time_a, time_b]))
-    waves = cosines.cosines(len(clock), cosines.n_cosines(len(clock), told.block_length, 3.0))
+    waves = cosines.cosines(len(clock), cosines.n_cosines(len(clock), reported.block_length, 3.0))
     slope = {}
     for name, one in arms.items():
         skill = 1 - one.losses_SN.sum() / one.base_N.sum()
         influence = ((1 - skill) * one.base_N - one.losses_SN[0]) / one.base_N.sum()
         slope[name] = waves @ np.bincount(np.searchsorted(clock, one.time), influence, len(clock))
-        assert told.skill[name].value == pytest.approx(skill)
-    found = told.difference["b"]
+        assert reported.skill[name].value == pytest.approx(skill)
+    found = reported.difference["b"]
     assert found.var_time == pytest.approx(((slope["b"] - slope["a"]) ** 2).mean(), rel=1e-4)
     half = cosines.student_quantile(0.95, len(waves)) * np.sqrt(found.var_time)
-    value = told.skill["b"].value - told.skill["a"].value
+    value = reported.skill["b"].value - reported.skill["a"].value
     assert (found.estimate.low, found.estimate.high) == pytest.approx((value - half, value + half), abs=0.1 * half)
     assert found.var_seed is None
 
@@ -90,7 +90,7 @@ def test_one_seed_weighs_one():
 
 def coverage(n_seeds, seed_sd, time_sd, n_worlds=120, resampled=False):
     """How often the interval holds the true difference, which is zero in skill."""
-    held, n_told = 0, 0
+    held, n_reported = 0, 0
     for world in range(n_worlds):
         rng = np.random.default_rng([world, n_seeds])
         common = rng.normal(0, time_sd, 300)
@@ -105,10 +105,10 @@ def coverage(n_seeds, seed_sd, time_sd, n_worlds=120, resampled=False):
             low, high = found.low, found.high
             if low is None:  # by chance the record looked too dependent for an interval
                 continue
-        n_told += 1
+        n_reported += 1
         held += low <= 0 <= high
-    assert n_told > 0.9 * n_worlds
-    return held / n_told
+    assert n_reported > 0.9 * n_worlds
+    return held / n_reported
 
 
 @pytest.mark.parametrize(("seed_sd", "time_sd"), [(0.01, 1e-5), (0.01, 0.1), (1e-6, 0.1)])
@@ -126,22 +126,22 @@ def test_a_planted_better_arm_is_found_and_ranked_first():
     rng = np.random.default_rng(6)
     noise = rng.normal(0, 0.05, 3000)
     a, b, c = 0.69 + noise, 0.66 + noise + rng.normal(0, 0.01, 3000), 0.69 + noise + rng.normal(0, 0.01, 3000)
-    told = compare({"a": arm(a), "b": arm(b), "c": arm(c)}, "a", n_draws=1000)
-    assert told.difference["b"].estimate.low == pytest.approx(0.03 / BASE, abs=0.002)
-    assert told.difference["b"].estimate.low > 0
-    assert told.difference["b"].needed is None
-    assert told.rank == {"a": 2, "b": 1, "c": 2}
-    p = np.array([told.difference[n].p for n in "bc"])
-    assert [told.difference[n].p_holm for n in "bc"] == holm(p).tolist()
+    reported = compare({"a": arm(a), "b": arm(b), "c": arm(c)}, "a", n_draws=1000)
+    assert reported.difference["b"].estimate.low == pytest.approx(0.03 / BASE, abs=0.002)
+    assert reported.difference["b"].estimate.low > 0
+    assert reported.difference["b"].needed is None
+    assert reported.rank == {"a": 2, "b": 1, "c": 2}
+    p = np.array([reported.difference[n].p for n in "bc"])
+    assert [reported.difference[n].p_holm for n in "bc"] == holm(p).tolist()
     assert p[0] == pytest.approx(2 / 1001)
 
 
 def test_a_short_record_has_values_and_a_reason_but_no_interval():
-    told = compare({"a": arm(np.full(30, 0.7)), "b": arm(np.full(30, 0.6))}, "a", min_block=10)
-    gap = told.difference["b"]
+    reported = compare({"a": arm(np.full(30, 0.7)), "b": arm(np.full(30, 0.6))}, "a", min_block=10)
+    gap = reported.difference["b"]
     assert gap.estimate.value == pytest.approx(0.1 / BASE)
     assert (gap.estimate.low, gap.p, gap.needed) == (None, None, None)
-    assert "30 periods" in told.reason
+    assert "30 periods" in reported.reason
 
 
 def test_needed_seeds_are_the_fewest_that_are_enough():

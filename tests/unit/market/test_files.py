@@ -63,8 +63,8 @@ def test_a_folder_holds_one_instrument_per_file(tmp_path, make_walk_bars):
     result = read(tmp_path, "bars")
     assert result.bars.equals(panel)
     assert read(tmp_path, "bars", symbol="BBB").bars.equals(panel.filter(symbol="BBB"))
-    told = {one.kind: one for one in result.repairs}
-    assert told["symbol_from_file_name"].count == 3
+    reported = {one.kind: one for one in result.repairs}
+    assert reported["symbol_from_file_name"].count == 3
 
 
 def test_symbol_names_a_series_or_picks_from_a_panel(tmp_path, make_walk_bars):
@@ -77,7 +77,7 @@ def test_symbol_names_a_series_or_picks_from_a_panel(tmp_path, make_walk_bars):
         read(panel, "bars", symbol="ZZZ")
 
 
-def test_bar_length_comes_from_the_most_common_step_or_is_told(tmp_path, make_walk_bars):
+def test_bar_length_comes_from_the_most_common_step_or_is_reported(tmp_path, make_walk_bars):
     path = write(tmp_path / "AAA.csv", make_walk_bars(20, minutes=15))
     assert read(path, "plain").meta["bar_minutes"] == 15
     with pytest.raises(DataError, match=r"every step of AAA is a multiple of 0:15:00; a shorter length would"):
@@ -135,6 +135,6 @@ def test_a_file_source_reads_describes_and_gives_bars(tmp_path, make_walk_bars):
     bars = make_walk_bars(20)
     source = FileSource(str(write(tmp_path / "AAA.csv", bars)), "bars", repair=["drop_bad_ticks"])
     assert source.bars().equals(bars)
-    told = source.describe()
-    assert (told["kind"], told["digest"], told["symbols"]) == ("file", content_digest(bars), ["AAA"])
-    assert told["synthetic"] is False
+    reported = source.describe()
+    assert (reported["kind"], reported["digest"], reported["symbols"]) == ("file", content_digest(bars), ["AAA"])
+    assert reported["synthetic"] is False

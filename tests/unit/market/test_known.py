@@ -145,11 +145,11 @@ def test_a_wide_file_by_symbol_with_its_own_moments(tmp_path):
     )
     assert joined.filter(symbol="AAA", eps=2.5)["session"].min() == date(2020, 5, 4)
     assert joined.filter(symbol="BBB")["eps"].drop_nulls().unique().to_list() == [9.0]
-    told = JoinedBars(Bars(daily()), {"eps": source}).describe()
-    assert told["known"] == ["eps from eps.parquet: known as filed"]
+    reported = JoinedBars(Bars(daily()), {"eps": source}).describe()
+    assert reported["known"] == ["eps from eps.parquet: known as filed"]
 
 
-def test_a_snapshot_needs_the_flag_and_is_told(tmp_path):
+def test_a_snapshot_needs_the_flag_and_is_reported(tmp_path):
     pl.DataFrame({"Symbol": ["AAA"], "P/E": [12.0]}).write_csv(tmp_path / "now.csv")
     options = {"path": str(tmp_path / "now.csv"), "layout": "snapshot", "columns": {"P/E": "pe"}}
     with pytest.raises(DataError, match=r"now.csv is a snapshot without history.*allow_snapshot: true"):
@@ -157,22 +157,22 @@ def test_a_snapshot_needs_the_flag_and_is_told(tmp_path):
     joined = JoinedBars(Bars(daily()), {"pe": KnownSource(**options, allow_snapshot=True)})
     assert joined.bars().filter(symbol="AAA")["pe"].unique().to_list() == [12.0]
     assert joined.bars().filter(symbol="BBB")["pe"].null_count() == daily().filter(symbol="BBB").height
-    told = joined.describe()
-    assert told["point_in_time"] is False
-    assert "NOT POINT IN TIME" in told["known"][0]
-    assert told["not_point_in_time"] == told["known"]
+    reported = joined.describe()
+    assert reported["point_in_time"] is False
+    assert "NOT POINT IN TIME" in reported["known"][0]
+    assert reported["not_point_in_time"] == reported["known"]
 
 
 def test_the_digest_is_of_the_joined_content(tmp_path):
     bars = Bars(daily())
     plain = cpi_of(tmp_path, monthly())
-    told = JoinedBars(bars, {"cpi": plain}).describe()
-    assert told["digest"] == content_digest(JoinedBars(bars, {"cpi": plain}).bars())
-    assert (told["point_in_time"], told["not_point_in_time"]) == (True, [])
+    reported = JoinedBars(bars, {"cpi": plain}).describe()
+    assert reported["digest"] == content_digest(JoinedBars(bars, {"cpi": plain}).bars())
+    assert (reported["point_in_time"], reported["not_point_in_time"]) == (True, [])
     later = JoinedBars(bars, {"cpi": cpi_of(tmp_path, monthly(), lag_days=60)}).describe()
-    assert later["digest"] != told["digest"], "another lag is other data"
+    assert later["digest"] != reported["digest"], "another lag is other data"
     revised = monthly().with_columns(value=pl.col("value") + (pl.col("date") == date(2020, 1, 1)).cast(pl.Float64))
-    assert JoinedBars(bars, {"cpi": cpi_of(tmp_path, revised)}).describe()["digest"] != told["digest"]
+    assert JoinedBars(bars, {"cpi": cpi_of(tmp_path, revised)}).describe()["digest"] != reported["digest"]
 
 
 @pytest.mark.parametrize(

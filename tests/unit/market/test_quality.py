@@ -207,13 +207,13 @@ def test_a_planted_defect_is_refused_with_its_count_and_repairs(tmp_path, make_w
 
 
 @pytest.mark.parametrize(("kind", "repair"), [(k, r) for k, (*_, repairs) in PLANTED.items() for r in repairs])
-def test_the_named_repair_accepts_it_and_is_told(tmp_path, make_walk_bars, kind, repair):
+def test_the_named_repair_accepts_it_and_is_reported(tmp_path, make_walk_bars, kind, repair):
     damage, count, layout, repairs = PLANTED[kind]
     result = read(written(tmp_path, make_walk_bars(200), damage), layout, repair=[repair], **OPTIONS.get(kind, {}))
     assert result.bars.height == repairs[repair]
-    told = {one.kind: one for one in result.repairs}[repair]
-    assert told.count == count
-    assert told.examples
+    reported = {one.kind: one for one in result.repairs}[repair]
+    assert reported.count == count
+    assert reported.examples
 
 
 def test_clean_bars_ask_for_nothing(tmp_path, make_walk_bars):
@@ -285,7 +285,7 @@ def test_short_flat_runs_are_a_remark_where_the_vendor_does_not_invent(tmp_path,
         read(written(tmp_path, bars, lambda b: flat(b, list(range(50, 74)))), "plain")
 
 
-def test_holes_and_wicks_are_told_and_left_alone(tmp_path, make_walk_bars):
+def test_holes_and_wicks_are_reported_and_left_alone(tmp_path, make_walk_bars):
     damage = lambda b: put(shift_time(b, 150, hours=5), 20, low=b["low"][20] / 10)  # noqa: E731
     result = read(written(tmp_path, make_walk_bars(2000), damage), "plain")
     assert {r.kind: r.count for r in result.remarks} == {"hole": 1, "extreme_wick": 1}

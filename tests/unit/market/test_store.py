@@ -243,12 +243,12 @@ def test_stored_bars_describe_exactly_what_they_give(store, make_walk_bars):
         StoredBars(str(store.root), "walk", ["BBB"]),  # a list, as configuration gives it
         StoredBars(str(store.root), "walk", ("BBB",), "2020-01-02", "2020-01-03"),
     ):
-        told = source.describe()
-        assert told["digest"] == content_digest(source.bars())
-        assert told["kind"] == "store"
-        assert told["synthetic"] is False
-        assert told["symbols"] == source.bars()["symbol"].unique().sort().to_list()
-        json.dumps(told)
+        reported = source.describe()
+        assert reported["digest"] == content_digest(source.bars())
+        assert reported["kind"] == "store"
+        assert reported["synthetic"] is False
+        assert reported["symbols"] == source.bars()["symbol"].unique().sort().to_list()
+        json.dumps(reported)
     assert hash(StoredBars("r", "n", ["A"])) == hash(StoredBars("r", "n", ("A",)))
 
 

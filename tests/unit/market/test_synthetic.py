@@ -71,7 +71,7 @@ def t_values(market, horizon):
     return out
 
 
-def test_bars_keep_the_house_schema():
+def test_bars_keep_the_package_schema():
     market = SyntheticMarket(symbols=("B", "A"), n_bars=500, bar_minutes=15)
     bars = market.bars()
     assert dict(bars.schema) == {

@@ -126,9 +126,9 @@ def test_members_die_and_are_listed_late_at_the_shares_asked():
 
 
 def test_what_it_says_of_itself():
-    told = SyntheticPanel(n_symbols=3, n_sessions=30, edge=0.2, explosions=0.02).describe()
-    assert told["synthetic"] is True
-    assert told["note"] == "synthetic panel with a planted edge of 0.2 and planted explosions of 0.02"
+    reported = SyntheticPanel(n_symbols=3, n_sessions=30, edge=0.2, explosions=0.02).describe()
+    assert reported["synthetic"] is True
+    assert reported["note"] == "synthetic panel with a planted edge of 0.2 and planted explosions of 0.02"
 
 
 @pytest.mark.parametrize(

@@ -158,9 +158,9 @@ def test_receptive_field_by_gradient(n_levels, kernel_bars):
     net.lookback = reach + 1
     window_NTF = torch.randn(64, reach + 1, 5, requires_grad=True)
     net.embed(window_NTF).square().sum().backward()
-    told = window_NTF.grad.abs().sum(dim=(0, 2)) > 0
-    assert not told[0]
-    assert told[1:].all()
+    reported = window_NTF.grad.abs().sum(dim=(0, 2)) > 0
+    assert not reported[0]
+    assert reported[1:].all()
 
 
 @pytest.mark.parametrize("dilation", [1, 3])

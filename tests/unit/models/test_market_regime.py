@@ -48,7 +48,7 @@ def samples(table: FeatureTable, wild: np.ndarray, seed: int = 0, horizon: int =
     return every.take(day[rows] < 598), every.take(day[rows] >= 600)
 
 
-def test_every_name_is_told_the_markets_own_filter_of_its_day():
+def test_every_name_receives_the_markets_own_filter_of_its_day():
     table, wild = panel()
     train, valid = samples(table, wild)
     done = REGIME.fit(train, valid)

@@ -116,8 +116,8 @@ def test_without_an_edge_fitted_members_get_little_and_the_pool_stays_near_the_b
     done = Stacked({"line": GOOD, "trees": trees}, RobustScaler()).fit(train, valid)
     assert all(done.weights_[name] == 0 for name, one in done.skills_.items() if one.high < 0)
     assert not any(one.low > 0 for one in done.skills_.values())
-    told = [m.predict_proba(valid.table, valid.rows) for m in (done, trees.fit(train, valid))]
-    away, alone = (np.abs(p - done.base_rate_).std() for p in told)
+    reported = [m.predict_proba(valid.table, valid.rows) for m in (done, trees.fit(train, valid))]
+    away, alone = (np.abs(p - done.base_rate_).std() for p in reported)
     assert away < 0.02
     assert away < alone / 5
     assert isinstance(done, Model)

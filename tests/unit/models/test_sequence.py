@@ -219,19 +219,19 @@ def test_the_watch_hears_every_epoch_and_what_it_raises_comes_out_unchanged(tmp_
         if epoch == 1:
             raise LookupError("pruned")
 
-    told = list(enumerate(unbroken.result_.scores))
+    reported = list(enumerate(unbroken.result_.scores))
     assert_same_weights(weights(unbroken), weights(replace(make_model(), watch=listens).fit(*data)))
-    assert heard == told
+    assert heard == reported
     assert unbroken.result_.score == min(unbroken.result_.scores)
     heard.clear()
     with pytest.raises(LookupError, match=r"^pruned$"):
         replace(make_model(tmp_path), watch=gives_up).fit(*data)
-    assert heard == told[:2]
+    assert heard == reported[:2]
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 10  # both epochs are in it
     for _ in range(2):  # resumed, then loaded: whoever joins late hears the earlier epochs, too
         heard.clear()
         resumed = replace(make_model(tmp_path), watch=listens).fit(*data)
-        assert heard == told
+        assert heard == reported
         assert_same_weights(weights(unbroken), weights(resumed))
 
 

@@ -85,8 +85,8 @@ def test_later_scores_change_no_earlier_weight(values, hold_bars):
     cut = START + timedelta(days=len(values) // 2)
     book = Book("long_short", 1, hold_bars)
     whole = book.weights(frame).filter(pl.col("time") <= cut, pl.col("weight") != 0)
-    told = book.weights(frame.filter(pl.col("time") <= cut)).filter(pl.col("weight") != 0)
-    assert whole.equals(told)
+    reported = book.weights(frame.filter(pl.col("time") <= cut)).filter(pl.col("weight") != 0)
+    assert whole.equals(reported)
 
 
 def test_what_no_book_can_be_made_of_is_refused():

@@ -25,7 +25,7 @@ def audit_value(kind: str = "no", *, judged: bool = True) -> dict[str, Any]:
         **dict.fromkeys(("sides", "versus", "placebos", "precision")),
     }
     if not judged:
-        return {"rows": [row | {"verdict": row["verdict"] | {"kind": "cannot be told"}}], "drawn": False}
+        return {"rows": [row | {"verdict": row["verdict"] | {"kind": "cannot be determined"}}], "drawn": False}
     rng = np.random.default_rng(0)
     gap = {"sharpe": estimate(0.1), "per_trade": estimate(0.001)}
     rank = {"value": 1.2, "mean": 1.1, "low": 0.2, "high": 2.0, "p_value": 0.31, "n": 1000}

@@ -40,7 +40,7 @@ def test_a_strategy_that_never_traded_says_so_and_shows_no_number():
     assert lines["busy"].instead == ""
 
 
-def test_cancelled_orders_of_an_idle_strategy_are_told():
+def test_cancelled_orders_of_an_idle_strategy_are_reported():
     report = sample_report()
     report["strategies"][-1]["performance"]["n_cancelled"] = 1
     assert "(1 order cancelled)" in lines_of(report)[0]["sniper"].instead

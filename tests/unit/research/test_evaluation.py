@@ -13,11 +13,11 @@ class Watched:
     """A fitted model in a bundle's place that keeps what it answered."""
 
     def __init__(self, model):
-        self.model, self.lookback, self.told = model, model.lookback, []
+        self.model, self.lookback, self.reported = model, model.lookback, []
 
     def predict(self, table, rows):
-        self.told.append(self.model.predict_proba(table, rows))
-        return self.told[-1], self.told[-1]
+        self.reported.append(self.model.predict_proba(table, rows))
+        return self.reported[-1], self.reported[-1]
 
 
 @pytest.mark.parametrize("market", ["SPY", None], ids=["reads the market", "reads its rows alone"])
@@ -31,7 +31,7 @@ def test_windows_of_their_own_answer_as_the_whole_table_does(market):
     bundle = SimpleNamespace(primary=watched, features=SimpleNamespace(market_symbol=market))
     out = permutation_importance(bundle, valid, 3, seed=0)
     picked = np.unique(np.linspace(0, len(valid) - 1, 400).astype(int))
-    np.testing.assert_array_equal(watched.told[0], done.predict_proba(table, valid.rows[picked]))
+    np.testing.assert_array_equal(watched.reported[0], done.predict_proba(table, valid.rows[picked]))
     if market:
         assert out[0]["name"] == "signal"
         assert out[0]["value"] > 0.05

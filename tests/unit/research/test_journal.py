@@ -54,7 +54,7 @@ class Lab:
         (folder / "report.json").write_text(json.dumps(report))
         (folder / "report.html").write_text("<html>")
 
-    def told(self):
+    def predictions_with_outcomes(self):
         return journal(self.ledger, self.runs, beside=self.runs)
 
 
@@ -67,21 +67,26 @@ def returns(seed, mean=0.004):
     return np.random.default_rng(seed).normal(mean, 0.02, 365)
 
 
-def test_an_experiment_is_told_whole(lab):
+def test_an_experiment_is_reported_whole(lab):
     lab.look("runs/train/a_1", "primary", np.ones(3), measure="loss", purpose="model on test")
     lab.look("runs/train/a_1", "momentum", returns(0))
     lab.write("runs/train/a_1", {"seed": 1, "question": "q", "paths": {"runs": "runs"}}, EDGE)
-    (told,) = lab.told()["experiments"]
-    assert (told["task"], told["run"], told["who"], told["code_sha"]) == ("train", "a_1", "ada@lab", "abc")
-    assert told["question"] == "Is | there *edge* <b>?"
-    assert told["looks"] == [
+    (reported,) = lab.reported()["experiments"]
+    assert (reported["task"], reported["run"], reported["who"], reported["code_sha"]) == (
+        "train",
+        "a_1",
+        "ada@lab",
+        "abc",
+    )
+    assert reported["question"] == "Is | there *edge* <b>?"
+    assert reported["looks"] == [
         {"purpose": "model on test", "subjects": ["primary"]},
         {"purpose": "strategy on test", "subjects": ["momentum"]},
     ]
-    assert told["link"] == "train/a_1/report.html"
-    assert told["data"].startswith("SYNTHETIC, digest dddddddddddd")
-    assert (told["gone"], told["unfinished"], told["changed"]) == (None, None, None)
-    page = render_markdown(lab.told())
+    assert reported["link"] == "train/a_1/report.html"
+    assert reported["data"].startswith("SYNTHETIC, digest dddddddddddd")
+    assert (reported["gone"], reported["unfinished"], reported["changed"]) == (None, None, None)
+    page = render_markdown(lab.reported())
     assert "0.0100 [0.0020, 0.0200]" in page
     assert "2.00 [1.00, 3.00]" in page
     assert "momentum has an edge" in page
@@ -99,7 +104,7 @@ def test_changed_settings_are_those_of_the_last_run_of_the_same_task(lab):
     ):
         lab.look(run, series=returns(k))
         lab.write(run, config, EDGE)
-    a, b, c, d = lab.told()["experiments"]
+    a, b, c, d = lab.reported()["experiments"]
     assert a["changed"] is b["changed"] is None
     assert c["compared_with"] == "a"
     assert c["changed"] == [
@@ -108,30 +113,30 @@ def test_changed_settings_are_those_of_the_last_run_of_the_same_task(lab):
         {"key": "model.width", "before": "not set", "after": [8, 4]},
     ]
     assert (d["compared_with"], d["changed"]) == ("c", [])
-    assert "model.lr: 0.1 → 0.2" in render_markdown(lab.told())
-    assert "none since run c" in render_html(lab.told())
+    assert "model.lr: 0.1 → 0.2" in render_markdown(lab.reported())
+    assert "none since run c" in render_html(lab.reported())
 
 
-def test_a_run_whose_folder_is_gone_is_told_and_said_to_be_gone(lab):
+def test_a_run_whose_folder_is_gone_is_reported_as_gone(lab):
     lab.look("runs/train/a", series=returns(0))
     lab.write("runs/train/a", {"seed": 1}, EDGE)
     lab.look("runs/train/lost", series=returns(1))
     lab.look("runs/train/c", series=returns(2))
     lab.write("runs/train/c", {"seed": 2}, EDGE)
-    _, lost, after = lab.told()["experiments"]
+    _, lost, after = lab.reported()["experiments"]
     assert lost["gone"] == "the run folder runs/train/lost is gone; the ledger keeps its looks"
     assert (lost["verdict"], lost["link"], lost["strategies"]) == (None, None, [])
     assert after["compared_with"] == "a"
-    for page in (render_markdown(lab.told()), render_html(lab.told())):
+    for page in (render_markdown(lab.reported()), render_html(lab.reported())):
         assert "runs/train/lost is gone" in page
         assert "none was reached" in page
 
 
-def test_a_run_that_did_not_finish_and_a_look_without_a_run_are_told(lab):
+def test_a_run_that_did_not_finish_and_a_look_without_a_run_are_reported(lab):
     lab.look("runs/train/a", series=returns(0))
     lab.write("runs/train/a", {"seed": 1, "question": "Half a question?"})
     lab.look("", subject="by hand", series=returns(1), purpose="audit")
-    half, alone = lab.told()["experiments"]
+    half, alone = lab.reported()["experiments"]
     assert "did not finish" in half["unfinished"]
     assert half["question"] == "Half a question?"
     assert (alone["task"], alone["gone"], alone["unfinished"]) == ("audit", None, None)
@@ -140,24 +145,24 @@ def test_a_run_that_did_not_finish_and_a_look_without_a_run_are_told(lab):
 def test_looks_of_one_run_stay_together_also_when_two_runs_write_at_once(lab):
     for k, run in enumerate(["runs/train/a", "runs/train/b", "runs/train/a", "runs/train/b"]):
         lab.look(run, f"s{k}", returns(k))
-    told = lab.told()["experiments"]
-    assert [e["run"] for e in told] == ["a", "b"]
-    assert [e["looks"][0]["subjects"] for e in told] == [["s0", "s2"], ["s1", "s3"]]
+    reported = lab.reported()["experiments"]
+    assert [e["run"] for e in reported] == ["a", "b"]
+    assert [e["looks"][0]["subjects"] for e in reported] == [["s0", "s2"], ["s1", "s3"]]
 
 
 def test_later_trials_overtake_an_edge(lab):
     lab.look("runs/train/a", "momentum", returns(0, mean=0.0025))
     lab.write("runs/train/a", {"seed": 1}, EDGE)
-    before = lab.told()["experiments"][0]
+    before = lab.reported()["experiments"][0]
     assert before["overtaken"] == []
     assert before["strategies"][0]["n_trials_today"] == 1
     for k in range(1, 40):
         lab.look(f"runs/train/try{k}", f"t{k}", returns(k, mean=0.0))
-    after = lab.told()["experiments"][0]
+    after = lab.reported()["experiments"][0]
     assert after["strategies"][0]["n_trials_today"] > 20
     assert after["strategies"][0]["dsr_today"] < 0.95 < before["strategies"][0]["dsr_today"]
     assert "an edge when it was judged" in after["overtaken"][0]
-    assert "(overtaken)" in render_markdown(lab.told())
+    assert "(overtaken)" in render_markdown(lab.reported())
 
 
 def test_journal_and_run_deflate_alike_on_one_ledger(lab):
@@ -168,7 +173,7 @@ def test_journal_and_run_deflate_alike_on_one_ledger(lab):
     trials = trials_on_span(lab.ledger, "d" * 64, (START, END), 365)[0]
     by_run = performance(chosen, periods_per_year=365, trade_returns=np.ones(40), **trials)
     lab.write("runs/train/a", {"seed": 1}, EDGE)
-    by_journal = lab.told()["experiments"][0]["strategies"][0]
+    by_journal = lab.reported()["experiments"][0]["strategies"][0]
     assert (by_journal["dsr_today"], by_journal["n_trials_today"]) == (by_run["dsr"], by_run["n_trials"])
     assert by_run["n_trials"] == 4
 
@@ -180,7 +185,7 @@ def test_a_gap_in_the_chain_stands_on_top(lab):
     connection.execute("DELETE FROM looks WHERE id = 2")
     connection.commit()
     connection.close()
-    for page in (render_markdown(lab.told()), render_html(lab.told())):
+    for page in (render_markdown(lab.reported()), render_html(lab.reported())):
         assert page.index("row 2 is missing") < page.index("r0")
         assert "The record was touched" in page
 
@@ -188,7 +193,7 @@ def test_a_gap_in_the_chain_stands_on_top(lab):
 def test_text_of_a_run_cannot_pose_as_markup(lab):
     lab.look("runs/train/a", series=returns(0))
     lab.write("runs/train/a", {"seed": 1}, EDGE | {"reasons": ["<script>alert(1)</script> | x"]})
-    page, text = render_html(lab.told()), render_markdown(lab.told())
+    page, text = render_html(lab.reported()), render_markdown(lab.reported())
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert r"Is \| there \*edge\* \<b\>?" in text
@@ -224,7 +229,7 @@ def test_no_ledger_is_said_and_none_is_made(tmp_path, monkeypatch):
 
 
 def test_an_empty_ledger_is_an_empty_journal(lab):
-    told = lab.told()
-    assert (told["experiments"], told["n_looks"], told["problems"]) == ([], 0, [])
-    assert "0 experiments" in render_markdown(told)
-    assert "0 experiments" in render_html(told)
+    reported = lab.reported()
+    assert (reported["experiments"], reported["n_looks"], reported["problems"]) == ([], 0, [])
+    assert "0 experiments" in render_markdown(reported)
+    assert "0 experiments" in render_html(reported)

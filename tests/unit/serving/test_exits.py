@@ -114,7 +114,7 @@ def test_settings_out_of_range_are_refused(make):
 
 
 @pytest.mark.parametrize("label", [TripleBarrier(), MeanReached(), RangeExpansion(), ForwardReturn(), Explosion()])
-def test_every_label_is_told_in_words(label):
+def test_every_label_is_reported_in_words(label):
     assert str(label.card()["horizon_bars"]) in exits_in_words(label.card())
     assert len(asked(label.card())) > 20
     assert (exits_in_words({}), asked({})) == ("", "")

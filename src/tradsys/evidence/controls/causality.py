@@ -108,7 +108,7 @@ def rows_of(table: FeatureTable, rows: Array) -> FeatureTable:
 def lifted_bars(bars: pl.DataFrame, t: datetime, by: float | pl.Expr) -> pl.DataFrame:
     """The bars with `by` price units, a number or an expression, added to every price up to and at `t`.
 
-    What is measured in differences up to `t`, such as a true range, stays; so must whatever is told of a
+    What is measured in differences up to `t`, such as a true range, stays; so must whatever is known of a
     position that is entered later than `t`.
     """
     past = pl.col("time") <= t

@@ -17,7 +17,7 @@ MIN_ROWS_PER_BLOCK = 20
 
 @dataclass(frozen=True)
 class Drift:
-    """How well training rows can be told from test rows.
+    """How well training rows can be distinguished from test rows.
 
     auc: mean over held-out blocks; 0.5 means that the two look alike, 1 that they share nothing.
     interval: 95 % Student interval over the blocks, widened for their shared training rows, within [0, 1].

@@ -132,7 +132,7 @@ def rotated_vetoes(
     at_symbol, at_bar = symbol_R[candidate_N], bar_R[candidate_N]
     for p, shift in enumerate(shifts):
         said = panel_SB[at_symbol, (at_bar + shift) % n_bars]
-        # equal answers are told apart by lot, never by their place in time
+        # ties are broken by lot, never by their place in time
         kept[p, np.lexsort((rng.random(len(said)), -said))[:n_kept]] = True
     return kept
 
@@ -230,7 +230,7 @@ def helps(
     n_trades: int,
     min_trades: int,
 ) -> dict[str, Any]:
-    """`yes`, `no` or `cannot be told`, with the reasons.
+    """`yes`, `no` or `cannot be determined`, with the reasons.
 
     placebos: `against_placebos` of `sharpe` and `per_trade`. against_placebo, against_none: `paired_differences` from
     the placebos, and from the same strategy without the veto. Yes takes all of: both p-values at most 0.05; the mean
@@ -241,7 +241,7 @@ def helps(
     n_placebos = int(placebos["sharpe"]["n"])
     if n_trades < min_trades or n_placebos < MIN_PLACEBOS:
         few = f"{n_trades} closed trades (least {min_trades}), {n_placebos} placebos (least {MIN_PLACEBOS})"
-        return {"kind": "cannot be told", "reasons": [few]}
+        return {"kind": "cannot be determined", "reasons": [few]}
     failed = []
     for name, words in (("sharpe", "Sharpe"), ("per_trade", "net return of a trade")):
         p_value = placebos[name]["p_value"]

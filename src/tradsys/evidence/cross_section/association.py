@@ -38,7 +38,7 @@ class Lift:
     """How often chosen rows are events, over how often all rows are.
 
     lift: rate among chosen / rate among all. within_time, within_symbol: the lift that remains where chosen rows are
-    held against the others of their own time, of their own symbol: once good times or wild symbols are accounted for.
+    compared with the others of their own time, of their own symbol: once good times or wild symbols are accounted for.
     It is rr / (1 + p (rr - 1)), of Mantel and Haenszel's relative risk rr and the share p of chosen rows, so that it
     reads as a lift; with one time, or one symbol, it is the plain one.
     """

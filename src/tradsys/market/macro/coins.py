@@ -81,11 +81,13 @@ class CrossSection:
 
     def describe(self) -> dict[str, Any]:
         """For run records."""
-        told = None if self.source is None else self.source.describe()
-        whose = "the data's own coins" if told is None else f"{len(told['symbols'])} coins of {told['name']}"
+        reported = None if self.source is None else self.source.describe()
+        whose = (
+            "the data's own coins" if reported is None else f"{len(reported['symbols'])} coins of {reported['name']}"
+        )
         return {
             "file": f"cross-section {self.name}",
-            "sha256": None if told is None else told["digest"],
+            "sha256": None if reported is None else reported["digest"],
             "columns": list(self.names),
             "point_in_time": True,
             "note": f"{self.name} from {whose}: known at the same close",
@@ -142,13 +144,13 @@ class Perpetual:
 
     def describe(self) -> dict[str, Any]:
         """For run records."""
-        told, rates = self.perp.describe(), self.funding.describe()
+        perp, rates = self.perp.describe(), self.funding.describe()
         return {
             "file": rates["file"],
             "sha256": rates["sha256"],
             "columns": list(self.names),
             "point_in_time": True,
-            "note": f"{self.name}: basis of {told['name']} {told['digest'][:12]} at the same close; {rates['note']}",
+            "note": f"{self.name}: basis of {perp['name']} {perp['digest'][:12]} at the same close; {rates['note']}",
         }
 
 

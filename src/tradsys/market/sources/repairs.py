@@ -40,7 +40,7 @@ class Repair:
 
 
 def normalisation(finding: Finding) -> Repair:
-    """A lossless normalisation as a repair, so that both are told the same way."""
+    """A lossless normalisation as a repair, so that both are reported the same way."""
     return Repair(finding.kind, finding.count, finding.examples, finding.note)
 
 

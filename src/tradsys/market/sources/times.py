@@ -97,7 +97,7 @@ def _all_midnight(stamp: pl.Series) -> bool:
 
 
 def _localised(naive: pl.Series, zone: str) -> pl.Series:
-    """UTC of naive stamps; an hour that happens twice is told by file order where both are there, else null."""
+    """UTC of naive stamps; an hour that happens twice is resolved by file order where both are there, else null."""
     if zone == "UTC":
         return naive.dt.replace_time_zone("UTC").cast(TIME)
     late = naive.is_duplicated() & naive.is_not_null()

@@ -22,7 +22,7 @@ def check_members(where: str, members: Mapping[str, Model]) -> None:
     if len(members) < 2 or odd:
         raise TrainingError(
             f"{where}: members {list(members)}{f', of which {odd} are no names' if odd else ''}; an ensemble has at "
-            "least two, named by letters, digits, - and _; mend model.members"
+            "least two, named by letters, digits, - and _; set model.members"
         )
 
 
@@ -33,7 +33,7 @@ def check_weights(members: Mapping[str, Model], given: Mapping[str, float | None
     if not (known and min(weight_of.values()) >= 0 and abs(sum(weight_of.values()) - 1) <= 1e-9):
         raise TrainingError(
             f"average: weights {dict(given)} of members {list(members)}; each member has one weight >= 0, one of them "
-            "may be null and takes the rest, and they sum to one; mend model.weights"
+            "may be null and takes the rest, and they sum to one; set model.weights"
         )
 
 

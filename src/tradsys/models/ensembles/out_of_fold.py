@@ -61,12 +61,12 @@ def out_of_fold(
 class HeldOut:
     """What members of a pool showed on training rows that their copies never saw.
 
-    told_NK: the probability that each member, last the base rate, gave to what happened. gated_K: True where the
+    likelihood_NK: the probability that each member, last the base rate, gave to what happened. gated_K: True where the
     whole interval of a skill lies below zero, so that no weight may go there. skills: per member. rows, weight_N,
     uniqueness_N [N]: of the samples; uniqueness is on the common clock, all symbols together.
     """
 
-    told_NK: Array
+    likelihood_NK: Array
     gated_K: Array
     skills: Mapping[str, Skill]
     rows: Array
@@ -74,27 +74,27 @@ class HeldOut:
     uniqueness_N: Array
 
     @classmethod
-    def of(cls, samples: Samples, told_NK: Array, names: tuple[str, ...], confidence: float) -> Self:
+    def of(cls, samples: Samples, likelihood_NK: Array, names: tuple[str, ...], confidence: float) -> Self:
         """Skills over batches of time at least as long as the longest label, and who is gated by them."""
         _, decision, end = span_bars(samples)
         batch_N = time_batches(decision, int((end - decision).max()))
-        loss_NK = -np.log(told_NK)
+        loss_NK = -np.log(likelihood_NK)
         skills = {
             name: skill(loss_NK[:, k], loss_NK[:, -1], samples.weight, batch_N, confidence)
             for k, name in enumerate(names)
         }
         gated_K = np.array([*(one.high < 0 for one in skills.values()), False])
         uniqueness_N = average_uniqueness(np.minimum(decision + 1, end), end)
-        return cls(told_NK, gated_K, skills, samples.rows, samples.weight, uniqueness_N)
+        return cls(likelihood_NK, gated_K, skills, samples.rows, samples.weight, uniqueness_N)
 
     def weights(self, weight_N: Array) -> Array:
         """Best pool [K] of the members that may have a weight, under these sample weights."""
-        out_K = np.zeros(self.told_NK.shape[1])
+        out_K = np.zeros(self.likelihood_NK.shape[1])
         if not weight_N.sum() > 0:  # a state that was never visited says nothing
             out_K[-1] = 1.0
             return out_K
         open_K = ~self.gated_K
-        out_K[open_K] = pool_weights(self.told_NK[:, open_K], weight_N)
+        out_K[open_K] = pool_weights(self.likelihood_NK[:, open_K], weight_N)
         return out_K
 
 

@@ -1,4 +1,4 @@
-"""One copy of a model for each symbol: what pooled training is held against."""
+"""One copy of a model for each symbol: what pooled training is compared with."""
 
 import logging
 from collections.abc import Mapping

@@ -35,20 +35,20 @@ class Skill:
 
 def likelihoods(proba_KNC: list[Array], y_N: Array) -> Array:
     """What each member gave to what happened, float64 [N, K], at least 1e-12; TrainingError where one is NaN."""
-    told = [np.asarray(proba_NC, dtype=np.float64)[np.arange(len(y_N)), y_N] for proba_NC in proba_KNC]
-    told_NK = np.stack(told, axis=1)
-    if bad := int((~np.isfinite(told_NK)).any(axis=1).sum()):
+    reported = [np.asarray(proba_NC, dtype=np.float64)[np.arange(len(y_N)), y_N] for proba_NC in proba_KNC]
+    likelihood_NK = np.stack(reported, axis=1)
+    if bad := int((~np.isfinite(likelihood_NK)).any(axis=1).sum()):
         raise TrainingError(
             f"ensemble: {bad} of {len(y_N)} out-of-fold probabilities are NaN; every member answers every row; "
             "keep only rows where table.ready(lookback) holds"
         )
-    return np.maximum(told_NK, LEAST)
+    return np.maximum(likelihood_NK, LEAST)
 
 
-def pool_weights(told_NK: Array, weight_N: Array) -> Array:
+def pool_weights(likelihood_NK: Array, weight_N: Array) -> Array:
     """The weights [K] on the simplex whose pool has the least weighted log-loss; losers get exactly 0.
 
-    told_NK: positive probabilities of what happened. weight_N: sample weights >= 0 with a positive sum.
+    likelihood_NK: positive probabilities of what happened. weight_N: sample weights >= 0 with a positive sum.
     min -sum_n v_n log(sum_k w_k p_nk) over w >= 0, sum w = 1, v = weight / sum, is convex; with + sum w in place
     of the equality it has the same solution. Each step solves the quadratic model over w >= 0 by non-negative
     least squares and searches along it. Stops where no other weights could gain more than 1e-10 nats: for any w,
@@ -57,19 +57,19 @@ def pool_weights(told_NK: Array, weight_N: Array) -> Array:
     """
     v_N = np.asarray(weight_N, dtype=np.float64) / np.sum(weight_N)
     # rows with no weight would still enter the quadratic model's rounding
-    told_NK, v_N = told_NK[v_N > 0], v_N[v_N > 0]
-    n_members = told_NK.shape[1]
+    likelihood_NK, v_N = likelihood_NK[v_N > 0], v_N[v_N > 0]
+    n_members = likelihood_NK.shape[1]
     w_K = np.full(n_members, 1 / n_members)
     for _ in range(MAX_STEPS):
-        share_N = v_N / (told_NK @ w_K)
-        slope_K = 1 - told_NK.T @ share_N
+        share_N = v_N / (likelihood_NK @ w_K)
+        slope_K = 1 - likelihood_NK.T @ share_N
         if -slope_K.min() <= GAP:
             break
-        moved_K = _step(told_NK, v_N, w_K, share_N, slope_K)
+        moved_K = _step(likelihood_NK, v_N, w_K, share_N, slope_K)
         if np.array_equal(moved_K, w_K):
             break
         w_K = moved_K
-    gap = float((told_NK.T @ (v_N / (told_NK @ w_K))).max() - 1)
+    gap = float((likelihood_NK.T @ (v_N / (likelihood_NK @ w_K))).max() - 1)
     if not gap <= TOLERATED:
         raise TrainingError(
             f"ensemble: weights {w_K.round(4).tolist()} may still gain {gap:.1e} nats after {MAX_STEPS} steps; at "
@@ -78,21 +78,21 @@ def pool_weights(told_NK: Array, weight_N: Array) -> Array:
     return w_K
 
 
-def _step(told_NK: Array, v_N: Array, w_K: Array, share_N: Array, slope_K: Array) -> Array:
+def _step(likelihood_NK: Array, v_N: Array, w_K: Array, share_N: Array, slope_K: Array) -> Array:
     """The next weights; the old ones where no step lowers the loss."""
-    ratio_NK = told_NK * (share_N / np.sqrt(v_N))[:, None]
+    ratio_NK = likelihood_NK * (share_N / np.sqrt(v_N))[:, None]
     curve_KK = ratio_NK.T @ ratio_NK
     # two equal members leave the curve flat between them: the ridge keeps them where they are
     curve_KK[np.diag_indices(len(w_K))] += 1e-9 * np.trace(curve_KK)
     root_KK = np.linalg.cholesky(curve_KK).T
     aim_K = nnls(root_KK, np.linalg.solve(root_KK.T, curve_KK @ w_K - slope_K))[0]
-    before, towards_K = -np.log(told_NK @ w_K) @ v_N, aim_K - w_K
+    before, towards_K = -np.log(likelihood_NK @ w_K) @ v_N, aim_K - w_K
     size = 1.0
     while size > 1e-12:
         tried_K = np.maximum(w_K + size * towards_K, 0.0)
         if (total := tried_K.sum()) > 0:
             tried_K /= total  # along a ray the loss is least where the weights sum to one
-            if -np.log(told_NK @ tried_K) @ v_N < before:
+            if -np.log(likelihood_NK @ tried_K) @ v_N < before:
                 return tried_K
         size /= 2
     return w_K

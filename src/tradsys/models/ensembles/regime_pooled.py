@@ -30,7 +30,7 @@ SLIGHT = 0.05  # a row believed less to be of a state says nothing of it, and tr
 
 @dataclass(frozen=True, eq=False)
 class RegimePooled:
-    """sum_s belief_s (n_s p_s + kappa p) / (n_s + kappa): the common model p where a state s has taught little.
+    """sum_s belief_s (n_s p_s + kappa p) / (n_s + kappa): the common model p where a state s has few samples.
 
     model: copied, once for all rows and once per state, whose weights are multiplied by the filtered belief in it.
     regime: fitted on the training rows' features, which hold no label; for a panel a `MarketRegime`. scaler: before
@@ -57,7 +57,7 @@ class RegimePooled:
         if not (self.shrinkage >= 0 and self.least > 0):
             raise TrainingError(
                 f"regime pooled: shrinkage={self.shrinkage}, least={self.least}; both count independent samples, the "
-                "rule is shrinkage >= 0 and least > 0; mend model.shrinkage or model.least"
+                "rule is shrinkage >= 0 and least > 0; set model.shrinkage or model.least"
             )
 
     @property

@@ -82,7 +82,7 @@ class Stacked:
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
         """float64 [N, C], the pool."""
-        return pooled(self.earning()[1], self._told(table, rows))
+        return pooled(self.earning()[1], self._member_probabilities(table, rows))
 
     def earning(self) -> tuple[tuple[str, ...], Array]:
         """Names of what is pooled, the refitted members and `base_rate`, and their weights [K]."""
@@ -90,7 +90,7 @@ class Stacked:
         names = (*fitted(self, "members_"), BASE)
         return names, np.array([weights[name] for name in names])
 
-    def _told(self, table: FeatureTable, rows: Array) -> list[Array]:
+    def _member_probabilities(self, table: FeatureTable, rows: Array) -> list[Array]:
         """Probabilities [N, C] of the refitted members and, last, the base rate."""
         each = [model.predict_proba(table, rows) for model in fitted(self, "members_").values()]
         return [*each, np.tile(fitted(self, "base_rate_"), (len(rows), 1))]
@@ -111,8 +111,8 @@ class Stacked:
             proba.append(one.proba_NC)
             covered_N &= one.covered_N
         known = train.take(covered_N)
-        told_NK = likelihoods([p[covered_N] for p in proba], known.y)
-        return HeldOut.of(known, told_NK, tuple(self.members), self.confidence)
+        likelihood_NK = likelihoods([p[covered_N] for p in proba], known.y)
+        return HeldOut.of(known, likelihood_NK, tuple(self.members), self.confidence)
 
     def _refitted(self, held: HeldOut, weights: Array, train: Samples, valid: Samples) -> Self:
         """The members that have a weight in any vector [..., K], fitted on all training rows."""
@@ -192,4 +192,4 @@ class RegimeWeighted(Stacked):
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
         """float64 [N, C], the pool by each row's belief; NaN where the regime's window is not full."""
         belief_NS = fitted(self, "regime_").predict_proba(table, rows)
-        return pooled(self.earning()[1], self._told(table, rows), belief_NS)
+        return pooled(self.earning()[1], self._member_probabilities(table, rows), belief_NS)

@@ -1,7 +1,7 @@
 """Fits of nets with Lightning: settings, checkpoints, several devices, augmentation.
 
 trainer        TrainerSettings, fit_module
-checkpoints    Keeper
+checkpoints    CheckpointCallback
 launcher       run_on_ranks
 lit            LitClassifier
 lit_supcon     LitSupCon

@@ -25,7 +25,7 @@ FIX = "delete its folder and train again"
 Watch = Callable[[int, float], None]
 
 
-class Keeper(Checkpoint):
+class CheckpointCallback(Checkpoint):
     """Keeps best and last weights, stops early, and stops between two steps when asked to.
 
     asked: an event, set where the fit is to stop. every_steps: last.ckpt is written after so many steps of the fit,
@@ -143,7 +143,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def kept_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What the Keeper wrote into a last.ckpt; empty for a file of another origin."""
+    """What the CheckpointCallback wrote into a last.ckpt; empty for a file of another origin."""
     parts = checkpoint.get("callbacks")
     mine = [s for s in parts.values() if isinstance(s, dict) and "fingerprint" in s] if isinstance(parts, dict) else []
     return mine[0] if mine else {}

@@ -22,11 +22,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tradsys.core.errors import TradsysError, TrainingError
-from tradsys.models.training.rendezvous import Meeting
+from tradsys.models.training.rendezvous import Rendezvous
 
 POLL_SECONDS = 0.2  # how long a Ctrl-C may go unseen
 GRACE_SECONDS = 10.0  # for the other ranks to report or leave, after the first did
-MEETING = timedelta(minutes=10)  # for all ranks to start, and for the slowest step of any
+RENDEZVOUS_TIMEOUT = timedelta(minutes=10)  # for all ranks to start, and for the slowest step of any
 
 # work(*args, asked=..., tell=...): asked.is_set() once a stop is wanted; tell(epoch, score) is heard by the caller
 Work = Callable[..., Any]
@@ -36,7 +36,7 @@ Work = Callable[..., Any]
 class Place:
     """Where one rank stands: on which machine, as which of how many there, and where all meet."""
 
-    meeting: Meeting
+    rendezvous: Rendezvous
     local: int
     n_local: int
     port: int
@@ -47,12 +47,12 @@ class Place:
     @property
     def n_ranks(self) -> int:
         """On all machines."""
-        return self.n_local * self.meeting.n_nodes
+        return self.n_local * self.rendezvous.n_nodes
 
     @property
     def rank(self) -> int:
         """Among all machines."""
-        return self.n_local * self.meeting.node + self.local
+        return self.n_local * self.rendezvous.node + self.local
 
 
 def run_on_ranks(
@@ -60,7 +60,7 @@ def run_on_ranks(
     args: tuple[Any, ...],
     *,
     n_local: int,
-    meeting: Meeting,
+    rendezvous: Rendezvous,
     cuda: bool,
     asked: threading.Event,
     hear: Callable[[int, float], None],
@@ -70,19 +70,19 @@ def run_on_ranks(
     work, args: picklable; started afresh (spawn), so that no CUDA context is inherited. The first rank goes on with
     the caller's CPU generator, the others with generators of their own.
     asked: set where a stop is wanted; the ranks then raise KeyboardInterrupt at the same step, and so does this.
-    hear: what it raises ends every rank and comes out unchanged. So does an error of the house in a rank; a rank that
+    hear: what it raises ends every rank and comes out unchanged. So does an error of the package in a rank; a rank that
     dies is a TrainingError. Every rank has ended when this returns or raises.
     """
     context = multiprocessing.get_context("spawn")
-    # the caller keeps the meeting point, so that no port is chosen by one process and lost to another
-    store = meeting.store()
+    # the caller keeps the rendezvous point, so that no port is chosen by one process and lost to another
+    store = rendezvous.store()
     stop, seed, generator = context.Event(), torch.initial_seed(), torch.get_rng_state()
     processes: list[BaseProcess] = []
     ears: list[Connection] = []
     try:
         for local in range(n_local):
             ear, mouth = context.Pipe()
-            place = Place(meeting, local, n_local, store.port, cuda, seed, generator)
+            place = Place(rendezvous, local, n_local, store.port, cuda, seed, generator)
             process: BaseProcess = context.Process(target=_be_rank, args=(place, work, args, mouth, stop), daemon=True)
             process.start()
             mouth.close()  # so that a dead rank reads as an end of file
@@ -174,8 +174,8 @@ def _be_rank(place: Place, work: Work, args: tuple[Any, ...], mouth: Connection,
 def _joined(place: Place) -> Any:
     """The process group of all ranks, and this rank's device and generators."""
     # what Lightning and torch read
-    os.environ |= {"LOCAL_RANK": str(place.local), "NODE_RANK": str(place.meeting.node)}
-    if place.meeting.n_nodes == 1:
+    os.environ |= {"LOCAL_RANK": str(place.local), "NODE_RANK": str(place.rendezvous.node)}
+    if place.rendezvous.n_nodes == 1:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a container's host name need not resolve
     if place.cuda:
         torch.cuda.set_device(place.local)
@@ -185,10 +185,10 @@ def _joined(place: Place) -> Any:
     else:
         entropy = np.random.SeedSequence([place.seed, place.rank]).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(entropy >> 1))
-    server = dist.TCPStore(place.meeting.address, place.port, is_master=False, timeout=MEETING)
-    store = dist.PrefixStore(f"{place.meeting.name}/ranks", server)
+    server = dist.TCPStore(place.rendezvous.address, place.port, is_master=False, timeout=RENDEZVOUS_TIMEOUT)
+    store = dist.PrefixStore(f"{place.rendezvous.name}/ranks", server)
     backend = "nccl" if place.cuda else "gloo"
-    dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.n_ranks, timeout=MEETING)
+    dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.n_ranks, timeout=RENDEZVOUS_TIMEOUT)
     try:
         yield
     finally:

@@ -81,7 +81,7 @@ class LitClassifier(L.LightningModule):
     ) -> None:
         super().__init__()
         if class_weight not in (None, "balanced"):
-            raise ValueError(f"lit: class_weight={class_weight!r}; it must be null or 'balanced'; mend the config")
+            raise ValueError(f"lit: class_weight={class_weight!r}; it must be null or 'balanced'; fix the config")
         check_bounds("lit", locals(), BOUNDS, "model.module")
         self.net = net
         self.gamma, self.label_smoothing = gamma, label_smoothing

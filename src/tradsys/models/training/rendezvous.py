@@ -22,7 +22,7 @@ _fits = itertools.count()  # every node runs the same fits in the same order
 
 
 @dataclass(frozen=True)
-class Meeting:
+class Rendezvous:
     """Where the processes of one fit meet. node: this machine's number; port 0: any free one, on a single machine."""
 
     node: int = 0
@@ -32,7 +32,7 @@ class Meeting:
     name: str = ""
 
     @classmethod
-    def of(cls, n_nodes: int) -> "Meeting":
+    def of(cls, n_nodes: int) -> "Rendezvous":
         """The next fit's, as NODE_RANK, MASTER_ADDR and MASTER_PORT say. Raises TrainingError where one is missing."""
         if n_nodes == 1:
             return cls()
@@ -66,9 +66,9 @@ class Meeting:
         store.wait(names, PATIENCE)
         found = [store.get(name).decode() for name in names]
         if len(set(found)) > 1:
-            told = ", ".join(f"node {name} {each[:12]}" for name, each in zip(names, found, strict=True))
+            nodes = ", ".join(f"node {name} {each[:12]}" for name, each in zip(names, found, strict=True))
             raise TrainingError(
-                f"trainer: the machines would not fit the same ({told}): config, data or code differ; start the same "
+                f"trainer: the machines would not fit the same ({nodes}): config, data or code differ; start the same "
                 "command on the same commit and data everywhere"
             )
 

@@ -17,11 +17,11 @@ from tradsys.core.errors import TrainingError
 from tradsys.core.progress.stages import is_quiet
 from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import digest_file, write_json
-from tradsys.models.training.checkpoints import FIX, Keeper, Watch, kept_state, read_checkpoint
+from tradsys.models.training.checkpoints import FIX, CheckpointCallback, Watch, kept_state, read_checkpoint
 from tradsys.models.training.fit_logs import NAMES, loggers_of
 from tradsys.models.training.launcher import run_on_ranks
 from tradsys.models.training.recipe import Selection
-from tradsys.models.training.rendezvous import Meeting
+from tradsys.models.training.rendezvous import Rendezvous
 from tradsys.models.training.surroundings import determinism, interruptible, quiet
 from tradsys.samples.loader import WindowLoader, rank_of
 
@@ -190,9 +190,9 @@ def fit_module(
     first with the epochs that lie behind it. What it raises comes out unchanged; the fit can go on later.
     Draws from torch's global generator: fork and seed it outside. Ctrl-C comes out as KeyboardInterrupt.
     """
-    meeting = Meeting.of(settings.num_nodes)
-    meeting.agree(fingerprint)
-    meeting.share(workdir, "before", "last.ckpt", "best.ckpt", "finished.json")
+    rendezvous = Rendezvous.of(settings.num_nodes)
+    rendezvous.agree(fingerprint)
+    rendezvous.share(workdir, "before", "last.ckpt", "best.ckpt", "finished.json")
     if (done := _finished(workdir, fingerprint)) is None:
         last = _resumable(workdir / "last.ckpt", fingerprint)
         _retell(watch, [] if last is None else kept_state(last)["scores"])
@@ -203,14 +203,14 @@ def fit_module(
                     _as_rank,
                     (job,),
                     n_local=settings.devices,
-                    meeting=meeting,
+                    rendezvous=rendezvous,
                     cuda=settings.uses_gpu(),
                     asked=asked,
                     hear=watch or _unheard,
                 )
             else:
                 scores = _train(job, asked, watch)
-        meeting.share(workdir, "after", "best.ckpt")
+        rendezvous.share(workdir, "after", "best.ckpt")
         if (best := settings.selection.best_epoch(scores)) is None:
             raise TrainingError(f"training: no epoch ended with a finite {monitor!r}; let the module log it")
         done = FitResult(best, len(scores), scores[best], tuple(scores))
@@ -241,7 +241,7 @@ class _Job:
 
 def _train(job: _Job, asked: Any, watch: Watch | None) -> list[float]:
     """Every epoch's score, with best.ckpt and last.ckpt in the workdir. asked: set where the fit is to stop."""
-    keeper = Keeper(
+    checkpoints = CheckpointCallback(
         job.workdir,
         job.fingerprint,
         job.train,
@@ -253,7 +253,7 @@ def _train(job: _Job, asked: Any, watch: Watch | None) -> list[float]:
     )
     last = job.workdir / "last.ckpt" if job.go_on else None
     with quiet(), determinism(job.settings.deterministic):
-        trainer = _trainer(job.settings, job.workdir, len(job.train), (*job.callbacks, keeper))
+        trainer = _trainer(job.settings, job.workdir, len(job.train), (*job.callbacks, checkpoints))
         try:
             trainer.fit(job.module.train(), job.train, job.valid, ckpt_path=last, weights_only=True if last else None)
         except SystemExit as error:
@@ -261,7 +261,7 @@ def _train(job: _Job, asked: Any, watch: Watch | None) -> list[float]:
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
             raise
-    return keeper.scores
+    return checkpoints.scores
 
 
 def _as_rank(job: _Job, asked: Any, tell: Watch) -> list[float]:

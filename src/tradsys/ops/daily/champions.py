@@ -52,10 +52,10 @@ class Champion:
         }  # fmt: skip
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> "Champion":
-        """The champion that `as_dict` told."""
-        trained, challenged = (date.fromisoformat(told[key]) for key in ("trained", "challenged"))
-        return cls(trained, challenged, told["because"], told["promotion"])
+    def of(cls, reported: Mapping[str, Any]) -> "Champion":
+        """The champion that `as_dict` reported."""
+        trained, challenged = (date.fromisoformat(reported[key]) for key in ("trained", "challenged"))
+        return cls(trained, challenged, reported["because"], reported["promotion"])
 
 
 def models(session: Session) -> Made:
@@ -64,7 +64,7 @@ def models(session: Session) -> Made:
     Frame: symbol, time, horizon, close, atr, score (raw), probability (calibrated). Documents: champions.
     """
     champions = _champions(session)
-    told = session.frame("features").filter("member")["symbol"]
+    reported = session.frame("features").filter("member")["symbol"]
     parts, tables = [], {}
     for name, champion in champions.items():
         bundle = bundle_of(session, champion.trained, name)
@@ -74,7 +74,7 @@ def models(session: Session) -> Made:
             tables[same] = window, bundle.features.table(window)
         window, table = tables[same]
         said = bundle.predict(window, session.bars.close, table=table)
-        said = said.filter(pl.col("symbol").is_in(told.implode()))
+        said = said.filter(pl.col("symbol").is_in(reported.implode()))
         parts.append(
             said.select("symbol", "time", pl.lit(name).alias("horizon"), "close", "atr", "score", "probability")
         )
@@ -111,8 +111,8 @@ def _champions(session: Session) -> dict[str, Champion]:
     earlier = [d for d in session.store.dates("models") if d < day]
     if not earlier:
         return _fresh(session, "there was no model yet")
-    told = session.store.document("models", earlier[-1], "champions")
-    kept = {name: Champion.of(one) for name, one in told.items()}
+    reported = session.store.document("models", earlier[-1], "champions")
+    kept = {name: Champion.of(one) for name, one in reported.items()}
     if why := _invalid(session, kept):
         return _fresh(session, why)
     challenged = min(champion.challenged for champion in kept.values())
@@ -195,9 +195,9 @@ def _challenge(session: Session, name: str, champion: Champion) -> Champion:
     since = datetime.fromisoformat(new.card["span"]["test"][0])
     bars = session.bars.window(max(old.history, new.history), since)
     whole = session.bars.bars
-    told = members(experiment, whole)[(whole["time"] >= bars["time"].min()).to_numpy()]
+    reported = members(experiment, whole)[(whole["time"] >= bars["time"].min()).to_numpy()]
     found = retraining.judge_challenger(
-        old, new, bars, labels_of(experiment, bars), since, events=told,
+        old, new, bars, labels_of(experiment, bars), since, events=reported,
         confidence=experiment.evaluation.confidence,
     )  # fmt: skip
     LOG.info("%s: %s: %s", name, "challenger promoted" if found.promoted else "champion kept", found.reason)

@@ -78,8 +78,8 @@ def report(settings: DailySettings, parts: Mapping[str, Any]) -> None:
         raise TradsysError(f"daily: no report in {settings.folder}; run first: python -m tradsys.daily run")
     path = publishing.redraw(store, day)
     _print_report(_console(), store.document("report", day, "report"), path)
-    if told := publishing.old(store, day):
-        _console().print(f"old      {_old_line(told)}", style="red")
+    if reported := publishing.old(store, day):
+        _console().print(f"old      {_old_line(reported)}", style="red")
 
 
 def status(settings: DailySettings, _: Mapping[str, Any]) -> None:
@@ -98,11 +98,11 @@ def status(settings: DailySettings, _: Mapping[str, Any]) -> None:
     if gaps := missing(store, DailyBars(settings.first).closes, days[-1]):
         console.print(f"missing  {len(gaps)} sessions between the first and the last: {', '.join(map(str, gaps[:6]))}")
     shown = publishing.latest(store)
-    told = publishing.old(store, shown) if shown else None
+    reported = publishing.old(store, shown) if shown else None
     path = store.root / "report" / "latest" / "report.html"
     console.print(f"latest   {shown or 'no report yet'}" + (f"  {path}" if shown else ""))
-    if told:
-        console.print(f"old      {_old_line(told)}", style="red")
+    if reported:
+        console.print(f"old      {_old_line(reported)}", style="red")
     for line in RunLog(settings.folder).lines(event="failed")[-1:]:
         console.print(f"failed   {line['date']} at {line['at']}: {line['error']}")
 
@@ -118,8 +118,8 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> None:
         console.print(f"{name:<8} {shown}")
     for row in document["strategies"]:
         result = row["performance"]
-        told = f"return {percent(result['total_return'])}, Sharpe {interval(result['sharpe'], 2)}"
-        console.print(f"{row['name']:<20} {told}: {row['verdict']['kind']}")
+        reported = f"return {percent(result['total_return'])}, Sharpe {interval(result['sharpe'], 2)}"
+        console.print(f"{row['name']:<20} {reported}: {row['verdict']['kind']}")
     held = document["benchmark"]
     console.print(f"{held['name']:<20} return {percent(held['performance']['total_return'])}")
     refit = document["refit"]
@@ -178,8 +178,8 @@ def _stopped_days(store: Partitions) -> set[date]:
     return {date.fromisoformat(p.name.partition("=")[2]) for p in (store.root / "gates").glob("date=*")}
 
 
-def _old_line(told: Mapping[str, Any]) -> str:
-    return f"the report of {told['of']} is the newest, but {told['failed']} could not be published: {told['because']}"
+def _old_line(old: Mapping[str, Any]) -> str:
+    return f"the report of {old['of']} is the newest, but {old['failed']} could not be published: {old['because']}"
 
 
 def _print_report(console: Console, document: Mapping[str, Any], path: Path) -> None:

@@ -23,7 +23,7 @@ from tradsys.research.pipeline.settings import Experiment
 class DailyBars:
     """All bars of a source, read once, and the sessions of its calendar, `data.calendar`.
 
-    Raises DataError for data that names no calendar: which sessions are missing can then not be told.
+    Raises DataError for data that names no calendar: which sessions are missing can then not be determined.
     """
 
     experiment: Experiment
@@ -173,14 +173,14 @@ def members(experiment: Experiment, bars: pl.DataFrame) -> Array:
 
 def data_notes(data: Mapping[str, Any]) -> list[str]:
     """What a reader has to know of the data before any number: survivors only, a snapshot, made up."""
-    told = data["source"].describe()
+    reported = data["source"].describe()
     notes = []
     if data.get("survivors_only"):
         notes.append(
             "Survivors only: these names were picked with knowledge of who was still there at the end, so returns, hit "
             "rates and drawdowns look better than anyone could have had them."
         )
-    for joined in told.get("not_point_in_time", ()):
+    for joined in reported.get("not_point_in_time", ()):
         notes.append(
             f"Not point in time: {joined}. No figure of an earlier date that uses these columns could have been had."
         )
@@ -189,5 +189,5 @@ def data_notes(data: Mapping[str, Any]) -> list[str]:
 
 def synthetic_note(data: Mapping[str, Any]) -> str | None:
     """What the made-up market is; None on real data."""
-    told = data["source"].describe()
-    return str(told.get("note") or "a market that was made up") if told.get("synthetic") else None
+    reported = data["source"].describe()
+    return str(reported.get("note") or "a market that was made up") if reported.get("synthetic") else None

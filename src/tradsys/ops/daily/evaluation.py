@@ -30,7 +30,7 @@ from tradsys.research.pipeline.trial_ledger import TrialLedger
 
 FOLDER = "evaluation"
 CUT_SESSIONS = 63  # before the last: where the data are cut for the refit
-N_NAMED = 5  # findings of the refit that are told
+N_NAMED = 5  # findings of the refit that are reported
 
 
 def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
@@ -52,7 +52,7 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
                     predictions.filter(horizon=name), horizon_bars=experiment.labels.horizon_bars,
                     costs=experiment.costs, evaluation=experiment.evaluation, seed=experiment.seed,
                 )  # fmt: skip
-        told = provenance(settings.config, {**first.data["source"].describe()})
+        reported = provenance(settings.config, {**first.data["source"].describe()})
         with timings.stage("books"):
             books = run_books(
                 bars, predictions, parts["book"],
@@ -60,7 +60,7 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
                 skill_low={name: one["skill_beyond_level"]["low"] for name, one in horizons.items()},
                 costs=first.costs, evaluation=first.evaluation, market_symbol=first.data["market_symbol"],
                 calendar=data.calendar,
-                looks=Looks(TrialLedger(parts["paths"]["ledger"]), told, str(settings.folder / FOLDER)),
+                looks=Looks(TrialLedger(parts["paths"]["ledger"]), reported, str(settings.folder / FOLDER)),
                 seed=first.seed,
             )  # fmt: skip
         with timings.stage("refit on cut data"):
@@ -80,7 +80,11 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
             "deflation": books["deflation"],
             "refit": refit,
             "seconds": timings.seconds,
-            "provenance": {**told, "config": masked(settings.config), "command": "python -m tradsys.daily evaluate"},
+            "provenance": {
+                **reported,
+                "config": masked(settings.config),
+                "command": "python -m tradsys.daily evaluate",
+            },
         }
         folder = settings.folder / FOLDER
         with written_atomically(folder) as draft:

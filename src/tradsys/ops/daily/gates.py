@@ -41,7 +41,7 @@ class Rule:
         if low or high or self.unknown not in ("pass", "warn", "stop"):
             raise TradsysError(
                 f"gates: {asdict(self)}; a warning comes before the stop (warn_below >= stop_below, warn_above <= "
-                "stop_above) and unknown is pass, warn or stop; mend conf/gates"
+                "stop_above) and unknown is pass, warn or stop; fix conf/gates"
             )
 
     def judged(self, value: float | None) -> tuple[Outcome, str | None]:
@@ -87,11 +87,11 @@ class Gates:
     def __post_init__(self) -> None:
         unknown = sorted(set(self.rules) - set(MEASURES))
         if unknown:
-            raise TradsysError(f"gates: no gate {unknown}; there are {list(MEASURES)}; mend conf/gates")
+            raise TradsysError(f"gates: no gate {unknown}; there are {list(MEASURES)}; fix conf/gates")
         known = {*BOUNDS, "unknown"}
         for name, rule in self.rules.items():
             if odd := sorted(set(rule) - known):
-                raise TradsysError(f"gates: {name} has {odd}; a rule has {sorted(known)}; mend conf/gates")
+                raise TradsysError(f"gates: {name} has {odd}; a rule has {sorted(known)}; fix conf/gates")
             Rule(**rule)
 
     def check(self, measures: Sequence[Measure]) -> list[Check]:

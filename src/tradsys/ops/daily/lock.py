@@ -1,4 +1,4 @@
-"""One daily run at a time in a folder; whoever comes second is told who holds it."""
+"""One daily run at a time in a folder; whoever comes second is refused with who holds it."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ def held(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise TradsysError(
-            f"daily: {folder} is held by {_told(noted(folder))}; one run at a time may write there; wait for it, or "
+            f"daily: {folder} is held by {_holder(noted(folder))}; one run at a time may write there; wait for it, or "
             "stop that process"
         ) from error
     try:
@@ -64,7 +64,7 @@ def noted(folder: Path) -> dict[str, Any] | None:
     return note
 
 
-def _told(note: dict[str, Any] | None) -> str:
+def _holder(note: dict[str, Any] | None) -> str:
     if note is None:
         return "another process that has left no name yet"
     return f"process {note['pid']} on {note['host']} since {note['since']}"

@@ -1,4 +1,4 @@
-"""Stages of a daily run on disk: one partition per session, written whole, good only for what it was made from."""
+"""Stages of a daily run on disk: one partition per session, written atomically, good only for what it was made from."""
 
 import functools
 import json
@@ -58,8 +58,8 @@ class Partitions:
     def dates(self, stage: str) -> list[date]:
         """The sessions that have a readable partition, ascending; one that was stopped is none of them."""
         found = (date.fromisoformat(path.name.partition("=")[2]) for path in (self.root / stage).glob("date=*"))
-        told = ((day, self.manifest(stage, day)) for day in found)
-        return sorted(day for day, manifest in told if manifest and not manifest["facts"].get(STOPPED))
+        reported = ((day, self.manifest(stage, day)) for day in found)
+        return sorted(day for day, manifest in reported if manifest and not manifest["facts"].get(STOPPED))
 
     def manifest(self, stage: str, day: date) -> dict[str, Any] | None:
         """What the partition says of itself; None where there is none or it cannot be read."""
@@ -86,8 +86,8 @@ class Partitions:
             for name in {*manifest["inputs"], *origin.inputs}
             if manifest["inputs"].get(name) != origin.inputs.get(name)
         )
-        told = [f"{', '.join(changed)} changed"] if changed else []
-        return "; ".join([*told, *_config_changes(manifest["config"], _plain(origin.config))]) or None
+        reported = [f"{', '.join(changed)} changed"] if changed else []
+        return "; ".join([*reported, *_config_changes(manifest["config"], _plain(origin.config))]) or None
 
     def altered(self, stage: str, day: date, manifest: Mapping[str, Any]) -> list[str]:
         """Names of the partition's files that are not as sealed."""
@@ -178,8 +178,8 @@ def _config_changes(old: Mapping[str, Any], new: Mapping[str, Any], most: int = 
     """`labels.horizon_bars 5 -> 10`, at most three, and how many more."""
     before, after = dict(_leaves(old)), dict(_leaves(new))
     keys = sorted(key for key in {*before, *after} if before.get(key, "absent") != after.get(key, "absent"))
-    told = [f"config: {key} {before.get(key, 'absent')} -> {after.get(key, 'absent')}" for key in keys[:most]]
-    return [*told, f"and {len(keys) - most} more config keys"] if len(keys) > most else told
+    reported = [f"config: {key} {before.get(key, 'absent')} -> {after.get(key, 'absent')}" for key in keys[:most]]
+    return [*reported, f"and {len(keys) - most} more config keys"] if len(keys) > most else reported
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -41,9 +41,9 @@ def mark_old(store: Partitions, day: date, because: str) -> None:
     shown = latest(store)
     if shown is None or shown >= day:
         return
-    told = {"of": shown.isoformat(), "failed": day.isoformat(), "because": because}
+    reported = {"of": shown.isoformat(), "failed": day.isoformat(), "because": because}
     folder = store.folder("report", shown)
-    write_json(folder / OLD, told | {"at": utc_now().isoformat(timespec="seconds")})
+    write_json(folder / OLD, reported | {"at": utc_now().isoformat(timespec="seconds")})
     _draw(store, shown)
 
 
@@ -52,8 +52,8 @@ def old(store: Partitions, day: date) -> dict[str, Any] | None:
     path = store.folder("report", day) / OLD
     if not path.exists():
         return None
-    told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return told
+    reported: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return reported
 
 
 def redraw(store: Partitions, day: date) -> Path:

@@ -42,15 +42,17 @@ def report(session: Session) -> Made:
         for name, part in judged.items()
     }  # fmt: skip
     verdict = _verdict(records)
-    plan, told_plan = _plan(session, champions, records, reliability, list(out), weighted=verdict["kind"] != "no edge")
-    told = {
+    plan, reported_plan = _plan(
+        session, champions, records, reliability, list(out), weighted=verdict["kind"] != "no edge"
+    )
+    reported = {
         "kind": "daily",
         **_header(session),
         "verdict": verdict,
         "outcome": gates.outcome_of(checks),
         "gates": [vars(check) for check in checks],
         "horizons": [_horizon(name, champions[name], records[name], out) for name in champions],
-        "plan": told_plan,
+        "plan": reported_plan,
         "reliability": {name: one.rows() for name, one in reliability.items()},
         "ic": {name: _ic(session, champion, name) for name, champion in champions.items()},
         "live": live_record(session.store, session.day),
@@ -61,7 +63,7 @@ def report(session: Session) -> Made:
         "timings": timings(session.store, session.day),
         "provenance": _provenance(session),
     }
-    return Made(frames={"plan": plan}, documents={"report": told})
+    return Made(frames={"plan": plan}, documents={"report": reported})
 
 
 def _header(session: Session) -> dict[str, Any]:
@@ -80,7 +82,7 @@ def _header(session: Session) -> dict[str, Any]:
 
 
 def _verdict(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The house's verdict on the best horizon's skill: a forecast without a judged strategy is never an edge.
+    """The package's verdict on the best horizon's skill: a forecast without a judged strategy is never an edge.
 
     The skill is that beyond the level: in a year that rises or falls as a whole, a model that says so of every name
     beats the training base rate and still knows no name from another.
@@ -152,7 +154,7 @@ def _plan(
         }
         plain = {key: value for key, value in row.items() if not key.startswith("p_")}
         rows.append({**plain, "forecasts": forecasts, "reasons": why[k] if why else []})
-    told = {
+    reported = {
         "ranked_by": ranked_by,
         "base_rates": base_rates,
         "settings": vars(settings),
@@ -162,7 +164,7 @@ def _plan(
         "method": contributions.METHOD if why else None,
         "rows": rows,
     }
-    return plan, told
+    return plan, reported
 
 
 def _reasons(
@@ -177,10 +179,10 @@ def _reasons(
     places = {symbol: k for k, symbol in enumerate(frame["symbol"])}
     rows = np.array([places[symbol] for symbol in symbols])
     moved = contributions.contributions(bundle, table, rows, np.array(list(record["reference"].values())))
-    told = plan_reasons(moved, table.names, session.settings.plan.n_reasons)
+    reported = plan_reasons(moved, table.names, session.settings.plan.n_reasons)
     return [
         [{**one, "value": float(table.column(one["name"])[row])} for one in each]
-        for row, each in zip(rows, told, strict=True)
+        for row, each in zip(rows, reported, strict=True)
     ]
 
 

@@ -86,12 +86,12 @@ def run_days(settings: DailySettings, first: date | None, last: date | None) -> 
         data.close(begin if last is None else days[0])  # a date that is no session is refused before any work
         done = [_guarded(Session(settings, store, data, day), log) for day in days]
     if stops := [one for one in done if one.stopped]:
-        raise GateError("; ".join(_told(settings, one) for one in stops))
+        raise GateError("; ".join(_stop_line(settings, one) for one in stops))
     return done
 
 
 def _guarded(session: Session, log: RunLog) -> DayDone:
-    """One session; whatever keeps it from being published is logged and told on the newest report."""
+    """One session; whatever keeps it from being published is logged and reported on the newest report."""
     log.write("run", date=session.day.isoformat(), name=session.settings.name)
     try:
         done = run_day(session, log)
@@ -141,7 +141,7 @@ def _inputs(session: Session, stage: Stage) -> dict[str, str]:
     return {name: manifest["digest"] for name, manifest in manifests.items() if manifest is not None}
 
 
-def _told(settings: DailySettings, done: DayDone) -> str:
+def _stop_line(settings: DailySettings, done: DayDone) -> str:
     latest = publishing.latest(Partitions(settings.folder))
     stays = f"the report of {latest} stays and says so" if latest else "there is no earlier report"
     return (

@@ -118,16 +118,16 @@ def _price_measures(session: Session) -> dict[str, Any]:
     expected = marked.filter((pl.col("time") >= since) & pl.col("member"))["symbol"].unique()
     tail = marked.filter(pl.col("symbol").is_in(expected.implode())).group_by("symbol").tail(FROZEN_BARS)
     numbers = ("open", "high", "low", "close", "volume")
-    told = tail.group_by("symbol").agg(
+    reported = tail.group_by("symbol").agg(
         present=pl.col("time").last() == bars.close,
         frozen=(pl.len() == FROZEN_BARS) & (pl.col("close").n_unique() == 1),
         repeated=pl.all_horizontal(pl.col(c).last() == pl.col(c).slice(-2, 1).first() for c in numbers)
         & (pl.len() > 1),
     )
-    present = told.filter("present")
+    present = reported.filter("present")
     return {
         "expected": len(expected),
-        "absent": sorted(told.filter(~pl.col("present"))["symbol"].to_list()),
+        "absent": sorted(reported.filter(~pl.col("present"))["symbol"].to_list()),
         "frozen": sorted(present.filter("frozen")["symbol"].to_list()),
         "repeated": present.filter("repeated").height,
         "present": present.height,
@@ -160,8 +160,8 @@ def features(session: Session) -> Made:
 def _member_rows(session: Session, window: pl.DataFrame) -> np.ndarray:
     """bool [R] of a window: membership as the whole history has it, since rules may count bars."""
     bars = session.bars.bars
-    told = members(session.settings.first, bars)
-    return told[(bars["time"] >= window["time"].min()).to_numpy()]
+    reported = members(session.settings.first, bars)
+    return reported[(bars["time"] >= window["time"].min()).to_numpy()]
 
 
 def _dropped_today(today: pl.DataFrame, table: FeatureTable) -> dict[str, Any]:
@@ -239,19 +239,19 @@ def training_record(store: Partitions, champion: Mapping[str, Any], horizon: str
 
 
 def _day_measures(session: Session, champions: Mapping[str, Any]) -> list[Measure]:
-    told, dropped = session.document("quality", "measures"), session.document("features", "dropped")
-    expected = max(told["expected"], 1)
-    stale = {*told["absent"], *told["frozen"]}
+    found, dropped = session.document("quality", "measures"), session.document("features", "dropped")
+    expected = max(found["expected"], 1)
+    stale = {*found["absent"], *found["frozen"]}
     free = shutil.disk_usage(session.store.root).free / GIGABYTE
     return [
-        Measure("coverage", dropped["complete"] / expected, None, f"{dropped['complete']:,} of {told['expected']:,}"),
+        Measure("coverage", dropped["complete"] / expected, None, f"{dropped['complete']:,} of {found['expected']:,}"),
         Measure(
             "stale_prices", len(stale) / expected, None,
-            f"{len(told['absent'])} without a price, {len(told['frozen'])} frozen for {FROZEN_BARS} sessions",
+            f"{len(found['absent'])} without a price, {len(found['frozen'])} frozen for {FROZEN_BARS} sessions",
         ),
         Measure(
-            "duplicated_rows", told["repeated"] / max(told["present"], 1), None,
-            f"{told['repeated']:,} of {told['present']:,}",
+            "duplicated_rows", found["repeated"] / max(found["present"], 1), None,
+            f"{found['repeated']:,} of {found['present']:,}",
         ),
         _drift(session, champions),
         Measure("disk_gb", free),
@@ -259,7 +259,7 @@ def _day_measures(session: Session, champions: Mapping[str, Any]) -> list[Measur
 
 
 def _drift(session: Session, champions: Mapping[str, Any]) -> Measure:
-    """How well the last sessions' rows are told from training rows; not known where there are too few."""
+    """How well the last sessions' rows can be distinguished from training rows; not known where there are too few."""
     trained = date.fromisoformat(next(iter(champions.values()))["trained"])
     reference = session.store.frame("training", trained, "reference")
     recent = session.frame("features", "recent").select(reference.columns)

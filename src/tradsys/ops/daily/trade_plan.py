@@ -50,7 +50,7 @@ class PlanSettings:
             "n_bins": self.n_bins >= 2,
         }
         if wrong := [f"{name}={getattr(self, name)}" for name, holds in rules.items() if not holds]:
-            raise TradsysError(f"plan: {', '.join(wrong)} out of range; counts and sizes are positive; mend plan.*")
+            raise TradsysError(f"plan: {', '.join(wrong)} out of range; counts and sizes are positive; set plan.*")
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class Accelerator:
     name: None without a GPU. total, free: bytes of its memory. capability: (8, 6) is an RTX 3090. driver: NVIDIA's
     version; driver_cuda: the newest CUDA it can serve; torch_cuda: the CUDA that torch was built for, None for a
     CPU build. bf16: whether the device computes in it natively. problem: why torch cannot use the GPU that is
-    there, with the mend.
+    there, with the fix.
     """
 
     name: str | None

@@ -113,7 +113,7 @@ def tight_line(container: Container) -> str:
 def judged(machine: Machine, need: Need | DataError, n_processes: int = 1, wants_gpu: bool = False) -> list[Fact]:
     """Every fact with its judgement; those that forbid the run have level `refuse`.
 
-    need: of the configured run, or why that cannot be told. wants_gpu: whether the run asks for one.
+    need: of the configured run, or why that cannot be determined. wants_gpu: whether the run asks for one.
     """
     known = need if isinstance(need, Need) else Need(None, 0)
     facts = [_data(need), _memory(machine.container, known, n_processes)]

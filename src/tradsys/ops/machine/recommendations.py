@@ -102,8 +102,10 @@ def _nets(part: Any) -> Iterator[Any]:
 def _threads(machine: Machine) -> Choice:
     box = machine.container
     if machine.threads_set:
-        told = ", ".join(f"{name}={value}" for name, value in machine.threads_set.items())
-        return Choice("threads", str(box.threads), f"in the environment: {told} (yours, or set from {box.cpus.source})")
+        reported = ", ".join(f"{name}={value}" for name, value in machine.threads_set.items())
+        return Choice(
+            "threads", str(box.threads), f"in the environment: {reported} (yours, or set from {box.cpus.source})"
+        )
     return Choice("threads", str(box.threads), f"every library counts the same: {box.cpus.source}")
 
 

@@ -1,4 +1,4 @@
-"""What a run will ask of a machine, told from its config alone: before bars are read and before torch is loaded."""
+"""What a run will need of a machine, from its config alone: before bars are read and torch is loaded."""
 
 import json
 from collections.abc import Mapping

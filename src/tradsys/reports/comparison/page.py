@@ -103,7 +103,7 @@ def notes(table: Mapping[str, Any]) -> list[str]:
     lines = [
         "skill beyond the level = 1 - log-loss / log-loss of the best constant, both at the level of each test block.",
         f"Intervals at {level} hold blocks of time (mean "
-        f"{table['block_length']:.0f} of {table['n_times']:,} decision times) and seeds. Equal ranks: not told apart.",
+        f"{table['block_length']:.0f} of {table['n_times']:,} decision times) and seeds. Equal ranks: a tie.",
         f"{table['n_comparisons']} differences were tested; the p by Holm holds for all of them together.",
         superior(table),
     ]

@@ -1,4 +1,4 @@
-"""Figures of strategies: what they earned over time, and how far the Sharpe ratios can be told from luck."""
+"""Figures of strategies: what they earned over time, and how far the Sharpe ratios can be distinguished from luck."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -35,8 +35,8 @@ class ComparisonSettings:
     """A study: its question, its arms, and on which folds and seeds they meet.
 
     arms: name -> overrides on top of the command line's (a list, inner lists are spliced), or a mapping of `overrides`,
-    `seeds`, such as one seed for a model without chance, and `against`, another arm to be held against. reference: the
-    arm that all others are held against. An arm that gives `mean_of`, another arm, instead of overrides is the mean of
+    `seeds`, such as one seed for a model without chance, and `against`, another arm to be compared with. reference: the
+    arm that all others are compared with. An arm that gives `mean_of`, another arm, instead of overrides is the mean of
     that arm's calibrated probabilities over its seeds: an ensemble that costs no fit.
     common: overrides of all arms, below the command line's. sets: named lists that arms refer to by interpolation.
     n_jobs: cells at once, of one thread each. backend: of joblib; `ray` takes the cluster that ray finds. n_draws,
@@ -61,7 +61,7 @@ class ComparisonSettings:
     def __post_init__(self) -> None:
         if odd := [name for name in (self.name, *self.arms) if not re.fullmatch(r"[\w.-]+", str(name), re.ASCII)]:
             raise TradsysError(
-                f"study {self.name!r}: the name {odd[0]!r}; folders are called so: letters, digits, . - and _; mend it"
+                f"study {self.name!r}: the name {odd[0]!r}; folders are called so: letters, digits, . - and _; fix it"
             )
         if len(self.arms) < 2:
             raise TradsysError(
@@ -75,7 +75,7 @@ class ComparisonSettings:
         if self.n_jobs < 1 or self.n_draws < 100 or not 0 < self.confidence < 1:
             raise TradsysError(
                 f"study {self.name!r}: n_jobs={self.n_jobs}, n_draws={self.n_draws}, confidence={self.confidence}; at "
-                "least 1 job and 100 draws, and a confidence between 0 and 1; mend them in conf/study"
+                "least 1 job and 100 draws, and a confidence between 0 and 1; fix them in conf/study"
             )
         if self.backend not in BACKENDS:
             raise TradsysError(f"study {self.name!r}: backend {self.backend!r}; it is one of {', '.join(BACKENDS)}")
@@ -99,19 +99,19 @@ class ComparisonSettings:
         if unknown or "overrides" not in given:
             raise TradsysError(
                 f"study {self.name!r}: arm {name!r} has the keys {sorted(given)}; it takes {', '.join(ARM_KEYS)}, of "
-                "which overrides must be there; mend study.arms"
+                "which overrides must be there; set study.arms"
             )
         seeds = tuple(self.seeds if given.get("seeds") is None else given["seeds"])
         if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(s, int) and s >= 0 for s in seeds):
             raise TradsysError(
                 f"study {self.name!r}: arm {name!r} has the seeds {list(seeds)}; at least one, each once, whole and "
-                "not negative; mend study.seeds"
+                "not negative; set study.seeds"
             )
         against = given.get("against") or self.reference
         if against not in self.arms or (given.get("against") == name):
             raise TradsysError(
-                f"study {self.name!r}: arm {name!r} is held against {against!r}; it must be another one of "
-                f"{list(self.arms)}; mend study.arms"
+                f"study {self.name!r}: arm {name!r} is compared with {against!r}; it must be another one of "
+                f"{list(self.arms)}; set study.arms"
             )
         overrides = tuple(_spliced(given["overrides"], f"study {self.name!r}: arm {name!r}"))
         return ArmChoice(overrides, seeds, None if name == self.reference else against)

@@ -36,7 +36,7 @@ class ArmCells:
     """All cells of one arm: cells[s][k] is seed s on fold k.
 
     code: commits that ran them. digest: of what decided them. horizon: how long a label may last. fold_spans: first
-    and last test decision of each fold. against: the arm it is held against, None of the reference. own_rows: whether
+    and last test decision of each fold. against: the arm it is compared with, None of the reference. own_rows: whether
     its samples are not those of that arm.
     """
 
@@ -113,7 +113,7 @@ def comparison_table(
     """
     losses = {name: arm.losses for name, arm in arms.items()}
     reach = max(decisions_within(losses[name].time, arm.horizon) for name, arm in arms.items())
-    told = compare(
+    reported = compare(
         losses,
         settings.reference,
         against={name: arm.against for name, arm in arms.items() if arm.against},
@@ -122,7 +122,7 @@ def comparison_table(
         confidence=settings.confidence,
     )
     reference = arms[settings.reference]
-    rows = [_row(arm, told, losses[name], settings.reference) for name, arm in arms.items()]
+    rows = [_row(arm, reported, losses[name], settings.reference) for name, arm in arms.items()]
     rows.sort(key=lambda row: -row[HEADLINE]["value"])
     return {
         "name": settings.name,
@@ -131,10 +131,10 @@ def comparison_table(
         "reference": settings.reference,
         "confidence": settings.confidence,
         "n_draws": settings.n_draws,
-        "block_length": told.block_length,
-        "n_times": told.n_times,
-        "no_intervals": told.reason,
-        "n_comparisons": len(told.difference),
+        "block_length": reported.block_length,
+        "n_times": reported.n_times,
+        "no_intervals": reported.reason,
+        "n_comparisons": len(reported.difference),
         "superiority": superiority(
             {name: losses[name] for name, arm in arms.items() if not arm.own_rows},
             settings.reference,
@@ -144,13 +144,13 @@ def comparison_table(
         "n_folds": len(reference.fold_spans),
         "folds": [{"start": _iso(start), "end": _iso(end)} for start, end in reference.fold_spans],
         "arms": rows,
-        "conclusions": conclusions(told, arms, settings.reference, settings.confidence),
+        "conclusions": conclusions(reported, arms, settings.reference, settings.confidence),
         "provenance": provenance(dict(config), dict(reference.data)) | {"config": masked(dict(config))},
     }
 
 
-def _row(arm: ArmCells, told: Comparison, losses: ArmLosses, reference: str) -> dict[str, Any]:
-    gap = told.difference.get(arm.name)
+def _row(arm: ArmCells, reported: Comparison, losses: ArmLosses, reference: str) -> dict[str, Any]:
+    gap = reported.difference.get(arm.name)
     fold_skill = [_mean([row[k].skill for row in arm.cells]) for k in range(len(arm.cells[0]))]
     # within a fold and a seed: scores of two fits have no common scale
     areas = [auc(cell.proba_NC, cell.y) for cell in arm.flat]
@@ -161,13 +161,13 @@ def _row(arm: ArmCells, told: Comparison, losses: ArmLosses, reference: str) -> 
         "own_rows": arm.own_rows,
         "seeds": list(arm.seeds),
         "n_samples": len(losses.time),
-        HEADLINE: told.skill[arm.name].as_dict(),
+        HEADLINE: reported.skill[arm.name].as_dict(),
         OVER_BASE_RATE: _mean([cell.skill_over_base_rate for cell in arm.flat]),
         "difference": None if gap is None else gap.estimate.as_dict(),
         "p": None if gap is None else gap.p,
         "p_holm": None if gap is None else gap.p_holm,
         "needed": None if gap is None or gap.needed is None else asdict(gap.needed),
-        "rank": told.rank[arm.name],
+        "rank": reported.rank[arm.name],
         "seed_sd": _spread(losses.skill_S),
         "fold_sd": _spread(np.array(fold_skill)),
         "auc": _mean([a for a in areas if a is not None]) if any(a is not None for a in areas) else None,
@@ -181,15 +181,15 @@ def _row(arm: ArmCells, told: Comparison, losses: ArmLosses, reference: str) -> 
 
 
 def conclusions(
-    told: Comparison, arms: Mapping[str, ArmCells], reference: str, confidence: float
+    reported: Comparison, arms: Mapping[str, ArmCells], reference: str, confidence: float
 ) -> list[dict[str, str]]:
     """One {arm, kind, text} per arm but the reference: kind is better, worse, none or unknown."""
     return [
         {
             "arm": name,
-            **_concluded(gap, arms[name], arms[arms[name].against or reference], confidence, len(told.difference)),
+            **_concluded(gap, arms[name], arms[arms[name].against or reference], confidence, len(reported.difference)),
         }
-        for name, gap in told.difference.items()
+        for name, gap in reported.difference.items()
     ]
 
 

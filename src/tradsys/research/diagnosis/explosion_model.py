@@ -3,7 +3,7 @@
 The model is prepared, fitted and bundled as any other; what is asked of it differs. Rises are rare, so the top of the
 ranking counts (precision at k, lift, area under precision and recall), beside rankings that need no model. The expected
 move gets a split conformal interval: trees learn the largest rise within the horizon on training rows, stop on the
-earlier half of the validation rows, and are held against its later half, so that every step lies later than the one
+earlier half of the validation rows, and are compared with its later half, so that every step lies later than the one
 before; whether the interval then holds on the test span is measured, as order in time is not exchangeability.
 Legend: N test samples, M calibration samples.
 """
@@ -145,8 +145,8 @@ def largest_rises(experiment: Experiment, prepared: Prepared) -> Array:
 
 
 def expected_moves(prepared: Prepared, rise_R: Array, settings: ExplosionSettings) -> Moves:
-    """Trees fitted on training rows, stopped on the earlier validation rows, held against the later ones."""
-    train, valid = (_told(part, rise_R) for part in (prepared.train, prepared.valid))
+    """Trees fitted on training rows, stopped on the earlier validation rows, compared with the later ones."""
+    train, valid = (_with_rises(part, rise_R) for part in (prepared.train, prepared.valid))
     stops, calibrates = in_halves(valid)
     model = settings.move_model.fit(train, stops)
     expected_M = model.predict(calibrates.table, calibrates.rows)
@@ -167,7 +167,7 @@ def _scale(samples: Samples, settings: ExplosionSettings) -> Array | None:
     )
 
 
-def _told(samples: Samples, rise_R: Array) -> Samples:
+def _with_rises(samples: Samples, rise_R: Array) -> Samples:
     """The samples with the largest rise as their outcome; those whose rise is not known leave."""
     samples = samples.take(np.isfinite(rise_R[samples.rows]))
     return replace(samples, ret=rise_R[samples.rows])
@@ -201,7 +201,7 @@ def _judged(
     experiment: Experiment, prepared: Prepared, settings: ExplosionSettings, rankings: Mapping[str, Array],
     probability_N: Array,
 ) -> dict[str, Any]:  # fmt: skip
-    """Rankings at k and as a whole, and the probability by the house's metrics."""
+    """Rankings at k and as a whole, and the probability by the package's metrics."""
     test, judged = prepared.test, experiment.evaluation
     drawn: dict[str, Any] = {
         "min_block": experiment.labels.horizon_bars,

@@ -23,9 +23,9 @@ class CoverageRules:
     """What counts as late, dropped or frozen.
 
     least: a date is covered where this share of owed values is there. late_stop, late_warn: share of the dates before
-    the first covered one from which the feature fails, or is told. fall: how far coverage must fall below the median
+    the first covered one from which the feature fails or warns. fall: how far coverage must fall below the median
     of the `memory_dates` before to be a drop. drop_dates: a drop this long fails, as does one that lasts to the last
-    date; a shorter one is told. recent_dates: a column that holds one value on every date but these is frozen.
+    date; a shorter one is reported. recent_dates: a column that holds one value on every date but these is frozen.
     """
 
     least: float = 0.5

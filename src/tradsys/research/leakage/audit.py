@@ -15,7 +15,7 @@ from tradsys.core.runs import write_json
 from tradsys.evidence.controls.causality import Finding
 from tradsys.research.leakage.lookahead import Ask, future_asks
 from tradsys.research.leakage.serving_parity import past_asks, serving_asks
-from tradsys.research.leakage.subject import QUESTIONS, AuditSettings, Specimen
+from tradsys.research.leakage.subject import QUESTIONS, AuditSettings, AuditSubject
 from tradsys.research.leakage.train_test_isolation import sealed_asks
 from tradsys.research.pipeline.settings import Experiment
 
@@ -44,14 +44,14 @@ def audit(experiment: Experiment, settings: AuditSettings, folder: Path, config:
     Writes audit.json into `folder`. config: the resolved config, of which the copy's bundle keeps the data's share.
     Raises TradsysError for a part that the experiment lacks, and whatever the experiment itself would raise.
     """
-    specimen = Specimen(experiment, settings, folder, config)
-    answers = list(ask(specimen))
+    subject = AuditSubject(experiment, settings, folder, config)
+    answers = list(ask(subject))
     write_json(folder / "audit.json", [_plain(a) for a in answers])
     return answers
 
 
-def ask(s: Specimen) -> Iterator[Answer]:
-    """The answers one by one. A LeakageError that the house itself raises is a finding, too."""
+def ask(s: AuditSubject) -> Iterator[Answer]:
+    """The answers one by one. A LeakageError that tradsys itself raises is a finding, too."""
     asks = asks_of(s)
     wanted = s.settings.parts
     parts = {part for one in asks.values() for part in one}
@@ -68,17 +68,17 @@ def _named(part: str, wanted: str) -> bool:
     return part == wanted or part.startswith(f"{wanted} ")
 
 
-def asks_of(s: Specimen) -> dict[str, dict[str, Ask]]:
+def asks_of(s: AuditSubject) -> dict[str, dict[str, Ask]]:
     """Every ask by question and part."""
     return {"future": {**future_asks(s), **serving_asks()}, "past": past_asks(s), "sealed": sealed_asks(s)}
 
 
-def _answer(s: Specimen, part: str, question: str, one: Ask) -> Answer:
+def _answer(s: AuditSubject, part: str, question: str, one: Ask) -> Answer:
     began = perf_counter()
     try:
         outcome = one(s)
     except LeakageError as error:
-        outcome = Finding(part, question, f"the house refused: {error}", "spans", "all", float("inf"))
+        outcome = Finding(part, question, f"tradsys refused: {error}", "spans", "all", float("inf"))
     finding = outcome if isinstance(outcome, Finding) else None
     skipped = outcome if isinstance(outcome, str) else ""
     seconds = perf_counter() - began
@@ -90,8 +90,8 @@ def _answer(s: Specimen, part: str, question: str, one: Ask) -> Answer:
 def answers_table(answers: list[Answer]) -> Table:
     """Part, question, verdict, first offending column, row and size."""
     n_leaks = sum(a.finding is not None for a in answers)
-    told = "; ".join(f"{name}: {text}" for name, text in QUESTIONS.items())
-    table = Table(title=f"Audit: {len(answers)} questions, {n_leaks} findings", caption=told, box=box.SIMPLE_HEAD)
+    reported = "; ".join(f"{name}: {text}" for name, text in QUESTIONS.items())
+    table = Table(title=f"Audit: {len(answers)} questions, {n_leaks} findings", caption=reported, box=box.SIMPLE_HEAD)
     for column in ("part", "question", "verdict", "column", "row", "size", "how"):
         table.add_column(column, justify="right" if column == "size" else "left", overflow="fold")
     colours = {"ok": "green", "LEAK": "bold red", "not asked": "dim"}

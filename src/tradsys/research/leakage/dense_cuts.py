@@ -17,7 +17,7 @@ from tradsys.core.errors import WarmUpError
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.evidence.controls.causality import Finding
 from tradsys.features.feature_set import FeatureSet
-from tradsys.research.leakage.subject import FUTURE, Specimen, aware_key
+from tradsys.research.leakage.subject import FUTURE, AuditSubject, aware_key
 
 LOG = logging.getLogger(__name__)
 N_SPREAD, N_RUN, N_FIRST = 160, 24, 12  # cuts all over, in one dense run, at the first bars
@@ -31,7 +31,7 @@ N_CONFIRMED = 4  # suspicious moments of a column that are asked again with all 
 REPEATS = timedelta(days=146_097)
 
 
-def sparse_leak(s: Specimen) -> Finding | None:
+def sparse_leak(s: AuditSubject) -> Finding | None:
     """The first value of a feature that bars later than its own time decide, or None; see the top of this file."""
     features, bars = s.prepared.features, s.bars
     truth = features.table(bars)
@@ -106,10 +106,10 @@ def _differences(
         return []
     last = np.flatnonzero(of_block >= 0)
     rows = of_block[last]
-    told, known = table.values[last], truth.values[rows]
+    reported, known = table.values[last], truth.values[rows]
     with np.errstate(invalid="ignore"):
-        near = np.abs(told - known) <= TOLERANCE * (1 + np.abs(known))
-    wrong = ~(near | (np.isnan(told) & np.isnan(known)))
+        near = np.abs(reported - known) <= TOLERANCE * (1 + np.abs(known))
+    wrong = ~(near | (np.isnan(reported) & np.isnan(known)))
     return [(int(rows[i]), int(k)) for i, k in zip(*np.nonzero(wrong), strict=True)]
 
 

@@ -12,12 +12,12 @@ from tradsys.core.tables import Fold, Samples
 from tradsys.evidence.controls.causality import Finding, covered, touching
 from tradsys.market.bars import span
 from tradsys.research.leakage.lookahead import Outcome
-from tradsys.research.leakage.subject import SEALED, Specimen, aware_key
+from tradsys.research.leakage.subject import SEALED, AuditSubject, aware_key
 from tradsys.research.pipeline import dataset
 from tradsys.samples.splits import Holdout, PurgedKFold, WalkForward, span_bars
 
 
-def split_spans(s: Specimen) -> Outcome:
+def split_spans(s: AuditSubject) -> Outcome:
     """Every fold of the whole data, and of the auditor's out-of-fold scores, span by span."""
     e, bars = s.experiment, s.whole
     # for the rows alone: what features learn is tested elsewhere
@@ -76,7 +76,7 @@ class LastSeen:
         return pl.col("close") * 0
 
 
-def features_learn_early(s: Specimen) -> Outcome:
+def features_learn_early(s: AuditSubject) -> Outcome:
     """What features learn, they learn before the first bar of any validation or test span."""
     e = s.experiment
     watched = e.features.like([*e.features.features, LastSeen()])

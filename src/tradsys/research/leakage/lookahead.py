@@ -26,19 +26,19 @@ from tradsys.evidence.controls.causality import (
 )
 from tradsys.features.feature_set import FeatureSet
 from tradsys.research.leakage.dense_cuts import sparse_leak
-from tradsys.research.leakage.subject import FUTURE, Specimen, aware_key
+from tradsys.research.leakage.subject import FUTURE, AuditSubject, aware_key
 from tradsys.research.pipeline import dataset
 from tradsys.serving.bundle import widened
 
 Outcome = Finding | str | None
-Ask = Callable[[Specimen], Outcome]
+Ask = Callable[[AuditSubject], Outcome]
 KEYS = ("symbol", "time")
 NET = 1e-6  # what a net, or a sum begun elsewhere, may round away
 N_ROWS = 200  # decision rows compared at each cut
 WHOLE_WAYS = ("cut", "shuffle", "scale")  # for what takes no NaN, or would have no samples left
 
 
-def future_asks(s: Specimen) -> dict[str, Ask]:
+def future_asks(s: AuditSubject) -> dict[str, Ask]:
     """The question by part; what serves is asked in `replaying`."""
     models = classifiers(s)
     return {
@@ -55,13 +55,13 @@ def future_asks(s: Specimen) -> dict[str, Ask]:
     }
 
 
-def classifiers(s: Specimen) -> dict[str, Callable[[Specimen], Any]]:
+def classifiers(s: AuditSubject) -> dict[str, Callable[[AuditSubject], Any]]:
     """How to find each fitted classifier, by part: the primary and its baselines."""
-    primary: dict[str, Callable[[Specimen], Any]] = {"primary": lambda s: s.fitted.primary}
+    primary: dict[str, Callable[[AuditSubject], Any]] = {"primary": lambda s: s.fitted.primary}
     return primary | {f"baseline {name}": partial(_baseline, name=name) for name in s.experiment.baselines}
 
 
-def _baseline(s: Specimen, name: str) -> Any:
+def _baseline(s: AuditSubject, name: str) -> Any:
     return s.fitted.baselines[name]
 
 
@@ -69,7 +69,7 @@ def _baseline(s: Specimen, name: str) -> Any:
 
 
 def unmoved(
-    s: Specimen,
+    s: AuditSubject,
     part: str,
     answer: Callable[[pl.DataFrame, datetime], pl.DataFrame],
     ways: Sequence[str] = WAYS,
@@ -85,8 +85,8 @@ def unmoved(
     for t in s.cuts(n_cuts):
         truth = _known(answer(s.bars, t), t)
         for how in ways:
-            told = _known(answer(changed_bars(s.bars, t, how, rng), t), t)
-            if found := frame_difference(truth, told, KEYS, tolerance):
+            reported = _known(answer(changed_bars(s.bars, t, how, rng), t), t)
+            if found := frame_difference(truth, reported, KEYS, tolerance):
                 return Finding(
                     part, FUTURE, f"{how} after {t:%Y-%m-%d %H:%M}", found[0].column, found[1], found[0].size
                 )
@@ -97,14 +97,14 @@ def _known(frame: pl.DataFrame, t: datetime) -> pl.DataFrame:
     return frame.filter(pl.col("known" if "known" in frame.columns else "time") <= t)
 
 
-def _source(s: Specimen) -> Outcome:
+def _source(s: AuditSubject) -> Outcome:
     """What the source says of the bars up to t, once it holds nothing later than t."""
     source = s.experiment.data["source"]
     for t in s.cuts():
-        told = known_at(source, t)
-        if told is None:
+        reported = known_at(source, t)
+        if reported is None:
             return "the source cannot be asked for what it knew at t (no known_at, no end)"
-        found = frame_difference(s.whole.drop("segment").filter(pl.col("time") <= t), told.bars(), KEYS)
+        found = frame_difference(s.whole.drop("segment").filter(pl.col("time") <= t), reported.bars(), KEYS)
         if found:
             return Finding("source", FUTURE, f"known at {t:%Y-%m-%d %H:%M}", found[0].column, found[1], found[0].size)
     return None
@@ -132,7 +132,7 @@ def _table_frame(features: FeatureSet, bars: pl.DataFrame) -> pl.DataFrame:
     return columns_of(bars, dict(zip(table.names, table.values.T, strict=True)))
 
 
-def _features(s: Specimen) -> Outcome:
+def _features(s: AuditSubject) -> Outcome:
     """Every column to the bit, at many cuts; and what a feature brings along, cut by when it was published."""
     features = s.prepared.features
     outcome = unmoved(s, "features", lambda bars, _: _table_frame(features, bars)) or sparse_leak(s)
@@ -142,23 +142,23 @@ def _features(s: Specimen) -> Outcome:
     truth = _table_frame(features, s.bars)
     for t in s.cuts():
         dated: list[Feature] = [f.known_at(t) if f in own else f for f in features.features]  # type: ignore[attr-defined]
-        told = _table_frame(features.like(dated), s.bars)
-        if found := frame_difference(_known(truth, t), _known(told, t), KEYS):
+        reported = _table_frame(features.like(dated), s.bars)
+        if found := frame_difference(_known(truth, t), _known(reported, t), KEYS):
             return Finding("features", FUTURE, f"known at {t:%Y-%m-%d %H:%M}", found[0].column, found[1], found[0].size)
     return None
 
 
-def _events(s: Specimen) -> Outcome:
+def _events(s: AuditSubject) -> Outcome:
     events = s.experiment.events
     if not events:
         return "every bar is an event"
     return unmoved(s, "events", lambda bars, _: columns_of(bars, {"event": events.mask(bars)}))
 
 
-def _labels(s: Specimen) -> Outcome:
+def _labels(s: AuditSubject) -> Outcome:
     """A label known at its end depends on nothing later; entered after t, on no price level up to t.
 
-    The side, and the band that an expansion is held against, are decided at t and may read that level.
+    The side, and the band that an expansion is compared with, are decided at t and may read that level.
     """
     found = unmoved(s, "labels", lambda bars, _: label_frame(bars, s.label(bars)), n_cuts=10 * s.settings.n_cuts)
     if found is not None:
@@ -168,8 +168,8 @@ def _labels(s: Specimen) -> Outcome:
     truth = label_frame(s.bars, s.label(s.bars)).drop(decided)
     by = 0.05 * pl.col("close").fill_nan(None).min().over("symbol")  # a larger step would be a print nobody confirms
     for t in s.cuts(10 * s.settings.n_cuts):
-        told = label_frame(s.bars, s.experiment.labels.label(lifted_bars(s.bars, t, by), side)).drop(decided)
-        at = [frame.filter(pl.col("time") == t) for frame in (truth, told)]
+        reported = label_frame(s.bars, s.experiment.labels.label(lifted_bars(s.bars, t, by), side)).drop(decided)
+        at = [frame.filter(pl.col("time") == t) for frame in (truth, reported)]
         if moved := frame_difference(at[0], at[1], KEYS, 1e-9):
             how = f"prices up to {t:%Y-%m-%d %H:%M}, the decision, moved by a constant"
             return Finding("labels", FUTURE, how, moved[0].column, moved[1], moved[0].size)
@@ -184,7 +184,7 @@ def label_frame(bars: pl.DataFrame, labels: Labels) -> pl.DataFrame:
     return columns_of(bars[rows], columns).with_columns(known=known)
 
 
-def _samples(s: Specimen) -> Outcome:
+def _samples(s: AuditSubject) -> Outcome:
     """Rows, labels and every column of the table that models read. Weights are shared out over all samples."""
 
     def answer(bars: pl.DataFrame, _: datetime) -> pl.DataFrame:
@@ -201,7 +201,7 @@ def _samples(s: Specimen) -> Outcome:
 
 
 def _table_unmoved(
-    s: Specimen, part: str, answer: Callable[[FeatureTable, Array], dict[str, Array]], tolerance: float
+    s: AuditSubject, part: str, answer: Callable[[FeatureTable, Array], dict[str, Array]], tolerance: float
 ) -> Outcome:
     """`answer` at rows up to t, before and after the later rows of the table are changed."""
     rng = s.rng()
@@ -217,7 +217,7 @@ def _table_unmoved(
     return None
 
 
-def rows_until(s: Specimen, t: np.datetime64) -> Array:
+def rows_until(s: AuditSubject, t: np.datetime64) -> Array:
     """Ready rows up to `t`: the latest ones and some from all over."""
     ready = np.flatnonzero(s.table.ready(s.experiment.lookback) & (s.table.time <= t))
     late = ready[np.argsort(s.table.time[ready], kind="stable")][-N_ROWS // 2 :]
@@ -231,26 +231,26 @@ def named(proba_NC: Array, names: Sequence[str] | None = None) -> dict[str, Arra
     return {name: proba_NC[:, k] for k, name in enumerate(columns)}
 
 
-def _transforms(s: Specimen) -> Outcome:
+def _transforms(s: AuditSubject) -> Outcome:
     scaler = s.experiment.transforms.fit(s.table, s.prepared.train.rows)
     return _table_unmoved(
         s, "transforms", lambda table, rows: named(scaler.apply(table).values[rows], table.names), 0.0
     )
 
 
-def _regime(s: Specimen) -> Outcome:
+def _regime(s: AuditSubject) -> Outcome:
     regime = s.fitted.regime
     if regime is None:
         return "no regime is configured"
     return _table_unmoved(s, "regime", lambda table, rows: named(regime.predict_proba(table, rows), regime.names), 0.0)
 
 
-def _model(s: Specimen, part: str, pick: Callable[[Specimen], Any]) -> Outcome:
+def _model(s: AuditSubject, part: str, pick: Callable[[AuditSubject], Any]) -> Outcome:
     model = pick(s)
     return _table_unmoved(s, part, lambda table, rows: named(model.predict_proba(table, rows)), NET)
 
 
-def _calibrator(s: Specimen) -> Outcome:
+def _calibrator(s: AuditSubject) -> Outcome:
     """Each score is mapped by itself: companions that come later change nothing."""
     rows = rows_until(s, s.table.time.max())
     score = s.fitted.primary.score(s.table, rows)
@@ -269,7 +269,7 @@ def _calibrator(s: Specimen) -> Outcome:
     )
 
 
-def _auditor(s: Specimen) -> Outcome:
+def _auditor(s: AuditSubject) -> Outcome:
     if s.fitted.auditor is None:
         return "no auditor is configured"
     regime, primary, auditor = s.fitted.regime, s.fitted.primary, s.fitted.auditor

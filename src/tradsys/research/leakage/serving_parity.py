@@ -33,7 +33,7 @@ from tradsys.research.leakage.lookahead import (
     rows_until,
     unmoved,
 )
-from tradsys.research.leakage.subject import FUTURE, PAST, Specimen, aware_key
+from tradsys.research.leakage.subject import FUTURE, PAST, AuditSubject, aware_key
 from tradsys.serving import exits
 from tradsys.serving.strategy import BreakoutRule, Profile, Rule, Strategy, ThresholdRule
 
@@ -49,7 +49,7 @@ def serving_asks() -> dict[str, Ask]:
     return {"bundle": _bundle_ahead, "strategy": _strategy_ahead, "execution": _execution}
 
 
-def past_asks(s: Specimen) -> dict[str, Ask]:
+def past_asks(s: AuditSubject) -> dict[str, Ask]:
     """The question by part: those that could remember."""
     models = classifiers(s)
     if s.experiment.regime is not None:
@@ -63,7 +63,7 @@ def past_asks(s: Specimen) -> dict[str, Ask]:
     }
 
 
-def _features(s: Specimen) -> Outcome:
+def _features(s: AuditSubject) -> Outcome:
     """Each feature at t from its own warm-up alone."""
     features = s.prepared.features
     whole = features.table(s.bars)
@@ -77,9 +77,9 @@ def _features(s: Specimen) -> Outcome:
                 continue
             tails = past.group_by("symbol").tail(feature.warmup + 1)
             alone = features.like([feature]).table(past.filter(pl.col("time") >= tails["time"].min()))
-            told = alone.values[alone.time == whole.time[at[0]], 0]
+            reported = alone.values[alone.time == whole.time[at[0]], 0]
             unit = np.abs(truth) + spread[k] + np.finfo(np.float32).tiny
-            before, after = ({feature.name: (values / unit)[known]} for values in (truth, told))
+            before, after = ({feature.name: (values / unit)[known]} for values in (truth, reported))
             if found := first_difference(before, after, FORGETS):
                 row = int(np.flatnonzero(known)[found.row])
                 how = f"from {feature.warmup} bars before, its own warm-up"
@@ -87,26 +87,26 @@ def _features(s: Specimen) -> Outcome:
     return None
 
 
-def _labels(s: Specimen) -> Outcome:
+def _labels(s: AuditSubject) -> Outcome:
     """A label decided at t from `history` bars before t on, with all that follows."""
     truth = label_frame(s.bars, s.label(s.bars))
     for t in s.cuts():
         late = s.bars.filter(pl.col("time") >= _recent(s, t)["time"].min())
-        told = label_frame(late, s.label(late))
-        before, after = (frame.filter(pl.col("time") == t) for frame in (truth, told))
+        reported = label_frame(late, s.label(late))
+        before, after = (frame.filter(pl.col("time") == t) for frame in (truth, reported))
         if found := frame_difference(before, after, KEYS, NET):
             return _past_finding("labels", s, found)
     return None
 
 
-def _window_alone(s: Specimen, part: str, pick: Callable[[Specimen], Any]) -> Outcome:
+def _window_alone(s: AuditSubject, part: str, pick: Callable[[AuditSubject], Any]) -> Outcome:
     """A model at a row, from a table that begins with that row's window."""
     model = pick(s)
     for t in s.cuts():
         row = int(rows_until(s, utc64(t))[-1])
         window = rows_of(s.table, np.arange(row - model.lookback + 1, row + 1))
-        truth, told = _proba(model, s.table, row), _proba(model, window, len(window) - 1)
-        if found := first_difference(named(truth), named(told), NET):
+        truth, reported = _proba(model, s.table, row), _proba(model, window, len(window) - 1)
+        if found := first_difference(named(truth), named(reported), NET):
             how = f"from {model.lookback} rows before, its lookback"
             return Finding(part, PAST, how, found.column, aware_key(s.table, row), found.size)
     return None
@@ -116,12 +116,12 @@ def _proba(model: Any, table: FeatureTable, row: int) -> Array:
     return model.predict_proba(table, np.array([row]))
 
 
-def _recent(s: Specimen, t: datetime) -> pl.DataFrame:
+def _recent(s: AuditSubject, t: datetime) -> pl.DataFrame:
     """What a live buffer holds at t: the last `history` bars of each symbol."""
     return s.bars.filter(pl.col("time") <= t).group_by("symbol", maintain_order=True).tail(s.bundle.history)
 
 
-def _bundle(s: Specimen) -> Outcome:
+def _bundle(s: AuditSubject) -> Outcome:
     needed = s.bundle.features.warmup + s.bundle.lookback
     if s.bundle.history < needed:
         how = f"the card's history is shorter than warm-up and window, {needed}"
@@ -133,7 +133,7 @@ def _bundle(s: Specimen) -> Outcome:
     return None
 
 
-def _strategy(s: Specimen) -> Outcome:
+def _strategy(s: AuditSubject) -> Outcome:
     strategies = _strategies(s)
     for t in s.cuts():
         truth = _all_targets(strategies, s.bars.filter(pl.col("time") <= t), t)
@@ -142,7 +142,7 @@ def _strategy(s: Specimen) -> Outcome:
     return None
 
 
-def _past_finding(part: str, s: Specimen, found: tuple[Difference, str]) -> Finding:
+def _past_finding(part: str, s: AuditSubject, found: tuple[Difference, str]) -> Finding:
     how = f"from {s.bundle.history} bars before, the history"
     return Finding(part, PAST, how, found[0].column, found[1], found[0].size)
 
@@ -150,18 +150,18 @@ def _past_finding(part: str, s: Specimen, found: tuple[Difference, str]) -> Find
 # ------------------------------------------------------------------ what serves
 
 
-def _since(s: Specimen, t: datetime) -> datetime:
+def _since(s: AuditSubject, t: datetime) -> datetime:
     """About N_SERVED decisions before t, all symbols together."""
     clock = s.clock
     return clock[max(0, clock.index(t) - N_SERVED // s.bars["symbol"].n_unique())]
 
 
-def _bundle_ahead(s: Specimen) -> Outcome:
+def _bundle_ahead(s: AuditSubject) -> Outcome:
     bundle = s.bundle
     return unmoved(s, "bundle", lambda bars, t: bundle.predict(bars, _since(s, t)), tolerance=NET)
 
 
-def _strategies(s: Specimen) -> dict[str, Strategy]:
+def _strategies(s: AuditSubject) -> dict[str, Strategy]:
     """The configured profiles, and one that always trades."""
     kind = exits.kind_of(s.bundle.card["label"])
     if kind == exits.EXPANSION:
@@ -182,7 +182,7 @@ def _all_targets(strategies: dict[str, Strategy], bars: pl.DataFrame, since: dat
     return pl.concat(frames)
 
 
-def _strategy_ahead(s: Specimen) -> Outcome:
+def _strategy_ahead(s: AuditSubject) -> Outcome:
     strategies = _strategies(s)
 
     def answer(bars: pl.DataFrame, t: datetime) -> pl.DataFrame:
@@ -194,7 +194,7 @@ def _strategy_ahead(s: Specimen) -> Outcome:
 # ------------------------------------------------------------------ fills
 
 
-def _execution(s: Specimen) -> Outcome:
+def _execution(s: AuditSubject) -> Outcome:
     """A decision fills at the next open, worsened; what has happened by t stays as it was. Both simulators."""
     bars = s.bars
     targets = _dealt_targets(s)
@@ -207,23 +207,23 @@ def _execution(s: Specimen) -> Outcome:
     for t in s.cuts():
         for how in WHOLE_WAYS:
             changed = changed_bars(bars, t, how, rng)
-            told = _fast(s, changed, targets.join(changed.select(KEYS), on=list(KEYS), how="semi"))
-            for what, keys, frames in _happened(_fast(s, bars, targets), told, t):
+            reported = _fast(s, changed, targets.join(changed.select(KEYS), on=list(KEYS), how="semi"))
+            for what, keys, frames in _happened(_fast(s, bars, targets), reported, t):
                 if found := frame_difference(*frames, keys, MONEY):
                     where = f"{how} after {t:%Y-%m-%d %H:%M}, {what}"
                     return Finding("execution", FUTURE, where, found[0].column, found[1], found[0].size)
     return None
 
 
-def _fast(s: Specimen, bars: pl.DataFrame, targets: pl.DataFrame) -> Ledger:
+def _fast(s: AuditSubject, bars: pl.DataFrame, targets: pl.DataFrame) -> Ledger:
     return vectorbt_adapter.simulate_many(bars, {"dealt": targets}, s.experiment.costs)["dealt"]
 
 
-def _slow(s: Specimen, bars: pl.DataFrame, targets: pl.DataFrame) -> Ledger:
+def _slow(s: AuditSubject, bars: pl.DataFrame, targets: pl.DataFrame) -> Ledger:
     return simulator.simulate(bars, targets, s.experiment.costs)
 
 
-def _dealt_targets(s: Specimen) -> pl.DataFrame:
+def _dealt_targets(s: AuditSubject) -> pl.DataFrame:
     """Entries at random bars, long and short, with barriers as the labels have them."""
     width = usable_unit(atr(s.bars, getattr(s.experiment.labels, "atr_bars", 14)), s.bars["close"].to_numpy())
     rng = s.rng()
@@ -237,7 +237,7 @@ def _dealt_targets(s: Specimen) -> pl.DataFrame:
     )
 
 
-def _late(s: Specimen, bars: pl.DataFrame, ledger: Ledger, name: str) -> Finding | None:
+def _late(s: AuditSubject, bars: pl.DataFrame, ledger: Ledger, name: str) -> Finding | None:
     """The first trade that did not fill at the open of the bar after its signal, worsened by slippage."""
     signal = pl.col("time").shift(1).over("symbol")
     due = bars.select("symbol", signal_time=signal, entry_time="time", raw="open")

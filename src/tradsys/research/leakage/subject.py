@@ -71,13 +71,13 @@ class AuditSettings:
         )
         for name in counts:
             if getattr(self, name) < 1:
-                raise TradsysError(f"audit: {name}={getattr(self, name)}; it counts from 1; mend audit.{name}")
+                raise TradsysError(f"audit: {name}={getattr(self, name)}; it counts from 1; set audit.{name}")
         if unknown := sorted(set(self.questions or ()) - set(QUESTIONS)):
             raise TradsysError(f"audit: no questions {unknown}; known are {list(QUESTIONS)}; name one of these")
 
 
 @dataclass(eq=False)
-class Specimen:
+class AuditSubject:
     """Everything the questions look at, made when first asked for.
 
     experiment: as composed. folder: takes checkpoints and bundles. config: the resolved config, for the card.
@@ -144,7 +144,7 @@ class Specimen:
 
     @cached_property
     def fitted(self) -> Fitted:
-        """Every part fitted; `heard` then holds what the auditor was taught."""
+        """Every part fitted; `heard` then holds what the auditor was trained on."""
         return self.fit_again(self.small, self.prepared, "fitted", self.heard)
 
     @cached_property
@@ -159,7 +159,7 @@ class Specimen:
     def fit_again(
         self, experiment: Experiment, prepared: Prepared, name: str, heard: list[Samples] | None = None
     ) -> Fitted:
-        """All parts fitted by the house's own `fit`; `heard` receives what the auditor was taught."""
+        """All parts fitted by the package's own `fit`; `heard` receives what the auditor was trained on."""
         listener = None if experiment.auditor is None else Listener(experiment.auditor, [])
         fitted = fit(replace(experiment, auditor=listener), prepared, self.folder / name, Timings())  # type: ignore[arg-type]
         if listener is None:
@@ -192,7 +192,7 @@ class Specimen:
 
 @dataclass(frozen=True, eq=False)
 class Listener:
-    """An auditor that keeps what it is taught and otherwise does what the one inside does."""
+    """An auditor that keeps what it is trained on and otherwise does what the one inside does."""
 
     auditor: Any
     heard: list[Samples]

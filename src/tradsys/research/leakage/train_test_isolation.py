@@ -13,7 +13,7 @@ from tradsys.evidence.classification import auc
 from tradsys.evidence.controls.causality import FACTOR, Finding, covered, first_difference, null_auc_error, touching
 from tradsys.research.leakage.fold_boundaries import features_learn_early, split_spans
 from tradsys.research.leakage.lookahead import NET, Ask, Outcome, classifiers
-from tradsys.research.leakage.subject import SEALED, Specimen, aware_key
+from tradsys.research.leakage.subject import SEALED, AuditSubject, aware_key
 from tradsys.research.pipeline.dataset import Prepared
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.pipeline.training import Fitted
@@ -24,7 +24,7 @@ CARD = ("candidate_score", "valid_score_quantiles", "history", "label")
 FRESH = (1, 2)  # further shuffles where the first one misses
 
 
-def sealed_asks(s: Specimen) -> dict[str, Ask]:
+def sealed_asks(s: AuditSubject) -> dict[str, Ask]:
     """The question by part."""
     states = ("transforms", "regime", *classifiers(s), "calibrator", "auditor", "thresholds")
     return {
@@ -41,7 +41,7 @@ def sealed_asks(s: Specimen) -> dict[str, Ask]:
 # ------------------------------------------------------------------ test rows changed
 
 
-def tampered(s: Specimen) -> Prepared:
+def tampered(s: AuditSubject) -> Prepared:
     """The copy with test windows, and labels of all samples whose span touches a test span, changed.
 
     Values are mirrored and scaled, labels turned, returns turned, weights tripled; spans and folds stay.
@@ -70,8 +70,8 @@ def _turned(labels: Labels, rows: Array) -> Labels:
     return replace(labels, y=y, ret=ret, weight=weight)
 
 
-def _with(s: Specimen, prepared: Prepared, labels: Labels) -> Prepared:
-    """The same rows and folds with other labels, by the house's own `make_samples`."""
+def _with(s: AuditSubject, prepared: Prepared, labels: Labels) -> Prepared:
+    """The same rows and folds with other labels, by the package's own `make_samples`."""
     e = s.experiment
     events = e.events.mask(s.bars) if e.events else None
     samples = join.make_samples(prepared.table, labels, lookback=e.lookback, events=events, weighting=e.weighting)
@@ -79,7 +79,7 @@ def _with(s: Specimen, prepared: Prepared, labels: Labels) -> Prepared:
     return replace(prepared, labels=labels, samples=samples, table=samples.table)
 
 
-def _samples(s: Specimen) -> Outcome:
+def _samples(s: AuditSubject) -> Outcome:
     """Rows, labels and weights of the training side."""
     before, after = s.prepared, tampered(s)
     for part in ("train", "valid"):
@@ -94,7 +94,7 @@ def _kept(samples: Samples) -> dict[str, Array]:
     return {name: getattr(samples, name) for name in ("y", "weight", "ret", "start", "end")}
 
 
-def _state(s: Specimen, part: str) -> Outcome:
+def _state(s: AuditSubject, part: str) -> Outcome:
     """What was fitted, before and after the test rows changed."""
     if part in ("auditor", "regime") and getattr(s.experiment, part) is None:
         return f"no {part} is configured"
@@ -104,8 +104,8 @@ def _state(s: Specimen, part: str) -> Outcome:
     return None
 
 
-def _states(s: Specimen, name: str) -> dict[str, dict[str, Array]]:
-    """Every fitted state of the training side as columns of numbers, by part; kept on the specimen."""
+def _states(s: AuditSubject, name: str) -> dict[str, dict[str, Array]]:
+    """Every fitted state of the training side as columns of numbers, by part; kept on the subject."""
     if name not in s.states:
         changed = name == "tampered"
         prepared = tampered(s) if changed else s.prepared
@@ -175,7 +175,7 @@ def _bare(e: Experiment, **changes: Any) -> Experiment:
     return replace(e, **{"auditor": None, "regime": None, "baselines": {}, **changes})
 
 
-def _calibrator_rows(s: Specimen) -> Outcome:
+def _calibrator_rows(s: AuditSubject) -> Outcome:
     """With a model that labels cannot move, training labels cannot move its calibrator."""
     p, fitted = s.prepared, []
     first = p.table.values[p.train.rows, 0]
@@ -191,8 +191,8 @@ def _calibrator_rows(s: Specimen) -> Outcome:
     return None
 
 
-def _auditor_scores(s: Specimen) -> Outcome:
-    """The scores an auditor is taught do not know the labels of their own rows."""
+def _auditor_scores(s: AuditSubject) -> Outcome:
+    """The scores an auditor is trained on do not know the labels of their own rows."""
     if s.experiment.auditor is None:
         return "no auditor is configured"
     p, e, fitted = s.prepared, s.small, s.fitted
@@ -204,9 +204,9 @@ def _auditor_scores(s: Specimen) -> Outcome:
     heard: list[Samples] = []
     s.fit_again(replace(e, baselines={}), _with(s, p, _outcomes_turned(p.labels, turned)), "turned", heard)
     frames = []
-    for taught in (s.heard[0], heard[0]):
-        inside = np.isin(taught.time, block)
-        t, rows = taught.table, taught.rows[inside]
+    for trained in (s.heard[0], heard[0]):
+        inside = np.isin(trained.time, block)
+        t, rows = trained.table, trained.rows[inside]
         columns = {
             "symbol": t.symbol[rows].astype(np.int64),
             "time": t.time[rows],
@@ -226,7 +226,7 @@ def _outcomes_turned(labels: Labels, rows: Array) -> Labels:
     return replace(_turned(labels, rows), weight=labels.weight)
 
 
-def _knows_nothing(s: Specimen, part: str) -> Outcome:
+def _knows_nothing(s: AuditSubject, part: str) -> Outcome:
     """On shuffled labels the out-of-sample AUC is 0.5 within two standard errors.
 
     One refit in twenty misses by chance, so a miss is asked again: only where the mean of two fresh refits lies
@@ -244,7 +244,7 @@ def _knows_nothing(s: Specimen, part: str) -> Outcome:
     return Finding(part, SEALED, how, "auc", f"{len(s.prepared.test)} test rows", again + 0.5)
 
 
-def _shuffled_aucs(s: Specimen, repeat: int) -> dict[str, float]:
+def _shuffled_aucs(s: AuditSubject, repeat: int) -> dict[str, float]:
     if repeat not in s.aucs:
         p = s.prepared
         rows = np.flatnonzero(p.labels.end >= 0)

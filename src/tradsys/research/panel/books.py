@@ -48,7 +48,7 @@ class BookSettings:
         if not self.books or not 0 < self.capacity_share <= 1 or not 0 < self.capacity_quantile <= 1:
             raise TradsysError(
                 f"books: {list(self.books)}, capacity_share={self.capacity_share}, capacity_quantile="
-                f"{self.capacity_quantile}; one book at least, shares in (0, 1]; mend conf/book"
+                f"{self.capacity_quantile}; one book at least, shares in (0, 1]; fix conf/book"
             )
 
 

@@ -145,11 +145,11 @@ def _deciles(frame: pl.DataFrame, time: Array, horizon_bars: int, costs: Costs, 
     renewed_T = _renewed(frame, time, days, horizon_bars)
     cost_T = costs.round_trip * renewed_T
     series = {"gross": gap_T, "cost": cost_T, "net": gap_T - cost_T, "turnover": renewed_T / 2}
-    told = {
+    reported = {
         name: mean_interval(values, min_block=horizon_bars, confidence=confidence).as_dict()
         for name, values in series.items()
     }
-    return {"n": N_DECILES, **told, "by_decile": [float(v) if np.isfinite(v) else None for v in by_decile]}
+    return {"n": N_DECILES, **reported, "by_decile": [float(v) if np.isfinite(v) else None for v in by_decile]}
 
 
 def _renewed(frame: pl.DataFrame, time: Array, days: Array, horizon_bars: int) -> Array:

@@ -72,13 +72,15 @@ def walk_forward(
             model = fitted_on(experiment, dataset.part(k, "train"), dataset.part(k, "valid"), folder)
             rows = _rows_of_test_days(labelled, dataset, k)
             rate = float(class_rates(dataset.part(k, "train"))[1])
-            said = told(model, labelled.table, rows, labelled.labels, rate)
+            said = predictions_with_outcomes(model, labelled.table, rows, labelled.labels, rate)
             parts.append(said.with_columns(horizon=pl.lit(name), fold=pl.lit(k)))
             LOG.info("%s fold %d: %d rows on %d days", name, k, len(rows), said["time"].n_unique())
     return pl.concat(part.select(*PREDICTIONS_SCHEMA).cast(PREDICTIONS_SCHEMA) for part in parts)  # type: ignore[arg-type]
 
 
-def told(model: Calibrated, table: FeatureTable, rows: Array, labels: Labels, rate: float) -> pl.DataFrame:
+def predictions_with_outcomes(
+    model: Calibrated, table: FeatureTable, rows: Array, labels: Labels, rate: float
+) -> pl.DataFrame:
     """What a fitted model says of these rows [N], and what became of them: null where that is not known."""
     score_NC = model.score(table, rows)
     known = labels.y[rows] >= 0

@@ -1,4 +1,4 @@
-"""From fitted parts to the bundle: written whole, loaded again, and from then on the only source of probabilities."""
+"""From fitted parts to the bundle: written atomically, loaded again, then the only source of probabilities."""
 
 import math
 from pathlib import Path
@@ -167,7 +167,7 @@ def weights_of(model: Average | SeedAverage) -> dict[str, float]:
 def _pool(model: Any, folder: Path, stem: str, asked: Samples) -> dict[str, Any]:
     """What ensemble.json says of a pool; its members' files are written on the way."""
     members = [_member(name, one, folder, f"{stem}_{name}", asked) for name, one in model.members_.items()]
-    told: dict[str, Any] = {
+    reported: dict[str, Any] = {
         "kind": "average",
         "lookback": model.lookback,
         "weights": None,
@@ -178,17 +178,17 @@ def _pool(model: Any, folder: Path, stem: str, asked: Samples) -> dict[str, Any]
         "members": members,
     }
     if isinstance(model, Average | SeedAverage):
-        told["weights"] = weights_of(model)
+        reported["weights"] = weights_of(model)
     else:
         names, weights = model.earning()
     if isinstance(model, Stacked):
-        told |= {"kind": "stacked", "floor": model.floor, "base_rate": model.base_rate_.tolist()}  # type: ignore[union-attr]
-        told["weights"] = dict(zip(names, np.atleast_2d(weights)[0].tolist(), strict=True))
+        reported |= {"kind": "stacked", "floor": model.floor, "base_rate": model.base_rate_.tolist()}  # type: ignore[union-attr]
+        reported["weights"] = dict(zip(names, np.atleast_2d(weights)[0].tolist(), strict=True))
     if isinstance(model, RegimeWeighted | RegimePooled):
         kind = "regime_weighted" if isinstance(model, RegimeWeighted) else "regime_pooled"
-        told |= {"kind": kind, "weights": None, "regime": model.regime_.to_json()}  # type: ignore[union-attr]
-        told["state_weights"] = [dict(zip(names, row.tolist(), strict=True)) for row in weights]
-    return told
+        reported |= {"kind": kind, "weights": None, "regime": model.regime_.to_json()}  # type: ignore[union-attr]
+        reported["state_weights"] = [dict(zip(names, row.tolist(), strict=True)) for row in weights]
+    return reported
 
 
 def _member(name: str, model: Any, folder: Path, stem: str, asked: Samples) -> dict[str, Any]:

@@ -101,12 +101,14 @@ def load_bars(experiment: Experiment) -> pl.DataFrame:
 
 def _check_old_key(experiment: Experiment, bars: pl.DataFrame) -> None:
     """data.bar_minutes restated the data: where a config of one's own still has it, it must agree with the bars."""
-    told = experiment.data.get("bar_minutes")
-    if told is not None and not hasattr(experiment.data["source"], "bar_minutes"):  # a market that is made has one
+    reported = experiment.data.get("bar_minutes")
+    if reported is not None and not hasattr(experiment.data["source"], "bar_minutes"):  # a market that is made has one
         LOG.warning("data.bar_minutes is measured from the bars now; remove the key from conf/data, it will be refused")
-        if not is_within(told, "(0, inf)"):
-            raise DataError(f"data: bar_minutes={told!r}; it is measured from the bars now; remove the key")
-        check_bar_minutes(bars, float(told), "data", "data.bar_minutes is measured from the bars now; remove the key")
+        if not is_within(reported, "(0, inf)"):
+            raise DataError(f"data: bar_minutes={reported!r}; it is measured from the bars now; remove the key")
+        check_bar_minutes(
+            bars, float(reported), "data", "data.bar_minutes is measured from the bars now; remove the key"
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -191,8 +191,8 @@ def threads() -> dict[str, Any]:
     """How many threads each library may use: sums over another number of parts round differently."""
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     torch = sys.modules.get("torch")
-    told = {name: os.environ.get(name) for name in (*ONE_THREAD, "POLARS_MAX_THREADS")}
-    return {"cores": own, "torch": torch.get_num_threads() if torch else None, **told}
+    reported = {name: os.environ.get(name) for name in (*ONE_THREAD, "POLARS_MAX_THREADS")}
+    return {"cores": own, "torch": torch.get_num_threads() if torch else None, **reported}
 
 
 def config_digest(config: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ LOG = logging.getLogger(__name__)
 class Evaluation:
     """How results are judged: bootstrap draws, out-of-fold folds, and what counts as too few trades.
 
-    n_placebos: auditors without knowledge that the auditor is held against. cpcv: whether a cheap model is refitted
+    n_placebos: auditors without knowledge that the auditor is compared with. cpcv: whether a cheap model is refitted
     for the whole out-of-sample paths of combinatorial cross-validation; of cpcv_groups blocks of time, every choice of
     cpcv_test_groups is one fit.
     """
@@ -91,7 +91,7 @@ class Experiment:
     def __post_init__(self) -> None:
         if self.weighting not in WEIGHTINGS:
             raise TradsysError(
-                f"config: weighting={self.weighting!r}; it is one of {', '.join(WEIGHTINGS)}; mend the override"
+                f"config: weighting={self.weighting!r}; it is one of {', '.join(WEIGHTINGS)}; fix the override"
             )
         check_time_decay(self.time_decay)
         trainer = getattr(self.model, "trainer", None)

@@ -29,7 +29,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Fitted parts. candidate_score: the out-of-fold score from which the auditor was taught; candidate_paid: how
+    """Fitted parts. candidate_score: the out-of-fold score from which the auditor was trained; candidate_paid: how
     often such a candidate paid after costs.
     """
 
@@ -61,11 +61,11 @@ def fit(experiment: Experiment, prepared: Prepared, checkpoints: Path, timings: 
     with timings.stage("auditor"):
         known = held_out.covered_N
         least = float(np.quantile(held_out.proba_NC[known, 1], experiment.evaluation.candidate_quantile))
-        taught = audit_samples(experiment, train.take(known), held_out.proba_NC[known], regime, least)
+        trained = audit_samples(experiment, train.take(known), held_out.proba_NC[known], regime, least)
         checked = audit_samples(experiment, valid, primary.score(valid.table, valid.rows), regime, least)
-        auditor = experiment.auditor.fit(taught, checked)
-        LOG.info("auditor: %d candidates with score >= %.3f, %.1f %% paid", len(taught), least, 100 * taught.y.mean())
-    return Fitted(primary, baselines, regime, auditor, least, float(taught.y.mean()))
+        auditor = experiment.auditor.fit(trained, checked)
+        LOG.info("auditor: %d candidates with score >= %.3f, %.1f %% paid", len(trained), least, 100 * trained.y.mean())
+    return Fitted(primary, baselines, regime, auditor, least, float(trained.y.mean()))
 
 
 def whole(experiment: Experiment, model: Any) -> Calibrated:

@@ -60,7 +60,7 @@ class MarketRow:
     """What the process said of one market.
 
     verdict: `edge` where any look ended in one, else that of the last look; `refused`, with the reason, where the
-    house would not judge (one class only, no convergence). sharpe: yearly, after costs, of the
+    package would not judge (one class only, no convergence). sharpe: yearly, after costs, of the
     one strategy that validation chose, 0 where it never traded; valid_sharpe the same on the rows that chose it.
     skill: of the chosen arm on test rows. test_years: calendar years of test decisions.
     """
@@ -166,17 +166,17 @@ def _research(
         (LEVELS, best, every),
         *((ARMS, arm, _named(arm, at_levels(playable(arm, e.strategy), levels))) for arm in others),
     ]
-    told, tests = [], []
+    reported, tests = [], []
     for name, arm, profiles in looks:
         tests.append(_test(e, prepared, arm, profiles, ledger, source, run=name))
-        told.append(_look(name, arm, tests[-1]))
-    winning = any(look.verdict == "edge" for look in told)
+        reported.append(_look(name, arm, tests[-1]))
+    winning = any(look.verdict == "edge" for look in reported)
     result = tests[0].rows[0]["performance"]
     return MarketRow(
         edge=edge,
         seed=seed,
-        verdict="edge" if winning else told[-1].verdict,
-        looks=tuple(told),
+        verdict="edge" if winning else reported[-1].verdict,
+        looks=tuple(reported),
         strategy=f"{best.name} {chosen}",
         sharpe=result["sharpe"]["value"] or 0.0,
         valid_sharpe=on_valid[chosen] if np.isfinite(on_valid[chosen]) else None,

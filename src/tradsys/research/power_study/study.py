@@ -55,10 +55,10 @@ class StudySettings:
 
     def __post_init__(self) -> None:
         if not self.edges or len(set(self.edges)) != len(self.edges):
-            raise TradsysError(f"study: edges {list(self.edges)}; at least one, each once; mend study.edges")
+            raise TradsysError(f"study: edges {list(self.edges)}; at least one, each once; set study.edges")
         for name, least in (("n_markets", 1), ("n_jobs", 0)):
             if getattr(self, name) < least:
-                raise TradsysError(f"study: {name}={getattr(self, name)}; the least is {least}; mend study.{name}")
+                raise TradsysError(f"study: {name}={getattr(self, name)}; the least is {least}; set study.{name}")
 
     @property
     def markets(self) -> list[tuple[float, int]]:
@@ -106,7 +106,7 @@ def _checked(experiment: Experiment, settings: StudySettings) -> None:
     if set(settings.levels) != set(experiment.strategy):
         raise TradsysError(
             f"study: levels for {sorted(settings.levels)}, profiles {sorted(experiment.strategy)}; each profile needs "
-            "the levels that are tried; mend study.levels or strategy="
+            "the levels that are tried; set study.levels or strategy="
         )
 
 
@@ -128,7 +128,7 @@ def _one(
     sha: str,
     market: tuple[float, int],
 ) -> tuple[float, int]:
-    """One market's row, written whole. sha: of the code that was loaded when the study began, not of a later commit."""
+    """One market's row, written atomically. sha: of the code that was loaded when the study began, not a later one."""
     row = replace(run_market(experiment, levels, config, *market), code_sha=sha)
     write_json(_path(place, *market), row.as_dict())
     return market

@@ -60,7 +60,7 @@ def _windows(table: FeatureTable, rows: Array, lookback: int, market: str | None
     at = (rows[:, None] + np.arange(1 - lookback, 1)).ravel()
     code = table.symbols.index(market) if market in table.symbols else -1
     market_rows = np.flatnonzero(table.symbol == code)
-    told = np.concatenate([at, market_rows])
+    reported = np.concatenate([at, market_rows])
     # windows of market bars would stand twice at one time; no symbol's name is an input
     symbol = np.where(table.symbol[at] == code, -2, table.symbol[at])
     own = np.repeat(np.arange(len(rows)), lookback)
@@ -68,7 +68,7 @@ def _windows(table: FeatureTable, rows: Array, lookback: int, market: str | None
         symbol=np.concatenate([symbol, table.symbol[market_rows]]).astype(np.int32),
         time=np.concatenate([np.repeat(table.time[rows], lookback), table.time[market_rows]]),
         segment=np.concatenate([own, len(rows) + table.segment[market_rows]]).astype(np.int32),
-        values=table.values[told],
+        values=table.values[reported],
         names=table.names,
         symbols=table.symbols,
     )
@@ -76,7 +76,7 @@ def _windows(table: FeatureTable, rows: Array, lookback: int, market: str | None
 
 
 def _drift(prepared: Prepared, seed: int) -> dict[str, Any]:
-    """How far test rows can be told from training rows, and by which columns."""
+    """How far test rows can be distinguished from training rows, and by which columns."""
     values, names = prepared.table.values, prepared.table.names
     drift = adversarial_validation(values[prepared.train.rows], values[prepared.test.rows], names, seed=seed)
     importances = [{"name": n, "value": v} for n, v in drift.importances]

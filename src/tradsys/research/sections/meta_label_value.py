@@ -76,7 +76,7 @@ def _row(
     if not 0 < coverage["n_kept"] < coverage["n"]:
         passed = "none" if coverage["n_kept"] == 0 else "every one"
         reason = f"it let {passed} of {coverage['n']:,} candidates pass, so there is nothing to compare"
-        verdict = {"kind": "cannot be told", "reasons": [reason], "caution": None}
+        verdict = {"kind": "cannot be determined", "reasons": [reason], "caution": None}
         return row | {"verdict": verdict, "sides": None, "versus": None, "placebos": None, "precision": None}
     record, n_trades = span.record(targets | _placebos(span, twin, candidate, coverage["n_kept"]))
     precision = _precision(span, twin, candidate, kept, paid)

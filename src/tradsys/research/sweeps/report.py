@@ -14,7 +14,7 @@ from tradsys.research.sweeps.sweep import IDENTITY, Joined
 from tradsys.research.sweeps.trial_queue import CAUSE, PLACE, spent
 
 LOG = logging.getLogger(__name__)
-TOLD = (
+REPORTED = (
     *("mean_skill", "lower_bound", "spread_folds", "spread_seeds", "failed_share", "seconds", "fit_seconds", "peak_mb"),
     *("n_parameters", "checkpoints_used", "skills", "block_gains", "skill_over_base_rate", "errors", "refused"),
 )
@@ -86,7 +86,7 @@ def sweep_report(joined: Joined, rematch: dict[str, Any] | None) -> dict[str, An
 
 
 def _row(trial: FrozenTrial, in_front: bool) -> dict[str, Any]:
-    told = {name: trial.user_attrs.get(name) for name in TOLD}
+    reported = {name: trial.user_attrs.get(name) for name in REPORTED}
     values = list(trial.values) if trial.state == TrialState.COMPLETE else None
     return {
         "place": trial.user_attrs[PLACE],
@@ -97,7 +97,7 @@ def _row(trial: FrozenTrial, in_front: bool) -> dict[str, Any]:
         "params": trial.params,
         "in_front": in_front,
         "curve": sorted(trial.intermediate_values.items()),
-        **told,
+        **reported,
     }
 
 

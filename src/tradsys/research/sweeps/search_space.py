@@ -47,7 +47,7 @@ class Parameter:
         known = {"type"} | {f.name for f in fields(cls)} - {"path", "kind"}
         if not isinstance(entry, Mapping) or (unknown := sorted(set(entry) - known)):
             what = f"unknown keys {unknown}" if isinstance(entry, Mapping) else f"{entry!r} is no mapping"
-            raise SweepError(f"sweep: {path}: {what}; an entry has {sorted(known)}; mend sweep.space")
+            raise SweepError(f"sweep: {path}: {what}; an entry has {sorted(known)}; set sweep.space")
         given = {k: v for k, v in entry.items() if k != "type"}
         given["choices"] = tuple(given.get("choices") or ())
         given["when"] = {
@@ -61,7 +61,7 @@ class Parameter:
         """SweepError where nothing could be drawn."""
         at = f"sweep: {self.path}"
         if self.kind not in KINDS:
-            raise SweepError(f"{at}: type {self.kind!r}; it must be one of {', '.join(KINDS)}; mend sweep.space")
+            raise SweepError(f"{at}: type {self.kind!r}; it must be one of {', '.join(KINDS)}; set sweep.space")
         if self.kind == "categorical":
             if not self.choices:
                 raise SweepError(f"{at}: no choices; a categorical needs at least one; list them in choices")
@@ -81,7 +81,7 @@ class Parameter:
         if self.step is not None and (self.step <= 0 or self.kind == "log" or self.step > high - low):
             raise SweepError(
                 f"{at}: step={self.step} of type {self.kind} between {low} and {high}; it must be positive, at most "
-                "the range, and a log scale has none; mend sweep.space"
+                "the range, and a log scale has none; set sweep.space"
             )
 
     def suggest(self, trial: Trial) -> Value:
@@ -263,7 +263,7 @@ def _ordered(parameters: list[Parameter]) -> tuple[Parameter, ...]:
             if path not in known:
                 raise SweepError(
                     f"sweep: {parameter.path}: when names {path!r}, which is not searched; {nearest(path, known)}; a "
-                    "condition names another path of the space; mend sweep.space"
+                    "condition names another path of the space; set sweep.space"
                 )
         _check_reachable(parameter, {p.path: p for p in parameters})
     done: list[Parameter] = []
@@ -283,5 +283,5 @@ def _check_reachable(parameter: Parameter, known: Mapping[str, Parameter]) -> No
         if not wanted or (choices and not set(choices) & set(wanted)):
             raise SweepError(
                 f"sweep: {parameter.path}: when {path} in {list(wanted)}, but its choices are {list(choices)}; it "
-                "would never be searched; mend the values"
+                "would never be searched; fix the values"
             )

@@ -50,7 +50,7 @@ class SweepSettings:
         for name, value, known in (("sampler", self.sampler, SAMPLERS), ("pruner", self.pruner, PRUNERS)):
             if value not in known:
                 raise SweepError(
-                    f"sweep: {name}={value!r}; {nearest(str(value), known)}; known are {', '.join(known)}; mend "
+                    f"sweep: {name}={value!r}; {nearest(str(value), known)}; known are {', '.join(known)}; fix "
                     f"sweep.{name}"
                 )
         if tuple(self.objectives) not in (OBJECTIVES[:1], OBJECTIVES):
@@ -58,11 +58,11 @@ class SweepSettings:
         if len(self.objectives) > 1 and self.sampler == "cmaes":
             raise SweepError("sweep: cmaes with two objectives; it follows one; use sweep.sampler=tpe, gp or random")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise SweepError(f"sweep: seeds={list(self.seeds)}; at least one, each once; mend sweep.seeds")
+            raise SweepError(f"sweep: seeds={list(self.seeds)}; at least one, each once; set sweep.seeds")
         if not (0.5 <= self.confidence < 1 and 0 < self.top_share < 1 and np.isfinite(self.failed_skill)):
             raise SweepError(
                 f"sweep: confidence={self.confidence}, top_share={self.top_share}, failed_skill={self.failed_skill}; "
-                "confidence lies in [0.5, 1), top_share in (0, 1), failed_skill is finite; mend them"
+                "confidence lies in [0.5, 1), top_share in (0, 1), failed_skill is finite; fix them"
             )
 
     @property

@@ -211,7 +211,7 @@ def open_storage(url: str, *, heartbeat: int, grace: int, patience_seconds: floa
     if heartbeat < 1 or grace <= heartbeat:
         raise SweepError(
             f"sweep: heartbeat_seconds={heartbeat}, grace_seconds={grace}; a beat takes 1 s or more and the grace must "
-            "be longer, else living trials are taken for dead; mend them"
+            "be longer, else living trials are taken for dead; fix them"
         )
     place = _shown(url)
     patience = Patience(place, patience_seconds)

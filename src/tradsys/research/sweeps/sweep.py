@@ -186,17 +186,17 @@ def _one(joined: Joined, claim: Claim) -> None:
         try:
             score = runner.run(trial, claim)
         except optuna.TrialPruned:
-            told = queue.tell(claim, TrialState.PRUNED)
+            reported = queue.tell(claim, TrialState.PRUNED)
         except (RefusedError, CombinationError) as error:
             reason = masked_text(str(error))
             patience(lambda: trial.set_user_attr("refused", reason))
             LOG.warning("trial %d is impossible: %s", claim.place, error)
-            told = queue.tell(claim, TrialState.PRUNED)
+            reported = queue.tell(claim, TrialState.PRUNED)
         else:
             for key, value in score.attributes.items():
                 patience(partial(trial.set_user_attr, key, value))
-            told = queue.tell(claim, TrialState.COMPLETE, score.values)
-    if told:
+            reported = queue.tell(claim, TrialState.COMPLETE, score.values)
+    if reported:
         runner.clean(claim)
     else:
         LOG.warning("trial %d was taken over by another worker; its result counts there", claim.place)
@@ -279,7 +279,7 @@ def checked(space: SearchSpace, compose: Compose, base: Sequence[str]) -> None:
         if parameter.path not in configs[key]:
             raise SweepError(
                 f"sweep: unknown config path {parameter.path!r}; {nearest(parameter.path, configs[key])}; a space "
-                "names keys of the composed config; mend sweep.space or choose the model= it is for"
+                "names keys of the composed config; set sweep.space or choose the model= it is for"
             )
     for corner in space.corners():
         # what is impossible only together costs the trials that draw it, not the study

@@ -26,7 +26,7 @@ def n_processes(config: Mapping[str, Any], device: str) -> int:
     """How many trials this machine runs at once. device: `cpu` or `cuda`."""
     asked, packed = config["n_workers"], int(config["trials_per_gpu"])
     if packed < 1 or (asked is not None and int(asked) < 1):
-        raise SweepError(f"sweep: n_workers={asked}, trials_per_gpu={packed}; both are at least 1; mend them")
+        raise SweepError(f"sweep: n_workers={asked}, trials_per_gpu={packed}; both are at least 1; fix them")
     if asked is not None:
         return int(asked)
     return packed * max(1, torch.cuda.device_count()) if device == "cuda" else 1

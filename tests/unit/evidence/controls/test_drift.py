@@ -12,7 +12,7 @@ def make_rows(seed, n=3000):
     return np.random.default_rng(seed).normal(size=(n, 6)).astype(np.float32)
 
 
-def test_rows_of_one_market_cannot_be_told_apart():
+def test_rows_of_one_market_cannot_be_distinguished():
     drifts = [adversarial_validation(make_rows(s), make_rows(100 + s, 1500), NAMES, seed=s) for s in range(8)]
     assert all(abs(d.auc - 0.5) < 0.04 for d in drifts)
     assert sum(d.interval[0] <= 0.5 <= d.interval[1] for d in drifts) >= 6

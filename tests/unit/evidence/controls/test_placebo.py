@@ -212,12 +212,12 @@ def judged(seed: int, knows: float) -> str:
     return helps(ranks, gap, plain, n_trades=int(passes.sum()), min_trades=30)["kind"]
 
 
-def test_a_useful_auditor_is_told_from_a_useless_one():
+def test_a_useful_auditor_is_distinguished_from_a_useless_one():
     useful = [judged(seed, knows=1.0) for seed in range(8)]
     useless = [judged(seed, knows=0.0) for seed in range(40)]
     assert useful == ["yes"] * 8
     assert useless.count("yes") <= 4
-    assert useless.count("cannot be told") == 0
+    assert useless.count("cannot be determined") == 0
 
 
 GOOD = {"value": 2.0, "mean": 1.0, "low": 0.0, "high": 1.5, "p_value": 0.01, "n": 1000}
@@ -226,8 +226,8 @@ GOOD = {"value": 2.0, "mean": 1.0, "low": 0.0, "high": 1.5, "p_value": 0.01, "n"
 @pytest.mark.parametrize(
     ("placebos", "n_trades", "kind", "said"),
     [
-        ({"sharpe": GOOD, "per_trade": GOOD}, 29, "cannot be told", "29 closed trades (least 30)"),
-        ({"sharpe": GOOD | {"n": 18}, "per_trade": GOOD}, 50, "cannot be told", "18 placebos"),
+        ({"sharpe": GOOD, "per_trade": GOOD}, 29, "cannot be determined", "29 closed trades (least 30)"),
+        ({"sharpe": GOOD | {"n": 18}, "per_trade": GOOD}, 50, "cannot be determined", "18 placebos"),
         ({"sharpe": GOOD | {"p_value": 0.06}, "per_trade": GOOD}, 50, "no", "Sharpe: p = 0.060"),
         ({"sharpe": GOOD, "per_trade": GOOD | {"p_value": None}}, 50, "no", "net return of a trade: p = unknown"),
         ({"sharpe": GOOD, "per_trade": GOOD}, 50, "yes", "beats placebos"),

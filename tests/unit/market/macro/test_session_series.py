@@ -205,11 +205,11 @@ def test_weekends_and_holidays_are_marked_and_nights_are_not():
 def test_bars_of_a_live_feed_get_the_same_columns_from_the_same_object(real):
     bars = hourly(datetime(2021, 3, 1, tzinfo=UTC), datetime(2021, 3, 31, tzinfo=UTC))
     source = JoinedBars(Frame(bars), {"nasdaq": series(real), "clock": SessionClock()})
-    stored, told = source.bars(), source.describe()
+    stored, reported = source.bars(), source.describe()
     live = pl.concat([source.join(bars[k : k + 1]) for k in range(bars.height)])
     assert live.equals(stored)
-    assert told["point_in_time"]
-    assert "60 minutes after the close of its XNYS session" in told["known"][0]
+    assert reported["point_in_time"]
+    assert "60 minutes after the close of its XNYS session" in reported["known"][0]
 
 
 @pytest.mark.parametrize(

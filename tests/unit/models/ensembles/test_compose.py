@@ -124,7 +124,7 @@ def test_an_average_is_the_mean_of_its_members_each_behind_its_own_scaler(parts)
     assert raw is train.table
 
 
-def test_a_weighted_average_leans_as_told_whatever_the_order_of_its_weights(parts):
+def test_a_weighted_average_leans_as_configured_whatever_the_order_of_its_weights(parts):
     train, valid = parts
     members = {"line": LogisticRegression(), "trees": LightGbm(n_estimators=5, n_threads=1), "rate": BaseRate()}
     each = [m.fit(train, valid).predict_proba(valid.table, valid.rows) for m in members.values()]
@@ -150,7 +150,7 @@ def test_a_weighted_average_leans_as_told_whatever_the_order_of_its_weights(part
     ],
 )
 def test_weights_that_do_not_weigh_the_members_are_refused_with_their_values(weights):
-    with pytest.raises(TrainingError, match=r"average: weights \{.*'a'.*they sum to one; mend model.weights"):
+    with pytest.raises(TrainingError, match=r"average: weights \{.*'a'.*they sum to one; set model.weights"):
         Average({"a": Fixed(), "b": Fixed()}, weights=weights)
 
 

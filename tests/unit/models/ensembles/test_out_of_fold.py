@@ -36,7 +36,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Given:
-    """Whatever folds it is told to give."""
+    """Whatever folds it is configured to give."""
 
     folds: tuple[Fold, ...]
 

@@ -53,13 +53,13 @@ def test_each_symbol_is_answered_by_a_model_of_its_own_samples(parts):
     train, valid = parts
     done = single().fit(train, valid)
     shuffled = np.random.default_rng(3).permutation(valid.rows)
-    told = done.predict_proba(valid.table, shuffled)
+    reported = done.predict_proba(valid.table, shuffled)
     for code in (0, 1):
         own, held = (part.take(valid.table.symbol[part.rows] == code) for part in (train, valid))
         alone = Calibrated(Scaled(RobustScaler(clip=5.0, quantile=0.25), LogisticRegression(C=1.0)), Temperature())
         mine = valid.table.symbol[shuffled] == code
         expected = alone.fit(own, held).predict_proba(valid.table, shuffled[mine])
-        np.testing.assert_array_equal(told[mine], expected)
+        np.testing.assert_array_equal(reported[mine], expected)
 
 
 def test_what_happens_to_one_symbol_is_not_seen_by_another(parts):
@@ -82,13 +82,13 @@ def test_a_symbol_without_history_gets_the_base_rate_and_a_warning(parts, caplog
     np.testing.assert_allclose(done.predict_proba(train.table, rows), np.tile(rate, (len(rows), 1)))
     # a symbol that was not there in training is a stranger too, and codes of another table are read by name
     other = replace(train.table, symbols=("AAA", "ZZZ", "BBB"))
-    told = done.predict_proba(other, np.arange(len(other)))
-    np.testing.assert_allclose(told[other.symbol == 1], np.tile(rate, (500, 1)))
+    reported = done.predict_proba(other, np.arange(len(other)))
+    np.testing.assert_allclose(reported[other.symbol == 1], np.tile(rate, (500, 1)))
     row = np.flatnonzero(other.symbol == 2)[:1]
-    np.testing.assert_array_equal(told[row], done.members_["BBB"].predict_proba(other, row))
+    np.testing.assert_array_equal(reported[row], done.members_["BBB"].predict_proba(other, row))
 
 
-def test_a_symbol_of_one_class_is_not_taught(parts):
+def test_a_symbol_of_one_class_is_not_fitted(parts):
     train, valid = parts
     flat = replace(valid, y=np.where(valid.table.symbol[valid.rows] == 0, 1, valid.y))
     assert set(single().fit(train, flat).members_) == {"BBB"}
@@ -103,7 +103,7 @@ def test_no_symbol_with_enough_is_an_error(parts):
 
 @dataclass(frozen=True, eq=False)
 class Noted:
-    """Writes its seed where it was told to."""
+    """Writes its seed where it was configured to."""
 
     seed: int = 0
     workdir: Path | None = None

@@ -56,16 +56,16 @@ def test_it_is_the_stated_mixture(parts):
     # every date counts once however many names, and a label of two days half
     assert n_S.sum() == pytest.approx((decision.max() - decision.min() + 2) / 2, rel=0.02)
     expected = np.zeros((len(valid), 2))
-    told = [whole.fit(train, valid).predict_proba(valid.table, valid.rows)]
+    reported = [whole.fit(train, valid).predict_proba(valid.table, valid.rows)]
     for s in range(2):
         kept = belief_NS[:, s] >= 0.05
         own = train.take(kept)
         own = Samples(**{**vars(own), "weight": own.weight * belief_NS[kept, s]})
-        told.append(whole.fit(own, valid).predict_proba(valid.table, valid.rows))
+        reported.append(whole.fit(own, valid).predict_proba(valid.table, valid.rows))
     held_NS = done.regime_.predict_proba(valid.table, valid.rows)
     for s in range(2):
         share = n_S[s] / (n_S[s] + kappa)
-        expected += held_NS[:, [s]] * (share * told[1 + s] + (1 - share) * told[0])
+        expected += held_NS[:, [s]] * (share * reported[1 + s] + (1 - share) * reported[0])
     np.testing.assert_allclose(done.predict_proba(valid.table, valid.rows), expected, rtol=0, atol=1e-12)
     assert done.earning()[1].sum(axis=1) == pytest.approx([1, 1])
 
@@ -130,7 +130,7 @@ def test_what_is_not_known_or_makes_no_sense_is_refused(parts):
     train, valid = parts
     with pytest.raises(TrainingError, match=r"shrinkage=-1\.0"):
         RegimePooled(LINE, REGIME, -1.0)
-    with pytest.raises(TrainingError, match=r"mend model.shrinkage or model\.least"):
+    with pytest.raises(TrainingError, match=r"set model.shrinkage or model\.least"):
         RegimePooled(LINE, REGIME, 1.0, least=0.0)
     table = train.table
     first = np.flatnonzero((table.symbol == 1) & (table.time < train.time.min()))[:10]

@@ -30,18 +30,18 @@ class Frame:
     """A source that returns the frame it is given."""
 
     frame: pl.DataFrame
-    told: dict = field(default_factory=lambda: {"kind": "frame"})
+    reported: dict = field(default_factory=lambda: {"kind": "frame"})
 
     def bars(self):
         return self.frame
 
     def describe(self):
-        return self.told
+        return self.reported
 
 
 def daily(frame: pl.DataFrame, **data) -> DailyBars:
-    told = {"source": Frame(frame), "calendar": "XNYS"} | data
-    return DailyBars(SimpleNamespace(data=told, max_gap=None, events=None))
+    reported = {"source": Frame(frame), "calendar": "XNYS"} | data
+    return DailyBars(SimpleNamespace(data=reported, max_gap=None, events=None))
 
 
 @pytest.fixture(scope="module")

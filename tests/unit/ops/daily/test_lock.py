@@ -31,13 +31,13 @@ def other(tmp_path):
     process.stdout.close()
 
 
-def test_a_second_run_is_told_who_holds_the_folder(tmp_path, other):
+def test_a_second_run_is_refused_with_who_holds_the_folder(tmp_path, other):
     words = f"held by process {other.pid} on {socket.gethostname()} since 20"
     with pytest.raises(TradsysError, match=words), held(tmp_path):
         raise AssertionError("two runs at once")
-    told = holder(tmp_path)
-    assert told["pid"] == other.pid
-    assert datetime.now(UTC) - datetime.fromisoformat(told["since"]) < timedelta(minutes=1)
+    reported = holder(tmp_path)
+    assert reported["pid"] == other.pid
+    assert datetime.now(UTC) - datetime.fromisoformat(reported["since"]) < timedelta(minutes=1)
 
 
 def test_a_killed_run_blocks_nobody_though_its_note_stays(tmp_path, other):

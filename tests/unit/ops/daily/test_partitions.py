@@ -40,16 +40,18 @@ def test_a_stage_is_done_only_for_what_it_was_made_from(done):
     assert done.why_not("features", DAY, ORIGIN) is None
     assert done.why_not("features", date(2022, 12, 29), ORIGIN) == "it was never done"
     assert done.why_not("features", DAY, Origin({"prices": "abd"}, ORIGIN.config)) == "prices changed"
-    told = done.why_not("features", DAY, Origin(ORIGIN.inputs, {"labels": {"horizon_bars": 10}, "events": None}))
-    assert told == "config: labels.horizon_bars 5 -> 10"
+    reported = done.why_not("features", DAY, Origin(ORIGIN.inputs, {"labels": {"horizon_bars": 10}, "events": None}))
+    assert reported == "config: labels.horizon_bars 5 -> 10"
     both = done.why_not("features", DAY, Origin({"prices": "abc", "models": "m"}, {"labels": {}, "events": None}))
     assert both == "models changed; config: labels absent -> {}; config: labels.horizon_bars 5 -> absent"
 
 
 def test_many_config_changes_are_counted(done):
-    told = done.why_not("features", DAY, Origin(ORIGIN.inputs, {**ORIGIN.config, "a": [1, 2], "b": {"c": 1, "d": 2}}))
-    assert told.count("config: ") == 3
-    assert told.endswith("and 1 more config keys")
+    reported = done.why_not(
+        "features", DAY, Origin(ORIGIN.inputs, {**ORIGIN.config, "a": [1, 2], "b": {"c": 1, "d": 2}})
+    )
+    assert reported.count("config: ") == 3
+    assert reported.endswith("and 1 more config keys")
 
 
 @pytest.mark.parametrize("name", ["features.parquet", "dropped.json"])
@@ -63,8 +65,8 @@ def test_an_altered_file_undoes_its_stage(done, name):
 
 def test_an_altered_manifest_undoes_its_stage(done):
     path = done.folder("features", DAY) / MANIFEST
-    told = json.loads(path.read_text())
-    path.write_text(json.dumps({**told, "inputs": {"prices": "forged"}}))
+    reported = json.loads(path.read_text())
+    path.write_text(json.dumps({**reported, "inputs": {"prices": "forged"}}))
     assert "manifest" in done.why_not("features", DAY, Origin({"prices": "forged"}, ORIGIN.config))
     assert done.dates("features") == []
     path.write_text("{")

@@ -135,8 +135,8 @@ def test_volatility_is_that_of_the_last_returns_a_year():
 
 def test_reasons_are_the_features_that_moved_a_row_the_most_either_way():
     moved = np.array([[0.1, -0.5, 0.2], [0.0, 0.0, -0.1]])
-    told = plan_reasons(moved, ("a", "b", "c"), 2)
-    assert told == [
+    reported = plan_reasons(moved, ("a", "b", "c"), 2)
+    assert reported == [
         [{"name": "b", "log_odds": -0.5}, {"name": "c", "log_odds": 0.2}],
         [{"name": "c", "log_odds": -0.1}, {"name": "a", "log_odds": 0.0}],
     ]

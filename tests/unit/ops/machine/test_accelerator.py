@@ -60,7 +60,7 @@ def test_power_of_two(number, power):
     assert power_of_two(number) == power
 
 
-def test_saved_bytes_of_a_step_told_by_hand():
+def test_saved_bytes_of_a_step_by_hand():
     """exp keeps its own output for its gradient: T float32 numbers a sample; the weight does not grow with N."""
     weight = torch.ones(7, requires_grad=True)
 

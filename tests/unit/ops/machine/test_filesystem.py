@@ -72,7 +72,7 @@ def test_a_clock_before_the_code_is_wrong(tmp_path):
     assert clock_problem(newest_source(filesystem.Path(filesystem.__file__).parent), time.time()) is None
 
 
-def test_keys_are_told_by_name_only():
+def test_keys_are_shown_by_name_only():
     environ = {"AWS_SECRET_ACCESS_KEY": CANARY, "AWS_REGION": "eu", "HF_TOKEN": "", "PATH": CANARY}
     assert keys_present(["AWS_*KEY*", "HF_TOKEN"], environ) == ["AWS_SECRET_ACCESS_KEY"]
 

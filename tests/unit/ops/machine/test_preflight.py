@@ -70,7 +70,7 @@ def test_what_this_process_holds_already_is_part_of_the_need():
     assert levels(replace(MACHINE, container=replace(BOX, memory_free=free, resident=0.6 * GB))) == {}
 
 
-def test_a_laptop_without_a_limit_is_not_told_of_a_host():
+def test_a_laptop_without_a_limit_shows_no_host():
     box = replace(BOX, memory=Limit(0.5 * GB, "host"), host_memory=0.5 * GB)
     words = next(f.judgement for f in judged(replace(MACHINE, container=box), NEED) if f.name == "memory")
     assert "although the host shows" not in words
@@ -113,7 +113,7 @@ def test_no_gpu():
     assert levels(bare, wants_gpu=True) == {"GPU": "refuse"}
 
 
-def test_a_busy_gpu_is_told():
+def test_a_busy_gpu_is_reported():
     assert levels(replace(MACHINE, accelerator=replace(GPU, free=2 * GB))) == {"GPU": "warn"}
 
 

@@ -38,7 +38,7 @@ def test_threads_and_workers_follow_the_container_not_the_host(model):
     assert chosen(model, container=little)["tune workers"].value == "2"
 
 
-def test_a_thread_variable_that_is_set_is_told(model):
+def test_a_thread_variable_that_is_set_is_reported(model):
     assert "OMP_NUM_THREADS=3" in chosen(model, threads_set={"OMP_NUM_THREADS": "3"})["threads"].reason
 
 
@@ -97,7 +97,7 @@ def test_a_usable_gpu_is_proposed_and_its_batch_found_by_doubling(model, monkeyp
     assert chosen(model, accelerator=replace(GPU, free=0.05 * GB))["loader"].value == "0 workers, pinned"
 
 
-def test_a_configured_batch_that_leaves_few_steps_is_told_and_left(model):
+def test_a_configured_batch_that_leaves_few_steps_is_reported_and_left(model):
     model.batch_size = 5000
     found = chosen(model)["batch size"]
     assert (found.value, found.override) == ("up to 8192", None)

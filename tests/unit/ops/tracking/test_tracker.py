@@ -176,8 +176,8 @@ def test_mlflows_server_has_run_figures_artefacts_epochs_and_nested_trials(tmp_p
     logged(tmp_path, "mlflow", times=2, uri=mlflow_server)
     experiment = asked(mlflow_server, "experiments/search", max_results=5, filter="name = 'tradsys'")["experiments"][0]
     runs = asked(mlflow_server, "runs/search", experiment_ids=[experiment["experiment_id"]])["runs"]
-    told = [{each["key"]: each["value"] for each in run["data"]["tags"]} for run in runs]
-    parents = [run for run, tags in zip(runs, told, strict=True) if "mlflow.parentRunId" not in tags]
+    reported = [{each["key"]: each["value"] for each in run["data"]["tags"]} for run in runs]
+    parents = [run for run, tags in zip(runs, reported, strict=True) if "mlflow.parentRunId" not in tags]
     assert len(parents) == 2
     assert len(runs) - len(parents) == 2, "a trial that is sent again is not logged again"
     found = {each["key"]: each["value"] for each in parents[0]["data"]["metrics"]}

@@ -105,7 +105,7 @@ def test_an_absent_section_leaves_nothing(gone):
 def test_an_auditor_that_let_all_pass_is_said_without_a_figure():
     page = render(report_with(audit_value=sample_honesty.audit_value(judged=False)))
     assert "chart-placebos" not in Reader(page).ids
-    assert "audited: cannot be told" in words(page)
+    assert "audited: cannot be determined" in words(page)
     assert "lets 400 pass (100.0 %)" in words(page)
 
 
@@ -115,7 +115,7 @@ def test_a_caution_follows_a_yes():
     assert "audited: yes, since a reason for it. But be careful." in words(render(report_with(audit_value=section)))
 
 
-def test_states_are_told_where_no_strategy_has_a_mask():
+def test_states_are_reported_where_no_strategy_has_a_mask():
     page = render(report_with(hindsight=sample_honesty.hindsight(traded=False)))
     assert "nothing that hindsight could flatter" in words(page)
     assert {"regime-states", "chart-regimes"} <= set(Reader(page).ids)
@@ -148,7 +148,7 @@ def test_lines_for_the_terminal():
     row = sample_honesty.audit_value()["rows"][0]
     assert auditor_line(row) == "no (difference in Sharpe 0.10 [-0.40, 0.60] against 1,000 placebos, p = 0.310)"
     silent = sample_honesty.audit_value(judged=False)["rows"][0]
-    assert auditor_line(silent) == "cannot be told (a reason for it)"
+    assert auditor_line(silent) == "cannot be determined (a reason for it)"
     strategy = sample_honesty.hindsight()["strategies"][0]
     assert hindsight_line(strategy) == (
         "Sharpe 0.90 as it could be known, 3.60 smoothed (difference 2.70 [2.20, 3.20]), "

@@ -88,8 +88,8 @@ def test_real_data_are_not_called_synthetic():
 def test_a_snapshot_in_the_data_is_said_before_the_verdict():
     report = sample_report(synthetic=False)
     assert "POINT IN TIME" not in quick_render(report)
-    told = {"known": ["pe from now.csv: NOT POINT IN TIME, a snapshot"], "known_sha256": {"now.csv": "00ff"}}
-    report["provenance"]["data"] |= told | {"point_in_time": False}
+    reported = {"known": ["pe from now.csv: NOT POINT IN TIME, a snapshot"], "known_sha256": {"now.csv": "00ff"}}
+    report["provenance"]["data"] |= reported | {"point_in_time": False}
     page = words(quick_render(report))
     assert page.index("NOT POINT IN TIME: pe from now.csv") < page.index(report["verdict"]["reasons"][0])
     report["provenance"]["data"] |= {"known": ["cpi: known 45 days after the month it is for"], "point_in_time": True}

@@ -113,7 +113,7 @@ def test_without_compression_columns_it_says_so():
     assert level_of("its lift was not asked", said(lambda r: r.update(compression=None))) == "note"
 
 
-def test_a_judged_model_is_held_against_luck_and_its_own_promise():
+def test_a_judged_model_is_compared_with_luck_and_its_own_promise():
     def judged(lift, coverage):
         at_k = [{"ranking": "model", "k": 3, "lift": lift}, {"ranking": "other", "k": 3, "lift": estimate(9, 8, 10)}]
         return lambda r: r.update(

@@ -93,7 +93,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Mean:
-    """Says the mean of what it was told: what the trees would say without a feature."""
+    """Says the mean of what it was reported: what the trees would say without a feature."""
 
     heard: list
 

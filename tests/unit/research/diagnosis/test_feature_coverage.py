@@ -56,7 +56,7 @@ def test_the_same_feature_filled_with_zeros_fails_too():
     assert (finding.kind, finding.date) == ("frozen until the end", "2021-07-19")
 
 
-def test_a_constant_is_told_and_a_calendar_is_not():
+def test_a_constant_is_reported_and_a_calendar_is_not():
     (finding,) = found_in(np.full((N_SYMBOLS, N_DATES), 3.0)).findings
     assert (finding.kind, finding.outcome) == ("constant", "warn")
     by_day = np.tile(np.arange(N_DATES) % 7.0, (N_SYMBOLS, 1))
@@ -68,7 +68,7 @@ def test_a_feature_never_known_fails():
     assert finding.kind == "never known"
 
 
-def test_a_late_start_is_told():
+def test_a_late_start_is_reported():
     column = noise()
     column[:, :50] = np.nan
     (finding,) = found_in(column).findings

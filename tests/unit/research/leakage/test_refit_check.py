@@ -1,4 +1,4 @@
-"""The check that really refits: silent on the house's own parts, loud on each planted leak."""
+"""The check that really refits: silent on the package's own parts, loud on each planted leak."""
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -36,7 +36,7 @@ def at(bars):
     return bars["time"].unique().sort()[500]
 
 
-def test_the_house_says_the_same_to_the_bit(experiments, bars, at):
+def test_the_package_says_the_same_to_the_bit(experiments, bars, at):
     assert refit_check(experiments, bars, at) == []
 
 
@@ -108,9 +108,9 @@ class EarlyLabels(ForwardReturn):
     """A planted leak: a label that says it is known at the next bar and looks five ahead."""
 
     def label(self, bars, side=None):
-        told = super().label(bars, side)
-        known = told.end >= 0
-        return Labels(told.y, np.where(known, np.arange(len(told)) + 1, -1), told.ret, told.weight)
+        reported = super().label(bars, side)
+        known = reported.end >= 0
+        return Labels(reported.y, np.where(known, np.arange(len(reported)) + 1, -1), reported.ret, reported.weight)
 
 
 def test_a_label_that_claims_to_be_known_too_early_is_caught(experiments, bars, at):

@@ -39,13 +39,13 @@ def forecasts(n_days=80, n_names=40, n_folds=1, signal=0.5, seed=0):
     )
 
 
-def told(frame, horizon_bars=1, **more):
+def reported(frame, horizon_bars=1, **more):
     return panel_metrics(frame, horizon_bars=horizon_bars, costs=COSTS, evaluation=JUDGED, **more)
 
 
 def test_order_is_measured_on_raw_scores_and_probability_on_calibrated_ones():
     frame = forecasts()
-    found = told(frame)
+    found = reported(frame)
     y, p = frame["y"].to_numpy(), frame["probability"].to_numpy()
     assert found["auc"]["value"] == pytest.approx(roc_auc_score(y, frame["score"].to_numpy()), abs=1e-12)
     assert found["auc"]["value"] > roc_auc_score(y, p) + 0.001  # the calibrated ones are tied
@@ -60,15 +60,15 @@ def test_order_is_measured_on_raw_scores_and_probability_on_calibrated_ones():
 
 def test_swapping_the_two_changes_both():
     frame = forecasts()
-    swapped = told(frame.rename({"score": "probability", "probability": "score"}))
+    swapped = reported(frame.rename({"score": "probability", "probability": "score"}))
     for name in ("auc", "brier", "rank_ic"):
-        assert swapped[name]["value"] != pytest.approx(told(frame)[name]["value"], abs=1e-6)
+        assert swapped[name]["value"] != pytest.approx(reported(frame)[name]["value"], abs=1e-6)
 
 
 def test_rank_ic_is_the_mean_of_days_spearman():
     frame = forecasts(n_days=30)
     by_day = [spearmanr(d["score"], d["ret"]).statistic for d in frame.partition_by("time")]
-    found = told(frame)
+    found = reported(frame)
     assert found["rank_ic"]["value"] == pytest.approx(np.mean(by_day))
     np.testing.assert_allclose(found["rank_ic_by_day"]["value"], by_day)
     assert found["rank_ic_by_day"]["time"][0] == "2020-01-06"
@@ -77,11 +77,11 @@ def test_rank_ic_is_the_mean_of_days_spearman():
 def test_folds_have_base_rates_and_scales_of_their_own():
     """A level that a fit gives to all its scores is no knowledge; each fold's base rate is what it must beat."""
     frame = forecasts(n_folds=2)
-    found = told(frame)
+    found = reported(frame)
     single = [roc_auc_score(part["y"], part["score"]) for part in frame.partition_by("fold")]
     assert [f["auc"]["value"] for f in found["by_fold"]] == pytest.approx(single)
     assert found["auc"]["value"] == pytest.approx(np.mean(single), abs=0.01)
-    shifted = told(frame.with_columns(score=pl.col("score") / (1 + 9 * pl.col("fold"))))
+    shifted = reported(frame.with_columns(score=pl.col("score") / (1 + 9 * pl.col("fold"))))
     assert shifted["auc"] == found["auc"]
     y, p, base = (frame[name].to_numpy() for name in ("y", "probability", "base_rate"))
     assert found["skill_over_base_rate"]["value"] == pytest.approx(1 - log_loss(y, p) / log_loss(y, base))
@@ -91,7 +91,7 @@ def test_a_base_rate_that_moved_is_skill_but_none_beyond_the_level():
     frame = forecasts(signal=0.0).with_columns(y=(pl.col("ret") > -0.008).cast(pl.Int64))
     level = float(frame["y"].mean())
     flat = frame.with_columns(probability=pl.lit(level), base_rate=pl.lit(0.5))
-    found = told(flat)
+    found = reported(flat)
     assert found["skill_over_base_rate"]["low"] > 0.1
     assert found["skill_beyond_level"]["value"] == pytest.approx(0.0, abs=1e-12)
 
@@ -117,7 +117,7 @@ def test_decile_spread_pays_for_what_it_renews(horizon):
     # scores that stay for some days, so that part of each decile does too
     frame = frame.with_columns(score=pl.col("score").rolling_mean(7, min_samples=1).over("symbol"))
     gross, renewed = decile_loop(frame, horizon)
-    found = told(frame, horizon_bars=horizon)["deciles"]
+    found = reported(frame, horizon_bars=horizon)["deciles"]
     assert found["gross"]["value"] == pytest.approx(gross.mean())
     assert found["turnover"]["value"] == pytest.approx(renewed.mean() / 2)
     assert 0.1 < found["turnover"]["value"] < 0.95
@@ -130,20 +130,20 @@ def test_rows_without_an_outcome_are_counted_and_change_nothing():
     unknown = frame.tail(7).with_columns(
         time=pl.col("time") + timedelta(days=9), y=pl.lit(None, pl.Int64), ret=pl.lit(None, pl.Float64)
     )
-    more = told(pl.concat([frame, unknown]))
+    more = reported(pl.concat([frame, unknown]))
     assert more.pop("n_unknown") == 7
-    plain = told(frame)
+    plain = reported(frame)
     assert plain.pop("n_unknown") == 0
     assert more == plain
 
 
 def test_order_of_rows_does_not_matter():
     frame = forecasts(n_days=40)
-    assert told(frame.sample(fraction=1.0, shuffle=True, seed=3)) == told(frame)
+    assert reported(frame.sample(fraction=1.0, shuffle=True, seed=3)) == reported(frame)
 
 
 def test_too_few_names_for_deciles_is_a_reason_and_no_number():
-    found = told(forecasts(n_names=6))["deciles"]
+    found = reported(forecasts(n_names=6))["deciles"]
     assert found["net"]["value"] is None
     assert "no day has 10 names" in found["net"]["reason"]
 
@@ -151,9 +151,9 @@ def test_too_few_names_for_deciles_is_a_reason_and_no_number():
 def test_what_cannot_be_judged_is_refused():
     frame = forecasts(n_days=20)
     with pytest.raises(DataError, match="none of 800 predictions has a known outcome"):
-        told(frame.with_columns(y=pl.lit(None, pl.Int64)))
+        reported(frame.with_columns(y=pl.lit(None, pl.Int64)))
     with pytest.raises(DataError, match=r"\['score'\] are missing"):
-        told(frame.drop("score"))
+        reported(frame.drop("score"))
     two = pl.concat([frame.with_columns(horizon=pl.lit(h)) for h in ("1d", "5d")])
     with pytest.raises(DataError, match="one horizon"):
-        told(two)
+        reported(two)

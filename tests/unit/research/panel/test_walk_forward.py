@@ -78,9 +78,9 @@ def test_training_ends_before_each_test_fold_begins(experiments, bars):
     last = whole.filter(pl.col("fold") == 1)["time"].max()
     end = clock[clock.search_sorted(last) + 1]  # the bar on which the last label of one day is known
     cut = walk_forward({"1d": experiments["1d"]}, bars.filter(pl.col("time") <= end), splitter)
-    told = whole.filter(pl.col("fold") == 1)
-    joined = told.join(cut, on=["symbol", "time"], suffix="_cut")
-    assert len(joined) == len(told) == len(cut)
+    reported = whole.filter(pl.col("fold") == 1)
+    joined = reported.join(cut, on=["symbol", "time"], suffix="_cut")
+    assert len(joined) == len(reported) == len(cut)
     assert (joined["score"] == joined["score_cut"]).all()
     assert (joined["probability"] == joined["probability_cut"]).all()
 
@@ -91,8 +91,8 @@ def test_a_name_that_dies_is_spoken_of_until_it_does(experiments, bars):
     middle = test["time"].unique().sort()[30]
     dying = test["symbol"][0]
     cut = bars.filter((pl.col("symbol") != dying) | (pl.col("time") <= middle))
-    told = walk_forward({"5d": experiments["5d"]}, cut, WalkForward(n_folds=1, valid_bars=60, test_bars=60))
-    own = told.filter(pl.col("symbol") == dying)
+    reported = walk_forward({"5d": experiments["5d"]}, cut, WalkForward(n_folds=1, valid_bars=60, test_bars=60))
+    own = reported.filter(pl.col("symbol") == dying)
     assert own["time"].max() == middle
     assert own.tail(5)["y"].null_count() == 5
     assert own.tail(5)["score"].null_count() == 0

@@ -49,15 +49,15 @@ def written(model, parts, folder):
 
 def test_lines_and_trees_are_served_with_their_weights(parts, tmp_path):
     valid = parts[1]
-    done, calibrator, told, served = written(Average(MEMBERS, RobustScaler(), WEIGHTS), parts, tmp_path / "pool")
+    done, calibrator, reported, served = written(Average(MEMBERS, RobustScaler(), WEIGHTS), parts, tmp_path / "pool")
     assert is_pool(done)
-    assert told["weights"] == pytest.approx(WEIGHTS)
+    assert reported["weights"] == pytest.approx(WEIGHTS)
     score, probability = served.predict(valid.table, valid.rows)
     expected = done.predict_proba(valid.table, valid.rows)
     np.testing.assert_allclose(score, expected, rtol=0, atol=1e-12)
     np.testing.assert_allclose(probability, calibrator.apply(expected), rtol=0, atol=1e-9)
     shown = {row["name"]: row["weight"] for row in ensemble_section(SimpleNamespace(model_=done))["members"]}
-    assert shown == pytest.approx(told["weights"])
+    assert shown == pytest.approx(reported["weights"])
 
 
 def test_weights_do_change_what_is_served(parts, tmp_path):
@@ -70,10 +70,10 @@ def test_weights_do_change_what_is_served(parts, tmp_path):
 def test_a_file_of_before_weights_could_be_given_still_loads(parts, tmp_path):
     """As the format was written then: one weight 1 / K per member, and no key beside those here."""
     valid = parts[1]
-    done, calibrator, told, _ = written(Average(TREES), parts, tmp_path / "pool")
+    done, calibrator, reported, _ = written(Average(TREES), parts, tmp_path / "pool")
     keys = ("kind", "lookback", "weights", "state_weights", "floor", "base_rate", "regime", "members")
-    assert set(told) == set(keys)
-    old = {key: told[key] for key in keys} | {"weights": dict.fromkeys(TREES, 1 / 2)}
+    assert set(reported) == set(keys)
+    old = {key: reported[key] for key in keys} | {"weights": dict.fromkeys(TREES, 1 / 2)}
     (tmp_path / "pool" / FILE).write_text(json.dumps(old))
     served = ServedEnsemble.load(tmp_path / "pool", calibrator.to_json(), len(valid.table.names))
     expected = np.mean([m.predict_proba(valid.table, valid.rows) for m in done.members_.values()], axis=0)
@@ -83,10 +83,10 @@ def test_a_file_of_before_weights_could_be_given_still_loads(parts, tmp_path):
 def test_a_model_per_regime_is_served_with_the_markets_state(parts, tmp_path):
     valid = parts[1]
     inner = Average(TREES, weights=LEANING)
-    done, _, told, served = written(RegimePooled(inner, REGIME, 30.0), parts, tmp_path / "pool")
-    assert told["kind"] == "regime_pooled"
-    assert told["regime"]["market_symbol"] == "SPY"
-    assert [one["name"] for one in told["members"]] == ["common", "in_calm", "in_wild"]
+    done, _, reported, served = written(RegimePooled(inner, REGIME, 30.0), parts, tmp_path / "pool")
+    assert reported["kind"] == "regime_pooled"
+    assert reported["regime"]["market_symbol"] == "SPY"
+    assert [one["name"] for one in reported["members"]] == ["common", "in_calm", "in_wild"]
     assert (tmp_path / "pool" / "member_in_wild_few.txt").exists()
     score = served.predict(valid.table, valid.rows)[0]
     np.testing.assert_allclose(score, done.predict_proba(valid.table, valid.rows), rtol=0, atol=1e-12)
@@ -102,8 +102,8 @@ def test_a_model_per_regime_is_served_with_the_markets_state(parts, tmp_path):
 
 
 def test_a_weight_too_many_or_too_few_is_refused(parts, tmp_path):
-    _, calibrator, told, _ = written(Average(TREES, None, LEANING), parts, tmp_path / "pool")
+    _, calibrator, reported, _ = written(Average(TREES, None, LEANING), parts, tmp_path / "pool")
     for weights in ({"few": 1.0}, LEANING | {"who": 0.0}):
-        (tmp_path / "pool" / FILE).write_text(json.dumps(told | {"weights": weights}))
+        (tmp_path / "pool" / FILE).write_text(json.dumps(reported | {"weights": weights}))
         with pytest.raises(BundleError, match="its members are"):
             ServedEnsemble.load(tmp_path / "pool", calibrator.to_json(), 2)

@@ -88,10 +88,10 @@ def smallest(found_by_edge, n=10):
 
 
 def test_the_smallest_edge_found_is_interpolated():
-    told = smallest({0.1: 0, 0.2: 5, 0.3: 10})
-    assert told["edge"]["value"] == pytest.approx(0.26)  # 50 % at 0.2, 100 % at 0.3: 80 % three fifths of the way
-    assert told["sharpe"]["value"] == pytest.approx(2.6)
-    assert told["edge"]["low"] < 0.26 < told["edge"]["high"]
+    reported = smallest({0.1: 0, 0.2: 5, 0.3: 10})
+    assert reported["edge"]["value"] == pytest.approx(0.26)  # 50 % at 0.2, 100 % at 0.3: 80 % three fifths of the way
+    assert reported["sharpe"]["value"] == pytest.approx(2.6)
+    assert reported["edge"]["low"] < 0.26 < reported["edge"]["high"]
 
 
 def test_edges_out_of_order_are_the_same_curve():
@@ -106,8 +106,8 @@ def test_an_edge_that_no_market_or_every_market_shows_has_no_crossing():
 
 def test_a_dip_of_the_curve_is_noise():
     # pooled: 4 and 2 become 3 each, so the crossing lies between 30 % at 0.3 and 90 % at 0.4
-    told = smallest({0.2: 4, 0.3: 2, 0.4: 9})
-    assert told["edge"]["value"] == pytest.approx(0.3 + 0.1 * (0.8 - 0.3) / 0.6)
+    reported = smallest({0.2: 4, 0.3: 2, 0.4: 9})
+    assert reported["edge"]["value"] == pytest.approx(0.3 + 0.1 * (0.8 - 0.3) / 0.6)
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=12))
@@ -194,16 +194,16 @@ def test_what_is_left_behind_reads_back(tmp_path, monkeypatch):
     import polars as pl
 
     monkeypatch.setattr(module, "run_market", Lab())
-    told = study(composed(), settings(), tmp_path, config())
-    place = tmp_path / told["folder"].rpartition("/")[2]
+    reported = study(composed(), settings(), tmp_path, config())
+    place = tmp_path / reported["folder"].rpartition("/")[2]
     kept = pl.read_parquet(place / "rows.parquet")
     assert kept["levels_verdict"].to_list() == ["no edge", "edge", "no edge", "no edge"]
     assert kept["arms_n_trials"].to_list() == [40] * 4
-    assert json.loads((place / "summary.json").read_text()) == told
+    assert json.loads((place / "summary.json").read_text()) == reported
     for page in ("study.md", "study.html"):
         assert "25.0 %" in (place / page).read_text()
-    assert "4.6 to 69.9 %" in markdown(told)  # Wilson, 1 of 4
-    assert study_table(told).row_count == len(LOOKS)
+    assert "4.6 to 69.9 %" in markdown(reported)  # Wilson, 1 of 4
+    assert study_table(reported).row_count == len(LOOKS)
 
 
 def test_a_refused_market_has_its_reason_in_the_rows():

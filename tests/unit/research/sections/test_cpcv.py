@@ -58,9 +58,14 @@ def test_paths_of_a_model_that_knows_and_of_one_that_does_not(tmp_path):
     for knows in (2.0, 0.0):
         prepared = prepared_with(knows)
         ledger = TrialLedger(tmp_path / f"{knows}.db")
-        told = cpcv_paths(experiment_of(LogisticRegression()), prepared, ledger, SOURCE, Path("runs/x"))
-        sharpes[knows] = told["sharpe"]
-        assert (told["n_fits"], told["n_paths"], told["model"], told["stands_in"]) == (10, 4, "primary", False)
+        reported = cpcv_paths(experiment_of(LogisticRegression()), prepared, ledger, SOURCE, Path("runs/x"))
+        sharpes[knows] = reported["sharpe"]
+        assert (reported["n_fits"], reported["n_paths"], reported["model"], reported["stands_in"]) == (
+            10,
+            4,
+            "primary",
+            False,
+        )
     assert min(sharpes[2.0]) > 5
     assert np.median(sharpes[0.0]) < 2
 
@@ -68,15 +73,15 @@ def test_paths_of_a_model_that_knows_and_of_one_that_does_not(tmp_path):
 def test_every_path_is_a_trial_of_the_span(tmp_path):
     prepared = prepared_with(1.0)
     ledger = TrialLedger(tmp_path / "ledger.db")
-    told = cpcv_paths(experiment_of(LogisticRegression()), prepared, ledger, SOURCE, Path("runs/x"))
+    reported = cpcv_paths(experiment_of(LogisticRegression()), prepared, ledger, SOURCE, Path("runs/x"))
     looks = ledger.entries()
     assert [(e["purpose"], e["subject"]) for e in looks] == [("cpcv", f"primary, path {p}") for p in range(1, 5)]
     samples = prepared.samples
     span = (aware(samples.time.min()), aware(samples.time.max()))
     trials = ledger.trials("d" * 64, *span)
     assert len(trials) == len({tuple(t.returns) for t in trials}) == 4
-    for trial, sharpe in zip(trials, told["sharpe"], strict=True):
-        assert len(trial.returns) == told["n_days"]
+    for trial, sharpe in zip(trials, reported["sharpe"], strict=True):
+        assert len(trial.returns) == reported["n_days"]
         assert trial.returns.mean() / trial.returns.std(ddof=1) * np.sqrt(365) == pytest.approx(sharpe)
 
 

@@ -92,9 +92,9 @@ def test_a_seer_wins_on_every_path_and_costs_take_what_a_coin_has(splitter, samp
 
 def test_a_path_without_positions_has_a_sharpe_of_zero_and_all_is_json(splitter, samples):
     idle = fold_values(splitter, samples, lambda k, test: np.zeros(len(test)))
-    told = path_returns(splitter, samples, idle, round_trip_cost=0.001, periods_per_year=365).as_dict()
-    assert told["sharpe"] == [0.0] * 5
-    json.dumps(told, allow_nan=False)
+    reported = path_returns(splitter, samples, idle, round_trip_cost=0.001, periods_per_year=365).as_dict()
+    assert reported["sharpe"] == [0.0] * 5
+    json.dumps(reported, allow_nan=False)
 
 
 def test_figures_show_every_path(splitter, samples):

@@ -135,13 +135,13 @@ def test_many_strategies_go_through_in_parts(market, monkeypatch):
 @pytest.mark.parametrize(("audit", "said"), [(0.9, "every one"), (0.1, "none")])
 def test_an_auditor_that_stops_all_or_none_cannot_be_judged(market, audit, said):
     row = audit_value(span_of(market, np.full(7200, audit)), PROFILES, market[1])["rows"][0]
-    assert row["verdict"]["kind"] == "cannot be told"
+    assert row["verdict"]["kind"] == "cannot be determined"
     assert said in row["verdict"]["reasons"][0]
 
 
 def test_too_few_trades_tell_nothing(market):
     row = audit_value(span_of(market, answers(market, 2.0), min_trades=10**6), PROFILES, market[1])["rows"][0]
-    assert row["verdict"]["kind"] == "cannot be told"
+    assert row["verdict"]["kind"] == "cannot be determined"
     assert row["placebos"]["sharpe"]["n"] == 120
 
 

@@ -24,7 +24,7 @@ N_BARS = 6000
 
 
 def planted(covariance="full"):
-    """The very chain that `chain` draws from: down and up drift, told apart only slowly by their returns."""
+    """The very chain that `chain` draws from: down and up drift, distinguished only slowly by their returns."""
     state = {
         "center_": np.zeros(1), "scale_": np.ones(1), "startprob_": stationary(TRANSMAT), "transmat_": TRANSMAT,
         "means_": DRIFT[:, None], "covars_": np.full((2, 1, 1), SIGMA**2), "loglik_": 0.0, "n_rows_": N_BARS,
@@ -171,44 +171,44 @@ def section(market):
 
 
 def test_a_planted_hindsight_gap_is_large_and_labelled(section):
-    told, _ = section
-    (row,) = told["strategies"]
+    reported, _ = section
+    (row,) = reported["strategies"]
     assert row["name"] == "up only"
     known, hind = row["views"]["filtered"], [row["views"][v] for v in ("smoothed", "viterbi")]
     assert known["sharpe"] > row["views"]["none"]["sharpe"]
     assert all(view["sharpe"] > known["sharpe"] + 3 for view in hind)
     assert all(row["gap"][view]["sharpe"]["low"] > 1 for view in ("smoothed", "viterbi"))
-    labels = {v["view"]: (v["known"], v["says"]) for v in told["views"]}
+    labels = {v["view"]: (v["known"], v["says"]) for v in reported["views"]}
     assert [labels[v][0] for v in ("none", "filtered", "smoothed", "viterbi")] == [True, True, False, False]
     assert all("NOT be known" in labels[v][1] for v in ("smoothed", "viterbi"))
 
 
 def test_the_filtered_view_is_the_strategy_as_it_was_judged(section):
-    told, trades = section
+    reported, trades = section
     own = trades.filter(pl.col("strategy") == "up only")
-    assert told["strategies"][0]["views"]["filtered"]["n_trades"] == len(own)
-    curve = told["curves"]
+    assert reported["strategies"][0]["views"]["filtered"]["n_trades"] == len(own)
+    curve = reported["curves"]
     assert curve["strategy"] == "up only"
-    whole = told["strategies"][0]["views"]["filtered"]["total_return"]
+    whole = reported["strategies"][0]["views"]["filtered"]["total_return"]
     assert curve["curves"]["filtered"][-1] == pytest.approx(1 + whole, rel=1e-5)
 
 
 def test_persistence_and_occupancy(section, market):
-    told, _ = section
-    for k, state in enumerate(told["states"]):
+    reported, _ = section
+    for k, state in enumerate(reported["states"]):
         assert state["stay_bars"] == pytest.approx(1 / 0.07)
         # a filter flickers; hindsight smooths over short stays
         assert state["seen_bars"]["filtered"] < state["seen_bars"]["smoothed"] < state["seen_bars"]["viterbi"]
         said = planted().predict_proba(market[1], np.arange(3000, N_BARS - 10)).argmax(axis=1)
         assert state["occupancy"]["test"] == pytest.approx((said == k).mean())
         assert state["confirmed"]["filtered"] == 1
-    assert sum(state["occupancy"]["train"] for state in told["states"]) == pytest.approx(1)
-    assert 0.6 < told["agreement"]["viterbi"] < told["agreement"]["smoothed"] < 0.95
+    assert sum(state["occupancy"]["train"] for state in reported["states"]) == pytest.approx(1)
+    assert 0.6 < reported["agreement"]["viterbi"] < reported["agreement"]["smoothed"] < 0.95
 
 
 def test_contributions_add_up_to_the_closed_trades(section, market):
-    told, trades = section
-    by_name = {row["name"]: row for row in told["contribution"]}
+    reported, trades = section
+    by_name = {row["name"]: row for row in reported["contribution"]}
     for name in PROFILES:
         own = trades.filter(pl.col("strategy") == name)
         assert sum(r["earned"] for r in by_name[name]["regimes"]) == pytest.approx(own["net_pnl"].sum())
@@ -222,17 +222,17 @@ def test_contributions_add_up_to_the_closed_trades(section, market):
     assert by_name["the market"]["regimes"][0]["earned"] < 0 < by_name["the market"]["regimes"][1]["earned"]
 
 
-def test_without_masked_strategies_the_states_are_still_told(market):
+def test_without_masked_strategies_the_states_are_still_reported(market):
     table = market[1]
     span, _ = span_of(table)
     own = {"everything": PROFILES["everything"]}
     trades = span.simulate({"everything": span.targets(own["everything"])})["everything"].trades
-    told = hindsight(
+    reported = hindsight(
         span, planted(), table, parts_of(table), own, trades.with_columns(strategy=pl.lit("everything"))[:0]
     )
-    assert (told["strategies"], told["curves"]) == ([], None)
-    assert [row["name"] for row in told["contribution"]] == ["the market"]
-    assert len(told["states"]) == 2
+    assert (reported["strategies"], reported["curves"]) == ([], None)
+    assert [row["name"] for row in reported["contribution"]] == ["the market"]
+    assert len(reported["states"]) == 2
 
 
 def test_a_refit_that_keeps_its_names_agrees_and_one_that_swaps_them_does_not(market):
