@@ -13,7 +13,7 @@ SMALL += ["signals.regressor.n_estimators=20", "signals.regressor.min_child_samp
 
 
 @pytest.fixture(scope="module")
-def predictions_with_outcomes(tmp_path_factory):
+def reported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("signals")
     with inside(folder):
         work(["signals", "+experiment=panel", *shrunk("panel"), *SMALL])

@@ -37,7 +37,7 @@ def address_space(n_bytes):
 
 
 @pytest.fixture(scope="module")
-def predictions_with_outcomes(tmp_path_factory):
+def reported(tmp_path_factory):
     """One whole look with its device, as JSON; some ten seconds, most of them imports."""
     folder = tmp_path_factory.mktemp("doctor")
     keys = {"WANDB_API_KEY": CANARY, "TRADSYS_LEDGER": f"postgresql://u:{CANARY}@h/db"}

@@ -69,7 +69,7 @@ def test_a_flat_market_has_no_opinion(feature):
     [lambda: MomentumSide(1), lambda: MomentumSide(5, -0.1), lambda: ReversionSide(5, 0.0), lambda: BreakoutSide(0)],
 )
 def test_sides_out_of_range_are_refused(wrong):
-    with pytest.raises(ValueError, match=r"fix features\.extra"):
+    with pytest.raises(ValueError, match=r"set features\.extra"):
         wrong()
 
 

@@ -35,6 +35,6 @@ def test_the_first_setting_out_of_range_is_named_with_its_rule_and_place():
     with pytest.raises(TrainingError) as refused:
         check_bounds("trees", Part(), rules, "model")
     assert str(refused.value) == "trees: rate=0.0; it must be a number in (0, inf); set model.rate"
-    with pytest.raises(TrainingError, match=r"n_trees=1.5; it must be null or a whole number in \[1, inf\); fix model"):
+    with pytest.raises(TrainingError, match=r"n_trees=1.5; it must be null or a whole number in \[1, inf\); set model"):
         check_bounds("trees", Part(1.0, 1.5), rules, "model")
     check_bounds("trees", {"rate": 0.5, "n_trees": None, "more": "x"}, rules, "model")

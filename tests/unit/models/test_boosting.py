@@ -174,7 +174,7 @@ def test_balanced_classes_are_lightgbms_own_in_training_and_in_what_stops_it():
     assert np.corrcoef(proba, oracle)[0, 1] > 0.99
     assert abs(proba.mean() - oracle.mean()) < 0.02
     assert done.booster_.num_trees() > 10  # unweighted, the validation loss would be least after the first trees
-    with pytest.raises(TrainingError, match=r"fix model\.class_weight"):
+    with pytest.raises(TrainingError, match=r"set model\.class_weight"):
         LightGbm(class_weight="even")
 
 

@@ -219,5 +219,5 @@ def test_ridge_json_is_exact_and_refusals_name_the_cause():
         lambda: Ridge(class_weight="even"),
         lambda: LogisticRegression(class_weight="x"),
     ):
-        with pytest.raises(TrainingError, match=r"fix model\."):
+        with pytest.raises(TrainingError, match=r"set model\."):
             wrong()

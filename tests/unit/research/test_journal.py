@@ -54,7 +54,7 @@ class Lab:
         (folder / "report.json").write_text(json.dumps(report))
         (folder / "report.html").write_text("<html>")
 
-    def predictions_with_outcomes(self):
+    def reported(self):
         return journal(self.ledger, self.runs, beside=self.runs)
 
 
