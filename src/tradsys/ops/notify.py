@@ -47,11 +47,11 @@ class Notifier:
         """How many targets took a test notice, in words; TradsysError where there is none, or one did not take it."""
         if self._targets is None:
             raise TradsysError(
-                f"notify: {VARIABLE} holds no URL, so nobody would be told; export {VARIABLE}='tgram://TOKEN/CHAT', or "
+                f"notify: {VARIABLE} holds no URL, so nobody would be reported; export {VARIABLE}='tgram://TOKEN/CHAT', or "
                 "another URL of apprise's list of services"
             )
         n = counted(len(self._targets), "target")
-        if not self.send("tradsys: test notice", "Stopped gates, errors and published sessions are told here."):
+        if not self.send("tradsys: test notice", "Stopped gates, errors and published sessions are reported here."):
             raise TradsysError(f"notify: not all of {n} took the test notice; check {VARIABLE} and the network")
         return f"{n} took the test notice"
 
