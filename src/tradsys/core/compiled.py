@@ -57,14 +57,14 @@ class Compiled:
 
     def _digest(self, above: frozenset[str]) -> str:
         code = self.py_func.__code__
-        reported = [self.py_func.__qualname__, hashlib.sha256(Path(code.co_filename).read_bytes()).hexdigest()]
+        parts = [self.py_func.__qualname__, hashlib.sha256(Path(code.co_filename).read_bytes()).hexdigest()]
         for name in sorted({*code.co_names} - above):
             value = self.py_func.__globals__.get(name)
             if isinstance(value, Compiled):
-                reported.append(f"{name}={value._digest(above | {self.py_func.__name__, name})}")
+                parts.append(f"{name}={value._digest(above | {self.py_func.__name__, name})}")
             elif isinstance(value, CONSTANTS):
-                reported.append(f"{name}={value!r}")
-        return hashlib.sha256("\n".join(reported).encode()).hexdigest()
+                parts.append(f"{name}={value!r}")
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def compiled(function: F) -> F:

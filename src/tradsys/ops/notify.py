@@ -47,7 +47,7 @@ class Notifier:
         """How many targets took a test notice, in words; TradsysError where there is none, or one did not take it."""
         if self._targets is None:
             raise TradsysError(
-                f"notify: {VARIABLE} holds no URL, so nobody would be reported; export {VARIABLE}='tgram://TOKEN/CHAT', or "
+                f"notify: {VARIABLE} holds no URL, so nothing can be sent; export {VARIABLE}='tgram://TOKEN/CHAT', or "
                 "another URL of apprise's list of services"
             )
         n = counted(len(self._targets), "target")
