@@ -150,7 +150,9 @@ def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str
     """Runs a command: --help, its work, and one clear line with exit code 2 where the user can fix the cause."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if any(a in ("-h", "--help") for a in arguments):
-        Console(soft_wrap=True).print(help_text(name, main), markup=False, highlight=False)
+        console, purpose = Console(soft_wrap=True), _purpose(main)
+        console.print(purpose, markup=False, highlight=False)  # at once: composing the configuration takes a second
+        console.print(help_text(name, main).removeprefix(purpose).lstrip("\n"), markup=False, highlight=False)
         return
     for argument in arguments:
         remember_urls(argument)
@@ -192,6 +194,11 @@ def _masked_hook(_kind: type[BaseException], error: BaseException, _trace: Any) 
     sys.stderr.write(masked_traceback(error))
 
 
+def _purpose(main: Callable[[list[str]], None]) -> str:
+    """What the command's module says of itself, and an empty line."""
+    return f"{(sys.modules[main.__module__].__doc__ or '').strip()}\n"
+
+
 def help_text(name: str, main: Callable[[list[str]], None]) -> str:
     """What the command does, its groups with their choices, and its keys with their defaults."""
     config = compose(name, [])
@@ -203,7 +210,7 @@ def help_text(name: str, main: Callable[[list[str]], None]) -> str:
     if "data_choice" in config:
         used["data"] = groups["data"]
     width = max((len(g) for g in used), default=0)
-    lines = [(sys.modules[main.__module__].__doc__ or "").strip(), ""]
+    lines = [_purpose(main)]
     if used:
         lines += ["Groups (group=choice):"]
         lines += [f"  {g:<{width}}  {' | '.join(c)}" for g, c in used.items()] + [""]

@@ -67,7 +67,11 @@
       stacked(chart.data, layout);
       layout.font = { ...layout.font, size: 11 };
       layout.margin = { ...layout.margin, l: 40, r: 10 };
-      for (const key of Object.keys(layout)) if (/^[xy]axis/.test(key) && layout[key].title) layout[key].title.font = { ...layout[key].title.font, size: 11 };
+      for (const key of Object.keys(layout)) if (/^[xy]axis/.test(key) && layout[key].title) {
+        const title = layout[key].title;
+        title.font = { ...title.font, size: 11 };
+        if (key.startsWith("x") && title.text && title.text.length > 46) title.text = title.text.replace(/^(.{20,46})\s/, "$1<br>");
+      }
       for (const note of layout.annotations || []) note.font = { ...note.font, size: 11 };
     }
     return chart;
@@ -79,7 +83,7 @@
     const spec = structuredClone(filled.get(div.id)) || JSON.parse(document.querySelector(`script[data-chart="${div.id}"]`).textContent);
     const chart = drawn(spec, div.clientWidth);
     div.style.height = `${chart.layout.height}px`;
-    Plotly.react(div, chart.data, chart.layout, { ...read("chart-settings"), responsive: true });
+    Plotly.react(div, chart.data, chart.layout, { ...read("chart-settings"), responsive: true, ...(div.clientWidth < NARROW ? { displayModeBar: false } : {}) });
     div.dispatchEvent(new Event("drawn"));
   };
   const drawAll = () => document.querySelectorAll(".plotly-graph-div").forEach((div) => {

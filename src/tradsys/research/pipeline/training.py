@@ -51,7 +51,8 @@ def fit(experiment: Experiment, prepared: Prepared, checkpoints: Path, timings: 
         primary = in_workdir(whole(experiment, experiment.model), checkpoints / "primary").fit(train, valid)
     baselines = {}
     with timings.stage("baselines"):
-        for name, model in experiment.baselines.items():
+        for k, (name, model) in enumerate(experiment.baselines.items(), start=1):
+            LOG.info("baseline %s, %d of %d", name, k, len(experiment.baselines))
             baselines[name] = whole(experiment, model).fit(train, valid)
     if experiment.auditor is None:
         return Fitted(primary, baselines, regime, None)
