@@ -97,7 +97,7 @@ def drawdown_episodes(days_T: Array, returns_T: Array, most: int = N_EPISODES) -
     days = np.asarray(days_T).astype("datetime64[D]")
     under = equity < np.maximum.accumulate(equity) * (1 - 1e-12)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], under.astype(int), [0]])))
-    found = []
+    found: list[dict[str, Any]] = []
     for start, end in edges.reshape(-1, 2):
         trough = start + int(equity[start:end].argmin())
         peak, is_over = start - 1, end < len(equity)

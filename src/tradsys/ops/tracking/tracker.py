@@ -107,6 +107,10 @@ def open_tracker(config: Mapping[str, Any]) -> Tracker:
     config: resolved; `logger` holds kind, project and what the kind needs, `paths.runs` the folder of local stores.
     """
     settings = dict(config["logger"])
+    if settings["kind"] not in KINDS:
+        raise TradsysError(
+            f"logger: logger.kind={settings['kind']!r}; it is one of {', '.join(KINDS)}; choose it with logger=NAME"
+        )
     module, name, package, extra = KINDS[settings["kind"]]
     if package and find_spec(package) is None:
         raise TradsysError(

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tradsys.core.errors import TradsysError
 from tradsys.ops.tracking.contents import Record
 
 # where the client would else write in the home folder
 FOLDERS = {"WANDB_DATA_DIR": "data", "WANDB_CACHE_DIR": "cache", "WANDB_CONFIG_DIR": "config"}
 WAIT_SECONDS = 30
+MODES = ("offline", "online", "disabled")
 
 
 class WandbBackend:
@@ -21,7 +23,9 @@ class WandbBackend:
     """
 
     def __init__(self, settings: Mapping[str, Any], runs: Path) -> None:
-        self._project, self._mode = str(settings["project"]), str(settings["mode"])
+        self._project, self._mode = str(settings["project"]), settings["mode"]
+        if self._mode not in MODES:
+            raise TradsysError(f"logger: logger.mode={self._mode!r}; it is one of {', '.join(MODES)}; set one of them")
         self._folder = runs.resolve()
         self._run: Any = None
         self._group = ""

@@ -26,7 +26,7 @@ def figures(report: Mapping[str, Any]) -> dict[str, go.Figure]:
     sheet = report.get("tear_sheet")
     if not sheet:
         return {}
-    out = {}
+    out: dict[str, go.Figure] = {}
     for k, one in enumerate(sheet["strategies"].values()):
         drawn = {"activity": exposure_and_turnover(one["activity"])}
         if one["rolling"]["time"]:

@@ -88,6 +88,14 @@ def test_a_missing_package_is_one_line_that_names_the_extra(tmp_path, monkeypatc
             open_tracker(settings(kind, tmp_path))
 
 
+def test_settings_that_cannot_be_are_refused(tmp_path):
+    with pytest.raises(TradsysError, match="logger.kind='paper'; it is one of none, csv"):
+        open_tracker({"logger": {"kind": "paper"}, "paths": {"runs": str(tmp_path)}})
+    if importlib.util.find_spec("wandb") is not None:
+        with pytest.raises(TradsysError, match="logger.mode='ofline'; it is one of offline, online, disabled"):
+            open_tracker(settings("wandb", tmp_path, mode="ofline"))
+
+
 def test_a_failure_is_one_warning_and_the_run_goes_on(tmp_path, caplog):
     class Broken:
         def begin(self, record):
