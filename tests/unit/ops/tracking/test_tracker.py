@@ -89,10 +89,10 @@ def test_a_missing_package_is_one_line_that_names_the_extra(tmp_path, monkeypatc
 
 
 def test_settings_that_cannot_be_are_refused(tmp_path):
-    with pytest.raises(TradsysError, match="logger.kind='paper'; it is one of none, csv"):
+    with pytest.raises(TradsysError, match=r"logger\.kind='paper'; it is one of none, csv"):
         open_tracker({"logger": {"kind": "paper"}, "paths": {"runs": str(tmp_path)}})
     if importlib.util.find_spec("wandb") is not None:
-        with pytest.raises(TradsysError, match="logger.mode='ofline'; it is one of offline, online, disabled"):
+        with pytest.raises(TradsysError, match=r"logger\.mode='ofline'; it is one of offline, online, disabled"):
             open_tracker(settings("wandb", tmp_path, mode="ofline"))
 
 
