@@ -44,7 +44,11 @@ class TrackioBackend:
         """Ends the run."""
         del ok
         with _quietly():
+            import trackio  # noqa: PLC0415
+
             self._run.finish()
+            with contextlib.suppress(RuntimeError):  # else it would finish the last run again, aloud, at exit
+                trackio.finish()
 
     def fit_logger(self, fit: str) -> Any:
         """What a fit logs, into the open run."""

@@ -246,6 +246,7 @@ def test_trackio_keeps_run_and_trials_in_its_own_file(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert "'run/0'" in done.stdout
     assert done.stdout.count("run/0") == 1
+    assert done.stdout.count("\n") == 1, "trackio's own lines are not printed"
     content = b"".join(path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file())
     assert b"skill_low" in content
     assert SECRET.encode() not in content
