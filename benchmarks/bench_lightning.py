@@ -13,8 +13,9 @@ import torch
 from random_samples import make_samples
 
 from tradsys.models.nets.transformer import TransformerEncoder
+from tradsys.models.training.fitting import fit_module
 from tradsys.models.training.lit import LitClassifier, warmup_cosine
-from tradsys.models.training.trainer import TrainerSettings, fit_module
+from tradsys.models.training.trainer import TrainerSettings
 from tradsys.samples.loader import WindowLoader
 
 N_FEATURES, BATCH, EPOCHS, ROUNDS = 24, 256, 2, 3

@@ -24,8 +24,9 @@ from tradsys.core.runs import digest_json
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.nets.wide import Wide
 from tradsys.models.training.checkpoints import Watch
+from tradsys.models.training.fitting import FitResult, fit_module
 from tradsys.models.training.lit import balanced
-from tradsys.models.training.trainer import FitResult, TrainerSettings, fit_module
+from tradsys.models.training.trainer import TrainerSettings
 from tradsys.samples.loader import WindowLoader
 
 

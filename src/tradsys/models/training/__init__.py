@@ -1,6 +1,7 @@
 """Fits of nets with Lightning: settings, checkpoints, several devices, augmentation.
 
-trainer        TrainerSettings, fit_module
+trainer        TrainerSettings
+fitting        fit_module
 checkpoints    CheckpointCallback
 launcher       run_on_ranks
 lit            LitClassifier

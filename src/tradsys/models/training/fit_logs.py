@@ -3,20 +3,21 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+if TYPE_CHECKING:
+    from pytorch_lightning.loggers import Logger
 
-FILES = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
+FILES = ("csv", "tensorboard")
 TRACKERS = ("mlflow", "wandb", "trackio")
 NAMES = (*FILES, *TRACKERS)
 
 # a command's open tracker; a fit in ranks of its own has none and keeps its metrics in files alone
-_open: dict[str, Callable[[str], Logger | None]] = {}
+_open: dict[str, Callable[[str], "Logger | None"]] = {}
 
 
 @contextlib.contextmanager
-def attached(name: str, make: Callable[[str], Logger | None]) -> Iterator[None]:
+def attached(name: str, make: Callable[[str], "Logger | None"]) -> Iterator[None]:
     """Fits of this process that log to `name` use `make(fit)` meanwhile. fit: path of its folder, as a prefix."""
     before = dict(_open)
     _open[name] = make
@@ -27,9 +28,14 @@ def attached(name: str, make: Callable[[str], Logger | None]) -> Iterator[None]:
         _open.update(before)
 
 
-def loggers_of(names: tuple[str, ...], workdir: Path) -> list[Logger]:
+def loggers_of(names: tuple[str, ...], workdir: Path) -> "list[Logger]":
     """Lightning loggers of one fit; a tracker that no command has open is left out."""
-    made = [FILES[n](workdir, name=n) if n in FILES else _open.get(n, _nothing)(fit_name(workdir)) for n in names]
+    from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger  # noqa: PLC0415 - a command without a net
+
+    files = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
+    made: list[Any] = [
+        files[n](workdir, name=n) if n in files else _open.get(n, _nothing)(fit_name(workdir)) for n in names
+    ]
     return [one for one in made if one is not None]
 
 
@@ -42,28 +48,3 @@ def fit_name(workdir: Path) -> str:
 
 def _nothing(_fit: str) -> None:
     return None
-
-
-class Guarded(Logger):
-    """A Lightning logger whose failures `guard` swallows; it neither ends the tracker's run nor stores settings."""
-
-    def __init__(self, inner: Any, guard: Callable[[Callable[[], Any]], Any]) -> None:
-        super().__init__()
-        self._inner, self._guard = inner, guard
-
-    @property
-    def name(self) -> str | None:
-        """The inner logger's name."""
-        return None
-
-    @property
-    def version(self) -> str | None:
-        """None: files of a fit are named by its folder."""
-        return None
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Sends one step's metrics."""
-        self._guard(lambda: self._inner.log_metrics(metrics, step))
-
-    def log_hyperparams(self, *_args: Any, **_kwargs: Any) -> None:
-        """Nothing: the run's config holds them."""

@@ -25,10 +25,11 @@ from tradsys.core.runs import digest_file, write_json, written_atomically
 from tradsys.models.losses import weighted_mean
 from tradsys.models.nets.dropout import Site, given_masks, recorded_sites
 from tradsys.models.training.checkpoints import FIX, read_checkpoint
+from tradsys.models.training.fitting import FitResult, check_fingerprint
 from tradsys.models.training.lit import STEPS_PER_CHECK, LitClassifier, balanced, warmup_cosine
 from tradsys.models.training.recipe import EMA_WARMUP, Prepared
 from tradsys.models.training.surroundings import interruptible
-from tradsys.models.training.trainer import FitResult, TrainerSettings, check_fingerprint
+from tradsys.models.training.trainer import TrainerSettings
 from tradsys.samples.loader import WindowLoader
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW, as torch has them

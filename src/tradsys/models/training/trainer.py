@@ -1,29 +1,17 @@
-"""One fit under Lightning: quiet, resumable, stopped early, its best weights restored."""
+"""How a net is trained: settings alone, so that reading a config loads neither torch nor Lightning."""
 
-import copy
 import os
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
-
-import pytorch_lightning as L
-import torch
-from pytorch_lightning.callbacks import Callback, RichProgressBar
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TrainingError
-from tradsys.core.progress.stages import is_quiet
-from tradsys.core.received import read_json, refused_in_one_line
-from tradsys.core.runs import digest_file, write_json
-from tradsys.models.training.checkpoints import FIX, CheckpointCallback, Watch, kept_state, read_checkpoint
-from tradsys.models.training.fit_logs import NAMES, loggers_of
-from tradsys.models.training.launcher import run_on_ranks
-from tradsys.models.training.recipe import Selection
-from tradsys.models.training.rendezvous import Rendezvous
-from tradsys.models.training.surroundings import determinism, interruptible, quiet
-from tradsys.samples.loader import WindowLoader, rank_of
+from tradsys.models.training.fit_logs import NAMES
+
+if TYPE_CHECKING:
+    import torch
+
+    from tradsys.models.training.recipe import Selection
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 # 16-mixed runs as bf16-mixed on a CPU, 16-true overflows to NaN there, bf16-true loses updates of small steps
@@ -106,12 +94,16 @@ class TrainerSettings:
                 "another precision or lose updates; use trainer.precision=32-true or a GPU"
             )
 
-    def device(self) -> torch.device:
+    def device(self) -> "torch.device":
         """Where tensors live in a fit, in this process. Raises TrainingError where the devices asked for are not."""
+        import torch  # noqa: PLC0415 - only a fit needs it
+
         return torch.device("cuda", torch.cuda.current_device()) if self.uses_gpu() else torch.device("cpu")
 
     def uses_gpu(self) -> bool:
         """Whether a fit runs on GPUs, asked without waking one. Raises TrainingError where they are not there."""
+        import torch  # noqa: PLC0415
+
         found = torch.cuda.is_available()
         if self.accelerator == "gpu" and not found:
             raise TrainingError(
@@ -137,209 +129,23 @@ class TrainerSettings:
         """Whether a fit runs in processes of its own, one per device."""
         return self.devices * self.num_nodes > 1 or self.strategy == "ddp"
 
-    def home(self) -> torch.device:
+    def home(self) -> "torch.device":
         """Where the caller of a fit keeps its tables: the device, or the CPU where ranks of their own take them.
 
         Raises TrainingError where the devices are not there, or cannot fit at the precision.
         """
+        import torch  # noqa: PLC0415
+
         self.check_precision(on_gpu=self.uses_gpu())
         return torch.device("cpu") if self.starts_ranks else self.device()
 
     @property
-    def selection(self) -> Selection:
+    def selection(self) -> "Selection":
         """Which epoch's weights are kept, and when a fit stops."""
+        from tradsys.models.training.recipe import Selection  # noqa: PLC0415
+
         return Selection(self.keep, self.smooth_epochs, self.patience)
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the weights, for a fingerprint."""
         return {k: v for k, v in asdict(self).items() if k not in NOT_LEARNT}
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """How a fit ended. epochs: how many ran in all. score: the best epoch's monitored value. scores: every epoch's."""
-
-    best_epoch: int
-    epochs: int
-    score: float
-    scores: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "scores", tuple(self.scores))
-
-
-def fit_module(
-    module: L.LightningModule,
-    train: WindowLoader,
-    valid: WindowLoader,
-    *,
-    settings: TrainerSettings,
-    workdir: Path,
-    fingerprint: str,
-    monitor: str = "valid_logloss",
-    callbacks: tuple[Callback, ...] = (),
-    watch: Watch | None = None,
-) -> FitResult:
-    """Trains `module` in place and leaves it on the CPU with its best epoch's weights, in eval mode.
-
-    workdir: takes last.ckpt (after each epoch and on Ctrl-C), best.ckpt, finished.json and the logs.
-    fingerprint: names settings and data. A finished fit of the same fingerprint is loaded, an unfinished one
-    goes on, to the same weights as if it had never stopped; any other raises TrainingError.
-    monitor: a logged metric, lower is better. callbacks: further Lightning callbacks.
-    watch: called with (epoch, monitored value) after every epoch that last.ckpt holds; of a resumed or finished fit
-    first with the epochs that lie behind it. What it raises comes out unchanged; the fit can go on later.
-    Draws from torch's global generator: fork and seed it outside. Ctrl-C comes out as KeyboardInterrupt.
-    """
-    rendezvous = Rendezvous.of(settings.num_nodes)
-    rendezvous.agree(fingerprint)
-    rendezvous.share(workdir, "before", "last.ckpt", "best.ckpt", "finished.json")
-    if (done := _finished(workdir, fingerprint)) is None:
-        last = _resumable(workdir / "last.ckpt", fingerprint)
-        _retell(watch, [] if last is None else kept_state(last)["scores"])
-        job = _Job(module, train, valid, settings, workdir, fingerprint, monitor, callbacks, go_on=last is not None)
-        with interruptible() as asked:
-            if settings.starts_ranks:
-                scores = run_on_ranks(
-                    _as_rank,
-                    (job,),
-                    n_local=settings.devices,
-                    rendezvous=rendezvous,
-                    cuda=settings.uses_gpu(),
-                    asked=asked,
-                    hear=watch or _unheard,
-                )
-            else:
-                scores = _train(job, asked, watch)
-        rendezvous.share(workdir, "after", "best.ckpt")
-        if (best := settings.selection.best_epoch(scores)) is None:
-            raise TrainingError(f"training: no epoch ended with a finite {monitor!r}; let the module log it")
-        done = FitResult(best, len(scores), scores[best], tuple(scores))
-        digest = digest_file(workdir / "best.ckpt")
-        write_json(workdir / "finished.json", asdict(done) | {"fingerprint": fingerprint, "best.ckpt": digest})
-    else:
-        _retell(watch, done.scores)
-    with refused_in_one_line(f"training: checkpoint {workdir / 'best.ckpt'}", FIX, TrainingError):
-        module.load_state_dict(read_checkpoint(workdir / "best.ckpt")["state_dict"])
-    module.cpu().float().eval()  # windows are float32, whatever precision the weights were fitted in
-    return done
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What one process needs to train."""
-
-    module: L.LightningModule
-    train: WindowLoader
-    valid: WindowLoader
-    settings: TrainerSettings
-    workdir: Path
-    fingerprint: str
-    monitor: str
-    callbacks: tuple[Callback, ...]
-    go_on: bool
-
-
-def _train(job: _Job, asked: Any, watch: Watch | None) -> list[float]:
-    """Every epoch's score, with best.ckpt and last.ckpt in the workdir. asked: set where the fit is to stop."""
-    checkpoints = CheckpointCallback(
-        job.workdir,
-        job.fingerprint,
-        job.train,
-        monitor=job.monitor,
-        selection=job.settings.selection,
-        every_steps=job.settings.checkpoint_every_steps,
-        asked=asked,
-        watch=watch,
-    )
-    last = job.workdir / "last.ckpt" if job.go_on else None
-    with quiet(), determinism(job.settings.deterministic):
-        trainer = _trainer(job.settings, job.workdir, len(job.train), (*job.callbacks, checkpoints))
-        try:
-            trainer.fit(job.module.train(), job.train, job.valid, ckpt_path=last, weights_only=True if last else None)
-        except SystemExit as error:
-            # Lightning turns Ctrl-C into sys.exit(1); a caller must see what it was
-            if isinstance(error.__context__, KeyboardInterrupt):
-                raise KeyboardInterrupt from None
-            raise
-    return checkpoints.scores
-
-
-def _as_rank(job: _Job, asked: Any, tell: Watch) -> list[float]:
-    """`_train` as one of several ranks."""
-    device = job.settings.device()
-    own = replace(
-        job,
-        module=copy.deepcopy(job.module),  # its tensors came as memory that all ranks share
-        train=job.train.to(device),
-        valid=job.valid.to(device),
-    )
-    return _train(own, asked, tell)
-
-
-def _unheard(epoch: int, score: float) -> None:
-    """Nobody watches."""
-
-
-def _trainer(settings: TrainerSettings, workdir: Path, n_batches: int, callbacks: tuple[Callback, ...]) -> L.Trainer:
-    first = rank_of()[0] == 0
-    bar = (RichProgressBar(refresh_rate=10),) if settings.progress_bar and first and not is_quiet() else ()
-    loggers = loggers_of(settings.loggers, workdir) if first else []
-    several: dict[str, Any] = {"strategy": "ddp", "plugins": [LightningEnvironment()]} if settings.starts_ranks else {}
-    return L.Trainer(
-        accelerator="gpu" if settings.uses_gpu() else "cpu",
-        devices=settings.devices,
-        num_nodes=settings.num_nodes,
-        precision=settings.precision,  # type: ignore[arg-type]
-        max_epochs=settings.max_epochs,
-        gradient_clip_val=settings.gradient_clip,
-        deterministic=settings.deterministic,
-        logger=loggers,
-        callbacks=[*bar, *callbacks],
-        enable_progress_bar=bool(bar),
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=max(1, min(50, n_batches)),
-        default_root_dir=workdir,
-        **several,
-    )
-
-
-def _finished(workdir: Path, fingerprint: str) -> FitResult | None:
-    path = workdir / "finished.json"
-    if not path.exists():
-        return None
-    found = read_json(path, FIX, TrainingError)
-    check_fingerprint(path, str(found.pop("fingerprint", "none")), fingerprint)
-    best = workdir / "best.ckpt"
-    if not best.exists() or digest_file(best) != found.pop("best.ckpt", None):
-        raise TrainingError(
-            f"training: {best} is not the file that {path} was written for; delete the folder and train"
-        )
-    with refused_in_one_line(f"training: {path}", FIX, TrainingError):
-        return FitResult(**found)
-
-
-def _resumable(path: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The checkpoint to go on from; None where there is none, or where it holds nothing but the start."""
-    if not path.exists():
-        return None
-    checkpoint = read_checkpoint(path)
-    check_fingerprint(path, kept_state(checkpoint).get("fingerprint", "none"), fingerprint)
-    with refused_in_one_line(f"training: checkpoint {path}", FIX, TrainingError):
-        return checkpoint if checkpoint["global_step"] > 0 else None
-
-
-def _retell(watch: Watch | None, scores: Iterable[float]) -> None:
-    """A watch that starts late hears of the epochs it missed."""
-    if watch is not None:
-        for epoch, score in enumerate(scores):
-            watch(epoch, score)
-
-
-def check_fingerprint(path: Path, found: str, expected: str) -> None:
-    """Raises TrainingError where a checkpoint was written for other settings or data."""
-    if found != expected:
-        raise TrainingError(
-            f"training: {path} belongs to fingerprint {found[:12]}, this fit is {expected[:12]}: settings or "
-            "data differ; resume with the config and data of that run, or give an empty workdir"
-        )

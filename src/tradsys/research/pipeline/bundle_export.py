@@ -17,7 +17,6 @@ from tradsys.models.ensembles.regime_pooled import RegimePooled
 from tradsys.models.ensembles.resampled import Decayed, SequentialBootstrap
 from tradsys.models.ensembles.stacked import RegimeWeighted, Stacked
 from tradsys.models.linear import LogisticRegression
-from tradsys.models.onnx_export import TOLERANCE, export_onnx, has_graph
 from tradsys.models.transforms import RobustScaler
 from tradsys.research.pipeline.dataset import Prepared
 from tradsys.research.pipeline.provenance import config_digest
@@ -118,12 +117,27 @@ def _history(experiment: Experiment, prepared: Prepared) -> int:
     return max(prepared.features.warmup, memory_of_atr, memory_of_exits) + experiment.lookback
 
 
+TOLERANCE = 1e-5  # of scores read back from a pool's files
 ENSEMBLES = (Average, SeedAverage, Stacked, RegimePooled)
 
 
 def is_pool(model: Any) -> bool:
     """Whether the fitted model is an ensemble that no single graph can hold."""
     return isinstance(model, ENSEMBLES) and not has_graph(model)
+
+
+def has_graph(model: Any) -> bool:
+    """Whether one ONNX graph can hold the model; the exporter and torch are loaded for models that need them."""
+    from tradsys.models import onnx_export  # noqa: PLC0415 - trees need neither
+
+    return onnx_export.has_graph(model)
+
+
+def export_onnx(path: Path, **parts: Any) -> float:
+    """As `models.onnx_export.export_onnx`, loaded when a graph is written."""
+    from tradsys.models import onnx_export  # noqa: PLC0415
+
+    return onnx_export.export_onnx(path, **parts)
 
 
 def check_bundled(model: Any) -> None:

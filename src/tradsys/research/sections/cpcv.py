@@ -20,7 +20,6 @@ from tradsys.evidence.sharpe import is_flat, sharpe_ratio
 from tradsys.market.bars import utc_series
 from tradsys.market.calendars import days_in_a_year, session_dates
 from tradsys.models.linear import LogisticRegression
-from tradsys.models.sequence import SequenceModel
 from tradsys.research.pipeline.dataset import Prepared, aware
 from tradsys.research.pipeline.requirements import path_folds
 from tradsys.research.pipeline.settings import Experiment
@@ -189,6 +188,8 @@ def cheap_model(experiment: Experiment) -> tuple[str, Model]:
 
 def _holds_sequence(part: object) -> bool:
     """Whether a model, or one that it is made of, is a sequence model."""
+    from tradsys.models.sequence import SequenceModel  # noqa: PLC0415 - brings torch
+
     if isinstance(part, SequenceModel):
         return True
     if isinstance(part, tuple | list):

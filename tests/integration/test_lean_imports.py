@@ -1,0 +1,24 @@
+"""A run of trees loads neither torch nor Lightning nor ONNX's exporter."""
+
+import os
+import subprocess
+import sys
+
+CODE = """
+import sys
+from tradsys.train import work
+work(sys.argv[1:])
+print("loaded:", *{"torch", "pytorch_lightning", "onnxscript"} & set(sys.modules))
+"""
+
+
+def test_a_run_of_trees_loads_no_torch(tmp_path):
+    few = ["n_draws=50", "n_oof_folds=2", "n_permutations=1", "n_placebos=5"]
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, "data=synthetic", "data.n_bars=1200", "split=holdout", "model=lightgbm",
+         "model.n_estimators=10", "baselines=base_rate", "auditor=none", "regime=none", "strategy=[reckless]",
+         *(f"evaluation.{one}" for one in few)],
+        cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].strip() == "loaded:"
