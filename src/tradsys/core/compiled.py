@@ -41,7 +41,7 @@ class Compiled:
         if self._dispatcher is None:
             import numba  # noqa: PLC0415 - a live step needs neither it nor what it compiles
 
-            dispatcher = numba.njit(nogil=True)(self.py_func)
+            dispatcher: Any = numba.njit(nogil=True)(self.py_func)
             dispatcher._cache = _disk_cache(self)
             self._dispatcher = dispatcher
         return self._dispatcher
@@ -94,7 +94,7 @@ def _folder(kernel: Compiled) -> Path:
 
 def _disk_cache(kernel: Compiled) -> Any:
     """Numba's cache of one function in its folder; numba's empty cache where no folder can be written."""
-    from numba import config  # noqa: PLC0415
+    import numba  # noqa: PLC0415
     from numba.core.caching import FunctionCache, NullCache  # noqa: PLC0415
 
     class Forgiving(FunctionCache):  # type: ignore[misc]
@@ -112,6 +112,7 @@ def _disk_cache(kernel: Compiled) -> Any:
             with suppress(OSError):
                 super().save_overload(sig, data)
 
+    config: Any = numba.config
     before = config.CACHE_DIR
     try:
         config.CACHE_DIR = str(_folder(kernel))
