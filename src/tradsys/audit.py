@@ -5,6 +5,7 @@
   python -m tradsys.audit data=btc_hourly split=reality     real bars from the store
   python -m tradsys.audit audit.parts=[features,labels]     some parts; audit.questions=[future,past,sealed]
   python -m tradsys.audit study=null|power                  is the verdict any good? many markets; resumable
+  python -m tradsys.audit study=null study.kinds=[garch]    the quick process on that kind of market
 
 Three questions: the future does not matter (cut, shuffled, NaN or scaled after t, nothing up to t moves); the distant
 past does not matter (from `history` bars before t the answer at t is the same); the folds are sealed (test rows
@@ -31,6 +32,13 @@ def work(argv: list[str]) -> None:
     config = compose("audit", ["study='null'" if a == "study=null" else a for a in argv])
     plain, parts = as_dict(config), build(config)
     experiment = Experiment.of(parts)
+    if "study" in parts and parts["study"].kinds:
+        from tradsys.reports.power_study_kinds import print_kinds
+        from tradsys.research.power_study.quick_study import study_of
+
+        found = study_of(parts["study"], experiment.costs, Path(plain["paths"]["runs"]) / "study")
+        print_kinds(found)
+        sys.exit(1 if found["broken"] else 0)
     if "study" in parts:
         summary = study(experiment, parts["study"], Path(plain["paths"]["runs"]) / "study", plain)
         print_study(summary)

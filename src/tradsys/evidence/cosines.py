@@ -87,23 +87,26 @@ def spread(
     *,
     min_block: float = 1.0,
     cells: int = 1,
+    step: float = _STEP,
 ) -> Spread:
     """Values and slopes of `statistic`, which maps weights of time [d, T] to [d, M].
 
     series: [T] or [T, K], the losses or gains whose dependence counts. min_block: periods that one label or position
-    spans. cells: numbers that the statistic builds per weighting, which bounds how many it gets at once.
+    spans. cells: numbers that the statistic builds per weighting, which bounds how many it gets at once. step: of the
+    finite difference, below 0.7 so that weights stay positive; a statistic that jumps from sample to sample, as one
+    that cuts at a rank, needs a step that passes several of them.
     """
     value_M = statistic(np.ones((1, n_times)))[0]
     block = dependence_length(series, min_block)
     reason = too_few_blocks(n_times, block)
     if reason is not None:
         return Spread(value_M, np.empty((0, len(value_M))), block, reason)
-    step_BT = _STEP * cosines(n_times, n_cosines(n_times, block, min_block))
+    step_BT = step * cosines(n_times, n_cosines(n_times, block, min_block))
     at_once = max(1, _CHUNK_CELLS // max(n_times, cells))
     parts = []
     for k in range(0, len(step_BT), at_once):
-        step = step_BT[k : k + at_once]
-        parts.append((statistic(1 + step) - statistic(1 - step)) / (2 * _STEP))
+        lean = step_BT[k : k + at_once]
+        parts.append((statistic(1 + lean) - statistic(1 - lean)) / (2 * step))
     return Spread(value_M, np.concatenate(parts), block, None)
 
 

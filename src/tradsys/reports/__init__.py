@@ -6,4 +6,5 @@ tables              strategy_lines, model_lines
 interval_plot       forest
 equity_chart        equity_and_drawdown
 power_study_page    write_study
+power_study_kinds   print_kinds
 """

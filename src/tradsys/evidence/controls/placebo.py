@@ -17,6 +17,8 @@ from tradsys.evidence.bootstrap import Estimate
 from tradsys.evidence.cosines import spread
 
 ALPHA = 0.05
+# weights of time move this far: the cut at equal recall must pass several candidates, or its slope is one candidate's
+_WIDE_STEP = 0.25
 MIN_PLACEBOS = 19  # with fewer, not even the best of all has a p-value of 0.05
 
 
@@ -189,7 +191,7 @@ def precision_lift(
         return np.stack([precision, recall, matched, precision - matched], axis=1)
 
     lean_T = np.bincount(code, weights=(paid - paid.mean()) * kept, minlength=len(times))
-    found = spread(measured, len(times), lean_T, min_block=min_block, cells=len(paid))
+    found = spread(measured, len(times), lean_T, min_block=min_block, cells=len(paid), step=_WIDE_STEP)
     value = found.value_M
     known = [float(v) if np.isfinite(v) else None for v in value[:3]]
     return {

@@ -2,6 +2,8 @@
 
 study                 StudySettings, study
 simulated_research    run_market
+quick_study           study_of, study_kinds
 quick_research        research
+quick_panel           draw_panel
 markets               draw_market
 """

@@ -6,7 +6,7 @@ arrays, and a strategy trades a constant stake, so that thousands of markets fit
 Legend: B bars of one symbol, R rows of all, N samples, F features, K strategies, D days.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -25,6 +25,7 @@ from tradsys.market.true_range import usable_unit, wilder_atr
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.order_walk import EntryArrays, walk
 from tradsys.research.power_study.markets import DAY, YEAR, Market, draw_market
+from tradsys.research.power_study.quick_panel import PANEL_KINDS, draw_panel, panel_strategies
 
 CHOSEN, PROFILES, LEVELS, ARMS = LOOKS = ("chosen", "profiles", "levels", "arms")
 SPANS = (1, 3, 6, 12, 24, 48)  # bars of the features
@@ -33,6 +34,8 @@ ATR_BARS, HORIZON, WIDTH, MIN_TRADES = 14, 24, 1.5, 30
 QUANTILES = (0.5, 0.65, 0.8, 0.9, 0.95)
 MARGINS = (-0.04, -0.02, 0.0, 0.02, 0.04)
 DAYS_PER_YEAR = 365.0
+# of twenty: daily returns on test [D, 20], the same beyond passive holding, Sharpe on validation, closed trades on test
+Strategies = tuple[Array, Array, Array, Array]
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,9 @@ class Row:
 def research(setting: Setting, seed: int) -> Row:
     """The whole process on one market; the same arguments give the same row."""
     began = perf_counter()
-    market = draw_market(
-        setting.kind, int(setting.years * YEAR) // DAY * DAY, edge=setting.edge, plant=setting.plant, seed=seed
-    )
-    table = _table(market)
+    table, strategies = _panel(setting, seed) if setting.kind in PANEL_KINDS else _symbols(setting, seed)
     arms = sorted(_arms(table, seed), key=lambda arm: arm[0])
-    tested = [_strategies(market, table, scores, setting) for _, scores in arms]
+    tested = [strategies(scores) for _, scores in arms]
     daily, _, valid, trades = tested[0]
     chosen = int(valid.argmax())
     best = [5 * k + int(valid[5 * k : 5 * k + 5].argmax()) for k in range(4)]
@@ -101,6 +101,23 @@ def research(setting: Setting, seed: int) -> Row:
         test_years=len(own) / DAYS_PER_YEAR,
         seconds=perf_counter() - began,
     )
+
+
+def _symbols(setting: Setting, seed: int) -> tuple["_Table", Callable[[Array], Strategies]]:
+    """Samples and strategies of a market of hourly bars."""
+    n_bars = int(setting.years * YEAR) // DAY * DAY
+    market = draw_market(setting.kind, n_bars, edge=setting.edge, plant=setting.plant, seed=seed)
+    table = _table(market)
+    return table, lambda scores: _strategies(market, table, scores, setting)
+
+
+def _panel(setting: Setting, seed: int) -> tuple["_Table", Callable[[Array], Strategies]]:
+    """Samples and books of a panel of daily closes."""
+    n_days = int(setting.years * DAYS_PER_YEAR)
+    panel = draw_panel(setting.kind, n_days, edge=setting.edge, plant=setting.plant, seed=seed)
+    x, y, part = panel.rows()
+    nothing = np.empty(0)
+    return _Table(x, y, nothing, nothing, part), lambda scores: panel_strategies(panel, scores, setting.round_trip)
 
 
 def _won(test: JointTest | None, returns: Array, n_trades: int) -> bool:
@@ -209,7 +226,7 @@ def _arms(table: _Table, seed: int) -> list[tuple[float, Array]]:
 # ------------------------------------------------------------------ strategies
 
 
-def _strategies(market: Market, table: _Table, scores: Array, setting: Setting) -> tuple[Array, Array, Array, Array]:
+def _strategies(market: Market, table: _Table, scores: Array, setting: Setting) -> Strategies:
     """Twenty strategies, four profiles of five levels: daily returns on test [D, 20], the same beyond passive holding,
     Sharpe on validation [20], closed trades on test [20].
     """

@@ -12,9 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from tradsys.core.errors import TradsysError
 from tradsys.core.runs import digest_json, write_json
 from tradsys.evidence.multiple_testing import wilson_interval
+from tradsys.portfolio.costs import Costs
+from tradsys.research.power_study.markets import KINDS, PLANTS
+from tradsys.research.power_study.quick_panel import PANEL_KINDS
 from tradsys.research.power_study.quick_research import LOOKS, Setting, research
+from tradsys.research.power_study.study import MOST_FALSE, StudySettings
 
 LOG = logging.getLogger(__name__)
 BLOCK = 20  # seeds of one file
@@ -39,13 +44,78 @@ class Cell:
 
 def run_blocks(settings: Sequence[Setting], n_markets: int, folder: Path, first_seed: int = 0) -> Iterator[Path]:
     """Runs what `folder` lacks, a block of every setting in turn, so that an early look has all of them."""
-    for start in range(first_seed, first_seed + n_markets, BLOCK):
+    last = first_seed + n_markets
+    for start in range(first_seed, last, BLOCK):
         for setting in settings:
             path = folder / f"{digest_json(asdict(setting))[:12]}_{start}.json"
-            if not path.exists():
-                rows = [asdict(research(setting, seed)) for seed in range(start, start + BLOCK)]
+            rows = _rows(path)
+            more = range(start + len(rows), min(start + BLOCK, last))
+            if more:
+                rows += [asdict(research(setting, seed)) for seed in more]
                 write_json(path, {"setting": asdict(setting), "rows": rows})
                 yield path
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return list(json.loads(path.read_text(encoding="utf-8"))["rows"]) if path.exists() else []
+
+
+def study_of(settings: StudySettings, costs: Costs, folder: Path) -> dict[str, Any]:
+    """`study_kinds` as a study's settings and the experiment's costs say, in a folder of the study's name."""
+    return study_kinds(
+        settings.kinds, settings.plants, settings.edges, settings.n_markets, folder / f"{settings.name}_kinds",
+        round_trip=2 * (costs.fee_bps + costs.slippage_bps) / 1e4, years=settings.years,
+        first_seed=settings.first_seed,
+    )  # fmt: skip
+
+
+def study_kinds(
+    kinds: Sequence[str], plants: Sequence[str], edges: Sequence[float], n_markets: int, folder: Path, *,
+    round_trip: float = 0.0, years: float = 2.95, first_seed: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """The quick process on `n_markets` of every kind, plant and edge; what `folder` holds already is not run again.
+
+    Returns and writes summary.json: per setting `n`, `sharpe` of the strategy that validation chose, and per look how
+    many ended in `edge`, with Wilson's interval; `broken` names kinds without an edge of which more than 5 % did.
+    Raises TradsysError for an unknown kind or plant.
+    """
+    unknown = sorted(set(kinds) - {*KINDS, *PANEL_KINDS}), sorted(set(plants) - set(PLANTS))
+    if unknown[0] or unknown[1] or not kinds or not plants:
+        raise TradsysError(
+            f"study: unknown kinds {unknown[0]}, plants {unknown[1]} of kinds={list(kinds)}, plants={list(plants)}; "
+            f"kinds are {[*KINDS, *PANEL_KINDS]}, plants {list(PLANTS)}; set study.kinds and study.plants"
+        )
+    # nothing is planted with an edge of zero, so there it has one form
+    planted = [(plant, float(edge)) for edge in edges for plant in (plants if edge else plants[:1])]
+    settings = [
+        Setting(kind, plant if edge else "steady", edge, round_trip, years) for kind in kinds for plant, edge in planted
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in run_blocks(settings, n_markets, folder, first_seed):
+        LOG.info("written %s", path.name)
+    cells = [_cell(setting, _asked(setting, n_markets, folder, first_seed)) for setting in settings]
+    summary = {
+        "n_markets": n_markets,
+        "cells": [_plain(cell) for cell in cells],
+        "broken": [c.setting.kind for c in cells if c.setting.edge == 0 and c.edges[-1] > MOST_FALSE * c.n],
+        "folder": str(folder),
+    }
+    write_json(folder / "summary.json", summary)
+    return summary
+
+
+def _asked(setting: Setting, n_markets: int, folder: Path, first_seed: int) -> list[dict[str, Any]]:
+    key, last = digest_json(asdict(setting))[:12], first_seed + n_markets
+    rows = [r for start in range(first_seed, last, BLOCK) for r in _rows(folder / f"{key}_{start}.json")]
+    return [row for row in rows if row["seed"] < last]
+
+
+def _plain(cell: Cell) -> dict[str, Any]:
+    looks = [
+        {"look": look, "n_edge": cell.edges[k], "n_tried": cell.n_tried[k], "interval": list(cell.interval(k))}
+        for k, look in enumerate(LOOKS)
+    ]
+    return {"setting": asdict(cell.setting), "n": cell.n, "sharpe": cell.sharpe, "looks": looks}
 
 
 def read_cells(folder: Path) -> list[Cell]:

@@ -42,7 +42,9 @@ class StudySettings:
 
     edges: planted, in sigmas per bar, 0 for none. n_markets: of each edge; their seeds are first_seed, first_seed + 1,
     ..., the same for every edge. levels: by strategy profile, what is tried in place of its rule's value. n_jobs:
-    processes of one thread each; 0 stays in this one. Raises TradsysError out of range.
+    processes of one thread each; 0 stays in this one. kinds: of markets for the quick process (`quick_study`) in place
+    of the complete one, empty for that; plants: how their edges live; years: of each market. Raises TradsysError out
+    of range.
     """
 
     name: str
@@ -52,6 +54,9 @@ class StudySettings:
     first_seed: int = 0
     n_jobs: int = 2
     confidence: float = 0.95
+    kinds: Sequence[str] = ()
+    plants: Sequence[str] = ("steady",)
+    years: float = 2.95
 
     def __post_init__(self) -> None:
         if not self.edges or len(set(self.edges)) != len(self.edges):
