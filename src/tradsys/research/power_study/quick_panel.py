@@ -45,7 +45,7 @@ def draw_panel(kind: str, n_times: int, *, edge: float, plant: str = "steady", s
     """Daily closes of a panel; `edge` is the drift of a name in its sigmas for each deviation of its rank score.
 
     The score is the residual return over the last five days, turned around: what fell behind its peers comes back.
-    With edge 0 no return can be told ahead. Raises TradsysError for an unknown kind or plant.
+    With edge 0 no return can be predicted. Raises TradsysError for an unknown kind or plant.
     """
     if kind not in PANEL_KINDS or plant not in PANEL_PLANTS:
         raise TradsysError(
