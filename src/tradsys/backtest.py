@@ -16,7 +16,7 @@ from pathlib import Path
 from dotenv import load_dotenv
 
 from tradsys.config.compose import as_dict, build, compose, recorded, run_command
-from tradsys.config.named_data import named_source, split_data_keys
+from tradsys.config.named_data import named_source, split_data_keys, with_costs_of
 
 
 def _with_profile(argv: list[str]) -> list[str]:
@@ -36,8 +36,10 @@ def work(argv: list[str]) -> None:
     from tradsys.serving.bundle import Bundle
 
     asked, own = split_data_keys(argv)
-    config = compose("backtest", _with_profile(asked))
+    chosen = _with_profile(asked)
+    config = compose("backtest", chosen)
     bundle = Bundle.load(str(as_dict(config)["bundle"]))
+    config = compose("backtest", with_costs_of(bundle.data_config(), chosen))
     if config.levels is None:
         config.levels = bundle.levels
     plain, parts = as_dict(config), build(config)

@@ -17,7 +17,7 @@ from pathlib import Path
 from dotenv import load_dotenv
 
 from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
-from tradsys.config.named_data import named_source, split_data_keys
+from tradsys.config.named_data import named_source, split_data_keys, with_costs_of
 
 VERBS = ("replay", "paper", "live", "status", "stop", "flatten", "resume", "report")
 
@@ -42,8 +42,10 @@ def work(argv: list[str]) -> None:
 
     asked, own = split_data_keys(_with_defaults(verb, rest), own_keys=("symbols",))
     config = compose("trade", asked)
+    levels, data_config = commands.of_the_bundle(verb, as_dict(config))
+    config = compose("trade", with_costs_of(data_config, asked))
     if config.levels is None:
-        config.levels = commands.levels_of(verb, as_dict(config))
+        config.levels = levels
     commands.VERBS[verb](as_dict(config), build(config), partial(named_source, data=own, command="trade"))
 
 

@@ -1,11 +1,12 @@
 """The bars of commands that bring a bundle: the data config named beside it, or the one it was trained on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from tradsys.config.compose import build, compose
+from tradsys.config.own_data import is_exchange
 from tradsys.config.trusted import built_source
 from tradsys.core.errors import DataError
 
@@ -27,6 +28,16 @@ def split_data_keys(argv: Sequence[str], own_keys: Sequence[str] = ()) -> tuple[
                 continue
         rest.append(f"data_choice={one[5:]}" if one.startswith("data=") else one)
     return rest, data
+
+
+def with_costs_of(data_config: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
+    """The overrides, with costs=stocks where the data are an exchange's and no costs are chosen.
+
+    data_config: of a bundle. An exchange's is every calendar but those that go round the clock.
+    """
+    chosen = any(one.lstrip("+").partition("=")[0] == "costs" for one in overrides)
+    stocks = is_exchange(data_config.get("calendar"))
+    return [*overrides, "costs=stocks"] if stocks and not chosen else list(overrides)
 
 
 def named_source(plain: dict[str, Any], bundle: Any, data: Sequence[str], command: str) -> Any:

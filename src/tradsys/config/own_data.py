@@ -58,8 +58,8 @@ def search(overrides: Sequence[str], package: Path) -> list[str]:
 def of_the_store(overrides: Sequence[str], choices: Sequence[str]) -> list[str]:
     """`data=NAME` of a dataset in the store, where no configuration has that name, as `data=stored` with its keys.
 
-    choices: the names of the data group. The longest pause of one history and the calendar follow from the dataset's
-    manifest, unless they are given.
+    choices: the names of the data group. The longest pause of one history, the calendar and, of an exchange's bars, the
+    costs of stocks follow from the dataset's manifest, unless they are given.
     """
     given = {key: value for key, sign, value in (one.partition("=") for one in overrides) if sign}
     name = given.get("data", "")
@@ -75,8 +75,15 @@ def of_the_store(overrides: Sequence[str], choices: Sequence[str]) -> list[str]:
     derived = {"data.max_gap_minutes": f"{10080 if minutes >= DAY_MINUTES else max(360.0, 6 * minutes):g}"}
     if isinstance(calendar, str) and _WORD.fullmatch(calendar):
         derived["data.calendar"] = f"'{calendar}'"
+    if is_exchange(calendar) and "costs" not in given:
+        derived["costs"] = "stocks"
     keys = [f"data.source.name='{name}'", *(f"{key}={value}" for key, value in derived.items() if key not in given)]
     return [new for one in overrides for new in (["data=stored", *keys] if one == f"data={name}" else [one])]
+
+
+def is_exchange(calendar: object) -> bool:
+    """Whether this is the name of an exchange's calendar, such as XNYS, and not None, 24/7 or 24/5."""
+    return isinstance(calendar, str) and "/" not in calendar and calendar != ""
 
 
 def spelled(overrides: Sequence[str], conf: Path, *, has_data: bool) -> list[str]:

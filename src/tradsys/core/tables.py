@@ -103,6 +103,7 @@ class Labels:
     y: int64 class codes [R], -1 where unlabelled. end: int64 [R], row where the outcome is known, -1 never.
     ret: float64 [R], realised log return from entry to exit, NaN where unlabelled. weight: float64 [R] >= 0.
     step: float64 [R], log return of each bar itself, close to close; None where no weighting needs it.
+    left: int64 [R], row of the exit where it may come before `end`; None: it is `end`.
     """
 
     y: Array
@@ -110,6 +111,7 @@ class Labels:
     ret: Array
     weight: Array
     step: Array | None = None
+    left: Array | None = None
 
     def __len__(self) -> int:
         return len(self.y)

@@ -58,13 +58,15 @@ def range_expansion(
     atr = usable_unit(wilder_atr(ohlc[:, 1], ohlc[:, 2], ohlc[:, 3], starts, atr_bars), ohlc[:, 3])
     distances = (multiple(upper, atr), multiple(lower, atr))
     tape = Tape.of(bars)
-    ret = np.where(side_R == 0, 0.0, first_touch(ohlc, starts, side_R, distances, horizon_bars, tape)[2])
+    _, left, found = first_touch(ohlc, starts, side_R, distances, horizon_bars, tape)
+    ret = np.where(side_R == 0, 0.0, found)
     known = np.isfinite(band + ahead + atr + ret)
     return Labels(
         y=np.where(known, (ahead > band).astype(np.int64), -1),
         end=np.where(known, np.arange(bars.height) + horizon_bars, -1),
         ret=np.where(known, ret, np.nan),
         weight=known.astype(np.float64),
+        left=np.where(known, left, -1),
     )
 
 

@@ -10,22 +10,40 @@ from tradsys.core.bounds import check_bounds
 from tradsys.core.compiled import compiled
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, Labels
-from tradsys.labels.triple_barrier import sides
-from tradsys.market.tradable import last_of_the_dead
+from tradsys.labels.triple_barrier import check_death, sides
+from tradsys.market.tradable import (
+    TAKE_PROFIT,
+    close_before,
+    confirmed,
+    dies_after,
+    fills_at_open,
+    touch,
+    traded_volume,
+)
 from tradsys.market.true_range import price_matrix, segment_starts
 
 
 def explosion(
-    bars: pl.DataFrame, *, rise: float, horizon_bars: int, dead_after_bars: int, side: int | Array = 1
+    bars: pl.DataFrame,
+    *,
+    rise: float,
+    horizon_bars: int,
+    dead_after_bars: int,
+    delisting_return: float = 0.0,
+    side: int | Array = 1,
 ) -> Labels:
     """Outcome [R]: 1 where the high of one of bars t+1..t+H reaches open[t+1] * (1 + rise), an exact touch counts.
 
+    What a bar can fill is the simulator's rule (`market.tradable`): a bar without trades is neither the entry nor the
+    rise nor the exit, and a high that neither the close before nor the open confirms is no rise. The entry waits for a
+    bar that can fill it, H counts from there, and an exit that cannot fill goes out at the next open that can.
+
     rise: a share, 0.2 for 20 %. ret: log return of the holder to the end, log(close[t+H] / open[t+1]), without costs;
     a holder has no barrier. end: t+H, also where the rise came earlier, since ret is known only there. weight: 1.
-    An instrument is dead where more than `dead_after_bars` of the panel's distinct times follow its last bar. Its last
-    bars are no missing rows: y is 1 where the rise came before the end, else 0, ret goes to its last close, end is its
-    last bar. That the bar was the last is known only dead_after_bars later, so a split needs an embargo_bars of at
-    least as many.
+    An instrument is dead without a bar at `dead_after_bars` of the panel's distinct times (`death_known_at`). Its last
+    bars are no missing rows: y is 1 where the rise came before the end, else 0, ret goes to its last close times
+    1 + delisting_return, end is its last bar. That is known only dead_after_bars later, so a split needs an
+    embargo_bars of at least as many.
     Unlabelled (y -1, end -1, ret NaN, weight 0): fewer than H bars are left and the instrument is not dead, whether or
     not the rise has come already (to keep those that rose early would be to keep winners only); a segment that ends
     before t+H while the symbol goes on; a NaN in the entry's open, in a high, or in the last close; a side of 0 (int8
@@ -33,20 +51,19 @@ def explosion(
     Raises TradsysError for parameters out of range and for a short side: no rise of any size is a fall.
     """
     _check(rise, horizon_bars, dead_after_bars)
+    check_death("explosion", dead_after_bars, delisting_return)
     side_R = sides(side, bars.height)
     if (side_R < 0).any():
         raise TradsysError(
             f"explosion: {int((side_R < 0).sum())} sides of -1; the label asks for a rise, which only a long earns; "
             "use features without a short side"
         )
-    ohc = price_matrix(bars, ("open", "high", "close"))
-    best, last = _walk(ohc, segment_starts(bars), last_of_the_dead(bars, dead_after_bars), horizon_bars)
-    entry = _next_open(ohc[:, 0])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ret = np.log(ohc[last, 2] / entry)
-    known = (last >= 0) & np.isfinite(best + ret) & (side_R != 0)
+    dead = dies_after(bars, dead_after_bars)
+    found = _walk(_tape(bars), segment_starts(bars), dead, horizon_bars, 1 + rise, 1 + delisting_return)
+    last, risen, ret = found[1:]
+    known = (last >= 0) & np.isfinite(found[0] + ret) & (side_R != 0)
     return Labels(
-        y=np.where(known, (best >= entry * (1 + rise)).astype(np.int64), -1),
+        y=np.where(known, risen.astype(np.int64), -1),
         end=np.where(known, last, -1),
         ret=np.where(known, ret, np.nan),
         weight=known.astype(np.float64),
@@ -54,18 +71,15 @@ def explosion(
 
 
 def best_move(bars: pl.DataFrame, horizon_bars: int, *, dead_after_bars: int | None = None) -> Array:
-    """Largest log rise on offer, log(highest high of t+1..t+H / open[t+1]), float64 [R]; negative where none came.
+    """Largest log rise on offer, log(highest traded high of t+1..t+H / the entry's open), float64 [R].
 
+    Negative where none came.
     NaN as `explosion` leaves a row unlabelled for its highs. dead_after_bars: an instrument that died counts up to its
     last bar; None leaves its last rows NaN.
     """
     _check(1.0, horizon_bars, 1 if dead_after_bars is None else dead_after_bars)
-    ohc = price_matrix(bars, ("open", "high", "close"))
-    dead = np.zeros(bars.height, dtype=np.bool_)
-    if dead_after_bars is not None:
-        dead = last_of_the_dead(bars, dead_after_bars)
-    best = _walk(ohc, segment_starts(bars), dead, horizon_bars)[0]
-    return np.log(best / _next_open(ohc[:, 0]))
+    dead = dies_after(bars, dead_after_bars)
+    return np.log(_walk(_tape(bars), segment_starts(bars), dead, horizon_bars, 2.0, 1.0)[0])
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,7 @@ class Explosion:
     horizon_bars: int = 20
     atr_bars: int = 14
     dead_after_bars: int = 10
+    delisting_return: float = 0.0
 
     def __post_init__(self) -> None:
         check_bounds(
@@ -86,18 +101,21 @@ class Explosion:
                 "horizon_bars": "whole [1, inf)",
                 "atr_bars": "whole [1, inf)",
                 "dead_after_bars": "whole [1, inf)",
+                "delisting_return": "(-1, 0]",
             },
             "labels",
         )
 
     def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
         """Labels [R] of these bars, without a side [R] of long positions; see `explosion`."""
-        sizes = {k: getattr(self, k) for k in ("rise", "horizon_bars", "dead_after_bars")}
+        sizes = {k: getattr(self, k) for k in ("rise", "horizon_bars", "dead_after_bars", "delisting_return")}
         return explosion(bars, **sizes, side=1 if side is None else side)
 
     def card(self) -> dict[str, Any]:
         """The exits as serving reads them, which are time alone, and what the classes mean."""
         sizes = {k: getattr(self, k) for k in self.__dataclass_fields__}
+        if not self.delisting_return:
+            del sizes["delisting_return"]
         return {"kind": "explosion", **sizes, "classes": ["no explosion", "explosion"]}
 
 
@@ -109,24 +127,60 @@ def _check(rise: float, horizon_bars: int, dead_after_bars: int) -> None:
         )
 
 
-def _next_open(open_: Array) -> Array:
-    """open[t+1] [R], NaN in the last row; another symbol's where a symbol ends, which the walk leaves unresolved."""
-    return np.append(open_[1:], np.nan)[: len(open_)]
+def _tape(bars: pl.DataFrame) -> tuple[Array, ...]:
+    """Open, high, low, close, volume and close before, float64 [R] each: the bars of `market.tradable`."""
+    opened, high, close = price_matrix(bars, ("open", "high", "close")).T
+    columns = (opened, high, np.zeros(bars.height), close)  # a long without a stop reads no low
+    return (*(np.ascontiguousarray(c) for c in columns), traded_volume(bars), close_before(bars))
 
 
 @compiled
-def _walk(ohc: Array, starts: Array, dead: Array, horizon_bars: int) -> tuple[Array, Array]:
-    """Highest high of bars t+1..last [R] and `last` [R]: t+H or the last bar of the dead; NaN and -1 unresolved."""
-    n_rows = len(ohc)
-    best = np.full(n_rows, np.nan)
-    last = np.full(n_rows, -1, dtype=np.int64)
-    for t in range(n_rows):
-        top = -np.inf
-        for j in range(t + 1, min(t + horizon_bars, n_rows - 1) + 1):
-            if starts[j] or not np.isfinite(ohc[j, 1]):
+def _out_at_close(bars: tuple[Array, ...], j: int) -> bool:
+    """Whether the close of bar j is believed: by the close before, or by an open that it confirms; NaN passes on."""
+    opened, close, before = bars[0][j], bars[3][j], bars[5][j]
+    return np.isnan(close) or confirmed(close, before) or (confirmed(opened, before) and confirmed(close, opened))
+
+
+@compiled
+def _walk(
+    bars: tuple[Array, ...], starts: Array, dead: Array, horizon_bars: int, factor: float, recovery: float
+) -> tuple[Array, Array, Array, Array]:
+    """Highest traded high over the entry's open, the last row, whether the rise was filled, log return; each [R].
+
+    NaN, -1, False and NaN where the segment ends before the horizon does and nobody died.
+    """
+    opened, high, close, volume = bars[0], bars[1], bars[3], bars[4]
+    n_rows = len(opened)
+    best, log_return = np.full(n_rows, np.nan), np.full(n_rows, np.nan)
+    last, risen = np.full(n_rows, -1, dtype=np.int64), np.zeros(n_rows, dtype=np.bool_)
+    for t in range(n_rows - 1):
+        first = t + 1  # an order waits for a bar that can fill it
+        while first < n_rows and not starts[first] and np.isfinite(opened[first]) and not fills_at_open(bars, first):
+            first += 1
+        if first >= n_rows or starts[first]:
+            continue
+        entry, top, rose, passed = opened[first], -np.inf, False, False
+        levels = (entry * factor, -np.inf)
+        for j in range(first, n_rows):
+            if starts[j] or not np.isfinite(high[j]):
                 break
-            top = max(top, ohc[j, 1])
-            if j == t + horizon_bars or dead[j]:
-                best[t], last[t] = top, j
-                break
-    return best, last
+            over = j >= first + horizon_bars - 1
+            price = 0.0
+            if j >= first + horizon_bars:  # the horizon ended in a bar that could not fill
+                price = opened[j] if fills_at_open(bars, j) else 0.0
+            else:
+                if volume[j] > 0:
+                    top = max(top, high[j])
+                if not rose:
+                    reason, at, _, passed = touch(bars, j, 1, levels, (False, passed))
+                    rose = reason == TAKE_PROFIT and at > 0
+                if over and volume[j] > 0 and _out_at_close(bars, j):
+                    price = close[j]
+            if not (price > 0 or (over and np.isnan(price))):
+                if not dead[j]:
+                    continue
+                price = close[j] * recovery
+            best[t], last[t], risen[t] = top / entry, j, rose
+            log_return[t] = np.log(price / entry)
+            break
+    return best, last, risen, log_return

@@ -15,8 +15,8 @@ from tradsys.market.tradable import (
     STOP_LOSS,
     TAKE_PROFIT,
     close_before,
+    dies_after,
     fills_at_open,
-    last_of_the_dead,
     touch,
     traded_volume,
 )
@@ -45,9 +45,10 @@ def triple_barrier(
     met that one first and fills at its open; else a bar that reaches both met the stop. Neither: out at
     close[t+H]. What a bar can fill is the simulator's rule (`market.tradable`): where nothing traded there is neither
     entry nor exit, so both wait for a bar that can fill them, and H counts from the entry's bar.
-    dead_after_bars: a symbol whose last bar is followed by more of the panel's distinct times is dead, and what is held
-    then is out at its last close times 1 + delisting_return (a short at the last close); None knows no deaths, and
-    their last labels are missing. A split needs an embargo of as many bars, since a death is known only then.
+    dead_after_bars: a symbol without a bar at so many of the panel's distinct times is dead, and what is held
+    then is out at its last close times 1 + delisting_return (a short at the last close), as in the simulator; None
+    knows no deaths, and their last labels are missing. A split needs an embargo of as many bars: a death is known
+    only then.
     y: 1 profit barrier first, else 0; `ternary`: 0 stop, 1 timeout, 2 profit. end: the bar of the exit.
     ret: log return from entry to exit fill, in the trade's direction and without costs. weight: 1.
     side: 1 long; -1 short: profit barrier below the entry, stop above, ret = -log(exit / entry); or one per bar, int8
@@ -65,8 +66,7 @@ def triple_barrier(
     starts = segment_starts(bars)
     atr = usable_unit(wilder_atr(ohlc[:, 1], ohlc[:, 2], ohlc[:, 3], starts, atr_bars), ohlc[:, 3])
     distances = (multiple(upper, atr), multiple(lower, atr))
-    dead = None if dead_after_bars is None else last_of_the_dead(bars, dead_after_bars)
-    tape = Tape.of(bars, dead, delisting_return)
+    tape = Tape.of(bars, dies_after(bars, dead_after_bars), delisting_return)
     outcome, end, ret = first_touch(ohlc, starts, side_R, distances, horizon_bars, tape)
     y = outcome if ternary else np.where(outcome > 0, (outcome == TARGET).astype(np.int64), outcome)
     return Labels(y=y, end=end, ret=ret, weight=(outcome >= 0).astype(np.float64))
@@ -81,7 +81,7 @@ def multiple(n_atrs: float, atr: Array) -> Array:
 class Tape:
     """What decides fills beside prices: volume and close before [R], as `market.tradable` has them, and deaths.
 
-    dead: bool [R], the last bar of each dead symbol. delisting_return: what a holder loses after its close.
+    dead: bool [R], bars whose symbol is dead before it has another. delisting_return: what a holder loses after that.
     """
 
     volume: Array

@@ -12,6 +12,7 @@ from tradsys.core.tables import Array
 # an open or extreme a factor of e^0.66 = 1.93 from the close before is not believed; see `sources.jumps.MAX_OPEN_GAP`
 MAX_PRINT_FACTOR = float(np.exp(0.66))
 TAKE_PROFIT, STOP_LOSS, TIMEOUT = 0, 1, 2
+MICROSECONDS_A_YEAR = 365 * 86_400e6
 
 
 def traded_volume(bars: pl.DataFrame) -> Array:
@@ -41,21 +42,32 @@ def fillable_opens(bars: pl.DataFrame) -> Array:
     return np.asarray((traded_volume(bars) > 0) & ~far)
 
 
-def last_of_the_dead(bars: pl.DataFrame, dead_after_bars: int) -> Array:
-    """True [R] at the last bar of each instrument that more than so many distinct times of the panel follow."""
-    if not bars.height:
-        return np.zeros(0, dtype=np.bool_)
-    clock = bars["time"].unique().sort()
-    after = len(clock) - 1 - clock.search_sorted(bars["time"]).to_numpy()
-    return _last_rows(bars) & (after > dead_after_bars)
+def years_since(bars: pl.DataFrame) -> Array:
+    """Years of 365 days since the same symbol's bar before, float64 [R]; 0 at its first."""
+    step = pl.col("time").diff().over("symbol").dt.total_microseconds().fill_null(0)
+    return bars.select(years=step / MICROSECONDS_A_YEAR)["years"].to_numpy()
+
+
+def event(bars: pl.DataFrame, name: str) -> Array:
+    """An event's column [R] (`funding_due`, `dividend_due`) with 0 where nothing happened; all 0 without the column."""
+    if name not in bars.columns:
+        return np.zeros(bars.height)
+    return bars[name].cast(pl.Float64).fill_null(0.0).fill_nan(0.0).to_numpy()
+
+
+def dies_after(bars: pl.DataFrame, dead_after_bars: int | None) -> Array:
+    """True [R] at a bar whose symbol is dead before it has another, by the rule of `death_known_at`; None: nowhere."""
+    if dead_after_bars is None:
+        return np.zeros(bars.height, dtype=np.bool_)
+    return death_known_at(bars, dead_after_bars) >= 0
 
 
 def death_known_at(bars: pl.DataFrame, dead_after_bars: int) -> Array:
     """Position in the clock at which each bar's symbol counts as dead, int64 [R]; -1 where it has a bar before.
 
     The clock is the distinct times of all bars. A symbol is dead at the `dead_after_bars`-th of them in a row without a
-    bar of its own, which needs nothing later than that time; one that comes back afterwards is traded anew. Labels
-    count fewer deaths (`last_of_the_dead`): a symbol that never comes back, with one more time to follow.
+    bar of its own, which needs nothing later than that time; one that comes back afterwards is traded anew. The one
+    rule of simulators, books, brokers and labels.
     """
     if not bars.height:
         return np.zeros(0, dtype=np.int64)

@@ -24,11 +24,11 @@ import polars as pl
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 from tradsys.market.bars import utc_bars
-from tradsys.market.tradable import fillable_opens, traded_volume
+from tradsys.market.tradable import event, fillable_opens, traded_volume, years_since
 from tradsys.portfolio.book import WEIGHT_COLUMNS
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.ledger import UTC_TIME
-from tradsys.portfolio.simulator import check_bars, check_delay, event, years_since
+from tradsys.portfolio.simulator import check_bars, check_delay
 
 DAILY_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "time": UTC_TIME,
@@ -99,7 +99,7 @@ def simulate_book(
     costs: Costs,
     delay_bars: int = 1,
     *,
-    dead_after_bars: int = 5,
+    dead_after_bars: int | None = 5,
     delisting_return: float = 0.0,
 ) -> BookLedger:
     """The book's ledger under the rules at the top of this file.
@@ -110,7 +110,7 @@ def simulate_book(
     stocks delisted for cause (Shumway 1997, table 1). Raises DataError for what breaks this, TradsysError for delay.
     """
     check_delay(delay_bars)
-    if not -1 <= delisting_return <= 0 or dead_after_bars < 1:
+    if not -1 <= delisting_return <= 0 or (dead_after_bars is not None and dead_after_bars < 1):
         raise DataError(
             f"book: delisting_return={delisting_return}, dead_after_bars={dead_after_bars}; the rule is "
             "-1 <= delisting_return <= 0 and dead_after_bars >= 1; fix the book's settings"
@@ -185,7 +185,7 @@ class _Market:
 class _Walk:
     """Cash and quantities [S] through time, and the record of them."""
 
-    def __init__(self, market: _Market, costs: Costs, dead_after_bars: int, delisting_return: float) -> None:
+    def __init__(self, market: _Market, costs: Costs, dead_after_bars: int | None, delisting_return: float) -> None:
         n = len(market.symbols)
         self.market, self.costs = market, costs
         self.dead_after_bars, self.delisting_return = dead_after_bars, delisting_return
@@ -245,6 +245,8 @@ class _Walk:
     def _bury(self, t: int) -> tuple[float, float]:
         """Holdings of names that are dead by now become cash; notional and costs of that."""
         m = self.market
+        if self.dead_after_bars is None:
+            return 0.0, 0.0
         dead = (self.quantity != 0) & (m.silent[t] >= self.dead_after_bars)
         if not dead.any():
             return 0.0, 0.0

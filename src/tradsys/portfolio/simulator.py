@@ -33,19 +33,16 @@ Rules, bar by bar, for each symbol by itself:
 from datetime import datetime
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from tradsys.core.errors import DataError, TradsysError
-from tradsys.core.tables import Array
 from tradsys.market.bars import utc_bars
-from tradsys.market.tradable import close_before, death_known_at, traded_volume
+from tradsys.market.tradable import close_before, death_known_at, event, traded_volume, years_since
 from tradsys.portfolio.costs import BUST, Costs
 from tradsys.portfolio.fills import Bar, Holding, Order, Step, advance, bury, enter
 from tradsys.portfolio.ledger import EQUITY_SCHEMA, OPEN_SCHEMA, TRADES_SCHEMA, UTC_TIME, Ledger
 
 PRICES = ("open", "high", "low", "close")
-MICROSECONDS_A_YEAR = 365 * 86_400e6
 TARGETS_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "symbol": pl.String,
     "time": UTC_TIME,
@@ -108,19 +105,6 @@ def deaths(bars: pl.DataFrame, costs: Costs) -> pl.Series:
         return pl.Series([None] * bars.height, dtype=clock.dtype)
     known = pl.Series(death_known_at(bars, costs.dead_after_bars))
     return clock.gather(known.replace(-1, None))
-
-
-def years_since(bars: pl.DataFrame) -> Array:
-    """Years of 365 days since the same symbol's bar before, float64 [R]; 0 at its first."""
-    step = pl.col("time").diff().over("symbol").dt.total_microseconds().fill_null(0)
-    return bars.select(years=step / MICROSECONDS_A_YEAR)["years"].to_numpy()
-
-
-def event(bars: pl.DataFrame, name: str) -> Array:
-    """An event's column [R] (`funding_due`, `dividend_due`) with 0 where nothing happened; all 0 without the column."""
-    if name not in bars.columns:
-        return np.zeros(bars.height)
-    return bars[name].cast(pl.Float64).fill_null(0.0).fill_nan(0.0).to_numpy()
 
 
 class _Account:

@@ -5,6 +5,7 @@ import pytest
 from tests.integration.conftest import inside
 from tradsys.config.compose import compose
 from tradsys.config.explain import ConfigError
+from tradsys.config.named_data import with_costs_of
 from tradsys.config.own_data import OwnFolders
 
 OWN = "bar_minutes: 15\nmax_gap_minutes: 60\nmarket_symbol: null\nsource: {symbols: null}\n"
@@ -50,3 +51,26 @@ def test_config_dir_is_searched_first(tmp_path):
     assert compose("train", [f"--config-dir={tmp_path}", "data=mine"]).data.bar_minutes == 15
     with pytest.raises(ConfigError, match="is no folder; give the folder"):
         compose("train", ["--config-dir=/nowhere", "data=mine"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fee", "dead"),
+    [
+        (["data=us_daily"], 60.0, 5),
+        (["+experiment=foundry"], 60.0, 5),
+        (["data=us_panel_snapshot"], 60.0, 5),
+        (["data=us_daily", "costs=default"], 0.0, 48),
+        (["data=btc_hourly"], 0.0, 48),
+        (["+experiment=explosion"], 0.0, 10),
+    ],
+)
+def test_data_of_stocks_choose_the_costs_of_stocks(overrides, fee, dead):
+    config = compose("train", overrides)
+    assert (config.costs.borrow_bps_per_year, config.costs.dead_after_bars) == (fee, dead)
+    assert config.labels.get("dead_after_bars", dead) == dead
+
+
+def test_a_bundle_on_an_exchanges_data_is_backtested_at_the_costs_of_stocks():
+    assert with_costs_of({"calendar": "XNYS"}, ["span=later"]) == ["span=later", "costs=stocks"]
+    for calendar, given in (("XNYS", ["costs=default"]), ("24/7", []), (None, [])):
+        assert with_costs_of({"calendar": calendar}, given) == given

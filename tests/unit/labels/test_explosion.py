@@ -39,7 +39,7 @@ def plain(bars, *, rise, horizon_bars, dead_after_bars):
         silent = sum(moment > rows[own[-1]][2] for moment in clock)
         end = t + horizon_bars
         if end > own[-1]:
-            end = own[-1] if silent > dead_after_bars and own[-1] > t else -1
+            end = own[-1] if silent >= dead_after_bars and own[-1] > t else -1
         if end < 0 or any(rows[j][1] != segment for j in range(t, end + 1)):
             out.append((-1, -1, math.nan, math.nan))
             continue
@@ -90,23 +90,43 @@ def flat(closes, highs=None, symbol="DIE"):
 
 
 def test_a_death_by_hand_is_a_loss_and_no_missing_row():
-    """100, 100, 50, 10 and gone; another lives on. The holder from the second bar's open loses 90 % and is no gap."""
-    bars = pl.concat([flat([100.0, 100.0, 50.0, 10.0]), flat([7.0] * 12, symbol="LIVE")])
-    labels = explosion(bars, rise=0.5, horizon_bars=5, dead_after_bars=7)
+    """100, 100, 60, 35 and gone; another lives on. The holder from the second bar's open loses 65 % and is no gap."""
+    bars = pl.concat([flat([100.0, 100.0, 60.0, 35.0]), flat([7.0] * 12, symbol="LIVE")])
+    labels = explosion(bars, rise=0.5, horizon_bars=5, dead_after_bars=8)  # eight sessions follow its last bar
     assert labels.y[:4].tolist() == [0, 0, 0, -1]
     assert labels.end[:4].tolist() == [3, 3, 3, -1]
-    np.testing.assert_allclose(labels.ret[:3], np.log([0.1, 0.2, 1.0]))
-    # eight sessions follow its last bar: with dead_after_bars=8 it may yet come back, and nothing is known
-    assert (explosion(bars, rise=0.5, horizon_bars=5, dead_after_bars=8).y[:4] == -1).all()
+    np.testing.assert_allclose(labels.ret[:3], np.log([0.35, 35 / 60, 1.0]))
+    lost = explosion(bars, rise=0.5, horizon_bars=5, dead_after_bars=8, delisting_return=-0.3)
+    np.testing.assert_allclose(lost.ret[:3], np.log(np.array([0.35, 35 / 60, 1.0]) * 0.7))
+    # with dead_after_bars=9 it may yet come back, and nothing is known
+    assert (explosion(bars, rise=0.5, horizon_bars=5, dead_after_bars=9).y[:4] == -1).all()
     # the living at the data's end are unresolved, not dead
     assert labels.y[4:].tolist() == [0] * 7 + [-1] * 5
 
 
 def test_a_rise_before_death_counts_and_its_holder_still_loses():
-    bars = pl.concat([flat([10.0, 10.0, 15.0, 1.0]), flat([7.0] * 12, symbol="LIVE")])
+    bars = pl.concat([flat([10.0, 10.0, 15.0, 8.0]), flat([7.0] * 12, symbol="LIVE")])
     labels = explosion(bars, rise=0.5, horizon_bars=9, dead_after_bars=3)
     assert labels.y[:3].tolist() == [1, 0, 0]
-    assert labels.ret[0] == pytest.approx(math.log(0.1))
+    assert labels.ret[0] == pytest.approx(math.log(0.8))
+
+
+def test_a_bar_without_trades_is_no_entry_no_rise_and_no_exit():
+    """Volumes say which of 10, 10, 16, 11, 12 traded; entry at the first that did, the exit waits for one that does."""
+
+    def labelled(volume):
+        bars = flat([10.0, 10.0, 16.0, 11.0, 12.0]).with_columns(volume=pl.Series(volume, dtype=pl.Float64))
+        found = explosion(bars, rise=0.5, horizon_bars=2, dead_after_bars=3)
+        return found.y[0], found.end[0], found.ret[0]
+
+    assert labelled([1, 1, 1, 1, 1]) == (1, 2, pytest.approx(math.log(1.6)))
+    assert labelled([1, 1, 0, 1, 1]) == (0, 3, pytest.approx(math.log(1.1)))  # nobody traded at 16
+    assert labelled([1, 0, 0, 1, 1]) == (0, 4, pytest.approx(math.log(12 / 11)))  # in at 11, the first that traded
+
+
+def test_a_print_that_no_neighbour_confirms_is_no_rise():
+    bars = flat([10.0] * 6, [10.0, 10.0, 100.0, 10.0, 10.0, 10.0])
+    assert explosion(bars, rise=0.5, horizon_bars=4, dead_after_bars=3).y[0] == 0
 
 
 def test_an_exact_touch_counts_and_a_hair_less_does_not():
@@ -128,7 +148,7 @@ def test_a_label_reads_nothing_before_its_entry_nor_after_its_end():
     outside = np.ones(bars.height, dtype=bool)
     outside[t + 1 : t + 7] = False
     for name in ("open", "high", "close"):
-        values = np.where(outside, bars[name].to_numpy() * 3.0, bars[name].to_numpy())
+        values = np.where(outside, bars[name].to_numpy() * 1.5, bars[name].to_numpy())
         bars = bars.with_columns(pl.Series(name, values))
     again = explosion(bars, rise=0.02, horizon_bars=6, dead_after_bars=5)
     assert (again.y[t], again.end[t], again.ret[t]) == (labels.y[t], labels.end[t], labels.ret[t])

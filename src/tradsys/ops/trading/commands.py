@@ -61,9 +61,12 @@ def _folder(plain: Config, name: str) -> Path:
     return Path(plain["paths"]["runs"]) / "trade" / name
 
 
-def levels_of(verb: str, plain: Config) -> str:
-    """How the bundle's run read the levels of the profiles; `score` where the verb reads no bundle."""
-    return Bundle.load(_bundle_of(plain)).levels if verb in ("replay", "paper", "live") else "score"
+def of_the_bundle(verb: str, plain: Config) -> tuple[str, Config]:
+    """How the bundle's run read the levels of the profiles, and its data's config; `score` and {} without a bundle."""
+    if verb not in ("replay", "paper", "live"):
+        return "score", {}
+    bundle = Bundle.load(_bundle_of(plain))
+    return bundle.levels, bundle.data_config()
 
 
 def _bundle_of(plain: Config) -> str | Path:

@@ -1,5 +1,6 @@
 """What a panel's forecasts earn as books: every book on every horizon, the market held beside, one verdict each."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -27,19 +28,22 @@ from tradsys.research.pipeline.settings import Evaluation
 from tradsys.research.pipeline.span_test import joint_tests_alone, joint_tests_on_span
 from tradsys.research.pipeline.trial_ledger import TrialLedger
 
+LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class BookSettings:
     """Which books are run, what a death costs, and what a market can carry.
 
-    books: by name; each is held for its horizon, whatever its own hold_bars. dead_after_bars, delisting_return: as of
-    `simulate_book`. capacity_share: of a name's mean dollar volume over volume_bars that an order may take;
-    capacity_quantile: the part of traded notional that must fit. Raises TradsysError without a book or out of range.
+    books: by name; each is held for its horizon, whatever its own hold_bars. dead_after_bars, delisting_return: old
+    names of `costs.dead_after_bars` and `costs.delisting_return`, which count where these are None; kept until 2.0.
+    capacity_share: of a name's mean dollar volume over volume_bars that an order may take; capacity_quantile: the part
+    of traded notional that must fit. Raises TradsysError without a book or out of range.
     """
 
     books: Mapping[str, Book]
-    dead_after_bars: int = 5
-    delisting_return: float = 0.0
+    dead_after_bars: int | None = None
+    delisting_return: float | None = None
     capacity_share: float = 0.01
     volume_bars: int = 20
     capacity_quantile: float = 0.95
@@ -50,6 +54,18 @@ class BookSettings:
                 f"books: {list(self.books)}, capacity_share={self.capacity_share}, capacity_quantile="
                 f"{self.capacity_quantile}; one book at least, shares in (0, 1]; fix conf/book"
             )
+
+    def death(self, costs: Costs) -> dict[str, Any]:
+        """`dead_after_bars` and `delisting_return` of every book: those of the costs, unless the old keys are set."""
+        rule: dict[str, Any] = {}
+        for key in ("dead_after_bars", "delisting_return"):
+            own = getattr(self, key)
+            if own is not None:
+                LOG.warning(
+                    "books: book.%s=%s is set; its new name is costs.%s, the old one goes with 2.0", key, own, key
+                )
+            rule[key] = getattr(costs, key) if own is None else own
+        return rule
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,9 +107,11 @@ def run_books(
     n_died, verdict. benchmark: name and performance of holding the market's symbol, None without one. equity: time and
     curves of the days that all share. Raises DataError where a book's days lack bars.
     """
+    death = settings.death(costs)
+    costs = replace(costs, **death)
     ledgers, holding = _simulated(bars, predictions, settings, horizon_bars, costs)
     span = (predictions["time"].min(), predictions["time"].max())
-    held = _benchmark(bars, market_symbol, span, costs, settings)  # type: ignore[arg-type]
+    held = _benchmark(bars, market_symbol, span, costs)  # type: ignore[arg-type]
     reference = f"hold {market_symbol}"
     shown = ledgers if held is None else ledgers | {reference: held}
     shown, compared = _shared_span(shown)
@@ -154,31 +172,31 @@ def _simulated(
         for name, book in settings.books.items():
             chosen = replace(book, hold_bars=horizon_bars[horizon])
             full = f"{name} {horizon}"
-            ledgers[full] = _lived(traded, chosen.weights(scores), costs, settings)
+            ledgers[full] = _lived(traded, chosen.weights(scores), costs)
             holding[full] = (chosen, horizon)
     if not ledgers:
         raise DataError("books: no predictions; a book needs scores; walk forward over days that exist")
     return ledgers, holding
 
 
-def _lived(bars: pl.DataFrame, weights: pl.DataFrame, costs: Costs, settings: BookSettings) -> BookLedger:
+def _lived(bars: pl.DataFrame, weights: pl.DataFrame, costs: Costs) -> BookLedger:
     return simulate_book(
         bars,
         weights,
         costs,
-        dead_after_bars=settings.dead_after_bars,
-        delisting_return=settings.delisting_return,
+        dead_after_bars=costs.dead_after_bars,
+        delisting_return=costs.delisting_return,
     )
 
 
 def _benchmark(
-    bars: pl.DataFrame, symbol: str | None, span: tuple[datetime, datetime], costs: Costs, settings: BookSettings
+    bars: pl.DataFrame, symbol: str | None, span: tuple[datetime, datetime], costs: Costs
 ) -> BookLedger | None:
     """The market's symbol bought at the first decision of the span and kept; None without one."""
     if symbol is None:
         return None
     traded = bars.filter(pl.col("time").is_between(*span), pl.col("symbol") == symbol)
-    return _lived(traded, hold(traded, symbol), costs, settings)
+    return _lived(traded, hold(traded, symbol), costs)
 
 
 def _shared_span(ledgers: Mapping[str, BookLedger]) -> tuple[dict[str, BookLedger], dict[str, Any]]:

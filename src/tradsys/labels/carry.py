@@ -1,0 +1,65 @@
+"""What a labelled position receives and pays while it is held: dividends, funding, the borrow fee."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from tradsys.core.tables import Array, Labels
+from tradsys.market.tradable import event, fillable_opens, years_since
+from tradsys.market.true_range import price_matrix
+
+LEAST = 1e-9  # of the entry price: what an exit may come to after carry, so that its log return stays finite
+SAME = 1e-12  # relative: an exit at this distance from an open or a close filled there
+
+
+def with_carry(labels: Labels, bars: pl.DataFrame, side: int | Array, borrow_per_year: float) -> Labels:
+    """The labels with carry in `ret`: what the simulator's ledger books beside prices, before fees and slippage.
+
+    ret: log((exit + carry) / entry) of a long, -log((exit - carry) / entry) of a short, where carry is money a unit by
+    the rules of `portfolio.fills`: dividends after the entry's bar; funding at the close of every bar held, in the bar
+    of an exit inside it only where it is due, none after an exit at the open; the borrow fee of a short from the close
+    before its entry. y, end and weight stay. side: of the positions, +1, -1 or 0 none, one or [R]. borrow_per_year: a
+    fraction. Bars without `dividend_due` and `funding_due`, held long, give back the labels as they are.
+    """
+    dividend, funding = event(bars, "dividend_due"), event(bars, "funding_due")
+    side_R = np.broadcast_to(np.asarray(side, dtype=np.float64), (bars.height,))
+    borrowed = borrow_per_year > 0 and bool((side_R < 0).any())
+    if not (dividend.any() or funding.any() or borrowed):
+        return labels
+    left = labels.end if labels.left is None else labels.left
+    rows = np.flatnonzero((left >= 0) & np.isfinite(labels.ret) & (side_R != 0))
+    if not len(rows):
+        return labels
+    open_, close = price_matrix(bars, ("open", "close")).T
+    due = funding * np.nan_to_num(close)
+    fee = borrow_per_year * years_since(bars) * np.nan_to_num(close)
+    sign, out, into = side_R[rows], left[rows], _entries(bars)[rows]
+    entry = open_[into]
+    leaving = entry * np.exp(sign * labels.ret[rows])
+    carry = sign * _between(dividend, into + 1, out + 1) - sign * _between(due, into, out)
+    carry += _in_the_last_bar(-sign * due[out], leaving, open_[out], close[out])
+    carry -= np.where(sign < 0, _between(fee, into, out + 1), 0.0)
+    ret = labels.ret.copy()
+    ret[rows] = sign * np.log(np.maximum((leaving + sign * carry) / entry, LEAST))
+    return replace(labels, ret=ret)
+
+
+def _entries(bars: pl.DataFrame) -> Array:
+    """Row [R] of the first bar after each that can fill an order at its open; the last row where none can."""
+    found = np.where(fillable_opens(bars), np.arange(bars.height), bars.height - 1)
+    following = np.minimum.accumulate(found[::-1])[::-1]
+    return np.append(following[1:], bars.height - 1)
+
+
+def _between(values: Array, start: Array, stop: Array) -> Array:
+    """Sum of values[start:stop] for each pair of rows."""
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    return np.asarray(total[stop] - total[start])
+
+
+def _in_the_last_bar(due: Array, price: Array, open_: Array, close: Array) -> Array:
+    """Funding [N] of the bar of the exit: all at its close, none at its open, inside it only what is to be paid."""
+    at_open, at_close = (np.isclose(price, other, rtol=SAME, atol=0) for other in (open_, close))
+    paid = np.minimum(due, 0.0)
+    return np.where(at_open, np.where(at_close, paid, 0.0), np.where(at_close, due, paid))
