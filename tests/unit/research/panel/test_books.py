@@ -118,7 +118,7 @@ def test_every_look_enters_the_ledger_before_it_is_judged(tmp_path):
     assert luck[1] > luck[0]
 
 
-def test_a_death_costs_what_the_settings_say():
+def test_a_death_costs_what_the_costs_say():
     bars, predictions = market(n_days=60)
     dying = "N00"
     cut = bars.filter((pl.col("symbol") != dying) | (pl.col("time") < START + timedelta(days=30)))
@@ -126,9 +126,9 @@ def test_a_death_costs_what_the_settings_say():
     scored = scored.with_columns(score=pl.when(pl.col("symbol") == dying).then(9.0).otherwise(pl.col("score")))
     best = {}
     for lost in (0.0, -0.5):
-        settings = replace(SETTINGS, delisting_return=lost)
+        costs = replace(FREE, dead_after_bars=5, delisting_return=lost)
         found = run_books(
-            cut, scored, settings, horizon_bars={"1d": 1, "5d": 5}, skill_low={}, costs=FREE, evaluation=JUDGED
+            cut, scored, SETTINGS, horizon_bars={"1d": 1, "5d": 5}, skill_low={}, costs=costs, evaluation=JUDGED
         )
         best[lost] = {row["name"]: row for row in found["rows"]}["best 1d"]
     assert best[-0.5]["n_died"] == best[0.0]["n_died"] == 1
