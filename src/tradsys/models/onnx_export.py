@@ -5,7 +5,6 @@ it is in the parts, so that a steep calibrator sees the same scores.
 """
 
 import copy
-import io
 import warnings
 from functools import singledispatch
 from pathlib import Path
@@ -118,7 +117,6 @@ def _worst(where: str, *pairs: tuple[Array, Array], decides: bool = True) -> flo
 def _write(path: Path, module: nn.Module, lookback: int, n_features: int) -> None:
     example_NTF = torch.zeros(2, lookback, n_features)  # two samples: one would be taken for a constant
     names = module.outputs if isinstance(module, Pipeline) else ["score", "probability"]
-    draft = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
@@ -126,15 +124,14 @@ def _write(path: Path, module: nn.Module, lookback: int, n_features: int) -> Non
         torch.onnx.export(
             module,
             (example_NTF,),
-            draft,
+            str(path),
             dynamo=False,
             input_names=["window"],
             output_names=names,
             dynamic_axes={name: {0: "N"} for name in ("window", *names)},
             opset_version=OPSET,
         )
-    onnx.checker.check_model(onnx.load_from_string(draft.getvalue()), full_check=True)
-    path.write_bytes(draft.getvalue())
+    onnx.checker.check_model(onnx.load(path), full_check=True)
 
 
 @singledispatch
