@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tradsys.research.reproduction import Record
 
 
-def _stored(record: "Record", data_folder: str) -> "tuple[DictConfig, Experiment]":
+def _stored_experiment(record: "Record", data_folder: str) -> "tuple[DictConfig, Experiment]":
     """The run's config, all parts and places checked, with this machine's data folder, and what it builds today."""
     from tradsys.research.experiment import Experiment
 
@@ -54,7 +54,7 @@ def work(argv: list[str]) -> None:
     asked = as_dict(compose("reproduce", [f"run='{a}'" if a in runs else a for a in argv]))
     record = read_record(Path(str(asked["run"])))
     with names_its_code(f"reproduce: {record.folder}", record.folder, ConfigError):
-        config, experiment = _stored(record, str(asked["paths"]["data"]))
+        config, experiment = _stored_experiment(record, str(asked["paths"]["data"]))
     place = ledger_of(record, str(asked["paths"]["ledger"]))
     with open_run(Path(asked["into"]), "reproduce", record.config_yaml, record.overrides) as folder:
         config.paths = dict(asked["paths"]) | {"ledger": str(folder / "ledger.db"), "cache_gb": 0}  # all of it anew

@@ -220,7 +220,7 @@ def help_text(name: str, main: Callable[[list[str]], None]) -> str:
     known = read_meanings(conf_folder())
     for key, value in leaves(plain):
         if key.count(".") < 2 and not re.fullmatch(r"\$\{[\w.]+\}", str(value)):  # else it follows another key
-            lines += _key_lines(f"{key}={_short(value)}", known.of(name, plain, key))
+            lines += _key_lines(f"{key}={_short_value(value)}", known.of(name, plain, key))
     return "\n".join(lines)
 
 
@@ -236,7 +236,7 @@ def studies(command: str) -> list[str]:
     return wrong.studies(conf_folder(), command)
 
 
-def _short(value: Any) -> str:
+def _short_value(value: Any) -> str:
     text = "null" if value is None else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

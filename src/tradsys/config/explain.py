@@ -49,7 +49,7 @@ class Known:
 
     def at(self, path: str) -> Any:
         """The value there, Ellipsis where there is none."""
-        return _at(self.keys, path)
+        return _value_at(self.keys, path)
 
 
 def composed(conf: Path, command: str, overrides: Sequence[str], **options: Any) -> DictConfig:
@@ -356,7 +356,7 @@ def _paths(keys: Mapping[str, Any]) -> list[str]:
     return sorted({".".join(path.split(".")[:i]) for path in every for i in range(1, path.count(".") + 2)})
 
 
-def _at(value: Any, path: str) -> Any:
+def _value_at(value: Any, path: str) -> Any:
     for part in path.split(".") if path else ():
         if isinstance(value, Mapping):
             value = value.get(part, value.get(int(part), ...) if part.isdigit() else ...)

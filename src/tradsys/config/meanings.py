@@ -54,11 +54,11 @@ def is_users_name(path: str) -> bool:
 
 def read_meanings(conf: Path) -> Meanings:
     """What all keys mean under a conf/ folder, read once per folder."""
-    return _read(conf)
+    return _read_meanings(conf)
 
 
 @lru_cache(maxsize=4)
-def _read(conf: Path) -> Meanings:
+def _read_meanings(conf: Path) -> Meanings:
     by_owner: dict[tuple[str, str], str] = {}
     by_path: dict[str, str] = {}
     for file, owner, key, line in keys_of(conf):
@@ -86,11 +86,11 @@ def keys_of(conf: Path) -> Iterator[tuple[Path, str, str, str]]:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if isinstance(node, yaml.MappingNode):
             lines = text.splitlines()
-            for owner, key, line in _walk(node, lines, ""):
+            for owner, key, line in _walk_yaml(node, lines, ""):
                 yield file, owner, key, line
 
 
-def _walk(node: yaml.MappingNode, lines: list[str], prefix: str) -> Iterator[tuple[str, str, str]]:
+def _walk_yaml(node: yaml.MappingNode, lines: list[str], prefix: str) -> Iterator[tuple[str, str, str]]:
     pairs = {key.value: (key, value) for key, value in node.value}
     owner = pairs["_target_"][1].value.rpartition(".")[2] if "_target_" in pairs else ""
     for name, (key, value) in pairs.items():
@@ -100,7 +100,7 @@ def _walk(node: yaml.MappingNode, lines: list[str], prefix: str) -> Iterator[tup
         block = isinstance(value, yaml.CollectionNode) and not value.flow_style
         yield owner, path, _comment(lines, key.end_mark if block else value.end_mark)
         if isinstance(value, yaml.MappingNode) and block:
-            yield from _walk(value, lines, f"{path}.")
+            yield from _walk_yaml(value, lines, f"{path}.")
 
 
 def _comment(lines: list[str], mark: yaml.Mark) -> str:

@@ -102,7 +102,7 @@ def _spelled(override: str, conf: Path, data: str, *, has_data: bool) -> str:
     if has_data and key == "market_symbol":
         key = "data.market_symbol"
     elif has_data and key == "symbols":
-        key = f"{_stored(conf, data)}.symbols"
+        key = f"{_stored_key(conf, data)}.symbols"
     return f"{key}={_quoted(value)}"
 
 
@@ -114,7 +114,7 @@ def _quoted(value: str) -> str:
     return f"'{value}'" if _WORD.fullmatch(value) else value
 
 
-def _stored(conf: Path, data: str) -> str:
+def _stored_key(conf: Path, data: str) -> str:
     """The key that holds the stored source of a data choice: one level deeper where known series are joined."""
     seen: set[str] = set()
     while data and data not in seen:

@@ -21,7 +21,7 @@ def conf_packages() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for entry in importlib.metadata.entry_points(group=GROUP):
         name = entry.dist.name if entry.dist is not None else entry.name
-        folder = _folder(entry.value)
+        folder = _package_folder(entry.value)
         if folder is None:
             LOG.warning("config: package %s registers %s, which is no folder; it is left out", name, entry.value)
         else:
@@ -31,9 +31,9 @@ def conf_packages() -> dict[str, Path]:
 
 def check_names(conf: Path, packages: dict[str, Path]) -> None:
     """TradsysError where two folders hold a file of one name: one of them would silently never be read."""
-    owner = {path: "tradsys" for path in _files(conf)}
+    owner = {path: "tradsys" for path in _yaml_files(conf)}
     for name, folder in packages.items():
-        for path in _files(folder):
+        for path in _yaml_files(folder):
             if path in owner:
                 raise TradsysError(
                     f"config: {path} is in the packages {owner[path]} and {name}; one would hide the other; rename it "
@@ -42,7 +42,7 @@ def check_names(conf: Path, packages: dict[str, Path]) -> None:
             owner[path] = name
 
 
-def _folder(dotted: str) -> Path | None:
+def _package_folder(dotted: str) -> Path | None:
     top, *rest = dotted.split(".")
     try:
         spec = find_spec(top)
@@ -53,5 +53,5 @@ def _folder(dotted: str) -> Path | None:
     return next((folder for folder in folders if folder.is_dir()), None)
 
 
-def _files(folder: Path) -> list[str]:
+def _yaml_files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml"))

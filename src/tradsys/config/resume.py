@@ -18,14 +18,14 @@ def resumed_overrides(folder: Path, own: list[str]) -> list[str]:
     """The run's overrides with `own` after them; ConfigError names a key of `own` that would change what is fitted."""
     if not (folder / "overrides.txt").is_file():
         raise ConfigError(f"train: resume={folder} holds no overrides.txt; give a folder that train started")
-    own = [o for o in own if _key(o) != "resume"]
-    given = {_key(o) for o in own}
+    own = [o for o in own if override_key(o) != "resume"]
+    given = {override_key(o) for o in own}
     stored = read_overrides(folder / "overrides.txt", skipped=given)
-    kept = [o for o in stored if _key(o) not in given]
+    kept = [o for o in stored if override_key(o) not in given]
     if hidden := [o for o in kept if "***" in o or "${oc.env:" in o]:
         raise ConfigError(
             f"train: resume={folder}: its override {hidden[0]!r} holds a value that no file keeps; give it again "
-            f"beside resume=: {_key(hidden[0])}=..., best as '${{oc.env:NAME}}'"
+            f"beside resume=: {override_key(hidden[0])}=..., best as '${{oc.env:NAME}}'"
         )
     if own:
         before, after = (dict(leaves(as_dict(compose("train", o)))) for o in (_without_hidden(stored), [*kept, *own]))
@@ -42,5 +42,6 @@ def _without_hidden(overrides: list[str]) -> list[str]:
     return [o for o in overrides if "***" not in o and "${" not in o]
 
 
-def _key(override: str) -> str:
+def override_key(override: str) -> str:
+    """The key that an override sets, added or deleted ones included."""
     return override.lstrip("+~").partition("=")[0]

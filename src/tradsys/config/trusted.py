@@ -157,7 +157,7 @@ def checked(config: Any, where: str, *, kept: Sequence[str] = ()) -> dict[str, A
                 f"{where}: {path} holds the interpolation {one_line(value, 60)!r}; interpolations of received "
                 "configuration are not resolved; give the value on your own command line"
             )
-    _walk(config, "", "", where)
+    _check_value(config, "", "", where)
     return config
 
 
@@ -269,11 +269,11 @@ def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
         yield path, value
 
 
-def _walk(value: Any, place: str, path: str, where: str) -> None:
+def _check_value(value: Any, place: str, path: str, where: str) -> None:
     """Checks one value that stands at a place; a container without a `_target_` passes its place on."""
     if isinstance(value, list):
         for k, inner in enumerate(value):
-            _walk(inner, place, f"{path}[{k}]", where)
+            _check_value(inner, place, f"{path}[{k}]", where)
         return
     if not isinstance(value, dict):
         return
@@ -282,7 +282,7 @@ def _walk(value: Any, place: str, path: str, where: str) -> None:
     for key, inner in value.items():
         if key not in (TARGET, PARTIAL):
             below = inside.get(key, "nothing") if is_part or place in ("", "data") else place
-            _walk(inner, below, f"{path}.{key}" if path else str(key), where)
+            _check_value(inner, below, f"{path}.{key}" if path else str(key), where)
 
 
 def _check_part(part: Mapping[str, Any], place: str, path: str, where: str) -> bool:

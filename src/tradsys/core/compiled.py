@@ -80,7 +80,7 @@ def _home() -> Path:
     return Path(given) / "tradsys" if given else Path(user_cache_dir("tradsys", appauthor=False)) / "kernels"
 
 
-def _folder(kernel: Compiled) -> Path:
+def _kernel_folder(kernel: Compiled) -> Path:
     """The folder of this kernel as its sources stand; older versions beyond the newest few are removed."""
     versions = _home() / f"{kernel.__module__}.{kernel.__name__}"  # type: ignore[attr-defined]
     folder = versions / kernel.digest()[:24]
@@ -115,7 +115,7 @@ def _disk_cache(kernel: Compiled) -> Any:
     config: Any = numba.config
     before = config.CACHE_DIR
     try:
-        config.CACHE_DIR = str(_folder(kernel))
+        config.CACHE_DIR = str(_kernel_folder(kernel))
         return Forgiving(kernel.py_func)
     except (OSError, RuntimeError):  # RuntimeError is numba's for no folder
         return NullCache()

@@ -41,7 +41,7 @@ def remove_dead_drafts(folders: Iterable[Path]) -> list[Path]:
     """
     gone = []
     for folder in folders:
-        found = [(path, match) for path in _entries(folder) if (match := NAME.fullmatch(path.name))]
+        found = [(path, match) for path in _folder_entries(folder) if (match := NAME.fullmatch(path.name))]
         if not found:
             continue
         with _locked(folder, exclusive=True) as unused:
@@ -53,7 +53,7 @@ def remove_dead_drafts(folders: Iterable[Path]) -> list[Path]:
     return gone
 
 
-def _entries(folder: Path) -> list[Path]:
+def _folder_entries(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
     except OSError:

@@ -83,7 +83,7 @@ def masked_text(text: str) -> str:
     if not ("@" in text or "=" in text or "://" in text):
         return text
     text = SPACED.sub(rf"\1{STARS}@", text)
-    text = URL.sub(lambda found: _shown(found[1], found[2], found[3]), text)
+    text = URL.sub(lambda found: _masked_url(found[1], found[2], found[3]), text)
     text = ONE_SLASH.sub(rf"\1{STARS}@", text) if "://" not in text else text
     return ASSIGNED.sub(lambda found: found[0] if _is_reference(found[2]) else f"{found[1]}{STARS}", text)
 
@@ -130,7 +130,7 @@ def remember_urls(text: str) -> None:
         return
     url = text[start.start() :].rstrip("\"'")
     scheme, _, rest = url.partition("://")
-    head, query = _split(rest)
+    head, query = _split_query(rest)
     password = head.rpartition("@")[0].partition(":")[2]
     remember(password)
     for pair in query.lstrip("?").split("&"):
@@ -143,10 +143,10 @@ def remember_urls(text: str) -> None:
             remember(part)
 
 
-def _shown(scheme: str, slashes: str, rest: str) -> str:
+def _masked_url(scheme: str, slashes: str, rest: str) -> str:
     """One URL without its secrets."""
     kind = scheme.lower().split("+")[0]
-    head, query = _split(rest)
+    head, query = _split_query(rest)
     before, at, host = head.rpartition("@")
     user, colon, _ = before.partition(":")
     if kind not in SHOWN:
@@ -160,7 +160,7 @@ def _shown(scheme: str, slashes: str, rest: str) -> str:
     return f"{scheme}{slashes}{head}{'?' if kept else ''}{'&'.join(kept)}"
 
 
-def _split(rest: str) -> tuple[str, str]:
+def _split_query(rest: str) -> tuple[str, str]:
     """What stands behind `://`, and the query with its question mark; passwords may hold any character."""
     found = QUERY.search(rest)
     for start in [] if found is None else [found.start()]:

@@ -20,7 +20,7 @@ from tradsys.core.tables import Array
 MIN_BLOCKS = 20
 # more draws without a value than this and the rest no longer stand for all
 MAX_UNDEFINED = 0.05
-_CHUNK_CELLS = 1_000_000
+CHUNK_CELLS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ def bootstrap_draws(
     `block_length`. cells_per_draw: the size of what `statistic` builds per draw, which bounds d.
     """
     parts = []
-    step = max(1, _CHUNK_CELLS // max(n_times, cells_per_draw))
-    for draw, start, length, n_rows in _blocks(n_times, block_length, n_draws, step, seed=seed):
+    step = max(1, CHUNK_CELLS // max(n_times, cells_per_draw))
+    for draw, start, length, n_rows in _drawn_blocks(n_times, block_length, n_draws, step, seed=seed):
         # +1 where a block starts, -1 where it ends; one that wraps covers the first period as well
         width, end = n_times + 1, start + length
         wraps = end > n_times
@@ -131,8 +131,8 @@ def bootstrap_draws(
 
 def bootstrap_indices(n_times: int, block_length: float, n_draws: int, *, seed: int) -> Iterator[Array]:
     """The times of one draw after another, int64 [T]; the draws of `bootstrap_draws` with that seed."""
-    step = max(1, _CHUNK_CELLS // n_times)
-    for _, start, length, n_rows in _blocks(n_times, block_length, n_draws, step, seed=seed):
+    step = max(1, CHUNK_CELLS // n_times)
+    for _, start, length, n_rows in _drawn_blocks(n_times, block_length, n_draws, step, seed=seed):
         first = np.cumsum(length) - length
         flat = np.repeat(start - first, length) + np.arange(n_rows * n_times)
         yield from (flat % n_times).reshape(n_rows, n_times)
@@ -232,7 +232,7 @@ def _lagged_products(centred_TK: Array, most: int) -> Array:
     """Sums [most + 1, K] of products of each series with itself, lags 0 to `most`; through an FFT, in chunks."""
     n, n_series = centred_TK.shape
     size = next_fast_len(n + most, real=True)
-    step = max(1, 4 * _CHUNK_CELLS // size)
+    step = max(1, 4 * CHUNK_CELLS // size)
     parts = []
     for k in range(0, n_series, step):
         power = np.abs(rfft(centred_TK[:, k : k + step], n=size, axis=0)) ** 2
@@ -240,7 +240,7 @@ def _lagged_products(centred_TK: Array, most: int) -> Array:
     return np.concatenate(parts, axis=1)
 
 
-def _blocks(
+def _drawn_blocks(
     n_times: int, block_length: float, n_draws: int, step: int, *, seed: int
 ) -> Iterator[tuple[Array, Array, Array, int]]:
     """Draw number, start, length of every block, some draws at a time; a draw's lengths sum to n_times."""

@@ -16,7 +16,7 @@ from scipy import stats
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
-from tradsys.evidence.bootstrap import Estimate, dependence_length, too_few_blocks
+from tradsys.evidence.bootstrap import CHUNK_CELLS, Estimate, dependence_length, too_few_blocks
 from tradsys.evidence.sharpe import checked_returns, is_flat
 
 # cosines per effective block: beyond that they swing faster than the dependence and see too little variance. Overlap
@@ -24,7 +24,6 @@ from tradsys.evidence.sharpe import checked_returns, is_flat
 PER_KNOWN_BLOCK, PER_ESTIMATED_BLOCK = 0.35, 0.2
 # finite difference of the slopes; weights stay positive
 _STEP = 1e-3
-_CHUNK_CELLS = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +101,7 @@ def spread(
     if reason is not None:
         return Spread(value_M, np.empty((0, len(value_M))), block, reason)
     step_BT = step * cosines(n_times, n_cosines(n_times, block, min_block))
-    at_once = max(1, _CHUNK_CELLS // max(n_times, cells))
+    at_once = max(1, CHUNK_CELLS // max(n_times, cells))
     parts = []
     for k in range(0, len(step_BT), at_once):
         lean = step_BT[k : k + at_once]

@@ -84,7 +84,7 @@ def joint_test(
     or a strategy that never traded, has no p-value but a reason. Raises DataError on NaN, unequal lengths or numbers
     that do not rise.
     """
-    returns = _checked(batches)
+    returns = _checked_batches(batches)
     values = np.column_stack(returns)
     n_times = len(values)
     moving = ~np.asarray(is_flat(values))
@@ -118,7 +118,7 @@ def joint_test(
     return out
 
 
-def _checked(batches: Sequence[Batch]) -> list[Array]:
+def _checked_batches(batches: Sequence[Batch]) -> list[Array]:
     numbers = [b.number for b in batches]
     if not numbers or numbers[0] < 1 or any(b <= a for a, b in pairwise(numbers)):
         raise DataError(f"joint test: batches {numbers}; at least one, numbers rise from 1; give them in order")

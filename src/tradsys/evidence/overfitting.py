@@ -95,7 +95,7 @@ def _over_splits(n_blocks: int, n_trials: int, n_dropped: int, criterion: Callab
         inside[row, chosen] = 1
     step = max(1, _CHUNK_CELLS // n_trials)
     halves = [inside[k : k + step] for k in range(0, len(inside), step)]
-    parts = [_split(criterion(half), criterion(1 - half)) for half in halves]
+    parts = [_split_merits(criterion(half), criterion(1 - half)) for half in halves]
     logits, winners, in_sample, out_of_sample = (np.concatenate(p) for p in zip(*parts, strict=True))
     return PboResult(
         pbo=float((logits <= _TIE).mean()),
@@ -108,7 +108,7 @@ def _over_splits(n_blocks: int, n_trials: int, n_dropped: int, criterion: Callab
     )
 
 
-def _split(first: Array, second: Array) -> tuple[Array, Array, Array, Array]:
+def _split_merits(first: Array, second: Array) -> tuple[Array, Array, Array, Array]:
     """Logit, winner and its two merits per split; first, second [splits, N]: merits in and out of sample."""
     top = first.max(axis=1, keepdims=True)
     winner, rows = (first >= top - _TIE * np.maximum(1.0, np.abs(top))).argmax(axis=1), np.arange(len(first))

@@ -82,7 +82,7 @@ def performance(
     if (few := _too_few_trades(np.size(trade_returns), min_trades)) is not None:
         ratios = dict.fromkeys(ratios, bootstrap.Estimate(None, reason=few))
     result |= {name: one.as_dict() for name, one in ratios.items()}
-    _trades(result, trade_returns, n_open_trades, confidence)
+    _add_trades(result, trade_returns, n_open_trades, confidence)
     _activity(result, exposure_T, turnover_T, costs_T)
     return result
 
@@ -231,7 +231,7 @@ def _scaled(estimate: bootstrap.Estimate, factor: float) -> bootstrap.Estimate:
     return bootstrap.Estimate(value, low, high, estimate.reason)
 
 
-def _trades(result: dict[str, Any], trade_returns: Array, n_open_trades: int, confidence: float) -> None:
+def _add_trades(result: dict[str, Any], trade_returns: Array, n_open_trades: int, confidence: float) -> None:
     trades = np.asarray(trade_returns, dtype=np.float64)
     if trades.ndim != 1 or not np.isfinite(trades).all():
         n_bad = int((~np.isfinite(trades)).sum())

@@ -51,12 +51,12 @@ def risk_statistics(
     loss_T, gain_T = np.minimum(returns, 0), np.maximum(returns, 0)
     scale = np.sqrt(periods_per_year)
     out = {
-        "sortino": _ratio(
+        "sortino": _ratio_estimate(
             returns, np.column_stack([returns, loss_T**2]), lambda s: scale * s[:, 0] / np.sqrt(s[:, 1]),
             "no period lost, so there is no downside to divide by", **settings,
         ),
         "calmar": _calmar(cagr, max_drawdown),
-        "omega": _ratio(
+        "omega": _ratio_estimate(
             returns, np.column_stack([gain_T, -loss_T]), lambda s: s[:, 0] / s[:, 1],
             "no period lost, so there is no loss to divide by", **settings,
         ),
@@ -65,14 +65,14 @@ def risk_statistics(
     if exposure_T is None:
         out["exposure_adjusted_return"] = Estimate(None, reason="exposure was not recorded")
     else:
-        out["exposure_adjusted_return"] = _ratio(
+        out["exposure_adjusted_return"] = _ratio_estimate(
             returns, np.column_stack([returns, np.abs(exposure_T)]), lambda s: periods_per_year * s[:, 0] / s[:, 1],
             "there was no exposure", **settings,
         )  # fmt: skip
     return out
 
 
-def _ratio(
+def _ratio_estimate(
     returns: Array, columns_T2: Array, of_means: Callable[[Array], Array], undefined: str, *, min_block: float,
     confidence: float, too_little: str | None,
 ) -> Estimate:  # fmt: skip

@@ -44,7 +44,7 @@ def monthly_returns(days_T: Array, returns_T: Array, confidence: float = 0.95) -
     won = int((values > 0).sum())
     low, high = wilson_interval(won, len(values), confidence)
     positive = Estimate(won / len(values), low, high)
-    return {"years": years, "mean": _mean(values, confidence, "months"), "positive": positive.as_dict()}
+    return {"years": years, "mean": _mean_with_interval(values, confidence, "months"), "positive": positive.as_dict()}
 
 
 def rolling(
@@ -58,7 +58,7 @@ def rolling(
     n = len(returns_T)
     if n < window:
         return {"window": window, "reason": f"{n} days; a window has {window}", "time": []}
-    at = _thinned(np.arange(window - 1, n))
+    at = _thinned_places(np.arange(window - 1, n))
     scale = float(np.sqrt(periods_per_year))
     sharpes, deviations = [], []
     for end in at:
@@ -142,7 +142,7 @@ def trade_distribution(net_M: Array, confidence: float = 0.95) -> dict[str, Any]
         "n": n,
         "edges": edges.tolist(),
         "counts": counts.tolist(),
-        "mean": _mean(net_M, confidence, "trades"),
+        "mean": _mean_with_interval(net_M, confidence, "trades"),
         "median": float(np.median(net_M)),
         "best": float(net_M.max()),
         "worst": float(net_M.min()),
@@ -161,10 +161,13 @@ def by_group(
     parts = {name: values[codes == key] for key, name in names.items()}
     n_used = max(1, sum(len(part) >= LEAST_IN_GROUP for part in parts.values()))
     level = 1 - (1 - confidence) / n_used
-    return [{"name": name, "n": len(part), "mean": _mean(part, level, "values")} for name, part in parts.items()]
+    return [
+        {"name": name, "n": len(part), "mean": _mean_with_interval(part, level, "values")}
+        for name, part in parts.items()
+    ]
 
 
-def _mean(values: Array, confidence: float, kind: str) -> dict[str, Any]:
+def _mean_with_interval(values: Array, confidence: float, kind: str) -> dict[str, Any]:
     """Mean with its interval; below 30 values a reason in the interval's place."""
     if not len(values):
         return Estimate(None, reason=f"no {kind}").as_dict()
@@ -178,7 +181,7 @@ def _compounded(returns: Array) -> float:
     return float(np.prod(1 + returns) - 1)
 
 
-def _thinned(at: Array) -> Array:
+def _thinned_places(at: Array) -> Array:
     """At most 160 of these positions, evenly, the last among them."""
     step = max(1, int(np.ceil(len(at) / N_POINTS)))
     return at[::-1][::step][::-1]

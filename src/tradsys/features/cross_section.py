@@ -28,7 +28,7 @@ def with_ranks(
         value_R = values[name].to_numpy()
         rows = np.flatnonzero(np.isfinite(value_R) & member_R)
         share_R = np.full(len(value_R), np.nan, dtype=np.float32)
-        share_R[rows] = _shares(value_R[rows], time_R[rows])
+        share_R[rows] = _rank_shares(value_R[rows], time_R[rows])
         columns.append(pl.Series(name + RANK, share_R))
     return values.hstack(columns)
 
@@ -38,11 +38,11 @@ def ranks_at_one_time(values_NK: Array, member_N: Array) -> Array:
     share_NK = np.full(values_NK.shape, np.nan, dtype=np.float32)
     for k in range(values_NK.shape[1]):
         rows = np.flatnonzero(np.isfinite(values_NK[:, k]) & member_N)
-        share_NK[rows, k] = _shares(values_NK[rows, k], np.zeros(len(rows), dtype=np.uint64))
+        share_NK[rows, k] = _rank_shares(values_NK[rows, k], np.zeros(len(rows), dtype=np.uint64))
     return share_NK
 
 
-def _shares(value_N: Array, time_N: Array) -> Array:
+def _rank_shares(value_N: Array, time_N: Array) -> Array:
     """float64 [N]: (average rank - 1/2) / n of each finite float32 value within its time, a number below 2^32.
 
     One sort for all times: the time stands above the value's bits in one integer. The bits of floats sort as their
@@ -51,14 +51,14 @@ def _shares(value_N: Array, time_N: Array) -> Array:
     bits = (value_N + np.float32(0)).view(np.uint32)  # minus zero becomes zero
     key_N = (time_N << np.uint64(32)) | np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
     order = np.argsort(key_N)
-    first_tie, n_ties = _runs(key_N[order])
-    first, n = _runs(time_N[order])
+    first_tie, n_ties = _runs_of_equals(key_N[order])
+    first, n = _runs_of_equals(time_N[order])
     share_N = np.empty(len(value_N))
     share_N[order] = (first_tie - first + n_ties / 2) / n
     return share_N
 
 
-def _runs(sorted_N: Array) -> tuple[Array, Array]:
+def _runs_of_equals(sorted_N: Array) -> tuple[Array, Array]:
     """Position [N] where each element's run of equals starts, and the length [N] of that run."""
     starts = np.flatnonzero(np.append(True, sorted_N[1:] != sorted_N[:-1])[: len(sorted_N)])
     lengths = np.diff(starts, append=len(sorted_N))

@@ -84,7 +84,7 @@ def window_mean_values(x: Array, bars: int) -> Array:
 
 def seeded_mean_values(x: Array, *, alpha: float, n_seed: int, n_skip: int, late: int) -> Array:
     """The seeded recursion of float64 values [R]."""
-    mean: Array = _walk(x, alpha, n_seed, n_skip, late)
+    mean: Array = _smoothed(x, alpha, n_seed, n_skip, late)
     return mean
 
 
@@ -115,7 +115,7 @@ def _seeded_mean(x: pl.Expr, *, alpha: float, n_seed: int, n_skip: int = 0, late
 
 
 @compiled
-def _walk(x: Array, alpha: float, n_seed: int, n_skip: int, late: int) -> Array:
+def _smoothed(x: Array, alpha: float, n_seed: int, n_skip: int, late: int) -> Array:
     """The seed is the sum of n_seed values by n_seed + late; the first output is `late` values after it."""
     out = np.full(len(x), np.nan)
     seen, total, mean = 0, 0.0, 0.0

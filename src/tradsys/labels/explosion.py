@@ -50,7 +50,7 @@ def explosion(
     [R]); and a dead instrument's very last bar, after which nobody can enter.
     Raises TradsysError for parameters out of range and for a short side: no rise of any size is a fall.
     """
-    _check(rise, horizon_bars, dead_after_bars)
+    _check_explosion(rise, horizon_bars, dead_after_bars)
     check_death("explosion", dead_after_bars, delisting_return)
     side_R = sides(side, bars.height)
     if (side_R < 0).any():
@@ -77,7 +77,7 @@ def best_move(bars: pl.DataFrame, horizon_bars: int, *, dead_after_bars: int | N
     NaN as `explosion` leaves a row unlabelled for its highs. dead_after_bars: an instrument that died counts up to its
     last bar; None leaves its last rows NaN.
     """
-    _check(1.0, horizon_bars, 1 if dead_after_bars is None else dead_after_bars)
+    _check_explosion(1.0, horizon_bars, 1 if dead_after_bars is None else dead_after_bars)
     dead = dies_after(bars, dead_after_bars)
     return np.log(_walk(_tape(bars), segment_starts(bars), dead, horizon_bars, 2.0, 1.0)[0])
 
@@ -119,7 +119,7 @@ class Explosion:
         return {"kind": "explosion", **sizes, "classes": ["no explosion", "explosion"]}
 
 
-def _check(rise: float, horizon_bars: int, dead_after_bars: int) -> None:
+def _check_explosion(rise: float, horizon_bars: int, dead_after_bars: int) -> None:
     if not (0 < rise < np.inf and horizon_bars >= 1 and dead_after_bars >= 1):
         raise TradsysError(
             f"explosion: rise={rise}, horizon_bars={horizon_bars}, dead_after_bars={dead_after_bars}; the rise is a "

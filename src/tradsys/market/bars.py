@@ -167,12 +167,12 @@ def examples(
     for row in rows.head(limit).iter_rows(named=True):
         stamp = row[moment]
         when = f"{stamp:%Y-%m-%d %H:%M}" if isinstance(stamp, datetime) else "(no time)"
-        values = " ".join(f"{name}={_short(row[name])}" for name in columns if name in row)
+        values = " ".join(f"{name}={_short_cell(row[name])}" for name in columns if name in row)
         texts.append(f"{row['symbol']} {when} {values}".rstrip())
     return tuple(texts)
 
 
-def _short(value: object) -> str:
+def _short_cell(value: object) -> str:
     return (
         f"{value:.8g}"
         if isinstance(value, float)

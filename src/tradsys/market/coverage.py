@@ -46,8 +46,8 @@ def coverage(table: FeatureTable | pl.DataFrame) -> Coverage:
         raise DataError(f"coverage: a table of {n_rows} rows and {n_columns} columns has none; give one that has both")
     years, year_code = np.unique(found.time.astype("datetime64[Y]").astype(int) + 1970, return_inverse=True)
     columns_FR = np.ascontiguousarray(found.finite.T)
-    by_year = _shares(columns_FR, year_code, len(years))
-    by_symbol = _shares(columns_FR, found.symbol_code, len(found.symbols))
+    by_year = _finite_shares(columns_FR, year_code, len(years))
+    by_symbol = _finite_shares(columns_FR, found.symbol_code, len(found.symbols))
     columns = pl.DataFrame({"column": found.names, "share": columns_FR.mean(axis=1)})
     grid = {"column": np.tile(found.names, len(years)), "year": np.repeat(years, n_columns), "share": by_year.ravel()}
     return Coverage(
@@ -100,7 +100,7 @@ def _of_frame(frame: pl.DataFrame) -> _Finite:
     return _Finite(values.to_numpy().reshape(frame.height, len(names)), names, code, tuple(map(str, symbols)), time)
 
 
-def _shares(columns_FR: Array, code: Array, n_groups: int) -> Array:
+def _finite_shares(columns_FR: Array, code: Array, n_groups: int) -> Array:
     """Share of finite values [groups, F]; NaN for a group without rows."""
     counts = np.bincount(code, minlength=n_groups)
     # a column at a time: a wide table in 64-bit numbers would not fit beside itself

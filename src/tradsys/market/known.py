@@ -69,12 +69,12 @@ def join_known(
         )
     joined = bars
     for column in columns:
-        found = _as_of(joined.select("symbol", "time"), _one(known, column, keys), keys, max_age)
+        found = _as_of(joined.select("symbol", "time"), _one_column(known, column, keys), keys, max_age)
         joined = joined.with_columns(found.alias(column))
     return check_join(bars, joined, ", ".join(columns))
 
 
-def _one(known: pl.DataFrame, column: str, keys: list[str]) -> pl.DataFrame:
+def _one_column(known: pl.DataFrame, column: str, keys: list[str]) -> pl.DataFrame:
     """Values of one column, sorted for the join, each moment once."""
     value = pl.col(column).cast(pl.Float64).fill_nan(None).alias("value")
     values = known.select(*keys, "available_at", value).drop_nulls().sort(*keys, "available_at")

@@ -195,13 +195,13 @@ class _MarketNoise:
 
 def _mean_variance() -> float:
     """Long-run mean square of log returns at scale 1, so that `annual_vol` is what comes out."""
-    regime, phase = _shares(REGIME_STAY, REGIME_NEXT), _shares(PHASE_STAY, PHASE_NEXT)
+    regime, phase = _state_shares(REGIME_STAY, REGIME_NEXT), _state_shares(PHASE_STAY, PHASE_NEXT)
     jumps = 1 + 1.5 * JUMP_CHANCE * JUMP_SIGMAS**2
     log_vol = np.exp(2 * (SHARED_VOL[1] ** 2 + OWN_VOL[1] ** 2))
     return float(regime @ (REGIME_VOL**2 * jumps) * (phase @ PHASE_VOL**2) * log_vol)
 
 
-def _shares(stay: Array, follow: Array) -> Array:
+def _state_shares(stay: Array, follow: Array) -> Array:
     """Long-run share of bars in each state."""
     visits = np.linalg.matrix_power((np.eye(len(stay)) + follow) / 2, 256)[0]
     return visits * stay / (visits @ stay)

@@ -141,7 +141,7 @@ class SyntheticPanel:
 
     @cached_property
     def _drawn(self) -> "_Drawn":
-        return _draw(self)
+        return _drawn_panel(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +163,7 @@ class _Drawn:
         return found
 
 
-def _draw(spec: SyntheticPanel) -> _Drawn:
+def _drawn_panel(spec: SyntheticPanel) -> _Drawn:
     rng = np.random.default_rng([spec.seed, 0])
     n, n_sessions = spec.n_symbols, spec.n_sessions
     alive, collapse = _lives(spec, np.random.default_rng([spec.seed, 1]))
@@ -190,10 +190,10 @@ def _draw(spec: SyntheticPanel) -> _Drawn:
     width = max(4, len(str(n - 1)))
     names = [spec.market_symbol, *(f"P{k:0{width}d}" for k in range(n))]
     seen = alive[hits[0], hits[1]]
-    return _Drawn(names, _times(spec), everyone, columns, (hits[0][seen], hits[1][seen]))
+    return _Drawn(names, _session_closes(spec), everyone, columns, (hits[0][seen], hits[1][seen]))
 
 
-def _times(spec: SyntheticPanel) -> pl.Series:
+def _session_closes(spec: SyntheticPanel) -> pl.Series:
     start = date.fromisoformat(spec.first)
     span = timedelta(days=int(spec.n_sessions * 365 / 240) + 30)  # no exchange has fewer than 240 sessions a year
     close = closes(spec.calendar, start, start + span)["close"]

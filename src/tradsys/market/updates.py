@@ -82,7 +82,7 @@ def merge(
     """
     both = stored.join(new, on="time", how="inner", suffix="_new")
     differ = pl.any_horizontal(pl.col(n) != pl.col(f"{n}_new") for n in VALUES)
-    clash = _long(symbol, both.filter(differ))
+    clash = _long_changes(symbol, both.filter(differ))
     n_conflicts = clash["time"].n_unique()
     dropped = stored.join(new, on="time", how="anti") if mode == "replace" else stored.clear()
     update = SymbolUpdate(
@@ -118,7 +118,7 @@ def check_conflicts(name: str, clashes: pl.DataFrame, conflicts: str) -> None:
     )
 
 
-def _long(symbol: str, both: pl.DataFrame) -> pl.DataFrame:
+def _long_changes(symbol: str, both: pl.DataFrame) -> pl.DataFrame:
     parts = [
         both.filter(pl.col(n) != pl.col(f"{n}_new")).select(
             pl.lit(symbol).alias("symbol"),

@@ -25,7 +25,7 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 100.0
 RIDGE = 1e-9  # picks one solution where scores leave the temperature free; far below any data's pull
 
 
-def _checked(where: str, proba_NC: Array, y_N: Array, weight_N: Array) -> tuple[Array, Array, Array]:
+def _checked_scores(where: str, proba_NC: Array, y_N: Array, weight_N: Array) -> tuple[Array, Array, Array]:
     """Scores, labels and weights of mean 1 where weight > 0; raises on NaN or an absent class."""
     proba_NC, weight_N = np.asarray(proba_NC, dtype=np.float64), np.asarray(weight_N, dtype=np.float64)
     y_N = np.asarray(y_N)
@@ -110,7 +110,7 @@ class Temperature:
         """Minimises the log-loss, convex in (1/T, b); TrainingError when a class is absent."""
         from scipy.optimize import minimize  # noqa: PLC0415 - only fitting needs it
 
-        proba_NC, y_N, weight_N = _checked("temperature", proba_NC, y_N, weight_N)
+        proba_NC, y_N, weight_N = _checked_scores("temperature", proba_NC, y_N, weight_N)
         logp_NC = np.log(np.maximum(proba_NC, FLOOR))
         n_classes = logp_NC.shape[1]
         n_rows, hit_NC = _effective_rows("temperature", y_N, weight_N), _platt_targets(y_N, weight_N, n_classes)
@@ -201,7 +201,7 @@ class Isotonic:
             raise DataError(
                 f"isotonic: scores of shape {np.shape(proba_NC)}; it maps two classes; use calibration=temperature"
             )
-        proba_NC, y_N, weight_N = _checked("isotonic", proba_NC, y_N, weight_N)
+        proba_NC, y_N, weight_N = _checked_scores("isotonic", proba_NC, y_N, weight_N)
         eps = least_probability(_effective_rows("isotonic", y_N, weight_N))
         curve = IsotonicRegression(y_min=eps, y_max=1 - eps, out_of_bounds="clip")
         score_N, up_N = proba_NC[:, 1], y_N.astype(np.float64)

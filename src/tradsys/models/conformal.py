@@ -53,7 +53,7 @@ class SplitConformal:
         Raises DataError for numbers that are not finite, a scale that is not positive, or fewer rows than the quantile
         asks for: ceil(1 / tail) - 1, tail being alpha, or alpha / 2 where each side has its own.
         """
-        predicted, actual, scale = _checked(predicted_M, actual_M, scale_M)
+        predicted, actual, scale = _checked_predictions(predicted_M, actual_M, scale_M)
         miss = (actual - predicted) / scale
         if self.kind == "symmetric":
             low = high = conformal_quantile(np.abs(miss), self.alpha)
@@ -114,7 +114,7 @@ def coverage(low_N: Array, high_N: Array, actual_N: Array) -> float:
     return float(((low <= actual) & (actual <= high))[known].mean())
 
 
-def _checked(predicted_M: Array, actual_M: Array, scale_M: Array | None) -> tuple[Array, Array, Array]:
+def _checked_predictions(predicted_M: Array, actual_M: Array, scale_M: Array | None) -> tuple[Array, Array, Array]:
     predicted, actual = (np.asarray(a, dtype=np.float64) for a in (predicted_M, actual_M))
     scale = np.ones(predicted.shape) if scale_M is None else np.asarray(scale_M, dtype=np.float64)
     if not (predicted.shape == actual.shape == scale.shape and predicted.ndim == 1):

@@ -83,9 +83,9 @@ def _sound_tree(body: str, number: int, n_features: int, where: str) -> str:
         wanted = n - 1 if name in OF_SPLITS else n
         # a tree that never split is its one value
         if n > 1 or name == "leaf_value":
-            _numbers(tree.get(name, ""), wanted, name in WHOLE, f"{where}: {name}")
+            _number_list(tree.get(name, ""), wanted, name in WHOLE, f"{where}: {name}")
         kept[name] = tree.get(name, "") if n > 1 or name == "leaf_value" else ""
-    _numbers(tree.get("shrinkage", ""), 1, False, f"{where}: shrinkage")
+    _number_list(tree.get("shrinkage", ""), 1, False, f"{where}: shrinkage")
     if n > 1:
         _check_splits(tree, n, n_features, where)
     kept |= {"is_linear": "0", "shrinkage": tree["shrinkage"]}
@@ -93,11 +93,11 @@ def _sound_tree(body: str, number: int, n_features: int, where: str) -> str:
 
 
 def _check_splits(tree: dict[str, str], n: int, n_features: int, where: str) -> None:
-    features = _numbers(tree["split_feature"], n - 1, True, where)
-    kinds = _numbers(tree["decision_type"], n - 1, True, where)
+    features = _number_list(tree["split_feature"], n - 1, True, where)
+    kinds = _number_list(tree["decision_type"], n - 1, True, where)
     if features.min() < 0 or features.max() >= n_features or any(int(k) & ~FLAGS or int(k) & 1 for k in kinds):
         raise _wrong(where, "a split names a feature or a kind that there is none of")
-    left, right = (_numbers(tree[name], n - 1, True, where) for name in ("left_child", "right_child"))
+    left, right = (_number_list(tree[name], n - 1, True, where) for name in ("left_child", "right_child"))
     # inner nodes are 0.., leaves ~0, ~1, ..: each but the root is the child of exactly one node, and of an earlier one
     children = np.concatenate([left, right]).astype(np.int64)
     parents = np.tile(np.arange(n - 1), 2)
@@ -106,7 +106,7 @@ def _check_splits(tree: dict[str, str], n: int, n_features: int, where: str) -> 
         raise _wrong(where, "its nodes are no tree")
 
 
-def _numbers(text: str, n: int, whole: bool, where: str) -> np.ndarray[Any, Any]:
+def _number_list(text: str, n: int, whole: bool, where: str) -> np.ndarray[Any, Any]:
     words = text.split(" ") if text else []
     form = WHOLE_NUMBER if whole else NUMBER
     if len(words) != n or not all(map(form.fullmatch, words)):

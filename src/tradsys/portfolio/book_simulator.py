@@ -116,7 +116,7 @@ def simulate_book(
             "-1 <= delisting_return <= 0 and dead_after_bars >= 1; fix the book's settings"
         )
     market = _Market.of(check_bars(bars))
-    target_TS, decided_T = market.placed(_checked(weights))
+    target_TS, decided_T = market.placed(_checked_weights(weights))
     if not decided_T.any():
         raise DataError("book: no weights; a book decides at one close at least; pass what Book.weights returns")
     walk = _Walk(market, costs, dead_after_bars, delisting_return)
@@ -338,7 +338,7 @@ class _Walk:
         return BookLedger(daily, orders, trades.sort("symbol", "entry_time"), int((self.quantity != 0).sum()))
 
 
-def _checked(weights: pl.DataFrame) -> pl.DataFrame:
+def _checked_weights(weights: pl.DataFrame) -> pl.DataFrame:
     missing = set(WEIGHT_COLUMNS) - set(weights.columns)
     if missing:
         raise DataError(f"book: weights lack {sorted(missing)}; a weight is {list(WEIGHT_COLUMNS)}; use Book.weights")

@@ -72,7 +72,7 @@ def simulate_many(
     # through arrow, which does not copy
     equity, exposure = (pl.Series(pa.array(values.ravel())) for values in (equity_GU, exposure_GU))
     n_times = len(panel.clock)
-    trades, opened = _trades(panel, entries, walked, portfolio, costs)
+    trades, opened = _trades_by_strategy(panel, entries, walked, portfolio, costs)
     n_cancelled_G = walked.n_cancelled.reshape(len(targets_by_name), -1).sum(axis=1)
     return {
         name: Ledger(
@@ -117,13 +117,13 @@ class _Panel:
         arrays = BarArrays(
             *(open_, high, low, close, segment, first),
             *(traded_volume(bars), close_before(bars)),
-            *_events(bars, close, costs),
+            *_event_money(bars, close, costs),
             death=_deaths(bars, costs),
         )
         return cls(bars, lengths["symbol"].to_list(), arrays, bars["time"], clock, bar_at)
 
 
-def _events(bars: pl.DataFrame, close: Array, costs: Costs) -> tuple[Array, Array, Array]:
+def _event_money(bars: pl.DataFrame, close: Array, costs: Costs) -> tuple[Array, Array, Array]:
     """Money a unit of dividends, funding and borrow fee, float64 [B] each; empty where no bar has any."""
     dividend, funding = event(bars, "dividend_due"), event(bars, "funding_due") * close
     borrow = years_since(bars) * close * costs.borrow_per_year
@@ -206,7 +206,7 @@ def _portfolio(panel: _Panel, entries: EntryArrays, walked: Walked, costs: Costs
     )
 
 
-def _trades(
+def _trades_by_strategy(
     panel: _Panel, entries: EntryArrays, walked: Walked, portfolio: "vbt.Portfolio", costs: Costs
 ) -> tuple[list[pl.DataFrame], list[pl.DataFrame]]:
     """Closed and open trades of each strategy: vectorbt's fills, sizes and results, at the bars' times."""
@@ -222,7 +222,9 @@ def _trades(
     trades = _frame(panel, entries, walked, records, closed, costs)
     opened = _frame(panel, entries, walked, records, held, costs)
     opened = opened.rename({"exit_time": "mark_time", "exit_price": "mark_price"}).select(*OPEN_SCHEMA)
-    return _split(trades, strategy[closed], n_strategies), _split(opened, strategy[held], n_strategies)
+    return _split_strategies(trades, strategy[closed], n_strategies), _split_strategies(
+        opened, strategy[held], n_strategies
+    )
 
 
 def _frame(
@@ -262,7 +264,7 @@ def _frame(
     return pl.DataFrame(columns, schema=TRADES_SCHEMA)
 
 
-def _split(frame: pl.DataFrame, strategy: Array, n_strategies: int) -> list[pl.DataFrame]:
+def _split_strategies(frame: pl.DataFrame, strategy: Array, n_strategies: int) -> list[pl.DataFrame]:
     """Rows of each strategy, as slices; `strategy` [rows] is sorted."""
     first = np.searchsorted(strategy, np.arange(n_strategies + 1))
     return [frame.slice(a, b - a) for a, b in pairwise(first)]

@@ -59,7 +59,7 @@ def forest_panels(panels: Sequence[Panel], names: Sequence[str], digits: int, la
             if mark.estimate["value"] is None:
                 _write_reason(figure, col, places[name], f"{UNKNOWN}: {mark.estimate['reason'] or 'not known'}")
             else:
-                _draw(figure, col, places[name], name, mark, digits)
+                _draw_mark(figure, col, places[name], name, mark, digits)
         figure.add_vline(x=0, line={"color": INK, "width": 1}, row=1, col=col)
     styled(figure, 130 + ROW_PX * len(names) + (0 if several else 20)).update_layout(showlegend=False)
     figure.update_xaxes(zeroline=False, nticks=7, title_text=None if several else panels[0].title)
@@ -82,7 +82,7 @@ def padded(values: Sequence[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _draw(figure: go.Figure, col: int, place: int, name: str, mark: Mark, digits: int) -> None:
+def _draw_mark(figure: go.Figure, col: int, place: int, name: str, mark: Mark, digits: int) -> None:
     value, low, high = (mark.estimate[key] for key in ("value", "low", "high"))
     bounded = low is not None
     text = f"[{low:.{digits}f}, {high:.{digits}f}]" if bounded else f"no interval: {mark.estimate['reason']}"

@@ -70,7 +70,7 @@ def _by_run(rows: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, An
 
 
 def _experiment(run: str, looks: list[dict[str, Any]], runs: Path, beside: Path) -> dict[str, Any]:
-    folder = _folder(run, runs) if looks[0]["run"] else None
+    folder = _run_folder(run, runs) if looks[0]["run"] else None
     with refused_in_one_line(f"journal: run {folder}", FIX, DataError):
         return _of_run(run, folder, looks, beside)
 
@@ -97,13 +97,13 @@ def _of_run(run: str, folder: Path | None, looks: list[dict[str, Any]], beside: 
         "data": _data(report, looks),
         "config": config,
         "models": _models(metrics),
-        "strategies": _strategies(metrics),
+        "strategies": _strategy_lines(metrics),
         "verdict": metrics.get("verdict"),
         "link": quote(os.path.relpath(folder / "report.html", beside)) if shown and folder else None,
     }
 
 
-def _folder(run: str, runs: Path) -> Path | None:
+def _run_folder(run: str, runs: Path) -> Path | None:
     """Where a run lies: as written down, or under the root of runs, which may have moved."""
     asked = run_folder(run)
     places = (asked, runs / asked, runs.parent / asked, runs / asked.parent.name / asked.name)
@@ -143,7 +143,7 @@ def _models(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"name": name, HEADLINE: headline_skill(row)} for name, row in metrics.get("models", {}).items()]
 
 
-def _strategies(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _strategy_lines(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     kept = ("sharpe", "dsr", "n_trials", "n_trades")
     found = metrics.get("strategies", {}).items()
     return [{"name": n, "verdict": row["verdict"]["kind"], **{k: row[k] for k in kept}} for n, row in found]

@@ -38,13 +38,13 @@ def compare_prints(
             f"prints: {first.height} first and {final.height} final bars differ; compare prints of one dataset"
         )
     one, two = features.table(first), features.table(final)
-    found = [_difference(name, one.column(name), two.column(name)) for name in features.names]
+    found = [_print_difference(name, one.column(name), two.column(name)) for name in features.names]
     early, late = (labels.label(bars, features.side(bars)) for bars in (first, final))
     y = [np.where(part.y < 0, np.nan, part.y) for part in (early, late)]
-    return (*found, _difference("y", *y), _difference("ret", early.ret, late.ret))
+    return (*found, _print_difference("y", *y), _print_difference("ret", early.ret, late.ret))
 
 
-def _difference(name: str, first: Array, final: Array) -> PrintDifference:
+def _print_difference(name: str, first: Array, final: Array) -> PrintDifference:
     known, there = np.isfinite(first) | np.isfinite(final), np.isfinite(first) & np.isfinite(final)
     apart = np.abs(first[there].astype(np.float64) - final[there])
     spread = float(final[there].astype(np.float64).std()) if there.any() else 0.0

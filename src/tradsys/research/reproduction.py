@@ -144,7 +144,7 @@ def print_comparison(found: Comparison, then: Path, now: Path) -> None:
         table = Table("metric", "then", "now", "difference")
         for each in found.differing:
             gap = f"{each.now - each.then:+.3g}" if _is_number(each.then) and _is_number(each.now) else ""
-            table.add_row(each.name, _shown(each.then), _shown(each.now), gap)
+            table.add_row(each.name, _ten_digits(each.then), _ten_digits(each.now), gap)
         console.print(table)
     within = f" within {found.tolerance:g}" if found.tolerance else ""
     console.print(f"{found.n_equal} values equal{within}, {len(found.differing)} differ")
@@ -240,7 +240,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _shown(value: Any) -> str:
+def _ten_digits(value: Any) -> str:
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 

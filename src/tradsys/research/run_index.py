@@ -92,7 +92,7 @@ def read_run(root: Path, folder: Path) -> RunRow:
     if path.is_symlink() or not path.is_file():
         return _with(bare, note="it has no report.json: stopped, or still running")
     try:
-        return _with(bare, **plain_texts(_shown(read_json(path, "run it again"), folder)))
+        return _with(bare, **plain_texts(_report_fields(read_json(path, "run it again"), folder)))
     except (TradsysError, KeyError, TypeError, ValueError, AttributeError, IndexError, OSError) as error:
         return _with(bare, state="damaged", note=f"report.json: {type(error).__name__}: {one_line(error, 100)}")
 
@@ -243,11 +243,11 @@ def _with(row: RunRow, **changes: Any) -> RunRow:
     return RunRow(**{**asdict(row), **changes})
 
 
-def _shown(report: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _report_fields(report: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The fields of a finished run's report; raises where it is not what a run writes."""
     provenance = report["provenance"]
     data, seconds = provenance["data"], list((report.get("timings") or {}).values())
-    models = [_model(m) for m in report.get("models") or []]
+    models = [_model_row(m) for m in report.get("models") or []]
     primary = (report.get("models") or [None])[0]
     traded = [s for s in report.get("strategies") or [] if s["performance"]["sharpe"]["value"] is not None]
     best = max(traded, key=lambda s: float(s["performance"]["sharpe"]["value"]), default=None)
@@ -275,7 +275,7 @@ def _shown(report: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def _model(model: Mapping[str, Any]) -> dict[str, Any]:
+def _model_row(model: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": str(model["name"]),
         "kind": str(model["kind"]),

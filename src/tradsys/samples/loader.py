@@ -60,7 +60,7 @@ class WindowLoader:
     ) -> None:
         if lookback < 1 or batch_size < 1:
             raise ValueError(f"loader: lookback={lookback}, batch_size={batch_size}; both must be at least 1")
-        _check(table_RF, rows_N, y_N, weight_N, lookback)
+        _check_rows(table_RF, rows_N, y_N, weight_N, lookback)
         self.device = torch.device(device) if device is not None else table_RF.device
         self.stream = stream
         home = table_RF.device if stream else self.device
@@ -107,7 +107,7 @@ class WindowLoader:
             balanced=balanced,
             seed=seed,
             device=device,
-            stream=stream or not _fits(table_RF, device),
+            stream=stream or not _table_fits(table_RF, device),
         )
 
     def set_epoch(self, epoch: int) -> None:
@@ -165,7 +165,7 @@ class WindowLoader:
         """A loader at the same place over the same samples, whose batches come out on this device."""
         device = torch.device(device)
         moved = copy.copy(self)
-        moved.stream = self.stream or not _fits(self.table_RF, device)
+        moved.stream = self.stream or not _table_fits(self.table_RF, device)
         moved.device = device
         for name in _TENSORS:
             home = self.table_RF.device if moved.stream else device
@@ -257,7 +257,7 @@ def _check_balanced(y_N: Tensor, batch_size: int, shuffle: bool) -> None:
         )
 
 
-def _fits(table_RF: Tensor, device: torch.device) -> bool:
+def _table_fits(table_RF: Tensor, device: torch.device) -> bool:
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)
@@ -279,7 +279,7 @@ def _shared(values: Array) -> Tensor:
         return torch.from_numpy(values)
 
 
-def _check(table_RF: Tensor, rows_N: Tensor, y_N: Tensor, weight_N: Tensor, lookback: int) -> None:
+def _check_rows(table_RF: Tensor, rows_N: Tensor, y_N: Tensor, weight_N: Tensor, lookback: int) -> None:
     if not len(rows_N) == len(y_N) == len(weight_N):
         raise ValueError(
             f"loader: {len(rows_N)} rows, {len(y_N)} labels, {len(weight_N)} weights; one of each per sample"

@@ -54,7 +54,7 @@ class Session:
             self.bundle.check_bar_length(bars)
         kept = bars.group_by("symbol", maintain_order=True).tail(self.bundle.history)
         held = PastBars(self.bundle.history, self._numbers)
-        for moment in _moments(kept):
+        for moment in _closes(kept):
             held.push(*moment)
         self._bars = held
         self._warm_up(kept)
@@ -85,7 +85,7 @@ class Session:
         self._in_full = features is None
         self._rows = None if features is None else LiveRows(self.bundle, features)
         if self._rows is not None:
-            for moment in _moments(kept):
+            for moment in _closes(kept):
                 self._rows.push(*moment)
 
     def _predicted(
@@ -164,7 +164,7 @@ class Session:
         return utc_bars(bars.select(self._columns), name="session").cast(dict.fromkeys(numbers, pl.Float64))
 
 
-def _moments(bars: pl.DataFrame) -> Iterator[tuple[datetime, list[str], Array]]:
+def _closes(bars: pl.DataFrame) -> Iterator[tuple[datetime, list[str], Array]]:
     """Time, symbols and numbers [n, C] of each close in order of time; bars: symbol and time first."""
     by_time = bars.sort("time", "symbol")
     times = by_time["time"].to_physical().to_numpy()

@@ -102,7 +102,7 @@ def test_only_the_newest_versions_of_a_kernel_are_kept(monkeypatch, tmp_path):
     kernel = module.compiled(halved)
     for k in range(12):
         monkeypatch.setattr(kernel, "digest", lambda k=k: f"{k:024}")
-        module._folder(kernel)
+        module._kernel_folder(kernel)
     (versions,) = (tmp_path / "tradsys").iterdir()
     assert len(list(versions.iterdir())) == module.KEPT
     assert np.isclose(kernel(3.0), 1.5)

@@ -182,10 +182,10 @@ def test_a_pickled_loader_goes_on_at_its_place_and_takes_no_shared_memory():
 def test_a_table_too_large_for_the_device_is_streamed(monkeypatch, caplog):
     table = torch.zeros(1000, 10)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (table.nbytes * 3, table.nbytes * 3))
-    assert loader_module._fits(table, torch.device("cuda"))
+    assert loader_module._table_fits(table, torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (table.nbytes, table.nbytes * 3))
     with caplog.at_level(logging.WARNING):
-        assert not loader_module._fits(table, torch.device("cuda"))
+        assert not loader_module._table_fits(table, torch.device("cuda"))
     assert "streamed to cuda" in caplog.text
 
 

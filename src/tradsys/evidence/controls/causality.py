@@ -151,7 +151,7 @@ def frame_difference(
     if lonely.height:
         return Difference("row", -1, np.inf), _key(lonely, 0, keys)
     old = before.sort(keys)
-    found = first_difference(_columns(old), _columns(after.sort(keys)), tolerance)
+    found = first_difference(_arrays_of(old), _arrays_of(after.sort(keys)), tolerance)
     if found is None:
         return None
     return found, _key(old, found.row, keys) if found.row >= 0 else "all"
@@ -198,7 +198,7 @@ def _sizes(old: Array, new: Array) -> Array:
     return np.where(np.isnan(size), np.inf, size)
 
 
-def _columns(frame: pl.DataFrame) -> dict[str, Array]:
+def _arrays_of(frame: pl.DataFrame) -> dict[str, Array]:
     return {name: frame[name].to_numpy() for name in frame.columns}
 
 

@@ -51,11 +51,11 @@ def adversarial_validation(
     and Bengio 2003, section 4.
     """
     train, test = np.asarray(train), np.asarray(test)
-    _check(train, test, names, n_folds)
+    _check_spans(train, test, names, n_folds)
     train, test = _thinned(train, max_rows), _thinned(test, max_rows)
     x = np.concatenate([train, test])
     is_test = np.repeat([0, 1], [len(train), len(test)])
-    block = np.concatenate([_blocks(len(train), n_folds), _blocks(len(test), n_folds)])
+    block = np.concatenate([_fold_codes(len(train), n_folds), _fold_codes(len(test), n_folds)])
     aucs, gain = np.empty(n_folds), np.zeros(x.shape[1])
     for k in range(n_folds):
         booster = _fit(x[block != k], is_test[block != k], seed)
@@ -92,7 +92,7 @@ def _interval(aucs: Array) -> tuple[float, float]:
     return max(mean - half, 0.0), min(mean + half, 1.0)
 
 
-def _blocks(n_rows: int, n_folds: int) -> Array:
+def _fold_codes(n_rows: int, n_folds: int) -> Array:
     return np.arange(n_rows) * n_folds // n_rows
 
 
@@ -100,7 +100,7 @@ def _thinned(x: Array, max_rows: int) -> Array:
     return x[:: -(-len(x) // max_rows)]
 
 
-def _check(train: Array, test: Array, names: Sequence[str], n_folds: int) -> None:
+def _check_spans(train: Array, test: Array, names: Sequence[str], n_folds: int) -> None:
     if n_folds < 2:
         raise ValueError(f"drift: n_folds={n_folds}; an interval needs at least 2")
     if not (train.ndim == test.ndim == 2 and train.shape[1] == test.shape[1] == len(names)):

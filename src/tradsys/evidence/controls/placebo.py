@@ -85,7 +85,7 @@ def paired_differences(
     scale = np.array([np.sqrt(periods_per_year), 1.0])
 
     def difference(weight_DT: Array) -> Array:
-        sides = [[_mean(part) for part in record._drawn(weight_DT)] for record in (one, other)]
+        sides = [[_mean_of_known(part) for part in record._drawn(weight_DT)] for record in (one, other)]
         return (np.stack(sides[0], axis=1) - np.stack(sides[1], axis=1)) * scale
 
     cells = max(one.returns.shape[1], other.returns.shape[1])
@@ -95,7 +95,7 @@ def paired_differences(
     return dict(zip(("sharpe", "per_trade"), found.estimates(confidence, idle), strict=True))
 
 
-def _mean(values_DK: Array) -> Array:
+def _mean_of_known(values_DK: Array) -> Array:
     """Mean over strategies [D], those without a value left out; NaN where none has one."""
     known = np.isfinite(values_DK)
     n_known = known.sum(axis=1)
@@ -186,7 +186,7 @@ def precision_lift(
         weight_DN = weight_DT[:, code]
         good, passed = weight_DN @ paid, weight_DN @ kept
         hits = weight_DN @ (paid * kept)
-        precision, recall = _ratio(hits, passed), _ratio(hits, good)
+        precision, recall = _share_of_whole(hits, passed), _share_of_whole(hits, good)
         matched = _precision_at(hits, weight_DN, paid, first)
         return np.stack([precision, recall, matched, precision - matched], axis=1)
 
@@ -203,7 +203,7 @@ def precision_lift(
     }
 
 
-def _ratio(part: Array, whole: Array) -> Array:
+def _share_of_whole(part: Array, whole: Array) -> Array:
     return part / np.where(whole > 0, whole, np.nan)
 
 
@@ -219,9 +219,9 @@ def _precision_at(hits_D: Array, weight_DN: Array, paid_N: Array, first: Array) 
     before = np.maximum(run - 1, 0)
     good_before = np.where(run > 0, good_DG[draw, before], 0.0)
     all_before = np.where(run > 0, all_DG[draw, before], 0.0)
-    share = _ratio(hits_D - good_before, good_DG[draw, run] - good_before)
+    share = _share_of_whole(hits_D - good_before, good_DG[draw, run] - good_before)
     taken = all_before + share * (all_DG[draw, run] - all_before)
-    return np.where(hits_D > 0, _ratio(hits_D, np.nan_to_num(taken)), np.nan)
+    return np.where(hits_D > 0, _share_of_whole(hits_D, np.nan_to_num(taken)), np.nan)
 
 
 def helps(
@@ -268,7 +268,7 @@ def trade_means(gains_TK: Array, trades_TK: Array, *, min_block: float, confiden
     """
 
     def means(weight_DT: Array) -> Array:
-        return _ratio(weight_DT @ gains_TK, weight_DT @ trades_TK)
+        return _share_of_whole(weight_DT @ gains_TK, weight_DT @ trades_TK)
 
     found = spread(means, len(gains_TK), gains_TK, min_block=min_block, cells=gains_TK.shape[1])
     return found.estimates(confidence, [None if np.isfinite(v) else "no trade" for v in found.value_M])

@@ -68,7 +68,7 @@ def associations(
     Student's, as the intervals. Ranks are kept across weightings. Raises DataError on shapes that do not fit. Source:
     Spearman 1904, ties averaged.
     """
-    _check(values_NF, event_N, time_N)
+    _check_association(values_NF, event_N, time_N)
     found, p_values = [], []
     for k in range(values_NF.shape[1]):
         column = values_NF[:, k]
@@ -99,7 +99,7 @@ def event_lift(
     chosen_N, event_N: bool [N]. symbol_N: codes [N]. Without a chosen row or an
     event they have no value but a reason. Raises DataError on shapes that do not fit.
     """
-    _check(chosen_N[:, None], event_N, time_N)
+    _check_association(chosen_N[:, None], event_N, time_N)
     symbols, code_N = np.unique(symbol_N, return_inverse=True)
     order, first = time_groups(time_N)
     chosen, event = chosen_N.astype(np.float64), event_N.astype(np.float64)
@@ -119,7 +119,7 @@ def event_lift(
         return np.column_stack([_ratio(both * n, n_chosen * events), *(r / (1 + share * (r - 1)) for r in risks)])
 
     residual = chosen * (event - event.mean())
-    measured = _spread(lifts, residual, order, first, min_block, sums.shape[1])
+    measured = _statistic_spread(lifts, residual, order, first, min_block, sums.shape[1])
     none = None if chosen.any() and event.any() else "no row is chosen, or none is an event"
     found = measured.estimates(confidence, [none] * 3)
     both = int((chosen_N & event_N).sum())
@@ -135,7 +135,7 @@ def event_rate(
     chosen, event = chosen_N.astype(np.float64), event_N.astype(np.float64)
     sums = sum_per_time(np.column_stack([chosen, chosen * event]), order, first)
     residual = chosen * (event - event.mean())
-    measured = _spread(
+    measured = _statistic_spread(
         lambda weight_dT: _ratio((weight_dT @ sums)[:, 1], (weight_dT @ sums)[:, 0])[:, None],
         residual, order, first, min_block, 2,
     )  # fmt: skip
@@ -160,12 +160,12 @@ def _rank_correlation(
         return _ratio(re / n - r * e / n**2, np.sqrt(spread))[:, None]
 
     residual = rank * (event - event.mean())
-    found = _spread(correlation, residual, order, first, min_block, 5)
+    found = _statistic_spread(correlation, residual, order, first, min_block, 5)
     p_value = float(found.p_values()[0])
     return found.estimates(confidence)[0], p_value if np.isfinite(p_value) else None
 
 
-def _spread(
+def _statistic_spread(
     statistic: Callable[[Array], Array], residual_N: Array, order: Array, first: Array, min_block: float, cells: int
 ) -> Spread:
     """The statistic and its spread over time; blocks suit the residual."""
@@ -189,7 +189,7 @@ def _median(values: Array) -> float | None:
     return float(np.median(values)) if len(values) else None
 
 
-def _check(values_NF: Array, event_N: Array, time_N: Array) -> None:
+def _check_association(values_NF: Array, event_N: Array, time_N: Array) -> None:
     n = len(values_NF)
     if np.ndim(values_NF) != 2 or event_N.shape != (n,) or event_N.dtype != bool or len(time_N) != n or not n:
         raise DataError(

@@ -28,9 +28,9 @@ def precision_at_k(
     share them: each counts by the chance that a draw among them would pick it. min_block: in distinct times, at least
     the label's horizon in bars, since labels overlap. Raises DataError for malformed input or k < 1.
     """
-    score, y, time = _checked(score_N, y_N, time_N)
+    score, y, time = _checked_ranking(score_N, y_N, time_N)
     share, whole = _picked(score, time, k)
-    return _precision(
+    return _precision_estimate(
         share[whole],
         y[whole],
         time[whole],
@@ -50,9 +50,9 @@ def lift_at_k(
     confidence: float = 0.95,
 ) -> Estimate:
     """`precision_at_k` over the share of positives among all names of the same times; 1 is a ranking by lot."""
-    score, y, time = _checked(score_N, y_N, time_N)
+    score, y, time = _checked_ranking(score_N, y_N, time_N)
     share, whole = _picked(score, time, k)
-    return _precision(
+    return _precision_estimate(
         share[whole],
         y[whole],
         time[whole],
@@ -75,7 +75,7 @@ def pr_auc(
     Equal scores are one threshold; there is no interpolation, which flatters. A ranking by lot has the base rate. No
     value where there is no positive. Source: Davis and Goadrich 2006, section 4, on why not to interpolate.
     """
-    score, y, time = _checked(score_N, y_N, time_N)
+    score, y, time = _checked_ranking(score_N, y_N, time_N)
     order, first = bootstrap.time_groups(time)
     metric, of_time = _AveragePrecision(score[order], y[order]), np.repeat(np.arange(len(first) - 1), np.diff(first))
     value = float(metric.of(np.ones((1, len(y))))[0])
@@ -111,7 +111,7 @@ class _AveragePrecision:
         return np.divide((gained * precision).sum(axis=1), total, out=np.full(len(total), np.nan), where=total > 0)
 
 
-def _checked(score_N: Array, y_N: Array, time_N: Array) -> tuple[Array, Array, Array]:
+def _checked_ranking(score_N: Array, y_N: Array, time_N: Array) -> tuple[Array, Array, Array]:
     score, y, time = (np.asarray(a) for a in (score_N, y_N, time_N))
     if not score.shape == y.shape == time.shape or score.ndim != 1 or not len(score):
         raise DataError(
@@ -144,7 +144,7 @@ def _picked(score_N: Array, time_N: Array, k: int) -> tuple[Array, Array]:
     return share, np.bincount(code)[code] >= k
 
 
-def _precision(
+def _precision_estimate(
     share_N: Array,
     y_N: Array,
     time_N: Array,

@@ -83,7 +83,7 @@ class CcxtCandles:
         at = since
         while at + length <= until:
             rows = self._page(spelling, at) or self._page(spelling, at)  # an empty answer counts when it is repeated
-            bars = _bars(spelling, rows, length).filter(pl.col("time") >= at + length, pl.col("time") <= until)
+            bars = _candles(spelling, rows, length).filter(pl.col("time") >= at + length, pl.col("time") <= until)
             at = bars["time"][-1] if bars.height else min(at + self.page_bars * length, until)
             yield Page(bars, at)
 
@@ -158,7 +158,7 @@ class CcxtCandles:
         return {**by_id, **{s.replace("/", "").upper(): s for s in symbols}}
 
 
-def _bars(symbol: str, rows: list[list[float]], length: timedelta) -> pl.DataFrame:
+def _candles(symbol: str, rows: list[list[float]], length: timedelta) -> pl.DataFrame:
     """Candles [[open ms, o, h, l, c, v], ...] as bars."""
     names = ["time", *COLUMNS[2:]]
     kinds = {"time": pl.Int64(), **{n: pl.Float64() for n in names[1:]}}

@@ -47,7 +47,7 @@ class FredSeries:
             for one in wanted:
                 try:
                     new = self._vintages(one)
-                    rows.append(_row(one, new, frames.get(one)))
+                    rows.append(_series_row(one, new, frames.get(one)))
                     frames[one] = new
                 except LimitError:
                     raise
@@ -123,7 +123,7 @@ def as_known(vintages: pl.DataFrame) -> pl.DataFrame:
     return kept.pivot("series", index="available_at", values="value").sort("available_at")
 
 
-def _row(series: str, new: pl.DataFrame, old: pl.DataFrame | None) -> SymbolRow:
+def _series_row(series: str, new: pl.DataFrame, old: pl.DataFrame | None) -> SymbolRow:
     if new.is_empty():
         raise DataError(f"fred: {series} has no values; check the series' name")
     n_old = 0 if old is None else old.height

@@ -132,7 +132,7 @@ def _all(vendor: BarVendor, job: Job, report: Callable[[str, int, int], None]) -
             rows.append(SymbolRow(symbol, error=limit, not_tried=True))
             continue
         try:
-            rows.append(_one(vendor, job, symbol, partial(report, symbol, number)))
+            rows.append(_fetch_symbol(vendor, job, symbol, partial(report, symbol, number)))
         except LimitError as error:
             limit = str(error)
             rows.append(SymbolRow(symbol, error=limit))
@@ -151,7 +151,7 @@ class InterruptedDownload(KeyboardInterrupt):
         self.rows = rows
 
 
-def _one(vendor: BarVendor, job: Job, symbol: str, report: Callable[[int], None]) -> SymbolRow:
+def _fetch_symbol(vendor: BarVendor, job: Job, symbol: str, report: Callable[[int], None]) -> SymbolRow:
     spelling = vendor.spell(symbol)
     store = BarStore(job.root)
     since = _since(store, vendor, job, symbol)
@@ -188,7 +188,7 @@ def _since(store: BarStore, vendor: BarVendor, job: Job, symbol: str) -> datetim
 def _store(
     store: BarStore, vendor: BarVendor, job: Job, symbol: str, pages: list["Page"], since: datetime
 ) -> SymbolRow:
-    bars, n_repeated = _joined(vendor, symbol, pages, job)
+    bars, n_repeated = _joined_pages(vendor, symbol, pages, job)
     known = store.manifest(job.name)["symbols"] if job.name in store.names() else {}
     if bars.is_empty() and symbol not in known:
         raise DataError(
@@ -222,7 +222,7 @@ def _store(
     )
 
 
-def _joined(vendor: BarVendor, symbol: str, pages: list["Page"], job: Job) -> tuple[pl.DataFrame, int]:
+def _joined_pages(vendor: BarVendor, symbol: str, pages: list["Page"], job: Job) -> tuple[pl.DataFrame, int]:
     """The pages as one frame without unclosed bars, and how many repeated rows were left out."""
     frames = [page.bars for page in pages if page.bars.height]
     if not frames:

@@ -163,13 +163,15 @@ def revise(folder: Path, stored: pl.DataFrame, bars: pl.DataFrame, source: str, 
     inside = pl.col("time").is_between(stored["time"].min(), stored["time"].max())
     appeared = bars.filter(inside).join(stored, on="time", how="anti")
     found = Revisions(span.height, update.n_conflicts, appeared.height, vanished.height)
-    _check(found, clashes, folder.name, symbol, source, rule)
+    _check_share(found, clashes, folder.name, symbol, source, rule)
     if found.n:
         RevisionLedger(folder).append(_entries(symbol, clashes, appeared, vanished, source))
     return found
 
 
-def _check(found: Revisions, clashes: pl.DataFrame, name: str, symbol: str, source: str, rule: RevisionRule) -> None:
+def _check_share(
+    found: Revisions, clashes: pl.DataFrame, name: str, symbol: str, source: str, rule: RevisionRule
+) -> None:
     share = found.n / max(found.n_reread + found.n_appeared, 1)
     if rule.mode != "refuse" or share <= rule.max_share:
         return

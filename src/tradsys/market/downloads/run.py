@@ -119,7 +119,7 @@ def print_rows(console: Console, rows: Sequence[SymbolRow]) -> None:
         for row in good:
             n_revised = row.revisions.n if row.revisions else 0
             counts = (row.n_bars, row.n_added, len(row.holes), row.n_repairs, n_revised)
-            table.add_row(row.symbol, _day(row.first), _day(row.last), *(f"{n:,}" for n in counts))
+            table.add_row(row.symbol, _day_text(row.first), _day_text(row.last), *(f"{n:,}" for n in counts))
         console.print(table)
     for row in good:
         for line in _remarks(row):
@@ -146,7 +146,7 @@ def _remarks(row: SymbolRow) -> list[str]:
     return [*lines, *(f"{row.symbol}: {remark}" for remark in row.remarks)]
 
 
-def _day(moment: datetime | None) -> str:
+def _day_text(moment: datetime | None) -> str:
     return "" if moment is None else f"{moment:%Y-%m-%d}"
 
 

@@ -53,7 +53,9 @@ class _Vendor(httpx.BaseTransport):
             raise PassingError(
                 f"{self.http.host}: the connection failed ({type(error).__name__}); try later"
             ) from error
-        complete = httpx.Response(response.status_code, headers=_plain(response.headers), content=body, request=request)
+        complete = httpx.Response(
+            response.status_code, headers=_plain_headers(response.headers), content=body, request=request
+        )
         text = complete.text if complete.status_code >= 400 else ""
         raise_for_status(self.http.host, complete.status_code, complete.headers, self._masked(text))
         if complete.status_code < 300:
@@ -101,7 +103,7 @@ def _long_bucket(http: Http, rates: list[Rate]) -> Any:
     return SQLiteBucket.init_from_file(rates, db_path=str(path))
 
 
-def _plain(headers: httpx.Headers) -> list[tuple[str, str]]:
+def _plain_headers(headers: httpx.Headers) -> list[tuple[str, str]]:
     """Headers of an answer that is decoded and complete."""
     gone = ("content-encoding", "transfer-encoding", "content-length")
     return [(k, v) for k, v in headers.multi_items() if k.lower() not in gone]

@@ -45,10 +45,10 @@ def read_actions(path: str | Path, symbol: str | None, keys: FormKeys, known: Co
     frame = read.frame.rename({name: name.lower() for name in read.frame.columns if name != name.lower()})
     if read.dates is None:
         raise DataError(f"actions: {source.name} has no column of dates, only {list(read.names)[:8]}; name it date")
-    frame = _named(frame, source, symbol, known)
+    frame = _with_symbol(frame, source, symbol, known)
     moment = pl.col("date").cast(TIME)
     moment = moment + AFTER_MIDNIGHT if read.dates.bare else moment.dt.round("1m")
-    rows = _long(frame.with_columns(time=moment), source.name)
+    rows = _long_events(frame.with_columns(time=moment), source.name)
     rows = rows.filter(pl.col("value").is_not_null() & ((pl.col("value") != 0) | (pl.col("kind") == "funding")))
     seen = pl.lit(utc_now(), TIME)
     events = rows.with_columns(source=pl.lit(FILED), seen=seen).select(SCHEMA.names()).cast(SCHEMA)  # type: ignore[arg-type]
@@ -57,7 +57,7 @@ def read_actions(path: str | Path, symbol: str | None, keys: FormKeys, known: Co
     return check_events(events, f"actions: {source.name}")
 
 
-def _named(frame: pl.DataFrame, source: Path, symbol: str | None, known: Collection[str]) -> pl.DataFrame:
+def _with_symbol(frame: pl.DataFrame, source: Path, symbol: str | None, known: Collection[str]) -> pl.DataFrame:
     if "symbol" in frame.columns:
         frame = frame.with_columns(normalised(frame["symbol"].cast(pl.String), []).alias("symbol"))
         frame = frame if symbol is None else frame.filter(pl.col("symbol") == symbol)
@@ -75,7 +75,7 @@ def _named(frame: pl.DataFrame, source: Path, symbol: str | None, known: Collect
     return own
 
 
-def _long(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+def _long_events(frame: pl.DataFrame, name: str) -> pl.DataFrame:
     """One row per event: symbol, time, kind, value."""
     if {"kind", "value"} <= set(frame.columns):
         return frame.select("symbol", "time", pl.col("kind").cast(pl.String).str.to_lowercase(), "value")

@@ -116,7 +116,7 @@ def _in_units_of_the_last(
 
 def write_events(folder: Path, events: pl.DataFrame) -> dict[str, Any]:
     """Writes the events under a name that holds their digest; returns what a manifest says of them."""
-    digest = _digest(events)
+    digest = _events_digest(events)
     file = f"events.{digest[:16]}.parquet"
     with written_atomically(folder / file) as draft:
         events.write_parquet(draft)
@@ -129,7 +129,7 @@ def read_events(folder: Path, entry: Mapping[str, Any] | None) -> pl.DataFrame:
     if entry is None:
         return SCHEMA.to_frame()
     events = read_parquet(inside(folder, entry["file"], DataError), "fetch the actions again")
-    if events.schema != SCHEMA or _digest(events) != entry["digest"]:
+    if events.schema != SCHEMA or _events_digest(events) != entry["digest"]:
         raise DataError(
             f"store {folder.name}: {entry['file']} is not what the manifest names; stored events are never changed by "
             "hand; fetch the actions again"
@@ -137,7 +137,7 @@ def read_events(folder: Path, entry: Mapping[str, Any] | None) -> pl.DataFrame:
     return events
 
 
-def _digest(events: pl.DataFrame) -> str:
+def _events_digest(events: pl.DataFrame) -> str:
     return digest_json([[s, t.isoformat(), *rest, n.isoformat()] for s, t, *rest, n in events.iter_rows()])
 
 

@@ -59,12 +59,12 @@ class Records:
 
 def read_quotes(path: Path) -> Records:
     """Best bid and ask, one row per change (bookTicker): bid_px, bid_qty, ask_px, ask_qty."""
-    return _records(_table(path), QUOTE_NAMES, path)
+    return _records(_read_table(path), QUOTE_NAMES, path)
 
 
 def read_trades(path: Path) -> Records:
     """Trades: price, qty, side (+1 where the buyer took liquidity, -1 the seller)."""
-    read = _records(_table(path), TRADE_NAMES, path)
+    read = _records(_read_table(path), TRADE_NAMES, path)
     side = np.where(read.column("buyer_is_maker") > 0, -1.0, 1.0)
     return Records(
         read.exchange,
@@ -76,9 +76,9 @@ def read_trades(path: Path) -> Records:
 
 def read_depth(path: Path) -> Records:
     """Snapshots of L levels: bid_px_1, bid_qty_1, ask_px_1, ask_qty_1, ..., or the lists `bids` and `asks`."""
-    table = _table(path)
+    table = _read_table(path)
     if {"bids", "asks"} <= set(table.columns):
-        table = _spread(table, path)
+        table = _level_columns(table, path)
     levels = 0
     while f"bid_px_{levels + 1}" in table.columns:
         levels += 1
@@ -116,9 +116,9 @@ def read_lobster(orderbook: Path, message: Path) -> tuple[Records, Records]:
             f"of {book.width}; they pair row by row, six columns and four per level; download both again"
         )
     midnight = datetime.fromisoformat(found[1]).replace(tzinfo=NEW_YORK).astimezone(UTC)
-    numbers = _numbers(rows.select(rows.columns[:6]), message)
+    numbers = _number_columns(rows.select(rows.columns[:6]), message)
     exchange = np.rint(numbers[:, 0] * 1e6).astype(np.int64) + round(midnight.timestamp() * 1e6)
-    raw = _numbers(book, orderbook)
+    raw = _number_columns(book, orderbook)
     raw[np.abs(raw) >= LOBSTER_EMPTY] = np.nan
     order = [(4 * k + 2, 4 * k + 3, 4 * k, 4 * k + 1) for k in range(book.width // 4)]  # theirs: ask, size, bid, size
     values = raw[:, [c for level in order for c in level]]
@@ -134,7 +134,7 @@ def top_of(depth: Records) -> Records:
     return Records(depth.exchange, depth.local, np.ascontiguousarray(depth.values[:, :4]), tuple(QUOTE_NAMES))
 
 
-def _table(path: Path) -> pl.DataFrame:
+def _read_table(path: Path) -> pl.DataFrame:
     if not path.is_file():
         raise DataError(f"orderbook: no file {path.name}; check the path")
     try:
@@ -167,7 +167,7 @@ def _records(table: pl.DataFrame, wanted: Mapping[str, tuple[str, ...]], path: P
         )
     assert time is not None
     local = next((n for n in LOCAL_NAMES if n in table.columns), None)
-    values = _numbers(table.select(pl.col(str(name)).alias(ours) for ours, name in picked.items()), path)
+    values = _number_columns(table.select(pl.col(str(name)).alias(ours) for ours, name in picked.items()), path)
     return Records(
         _micros(table[time], path),
         None if local is None else _micros(table[local], path),
@@ -176,7 +176,7 @@ def _records(table: pl.DataFrame, wanted: Mapping[str, tuple[str, ...]], path: P
     )
 
 
-def _numbers(table: pl.DataFrame, path: Path) -> Array:
+def _number_columns(table: pl.DataFrame, path: Path) -> Array:
     """float64 [N, C]; DataError for a word that is no number."""
     try:
         return np.array(table.cast(pl.Float64, strict=True).to_numpy(order="c"), dtype=np.float64, order="C")
@@ -204,7 +204,7 @@ def _micros(times: pl.Series, path: Path) -> Array:
     raise DataError(f"orderbook: {path.name}: {times.name} reaches {top:.3g}, no epoch of s, ms, us or ns; correct it")
 
 
-def _spread(table: pl.DataFrame, path: Path) -> pl.DataFrame:
+def _level_columns(table: pl.DataFrame, path: Path) -> pl.DataFrame:
     """Lists of [price, quantity] as columns of levels."""
     n = min((int(n) for side in ("bids", "asks") for n in table[side].list.len().to_list()), default=0)
     if n == 0:

@@ -44,7 +44,7 @@ def off_calendar(rows: pl.DataFrame, calendar: str) -> pl.Series:
     dates = trading_dates(rows, calendar)
     if dates.drop_nulls().is_empty():
         return dates.is_null() & dates.is_not_null()
-    sessions = closes(calendar, *_span(dates))["session"]
+    sessions = closes(calendar, *_first_and_last(dates))["session"]
     return dates.is_not_null() & ~dates.is_in(sessions.implode())
 
 
@@ -55,7 +55,7 @@ def off_session_clock(rows: pl.DataFrame, calendar: str) -> pl.Series:
     zone = time_zone(calendar)
     dates = trading_dates(rows, calendar)
     frame = pl.DataFrame({"session": dates, "stamp": rows["stamp"]}).join(
-        hours(calendar, *_span(dates)), on="session", how="left", maintain_order="left"
+        hours(calendar, *_first_and_last(dates)), on="session", how="left", maintain_order="left"
     )
     local = pl.col("stamp").dt.convert_time_zone(zone)
     at_midnight = (local == local.dt.truncate("1d")) | (MIDNIGHT if bare_dates(rows) else pl.lit(value=False))
@@ -68,7 +68,7 @@ def session_closes(rows: pl.DataFrame, calendar: str) -> pl.Series:
     dates = trading_dates(rows, calendar)
     if dates.drop_nulls().is_empty():
         return rows["stamp"]
-    sessions = closes(calendar, *_span(dates))
+    sessions = closes(calendar, *_first_and_last(dates))
     return (
         pl.DataFrame({"session": dates})
         .join(sessions, on="session", how="left", maintain_order="left")["close"]
@@ -93,7 +93,7 @@ def check_daily(
         )
 
 
-def _span(dates: pl.Series) -> tuple[date, date]:
+def _first_and_last(dates: pl.Series) -> tuple[date, date]:
     first, last = dates.min(), dates.max()
     assert isinstance(first, date), first
     assert isinstance(last, date), last

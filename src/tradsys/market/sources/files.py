@@ -84,7 +84,7 @@ def read(
     chosen, moment = layout_named(layout), utc_now() if now is None else now
     source = Path(path)
     found = gather(source, chosen, keys or FormKeys(), symbol, mapping, moment, max_rows)
-    context = _context(found, chosen, keys, bar_minutes, calendar, moment, source.name)
+    context = _read_context(found, chosen, keys, bar_minutes, calendar, moment, source.name)
     check_daily(calendar, session_close, context.length.every, context.stamp, resample)
     rows, done, accepted = apply_repairs(found.rows, repair, context)
     _refuse(find_defects(rows, context, accepted), found.rows, repair, context, source.name)
@@ -166,7 +166,7 @@ class FileSource:
         }
 
 
-def _context(
+def _read_context(
     found: Gathered,
     layout: Layout,
     keys: FormKeys | None,

@@ -45,7 +45,7 @@ def gather(
 ) -> Gathered:
     """Rows of a file, an archive or a folder, with their symbols as asked."""
     raws, skipped = list_files(source)
-    raws, parsed = _parsed(raws, skipped, layout, keys, now, max_rows)
+    raws, parsed = _parsed_files(raws, skipped, layout, keys, now, max_rows)
     rows, files = _together(parsed, [raw.name for raw in raws], max_rows, source.name)
     notes = _merge_notes(parsed)
     if skipped:
@@ -70,7 +70,7 @@ def gather(
     )
 
 
-def _parsed(
+def _parsed_files(
     raws: Sequence[RawFile], skipped: list[str], layout: Layout, keys: FormKeys, now: datetime, max_rows: int
 ) -> tuple[list[RawFile], list[Parsed]]:
     """Each file parsed; of several, a .txt that is no table (notes, licences) is named among what is not read."""

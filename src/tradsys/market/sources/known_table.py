@@ -57,13 +57,13 @@ def read_known(path: Path, values: Collection[str], keys: FormKeys, roles: Mappi
     by_lower = {n.lower(): n for n in values}
     frame = frame.rename({n: roles.get(n.lower(), by_lower.get(n.lower(), n)) for n in frame.columns})
     names = tuple(n for n in frame.columns)
-    dates, frame = _moments(frame, "date", keys, path.name)
-    moments, frame = _moments(frame, "available_at", keys, path.name)
+    dates, frame = _known_moments(frame, "date", keys, path.name)
+    moments, frame = _known_moments(frame, "available_at", keys, path.name)
     numbers = [n for n in frame.columns if n in values or n == "value"]
     return KnownTable(_with_numbers(frame, numbers, keys, path.name), names, dates, moments)
 
 
-def _moments(frame: pl.DataFrame, column: str, keys: FormKeys, name: str) -> tuple[Moments | None, pl.DataFrame]:
+def _known_moments(frame: pl.DataFrame, column: str, keys: FormKeys, name: str) -> tuple[Moments | None, pl.DataFrame]:
     if column not in frame.columns:
         return None, frame
     raw = frame[column]

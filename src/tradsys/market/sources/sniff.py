@@ -125,7 +125,7 @@ def sniff(data: bytes, keys: FormKeys, known: Collection[str], name: str) -> Fil
     if not any(line.strip() for line in lines):
         raise DataError(f"{name}: cannot be read as a table: it is empty; see that it was downloaded completely")
     separator = keys.separator or _separator(lines)
-    rows = [_split(line, separator) for line in lines]
+    rows = [_split_line(line, separator) for line in lines]
     if keys.header is not None:
         return _given_header(encoding, separator, rows, keys.header, name)
     at = _header_row(rows, known)
@@ -146,7 +146,7 @@ def _decoded(data: bytes) -> tuple[str, str]:
         return "cp1252", data.decode("cp1252", errors="replace")
 
 
-def _split(line: str, separator: str) -> list[str]:
+def _split_line(line: str, separator: str) -> list[str]:
     try:
         cells = next(csv.reader([line], delimiter=separator, skipinitialspace=separator != " "), [])
     except csv.Error:
@@ -161,7 +161,7 @@ def _separator(lines: Sequence[str]) -> str:
     seen = [line for line in lines[:200] if line.strip()]
     best, best_score = ",", (0.0, 0)
     for separator in (";", "\t", ",", "|"):
-        widths = Counter(len(_split(line, separator)) for line in seen)
+        widths = Counter(len(_split_line(line, separator)) for line in seen)
         width, count = max(widths.items(), key=lambda item: (item[0] > 1, item[1], item[0]))
         if (
             width > 1

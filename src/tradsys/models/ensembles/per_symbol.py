@@ -55,7 +55,7 @@ class PerSymbol:
         base: Any = BaseRate().fit(train, valid)
         done: dict[str, Model] = {}
         for symbol in train.table.symbols:
-            own, held = _of(train, symbol), _of(valid, symbol)
+            own, held = _samples_of(train, symbol), _samples_of(valid, symbol)
             if len(own) >= self.least and all(len(np.unique(part.y)) == len(base.proba_) for part in (own, held)):
                 done[symbol] = self._copy(symbol).fit(own, held)
         if not done:
@@ -82,6 +82,6 @@ class PerSymbol:
         return whole if self.workdir is None else in_workdir(whole, self.workdir / symbol)
 
 
-def _of(samples: Samples, symbol: str) -> Samples:
+def _samples_of(samples: Samples, symbol: str) -> Samples:
     table = samples.table
     return samples.take(table.symbol[samples.rows] == table.symbols.index(symbol))

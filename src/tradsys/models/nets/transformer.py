@@ -45,7 +45,7 @@ class TransformerEncoder(nn.Module):
     ) -> None:
         super().__init__()
         check_bounds("transformer", locals(), BOUNDS, "model.net")
-        _check(d_model, n_heads, positions, pooling)
+        _check_shape(d_model, n_heads, positions, pooling)
         self.n_features, self.n_classes, self.lookback = n_features, n_classes, lookback
         self.embedding_dim = d_model
         self.pooling = pooling
@@ -169,7 +169,7 @@ class Rotary(nn.Module):
         return (x_NHTK * self.cos_TK[-n_bars:] + turned_NHTK * self.sin_TK[-n_bars:]).to(x_NHTK.dtype)
 
 
-def _check(d_model: int, n_heads: int, positions: str, pooling: str) -> None:
+def _check_shape(d_model: int, n_heads: int, positions: str, pooling: str) -> None:
     if d_model % n_heads:
         raise CombinationError(
             f"transformer: d_model={d_model} with n_heads={n_heads} leaves {d_model % n_heads} over; "

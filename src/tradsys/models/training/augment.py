@@ -76,7 +76,7 @@ class TimeMask:
     share: float
 
     def __post_init__(self) -> None:
-        _share("time mask", self.share)
+        _check_probability("time mask", self.share)
 
     def __call__(self, window_NTF: Tensor, generator: Generator | None = None) -> Tensor:
         """Windows with a gap."""
@@ -101,7 +101,7 @@ class WindowCrop:
     share: float
 
     def __post_init__(self) -> None:
-        _share("window crop", self.share)
+        _check_probability("window crop", self.share)
 
     def __call__(self, window_NTF: Tensor, generator: Generator | None = None) -> Tensor:
         """Windows that show a shorter time, more finely."""
@@ -127,7 +127,7 @@ class FeatureDropout:
     share: float
 
     def __post_init__(self) -> None:
-        _share("feature dropout", self.share)
+        _check_probability("feature dropout", self.share)
 
     def __call__(self, window_NTF: Tensor, generator: Generator | None = None) -> Tensor:
         """Windows with some columns blank."""
@@ -167,6 +167,6 @@ def _at_least_zero(where: str, name: str, value: float) -> None:
         raise TrainingError(f"{where}: {name}={value}; it must be >= 0 and finite; 0 switches it off")
 
 
-def _share(where: str, value: float) -> None:
+def _check_probability(where: str, value: float) -> None:
     if not 0 <= value < 1:
         raise TrainingError(f"{where}: share={value}; it must lie in [0, 1); 0 switches it off")

@@ -158,7 +158,7 @@ def _be_rank(place: Place, work: Work, args: tuple[Any, ...], mouth: Connection,
     assert parent is not None
     threading.Thread(target=_leave_with, args=(parent.sentinel,), daemon=True).start()
     try:
-        with _joined(place):
+        with _join_group(place):
             result = work(*args, asked=stop, tell=lambda *said: _tell(mouth, said))
         mouth.send(("done", result if place.local == 0 else None))
     except KeyboardInterrupt:
@@ -171,7 +171,7 @@ def _be_rank(place: Place, work: Work, args: tuple[Any, ...], mouth: Connection,
 
 
 @contextlib.contextmanager
-def _joined(place: Place) -> Any:
+def _join_group(place: Place) -> Any:
     """The process group of all ranks, and this rank's device and generators."""
     # what Lightning and torch read
     os.environ |= {"LOCAL_RANK": str(place.local), "NODE_RANK": str(place.rendezvous.node)}

@@ -138,7 +138,7 @@ class LitSupCon(LitClassifier):
         self._embedded.clear()
         self.log("base_rate_logloss", weighted_mean(-self.base_C.double()[y_N], weight_N).float())
         self.log("majority_share", torch.bincount(y_N).max() / len(y_N))
-        some = _spread(len(y_N), z_ND.device)
+        some = _spread_places(len(y_N), z_ND.device)
         self.log("alignment", alignment(z_ND, y_N).float())
         self.log("uniformity", uniformity(z_ND[some]))
         if self._bank is not None:
@@ -179,7 +179,7 @@ class LitSupCon(LitClassifier):
 
     def _remembered(self, loader: WindowLoader) -> tuple[Tensor, Tensor]:
         """Unit embeddings [B, D] and classes [B] of training windows, evenly spread, in eval mode."""
-        places = _spread(len(loader.rows_N), loader.table_RF.device)
+        places = _spread_places(len(loader.rows_N), loader.table_RF.device)
         parts = [loader.batch(some) for some in places.split(loader.batch_size)]
         z_BD = torch.cat([F.normalize(self.embed(window_NTF).float(), dim=1) for window_NTF, _, _ in parts])
         return z_BD, torch.cat([y_N for _, y_N, _ in parts])
@@ -217,6 +217,6 @@ def _log_shares(mass_C: Tensor) -> Tensor:
     return share_C.clamp_min(torch.finfo(torch.float32).tiny).log().float()
 
 
-def _spread(n: int, device: torch.device) -> Tensor:
+def _spread_places(n: int, device: torch.device) -> Tensor:
     """At most MOST_WATCHED places of n, evenly spread."""
     return torch.arange(n, device=device)[:: max(1, -(-n // MOST_WATCHED))]

@@ -18,7 +18,7 @@ from tradsys.core.runs import written_atomically
 # machines boot, load data and fit what needs no GPU at different speeds
 PATIENCE = timedelta(hours=1)
 _PRESENT, _ABSENT = b"+", b"-"
-_fits = itertools.count()  # every node runs the same fits in the same order
+_fit_numbers = itertools.count()  # every node runs the same fits in the same order
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Rendezvous:
                 f"trainer: NODE_RANK={node}, MASTER_PORT={port} with num_nodes={n_nodes}; machines are numbered from 0 "
                 f"to {n_nodes - 1} and a port is a number; export the right ones"
             )
-        return cls(int(node), n_nodes, address, int(port), f"fit-{next(_fits)}")
+        return cls(int(node), n_nodes, address, int(port), f"fit-{next(_fit_numbers)}")
 
     def store(self) -> dist.TCPStore:
         """This process's end of the store; the first machine's serves the others."""

@@ -66,7 +66,7 @@ def fit_stack(job: StackJob) -> list[FitResult]:
         with interruptible() as asked, warnings.catch_warnings():
             # weight normalisation has no batching rule in torch 2.13: it runs net by net
             warnings.filterwarnings("ignore", message=r".*performance drop because we have not yet implemented")
-            _train(job, stack, asked)
+            _train_stack(job, stack, asked)
         done = _results(job, stack)
     best_KP, results = done
     for module, best_P in zip(job.modules, best_KP, strict=True):
@@ -75,7 +75,7 @@ def fit_stack(job: StackJob) -> list[FitResult]:
     return results
 
 
-def _train(job: StackJob, stack: "Stack", asked: Any) -> None:
+def _train_stack(job: StackJob, stack: "Stack", asked: Any) -> None:
     every, n_batches = job.settings.checkpoint_every_steps, len(job.trains[0])
     while stack.epoch < job.settings.max_epochs and stack.active:
         while stack.batch < n_batches:
@@ -163,7 +163,7 @@ class Stack:
         self.net.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.job.settings.precision == "bf16-mixed"):
             logits_KNC = self._forward(weights, window_KNTF, masks, own_windows=True)
-            loss_K = vmap(self._loss)(logits_KNC, *_stacked(seen))
+            loss_K = vmap(self._loss)(logits_KNC, *_stacked_batches(seen))
         grads = torch.autograd.grad(loss_K.sum(), list(weights.values()))
         grad_KP = torch.cat([grad.flatten(1) for grad in grads], dim=1)
         self.losses.append(loss_K.detach())
@@ -318,7 +318,7 @@ class Stack:
         self.active = [self.active[row] for row in going]
 
 
-def _stacked(seen: Sequence[Prepared]) -> list[Tensor]:
+def _stacked_batches(seen: Sequence[Prepared]) -> list[Tensor]:
     """Labels and weights [K, N], then those of mixed partners and the shares [K] where batches are mixed."""
     parts = [torch.stack([one.y_N for one in seen]), torch.stack([one.weight_N for one in seen])]
     if seen[0].other is None:

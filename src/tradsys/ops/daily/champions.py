@@ -87,7 +87,7 @@ def models(session: Session) -> Made:
 
 def bundle_of(session: Session, trained: date, horizon: str) -> Bundle:
     """A stored bundle; BundleError where it is damaged or is not the one that was judged."""
-    folder = _folder(session, trained) / horizon
+    folder = _bundle_folder(session, trained) / horizon
     bundle = Bundle.load(folder)
     record = training_record(session.store, {"trained": trained.isoformat()}, horizon)
     if bundle.card["card_sha256"] != record["card_sha256"]:
@@ -102,7 +102,7 @@ def model_config(session: Session) -> dict[str, Any]:
     return {**kept, "labels": labels, "horizons": list(session.settings.experiments)}
 
 
-def _folder(session: Session, trained: date) -> Path:
+def _bundle_folder(session: Session, trained: date) -> Path:
     return session.store.root / BUNDLES / f"date={trained.isoformat()}"
 
 
@@ -120,12 +120,12 @@ def _champions(session: Session) -> dict[str, Champion]:
     last = session.data.close(challenged)
     if every is None or not retraining.due(last, session.bars.close, sessions=closes, every=every):
         return kept
-    _train(session, f"{every} sessions since {challenged}")
+    _train_champion(session, f"{every} sessions since {challenged}")
     return {name: _challenge(session, name, champion) for name, champion in kept.items()}
 
 
 def _fresh(session: Session, because: str) -> dict[str, Champion]:
-    _train(session, because)
+    _train_champion(session, because)
     return {name: Champion(session.day, session.day, because) for name in session.settings.experiments}
 
 
@@ -150,7 +150,7 @@ def _origin(session: Session, trained: date) -> Origin:
     return Origin({"prices": digest}, model_config(session))
 
 
-def _train(session: Session, because: str) -> None:
+def _train_champion(session: Session, because: str) -> None:
     """Fits every horizon on this session's bars, unless just that was done before a crash."""
     store, day, settings = session.store, session.day, session.settings
     origin = _origin(session, day)
@@ -160,7 +160,11 @@ def _train(session: Session, because: str) -> None:
     LOG.info("training on %s: %s", day, because)
     began = perf_counter()
     made = train(
-        settings.experiments, settings.configs, session.bars, _folder(session, day), reference_rows=settings.drift_rows
+        settings.experiments,
+        settings.configs,
+        session.bars,
+        _bundle_folder(session, day),
+        reference_rows=settings.drift_rows,
     )
     store.write("training", day, made, origin, perf_counter() - began)
 

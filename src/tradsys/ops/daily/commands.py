@@ -60,7 +60,7 @@ def _run(settings: DailySettings, first: date | None, last: date | None) -> tupl
     console, store = _console(), Partitions(settings.folder)
     idle = nothing_done(done)
     if idle:
-        console.print(f"all stages of {_days(done)} are done; nothing to do")
+        console.print(f"all stages of {_span_of_days(done)} are done; nothing to do")
     for one in done:
         if one.stages:
             console.print(f"{one.day}: {', '.join(f'{name} {seconds:.2f} s' for name, _, seconds in one.stages)}")
@@ -205,7 +205,7 @@ def _print_notes(console: Console, document: Mapping[str, Any]) -> None:
         console.print(f"note     {note}", style="yellow")
 
 
-def _days(done: list[DayDone]) -> str:
+def _span_of_days(done: list[DayDone]) -> str:
     return str(done[0].day) if len(done) == 1 else f"{done[0].day} to {done[-1].day} ({len(done)} sessions)"
 
 

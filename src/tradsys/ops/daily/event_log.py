@@ -44,7 +44,7 @@ class RunLog:
     def lines(self, **wanted: Any) -> list[dict[str, Any]]:
         """All lines whose facts equal those wanted, oldest first; a line torn by a crash is left out."""
         files = [path for path in (self.rotated, self.path) if path.exists()]
-        read = (_read(text) for path in files for text in path.read_text(encoding="utf-8").splitlines())
+        read = (_read_event(text) for path in files for text in path.read_text(encoding="utf-8").splitlines())
         return [line for line in read if line and all(line.get(key) == value for key, value in wanted.items())]
 
     def _torn(self) -> bool:
@@ -55,7 +55,7 @@ class RunLog:
             return file.read(1) != b"\n"
 
 
-def _read(text: str) -> dict[str, Any] | None:
+def _read_event(text: str) -> dict[str, Any] | None:
     try:
         line = json.loads(text)
     except json.JSONDecodeError:

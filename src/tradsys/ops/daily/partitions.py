@@ -87,7 +87,7 @@ class Partitions:
             if manifest["inputs"].get(name) != origin.inputs.get(name)
         )
         reported = [f"{', '.join(changed)} changed"] if changed else []
-        return "; ".join([*reported, *_config_changes(manifest["config"], _plain(origin.config))]) or None
+        return "; ".join([*reported, *_config_changes(manifest["config"], _plain_json(origin.config))]) or None
 
     def altered(self, stage: str, day: date, manifest: Mapping[str, Any]) -> list[str]:
         """Names of the partition's files that are not as sealed."""
@@ -115,8 +115,8 @@ class Partitions:
                 "files": files,
                 "rows": {name: frame.height for name, frame in made.frames.items()},
                 "inputs": dict(origin.inputs),
-                "config": _plain(origin.config),
-                "facts": _plain(made.facts),
+                "config": _plain_json(origin.config),
+                "facts": _plain_json(made.facts),
                 "seconds": round(seconds, 4),
                 "written": utc_now().isoformat(timespec="seconds"),
                 "code_sha": _code(),
@@ -169,7 +169,7 @@ def _drafts(root: Path) -> Iterator[Path]:
         yield from root.glob(pattern)
 
 
-def _plain(value: Any) -> Any:
+def _plain_json(value: Any) -> Any:
     """As JSON gives it back, so that a stored config compares equal to a new one."""
     return json.loads(json.dumps(value, default=str))
 

@@ -28,11 +28,11 @@ def publish(store: Partitions, day: date) -> bool:
         return False
     before = latest(store)
     (folder / OLD).unlink(missing_ok=True)  # it was redone, and is no longer the one that could not be followed
-    _draw(store, day)
+    _draw_page(store, day)
     link_latest(store.folder("report", newest))
     if before is not None and before != newest and (store.folder("report", before) / OLD).exists():
         (store.folder("report", before) / OLD).unlink()
-        _draw(store, before)
+        _draw_page(store, before)
     return True
 
 
@@ -44,7 +44,7 @@ def mark_old(store: Partitions, day: date, because: str) -> None:
     reported = {"of": shown.isoformat(), "failed": day.isoformat(), "because": because}
     folder = store.folder("report", shown)
     write_json(folder / OLD, reported | {"at": utc_now().isoformat(timespec="seconds")})
-    _draw(store, shown)
+    _draw_page(store, shown)
 
 
 def old(store: Partitions, day: date) -> dict[str, Any] | None:
@@ -67,10 +67,10 @@ def redraw(store: Partitions, day: date) -> Path:
         raise TradsysError(
             f"daily: no report of {day} in {store.root}; {there}; run it first: python -m tradsys.daily run date={day}"
         )
-    return _draw(store, day)
+    return _draw_page(store, day)
 
 
-def _draw(store: Partitions, day: date) -> Path:
+def _draw_page(store: Partitions, day: date) -> Path:
     folder = store.folder("report", day)
     write_daily({**store.document("report", day, "report"), "old": old(store, day)}, folder)
     return folder / "report.html"

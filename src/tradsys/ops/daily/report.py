@@ -51,12 +51,12 @@ def report(session: Session) -> Made:
         "verdict": verdict,
         "outcome": gates.outcome_of(checks),
         "gates": [vars(check) for check in checks],
-        "horizons": [_horizon(name, champions[name], records[name], out) for name in champions],
+        "horizons": [_horizon_section(name, champions[name], records[name], out) for name in champions],
         "plan": reported_plan,
         "reliability": {name: one.rows() for name, one in reliability.items()},
         "ic": {name: _ic(session, champion, name) for name, champion in champions.items()},
         "live": live_record(session.store, session.day),
-        "importance": {name: _importance(session, champion, name) for name, champion in champions.items()},
+        "importance": {name: _stored_importance(session, champion, name) for name, champion in champions.items()},
         "coverage": session.document("features", "dropped") | session.document("quality", "measures"),
         "quality": session.frame("quality").to_dicts(),
         "missing_partitions": [day.isoformat() for day in missing(session.store, session.data.closes, session.day)],
@@ -96,7 +96,9 @@ def _verdict(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return found | {"reasons": reasons_, "best": best}
 
 
-def _horizon(name: str, champion: Champion, record: Mapping[str, Any], withheld: Mapping[str, str]) -> dict[str, Any]:
+def _horizon_section(
+    name: str, champion: Champion, record: Mapping[str, Any], withheld: Mapping[str, str]
+) -> dict[str, Any]:
     kept = ("horizon_bars", "span", "rows", "dropped", "base_rate", "metrics", "label")
     return {
         "name": name,
@@ -115,7 +117,7 @@ def _ic(session: Session, champion: Champion, name: str) -> dict[str, Any]:
     return {"date": frame["date"].to_list(), "ic": [round(v, 5) for v in frame["ic"].to_list()]}
 
 
-def _importance(session: Session, champion: Champion, name: str) -> list[dict[str, Any]]:
+def _stored_importance(session: Session, champion: Champion, name: str) -> list[dict[str, Any]]:
     frame = session.store.frame("training", champion.trained, "importance").filter(pl.col("horizon") == name)
     rows = frame.sort("share", descending=True).head(N_IMPORTANT)
     return [{"name": row["feature"], "value": row["share"]} for row in rows.iter_rows(named=True)]

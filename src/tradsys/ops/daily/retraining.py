@@ -111,7 +111,7 @@ def judge_challenger(
         return Promotion(
             False, f"no row after {unseen:%Y-%m-%d %H:%M} has an outcome and both models' word", None, unseen
         )
-    found, n_times = _difference(paired, _horizon(champion, challenger), confidence)
+    found, n_times = _difference(paired, _longest_horizon(champion, challenger), confidence)
     better = found.low is not None and found.low > 0
     return Promotion(better, _reason(found, better, paired.height, confidence), found, unseen, paired.height, n_times)
 
@@ -129,7 +129,7 @@ def known_until(model: Predicting, bars: pl.DataFrame) -> datetime:
     return reached
 
 
-def _horizon(*models: Predicting) -> int:
+def _longest_horizon(*models: Predicting) -> int:
     return max(int(model.card["label"]["horizon_bars"]) for model in models)
 
 

@@ -253,12 +253,12 @@ def _day_measures(session: Session, champions: Mapping[str, Any]) -> list[Measur
             "duplicated_rows", found["repeated"] / max(found["present"], 1), None,
             f"{found['repeated']:,} of {found['present']:,}",
         ),
-        _drift(session, champions),
+        _drift_measure(session, champions),
         Measure("disk_gb", free),
     ]  # fmt: skip
 
 
-def _drift(session: Session, champions: Mapping[str, Any]) -> Measure:
+def _drift_measure(session: Session, champions: Mapping[str, Any]) -> Measure:
     """How well the last sessions' rows can be distinguished from training rows; not known where there are too few."""
     trained = date.fromisoformat(next(iter(champions.values()))["trained"])
     reference = session.store.frame("training", trained, "reference")

@@ -127,7 +127,7 @@ def make_plan(
     wide = forecasts.pivot("horizon", index=("symbol", "close", "atr"), values=("probability", "score"))
     unit = usable_unit(wide["atr"].to_numpy(), wide["close"].to_numpy())
     p, score = f"probability_{ranked_by}", f"score_{ranked_by}"
-    horizons = sorted(base_rates, key=_bars)
+    horizons = sorted(base_rates, key=_horizon_bars)
     chosen = (
         wide.filter((pl.col(p) > base_rates[ranked_by]) & np.isfinite(unit))
         .sort(p, score, "symbol", descending=[True, True, False], nulls_last=True)
@@ -162,7 +162,7 @@ def ranked_horizon(settings: PlanSettings, horizons: Sequence[str], withheld: Se
     open_ = [h for h in horizons if h not in withheld]
     if settings.rank_by in open_:
         return str(settings.rank_by)
-    return max(open_, key=_bars)
+    return max(open_, key=_horizon_bars)
 
 
 def plan_reasons(values_NF: Array, names: tuple[str, ...], n: int) -> list[list[dict[str, Any]]]:
@@ -171,5 +171,5 @@ def plan_reasons(values_NF: Array, names: tuple[str, ...], n: int) -> list[list[
     return [[{"name": names[k], "log_odds": float(values_NF[i, k])} for k in row] for i, row in enumerate(order)]
 
 
-def _bars(horizon: str) -> int:
+def _horizon_bars(horizon: str) -> int:
     return int(horizon.rstrip("d"))

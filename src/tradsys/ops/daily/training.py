@@ -57,7 +57,7 @@ def train(
     trained = {}
     for name, experiment in experiments.items():
         timings = Timings()
-        trained[name] = _one(name, experiment, configs[name], prepared[name], day, folder, timings)
+        trained[name] = _fit_horizon(name, experiment, configs[name], prepared[name], day, folder, timings)
         for part, seconds in timings.seconds.items():
             parts[part] = parts.get(part, 0.0) + seconds
     first = next(iter(prepared.values()))
@@ -73,7 +73,7 @@ def train(
     )
 
 
-def _one(
+def _fit_horizon(
     name: str,
     experiment: Experiment,
     config: dict[str, Any],
@@ -112,7 +112,7 @@ def _one(
         "reference": dict(zip(prepared.table.names, (float(v) for v in reference), strict=True)),
         "metrics": metrics,
     }
-    return Trained(bundle, judged, ic, _importance(name, bundle, prepared, reference), record)
+    return Trained(bundle, judged, ic, _contribution_shares(name, bundle, prepared, reference), record)
 
 
 def judged_forecasts(name: str, bundle: Bundle, prepared: Prepared, day: DayBars, base_rate: float) -> pl.DataFrame:
@@ -161,7 +161,7 @@ def dropped(experiment: Experiment, prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _importance(name: str, bundle: Bundle, prepared: Prepared, reference_F: Array) -> pl.DataFrame:
+def _contribution_shares(name: str, bundle: Bundle, prepared: Prepared, reference_F: Array) -> pl.DataFrame:
     """Share of each feature in the mean absolute contribution over test rows; none for a model that reads windows."""
     empty = {"horizon": pl.String, "feature": pl.String, "share": pl.Float64}
     if bundle.lookback > 1:

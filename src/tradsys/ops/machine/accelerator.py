@@ -94,13 +94,13 @@ def largest_batch(step: Callable[[int], None], start: int, most: int) -> int | N
     It doubles from `start` until a step fails, or halves until one succeeds.
     """
     batch = _power_below(min(start, most))
-    if _fits(step, batch):
-        while 2 * batch <= most and _fits(step, 2 * batch):
+    if _batch_fits(step, batch):
+        while 2 * batch <= most and _batch_fits(step, 2 * batch):
             batch *= 2
         return batch
     while batch > 1:
         batch //= 2
-        if _fits(step, batch):
+        if _batch_fits(step, batch):
             return batch
     return None
 
@@ -176,7 +176,7 @@ def power_of_two(number: float) -> int:
     return _power_below(int(number)) if number >= 1 else 0
 
 
-def _fits(step: Callable[[int], None], batch: int) -> bool:
+def _batch_fits(step: Callable[[int], None], batch: int) -> bool:
     try:
         step(batch)
     except torch.OutOfMemoryError:

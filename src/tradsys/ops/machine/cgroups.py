@@ -72,7 +72,7 @@ class Level:
 
 def read_container(root: Path = Path("/")) -> Container:
     """The limits below `root`; files that are absent or unreadable limit nothing."""
-    status, host = _table(root / "proc/self/status"), _host_memory(root)
+    status, host = _fields_of(root / "proc/self/status"), _host_memory(root)
     host_total, host_free = host
     caps, rooms = [Limit(host_total, "host")], [Limit(host_free, "host")]
     for cap, room in _memory_limits(root):
@@ -112,7 +112,7 @@ def _memory_limits(root: Path) -> Iterator[tuple[Limit, Limit]]:
             if level.version == 2
             else ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
         )
-        stat = _table(level.folder / "memory.stat")
+        stat = _fields_of(level.folder / "memory.stat")
         used = (_number(level.folder / used_file) or 0.0) - float(stat.get(cache, 0))
         limit = _number(level.folder / limit_file)
         # v1 writes "no limit" as the largest page count; what lies above the host's memory is ignored by min()
@@ -186,7 +186,7 @@ def _address_space(root: Path) -> Limit | None:
 
 
 def _host_memory(root: Path) -> tuple[float, float]:
-    table = _table(root / "proc/meminfo")
+    table = _fields_of(root / "proc/meminfo")
     if "MemTotal" in table:
         return _kib(table["MemTotal"]), _kib(table.get("MemAvailable", table["MemTotal"]))
     memory = psutil.virtual_memory()  # no /proc: not Linux
@@ -212,7 +212,7 @@ def _count(cpu_list: str) -> int:
     return sum(int(end[-1]) - int(end[0]) + 1 for end in ends)
 
 
-def _table(path: Path) -> dict[str, str]:
+def _fields_of(path: Path) -> dict[str, str]:
     """`name: value` and `name value` lines."""
     pairs = (re.split(r":?\s+", line, maxsplit=1) for line in (_text(path) or "").splitlines())
     return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}

@@ -165,8 +165,8 @@ def _memory(container: Container, need: Need, n_processes: int) -> Fact:
         return Fact(
             "memory",
             value,
-            f"the container may use {size(limit.value)}{although}; {_of(n_processes)} needs {size(needed)}; rent a pod "
-            f"with {size(comfort)} or more, {fewer}",
+            f"the container may use {size(limit.value)}{although}; {_data_of(n_processes)} needs {size(needed)}; rent "
+            f"a pod with {size(comfort)} or more, {fewer}",
             "refuse",
         )
     # what this process holds already is part of the need
@@ -175,14 +175,14 @@ def _memory(container: Container, need: Need, n_processes: int) -> Fact:
         return Fact(
             "memory",
             value,
-            f"{size(free.value)} are free ({free.source}) and {_of(n_processes)} takes {size(comfort)}; end other "
+            f"{size(free.value)} are free ({free.source}) and {_data_of(n_processes)} takes {size(comfort)}; end other "
             "processes first, or it may be killed (exit code 137)",
             "warn",
         )
     return Fact("memory", value, f"{size(container.memory_free.value)} free")
 
 
-def _of(n_processes: int) -> str:
+def _data_of(n_processes: int) -> str:
     return "this data" if n_processes == 1 else f"this data in {n_processes} processes"
 
 
@@ -211,7 +211,7 @@ def _process_limits(container: Container, need: Need) -> list[Fact]:
 
 
 def _runs_folder(volume: Volume, need: Need) -> list[Fact]:
-    name, value = f"folder {volume.folder}", _room(volume)
+    name, value = f"folder {volume.folder}", _volume_line(volume)
     if volume.refused:
         words = f"cannot be written ({volume.refused}); mount it writable, or write elsewhere with paths.runs=FOLDER"
         return [Fact(name, value, words, "refuse")]
@@ -231,10 +231,10 @@ def _runs_folder(volume: Volume, need: Need) -> list[Fact]:
 
 def _data_folder(volume: Volume) -> list[Fact]:
     words = f"read-only ({volume.refused}): training reads it, fetch cannot add to it" if volume.refused else ""
-    return [Fact(f"folder {volume.folder}", _room(volume), words)]
+    return [Fact(f"folder {volume.folder}", _volume_line(volume), words)]
 
 
-def _room(volume: Volume) -> str:
+def _volume_line(volume: Volume) -> str:
     kind = f"{volume.kind} at {volume.mountpoint}" if volume.kind else "unknown file system"
     return f"{size(volume.free)} free of {size(volume.total)} ({kind})"
 

@@ -67,7 +67,7 @@ def choices(machine: Machine, need: Need, model: Any, config: Mapping[str, Any],
     nets = list(_nets(model))
     if not nets:
         return [*chosen, Choice("batch size", "none", "the model has no net; it learns from all rows at once")]
-    precision, words = _precision(machine.accelerator, need, nets[0], rules)
+    precision, words = _float_precision(machine.accelerator, need, nets[0], rules)
     trainer = config["trainer"]
     device = "gpu" if gpu else "cpu"
     same = trainer["accelerator"] in (device, "auto")
@@ -129,7 +129,7 @@ def _loader(machine: Machine, need: Need, gpu: bool) -> Choice:
     return Choice("loader", value, f"the table of {size(need.table)} {where}")
 
 
-def _precision(device: Accelerator, need: Need, model: Any, rules: Rules) -> tuple[str, str]:
+def _float_precision(device: Accelerator, need: Need, model: Any, rules: Rules) -> tuple[str, str]:
     if not device.bf16:
         return "32-true", f"{device.name or 'this CPU'} has no bf16 of its own"
     batch = model.batch_size if device.device.type == "cuda" else TRIAL_BATCH

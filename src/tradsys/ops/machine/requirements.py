@@ -93,9 +93,9 @@ def rows_of(source: Mapping[str, Any]) -> int | None:
     rows = 0.0
     for symbol in set(wanted) & manifest["symbols"].keys():  # an unknown symbol is refused in reading, by name
         entry = manifest["symbols"][symbol]
-        first, last = _moment(entry["start"]), _moment(entry["end"])
-        begins = max(first, _moment(source["start"])) if source["start"] else first
-        ends = min(last, _moment(source["end"])) if source["end"] else last
+        first, last = _utc_of(entry["start"]), _utc_of(entry["end"])
+        begins = max(first, _utc_of(source["start"])) if source["start"] else first
+        ends = min(last, _utc_of(source["end"])) if source["end"] else last
         whole = (last - first).total_seconds()
         share = (ends - begins).total_seconds() / whole if whole else 1.0
         rows += entry["n_rows"] * min(1.0, max(0.0, share))
@@ -117,5 +117,5 @@ def _manifest(root: Path, name: str) -> dict[str, Any]:
     return found
 
 
-def _moment(text: str) -> datetime:
+def _utc_of(text: str) -> datetime:
     return utc(str(text))

@@ -115,12 +115,12 @@ def check_same_bot(plan: Plan, state: State, bar_minutes: float) -> None:
     if changed:
         old = {key: state.settings.get(key) for key in changed}
         raise BundleError(
-            f"trade: the journal of {plan.name!r} was written with {_short(old)}, this start has "
-            f"{_short({key: new[key] for key in changed})}; a journal belongs to one bot; give another name=..."
+            f"trade: the journal of {plan.name!r} was written with {_plan_line(old)}, this start has "
+            f"{_plan_line({key: new[key] for key in changed})}; a journal belongs to one bot; give another name=..."
         )
 
 
-def _short(values: dict[str, Any]) -> str:
+def _plan_line(values: dict[str, Any]) -> str:
     return ", ".join(f"{k}={str(v)[:12] if k == 'bundle' else v}" for k, v in values.items())
 
 

@@ -43,7 +43,7 @@ def plan_of(mode: str, plain: Config, parts: Config, bundle: Bundle, symbols: li
     return Plan(
         name=name,
         mode=mode,
-        folder=_folder(plain, name),
+        folder=_bot_folder(plain, name),
         strategy=Strategy(profile_name, bundle, profile, parts["costs"].round_trip),
         symbols=tuple(symbols),
         capital=float(plain["capital"]),
@@ -55,7 +55,7 @@ def plan_of(mode: str, plain: Config, parts: Config, bundle: Bundle, symbols: li
     )
 
 
-def _folder(plain: Config, name: str) -> Path:
+def _bot_folder(plain: Config, name: str) -> Path:
     if "/" in name or "\\" in name or name.startswith("."):
         raise TradsysError(f"trade: name={name!r}; it becomes a folder of runs/trade; use letters, digits, - and _")
     return Path(plain["paths"]["runs"]) / "trade" / name
@@ -164,21 +164,21 @@ def _check_columns(bundle: Bundle) -> None:
 
 def status(plain: Config, _parts: Config, _source: Source) -> None:
     """State of a running or finished bot."""
-    folder = _named(plain)
+    folder = _only_bot(plain)
     state = _state(folder, plain)
     print_status(CONSOLE, folder, state, running=_running(folder))
 
 
 def report(plain: Config, _parts: Config, _source: Source) -> None:
     """Draws the page again from the journal."""
-    folder = _named(plain)
+    folder = _only_bot(plain)
     _write_report(folder, _state(folder, plain), plain)
     CONSOLE.print(str(folder / "report.html"))
 
 
 def _asked(kind: str) -> Callable[[Config, Config, Source], None]:
     def ask(plain: Config, _parts: Config, _source: Source) -> None:
-        folder = _named(plain)
+        folder = _only_bot(plain)
         journal = TradeJournal(plain["journal"] or folder / JOURNAL, create=False)
         number = journal.ask(kind)
         if not _running(folder):
@@ -199,10 +199,10 @@ def _asked(kind: str) -> Callable[[Config, Config, Source], None]:
     return ask
 
 
-def _named(plain: Config) -> Path:
+def _only_bot(plain: Config) -> Path:
     root = Path(plain["paths"]["runs"]) / "trade"
     if plain["name"]:
-        folder = _folder(plain, str(plain["name"]))
+        folder = _bot_folder(plain, str(plain["name"]))
         if not folder.is_dir():
             there = sorted(p.name for p in root.glob("*") if p.is_dir())
             raise DataError(f"trade: no bot {plain['name']!r} in {root}; there are {there[:12]}; give one of them")

@@ -255,14 +255,14 @@ class State:
         if account.last_time is not None and fill.time < account.last_time:  # learned of it bars later
             since = (account.last_time - fill.time) / timedelta(minutes=self.bar_minutes)
             held.bars_held = max(1, held.bars_held - round(since))
-        row = _row(account.symbol, held, raw, price, held.fee + held.exit_fee)
+        row = _trade_row(account.symbol, held, raw, price, held.fee + held.exit_fee)
         self.trades.append(row | {"exit_time": fill.time, "exit_price": price, "reason": fill.reason})
         account.position = None
 
     def _open_row(self, account: Account) -> dict[str, Any]:
         held = account.position
         assert held is not None
-        row = _row(account.symbol, held, account.last_close, account.last_close, held.fee)
+        row = _trade_row(account.symbol, held, account.last_close, account.last_close, held.fee)
         return row | {"mark_time": account.last_time, "mark_price": account.last_close}
 
     def _decision(self, body: dict[str, Any]) -> None:
@@ -329,7 +329,7 @@ class State:
     }
 
 
-def _row(symbol: str, held: Position, raw: float, price: float, fees: float) -> dict[str, Any]:
+def _trade_row(symbol: str, held: Position, raw: float, price: float, fees: float) -> dict[str, Any]:
     side, quantity = held.order.side, held.quantity
     gross = side * quantity * (raw - held.entry_raw)
     traded = side * quantity * (price - held.entry_price) - fees

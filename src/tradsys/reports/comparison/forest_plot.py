@@ -20,14 +20,14 @@ def skills_and_differences(table: Mapping[str, Any]) -> go.Figure:
     """
     variants: Sequence[Mapping[str, Any]] = table["arms"]
     skills = {v["name"]: Mark(v["skill_beyond_level"], QUIET if v["is_reference"] else INK, "square") for v in variants}
-    gaps = {v["name"]: _difference(v) for v in variants}
+    gaps = {v["name"]: _difference_mark(v) for v in variants}
     panels = [Panel("skill beyond the level", skills), Panel(_difference_title(table), gaps)]
     names = [v["name"] for v in variants]
     labels = [f"{v['name']} *" if v["own_rows"] else v["name"] for v in variants]
     return forest_panels(panels, names, 4, labels).update_xaxes(tickformat="~g")
 
 
-def _difference(variant: Mapping[str, Any]) -> Mark:
+def _difference_mark(variant: Mapping[str, Any]) -> Mark:
     estimate = variant["difference"]
     if estimate is None:
         return Mark(REFERENCE, QUIET, "square")

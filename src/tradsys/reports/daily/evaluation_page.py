@@ -27,7 +27,7 @@ def render(report: Mapping[str, Any]) -> str:
         report=report,
         metric_titles=[title for _, title, _ in METRICS],
         horizons={name: metric_cells(one) for name, one in report["horizons"].items()},
-        folds={name: [_fold(part) for part in one["by_fold"]] for name, one in report["horizons"].items()},
+        folds={name: [_fold_context(part) for part in one["by_fold"]] for name, one in report["horizons"].items()},
         columns=tables.STRATEGY_COLUMNS,
         books=tables.strategy_lines(report, notes),
         carried={row["name"]: _carried(row) for row in report["strategies"]},
@@ -35,7 +35,7 @@ def render(report: Mapping[str, Any]) -> str:
     )
 
 
-def _fold(part: Mapping[str, Any]) -> dict[str, Any]:
+def _fold_context(part: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "span": f"{part['first'][:10]} to {part['last'][:10]}",
         "n": wording.count(part["n"]),

@@ -38,7 +38,9 @@ def coverage_map(report: Mapping[str, Any]) -> go.Figure:
     for col, dates, share in ((1, "dates", "share"), (2, "recent_dates", "recent_share")):
         for level, (least, name, fill) in enumerate(COVERAGE):
             most = COVERAGE[level + 1][0] if level + 1 < len(COVERAGE) else math.inf
-            runs = [run for row in rows for run in _runs(found, row, found[dates], found[share][row], least, most)]
+            runs = [
+                run for row in rows for run in _coverage_runs(found, row, found[dates], found[share][row], least, most)
+            ]
             _coverage_bars(figure, runs, name, fill, col)
         figure.update_xaxes(range=[-0.5, len(found[dates]) - 0.5], row=1, col=col)
     labels = [_marked(name, outcome.get(name)) for name in found["names"]]
@@ -54,7 +56,7 @@ def coverage_map(report: Mapping[str, Any]) -> go.Figure:
     return figure.update_xaxes(tickvals=right, ticktext=[found["recent_dates"][k] for k in right], row=1, col=2)
 
 
-def _runs(
+def _coverage_runs(
     found: Mapping[str, Any], row: int, dates: Sequence[str], share: Sequence[float | None], least: float, most: float
 ) -> list[tuple[int, int, int, str]]:
     """Neighbouring dates of one feature whose coverage lies in [least, most), as (row, first, count, text)."""

@@ -95,11 +95,11 @@ def _correlation_table(report: Mapping[str, Any]) -> Table:
             row["name"],
             wording.interval(row, 3).replace("[", "\\["),
             wording.number(row["p_holm"], 3),
-            _short(row["median_event"]),
-            _short(row["median_rest"]),
+            _four_digits(row["median_event"]),
+            _four_digits(row["median_rest"]),
         )
     return table
 
 
-def _short(value: float | None) -> str:
+def _four_digits(value: float | None) -> str:
     return wording.UNKNOWN if value is None else f"{value:.4g}"

@@ -62,10 +62,10 @@ def _ranges(reliability: Mapping[str, Sequence[Mapping[str, float]]]) -> tuple[l
     x = [b["mean_predicted"] for b, _ in every]
     y = [*x, *(b["observed"] for b, _ in every)]
     y += [b[key] for b, n in every if b["n"] >= SHOWN_SHARE * n for key in ("observed_low", "observed_high")]
-    return _room(x), _room(y)
+    return _axis_range(x), _axis_range(y)
 
 
-def _room(values: Sequence[float]) -> list[float]:
+def _axis_range(values: Sequence[float]) -> list[float]:
     """The values' range with a margin, inside [0, 1] and a little more."""
     pad = max(0.01, 0.06 * (max(values) - min(values)))
     return [max(min(values) - pad, -0.02), min(max(values) + pad, 1.02)]
@@ -99,9 +99,9 @@ def importance(report: Mapping[str, Any]) -> go.Figure:
     """The columns the model leans on (permutation) beside those the auditor splits on (gain), where there is one."""
     permuted = report["importance"]["permutation"]
     gain = report["importance"]["auditor_gain"]
-    titles = [f"model: permutation ({_of(permuted)})"]
+    titles = [f"model: permutation ({_count_line(permuted)})"]
     if gain:
-        titles.append(f"auditor: XGBoost gain ({_of(gain)})")
+        titles.append(f"auditor: XGBoost gain ({_count_line(gain)})")
     figure = make_subplots(cols=len(titles), horizontal_spacing=0.24, subplot_titles=titles)
     _permuted(figure, permuted[:N_SHOWN][::-1], ranged=not single_repeat(permuted))
     if gain:
@@ -138,7 +138,7 @@ def single_repeat(permutation: Sequence[Mapping[str, float]]) -> bool:
 def drift(report: Mapping[str, Any]) -> go.Figure:
     """The columns by which a classifier tells test rows from training rows."""
     rows = report["drift"]["importances"]
-    figure = make_subplots(cols=1, subplot_titles=[f"classifier of train against test: gain ({_of(rows)})"])
+    figure = make_subplots(cols=1, subplot_titles=[f"classifier of train against test: gain ({_count_line(rows)})"])
     _ranked(figure, rows, SERIES[2], col=1)
     return styled(figure, 460).update_layout(showlegend=False)
 
@@ -158,5 +158,5 @@ def _ranked(figure: go.Figure, rows: Sequence[Mapping[str, Any]], fill: str, *, 
     figure.update_xaxes(title_text="share of gain", tickformat=PERCENT_TICKS, rangemode="tozero", row=1, col=col)
 
 
-def _of(rows: Sequence[Any]) -> str:
+def _count_line(rows: Sequence[Any]) -> str:
     return f"{min(N_SHOWN, len(rows))} of {len(rows)} columns"

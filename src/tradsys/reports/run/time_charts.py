@@ -169,7 +169,7 @@ def _spans(
     pale: bool = False,
     texts: Sequence[str] | None = None,
 ) -> None:
-    starts, ends = _parsed(spans)
+    starts, ends = _parsed_spans(spans)
     figure.add_bar(
         base=starts,
         x=[_ms(end - start) for start, end in zip(starts, ends, strict=True)],
@@ -190,7 +190,7 @@ def _spans(
 
 def _gaps(figure: go.Figure, names: Sequence[str], gaps: Sequence[tuple[str, str]], *, first: bool) -> None:
     """Hatched boxes between the last decision of one part and the first of the next."""
-    starts, ends = _parsed(gaps)
+    starts, ends = _parsed_spans(gaps)
     figure.add_bar(
         base=starts,
         x=[max(_ms(end - start), 0.0) for start, end in zip(starts, ends, strict=True)],
@@ -210,7 +210,7 @@ def _gaps(figure: go.Figure, names: Sequence[str], gaps: Sequence[tuple[str, str
     )
 
 
-def _parsed(spans: Sequence[Sequence[str]]) -> tuple[list[datetime], list[datetime]]:
+def _parsed_spans(spans: Sequence[Sequence[str]]) -> tuple[list[datetime], list[datetime]]:
     parsed = [[_utc(t) for t in span] for span in spans]
     return [start for start, _ in parsed], [end for _, end in parsed]
 

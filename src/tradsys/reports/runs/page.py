@@ -88,7 +88,7 @@ def render(rows: Sequence[Any], boards: Sequence[Mapping[str, Any]]) -> str:
         scripted=True,
         filters={"estimate": _text},
         columns=COLUMNS,
-        rows=[_shown(row, drawn) for row in rows],
+        rows=[_page_row(row, drawn) for row in rows],
         boards=boards,
         broken=[row for row in rows if row.state != "done"],
         n_done=sum(row.state == "done" for row in rows),
@@ -109,7 +109,7 @@ def equity_curves(rows: Sequence[Any]) -> go.Figure:
     return styled(figure, 460)
 
 
-def _shown(row: Any, drawn: Sequence[Any]) -> dict[str, Any]:
+def _page_row(row: Any, drawn: Sequence[Any]) -> dict[str, Any]:
     """A row of the page: texts, what each sorts by, and where its report is."""
     figures = (row.skill["value"], row.auc["value"], row.sharpe["value"], row.dsr, "", row.minutes)
     values = (row.when, *[""] * 5, *figures)

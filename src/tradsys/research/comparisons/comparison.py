@@ -185,7 +185,7 @@ def run_job(job: Job) -> Path:
     except TradsysError as error:
         raise type(error)(f"compare: arm {job.arm!r}, fold {job.fold}, seed {job.seed}: {error}") from error
     with written_atomically(job.target.with_suffix(".parquet")) as draft:
-        _frame(cell).write_parquet(draft)
+        _fit_frame(cell).write_parquet(draft)
     kept = {name: getattr(cell, name) for name in ("seconds", "peak_mb", "n_parameters")}
     about = {**job.about, "fold": job.fold, "seed": job.seed, "base_rate": cell.base_rate_C.tolist()}
     write_json(job.target, about | kept)
@@ -193,7 +193,7 @@ def run_job(job: Job) -> Path:
     return job.target
 
 
-def _frame(cell: Cell) -> pl.DataFrame:
+def _fit_frame(cell: Cell) -> pl.DataFrame:
     shape = pl.Array(pl.Float64, cell.proba_NC.shape[1])
     proba = pl.Series("proba", np.ascontiguousarray(cell.proba_NC, dtype=np.float64), dtype=shape)
     return pl.DataFrame({"symbol": cell.symbol.astype(str), "time": cell.time, "y": cell.y, "proba": proba})

@@ -122,7 +122,7 @@ def comparison_table(
         confidence=settings.confidence,
     )
     reference = arms[settings.reference]
-    rows = [_row(arm, reported, losses[name], settings.reference) for name, arm in arms.items()]
+    rows = [_variant_row(arm, reported, losses[name], settings.reference) for name, arm in arms.items()]
     rows.sort(key=lambda row: -row[HEADLINE]["value"])
     return {
         "name": settings.name,
@@ -149,7 +149,7 @@ def comparison_table(
     }
 
 
-def _row(arm: ArmCells, reported: Comparison, losses: ArmLosses, reference: str) -> dict[str, Any]:
+def _variant_row(arm: ArmCells, reported: Comparison, losses: ArmLosses, reference: str) -> dict[str, Any]:
     gap = reported.difference.get(arm.name)
     fold_skill = [_mean([row[k].skill for row in arm.cells]) for k in range(len(arm.cells[0]))]
     # within a fold and a seed: scores of two fits have no common scale
@@ -225,12 +225,12 @@ def _more(gap: Difference) -> str:
     if gap.needed.times_the_record is not None:
         return (
             "; no number of seeds would show it on this record: "
-            f"{_times(gap.needed.times_the_record)} times the years would be needed"
+            f"{_factor_text(gap.needed.times_the_record)} times the years would be needed"
         )
     return "; the two say the same"
 
 
-def _times(value: float) -> str:
+def _factor_text(value: float) -> str:
     """Rounded up: the record as it is was not enough, so 1.0 would be wrong."""
     return (
         f"{max(1.1, np.ceil(10 * value) / 10):.1f}"

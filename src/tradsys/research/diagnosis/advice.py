@@ -15,7 +15,7 @@ CHANGED = 1.5  # ratio of event rates between training and validation
 def advice(report: Mapping[str, Any]) -> list[dict[str, str]]:
     """Sentences with their level, failures first; never empty."""
     rules: tuple[Callable[[Mapping[str, Any]], Iterator[Line]], ...] = (
-        _coverage, _survivors, _events, _wicks, _clusters, _rates, _correlations, _compression, _model, _intervals,
+        _coverage, _survivors, _events, _wicks, _clusters, _rates, _correlations, _compression, _fit, _intervals,
     )  # fmt: skip
     lines = [line for rule in rules for line in rule(report)]
     order = {"stop": 0, "warn": 1, "note": 2}
@@ -126,7 +126,7 @@ def _compression(report: Mapping[str, Any]) -> Iterator[Line]:
     if lift["low"] is None:
         yield "warn", f"The lift of compression is not known: {lift['reason']}."
         return
-    said = f"Compressed rows are events {_of(lift)} times as often as all"
+    said = f"Compressed rows are events {_bounds(lift)} times as often as all"
     left = _within_dates(within)
     if lift["low"] > 1:
         yield "note", f"{said}.{left}"
@@ -142,10 +142,10 @@ def _within_dates(within: Mapping[str, Any]) -> str:
     if within["low"] is None:
         return ""
     side = "all above 1" if within["low"] > 1 else "all below 1" if within["high"] < 1 else "around 1"
-    return f" Compared with the other rows of their own dates: {_of(within)} times, {side}."
+    return f" Compared with the other rows of their own dates: {_bounds(within)} times, {side}."
 
 
-def _model(report: Mapping[str, Any]) -> Iterator[Line]:
+def _fit(report: Mapping[str, Any]) -> Iterator[Line]:
     judged = report.get("judged")
     if not judged:
         return
@@ -153,7 +153,7 @@ def _model(report: Mapping[str, Any]) -> Iterator[Line]:
         lift = row["lift"]
         if row["ranking"] != judged["model"] or lift["value"] is None:
             continue
-        said = f"The model's {row['k']} highest scores of a date are events {_of(lift)} times as often as by lot"
+        said = f"The model's {row['k']} highest scores of a date are events {_bounds(lift)} times as often as by lot"
         if lift["low"] is None:
             yield "warn", f"{said}; there is no interval: {lift['reason']}."
         else:
@@ -166,13 +166,13 @@ def _intervals(report: Mapping[str, Any]) -> Iterator[Line]:
         yield (
             "warn",
             (
-                f"Intervals of the expected move promised {found['wanted']:.0%} and held {_of(found['coverage'])} of "
-                "the test moves: too narrow for what came later."
+                f"Intervals of the expected move promised {found['wanted']:.0%} and held {_bounds(found['coverage'])} "
+                "of the test moves: too narrow for what came later."
             ),
         )
 
 
-def _of(estimate: Mapping[str, Any]) -> str:
+def _bounds(estimate: Mapping[str, Any]) -> str:
     """`2.68 [0.83, 4.45]`, the bounds where they are known."""
     bounds = "" if estimate["low"] is None else f" [{estimate['low']:.2f}, {estimate['high']:.2f}]"
     return f"{estimate['value']:.2f}{bounds}"

@@ -110,7 +110,7 @@ def judge_explosions(
     scale = ScoreScale.of(bundle.primary.predict(valid.table, valid.rows)[1][:, 1])
     _record(config, prepared, log_losses(probability, test.y), folder)
     rankings = {MODEL: raw, MOVE: moves.expected_N} | quiet_ranking(test, compression)
-    frame = _frame(test, raw, probability, scale.score(probability), moves)
+    frame = _score_frame(test, raw, probability, scale.score(probability), moves)
     with written_atomically(folder / "predictions.parquet") as draft:
         frame.write_parquet(draft)
     with timings.stage("judging"):
@@ -255,7 +255,7 @@ def _conformal(experiment: Experiment, test: Samples, moves: Moves, settings: Ex
     }
 
 
-def _frame(test: Samples, raw: Array, probability: Array, score: Array, moves: Moves) -> pl.DataFrame:
+def _score_frame(test: Samples, raw: Array, probability: Array, score: Array, moves: Moves) -> pl.DataFrame:
     """One row per test sample: raw score, probability, score 0..100, y, and the move as log rises."""
     return pl.DataFrame(
         {

@@ -80,7 +80,7 @@ def date_coverage(
     """
     times, code = np.unique(table.time.astype("datetime64[D]"), return_inverse=True)
     counted = np.ones(len(table), dtype=bool) if members is None else members
-    position = _position(table.segment)
+    position = _segment_position(table.segment)
     n_times, n_names = len(times), len(table.names)
     owed_TF, known_TF = np.empty((n_times, n_names)), np.empty((n_times, n_names))
     findings: list[CoverageFinding] = []
@@ -89,12 +89,12 @@ def date_coverage(
         known = owed & np.isfinite(table.values[:, k])
         owed_TF[:, k] = np.bincount(code[owed], minlength=n_times)
         known_TF[:, k] = np.bincount(code[known], minlength=n_times)
-        share = _share(known_TF[:, k], owed_TF[:, k])
+        share = _known_share(known_TF[:, k], owed_TF[:, k])
         findings += _findings(name, times, share, rules)
         findings += _frozen(name, times, code[known], table.values[known, k], rules)
     ordered = sorted(findings, key=lambda f: (f.outcome != "stop", f.feature))
-    overall = _share(known_TF.sum(axis=0), owed_TF.sum(axis=0))
-    return DateCoverage(table.names, times, _share(known_TF, owed_TF), overall, tuple(ordered))
+    overall = _known_share(known_TF.sum(axis=0), owed_TF.sum(axis=0))
+    return DateCoverage(table.names, times, _known_share(known_TF, owed_TF), overall, tuple(ordered))
 
 
 def warmups_of(features: FeatureSet) -> dict[str, int]:
@@ -108,7 +108,7 @@ def coverage_section(found: DateCoverage, most_columns: int, recent_dates: int) 
     worst date, and the last dates one by one; features that fail first. Dates on which a column was frozen count as
     missing.
     """
-    share_TF = _shown(found)
+    share_TF = _shown_coverage(found)
     failing = [finding.feature for finding in found.findings]
     rank = {name: k for k, name in enumerate(dict.fromkeys(failing))}
     order = sorted(range(len(found.names)), key=lambda k: rank.get(found.names[k], len(rank) + k))
@@ -126,7 +126,7 @@ def coverage_section(found: DateCoverage, most_columns: int, recent_dates: int) 
     }
 
 
-def _shown(found: DateCoverage) -> Array:
+def _shown_coverage(found: DateCoverage) -> Array:
     share_TF = found.share.copy()
     for finding in found.findings:
         if finding.kind == FROZEN:
@@ -213,7 +213,7 @@ def _frozen(name: str, times: Array, code: Array, values: Array, rules: Coverage
         yield CoverageFinding(name, FROZEN, "stop", begins, text)
 
 
-def _share(known: Array, owed: Array) -> Array:
+def _known_share(known: Array, owed: Array) -> Array:
     return np.divide(known, owed, out=np.full(np.shape(owed), np.nan), where=owed > 0)
 
 
@@ -223,7 +223,7 @@ def _worst(share: Array) -> float:
     return float(known.min()) if len(known) else np.nan
 
 
-def _position(segment: Array) -> Array:
+def _segment_position(segment: Array) -> Array:
     """0-based position [R] of each row in its segment."""
     rows = np.arange(len(segment))
     first = np.ones(len(segment), dtype=bool)

@@ -46,7 +46,7 @@ def audit(experiment: Experiment, settings: AuditSettings, folder: Path, config:
     """
     subject = AuditSubject(experiment, settings, folder, config)
     answers = list(ask(subject))
-    write_json(folder / "audit.json", [_plain(a) for a in answers])
+    write_json(folder / "audit.json", [_plain_answer(a) for a in answers])
     return answers
 
 
@@ -102,7 +102,7 @@ def answers_table(answers: list[Answer]) -> Table:
     return table
 
 
-def _plain(answer: Answer) -> dict[str, Any]:
+def _plain_answer(answer: Answer) -> dict[str, Any]:
     finding = None if answer.finding is None else asdict(answer.finding)
     if finding is not None and finding["size"] == float("inf"):
         finding["size"] = None

@@ -83,9 +83,9 @@ def unmoved(
     """
     rng = s.rng()
     for t in s.cuts(n_cuts):
-        truth = _known(answer(s.bars, t), t)
+        truth = _known_until(answer(s.bars, t), t)
         for how in ways:
-            reported = _known(answer(changed_bars(s.bars, t, how, rng), t), t)
+            reported = _known_until(answer(changed_bars(s.bars, t, how, rng), t), t)
             if found := frame_difference(truth, reported, KEYS, tolerance):
                 return Finding(
                     part, FUTURE, f"{how} after {t:%Y-%m-%d %H:%M}", found[0].column, found[1], found[0].size
@@ -93,7 +93,7 @@ def unmoved(
     return None
 
 
-def _known(frame: pl.DataFrame, t: datetime) -> pl.DataFrame:
+def _known_until(frame: pl.DataFrame, t: datetime) -> pl.DataFrame:
     return frame.filter(pl.col("known" if "known" in frame.columns else "time") <= t)
 
 
@@ -143,7 +143,7 @@ def _features(s: AuditSubject) -> Outcome:
     for t in s.cuts():
         dated: list[Feature] = [f.known_at(t) if f in own else f for f in features.features]  # type: ignore[attr-defined]
         reported = _table_frame(features.like(dated), s.bars)
-        if found := frame_difference(_known(truth, t), _known(reported, t), KEYS):
+        if found := frame_difference(_known_until(truth, t), _known_until(reported, t), KEYS):
             return Finding("features", FUTURE, f"known at {t:%Y-%m-%d %H:%M}", found[0].column, found[1], found[0].size)
     return None
 

@@ -62,7 +62,7 @@ def refit_check(
         side = _refit(experiment, whole, at)
         if not len(side.rows["prediction"]):
             raise DataError(f"refit check: no member has a full window at {at:%Y-%m-%d %H:%M}; choose another date")
-        found = _first(name, side, _refit(experiment, cut, at), at, tolerance)
+        found = _first_finding(name, side, _refit(experiment, cut, at), at, tolerance)
         LOG.info("%s: %s", name, "differs at " + found.part if found else "the refit on cut data says the same")
         findings += [found] if found else []
     return findings
@@ -84,9 +84,9 @@ def _refit(experiment: Experiment, cache: DatasetCache, at: datetime) -> Refit:
     stages = {
         "features": {name: table.values[past, k] for k, name in enumerate(table.names)},
         "labels": {"y": labels.y[past], "ret": labels.ret[past], "weight": labels.weight[past]},
-        "samples": {**_named(table, used), "weight": samples.weight, "y": samples.y},
+        "samples": {**_row_names(table, used), "weight": samples.weight, "y": samples.y},
         "prediction": {
-            **_named(table, asked),
+            **_row_names(table, asked),
             "score": score[:, 1],
             "probability": model.calibrator_.apply(score)[:, 1],  # type: ignore[union-attr]
         },
@@ -94,7 +94,7 @@ def _refit(experiment: Experiment, cache: DatasetCache, at: datetime) -> Refit:
     return Refit(table, stages, {"features": past, "labels": past, "samples": used, "prediction": asked})
 
 
-def _first(name: str, whole: Refit, cut: Refit, at: datetime, tolerance: float) -> Finding | None:
+def _first_finding(name: str, whole: Refit, cut: Refit, at: datetime, tolerance: float) -> Finding | None:
     """The first stage at which the two sides part."""
     for stage, before in whole.stages.items():
         if found := first_difference(before, cut.stages[stage], tolerance):
@@ -104,6 +104,6 @@ def _first(name: str, whole: Refit, cut: Refit, at: datetime, tolerance: float) 
     return None
 
 
-def _named(table: FeatureTable, rows: Array) -> Columns:
+def _row_names(table: FeatureTable, rows: Array) -> Columns:
     """Symbol and time of each row; codes may differ where the cut side lacks a symbol."""
     return {"symbol": np.asarray(table.symbols)[table.symbol[rows]], "time": table.time[rows]}

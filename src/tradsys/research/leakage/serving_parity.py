@@ -134,7 +134,7 @@ def _bundle(s: AuditSubject) -> Outcome:
 
 
 def _strategy(s: AuditSubject) -> Outcome:
-    strategies = _strategies(s)
+    strategies = _audited_strategies(s)
     for t in s.cuts():
         truth = _all_targets(strategies, s.bars.filter(pl.col("time") <= t), t)
         if found := frame_difference(truth, _all_targets(strategies, _recent(s, t), t), KEYS, NET):
@@ -161,7 +161,7 @@ def _bundle_ahead(s: AuditSubject) -> Outcome:
     return unmoved(s, "bundle", lambda bars, t: bundle.predict(bars, _since(s, t)), tolerance=NET)
 
 
-def _strategies(s: AuditSubject) -> dict[str, Strategy]:
+def _audited_strategies(s: AuditSubject) -> dict[str, Strategy]:
     """The configured profiles, and one that always trades."""
     kind = exits.kind_of(s.bundle.card["label"])
     if kind == exits.EXPANSION:
@@ -183,7 +183,7 @@ def _all_targets(strategies: dict[str, Strategy], bars: pl.DataFrame, since: dat
 
 
 def _strategy_ahead(s: AuditSubject) -> Outcome:
-    strategies = _strategies(s)
+    strategies = _audited_strategies(s)
 
     def answer(bars: pl.DataFrame, t: datetime) -> pl.DataFrame:
         return _all_targets(strategies, bars, _since(s, t))

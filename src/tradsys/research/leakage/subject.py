@@ -124,10 +124,10 @@ class AuditSubject:
             e,
             split=split,
             evaluation=judged,
-            model=_short(e.model, s),
-            baselines={name: _short(model, s) for name, model in e.baselines.items()},
-            regime=_short(e.regime, s),
-            auditor=_short(e.auditor, s),
+            model=_shortened(e.model, s),
+            baselines={name: _shortened(model, s) for name, model in e.baselines.items()},
+            regime=_shortened(e.regime, s),
+            auditor=_shortened(e.auditor, s),
         )
 
     @cached_property
@@ -217,12 +217,12 @@ def _thinned(positions: Array, n: int) -> Array:
     return positions[np.unique(np.linspace(0, len(positions) - 1, n).astype(int))] if len(positions) > n else positions
 
 
-def _short(part: Any, s: AuditSettings) -> Any:
+def _shortened(part: Any, s: AuditSettings) -> Any:
     """A copy with few epochs, trees and starts, however deep they lie inside the part."""
     if isinstance(part, list | tuple | dict):
         if not isinstance(part, dict):
-            return type(part)(_short(p, s) for p in part)
-        part = {name: _short(p, s) for name, p in part.items()}
+            return type(part)(_shortened(p, s) for p in part)
+        part = {name: _shortened(p, s) for name, p in part.items()}
     if not is_dataclass(part) or isinstance(part, type):
         return part
     if isinstance(part, TrainerSettings):
@@ -234,4 +234,4 @@ def _short(part: Any, s: AuditSettings) -> Any:
     inner = {f.name: getattr(part, f.name) for f in fields(part) if f.init}
     if isinstance(part, Stacked):
         inner["n_folds"] = min(part.n_folds, s.n_oof_folds)
-    return replace(part, **{name: _short(value, s) for name, value in inner.items()})
+    return replace(part, **{name: _shortened(value, s) for name, value in inner.items()})

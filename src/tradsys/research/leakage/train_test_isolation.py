@@ -58,7 +58,7 @@ def tampered(s: AuditSubject) -> Prepared:
     bars = p.bars.with_columns(
         pl.when(pl.Series(rows)).then(pl.col(c) * FACTOR).otherwise(pl.col(c)) for c in ("open", "high", "low", "close")
     )
-    return _with(s, replace(p, bars=bars, table=p.table.with_values(values)), labels)
+    return _relabelled(s, replace(p, bars=bars, table=p.table.with_values(values)), labels)
 
 
 def _turned(labels: Labels, rows: Array) -> Labels:
@@ -70,7 +70,7 @@ def _turned(labels: Labels, rows: Array) -> Labels:
     return replace(labels, y=y, ret=ret, weight=weight)
 
 
-def _with(s: AuditSubject, prepared: Prepared, labels: Labels) -> Prepared:
+def _relabelled(s: AuditSubject, prepared: Prepared, labels: Labels) -> Prepared:
     """The same rows and folds with other labels, by the package's own `make_samples`."""
     e = s.experiment
     events = e.events.mask(s.bars) if e.events else None
@@ -98,13 +98,13 @@ def _state(s: AuditSubject, part: str) -> Outcome:
     """What was fitted, before and after the test rows changed."""
     if part in ("auditor", "regime") and getattr(s.experiment, part) is None:
         return f"no {part} is configured"
-    before, after = _states(s, "fitted")[part], _states(s, "tampered")[part]
+    before, after = _fitted_states(s, "fitted")[part], _fitted_states(s, "tampered")[part]
     if found := first_difference(before, after, NET if part == "primary" else 0.0):
         return Finding(part, SEALED, "test rows changed", found.column, f"entry {found.row}", found.size)
     return None
 
 
-def _states(s: AuditSubject, name: str) -> dict[str, dict[str, Array]]:
+def _fitted_states(s: AuditSubject, name: str) -> dict[str, dict[str, Array]]:
     """Every fitted state of the training side as columns of numbers, by part; kept on the subject."""
     if name not in s.states:
         changed = name == "tampered"
@@ -202,7 +202,7 @@ def _auditor_scores(s: AuditSubject) -> Outcome:
     block = moments[int(0.45 * one) : int(0.55 * one) + 1]
     turned = p.train.rows[np.isin(p.train.time, block)]
     heard: list[Samples] = []
-    s.fit_again(replace(e, baselines={}), _with(s, p, _outcomes_turned(p.labels, turned)), "turned", heard)
+    s.fit_again(replace(e, baselines={}), _relabelled(s, p, _outcomes_turned(p.labels, turned)), "turned", heard)
     frames = []
     for trained in (s.heard[0], heard[0]):
         inside = np.isin(trained.time, block)
@@ -251,7 +251,7 @@ def _shuffled_aucs(s: AuditSubject, repeat: int) -> dict[str, float]:
         dealt = np.random.default_rng([s.settings.seed, 2, repeat]).permutation(rows)
         y, ret, weight = p.labels.y.copy(), p.labels.ret.copy(), p.labels.weight.copy()
         y[rows], ret[rows], weight[rows] = y[dealt], ret[dealt], weight[dealt]
-        changed = _with(s, p, replace(p.labels, y=y, ret=ret, weight=weight))
+        changed = _relabelled(s, p, replace(p.labels, y=y, ret=ret, weight=weight))
         fitted = s.fit_again(_bare(s.small, baselines=s.small.baselines), changed, f"shuffled{repeat}")
         models = {"primary": fitted.primary} | {f"baseline {n}": m for n, m in fitted.baselines.items()}
         s.aucs[repeat] = {name: _auc(model, changed.test) for name, model in models.items()}

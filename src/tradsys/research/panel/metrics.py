@@ -87,7 +87,7 @@ def panel_metrics(
         **{name: said[name] for name in OF_PROBABILITIES},
         **_hit_rates(frame, y, time, said["block_length"], evaluation),
         "rank_ic": mean_interval(ic, min_block=horizon_bars, confidence=evaluation.confidence).as_dict(),
-        "rank_ic_by_day": {"time": _days(days), "value": ic.tolist()},
+        "rank_ic_by_day": {"time": _iso_days(days), "value": ic.tolist()},
         "deciles": _deciles(frame, time, horizon_bars, costs, evaluation.confidence),
         "by_fold": _by_fold(frame, said, horizon_bars, evaluation, seed),
     }
@@ -206,5 +206,5 @@ def _of_fold(
     }
 
 
-def _days(days: Array) -> list[str]:
+def _iso_days(days: Array) -> list[str]:
     return [str(d) for d in days.astype("datetime64[us]").astype("datetime64[D]")]

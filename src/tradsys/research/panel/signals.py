@@ -128,12 +128,12 @@ def judge_signals(experiment: Experiment, settings: SignalSettings, bars: pl.Dat
             gains.append(model.model_.importance_gain())
         LOG.info("fold %d: AUC %.4f, RMSE %.4f", k, folds[-1]["auc"], folds[-1]["rmse"])
     ratio = [fold["rmse"] / fold["rmse_base"] for fold in folds]
-    spread = {name: _spread([fold[name] for fold in folds]) for name in ("auc", "rmse", "rmse_base")}
+    spread = {name: _spread_of_folds([fold[name] for fold in folds]) for name in ("auc", "rmse", "rmse_base")}
     return {
         "folds": folds,
         **spread,
-        "rmse_ratio": _spread(ratio),
-        "importance": _importance(gains, dataset.features, settings.sources) if gains else None,
+        "rmse_ratio": _spread_of_folds(ratio),
+        "importance": _mean_importance(gains, dataset.features, settings.sources) if gains else None,
     }
 
 
@@ -149,13 +149,13 @@ def _fold(test: Samples, score: Array, expected: Array, mean: float) -> dict[str
     }
 
 
-def _spread(values: Sequence[float]) -> dict[str, float]:
+def _spread_of_folds(values: Sequence[float]) -> dict[str, float]:
     array = np.asarray(values, dtype=np.float64)
     deviation = float(array.std(ddof=1)) if len(array) > 1 else 0.0
     return {"mean": float(array.mean()), "sd": deviation, "low": float(array.min()), "high": float(array.max())}
 
 
-def _importance(
+def _mean_importance(
     gains: Sequence[Mapping[str, float]], features: FeatureSet, sources: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
     """Mean shares of gain over folds, by source and by feature."""

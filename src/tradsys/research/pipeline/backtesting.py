@@ -104,7 +104,7 @@ def backtest(
     tests = _tests(ledger, ledgers, held, source["data"]["digest"], (since, until))
     rows, verdicts = [], {}
     for name, strategy in strategies.items():
-        row = _row(ledgers[name], deflation, evaluation, yearly=yearly)
+        row = _strategy_row(ledgers[name], deflation, evaluation, yearly=yearly)
         verdict = judge(row, tests[name], skill_low=skill_low, min_trades=evaluation.min_trades)
         verdicts[name] = verdict
         rows.append(
@@ -116,7 +116,7 @@ def backtest(
         benchmark={
             "name": reference,
             "returns": returns_basis(owned),
-            "performance": _row(held, deflation, evaluation, min_trades=0, yearly=yearly),
+            "performance": _strategy_row(held, deflation, evaluation, min_trades=0, yearly=yearly),
         },
         equity=_equity({**ledgers, reference: held}),
         trades=_trades(ledgers),
@@ -280,7 +280,7 @@ def trials_on_span(
     return deflation_of_trials(trials, periods_per_year).as_dict(), rows
 
 
-def _row(
+def _strategy_row(
     result: Ledger,
     deflation: Mapping[str, Any],
     evaluation: Evaluation,

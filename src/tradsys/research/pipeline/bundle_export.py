@@ -75,7 +75,7 @@ def _card(
     score = fitted.primary.score(valid.table, valid.rows)[:, 1]
     first, last = span(prepared.bars)
     fitted_calibrator: Any = fitted.primary.calibrator_
-    times = {part: _span(prepared.samples.take(getattr(fold, part))) for part in ("train", "valid", "test")}
+    times = {part: _span_texts(prepared.samples.take(getattr(fold, part))) for part in ("train", "valid", "test")}
     return {
         "name": type(fitted.primary.model).__name__,
         "model": {"kind": kind, "lookback": fitted.primary.lookback},
@@ -105,7 +105,7 @@ def _card(
     }
 
 
-def _span(samples: Samples) -> list[str]:
+def _span_texts(samples: Samples) -> list[str]:
     """First and last decision, ISO UTC."""
     return [f"{np.datetime_as_string(t, unit='s')}+00:00" for t in (samples.time.min(), samples.time.max())]
 

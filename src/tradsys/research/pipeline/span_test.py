@@ -40,7 +40,7 @@ def joint_tests_on_span(
                 for digest, trial in group.items()}  # fmt: skip
     # what never traded is no trial: it spends nothing and is not tested
     idle = {name: JointTest(1, 1, error_budget(1), reason=IDLE) for name, series in returns.items() if is_flat(series)}
-    own = {name: _digest(series) for name, series in returns.items() if name not in idle}
+    own = {name: _series_digest(series) for name, series in returns.items() if name not in idle}
     if not own:
         return idle
     of_digest = {digest: tested[name] for name, digest in own.items()}
@@ -86,6 +86,6 @@ def _same_periods(trial: Trial, other: Trial, n_times: int) -> bool:
     )
 
 
-def _digest(series: Array) -> str:
+def _series_digest(series: Array) -> str:
     """The ledger's own name of a series."""
     return hashlib.sha256(np.ascontiguousarray(series, dtype="<f8").tobytes()).hexdigest()

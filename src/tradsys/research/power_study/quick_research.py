@@ -107,8 +107,8 @@ def _symbols(setting: Setting, seed: int) -> tuple["_Table", Callable[[Array], S
     """Samples and strategies of a market of hourly bars."""
     n_bars = int(setting.years * YEAR) // DAY * DAY
     market = draw_market(setting.kind, n_bars, edge=setting.edge, plant=setting.plant, seed=seed)
-    table = _table(market)
-    return table, lambda scores: _strategies(market, table, scores, setting)
+    table = _market_table(market)
+    return table, lambda scores: _quick_strategies(market, table, scores, setting)
 
 
 def _panel(setting: Setting, seed: int) -> tuple["_Table", Callable[[Array], Strategies]]:
@@ -161,7 +161,7 @@ class _Table:
     part: Array  # 0 train, 1 valid, 2 test, -1 none: warm-up, or a label that reaches into the next part
 
 
-def _table(market: Market) -> _Table:
+def _market_table(market: Market) -> _Table:
     parts = []
     n = market.n_bars
     starts = np.zeros(n, dtype=bool)
@@ -173,12 +173,12 @@ def _table(market: Market) -> _Table:
         part = np.digitize(np.arange(n), [int(TRAIN * n), int(VALID * n)])
         inside = (end >= 0) & (part[np.clip(end, 0, n - 1)] == part) & (np.arange(n) > 3 * SPANS[-1])
         parts.append(
-            (_features(ohlc, atr), (outcome == TARGET).astype(int), atr, ohlc[:, 3], np.where(inside, part, -1))
+            (_quick_features(ohlc, atr), (outcome == TARGET).astype(int), atr, ohlc[:, 3], np.where(inside, part, -1))
         )
     return _Table(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _features(ohlc: Array, atr: Array) -> Array:
+def _quick_features(ohlc: Array, atr: Array) -> Array:
     """Moves over six spans, stretch from two means, and three measures of volatility, all in ATR or logs [B, F]."""
     close = ohlc[:, 3]
     log = np.log(close)
@@ -226,7 +226,7 @@ def _arms(table: _Table, seed: int) -> list[tuple[float, Array]]:
 # ------------------------------------------------------------------ strategies
 
 
-def _strategies(market: Market, table: _Table, scores: Array, setting: Setting) -> Strategies:
+def _quick_strategies(market: Market, table: _Table, scores: Array, setting: Setting) -> Strategies:
     """Twenty strategies, four profiles of five levels: daily returns on test [D, 20], the same beyond passive holding,
     Sharpe on validation [20], closed trades on test [20].
     """

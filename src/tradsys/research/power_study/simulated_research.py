@@ -136,12 +136,12 @@ def arms_of(experiment: Experiment) -> dict[str, Any]:
 def at_levels(profiles: Mapping[str, Profile], levels: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Profile]]:
     """By profile: its copies at every level tried, by `name level`."""
     return {
-        name: {f"{name} {level:g}": replace(profile, rule=_at(profile.rule, level)) for level in levels[name]}
+        name: {f"{name} {level:g}": replace(profile, rule=_at_level(profile.rule, level)) for level in levels[name]}
         for name, profile in profiles.items()
     }
 
 
-def _at(rule: Any, level: float) -> Any:
+def _at_level(rule: Any, level: float) -> Any:
     return replace(rule, margin=level) if isinstance(rule, BreakEvenRule) else replace(rule, value=level)
 
 
@@ -164,7 +164,7 @@ def _research(
         (CHOSEN, best, {chosen: every[chosen]}),
         (PROFILES, best, {name: every[name] for name in tuned}),
         (LEVELS, best, every),
-        *((ARMS, arm, _named(arm, at_levels(playable(arm, e.strategy), levels))) for arm in others),
+        *((ARMS, arm, _profiles_of(arm, at_levels(playable(arm, e.strategy), levels))) for arm in others),
     ]
     reported, tests = [], []
     for name, arm, profiles in looks:
@@ -193,7 +193,7 @@ def playable(arm: Arm, profiles: Mapping[str, Profile]) -> dict[str, Profile]:
     return {name: p for name, p in profiles.items() if arm.bundle.auditor is not None or not asks[name]}
 
 
-def _named(arm: Arm, grid: Mapping[str, Mapping[str, Profile]]) -> dict[str, Profile]:
+def _profiles_of(arm: Arm, grid: Mapping[str, Mapping[str, Profile]]) -> dict[str, Profile]:
     return {f"{arm.name} {name}": p for tried in grid.values() for name, p in tried.items()}
 
 

@@ -79,16 +79,16 @@ def study(experiment: Experiment, settings: StudySettings, folder: Path, config:
     study goes on where it was, and a changed config begins anew. Writes summary.json and rows.parquet beside them;
     returns the summary with `folder` in it. Raises TradsysError where the experiment is not on a synthetic market.
     """
-    _checked(experiment, settings)
+    _check_study(experiment, settings)
     place = folder / f"{settings.name}_{_digest(config)[:12]}"
     todo = [market for market in settings.markets if not _path(place, *market).exists()]
     LOG.info("%d of %d markets to go in %s", len(todo), len(settings.markets), place)
-    one = partial(_one, experiment, dict(settings.levels), dict(config), place, code_sha())
+    one = partial(_run_market, experiment, dict(settings.levels), dict(config), place, code_sha())
     with contextlib.closing(_done(one, todo, settings.n_jobs)) as done, _progress() as progress:
         bar = progress.add_task("markets", total=len(settings.markets), completed=len(settings.markets) - len(todo))
         for _ in done:
             progress.advance(bar)
-    rows = [_read(_path(place, *market)) for market in settings.markets]
+    rows = [_read_row(_path(place, *market)) for market in settings.markets]
     summary = summarise(rows, settings) | {"folder": str(place)}
     write_json(place / "summary.json", summary)
     with written_atomically(place / "rows.parquet") as draft:
@@ -103,7 +103,7 @@ def is_broken(summary: Mapping[str, Any]) -> bool:
     return false is not None and false["share"]["value"] > false["most"]
 
 
-def _checked(experiment: Experiment, settings: StudySettings) -> None:
+def _check_study(experiment: Experiment, settings: StudySettings) -> None:
     if not isinstance(experiment.data["source"], SyntheticMarket):
         raise TradsysError("study: the truth must be known; only data=synthetic has one; leave data= as it is")
     if not arms_of(experiment):
@@ -125,7 +125,7 @@ def _path(place: Path, edge: float, seed: int) -> Path:
     return place / "rows" / f"edge_{edge:g}_seed_{seed}.json"
 
 
-def _one(
+def _run_market(
     experiment: Experiment,
     levels: Mapping[str, Sequence[float]],
     config: Mapping[str, Any],
@@ -139,7 +139,7 @@ def _one(
     return market
 
 
-def _read(path: Path) -> MarketRow:
+def _read_row(path: Path) -> MarketRow:
     row = json.loads(path.read_text(encoding="utf-8"))
     looks = tuple(Look(**{**look, "winners": tuple(look["winners"])}) for look in row["looks"])
     return MarketRow(**{**row, "looks": looks})
@@ -195,7 +195,7 @@ def summarise(rows: Sequence[MarketRow], settings: StudySettings) -> dict[str, A
 
 def _of_edge(edge: float, rows: Sequence[MarketRow], confidence: float) -> dict[str, Any]:
     sharpes = np.array([r.sharpe for r in rows if r.sharpe is not None])
-    mean, half = _mean(sharpes)
+    mean, half = _mean_and_half(sharpes)
     seen = [look for r in rows for look in r.looks]
     return {
         "edge": edge,
@@ -203,7 +203,7 @@ def _of_edge(edge: float, rows: Sequence[MarketRow], confidence: float) -> dict[
         "n_refused": sum(r.verdict == REFUSED for r in rows),
         "verdicts": {kind: sum(r.verdict == kind for r in rows) for kind in sorted({r.verdict for r in rows})},
         "sharpe": {"value": mean, "low": mean - half, "high": mean + half} if len(sharpes) else None,
-        "skill": _mean(np.array([r.skill for r in rows if r.skill is not None]))[0] if len(sharpes) else None,
+        "skill": _mean_and_half(np.array([r.skill for r in rows if r.skill is not None]))[0] if len(sharpes) else None,
         "looks": [_of_look(look, rows, confidence) for look in LOOKS if any(one.name == look for one in seen)],
     }
 
@@ -223,7 +223,7 @@ def _of_look(look: str, rows: Sequence[MarketRow], confidence: float) -> dict[st
     }
 
 
-def _mean(values: Array) -> tuple[float, float]:
+def _mean_and_half(values: Array) -> tuple[float, float]:
     """Mean and half of its 95 % interval, by the normal law; (0, 0) of nothing."""
     if not len(values):
         return 0.0, 0.0

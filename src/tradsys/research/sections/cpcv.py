@@ -166,7 +166,7 @@ def cpcv_paths(
         round_trip_cost=experiment.costs.round_trip,
         periods_per_year=days_in_a_year(utc_series(np.unique(samples.table.time)), experiment.data.get("calendar")),
     )
-    _record(paths, name, prepared, ledger, source, folder)
+    _record_paths(paths, name, prepared, ledger, source, folder)
     LOG.info("cpcv: %d fits of %s, %d paths", len(positions), name, len(paths.sharpe_P))
     return paths.as_dict() | {
         "model": name,
@@ -218,7 +218,7 @@ def _side_in_words(samples: Samples) -> str:
     return "long" if samples.table.side() is None else "on the bundle's own side, long or short,"
 
 
-def _record(
+def _record_paths(
     paths: Paths, name: str, prepared: Prepared, ledger: TrialLedger, source: dict[str, Any], folder: Path
 ) -> None:
     samples = prepared.samples

@@ -33,10 +33,10 @@ def embedding_section(primary: Calibrated, regime: Regime | None, test: Samples,
         inner, table = fitted(inner, "model_"), fitted(inner, "scaler_").apply(table)
     if not hasattr(inner, "embed"):
         return None
-    some = test.take(_spread(len(test), N_CLUSTERED))
+    some = test.take(_even_places(len(test), N_CLUSTERED))
     values_ND = inner.embed(table, some.rows).astype(np.float64)
     plane_N2, explained = principal_plane(values_ND)
-    shown = _spread(len(some), N_POINTS)
+    shown = _even_places(len(some), N_POINTS)
     state_N = np.zeros(len(shown), dtype=np.int64)
     if regime is not None:
         state_N = regime.predict_proba(test.table, some.rows[shown]).argmax(axis=1)
@@ -47,8 +47,8 @@ def embedding_section(primary: Calibrated, regime: Regime | None, test: Samples,
         "dimension": values_ND.shape[1],
         "explained": explained,
         "points": {
-            "x": _rounded(plane_N2[shown, 0]),
-            "y": _rounded(plane_N2[shown, 1]),
+            "x": _five_digits(plane_N2[shown, 0]),
+            "y": _five_digits(plane_N2[shown, 1]),
             "label": some.y[shown].tolist(),
             "regime": state_N.tolist(),
             "time": [aware(t).isoformat() for t in some.time[shown]],
@@ -110,7 +110,7 @@ def cluster_purity(values_ND: Array, samples: Samples, n_clusters: int, seed: in
     }
 
 
-def _spread(n: int, most: int) -> Array:
+def _even_places(n: int, most: int) -> Array:
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))
 
 
@@ -118,5 +118,5 @@ def _finite(row: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in row.items()}
 
 
-def _rounded(values: Array) -> list[float]:
+def _five_digits(values: Array) -> list[float]:
     return [float(f"{v:.5g}") for v in values]

@@ -21,15 +21,15 @@ def ensemble_section(primary: Calibrated) -> dict[str, Any] | None:
     if isinstance(model, Scaled):
         model = model.model_
     if isinstance(model, Average | SeedAverage):
-        members = [_row(name, weight, None, "") for name, weight in weights_of(model).items()]
+        members = [_member_row(name, weight, None, "") for name, weight in weights_of(model).items()]
         return _section(model, members, [])
     if isinstance(model, RegimePooled):
         return _by_state(model)
     if not isinstance(model, Stacked):
         return None
     weights, skills = model.weights_ or {}, model.skills_ or {}
-    members = [_row(name, weights[name], skills.get(name), _why(model, name)) for name in weights]
-    return _section(model, members, _states(model) if isinstance(model, RegimeWeighted) else [])
+    members = [_member_row(name, weights[name], skills.get(name), _why(model, name)) for name in weights]
+    return _section(model, members, _state_weights(model) if isinstance(model, RegimeWeighted) else [])
 
 
 def _by_state(model: RegimePooled) -> dict[str, Any]:
@@ -41,7 +41,9 @@ def _by_state(model: RegimePooled) -> dict[str, Any]:
         {"name": name, "n_effective": float(n), "weights": dict(zip(names, row.tolist(), strict=True))}
         for name, n, row in zip(model.regime.names, model.n_effective_, weights_SK, strict=True)
     ]
-    return _section(model, [_row(name, float(w), None, "") for name, w in zip(names, mean_K, strict=True)], states)
+    return _section(
+        model, [_member_row(name, float(w), None, "") for name, w in zip(names, mean_K, strict=True)], states
+    )
 
 
 def _section(model: Any, members: list[dict[str, Any]], states: list[dict[str, Any]]) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def _section(model: Any, members: list[dict[str, Any]], states: list[dict[str, A
     return {"kind": type(model).__name__, **settings, "shrinkage": words, "members": members, "states": states}
 
 
-def _row(name: str, weight: float, skill: Any, why: str) -> dict[str, Any]:
+def _member_row(name: str, weight: float, skill: Any, why: str) -> dict[str, Any]:
     return {"name": name, "weight": weight, "skill": None if skill is None else skill.as_dict(), "why": why}
 
 
@@ -66,7 +68,7 @@ def _why(model: Stacked, name: str) -> str:
     return "its skill lies below zero" if skill.high < 0 else "adds less than the floor to what the others say"
 
 
-def _states(model: RegimeWeighted) -> list[dict[str, Any]]:
+def _state_weights(model: RegimeWeighted) -> list[dict[str, Any]]:
     assert model.state_weights_ is not None
     assert model.n_effective_ is not None
     return [

@@ -42,7 +42,7 @@ def audit_value(span: JudgedSpan, profiles: Mapping[str, Profile], test: Samples
     if not audited or "audit" not in span.predictions.columns:
         return None
     paid = _outcomes(test, span.costs.log_round_trip)
-    rows = [_row(span, name, audited[name], profiles, paid) for name in audited]
+    rows = [_profile_row(span, name, audited[name], profiles, paid) for name in audited]
     return {"rows": rows, "drawn": any(row["placebos"] for row in rows)}
 
 
@@ -63,7 +63,7 @@ def _outcomes(test: Samples, log_round_trip: float) -> pl.DataFrame:
     )
 
 
-def _row(
+def _profile_row(
     span: JudgedSpan, name: str, profile: Profile, profiles: Mapping[str, Profile], paid: pl.DataFrame
 ) -> dict[str, Any]:
     twin = span.targets(without_auditor(profile))
@@ -150,8 +150,8 @@ def _compared(span: JudgedSpan, names: list[str], record: DailyRecord, n_trades:
         "sides": {
             name: {
                 "n_trades": float(n_trades[at].mean()),
-                "sharpe": _known(sharpe[at]),
-                "per_trade": _known(per_trade[at]),
+                "sharpe": _finite_mean(sharpe[at]),
+                "per_trade": _finite_mean(per_trade[at]),
             }
             for name, at in columns.items()
             if name in parts
@@ -161,17 +161,19 @@ def _compared(span: JudgedSpan, names: list[str], record: DailyRecord, n_trades:
             | {"p_value": None if name == "placebos" else _same_sharpe(parts["audited"], parts[name])}
             for name, found in versus.items()
         },
-        "placebos": {**drawn, "draws": {k: _rounded(v) for k, v in shown.items()}} if "placebos" in parts else None,
+        "placebos": {**drawn, "draws": {k: _finite_rounded(v) for k, v in shown.items()}}
+        if "placebos" in parts
+        else None,
     }
 
 
-def _known(values: Array) -> float | None:
+def _finite_mean(values: Array) -> float | None:
     """Mean of what is finite, None where nothing is."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else None
 
 
-def _rounded(values: Array) -> list[float]:
+def _finite_rounded(values: Array) -> list[float]:
     """Six significant digits of what is finite, for a histogram."""
     return [float(f"{v:.6g}") for v in values[np.isfinite(values)]]
 

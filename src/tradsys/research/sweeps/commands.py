@@ -13,6 +13,7 @@ import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
+from tradsys.config.resume import override_key
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import TradsysError
 from tradsys.core.masking import masked
@@ -81,7 +82,7 @@ def joined_study(compose: Compose, overrides: Sequence[str], composed: Composed,
     if not composed.settings.zoom:
         return join(name, compose, overrides, composed)
     parent = load_study(composed.config, str(composed.config["study_name"]))
-    base = [*_stored(parent, check, overrides), *_places(overrides)]
+    base = [*_stored_overrides(parent, check, overrides), *_places(overrides)]
     drawn = [overrides_of({p.path: v}) for p in SearchSpace.of(parent.user_attrs["space"]).parameters for v in p.ends]
     check([o for each in drawn for o in each], f"sweep: study {parent.study_name!r}: its space")
     old = compose(base)
@@ -163,21 +164,17 @@ def _rematch(joined: Joined, compose: Compose, check: Check) -> dict[str, Any]:
     }
 
 
-def _stored(study: optuna.Study, check: Check, own: Sequence[str]) -> list[str]:
+def _stored_overrides(study: optuna.Study, check: Check, own: Sequence[str]) -> list[str]:
     """The overrides that a study was begun with, checked; those of keys that `own` gives anew are the caller's."""
-    local = {_key(o) for o in study.user_attrs["overrides"] if isinstance(o, str) and LOCAL.search(o)}
-    given = {_key(o): o for o in own if _key(o) in local}
-    kept = [o for o in study.user_attrs["overrides"] if not isinstance(o, str) or _key(o) not in given]
+    local = {override_key(o) for o in study.user_attrs["overrides"] if isinstance(o, str) and LOCAL.search(o)}
+    given = {override_key(o): o for o in own if override_key(o) in local}
+    kept = [o for o in study.user_attrs["overrides"] if not isinstance(o, str) or override_key(o) not in given]
     if hidden := [o for o in kept if isinstance(o, str) and "***" in o]:
         raise SweepError(
             f"sweep: study {study.study_name!r} was begun with {hidden[0]!r}, whose secret no file keeps; start a new "
             "study with '${oc.env:NAME}' in its place"
         )
     return [*check(kept, f"sweep: study {study.study_name!r}"), *given.values()]
-
-
-def _key(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
 
 
 def promote(compose: Compose, overrides: Sequence[str], folder: Path, check: Check) -> Path:
@@ -202,7 +199,7 @@ def promote(compose: Compose, overrides: Sequence[str], folder: Path, check: Che
     if path.exists() and not path.read_text(encoding="utf-8").startswith(HEADER):
         raise SweepError(f"sweep: {path} is there and promote did not write it; nothing is overwritten; give name=...")
     values = check(overrides_of(trial.params), f"sweep: study {study.study_name!r}: trial {trial.number}")
-    stored = _stored(study, check, overrides)
+    stored = _stored_overrides(study, check, overrides)
     whole = compose([*stored, *_places(overrides), *values]).config
     around = [o for o in [*stored, *values] if not _of_model(o)]
     lines = [

@@ -77,7 +77,7 @@ def sweep_report(joined: Joined, rematch: dict[str, Any] | None) -> dict[str, An
         "machine_hours": hours,
         "money": money if joined.queue.budget.price_per_hour else None,
         "n_retried": sum(t.state == TrialState.FAIL and CAUSE not in t.user_attrs for t in trials),
-        "trials": [_row(t, t.number in front) for t in trials if PLACE in t.user_attrs],
+        "trials": [_trial_row(t, t.number in front) for t in trials if PLACE in t.user_attrs],
         "best": _best_place(study),
         "importances": importances(study),
         "overfitting": overfitting([t.user_attrs.get("block_gains") for t in done]),
@@ -85,7 +85,7 @@ def sweep_report(joined: Joined, rematch: dict[str, Any] | None) -> dict[str, An
     }
 
 
-def _row(trial: FrozenTrial, in_front: bool) -> dict[str, Any]:
+def _trial_row(trial: FrozenTrial, in_front: bool) -> dict[str, Any]:
     reported = {name: trial.user_attrs.get(name) for name in REPORTED}
     values = list(trial.values) if trial.state == TrialState.COMPLETE else None
     return {

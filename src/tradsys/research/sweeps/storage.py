@@ -213,7 +213,7 @@ def open_storage(url: str, *, heartbeat: int, grace: int, patience_seconds: floa
             f"sweep: heartbeat_seconds={heartbeat}, grace_seconds={grace}; a beat takes 1 s or more and the grace must "
             "be longer, else living trials are taken for dead; fix them"
         )
-    place = _shown(url)
+    place = _checked_url(url)
     patience = Patience(place, patience_seconds)
     if url.startswith(JOURNAL):
         path = Path(url.removeprefix("journal://") if url.startswith("journal:////") else url.removeprefix(JOURNAL))
@@ -224,7 +224,7 @@ def open_storage(url: str, *, heartbeat: int, grace: int, patience_seconds: floa
     return StudyStorage(get_storage(database), place, heartbeat, grace, patience)
 
 
-def _shown(url: str) -> str:
+def _checked_url(url: str) -> str:
     """The URL without its password; SweepError where it is none of the known kinds."""
     if url.startswith(JOURNAL):
         return url

@@ -169,14 +169,14 @@ def work_on(joined: Joined) -> None:
     while True:
         claim = joined.queue.take(marks)
         if claim is not None:
-            _one(joined, claim)
+            _run_trial(joined, claim)
         elif joined.queue.is_over():
             return
         else:
             time.sleep(poll)
 
 
-def _one(joined: Joined, claim: Claim) -> None:
+def _run_trial(joined: Joined, claim: Claim) -> None:
     """Runs one trial and says how it ended."""
     study, queue, runner, patience = joined.study, joined.queue, joined.runner, joined.storage.patience
     study.sampler = runner.settings.sampler_of(claim.place)

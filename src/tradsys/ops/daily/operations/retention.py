@@ -50,7 +50,7 @@ def leaving(store: Partitions, settings: RetentionSettings) -> list[Leaving]:
     safe = publishing.latest(store)
     found = []
     for stage in CLEANED:
-        days = sorted(_days(store, stage), reverse=True)
+        days = sorted(_stored_days(store, stage), reverse=True)
         most, room = settings.sessions.get(stage), settings.gigabytes.get(stage)
         n_kept, held = 0, 0.0
         for day in days:
@@ -74,7 +74,7 @@ def clean(store: Partitions, settings: RetentionSettings) -> list[Leaving]:
     return gone
 
 
-def _days(store: Partitions, stage: str) -> list[date]:
+def _stored_days(store: Partitions, stage: str) -> list[date]:
     return [date.fromisoformat(p.name.partition("=")[2]) for p in (store.root / stage).glob("date=*")]
 
 

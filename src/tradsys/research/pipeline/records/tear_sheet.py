@@ -37,14 +37,14 @@ def tear_sheets(
         for name, ledger in ledgers.items()
         if len(ledger.trades) or len(ledger.open_trades)
     }
-    trades = pl.concat([_named(ledger, name) for name, ledger in ledgers.items()]) if ledgers else None
+    trades = pl.concat([_trades_of(ledger, name) for name, ledger in ledgers.items()]) if ledgers else None
     if not strategies or trades is None:
         return {}
-    shown = _shown(trades)
+    shown = _trades_for_page(trades)
     symbols = trades["symbol"].value_counts(sort=True)["symbol"].to_list()[:MOST_SYMBOLS]
     return {
         "strategies": strategies,
-        "trades": {"n": len(trades), "n_shown": len(shown), **_columns(shown)},
+        "trades": {"n": len(trades), "n_shown": len(shown), **_trade_columns(shown)},
         "prices": {symbol: _price(bars, symbol) for symbol in sorted(symbols)},
         "confidence": confidence,
     }
@@ -96,11 +96,11 @@ def _by_regime(trades: pl.DataFrame, regimes: pl.DataFrame | None, confidence: f
     return tear_sheet.by_group(joined["net_return"].to_numpy(), joined["regime"].to_numpy(), names, confidence)
 
 
-def _named(ledger: Ledger, name: str) -> pl.DataFrame:
+def _trades_of(ledger: Ledger, name: str) -> pl.DataFrame:
     return ledger.trades.select(pl.lit(name).alias("strategy"), *TRADE_FIELDS[1:])
 
 
-def _shown(trades: pl.DataFrame) -> pl.DataFrame:
+def _trades_for_page(trades: pl.DataFrame) -> pl.DataFrame:
     """All trades by time of entry, or the first and the last where they are too many for a page."""
     ordered = trades.sort("entry_time", "symbol", "strategy")
     if len(ordered) <= MOST_TRADES:
@@ -109,7 +109,7 @@ def _shown(trades: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([ordered.head(half), ordered.tail(half)])
 
 
-def _columns(trades: pl.DataFrame) -> dict[str, list[Any]]:
+def _trade_columns(trades: pl.DataFrame) -> dict[str, list[Any]]:
     """Column by column, which is half the size of rows; names as positions in a list of names."""
     names = {key: sorted(trades[key].unique().to_list()) for key in ("strategy", "symbol", "reason")}
     out: dict[str, list[Any]] = {f"{key}_names": values for key, values in names.items()}
