@@ -34,7 +34,7 @@ def with_carry(labels: Labels, bars: pl.DataFrame, side: int | Array, borrow_per
     open_, close = price_matrix(bars, ("open", "close")).T
     due = funding * np.nan_to_num(close)
     fee = borrow_per_year * years_since(bars) * np.nan_to_num(close)
-    sign, out, into = side_R[rows], left[rows], _entries(bars)[rows]
+    sign, out, into = side_R[rows], left[rows], _entry_rows(bars)[rows]
     entry = open_[into]
     leaving = entry * np.exp(sign * labels.ret[rows])
     carry = sign * _between(dividend, into + 1, out + 1) - sign * _between(due, into, out)
@@ -45,7 +45,7 @@ def with_carry(labels: Labels, bars: pl.DataFrame, side: int | Array, borrow_per
     return replace(labels, ret=ret)
 
 
-def _entries(bars: pl.DataFrame) -> Array:
+def _entry_rows(bars: pl.DataFrame) -> Array:
     """Row [R] of the first bar after each that can fill an order at its open; the last row where none can."""
     found = np.where(fillable_opens(bars), np.arange(bars.height), bars.height - 1)
     following = np.minimum.accumulate(found[::-1])[::-1]

@@ -74,10 +74,10 @@ def draw_panel(kind: str, n_times: int, *, edge: float, plant: str = "steady", s
 def _panel(returns: Array, horizon: int) -> Panel:
     n_times, n_names = returns.shape
     total = np.concatenate([np.zeros((1, n_names)), np.cumsum(returns, axis=0)])
-    moves = [_trailing(total, k) for k in SPANS]
+    moves = [_trailing_sum(total, k) for k in SPANS]
     squares = np.concatenate([np.zeros((1, n_names)), np.cumsum(returns**2, axis=0)])
-    volatility = np.sqrt(np.maximum(_trailing(squares, 20), 0))
-    x = np.stack([_ranked(values) for values in (*moves, volatility)], axis=2).astype(np.float32)
+    volatility = np.sqrt(np.maximum(_trailing_sum(squares, 20), 0))
+    x = np.stack([_centred_ranks(values) for values in (*moves, volatility)], axis=2).astype(np.float32)
     ahead = np.full((n_times, n_names), np.nan)
     ahead[: n_times - horizon] = (total[horizon + 1 :] - total[1:-horizon])[: n_times - horizon]
     part = np.digitize(np.arange(n_times), [int(TRAIN * n_times), int(VALID * n_times)])
@@ -85,16 +85,16 @@ def _panel(returns: Array, horizon: int) -> Panel:
     known = (np.arange(n_times) >= WARM_UP) & (np.arange(n_times) + horizon < n_times) & (part[end] == part)
     with np.errstate(invalid="ignore"):
         y = (ahead > np.median(ahead, axis=1, keepdims=True)).astype(int)
-    return Panel(returns, x, y, np.where(known, part, -1), _ranked(volatility) > 0, horizon)
+    return Panel(returns, x, y, np.where(known, part, -1), _centred_ranks(volatility) > 0, horizon)
 
 
-def _trailing(total: Array, span: int) -> Array:
+def _trailing_sum(total: Array, span: int) -> Array:
     """Sums over the last `span` periods [T, S] from running totals [T + 1, S]; shorter at the start."""
     n = len(total) - 1
     return total[1:] - total[np.maximum(np.arange(n) + 1 - span, 0)]
 
 
-def _ranked(values_TS: Array) -> Array:
+def _centred_ranks(values_TS: Array) -> Array:
     """Ranks within each period, from -1 to 1."""
     return values_TS.argsort(axis=1).argsort(axis=1) / (values_TS.shape[1] - 1) * 2 - 1
 
@@ -107,7 +107,7 @@ def panel_strategies(panel: Panel, scores_R: Array, round_trip: float) -> tuple[
     """
     n_times, n_names = panel.returns.shape
     score = np.nan_to_num(scores_R.reshape(n_times, n_names), nan=0.5)
-    rank = _ranked(score)
+    rank = _centred_ranks(score)
     books = [_sides(rank, 1 - 2 * share, short=True) for share in SHARES]
     books += [_sides(rank, 1 - 2 * share, short=False) for share in SHARES]
     books += [_sides(np.where(panel.wild, rank, 0.0), 1 - 2 * share, short=True) for share in SHARES]

@@ -48,7 +48,7 @@ def run_blocks(settings: Sequence[Setting], n_markets: int, folder: Path, first_
     for start in range(first_seed, last, BLOCK):
         for setting in settings:
             path = folder / f"{digest_json(asdict(setting))[:12]}_{start}.json"
-            rows = _rows(path)
+            rows = _kept_rows(path)
             more = range(start + len(rows), min(start + BLOCK, last))
             if more:
                 rows += [asdict(research(setting, seed)) for seed in more]
@@ -56,7 +56,7 @@ def run_blocks(settings: Sequence[Setting], n_markets: int, folder: Path, first_
                 yield path
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def _kept_rows(path: Path) -> list[dict[str, Any]]:
     return list(json.loads(path.read_text(encoding="utf-8"))["rows"]) if path.exists() else []
 
 
@@ -106,7 +106,7 @@ def study_kinds(
 
 def _asked(setting: Setting, n_markets: int, folder: Path, first_seed: int) -> list[dict[str, Any]]:
     key, last = digest_json(asdict(setting))[:12], first_seed + n_markets
-    rows = [r for start in range(first_seed, last, BLOCK) for r in _rows(folder / f"{key}_{start}.json")]
+    rows = [r for start in range(first_seed, last, BLOCK) for r in _kept_rows(folder / f"{key}_{start}.json")]
     return [row for row in rows if row["seed"] < last]
 
 
