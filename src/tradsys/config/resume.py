@@ -5,6 +5,7 @@ from pathlib import Path
 from tradsys.config.compose import as_dict, compose
 from tradsys.config.explain import ConfigError, leaves
 from tradsys.config.trusted import read_overrides
+from tradsys.core.received import override_key
 
 # beside resume=: what is worked out after the fits; anything else would not be what was fitted
 CHANGEABLE = (
@@ -40,8 +41,3 @@ def resumed_overrides(folder: Path, own: list[str]) -> list[str]:
 
 def _without_hidden(overrides: list[str]) -> list[str]:
     return [o for o in overrides if "***" not in o and "${" not in o]
-
-
-def override_key(override: str) -> str:
-    """The key that an override sets, added or deleted ones included."""
-    return override.lstrip("+~").partition("=")[0]

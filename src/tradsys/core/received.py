@@ -148,3 +148,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a key stands twice in one mapping")
     return found
+
+
+def override_key(override: str) -> str:
+    """The key that an override `key=value`, `+key=value` or `~key` sets, adds or drops."""
+    return override.lstrip("+~").partition("=")[0]

@@ -13,10 +13,10 @@ import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from tradsys.config.resume import override_key
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import TradsysError
 from tradsys.core.masking import masked
+from tradsys.core.received import override_key
 from tradsys.core.runs import code_sha, write_text
 from tradsys.reports.sweep.page import write_sweep
 from tradsys.research.pipeline.provenance import logged_in
