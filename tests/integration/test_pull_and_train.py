@@ -326,6 +326,9 @@ def test_workers_run_the_same_command_side_by_side(pod):
     pod.start(WORKER="1")
     pod.start(WORKER="2", RUNPOD_POD_ID="pod-b")
     until(lambda: len(list(pod.base.glob("jobs/*/exit_code"))) == 2)
+    codes = [path.read_text().strip() for path in pod.base.glob("jobs/*/exit_code")]
+    logs = [path.read_text().count("training") for path in pod.base.glob("jobs/*/log.txt")]
+    assert (codes, logs) == (["0", "0"], [1, 1])
 
 
 def test_an_interrupted_install_is_not_reused(pod):

@@ -52,6 +52,11 @@ def names_at(place: str) -> frozenset[str]:
     return frozenset(part.name for part in installed_parts() if part.place == place)
 
 
+def has_part(place: str, class_name: str) -> bool:
+    """Whether an installed package registers a class of this name at a place; nothing is imported."""
+    return any((p.place, p.class_name) == (place, class_name) for p in installed_parts())
+
+
 def load_part(place: str, class_name: str) -> Any:
     """The class of another package with this name at a place; None where no installed package registers one.
 
@@ -79,6 +84,11 @@ def foreign_parts(classes: Iterable[type]) -> dict[str, dict[str, str]]:
         version = importlib.metadata.version(package) if package else ""
         found[name] = {"package": package, "version": version}
     return found
+
+
+def is_registered(place: str, cls: type) -> bool:
+    """Whether an installed package registers this very class at a place, so that a received card may name it."""
+    return f"{cls.__module__}.{cls.__qualname__}" in names_at(place)
 
 
 def check_foreign(where: str, foreign: Any, is_known: Callable[[str], bool]) -> None:

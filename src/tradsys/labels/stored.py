@@ -1,10 +1,11 @@
 """The label of a bundle's card, so that data the bundle never saw are labelled by the rule it was trained on."""
 
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any
+from dataclasses import fields, is_dataclass
+from typing import Any, cast
 
 from tradsys.core.errors import DataError
+from tradsys.core.extensions import load_part
 from tradsys.labels.expansion import RangeExpansion
 from tradsys.labels.explosion import Explosion
 from tradsys.labels.forward_return import ForwardReturn
@@ -26,16 +27,34 @@ DERIVED = ("ternary", "side", "dead_after_bars", "delisting_return")
 def label_of_card(card: Mapping[str, Any]) -> Label:
     """The label that wrote this `label` entry of a card; a card without a kind is a triple barrier's.
 
-    Raises DataError for a kind that this code does not know and for a card that lacks a parameter; whatever the
-    label's own constructor raises for a parameter out of range.
+    A kind that tradsys does not have is the class of that name which an installed package registers as `labels`.
+    Raises DataError for a kind that is neither and for a card that lacks a parameter; whatever the label's own
+    constructor raises for a parameter out of range.
     """
     kind = str(card.get("kind", "triple_barrier"))
-    if kind not in KINDS:
-        raise DataError(f"label: kind {kind!r} is not known here; known are {', '.join(KINDS)}")
-    names = [field.name for field in fields(KINDS[kind])]
+    cls = KINDS.get(kind) or _of_extension(kind)
+    if cls is None:
+        raise DataError(
+            f"label: kind {kind[:60]!r} is not known here; known are {', '.join(KINDS)}, and what installed packages "
+            "register under the entry point tradsys.parts"
+        )
+    names = [field.name for field in fields(cls)]
     if missing := [name for name in names if name not in card and name not in DERIVED]:
         raise DataError(f"label: the card of a {kind} lacks {', '.join(missing)}; no default may stand in for it")
     sizes: dict[str, Any] = {name: card[name] for name in names if name in card}
     if "ternary" in names:
         sizes["ternary"] = len(card.get("classes", ())) == 3
-    return KINDS[kind](**sizes)
+    return cls(**sizes)
+
+
+def _of_extension(name: str) -> type[Label] | None:
+    """The registered class of an installed package; DataError where it is no dataclass with a horizon in bars."""
+    cls = load_part("labels", name)
+    if cls is None:
+        return None
+    if not (isinstance(cls, type) and is_dataclass(cls)) or "horizon_bars" not in [f.name for f in fields(cls)]:
+        raise DataError(
+            f"label: {name} of an installed package is no dataclass with a field horizon_bars; a label is one; fix the "
+            "package"
+        )
+    return cast(type[Label], cls)

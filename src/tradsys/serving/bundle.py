@@ -17,7 +17,7 @@ import polars as pl
 
 from tradsys.core.clock import Moment, utc64
 from tradsys.core.errors import BundleError, DataError
-from tradsys.core.extensions import check_foreign
+from tradsys.core.extensions import check_foreign, has_part
 from tradsys.core.masking import masked
 from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import digest_file, digest_json, write_json
@@ -38,6 +38,11 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 LEVELS = ("score", "probability", "quantile")
+
+
+def _is_at_hand(name: str) -> bool:
+    """Whether a foreign part of a card is installed: a feature, or a label, which serving itself never reads."""
+    return is_known(name) or has_part("labels", name)
 
 
 class Primary(Protocol):
@@ -103,7 +108,7 @@ class Bundle:
 
     @classmethod
     def _of(cls, folder: Path, card: dict[str, Any]) -> Self:
-        check_foreign(f"bundle {folder}", card.get("foreign", {}), is_known)
+        check_foreign(f"bundle {folder}", card.get("foreign", {}), _is_at_hand)
         features = FeatureSet.from_json(card["features"])
         if features.schema_hash() != card["schema_hash"] or list(features.names) != card["feature_names"]:
             raise BundleError(

@@ -5,9 +5,11 @@ import sys
 import pytest
 
 from tradsys.config.trusted import allowed, checked
-from tradsys.core.errors import BundleError, TradsysError
-from tradsys.core.extensions import check_foreign, foreign_parts, installed_parts, load_part
+from tradsys.core.errors import BundleError, DataError, TradsysError
+from tradsys.core.extensions import check_foreign, foreign_parts, has_part, installed_parts, is_registered, load_part
 from tradsys.features.registry import CLASSES, feature_from_json, is_known
+from tradsys.labels.stored import label_of_card
+from tradsys.serving import bundle
 
 CODE = """
 from dataclasses import dataclass
@@ -23,6 +25,13 @@ class OddGap:
     def expr(self):
         return pl.col("close") / pl.col("close").shift(self.bars) - 1
 
+@dataclass(frozen=True)
+class OddMove:
+    horizon_bars: int = 24
+    size: float = 0.02
+    def card(self):
+        return {"kind": "OddMove", "horizon_bars": self.horizon_bars, "size": self.size, "classes": ["small", "large"]}
+
 class Neighbour:
     pass
 """
@@ -36,7 +45,9 @@ def package(tmp_path, monkeypatch):
     (tmp_path / "oddfeatures.py").write_text(CODE)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd-features\nVersion: 1.2\n")
     (info / "top_level.txt").write_text("oddfeatures\n")
-    (info / "entry_points.txt").write_text("[tradsys.parts]\nfeature.odd = oddfeatures:OddGap\nbad = os:system\n")
+    parts = ["feature.odd = oddfeatures:OddGap", "labels.odd = oddfeatures:OddMove", "bad = os:system"]
+    parts.append("labels.neighbour = oddfeatures:Neighbour")
+    (info / "entry_points.txt").write_text("\n".join(["[tradsys.parts]", *parts, ""]))
     monkeypatch.syspath_prepend(str(tmp_path))
     installed_parts.cache_clear()
     yield "oddfeatures.OddGap"
@@ -62,6 +73,26 @@ def test_a_stored_feature_of_an_installed_package_is_rebuilt_and_named(package):
     assert made.name == "odd_gap_3"
     assert foreign_parts([type(made)]) == {"OddGap": {"package": "odd-features", "version": "1.2"}}
     check_foreign("bundle b", foreign_parts([type(made)]), is_known)
+
+
+def test_a_stored_label_of_an_installed_package_is_rebuilt_and_named(package):
+    label = label_of_card({"kind": "OddMove", "horizon_bars": 7, "size": 0.5, "classes": ["small", "large"]})
+    assert (type(label).__name__, label.horizon_bars, label.size) == ("OddMove", 7, 0.5)
+    assert label_of_card(label.card()) == label
+    assert is_registered("labels", type(label))
+    assert not is_registered("model", type(label))
+    assert has_part("labels", "OddMove")
+    assert foreign_parts([type(label)]) == {"OddMove": {"package": "odd-features", "version": "1.2"}}
+    check_foreign("bundle b", foreign_parts([type(label)]), bundle._is_at_hand)
+    with pytest.raises(DataError, match="lacks size"):
+        label_of_card({"kind": "OddMove", "horizon_bars": 7})
+    with pytest.raises(DataError, match="no dataclass"):
+        label_of_card({"kind": "Neighbour"})
+
+
+def test_a_label_of_no_installed_package_is_refused():
+    with pytest.raises(DataError, match=r"kind 'OddMove' is not known here.*tradsys\.parts"):
+        label_of_card({"kind": "OddMove", "horizon_bars": 7, "size": 0.5})
 
 
 def test_without_the_package_one_line_names_what_to_install():

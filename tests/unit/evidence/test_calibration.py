@@ -53,7 +53,8 @@ def test_overlapping_outcomes_widen_the_bars():
 
 
 def test_all_is_json():
-    json.dumps([reliability(PROBA, Y), brier_decomposition(PROBA, Y)], allow_nan=False)
+    plain = [reliability(PROBA, Y), brier_decomposition(PROBA, Y)]
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
 
 
 @pytest.mark.parametrize(

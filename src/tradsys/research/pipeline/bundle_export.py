@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tradsys.core.errors import BundleError, CombinationError
-from tradsys.core.extensions import foreign_parts
+from tradsys.core.extensions import foreign_parts, is_registered
 from tradsys.core.runs import code_sha, write_json, written_atomically
 from tradsys.core.tables import Samples
 from tradsys.market.bars import bar_minutes, span
@@ -84,7 +84,7 @@ def _card(
         "features": prepared.features.to_json(),
         "feature_names": list(prepared.features.names),
         "schema_hash": prepared.features.schema_hash(),
-        "foreign": foreign_parts(type(feature) for feature in prepared.features.features),
+        "foreign": foreign_parts([*map(type, prepared.features.features), *_registered_label(experiment)]),
         "max_gap_minutes": experiment.data["max_gap_minutes"],
         "bar_minutes": bar_minutes(prepared.bars),
         "levels": config.get("levels"),
@@ -103,6 +103,12 @@ def _card(
         "code_sha": code_sha(),
         "question": experiment.question,
     }
+
+
+def _registered_label(experiment: Experiment) -> list[type]:
+    """The label's class where an installed package registers it: then whoever opens the bundle needs that package."""
+    cls = type(experiment.labels)
+    return [cls] if is_registered("labels", cls) else []
 
 
 def _span_texts(samples: Samples) -> list[str]:

@@ -165,4 +165,4 @@ def test_without_reckless_without_auditor_and_without_a_side(market):
 
 
 def test_the_section_is_json(useful, useless):
-    json.dumps([useful, useless], allow_nan=False)
+    assert json.loads(json.dumps([useful, useless], allow_nan=False)) == [useful, useless]

@@ -270,4 +270,4 @@ def test_states_that_changed_halfway_do_not_align(fitted_model):
 
 
 def test_the_section_is_json(section):
-    json.dumps(section[0], allow_nan=False)
+    assert json.loads(json.dumps(section[0], allow_nan=False)) == section[0]
