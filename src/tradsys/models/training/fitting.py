@@ -1,6 +1,7 @@
 """One fit under Lightning: quiet, resumable, stopped early, its best weights restored."""
 
 import copy
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -150,7 +151,8 @@ def _unheard(epoch: int, score: float) -> None:
 
 def _trainer(settings: TrainerSettings, workdir: Path, n_batches: int, callbacks: tuple[Callback, ...]) -> L.Trainer:
     first = rank_of()[0] == 0
-    bar = (RichProgressBar(refresh_rate=10),) if settings.progress_bar and first and not is_quiet() else ()
+    seen = settings.progress_bar and sys.stdout.isatty() and not is_quiet()
+    bar = (RichProgressBar(refresh_rate=10),) if seen and first else ()
     loggers = loggers_of(settings.loggers, workdir) if first else []
     several: dict[str, Any] = {"strategy": "ddp", "plugins": [LightningEnvironment()]} if settings.starts_ranks else {}
     return L.Trainer(
