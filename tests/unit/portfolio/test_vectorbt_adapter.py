@@ -3,9 +3,9 @@ import sys
 
 import polars as pl
 import pytest
+import vectorbt
 
 from tradsys.core.errors import DataError
-from tradsys.portfolio import vectorbt_adapter
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.simulator import TARGETS_SCHEMA
 from tradsys.portfolio.vectorbt_adapter import simulate_many
@@ -19,13 +19,13 @@ def wanted(bars: pl.DataFrame, every: int) -> pl.DataFrame:
 
 def test_all_strategies_are_columns_of_one_call_to_the_rust_engine(make_walk_bars, monkeypatch):
     calls = []
-    real = vectorbt_adapter.vbt.Portfolio.from_orders
+    real = vectorbt.Portfolio.from_orders
 
     def spy(**kwargs):
         calls.append(kwargs)
         return real(**kwargs)
 
-    monkeypatch.setattr(vectorbt_adapter.vbt.Portfolio, "from_orders", spy)
+    monkeypatch.setattr(vectorbt.Portfolio, "from_orders", spy)
     bars = make_walk_bars(50, ("AAA", "BBB"))
     ledgers = simulate_many(bars, {f"s{k}": wanted(bars, k) for k in (1, 2, 3)}, Costs())
     assert len(calls) == 1
