@@ -185,6 +185,7 @@ def test_weights_of_an_ensemble_that_are_no_shares_are_refused(sound, tmp_path):
     for change in (
         {"weights": {"trees": 1.5, "line": -0.7, "base_rate": 0.2}}, {"base_rate": [4.0, 6.0]}, {"lookback": 0},
         {"weights": {"trees": True, "line": 0, "base_rate": 0}}, {"lookback": 2.5}, {"lookback": 10**9},
+        {"members": [{**whole["members"][0], "file": "gone.txt"}, whole["members"][1]]},
     ):  # fmt: skip
         (tmp_path / "e" / FILE).write_text(json.dumps(whole | change))
         (said,) = refusal(functools.partial(load_ensemble, tmp_path / "e", None), str(change))

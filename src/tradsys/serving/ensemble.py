@@ -175,6 +175,8 @@ def _member(reported: Mapping[str, Any], folder: Path, n_features: int) -> Membe
             "update tradsys"
         )
     path = inside(folder, reported["file"])
+    if not path.is_file():
+        raise BundleError(f"bundle {folder}: {FILE} names the file {path.name[:60]!r}, which is not there; {FIX}")
     member = LOADERS[kind](path)
     reads = member.n_features if isinstance(member, OnnxModel) else n_features
     if (member.lookback, reads) != (reported["lookback"], n_features):

@@ -35,7 +35,15 @@ Result = TypeVar("Result")
 
 
 # of SQLite, in its own words
-DAMAGED = ("not a database", "malformed", "no such table", "no such column", "corrupt", "unsupported file format")
+DAMAGED = (
+    "not a database",
+    "malformed",
+    "no such table",
+    "no such column",
+    "corrupt",
+    "unsupported file format",
+    "could not decode",
+)
 
 
 @dataclass(frozen=True)
