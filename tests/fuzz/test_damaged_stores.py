@@ -190,3 +190,13 @@ def test_weights_of_an_ensemble_that_are_no_shares_are_refused(sound, tmp_path):
         (tmp_path / "e" / FILE).write_text(json.dumps(whole | change))
         (said,) = refusal(functools.partial(load_ensemble, tmp_path / "e", None), str(change))
         assert "export it again" in said
+
+
+def test_a_study_database_whose_schema_is_no_text_is_refused(sound, tmp_path):
+    shutil.copytree(sound / "study", tmp_path / "study")
+    path = tmp_path / "study" / "studies.db"
+    content = path.read_bytes()
+    at = content.index(b"CREATE TABLE studies") + 7
+    path.write_bytes(content[:at] + b"\xff" + content[at + 1 :])
+    (line,) = refusal(functools.partial(load_study_database, tmp_path / "study", None), "schema")
+    assert "restore it from a copy" in line

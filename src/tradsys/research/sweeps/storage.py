@@ -67,7 +67,7 @@ class Patience:
         except Exception as error:
             if is_disk_full(error):
                 raise disk_full(self.place) from error
-            if isinstance(error, sa.exc.DatabaseError) and _is_damaged(error):
+            if _is_damaged(error):
                 raise self.damaged(error) from error
             if not is_unreachable(error):
                 raise
@@ -90,7 +90,7 @@ class Patience:
 
 def is_unreachable(error: BaseException) -> bool:
     """True where another try may succeed: no connection, a locked or restarting database, a hiccup of the volume."""
-    if is_disk_full(error) or (isinstance(error, sa.exc.DatabaseError) and _is_damaged(error)):
+    if is_disk_full(error) or _is_damaged(error):
         return False
     if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
         return False
@@ -98,10 +98,14 @@ def is_unreachable(error: BaseException) -> bool:
     return isinstance(error, (*known, OSError))
 
 
-def _is_damaged(error: sa.exc.DatabaseError) -> bool:
+def _is_damaged(error: BaseException | None) -> bool:
     """Whether SQLite names the file itself, or tables and columns in it, as what is wrong: no wait will help."""
-    text = str(error.orig).lower()
-    return any(words in text for words in DAMAGED)
+    while error is not None:
+        text = str(error.orig).lower() if isinstance(error, sa.exc.DatabaseError) else ""
+        if isinstance(error, UnicodeDecodeError) or any(words in text for words in DAMAGED):
+            return True
+        error = error.__cause__
+    return False
 
 
 def is_disk_full(error: BaseException | None) -> bool:
