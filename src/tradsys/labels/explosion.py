@@ -180,7 +180,8 @@ def _walk(
                 if not dead[j]:
                     continue
                 price = close[j] * recovery
-            best[t], last[t], risen[t] = top / entry, j, rose
+            # an exit above the level is a rise that was filled, though no print within the horizon confirmed it
+            best[t], last[t], risen[t] = top / entry, j, rose or price >= levels[0]
             log_return[t] = np.log(price / entry)
             break
     return best, last, risen, log_return
