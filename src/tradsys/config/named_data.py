@@ -9,6 +9,7 @@ from tradsys.config.compose import build, compose
 from tradsys.config.own_data import is_exchange
 from tradsys.config.trusted import built_source
 from tradsys.core.errors import DataError
+from tradsys.core.received import override_key
 
 
 def split_data_keys(argv: Sequence[str], own_keys: Sequence[str] = ()) -> tuple[list[str], list[str]]:
@@ -35,7 +36,7 @@ def with_costs_of(data_config: Mapping[str, Any], overrides: Sequence[str]) -> l
 
     data_config: of a bundle. An exchange's is every calendar but those that go round the clock.
     """
-    chosen = any(one.lstrip("+").partition("=")[0] == "costs" for one in overrides)
+    chosen = any(override_key(one) == "costs" for one in overrides)
     stocks = is_exchange(data_config.get("calendar"))
     return [*overrides, "costs=stocks"] if stocks and not chosen else list(overrides)
 

@@ -178,7 +178,7 @@ def checked_overrides(overrides: Sequence[Any], where: str) -> list[str]:
 def read_overrides(path: Path, skipped: Collection[str] = ()) -> list[str]:
     """The checked overrides of a received overrides.txt, without those of keys that the caller sets anew."""
     text = read_text(path, "restore it from a copy", ConfigError, MAX_YAML_BYTES)
-    lines = [line for line in text.splitlines() if line.lstrip("+~").partition("=")[0] not in skipped]
+    lines = [line for line in text.splitlines() if received.override_key(line) not in skipped]
     own = [line for line in lines if OWN_SECRET.fullmatch(line)]  # never composed: the caller asks for it anew
     checked_overrides([line for line in lines if line not in own], str(path))
     return lines

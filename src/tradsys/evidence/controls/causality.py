@@ -4,7 +4,7 @@ Legend: R rows of a table, N rows of one column.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
@@ -81,7 +81,7 @@ def changed_table(
     past = table.time <= t
     rows = np.arange(len(table))
     if how == "cut":
-        return rows_of(table, np.flatnonzero(past)), np.where(past, np.cumsum(past) - 1, -1)
+        return table.take(np.flatnonzero(past)), np.where(past, np.cumsum(past) - 1, -1)
     values = table.values.copy()
     if how == "scale":
         values[~past] *= np.float32(FACTOR)
@@ -92,17 +92,6 @@ def changed_table(
     else:
         raise DataError(f"causality: {how!r} is no way to change the future; known are {list(WAYS)}; use one")
     return table.with_values(values), rows
-
-
-def rows_of(table: FeatureTable, rows: Array) -> FeatureTable:
-    """These rows of a table, in the order given, as a table of its own."""
-    return replace(
-        table,
-        symbol=table.symbol[rows],
-        time=table.time[rows],
-        segment=table.segment[rows],
-        values=table.values[rows],
-    )
 
 
 def lifted_bars(bars: pl.DataFrame, t: datetime, by: float | pl.Expr) -> pl.DataFrame:

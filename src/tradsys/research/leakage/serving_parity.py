@@ -16,7 +16,6 @@ from tradsys.evidence.controls.causality import (
     changed_bars,
     first_difference,
     frame_difference,
-    rows_of,
 )
 from tradsys.market.true_range import atr, usable_unit
 from tradsys.portfolio import simulator, vectorbt_adapter
@@ -104,7 +103,7 @@ def _window_alone(s: AuditSubject, part: str, pick: Callable[[AuditSubject], Any
     model = pick(s)
     for t in s.cuts():
         row = int(rows_until(s, utc64(t))[-1])
-        window = rows_of(s.table, np.arange(row - model.lookback + 1, row + 1))
+        window = s.table.take(np.arange(row - model.lookback + 1, row + 1))
         truth, reported = _proba(model, s.table, row), _proba(model, window, len(window) - 1)
         if found := first_difference(named(truth), named(reported), NET):
             how = f"from {model.lookback} rows before, its lookback"

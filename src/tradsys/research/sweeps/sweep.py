@@ -18,7 +18,7 @@ from optuna.trial import Trial, TrialState
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import CombinationError
 from tradsys.core.masking import masked_text
-from tradsys.core.received import read_json
+from tradsys.core.received import override_key, read_json
 from tradsys.core.runs import code_sha, digest_json, write_json
 from tradsys.research.sweeps.search_space import SearchSpace, SweepError, leaves, nearest, overrides_of
 from tradsys.research.sweeps.storage import StudyStorage, disk_full, is_disk_full, open_storage
@@ -295,7 +295,7 @@ def _longest(space: SearchSpace) -> list[int]:
 
 def own_overrides(base: Sequence[str]) -> list[str]:
     """The overrides that decide results, without secrets and without those of places and budgets."""
-    return [masked_text(o) for o in base if o.lstrip("+~").partition("=")[0].split(".")[0] not in PLACES]
+    return [masked_text(o) for o in base if override_key(o).split(".")[0] not in PLACES]
 
 
 def _agree(study: optuna.Study, storage: StudyStorage, about: dict[str, str], extra: dict[str, Any]) -> None:

@@ -18,7 +18,6 @@ from tradsys.evidence.controls.causality import (
     frame_difference,
     lifted_bars,
     null_auc_error,
-    rows_of,
     touching,
 )
 from tradsys.market.true_range import atr
@@ -102,7 +101,7 @@ def test_table_rows_find_their_new_place(table, how):
 
 def test_rows_of_keeps_every_column_together(table):
     rows = np.array([3, 25, 7])
-    part = rows_of(table, rows)
+    part = table.take(rows)
     for name in ("symbol", "time", "segment", "values"):
         np.testing.assert_array_equal(getattr(part, name), getattr(table, name)[rows])
 
