@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TESTED := $(VENV)/.installed-tested
 
-.PHONY: demo test lint docs bench bench-compare gpu clean
+.PHONY: demo test lint docs bench bench-compare gpu lock image clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tradsys.train +experiment=demo
@@ -35,6 +35,23 @@ bench-compare: $(STAMP)
 # runs with torch, pytorch_lightning, numpy, numba, onnx and pytest alone, on whatever Python holds them
 gpu:
 	PYTHONPATH=src $(PYTHON) -m pytest -m gpu tests/gpu --confcutdir=tests/gpu -p no:cacheprovider -rs
+
+# constraints.lock: the versions of constraints.txt that the image and the pods install, with the hashes of their files on
+# PyPI for every platform; nothing is downloaded but the index. Run it after constraints.txt or pyproject.toml changed.
+lock: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra postgres -c constraints.txt --universal --python-version 3.11 \
+	  --generate-hashes --no-annotate --custom-compile-command 'make lock' -o constraints.lock
+
+# the GPU image on the digests that its two base images have now; prints the lines that pin them in Dockerfile.gpu
+IMAGE ?= tradsys:gpu
+image:
+	@set -eu; build=; for name in UV_IMAGE CUDA_IMAGE; do \
+	  tag=$$(sed -n "s/^ARG $$name=//p" Dockerfile.gpu); \
+	  digest=$$(docker buildx imagetools inspect --format '{{.Manifest.Digest}}' "$$tag"); \
+	  echo "ARG $$name=$${tag%%@*}@$$digest"; \
+	  build="$$build --build-arg $$name=$${tag%%@*}@$$digest --label tradsys.$$name=$$digest"; \
+	done; docker build -f Dockerfile.gpu -t $(IMAGE) $$build .
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \

@@ -94,7 +94,7 @@ environment() {
   local python=${PYTHON:-python3} extras=${EXTRAS-postgres} key build
   "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' ||
     refuse "python: $("$python" -V 2>&1) at $(command -v "$python" || echo "$python"); tradsys needs 3.11 to 3.13; set PYTHON"
-  key=$({ cat "$TREE/constraints.txt" "$TREE/pyproject.toml" && printf '%s' "$extras" &&
+  key=$({ cat "$TREE/constraints.txt" "$TREE/pyproject.toml" && if [ -f "$TREE/constraints.lock" ]; then cat "$TREE/constraints.lock"; fi && printf '%s' "$extras" &&
     "$python" -c 'import sys; print(sys.version, sys.base_prefix)'; } | digest)
   ENV="$BASE/env/$key"
   if [ -x "$ENV/bin/python" ] && "$ENV/bin/python" -c '' 2>/dev/null; then
@@ -105,10 +105,7 @@ environment() {
   rm -rf "$BASE/env/.$key".*
   say "environment $key: installing, log in $BASE/env/$key.log"
   if ! { "$python" -m venv "$build" &&
-    PIP_CACHE_DIR="${PIP_CACHE_DIR:-$BASE/cache/pip}" PIP_DISABLE_PIP_VERSION_CHECK=1 "$build/bin/python" -m pip install \
-      -c "$TREE/constraints.txt" "$TREE${extras:+[$extras]}" &&
-    # Only the dependencies stay: the code itself is read from the checkout, so one environment serves many commits.
-    "$build/bin/python" -m pip uninstall --quiet --yes tradsys; } >"$BASE/env/$key.log" 2>&1; then
+    install_dependencies "$build/bin/python" "$extras"; } >"$BASE/env/$key.log" 2>&1; then
     rm -rf "$build"
     if grep -qiE 'no space left|disk quota' "$BASE/env/$key.log"; then
       refuse "volume: $VOLUME is full ($(free_space) free); enlarge it, or delete $BASE/cache and old folders of $BASE/env"
@@ -119,6 +116,19 @@ environment() {
   ln -s "$(basename "$build")" "$build.link"
   mv -fT "$build.link" "$ENV"
   say "environment $key: installed"
+}
+
+# By hash where the commit has a lock, which holds the core and the extra postgres; other extras by version alone. Only
+# dependencies stay: the code itself is read from the checkout, so one environment serves many commits.
+install_dependencies() { # install_dependencies PYTHON EXTRAS
+  local python=$1 extras=$2
+  local -x PIP_CACHE_DIR="${PIP_CACHE_DIR:-$BASE/cache/pip}" PIP_DISABLE_PIP_VERSION_CHECK=1
+  if [ -f "$TREE/constraints.lock" ]; then
+    "$python" -m pip install --require-hashes -r "$TREE/constraints.lock" || return 1
+    [ -n "${extras#postgres}" ] || return 0
+  fi
+  "$python" -m pip install -c "$TREE/constraints.txt" "$TREE${extras:+[$extras]}" &&
+    "$python" -m pip uninstall --quiet --yes tradsys
 }
 
 free_space() { df -Ph "$VOLUME" | awk 'NR == 2 {print $4}'; }

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import re
 import shlex
 import shutil
@@ -26,6 +27,8 @@ def instructions(text):
 
 
 STEPS = instructions(TEXT)
+# every package of the lock with its hashes: `name==version ; marker`, then one line per file on PyPI
+LOCKED = re.split(r"\n(?=\w)", (ROOT / "constraints.lock").read_text())[1:]
 
 
 def normal(name):
@@ -33,7 +36,8 @@ def normal(name):
 
 
 def test_bases_are_pinned_and_the_process_is_not_root():
-    bases = [arguments.split()[0] for step, arguments in STEPS if step == "FROM"]
+    named = dict(arguments.split("=", 1) for step, arguments in STEPS if step == "ARG" and "=" in arguments)
+    bases = [named[arguments.split()[0].strip("${}")] for step, arguments in STEPS if step == "FROM"]
     assert all(re.search(r":[\w.-]*\d+\.\d+\.\d+[\w.-]*$", base) for base in bases), bases
     users = [arguments for step, arguments in STEPS if step == "USER"]
     assert users[-1:] == ["1001"]
@@ -70,18 +74,21 @@ def test_hadolint_finds_nothing():
 
 
 @pytest.mark.slow
-def test_the_install_step_runs_in_a_fresh_venv(tmp_path):
-    """The step as written, by the shell, on the files it copies and no others; --no-deps spares the gigabytes."""
+@pytest.mark.parametrize("index", ["", "https://pypi.org/simple"], ids=["by hash", "another index"])
+def test_the_install_step_runs_in_a_fresh_venv(index, tmp_path):
+    """The step as written, on the files it copies and no others; --no-deps and a lock of one package spare time."""
     step = next(arguments for name, arguments in STEPS if name == "RUN" and "pip install" in arguments)
     copy = next(arguments for name, arguments in STEPS if name == "COPY" and "constraints.txt" in arguments)
     for name in copy.split()[:-1]:
         shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "constraints.lock").write_text(next(e for e in LOCKED if e.startswith("idna==")))
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
     python = tmp_path / "env" / "bin" / "python"
     step = step.replace("pip install", "pip install --no-deps").replace("python -m", f"{shlex.quote(str(python))} -m")
-    done = subprocess.run(["sh", "-euc", step], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(["sh", "-euc", step], cwd=tmp_path, capture_output=True, text=True, check=False,
+                          env=os.environ | {"TORCH_INDEX": index})  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "Successfully installed tradsys" in done.stdout
+    assert f"Successfully installed {'tradsys' if index else 'idna'}" in done.stdout
     listed = subprocess.run([python, "-m", "pip", "list"], capture_output=True, text=True, check=True).stdout
     assert "tradsys" not in listed  # only dependencies stay in that layer
 
@@ -104,3 +111,10 @@ def test_all_that_the_install_step_pulls_in_is_pinned():
     needed = {name for name, _ in seen}
     assert {name for name in needed - pinned if not OF_TORCH.fullmatch(name)} == set()
     assert len(needed) > 80
+    assert [entry for entry in LOCKED if not re.search(r"--hash=sha256:[0-9a-f]{64}\b", entry)] == []
+    locked = dict(re.match(r"([\w.-]+)==([^\s;]+)", entry).groups() for entry in LOCKED)
+    assert {name for name in needed - {normal(n) for n in locked} if not OF_TORCH.fullmatch(name)} == set()
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines())
+    versions = {normal(name): version.split("+")[0] for name, version in pins.items()}
+    moved = {n: v for n, v in locked.items() if versions.get(normal(n), v) != v}
+    assert moved == {}, "make lock"

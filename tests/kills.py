@@ -1,0 +1,323 @@
+"""Kills the commands at random moments with Ctrl-C, SIGTERM and SIGKILL, then audits what is left and goes on.
+
+    python -m tests.kills kills=70 seed=1                 all commands in turn
+    python -m tests.kills kills=20 commands=train,tune    some of them
+    python -m tests.kills kills=70 out=build/kills.jsonl  one line per kill; the same command goes on from there
+
+Each kill starts a real process on a copy of a small project and stops it at a uniformly drawn moment of an undisturbed
+run's length. Afterwards: the exit code (130, 143; a SIGKILL is 137 in a shell), one word of the ending and no
+traceback, no process left, no draft and no half-written file; the command it names goes on to the undisturbed result.
+"""
+
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.integration import test_daily as panel_lab
+from tests.integration.conftest import SHRUNK
+from tests.integration.test_compare import LOGISTIC as COMPARED
+from tests.integration.test_compare import SMALL_TREES, arms
+from tests.integration.test_tune import LOGISTIC
+from tests.vendors.server import History, Vendors, serving
+from tradsys.core.drafts import NAME as DRAFT
+from tradsys.market.store import BarStore
+
+SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGKILL": 137}
+MARK = "TRADSYS_KILLS"  # in the environment of a killed command and of whatever it started
+GONE_SECONDS = 20.0  # until the children of a killed command must have ended
+LIMIT_SECONDS = 300.0
+COINS = ("AAAUSDT", "BBBUSDT", "CCCUSDT")
+FITTED = [*SHRUNK, "trainer.max_epochs=20", "trainer.patience=20"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command and what its finished result says, as JSON values that a repetition must give again."""
+
+    argv: list[str]
+    result: Callable[[Path], Any]
+    needs: str = ""  # the case whose finished project it starts from
+
+
+def _trained(folder: Path) -> Any:
+    metrics = _read(_only(folder / "runs/train") / "metrics.json")
+    return {"models": metrics["models"], "verdict": metrics["verdict"]}
+
+
+def _tuned(folder: Path) -> Any:
+    trials = [_read(path) for path in sorted(folder.glob("runs/tune/logistic/trials/*/metrics.json"))]
+    return {"trials": sorted(trial["mean_skill"] for trial in trials)}
+
+
+def _compared(folder: Path) -> Any:
+    found = _read(folder / "runs/compare/latest/table.json")["arms"]
+    return [{key: arm[key] for key in ("name", "skill", "difference")} for arm in found]
+
+
+def _fetched(folder: Path) -> Any:
+    bars = BarStore(folder / "data").read("coins")
+    return hashlib.sha256(bars.write_csv().encode()).hexdigest()
+
+
+def _day(folder: Path) -> Any:
+    reported = _read(folder / "runs/daily/foundry/report/latest/report.json")
+    return {key: reported[key] for key in ("date", "horizons", "plan", "gates")}
+
+
+def _exported(folder: Path) -> Any:
+    newest = sorted((folder / "models/k").iterdir(), key=lambda path: path.name)[-1]
+    return _read(newest / "card.json")["files"]
+
+
+def _backtested(folder: Path) -> Any:
+    report = _read(_only(folder / "runs/backtest") / "report.json")
+    return {row["name"]: row["n_trades"] for row in report["strategies"]} | {"equity": report["equity"]["curves"]}
+
+
+def cases(address: str) -> dict[str, Case]:
+    """Every command that writes, with its arguments."""
+    start = (datetime.now(UTC) - timedelta(days=100)).date()
+    fetched = [
+        "source=binance_archive", f"source.http.address={address}", f"source.first_month={start:%Y-%m}", "name=coins",
+        f"symbols=[{','.join(f'{c[:3]}-USD' for c in COINS)}]", "source.http.rates=[[40,1]]",
+    ]  # fmt: skip
+    panel = [*panel_lab.SHRUNK, f"date={panel_lab.BEFORE}"]
+    compared = arms(trees=SMALL_TREES, more=SMALL_TREES.replace("=5", "=7"))
+    assert COMPARED in compared[-1]
+    return {
+        "train": Case(["train", *FITTED], _trained),
+        "tune": Case(["tune", *LOGISTIC, "n_trials=6", "n_workers=2"], _tuned),
+        "compare": Case(["compare", *compared, "study.n_jobs=2"], _compared),
+        "fetch": Case(["fetch", *fetched], _fetched),
+        "daily": Case(["daily", "run", *panel], _day, needs="panel"),
+        "export": Case(["export", "name=k", "force=true"], _exported, needs="train"),
+        "backtest": Case(["backtest"], _backtested, needs="train"),
+    }
+
+
+def main(argv: list[str]) -> int:
+    """Runs, prints a table and what is wrong; exit code 1 where anything is."""
+    given = dict(a.split("=", 1) for a in argv)
+    out = Path(given.get("out", "build/kills.jsonl"))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    market = Vendors(History(list(COINS), now - timedelta(days=100), now), now)
+    with tempfile.TemporaryDirectory() as folder, serving(market.app()) as address:
+        every = cases(address)
+        names = given["commands"].split(",") if "commands" in given else list(every)
+        run(Path(folder), every, names, int(given.get("kills", "70")), int(given.get("seed", "1")), out)
+    return table([json.loads(line) for line in out.read_text().splitlines()])
+
+
+def run(folder: Path, every: dict[str, Case], names: list[str], kills: int, seed: int, out: Path) -> None:
+    """Kills until `out` holds so many lines; what it holds already is not done again."""
+    done = len(out.read_text().splitlines()) if out.exists() else 0
+    whole: dict[str, tuple[Path, float, Any]] = {}
+    for k in range(done, kills):
+        name = names[k % len(names)]
+        if name not in whole:
+            whole[name] = undisturbed(folder, every, name, whole)
+        line = one_kill(folder / f"kill-{k}", every, name, whole, random.Random(f"{seed} {k}"))
+        with out.open("a") as file:
+            file.write(json.dumps({"kill": k, **line}) + "\n")
+
+
+def undisturbed(folder: Path, every: dict[str, Case], name: str, whole: dict[str, Any]) -> tuple[Path, float, Any]:
+    """The project after an undisturbed run of a command, its seconds and its result."""
+    case = every[name]
+    if case.needs in every and case.needs not in whole:
+        whole[case.needs] = undisturbed(folder, every, case.needs, whole)
+    project = prepared(folder / f"whole-{name}", case, whole)
+    begin = time.monotonic()
+    code, _, errors = finish(begun(case.argv, project))
+    assert code == 0, (name, errors)
+    return project, time.monotonic() - begin, case.result(project)
+
+
+def prepared(project: Path, case: Case, whole: dict[str, Any]) -> Path:
+    """A fresh project that holds what the command needs."""
+    if case.needs in whole:
+        shutil.copytree(whole[case.needs][0], project, symlinks=True)
+    else:
+        project.mkdir(parents=True)
+    if case.needs == "panel":
+        panel_lab.stored(project, panel_lab.PANEL.bars())
+    return project
+
+
+def one_kill(project: Path, every: dict[str, Case], name: str, whole: dict[str, Any], dice: random.Random) -> dict:
+    """One start, one signal at a drawn moment, the audit, and the run that goes on."""
+    case, (_, seconds, result) = every[name], whole[name]
+    prepared(project, case, whole)
+    kind = dice.choice(list(SIGNALS))
+    wait = dice.random() * seconds
+    process = begun(case.argv, project)
+    time.sleep(wait)
+    # a terminal sends Ctrl-C to the whole group; kill and an orchestrator signal the command alone
+    (os.killpg if kind == "SIGINT" else os.kill)(process.pid, getattr(signal, kind))
+    code, said, errors = finish(process)
+    line = {"command": name, "signal": kind, "after_s": round(wait, 2), "code": code, "wrong": []}
+    if code == 0:
+        shutil.rmtree(project)
+        return line | {"finished_before": True}
+    wrong: list[str] = line["wrong"]
+    if code != SIGNALS[kind]:
+        wrong.append(f"exit code {code}, not {SIGNALS[kind]}")
+    if kind != "SIGKILL":
+        wrong += ending(kind, said + errors)
+    wrong += left_behind(project, process.mark, drafts=kind != "SIGKILL")
+    again = resumed(case.argv, project, said + errors)
+    line["said"] = (said + errors)[-400:]
+    code, _, errors = finish(begun(again, project))
+    if code != 0:
+        wrong.append(f"going on with {' '.join(again)[:80]} ended with {code}: {errors.strip().splitlines()[-1:]}")
+    else:
+        wrong += left_behind(project, process.mark, drafts=True)
+        if case.result(project) != result:
+            wrong.append("another result than the undisturbed run's")
+    line["resumed"] = any("resume=" in a for a in again)
+    line["stderr"] = errors[-600:] if wrong else ""
+    shutil.rmtree(project)
+    return line
+
+
+def ending(kind: str, said: str) -> list[str]:
+    """What is wrong with the words of an ending."""
+    word = "interrupted" if kind == "SIGINT" else "terminated"
+    wrong = [] if re.search(rf"\b{word}\b", said) else [f"no line says {word!r}"]
+    return [*wrong, f"a traceback: {said.strip().splitlines()[-1]}"] if "Traceback" in said else wrong
+
+
+def resumed(argv: list[str], project: Path, said: str) -> list[str]:
+    """The command that goes on: what the ending named, the one run folder that a kill left, else the same again."""
+    if argv[0] != "train":
+        return argv
+    if named := re.search(r"resume=(\S+)", said):
+        return ["train", f"resume={named[1]}"]
+    folders = [p for p in project.glob("runs/train/*") if not p.is_symlink() and (p / "overrides.txt").is_file()]
+    return ["train", f"resume={folders[0].relative_to(project)}"] if folders else argv
+
+
+def left_behind(project: Path, mark: str, *, drafts: bool) -> list[str]:
+    """Processes, drafts and files that are not whole."""
+    wrong = []
+    end = time.monotonic() + GONE_SECONDS
+    while (alive := _marked(mark)) and time.monotonic() < end:
+        time.sleep(0.2)
+    if alive:
+        wrong.append(f"{len(alive)} processes live on: {[' '.join(p.cmdline())[:80] for p in alive]}")
+        for process in alive:
+            process.kill()
+    files = [p for p in project.rglob("*") if not p.is_symlink()]
+    if drafts and (found := [p for p in files if DRAFT.fullmatch(p.name)]):
+        wrong.append(f"drafts left: {[str(p.relative_to(project)) for p in found][:4]}")
+    inside_draft = [p for p in files if any(DRAFT.fullmatch(part) for part in p.relative_to(project).parts)]
+    for path in (p for p in files if p.is_file() and p not in inside_draft):
+        if line := half_written(path):
+            wrong.append(f"{path.relative_to(project)}: {line}")
+    return wrong
+
+
+def half_written(path: Path) -> str:
+    """Why a file cannot be what its command writes; empty where it can."""
+    try:
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.suffix == ".parquet":
+            content = path.read_bytes()
+            return "" if content[:4] == content[-4:] == b"PAR1" else "no complete parquet"
+        elif path.suffix == ".db":
+            with closing(sqlite3.connect(path)) as connection:
+                (answer,) = connection.execute("PRAGMA integrity_check").fetchone()
+            return "" if answer == "ok" else answer
+        elif path.suffix == ".html":
+            return "" if path.read_text().rstrip().endswith("</html>") else "no complete page"
+    except (ValueError, sqlite3.Error) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+class Started(subprocess.Popen):
+    """A command in a group of its own, whose environment carries a mark."""
+
+    mark: str
+
+
+def begun(argv: list[str], project: Path) -> Started:
+    """Starts `python -m tradsys.COMMAND ...` in the project."""
+    mark = uuid.uuid4().hex
+    environment = os.environ | {MARK: mark, "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "COLUMNS": "200"}
+    process = Started(
+        [sys.executable, "-m", f"tradsys.{argv[0]}", *argv[1:]], cwd=project, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    process.mark = mark
+    return process
+
+
+def finish(process: Started) -> tuple[int, str, str]:
+    """Exit code as a shell counts it, stdout and stderr."""
+    try:
+        said, errors = process.communicate(timeout=LIMIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        said, errors = process.communicate()
+        errors += "\nit did not end"
+    return (process.returncode if process.returncode >= 0 else 128 - process.returncode), said, errors
+
+
+def _marked(mark: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def _only(folder: Path) -> Path:
+    (run,) = (p for p in folder.iterdir() if p.is_dir() and not p.is_symlink() and (p / "report.json").exists())
+    return run
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def table(lines: list[dict]) -> int:
+    """Prints the kills by command and signal, and each that went wrong."""
+    killed = [line for line in lines if not line.get("finished_before")]
+    counts = Counter((line["command"], line["signal"], not line["wrong"]) for line in killed)
+    for command in dict.fromkeys(line["command"] for line in killed):
+        each = {s: (counts[command, s, True], counts[command, s, False]) for s in SIGNALS}
+        print(f"{command:10}", "  ".join(f"{s} {good} right {bad} wrong" for s, (good, bad) in each.items()))  # noqa: T201
+    bad = [line for line in killed if line["wrong"]]
+    print(f"{len(killed)} kills, {len(killed) - len(bad)} right, {len(lines) - len(killed)} came after the end")  # noqa: T201
+    for line in bad:
+        print(f"{line['command']} {line['signal']} after {line['after_s']} s: {line['wrong']}")  # noqa: T201
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
