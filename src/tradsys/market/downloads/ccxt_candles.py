@@ -11,7 +11,7 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.market.bars import COLUMNS, SCHEMA
-from tradsys.market.downloads.client import INSTALL, MissingError, PassingError, Retry, retry_after
+from tradsys.market.downloads.client import INSTALL, MissingError, PassingError, Retry, plain_words, retry_after
 from tradsys.market.downloads.intervals import minutes_of
 from tradsys.market.downloads.progress import Page, gaps
 
@@ -103,13 +103,12 @@ class CcxtCandles:
         except ccxt.BadSymbol as error:
             raise MissingError(f"ccxt: {self.exchange} has no {args[:1]}; check the symbol") from error
         except (ccxt.OperationFailed, ccxt.BadResponse) as error:
-            words = re.sub(r"\s+", " ", re.sub(r"<[^>]*>|https?://\S+", " ", str(error)))[:120]
             raise PassingError(
-                f"ccxt: {self.exchange} fails: {type(error).__name__} {words}; try again later",
+                f"ccxt: {self.exchange} fails: {type(error).__name__} {plain_words(error)}; try again later",
                 retry_after({k.lower(): v for k, v in (raw.last_response_headers or {}).items()}),
             ) from error
         except ccxt.BaseError as error:
-            words = re.sub(r"\s+", " ", re.sub(r"<[^>]*>|https?://\S+", " ", str(error)))[:160]
+            words = plain_words(error, 160)
             raise DataError(
                 f"ccxt: {self.exchange} refuses: {type(error).__name__} {words}; check the request"
             ) from error

@@ -177,6 +177,11 @@ class Http:
         )
 
 
+def plain_words(error: object, most: int = 120) -> str:
+    """What an error or a page says, on one line without HTML tags and addresses, which may hold a key."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>|https?://\S+", " ", str(error)))[:most].strip()
+
+
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that a Retry-After header asks for, given as a number or as a date; None without one."""
     value = (headers.get("retry-after") or "").strip()
@@ -199,7 +204,7 @@ def raise_for_status(host: str, status: int, headers: Mapping[str, str], text: s
         raise PassingError(f"{host}: fails with HTTP {status}; try again later", retry_after(headers))
     if status in MISSING:
         raise MissingError(f"{host}: has no such thing (HTTP {status}); check the symbol's spelling")
-    words = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text)).strip()[:160]
+    words = plain_words(text, 160)
     step = "check the key in the environment" if status in (401, 403) else "check the request"
     raise DataError(f"{host}: refuses with HTTP {status}: {words or 'no reason given'}; {step}")
 

@@ -22,6 +22,7 @@ from tradsys.market.store import BarStore
 
 log = logging.getLogger(__name__)
 PARTIAL = "partial"  # folder of complete pages, inside the dataset's own
+EVENTS = ".events"  # suffix of a page's dividends and splits beside its bars
 VALUES = (*PRICES, "volume")
 
 
@@ -29,12 +30,13 @@ VALUES = (*PRICES, "volume")
 class Page:
     """What one call gave: bars (COLUMNS, time = close in UTC), and the moment up to which history is now known.
 
-    n_repairs: rows that the reader repaired. meta: what the import record should name, such as the file's digest.
+    n_repairs: rows that the reader repaired or left out. events: dividends and splits (events.actions.SCHEMA).
     """
 
     bars: pl.DataFrame
     until: datetime
     n_repairs: int = 0
+    events: pl.DataFrame | None = None
 
 
 class BarVendor(Protocol):
@@ -208,6 +210,7 @@ def _store(
             "vendor_symbols": {symbol: [vendor.spell(symbol)]},
         }
         n_added = store.append(job.name, bars, meta, mode="append", conflicts="take").n_added
+    remarks = _store_events(store, vendor, job, symbol, pages)
     stored = store.read(job.name, [symbol])
     times = stored["time"]
     return SymbolRow(
@@ -219,7 +222,18 @@ def _store(
         tuple(vendor.holes(stored)),
         n_repeated + sum(page.n_repairs for page in pages),
         found,
+        remarks=remarks,
     )
+
+
+def _store_events(store: BarStore, vendor: BarVendor, job: Job, symbol: str, pages: list["Page"]) -> tuple[str, ...]:
+    """Adds the dividends and splits of the pages to the dataset; what came in, as remarks."""
+    frames = [page.events for page in pages if page.events is not None and page.events.height]
+    if not frames:
+        return ()
+    found = pl.concat(frames).with_columns(symbol=pl.lit(symbol))
+    n_new, n_revised = store.add_events(job.name, found, {"source": vendor.name})
+    return (f"{n_new} dividends and splits are new, {n_revised} changed",) if n_new + n_revised else ()
 
 
 def _joined_pages(vendor: BarVendor, symbol: str, pages: list["Page"], job: Job) -> tuple[pl.DataFrame, int]:
@@ -274,8 +288,11 @@ class Partial:
     def keep(self, page: Page) -> None:
         """Writes a page atomically; its name holds its order, how far history is known, and its repairs."""
         number = len(list(self.folder.glob("*.parquet")))
-        stamp = f"{page.until.astimezone(UTC):%Y%m%dT%H%M%S}"
-        with written_atomically(self.folder / f"{number:06d}_{stamp}_{page.n_repairs}.parquet") as draft:
+        path = self.folder / f"{number:06d}_{page.until.astimezone(UTC):%Y%m%dT%H%M%S}_{page.n_repairs}.parquet"
+        if page.events is not None:  # before its page: a page that is kept is complete
+            with written_atomically(path.with_suffix(EVENTS)) as draft:
+                page.events.write_parquet(draft)
+        with written_atomically(path) as draft:
             page.bars.write_parquet(draft)
 
     def read(self) -> list[Page]:
@@ -286,7 +303,9 @@ class Partial:
                 _, stamp, n_repairs = path.stem.split("_")
                 until = datetime.strptime(stamp, "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
                 bars = pl.read_parquet(path, glob=False).select(COLUMNS)
-                pages.append(Page(bars.cast(_EMPTY.schema), until, int(n_repairs)))  # type: ignore[arg-type]
+                own = path.with_suffix(EVENTS)
+                events = pl.read_parquet(own, glob=False) if own.exists() else None
+                pages.append(Page(bars.cast(_EMPTY.schema), until, int(n_repairs), events))  # type: ignore[arg-type]
             except (pl.exceptions.PolarsError, OSError, ValueError) as error:
                 log.warning("%s: a kept page is damaged (%s); it is asked for again", self.symbol, error)
                 for rest in [p for p in self.folder.glob("*.parquet") if p.name >= path.name]:
