@@ -15,6 +15,7 @@ from tests.vendors.server import History, Vendors, serving
 from tradsys.core.errors import DataError
 from tradsys.market.downloads.client import MissingError, Retry
 from tradsys.market.downloads.progress import Job, download
+from tradsys.market.downloads.revisions import RevisionLedger
 from tradsys.market.downloads.yfinance_bars import YfinanceBars, flat
 from tradsys.market.sessions import closes
 from tradsys.market.store import BarStore, StoredBars
@@ -54,8 +55,11 @@ class Yahoo(Vendors):
             return JSONResponse({"chart": {"result": None, "error": error}}, 404)
         rows = self.stamps(interval)
         ratio = {d: self.ratio if d < self.days[5] else 1.0 for d in self.days}
-        close = [float(np.float32(self.close_of[d] / ratio[d])) for _, d in rows]  # in today's units, single precision
-        quote = {"open": close, "high": [c + 1 for c in close], "low": [c - 1 for c in close], "close": close}
+        # in today's units and single precision
+        close, high, low = (
+            [float(np.float32((self.close_of[d] + more) / ratio[d])) for _, d in rows] for more in (0, 1, -1)
+        )
+        quote = {"open": close, "high": high, "low": low, "close": close}
         ex, split = (int(rows[k][0].timestamp()) for k in (3, 5))
         events = {
             "dividends": {str(ex): {"amount": 0.75 / self.ratio, "date": ex}},
@@ -121,6 +125,7 @@ def test_a_split_restates_nothing(yahoo, source, tmp_path):
     download(source(), Job(tmp_path, "us", ("IBM",), now=before, start=datetime(2024, 10, 1, tzinfo=UTC)))
     yahoo.ratio = 3.0
     [row] = download(source(), job(tmp_path))
+    assert RevisionLedger(tmp_path / "us").read().rows() == []
     assert row.revisions.n == 0
     assert stored(tmp_path)["close"].to_list()[:6] == [100.0, 101.0, 102.0, 103.0, 104.0, 105.0]
 

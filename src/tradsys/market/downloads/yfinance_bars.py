@@ -208,13 +208,13 @@ def flat(frame: Any, symbol: str) -> pl.DataFrame:
         raise DataError(f"yfinance: the bars of {symbol} lack {lacking}; the vendor's page changed its form")
     if frame.index.tz is None:
         raise DataError(f"yfinance: the bars of {symbol} have times without a zone; the vendor's page changed its form")
-    utc = frame.index.tz_convert("UTC").tz_localize(None).to_numpy().astype("datetime64[us]")
-    local = pl.Series(frame.index.tz_localize(None).to_numpy().astype("datetime64[us]"))
+    time = utc_series(frame.index.as_unit("us").asi8.view("datetime64[us]"))
+    local = time.dt.convert_time_zone(str(frame.index.tz))
     numbers = {
         ours: frame[theirs].to_numpy(dtype=np.float64) if theirs in frame.columns else np.zeros(len(frame))
         for theirs, ours in (PRICES | ACTIONS).items()
     }
-    table = pl.DataFrame({"symbol": symbol, "time": utc_series(utc), "local": local, **numbers})
+    table = pl.DataFrame({"symbol": symbol, "time": time, "local": local, **numbers})
     known = pl.all_horizontal(pl.col(n).is_finite() for n in ("open", "high", "low", "close"))
     return table.filter(known).sort("time")
 
