@@ -1,12 +1,12 @@
-"""Runs the arms of a study over folds and seeds, and writes one paired table: what beats what, by how much.
+"""Runs the variants of a study over folds and seeds, and writes one paired table: what beats what, by how much.
 
   python -m tradsys.compare +study=losses                       on the synthetic market
   python -m tradsys.compare +study=losses data=btc_hourly       on real bars from the store
-  python -m tradsys.compare +study=seeds study.n_jobs=4         four cells at once, of one thread each
-  python -m tradsys.compare +study=losses study.seeds=[0,1,2,3] goes on: only the cells of the new seed are run
+  python -m tradsys.compare +study=seeds study.n_jobs=4         four fits at once, of one thread each
+  python -m tradsys.compare +study=losses study.seeds=[0,1,2,3] goes on: only the fits of the new seed are run
 
-Skill is 1 - log-loss of the calibrated probability / log-loss of the training base rate. Arms that ask one question are
-judged on the same samples of the same purged folds; an interrupted comparison goes on where it stopped.
+Skill is 1 - log-loss of the calibrated probability / log-loss of the training base rate. Variants that ask one question
+are judged on the same samples of the same purged folds; an interrupted comparison goes on where it stopped.
 """
 
 from typing import TYPE_CHECKING
@@ -17,24 +17,26 @@ from tradsys.config.compose import ConfigError, as_dict, build, compose, run_com
 from tradsys.core.errors import TradsysError
 
 if TYPE_CHECKING:
-    from tradsys.research.comparisons.settings import Arm, ArmChoice, ComparisonSettings
+    from tradsys.research.comparisons.settings import ComparisonSettings, Variant, VariantChoice
 
 
-def _arm(name: str, choice: "ArmChoice", settings: "ComparisonSettings", argv: list[str]) -> "Arm":
-    """Composes one arm; what its overrides get wrong is reported with its name."""
-    from tradsys.research.comparisons.settings import Arm
+def _variant(name: str, choice: "VariantChoice", settings: "ComparisonSettings", argv: list[str]) -> "Variant":
+    """Composes one variant; what its overrides get wrong is reported with its name."""
+    from tradsys.research.comparisons.settings import Variant
     from tradsys.research.pipeline.settings import Experiment
 
     try:
         config = compose("compare", [*settings.common, *argv, *choice.overrides])
         config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "study"])
-        return Arm(name, Experiment.of(build(config)), as_dict(config), choice.seeds, choice.against, choice.mean_of)
+        return Variant(
+            name, Experiment.of(build(config)), as_dict(config), choice.seeds, choice.against, choice.mean_of
+        )
     except (ConfigError, TradsysError) as error:
-        raise type(error)(f"compare: arm {name!r} of study {settings.name!r}: {error}") from error
+        raise type(error)(f"compare: variant {name!r} of study {settings.name!r}: {error}") from error
 
 
 def work(argv: list[str]) -> None:
-    """Composes every arm, runs what is missing, prints the table."""
+    """Composes every variant, runs what is missing, prints the table."""
     from tradsys.ops.tracking.contents import comparison_record
     from tradsys.ops.tracking.tracker import open_tracker
     from tradsys.reports.comparison.page import print_comparison
@@ -44,10 +46,10 @@ def work(argv: list[str]) -> None:
     config = compose("compare", asked)
     as_dict(config)  # a missing value is reported before anything is built
     settings = build(config)["study"]
-    arms = [_arm(name, choice, settings, asked) for name, choice in settings.choices.items()]
+    variants = [_variant(name, choice, settings, asked) for name, choice in settings.choices.items()]
     plain = as_dict(compose("compare", [*settings.common, *asked]))
     tracker = open_tracker(plain)
-    table = compare_study(arms, settings, plain, asked)
+    table = compare_study(variants, settings, plain, asked)
     tracker.log_finished("compare", plain, comparison_record(table))
     print_comparison(table)
 

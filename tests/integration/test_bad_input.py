@@ -44,11 +44,11 @@ MISTAKES = {
     "rate of no number": (["train", "model.module.lr=fast"], "lr='fast'"),
     "trees without rows": (["train", "model=lightgbm", "model.subsample=0"], "(0, 1]"),
     "seed of words": (["train", "seed=abc"], "seed='abc'"),
-    "one arm": (["compare", "study=seeds", "~study.arms.transformer"], "two at least"),
-    "unknown arm": (["compare", "study=seeds", "+study.arms.b=['model=nope']"], "arm 'b' of study 'seeds'"),
-    "arm with a bad setting": (
-        ["compare", "study=seeds", "+study.arms.b=['model=supcon','model.module.temperature=0']"],
-        "arm 'b' of study 'seeds': supcon: temperature=0",
+    "one variant": (["compare", "study=seeds", "~study.variants.transformer"], "two at least"),
+    "unknown variant": (["compare", "study=seeds", "+study.variants.b=['model=nope']"], "variant 'b' of study 'seeds'"),
+    "variant with a bad setting": (
+        ["compare", "study=seeds", "+study.variants.b=['model=supcon','model.module.temperature=0']"],
+        "variant 'b' of study 'seeds': supcon: temperature=0",
     ),
     "study elsewhere": (["compare", "study=seeds", "study.name=../x"], "../x"),
     "study of the other command": (["train", "+study=losses"], "audit, compare"),

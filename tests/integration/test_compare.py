@@ -26,7 +26,7 @@ SHRUNK = [
     "study.n_draws=200",
     "study.seeds=[0,1]",
     "study.reference=logistic",
-    "~study.arms",
+    "~study.variants",
 ]
 
 
@@ -41,56 +41,58 @@ NET = listed(
 SMALL_TREES = listed("model=lightgbm", "model.n_estimators=5")
 
 
-def arms(**chosen):
-    """Overrides that replace the study's arms."""
-    return [*SHRUNK, "+study.arms={" + ",".join([LOGISTIC, *(f"{n}:{a}" for n, a in chosen.items())]) + "}"]
+def variants(**chosen):
+    """Overrides that replace the study's variants."""
+    return [*SHRUNK, "+study.variants={" + ",".join([LOGISTIC, *(f"{n}:{a}" for n, a in chosen.items())]) + "}"]
 
 
 def table(folder):
     return json.loads((folder / "runs" / "compare" / "latest" / "table.json").read_text())
 
 
-def cells(folder):
-    return sorted(folder.glob("runs/compare/losses_*/cells/*/*.json"))
+def fits(folder):
+    return sorted(folder.glob("runs/compare/losses_*/fits/*/*.json"))
 
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """Two arms of one YAML, a net, and an agent with a label of its own."""
+    """Two variants of one YAML, a net, and an agent with a label of its own."""
     folder = tmp_path_factory.mktemp("compared")
-    argv = arms(trees=SMALL_TREES, twin=SMALL_TREES, net=NET, volatility=listed("agent=volatility", "model=logistic"))
+    argv = variants(
+        trees=SMALL_TREES, twin=SMALL_TREES, net=NET, volatility=listed("agent=volatility", "model=logistic")
+    )
     with inside(folder):
         work(argv)
     return folder, argv
 
 
-def test_two_names_of_one_arm_differ_by_exactly_nothing(tmp_path):
+def test_two_names_of_one_variant_differ_by_exactly_nothing(tmp_path):
     with inside(tmp_path):
-        work([*arms(trees=SMALL_TREES, twin=f"{{overrides:{SMALL_TREES},against:trees}}")])
-    reported = {arm["name"]: arm for arm in table(tmp_path)["arms"]}
+        work([*variants(trees=SMALL_TREES, twin=f"{{overrides:{SMALL_TREES},against:trees}}")])
+    reported = {variant["name"]: variant for variant in table(tmp_path)["variants"]}
     gap = reported["twin"]["difference"]
     assert (gap["value"], gap["low"], gap["high"]) == (0, 0, 0)
     assert reported["twin"]["p"] == 1
     assert reported["twin"]["skill_beyond_level"] == reported["trees"]["skill_beyond_level"]
-    (said,) = [c["text"] for c in table(tmp_path)["conclusions"] if c["arm"] == "twin"]
+    (said,) = [c["text"] for c in table(tmp_path)["conclusions"] if c["variant"] == "twin"]
     assert said == (
         "no difference shown between twin and trees (+0.0000, +0.0000 to +0.0000, 2 seeds); the two say the same"
     )
 
 
-def test_the_table_holds_what_the_cells_say(compared):
+def test_the_table_holds_what_the_fits_say(compared):
     import polars as pl
     from scipy.optimize import minimize_scalar
     from scipy.special import expit, logit
     from sklearn.metrics import log_loss
 
     folder, _ = compared
-    reported = {arm["name"]: arm for arm in table(folder)["arms"]}
+    reported = {variant["name"]: variant for variant in table(folder)["variants"]}
     assert set(reported) == {"logistic", "trees", "twin", "net", "volatility"}
-    for name, arm in reported.items():
+    for name, variant in reported.items():
         skills = []
-        for seed in arm["seeds"]:
-            found = sorted(folder.glob(f"runs/compare/losses_*/cells/{name}_*/fold_*_seed_{seed}.json"))
+        for seed in variant["seeds"]:
+            found = sorted(folder.glob(f"runs/compare/losses_*/fits/{name}_*/fold_*_seed_{seed}.json"))
             loss = base = 0.0  # at the level of each test block
             for path in found:
                 rows = pl.read_parquet(path.with_suffix(".parquet"))
@@ -104,9 +106,9 @@ def test_the_table_holds_what_the_cells_say(compared):
                 base += len(y) * log_loss(y, np.full(len(y), y.mean()))
             assert len(found) == 2
             skills.append(1 - loss / base)
-        assert arm["skill_beyond_level"]["value"] == pytest.approx(np.mean(skills), abs=1e-9)
+        assert variant["skill_beyond_level"]["value"] == pytest.approx(np.mean(skills), abs=1e-9)
         if len(skills) > 1:
-            assert arm["seed_sd"] == pytest.approx(np.std(skills, ddof=1), abs=1e-9)
+            assert variant["seed_sd"] == pytest.approx(np.std(skills, ddof=1), abs=1e-9)
     assert reported["trees"]["difference"]["value"] == pytest.approx(
         reported["trees"]["skill_beyond_level"]["value"] - reported["logistic"]["skill_beyond_level"]["value"]
     )
@@ -114,11 +116,11 @@ def test_the_table_holds_what_the_cells_say(compared):
     assert reported["logistic"]["n_parameters"] is None
 
 
-def test_arms_of_one_question_share_their_rows_and_others_are_marked(compared):
+def test_variants_of_one_question_share_their_rows_and_others_are_marked(compared):
     folder, _ = compared
-    reported = {arm["name"]: arm for arm in table(folder)["arms"]}
+    reported = {variant["name"]: variant for variant in table(folder)["variants"]}
     assert len({reported[n]["n_samples"] for n in ("logistic", "trees", "net")}) == 1
-    assert [n for n, arm in reported.items() if arm["own_rows"]] == ["volatility"]
+    assert [n for n, variant in reported.items() if variant["own_rows"]] == ["volatility"]
     place = folder / "runs" / "compare" / "latest"
     assert "volatility *" in (place / "table.md").read_text()
     assert "judged on its own rows" in (place / "report.html").read_text()
@@ -135,33 +137,33 @@ def test_the_best_of_many_is_tested_against_the_reference(compared):
 
 def test_a_rerun_runs_nothing_and_looks_no_second_time(compared, capsys):
     folder, argv = compared
-    before = {path: path.stat().st_mtime_ns for path in cells(folder)}
+    before = {path: path.stat().st_mtime_ns for path in fits(folder)}
     first = table(folder)
     with inside(folder):
         work(argv)
-    assert {path: path.stat().st_mtime_ns for path in cells(folder)} == before
+    assert {path: path.stat().st_mtime_ns for path in fits(folder)} == before
     again = table(folder)
-    assert again["arms"] == first["arms"]
+    assert again["variants"] == first["variants"]
     looks = TrialLedger(folder / "runs" / "ledger.db").entries()
     assert [row["purpose"] for row in looks] == ["compare"] * 5
-    assert {row["subject"] for row in looks} == {arm["name"] for arm in first["arms"]}
+    assert {row["subject"] for row in looks} == {variant["name"] for variant in first["variants"]}
     assert "SYNTHETIC DATA" in capsys.readouterr().out
 
 
-def test_another_seed_adds_its_cells_only(compared):
+def test_another_seed_adds_its_fits_only(compared):
     folder, argv = compared
-    before = {path: path.stat().st_mtime_ns for path in cells(folder)}
+    before = {path: path.stat().st_mtime_ns for path in fits(folder)}
     with inside(folder):
         work([*argv, "study.seeds=[0,1,2]"])
-    after = {path: path.stat().st_mtime_ns for path in cells(folder)}
+    after = {path: path.stat().st_mtime_ns for path in fits(folder)}
     assert {path: after[path] for path in before} == before
     added = set(after) - set(before)
-    assert len(added) == 2 * 4  # two folds of the four arms that follow study.seeds
+    assert len(added) == 2 * 4  # two folds of the four variants that follow study.seeds
     assert all(path.stem.endswith("_seed_2") for path in added)
 
 
 def test_a_killed_comparison_goes_on_and_ends_as_if_never_killed(compared, tmp_path):
-    """SIGKILL after the first whole cell: what is done stays, and every forecast comes out to the bit."""
+    """SIGKILL after the first whole fit: what is done stays, and every forecast comes out to the bit."""
     folder, argv = compared
     begun = subprocess.Popen(
         [sys.executable, "-m", "tradsys.compare", *argv],
@@ -173,30 +175,30 @@ def test_a_killed_comparison_goes_on_and_ends_as_if_never_killed(compared, tmp_p
     )
     try:
         deadline = time.monotonic() + 600
-        while not cells(tmp_path) and begun.poll() is None and time.monotonic() < deadline:
+        while not fits(tmp_path) and begun.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(begun.pid, signal.SIGKILL)
         assert begun.wait() == -signal.SIGKILL
-    kept = {path: path.stat().st_mtime_ns for path in cells(tmp_path)}
+    kept = {path: path.stat().st_mtime_ns for path in fits(tmp_path)}
     assert 0 < len(kept) < 18
     with inside(tmp_path):
         work(argv)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    name = {path.relative_to(tmp_path): path for path in cells(tmp_path)}
+    name = {path.relative_to(tmp_path): path for path in fits(tmp_path)}
     assert len(name) == 18
     for relative, path in name.items():
         whole = (folder / relative).with_suffix(".parquet")
         assert path.with_suffix(".parquet").read_bytes() == whole.read_bytes(), relative
-    assert not list(tmp_path.glob("runs/compare/losses_*/work/*/*"))  # checkpoints go when their cell is done
+    assert not list(tmp_path.glob("runs/compare/losses_*/work/*/*"))  # checkpoints go when their fit is done
 
 
 def test_workers_say_what_one_process_says(compared, tmp_path):
     folder, argv = compared
     with inside(tmp_path):
         work([*argv, "study.n_jobs=2"])
-    found = [path.relative_to(tmp_path) for path in cells(tmp_path)]
+    found = [path.relative_to(tmp_path) for path in fits(tmp_path)]
     assert len(found) == 18
     for path in found:
         one, other = ((place / path).with_suffix(".parquet") for place in (folder, tmp_path))
@@ -204,14 +206,14 @@ def test_workers_say_what_one_process_says(compared, tmp_path):
 
 
 @pytest.mark.parametrize("name", studies("compare"))
-def test_every_study_composes_and_every_arm_of_it(name):
-    from tradsys.compare import _arm
+def test_every_study_composes_and_every_variant_of_it(name):
+    from tradsys.compare import _variant
     from tradsys.config.compose import build
 
     settings = build(compose("compare", [f"+study={name}"]))["study"]
     assert settings.name == name
-    for arm, choice in settings.choices.items():
-        assert _arm(arm, choice, settings, [f"+study={name}"]).experiment.model.lookback <= 240
+    for variant, choice in settings.choices.items():
+        assert _variant(variant, choice, settings, [f"+study={name}"]).experiment.model.lookback <= 240
 
 
 @pytest.mark.parametrize(
@@ -220,14 +222,14 @@ def test_every_study_composes_and_every_arm_of_it(name):
         ([], "study"),
         (["+study=power"], "study 'power' is one of audit's; compare takes agents, "),
         (["+study=lossess"], "did you mean 'losses'?"),
-        (["~study.arms", '+study.arms={logistic:["model=logistic"]}', "+study=losses"], "two at least"),
-        (["+study=baselines", "study.reference=logistik"], "reference 'logistik' is not among the arms"),
+        (["~study.variants", '+study.variants={logistic:["model=logistic"]}', "+study=losses"], "two at least"),
+        (["+study=baselines", "study.reference=logistik"], "reference 'logistik' is not among the variants"),
         (["+study=baselines", "study.seeds=[]"], "has the seeds []"),
         (["+study=baselines", "study.seeds=[1,1]"], "each once"),
-        (["+study=baselines", "+study.arms.odd={overrides:[],sedes:[0]}"], "'sedes'"),
-        (["+study=baselines", '+study.arms.odd=["model=lightgbmm"]'], "arm 'odd' of study 'baselines'"),
-        (["+study=baselines", '+study.arms.odd=["model.lookbak=3"]'], "arm 'odd' of study 'baselines'"),
-        (["+study=baselines", "+study.arms.odd={overrides:[],against:nobody}"], "compared with 'nobody'"),
+        (["+study=baselines", "+study.variants.odd={overrides:[],sedes:[0]}"], "'sedes'"),
+        (["+study=baselines", '+study.variants.odd=["model=lightgbmm"]'], "variant 'odd' of study 'baselines'"),
+        (["+study=baselines", '+study.variants.odd=["model.lookbak=3"]'], "variant 'odd' of study 'baselines'"),
+        (["+study=baselines", "+study.variants.odd={overrides:[],against:nobody}"], "compared with 'nobody'"),
         (["+study=baselines", "study.backend=dask"], "backend 'dask'"),
         (["+study=baselines", "study.n_jobs=0"], "n_jobs=0"),
     ],
@@ -257,10 +259,10 @@ def test_help_lists_the_studies_of_each_command():
 
 def test_ray_is_asked_for_only_when_chosen(tmp_path):
     with inside(tmp_path), pytest.raises(TradsysError, match="needs the module ray"):
-        work([*arms(trees=SMALL_TREES), "study.backend=ray"])
+        work([*variants(trees=SMALL_TREES), "study.backend=ray"])
 
 
-def test_a_fold_of_one_class_is_named_with_its_arm(tmp_path):
+def test_a_fold_of_one_class_is_named_with_its_variant(tmp_path):
     with inside(tmp_path), pytest.raises(TradsysError) as refused:
-        work(arms(steep=listed("model=logistic", "labels.upper=12", "labels.lower=0.3")))
-    assert "arm 'steep', fold" in str(refused.value)
+        work(variants(steep=listed("model=logistic", "labels.upper=12", "labels.lower=0.3")))
+    assert "variant 'steep', fold" in str(refused.value)

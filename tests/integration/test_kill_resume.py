@@ -64,8 +64,8 @@ def logged(folder):
     for path in sorted((folder / "csv").glob("version_*/metrics.csv")):
         names, *rows = (line.split(",") for line in path.read_text().splitlines())
         for row in rows:
-            cells = dict(zip(names, row, strict=True))
-            found |= {(cells["epoch"], k, v) for k, v in cells.items() if v and k not in ("epoch", "step")}
+            fits = dict(zip(names, row, strict=True))
+            found |= {(fits["epoch"], k, v) for k, v in fits.items() if v and k not in ("epoch", "step")}
     return found
 
 

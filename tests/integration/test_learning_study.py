@@ -10,7 +10,7 @@ from tradsys.compare import work
 from tradsys.config.compose import build, compose
 from tradsys.core.errors import TradsysError
 from tradsys.evidence.skill import levelled_losses
-from tradsys.research.comparisons.comparison import read_cell
+from tradsys.research.comparisons.comparison import read_fit
 
 TINY_NET = '["model=transformer","model.lookback=8","model.net.d_model=8","model.net.n_heads=2","model.net.n_layers=1"]'
 LEFT_OUT = (
@@ -22,7 +22,7 @@ ARGV = [
     "trainer.max_epochs=1", "study.split.n_folds=2", "study.split.valid_bars=null", "study.split.test_bars=null",
     "study.n_draws=200",
     "study.seeds=[0,1]", f"study.sets.net={TINY_NET}", "events=none",
-    *(f"~study.arms.{name}" for name in LEFT_OUT),
+    *(f"~study.variants.{name}" for name in LEFT_OUT),
 ]  # fmt: skip
 
 
@@ -37,10 +37,10 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def rows(folder):
     reported = json.loads((folder / "runs" / "compare" / "latest" / "table.json").read_text())
-    return {arm["name"]: arm for arm in reported["arms"]}
+    return {variant["name"]: variant for variant in reported["variants"]}
 
 
-def test_the_study_pairs_every_arm_with_its_own(rows):
+def test_the_study_pairs_every_variant_with_its_own(rows):
     assert set(rows) == {"logistic", "net", "wide", "average", "pretrained"}
     assert {name: row["against"] for name, row in rows.items()} == {
         "logistic": None, "net": "logistic", "wide": "logistic", "average": "logistic", "pretrained": "net",
@@ -50,27 +50,27 @@ def test_the_study_pairs_every_arm_with_its_own(rows):
 
 
 def test_a_mean_of_seeds_is_the_mean_of_their_probabilities_and_costs_no_fit(folder, rows):
-    found = {path.parent.name.rsplit("_", 1)[0] for path in folder.glob("runs/compare/learning_*/cells/*/*.json")}
+    found = {path.parent.name.rsplit("_", 1)[0] for path in folder.glob("runs/compare/learning_*/fits/*/*.json")}
     assert found == {"logistic", "net", "wide", "pretrained"}
     assert rows["average"]["seeds"] == [0]
     skills = []
     for fold in range(2):
-        pair = [read_cell(p)[0] for p in sorted(folder.glob(f"runs/compare/learning_*/cells/net_*/fold_{fold}_*.json"))]
+        pair = [read_fit(p)[0] for p in sorted(folder.glob(f"runs/compare/learning_*/fits/net_*/fold_{fold}_*.json"))]
         assert len(pair) == 2
-        mean_NC = np.mean([cell.proba_NC for cell in pair], axis=0)
+        mean_NC = np.mean([fit.proba_NC for fit in pair], axis=0)
         skills.append(levelled_losses(mean_NC, pair[0].y).skill)
     np.testing.assert_allclose(rows["average"]["fold_skill"], skills, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("arm", "said"),
+    ("variant", "said"),
     [
         ("{mean_of:nobody}", "mean of 'nobody'"),
-        ("{mean_of:average}", "an arm|another arm that has fits of its own"),
+        ("{mean_of:average}", "a variant|another variant that has fits of its own"),
         ("{mean_of:logistic}", r"the seeds \[0\]; a mean needs two"),
         ("{mean_of:net,seeds:[1]}", r"has the keys \['mean_of', 'seeds'\]"),
     ],
 )
-def test_a_mean_of_nothing_is_refused(arm, said):
+def test_a_mean_of_nothing_is_refused(variant, said):
     with pytest.raises(TradsysError, match=said):
-        build(compose("compare", ["+study=learning", f"+study.arms.odd={arm}"]))
+        build(compose("compare", ["+study=learning", f"+study.variants.odd={variant}"]))

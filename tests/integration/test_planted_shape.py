@@ -5,7 +5,7 @@ import pytest
 
 from tradsys.config.compose import build, compose
 from tradsys.evidence.classification import evaluate
-from tradsys.research.pipeline.cross_validation import run_cell
+from tradsys.research.pipeline.cross_validation import run_fit
 from tradsys.research.pipeline.dataset import build_dataset, load_bars
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.splits import Holdout
@@ -25,7 +25,7 @@ MARKET = [
 ]
 NET = ["model.lookback=12", "model.net.d_model=16", "model.net.n_heads=2", "model.net.n_layers=1"]
 NET += ["model.net.dropout=0.0", "model.net.pooling=mean", "model.net.causal=false", "model.module.lr=0.01"]
-ARMS = {
+VARIANTS = {
     "logistic": ["model=logistic"],
     "transformer": ["model=transformer", *NET, "model.module.gamma=0", "model.batch_size=64", "trainer.max_epochs=12"],
     # the temperature of a noisy label: at 0.1 the loss chases single neighbours, most of whose labels are luck
@@ -38,26 +38,26 @@ ARMS = {
 
 @pytest.fixture(scope="module")
 def skill():
-    """Skill of an arm against the base rate on the last quarter, with its 95 % interval, by (arm, shape)."""
+    """Skill of a variant against the base rate on the last quarter, with its 95 % interval, by (variant, shape)."""
     known = {}
 
-    def of(arm: str, shape: float) -> dict[str, float]:
-        if (arm, shape) not in known:
-            experiment = Experiment.of(build(compose("train", [*MARKET, f"data.shape={shape}", *ARMS[arm]])))
+    def of(variant: str, shape: float) -> dict[str, float]:
+        if (variant, shape) not in known:
+            experiment = Experiment.of(build(compose("train", [*MARKET, f"data.shape={shape}", *VARIANTS[variant]])))
             dataset = build_dataset(experiment, load_bars(experiment), Holdout(train_fraction=0.6, valid_fraction=0.15))
-            cell = run_cell(experiment, dataset, fold=0, seed=1)
-            known[arm, shape] = evaluate(cell.proba_NC, cell.y, cell.base_rate_C, time_N=cell.time, seed=0)[
+            fit = run_fit(experiment, dataset, fold=0, seed=1)
+            known[variant, shape] = evaluate(fit.proba_NC, fit.y, fit.base_rate_C, time_N=fit.time, seed=0)[
                 "skill_beyond_level"
             ]
-        return known[arm, shape]
+        return known[variant, shape]
 
     return of
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arm", ["transformer", "supcon"])
-def test_a_net_over_windows_finds_the_shape(arm, skill):
-    found = skill(arm, 1.0)
+@pytest.mark.parametrize("variant", ["transformer", "supcon"])
+def test_a_net_over_windows_finds_the_shape(variant, skill):
+    found = skill(variant, 1.0)
     assert found["low"] > 0.05, found
 
 
@@ -69,7 +69,7 @@ def test_logistic_regression_on_single_rows_does_not(skill):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arm", sorted(ARMS))
-def test_without_a_shape_every_interval_covers_zero(arm, skill):
-    nothing = skill(arm, 0.0)
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+def test_without_a_shape_every_interval_covers_zero(variant, skill):
+    nothing = skill(variant, 0.0)
     assert nothing["low"] <= 0 <= nothing["high"], nothing

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.integration.conftest import SHRUNK, inside
-from tests.integration.test_compare import SMALL_TREES, arms
+from tests.integration.test_compare import SMALL_TREES, variants
 from tests.integration.test_tune import LOGISTIC
 from tradsys.compare import work as compare_work
 from tradsys.config.compose import as_dict, compose, recorded, run_command
@@ -68,7 +68,7 @@ def test_a_training_run_keeps_the_reference_not_the_value(secret, tmp_path, capf
 def test_a_study_and_a_comparison_keep_the_reference(secret, tmp_path, capfd):
     with inside(tmp_path):
         tune_work([*LOGISTIC, "n_trials=1", "study=s", "question='${oc.env:LAB_SECRET}'"])
-        compare_work([*arms(trees=f"{{overrides:{SMALL_TREES},seeds:[0]}}"), "question='${oc.env:LAB_SECRET}'"])
+        compare_work([*variants(trees=f"{{overrides:{SMALL_TREES},seeds:[0]}}"), "question='${oc.env:LAB_SECRET}'"])
     assert_nowhere(secret, tmp_path)
     assert secret not in "".join(capfd.readouterr())
 

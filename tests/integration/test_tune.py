@@ -16,7 +16,7 @@ import yaml
 
 import tradsys.config.compose
 from tradsys.config.trusted import checked_overrides
-from tradsys.research.pipeline.cross_validation import run_cell
+from tradsys.research.pipeline.cross_validation import run_fit
 from tradsys.research.pipeline.dataset import build_dataset, load_bars
 from tradsys.research.pipeline.trial_ledger import TrialLedger
 from tradsys.research.sweeps import fold_fits, inner_folds
@@ -121,7 +121,7 @@ def test_the_outer_test_span_moves_no_value(tmp_path, monkeypatch):
         changed = bars if name == "as it was" else _with_another_test_span(experiment, bars)
         monkeypatch.setattr(inner_folds, "load_bars", lambda _, bars=changed: bars)
         dataset = shared_dataset(experiment, parts.config | {"data": name}, inner, tmp_path, experiment.lookback)
-        skills[name] = [run_cell(experiment, dataset, k, 101).skill for k in range(len(dataset.folds))]
+        skills[name] = [run_fit(experiment, dataset, k, 101).skill for k in range(len(dataset.folds))]
         late = max(dataset.samples.end[fold.test].max() for fold in dataset.folds)
         outer = next(iter(experiment.split.split(dataset.samples)))
         assert late < dataset.samples.start[outer.test].min()
@@ -183,7 +183,7 @@ def test_a_promoted_model_reproduces_its_trial_exactly(own_conf, tmp_path):
         [*[o for o in NET if not o.startswith(("model.", "trainer."))], "model=winner", runs, "n_trials=1"]
     )
     dataset = shared_dataset(again.experiment, again.config, again.settings.inner, tmp_path / "own", 16)
-    skills = [[run_cell(again.experiment, dataset, fold, 101).skill] for fold in range(2)]
+    skills = [[run_fit(again.experiment, dataset, fold, 101).skill] for fold in range(2)]
     assert skills == best["skills"]
     with pytest.raises(SweepError, match="promote did not write it"):
         promote(
@@ -263,7 +263,7 @@ def test_a_refused_combination_and_a_failed_fit_are_distinguished(tmp_path):
     ],
 )
 def test_bad_input_is_refused_before_anything_is_fitted(change, said, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(fold_fits, "run_cell", None)
+    monkeypatch.setattr(fold_fits, "run_fit", None)
     base = [o for o in NET if not (o.startswith("+sweep.space") and any("sweep.space" in c for c in change))]
     with pytest.raises(SystemExit) as stopped:
         tradsys.config.compose.run_command("tune", work, [*base, f"paths.runs={tmp_path}", "n_trials=2", *change])
@@ -293,11 +293,11 @@ def test_the_worse_half_by_validation_skill_is_pruned_after_an_epoch(tmp_path):
 
 def test_a_full_disk_ends_with_one_line_and_the_trial_goes_on_later(tmp_path, monkeypatch):
     def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device", "cell.json")
+        raise OSError(errno.ENOSPC, "No space left on device", "fit.json")
 
     arguments = [*LOGISTIC, f"paths.runs={tmp_path}", "n_trials=2"]
     monkeypatch.setattr(fold_fits, "write_json", full)
-    with pytest.raises(SweepError, match=r"no space is left for cell\.json; finished trials and folds are kept"):
+    with pytest.raises(SweepError, match=r"no space is left for fit\.json; finished trials and folds are kept"):
         run_study(arguments)
     monkeypatch.undo()
     report = run_study(arguments)

@@ -116,17 +116,17 @@ def test_killed_workers_lose_nothing_and_double_nothing(url, tmp_path):  # noqa:
     looks = collections.Counter(row["run"] for row in TrialLedger(theirs / "ledger.db").entries())
     assert looks == {str(theirs / "tune/killed/trials" / f"{k:05d}"): 1 for k in range(N_TRIALS)}
 
-    cells = sorted(theirs.glob("tune/killed/trials/*/cells/*"))
-    assert len(cells) == 2 * N_TRIALS
-    resumed = sum(_repeats_at_most_one_epoch(cell) for cell in cells)
+    fits = sorted(theirs.glob("tune/killed/trials/*/fits/*"))
+    assert len(fits) == 2 * N_TRIALS
+    resumed = sum(_repeats_at_most_one_epoch(fit) for fit in fits)
     assert resumed >= 1
 
 
-def _repeats_at_most_one_epoch(cell: Path):
+def _repeats_at_most_one_epoch(fit: Path):
     """Whether some attempt went on from a checkpoint. An attempt starts at or after the last epoch reported."""
-    reported = read(cell / "epochs.jsonl")
+    reported = read(fit / "epochs.jsonl")
     assert [line["epoch"] for line in reported] == sorted({line["epoch"] for line in reported})
-    attempts = read(cell / "attempts.jsonl")
+    attempts = read(fit / "attempts.jsonl")
     for k, attempt in enumerate(attempts):
         before = {a["pid"] for a in attempts[:k]}
         assert attempt["epochs"] >= sum(line["pid"] in before for line in reported)

@@ -1,11 +1,11 @@
-"""Is one model better than another? Skills of several arms, their paired differences, and what would settle them.
+"""Is one model better than another? Skills of several variants, their paired differences, and what would settle them.
 
 Two things make a measured difference a matter of chance: which stretch of time was judged, and which seed a fit drew.
-Every interval here holds both. Time counts by slow cosines, the same for all arms (`cosines`). Seeds are not
+Every interval here holds both. Time counts by slow cosines, the same for all variants (`cosines`). Seeds are not
 resampled: of three seeds, resampling sees two thirds of their variance and none of the doubt about that variance, so
 its intervals would be far too narrow. Each draw shifts the mean over seeds by a Student-t multiple of their own
 deviations instead, which is exact where seed noise is normal.
-Legend: N samples, S seeds, T distinct times, D draws, A arms.
+Legend: N samples, S seeds, T distinct times, D draws, A variants.
 Sources: Lazarus, Lewis, Stock & Watson 2018 (time); Student 1908 (the mean of few normal values); Holm 1979.
 """
 
@@ -26,8 +26,8 @@ MOST_SEEDS = 1000  # more than anybody will run
 
 
 @dataclass(frozen=True, eq=False)
-class ArmLosses:
-    """Log-losses of one arm on its out-of-sample forecasts, at the level of the samples (`skill.levelled_losses`).
+class VariantLosses:
+    """Log-losses of one variant on its out-of-sample forecasts, at the level of the samples (`skill.levelled_losses`).
 
     time [N]: decision times, any order, several samples may share one. losses_SN [S, N]: one row per seed.
     base_N [N]: of the best constant at that level. seeds: S names of the rows. Raises DataError on shapes that
@@ -59,7 +59,7 @@ class ArmLosses:
 class Needed:
     """What would make a difference stand out, were it truly as large as measured.
 
-    n_seeds: of each arm, the record as it is; None where no number of seeds is enough, and then `times_the_record`
+    n_seeds: of each variant, the record as it is; None where no number of seeds is enough, and then `times_the_record`
     says how many times longer the record would have to be even with endless seeds.
     """
 
@@ -69,11 +69,11 @@ class Needed:
 
 @dataclass(frozen=True, eq=False)
 class Difference:
-    """Skill of an arm minus that of the reference (or of its `against`), positive where the arm is better.
+    """Skill of a variant minus that of the reference (or of its `against`), positive where the variant is better.
 
     p: two-sided, of no difference. p_holm: the same after Holm over all differences of the study. var_time: variance
-    of the mean difference over stretches of time. var_seed: variance of one seed's difference, None where neither arm
-    has two seeds. needed: None where the interval already leaves zero out, or there is no interval.
+    of the mean difference over stretches of time. var_seed: variance of one seed's difference, None where neither
+    variant has two seeds. needed: None where the interval already leaves zero out, or there is no interval.
     """
 
     estimate: Estimate
@@ -86,7 +86,7 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Skill by arm, difference to the reference by every other arm, rank by arm.
+    """Skill by variant, difference to the reference by every other variant, rank by variant.
 
     rank: 1 the best, equal where intervals do not separate. block_length: of one effective block, in distinct times.
     reason: why there are no intervals, None where there are.
@@ -101,7 +101,7 @@ class Comparison:
 
 
 def compare(
-    arms: Mapping[str, ArmLosses],
+    variants: Mapping[str, VariantLosses],
     reference: str,
     *,
     against: Mapping[str, str] | None = None,
@@ -112,41 +112,46 @@ def compare(
 ) -> Comparison:
     """Skills, paired differences to the reference, and ranks, all from one set of draws.
 
-    arms: need not judge the same samples; time is the union of theirs. against: whom an arm is compared with where that
-    is not the reference. min_block: in distinct times, at least as many as one label overlaps. Arms with the same
-    seeds share their draws of seeds, since a seed means the same initial weights and order in both. Raises DataError
-    for fewer than two arms or an unknown rival.
+    variants: need not judge the same samples; time is the union of theirs. against: whom a variant is compared with
+    where that is not the reference. min_block: in distinct times, at least as many as one label overlaps. Variants with
+    the same seeds share their draws of seeds, since a seed means the same initial weights and order in both. Raises
+    DataError for fewer than two variants or an unknown rival.
     """
-    rival = {name: (against or {}).get(name, reference) for name in arms if name != reference}
-    unknown = sorted({reference, *rival.values()} - set(arms))
-    if len(arms) < 2 or unknown or any(name == other for name, other in rival.items()):
+    rival = {name: (against or {}).get(name, reference) for name in variants if name != reference}
+    unknown = sorted({reference, *rival.values()} - set(variants))
+    if len(variants) < 2 or unknown or any(name == other for name, other in rival.items()):
         raise DataError(
-            f"paired: arms {sorted(arms)}, reference {reference!r}, unknown {unknown}; two arms at least, each held "
-            "against another of them"
+            f"paired: variants {sorted(variants)}, reference {reference!r}, unknown {unknown}; at least two variants, "
+            "each compared with another of them"
         )
-    clock = np.unique(np.concatenate([arm.time for arm in arms.values()]))
-    sums = {name: _sums(arm, clock) for name, arm in arms.items()}
+    clock = np.unique(np.concatenate([variant.time for variant in variants.values()]))
+    sums = {name: _sums(variant, clock) for name, variant in variants.items()}
     columns = np.concatenate(list(sums.values()), axis=1)
     found = spread(
         lambda weight_dT: _skills(weight_dT @ columns, sums),
         len(clock), _gains(sums, rival), min_block=min_block, cells=columns.shape[1],
     )  # fmt: skip
     block, reason = found.block_length, found.reason
-    value = {name: float(arm.skill_S.mean()) for name, arm in arms.items()}
+    value = {name: float(variant.skill_S.mean()) for name, variant in variants.items()}
     if reason is not None:
         skill = {name: bootstrap.estimate(v, None, reason=reason) for name, v in value.items()}
         gaps = {
             name: Difference(bootstrap.estimate(value[name] - value[other], None, reason=reason), *[None] * 5)
             for name, other in rival.items()
         }
-        return Comparison(skill, gaps, dict.fromkeys(arms, 1), block, len(clock), reason)
-    drawn = _by_arm(found.draws(n_draws, seed=seed), sums)
-    error = {name: _by_arm(found.slope_BM, sums)[name].mean(axis=1) for name in sums}
-    weights = {arm.seeds: seed_weights(len(arm.seeds), n_draws, seed=seed + 1 + k) for k, arm in _by_seeds(arms)}
-    both = {name: (drawn[name] * weights[arm.seeds]).sum(axis=1) for name, arm in arms.items()}
-    skill = {name: bootstrap.estimate(value[name], both[name], confidence) for name in arms}
+        return Comparison(skill, gaps, dict.fromkeys(variants, 1), block, len(clock), reason)
+    drawn = _by_variant(found.draws(n_draws, seed=seed), sums)
+    error = {name: _by_variant(found.slope_BM, sums)[name].mean(axis=1) for name in sums}
+    weights = {
+        variant.seeds: seed_weights(len(variant.seeds), n_draws, seed=seed + 1 + k)
+        for k, variant in _by_seeds(variants)
+    }
+    both = {name: (drawn[name] * weights[variant.seeds]).sum(axis=1) for name, variant in variants.items()}
+    skill = {name: bootstrap.estimate(value[name], both[name], confidence) for name in variants}
     gaps = {
-        name: _difference(arms[name], arms[other], error[name] - error[other], both[name] - both[other], confidence)
+        name: _difference(
+            variants[name], variants[other], error[name] - error[other], both[name] - both[other], confidence
+        )
         for name, other in rival.items()
     }
     return Comparison(skill, _adjusted(gaps), _ranks(skill), block, len(clock), None)
@@ -201,18 +206,18 @@ def p_value(draws_D: Array) -> float:
     return float(min(1.0, 2 * (1 + least) / (len(finite) + 1)))
 
 
-def _by_seeds(arms: Mapping[str, ArmLosses]) -> list[tuple[int, ArmLosses]]:
-    """One arm for each distinct tuple of seeds, numbered; arms of other seeds are drawn independently."""
-    first: dict[tuple[int, ...], ArmLosses] = {}
-    for arm in arms.values():
-        first.setdefault(arm.seeds, arm)
+def _by_seeds(variants: Mapping[str, VariantLosses]) -> list[tuple[int, VariantLosses]]:
+    """One variant for each distinct tuple of seeds, numbered; variants of other seeds are drawn independently."""
+    first: dict[tuple[int, ...], VariantLosses] = {}
+    for variant in variants.values():
+        first.setdefault(variant.seeds, variant)
     return list(enumerate(first.values()))
 
 
-def _sums(arm: ArmLosses, clock: Array) -> Array:
-    """Per time of the clock: base losses, then each seed's losses, [T, 1 + S]; zero where the arm judges nothing."""
-    code = np.searchsorted(clock, arm.time)
-    rows = (arm.base_N, *arm.losses_SN)
+def _sums(variant: VariantLosses, clock: Array) -> Array:
+    """Per time of the clock: base losses, then each seed's losses, [T, 1 + S]; zero where the variant has no sample."""
+    code = np.searchsorted(clock, variant.time)
+    rows = (variant.base_N, *variant.losses_SN)
     return np.stack([np.bincount(code, weights=row, minlength=len(clock)) for row in rows], axis=1)
 
 
@@ -223,15 +228,15 @@ def _gains(sums: Mapping[str, Array], rival: Mapping[str, str]) -> Array:
 
 
 def _skills(summed_dM: Array, sums: Mapping[str, Array]) -> Array:
-    """Skill of every seed of every arm [d, all seeds] from weighted sums."""
+    """Skill of every seed of every variant [d, all seeds] from weighted sums."""
     out = []
     for part in _split(summed_dM, [s.shape[1] for s in sums.values()]):
         out.append(1 - part[:, 1:] / np.where(part[:, :1] > 0, part[:, :1], np.nan))
     return np.concatenate(out, axis=1)
 
 
-def _by_arm(values_DM: Array, sums: Mapping[str, Array]) -> dict[str, Array]:
-    """Columns of all seeds of all arms, by arm [D, S]."""
+def _by_variant(values_DM: Array, sums: Mapping[str, Array]) -> dict[str, Array]:
+    """Columns of all seeds of all variants, by variant [D, S]."""
     return dict(zip(sums, _split(values_DM, [s.shape[1] - 1 for s in sums.values()]), strict=True))
 
 
@@ -239,23 +244,25 @@ def _split(values_DM: Array, widths: list[int]) -> list[Array]:
     return np.split(values_DM, np.cumsum(widths)[:-1], axis=1)
 
 
-def _difference(arm: ArmLosses, against: ArmLosses, slope_B: Array, both_D: Array, confidence: float) -> Difference:
-    value = float(arm.skill_S.mean() - against.skill_S.mean())
+def _difference(
+    variant: VariantLosses, against: VariantLosses, slope_B: Array, both_D: Array, confidence: float
+) -> Difference:
+    value = float(variant.skill_S.mean() - against.skill_S.mean())
     found = bootstrap.estimate(value, both_D, confidence)
     var_time = float((slope_B**2).mean())
-    var_seed = _seed_variance(arm, against)
+    var_seed = _seed_variance(variant, against)
     shown = found.low is None or found.high is None or found.low > 0 or found.high < 0
-    n_now = max(len(arm.seeds), len(against.seeds))
+    n_now = max(len(variant.seeds), len(against.seeds))
     more = None if shown else needed(value, var_time, var_seed or 0.0, confidence, n_now)
     p = None if found.low is None else p_value(both_D)
     return Difference(found, p, None, var_time, var_seed, more)
 
 
-def _seed_variance(arm: ArmLosses, against: ArmLosses) -> float | None:
+def _seed_variance(variant: VariantLosses, against: VariantLosses) -> float | None:
     """Variance of the difference over seeds: of the pairs where seeds are shared, else the sum of both."""
-    if arm.seeds == against.seeds:
-        return float((arm.skill_S - against.skill_S).var(ddof=1)) if len(arm.seeds) > 1 else None
-    known = [a.skill_S.var(ddof=1) for a in (arm, against) if len(a.seeds) > 1]
+    if variant.seeds == against.seeds:
+        return float((variant.skill_S - against.skill_S).var(ddof=1)) if len(variant.seeds) > 1 else None
+    known = [a.skill_S.var(ddof=1) for a in (variant, against) if len(a.seeds) > 1]
     return float(sum(known)) if known else None
 
 
@@ -270,7 +277,7 @@ def _adjusted(gaps: Mapping[str, Difference]) -> dict[str, Difference]:
 
 
 def _ranks(skill: Mapping[str, Estimate]) -> dict[str, int]:
-    """1 + how many arms have an interval that lies wholly above this one's."""
+    """1 + how many variants have an interval that lies wholly above this one's."""
     return {
         name: 1 + sum(o.low is not None and e.high is not None and o.low > e.high for o in skill.values())
         for name, e in skill.items()

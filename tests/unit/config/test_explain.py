@@ -35,7 +35,7 @@ WRONG = {
     "a group taken away": (["train", "~data"], ["takes a whole group away"]),
     "Hydra's own": (["train", "hydra.run.dir=/tmp"], ["which no command has"]),
     "an element of a list": (["train", "data.source.symbols.7=A"], ["is a list of 3"]),
-    "a mapping": (["compare", "study=seeds", "study.arms={a:1}"], ["+study.arms.KEY=... adds one"]),
+    "a mapping": (["compare", "study=seeds", "study.variants={a:1}"], ["+study.variants.KEY=... adds one"]),
 }
 
 

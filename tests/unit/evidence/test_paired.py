@@ -5,21 +5,21 @@ from scipy import stats
 from tradsys.core.errors import DataError
 from tradsys.evidence import cosines
 from tradsys.evidence.multiple_testing import holm
-from tradsys.evidence.paired import ArmLosses, compare, decisions_within, needed, p_value, seed_weights
+from tradsys.evidence.paired import VariantLosses, compare, decisions_within, needed, p_value, seed_weights
 
 BASE = 0.69
 
 
-def arm(losses_SN, time=None, seeds=None, base=BASE):
+def variant(losses_SN, time=None, seeds=None, base=BASE):
     losses = np.atleast_2d(np.asarray(losses_SN, dtype=float))
     n = losses.shape[1]
     time = np.arange(n) if time is None else time
-    return ArmLosses(time, losses, np.full(n, base), tuple(range(len(losses))) if seeds is None else seeds)
+    return VariantLosses(time, losses, np.full(n, base), tuple(range(len(losses))) if seeds is None else seeds)
 
 
-def test_identical_arms_differ_by_exactly_nothing():
+def test_identical_variants_differ_by_exactly_nothing():
     losses = np.random.default_rng(0).normal(0.68, 0.05, (3, 400))
-    reported = compare({"a": arm(losses), "b": arm(losses.copy())}, "a", n_draws=300)
+    reported = compare({"a": variant(losses), "b": variant(losses.copy())}, "a", n_draws=300)
     gap = reported.difference["b"]
     assert (gap.estimate.value, gap.estimate.low, gap.estimate.high, gap.p, gap.p_holm) == (0, 0, 0, 1, 1)
     assert gap.needed.n_seeds is None
@@ -28,18 +28,18 @@ def test_identical_arms_differ_by_exactly_nothing():
 
 
 def test_one_seed_equals_the_formula_row_by_row():
-    """Several samples a time, two arms that judge different samples: the slopes written out."""
+    """Several samples a time, two variants that judge different samples: the slopes written out."""
     rng = np.random.default_rng(3)
     time_a, time_b = np.sort(rng.integers(0, 90, 200)), np.sort(rng.integers(0, 90, 130))
-    arms = {
-        "a": ArmLosses(time_a, rng.normal(0.68, 0.1, (1, 200)), rng.uniform(0.6, 0.7, 200), (0,)),
-        "b": ArmLosses(time_b, rng.normal(0.66, 0.1, (1, 130)), rng.uniform(0.6, 0.7, 130), (0,)),
+    variants = {
+        "a": VariantLosses(time_a, rng.normal(0.68, 0.1, (1, 200)), rng.uniform(0.6, 0.7, 200), (0,)),
+        "b": VariantLosses(time_b, rng.normal(0.66, 0.1, (1, 130)), rng.uniform(0.6, 0.7, 130), (0,)),
     }
-    reported = compare(arms, "a", min_block=3.0, n_draws=4000, seed=5)
+    reported = compare(variants, "a", min_block=3.0, n_draws=4000, seed=5)
     clock = np.unique(np.concatenate([time_a, time_b]))
     waves = cosines.cosines(len(clock), cosines.n_cosines(len(clock), reported.block_length, 3.0))
     slope = {}
-    for name, one in arms.items():
+    for name, one in variants.items():
         skill = 1 - one.losses_SN.sum() / one.base_N.sum()
         influence = ((1 - skill) * one.base_N - one.losses_SN[0]) / one.base_N.sum()
         slope[name] = waves @ np.bincount(np.searchsorted(clock, one.time), influence, len(clock))
@@ -56,7 +56,7 @@ def test_variance_over_time_is_that_of_a_mean_where_samples_are_independent():
     ratios = []
     for seed in range(20):
         a, b = np.random.default_rng(seed).normal(0.68, 0.2, (2, 4000))
-        found = compare({"a": arm(a), "b": arm(b)}, "a", n_draws=50).difference["b"]
+        found = compare({"a": variant(a), "b": variant(b)}, "a", n_draws=50).difference["b"]
         ratios.append(found.var_time / ((a - b).var(ddof=1) / 4000 / BASE**2))
     # a variance from 100 cosines errs by sqrt(2 / 100); the mean of 20 by 0.03
     assert np.mean(ratios) == pytest.approx(1, abs=0.1)
@@ -68,10 +68,10 @@ def test_variance_over_seeds_is_that_of_their_skills():
     shift = rng.normal(0, 0.01, (3, 1))
     noise = rng.normal(0, 0.05, 500)
     a, b = 0.68 + shift + noise, np.tile(0.68 + noise, (3, 1))
-    paired = compare({"a": arm(a), "b": arm(b)}, "a", n_draws=200).difference["b"]
+    paired = compare({"a": variant(a), "b": variant(b)}, "a", n_draws=200).difference["b"]
     assert paired.var_seed == pytest.approx((shift / BASE).var(ddof=1))
     assert paired.var_time == pytest.approx(0, abs=1e-12)  # the same noise in both
-    single = compare({"a": arm(a), "b": arm(b[:1])}, "a", n_draws=200).difference["b"]
+    single = compare({"a": variant(a), "b": variant(b[:1])}, "a", n_draws=200).difference["b"]
     assert single.var_seed == pytest.approx((shift / BASE).var(ddof=1))
 
 
@@ -101,7 +101,7 @@ def coverage(n_seeds, seed_sd, time_sd, n_worlds=120, resampled=False):
             low, high = np.quantile((a - b).mean(axis=1)[picked].mean(axis=1), [0.025, 0.975])
         else:
             # block length 1 by itself; 400 draws keep it quick
-            found = compare({"a": arm(a), "b": arm(b)}, "a", n_draws=400, seed=world).difference["b"].estimate
+            found = compare({"a": variant(a), "b": variant(b)}, "a", n_draws=400, seed=world).difference["b"].estimate
             low, high = found.low, found.high
             if low is None:  # by chance the record looked too dependent for an interval
                 continue
@@ -122,11 +122,11 @@ def test_resampled_seeds_would_not():
     assert coverage(3, 0.01, 1e-5, resampled=True) < 0.85
 
 
-def test_a_planted_better_arm_is_found_and_ranked_first():
+def test_a_planted_better_variant_is_found_and_ranked_first():
     rng = np.random.default_rng(6)
     noise = rng.normal(0, 0.05, 3000)
     a, b, c = 0.69 + noise, 0.66 + noise + rng.normal(0, 0.01, 3000), 0.69 + noise + rng.normal(0, 0.01, 3000)
-    reported = compare({"a": arm(a), "b": arm(b), "c": arm(c)}, "a", n_draws=1000)
+    reported = compare({"a": variant(a), "b": variant(b), "c": variant(c)}, "a", n_draws=1000)
     assert reported.difference["b"].estimate.low == pytest.approx(0.03 / BASE, abs=0.002)
     assert reported.difference["b"].estimate.low > 0
     assert reported.difference["b"].needed is None
@@ -137,7 +137,7 @@ def test_a_planted_better_arm_is_found_and_ranked_first():
 
 
 def test_a_short_record_has_values_and_a_reason_but_no_interval():
-    reported = compare({"a": arm(np.full(30, 0.7)), "b": arm(np.full(30, 0.6))}, "a", min_block=10)
+    reported = compare({"a": variant(np.full(30, 0.7)), "b": variant(np.full(30, 0.6))}, "a", min_block=10)
     gap = reported.difference["b"]
     assert gap.estimate.value == pytest.approx(0.1 / BASE)
     assert (gap.estimate.low, gap.p, gap.needed) == (None, None, None)
@@ -171,19 +171,19 @@ def test_decisions_within_a_horizon():
 
 
 @pytest.mark.parametrize(
-    ("arms", "reference", "said"),
+    ("variants", "reference", "said"),
     [
-        ({"a": np.ones(20)}, "a", "two arms"),
+        ({"a": np.ones(20)}, "a", "two variants"),
         ({"a": np.ones(20), "b": np.ones(20)}, "c", "reference 'c'"),
     ],
 )
-def test_refuses(arms, reference, said):
+def test_refuses(variants, reference, said):
     with pytest.raises(DataError, match=said):
-        compare({name: arm(values) for name, values in arms.items()}, reference)
+        compare({name: variant(values) for name, values in variants.items()}, reference)
 
 
 def test_refuses_what_does_not_fit():
     with pytest.raises(DataError, match="losses"):
-        ArmLosses(np.arange(3), np.ones((1, 4)), np.ones(3), (0,))
+        VariantLosses(np.arange(3), np.ones((1, 4)), np.ones(3), (0,))
     with pytest.raises(DataError, match="finite"):
-        arm([np.nan, 1.0])
+        variant([np.nan, 1.0])

@@ -30,20 +30,21 @@ PROVENANCE = {
 def comparison():
     """Two variants over two folds."""
     folds = [{"start": f"202{k}-01-01T00:00:00", "end": f"202{k}-06-01T00:00:00"} for k in (1, 2)]
-    arm = {
+    variant = {
         "own_rows": False, "is_reference": False, "against": "base", "p": 0.2, "p_holm": 0.2, "rank": 1, "seeds": [1],
         "skill_beyond_level": estimate(0.01, -0.01, 0.03), "skill_over_base_rate": 0.01, "seed_sd": None,
         "fold_sd": 0.01, "auc": 0.52, "n_parameters": 100, "seconds_per_fit": 1.5, "code": ["abc"], "peak_mb": 9.0,
         "difference": estimate(0.01, 0.004, 0.02), "fold_skill": [0.01, -0.02], "n_samples": 1000,
     }  # fmt: skip
-    arms = [
-        arm | {"name": "net"},
-        arm | {"name": "logistic", "difference": estimate(-0.01, -0.03, 0.01), "own_rows": True},
-        arm | {"name": "base", "is_reference": True, "difference": None, "against": None},
+    variants = [
+        variant | {"name": "net"},
+        variant | {"name": "logistic", "difference": estimate(-0.01, -0.03, 0.01), "own_rows": True},
+        variant | {"name": "base", "is_reference": True, "difference": None, "against": None},
     ]
     return {
         "superiority": {"p": 0.2, "n_variants": 3, "best": "net", "reason": None},
-        "name": "arms", "question": "Which?", "reference": "base", "n_folds": 2, "folds": folds, "arms": arms,
+        "name": "variants", "question": "Which?", "reference": "base", "n_folds": 2, "folds": folds,
+        "variants": variants,
         "synthetic": None, "confidence": 0.95, "block_length": 12.0, "n_times": 500, "n_comparisons": 2,
         "no_intervals": None, "command": "tradsys compare", "provenance": PROVENANCE, "folder": "runs/compare/x",
         "conclusions": [{"kind": "better", "text": "net is better than base"}],

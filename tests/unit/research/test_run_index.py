@@ -110,7 +110,7 @@ def test_ranks_stand_only_where_intervals_separate_and_baselines_always():
 def test_what_the_ledger_a_promoted_model_or_a_study_refers_to_stays(root, tmp_path):
     models, read = tmp_path / "models", root / "train"
     card = read / HOSTILE / "bundle" / "card.json"
-    for path in (card, models / "btc" / "1" / "card.json", root / "compare" / "arms" / "table.json"):
+    for path in (card, models / "btc" / "1" / "card.json", root / "compare" / "variants" / "table.json"):
         path.parent.mkdir(parents=True)
         path.write_text(f'{{"run": "{ODD}"}}')
     (read / GOOD / "ledger.json").write_text("{}")

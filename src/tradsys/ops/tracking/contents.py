@@ -110,8 +110,8 @@ def _trial_metrics(row: Mapping[str, Any]) -> dict[str, Any]:
 def comparison_record(table: Mapping[str, Any]) -> Record:
     """Of a comparison's table: each variant's skill and difference with their intervals."""
     folder = Path(table["folder"])
-    arms = {row["name"]: {k: v for k, v in row.items() if k != "name"} for row in table["arms"]}
+    variants = {row["name"]: {k: v for k, v in row.items() if k != "name"} for row in table["variants"]}
     source = table["provenance"]
     tags = {"code_sha": source["code_sha"], "data_digest": str(source["data"].get("digest", ""))}
     files = [folder / name for name in ("report.html", "table.json", "table.md") if (folder / name).exists()]
-    return Record(folder.name, metrics=dict(flat_metrics(arms)), tags=tags, files=files)
+    return Record(folder.name, metrics=dict(flat_metrics(variants)), tags=tags, files=files)

@@ -18,7 +18,7 @@ def skills_and_differences(table: Mapping[str, Any]) -> go.Figure:
     A difference is green where its interval lies above zero, red where below, blue where it holds zero. The reference
     is grey and its difference a hollow zero. A value without an interval is hollow.
     """
-    variants: Sequence[Mapping[str, Any]] = table["arms"]
+    variants: Sequence[Mapping[str, Any]] = table["variants"]
     skills = {v["name"]: Mark(v["skill_beyond_level"], QUIET if v["is_reference"] else INK, "square") for v in variants}
     gaps = {v["name"]: _difference_mark(v) for v in variants}
     panels = [Panel("skill beyond the level", skills), Panel(_difference_title(table), gaps)]
@@ -37,5 +37,5 @@ def _difference_mark(variant: Mapping[str, Any]) -> Mark:
 
 
 def _difference_title(table: Mapping[str, Any]) -> str:
-    others = {v["against"] for v in table["arms"]} - {None, table["reference"]}
+    others = {v["against"] for v in table["variants"]} - {None, table["reference"]}
     return "difference in skill, paired" + ("" if others else f", to {plain(table['reference'])}")

@@ -17,7 +17,7 @@ from tradsys.reports.terminal import print_table, screen
 from tradsys.reports.wording import UNKNOWN, bounds, count, number
 
 HEADINGS = (
-    "arm",
+    "variant",
     "skill beyond\nthe level",
     "over the\nbase rate",
     "difference",
@@ -37,7 +37,10 @@ OWN_ROWS = "* judged on its own rows, since it asks another question; its skill 
 def write_comparison(table: Mapping[str, Any], folder: Path) -> None:
     """Writes table.json, metrics.json (for the journal), table.md and report.html whole into `folder`."""
     write_json(folder / "table.json", table)
-    models = {arm["name"]: {HEADLINE: arm[HEADLINE], "difference": arm["difference"]} for arm in table["arms"]}
+    models = {
+        variant["name"]: {HEADLINE: variant[HEADLINE], "difference": variant["difference"]}
+        for variant in table["variants"]
+    }
     write_json(folder / "metrics.json", {"models": models})
     write_text(folder / "table.md", markdown(table))
     write_text(folder / "report.html", render(table))
@@ -57,13 +60,13 @@ def print_comparison(table: Mapping[str, Any]) -> None:
 
 
 def rich_table(table: Mapping[str, Any]) -> Table:
-    """One line per arm, best first; numbers to the right, intervals under their values."""
+    """One line per variant, best first; numbers to the right, intervals under their values."""
     out = Table(title=title(table), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for name in HEADINGS:
-        out.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
-    for arm in table["arms"]:
+        out.add_column(name, justify="left" if name == "variant" else "right", no_wrap=True)
+    for variant in table["variants"]:
         out.add_row(
-            *(cell.replace(" [", "\n\\[").replace(" (to ", "\n(to ") for cell in cells(arm, table["reference"]))
+            *(cell.replace(" [", "\n\\[").replace(" (to ", "\n(to ") for cell in cells(variant, table["reference"]))
         )
     return out
 
@@ -72,28 +75,28 @@ def title(table: Mapping[str, Any]) -> str:
     """What was compared, in one line."""
     first, last = table["folds"][0]["start"][:10], table["folds"][-1]["end"][:10]
     return (
-        f"{table['name']}: {len(table['arms'])} arms, {table['n_folds']} folds, tested {first} to {last}, "
+        f"{table['name']}: {len(table['variants'])} variants, {table['n_folds']} folds, tested {first} to {last}, "
         f"reference {table['reference']}"
     )
 
 
-def cells(arm: Mapping[str, Any], reference: str) -> tuple[str, ...]:
-    """An arm's texts under HEADINGS."""
-    gap, to_other = arm["difference"], arm["against"] not in (None, reference)
+def cells(variant: Mapping[str, Any], reference: str) -> tuple[str, ...]:
+    """A variant's texts under HEADINGS."""
+    gap, to_other = variant["difference"], variant["against"] not in (None, reference)
     return (
-        arm["name"] + (" *" if arm["own_rows"] else ""),
-        wording.interval(arm[HEADLINE], 4),
-        number(arm[OVER_BASE_RATE], 4),
-        "reference" if gap is None else _signed(gap) + (f" (to {arm['against']})" if to_other else ""),
-        _p(arm["p"]),
-        _p(arm["p_holm"]),
-        str(arm["rank"]),
-        str(len(arm["seeds"])),
-        "" if arm["seed_sd"] is None else number(arm["seed_sd"], 4),
-        "" if arm["fold_sd"] is None else number(arm["fold_sd"], 4),
-        number(arm["auc"], 3),
-        "" if arm["n_parameters"] is None else count(arm["n_parameters"]),
-        number(arm["seconds_per_fit"], 1),
+        variant["name"] + (" *" if variant["own_rows"] else ""),
+        wording.interval(variant[HEADLINE], 4),
+        number(variant[OVER_BASE_RATE], 4),
+        "reference" if gap is None else _signed(gap) + (f" (to {variant['against']})" if to_other else ""),
+        _p(variant["p"]),
+        _p(variant["p_holm"]),
+        str(variant["rank"]),
+        str(len(variant["seeds"])),
+        "" if variant["seed_sd"] is None else number(variant["seed_sd"], 4),
+        "" if variant["fold_sd"] is None else number(variant["fold_sd"], 4),
+        number(variant["auc"], 3),
+        "" if variant["n_parameters"] is None else count(variant["n_parameters"]),
+        number(variant["seconds_per_fit"], 1),
     )
 
 
@@ -109,25 +112,26 @@ def notes(table: Mapping[str, Any]) -> list[str]:
     ]
     if table["no_intervals"]:
         lines.append(f"No intervals: {table['no_intervals']}.")
-    if any(arm["own_rows"] for arm in table["arms"]):
+    if any(variant["own_rows"] for variant in table["variants"]):
         lines.append(f"{OWN_ROWS}.")
-    single = [arm["name"] for arm in table["arms"] if len(arm["seeds"]) == 1]
+    single = [variant["name"] for variant in table["variants"] if len(variant["seeds"]) == 1]
     if single:
         lines.append(f"One seed, so that chance in the fit is not seen: {', '.join(single)}.")
-    code = sorted({sha for arm in table["arms"] for sha in arm["code"]})
+    code = sorted({sha for variant in table["variants"] for sha in variant["code"]})
     if len(code) > 1:
         lines.append(f"Cells were run on different code ({', '.join(code)}); delete `cells` to run all anew.")
     return lines
 
 
 def superior(table: Mapping[str, Any]) -> str:
-    """Whether the best arm beats the reference beyond the luck of being chosen, or why that is not tested."""
+    """Whether the best variant beats the reference beyond the luck of being chosen, or why that is not tested."""
     found, reference = table["superiority"], table["reference"]
     if found["p"] is None:
         return f"Superior predictive ability is not tested: {found['reason']}."
     return (
-        f"Superior predictive ability (Hansen 2005): p {_p(found['p'])} that no one of {found['n_variants'] - 1} arms "
-        f"truly beats {reference}; the best is {found['best']}. It takes off the luck of choosing, not that of seeds."
+        f"Superior predictive ability (Hansen 2005): p {_p(found['p'])} that none of {found['n_variants'] - 1} "
+        f"variants truly beats {reference}; the best is {found['best']}. It takes off the luck of choosing, not that "
+        "of seeds."
     )
 
 
@@ -140,7 +144,7 @@ def markdown(table: Mapping[str, Any]) -> str:
         "",
         "| " + " | ".join(HEADINGS) + " |",
         "|---|" + "---:|" * (len(HEADINGS) - 1),
-        *("| " + " | ".join(cells(arm, table["reference"])) + " |" for arm in table["arms"]),
+        *("| " + " | ".join(cells(variant, table["reference"])) + " |" for variant in table["variants"]),
         "",
         *(f"- {said['text']}" for said in table["conclusions"]),
         "",
@@ -158,7 +162,7 @@ def render(table: Mapping[str, Any]) -> str:
         table=table,
         title=title(table),
         headings=HEADINGS,
-        rows=[(arm, _stacked(cells(arm, table["reference"]))) for arm in table["arms"]],
+        rows=[(variant, _stacked(cells(variant, table["reference"]))) for variant in table["variants"]],
         notes=notes(table),
         config=yaml.safe_dump(table["provenance"]["config"], sort_keys=False, allow_unicode=True),
     )

@@ -115,7 +115,7 @@ def correlations(report: Mapping[str, Any]) -> go.Figure:
             mode="markers",
             name=name,
             marker=look,
-            error_x=_arms([r for _, r in mine]),
+            error_x=_error_bars([r for _, r in mine]),
             text=[plain(r["name"]) for _, r in mine],
             hovertemplate="%{text}<br>%{x:+.3f}<extra></extra>",
         )
@@ -126,7 +126,7 @@ def correlations(report: Mapping[str, Any]) -> go.Figure:
     return figure.update_xaxes(title_text="rank correlation with the event, block-bootstrap interval", zeroline=False)
 
 
-def _arms(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _error_bars(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Plotly's error bars of estimates; nothing where there is no interval."""
     up = [0 if r["high"] is None else r["high"] - r["value"] for r in rows]
     down = [0 if r["low"] is None else r["value"] - r["low"] for r in rows]
@@ -172,7 +172,7 @@ def compression_lift(report: Mapping[str, Any]) -> go.Figure:
             mode="markers",
             name=name,
             marker={"color": colour(m), "symbol": symbol(m), "size": 10},
-            error_x=_arms([e for _, e in known]),
+            error_x=_error_bars([e for _, e in known]),
             hovertemplate=f"{name}<br>%{{x:.2f}}<extra></extra>",
         )
     figure.add_vline(x=1, line={"color": INK, "width": 1})
@@ -195,7 +195,7 @@ def event_fifths(report: Mapping[str, Any]) -> go.Figure:
             name=plain(name),
             line={"color": colour(k), "width": 1.8},
             marker={"symbol": symbol(k), "size": 9},
-            error_y=_arms(shown),
+            error_y=_error_bars(shown),
             hovertemplate="%{y:.2%}<extra></extra>",
         )
     figure.add_hline(y=section["rate"], line={"color": QUIET, "dash": "dot"}, annotation_text="all rows")

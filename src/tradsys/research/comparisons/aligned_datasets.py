@@ -30,19 +30,20 @@ class Aligned:
 
 
 def aligned_datasets(
-    arms: Mapping[str, tuple[Experiment, Mapping[str, object]]], splitter: Splitter
+    variants: Mapping[str, tuple[Experiment, Mapping[str, object]]], splitter: Splitter
 ) -> dict[str, Aligned]:
     """One dataset for every variant; variants of one data set, feature set and question share the very same object.
 
-    arms: the experiment and its resolved config, from which equal choices are recognised. The lookback is the longest
-    of all variants. Raises DataError where a part of a fold holds one class only, with the variant and the fold.
+    variants: the experiment and its resolved config, from which equal choices are recognised. The lookback is the
+    longest of all variants. Raises DataError where a part of a fold holds one class only, with the variant and the
+    fold.
     """
-    lookback = max(experiment.model.lookback for experiment, _ in arms.values())
-    chosen = {name: _choice(config) for name, (_, config) in arms.items()}
+    lookback = max(experiment.model.lookback for experiment, _ in variants.values())
+    chosen = {name: _choice(config) for name, (_, config) in variants.items()}
     caches: dict[str, DatasetCache] = {}
     sources: dict[str, LabelledRows] = {}
     of_choice: dict[str, Experiment] = {}
-    for name, (experiment, config) in arms.items():
+    for name, (experiment, config) in variants.items():
         if chosen[name] not in sources:
             data = digest_json(config["data"])
             if data not in caches:
@@ -64,14 +65,14 @@ def aligned_datasets(
     return {name: aligned[key] for name, key in chosen.items()}
 
 
-def check_classes(arm: str, dataset: Dataset) -> None:
+def check_classes(variant: str, dataset: Dataset) -> None:
     """Raises DataError where a part of a fold holds fewer than two classes."""
     for k, fold in enumerate(dataset.folds):
         for part in PARTS:
             found = np.unique(dataset.samples.y[getattr(fold, part)])
             if len(found) < 2:
                 raise DataError(
-                    f"compare: arm {arm!r}, fold {k}: all {len(getattr(fold, part))} {part} samples are class "
+                    f"compare: variant {variant!r}, fold {k}: all {len(getattr(fold, part))} {part} samples are class "
                     f"{found.tolist()}; a fold needs two classes in every part; use fewer or longer folds, or other "
                     "barriers"
                 )

@@ -1,7 +1,7 @@
-"""Arms side by side: every arm on every fold under every seed, each cell a file, then one paired table.
+"""Variants side by side: every variant on every fold under every seed, each fit a file, then one paired table.
 
-A cell is whole or absent, so an interrupted comparison loses the cells in hand and nothing else, and of a net's fit
-not even those: its checkpoints lie in the comparison's folder until the cell is done.
+A fit is whole or absent, so an interrupted comparison loses the fits in hand and nothing else, and of a net's fit
+not even those: its checkpoints lie in the comparison's folder until the fit is done.
 """
 
 import contextlib
@@ -30,9 +30,9 @@ from tradsys.core.runs import code_sha, digest_json, link_latest, write_json, wr
 from tradsys.market.bars import bar_length, utc_series
 from tradsys.reports.comparison.page import write_comparison
 from tradsys.research.comparisons.aligned_datasets import Aligned, aligned_datasets
-from tradsys.research.comparisons.settings import Arm, ComparisonSettings
-from tradsys.research.comparisons.table import ArmCells, comparison_table, enter_looks
-from tradsys.research.pipeline.cross_validation import Cell, run_cell
+from tradsys.research.comparisons.settings import ComparisonSettings, Variant
+from tradsys.research.comparisons.table import VariantFits, comparison_table, enter_looks
+from tradsys.research.pipeline.cross_validation import FoldFit, run_fit
 from tradsys.research.pipeline.dataset_store import fold_spans, load_dataset, save_dataset
 from tradsys.research.pipeline.provenance import logged_in
 from tradsys.research.pipeline.settings import Experiment
@@ -44,9 +44,9 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One cell to run: where its dataset lies, where its two files go, where a net keeps checkpoints meanwhile."""
+    """One fit to run: where its dataset lies, where its two files go, where a net keeps checkpoints meanwhile."""
 
-    arm: str
+    variant: str
     experiment: Experiment
     fold: int
     seed: int
@@ -57,26 +57,27 @@ class Job:
 
 
 def compare_study(
-    arms: Sequence[Arm], settings: ComparisonSettings, config: Mapping[str, Any], overrides: Sequence[str]
+    variants: Sequence[Variant], settings: ComparisonSettings, config: Mapping[str, Any], overrides: Sequence[str]
 ) -> dict[str, Any]:
-    """Runs every cell that is not there yet and writes table.json, table.md and report.html; returns the table.
+    """Runs every fit that is not there yet and writes table.json, table.md and report.html; returns the table.
 
-    The folder is runs/compare/<study>_<digest of the reference's samples and folds>, so that other seeds, other arms
-    and other settings of one arm find the cells that stay the same. config: resolved, of the command line, whose
-    overrides are kept beside it; its `paths` say where runs and the ledger lie.
+    The folder is runs/compare/<study>_<digest of the reference's samples and folds>, so that other seeds, other
+    variants and other settings of one variant find the fits that stay the same. config: resolved, of the command line,
+    whose overrides are kept beside it; its `paths` say where runs and the ledger lie.
     """
     check_ledger(config["paths"]["ledger"], config["paths"]["runs"])
     runs = Path(config["paths"]["runs"])
-    judged = aligned_datasets({arm.name: (arm.experiment, arm.config) for arm in arms}, settings.splitter)
+    judged = aligned_datasets({v.name: (v.experiment, v.config) for v in variants}, settings.splitter)
     place = runs / "compare" / f"{settings.name}_{judged[settings.reference].digest[:12]}"
     place.mkdir(parents=True, exist_ok=True)
     with _alone(place), logged_in(place, yaml.safe_dump(masked(dict(config)), sort_keys=False), overrides):
         for one in judged.values():
             save_dataset(one.dataset, _dataset_folder(place, one))
-        jobs = {arm.name: _jobs(arm, judged[arm.name], place) for arm in arms if arm.mean_of is None}
+        fitted = [v for v in variants if v.mean_of is None]
+        jobs = {v.name: _jobs(v, judged[v.name], place) for v in fitted}
         _run([job for job in _in_turn(jobs.values()) if not _is_done(job.target)], settings, jobs)
-        fits = {arm.name: _arm_cells(arm, jobs[arm.name], judged) for arm in arms if arm.mean_of is None}
-        done = {arm.name: fits[arm.name] if arm.mean_of is None else _mean_cells(arm, fits, judged) for arm in arms}
+        fits = {v.name: _variant_fits(v, jobs[v.name], judged) for v in fitted}
+        done = {v.name: fits.get(v.name) or _mean_fits(v, fits, judged) for v in variants}
         enter_looks(done, place, config)
         table = comparison_table(done, settings, config) | {
             "folder": str(place),
@@ -107,29 +108,29 @@ def _dataset_folder(place: Path, judged: Aligned) -> Path:
     return place / "datasets" / judged.digest[:12]
 
 
-def _jobs(arm: Arm, judged: Aligned, place: Path) -> list[Job]:
-    """The arm's cells, seed by seed."""
-    digest = arm.digest(judged.digest)
-    about = {"arm": arm.name, "digest": digest, "panel": judged.digest, "code_sha": code_sha()}
-    name = f"{arm.name}_{digest[:8]}"
+def _jobs(variant: Variant, judged: Aligned, place: Path) -> list[Job]:
+    """The variant's fits, seed by seed."""
+    digest = variant.digest(judged.digest)
+    about = {"variant": variant.name, "digest": digest, "panel": judged.digest, "code_sha": code_sha()}
+    name = f"{variant.name}_{digest[:8]}"
     return [
         Job(
-            arm=arm.name,
-            experiment=arm.experiment,
+            variant=variant.name,
+            experiment=variant.experiment,
             fold=fold,
             seed=seed,
             dataset=_dataset_folder(place, judged),
-            target=place / "cells" / name / f"fold_{fold}_seed_{seed}.json",
+            target=place / "fits" / name / f"fold_{fold}_seed_{seed}.json",
             workdir=place / "work" / name / f"fold_{fold}_seed_{seed}",
             about=about,
         )
-        for seed in arm.seeds
+        for seed in variant.seeds
         for fold in range(len(judged.dataset.folds))
     ]
 
 
 def _in_turn(lists: Iterable[list[Job]]) -> list[Job]:
-    """First seeds of all arms first, so that an interrupted comparison has touched every arm."""
+    """First seeds of all variants first, so that an interrupted comparison has touched every variant."""
     every = [job for jobs in lists for job in jobs]
     return sorted(every, key=lambda job: (job.seed, job.fold))
 
@@ -141,10 +142,10 @@ def _is_done(target: Path) -> bool:
 
 def _run(todo: Sequence[Job], settings: ComparisonSettings, jobs: Mapping[str, Sequence[Job]]) -> None:
     total = sum(map(len, jobs.values()))
-    LOG.info("%d of %d cells to go: %d arms", len(todo), total, len(jobs))
+    LOG.info("%d of %d fits to go: %d variants", len(todo), total, len(jobs))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with single_threads(), bar(*columns) as shown:
-        fits = shown.add_task("cells", total=total, completed=total - len(todo))
+        fits = shown.add_task("fits", total=total, completed=total - len(todo))
         for _ in run_jobs(run_job, todo, settings.n_jobs, settings.backend):
             shown.advance(fits)
 
@@ -179,31 +180,31 @@ def _register_ray() -> None:
 
 
 def run_job(job: Job) -> Path:
-    """Runs one cell and writes its two files whole, the JSON last; then its checkpoints are thrown away."""
+    """Runs one fit and writes its two files whole, the JSON last; then its checkpoints are thrown away."""
     try:
-        cell = run_cell(job.experiment, load_dataset(job.dataset), job.fold, job.seed, job.workdir)
+        fit = run_fit(job.experiment, load_dataset(job.dataset), job.fold, job.seed, job.workdir)
     except TradsysError as error:
-        raise type(error)(f"compare: arm {job.arm!r}, fold {job.fold}, seed {job.seed}: {error}") from error
+        raise type(error)(f"compare: variant {job.variant!r}, fold {job.fold}, seed {job.seed}: {error}") from error
     with written_atomically(job.target.with_suffix(".parquet")) as draft:
-        _fit_frame(cell).write_parquet(draft)
-    kept = {name: getattr(cell, name) for name in ("seconds", "peak_mb", "n_parameters")}
-    about = {**job.about, "fold": job.fold, "seed": job.seed, "base_rate": cell.base_rate_C.tolist()}
+        _fit_frame(fit).write_parquet(draft)
+    kept = {name: getattr(fit, name) for name in ("seconds", "peak_mb", "n_parameters")}
+    about = {**job.about, "fold": job.fold, "seed": job.seed, "base_rate": fit.base_rate_C.tolist()}
     write_json(job.target, about | kept)
     shutil.rmtree(job.workdir, ignore_errors=True)
     return job.target
 
 
-def _fit_frame(cell: Cell) -> pl.DataFrame:
-    shape = pl.Array(pl.Float64, cell.proba_NC.shape[1])
-    proba = pl.Series("proba", np.ascontiguousarray(cell.proba_NC, dtype=np.float64), dtype=shape)
-    return pl.DataFrame({"symbol": cell.symbol.astype(str), "time": cell.time, "y": cell.y, "proba": proba})
+def _fit_frame(fit: FoldFit) -> pl.DataFrame:
+    shape = pl.Array(pl.Float64, fit.proba_NC.shape[1])
+    proba = pl.Series("proba", np.ascontiguousarray(fit.proba_NC, dtype=np.float64), dtype=shape)
+    return pl.DataFrame({"symbol": fit.symbol.astype(str), "time": fit.time, "y": fit.y, "proba": proba})
 
 
-def read_cell(target: Path) -> tuple[Cell, dict[str, Any]]:
-    """The cell that `run_job` wrote, and what its JSON says of it."""
+def read_fit(target: Path) -> tuple[FoldFit, dict[str, Any]]:
+    """The fit that `run_job` wrote, and what its JSON says of it."""
     about = json.loads(target.read_text(encoding="utf-8"))
     frame = pl.read_parquet(target.with_suffix(".parquet"))
-    cell = Cell(
+    fit = FoldFit(
         symbol=frame["symbol"].to_numpy(),
         time=frame["time"].to_numpy(),
         y=frame["y"].to_numpy(),
@@ -213,54 +214,54 @@ def read_cell(target: Path) -> tuple[Cell, dict[str, Any]]:
         peak_mb=about["peak_mb"],
         n_parameters=about["n_parameters"],
     )
-    return cell, about
+    return fit, about
 
 
-def _horizon(arm: Arm, own: Aligned) -> np.timedelta64:
+def _horizon(variant: Variant, own: Aligned) -> np.timedelta64:
     """The label's horizon in time, by the measured length of the bars."""
     table = own.dataset.samples.table
     length = bar_length(pl.DataFrame({"symbol": table.symbol, "time": utc_series(table.time)}))
-    return np.timedelta64(arm.experiment.labels.horizon_bars * length, "m")
+    return np.timedelta64(variant.experiment.labels.horizon_bars * length, "m")
 
 
-def _arm_cells(arm: Arm, jobs: Sequence[Job], judged: Mapping[str, Aligned]) -> ArmCells:
-    own = judged[arm.name]
-    read = [read_cell(job.target) for job in jobs]
+def _variant_fits(variant: Variant, jobs: Sequence[Job], judged: Mapping[str, Aligned]) -> VariantFits:
+    own = judged[variant.name]
+    read = [read_fit(job.target) for job in jobs]
     n_folds = len(own.dataset.folds)
-    return ArmCells(
-        name=arm.name,
-        seeds=arm.seeds,
-        cells=[[cell for cell, _ in read[k : k + n_folds]] for k in range(0, len(read), n_folds)],
+    return VariantFits(
+        name=variant.name,
+        seeds=variant.seeds,
+        fits=[[fit for fit, _ in read[k : k + n_folds]] for k in range(0, len(read), n_folds)],
         code=sorted({about["code_sha"] for _, about in read}),
-        digest=arm.digest(own.digest),
+        digest=variant.digest(own.digest),
         data_digest=own.dataset.data_digest,
-        data={**arm.experiment.data["source"].describe(), "digest": own.dataset.data_digest},
-        horizon=_horizon(arm, own),
+        data={**variant.experiment.data["source"].describe(), "digest": own.dataset.data_digest},
+        horizon=_horizon(variant, own),
         fold_spans=fold_spans(own.dataset),
-        against=arm.against,
-        own_rows=own.question != judged[arm.against or arm.name].question,
+        against=variant.against,
+        own_rows=own.question != judged[variant.against or variant.name].question,
     )
 
 
-def _mean_cells(arm: Arm, fits: Mapping[str, ArmCells], judged: Mapping[str, Aligned]) -> ArmCells:
-    """The arm as one forecast: the mean over another arm's seeds of their calibrated probabilities."""
-    assert arm.mean_of is not None
-    source = fits[arm.mean_of]
-    cells = [
+def _mean_fits(variant: Variant, fits: Mapping[str, VariantFits], judged: Mapping[str, Aligned]) -> VariantFits:
+    """The variant as one forecast: the mean over another variant's seeds of their calibrated probabilities."""
+    assert variant.mean_of is not None
+    source = fits[variant.mean_of]
+    means = [
         replace(
             folds[0],
-            proba_NC=np.mean([cell.proba_NC for cell in folds], axis=0),
-            seconds=sum(cell.seconds for cell in folds),
-            n_parameters=None if folds[0].n_parameters is None else sum(cell.n_parameters or 0 for cell in folds),
+            proba_NC=np.mean([fit.proba_NC for fit in folds], axis=0),
+            seconds=sum(fit.seconds for fit in folds),
+            n_parameters=None if folds[0].n_parameters is None else sum(fit.n_parameters or 0 for fit in folds),
         )
-        for folds in zip(*source.cells, strict=True)
+        for folds in zip(*source.fits, strict=True)
     ]
     return replace(
         source,
-        name=arm.name,
+        name=variant.name,
         seeds=(0,),
-        cells=[cells],
+        fits=[means],
         digest=digest_json([source.digest, "mean over seeds", source.seeds]),
-        against=arm.against,
-        own_rows=judged[arm.name].question != judged[arm.against or arm.name].question,
+        against=variant.against,
+        own_rows=judged[variant.name].question != judged[variant.against or variant.name].question,
     )

@@ -1,5 +1,6 @@
-"""The arms of a comparison as a study names them, and as the command hands them over: composed and built."""
+"""The variants of a comparison as a study names them, and as the command hands them over: composed and built."""
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,17 +12,18 @@ from tradsys.core.runs import digest_json
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.held_out_symbols import HeldOutSymbols
 
+LOG = logging.getLogger(__name__)
 BACKENDS = ("loky", "threading", "sequential", "ray")
-ARM_KEYS = ("overrides", "seeds", "against")
-# of a model's config: what is shown, where it is kept and how many threads work change no number; `seed` is the cell's
+VARIANT_KEYS = ("overrides", "seeds", "against")
+# of a model's config: what is shown, where it is kept and how many threads work change no number; `seed` is the fit's
 UNDECIDING = ("progress_bar", "loggers", "checkpoint_every_steps", "workdir", "n_threads", "seed")
 
 
 @dataclass(frozen=True)
-class ArmChoice:
-    """How an arm differs: Hydra overrides, its seeds, and whom it is compared with (None for the reference itself).
+class VariantChoice:
+    """How a variant differs: Hydra overrides, its seeds, and whom it is compared with (None for the reference itself).
 
-    mean_of: the arm whose seeds' probabilities it averages, None for an arm with fits of its own.
+    mean_of: the variant whose seeds' probabilities it averages, None for a variant with fits of its own.
     """
 
     overrides: tuple[str, ...]
@@ -32,22 +34,24 @@ class ArmChoice:
 
 @dataclass(frozen=True)
 class ComparisonSettings:
-    """A study: its question, its arms, and on which folds and seeds they meet.
+    """A study: its question, its variants, and on which folds and seeds they meet.
 
-    arms: name -> overrides on top of the command line's (a list, inner lists are spliced), or a mapping of `overrides`,
-    `seeds`, such as one seed for a model without chance, and `against`, another arm to be compared with. reference: the
-    arm that all others are compared with. An arm that gives `mean_of`, another arm, instead of overrides is the mean of
-    that arm's calibrated probabilities over its seeds: an ensemble that costs no fit.
-    common: overrides of all arms, below the command line's. sets: named lists that arms refer to by interpolation.
-    n_jobs: cells at once, of one thread each. backend: of joblib; `ray` takes the cluster that ray finds. n_draws,
-    confidence: of every interval. held_out: symbols that no fold trains or validates on and that alone are tested.
+    variants: name -> overrides on top of the command line's (a list, inner lists are spliced), or a mapping of
+    `overrides`, `seeds`, such as one seed for a model without chance, and `against`, another variant to compare it
+    with. A variant that gives `mean_of`, another variant, instead of overrides is the mean of that variant's calibrated
+    probabilities over its seeds: an ensemble that costs no fit. arms: the old name of variants.
+    reference: the variant that all others are compared with.
+    common: overrides of all variants, below the command line's. sets: named lists that variants refer to by
+    interpolation. n_jobs: fits at once, of one thread each. backend: of joblib; `ray` takes the cluster that ray finds.
+    n_draws, confidence: of every interval. held_out: symbols that no fold trains or validates on and that alone are
+    tested.
     Raises TradsysError out of range.
     """
 
     name: str
     question: str
     reference: str
-    arms: Mapping[str, Any]
+    variants: Mapping[str, Any]
     split: Splitter
     seeds: Sequence[int]
     common: Sequence[str] = ()
@@ -57,20 +61,27 @@ class ComparisonSettings:
     n_draws: int = 2000
     confidence: float = 0.95
     held_out: Sequence[str] = ()
+    arms: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if odd := [name for name in (self.name, *self.arms) if not re.fullmatch(r"[\w.-]+", str(name), re.ASCII)]:
+        if self.arms:
+            LOG.warning(
+                "study %r: `arms` is the old name of `variants` and goes with 2.0; write study.variants", self.name
+            )
+            object.__setattr__(self, "variants", {**(self.variants or {}), **self.arms})
+        if odd := [name for name in (self.name, *self.variants) if not re.fullmatch(r"[\w.-]+", str(name), re.ASCII)]:
             raise TradsysError(
                 f"study {self.name!r}: the name {odd[0]!r}; folders are called so: letters, digits, . - and _; fix it"
             )
-        if len(self.arms) < 2:
+        if len(self.variants) < 2:
             raise TradsysError(
-                f"study {self.name!r}: arms {list(self.arms)}; a comparison needs two at least; add one to study.arms"
+                f"study {self.name!r}: variants {list(self.variants)}; a comparison needs two at least; add one to "
+                "study.variants"
             )
-        if self.reference not in self.arms:
+        if self.reference not in self.variants:
             raise TradsysError(
-                f"study {self.name!r}: the reference {self.reference!r} is not among the arms {list(self.arms)}; "
-                "name one of them with study.reference="
+                f"study {self.name!r}: the reference {self.reference!r} is not among the variants "
+                f"{list(self.variants)}; set study.reference to one of them"
             )
         if self.n_jobs < 1 or self.n_draws < 100 or not 0 < self.confidence < 1:
             raise TradsysError(
@@ -79,7 +90,7 @@ class ComparisonSettings:
             )
         if self.backend not in BACKENDS:
             raise TradsysError(f"study {self.name!r}: backend {self.backend!r}; it is one of {', '.join(BACKENDS)}")
-        assert self.choices  # reads every arm once, so that a bad one is refused here
+        assert self.choices  # reads every variant once, so that a bad one is refused here
 
     @property
     def splitter(self) -> Splitter:
@@ -87,57 +98,59 @@ class ComparisonSettings:
         return HeldOutSymbols(self.split, tuple(self.held_out)) if self.held_out else self.split
 
     @property
-    def choices(self) -> dict[str, ArmChoice]:
-        """Every arm's overrides and seeds."""
-        return {name: self._choice(name, given) for name, given in self.arms.items()}
+    def choices(self) -> dict[str, VariantChoice]:
+        """Every variant's overrides and seeds."""
+        return {name: self._choice(name, given) for name, given in self.variants.items()}
 
-    def _choice(self, name: str, given: Any) -> ArmChoice:
+    def _choice(self, name: str, given: Any) -> VariantChoice:
         given = given if isinstance(given, Mapping) else {"overrides": given}
-        unknown = sorted(set(given) - set(ARM_KEYS))
+        unknown = sorted(set(given) - set(VARIANT_KEYS))
         if (source := given.get("mean_of")) is not None:
             return self._mean(name, source, given)
         if unknown or "overrides" not in given:
             raise TradsysError(
-                f"study {self.name!r}: arm {name!r} has the keys {sorted(given)}; it takes {', '.join(ARM_KEYS)}, of "
-                "which overrides must be there; set study.arms"
+                f"study {self.name!r}: variant {name!r} has the keys {sorted(given)}; it takes "
+                f"{', '.join(VARIANT_KEYS)}, of which overrides must be there; set study.variants"
             )
         seeds = tuple(self.seeds if given.get("seeds") is None else given["seeds"])
         if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(s, int) and s >= 0 for s in seeds):
             raise TradsysError(
-                f"study {self.name!r}: arm {name!r} has the seeds {list(seeds)}; at least one, each once, whole and "
-                "not negative; set study.seeds"
+                f"study {self.name!r}: variant {name!r} has the seeds {list(seeds)}; at least one, each once, "
+                "integers from 0; set study.seeds"
             )
         against = given.get("against") or self.reference
-        if against not in self.arms or (given.get("against") == name):
+        if against not in self.variants or (given.get("against") == name):
             raise TradsysError(
-                f"study {self.name!r}: arm {name!r} is compared with {against!r}; it must be another one of "
-                f"{list(self.arms)}; set study.arms"
+                f"study {self.name!r}: variant {name!r} is compared with {against!r}; it must be another one of "
+                f"{list(self.variants)}; set study.variants"
             )
-        overrides = tuple(_spliced(given["overrides"], f"study {self.name!r}: arm {name!r}"))
-        return ArmChoice(overrides, seeds, None if name == self.reference else against)
+        overrides = tuple(_spliced(given["overrides"], f"study {self.name!r}: variant {name!r}"))
+        return VariantChoice(overrides, seeds, None if name == self.reference else against)
 
-    def _mean(self, name: str, source: Any, given: Mapping[str, Any]) -> ArmChoice:
-        """The choice of an arm that averages another one's seeds."""
+    def _mean(self, name: str, source: Any, given: Mapping[str, Any]) -> VariantChoice:
+        """The choice of a variant that averages another one's seeds."""
         wrong = sorted(set(given) - {"mean_of", "against"})
-        of = self.arms.get(source)
+        of = self.variants.get(source)
         chained = isinstance(of, Mapping) and "mean_of" in of
         if wrong or of is None or chained or name == self.reference:
             raise TradsysError(
-                f"study {self.name!r}: arm {name!r} is the mean of {source!r} and has the keys {sorted(given)}; it "
-                "names another arm that has fits of its own, may say `against`, and is no reference; set study.arms"
+                f"study {self.name!r}: variant {name!r} is the mean of {source!r} and has the keys {sorted(given)}; it "
+                "names another variant that has fits of its own, may have `against`, and is not the reference; set "
+                "study.variants"
             )
         fits = self._choice(str(source), of)
         if len(fits.seeds) < 2:
             raise TradsysError(
-                f"study {self.name!r}: arm {name!r} averages {source!r}, which has the seeds {list(fits.seeds)}; a "
+                f"study {self.name!r}: variant {name!r} averages {source!r}, which has the seeds {list(fits.seeds)}; a "
                 "mean needs two; set study.seeds"
             )
         against = given.get("against") or self.reference
-        if against not in self.arms:
+        if against not in self.variants:
             raise TradsysError(
-                f"study {self.name!r}: arm {name!r} is compared with {against!r}; it is one of {list(self.arms)}"
+                f"study {self.name!r}: variant {name!r} is compared with {against!r}; it must be one of "
+                f"{list(self.variants)}; set study.variants"
             )
-        return ArmChoice(fits.overrides, fits.seeds, against, str(source))
+        return VariantChoice(fits.overrides, fits.seeds, against, str(source))
 
 
 def _spliced(overrides: Any, where: str) -> Iterator[str]:
@@ -152,8 +165,8 @@ def _spliced(overrides: Any, where: str) -> Iterator[str]:
 
 
 @dataclass(frozen=True, eq=False)
-class Arm:
-    """An arm ready to run. experiment: what it builds. config: the resolved config behind it. The rest: `ArmChoice`."""
+class Variant:
+    """A variant ready to run. experiment: built from config, which is resolved. The rest: `VariantChoice`."""
 
     name: str
     experiment: Experiment
@@ -163,9 +176,9 @@ class Arm:
     mean_of: str | None = None
 
     def digest(self, panel: str) -> str:
-        """Of what decides a cell: its samples and folds, its model, scaler and calibration."""
+        """Of what decides a fit: its samples and folds, its model, scaler and calibration."""
         decides = {key: self.config[key] for key in ("model", "transforms", "calibration")}
-        if (decay := self.config.get("time_decay", 1.0)) != 1.0:  # cells without one keep their names
+        if (decay := self.config.get("time_decay", 1.0)) != 1.0:  # fits without one keep their names
             decides["time_decay"] = decay
         return digest_json([panel, _deciding(decides)])
 

@@ -1,4 +1,4 @@
-"""What the cells of a comparison say together: skills, paired differences, spreads, and the conclusions in words.
+"""What the fits of a comparison say together: skills, paired differences, spreads, and the conclusions in words.
 
 Words that depend on a number are made here from the number, so that no table ever carries a sentence that its figures
 do not.
@@ -20,10 +20,10 @@ from tradsys.core.runs import digest_json, write_json
 from tradsys.core.tables import Array
 from tradsys.evidence.bootstrap import mean_per_time, time_groups
 from tradsys.evidence.classification import auc
-from tradsys.evidence.paired import ArmLosses, Comparison, Difference, compare, decisions_within
+from tradsys.evidence.paired import Comparison, Difference, VariantLosses, compare, decisions_within
 from tradsys.research.comparisons.settings import ComparisonSettings
 from tradsys.research.comparisons.superiority import superiority
-from tradsys.research.pipeline.cross_validation import Cell
+from tradsys.research.pipeline.cross_validation import FoldFit
 from tradsys.research.pipeline.dataset import aware
 from tradsys.research.pipeline.provenance import config_digest, provenance
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, run_identity
@@ -32,17 +32,17 @@ LOOKS = "looks.json"
 
 
 @dataclass(frozen=True, eq=False)
-class ArmCells:
-    """All cells of one arm: cells[s][k] is seed s on fold k.
+class VariantFits:
+    """All fits of one variant: fits[s][k] is seed s on fold k.
 
     code: commits that ran them. digest: of what decided them. horizon: how long a label may last. fold_spans: first
-    and last test decision of each fold. against: the arm it is compared with, None of the reference. own_rows: whether
-    its samples are not those of that arm.
+    and last test decision of each fold. against: the variant it is compared with, None of the reference. own_rows:
+    whether its samples are not those of that variant.
     """
 
     name: str
     seeds: tuple[int, ...]
-    cells: Sequence[Sequence[Cell]]
+    fits: Sequence[Sequence[FoldFit]]
     code: Sequence[str]
     digest: str
     data_digest: str
@@ -53,76 +53,78 @@ class ArmCells:
     own_rows: bool
 
     @property
-    def losses(self) -> ArmLosses:
+    def losses(self) -> VariantLosses:
         """Losses at the level of each fold, one row per seed; DataError where seeds have other samples."""
-        first = self.cells[0]
-        for row in self.cells[1:]:
+        first = self.fits[0]
+        for row in self.fits[1:]:
             for a, b in zip(first, row, strict=True):
                 if not (np.array_equal(a.time, b.time) and np.array_equal(a.symbol, b.symbol)):
-                    raise DataError(f"compare: seeds of arm {self.name!r} judged different samples; delete its cells")
-        return ArmLosses(
-            time=np.concatenate([cell.time for cell in first]),
-            losses_SN=np.stack([np.concatenate([cell.levelled.forecast for cell in row]) for row in self.cells]),
-            base_N=np.concatenate([cell.levelled.constant for cell in first]),
+                    raise DataError(
+                        f"compare: seeds of variant {self.name!r} judged different samples; delete its fits"
+                    )
+        return VariantLosses(
+            time=np.concatenate([fit.time for fit in first]),
+            losses_SN=np.stack([np.concatenate([fit.levelled.forecast for fit in row]) for row in self.fits]),
+            base_N=np.concatenate([fit.levelled.constant for fit in first]),
             seeds=self.seeds,
         )
 
     @property
-    def flat(self) -> list[Cell]:
-        """All cells, seed by seed."""
-        return [cell for row in self.cells for cell in row]
+    def flat(self) -> list[FoldFit]:
+        """All fits, seed by seed."""
+        return [fit for row in self.fits for fit in row]
 
 
-def enter_looks(arms: Mapping[str, ArmCells], place: Path, config: Mapping[str, Any]) -> None:
-    """Writes one look per arm into the ledger, before anything of it is shown; an arm that is in it already stays."""
+def enter_looks(variants: Mapping[str, VariantFits], place: Path, config: Mapping[str, Any]) -> None:
+    """Enters every variant as a trial of the ledger, before its figures are shown; one that is there stays."""
     path = place / LOOKS
     entered = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     uuid = entered.setdefault("uuid", uuid4().hex)
     ledger = TrialLedger(config["paths"]["ledger"])
-    for arm in arms.values():
-        key = digest_json([arm.name, arm.digest, arm.seeds])
+    for variant in variants.values():
+        key = digest_json([variant.name, variant.digest, variant.seeds])
         if key in entered:
             continue
-        losses = arm.losses
+        losses = variant.losses
         entry = LedgerEntry(
             purpose="compare",
-            subject=arm.name,
-            data_digest=arm.data_digest,
+            subject=variant.name,
+            data_digest=variant.data_digest,
             span_start=aware(losses.time.min()),
             span_end=aware(losses.time.max()),
             config_digest=config_digest(dict(config)),
             run=run_identity(place, uuid),
             measure="loss",
         )
-        raw_SN = np.stack([np.concatenate([cell.losses for cell in row]) for row in arm.cells])
+        raw_SN = np.stack([np.concatenate([fit.losses for fit in row]) for row in variant.fits])
         entered[key] = ledger.append(entry, mean_per_time(raw_SN.mean(axis=0), *time_groups(losses.time)))
         write_json(path, entered)
 
 
 def comparison_table(
-    arms: Mapping[str, ArmCells], settings: ComparisonSettings, config: Mapping[str, Any]
+    variants: Mapping[str, VariantFits], settings: ComparisonSettings, config: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The whole result, ready for JSON: numbers or None, never NaN.
 
     Keys: name, question, synthetic, reference, confidence, n_draws, block_length, n_times, no_intervals (why, or None),
     n_comparisons, superiority (of the best over the reference; see `superiority`), n_folds, folds (start, end of each),
-    arms (best first), conclusions, provenance. An arm:
+    variants (best first), conclusions, provenance. A variant:
     name, is_reference, against, own_rows, seeds, n_samples, skill_beyond_level and difference ({value, low, high,
     reason}; None for the reference's difference), skill_over_base_rate (mean over folds and seeds), p, p_holm, rank,
     seed_sd, fold_sd, auc, n_parameters, seconds_per_fit, peak_mb, fold_skill, code, digest.
     """
-    losses = {name: arm.losses for name, arm in arms.items()}
-    reach = max(decisions_within(losses[name].time, arm.horizon) for name, arm in arms.items())
+    losses = {name: variant.losses for name, variant in variants.items()}
+    reach = max(decisions_within(losses[name].time, variant.horizon) for name, variant in variants.items())
     reported = compare(
         losses,
         settings.reference,
-        against={name: arm.against for name, arm in arms.items() if arm.against},
+        against={name: variant.against for name, variant in variants.items() if variant.against},
         min_block=reach,
         n_draws=settings.n_draws,
         confidence=settings.confidence,
     )
-    reference = arms[settings.reference]
-    rows = [_variant_row(arm, reported, losses[name], settings.reference) for name, arm in arms.items()]
+    reference = variants[settings.reference]
+    rows = [_variant_row(variant, reported, losses[name], settings.reference) for name, variant in variants.items()]
     rows.sort(key=lambda row: -row[HEADLINE]["value"])
     return {
         "name": settings.name,
@@ -136,75 +138,77 @@ def comparison_table(
         "no_intervals": reported.reason,
         "n_comparisons": len(reported.difference),
         "superiority": superiority(
-            {name: losses[name] for name, arm in arms.items() if not arm.own_rows},
+            {name: losses[name] for name, variant in variants.items() if not variant.own_rows},
             settings.reference,
             min_block=reach,
             n_draws=settings.n_draws,
         ),
         "n_folds": len(reference.fold_spans),
         "folds": [{"start": _iso(start), "end": _iso(end)} for start, end in reference.fold_spans],
-        "arms": rows,
-        "conclusions": conclusions(reported, arms, settings.reference, settings.confidence),
+        "variants": rows,
+        "conclusions": conclusions(reported, variants, settings.reference, settings.confidence),
         "provenance": provenance(dict(config), dict(reference.data)) | {"config": masked(dict(config))},
     }
 
 
-def _variant_row(arm: ArmCells, reported: Comparison, losses: ArmLosses, reference: str) -> dict[str, Any]:
-    gap = reported.difference.get(arm.name)
-    fold_skill = [_mean([row[k].skill for row in arm.cells]) for k in range(len(arm.cells[0]))]
+def _variant_row(variant: VariantFits, reported: Comparison, losses: VariantLosses, reference: str) -> dict[str, Any]:
+    gap = reported.difference.get(variant.name)
+    fold_skill = [_mean([row[k].skill for row in variant.fits]) for k in range(len(variant.fits[0]))]
     # within a fold and a seed: scores of two fits have no common scale
-    areas = [auc(cell.proba_NC, cell.y) for cell in arm.flat]
+    areas = [auc(fit.proba_NC, fit.y) for fit in variant.flat]
     return {
-        "name": arm.name,
-        "is_reference": arm.name == reference,
-        "against": arm.against,
-        "own_rows": arm.own_rows,
-        "seeds": list(arm.seeds),
+        "name": variant.name,
+        "is_reference": variant.name == reference,
+        "against": variant.against,
+        "own_rows": variant.own_rows,
+        "seeds": list(variant.seeds),
         "n_samples": len(losses.time),
-        HEADLINE: reported.skill[arm.name].as_dict(),
-        OVER_BASE_RATE: _mean([cell.skill_over_base_rate for cell in arm.flat]),
+        HEADLINE: reported.skill[variant.name].as_dict(),
+        OVER_BASE_RATE: _mean([fit.skill_over_base_rate for fit in variant.flat]),
         "difference": None if gap is None else gap.estimate.as_dict(),
         "p": None if gap is None else gap.p,
         "p_holm": None if gap is None else gap.p_holm,
         "needed": None if gap is None or gap.needed is None else asdict(gap.needed),
-        "rank": reported.rank[arm.name],
+        "rank": reported.rank[variant.name],
         "seed_sd": _spread(losses.skill_S),
         "fold_sd": _spread(np.array(fold_skill)),
         "auc": _mean([a for a in areas if a is not None]) if any(a is not None for a in areas) else None,
-        "n_parameters": arm.flat[0].n_parameters,
-        "seconds_per_fit": _mean([cell.seconds for cell in arm.flat]),
-        "peak_mb": float(max(cell.peak_mb for cell in arm.flat)),
+        "n_parameters": variant.flat[0].n_parameters,
+        "seconds_per_fit": _mean([fit.seconds for fit in variant.flat]),
+        "peak_mb": float(max(fit.peak_mb for fit in variant.flat)),
         "fold_skill": fold_skill,
-        "code": list(arm.code),
-        "digest": arm.digest,
+        "code": list(variant.code),
+        "digest": variant.digest,
     }
 
 
 def conclusions(
-    reported: Comparison, arms: Mapping[str, ArmCells], reference: str, confidence: float
+    reported: Comparison, variants: Mapping[str, VariantFits], reference: str, confidence: float
 ) -> list[dict[str, str]]:
-    """One {arm, kind, text} per arm but the reference: kind is better, worse, none or unknown."""
+    """One {variant, kind, text} per variant but the reference: kind is better, worse, none or unknown."""
     return [
         {
-            "arm": name,
-            **_concluded(gap, arms[name], arms[arms[name].against or reference], confidence, len(reported.difference)),
+            "variant": name,
+            **_concluded(
+                gap, variants[name], variants[variants[name].against or reference], confidence, len(reported.difference)
+            ),
         }
         for name, gap in reported.difference.items()
     ]
 
 
 def _concluded(
-    gap: Difference, arm: ArmCells, against: ArmCells, confidence: float, n_comparisons: int
+    gap: Difference, variant: VariantFits, against: VariantFits, confidence: float, n_comparisons: int
 ) -> dict[str, str]:
-    name, reference, found = arm.name, against.name, gap.estimate
+    name, reference, found = variant.name, against.name, gap.estimate
     assert found.value is not None
     if found.low is None or found.high is None:
         return {
             "kind": "unknown",
             "text": f"{name} against {reference}: {found.value:+.4f}, no interval ({found.reason})",
         }
-    seeds = _seeds(arm, against)
-    each = ", each on its own rows at their own level" if arm.own_rows else ""
+    seeds = _seeds(variant, against)
+    each = ", each on its own rows at their own level" if variant.own_rows else ""
     if found.low > 0 or found.high < 0:
         better, worse = (name, reference) if found.low > 0 else (reference, name)
         low, high = sorted((abs(found.low), abs(found.high)))
@@ -241,8 +245,8 @@ def _factor_text(value: float) -> str:
     )
 
 
-def _seeds(arm: ArmCells, against: ArmCells) -> str:
-    n, m = len(arm.seeds), len(against.seeds)
+def _seeds(variant: VariantFits, against: VariantFits) -> str:
+    n, m = len(variant.seeds), len(against.seeds)
     if n == m:
         return f"{n} seed{'' if n == 1 else 's'}"
     return f"{n} and {m} seeds"

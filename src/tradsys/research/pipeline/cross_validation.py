@@ -22,7 +22,7 @@ from tradsys.samples.weights import class_rates
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class FoldFit:
     """What one fit said about its fold's test samples.
 
     symbol, time, y [N]: which samples. proba_NC: calibrated. base_rate_C: class rates of the training rows.
@@ -64,7 +64,7 @@ class Cell:
         return float(1 - self.losses.mean() / self.base_losses.mean())
 
 
-def run_cell(experiment: Experiment, dataset: Dataset, fold: int, seed: int, workdir: Path | None = None) -> Cell:
+def run_fit(experiment: Experiment, dataset: Dataset, fold: int, seed: int, workdir: Path | None = None) -> FoldFit:
     """Fits the experiment's model, scaled and calibrated, on one fold under one seed, and asks its test samples.
 
     workdir: lets a net's fit resume from its last checkpoint.
@@ -74,7 +74,7 @@ def run_cell(experiment: Experiment, dataset: Dataset, fold: int, seed: int, wor
     own = replace(experiment, model=seeded(experiment.model, seed))
     done = fitted_on(own, train, dataset.part(fold, "valid"), workdir)
     seconds = perf_counter() - began
-    return Cell(
+    return FoldFit(
         symbol=np.asarray(test.table.symbols)[test.table.symbol[test.rows]],
         time=test.time,
         y=test.y,

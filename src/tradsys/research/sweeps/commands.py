@@ -153,7 +153,7 @@ def _rematch(joined: Joined, compose: Compose, check: Check) -> dict[str, Any]:
         drawn = check(overrides_of(trial.params), f"sweep: study {joined.name!r}: trial {trial.number}")
         composed = compose([*runner.base, *drawn])
         folder = runner.folder / "rematch" / f"{side}_{trial.number}"
-        skills[side] = runner.skills(list(runner.cells(composed, runner.dataset(composed), folder, seeds)))
+        skills[side] = runner.skills(list(runner.fits(composed, runner.dataset(composed), folder, seeds)))
     gain = paired_gain(skills["new"], skills["old"], runner.settings.confidence)
     return {
         "parent": parent.study_name,

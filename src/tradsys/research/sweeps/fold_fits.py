@@ -1,4 +1,4 @@
-"""The cells of one trial: each inner fold under each seed, kept on disk as it ends, so that a killed trial goes on."""
+"""The fits of one trial: each inner fold under each seed, kept on disk as it ends, so that a killed trial goes on."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ from tradsys.core.tables import Array
 from tradsys.evidence.skill import log_losses
 from tradsys.models.ensembles.nested_copies import watched
 from tradsys.models.training.checkpoints import kept_state, read_checkpoint
-from tradsys.research.pipeline.cross_validation import Cell, run_cell
+from tradsys.research.pipeline.cross_validation import FoldFit, run_fit
 from tradsys.research.pipeline.dataset import Dataset
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.sweeps.search_space import SweepError
@@ -31,7 +31,7 @@ Watch = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
-class CellResult:
+class FitResult:
     """One fit: its skill beyond the level on the inner test samples, or why there is none.
 
     skill_over_base_rate: against the training rates. valid_skill: the best epoch's on validation samples, for nets.
@@ -51,7 +51,7 @@ class CellResult:
     block_gains: list[float] | None = None
 
 
-def cell_result(
+def fit_result(
     experiment: Experiment,
     dataset: Dataset,
     fold: int,
@@ -59,17 +59,17 @@ def cell_result(
     folder: Path,
     identity: Mapping[str, Any],
     watch: Watch,
-) -> CellResult:
-    """Runs a cell, goes on where an earlier attempt stopped, or reads what a finished one left in `folder`.
+) -> FitResult:
+    """Runs a fit, goes on where an earlier attempt stopped, or reads what a finished one left in `folder`.
 
     watch: called with (epoch, validation skill) of a net; what it raises comes out. A fit that fails, or whose
-    forecasts are not finite, gives a result with `error`. Raises SweepError for files of another cell.
+    forecasts are not finite, gives a result with `error`. Raises SweepError for files of another fit.
     """
     name = digest_json([identity, fold, seed])
     _check_identity(folder / "identity.json", name)
-    done = folder / "cell.json"
+    done = folder / "fit.json"
     if done.exists():
-        return CellResult(**json.loads(done.read_text(encoding="utf-8")))
+        return FitResult(**json.loads(done.read_text(encoding="utf-8")))
     attempts = folder / "attempts.jsonl"
     resumed_epochs = _epochs_kept(folder / "fit")
     _append(attempts, {"pid": os.getpid(), "epochs": resumed_epochs})
@@ -78,12 +78,12 @@ def cell_result(
     skill = over_rate = losses = error = gains = None
     seconds, megabytes, n_parameters = 0.0, 0.0, None
     try:
-        cell = run_cell(looked, dataset, fold, seed, folder / "fit")
-        seconds, megabytes, n_parameters = cell.seconds, cell.peak_mb, cell.n_parameters
-        losses = cell.losses
-        skill = cell.skill if math.isfinite(cell.skill) else None
-        over_rate = cell.skill_over_base_rate if skill is not None else None
-        gains = block_gains(cell) if skill is not None else None
+        fit = run_fit(looked, dataset, fold, seed, folder / "fit")
+        seconds, megabytes, n_parameters = fit.seconds, fit.peak_mb, fit.n_parameters
+        losses = fit.losses
+        skill = fit.skill if math.isfinite(fit.skill) else None
+        over_rate = fit.skill_over_base_rate if skill is not None else None
+        gains = block_gains(fit) if skill is not None else None
         error = None if skill is not None else "its test samples hold one class, so that no skill is defined"
     except (TrainingError, torch.OutOfMemoryError) as failure:
         # a checkpoint of other settings is no failed fit: it would be scored, and hide that folders were mixed
@@ -93,7 +93,7 @@ def cell_result(
         LOG.warning("fold %d, seed %d failed: %s", fold, seed, error)
     resumed = sum(json.loads(line)["epochs"] > 0 for line in attempts.read_text(encoding="utf-8").splitlines())
     best = watching.best if math.isfinite(watching.best) else None
-    result = CellResult(fold, seed, skill, over_rate, error, best, seconds, megabytes, n_parameters, resumed, gains)
+    result = FitResult(fold, seed, skill, over_rate, error, best, seconds, megabytes, n_parameters, resumed, gains)
     if losses is not None and skill is not None:
         with written_atomically(folder / "losses.npy") as draft, draft.open("wb") as file:
             np.save(file, losses, allow_pickle=False)
@@ -102,12 +102,12 @@ def cell_result(
     return result
 
 
-def block_gains(cell: Cell) -> list[float]:
+def block_gains(fit: FoldFit) -> list[float]:
     """Mean gain in log-loss over the best constant in each of BLOCKS_A_FOLD equal stretches of the test samples.
 
     Both at the level of the whole fold, as the headline skill is; nats. In time order, samples split evenly.
     """
-    gain_N = (cell.levelled.constant - cell.levelled.forecast)[np.argsort(cell.time, kind="stable")]
+    gain_N = (fit.levelled.constant - fit.levelled.forecast)[np.argsort(fit.time, kind="stable")]
     return [float(part.mean()) for part in np.array_split(gain_N, min(BLOCKS_A_FOLD, len(gain_N)))]
 
 
@@ -125,7 +125,7 @@ def base_of(dataset: Dataset, fold: int) -> float:
 
 
 def stored_losses(folder: Path) -> Array | None:
-    """Log-loss of each inner test sample [N] that a finished cell left, None of a failed one."""
+    """Log-loss of each inner test sample [N] that a finished fit left, None of a failed one."""
     path = folder / "losses.npy"
     return np.load(path, allow_pickle=False) if path.exists() else None
 
@@ -155,7 +155,7 @@ def _check_identity(path: Path, name: str) -> None:
         write_json(path, name)
     elif (found := json.loads(path.read_text(encoding="utf-8"))) != name:
         raise SweepError(
-            f"sweep: {path.parent} holds the cell {found[:12]}, this one is {name[:12]}: another model, data or seed; "
+            f"sweep: {path.parent} holds the fit {found[:12]}, this one is {name[:12]}: another model, data or seed; "
             "a study's folder belongs to one study; give study= another name or move the folder away"
         )
 

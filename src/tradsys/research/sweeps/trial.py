@@ -1,4 +1,4 @@
-"""One trial: parameters drawn, its config composed, its cells run, its run folder and ledger row written."""
+"""One trial: parameters drawn, its config composed, its fits run, its run folder and ledger row written."""
 
 import contextlib
 import logging
@@ -22,7 +22,7 @@ from tradsys.research.pipeline.dataset import Dataset, aware
 from tradsys.research.pipeline.provenance import config_digest, override_lines
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, run_identity
-from tradsys.research.sweeps.fold_fits import CellResult, cell_result, stored_losses
+from tradsys.research.sweeps.fold_fits import FitResult, fit_result, stored_losses
 from tradsys.research.sweeps.inner_folds import dataset_key, shared_dataset
 from tradsys.research.sweeps.search_space import SearchSpace, SweepError, overrides_of
 from tradsys.research.sweeps.selection import lower_bound, spreads, stability
@@ -92,13 +92,11 @@ class TrialRunner:
             write_text(folder / "overrides.txt", override_lines([*self.base, *overrides]))
             config = yaml.safe_dump(masked(composed.config), sort_keys=False, allow_unicode=True)
             write_text(folder / "config.yaml", config)
-        results: list[CellResult] = []
+        results: list[FitResult] = []
         about = {"study": self.study, "place": claim.place, "trial": trial.number, "overrides": overrides}
         try:
             with refused():
-                for result in self.cells(
-                    composed, dataset, folder / "cells", self.settings.seeds, _Reports(self, trial)
-                ):
+                for result in self.fits(composed, dataset, folder / "fits", self.settings.seeds, _Reports(self, trial)):
                     results.append(result)
         except optuna.TrialPruned:
             self._record(composed, dataset, folder, results)
@@ -111,7 +109,7 @@ class TrialRunner:
 
     def clean(self, claim: Claim) -> None:
         """Removes the checkpoints of a trial that ended; its results stay."""
-        for fit in (self.folder / "trials" / f"{claim.place:05d}" / "cells").glob("*/fit"):
+        for fit in (self.folder / "trials" / f"{claim.place:05d}" / "fits").glob("*/fit"):
             shutil.rmtree(fit, ignore_errors=True)
 
     def dataset(self, composed: Composed) -> Dataset:
@@ -124,14 +122,14 @@ class TrialRunner:
             self.datasets[key] = shared_dataset(experiment, config, self.settings.inner, shared, lookback)
         return self.datasets[key]
 
-    def cells(
+    def fits(
         self,
         composed: Composed,
         dataset: Dataset,
         folder: Path,
         seeds: Sequence[int],
         reports: "_Reports | None" = None,
-    ) -> Iterator[CellResult]:
+    ) -> Iterator[FitResult]:
         """Every fold under every seed, one after another. folder: keeps what is done."""
         decides = {name: composed.config.get(name) for name in ("model", "transforms", "calibration", "time_decay")}
         decides |= {
@@ -142,25 +140,25 @@ class TrialRunner:
         for k, (fold, seed) in enumerate((f, s) for f in range(len(dataset.folds)) for s in seeds):
             watch = reports.of(k, n_epochs(composed.experiment)) if reports else _unwatched
             where = folder / f"fold_{fold}_seed_{seed}"
-            result = cell_result(composed.experiment, dataset, fold, seed, where, decides, watch)
+            result = fit_result(composed.experiment, dataset, fold, seed, where, decides, watch)
             if reports:
                 reports.end(k, n_epochs(composed.experiment), result)
             yield result
 
-    def skills(self, results: Sequence[CellResult]) -> Array:
+    def skills(self, results: Sequence[FitResult]) -> Array:
         """Skill [folds, seeds]; a failed fit counts `failed_skill`."""
         flat = [self.settings.failed_skill if r.skill is None else r.skill for r in results]
         return np.array(flat).reshape(-1, len({r.seed for r in results}))
 
-    def _score(self, results: Sequence[CellResult], began: float) -> Score:
+    def _score(self, results: Sequence[FitResult], began: float) -> Score:
         skill_FS = self.skills(results)
         known = {"skill": float(skill_FS.mean())}
         if "stability" in self.settings.objectives:
             known["stability"] = stability(skill_FS)
         return Score(tuple(known[name] for name in self.settings.objectives), self._summary(results, began))
 
-    def _summary(self, results: Sequence[CellResult], began: float) -> dict[str, Any]:
-        """What is stored with a trial; sums over the cells that ended."""
+    def _summary(self, results: Sequence[FitResult], began: float) -> dict[str, Any]:
+        """What is stored with a trial; sums over the fits that ended."""
         whole = bool(results) and len(results) % len({r.seed for r in results}) == 0
         skill_FS = self.skills(results) if whole else None
         over_rate = [r.skill_over_base_rate for r in results if r.skill_over_base_rate is not None]
@@ -182,7 +180,7 @@ class TrialRunner:
             "checkpoints_used": sum(r.resumed for r in results),
         }
 
-    def _record(self, composed: Composed, dataset: Dataset, folder: Path, results: Sequence[CellResult]) -> None:
+    def _record(self, composed: Composed, dataset: Dataset, folder: Path, results: Sequence[FitResult]) -> None:
         """The ledger row of this look, once, whoever of several attempts gets here."""
         ledger, run = TrialLedger(composed.config["paths"]["ledger"]), run_identity(folder, self.uuid)
         if any(
@@ -190,7 +188,7 @@ class TrialRunner:
             for row in ledger.entries()
         ):
             return
-        series = _losses(folder / "cells", results)
+        series = _losses(folder / "fits", results)
         tests = np.concatenate([np.asarray(fold.test) for fold in dataset.folds])
         times = dataset.samples.time[tests]
         entry = LedgerEntry(
@@ -235,11 +233,11 @@ class _Reports:
         self.steps: set[int] = set()
 
     def of(self, k: int, epochs: int) -> Callable[[int, float], None]:
-        """The watch of the k-th cell."""
+        """The watch of the k-th fit."""
         return lambda epoch, best: self._report(k * epochs + min(epoch, epochs - 1), [*self.ended, best])
 
-    def end(self, k: int, epochs: int, result: CellResult) -> None:
-        """A cell ended: a net counts by its validation skill, another model by its skill, a failed fit as failed."""
+    def end(self, k: int, epochs: int, result: FitResult) -> None:
+        """A fit ended: a net counts by its validation skill, another model by its skill, a failed fit as failed."""
         value = result.skill if result.valid_skill is None else result.valid_skill
         self.ended.append(self.runner.settings.failed_skill if value is None or result.skill is None else value)
         self._report((k + 1) * epochs - 1, self.ended)
@@ -257,7 +255,7 @@ def _unwatched(epoch: int, skill: float) -> None:
     """Nobody looks."""
 
 
-def _block_gains(results: Sequence[CellResult]) -> list[float] | None:
+def _block_gains(results: Sequence[FitResult]) -> list[float] | None:
     """Gains over blocks of time, mean over seeds, fold after fold; None where a fit failed or kept none."""
     kept = [[r.block_gains for r in results if r.fold == fold] for fold in sorted({r.fold for r in results})]
     if any(gains is None for fold in kept for gains in fold):
@@ -265,7 +263,7 @@ def _block_gains(results: Sequence[CellResult]) -> list[float] | None:
     return [float(gain) for fold in kept for gain in np.mean(np.array(fold), axis=0)]
 
 
-def _losses(folder: Path, results: Sequence[CellResult]) -> Array | None:
+def _losses(folder: Path, results: Sequence[FitResult]) -> Array | None:
     """Log-loss of each inner test sample, mean over the seeds that did not fail, folds in order; None of nothing."""
     out = []
     for fold in sorted({r.fold for r in results}):

@@ -59,7 +59,7 @@ def test_a_study_gives_one_child_per_trial_that_ended():
 def test_a_comparison_keeps_each_variant_s_skill_with_its_interval():
     table = sample_pages.comparison()
     record = comparison_record(table)
-    for row in table["arms"]:
+    for row in table["variants"]:
         found = row["skill_beyond_level"]
         assert record.metrics[f"{row['name']}/skill"] == found["value"]
         if found["low"] is not None:

@@ -9,7 +9,7 @@ from tradsys.config.compose import as_dict, build, compose
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.research.comparisons.aligned_datasets import aligned_datasets, check_classes
 from tradsys.research.comparisons.comparison import run_jobs
-from tradsys.research.comparisons.settings import Arm, ComparisonSettings
+from tradsys.research.comparisons.settings import ComparisonSettings, Variant
 from tradsys.research.comparisons.table import conclusions
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.splits import WalkForward
@@ -24,7 +24,7 @@ def settings(**changed):
         "name": "s",
         "question": "?",
         "reference": "a",
-        "arms": {"a": [], "b": ["x=1"]},
+        "variants": {"a": [], "b": ["x=1"]},
         "split": SPLIT,
         "seeds": [0],
     }
@@ -36,10 +36,10 @@ def composed(*overrides):
     return Experiment.of(build(config)), as_dict(config)
 
 
-def test_an_arm_is_a_list_or_a_mapping_and_inner_lists_are_spliced():
+def test_an_variant_is_a_list_or_a_mapping_and_inner_lists_are_spliced():
     choices = settings(
         seeds=[3, 4],
-        arms={
+        variants={
             "a": ["x=1", ["y=2", ["z=3"]]],
             "b": {"overrides": [], "seeds": [0]},
             "c": {"overrides": [], "against": "b"},
@@ -54,13 +54,13 @@ def test_an_arm_is_a_list_or_a_mapping_and_inner_lists_are_spliced():
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"arms": {"a": []}}, "needs two"),
+        ({"variants": {"a": []}}, "needs two"),
         ({"reference": "z"}, "reference 'z'"),
         ({"seeds": []}, r"seeds \[\]"),
-        ({"seeds": [-1]}, "not negative"),
-        ({"arms": {"a": [], "b": {"override": []}}}, "'override'"),
-        ({"arms": {"a": [], "b": None}}, "list of key=value"),
-        ({"arms": {"a": [], "b": {"overrides": [], "against": "b"}}}, "another one"),
+        ({"seeds": [-1]}, "integers from 0"),
+        ({"variants": {"a": [], "b": {"override": []}}}, "'override'"),
+        ({"variants": {"a": [], "b": None}}, "list of key=value"),
+        ({"variants": {"a": [], "b": {"overrides": [], "against": "b"}}}, "another one"),
         ({"confidence": 1.0}, "confidence"),
         ({"n_draws": 10}, "n_draws=10"),
     ],
@@ -70,27 +70,27 @@ def test_settings_are_refused_with_their_values(changed, said):
         settings(**changed)
 
 
-def test_what_shows_or_speeds_up_does_not_change_an_arms_digest():
+def test_what_shows_or_speeds_up_does_not_change_an_variants_digest():
     experiment, config = composed("model=lightgbm")
 
     def digest(**model):
-        return Arm("a", experiment, config | {"model": config["model"] | model}, (0,), None).digest("panel")
+        return Variant("a", experiment, config | {"model": config["model"] | model}, (0,), None).digest("panel")
 
     assert digest() == digest(n_threads=4) == digest(seed=9)
     assert digest() != digest(n_estimators=3)
-    assert digest() != Arm("a", experiment, config, (0,), None).digest("other panel")
+    assert digest() != Variant("a", experiment, config, (0,), None).digest("other panel")
 
 
-def test_arms_of_one_question_meet_on_the_rows_that_all_have():
-    """A longer window and a feature that warms up later cost every arm the same rows; another label costs none."""
+def test_variants_of_one_question_meet_on_the_rows_that_all_have():
+    """A longer window and a feature that warms up later cost every variant the same rows; another label costs none."""
     late = "features.extra=[{_target_: tradsys.features.price.SmaDistance, bars: 500}]"
-    arms = {
+    variants = {
         "plain": composed("model=logistic"),
         "late": composed("model=logistic", late),
         "window": composed("model=transformer", "model.lookback=40"),
         "wide": composed("model=logistic", "labels.upper=2.5"),
     }
-    judged = aligned_datasets(arms, SPLIT)
+    judged = aligned_datasets(variants, SPLIT)
     rows = {name: one.dataset.samples.rows for name, one in judged.items()}
     assert np.array_equal(rows["plain"], rows["late"])
     assert np.array_equal(rows["plain"], rows["window"])
@@ -102,11 +102,11 @@ def test_arms_of_one_question_meet_on_the_rows_that_all_have():
         assert np.array_equal(a.test, b.test)
 
 
-def test_arms_of_other_weights_meet_on_the_same_rows():
+def test_variants_of_other_weights_meet_on_the_same_rows():
     """Weights change what is learned, not what is asked: same rows, outcomes and folds, datasets of their own."""
-    arms = {"unique": composed("model=logistic"), "alike": composed("model=logistic", "weighting=none")}
-    judged = aligned_datasets(arms, SPLIT)
-    unique, alike = (judged[name].dataset.samples for name in arms)
+    variants = {"unique": composed("model=logistic"), "alike": composed("model=logistic", "weighting=none")}
+    judged = aligned_datasets(variants, SPLIT)
+    unique, alike = (judged[name].dataset.samples for name in variants)
     assert judged["unique"].question == judged["alike"].question
     assert judged["unique"].digest != judged["alike"].digest
     assert np.array_equal(unique.rows, alike.rows)
@@ -114,7 +114,7 @@ def test_arms_of_other_weights_meet_on_the_same_rows():
     np.testing.assert_array_equal(alike.weight, np.ones(len(alike)))
     np.testing.assert_allclose(unique.weight, average_uniqueness(unique.rows + 1, unique.end))
     for own in ("train", "valid", "test"):
-        assert np.array_equal(*(getattr(judged[name].dataset.folds[1], own) for name in arms))
+        assert np.array_equal(*(getattr(judged[name].dataset.folds[1], own) for name in variants))
 
 
 def test_an_unknown_weighting_is_refused_before_any_data_is_read():
@@ -130,7 +130,7 @@ def dataset():
 def test_a_part_of_one_class_is_named(dataset):
     y = dataset.samples.y.copy()
     y[dataset.folds[1].test] = 1
-    with pytest.raises(DataError, match=r"arm 'steep', fold 1: all \d+ test samples are class \[1\]"):
+    with pytest.raises(DataError, match=r"variant 'steep', fold 1: all \d+ test samples are class \[1\]"):
         check_classes("steep", replace(dataset, samples=replace(dataset.samples, y=y)))
 
 
@@ -140,7 +140,7 @@ def test_every_job_runs_once(n_jobs, backend):
 
 
 class Held:
-    """As much of an arm as the sentences read."""
+    """As much of a variant as the sentences read."""
 
     def __init__(self, name, n_seeds, own_rows=False, against="a"):
         self.name, self.seeds, self.own_rows, self.against = name, tuple(range(n_seeds)), own_rows, against
@@ -153,8 +153,8 @@ def said(value, low, high, p_holm=0.01, needed=None, **held):
     from tradsys.evidence.paired import Difference
 
     gap = Difference(Estimate(value, low, high, None if low is not None else "too short"), 0.01, p_holm, 0, 0, needed)
-    arms = {"a": Held("a", 3, against=None), "b": Held("b", 3, **held)}
-    (line,) = conclusions(SimpleNamespace(difference={"b": gap}), arms, "a", 0.95)
+    variants = {"a": Held("a", 3, against=None), "b": Held("b", 3, **held)}
+    (line,) = conclusions(SimpleNamespace(difference={"b": gap}), variants, "a", 0.95)
     return line["kind"], line["text"]
 
 

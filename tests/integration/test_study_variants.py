@@ -1,4 +1,4 @@
-"""What the arms of a study differ in: exactly the keys that the study says, against the arm they are compared with."""
+"""What the variants of a study differ in: exactly the keys of the study."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from tradsys.compare import _arm
+from tradsys.compare import _variant
 from tradsys.config.compose import build, compose
-from tradsys.research.comparisons.settings import Arm
+from tradsys.research.comparisons.settings import Variant
 
-# study, arm: the keys in which its config differs from that of the arm it is compared with
+# study, variant: the keys in which its config differs from that of the variant it is compared with
 ATTEMPTS = {
     "window_16": {"model.lookback"},
     "window_64": {"model.lookback"},
@@ -28,9 +28,9 @@ RANKS = {name: {"features.ranks"} for name in ("logistic_ranked", "lightgbm_rank
 
 
 @cache
-def arms_of(study: str) -> dict[str, Arm]:
+def variants_of(study: str) -> dict[str, Variant]:
     settings = build(compose("compare", [f"+study={study}"]))["study"]
-    return {name: _arm(name, choice, settings, [f"+study={study}"]) for name, choice in settings.choices.items()}
+    return {name: _variant(name, choice, settings, [f"+study={study}"]) for name, choice in settings.choices.items()}
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -47,25 +47,25 @@ def differing(a: Any, b: Any) -> set[str]:
 
 
 @pytest.mark.parametrize(("study", "changed"), [("attempts_years", ATTEMPTS), ("ranks_years", RANKS)])
-def test_an_arm_changes_what_it_says_and_nothing_else(study, changed):
-    arms = arms_of(study)
+def test_an_variant_changes_what_it_says_and_nothing_else(study, changed):
+    variants = variants_of(study)
     for name, keys in changed.items():
-        arm = arms[name]
-        assert differing(arm.config, arms[arm.against].config) == keys, name
-        # such as a net beside nets: an arm is paired with the same model, never with another kind
-        assert type(arm.experiment.model) is type(arms[arm.against].experiment.model)
+        variant = variants[name]
+        assert differing(variant.config, variants[variant.against].config) == keys, name
+        # such as a net beside nets: a variant is paired with the same model, never with another kind
+        assert type(variant.experiment.model) is type(variants[variant.against].experiment.model)
 
 
 def test_the_seed_average_holds_copies_of_the_reference():
-    arms = arms_of("attempts_years")
-    inner, alone = arms["seed_average"].config["model"]["model"], arms["transformer"].config["model"]
+    variants = variants_of("attempts_years")
+    inner, alone = variants["seed_average"].config["model"]["model"], variants["transformer"].config["model"]
     assert differing(inner, alone) == set()
 
 
 @pytest.mark.parametrize("model", ["logistic", "lightgbm", "transformer"])
 def test_single_and_pooled_are_one_model_with_one_scaler_and_one_calibrator(model):
-    arms = arms_of("pooled_years")
-    single, pooled = arms[f"{model}_single"], arms[f"{model}_pooled"]
+    variants = variants_of("pooled_years")
+    single, pooled = variants[f"{model}_single"], variants[f"{model}_pooled"]
     assert {single.against, pooled.against} <= {f"{model}_single", "logistic_single", None}
     assert differing(single.config["model"]["model"], pooled.config["model"]) == set()
     assert differing(single.config["model"]["calibrator"], pooled.config["calibration"]) == set()
@@ -76,8 +76,8 @@ def test_single_and_pooled_are_one_model_with_one_scaler_and_one_calibrator(mode
 
 @pytest.mark.parametrize("study", ["label_years", "pooled_years", "attempts_years", "ranks_years"])
 def test_years_of_seven_coins_end_before_2025_and_decide_by_the_clock(study):
-    for arm in arms_of(study).values():
-        source = arm.experiment.data["source"]
+    for variant in variants_of(study).values():
+        source = variant.experiment.data["source"]
         assert len(source.symbols) == 7
         assert str(source.end) == "2025-01-01"
-        assert arm.experiment.events.every_hours == 8
+        assert variant.experiment.events.every_hours == 8
