@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tradsys.core.clock import utc_stamp
 from tradsys.core.errors import BundleError, DataError, GateError, TradsysError
 from tradsys.market.universe import untraded_of
 from tradsys.ops.trading.bot import JOURNAL, LOCK, Plan, run_replay, span_of
+from tradsys.ops.trading.engine import Predictor
 from tradsys.ops.trading.live import newest_of, run_live
 from tradsys.ops.trading.state import State
 from tradsys.ops.trading.status import print_status
@@ -22,7 +24,9 @@ from tradsys.ops.trading.summary import expected_daily, summary
 from tradsys.reports.trading.page import write_page
 from tradsys.serving.bundle import Bundle
 from tradsys.serving.feeds import StoredFeed
+from tradsys.serving.joined import JoinedSession, LiveColumns, StoredColumns
 from tradsys.serving.paper import PaperBroker
+from tradsys.serving.session import Session
 from tradsys.serving.strategy import Strategy
 
 CONSOLE = Console(soft_wrap=True, highlight=False, markup=False)
@@ -77,7 +81,6 @@ def _bundle_of(plain: Config) -> str | Path:
 def replay(plain: Config, parts: Config, source: Source) -> None:
     """Stored bars through the runtime; the ledger is the backtest's."""
     bundle = Bundle.load(str(plain["bundle"]))
-    _check_columns(bundle)
     data = source(plain, bundle)
     bars: pl.DataFrame = data.bars()
     since = span_of(bundle, plain["since"])
@@ -92,7 +95,8 @@ def replay(plain: Config, parts: Config, source: Source) -> None:
             "earlier since=, newer data=, or other symbols="
         )
     plan = plan_of("replay", {**plain, "capital": 1.0}, parts, bundle, symbols, since=since.isoformat())
-    state = run_replay(plan, StoredFeed(bars, since, symbols), PaperBroker(parts["costs"]))
+    sessions = partial(JoinedSession, columns=StoredColumns(bars)) if bundle.features.columns else Session
+    state = run_replay(plan, StoredFeed(bars, since, symbols), PaperBroker(parts["costs"]), sessions=sessions)
     ledger = state.ledger()
     CONSOLE.print(
         f"{len(ledger.trades)} trades, {len(ledger.open_trades)} open, equity {ledger.final_equity:.6f} after "
@@ -102,24 +106,24 @@ def replay(plain: Config, parts: Config, source: Source) -> None:
     CONSOLE.print(str(plan.folder / "report.html"))
 
 
-def paper(plain: Config, parts: Config, _source: Source) -> None:
+def paper(plain: Config, parts: Config, source: Source) -> None:
     """A live feed and simulated fills."""
-    _trade("paper", plain, parts)
+    _trade("paper", plain, parts, source)
 
 
-def live(plain: Config, parts: Config, _source: Source) -> None:
+def live(plain: Config, parts: Config, source: Source) -> None:
     """Real orders. Refused without confirm=live and, unless accept_verdict=true, without the verdict `edge`."""
     if plain["confirm"] != "live":
         raise GateError(
             f"trade live: confirm={plain['confirm']!r}; real orders need confirm=live; paper trading needs none: "
             "python -m tradsys.trade paper"
         )
-    _trade("live", plain, parts)
+    _trade("live", plain, parts, source)
 
 
-def _trade(mode: str, plain: Config, parts: Config) -> None:
+def _trade(mode: str, plain: Config, parts: Config, source: Source) -> None:
     bundle = Bundle.load(_bundle_of(plain))
-    _check_columns(bundle)
+    sessions = _live_sessions(plain, bundle, source)
     verdict = bundle.card.get("verdict", {}).get("kind", "not evaluated")
     if mode == "live" and verdict != "edge" and not plain["accept_verdict"]:
         raise GateError(
@@ -149,17 +153,26 @@ def _trade(mode: str, plain: Config, parts: Config) -> None:
         adopt=bool(plain["adopt"]),
         follow=plain["follow"],
         page=lambda state: _write_report(plan.folder, state, plain),
+        sessions=sessions,
     )
     CONSOLE.print(line)
     sys.exit(code)
 
 
-def _check_columns(bundle: Bundle) -> None:
-    if bundle.features.columns:
+def _live_sessions(plain: Config, bundle: Bundle, source: Source) -> Callable[..., Predictor]:
+    """Sessions of the bundle; where it reads columns beside prices, such that join them as its data did."""
+    if not bundle.features.columns:
+        return Session
+    data = source(plain, bundle)
+    if not hasattr(data, "join"):
         raise BundleError(
-            f"trade: {bundle.folder} reads {list(bundle.features.columns)} beside prices and volume, which no feed "
-            "brings yet; use a bundle of price features"
+            f"trade: {bundle.folder} reads {list(bundle.features.columns)[:6]} beside prices and volume, and the data "
+            "join nothing; give the data= it was trained on, such as data=crypto_hourly_macro"
         )
+    limit = plain["max_age_hours"]
+    if limit is not None and not (isinstance(limit, int | float) and limit > 0):
+        raise DataError(f"trade: max_age_hours={limit!r}; it is null or hours above 0; set max_age_hours=100")
+    return partial(JoinedSession, columns=LiveColumns(data), max_age_hours=limit)
 
 
 def status(plain: Config, _parts: Config, _source: Source) -> None:

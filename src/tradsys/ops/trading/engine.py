@@ -13,6 +13,7 @@ from tradsys.ops.trading.state import State, bar_body, fill_body, order_body
 from tradsys.ops.trading.store import TradeJournal
 from tradsys.serving.brokers import Account, Bar, Broker, Order, Report, client_id
 from tradsys.serving.feeds import Moment, frame_of
+from tradsys.serving.joined import StaleColumnsError
 from tradsys.serving.strategy import Strategy
 
 MAX_PROTECTIVE = 20  # protective orders per position before a person has to look
@@ -157,7 +158,8 @@ class Engine:
             predictions = self.predictor.step(closed) if moment.bars else None
         except DataError as error:
             why = str(error)
-            self.record(("note", {"what": "bars", "why": why}))
+            what = "columns" if isinstance(error, StaleColumnsError) else "bars"
+            self.record(("note", {"what": what, "why": why}))
         self.on_predictions(predictions)
         rows = {} if predictions is None else {row["symbol"]: row for row in predictions.iter_rows(named=True)}
         wanted: dict[str, dict[str, Any]] = {}

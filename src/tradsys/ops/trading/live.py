@@ -20,6 +20,7 @@ from tradsys.serving.bundle import Bundle
 from tradsys.serving.exchange.broker import ExchangeBroker
 from tradsys.serving.exchange.client import Client, Exchange, UnreachableError
 from tradsys.serving.exchange.feed import ExchangeFeed
+from tradsys.serving.joined import JoinedSession, StaleColumnsError
 from tradsys.serving.paper import PaperBroker
 from tradsys.serving.session import Session
 from tradsys.serving.strategy import Strategy
@@ -71,12 +72,13 @@ def run_live(
         engine = patient(
             engine_of, plan, feed, broker, journal, state, listen=_listener(notifier, plan.name), sessions=sessions
         )
+        check_columns(engine)
         watch = ModelWatch(plan.bundle)
         engine.on_predictions = watch.add
 
         def after(engine: Engine) -> None:
             watch.step(engine)
-            if follow is not None and swapped(engine, plan, feed, Path(follow)):
+            if follow is not None and swapped(engine, plan, feed, Path(follow), sessions):
                 watch.__init__(engine.strategy.primary)  # type: ignore[misc]
             page(engine.state)
 
@@ -85,6 +87,18 @@ def run_live(
         line = farewell(engine, ending.why)
         page(engine.state)
     return ending.code, line
+
+
+def check_columns(engine: Engine) -> None:
+    """Raises StaleColumnsError where joined columns are too old to begin; a bot with open positions goes on."""
+    held = any(account.position is not None for account in engine.state.accounts.values())
+    if held or not isinstance(engine.predictor, JoinedSession):
+        return
+    try:
+        engine.predictor.check()
+    except StaleColumnsError as error:
+        engine.record(("stop", {"why": str(error)}))
+        raise
 
 
 def minutes_of(bundle: Bundle) -> int:
@@ -106,7 +120,7 @@ def _check_balance(plan: Plan, broker: Any, client: Client) -> None:
 
 def _listener(notifier: Notifier, name: str) -> Callable[[str, dict[str, Any]], None]:
     """Sends news of the journal as notices: fills, halts, ends, and one summary a day."""
-    noted: dict[str, Any] = {"day": None}
+    noted: dict[str, Any] = {"day": None, "stale": False}
 
     def listen(kind: str, body: dict[str, Any]) -> None:
         if kind == "decision":
@@ -120,6 +134,12 @@ def _listener(notifier: Notifier, name: str) -> Callable[[str, dict[str, Any]], 
                 f"{k}={body[k]}" for k in ("symbol", "leg", "reason", "quantity", "price") if k in body
             )
             notifier.send(f"{name}: {NEWS.get(kind, body.get('what', kind))}", words)
+        elif kind == "note" and body.get("what") == "columns":
+            if not noted["stale"]:  # once, not at every bar
+                notifier.send(f"{name}: no forecasts", body["why"])
+            noted["stale"] = True
+        elif kind == "prediction":
+            noted["stale"] = False
 
     return listen
 
@@ -130,11 +150,17 @@ def newest_of(folder: Path) -> Path | None:
     return max(numbered, key=lambda p: int(p.name), default=None)
 
 
-def swapped(engine: Engine, plan: Plan, feed: ExchangeFeed, follow: Path) -> bool:
+def swapped(
+    engine: Engine,
+    plan: Plan,
+    feed: ExchangeFeed,
+    follow: Path,
+    sessions: Callable[..., Predictor] = Session,
+) -> bool:
     """Takes a newer promoted bundle between two bars; open positions keep the exits they were opened with.
 
-    A bundle that is damaged, of another bar length or without the verdict that live trading asks for is left, with a
-    note.
+    A bundle that is damaged, of another bar length, with columns of other data, or without the verdict that live
+    trading asks for is left, with a note.
     """
     newest = newest_of(follow)
     current = Path(str(engine.state.settings["bundle_path"]))
@@ -147,15 +173,18 @@ def swapped(engine: Engine, plan: Plan, feed: ExchangeFeed, follow: Path) -> boo
     with contextlib.suppress(TradsysError):
         bundle = Bundle.load(newest)
         verdict = bundle.card.get("verdict", {}).get("kind", "not evaluated")
-        fits = minutes_of(bundle) == feed.minutes and not bundle.features.columns
+        same_data = bundle.data_config() == engine.strategy.primary.data_config()
+        fits = minutes_of(bundle) == feed.minutes and (same_data or not bundle.features.columns)
         if fits and (plan.mode != "live" or verdict == "edge" or plan.extra.get("accept_verdict")):
             feed.n_history = max(feed.n_history, bundle.history + 1)
-            engine.predictor = Session(bundle, feed.history(engine.state.decided))
+            engine.predictor = sessions(bundle, feed.history(engine.state.decided))
             engine.strategy = Strategy(plan.strategy.name, bundle, plan.strategy.profile, plan.costs.round_trip)
             engine.digest = str(bundle.card["card_sha256"])
             body = {"bundle": engine.digest, "bundle_path": str(newest), "verdict": verdict}
             engine.record(("swap", {**body, "why": f"{newest} is newer than {current}"}))
             return True
     engine.refused[str(newest)] = True
-    engine.record(("note", {"what": "swap", "why": f"{newest} was not taken: damaged, other bars, or no edge"}))
+    engine.record(
+        ("note", {"what": "swap", "why": f"{newest} was not taken: damaged, other bars or columns, or no edge"})
+    )
     return False

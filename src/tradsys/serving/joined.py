@@ -1,0 +1,131 @@
+"""Sessions whose bundle reads columns beside prices: a feed's bars get them from the code that joined stored bars."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import polars as pl
+
+from tradsys.core.errors import DataError
+from tradsys.market.bars import COLUMNS
+from tradsys.serving.bundle import Bundle
+from tradsys.serving.session import Session
+
+AGE = "_age"  # suffix of a joined column that holds hours since its value became known
+SHOWN = 6  # names that an error lists
+
+
+class StaleColumnsError(DataError):
+    """A joined column is unknown or too old at the newest bar."""
+
+
+class Columns(Protocol):
+    """Where the columns beside a feed's bars come from."""
+
+    def beside(self, past: pl.DataFrame, closed: pl.DataFrame, /) -> pl.DataFrame:
+        """The closed bars with further columns on the right. past: the bars before them, COLUMNS."""
+
+
+class Joins(Protocol):
+    """What joins columns to bars; `market.known.JoinedBars` is one."""
+
+    def join(self, bars: pl.DataFrame) -> pl.DataFrame:
+        """The bars with further columns on the right."""
+
+
+@dataclass(frozen=True)
+class LiveColumns:
+    """The columns of a bundle's data, joined anew at each close by the code that joined the stored bars."""
+
+    source: Joins
+
+    def beside(self, past: pl.DataFrame, closed: pl.DataFrame) -> pl.DataFrame:
+        """Files and stored bars are read again, so that a series fetched meanwhile counts from this bar on."""
+        bars = pl.concat([past, closed]).sort("symbol", "time")
+        joined = self.source.join(bars)
+        return joined.filter(pl.col("time") >= closed["time"].min())
+
+
+class StoredColumns:
+    """The columns of bars that are stored with them, looked up by symbol and close: those of a replay."""
+
+    def __init__(self, bars: pl.DataFrame) -> None:
+        self._bars = bars.drop(COLUMNS[2:])
+        self._of = {key[0]: part for key, part in self._bars.partition_by("time", as_dict=True).items()}
+
+    def beside(self, _past: pl.DataFrame, closed: pl.DataFrame) -> pl.DataFrame:
+        """The closed bars with the stored columns; null for a bar that is not stored."""
+        moments = closed["time"].unique()
+        known = self._of.get(moments[0], self._bars.clear()) if len(moments) == 1 else self._bars
+        return closed.join(known, on=["symbol", "time"], how="left", maintain_order="left")
+
+
+class JoinedSession:
+    """A `Session` that takes bars of prices and volume, and joins what its bundle reads beside them.
+
+    past: bars known so far; columns beyond prices and volume are joined anew. max_age_hours: a column `<name>_age`
+    above it, or a column of the bundle that is unknown at the newest bar, gives no forecast; None: no limit.
+    """
+
+    def __init__(
+        self, bundle: Bundle, past: pl.DataFrame, *, columns: Columns, max_age_hours: float | None = None
+    ) -> None:
+        self.columns, self.max_age_hours = columns, max_age_hours
+        self.bundle = bundle
+        self.inner = Session(bundle, self._whole(past))
+
+    @property
+    def past(self) -> pl.DataFrame:
+        """The bars held, prices and volume alone."""
+        return self.inner.past.select(COLUMNS)
+
+    @past.setter
+    def past(self, past: pl.DataFrame) -> None:
+        self.inner.past = self._whole(past)
+
+    def step(self, closed: pl.DataFrame) -> pl.DataFrame:
+        """As `Session.step`. Raises StaleColumnsError where a column is too old; the bars are held all the same."""
+        self._newest = self._joined(self.past, closed.select(COLUMNS))
+        predictions = self.inner.step(self._newest)
+        self.check()
+        return predictions
+
+    def check(self) -> None:
+        """Raises StaleColumnsError where the newest bars lack a column of the bundle, or one of them is too old."""
+        bars, limit = self._newest, self.max_age_hours
+        if limit is None or bars.is_empty():
+            return
+        newest = bars.filter(pl.col("time") == pl.col("time").max())
+        unknown = [name for name in self.bundle.features.columns if newest[name].fill_nan(None).null_count()]
+        ages = {name: newest[name].max() for name in newest.columns if name.endswith(AGE)}
+        old = {name: age for name, age in ages.items() if isinstance(age, float) and age > limit}
+        what = [f"{name.removesuffix(AGE)} is {age:.0f} hours old" for name, age in old.items()]
+        if unknown:
+            more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
+            what.append(f"{', '.join(unknown[:SHOWN])}{more} not known")
+        if what:
+            raise StaleColumnsError(
+                f"trade: at {newest['time'][0]:%Y-%m-%d %H:%M} UTC {'; '.join(what)}; a forecast needs all of them, at "
+                f"most max_age_hours={limit:g} old; fetch the series of the bundle's data again"
+            )
+
+    def _whole(self, past: pl.DataFrame) -> pl.DataFrame:
+        """The past with its columns, and its newest bars kept for `check`."""
+        plain = past.select(COLUMNS)
+        joined = self._joined(plain.clear(), plain) if plain.height else self._without(plain)
+        self._newest = joined
+        return joined
+
+    def _joined(self, past: pl.DataFrame, closed: pl.DataFrame) -> pl.DataFrame:
+        """COLUMNS, the bundle's own columns and the ages. Raises DataError where the data do not bring all of them."""
+        joined = self.columns.beside(past, closed)
+        wanted = list(self.bundle.features.columns)
+        if missing := [name for name in wanted if name not in joined.columns]:
+            raise DataError(
+                f"trade: {self.bundle.folder} reads {missing}, which the data do not join; give the data= it was "
+                "trained on"
+            )
+        ages = [name for name in joined.columns if name.endswith(AGE) and name not in wanted]
+        return joined.select(*COLUMNS, *wanted, *ages)
+
+    def _without(self, empty: pl.DataFrame) -> pl.DataFrame:
+        return empty.with_columns(pl.lit(None, pl.Float64).alias(name) for name in self.bundle.features.columns)
