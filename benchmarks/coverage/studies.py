@@ -31,7 +31,10 @@ from tradsys.evidence.trials import independent_trials
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. nominal, measured: coverage of an interval or size of a test; n: runs that gave one."""
+    """One line of the table. nominal, measured: coverage of an interval or size of a test; n: runs that gave one.
+
+    own_error: Monte-Carlo error where a run counts more than once, None where it counts once.
+    """
 
     study: str
     setting: str
@@ -39,10 +42,13 @@ class Row:
     measured: float
     n: int
     n_runs: int
+    own_error: float | None = None
 
     @property
     def error(self) -> float:
         """Monte-Carlo standard error of `measured`."""
+        if self.own_error is not None:
+            return self.own_error
         return float(np.sqrt(max(self.measured * (1 - self.measured), 1e-9) / max(self.n, 1)))
 
 
@@ -359,17 +365,32 @@ def lift_coverage(n_runs: int = 400) -> Iterator[Row]:
         yield coverage_row("precision lift", f"T={n_times}, H={horizon}", lifts, 0.0)
 
 
-def reliability_coverage(n_runs: int = 400) -> Iterator[Row]:
-    """Observed rates of the reliability diagram's bins, calibrated forecasts; labels overlap as `overlap` says."""
-    for n_times, horizon in ((500, 1), (2000, 10)):
-        rng, found, given = np.random.default_rng([n_times, horizon]), [], []
+# times, horizon, names, autoregression of scores
+RELIABILITY = (
+    *((500, 1, 1, 0.0), (2000, 10, 1, 0.0), (2000, 10, 1, 0.95), (500, 10, 1, 0.95), (400, 20, 1, 0.98)),
+    *((200, 20, 1, 0.98), (250, 5, 20, 0.0), (250, 5, 20, 0.9)),
+)
+
+
+def reliability_coverage(
+    n_runs: int = 400, settings: tuple[tuple[int, int, int, float], ...] = RELIABILITY
+) -> Iterator[Row]:
+    """Observed rates of the reliability diagram's bins, calibrated forecasts, whose labels overlap."""
+    for n_times, horizon, n_names, memory in settings:
+        rng, held = np.random.default_rng([n_times, horizon, n_names, int(100 * memory)]), []
+        share, time = np.sqrt(0.5) if n_names > 1 else 0.0, np.repeat(np.arange(n_times), n_names)
         for _ in range(n_runs):
-            score, luck = 1.2 * rng.normal(size=n_times), stats.norm.cdf(overlapping(rng, n_times, horizon))
+            score = 1.2 * persistent(rng, n_times, memory, n_names)
+            luck = share * overlapping(rng, n_times, horizon, 1)
+            luck = stats.norm.cdf(luck + np.sqrt(1 - share**2) * overlapping(rng, n_times, horizon, n_names))
             proba = 1 / (1 + np.exp(-score))
-            for one in reliability(proba, (luck < proba).astype(int), overlap=float(horizon)):
-                found.append(one["observed_low"] <= one["mean_predicted"] <= one["observed_high"])
-                given.append(one["n"])
-        yield Row("reliability bins", f"T={n_times}, H={horizon}", 0.95, float(np.mean(found)), len(found), len(found))
+            bins = reliability(proba.ravel(), (luck < proba).ravel(), time_N=time, min_block=float(horizon))
+            held.append(np.mean([b["observed_low"] <= b["mean_predicted"] <= b["observed_high"] for b in bins]))
+        names = f"{n_names} names" if n_names > 1 else "1 name"
+        setting = f"T={n_times}, H={horizon}, {names}, memory of scores {memory:g}"
+        # bins of one run share their labels: the error is that of the runs' means
+        measured, error = float(np.mean(held)), float(np.std(held, ddof=1) / np.sqrt(n_runs))
+        yield Row("reliability bins", setting, 0.95, measured, n_runs, n_runs, error)
 
 
 def drift_coverage(n_runs: int = 100) -> Iterator[Row]:

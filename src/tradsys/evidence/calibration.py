@@ -12,6 +12,7 @@ import numpy as np
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
+from tradsys.evidence import bootstrap, cosines
 from tradsys.evidence.multiple_testing import wilson_interval
 
 Mass = Literal["width", "equal"]
@@ -25,34 +26,80 @@ def reliability(
     n_bins: int = 10,
     mass: Mass = "width",
     *,
+    time_N: Array | None = None,
+    min_block: float = 1.0,
     confidence: float = 0.95,
-    overlap: float = 1.0,
 ) -> list[dict[str, float | int]]:
     """The reliability diagram: one dict per non-empty bin, in order of the forecast.
 
-    Keys: mean_predicted, observed (rate), n, observed_low, observed_high (Wilson). overlap: how many samples
-    share an outcome (mean label length in bars over the samples' spacing); intervals count n / overlap
-    samples.
+    Keys: mean_predicted, observed (rate), n, observed_low, observed_high (see `rate_bounds`). time_N: decision times,
+    None where each sample has one of its own, in order. min_block: distinct times that one label spans.
     """
     score_N, hit_N = binary_view(*checked_forecast(proba, y, "reliability"))
-    if not overlap >= 1:
-        raise DataError(f"reliability: overlap {overlap}; samples count at most once: overlap >= 1; pass 1 for none")
-    code_N = bin_codes(score_N, n_bins, mass)
+    code_N = np.unique(bin_codes(score_N, n_bins, mass), return_inverse=True)[1]
+    time = np.arange(len(hit_N)) if time_N is None else np.asarray(time_N)
+    low_B, high_B = rate_bounds(code_N, hit_N, time, min_block=min_block, confidence=confidence)
     bins: list[dict[str, float | int]] = []
-    for code in np.unique(code_N):
+    for code, (low, high) in enumerate(zip(low_B, high_B, strict=True)):
         inside = code_N == code
-        n, n_hits = int(inside.sum()), float(hit_N[inside].sum())
-        low, high = wilson_interval(n_hits / overlap, n / overlap, confidence)
         bins.append(
             {
                 "mean_predicted": float(score_N[inside].mean()),
-                "observed": n_hits / n,
-                "n": n,
-                "observed_low": low,
-                "observed_high": high,
+                "observed": float(hit_N[inside].mean()),
+                "n": int(inside.sum()),
+                "observed_low": float(low),
+                "observed_high": float(high),
             }
         )
     return bins
+
+
+def rate_bounds(
+    code_N: Array, hit_N: Array, time_N: Array, *, min_block: float = 1.0, confidence: float = 0.95
+) -> tuple[Array, Array]:
+    """Bounds [B], [B] of the rate of hits in each bin; labels of one bin that overlap count once.
+
+    code_N: bins 0..B-1, none empty. hit_N: 0 or 1. time_N: decision times. min_block: distinct times that one label
+    spans. A bin of n samples counts n / (1 + s * near) of them, in Wilson's interval with Student's quantile: near is
+    how many of its other samples a sample shares its label with, those k of H times away by 1 - k / H; s in [0, 1] is
+    how alike the outcomes of such neighbours are, one number for all bins, estimated by slow cosines (`cosines`). Below
+    20 effective blocks s is 1, so that the bounds are too wide there and never too narrow. Raises DataError for
+    lengths that differ or min_block < 1. Source: the design effect 1 + (m - 1) rho, Kish 1965, section 5.4.
+    """
+    if not np.shape(code_N) == np.shape(hit_N) == np.shape(time_N) or not len(code_N) or not min_block >= 1:
+        raise DataError(
+            f"reliability: bins {np.shape(code_N)}, outcomes {np.shape(hit_N)}, times {np.shape(time_N)}, min_block "
+            f"{min_block}; one of each per sample, at least one, min_block >= 1; pass 1 for labels that do not overlap"
+        )
+    order, first = bootstrap.time_groups(time_N)
+    inside_NB = np.eye(int(code_N.max()) + 1)[code_N]
+    n_B = inside_NB.sum(axis=0)
+    rate_B = hit_N @ inside_NB / n_B
+    counts_TB = bootstrap.sum_per_time(inside_NB, order, first)
+    miss_TB = bootstrap.sum_per_time(inside_NB * (hit_N[:, None] - rate_B), order, first)
+    block = bootstrap.dependence_length(miss_TB.sum(axis=1), min_block)
+    near_B = _neighbours(counts_TB, block)
+    degrees, alike = None, 1.0
+    if bootstrap.too_few_blocks(len(counts_TB), block) is None:
+        degrees = cosines.n_cosines(len(counts_TB), block, min_block)
+        found_B = ((cosines.cosines(len(counts_TB), degrees) @ miss_TB / n_B) ** 2).mean(axis=0)
+        alone_B = rate_B * (1 - rate_B) / n_B
+        most = float(alone_B @ near_B)
+        alike = float(np.clip((found_B - alone_B).sum() / most, 0, 1)) if most > 0 else 0.0
+    counted_B = n_B / (1 + alike * near_B)
+    bounds = [
+        wilson_interval(rate * n, n, confidence, degrees=degrees) for rate, n in zip(rate_B, counted_B, strict=True)
+    ]
+    low_B, high_B = np.array(bounds).T
+    return low_B, high_B
+
+
+def _neighbours(counts_TB: Array, block: float) -> Array:
+    """Other samples of its bin, weighted by their overlap, that a sample of each bin has on average [B]."""
+    near_B = (counts_TB**2).sum(axis=0) - counts_TB.sum(axis=0)
+    for lag in range(1, min(int(np.ceil(block)), len(counts_TB))):
+        near_B += 2 * (1 - lag / block) * (counts_TB[lag:] * counts_TB[:-lag]).sum(axis=0)
+    return near_B / counts_TB.sum(axis=0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -92,6 +92,7 @@ def evaluate(
     loss_T = bootstrap.mean_per_time(log_losses(proba, y), order, first)
     found = cosines.spread(metrics.of, n_times, loss_T, min_block=min_block, cells=metrics.cells)
     estimates = dict(zip(_Metrics.names, found.estimates(confidence), strict=True))
+    estimates["auc"] = cosines.within_unit(estimates["auc"])
     gaps = cosines.Spread(metrics.gaps_M, metrics.gap_slopes(found), found.block_length, found.reason)
     for k, name in enumerate(("ece", "ece_equal_mass")):
         part = slice(k * N_BINS, (k + 1) * N_BINS)

@@ -24,6 +24,8 @@ from tradsys.evidence.sharpe import checked_returns, is_flat
 PER_KNOWN_BLOCK, PER_ESTIMATED_BLOCK = 0.35, 0.2
 # finite difference of the slopes; weights stay positive
 _STEP = 1e-3
+# a half-width that is this small a share of its value is rounding
+_FLAT = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,20 +89,22 @@ def spread(
     min_block: float = 1.0,
     cells: int = 1,
     step: float = _STEP,
+    slow: bool = False,
 ) -> Spread:
     """Values and slopes of `statistic`, which maps weights of time [d, T] to [d, M].
 
     series: [T] or [T, K], the losses or gains whose dependence counts. min_block: periods that one label or position
     spans. cells: numbers that the statistic builds per weighting, which bounds how many it gets at once. step: of the
     finite difference, below 0.7 so that weights stay positive; a statistic that jumps from sample to sample, as one
-    that cuts at a rank, needs a step that passes several of them.
+    that cuts at a rank, needs a step that passes several of them. slow: as few cosines as where dependence is
+    estimated, for a statistic that leans on how runs of labels fall together.
     """
     value_M = statistic(np.ones((1, n_times)))[0]
     block = dependence_length(series, min_block)
     reason = too_few_blocks(n_times, block)
     if reason is not None:
         return Spread(value_M, np.empty((0, len(value_M))), block, reason)
-    step_BT = step * cosines(n_times, n_cosines(n_times, block, min_block))
+    step_BT = step * cosines(n_times, n_cosines(n_times, block, 0.0 if slow else min_block))
     at_once = max(1, CHUNK_CELLS // max(n_times, cells))
     parts = []
     for k in range(0, len(step_BT), at_once):
@@ -188,11 +192,29 @@ def student_quantile(confidence: float, degrees: int) -> float:
     return float(stats.t.ppf(0.5 + confidence / 2, degrees))
 
 
+def within_unit(plain: Estimate) -> Estimate:
+    """The interval of an area, made on the logit scale: it stays within (0, 1) and is skewed as areas are.
+
+    No interval at exactly 0 or 1, where nothing is known of the error. Source: Boyd, Eng & Page 2013, section 4 (logit
+    intervals, delta method).
+    """
+    value = plain.value
+    if value is None or plain.low is None:
+        return plain
+    if not 0 < value < 1:
+        return Estimate(value, reason="no pair is ranked otherwise, so that its error is not known")
+    centre, half = np.log(value / (1 - value)), (value - plain.low) / (value * (1 - value))
+    low, high = 1 / (1 + np.exp(-(centre + np.array([-half, half]))))
+    return Estimate(value, float(low), float(high))
+
+
 def _estimate(value: float, half: float, reason: str | None) -> Estimate:
     if not np.isfinite(value):
         return Estimate(None, reason=reason or "not defined on these samples")
     if reason is not None:
         return Estimate(value, reason=reason)
+    if abs(value) > _FLAT and half <= _FLAT * abs(value):  # zero throughout is a reference against itself: exact
+        return Estimate(value, reason="it never moves over time, so that its error is not known")
     if not np.isfinite(half):
         return Estimate(value, reason="its error is not defined on these samples")
     return Estimate(value, value - half, value + half)

@@ -1,15 +1,19 @@
 """Many tests at once: intervals for win counts, and p-values adjusted for a family of tests."""
 
 import numpy as np
+from scipy import stats
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 
 
-def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(
+    successes: float, n: float, confidence: float = 0.95, *, degrees: int | None = None
+) -> tuple[float, float]:
     """Bounds of a success rate; unlike p +- z*se they stay inside [0, 1] and are wide for small n.
 
-    successes: how many of the n trials succeeded; fractions stand for effective counts. Returns (low, high);
+    successes: how many of the n trials succeeded; fractions stand for effective counts. degrees: of freedom of an
+    effective count that was estimated, then Student's quantile takes the normal one's place. Returns (low, high);
     n = 0 tells nothing: (0, 1). Raises DataError where not 0 <= successes <= n. Source: Wilson 1927; Brown,
     Cai & DasGupta 2001, eq. 4.
     """
@@ -19,6 +23,8 @@ def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> tup
         raise DataError(f"wilson_interval: confidence {confidence}; it lies between 0 and 1; 0.95 is usual")
     if n == 0:
         return 0.0, 1.0
+    if degrees is not None:  # the confidence at which the normal quantile is Student's
+        confidence = 1 - 2 * float(stats.norm.sf(stats.t.ppf(0.5 + confidence / 2, degrees)))
     from statsmodels.stats.proportion import proportion_confint  # noqa: PLC0415 - seconds to import
 
     low, high = proportion_confint(successes, n, alpha=1 - confidence, method="wilson")

@@ -92,7 +92,7 @@ def judge(
         synthetic=bundle.card["data"].get("note") if bundle.card["data"]["synthetic"] else None,
         verdict=verdict.as_dict(),
         models=models,
-        reliability=_reliability(probabilities, prepared.test.y, overlap),
+        reliability=_reliability(probabilities, prepared.test, float(experiment.labels.horizon_bars)),
         reliability_overlap=overlap,
         auditor=audit,
         importance=importance,
@@ -117,9 +117,13 @@ def _probabilities(prepared: Prepared, fitted: Fitted, bundle: Bundle) -> dict[s
     return out | {name: model.predict_proba(test.table, test.rows) for name, model in fitted.baselines.items()}
 
 
-def _reliability(probabilities: Mapping[str, Array], y_N: Array, overlap: float) -> dict[str, Any]:
+def _reliability(probabilities: Mapping[str, Array], test: Samples, min_block: float) -> dict[str, Any]:
     """Calibration curves of all models but the base rate, which is one point."""
-    return {n: reliability(p[:, 1], y_N, overlap=overlap) for n, p in probabilities.items() if n != "base_rate"}
+    return {
+        name: reliability(proba[:, 1], test.y, time_N=test.time, min_block=min_block)
+        for name, proba in probabilities.items()
+        if name != "base_rate"
+    }
 
 
 def _model_row(experiment: Experiment, prepared: Prepared, name: str, proba_NC: Array) -> dict[str, Any]:

@@ -48,8 +48,24 @@ def test_equal_forecasts_share_one_bin_of_equal_mass():
 def test_overlapping_outcomes_widen_the_bars():
     proba, y = np.full(100, 0.5), np.arange(100) % 2
     (alone,) = reliability(proba, y)
-    (shared,) = reliability(proba, y, overlap=25)
+    (shared,) = reliability(proba, y, min_block=25)  # 4 blocks: neighbours are taken to be wholly alike
     assert shared["observed_high"] - shared["observed_low"] > 2 * (alone["observed_high"] - alone["observed_low"])
+
+
+def test_labels_that_never_share_a_bin_are_counted_in_full():
+    rng = np.random.default_rng(4)
+    proba = np.tile([0.3, 0.7], 300)  # neighbours in turn: within two bars no label shares its bin
+    y = (rng.uniform(size=600) < proba).astype(int)
+    assert reliability(proba, y, min_block=2) == reliability(proba, y)
+
+
+def test_names_that_move_as_one_count_as_one():
+    rng = np.random.default_rng(5)
+    y = (rng.uniform(size=200) < 0.5).astype(int)
+    (one,) = reliability(np.full(200, 0.5), y)
+    (twenty,) = reliability(np.full(4000, 0.5), np.repeat(y, 20), time_N=np.repeat(np.arange(200), 20))
+    widths = [b["observed_high"] - b["observed_low"] for b in (one, twenty)]
+    assert widths[1] > 0.7 * widths[0]  # 0.22 where all 4,000 counted
 
 
 def test_all_is_json():
@@ -73,7 +89,8 @@ def test_all_is_json():
         (lambda: brier_skill(PROBA, Y, [0.5, 0.6]), "base rate"),
         (lambda: brier_skill(PROBA, np.ones(4, dtype=int), 1.0), "never wrong"),
         (lambda: brier_score(np.zeros((2, 1)), np.zeros(2, dtype=int)), "for labels"),
-        (lambda: reliability(PROBA, Y, overlap=0.5), "overlap 0.5"),
+        (lambda: reliability(PROBA, Y, min_block=0.5), "min_block 0.5"),
+        (lambda: reliability(PROBA, Y, time_N=np.arange(3)), "times"),
     ],
 )
 def test_refuses(call, said):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import expit, logit
 from sklearn.metrics import log_loss, roc_auc_score
 
 from tradsys.core.errors import DataError
@@ -122,5 +123,8 @@ def test_metrics_of_weighted_rows_are_sklearns(n_symbols):
         "brier": lambda w: np.average((proba - y) ** 2, weights=w),
     }.items():
         half = cosines.student_quantile(0.95, len(waves)) * np.sqrt((slopes(metric) ** 2).mean())
-        bounds = metric(weight) - half, metric(weight) + half
+        bounds = metric(weight) + np.array([-half, half])
+        if name == "auc":  # on the logit scale
+            value = metric(weight)
+            bounds = expit(logit(value) + np.array([-half, half]) / (value * (1 - value)))
         assert (found[name]["low"], found[name]["high"]) == pytest.approx(bounds, rel=1e-6), name

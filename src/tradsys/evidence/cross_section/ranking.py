@@ -10,7 +10,7 @@ from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 from tradsys.evidence import bootstrap
 from tradsys.evidence.bootstrap import Estimate
-from tradsys.evidence.cosines import spread
+from tradsys.evidence.cosines import spread, within_unit
 
 
 def precision_at_k(
@@ -73,7 +73,8 @@ def pr_auc(
     """Average precision, sum over thresholds of (recall_i - recall_i-1) * precision_i, all samples in one ranking.
 
     Equal scores are one threshold; there is no interpolation, which flatters. A ranking by lot has the base rate. No
-    value where there is no positive. Source: Davis and Goadrich 2006, section 4, on why not to interpolate.
+    value where there is no positive. Its interval is made on the logit scale (`cosines.within_unit`). Source: Davis and
+    Goadrich 2006, section 4, on why not to interpolate.
     """
     score, y, time = _checked_ranking(score_N, y_N, time_N)
     order, first = bootstrap.time_groups(time)
@@ -87,8 +88,9 @@ def pr_auc(
         bootstrap.mean_per_time(y, order, first),
         min_block=min_block,
         cells=len(y),
+        slow=True,
     )
-    return measured.estimates(confidence)[0]
+    return within_unit(measured.estimates(confidence)[0])
 
 
 class _AveragePrecision:

@@ -36,8 +36,8 @@ def report(session: Session) -> Made:
     judged = {name: _judged(session, one, name) for name, one in champions.items()}
     reliability = {
         name: Reliability.of(
-            part["probability"].to_numpy(), part["y"].to_numpy(), n_bins=session.settings.plan.n_bins,
-            overlap=float(records[name]["horizon_bars"]),
+            part["probability"].to_numpy(), part["y"].to_numpy(), part["time"].to_numpy(),
+            n_bins=session.settings.plan.n_bins, min_block=float(records[name]["horizon_bars"]),
         )
         for name, part in judged.items()
     }  # fmt: skip

@@ -9,7 +9,7 @@ import polars as pl
 
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array
-from tradsys.evidence.multiple_testing import wilson_interval
+from tradsys.evidence.calibration import rate_bounds
 from tradsys.market.true_range import usable_unit
 from tradsys.signals.sizing import volatility_target
 
@@ -58,7 +58,7 @@ class Reliability:
     """How often forecasts like this one came true on the judged sessions.
 
     upper [B]: inclusive upper edge of each bin, the last one 1. mean_predicted, observed, n, low, high [B]: of the
-    judged forecasts inside; low and high a Wilson interval that counts n / overlap independent outcomes.
+    judged forecasts inside; low and high as in the reliability diagram (`rate_bounds`).
     """
 
     upper: Array
@@ -70,16 +70,26 @@ class Reliability:
 
     @classmethod
     def of(
-        cls, probability_N: Array, y_N: Array, *, n_bins: int, overlap: float, confidence: float = 0.95
+        cls,
+        probability_N: Array,
+        y_N: Array,
+        time_N: Array,
+        *,
+        n_bins: int,
+        min_block: float,
+        confidence: float = 0.95,
     ) -> "Reliability":
-        """Bins of about equally many forecasts (lo, hi], equal ones together; fewer bins where forecasts tie."""
+        """Bins of about equally many forecasts (lo, hi], equal ones together; fewer bins where forecasts tie.
+
+        time_N: sessions. min_block: sessions that one label spans.
+        """
         edges = np.unique(np.quantile(probability_N, np.arange(1, n_bins) / n_bins))
         code = np.searchsorted(edges, probability_N, side="left")
         used, inside = np.unique(code, return_inverse=True)
         n = np.bincount(inside)
         hits = np.bincount(inside, weights=y_N == 1)
-        bounds = [wilson_interval(h / overlap, k / overlap, confidence) for h, k in zip(hits, n, strict=True)]
-        low, high = np.array(bounds).T
+        hit_N = (y_N == 1).astype(np.float64)
+        low, high = rate_bounds(inside, hit_N, time_N, min_block=min_block, confidence=confidence)
         upper = np.append(edges, 1.0)[used]
         upper[-1] = 1.0
         return cls(upper, np.bincount(inside, weights=probability_N) / n, hits / n, n, low, high)

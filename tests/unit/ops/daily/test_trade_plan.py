@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tradsys.core.errors import TradsysError
-from tradsys.evidence.multiple_testing import wilson_interval
+from tradsys.evidence.calibration import rate_bounds
 from tradsys.ops.daily.trade_plan import (
     PlanSettings,
     Reliability,
@@ -96,15 +96,15 @@ def test_reliability_counts_what_a_loop_counts():
     rng = np.random.default_rng(5)
     p = np.round(rng.uniform(0.3, 0.7, 4000), 2)
     y = (rng.uniform(size=4000) < p).astype(int)
-    found = Reliability.of(p, y, n_bins=8, overlap=5.0)
+    found = Reliability.of(p, y, np.arange(4000), n_bins=8, min_block=5.0)
+    low_B, high_B = rate_bounds(np.searchsorted(found.upper, p, side="left"), y, np.arange(4000), min_block=5.0)
     low = 0.0
     for k, upper in enumerate(found.upper):
         inside = (p > low) & (p <= upper)
         assert found.n[k] == inside.sum()
         assert found.observed[k] == pytest.approx(y[inside].mean())
         assert found.mean_predicted[k] == pytest.approx(p[inside].mean())
-        expected = wilson_interval(y[inside].sum() / 5, inside.sum() / 5, 0.95)
-        assert (found.low[k], found.high[k]) == pytest.approx(expected)
+        assert (found.low[k], found.high[k]) == (low_B[k], high_B[k])
         low = upper
     assert found.n.sum() == 4000
 
@@ -112,14 +112,14 @@ def test_reliability_counts_what_a_loop_counts():
 def test_a_new_forecast_finds_its_bin_also_beyond_what_was_judged():
     p = np.repeat([0.2, 0.4, 0.6], 100)
     y = np.concatenate([np.arange(100) < n for n in (10, 45, 70)]).astype(int)
-    found = Reliability.of(p, y, n_bins=3, overlap=1.0)
+    found = Reliability.of(p, y, np.arange(300), n_bins=3, min_block=1.0)
     assert [found.at(v)["observed"] for v in (0.01, 0.2, 0.4, 0.6, 0.99, 1.0)] == [0.1, 0.1, 0.45, 0.7, 0.7, 0.7]
 
 
 @given(st.lists(st.sampled_from([0.1, 0.5, 0.52, 0.9]), min_size=2, max_size=60), st.integers(2, 10))
 def test_every_judged_forecast_lies_in_a_bin_that_counted_it(values, n_bins):
     p = np.array(values)
-    found = Reliability.of(p, np.ones(len(p), dtype=int), n_bins=n_bins, overlap=1.0)
+    found = Reliability.of(p, np.ones(len(p), dtype=int), np.arange(len(p)), n_bins=n_bins, min_block=1.0)
     assert found.n.sum() == len(p)
     for value in set(values):
         assert found.at(value)["n"] >= (p == value).sum()
