@@ -6,6 +6,7 @@
   python -m tradsys.audit audit.parts=[features,labels]     some parts; audit.questions=[future,past,sealed]
   python -m tradsys.audit study=null|power                  is the verdict any good? many markets; resumable
   python -m tradsys.audit study=null study.kinds=[garch]    the quick process on that kind of market
+  python -m tradsys.audit data=stored revisions=true        what the vendor's revisions changed, by the revision ledger
 
 Three questions: the future does not matter (cut, shuffled, NaN or scaled after t, nothing up to t moves); the distant
 past does not matter (from `history` bars before t the answer at t is the same); the folds are sealed (test rows
@@ -32,6 +33,11 @@ def work(argv: list[str]) -> None:
     config = compose("audit", ["study='null'" if a == "study=null" else a for a in argv])
     plain, parts = as_dict(config), build(config)
     experiment = Experiment.of(parts)
+    if plain["revisions"]:
+        from tradsys.research.prints import prints_of, prints_table
+
+        screen().print(prints_table(prints_of(experiment)))
+        return
     if "study" in parts and parts["study"].kinds:
         from tradsys.reports.power_study_kinds import print_kinds
         from tradsys.research.power_study.quick_study import study_of

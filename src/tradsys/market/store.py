@@ -49,6 +49,7 @@ from tradsys.market.updates import (
 )
 
 MONTH_MINUTES = 28 * 1440
+PRINTS = ("final", "first")  # of a bar that the vendor revised
 _DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
 
@@ -244,6 +245,7 @@ class StoredBars:
     its bars before the first and after the last of the others are left out, so that it does not outlast them.
     as_of: the bars as they read at that moment: what a vendor changed later is undone, by the revision ledger.
     events: whether dividends, splits and funding that the store holds are put onto the bars (`actions.on_bars`).
+    prints: `final`, or `first`: each bar as it was first stored, every later revision of its values undone.
     trade_reference: whether the reference is an instrument like the others; null: where `symbols` names it or is null.
     """
 
@@ -256,8 +258,14 @@ class StoredBars:
     as_of: str | None = None
     trade_reference: bool | None = None
     events: bool = True
+    prints: str = "final"
 
     def __post_init__(self) -> None:
+        if self.prints not in PRINTS or (self.prints == "first" and self.as_of is not None):
+            raise DataError(
+                f"data.source.prints={self.prints!r} with as_of={self.as_of}; it is one of {', '.join(PRINTS)}, and "
+                "first prints have no moment; set data.source.prints= or leave data.as_of= out"
+            )
         kinds = {"root": str, "name": str, "reference": str | None, "trade_reference": bool | None, "events": bool}
         for key, kind in kinds.items():
             if not isinstance(value := getattr(self, key), kind):  # type: ignore[arg-type]
@@ -288,6 +296,8 @@ class StoredBars:
             bars = RevisionLedger(Path(self.root) / self.name).before(bars, moment)
             if bars.is_empty():
                 raise DataError(f"store {self.name}: nothing had closed by as_of={self.as_of}; set a later moment")
+        if self.prints == "first":
+            bars = RevisionLedger(Path(self.root) / self.name).first_prints(bars)
         bars = self._with_events(bars)
         if self.untraded is None:
             return bars
@@ -333,6 +343,7 @@ class StoredBars:
             "start": self.start,
             "end": self.end,
             **({"as_of": self.as_of} if self.as_of else {}),
+            **({"prints": self.prints} if self.prints != "final" else {}),
             **({"events": manifest["events"]["digest"]} if self.events and manifest.get("events") else {}),
             "synthetic": False,
         }
@@ -340,7 +351,7 @@ class StoredBars:
     def _digest(self, chosen: Mapping[str, Mapping[str, Any]]) -> str:
         """`content_digest` of the bars; only symbols that `start` or `end` cuts are read for it."""
         has_events = self.events and BarStore(Path(self.root)).manifest(self.name).get("events")
-        if self.as_of is not None or self.untraded is not None or has_events:
+        if self.as_of is not None or self.prints == "first" or self.untraded is not None or has_events:
             return content_digest(self.bars())
         first, last = _moment("start", self.start), _moment("end", self.end)
         digests: dict[str, str] = {}

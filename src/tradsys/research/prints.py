@@ -1,14 +1,21 @@
 """What a vendor's revisions were worth: features and labels on first prints against those on final prints."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
+from rich.table import Table
 
 from tradsys.core.errors import DataError
 from tradsys.core.protocols import Labeller
 from tradsys.core.tables import Array
 from tradsys.features.feature_set import FeatureSet
+from tradsys.market.store import StoredBars
+from tradsys.reports.terminal import table
+from tradsys.research.pipeline.dataset import load_bars
+from tradsys.research.pipeline.settings import Experiment
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,50 @@ class PrintDifference:
     n: int
     changed: float
     mean_abs: float | None
+
+
+def prints_of(experiment: Experiment) -> tuple[PrintDifference, ...]:
+    """`compare_prints` of an experiment's stored bars: its own features and labels on both prints.
+
+    Features that learn learn from the first prints. Raises DataError where the data are not a stored dataset.
+    """
+    source = experiment.data["source"]
+    first, final = (
+        load_bars(replace(experiment, data={**experiment.data, "source": with_prints(source, prints)}))
+        for prints in ("first", "final")
+    )
+    return compare_prints(first, final, experiment.features.fit(first), experiment.labels)
+
+
+def prints_table(found: Sequence[PrintDifference]) -> Table:
+    """The differences as a table for the terminal, the most changed first."""
+    out = table("first prints against final prints", ("column", "rows", "changed", "mean |difference| / sd"))
+    for one in sorted(found, key=lambda one: -one.changed):
+        size = "" if one.mean_abs is None else f"{one.mean_abs:.2g}"
+        out.add_row(one.name, f"{one.n:,}", f"{one.changed:.2%}", size)
+    return out
+
+
+def with_prints(source: Any, prints: str) -> Any:
+    """The source with every stored dataset in it read as these prints; DataError where there is none."""
+    found = _replaced(source, prints)
+    if found is source:
+        raise DataError(
+            f"prints: the data are {type(source).__name__}, which keep no revisions; give stored bars, such as "
+            "data=stored data.source.name=coins"
+        )
+    return found
+
+
+def _replaced(source: Any, prints: str) -> Any:
+    if isinstance(source, StoredBars):
+        return replace(source, prints=prints)
+    if not is_dataclass(source) or isinstance(source, type):
+        return source
+    inner = {f.name: getattr(source, f.name) for f in fields(source) if f.init}
+    new = {name: _replaced(value, prints) for name, value in inner.items() if is_dataclass(value)}
+    changed = {name: value for name, value in new.items() if value is not inner[name]}
+    return replace(source, **changed) if changed else source
 
 
 def compare_prints(
