@@ -9,7 +9,7 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.market.bars import COLUMNS, SCHEMA
-from tradsys.market.downloads.client import Http, LimitError, MissingError
+from tradsys.market.downloads.client import Http, LimitError, MissingError, plain_words
 from tradsys.market.downloads.daily import daily_holes, session_bars
 from tradsys.market.downloads.progress import Page
 
@@ -85,8 +85,9 @@ class AlphaVantage:
                     f"{self.name}: a limit, no data: {words}; what is complete is kept; run it again later"
                 )
         if isinstance(content, dict) and "Error Message" in content:
-            raise MissingError(
-                f"{self.name}: {' '.join(str(content['Error Message']).split())[:120]}; check the symbol"
-            )
+            words = self.http.masked(plain_words(content["Error Message"]))
+            if "apikey" in words.lower():
+                raise DataError(f"{self.name}: {words}; check the key in the environment variable {self.http.key}")
+            raise MissingError(f"{self.name}: {words}; check the symbol")
         if not isinstance(content, dict) or not isinstance(content.get(KINDS[self.kind]), dict):
             raise DataError(f"{self.name}: the answer has no {KINDS[self.kind]!r}; the vendor's page changed its form")

@@ -26,6 +26,8 @@ def run_download(source: Any, keys: Mapping[str, Any], console: Console) -> int:
     symbols, notes = wanted_symbols(keys.get("symbols"), keys.get("universe"), needed=not hasattr(source, "collect"))
     for note in notes:
         console.print(note)
+    if hasattr(source, "http"):
+        source.http.secret()  # a missing key is one line, not one a symbol
     job = Job(
         Path(keys["paths"]["data"]),
         str(keys["name"]),
