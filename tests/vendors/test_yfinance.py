@@ -163,6 +163,12 @@ def test_changed_history_is_recorded_and_a_zone_that_moves_changes_no_date(yahoo
     assert row.revisions.n == 0
 
 
+def test_a_calendar_of_another_exchange_is_refused(source, tmp_path):
+    [row] = download(source(calendar="XASX"), job(tmp_path))
+    assert "IBM trades in the zone America/New_York, the calendar XASX is that of Australia/Sydney" in row.error
+    assert BarStore(tmp_path).names() == []
+
+
 def test_columns_of_two_levels_in_either_order_and_empty_answers():
     index = pd.DatetimeIndex(["2024-10-21", "2024-10-22"], tz=NEW_YORK)
     names = ["Open", "High", "Low", "Close", "Volume"]

@@ -115,9 +115,9 @@ def print_rows(console: Console, rows: Sequence[SymbolRow]) -> None:
     good = [row for row in rows if row.error is None]
     if good:
         table = Table(box=None, pad_edge=False)
-        table.add_column("symbol", no_wrap=True)
+        table.add_column("symbol", overflow="fold")
         for name in ("first", "last", "bars", "new", "holes", "repairs", "revisions"):
-            table.add_column(name, justify="right")
+            table.add_column(name, justify="right", no_wrap=True)
         for row in good:
             n_revised = row.revisions.n if row.revisions else 0
             counts = (row.n_bars, row.n_added, len(row.holes), row.n_repairs, n_revised)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
@@ -22,12 +23,13 @@ from tradsys.market.downloads.progress import Page
 from tradsys.market.events.action_files import AFTER_MIDNIGHT
 from tradsys.market.events.actions import FILED
 from tradsys.market.events.actions import SCHEMA as SCHEMA_OF_EVENTS
-from tradsys.market.sessions import hours
+from tradsys.market.sessions import hours, time_zone
 
 INTERVALS = {"1d": 1440.0, "1h": 60.0}
 PRICES = {"Open": "open", "High": "high", "Low": "low", "Close": "close", "Volume": "volume"}
 ACTIONS = {"Dividends": "dividend", "Stock Splits": "split"}
 HOURLY_DAYS = 729  # the vendor gives no older hours
+FARTHEST_ZONE = timedelta(hours=3)  # between the vendor's zone and the calendar's: vendors name neighbours at times
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class YfinanceBars:
             rows = self.retry.call(lambda: self._history(spelling, since))
         except MissingError:  # an empty answer counts when it is repeated
             rows = self.retry.call(lambda: self._history(spelling, since))
+        self._check_zone(spelling, rows)
         rows = as_traded(rows)
         bars, n_partial = (self._daily if self.interval == "1d" else self._hourly)(rows)
         due = self._events(rows).filter(pl.col("time") > since, pl.col("time") <= until)
@@ -125,6 +128,18 @@ class YfinanceBars:
                 f"{self.name}: fails for {symbol}: {type(error).__name__} {plain_words(error)}; try again later"
             ) from error
         return flat(frame, symbol)
+
+    def _check_zone(self, symbol: str, rows: pl.DataFrame) -> None:
+        """Raises DataError where the vendor's time zone is hours away from the calendar's: dates would be others."""
+        if rows.is_empty():
+            return
+        own, theirs = time_zone(self.calendar), rows["local"][-1]
+        apart = theirs.utcoffset() - theirs.astimezone(ZoneInfo(own)).utcoffset()
+        if abs(apart) > FARTHEST_ZONE:
+            raise DataError(
+                f"{self.name}: {symbol} trades in the zone {theirs.tzinfo}, the calendar {self.calendar} is that of "
+                f"{own}; set source.calendar= to the exchange's"
+            )
 
     def _daily(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
         """Bars that close with their sessions; a date stands in the exchange's own zone."""
@@ -168,7 +183,8 @@ class YfinanceBars:
             from yfinance.config import YfConfig  # noqa: PLC0415
         except ImportError as error:
             raise DataError(f"sources: {error.name} is not installed; {INSTALL}") from error
-        logging.getLogger("yfinance").setLevel(logging.CRITICAL)  # what it logs is raised as well
+        for name in ("yfinance", "bs4"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what they log is raised as well
         if self.cache is not None:
             Path(self.cache).mkdir(parents=True, exist_ok=True)
             yfinance.set_tz_cache_location(self.cache)
