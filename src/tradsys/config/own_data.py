@@ -1,6 +1,5 @@
 """A user's own data at every command: symbols as text, short keys of the data group, folders of own configurations."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,8 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
+
+from tradsys.core.received import read_json
 
 TEXT_KEYS = ("symbol", "symbols", "market_symbol", "name")  # YAML would take NAN, TRUE or 1E5 for something else
 DAY_MINUTES = 1440
@@ -67,7 +68,7 @@ def of_the_store(overrides: Sequence[str], choices: Sequence[str]) -> list[str]:
     if name in choices or not _WORD.fullmatch(name) or not manifest.is_file():
         return list(overrides)
     try:
-        stored = json.loads(manifest.read_text(encoding="utf-8"))
+        stored = read_json(manifest, "fetch the dataset again")
         minutes, imports = float(stored["bar_minutes"]), stored["imports"]
         calendar = imports[-1].get("calendar") if imports else None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):  # reading the bars says what

@@ -1,6 +1,5 @@
 """New bars beside stored ones: compared bar by bar, every difference named, and the content before kept."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,6 +10,7 @@ import polars as pl
 
 from tradsys.core.clock import utc_stamp
 from tradsys.core.errors import DataError
+from tradsys.core.received import read_json
 from tradsys.core.runs import written_atomically
 from tradsys.market.bars import PRICES, combine_digests
 
@@ -198,7 +198,7 @@ def sweep(folder: Path, manifest: Mapping[str, Any]) -> int:
     """Removes files that no kept manifest names, such as what a write cut short left; returns how many."""
     named = _files(manifest)
     for path in earlier(folder):
-        named |= _files(json.loads(path.read_text(encoding="utf-8")))
+        named |= _files(read_json(path, "restore it from a copy, or move it away", DataError))
     gone = [p for p in folder.iterdir() if p.name not in named and p.suffix in (".parquet", ".part")]
     for path in gone:
         path.unlink()

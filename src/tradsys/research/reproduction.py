@@ -1,6 +1,5 @@
 """A finished run against the same run done again: which numbers differ, and what else does."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tradsys.core.errors import TradsysError
-from tradsys.core.received import parse_yaml
+from tradsys.core.received import parse_yaml, plain_texts, read_json
 from tradsys.core.runs import write_json
 from tradsys.research.pipeline.provenance import config_digest
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, run_identity
@@ -245,7 +244,5 @@ def _ten_digits(value: Any) -> str:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise TradsysError(f"reproduce: {path} is damaged ({error}); restore it from a copy") from error
+    found: dict[str, Any] = plain_texts(read_json(path, "restore it from a copy", TradsysError))
+    return found

@@ -15,6 +15,7 @@ from tradsys.market.bars import TIME
 from tradsys.market.downloads.ccxt_candles import CcxtCandles
 from tradsys.market.downloads.client import LimitError, Retry
 from tradsys.market.downloads.progress import Job, SymbolRow
+from tradsys.market.parquet import read_parquet
 
 LONGEST = timedelta(hours=8)  # the usual rest between two settlements; twice as long is a hole
 SCHEMA = pl.Schema({"available_at": TIME, "funding_rate": pl.Float64()})
@@ -72,7 +73,7 @@ class CcxtFunding:
     def _one(self, market: CcxtCandles, job: Job, symbol: str) -> SymbolRow:
         spelling = market.spell(symbol)
         path = job.root / "funding" / f"{job.name}_{symbol}.parquet"
-        stored = pl.read_parquet(path) if path.exists() else SCHEMA.to_frame()
+        stored = read_parquet(path, "move it away and download it again") if path.exists() else SCHEMA.to_frame()
         begin = job.start or (stored["available_at"][-job.reread_bars :].min() if stored.height else market.first)
         assert isinstance(begin, datetime)
         pages = [page for page in self._pages(market, spelling, begin, job.until) if page.height]

@@ -13,6 +13,7 @@ from tradsys.core.runs import written_atomically
 from tradsys.market.bars import TIME
 from tradsys.market.downloads.client import Http, LimitError
 from tradsys.market.downloads.progress import Job, SymbolRow
+from tradsys.market.parquet import read_parquet
 
 CHICAGO = ZoneInfo("America/Chicago")  # the vendor's days are those of St. Louis
 MAX_VINTAGES = 1000  # release days of one call; the vendor refuses more than 2000
@@ -40,7 +41,11 @@ class FredSeries:
             raise DataError("fred: no series; give symbols=[DGS10,CPIAUCSL]")
         folder = job.root / "macro"
         path = folder / f"{job.name}_vintages.parquet"
-        kept = pl.read_parquet(path).partition_by("series", as_dict=True) if path.exists() else {}
+        kept = (
+            read_parquet(path, "move it away and download it again").partition_by("series", as_dict=True)
+            if path.exists()
+            else {}
+        )
         frames = {str(key[0]): frame for key, frame in kept.items()}
         rows: list[SymbolRow] = []
         try:

@@ -18,6 +18,7 @@ from tradsys.core.runs import digest_json, written_atomically
 from tradsys.market.bars import COLUMNS, PRICES
 from tradsys.market.downloads.client import LimitError
 from tradsys.market.downloads.revisions import RevisionRule, Revisions, revise
+from tradsys.market.parquet import read_parquet
 from tradsys.market.store import BarStore
 
 log = logging.getLogger(__name__)
@@ -302,9 +303,9 @@ class Partial:
             try:
                 _, stamp, n_repairs = path.stem.split("_")
                 until = datetime.strptime(stamp, "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
-                bars = pl.read_parquet(path, glob=False).select(COLUMNS)
+                bars = read_parquet(path, "it is asked for again").select(COLUMNS)
                 own = path.with_suffix(EVENTS)
-                events = pl.read_parquet(own, glob=False) if own.exists() else None
+                events = read_parquet(own, "it is asked for again") if own.exists() else None
                 pages.append(Page(bars.cast(_EMPTY.schema), until, int(n_repairs), events))  # type: ignore[arg-type]
             except (pl.exceptions.PolarsError, OSError, ValueError) as error:
                 log.warning("%s: a kept page is damaged (%s); it is asked for again", self.symbol, error)

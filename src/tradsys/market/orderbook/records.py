@@ -15,6 +15,7 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
+from tradsys.market.parquet import read_parquet
 
 FORMS = ("binance", "lobster")
 LOBSTER_UNIT = 10_000.0  # prices are dollars times this
@@ -139,7 +140,7 @@ def _read_table(path: Path) -> pl.DataFrame:
         raise DataError(f"orderbook: no file {path.name}; check the path")
     try:
         if path.suffix == ".parquet":
-            return pl.read_parquet(path)
+            return read_parquet(path, "record it again")
         if path.suffix in (".jsonl", ".ndjson"):
             return pl.read_ndjson(path)
     except (pl.exceptions.PolarsError, OSError) as error:

@@ -1,7 +1,6 @@
 """What the verbs of the daily command do and print."""
 
 import contextlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date
@@ -18,6 +17,7 @@ from tradsys.core.errors import TradsysError
 from tradsys.core.masking import MaskingFilter
 from tradsys.core.plurals import counted
 from tradsys.core.progress.stages import screen_level
+from tradsys.core.received import read_json
 from tradsys.ops.daily import evaluation, publishing
 from tradsys.ops.daily.day_data import DailyBars
 from tradsys.ops.daily.event_log import RunLog
@@ -111,7 +111,7 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> None:
     """Walks the stack forward over years and prints every horizon, every book and the market."""
     with _on_the_terminal():
         folder = evaluation.evaluate(settings, parts)
-    document, console = json.loads((folder / "report.json").read_text(encoding="utf-8")), _console()
+    document, console = read_json(folder / "report.json", "evaluate again"), _console()
     _print_notes(console, document)
     for name, one in document["horizons"].items():
         shown = ", ".join(f"{title} {interval(one[key], digits)}" for key, title, digits in FORECAST)

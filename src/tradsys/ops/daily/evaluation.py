@@ -14,6 +14,7 @@ from tradsys.core.errors import TradsysError
 from tradsys.core.masking import masked
 from tradsys.core.runs import write_json, written_atomically
 from tradsys.evidence.controls.causality import Finding
+from tradsys.market.parquet import read_parquet
 from tradsys.ops.daily.day_data import DailyBars, data_notes, synthetic_note
 from tradsys.ops.daily.event_log import RunLog
 from tradsys.ops.daily.lock import held
@@ -123,7 +124,7 @@ def signals(settings: DailySettings, parts: Mapping[str, Any]) -> tuple[Path, di
 def _table_before(folder: Path) -> pl.DataFrame | None:
     """The newest signals table of an earlier session; None without one."""
     earlier = sorted(p for p in folder.parent.glob("date=*/signals.parquet") if p.parent.name < folder.name)
-    return pl.read_parquet(earlier[-1]) if earlier else None
+    return read_parquet(earlier[-1], "run that date again") if earlier else None
 
 
 def _refit(settings: DailySettings, data: DailyBars) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tradsys.core.clock import utc_now
+from tradsys.core.errors import TradsysError
 from tradsys.core.masking import masked
+from tradsys.core.received import parse_json, plain_texts
 
 FILE = "log.jsonl"
 MOST_BYTES = 10_000_000  # beyond it the file becomes log.jsonl.1, which replaces an older one
@@ -44,7 +46,7 @@ class RunLog:
     def lines(self, **wanted: Any) -> list[dict[str, Any]]:
         """All lines whose facts equal those wanted, oldest first; a line torn by a crash is left out."""
         files = [path for path in (self.rotated, self.path) if path.exists()]
-        read = (_read_event(text) for path in files for text in path.read_text(encoding="utf-8").splitlines())
+        read = (_read_event(text) for path in files for text in path.read_text("utf-8", "replace").splitlines())
         return [line for line in read if line and all(line.get(key) == value for key, value in wanted.items())]
 
     def _torn(self) -> bool:
@@ -57,7 +59,7 @@ class RunLog:
 
 def _read_event(text: str) -> dict[str, Any] | None:
     try:
-        line = json.loads(text)
-    except json.JSONDecodeError:
+        line: dict[str, Any] = plain_texts(parse_json(text, FILE, "it is left out"))
+    except TradsysError:
         return None
-    return line if isinstance(line, dict) else None
+    return line

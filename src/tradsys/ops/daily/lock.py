@@ -1,7 +1,6 @@
 """One daily run at a time in a folder; whoever comes second is refused with who holds it."""
 
 import contextlib
-import json
 import os
 import socket
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import TradsysError
+from tradsys.core.received import read_json
 from tradsys.core.runs import write_json
 
 LOCK, HOLDER = ".lock", ".holder.json"
@@ -58,10 +58,10 @@ def holder(folder: Path) -> dict[str, Any] | None:
 def noted(folder: Path) -> dict[str, Any] | None:
     """The last holder's note, whether or not it still runs; None without one."""
     try:
-        note: dict[str, Any] = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        note: dict[str, Any] = read_json(folder / HOLDER, "start again")
+    except (OSError, TradsysError):
         return None
-    return note
+    return note if {"pid", "host", "since"} <= note.keys() else None
 
 
 def _holder(note: dict[str, Any] | None) -> str:

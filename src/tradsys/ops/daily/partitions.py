@@ -12,8 +12,10 @@ from typing import Any
 import polars as pl
 
 from tradsys.core.clock import utc_now
-from tradsys.core.errors import DataError
+from tradsys.core.errors import DataError, TradsysError
+from tradsys.core.received import inside, read_json
 from tradsys.core.runs import code_sha, digest_file, digest_json, write_json, written_atomically
+from tradsys.market.parquet import read_parquet
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -57,18 +59,19 @@ class Partitions:
 
     def dates(self, stage: str) -> list[date]:
         """The sessions that have a readable partition, ascending; one that was stopped is none of them."""
-        found = (date.fromisoformat(path.name.partition("=")[2]) for path in (self.root / stage).glob("date=*"))
+        found = filter(None, (day_of(path) for path in (self.root / stage).glob("date=*")))
         reported = ((day, self.manifest(stage, day)) for day in found)
         return sorted(day for day, manifest in reported if manifest and not manifest["facts"].get(STOPPED))
 
     def manifest(self, stage: str, day: date) -> dict[str, Any] | None:
         """What the partition says of itself; None where there is none or it cannot be read."""
         try:
-            read: dict[str, Any] = json.loads((self.folder(stage, day) / MANIFEST).read_text(encoding="utf-8"))
-            sealed = read.pop("sha256")
-        except (OSError, ValueError, KeyError, AttributeError):
+            read: dict[str, Any] = read_json(self.folder(stage, day) / MANIFEST, "run that date again")
+        except (OSError, TradsysError):
             return None
-        return read if sealed == digest_json(read) and read.get("format") == FORMAT else None
+        sealed = read.pop("sha256", None)
+        as_written = all(isinstance(read.get(key), dict) for key in ("inputs", "config", "facts", "files", "rows"))
+        return read if as_written and sealed == digest_json(read) and read.get("format") == FORMAT else None
 
     def why_not(self, stage: str, day: date, origin: Origin) -> str | None:
         """Why the stage has to be done, in words; None where its partition is whole and made from just this."""
@@ -95,7 +98,7 @@ class Partitions:
         return [
             name
             for name, digest in manifest["files"].items()
-            if not (folder / name).is_file() or digest_file(folder / name) != digest
+            if not (path := inside(folder, name, DataError)).is_file() or digest_file(path) != digest
         ]
 
     def write(self, stage: str, day: date, made: Made, origin: Origin, seconds: float) -> dict[str, Any]:
@@ -127,18 +130,11 @@ class Partitions:
     def frame(self, stage: str, day: date, name: str | None = None) -> pl.DataFrame:
         """A frame of a partition, by default the one of the stage's own name; DataError where it is missing."""
         path = self._file(stage, day, f"{name or stage}.parquet")
-        try:
-            return pl.read_parquet(path, hive_partitioning=False, glob=False)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise DataError(f"daily: {path} cannot be read: {error}; run that date again") from error
+        return read_parquet(path, "run that date again")
 
     def document(self, stage: str, day: date, name: str) -> Any:
         """A JSON document of a partition; DataError where it is missing."""
-        path = self._file(stage, day, f"{name}.json")
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"daily: {path} is no JSON: {error}; run that date again") from error
+        return read_json(self._file(stage, day, f"{name}.json"), "run that date again", DataError, object)
 
     def sweep(self) -> list[str]:
         """Removes what a crash left half written or half replaced, and returns it; the lock must be held."""
@@ -155,6 +151,14 @@ class Partitions:
                 f"run it again: python -m tradsys.daily run date={day}"
             )
         return path
+
+
+def day_of(folder: Path) -> date | None:
+    """The session that a partition's folder names; None where it names none."""
+    try:
+        return date.fromisoformat(folder.name.partition("=")[2])
+    except ValueError:
+        return None
 
 
 @functools.cache

@@ -1,14 +1,14 @@
 """The report as pages beside its partition, the link to the newest one, and the banner on one that is old."""
 
-import json
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from tradsys.core.clock import utc_now
-from tradsys.core.errors import TradsysError
+from tradsys.core.errors import DataError, TradsysError
+from tradsys.core.received import plain_texts, read_json
 from tradsys.core.runs import link_latest, write_json
-from tradsys.ops.daily.partitions import Partitions
+from tradsys.ops.daily.partitions import Partitions, day_of
 from tradsys.reports.daily.page import write_daily
 
 OLD = "old.json"  # why a published report is not of the newest session
@@ -17,7 +17,7 @@ OLD = "old.json"  # why a published report is not of the newest session
 def latest(store: Partitions) -> date | None:
     """The session whose report is published as the newest; None where none ever was."""
     link = store.root / "report" / "latest"
-    return date.fromisoformat(link.resolve().name.partition("=")[2]) if link.exists() else None
+    return day_of(link.resolve()) if link.exists() else None
 
 
 def publish(store: Partitions, day: date) -> bool:
@@ -52,7 +52,9 @@ def old(store: Partitions, day: date) -> dict[str, Any] | None:
     path = store.folder("report", day) / OLD
     if not path.exists():
         return None
-    reported: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    reported: dict[str, Any] = plain_texts(read_json(path, "delete it; the next run writes it anew", DataError))
+    if lacking := {"of", "failed", "because", "at"} - reported.keys():
+        raise DataError(f"{path}: it lacks {', '.join(sorted(lacking))}; delete it; the next run writes it anew")
     return reported
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.clock import utc_now
+from tradsys.core.errors import DataError
 from tradsys.core.masking import masked
+from tradsys.core.received import refused_in_one_line
 from tradsys.core.runs import code_sha
 from tradsys.evidence.cross_section.rank_ic import rank_ic
 from tradsys.evidence.verdict import judge_run
@@ -216,7 +218,8 @@ def live_record(store: Partitions, until: date) -> dict[str, Any]:
 
 def _partition_frames(store: Partitions, stage: str, until: date) -> pl.DataFrame | None:
     paths = [store.folder(stage, day) / f"{stage}.parquet" for day in store.dates(stage) if day <= until]
-    return pl.read_parquet(paths, hive_partitioning=False, glob=False) if paths else None
+    with refused_in_one_line(f"daily: partitions {stage} of {store.root}", "run those dates again", DataError):
+        return pl.read_parquet(paths, hive_partitioning=False, glob=False) if paths else None
 
 
 def missing(store: Partitions, closes: pl.DataFrame, until: date) -> list[date]:

@@ -1,6 +1,5 @@
 """What a run will need of a machine, from its config alone: before bars are read and torch is loaded."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,6 +8,7 @@ from typing import Any
 
 from tradsys.core.clock import utc
 from tradsys.core.errors import DataError
+from tradsys.core.received import read_json
 
 # Peaks of whole runs of `train` (VmHWM, VmPeak), the synthetic market, 48 features, one thread, torch 2.13 for CPUs.
 # 1,000 placebos: 1.149 GB at 9,000 rows, 1.168 GB at 36,000. 100 placebos: 1.109 GB at 36,000 rows, 1.293 GB at
@@ -110,10 +110,7 @@ def _manifest(root: Path, name: str) -> dict[str, Any]:
             f"store {root}: no dataset {name!r}; bring it in with `python -m tradsys.fetch source=file path=... "
             f"layout=... name={name}`, or use data=synthetic"
         )
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"store {name}: {path.name} is damaged ({error}); fetch the dataset again") from error
+    found: dict[str, Any] = read_json(path, "fetch the dataset again", DataError)
     return found
 
 

@@ -11,14 +11,15 @@ import polars as pl
 from filelock import FileLock, Timeout
 
 from tradsys.core.clock import utc
-from tradsys.core.errors import BundleError, TradsysError
+from tradsys.core.errors import BundleError, DataError, TradsysError
 from tradsys.core.masking import masked
+from tradsys.core.received import plain_text, plain_texts, refused_in_one_line
 from tradsys.core.runs import code_sha
 from tradsys.market.bars import bar_length
 from tradsys.ops.trading.engine import Engine, Predictor
 from tradsys.ops.trading.risk import Risk
 from tradsys.ops.trading.state import State
-from tradsys.ops.trading.store import TradeJournal
+from tradsys.ops.trading.store import RESTORE, Event, TradeJournal
 from tradsys.portfolio.costs import Costs
 from tradsys.serving.brokers import Broker
 from tradsys.serving.bundle import Bundle
@@ -92,17 +93,26 @@ def opened(plan: Plan) -> Iterator[tuple[TradeJournal, State]]:
     journal = None
     try:
         journal = TradeJournal(plan.journal or plan.folder / JOURNAL).lock()
-        broken = journal.verify()
-        if broken:
-            raise TradsysError(
-                f"trade journal {journal.shown}: {broken[0]}; the record was changed outside the bot; nothing is "
-                "traded on it; keep it as evidence and start with another name=..."
-            )
-        yield journal, State().replay(journal.events())
+        yield journal, replayed(journal)
     finally:
         if journal is not None:
             journal.close()
         lock.release()
+
+
+def replayed(journal: TradeJournal) -> State:
+    """The state that a journal's events rebuild; DataError where its chain is broken or an event is no bot's.
+
+    Control characters of its texts, which an exchange may have sent, reach neither a terminal nor a page.
+    """
+    if broken := journal.verify():
+        raise DataError(
+            f"trade journal {journal.shown}: {broken[0]}; the record was changed outside the bot; nothing is "
+            "traded on it or drawn from it; keep it as evidence and start with another name=..."
+        )
+    plain = (Event(e.id, plain_text(e.written), plain_text(e.kind), plain_texts(e.body)) for e in journal.events())
+    with refused_in_one_line(f"trade journal {journal.shown}", RESTORE, DataError):
+        return State().replay(plain)
 
 
 def check_same_bot(plan: Plan, state: State, bar_minutes: float) -> None:

@@ -13,13 +13,14 @@ from rich.console import Console
 
 from tradsys.core.clock import utc_stamp
 from tradsys.core.errors import BundleError, DataError, GateError, TradsysError
+from tradsys.core.received import refused_in_one_line
 from tradsys.market.universe import untraded_of
-from tradsys.ops.trading.bot import JOURNAL, LOCK, Plan, run_replay, span_of
+from tradsys.ops.trading.bot import JOURNAL, LOCK, Plan, replayed, run_replay, span_of
 from tradsys.ops.trading.engine import Predictor
 from tradsys.ops.trading.live import newest_of, run_live
 from tradsys.ops.trading.state import State
 from tradsys.ops.trading.status import print_status
-from tradsys.ops.trading.store import TradeJournal
+from tradsys.ops.trading.store import RESTORE, TradeJournal
 from tradsys.ops.trading.summary import expected_daily, summary
 from tradsys.reports.trading.page import write_page
 from tradsys.serving.bundle import Bundle
@@ -60,7 +61,7 @@ def plan_of(mode: str, plain: Config, parts: Config, bundle: Bundle, symbols: li
 
 
 def _bot_folder(plain: Config, name: str) -> Path:
-    if "/" in name or "\\" in name or name.startswith("."):
+    if "/" in name or "\\" in name or name.startswith(".") or not name.isprintable():
         raise TradsysError(f"trade: name={name!r}; it becomes a folder of runs/trade; use letters, digits, - and _")
     return Path(plain["paths"]["runs"]) / "trade" / name
 
@@ -179,7 +180,8 @@ def status(plain: Config, _parts: Config, _source: Source) -> None:
     """State of a running or finished bot."""
     folder = _only_bot(plain)
     state = _state(folder, plain)
-    print_status(CONSOLE, folder, state, running=_running(folder))
+    with refused_in_one_line(f"trade: the journal of {folder.name}", RESTORE, DataError):
+        print_status(CONSOLE, folder, state, running=_running(folder))
 
 
 def report(plain: Config, _parts: Config, _source: Source) -> None:
@@ -227,7 +229,7 @@ def _only_bot(plain: Config) -> Path:
 
 
 def _state(folder: Path, plain: Config) -> State:
-    return State().replay(TradeJournal(plain["journal"] or folder / JOURNAL, create=False).events())
+    return replayed(TradeJournal(plain["journal"] or folder / JOURNAL, create=False))
 
 
 def _running(folder: Path) -> bool:
@@ -241,8 +243,9 @@ def _running(folder: Path) -> bool:
 
 
 def _write_report(folder: Path, state: State, plain: Config) -> None:
-    expected = expected_daily(plain["expected"], state)
-    write_page(summary(state, expected), folder / "report.html")
+    with refused_in_one_line(f"trade: the journal of {folder.name}", RESTORE, DataError):
+        expected = expected_daily(plain["expected"], state)
+        write_page(summary(state, expected), folder / "report.html")
 
 
 VERBS: dict[str, Callable[[Config, Config, Source], None]] = {

@@ -146,8 +146,13 @@ def _listener(notifier: Notifier, name: str) -> Callable[[str, dict[str, Any]], 
 
 def newest_of(folder: Path) -> Path | None:
     """The numbered bundle with the highest number in a folder of models, or None."""
-    numbered = [p for p in folder.glob("*") if p.name.isdigit() and (p / "card.json").is_file()]
-    return max(numbered, key=lambda p: int(p.name), default=None)
+    numbered = [p for p in folder.glob("*") if _number(p) >= 0 and (p / "card.json").is_file()]
+    return max(numbered, key=_number, default=None)
+
+
+def _number(folder: Path) -> int:
+    """The number that a promoted bundle's folder is named by; -1 for any other name."""
+    return int(folder.name) if folder.name.isascii() and folder.name.isdecimal() else -1
 
 
 def swapped(
@@ -166,11 +171,11 @@ def swapped(
     current = Path(str(engine.state.settings["bundle_path"]))
     if newest is None or newest.resolve() == current.resolve():
         return False
-    if current.parent.resolve() == follow.resolve() and int(newest.name) <= int(current.name):
+    if current.parent.resolve() == follow.resolve() and _number(newest) <= _number(current):
         return False
     if engine.refused.get(str(newest)):
         return False
-    with contextlib.suppress(TradsysError):
+    with contextlib.suppress(TradsysError, OSError):
         bundle = Bundle.load(newest)
         verdict = bundle.card.get("verdict", {}).get("kind", "not evaluated")
         same_data = bundle.data_config() == engine.strategy.primary.data_config()

@@ -18,6 +18,7 @@ from tradsys.core.received import one_line
 
 GENESIS = "0" * 64
 BUSY_SECONDS = 30
+RESTORE = "keep it as evidence, restore a copy or start with another name=..."
 PAGE = 500  # events read at a time
 POSTGRES_LOCK = 7_472_646_480  # advisory lock of the bot that writes this journal
 _META = sa.MetaData()
@@ -63,18 +64,13 @@ class TradeJournal:
         self.place = str(place)
         self._engine = _engine(self.place, create)
         self._lock: sa.Connection | None = None
-        try:
+        with self._refused("it does not open", "give the SQLite file or the URL of a bot's journal"):
             if create:
                 _META.create_all(self._engine)
                 self._freeze()
             with self._engine.connect() as connection:
                 newest = sa.select(_EVENTS.c.id, _EVENTS.c.hash).order_by(_EVENTS.c.id.desc()).limit(1)
                 last = connection.execute(newest).first()
-        except sa.exc.DatabaseError as error:
-            raise DataError(
-                f"trade journal {self.shown}: it does not open ({one_line(masked_text(str(error.orig)))}); give the "
-                "SQLite file or the URL of a bot's journal"
-            ) from error
         self._id: int = 0 if last is None else last.id
         self._hash: str = GENESIS if last is None else last.hash
         self._written = (self._id, self._hash)  # newest on disk
@@ -108,7 +104,8 @@ class TradeJournal:
         if not self._held:
             return
         try:
-            with self._engine.begin() as connection:
+            fix = "free its disk and start the bot again: it asks the exchange about what it sent"
+            with self._refused("it cannot be written", fix), self._engine.begin() as connection:
                 connection.execute(_EVENTS.insert(), self._held)
         except BaseException:
             self._id, self._hash = self._written
@@ -132,25 +129,45 @@ class TradeJournal:
         if kinds is not None:
             query = query.where(_EVENTS.c.kind.in_(list(kinds)))
         for row in self._paged(query, after):
-            yield Event(row.id, row.written, row.kind, json.loads(row.body))
+            yield self._event(row)
 
     def _paged(self, query: sa.Select[Any], after: int) -> Iterator[Any]:
         """Rows of a query of events in order, a page at a time: whoever stops reading leaves nothing open."""
         while True:
-            with self._engine.connect() as connection:
+            with self._refused(), self._engine.connect() as connection:
                 page = query.where(_EVENTS.c.id > after).order_by(_EVENTS.c.id).limit(PAGE)
                 rows = list(connection.execute(page))
             if not rows:
                 return
+            if any(type(row.id) is not int or not all(isinstance(v, str) for v in row[1:]) for row in rows):
+                raise DataError(f"trade journal {self.shown}: it holds other values than a bot writes; {RESTORE}")
             yield from rows
             after = rows[-1].id
+
+    def _event(self, row: Any) -> Event:
+        try:
+            body = json.loads(row.body)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"trade journal {self.shown}: event {row.id} is no JSON; {RESTORE}") from error
+        if not isinstance(body, dict):
+            raise DataError(f"trade journal {self.shown}: event {row.id} holds no mapping; {RESTORE}")
+        return Event(row.id, row.written, row.kind, body)
+
+    @contextmanager
+    def _refused(self, what: str = "it cannot be read", fix: str = "") -> Iterator[None]:
+        """Turns whatever the database raises meanwhile into one DataError."""
+        try:
+            yield
+        except (sa.exc.SQLAlchemyError, ValueError, OverflowError, TypeError) as error:
+            cause = one_line(masked_text(str(getattr(error, "orig", None) or error)))
+            raise DataError(f"trade journal {self.shown}: {what} ({cause}); {fix or RESTORE}") from error
 
     def newest(self, kind: str, n: int = 1) -> list[Event]:
         """The last n events of a kind, oldest first."""
         query = sa.select(_EVENTS).where(_EVENTS.c.kind == kind).order_by(_EVENTS.c.id.desc()).limit(n)
-        with self._engine.connect() as connection:
+        with self._refused(), self._engine.connect() as connection:
             rows = list(connection.execute(query))[::-1]
-        return [Event(row.id, row.written, row.kind, json.loads(row.body)) for row in rows]
+        return [self._event(row) for row in rows]
 
     def verify(self) -> list[str]:
         """What is wrong with the chain: events changed, missing or out of order; empty where it is intact."""
@@ -165,7 +182,7 @@ class TradeJournal:
 
     def ask(self, kind: str) -> int:
         """Leaves a request for the bot; returns its number."""
-        with self._engine.begin() as connection:
+        with self._refused("it cannot be written", "free its disk"), self._engine.begin() as connection:
             made = utc_now().isoformat(timespec="seconds")
             done = connection.execute(_REQUESTS.insert().values(made=made, kind=kind))
             return int(done.inserted_primary_key[0])  # type: ignore[index]
@@ -173,7 +190,7 @@ class TradeJournal:
     def requests(self, after: int) -> list[tuple[int, str]]:
         """Number and kind of requests later than that number."""
         query = sa.select(_REQUESTS).where(_REQUESTS.c.id > after).order_by(_REQUESTS.c.id)
-        with self._engine.connect() as connection:
+        with self._refused(), self._engine.connect() as connection:
             return [(row.id, row.kind) for row in connection.execute(query)]
 
     def lock(self) -> Self:

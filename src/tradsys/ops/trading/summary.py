@@ -1,6 +1,5 @@
 """What the page and the terminal show of a bot, as one frozen value."""
 
-import json
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tradsys.core.received import read_json
 from tradsys.core.tables import Array
 from tradsys.ops.trading.state import State
 
@@ -93,9 +93,9 @@ def expected_daily(place: str | None, state: State) -> Array | None:
 
     place: a run folder of train or backtest; by default the run that the bundle lies in.
     """
-    folder = Path(place) if place else Path(str(state.settings.get("bundle_path", ""))).parent
+    folder = Path(place) if place else Path(str(state.settings.get("bundle_path", "")).replace("\0", "")).parent
     try:
-        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        report = read_json(folder / "report.json", "")
         name = state.settings["strategy"]
         if {row["name"]: row["settings"] for row in report["strategies"]}[name] != state.settings["profile"]:
             return None  # the same name with other levels is another strategy

@@ -6,7 +6,6 @@ not even those: its checkpoints lie in the comparison's folder until the fit is 
 
 import contextlib
 import importlib
-import json
 import logging
 import shlex
 import shutil
@@ -23,9 +22,10 @@ import yaml
 from filelock import FileLock, Timeout
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from tradsys.core.errors import TradsysError
+from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.masking import masked
 from tradsys.core.progress.bars import bar
+from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import code_sha, digest_json, link_latest, write_json, written_atomically
 from tradsys.market.bars import bar_length, utc_series
 from tradsys.reports.comparison.page import write_comparison
@@ -202,18 +202,20 @@ def _fit_frame(fit: FoldFit) -> pl.DataFrame:
 
 def read_fit(target: Path) -> tuple[FoldFit, dict[str, Any]]:
     """The fit that `run_job` wrote, and what its JSON says of it."""
-    about = json.loads(target.read_text(encoding="utf-8"))
-    frame = pl.read_parquet(target.with_suffix(".parquet"))
-    fit = FoldFit(
-        symbol=frame["symbol"].to_numpy(),
-        time=frame["time"].to_numpy(),
-        y=frame["y"].to_numpy(),
-        proba_NC=frame["proba"].to_numpy(),
-        base_rate_C=np.asarray(about["base_rate"]),
-        seconds=about["seconds"],
-        peak_mb=about["peak_mb"],
-        n_parameters=about["n_parameters"],
-    )
+    fix = "delete both of its files and run the same command again"
+    about = read_json(target, fix, DataError)
+    with refused_in_one_line(f"compare: fit {target}", fix, DataError):
+        frame = pl.read_parquet(target.with_suffix(".parquet"))
+        fit = FoldFit(
+            symbol=frame["symbol"].to_numpy(),
+            time=frame["time"].to_numpy(),
+            y=frame["y"].to_numpy(),
+            proba_NC=frame["proba"].to_numpy(),
+            base_rate_C=np.asarray(about["base_rate"]),
+            seconds=about["seconds"],
+            peak_mb=about["peak_mb"],
+            n_parameters=about["n_parameters"],
+        )
     return fit, about
 
 

@@ -4,7 +4,6 @@ Words that depend on a number are made here from the number, so that no table ev
 do not.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from tradsys.core.errors import DataError
 from tradsys.core.headline import HEADLINE, OVER_BASE_RATE
 from tradsys.core.masking import masked
+from tradsys.core.received import read_json
 from tradsys.core.runs import digest_json, write_json
 from tradsys.core.tables import Array
 from tradsys.evidence.bootstrap import mean_per_time, time_groups
@@ -78,7 +78,7 @@ class VariantFits:
 def enter_looks(variants: Mapping[str, VariantFits], place: Path, config: Mapping[str, Any]) -> None:
     """Enters every variant as a trial of the ledger, before its figures are shown; one that is there stays."""
     path = place / LOOKS
-    entered = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    entered = read_json(path, "restore it from a copy", DataError) if path.is_file() else {}
     uuid = entered.setdefault("uuid", uuid4().hex)
     ledger = TrialLedger(config["paths"]["ledger"])
     for variant in variants.values():

@@ -1,7 +1,6 @@
 """The on-disk form of a dataset: arrays that worker processes map, and the digest of their content."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tradsys.core.errors import DataError, TradsysError
+from tradsys.core.received import read_json
 from tradsys.core.runs import digest_json, write_json, written_atomically
 from tradsys.core.tables import Array, FeatureTable, Fold, Samples
 from tradsys.features.feature_set import FeatureSet
@@ -70,7 +70,7 @@ def load_dataset(folder: Path) -> Dataset:
     where a file is missing, damaged or not the one that was written.
     """
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        about = read_json(folder / ABOUT, "delete the folder and run the same command again", DataError)
         dataset = _mapped(folder, about)
         digest, found = about["digest"], dataset_digest(dataset)
     except TradsysError:

@@ -3,7 +3,6 @@
 Resumable: rows are written in blocks of seeds, each file atomically, named after the digest of its setting.
 """
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tradsys.core.errors import TradsysError
+from tradsys.core.received import read_json
 from tradsys.core.runs import digest_json, write_json
 from tradsys.evidence.multiple_testing import wilson_interval
 from tradsys.portfolio.costs import Costs
@@ -57,7 +57,16 @@ def run_blocks(settings: Sequence[Setting], n_markets: int, folder: Path, first_
 
 
 def _kept_rows(path: Path) -> list[dict[str, Any]]:
-    return list(json.loads(path.read_text(encoding="utf-8"))["rows"]) if path.exists() else []
+    return list(_block(path)["rows"]) if path.exists() else []
+
+
+def _block(path: Path) -> dict[str, Any]:
+    """The block that `run_blocks` wrote: setting and rows; TradsysError where it is damaged."""
+    fix = "delete it and run the same command again"
+    found: dict[str, Any] = read_json(path, fix, TradsysError)
+    if not isinstance(found.get("setting"), dict) or not isinstance(found.get("rows"), list):
+        raise TradsysError(f"study: {path} holds no setting with rows; {fix}")
+    return found
 
 
 def study_of(settings: StudySettings, costs: Costs, folder: Path) -> dict[str, Any]:
@@ -122,7 +131,7 @@ def read_cells(folder: Path) -> list[Cell]:
     """One line per setting from all blocks in `folder`, in order of kind, plant, costs, years and edge."""
     found: dict[str, tuple[Setting, list[dict[str, Any]]]] = {}
     for path in sorted(folder.glob("*_*.json")):
-        block = json.loads(path.read_text(encoding="utf-8"))
+        block = _block(path)
         key = path.name.split("_")[0]
         found.setdefault(key, (Setting(**block["setting"]), []))[1].extend(block["rows"])
     cells = [_cell(setting, rows) for setting, rows in found.values()]

@@ -3,7 +3,6 @@ edge.
 """
 
 import contextlib
-import json
 import logging
 import multiprocessing
 import signal
@@ -22,6 +21,7 @@ from scipy.optimize import isotonic_regression
 
 from tradsys.core.errors import TradsysError
 from tradsys.core.progress.bars import bar
+from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import code_sha, digest_json, write_json, written_atomically
 from tradsys.core.tables import Array
 from tradsys.evidence.multiple_testing import wilson_interval
@@ -32,6 +32,7 @@ from tradsys.research.pipeline.single_thread import single_threads
 from tradsys.research.power_study.simulated_research import LOOKS, REFUSED, Look, MarketRow, arms_of, run_market
 
 LOG = logging.getLogger(__name__)
+AGAIN = "delete it and run the same command again"
 MOST_FALSE = 0.05  # share of markets without an edge that may end in `edge`
 FOUND = 0.8  # share of markets with an edge that must end in `edge` for that edge to count as found
 
@@ -140,9 +141,10 @@ def _run_market(
 
 
 def _read_row(path: Path) -> MarketRow:
-    row = json.loads(path.read_text(encoding="utf-8"))
-    looks = tuple(Look(**{**look, "winners": tuple(look["winners"])}) for look in row["looks"])
-    return MarketRow(**{**row, "looks": looks})
+    with refused_in_one_line(f"study: {path}", AGAIN, TradsysError):
+        row = read_json(path, AGAIN, TradsysError)
+        looks = tuple(Look(**{**look, "winners": tuple(look["winners"])}) for look in row["looks"])
+        return MarketRow(**{**row, "looks": looks})
 
 
 def _done(one: Any, todo: Sequence[tuple[float, int]], n_jobs: int) -> Generator[tuple[float, int], None, None]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from tradsys.core.errors import TrainingError
+from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import digest_json, write_json, written_atomically
 from tradsys.core.tables import Array
 from tradsys.evidence.skill import log_losses
@@ -69,7 +70,8 @@ def fit_result(
     _check_identity(folder / "identity.json", name)
     done = folder / "fit.json"
     if done.exists():
-        return FitResult(**json.loads(done.read_text(encoding="utf-8")))
+        with refused_in_one_line(str(done), "delete its folder; the same command fits it again", SweepError):
+            return FitResult(**read_json(done, "delete its folder; the same command fits it again", SweepError))
     attempts = folder / "attempts.jsonl"
     resumed_epochs = _epochs_kept(folder / "fit")
     _append(attempts, {"pid": os.getpid(), "epochs": resumed_epochs})
@@ -153,7 +155,7 @@ class _Watching:
 def _check_identity(path: Path, name: str) -> None:
     if not path.exists():
         write_json(path, name)
-    elif (found := json.loads(path.read_text(encoding="utf-8"))) != name:
+    elif (found := str(read_json(path, "delete its folder", SweepError, str))) != name:
         raise SweepError(
             f"sweep: {path.parent} holds the fit {found[:12]}, this one is {name[:12]}: another model, data or seed; "
             "a study's folder belongs to one study; give study= another name or move the folder away"

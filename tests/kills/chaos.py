@@ -1,14 +1,16 @@
 """Kills the commands at random moments with Ctrl-C, SIGTERM and SIGKILL, then audits what is left and goes on.
 
-    python -m tests.kills kills=70 seed=1                 all commands in turn
-    python -m tests.kills kills=20 commands=train,tune    some of them
-    python -m tests.kills kills=70 out=build/kills.jsonl  one line per kill; the same command goes on from there
+    python -m tests.kills.chaos kills=70 seed=1                 all commands in turn
+    python -m tests.kills.chaos kills=20 commands=train,tune    some of them
+    python -m tests.kills.chaos kills=70 out=build/kills.jsonl  one line per kill; the same command goes on from there
 
-Each kill starts a real process on a copy of a small project and stops it at a uniformly drawn moment of an undisturbed
-run's length. Afterwards: the exit code (130, 143; a SIGKILL is 137 in a shell), one word of the ending and no
-traceback, no process left, no draft and no half-written file; the command it names goes on to the undisturbed result.
+Each kill starts the command on a copy of a small project, every fourth as a new Python and the others as forks of one
+that has the libraries loaded, and stops it at a uniformly drawn moment of an undisturbed run's length. Afterwards: the
+exit code (130, 143; a SIGKILL is 137 in a shell), one word of the ending and no traceback, no process left, no draft
+and no half-written file; and the command that goes on comes to the undisturbed result.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,17 +19,16 @@ import re
 import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import psutil
@@ -37,16 +38,16 @@ from tests.integration.conftest import SHRUNK
 from tests.integration.test_compare import LOGISTIC as COMPARED
 from tests.integration.test_compare import SMALL_TREES, arms
 from tests.integration.test_tune import LOGISTIC
+from tests.kills.forks import MARK, Started, zygote
 from tests.vendors.server import History, Vendors, serving
 from tradsys.core.drafts import NAME as DRAFT
 from tradsys.market.store import BarStore
 
 SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGKILL": 137}
-MARK = "TRADSYS_KILLS"  # in the environment of a killed command and of whatever it started
+FORKED = 0.75  # share of the kills; the others begin with a new Python
 GONE_SECONDS = 20.0  # until the children of a killed command must have ended
-LIMIT_SECONDS = 300.0
 COINS = ("AAAUSDT", "BBBUSDT", "CCCUSDT")
-FITTED = [*SHRUNK, "trainer.max_epochs=20", "trainer.patience=20"]
+FITTED = [*SHRUNK, "trainer.max_epochs=12", "trainer.patience=12", "evaluation.n_placebos=20"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def _tuned(folder: Path) -> Any:
 
 def _compared(folder: Path) -> Any:
     found = _read(folder / "runs/compare/latest/table.json")["arms"]
-    return [{key: arm[key] for key in ("name", "skill", "difference")} for arm in found]
+    return [{key: arm[key] for key in ("name", "skill_beyond_level", "difference")} for arm in found]
 
 
 def _fetched(folder: Path) -> Any:
@@ -121,34 +122,38 @@ def main(argv: list[str]) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     market = Vendors(History(list(COINS), now - timedelta(days=100), now), now)
-    with tempfile.TemporaryDirectory() as folder, serving(market.app()) as address:
+    with tempfile.TemporaryDirectory() as folder, serving(market.app()) as address, zygote() as forks:
         every = cases(address)
         names = given["commands"].split(",") if "commands" in given else list(every)
-        run(Path(folder), every, names, int(given.get("kills", "70")), int(given.get("seed", "1")), out)
+        run(Path(folder), forks, every, names, int(given.get("kills", "70")), int(given.get("seed", "1")), out)
     return table([json.loads(line) for line in out.read_text().splitlines()])
 
 
-def run(folder: Path, every: dict[str, Case], names: list[str], kills: int, seed: int, out: Path) -> None:
+def run(
+    folder: Path, zygote: Popen, every: dict[str, Case], names: list[str], kills: int, seed: int, out: Path
+) -> None:
     """Kills until `out` holds so many lines; what it holds already is not done again."""
     done = len(out.read_text().splitlines()) if out.exists() else 0
     whole: dict[str, tuple[Path, float, Any]] = {}
     for k in range(done, kills):
         name = names[k % len(names)]
         if name not in whole:
-            whole[name] = undisturbed(folder, every, name, whole)
-        line = one_kill(folder / f"kill-{k}", every, name, whole, random.Random(f"{seed} {k}"))
+            whole[name] = undisturbed(folder, zygote, every, name, whole)
+        line = one_kill(folder / f"kill-{k}", zygote, every, name, whole, random.Random(f"{seed} {k}"))
         with out.open("a") as file:
             file.write(json.dumps({"kill": k, **line}) + "\n")
 
 
-def undisturbed(folder: Path, every: dict[str, Case], name: str, whole: dict[str, Any]) -> tuple[Path, float, Any]:
+def undisturbed(
+    folder: Path, zygote: Popen, every: dict[str, Case], name: str, whole: dict[str, Any]
+) -> tuple[Path, float, Any]:
     """The project after an undisturbed run of a command, its seconds and its result."""
     case = every[name]
     if case.needs in every and case.needs not in whole:
-        whole[case.needs] = undisturbed(folder, every, case.needs, whole)
+        whole[case.needs] = undisturbed(folder, zygote, every, case.needs, whole)
     project = prepared(folder / f"whole-{name}", case, whole)
     begin = time.monotonic()
-    code, _, errors = finish(begun(case.argv, project))
+    code, _, errors = Started(case.argv, project, zygote).finish()
     assert code == 0, (name, errors)
     return project, time.monotonic() - begin, case.result(project)
 
@@ -164,17 +169,25 @@ def prepared(project: Path, case: Case, whole: dict[str, Any]) -> Path:
     return project
 
 
-def one_kill(project: Path, every: dict[str, Case], name: str, whole: dict[str, Any], dice: random.Random) -> dict:
+def one_kill(
+    project: Path,
+    zygote: Popen,
+    every: dict[str, Case],
+    name: str,
+    whole: dict[str, Any],
+    dice: random.Random,
+) -> dict:
     """One start, one signal at a drawn moment, the audit, and the run that goes on."""
     case, (_, seconds, result) = every[name], whole[name]
     prepared(project, case, whole)
     kind = dice.choice(list(SIGNALS))
     wait = dice.random() * seconds
-    process = begun(case.argv, project)
+    process = Started(case.argv, project, zygote if dice.random() < FORKED else None)
     time.sleep(wait)
     # a terminal sends Ctrl-C to the whole group; kill and an orchestrator signal the command alone
-    (os.killpg if kind == "SIGINT" else os.kill)(process.pid, getattr(signal, kind))
-    code, said, errors = finish(process)
+    with contextlib.suppress(ProcessLookupError):
+        (os.killpg if kind == "SIGINT" else os.kill)(process.pid, getattr(signal, kind))
+    code, said, errors = process.finish()
     line = {"command": name, "signal": kind, "after_s": round(wait, 2), "code": code, "wrong": []}
     if code == 0:
         shutil.rmtree(project)
@@ -184,14 +197,15 @@ def one_kill(project: Path, every: dict[str, Case], name: str, whole: dict[str, 
         wrong.append(f"exit code {code}, not {SIGNALS[kind]}")
     if kind != "SIGKILL":
         wrong += ending(kind, said + errors)
-    wrong += left_behind(project, process.mark, drafts=kind != "SIGKILL")
+    wrong += left_behind(project, process, drafts=kind != "SIGKILL")
     again = resumed(case.argv, project, said + errors)
     line["said"] = (said + errors)[-400:]
-    code, _, errors = finish(begun(again, project))
+    going_on = Started(again, project, zygote)
+    code, _, errors = going_on.finish()
     if code != 0:
         wrong.append(f"going on with {' '.join(again)[:80]} ended with {code}: {errors.strip().splitlines()[-1:]}")
     else:
-        wrong += left_behind(project, process.mark, drafts=True)
+        wrong += left_behind(project, going_on, drafts=True)
         if case.result(project) != result:
             wrong.append("another result than the undisturbed run's")
     line["resumed"] = any("resume=" in a for a in again)
@@ -217,16 +231,16 @@ def resumed(argv: list[str], project: Path, said: str) -> list[str]:
     return ["train", f"resume={folders[0].relative_to(project)}"] if folders else argv
 
 
-def left_behind(project: Path, mark: str, *, drafts: bool) -> list[str]:
+def left_behind(project: Path, process: Started, *, drafts: bool) -> list[str]:
     """Processes, drafts and files that are not whole."""
     wrong = []
     end = time.monotonic() + GONE_SECONDS
-    while (alive := _marked(mark)) and time.monotonic() < end:
+    while (alive := _marked(process.mark, process.pid)) and time.monotonic() < end:
         time.sleep(0.2)
     if alive:
         wrong.append(f"{len(alive)} processes live on: {[' '.join(p.cmdline())[:80] for p in alive]}")
-        for process in alive:
-            process.kill()
+        for one in alive:
+            one.kill()
     files = [p for p in project.rglob("*") if not p.is_symlink()]
     if drafts and (found := [p for p in files if DRAFT.fullmatch(p.name)]):
         wrong.append(f"drafts left: {[str(p.relative_to(project)) for p in found][:4]}")
@@ -256,40 +270,12 @@ def half_written(path: Path) -> str:
     return ""
 
 
-class Started(subprocess.Popen):
-    """A command in a group of its own, whose environment carries a mark."""
-
-    mark: str
-
-
-def begun(argv: list[str], project: Path) -> Started:
-    """Starts `python -m tradsys.COMMAND ...` in the project."""
-    mark = uuid.uuid4().hex
-    environment = os.environ | {MARK: mark, "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "COLUMNS": "200"}
-    process = Started(
-        [sys.executable, "-m", f"tradsys.{argv[0]}", *argv[1:]], cwd=project, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
-    process.mark = mark
-    return process
-
-
-def finish(process: Started) -> tuple[int, str, str]:
-    """Exit code as a shell counts it, stdout and stderr."""
-    try:
-        said, errors = process.communicate(timeout=LIMIT_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        said, errors = process.communicate()
-        errors += "\nit did not end"
-    return (process.returncode if process.returncode >= 0 else 128 - process.returncode), said, errors
-
-
-def _marked(mark: str) -> list[psutil.Process]:
+def _marked(mark: str, session: int) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+            own = os.getsid(process.pid) == session or process.environ().get(MARK) == mark
+            if own and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except (psutil.Error, OSError):
             continue
