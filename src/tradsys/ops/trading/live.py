@@ -146,11 +146,11 @@ def _listener(notifier: Notifier, name: str) -> Callable[[str, dict[str, Any]], 
 
 def newest_of(folder: Path) -> Path | None:
     """The numbered bundle with the highest number in a folder of models, or None."""
-    numbered = [p for p in folder.glob("*") if _number(p) >= 0 and (p / "card.json").is_file()]
-    return max(numbered, key=_number, default=None)
+    numbered = [p for p in folder.glob("*") if _bundle_number(p) >= 0 and (p / "card.json").is_file()]
+    return max(numbered, key=_bundle_number, default=None)
 
 
-def _number(folder: Path) -> int:
+def _bundle_number(folder: Path) -> int:
     """The number that a promoted bundle's folder is named by; -1 for any other name."""
     return int(folder.name) if folder.name.isascii() and folder.name.isdecimal() else -1
 
@@ -171,7 +171,7 @@ def swapped(
     current = Path(str(engine.state.settings["bundle_path"]))
     if newest is None or newest.resolve() == current.resolve():
         return False
-    if current.parent.resolve() == follow.resolve() and _number(newest) <= _number(current):
+    if current.parent.resolve() == follow.resolve() and _bundle_number(newest) <= _bundle_number(current):
         return False
     if engine.refused.get(str(newest)):
         return False
