@@ -81,7 +81,7 @@ def _fetched(folder: Path) -> Any:
 
 def _day(folder: Path) -> Any:
     reported = _read(folder / "runs/daily/foundry/report/latest/report.json")
-    return {key: reported[key] for key in ("date", "horizons", "plan", "gates")}
+    return {key: reported[key] for key in ("date", "horizons", "plan")}
 
 
 def _exported(folder: Path) -> Any:
@@ -91,7 +91,8 @@ def _exported(folder: Path) -> Any:
 
 def _backtested(folder: Path) -> Any:
     report = _read(_only(folder / "runs/backtest") / "report.json")
-    return {row["name"]: row["n_trades"] for row in report["strategies"]} | {"equity": report["equity"]["curves"]}
+    traded = {row["name"]: row["performance"]["n_trades"] for row in report["strategies"]}
+    return [traded, report["equity"]["curves"]]
 
 
 def cases(address: str) -> dict[str, Case]:

@@ -54,6 +54,20 @@ def test_nothing_loads_a_pickle():
     assert [p.name for p in SOURCES if loading.search(p.read_text())] == []
 
 
+def test_json_and_yaml_of_files_are_read_by_one_reader():
+    """core.received refuses deep, huge and double-keyed texts; a loader of its own would not."""
+    loading = re.compile(r"\bjson\.loads?\(|\byaml\.(safe_)?load\(")
+    own = {
+        "received.py",  # the reader
+        "partitions.py",  # a copy of a value by its text
+        "store.py",  # events of a bot, many a second: bounded by its own check
+        "fold_fits.py",  # epochs of a fit's attempts, of this process
+        "kernels.py", "program.py",  # names and expressions of polars
+        "meanings.py",  # the package's own file
+    }  # fmt: skip
+    assert {p.name for p in SOURCES if loading.search(p.read_text())} <= own
+
+
 def test_constraints_pin_every_direct_dependency():
     import tomllib
 

@@ -156,14 +156,17 @@ def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str
         return
     for argument in arguments:
         remember_urls(argument)
+    came: list[int] = []
     try:
         arguments = _quietened(name, arguments)
         with stoppable() as came:
             end_with_parent()
             main(arguments)
         if came:  # a library took the interrupt for its own
-            raise Terminated if signal.SIGTERM in came else KeyboardInterrupt
-    except KeyboardInterrupt as stopped:
+            raise KeyboardInterrupt
+    except KeyboardInterrupt as error:
+        # who raises it anew under another name does not change which signal came
+        stopped = Terminated() if signal.SIGTERM in came else error
         STDERR.print("terminated" if isinstance(stopped, Terminated) else "interrupted", markup=False)
         sys.exit(exit_code(stopped))
     except (ValueError, OmegaConfBaseException, OSError) as error:

@@ -11,6 +11,7 @@ import pytest
 
 from tradsys.config.compose import run_command
 from tradsys.core.endings import PARENT, Terminated, stoppable
+from tradsys.market.downloads.progress import InterruptedDownload
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,18 @@ def test_an_interrupt_that_a_library_swallowed_is_no_success(capsys):
     with pytest.raises(SystemExit) as ended:
         run_command("export", work, [])
     assert ended.value.code == 143
+
+
+def test_sigterm_that_is_raised_anew_as_another_interrupt_keeps_its_code(capsys):
+    def work(argv):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt as error:  # as a download does, to hand on what it has
+            raise InterruptedDownload([]) from error
+
+    with pytest.raises(SystemExit) as ended:
+        run_command("fetch", work, [])
+    assert (ended.value.code, capsys.readouterr().err.strip()) == (143, "terminated")
 
 
 CHILD = """

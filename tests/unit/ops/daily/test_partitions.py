@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from tradsys.core.errors import DataError
+from tradsys.core.runs import digest_json
 from tradsys.ops.daily import partitions
 from tradsys.ops.daily.partitions import MANIFEST, STOPPED, Made, Origin, Partitions
 
@@ -122,3 +123,25 @@ def test_a_missing_partition_is_one_clear_error(done):
     (done.folder("features", DAY) / "features.parquet").write_bytes(b"no parquet")
     with pytest.raises(DataError, match="cannot be read"):
         done.frame("features", DAY)
+
+
+@pytest.mark.parametrize("text", ["[" * 90_000, "null", "[]", "\udcff", '{"files": {"../../x": "0"}}'], ids=str.__len__)
+def test_a_forged_manifest_or_document_is_no_partition_and_one_line(done, text):
+    folder = done.folder("features", DAY)
+    (done.root / "features" / "date=../x".replace("/", "")).mkdir()
+    (folder / "dropped.json").write_bytes(text.encode(errors="surrogateescape"))
+    if text[0] != "n" and text != "[]" and "files" not in text:
+        with pytest.raises(DataError, match=r"dropped\.json"):
+            done.document("features", DAY, "dropped")
+    (folder / MANIFEST).write_bytes(text.encode(errors="surrogateescape"))
+    assert done.dates("features") == []
+    assert "manifest" in done.why_not("features", DAY, ORIGIN)
+
+
+def test_no_manifest_names_a_file_elsewhere(done, tmp_path):
+    path = done.folder("features", DAY) / MANIFEST
+    body = {key: value for key, value in json.loads(path.read_text()).items() if key != "sha256"}
+    body["files"] = {"../../../secret": "0" * 64}
+    path.write_text(json.dumps({**body, "sha256": digest_json(body)}))
+    with pytest.raises(DataError, match="directly in its folder"):
+        done.why_not("features", DAY, ORIGIN)

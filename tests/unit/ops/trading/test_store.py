@@ -1,11 +1,14 @@
 """The trade journal: append-only, chained, one transaction or nothing."""
 
+import hashlib
 import sqlite3
 
 import pytest
 
 from tradsys.core.errors import DataError
-from tradsys.ops.trading.store import TradeJournal
+from tradsys.ops.trading.bot import replayed
+from tradsys.ops.trading.live import newest_of
+from tradsys.ops.trading.store import _EVENTS, GENESIS, TradeJournal
 
 
 @pytest.fixture
@@ -106,3 +109,36 @@ def test_a_failed_block_keeps_what_was_appended_before(tmp_path):
         fails()
     assert [event.kind for event in journal.events()] == ["bars"]
     assert journal.append([("bars", {})])[0].id == 2
+
+
+@pytest.mark.parametrize("body", ["[1]", "{", "[" * 90_000, "null"], ids=["list", "cut", "deep", "null"])
+def test_a_forged_event_is_one_line_and_no_status(tmp_path, body):
+    journal = TradeJournal(tmp_path / "journal.db")
+    text = hashlib.sha256("\x1f".join((GENESIS, "1", "2024", "start", body)).encode()).hexdigest()
+    with journal._engine.begin() as connection:
+        connection.execute(
+            _EVENTS.insert(), [{"id": 1, "written": "2024", "kind": "start", "body": body, "hash": text}]
+        )
+    assert journal.verify() == []
+    with pytest.raises(DataError, match="event 1") as refused:
+        replayed(journal)
+    assert "\n" not in str(refused.value)
+
+
+def test_received_texts_reach_no_terminal_with_escapes_and_a_changed_record_is_not_shown(tmp_path):
+    journal = TradeJournal(tmp_path / "journal.db")
+    journal.append([("note", {"what": "exchange", "why": "\x1b[2Jgone\x9b31m"})])
+    assert [n["why"] for n in replayed(journal).notes] == ["[2Jgone31m"]
+    with sqlite3.connect(tmp_path / "journal.db") as connection:
+        connection.execute("DROP TRIGGER events_no_UPDATE")
+        connection.execute("UPDATE events SET body='{}'")
+    connection.close()
+    with pytest.raises(DataError, match="does not carry"):
+        replayed(journal)
+
+
+def test_the_newest_bundle_is_the_highest_plain_number(tmp_path):
+    for name in ("1", "12", "9", "\u00b2", "\u0663", "+40", "latest"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "card.json").write_text("{}")
+    assert newest_of(tmp_path) == tmp_path / "12"
