@@ -37,7 +37,10 @@ def equity_and_drawdown(report: Mapping[str, Any]) -> go.Figure:
                 row=row,
                 col=1,
             )
-    _equity_axes(figure, [v for curve in report["equity"]["curves"].values() for v in curve])
+    curves = report["equity"]["curves"].values()
+    _equity_axes(figure, [v for curve in curves for v in curve])
+    falls = [fall for curve in curves for fall in drawdowns([1.0, *curve])]
+    figure.update_yaxes(range=drawdown_range(falls), row=2, col=1)
     return styled(figure, 560)
 
 
@@ -49,6 +52,11 @@ def _equity_axes(figure: go.Figure, values: Sequence[float]) -> None:
     figure.update_yaxes(title_text=title, type="log" if wide else "linear", hoverformat=".4f", row=1, col=1)
     figure.update_yaxes(title_text="below peak", tickformat=PERCENT_TICKS, hoverformat=".2%", row=2, col=1)
     figure.update_layout(hovermode="x unified")
+
+
+def drawdown_range(falls: Sequence[float]) -> list[float]:
+    """Limits of an axis of drawdowns: at least one percent deep, and nothing above the peak."""
+    return [min(1.05 * min(falls), -0.01), 0.0]
 
 
 def drawdowns(curve: Sequence[float]) -> list[float]:

@@ -56,6 +56,15 @@ def test_a_stage_and_a_total_speak_only_when_they_take_long(caplog, monkeypatch)
         assert said.wait(30)
 
 
+def test_counted_fits_say_how_far_they_are_where_they_take_long(caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "tradsys")
+    assert list(progress.counted("fits", "abc")) == ["a", "b", "c"]
+    assert caplog.text == ""
+    monkeypatch.setattr(progress, "PATIENCE_SECONDS", 0.0)
+    assert list(progress.counted("fits", "abc")) == ["a", "b", "c"]
+    assert [record.getMessage() for record in caplog.records] == [f"fits: {k} of 3" for k in (1, 2, 3)]
+
+
 def test_a_pipe_gets_no_line_before_the_results():
     code = "from tradsys.config.compose import run_command; run_command('train', lambda argv: print('result'), [])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -37,6 +37,11 @@ def test_drawdowns_agree_with_numpy(curve):
     np.testing.assert_allclose(equity_chart.drawdowns(curve), expected)
 
 
+@pytest.mark.parametrize(("falls", "low"), [([0.0, 0.0], -0.01), ([0.0, -0.002], -0.01), ([0.0, -0.4], -0.42)])
+def test_an_axis_of_drawdowns_ends_at_the_peak_even_where_nothing_was_lost(falls, low):
+    assert equity_chart.drawdown_range(falls) == pytest.approx([low, 0.0])
+
+
 def test_equity_starts_at_one_on_the_eve_so_that_a_first_day_loss_shows(report):
     report = sample_report()
     report["equity"]["curves"]["busy"][0] = 0.9

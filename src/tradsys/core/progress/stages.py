@@ -9,9 +9,11 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 LOG = logging.getLogger("tradsys")
+T = TypeVar("T")
 QUIET = "TRADSYS_QUIET"  # an environment variable, so that worker processes are quiet too
 PATIENCE_SECONDS = 2.0  # a stage that takes longer says that it runs
 ANSWERS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -55,6 +57,17 @@ def stage(name: str) -> Iterator[None]:
         yield
     finally:
         began.cancel()
+
+
+def counted(name: str, items: Sequence[T]) -> Iterator[T]:
+    """The items, one by one; logs which of how many is at work where that takes longer than two seconds."""
+    shown = time.perf_counter()
+    for k, item in enumerate(items):
+        now = time.perf_counter()
+        if now - shown >= PATIENCE_SECONDS:
+            LOG.info("%s: %d of %d", name, k + 1, len(items))
+            shown = now
+        yield item
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 
 from tradsys.core.errors import LeakageError, TrainingError
+from tradsys.core.progress.stages import counted
 from tradsys.core.protocols import Model, Splitter
 from tradsys.core.tables import Array, Samples
 from tradsys.models.ensembles.nested_copies import in_workdir
@@ -41,7 +42,7 @@ def out_of_fold(
     _check_later(samples, valid)
     n_classes = max(samples.n_classes, valid.n_classes)
     total_NC, hits_N = np.zeros((len(samples), n_classes)), np.zeros(len(samples), dtype=np.int64)
-    for k, fold in enumerate(splitter.split(samples)):
+    for k, fold in enumerate(counted("out-of-fold fits", list(splitter.split(samples)))):
         check_fold(samples, fold, 0)
         fresh = model if workdir is None else in_workdir(model, workdir / f"fold_{k}")
         done = fresh.fit(samples.take(fold.train), valid)

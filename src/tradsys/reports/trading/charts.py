@@ -6,7 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from tradsys.reports.equity_chart import drawdowns
+from tradsys.reports.equity_chart import drawdown_range, drawdowns
 from tradsys.reports.style import PERCENT_TICKS, QUIET, SERIES, plain, rounded, styled, thinned
 
 
@@ -21,7 +21,8 @@ def equity(page: Any) -> go.Figure:
             x=dates, y=rounded(low), fill="tonexty", fillcolor="rgba(95,107,122,.18)",
             name="90 % of bootstrapped backtests", **shade, row=1, col=1,
         )  # fmt: skip
-    for row, values, name in ((1, page.equity, "equity"), (2, drawdowns([1.0, *page.equity])[1:], "drawdown")):
+    falls = drawdowns([1.0, *page.equity])[1:]
+    for row, values, name in ((1, page.equity, "equity"), (2, falls, "drawdown")):
         shown = thinned(values)
         figure.add_scatter(
             x=[page.time[i] for i in shown], y=rounded([values[i] for i in shown]), name=name, mode="lines",
@@ -29,6 +30,7 @@ def equity(page: Any) -> go.Figure:
         )  # fmt: skip
     figure.update_yaxes(title_text="equity, start = 1", hoverformat=".4f", row=1, col=1)
     figure.update_yaxes(title_text="below peak", tickformat=PERCENT_TICKS, hoverformat=".2%", row=2, col=1)
+    figure.update_yaxes(range=drawdown_range(falls), row=2, col=1)
     figure.update_xaxes(type="date")
     figure.update_layout(hovermode="x unified")
     return styled(figure, 480)

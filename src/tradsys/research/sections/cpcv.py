@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tradsys.core.errors import DataError
+from tradsys.core.progress.stages import counted
 from tradsys.core.protocols import Model
 from tradsys.core.tables import Array, Fold, Samples
 from tradsys.evidence.sharpe import is_flat, sharpe_ratio
@@ -158,7 +159,8 @@ def cpcv_paths(
     splitter = path_folds(experiment)
     name, model = cheap_model(experiment)
     samples = prepared.samples
-    positions = [_positions(experiment, model, samples, fold) for fold in splitter.split(samples)]
+    folds = list(splitter.split(samples))
+    positions = [_positions(experiment, model, samples, fold) for fold in counted("cpcv fits", folds)]
     paths = path_returns(
         splitter,
         samples,

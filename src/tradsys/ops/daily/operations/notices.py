@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tradsys.core.errors import GateError, TradsysError
+from tradsys.core.errors import GateError
 from tradsys.ops.notify import Notifier
 
 N_ROWS = 5  # of the plan
@@ -20,7 +20,7 @@ def with_notices(notifier: Notifier, name: str, work: Callable[[], tuple[Mapping
     except GateError as error:
         notifier.send(f"tradsys daily {name}: stopped", str(error))
         raise
-    except (TradsysError, ValueError, OSError) as error:
+    except Exception as error:  # also what a library raises in a retraining
         notifier.send(f"tradsys daily {name}: failed", f"{type(error).__name__}: {error}")
         raise
     if result is not None:
