@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
+from tradsys.config import composition, own_data
 from tradsys.config import explain as wrong
-from tradsys.config import own_data
 from tradsys.config.as_of import spread_as_of
 from tradsys.config.explain import ConfigError, choices_of, leaves
 from tradsys.config.meanings import read_meanings
@@ -51,7 +51,7 @@ def conf_folder() -> Path:
 
 def project_conf() -> Path:
     """The configuration folder of the user's project, searched after conf/; it need not exist."""
-    return wrong.project_conf(conf_folder())
+    return composition.project_conf(conf_folder())
 
 
 def compose(command: str, overrides: Sequence[str]) -> DictConfig:
@@ -70,10 +70,10 @@ def compose(command: str, overrides: Sequence[str]) -> DictConfig:
     try:
         if line := wrong.silent_mistake(conf, command, asked):
             raise ConfigError(line)
-        return spread_as_of(_with_known_secrets(wrong.composed(conf, command, asked)))
+        return spread_as_of(_with_known_secrets(composition.composed(conf, command, asked)))
     except ConfigError:
         raise
-    except wrong.REFUSALS as error:
+    except composition.REFUSALS as error:
         raise ConfigError(wrong.explained(conf, command, asked, error)) from error
 
 

@@ -13,18 +13,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self, cast
 
-import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tradsys.config.packages import check_names, conf_packages
+from tradsys.config.composition import REFUSALS, composed, files_of, project_conf, searched_folders
+from tradsys.config.packages import conf_packages
 from tradsys.core.errors import TradsysError
 
 FORMS = "overrides are key=value, +key=value for a new key and ~key to drop one; quote what holds , = [ ] or spaces"
-REFUSALS = (HydraException, OmegaConfBaseException, ValueError)
 MOST_NAMED = 12
 
 
@@ -42,7 +41,7 @@ class Known:
     @classmethod
     def of(cls, conf: Path, command: str, overrides: Sequence[str]) -> Self:
         """Composed, nothing resolved; raises what Hydra raises."""
-        config = composed(conf, command, overrides, return_hydra_config=True)
+        config = composed(conf, command, overrides, with_hydra=True)
         choices = {g: c for g, c in config.hydra.runtime.choices.items() if not g.startswith("hydra/")}
         plain: Any = OmegaConf.to_container(config, resolve=False)
         return cls({key: value for key, value in plain.items() if key != "hydra"}, choices)
@@ -52,36 +51,14 @@ class Known:
         return _value_at(self.keys, path)
 
 
-def composed(conf: Path, command: str, overrides: Sequence[str], **options: Any) -> DictConfig:
-    """Hydra's config of a command: conf/, the project's own, installed packages'. Raises what Hydra raises."""
-    packages = conf_packages()
-    check_names(conf, packages)
-    folders = [folder for folder in (project_conf(conf), *packages.values()) if folder.is_dir()]
-    quoted = ",".join("'file://{}'".format(str(folder).replace("'", "\\'")) for folder in folders)
-    searched = [f"hydra.searchpath=[{quoted}]"] if folders else []
-    with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-        return hydra.compose(command, [*overrides, *searched], **options)
-
-
-def project_conf(conf: Path) -> Path:
-    """The project's own configuration, which promotion writes to: conf/ of the working folder.
-
-    In a checkout of tradsys, whose conf/ belongs to the repository, it is project/conf/.
-    """
-    own = Path.cwd() / "conf"
-    return Path.cwd() / "project" / "conf" if own.is_dir() and own.samefile(conf) else own
-
-
 def _base(conf: Path, command: str) -> Known:
-    """What the command holds without overrides; composed again in one process only where a file of conf has changed."""
-    folders = (conf, project_conf(conf), *conf_packages().values())
-    files = [path for folder in folders for path in sorted(folder.rglob("*.yaml"))]
-    return _composed_base(conf, command, tuple((path, path.stat().st_mtime_ns) for path in files))
+    """What the command holds without overrides."""
+    return _known_base(conf, command, files_of(searched_folders(conf)))
 
 
 @lru_cache(maxsize=32)
-def _composed_base(conf: Path, command: str, files: tuple[tuple[Path, int], ...]) -> Known:  # noqa: ARG001
-    """files: with their times of change, the key of what is kept."""
+def _known_base(conf: Path, command: str, files: tuple[tuple[Path, int, int], ...]) -> Known:  # noqa: ARG001
+    """files: part of the key of what is kept."""
     return Known.of(conf, command, [])
 
 

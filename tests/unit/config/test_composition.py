@@ -1,0 +1,79 @@
+"""A composition from what is kept is Hydra's own, whatever came before it and whatever changed since."""
+
+import hydra
+import pytest
+from omegaconf import OmegaConf
+
+from tradsys.config import composition
+from tradsys.config.compose import ConfigError, compose, conf_folder
+from tradsys.config.composition import composed
+
+COMMAND_LINES = [
+    ("train", []),
+    ("train", ["data=synthetic", "data.n_bars=2200", "model.lookback=8", "trainer.max_epochs=1"]),
+    ("train", ["model.lookback=8", "model=supcon", "probe@model.probe=linear", "seed=3"]),
+    ("train", ["strategy=[cost_aware,reckless]", "+experiment=demo", "++data.bar_minutes=30", "seed='7'"]),
+    ("train", ["~model.lookback", "+labels.new={a:1,b:[2,3]}", "labels.new.a=4"]),
+    ("train", ["data={seed:3}", "data.seed=4"]),
+    ("tune", ["sweep=transformer", "~sweep.space", "+sweep.space={model.module.lr:{type:log,low:0.0005,high:0.05}}"]),
+    ("compare", ["+study=losses", "~study.arms", '+study.arms={logistic:["model=logistic"]}', "study.seeds=[1,2]"]),
+]
+
+
+def by_hydra(command, overrides):
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return hydra.compose(command, list(overrides))
+
+
+def flags(config):
+    return config._metadata.flags, [config[k]._metadata.flags for k in config if OmegaConf.is_config(config[k])]
+
+
+@pytest.mark.parametrize(("command", "overrides"), COMMAND_LINES)
+def test_it_is_what_hydra_composes(command, overrides):
+    composed(conf_folder(), command, overrides)
+    config, expected = composed(conf_folder(), command, overrides), by_hydra(command, overrides)
+    assert OmegaConf.to_yaml(config) == OmegaConf.to_yaml(expected)
+    assert flags(config) == flags(expected)
+
+
+@pytest.mark.parametrize(
+    "wrong", [["model.lookbak=3"], ["+model.lookback=3"], ["~model.nothing"], ["model=nothing", "seed=3"], ["seed=1,2"]]
+)
+def test_a_refusal_is_hydras(wrong):
+    with pytest.raises(composition.REFUSALS) as mine:
+        composed(conf_folder(), "train", wrong)
+    with pytest.raises(composition.REFUSALS) as hydras:
+        by_hydra("train", wrong)
+    assert (type(mine.value), str(mine.value)) == (type(hydras.value), str(hydras.value))
+
+
+def test_what_a_caller_changes_stays_with_the_caller():
+    first = compose("train", ["seed=3"])
+    OmegaConf.set_struct(first, False)
+    first.model.lookback, first.new = 999, {"a": 1}
+    again = compose("train", ["seed=3"])
+    assert again.model.lookback != 999
+    assert "new" not in again
+
+
+def test_keys_alone_cost_no_second_composition(monkeypatch):
+    compose("train", ["data=synthetic"])
+    monkeypatch.setattr(composition, "_composed_anew", None)
+    assert compose("train", ["data=synthetic", "data.n_bars=1234"]).data.n_bars == 1234
+
+
+def test_a_changed_a_new_and_a_hiding_file_are_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="data=mine does not exist"):
+        compose("train", ["data=mine"])
+    (tmp_path / "conf/data").mkdir(parents=True)
+    own = tmp_path / "conf/data/mine.yaml"
+    own.write_text("defaults: [synthetic, _self_]\nn_bars: 1111\n")
+    assert compose("train", ["data=mine"]).data.n_bars == 1111
+    own.write_text("defaults: [synthetic, _self_]\nn_bars: 22222\n")
+    assert compose("train", ["data=mine"]).data.n_bars == 22222
+    (tmp_path / "conf/data/synthetic.yaml").write_text((conf_folder() / "data/synthetic.yaml").read_text() + "\nx: 1\n")
+    assert compose("train", ["data=mine"]).data.x == 1
+    (tmp_path / "conf/data/synthetic.yaml").unlink()
+    assert "x" not in compose("train", ["data=mine"]).data
