@@ -1,4 +1,4 @@
-"""A run of trees loads neither torch nor Lightning nor ONNX's exporter."""
+"""A run of trees loads neither torch nor Lightning nor ONNX's exporter; a study's own parts do neither."""
 
 import os
 import subprocess
@@ -7,6 +7,8 @@ import sys
 CODE = """
 import sys
 from tradsys.train import work
+import tradsys.research.comparisons.comparison, tradsys.research.sweeps.commands
+print("studies:", *{"torch", "pytorch_lightning", "sklearn", "pandas"} & set(sys.modules))
 work(sys.argv[1:])
 print("loaded:", *{"torch", "pytorch_lightning", "onnxscript"} & set(sys.modules))
 """
@@ -21,4 +23,5 @@ def test_a_run_of_trees_loads_no_torch(tmp_path):
         cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].strip() == "studies:"
     assert done.stdout.splitlines()[-1].strip() == "loaded:"

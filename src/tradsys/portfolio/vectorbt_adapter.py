@@ -13,7 +13,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import polars as pl
 import pyarrow as pa
 
@@ -174,7 +173,8 @@ def _entries(targets_by_name: Mapping[str, pl.DataFrame], panel: _Panel) -> Entr
 
 def _portfolio(panel: _Panel, entries: EntryArrays, walked: Walked, costs: Costs, start_cash: float) -> "vbt.Portfolio":
     """vectorbt's account of every column. Grid [O, K]: even rows enter by a share of cash, odd close."""
-    import vectorbt as vbt  # noqa: PLC0415 - seconds to import; only who simulates pays them
+    import pandas as pd  # noqa: PLC0415 - seconds to import, as vectorbt; only who simulates pays them
+    import vectorbt as vbt  # noqa: PLC0415
     from vectorbt.portfolio.enums import SizeType  # noqa: PLC0415
 
     n_trades = np.diff(walked.first)

@@ -16,7 +16,7 @@ COMMAND_LINES = [
     ("train", ["~model.lookback", "+labels.new={a:1,b:[2,3]}", "labels.new.a=4"]),
     ("train", ["data={seed:3}", "data.seed=4"]),
     ("tune", ["sweep=transformer", "~sweep.space", "+sweep.space={model.module.lr:{type:log,low:0.0005,high:0.05}}"]),
-    ("compare", ["+study=losses", "~study.arms", '+study.arms={logistic:["model=logistic"]}', "study.seeds=[1,2]"]),
+    ("compare", ["+study=losses", "~study.variants", '+study.variants={a:["model=logistic"]}', "study.seeds=[1,2]"]),
 ]
 
 

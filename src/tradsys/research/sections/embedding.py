@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from sklearn.cluster import KMeans
 
 from tradsys.core.tables import Array, Samples
 from tradsys.models.ensembles.compose import Calibrated, Scaled
@@ -86,6 +85,8 @@ def cluster_purity(values_ND: Array, samples: Samples, n_clusters: int, seed: in
     embeddings, which keeps both as sticky in time as they are; dealt singly, labels would make chance look smaller.
     p_value: share of turns, this one counted, that reach the purity. They are N_SHIFTS.
     """
+    from sklearn.cluster import KMeans  # noqa: PLC0415 - loads all of scikit-learn
+
     found = KMeans(n_clusters, n_init=4, random_state=seed).fit_predict(values_ND)
     # in the order of time, so that a turn moves all symbols' labels together
     order = np.lexsort((samples.rows, samples.time))

@@ -5,13 +5,13 @@ import logging
 import math
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from tradsys.core.errors import TrainingError
 from tradsys.core.received import read_json, refused_in_one_line
@@ -19,7 +19,6 @@ from tradsys.core.runs import digest_json, write_json, written_atomically
 from tradsys.core.tables import Array
 from tradsys.evidence.skill import log_losses
 from tradsys.models.ensembles.nested_copies import watched
-from tradsys.models.training.checkpoints import kept_state, read_checkpoint
 from tradsys.research.pipeline.cross_validation import FoldFit, run_fit
 from tradsys.research.pipeline.dataset import Dataset
 from tradsys.research.pipeline.settings import Experiment
@@ -87,7 +86,7 @@ def fit_result(
         over_rate = fit.skill_over_base_rate if skill is not None else None
         gains = block_gains(fit) if skill is not None else None
         error = None if skill is not None else "its test samples hold one class, so that no skill is defined"
-    except (TrainingError, torch.OutOfMemoryError) as failure:
+    except _failures() as failure:
         # a checkpoint of other settings is no failed fit: it would be scored, and hide that folders were mixed
         if "belongs to fingerprint" in str(failure):
             raise SweepError(f"sweep: {failure}") from failure
@@ -164,8 +163,18 @@ def _check_identity(path: Path, name: str) -> None:
 
 def _epochs_kept(folder: Path) -> int:
     """Whole epochs in the checkpoints of a fit; 0 where there is none."""
-    found = [kept_state(read_checkpoint(path)) for path in sorted(folder.rglob("last.ckpt"))]
+    if not (paths := sorted(folder.rglob("last.ckpt"))):
+        return 0
+    from tradsys.models.training.checkpoints import kept_state, read_checkpoint  # noqa: PLC0415 - imports Lightning
+
+    found = [kept_state(read_checkpoint(path)) for path in paths]
     return sum(len(state.get("scores", ())) for state in found)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What a fit that fails raises; torch's own error only where a net has loaded it."""
+    torch = sys.modules.get("torch")
+    return (TrainingError,) if torch is None else (TrainingError, torch.OutOfMemoryError)
 
 
 def _append(path: Path, line: Mapping[str, Any]) -> None:

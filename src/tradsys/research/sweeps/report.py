@@ -5,7 +5,6 @@ import warnings
 from typing import Any
 
 import optuna
-from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from tradsys.research.sweeps.search_space import SweepError
@@ -110,6 +109,12 @@ def importances(study: optuna.Study) -> dict[str, dict[str, float]]:
     done = complete_trials(study)
     if len(done) < LEAST_FOR_IMPORTANCE or len({t.values[0] for t in done}) < 2:
         return {}
+    from optuna.importance import (  # noqa: PLC0415 - imports scikit-learn's forests and pandas
+        FanovaImportanceEvaluator,
+        PedAnovaImportanceEvaluator,
+        get_param_importances,
+    )
+
     evaluators = {"fANOVA": FanovaImportanceEvaluator(seed=0), "PED-ANOVA": PedAnovaImportanceEvaluator()}
     out = {}
     for name, evaluator in evaluators.items():

@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tradsys.core.endings import Terminated, environment_of_child
 from tradsys.research.pipeline.single_thread import ONE_THREAD
 from tradsys.research.sweeps.search_space import SweepError
@@ -29,7 +27,13 @@ def n_processes(config: Mapping[str, Any], device: str) -> int:
         raise SweepError(f"sweep: n_workers={asked}, trials_per_gpu={packed}; both are at least 1; fix them")
     if asked is not None:
         return int(asked)
-    return packed * max(1, torch.cuda.device_count()) if device == "cuda" else 1
+    return packed * max(1, _n_cards()) if device == "cuda" else 1
+
+
+def _n_cards() -> int:
+    import torch  # noqa: PLC0415 - takes seconds, and a study on the CPU needs none
+
+    return torch.cuda.device_count()
 
 
 def is_worker() -> bool:
@@ -43,7 +47,7 @@ def environment(k: int, n: int, device: str) -> dict[str, str]:
     if device != "cuda":
         return here | (dict.fromkeys(ONE_THREAD, "1") if n > 1 else {})
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    cards = shown.split(",") if shown else [str(i) for i in range(torch.cuda.device_count())]
+    cards = shown.split(",") if shown else [str(i) for i in range(_n_cards())]
     here["CUDA_VISIBLE_DEVICES"] = cards[k % len(cards)]
     pipe = Path(os.environ.get(MPS_PIPE, "/tmp/nvidia-mps"))
     if (pipe / "control").exists():  # a running MPS daemon lets processes share the card's multiprocessors
