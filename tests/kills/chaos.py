@@ -35,8 +35,7 @@ import psutil
 
 from tests.integration import test_daily as panel_lab
 from tests.integration.conftest import SHRUNK
-from tests.integration.test_compare import LOGISTIC as COMPARED
-from tests.integration.test_compare import SMALL_TREES, arms
+from tests.integration.test_compare import SMALL_TREES, variants
 from tests.integration.test_tune import LOGISTIC
 from tests.kills.forks import MARK, Started, zygote
 from tests.vendors.server import History, Vendors, serving
@@ -70,7 +69,7 @@ def _tuned(folder: Path) -> Any:
 
 
 def _compared(folder: Path) -> Any:
-    found = _read(folder / "runs/compare/latest/table.json")["arms"]
+    found = _read(folder / "runs/compare/latest/table.json")["variants"]
     return [{key: arm[key] for key in ("name", "skill_beyond_level", "difference")} for arm in found]
 
 
@@ -103,8 +102,7 @@ def cases(address: str) -> dict[str, Case]:
         f"symbols=[{','.join(f'{c[:3]}-USD' for c in COINS)}]", "source.http.rates=[[40,1]]",
     ]  # fmt: skip
     panel = [*panel_lab.SHRUNK, f"date={panel_lab.BEFORE}"]
-    compared = arms(trees=SMALL_TREES, more=SMALL_TREES.replace("=5", "=7"))
-    assert COMPARED in compared[-1]
+    compared = variants(trees=SMALL_TREES, more=SMALL_TREES.replace("=5", "=7"))
     return {
         "train": Case(["train", *FITTED], _trained),
         "tune": Case(["tune", *LOGISTIC, "n_trials=6", "n_workers=2"], _tuned),

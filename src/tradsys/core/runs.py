@@ -65,11 +65,12 @@ def written_atomically(path: Path) -> Iterator[Path]:
 def _is_full(error: Exception, folder: Path) -> bool:
     """Whether no space was left, in whatever words a library says so: torch, polars and SQLite have their own."""
     if isinstance(error, OSError) and error.errno is not None:
-        return False
+        return error.errno == errno.ENOSPC and error.filename is None
     said = str(error).lower()
     if any(words in said for words in ("no space left", "disk is full", "os error 28", "quota exceeded")):
         return True
-    writing = "write" in said or "writing" in said
+    # torch's archive, for one, says `unexpected pos 128 vs 0`
+    writing = "write" in said or "writing" in said or type(error) is RuntimeError
     return writing and shutil.disk_usage(folder).free < ALMOST_NOTHING
 
 
