@@ -1,4 +1,4 @@
-"""A full disk is one OSError with the file's name, in whatever words a library reports it; nothing half-written stays."""
+"""A full disk is one OSError with the file's name, in whatever words a library reports it; no half file stays."""
 
 import errno
 
@@ -28,7 +28,7 @@ class NoSpace:
 )
 def test_a_full_disk_is_named_with_the_file(error, tmp_path, monkeypatch):
     monkeypatch.setattr(runs.shutil, "disk_usage", lambda _: NoSpace)
-    with pytest.raises(OSError, match="No space left") as refused, written_atomically(tmp_path / "x") as draft:
+    with pytest.raises(OSError, match="No space left") as refused, written_atomically(tmp_path / "x") as draft:  # noqa: PT012
         draft.write_text("half")
         raise error
     assert (refused.value.errno, refused.value.filename) == (errno.ENOSPC, str(tmp_path / "x"))
