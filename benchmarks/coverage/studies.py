@@ -22,7 +22,7 @@ from tradsys.evidence.cross_section.ranking import lift_at_k, pr_auc, precision_
 from tradsys.evidence.deflation import deflated_sharpe, deflation
 from tradsys.evidence.multiple_testing import wilson_interval
 from tradsys.evidence.overfitting import spa_test
-from tradsys.evidence.paired import ArmLosses, compare
+from tradsys.evidence.paired import VariantLosses, compare
 from tradsys.evidence.risk import risk_statistics
 from tradsys.evidence.sharpe import sharpe_ratio
 from tradsys.evidence.skill import log_losses
@@ -220,7 +220,7 @@ def paired_size(n_runs: int = 1000) -> Iterator[Row]:
             noisy = [one.score + 0.5 * overlapping(rng, n_times, horizon, 1) for _ in range(2)]
             losses = [log_losses(stats.norm.cdf(0.25 * s.ravel()), one.y.ravel()) for s in noisy]
             base, time = np.full(n_times, np.log(2)), np.arange(n_times)
-            arms = {str(k): ArmLosses(time, loss[None], base, (0,)) for k, loss in enumerate(losses)}
+            arms = {str(k): VariantLosses(time, loss[None], base, (0,)) for k, loss in enumerate(losses)}
             p_values.append(compare(arms, "0", min_block=horizon, n_draws=1000, seed=run).difference["1"].p)
         yield size_row("paired comparison", f"T={n_times}, H={horizon}", p_values)
 
