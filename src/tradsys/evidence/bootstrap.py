@@ -21,6 +21,9 @@ MIN_BLOCKS = 20
 # more draws without a value than this and the rest no longer stand for all
 MAX_UNDEFINED = 0.05
 CHUNK_CELLS = 1_000_000
+# a width that is this small a share of its value is rounding: nothing moved, so nothing is known of the error
+FLAT_WIDTH = 1e-12
+UNMOVED = "it never moves over time, so that its error is not known"
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ def bootstrap_draws(
 
 def bootstrap_indices(n_times: int, block_length: float, n_draws: int, *, seed: int) -> Iterator[Array]:
     """The times of one draw after another, int64 [T]; the draws of `bootstrap_draws` with that seed."""
-    step = max(1, CHUNK_CELLS // n_times)
+    step = max(1, CHUNK_CELLS // max(1, n_times))
     for _, start, length, n_rows in _drawn_blocks(n_times, block_length, n_draws, step, seed=seed):
         first = np.cumsum(length) - length
         flat = np.repeat(start - first, length) + np.arange(n_rows * n_times)
@@ -143,7 +146,7 @@ def percentile_interval(draws_D: Array, confidence: float = 0.95) -> tuple[float
     if not 0 < confidence < 1:
         raise DataError(f"bootstrap: confidence {confidence}; it lies between 0 and 1; 0.95 is usual")
     finite = np.isfinite(draws_D)
-    if finite.mean() < 1 - MAX_UNDEFINED:
+    if not finite.any() or finite.mean() < 1 - MAX_UNDEFINED:
         return None
     tail = (1 - confidence) / 2
     low, high = np.quantile(draws_D[finite], [tail, 1 - tail])
@@ -159,6 +162,8 @@ def estimate(value: float, draws_D: Array | None, confidence: float = 0.95, reas
     interval = percentile_interval(draws_D, confidence)
     if interval is None:
         return Estimate(float(value), reason=f"undefined in more than {MAX_UNDEFINED:.0%} of the bootstrap draws")
+    if value != 0 and interval[1] - interval[0] <= FLAT_WIDTH * abs(value):
+        return Estimate(float(value), reason=UNMOVED)
     return Estimate(float(value), *interval, reason)
 
 
@@ -166,7 +171,7 @@ def time_groups(time_N: Array) -> tuple[Array, Array]:
     """Rows in time order [N], and where each distinct time starts in that order [T + 1]."""
     order = np.argsort(time_N, kind="stable")
     ordered = np.asarray(time_N)[order]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(ordered)])
     return order, np.append(starts, len(ordered))
 
 
@@ -200,6 +205,8 @@ def automatic_block_lengths(series_TK: Array) -> Array:
 
 def _moves(values_TK: Array) -> Array:
     """Which series [K] are not constant."""
+    if not len(values_TK):
+        return np.zeros(values_TK.shape[1], dtype=bool)
     return np.ptp(values_TK, axis=0) > 1e-12 * np.abs(values_TK).max(axis=0)
 
 

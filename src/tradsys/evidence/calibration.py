@@ -123,6 +123,11 @@ def calibration_line(score_N: Array, hit_N: Array, weight_N: Array) -> Calibrati
     the event comes more often than forecast. Undefined for one class, equal forecasts, and outcomes that the scores
     part without an error. Source: Cox 1958; Van Calster et al. 2019, p. 3.
     """
+    if not (np.isfinite(score_N).all() and np.isfinite(hit_N).all() and len(score_N)):
+        raise DataError(
+            f"calibration_line: {len(score_N)} scores, {int((~np.isfinite(score_N)).sum())} of them not finite; at "
+            "least one, all known; drop rows without a forecast"
+        )
     logit_N = np.log(np.clip(score_N, LEAST, 1 - LEAST)) - np.log1p(-np.clip(score_N, LEAST, 1 - LEAST))
     share_N = np.asarray(weight_N, dtype=np.float64) / np.sum(weight_N)
     undefined = np.full(2, np.nan), np.zeros((len(logit_N), 2))
@@ -160,6 +165,8 @@ def _newton(
 
 def bin_codes(score_N: Array, n_bins: int, mass: Mass) -> Array:
     """The bin 0..n_bins-1 of every score in [0, 1]; bins are (lo, hi], zero in the first."""
+    if not len(score_N):
+        raise DataError("calibration: no score; bins need at least one sample; give data of the span")
     if n_bins < 1 or mass not in ("width", "equal"):
         raise DataError(f"calibration: n_bins {n_bins}, mass {mass!r}; n_bins >= 1 and mass 'width' or 'equal'")
     inner = np.arange(1, n_bins) / n_bins
@@ -192,7 +199,8 @@ def checked_forecast(proba: Array, y: Array, where: str) -> tuple[Array, Array]:
         raise DataError(
             f"{where}: probabilities {np.shape(proba)} for labels {y_N.shape}; give [N] or [N, C] with N labels, N >= 1"
         )
-    fits_N = ((values >= 0) & (values <= 1)).all(axis=1) & (np.abs(values.sum(axis=1) - 1) <= 1e-4)
+    with np.errstate(invalid="ignore"):  # infinities do not fit
+        fits_N = ((values >= 0) & (values <= 1)).all(axis=1) & (np.abs(values.sum(axis=1) - 1) <= 1e-4)
     if not fits_N.all():
         row = int(np.argmin(fits_N))
         raise DataError(

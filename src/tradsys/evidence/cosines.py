@@ -16,7 +16,14 @@ from scipy import stats
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
-from tradsys.evidence.bootstrap import CHUNK_CELLS, Estimate, dependence_length, too_few_blocks
+from tradsys.evidence.bootstrap import (
+    CHUNK_CELLS,
+    FLAT_WIDTH,
+    UNMOVED,
+    Estimate,
+    dependence_length,
+    too_few_blocks,
+)
 from tradsys.evidence.sharpe import checked_returns, is_flat
 
 # cosines per effective block: beyond that they swing faster than the dependence and see too little variance. Overlap
@@ -24,8 +31,6 @@ from tradsys.evidence.sharpe import checked_returns, is_flat
 PER_KNOWN_BLOCK, PER_ESTIMATED_BLOCK = 0.35, 0.2
 # finite difference of the slopes; weights stay positive
 _STEP = 1e-3
-# a half-width that is this small a share of its value is rounding
-_FLAT = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +104,8 @@ def spread(
     that cuts at a rank, needs a step that passes several of them. slow: as few cosines as where dependence is
     estimated, for a statistic that leans on how runs of labels fall together.
     """
+    if n_times < 1:
+        raise DataError("interval: no period at all; a record needs at least one; give data of the span")
     value_M = statistic(np.ones((1, n_times)))[0]
     block = dependence_length(series, min_block)
     reason = too_few_blocks(n_times, block)
@@ -117,6 +124,8 @@ def spread_of_means(series: Array, *, min_block: float = 1.0, values: Array | No
     """`spread` of the means of series [T] or [T, M]; of influence functions where `values` [M] are given."""
     series_TM = np.asarray(series, dtype=np.float64)
     series_TM = series_TM[:, None] if series_TM.ndim == 1 else series_TM
+    if not len(series_TM):
+        raise DataError("interval: a series without a period; a mean needs at least one; give data of the span")
     n_times, value_M = len(series_TM), series_TM.mean(axis=0) if values is None else np.atleast_1d(values)
     block = dependence_length(series_TM, min_block)
     reason = too_few_blocks(n_times, block)
@@ -147,8 +156,10 @@ def mean_interval(series_T: Array, *, min_block: float = 1.0, confidence: float 
 
 def sharpe_spread(returns: Array, *, min_block: float = 1.0) -> Spread:
     """`spread` of per-period Sharpe ratios (ddof 1) of returns [T] or [T, K] that are not flat."""
-    values = np.asarray(returns, dtype=np.float64)
+    values = checked_returns(returns, "sharpe_spread")
     values = values[:, None] if values.ndim == 1 else values
+    if np.any(is_flat(values)):
+        raise DataError("sharpe_spread: returns without variance; a Sharpe ratio needs risk; leave such series out")
     deviation_K = values.std(axis=0, ddof=1)
     sharpe_K = values.mean(axis=0) / deviation_K
     scaled = (values - values.mean(axis=0)) / deviation_K
@@ -213,8 +224,8 @@ def _estimate(value: float, half: float, reason: str | None) -> Estimate:
         return Estimate(None, reason=reason or "not defined on these samples")
     if reason is not None:
         return Estimate(value, reason=reason)
-    if abs(value) > _FLAT and half <= _FLAT * abs(value):  # zero throughout is a reference against itself: exact
-        return Estimate(value, reason="it never moves over time, so that its error is not known")
+    if abs(value) > FLAT_WIDTH and half <= FLAT_WIDTH * abs(value):  # zero is a reference against itself: exact
+        return Estimate(value, reason=UNMOVED)
     if not np.isfinite(half):
         return Estimate(value, reason="its error is not defined on these samples")
     return Estimate(value, value - half, value + half)

@@ -164,6 +164,8 @@ def seed_weights(n_seeds: int, n_draws: int, *, seed: int) -> Array:
     S - 1 degrees of freedom: normal multipliers of the deviations from m, over the square root of a chi-square share.
     One seed has weight one: what it hides cannot be known.
     """
+    if n_seeds < 1:
+        raise DataError(f"paired: {n_seeds} seeds; at least one was run; count the variant's own")
     if n_seeds == 1:
         return np.ones((n_draws, 1))
     rng = np.random.default_rng(seed)
@@ -181,6 +183,11 @@ def needed(difference: float, var_time: float, var_seed: float, confidence: floa
     needed, as var_time falls with its length. n_now: seeds that were not enough; without seed noise only the record
     can grow.
     """
+    if not np.isfinite([difference, var_time, var_seed]).all() or min(var_time, var_seed) < 0:
+        raise DataError(
+            f"paired: difference {difference}, variances {var_time} and {var_seed}; all are finite, variances >= 0; "
+            "leave out what was not measured"
+        )
     z = stats.norm.ppf(0.5 + confidence / 2)
     if difference == 0:
         return Needed()
@@ -196,6 +203,8 @@ def needed(difference: float, var_time: float, var_seed: float, confidence: floa
 def decisions_within(time: Array, horizon: np.timedelta64) -> int:
     """Most distinct decision times within one horizon: how far labels reach over each other, at least 1."""
     moments = np.unique(time)
+    if not len(moments):
+        raise DataError("paired: no decision time; at least one is needed; give data of the span")
     return int((np.searchsorted(moments, moments + horizon, side="left") - np.arange(len(moments))).max())
 
 

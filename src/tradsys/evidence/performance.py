@@ -110,6 +110,8 @@ def days_between(time_T: Array, start: int, end: int) -> float:
     The start lies one median step before the first stamp.
     """
     stamps = np.asarray(time_T).astype("datetime64[us]").astype(np.int64)
+    if not len(stamps):
+        raise DataError("performance: no day; a span needs at least one; give data of the span")
     step = int(np.median(np.diff(stamps))) if len(stamps) > 1 else 0
     stamps = np.concatenate([[stamps[0] - step], stamps])
     return float(stamps[end] - stamps[start]) / MICROSECONDS_A_DAY
@@ -128,7 +130,8 @@ def years_passed(n_periods: int, periods_per_year: float, days_T: Array | None =
 
 def equity_curve(returns_T: Array) -> Array:
     """Compounded equity [T + 1] that starts at 1; a loss of all or more leaves 0 for good."""
-    return np.concatenate([[1.0], np.cumprod(np.maximum(1 + np.asarray(returns_T, dtype=np.float64), 0))])
+    returns = sharpe.checked_returns(returns_T, "equity_curve", least=0)
+    return np.concatenate([[1.0], np.cumprod(np.maximum(1 + returns, 0))])
 
 
 def _checked_days(days_T: Array, n_periods: int) -> Array:

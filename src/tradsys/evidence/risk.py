@@ -13,7 +13,7 @@ import numpy as np
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
-from tradsys.evidence.bootstrap import Estimate
+from tradsys.evidence.bootstrap import UNMOVED, Estimate
 from tradsys.evidence.cosines import Spread, spread, spread_of_means, student_quantile
 from tradsys.evidence.sharpe import FLAT_RETURN, active_periods, checked_returns
 
@@ -106,7 +106,9 @@ def _tails(returns: Array, *, min_block: float, confidence: float, too_little: s
         reason = f"{beyond} of {len(returns)} returns lie in the tail; an interval needs {MIN_TAIL}"
     worst = Estimate(low, reason=reason)
     if reason is None:
-        worst = Estimate(low, *_woodruff(returns, TAIL, float(found.error_M[0]), found.degrees, confidence))
+        bounds = _woodruff(returns, TAIL, float(found.error_M[0]), found.degrees, confidence)
+        # equal returns around the quantile leave its place open
+        worst = Estimate(low, *bounds) if bounds[0] < bounds[1] else Estimate(low, reason=UNMOVED)
     mean_beyond = low - np.maximum(low - returns, 0) / TAIL
     cvar = spread_of_means(mean_beyond, min_block=min_block).estimates(confidence, [reason])[0]
     return {
@@ -142,4 +144,6 @@ def _tail_ratio(
     ]
     slope_B = -levels.slope_BM[:, 1] * wide[1] / high + levels.slope_BM[:, 0] * wide[0] / low
     half = student_quantile(confidence, levels.degrees) * float(np.sqrt((slope_B**2).mean()))
+    if half == 0:
+        return Estimate(value, reason=UNMOVED)
     return Estimate(value, value * np.exp(-half), value * np.exp(half))

@@ -56,6 +56,11 @@ class ConfidenceSequence:
 
 def half_width(n: float, alpha: float = 0.05, scale: float = 250.0) -> float:
     """Half of the sequence's width after n periods, in deviations of one period's return."""
+    if not (np.isfinite(n) and n > 0 and 0 < alpha < 1 and scale > 0):
+        raise DataError(
+            f"sequential: n={n}, alpha={alpha}, scale={scale}; n and scale are above 0, 0 < alpha < 1; bounds begin "
+            "with the first period"
+        )
     # the mixture's variance that is best at `scale`, by the approximation of Waudby-Smith et al., eq. 56
     rho = (-2 * np.log(alpha) + np.log(1 - 2 * np.log(alpha))) / scale
     grown = n * rho + 1

@@ -78,7 +78,8 @@ def is_flat(returns: Array) -> Array | bool:
     values = np.asarray(returns, dtype=np.float64)
     if len(values) < 2:
         return True if values.ndim == 1 else np.ones(values.shape[1], dtype=bool)
-    flat = values.std(axis=0, ddof=1) <= np.maximum(FLAT_SHARE * np.abs(values).max(axis=0), FLAT_RETURN)
+    with np.errstate(invalid="ignore"):  # an infinite return is not flat
+        flat = values.std(axis=0, ddof=1) <= np.maximum(FLAT_SHARE * np.abs(values).max(axis=0), FLAT_RETURN)
     return bool(flat) if values.ndim == 1 else flat
 
 
@@ -229,7 +230,10 @@ def _parzen_weights(moments_TM: Array) -> Array:
     before, after = moments_TM[:-1], moments_TM[1:]
     before, after = before - before.mean(axis=0), after - after.mean(axis=0)
     # a unit root would make the bandwidth infinite; Andrews & Monahan 1992 stop at 0.97
-    rho = np.clip((before * after).sum(axis=0) / (before**2).sum(axis=0), -0.97, 0.97)
+    power = (before**2).sum(axis=0)
+    moves = power > 1e-24 * (moments_TM**2).sum(axis=0).max()  # the square of returns of one size never moves
+    before, after, power = before[:, moves], after[:, moves], power[moves]
+    rho = np.clip((before * after).sum(axis=0) / power, -0.97, 0.97)
     residual = ((after - rho * before) ** 2).mean(axis=0)
     above = 4 * rho**2 * residual**2 / (1 - rho) ** 8
     alpha = above.sum() / (residual**2 / (1 - rho) ** 4).sum()

@@ -14,7 +14,7 @@ from tradsys.core.tables import Array
 from tradsys.evidence.bootstrap import Estimate
 from tradsys.evidence.cosines import mean_interval, sharpe_intervals, spread_of_means, student_quantile
 from tradsys.evidence.multiple_testing import wilson_interval
-from tradsys.evidence.sharpe import is_flat
+from tradsys.evidence.sharpe import checked_returns, is_flat
 
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 WINDOW_DAYS = 63  # a quarter of sessions
@@ -30,6 +30,7 @@ def monthly_returns(days_T: Array, returns_T: Array, confidence: float = 0.95) -
     days_T: dates, datetime64 [T]. Keys: years (year, months [12] with None where there is no day, total), mean (of
     months) and positive (share of months above zero, Wilson), both estimates.
     """
+    returns_T = checked_returns(returns_T, "tear sheet", least=0)
     month_T = np.asarray(days_T).astype("datetime64[M]").astype(int)
     found = {int(m): _compounded(returns_T[month_T == m]) for m in np.unique(month_T)}
     years = [
@@ -41,6 +42,9 @@ def monthly_returns(days_T: Array, returns_T: Array, confidence: float = 0.95) -
         for year in sorted({m // 12 for m in found})
     ]
     values = np.array(list(found.values()))
+    if not len(values):
+        none = Estimate(None, reason="no month").as_dict()
+        return {"years": [], "mean": none, "positive": none}
     won = int((values > 0).sum())
     low, high = wilson_interval(won, len(values), confidence)
     positive = Estimate(won / len(values), low, high)
@@ -55,6 +59,7 @@ def rolling(
     Keys: window, time, sharpe and volatility (each value, low, high lists with None), reason (why there is none at
     all). A window without 20 effective blocks has a value and no interval.
     """
+    returns_T = checked_returns(returns_T, "tear sheet", least=0)
     n = len(returns_T)
     if n < window:
         return {"window": window, "reason": f"{n} days; a window has {window}", "time": []}
@@ -76,6 +81,7 @@ def rolling(
 
 def deviation_interval(returns_T: Array, confidence: float = 0.95) -> Estimate:
     """Standard deviation (ddof 1) of returns with the interval of the variance, whose dependence counts."""
+    returns_T = checked_returns(returns_T, "tear sheet", least=0)
     if is_flat(returns_T):
         return Estimate(0.0, reason="the returns never differ")
     squares = (returns_T - returns_T.mean()) ** 2
@@ -93,6 +99,7 @@ def drawdown_episodes(days_T: Array, returns_T: Array, most: int = N_EPISODES) -
     Keys: depth in (0, 1], peak (last day at the high; None: before the first), trough, recovered (first day back at
     it; None: not by the end), days from the peak to recovery or the end.
     """
+    returns_T = checked_returns(returns_T, "tear sheet", least=0)
     equity = np.concatenate([[1.0], np.cumprod(1 + returns_T)])
     days = np.asarray(days_T).astype("datetime64[D]")
     under = equity < np.maximum.accumulate(equity) * (1 - 1e-12)
@@ -132,6 +139,7 @@ def trade_distribution(net_M: Array, confidence: float = 0.95) -> dict[str, Any]
 
     net_M: in order of exit. Keys: n, edges [K + 1], counts [K], mean (estimate), median, best, worst.
     """
+    net_M = checked_returns(net_M, "tear sheet, trades", least=0)
     n = len(net_M)
     if not n:
         return {"n": 0, "edges": [], "counts": [], "mean": Estimate(None, reason="no trade was closed").as_dict()}

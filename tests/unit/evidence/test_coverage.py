@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tradsys.evidence import cosines
+from tradsys.evidence import bootstrap, cosines
+from tradsys.evidence.controls import drift
 from tradsys.evidence.deflation import deflation
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks" / "coverage"))
@@ -65,6 +66,51 @@ def test_the_best_of_many_trials_without_deflation_is_called_better_than_luck(mo
 def test_intervals_of_calibration_and_of_vetoes_hold_the_truth(study, n_runs):
     for row in studies.STUDIES[study](n_runs):
         assert row.n == 0 or holds(row), row
+
+
+@pytest.mark.parametrize(
+    "study",
+    [
+        lambda: studies.lift_coverage(100, ((400, 1), (500, 5))),
+        lambda: studies.drift_coverage(12, rows=300),
+        lambda: studies.short_coverage(40, ((100, 1), (400, 20))),
+        lambda: studies.reliability_coverage(40, ((500, 10, 1, 0.95), (250, 5, 5, 0.9))),
+    ],
+    ids=["lift", "drift", "short records", "reliability"],
+)
+def test_intervals_of_few_blocks_and_of_bins_hold_the_truth(study):
+    for row in study():
+        assert row.n
+        assert abs(row.measured - 0.95) < 3.5 * max(row.error, np.sqrt(0.95 * 0.05 / row.n)), row
+
+
+@pytest.mark.parametrize(
+    "study",
+    [
+        lambda: studies.lift_coverage(30, ((500, 20),)),
+        lambda: studies.short_coverage(30, ((400, 20),)),
+        lambda: studies.reliability_coverage(20, ((500, 20, 1, 0.98),)),
+    ],
+    ids=["lift", "short records", "reliability"],
+)
+def test_narrow_intervals_of_bins_and_ranks_fail(study, monkeypatch):
+    independent_days(monkeypatch)
+    monkeypatch.setattr(bootstrap, "dependence_length", lambda *_: 1.0)
+    for row in study():
+        assert row.measured < 0.95 - 3.5 * np.sqrt(0.95 * 0.05 / row.n), row
+
+
+def test_a_drift_interval_without_its_shared_training_rows_fails(monkeypatch):
+    plain = drift._interval
+
+    def narrow(aucs):
+        low, high = plain(aucs)
+        middle, half = aucs.mean(), (high - low) / 8
+        return middle - half, middle + half
+
+    monkeypatch.setattr(drift, "_interval", narrow)
+    for row in studies.drift_coverage(12, rows=300):
+        assert row.measured < 0.95 - 3.5 * np.sqrt(0.95 * 0.05 / row.n), row
 
 
 def test_a_calibration_slope_that_takes_labels_for_independent_fails(monkeypatch):

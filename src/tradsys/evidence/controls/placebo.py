@@ -56,7 +56,7 @@ class DailyRecord:
         """`sharpe` and `per_trade` of each weighting of the days, float64 [D, K] each."""
         n_days = len(self.returns)
         mean = weight_DT @ self.returns / n_days
-        spread = (weight_DT @ self.returns**2 - n_days * mean**2) / (n_days - 1)
+        spread = (weight_DT @ self.returns**2 - n_days * mean**2) / max(1, n_days - 1)
         flat = spread <= 1e-12 * np.abs(self.returns).max(axis=0) ** 2
         sharpe = np.where(flat, 0.0, mean / np.sqrt(np.where(flat, 1.0, spread)))
         n_trades = weight_DT @ self.trades
@@ -123,6 +123,11 @@ def rotated_vetoes(
             f"placebo: {n_kept} of {len(candidate_N)} candidates pass; a veto stops some and not all; there is "
             "nothing to compare with otherwise"
         )
+    if not np.isfinite(score_R).all():
+        raise DataError(
+            f"placebo: {int((~np.isfinite(score_R)).sum())} of {len(score_R)} answers are not finite; every row has "
+            "one; drop rows without"
+        )
     rng = np.random.default_rng(seed)
     n_bars = int(bar_R.max()) + 1
     panel_SB = np.full((int(symbol_R.max()) + 1, n_bars), np.nan)
@@ -177,6 +182,11 @@ def precision_lift(
     the good that were kept), matched (precision of the highest scores at that very recall, inside a run of equal
     scores in proportion), lift = precision - matched as an Estimate. Its lift is unknown where none of the kept paid.
     """
+    if not len(score_N) or not np.isfinite(score_N).all():
+        raise DataError(
+            f"precision lift: {len(score_N)} candidates, {int((~np.isfinite(score_N)).sum())} scores not finite; at "
+            "least one, all known; drop candidates without a score"
+        )
     order = np.argsort(-score_N, kind="stable")
     paid, kept, score = paid_N[order].astype(np.float64), kept_N[order].astype(np.float64), score_N[order]
     times, code = np.unique(time_N[order], return_inverse=True)

@@ -130,7 +130,9 @@ def event_rate(
     chosen_N: Array, event_N: Array, time_N: Array, *, min_block: float = 1.0,
     confidence: float = 0.95,
 ) -> Estimate:  # fmt: skip
-    """Share of events among the chosen rows, with its interval over times."""
+    """Share of events among the chosen rows, with its interval over times; DataError without a row."""
+    if not len(event_N):
+        raise DataError("event rate: no row; a share needs at least one; give data of the span")
     order, first = time_groups(time_N)
     chosen, event = chosen_N.astype(np.float64), event_N.astype(np.float64)
     sums = sum_per_time(np.column_stack([chosen, chosen * event]), order, first)
