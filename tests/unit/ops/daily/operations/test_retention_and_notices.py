@@ -118,6 +118,18 @@ def test_a_stopped_gate_is_a_notice_and_still_an_error(inbox):
     assert "fetch newer data" in received[0]["message"]
 
 
+def test_a_retraining_that_a_library_fails_in_is_a_notice_and_still_an_error(inbox):
+    received, url = inbox
+
+    def retrained():
+        raise RuntimeError("models 5d: LightGBM: best gain is -inf")
+
+    with pytest.raises(RuntimeError):
+        with_notices(Notifier([url]), "foundry", retrained)
+    assert received[0]["title"] == "tradsys daily foundry: failed"
+    assert "RuntimeError: models 5d: LightGBM" in received[0]["message"]
+
+
 def test_nothing_to_do_sends_nothing_and_a_dead_server_stops_nothing(inbox, caplog):
     received, url = inbox
     with_notices(Notifier([url]), "foundry", lambda: None)
