@@ -92,7 +92,7 @@ def test_one_line_and_exit_code_two(arguments, hint, tmp_path, capsys):
     [
         ("report", "report.json", '{"run": ', "report.json: it is not JSON"),
         ("report", "report.json", "{}", "is damaged"),
-        ("reproduce", "report.json", '{"run": ', "is damaged"),
+        ("reproduce", "report.json", '{"run": ', "report.json: it is not JSON"),
         ("reproduce", "report.json", "{}", "is damaged"),
         ("reproduce", "config.yaml", "a: [1,\n", "config.yaml: it is no plain YAML"),
         ("reproduce", "config.yaml", "- 1\n", "is a list, not a mapping"),
