@@ -27,7 +27,7 @@ NAMES = (
     "windows",
     "triple_barrier",
     "features",
-    "lightning",
+    "fit_loop",
     "transformer",
     "backtest",
     "evidence",

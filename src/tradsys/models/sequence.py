@@ -39,7 +39,7 @@ class Pretraining(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class SequenceModel:
-    """A classifier of windows, trained under Lightning.
+    """A classifier of windows, trained as a LightningModule.
 
     net: called with n_features, n_classes and lookback, all known from the samples; gives an nn.Module.
     module: called with that net; gives the LightningModule that holds loss, optimiser and metrics.

@@ -320,9 +320,9 @@ def test_logs_land_in_the_workdir_and_nothing_is_said(tmp_path, data, capfd, cap
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_progress_bar_shows_epochs_on_a_terminal_only(data, capfd, monkeypatch, terminal):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     make_model(progress_bar=True, max_epochs=1).fit(*data)
-    assert ("Epoch 0/0" in capfd.readouterr().out) == terminal
+    assert ("epoch 1/1" in capfd.readouterr().err) == terminal
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

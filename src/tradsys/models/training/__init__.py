@@ -1,7 +1,8 @@
-"""Fits of nets with Lightning: settings, checkpoints, several devices, augmentation.
+"""Fits of nets: settings, checkpoints, several devices, augmentation.
 
 trainer        TrainerSettings
 fitting        fit_module
+loop           DirectLoop
 checkpoints    CheckpointCallback
 launcher       run_on_ranks
 lit            LitClassifier

@@ -31,7 +31,8 @@ class CheckpointCallback(Checkpoint):
     asked: an event, set where the fit is to stop. every_steps: last.ckpt is written after so many steps of the fit,
     too. watch: hears of every epoch, after last.ckpt holds it. In a run of several ranks the first one judges and
     writes, and all stop at the same step.
-    It derives from Lightning's Checkpoint so that it runs after every other callback and metric of an epoch.
+    Lightning's loop and `DirectLoop` call it. It derives from Lightning's Checkpoint so that it runs after every other
+    callback and metric of an epoch.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""One fit under Lightning: quiet, resumable, stopped early, its best weights restored."""
+"""One fit of a net: quiet, resumable, stopped early, its best weights restored."""
 
 import copy
 import sys
@@ -18,6 +18,7 @@ from tradsys.core.runs import digest_file, write_json
 from tradsys.models.training.checkpoints import FIX, CheckpointCallback, Watch, kept_state, read_checkpoint
 from tradsys.models.training.fit_logs import loggers_of
 from tradsys.models.training.launcher import run_on_ranks
+from tradsys.models.training.loop import DirectLoop
 from tradsys.models.training.rendezvous import Rendezvous
 from tradsys.models.training.surroundings import determinism, interruptible, quiet
 from tradsys.models.training.trainer import TrainerSettings
@@ -54,7 +55,8 @@ def fit_module(
     workdir: takes last.ckpt (after each epoch and on Ctrl-C), best.ckpt, finished.json and the logs.
     fingerprint: names settings and data. A finished fit of the same fingerprint is loaded, an unfinished one
     goes on, to the same weights as if it had never stopped; any other raises TrainingError.
-    monitor: a logged metric, lower is better. callbacks: further Lightning callbacks.
+    monitor: a logged metric, lower is better. callbacks: further Lightning callbacks, with
+    which the loop is Lightning's.
     watch: called with (epoch, monitored value) after every epoch that last.ckpt holds; of a resumed or finished fit
     first with the epochs that lie behind it. What it raises comes out unchanged; the fit can go on later.
     Draws from torch's global generator: fork and seed it outside. Ctrl-C comes out as KeyboardInterrupt.
@@ -122,6 +124,17 @@ def _train(job: _Job, asked: Any, watch: Watch | None) -> list[float]:
     )
     last = job.workdir / "last.ckpt" if job.go_on else None
     with quiet(), determinism(job.settings.deterministic):
+        if DirectLoop.serves(job.settings, job.module) and not job.callbacks:
+            loop = DirectLoop(
+                job.module,
+                job.train,
+                job.valid,
+                settings=job.settings,
+                workdir=job.workdir,
+                callback=checkpoints,
+            )
+            loop.fit(read_checkpoint(last) if last else None)
+            return checkpoints.scores
         trainer = _trainer(job.settings, job.workdir, len(job.train), (*job.callbacks, checkpoints))
         try:
             trainer.fit(job.module.train(), job.train, job.valid, ckpt_path=last, weights_only=True if last else None)

@@ -1,4 +1,4 @@
-"""Loss, optimiser and metrics around a net. The loop itself is Lightning's.
+"""Loss, optimiser and metrics around a net. The loop is `loop.DirectLoop` or Lightning's.
 
 Legend: N samples, T window, F features, C classes.
 """
@@ -18,6 +18,7 @@ from torchmetrics.functional.classification import binary_auroc, multiclass_auro
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TrainingError
 from tradsys.models.losses import focal_loss, weighted_mean
+from tradsys.models.training.loop import DirectLoop
 from tradsys.models.training.recipe import BatchRecipe, Prepared, WeightAverage
 from tradsys.samples.loader import rank_of
 
@@ -121,6 +122,23 @@ class LitClassifier(L.LightningModule):
         if self.average is not None:
             self.average.update(self)
 
+    def log(self, name: str, value: Any, **options: Any) -> None:  # type: ignore[override]
+        """Reports a metric of the epoch to whichever loop runs the fit."""
+        if isinstance(self.trainer, DirectLoop):
+            self.trainer.log(name, value)
+        else:
+            super().log(name, value, **options)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """Caps the norm of all gradients together."""
+        if gradient_clip_val:
+            nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], gradient_clip_val)
+
     def kept_state(self) -> dict[str, Any]:
         """The weights that a fit keeps of an epoch: the moving average where there is one."""
         with self._averaged():
@@ -209,7 +227,7 @@ class LitClassifier(L.LightningModule):
             {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.weight_decay},
             {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.lr)
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -97,7 +97,7 @@ class Tracker:
             self.try_to(lambda child=child: self._backend.child(child))  # type: ignore[misc]
 
     def _fit_logger(self, fit: str) -> Any | None:
-        from tradsys.models.training.guarded_logger import Guarded  # noqa: PLC0415 - Lightning is loaded by then
+        from tradsys.ops.tracking.guarded_logger import Guarded  # noqa: PLC0415 - Lightning is loaded by then
 
         made = self.try_to(lambda: self._backend.fit_logger(fit))
         return None if made is None else Guarded(made, self.try_to)
