@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+import polars as pl
 import pytest
 
 from tests.vendor_forms.forms import frame_bytes, keyed, random_bars, zipped
@@ -97,6 +98,22 @@ READ = (
     Case("blank lines", rows(days("%Y-%m-%d")).replace("\n", "\n\n"), DAILY),
     Case("a dot for nothing", rows(days("%Y-%m-%d")) + "2024-01-20,.,.,.,.,.\n", DAILY, options={"repair": ["drop_empty_rows"]}),
     Case("one member among others in a zip", zipped({"ABC.csv": rows(days("%Y-%m-%d")), "readme.md": "hello"}), DAILY, name="ABC.zip"),
+    Case("days with a year of two digits", rows(days("%y%m%d", 10)), [f"2024-01-{d} 00:00" for d in range(16, 26)]),
+    Case("hours with a year of two digits, no epoch of 2046", rows(hours("%y%m%d%H%M")), HOURLY),
+    Case("four hours on a local clock, one of three and one of five",
+         rows(["2024-03-09 20:00", "2024-03-10 00:00", "2024-03-10 04:00", "2024-03-10 08:00", "2024-03-10 12:00"]),
+         ["2024-03-10 05:00", "2024-03-10 08:00", "2024-03-10 12:00", "2024-03-10 16:00", "2024-03-10 20:00"], options=NY),
+    Case("four hours on a local clock in autumn: the bar of five is not known after four",
+         rows(["2024-11-02 16:00", "2024-11-02 20:00", "2024-11-03 00:00", "2024-11-03 04:00", "2024-11-03 08:00"]),
+         ["2024-11-03 00:00", "2024-11-03 04:00", "2024-11-03 09:00", "2024-11-03 13:00", "2024-11-03 17:00"], options=NY),
+    Case("weeks by their first trading day", rows([*days("%Y-%m-%d", 3, datetime(2024, 1, 1), 7), "2024-01-23", *days("%Y-%m-%d", 3, datetime(2024, 1, 29), 7)]),
+         ["2024-01-08 00:00", "2024-01-15 00:00", "2024-01-22 00:00", "2024-01-30 00:00", "2024-02-05 00:00", "2024-02-12 00:00", "2024-02-19 00:00"]),
+    Case("months by their last trading day", rows(["2023-01-31", "2023-02-28", "2023-03-31", "2023-04-28", "2023-05-31", "2023-06-30"]),
+         ["2023-02-28 00:00", "2023-03-31 00:00", "2023-04-28 00:00", "2023-05-31 00:00", "2023-06-30 00:00", "2023-07-31 00:00"]),
+    Case("headers in Spanish", rows(days("%Y-%m-%d"), "Fecha,Apertura,Máximo,Mínimo,Cierre,Volumen"), DAILY),
+    Case("headers in Polish", rows(days("%Y-%m-%d"), "Data,Otwarcie,Najwyzszy,Najnizszy,Zamkniecie,Wolumen"), DAILY),
+    Case("headers in Chinese", rows(days("%Y-%m-%d"), "日期,开盘,最高,最低,收盘,成交量"), DAILY),
+    Case("a flat file of nanoseconds", "ticker,volume,open,close,high,low,window_start\n" + "".join(f"ABC,5,10,11,12,9,{(1705276800 + 3600 * k) * 10**9}\n" for k in range(5)), HOURLY),
     Case("hours of New York to sessions", rows(hours("%Y-%m-%d %H:%M", 7, datetime(2024, 1, 16, 9, 30)) + hours("%Y-%m-%d %H:%M", 7, datetime(2024, 1, 17, 9, 30))),
          ["2024-01-16 21:00", "2024-01-17 21:00"], options={**NY, "resample": "1d", "calendar": "XNYS"}),
 )  # fmt: skip
@@ -104,6 +121,17 @@ REFUSED = (
     Case("day or month first", rows(days("%d/%m/%Y", 5, datetime(2024, 1, 3))), refused=r"may be day or month first.*date_format='%d/%m/%Y'"),
     Case("both orders in one file", rows(["13/01/2024", "01/14/2024", "15/01/2024"]), refused="one file has one order of day and month"),
     Case("digits that are nothing", rows(["9912", "9913", "9914"]), refused=r"no dates and no epochs.*date_format="),
+    Case("dates of two-digit years that are milliseconds of 1977", rows(hours("%y%m%d%H%M%S")), refused=r"may be epochs \(1977.*date_format=%y%m%d%H%M%S"),
+    Case("ticks since the year 1 that are nanoseconds of 1990", rows([str(638408736 * 10**9 + 36 * 10**9 * k) for k in range(5)]), refused=r"intraday bars of 1990.*convert them"),
+    Case("ticks since 1601 that are nanoseconds of 1974", rows([str(133497504 * 10**9 + 36 * 10**9 * k) for k in range(5)]), refused=r"intraday bars of 1974.*convert them"),
+    Case("hundredths of seconds that are milliseconds of 1975", rows([str((1705276800 + 3600 * k) * 100) for k in range(5)]), refused=r"intraday bars of 197.*convert them"),
+    Case("days at the end of hours", rows(hours("%Y-%m-%d %H:%M", 48) + hours("%Y-%m-%d %H:%M", 5, datetime(2024, 1, 17), 24)),
+         refused=r"bars of 1:00:00 but of 1 day, 0:00:00 from 2024-01-17"),
+    Case("weeks at the head of days", rows(days("%Y-%m-%d", 4, datetime(2023, 12, 18), 7) + days("%Y-%m-%d", 30, datetime(2024, 1, 9))),
+         refused=r"bars of 1 day, 0:00:00 but of 7 days"),
+    Case("times that are durations", frame_bytes(random_bars(20).with_columns(time=pl.duration(seconds=pl.int_range(20))), "parquet"),
+         refused="which is no moment", name="ABC.parquet"),
+    Case("adjusted prices without adjusted closes", rows(days("%Y-%m-%d")), refused="needs adjusted closes.*actions=", options={"repair": ["adjust_for_dividends"]}),
     Case("times in words", rows(["soon", "later", "never"]), refused=r"in no known way; give date_format="),
     Case("an empty file", "", refused="it is empty"),
     Case("a web page", "<html><body>Not found</body></html>\n", refused="no header row is found.*separator="),

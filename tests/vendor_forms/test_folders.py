@@ -99,3 +99,14 @@ def test_yfinance_with_several_tickers(tmp_path):
     got = read(tmp_path / "many.csv", "yahoo").bars
     assert dict(got.group_by("symbol").len().iter_rows()) == {"AAA": 20, "BBB": 20}
     assert got.filter(symbol="BBB")["open"].to_list() == bars["open"].to_list()
+
+
+@pytest.mark.parametrize(
+    "names", [("btc", "BTC"), ("BTC_USDT", "BTC-USDT"), ("\uff22\uff34\uff23", "BTC"), ("BRK.B", "BRK B")]
+)
+def test_symbols_that_look_alike_are_kept_apart_and_named(tmp_path, names):
+    bars = random_bars(20).with_columns(time=pl.col("time").dt.strftime("%Y-%m-%d %H:%M"))
+    pl.concat([bars.with_columns(symbol=pl.lit(n)) for n in names]).write_csv(tmp_path / "panel.csv")
+    result = read(tmp_path / "panel.csv", "plain")
+    assert set(result.bars["symbol"]) == set(names)
+    assert {one.kind: one.count for one in result.repairs}["symbols_alike"] == 2

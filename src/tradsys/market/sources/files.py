@@ -19,7 +19,7 @@ from tradsys.market.events import actions
 from tradsys.market.events.action_files import events_of_adjusted
 from tradsys.market.instruments import RESAMPLED
 from tradsys.market.instruments import resample as resample_bars
-from tradsys.market.sources.dating import bar_ends, check_daily
+from tradsys.market.sources.dating import bar_ends, check_daily, dates_rule
 from tradsys.market.sources.gathering import Gathered, gather
 from tradsys.market.sources.layouts import Layout, layout_named
 from tradsys.market.sources.lengths import in_turn, measure
@@ -86,6 +86,11 @@ def read(
     found = gather(source, chosen, keys or FormKeys(), symbol, mapping, moment, max_rows)
     context = _read_context(found, chosen, keys, bar_minutes, calendar, moment, source.name)
     check_daily(calendar, session_close, context.length.every, context.stamp, resample)
+    if "adjust_for_dividends" in repair and found.rows["adj_close"].null_count() == found.rows.height:
+        raise DataError(
+            f"{source.name}: repair adjust_for_dividends needs adjusted closes, and the file has none; leave it out, "
+            "or fetch the dividends with actions=FILE"
+        )
     rows, done, accepted = apply_repairs(found.rows, repair, context)
     _refuse(find_defects(rows, context, accepted), found.rows, repair, context, source.name)
     if rows.is_empty():
@@ -127,6 +132,10 @@ class FileSource:
     max_rows: int = MAX_ROWS
 
     def __post_init__(self) -> None:
+        if isinstance(self.repair, str):
+            object.__setattr__(self, "repair", (self.repair,))
+        if isinstance(self.max_rows, bool) or not isinstance(self.max_rows, int) or self.max_rows < 1:
+            raise DataError(f"sources: max_rows={self.max_rows!r} is no number of rows from 1; correct max_rows=")
         for name in ("symbol", "layout"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str | Layout):
@@ -206,7 +215,7 @@ def _order_notes(rows: pl.DataFrame) -> list[Finding]:
 def _close_note(rows: pl.DataFrame, context: Context) -> list[Finding]:
     if context.stamp == "close":
         return []
-    if context.calendar is not None and context.daily:
+    if context.calendar is not None and context.daily and dates_rule(rows, context.calendar):
         return [Finding("dates_moved_to_session_closes", rows.height, (f"calendar {context.calendar}",))]
     return [Finding("open_stamps_moved_to_close", rows.height, (f"later by {context.length}",))]
 

@@ -10,7 +10,7 @@ import polars as pl
 from tradsys.core.errors import DataError
 from tradsys.market.bars import Finding
 from tradsys.market.sources.layouts import Layout
-from tradsys.market.sources.names import applied, guess_minutes, read_mapping
+from tradsys.market.sources.names import alike_spellings, applied, guess_minutes, read_mapping
 from tradsys.market.sources.opening import RawFile, list_files
 from tradsys.market.sources.parse import Parsed, parse_file
 from tradsys.market.sources.sniff import FormKeys
@@ -51,6 +51,7 @@ def gather(
     if skipped:
         notes.append(Finding("not_read", len(skipped), tuple(skipped[:6]), "no tables of a known kind"))
     _check_symbols(rows, source.name)
+    notes += alike_spellings(rows["symbol"].unique().to_list())
     if mapping is not None:
         rows = applied(rows, read_mapping(mapping), files)
     else:

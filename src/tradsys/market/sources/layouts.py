@@ -8,13 +8,17 @@ from tradsys.core.errors import DataError
 
 _OHLC: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "open": ("open", "o", "openprice", "open_price", "open price", "eröffnung", "1. open", "price open"),
-        "high": ("high", "h", "highprice", "high_price", "high price", "max", "hoch", "tageshoch", "2. high"),
-        "low": ("low", "l", "lowprice", "low_price", "low price", "min", "tief", "tagestief", "3. low"),
+        "open": ("open", "o", "openprice", "open_price", "open price", "eröffnung", "eröffn.", "1. open", "price open",
+                 "apertura", "ouverture", "abertura", "otwarcie", "开盘", "开盘价"),
+        "high": ("high", "h", "highprice", "high_price", "high price", "max", "hoch", "tageshoch", "2. high", "máximo",
+                 "massimo", "haut", "plus haut", "máxima", "najwyzszy", "最高", "最高价"),
+        "low": ("low", "l", "lowprice", "low_price", "low price", "min", "tief", "tagestief", "3. low", "mínimo",
+                "minimo", "bas", "plus bas", "mínima", "najnizszy", "最低", "最低价"),
         "close": ("close", "c", "closeprice", "close_price", "close price", "close/last", "price", "last",
-                  "schluss", "schlusskurs", "4. close"),
+                  "schluss", "schlusskurs", "zuletzt", "4. close", "cierre", "chiusura", "clôture", "cloture",
+                  "fechamento", "zamkniecie", "收盘", "收盘价"),
         "volume": ("volume", "vol.", "tickvol", "tick_volume", "tick volume", "vol", "v", "volumen", "5. volume",
-                   "volume_(btc)", "volume (btc)", "shares traded", "6. volume"),
+                   "volume_(btc)", "volume (btc)", "shares traded", "6. volume", "wolumen", "成交量"),
         "adj_close": ("adj close", "adj_close", "adjclose", "adjusted close", "adjusted_close", "adj. close",
                       "5. adjusted close"),
         "symbol": ("symbol", "ticker", "name", "tic", "code", "asset", "instrument", "pair"),
@@ -24,6 +28,7 @@ _TIMES = (
     "timestamp", "time", "datetime", "date", "open_time", "open time", "opentime", "date_time", "date time", "unix",
     "unix timestamp", "gmt time", "local time", "utc time", "time (utc)", "date (utc)", "epoch", "ts", "start",
     "start_time", "starttime", "begin", "begins_at", "time_period_start", "kline_open_time", "datum", "t",
+    "window_start", "start_at", "fecha", "data", "日期", "timestamp (ms)", "timestamp (s)", "date (gmt)", "time (gmt)",
 )  # fmt: skip
 END_TIMES = ("close_time", "close time", "closetime", "end_time", "end time", "time_period_end", "kline_close_time")
 _ISO = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f")

@@ -15,6 +15,7 @@ DAY = timedelta(days=1)
 SHORTEST, LONGEST = timedelta(seconds=1), timedelta(days=31)
 MONTH = timedelta(days=30)  # what a month counts as where one number is needed
 STRETCH = 8  # equal steps in a row that are no chance: bars of another length
+LONE_STRETCH = 3  # of a longer step that the series has nowhere else: holes do not repeat one after another
 SETTLED = 10  # steps from which a symbol's most common one is its bar length
 
 
@@ -35,6 +36,8 @@ class BarLength:
         """The shortest step between two bars that do not overlap: days of 23 hours and short months are real."""
         if self.monthly:
             return timedelta(days=28)
+        if self.every == 7 * DAY:
+            return timedelta(days=4)  # a week named by its first trading day
         return self.every - timedelta(hours=1) if self.every % DAY == timedelta(0) else self.every
 
     def __str__(self) -> str:
@@ -144,7 +147,7 @@ def _check_stretches(steps: pl.DataFrame, counts: pl.DataFrame, every: timedelta
     )
     if monthly:
         near = pl.col("step").is_between(timedelta(days=28), LONGEST)
-    suspects = counts.filter((pl.col("n") >= STRETCH) & (pl.col("step") != every) & ~near)["symbol"].unique()
+    suspects = counts.filter((pl.col("n") >= LONE_STRETCH) & (pl.col("step") != every) & ~near)["symbol"].unique()
     if suspects.is_empty():
         return
     rows = steps.filter(pl.col("symbol").is_in(suspects.implode())).drop_nulls("step")
@@ -160,7 +163,8 @@ def _check_stretches(steps: pl.DataFrame, counts: pl.DataFrame, every: timedelta
         last=pl.col("stamp").max(),
         n=pl.len(),
     )
-    long = runs.filter((pl.col("n") >= STRETCH) & (pl.col("step") != every) & ~near)
+    only_here = (pl.col("n") >= LONE_STRETCH) & (pl.len().over("symbol", "step") == 1) & (pl.col("step") > every)
+    long = runs.filter(((pl.col("n") >= STRETCH) | only_here) & (pl.col("step") != every) & ~near)
     if long.is_empty():
         return
     row = long.row(0, named=True)
@@ -235,18 +239,53 @@ def ends(length: BarLength, zone: str) -> pl.Expr:
     stamp tells; before a hole over which the clock moved, the longer day is taken: late by an hour, never early.
     """
     stamp = pl.col("stamp")
+    if length.every < DAY and length.every > timedelta(hours=1):
+        return _over_moved_clocks(length.every, zone)
     if not length.monthly and length.every % DAY != timedelta(0):
         return stamp + length.every
-    by = "1mo" if length.monthly else f"{length.every // DAY}d"
+    if length.monthly:
+        return _month_over(zone)
+    by = f"{length.every // DAY}d"
     if "/" in zone:
         return stamp.dt.convert_time_zone(zone).dt.offset_by(by).dt.convert_time_zone("UTC")
     plain = stamp.dt.offset_by(by)
-    if length.monthly:
-        return plain
-    # only when this bar ended is read from the next opening, in a history at rest
-    later_symbol, later = (pl.col(name).reverse().shift(1).reverse() for name in ("symbol", "stamp"))
-    following = pl.when(pl.col("symbol") == later_symbol).then(later)
+    following = _following()
     step = following - stamp
     moved = (step.dt.total_seconds() % 86_400) == 3_600
     short = step.is_between(length.every - timedelta(hours=1), length.every)
     return pl.when(short).then(following).when(moved).then(plain + timedelta(hours=1)).otherwise(plain)
+
+
+def _following() -> pl.Expr:
+    """The next stamp of the same symbol in sorted rows: only when a bar ended is read from it, in a history at rest."""
+    later_symbol, later = (pl.col(name).reverse().shift(1).reverse() for name in ("symbol", "stamp"))
+    return pl.when(pl.col("symbol") == later_symbol).then(later)
+
+
+def _over_moved_clocks(every: timedelta, zone: str) -> pl.Expr:
+    """Bars of several hours on a local clock last an hour more or less over its change; the last such one is late."""
+    stamp, following = pl.col("stamp"), _following()
+    plain = stamp + every
+    hour = timedelta(hours=1)
+    moved = (following - stamp).is_between(every - hour, every + hour)
+    if "/" in zone:
+        local = stamp.dt.convert_time_zone(zone)
+        wall = (local.dt.replace_time_zone(None) + every).dt.replace_time_zone(
+            zone, ambiguous="latest", non_existent="null"
+        )
+        plain = pl.max_horizontal(plain, wall.dt.convert_time_zone("UTC"))
+    return pl.when(moved).then(following).otherwise(plain)
+
+
+def _month_over(zone: str) -> pl.Expr:
+    """The end of a monthly bar: the next month's stamp, else the same date of the next month.
+
+    Stamps at a month's end move between the 28th and the 31st; from the 26th on the next month's last day is taken,
+    late by days at most, never early.
+    """
+    stamp, following = pl.col("stamp"), _following()
+    local = stamp.dt.convert_time_zone(zone) if "/" in zone else stamp
+    plain = local.dt.offset_by("1mo")
+    late = pl.when(local.dt.day() >= 26).then(plain.dt.month_end()).otherwise(plain)
+    following = pl.when((following - stamp).is_between(timedelta(days=27), timedelta(days=36))).then(following)
+    return pl.coalesce(following, late.dt.convert_time_zone("UTC"))

@@ -2,7 +2,8 @@
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -68,6 +69,20 @@ def normalised(vendor: pl.Series, notes: list[Finding]) -> pl.Series:
         )
     )
     return vendor.replace_strict(spellings, names, default=None, return_dtype=pl.String)
+
+
+def alike_spellings(symbols: Iterable[str]) -> list[Finding]:
+    """A finding of symbols that differ in case, width or punctuation only: kept apart, and named."""
+    groups: dict[str, list[str]] = {}
+    for symbol in sorted(symbols):
+        bare = "".join(c for c in unicodedata.normalize("NFKC", symbol).casefold() if c.isalnum())
+        groups.setdefault(bare or symbol, []).append(symbol)
+    alike = [names for names in groups.values() if len(names) > 1]
+    if not alike:
+        return []
+    texts = tuple(" and ".join(names[:4]) for names in alike[:4])
+    note = "kept apart; join with mapping="
+    return [Finding("symbols_alike", sum(map(len, alike)), texts, note)]
 
 
 def read_mapping(path: str | Path) -> Mapping[str, str]:

@@ -262,7 +262,10 @@ def implausible_levels(series: pl.DataFrame, _: Context) -> pl.Series:
 def overlapping(series: pl.DataFrame, context: Context) -> pl.Series:
     """True [n] at bars stamped within the bar before: partial bars, or a wrong bar length."""
     step = np.diff(series["stamp"].to_physical().to_numpy(), prepend=0)
-    near = step < context.length.least_step / timedelta(microseconds=1)
+    every, least = context.length.every, context.length.least_step
+    if timedelta(hours=1) < every < timedelta(days=1) and context.zone != "UTC":
+        least = every - timedelta(hours=1)  # on a local clock, over its change
+    near = step < least / timedelta(microseconds=1)
     near[starts_of_symbols(series)] = False
     mask = pl.Series(near)
     return mask & ~live_rows(series, context) if mask.any() else mask

@@ -9,9 +9,16 @@ import polars as pl
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
 from tradsys.market.bars import TIME, Finding
+from tradsys.market.sources.plausible import (
+    FIRST_YEAR,
+    KEYS,
+    SHORT_DIGITS,
+    check_one_meaning,
+    plausible,
+    short_years,
+)
 from tradsys.market.sources.sniff import check_zone
 
-FIRST_YEAR = 1970
 AHEAD = timedelta(days=7)  # a stamp beyond next week is no bar's
 NAIVE = pl.Datetime("us")
 EPOCHS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1, "epoch_ns": 0}
@@ -23,7 +30,6 @@ _ORDERS = (("%d/%m/%Y", "%m/%d/%Y"), ("%d-%m-%Y", "%m-%d-%Y"), ("%d/%m/%y", "%m/
 _DIGITS = {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S", 6: "%Y%m"}
 _OFFSET = r"(?:GMT|UTC)?([+-]\d\d):?(\d\d)?$"
 _ZONE_NAME = r" ([A-Z][A-Za-z_]+/[A-Za-z_]+(?:/[A-Za-z_]+)?)$"
-_KEYS = "give date_format= (such as %d.%m.%Y, epoch_ms, excel)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +77,8 @@ def parse_moments(raw: pl.Series, keys: TimeKeys, notes: list[Finding], name: st
         if raw.dtype.time_zone is not None:
             return Moments(typed.dt.convert_time_zone("UTC").cast(TIME), bare, raw.dtype.time_zone, "times", False)
         return Moments(_localised(typed, zone), bare, zone, "times", assumed)
+    if raw.dtype in (pl.Duration, pl.Time, pl.Boolean, pl.Binary) or raw.dtype.is_nested():
+        raise DataError(f"{name}: the column of times holds {raw.dtype}, which is no moment; give header=")
     if raw.dtype.is_numeric():
         text = raw.cast(pl.Int64).cast(pl.String) if raw.dtype.is_integer() else _float_text(raw)
     else:
@@ -120,16 +128,6 @@ def _localised(naive: pl.Series, zone: str) -> pl.Series:
     return stamp.dt.convert_time_zone("UTC").cast(TIME)
 
 
-def plausible(stamp: pl.Series, latest: datetime, first_year: int = FIRST_YEAR) -> pl.Series:
-    """True [n] at stamps from the first plausible year to next week; a missing stamp is False."""
-    aware = stamp.dt.replace_time_zone("UTC") if stamp.dtype == NAIVE else stamp
-    return (
-        aware.to_frame("t")
-        .select(((pl.col("t").dt.year() >= first_year) & (pl.col("t") <= pl.lit(latest, TIME))).fill_null(value=False))
-        .to_series()
-    )
-
-
 def _from_digits(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: str) -> Moments:
     zone, assumed = keys.zone or "UTC", keys.zone is None
     if keys.date_format == "excel":
@@ -149,6 +147,10 @@ def _from_digits(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: st
             bare = length in (6, 8)
             return Moments(_localised(naive.set(~good, None), zone), bare, zone, fmt, assumed)
     stamps, units = _epochs(text, keys.latest)
+    short = short_years(text, known, lengths, keys.latest)
+    check_one_meaning(stamps, short, len(known), known[0], name)
+    if short is not None:
+        return Moments(_localised(short[0], zone), short[1] == SHORT_DIGITS[6], zone, short[1], assumed)
     if stamps.is_not_null().sum() >= 0.9 * len(known) or stamps.is_not_null().sum() == len(known) - 1 > 0:
         counts = units.drop_nulls().value_counts(name="n").sort("n")
         if counts.height > 1:
@@ -159,7 +161,7 @@ def _from_digits(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: st
     if number.is_between(20_000, 80_000).all():
         return _excel(text, keys, name)
     raise DataError(
-        f"{name}: times such as {known[0]!r} are no dates and no epochs between {FIRST_YEAR} and next week; {_KEYS}"
+        f"{name}: times such as {known[0]!r} are no dates and no epochs between {FIRST_YEAR} and next week; {KEYS}"
     )
 
 
@@ -202,9 +204,7 @@ def _excel(text: pl.Series, keys: TimeKeys, name: str) -> Moments:
     naive = micros.cast(pl.Int64, strict=False).cast(NAIVE)
     good = plausible(naive, keys.latest)
     if not good.any():
-        raise DataError(
-            f"{name}: times such as {text.drop_nulls()[0]!r} are no Excel dates since {FIRST_YEAR}; {_KEYS}"
-        )
+        raise DataError(f"{name}: times such as {text.drop_nulls()[0]!r} are no Excel dates since {FIRST_YEAR}; {KEYS}")
     zone = keys.zone or "UTC"
     bare = bool((number.drop_nulls() % 1 == 0).all())
     return Moments(_localised(naive.set(~good, None), zone), bare, zone, "excel serials", keys.zone is None)
@@ -305,7 +305,7 @@ def _naive(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: str) -> 
     if ordered:
         used.append(ordered)
     if not used:
-        raise DataError(f"{name}: times such as {text.drop_nulls()[0]!r} are written in no known way; {_KEYS}")
+        raise DataError(f"{name}: times such as {text.drop_nulls()[0]!r} are written in no known way; {KEYS}")
     if len(used) > 1:
         texts = tuple(f"{n} rows like {example!r}" for n, _, example in used)
         notes.append(Finding("mixed_time_formats", min(n for n, *_ in used), texts, f"in {text.name}"))
