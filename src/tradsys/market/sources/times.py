@@ -9,7 +9,7 @@ import polars as pl
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
 from tradsys.market.bars import TIME, Finding
-from tradsys.market.sources.plausible import (
+from tradsys.market.sources.numerals import (
     FIRST_YEAR,
     KEYS,
     SHORT_DIGITS,
