@@ -23,17 +23,22 @@ from tradsys.config.compose import as_dict, build, compose, run_command
 
 def work(argv: list[str]) -> None:
     """Reads the file, writes the store, prints what came in, what was repaired and what changed."""
-    from tradsys.market.downloads.importing import housekeeping, store_files
+    from tradsys.core.received import override_key
+    from tradsys.market.downloads.importing import check_keys, housekeeping, store_files
     from tradsys.market.store import BarStore
 
     config = compose("fetch", argv)
     plain = as_dict(config)
     store, console = BarStore(Path(plain["paths"]["data"])), Console(soft_wrap=True, highlight=False, markup=False)
+    given = {override_key(one) for one in argv}
     if plain["mode"] in ("undo", "clean"):
+        check_keys(plain, given, downloads=False)
         console.print(housekeeping(store, plain["name"], plain["mode"]))
         return
     source = build(config)["source"]
-    if not hasattr(source, "read"):  # downloads, symbol by symbol
+    downloads = not hasattr(source, "read")  # symbol by symbol
+    check_keys(plain, given, downloads=downloads)
+    if downloads:
         from tradsys.market.downloads.run import run_download
 
         if code := run_download(source, plain, console):

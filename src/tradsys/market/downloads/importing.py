@@ -1,8 +1,10 @@
 """Files into the store: bars, the events that they imply, files of actions; and what the command prints of it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.core.runs import digest_file
@@ -11,32 +13,67 @@ from tradsys.market.sources.sniff import FormKeys
 from tradsys.market.store import BarStore
 from tradsys.market.updates import MOST_LINES, as_lines
 
+# what one way of calling `fetch` does not read, by the keys that choose the way
+DOWNLOADED = ("symbols", "universe", "start", "end", "reread_bars", "revisions", "max_revised_share")
+READ = ("path", "actions", "layout", "symbol", "mapping", "mode", "conflicts")
+
+
+def check_keys(plain: Mapping[str, Any], given: Collection[str], *, downloads: bool) -> None:
+    """Refuses keys of the command that the way it was called does not read, before anything is read or written.
+
+    plain: the fetch configuration. given: keys set on the command line. Raises DataError with the keys.
+    """
+    mode, files = plain["mode"], [key for key in ("path", "actions") if plain[key] is not None]
+    if mode in ("undo", "clean"):
+        way, unread = f"mode={mode}", {*DOWNLOADED, *READ} - {"mode"}
+    elif downloads:
+        way, unread = "source= downloads", set(READ)
+    else:
+        way, unread = f"{files[0]}=" if files else "source=file", set(DOWNLOADED)
+        if mode == "replace":
+            way, unread = "mode=replace", unread | {"conflicts"}
+        if files == ["actions"]:
+            unread |= {"mode", "conflicts"}
+    if odd := sorted(unread & set(given)):
+        raise DataError(
+            f"fetch: {', '.join(f'{key}={plain[key]}' for key in odd)} beside {way}, which does not read "
+            f"{'it' if len(odd) == 1 else 'them'}; leave {'it' if len(odd) == 1 else 'them'} out"
+        )
+
 
 def store_files(source: Any, store: BarStore, plain: Mapping[str, Any], console: Any) -> None:
     """Reads path= and actions=, whichever is given, writes the store and prints what came in.
 
     source: of the bars, as `sources.files.FileSource`. plain: the fetch configuration. Raises DataError as the readers
-    and the store do; what was stored of path= stays where actions= is refused.
+    and the store do; both files are read before anything is stored.
     """
     name = str(plain["name"])
     if plain["path"] is None and plain["actions"] is None:
         raise DataError("config: 'path' has no value; it is the file or folder to read; give path=...")
-    if plain["path"] is not None:
-        result = source.read()
+    result = source.read() if plain["path"] is not None else None
+    actions = None
+    if plain["actions"] is not None:
+        stored = store.manifest(name)["symbols"] if result is None or name in store.names() else ()
+        known = {*stored, *(() if result is None else result.bars["symbol"].unique())}
+        actions = events_of_file(plain, sorted(known))
+    if result is not None:
         summary = store.append(name, result.bars, result.meta, mode=plain["mode"], conflicts=plain["conflicts"])
         print_import(console, result, summary)
         if result.events.height:
             new, revised = store.add_events(name, result.events, {"source": result.meta["source"]})
             console.print(f"events from adjusted closes: {new:,} new, {revised:,} revised")
-    if plain["actions"] is not None:
-        console.print(add_actions(store, name, plain))
+    if actions is not None:
+        console.print(add_actions(store, name, Path(str(plain["actions"])), actions))
 
 
-def add_actions(store: BarStore, name: str, plain: Mapping[str, Any]) -> str:
-    """Reads a file of dividends, splits or funding into a dataset; what came in, as a line."""
-    path = Path(str(plain["actions"]))
+def events_of_file(plain: Mapping[str, Any], known: Collection[str]) -> pl.DataFrame:
+    """Dividends, splits and funding of actions=, of the symbols `known`; DataError as `read_actions`."""
     keys = FormKeys(plain["separator"], plain["decimal"], plain["date_format"], plain["zone"], plain["header"], None)
-    events = read_actions(path, plain["symbol"], keys, list(store.manifest(name)["symbols"]))
+    return read_actions(Path(str(plain["actions"])), plain["symbol"], keys, known)
+
+
+def add_actions(store: BarStore, name: str, path: Path, events: pl.DataFrame) -> str:
+    """Adds the events of a file to a dataset; what came in, as a line."""
     new, revised = store.add_events(name, events, {"source": path.name, "sha256": digest_file(path)})
     counts = ", ".join(f"{n:,} {kind}" for kind, n in events.group_by("kind").len().sort("kind").iter_rows())
     return f"actions {path.name}: {counts}; {new:,} new, {revised:,} revised"

@@ -269,12 +269,14 @@ def _over_moved_clocks(every: timedelta, zone: str) -> pl.Expr:
     hour = timedelta(hours=1)
     moved = (following - stamp).is_between(every - hour, every + hour)
     if "/" in zone:
-        local = stamp.dt.convert_time_zone(zone)
-        wall = (local.dt.replace_time_zone(None) + every).dt.replace_time_zone(
-            zone, ambiguous="latest", non_existent="null"
-        )
-        plain = pl.max_horizontal(plain, wall.dt.convert_time_zone("UTC"))
+        plain = pl.max_horizontal(plain, plain + _from_utc(stamp, zone) - _from_utc(plain, zone))
     return pl.when(moved).then(following).otherwise(plain)
+
+
+def _from_utc(stamp: pl.Expr, zone: str) -> pl.Expr:
+    """How far the zone's clock is ahead of UTC at a moment, as a duration."""
+    local = stamp.dt.convert_time_zone(zone)
+    return local.dt.base_utc_offset() + local.dt.dst_offset()
 
 
 def _month_over(zone: str) -> pl.Expr:
