@@ -7,7 +7,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
 from types import FrameType
 from typing import Any
 
@@ -82,6 +84,29 @@ def end_with_parent() -> None:
         threading.Thread(target=_wait_for_end_of, args=(int(parent),), daemon=True).start()
     if os.getppid() != int(parent):  # it went before the wish was heard
         raise Terminated
+
+
+@dataclass(frozen=True)
+class EndingWithCaller:
+    """A callable for a pool's workers, which end with the process that made it even where that was killed.
+
+    A pool ends its workers itself unless it gets no time to. A death signal would not do here: it is sent when the
+    thread that started a worker ends, and pools start theirs from threads of their own.
+    """
+
+    work: Callable[[Any], Any]
+    caller: int = field(default_factory=os.getpid)
+
+    def __call__(self, one: Any) -> Any:
+        """The work's result; the first call in a worker begins to watch the caller."""
+        if os.getpid() != self.caller:
+            _watch(self.caller)
+        return self.work(one)
+
+
+@cache
+def _watch(parent: int) -> None:
+    threading.Thread(target=_wait_for_end_of, args=(parent,), daemon=True).start()
 
 
 def _wait_for_end_of(parent: int) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from tradsys.config.compose import run_command
@@ -98,6 +99,30 @@ def test_a_child_ends_with_a_parent_that_was_killed():
     assert select.select([watch], [], [], 60)[0], "the child lives on"
     os.close(watch)
     parent.stdout.close()
+
+
+POOL = """
+import os, time
+import joblib
+from tradsys.core.endings import EndingWithCaller
+def work(path):
+    with open(path, "w") as file:
+        file.write(str(os.getpid()))
+    os.replace(path, path + ".pid")
+    time.sleep(600)
+joblib.Parallel(2)(joblib.delayed(EndingWithCaller(work))(f"{folder}/{k}") for k in range(2))
+"""
+
+
+def test_workers_of_a_pool_end_with_a_caller_that_was_killed(tmp_path):
+    caller = subprocess.Popen([sys.executable, "-c", f"folder = {str(tmp_path)!r}\n{POOL}"])
+    while len(started := list(tmp_path.glob("*.pid"))) < 2:
+        assert caller.poll() is None
+        time.sleep(0.05)
+    workers = [psutil.Process(int(path.read_text())) for path in started]
+    caller.kill()
+    caller.wait()
+    assert psutil.wait_procs(workers, timeout=60)[1] == []
 
 
 def test_a_child_whose_parent_is_gone_already_does_not_begin():

@@ -22,6 +22,7 @@ import yaml
 from filelock import FileLock, Timeout
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
+from tradsys.core.endings import EndingWithCaller
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.masking import masked
 from tradsys.core.progress.bars import bar
@@ -165,7 +166,8 @@ def run_jobs(work: Callable[[Any], Any], todo: Sequence[Any], n_jobs: int, backe
         # loky replaces a worker whose memory has grown by 300 MB, as loading torch alone does, and says so; where
         # warnings are errors, that would end its managing thread and the comparison would wait for ever
         warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
-        yield from parallel(joblib.delayed(work)(one) for one in todo)
+        own = joblib.delayed(EndingWithCaller(work))
+        yield from parallel(own(one) for one in todo)
 
 
 def _register_ray() -> None:
