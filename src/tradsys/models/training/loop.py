@@ -1,8 +1,8 @@
 """The loop of a fit on one device: the steps, hooks and checkpoints of Lightning's, without its cost per step.
 
-Lightning's own loop takes over where ranks are started, a precision needs its plugins, or a module has hooks that are
-not called here. Both call the same module, callback and loggers in the same order and end with the same weights (a
-test holds them to 1e-6).
+Lightning's own loop takes over where ranks are started, a precision needs its plugins, a module is not of this package
+(it may ask its trainer for anything), or has hooks that are not called here. Both call the same module, callback and
+loggers in the same order and end with the same weights (a test holds them to 1e-6).
 """
 
 import contextlib
@@ -78,8 +78,8 @@ class DirectLoop:
         """Whether the fit needs nothing that Lightning's loop alone has."""
         hooks = ({name for name in vars(ModelHooks) if not name.startswith("_")} - CALLED) | STEPS
         own = [name for name in hooks if getattr(type(module), name) is not getattr(L.LightningModule, name)]
-        one_process = not settings.starts_ranks and settings.precision in AUTOCAST
-        return one_process and module.automatic_optimization and not own
+        ours = type(module).__module__.partition(".")[0] == "tradsys" and module.automatic_optimization
+        return ours and not own and not settings.starts_ranks and settings.precision in AUTOCAST
 
     @property
     def estimated_stepping_batches(self) -> int:

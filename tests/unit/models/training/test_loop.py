@@ -89,12 +89,20 @@ def test_both_loops_log_the_same_epochs(data, lightning, tmp_path):
     np.testing.assert_allclose(ours.to_numpy(), theirs.select(ours.columns).to_numpy(), rtol=1e-5)
 
 
+class Foreign(LitClassifier):
+    """A module of another package, which may read anything of its trainer."""
+
+
 class Backward(LitClassifier):
+    __module__ = LitClassifier.__module__
+
     def backward(self, loss):
         loss.backward()
 
 
 class Counts(LitClassifier):
+    __module__ = LitClassifier.__module__
+
     def on_train_epoch_start(self):
         pass
 
@@ -104,6 +112,7 @@ def test_it_serves_what_it_calls():
     net = make_model().built_net(n_features=3, n_classes=2)
     assert DirectLoop.serves(plain, LitClassifier(net))
     assert DirectLoop.serves(plain, LitSupCon(net, views=lambda w: (w, w)))
+    assert not DirectLoop.serves(plain, Foreign(net))
     assert not DirectLoop.serves(plain, Backward(net))
     assert not DirectLoop.serves(plain, Counts(net))
     assert not DirectLoop.serves(replace(plain, precision="64-true"), LitClassifier(net))
