@@ -176,7 +176,7 @@ def test_what_is_no_finished_training_run_is_refused(lab, monkeypatch, capsys):
         with pytest.raises(TradsysError, match=r"lacks metrics\.json; it did not finish; .*resume"):
             read_record(unfinished)
         (unfinished / "metrics.json").write_text("{")
-        with pytest.raises(TradsysError, match=r"metrics\.json is damaged"):
+        with pytest.raises(TradsysError, match=r"metrics\.json: it is not JSON"):
             read_record(unfinished)
         (unfinished / "metrics.json").write_text(json.dumps({"strategies": {}}))
         with pytest.raises(TradsysError, match="is no training run"):
