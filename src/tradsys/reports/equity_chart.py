@@ -49,7 +49,9 @@ def _equity_axes(figure: go.Figure, values: Sequence[float]) -> None:
     low, high = min(values), max(values)
     wide = low > 0 and high / low > WIDE_RANGE
     title = "equity, start = 1" + (" (log scale)" if wide else "")
-    figure.update_yaxes(title_text=title, type="log" if wide else "linear", hoverformat=".4f", row=1, col=1)
+    # ticks of a log axis at 1, 2 and 5 of each decade; alone, Plotly writes 1.0000 and single digits between
+    scale = {"type": "log", "dtick": "D2", "tickformat": "~g"} if wide else {"type": "linear"}
+    figure.update_yaxes(title_text=title, hoverformat=".4f", row=1, col=1, **scale)
     figure.update_yaxes(title_text="below peak", tickformat=PERCENT_TICKS, hoverformat=".2%", row=2, col=1)
     figure.update_layout(hovermode="x unified")
 
