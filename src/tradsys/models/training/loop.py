@@ -7,7 +7,6 @@ loggers in the same order and end with the same weights (a test holds them to 1e
 
 import contextlib
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -86,7 +85,7 @@ class DirectLoop:
         """Steps of all planned epochs."""
         return self.settings.max_epochs * len(self.train_dataloader)
 
-    def fit(self, checkpoint: Mapping[str, Any] | None) -> None:
+    def fit(self, checkpoint: dict[str, Any] | None) -> None:
         """Trains the module in place, from `checkpoint` on where there is one."""
         self.module.to(self.device).train()
         self.module.trainer = self  # type: ignore[assignment]
@@ -119,10 +118,10 @@ class DirectLoop:
         self.module.on_save_checkpoint(state)
         torch.save(state, path)
 
-    def _start(self, checkpoint: Mapping[str, Any] | None) -> None:
+    def _start(self, checkpoint: dict[str, Any] | None) -> None:
         if checkpoint is not None:
-            self.callback.load_state_dict(kept_state(dict(checkpoint)))
-            self.module.on_load_checkpoint(dict(checkpoint))
+            self.callback.load_state_dict(kept_state(checkpoint))
+            self.module.on_load_checkpoint(checkpoint)
             self.module.load_state_dict(checkpoint["state_dict"])
         self.module.on_fit_start()
         made: Any = self.module.configure_optimizers()
@@ -132,7 +131,7 @@ class DirectLoop:
             self.optimizer.load_state_dict(checkpoint["optimizer_states"][0])
             if self.schedule is not None:
                 self.schedule.load_state_dict(checkpoint["lr_schedulers"][0])
-            place = kept_state(dict(checkpoint))["loader"]
+            place = kept_state(checkpoint)["loader"]
             self.global_step = int(checkpoint["global_step"])
             # an epoch whose last batch was handed out is over: its checkpoint was written after validation
             self.current_epoch = int(place["epoch"]) + (place["batch"] == len(self.train_dataloader))

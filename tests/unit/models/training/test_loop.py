@@ -10,12 +10,11 @@ import torch
 
 from tests.unit.models import test_supcon
 from tests.unit.models.test_sequence import StopsAt, make_model, make_samples, split, weights
+from tests.unit.models.training.test_recipe import RECIPE
 from tradsys.models.training.lit import LitClassifier
 from tradsys.models.training.lit_supcon import LitSupCon
 from tradsys.models.training.loop import DirectLoop
 from tradsys.models.training.trainer import TrainerSettings
-
-RECIPE = {"ema": 0.9, "bar_dropout": 0.4, "feature_dropout": 0.3, "mixup": 0.4, "label_smoothing": 0.1}
 
 
 @pytest.fixture(scope="module")
