@@ -95,3 +95,17 @@ def test_a_benchmark_that_begins_late_cuts_the_books_to_its_span():
     n = found["benchmark"]["performance"]["n_periods"]
     assert found["rows"][0]["performance"]["n_periods"] == n == len(time) - 100
     assert found["span"]["cut"] == {"top 1d": f"100 of {len(time)} closes left out"}
+
+
+def test_a_short_of_shares_without_known_dividends_is_warned_of_and_named_price_only(caplog):
+    """A price of 100 that opens at 90 is a loss or a dividend; without events the ledger cannot know, and states so."""
+    daily = one_name([100, 100, 90, 90])
+    weekdays = daily.with_columns(time=pl.Series([datetime(2024, 1, d, 21, tzinfo=UTC) for d in (2, 3, 4, 5)]))
+    short = simulate_book(weekdays.cast({"time": pl.Datetime("us", "UTC")}), weights(weekdays, -1.0), FREE)
+    assert short.returns == "price only, without dividends and funding"
+    assert "shorts owe every dividend" in caplog.text
+    caplog.clear()
+    known = weekdays.with_columns(dividend_due=pl.Series([0.0, 0, 10, 0]))
+    assert simulate_book(known, weights(known, -1.0), FREE).returns.startswith("total return")
+    simulate_book(weekdays, weights(weekdays, 1.0), FREE)
+    assert not caplog.text

@@ -10,11 +10,13 @@ Rules, close by close of the clock (the distinct times of all bars):
 - A bar fills by the rules of `fills`: nothing without a trade or at a print that the close before does not confirm, no
   more than its share of the volume. What is left of an order is tried at the following opens until the next decision.
 - Dividends go to who held at the close before (shorts pay them), funding is settled at the close, and a short pays the
-  borrow fee of every day that it is held. Without the columns `dividend_due` and `funding_due` the book is price only.
+  borrow fee of every day that it is held. Without the columns `dividend_due` and `funding_due` the book is price only:
+  `BookLedger.returns` states it, and shorts on bars of weekdays alone, which are shares, log a warning as well.
 - Every fill is worsened by slippage and pays its fee, out of cash, which may run short by one day's costs.
 - An equity of zero or less is ruin: nothing is owned or owed from then on.
 """
 
+import logging
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -24,6 +26,7 @@ import polars as pl
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 from tradsys.market.bars import utc_bars
+from tradsys.market.events.actions import returns_basis
 from tradsys.market.tradable import event, fillable_opens, traded_volume, years_since
 from tradsys.portfolio.book import WEIGHT_COLUMNS
 from tradsys.portfolio.costs import Costs
@@ -42,6 +45,8 @@ DAILY_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "n_long": pl.Int64,
     "n_short": pl.Int64,
 }
+LOG = logging.getLogger(__name__)
+FRIDAY = 5
 FLAT = 1e-9  # of the equity: a holding smaller than this is none
 
 
@@ -54,13 +59,15 @@ class BookLedger:
     and borrow fees, received (+) or paid, likewise; gross and net, holdings over equity at the close. orders: time
     of the fill, symbol, traded (signed notional over equity), decided (the close).
     trades: rounds from nothing to nothing: symbol, side, entry_time, exit_time, net_return (of the notional put in),
-    died. A change of side ends one round and begins another. n_open: rounds still open at the end.
+    died. A change of side ends one round and begins another. n_open: rounds still open at the end. returns: whether
+    they are total returns or price only, as of `returns_basis`.
     """
 
     daily: pl.DataFrame
     orders: pl.DataFrame
     trades: pl.DataFrame
     n_open: int
+    returns: str = ""
 
     def daily_returns(self) -> tuple[Array, Array]:
         """Dates datetime64[D] and simple returns float64 of each close from the first decision on."""
@@ -116,7 +123,9 @@ def simulate_book(
             "-1 <= delisting_return <= 0 and dead_after_bars >= 1; fix the book's settings"
         )
     market = _Market.of(check_bars(bars))
-    target_TS, decided_T = market.placed(_checked_weights(weights))
+    weights = _checked_weights(weights)
+    _warn_of_free_shorts(bars, weights)
+    target_TS, decided_T = market.placed(weights)
     if not decided_T.any():
         raise DataError("book: no weights; a book decides at one close at least; pass what Book.weights returns")
     walk = _Walk(market, costs, dead_after_bars, delisting_return)
@@ -124,7 +133,20 @@ def simulate_book(
     for t in range(first, len(market.clock)):
         decided = t - delay_bars if t - delay_bars >= first and decided_T[t - delay_bars] else None
         walk.step(t, decided, target_TS[decided] if decided is not None else None)
-    return walk.ledger()
+    return replace(walk.ledger(), returns=returns_basis(bars))
+
+
+def _warn_of_free_shorts(bars: pl.DataFrame, weights: pl.DataFrame) -> None:
+    """Logs that shorts of shares pay no dividend here: bars of weekdays alone, and none of their dividends known."""
+    short = weights.filter(pl.col("weight") < 0)["symbol"].unique()
+    if "dividend_due" in bars.columns or not len(short) or (bars["time"].dt.weekday() > FRIDAY).any():
+        return
+    LOG.warning(
+        "book: %d held short (%s) on bars without dividend_due; shorts owe every dividend, so these returns are price "
+        "only, too good by the yield; fetch the dividends (actions=FILE, or files with adjusted closes)",
+        len(short),
+        ", ".join(short.sort().head(5)),
+    )
 
 
 @dataclass(frozen=True, eq=False)
