@@ -77,12 +77,14 @@ class Trade:
 class Market:
     """Prices, orders and balances of one account.
 
-    bars: symbol -> rows (open time ms, open, high, low, close, volume), sorted. kind: spot or linear. tick_ms: how far
+    bars: symbol -> rows (open time ms, open, high, low, close, volume), sorted. funding: symbol -> (ms, rate), each
+    paid by who is long at that moment, at the close of the bar that ends then. kind: spot or linear. tick_ms: how far
     simulated time moves with every request for the time. fee: of each fill.
     """
 
     def __init__(self, bars, *, kind="linear", start_ms, length_ms=3_600_000, tick_ms=900_000, cash="10000",
-                 fee="0.001", slippage="0", faults=None, seed=0, can_trade=True) -> None:  # fmt: skip
+                 fee="0.001", slippage="0", faults=None, seed=0, can_trade=True, funding=None) -> None:  # fmt: skip
+        self.funding = funding or {}
         self.bars = {s: list(rows) for s, rows in bars.items()}
         self.opens = {s: [r[0] for r in rows] for s, rows in self.bars.items()}
         self.kind, self.length, self.tick, self.now = kind, length_ms, tick_ms, start_ms
@@ -113,8 +115,21 @@ class Market:
                 break
             self.now = edge - 1
             self._match(edge - self.length)
+            self._fund(edge)
             self.now = edge
         self.now = until
+
+    def _fund(self, edge: int) -> None:
+        for symbol, rates in self.funding.items():
+            row = self.bar(symbol, edge - self.length)
+            due = sum(rate for ms, rate in rates if round(ms / 60_000) * 60_000 == edge)
+            if row is not None and due:
+                self.balances["USDT"] -= self.positions[symbol] * Decimal(str(row[4])) * Decimal(str(due))
+
+    def funding_rates(self, symbol: str, start: int, limit: int) -> list[dict]:
+        """Settled rates, as Binance gives them: the stamp lies some milliseconds after the hour."""
+        rows = [(t, r) for t, r in self.funding.get(symbol, []) if start <= t <= self.now][:limit]
+        return [{"symbol": symbol, "fundingTime": t, "fundingRate": str(r), "markPrice": "1"} for t, r in rows]
 
     def bar(self, symbol: str, open_ms: int):
         """The stored bar that opens then, or None."""

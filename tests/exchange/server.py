@@ -41,7 +41,7 @@ class Api:
             **spot, "GET userTrades": self.my_trades, "POST algoOrder": self.new_algo, "GET algoOrder": self.get_algo,
             "DELETE algoOrder": self.cancel_algo, "GET openAlgoOrders": self.open_algos,
             "GET positionRisk": self.positions, "GET leverageBracket": self.brackets, "POST leverage": lambda q: q,
-            "POST marginType": lambda _: {"code": 200, "msg": "success"}, "GET fundingRate": lambda _: [],
+            "POST marginType": lambda _: {"code": 200, "msg": "success"}, "GET fundingRate": self.funding_rates,
         }  # fmt: skip
         routes = []
         versions = ("/api/v3",) if self.market.kind == "spot" else ("/fapi/v1", "/fapi/v2", "/fapi/v3")
@@ -138,6 +138,9 @@ class Api:
             raise RefusedError(-1121, "Invalid symbol.")
         times = {k: int(q[k]) if k in q else None for k in ("startTime", "endTime")}
         return self.market.klines(q["symbol"], times["startTime"], times["endTime"], int(q.get("limit", 500)))
+
+    def funding_rates(self, q):
+        return self.market.funding_rates(q["symbol"], int(q.get("startTime", 0)), int(q.get("limit", 100)))
 
     def account(self, _query):
         market = self.market

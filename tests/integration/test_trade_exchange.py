@@ -13,7 +13,8 @@ from tests.conftest import walk_bars
 from tests.exchange.coin import OFF, CoinSession, coin_plan, rows_of
 from tests.exchange.market import Faults, Market
 from tests.exchange.server import KEY, SECRET, serving
-from tradsys.core.errors import TradsysError
+from tradsys.core.errors import DataError, TradsysError
+from tradsys.market.events.corporate_actions import with_events
 from tradsys.ops.trading.bot import JOURNAL
 from tradsys.ops.trading.live import run_live
 from tradsys.ops.trading.risk import Risk
@@ -116,6 +117,57 @@ def _between(first, last):
 
 def _not_timeout():
     return pl.col("reason") != "timeout"
+
+
+RATES = {
+    symbol: [(row[0] + 3, 0.004 * (-1) ** (k // 8) + 0.001) for k, row in enumerate(own) if row[0] // HOUR % 8 == 0]
+    for symbol, own in ROWS.items()
+}
+
+
+def funded(bars):
+    """The bars with the funding that `RATES` settles at their close."""
+    rows = [(s, datetime.fromtimestamp(t // 1000, UTC), rate) for s, own in RATES.items() for t, rate in own]
+    events = pl.DataFrame(
+        rows, schema={"symbol": pl.String, "time": bars.schema["time"], "value": pl.Float64}, orient="row"
+    )
+    return with_events(bars, events, "funding_due")
+
+
+def test_paper_books_funding_as_the_simulator_does(tmp_path):
+    """Perpetuals: the ledger of the bot on the exchange's feed is the backtest's on bars that know the funding."""
+    market = market_of("linear", funding=RATES)
+    _, _, _, state = trade(tmp_path / "bot", market, 60, mode="paper")
+    bars = funded(_as_the_exchange_has_them()).filter(_between(state.times[0], state.times[-1]))
+    plan = coin_plan(tmp_path / "other")
+    want = simulate(bars, plan.strategy.targets(bars), Costs(fee_bps=10, slippage_bps=0)).trades
+    got = state.ledger().trades
+    assert (want["carry"] != 0).sum() > 3
+    key = ["symbol", "side", "entry_time", "exit_time", "reason"]
+    assert got.select(key).rows() == want.select(key).rows()
+    for name in ("carry", "net_return"):
+        assert got[name].to_list() == pytest.approx(want[name].to_list(), rel=1e-9, abs=1e-12)
+
+
+def test_live_books_no_more_funding_than_the_exchange_pays(tmp_path):
+    """What is held at a settlement pays or receives it; an exit inside that bar owes it and does not receive it."""
+    market = market_of("linear", funding=RATES)
+    _, _, journal, state = trade(tmp_path / "bot", market, 60)
+    carried = [e.body for e in journal.events(kinds=["carry"])]
+    assert len({(c["symbol"], c["time"]) for c in carried}) == len(carried) > 3
+    assert {c["time"][11:13] for c in carried} <= {"00", "08", "16"}
+    if not any(a.position for a in state.accounts.values()):
+        assert state.total - 1000 <= float(market.balances["USDT"]) - 5000 + 1e-6
+    assert state.ledger().trades["carry"].abs().sum() > 0
+
+
+def test_perpetuals_without_readable_funding_are_refused(tmp_path, monkeypatch):
+    binance = pytest.importorskip("ccxt").binance
+    describe = binance.describe
+    no_funding = {"has": {"fetchFundingRateHistory": False}}
+    monkeypatch.setattr(binance, "describe", lambda self: self.deep_extend(describe(self), no_funding))
+    with pytest.raises(DataError, match="settled funding rates cannot be read"):
+        trade(tmp_path / "bot", market_of("linear"), 3, mode="paper")
 
 
 def test_every_fault_at_once_loses_nothing(tmp_path):

@@ -20,6 +20,8 @@ class Moment:
     time: the close, UTC. bars: of every symbol that closed then, by symbol. late: newer bars exist already, so nothing
     may be entered on this one. missing: symbols that should have a bar and have none. corrected: bars that the vendor
     has changed since they were first seen, as (before, after). age: seconds since the close, by the exchange's clock.
+    splits: (symbol, new units per old) of symbols whose history the vendor rewrote in new units since the bar before;
+    stored bars are in one unit and have none.
     """
 
     time: datetime
@@ -28,6 +30,7 @@ class Moment:
     missing: tuple[str, ...] = ()
     corrected: tuple[tuple[Bar, Bar], ...] = ()
     age: float = 0.0
+    splits: tuple[tuple[str, float], ...] = ()
 
 
 class Feed(Protocol):

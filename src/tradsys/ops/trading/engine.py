@@ -89,10 +89,15 @@ class Engine:
             account = self.state.accounts[bar.symbol]
             if not self.broker.immediate:
                 self.take(self.broker.settle(account, bar), account.pending, bar)
-            elif not moment.late:
+                continue
+            orders.book_funding(self, account, bar, at_close=False)
+            if not moment.late:
                 orders.poll(self, account)
+                orders.book_funding(self, account, bar)
                 self._compare(account, bar)
                 orders.watch(self, account, bar)
+            else:
+                orders.book_funding(self, account, bar)
         for account in self.state.accounts.values():
             if account.n_missed and account.position is not None:
                 self.take(self.broker.miss(account, moment.time), None)
@@ -111,10 +116,18 @@ class Engine:
         events: list[tuple[str, dict[str, Any]]] = []
         for before, after in moment.corrected:
             events.append(("correction", {"before": bar_body(before), "after": bar_body(after)}))
+        for symbol, ratio in moment.splits:
+            events.append(("split", {"symbol": symbol, "ratio": ratio, "time": moment.time.isoformat()}))
         if moment.missing:
             events.append(("gap", {"time": moment.time.isoformat(), "symbols": list(moment.missing)}))
         body = {"time": moment.time.isoformat(), "late": moment.late, "bars": [bar_body(b) for b in moment.bars]}
         self.record(*events, ("bars", body))
+        for symbol, ratio in moment.splits:
+            self.halt(
+                "split",
+                f"{symbol} was split, {ratio:.6g} new units for one; what is held was converted; features still read "
+                "old units; stop the bot, start it again and lift the halt with `trade resume`",
+            )
 
     def take(self, report: Report, order: Order | None, bar: Bar | None = None) -> None:
         """Journals what a broker reports: fills, the end of an order, and what a position became in this bar."""

@@ -67,6 +67,23 @@ def protect(engine: "Engine", account: Account) -> None:
         engine.send(order)
 
 
+def book_funding(engine: "Engine", account: Account, bar: Bar, *, at_close: bool = True) -> None:
+    """Funding of this bar into the account of a real position, once, by the rule of `portfolio.fills`.
+
+    Before the exchange is asked what was executed (at_close False) only funding that is to be paid is booked, which an
+    exit inside the bar owes as well; afterwards either sign, of what is held at the close.
+    """
+    held = account.position
+    if held is None or not bar.funding or held.carried == bar.time or bar.time < held.entry_time:
+        return
+    due = -held.order.side * held.left * bar.funding * bar.close
+    if due > 0 and not at_close:
+        return
+    kept = {name: getattr(held, name) for name in ("passed", "leaving", "part_out", "part_value")}
+    body = {"symbol": bar.symbol, "time": bar.time.isoformat(), **kept}
+    engine.record(("carry", {**body, "carry": held.carry + due, "cash": account.cash + due}))
+
+
 def stop_price(held: Position) -> float:
     """The stop; a short's is no further away than where covering takes its last cent."""
     return min(held.stop, held.ruin) if held.order.side < 0 else held.stop

@@ -3,7 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
@@ -102,7 +102,19 @@ class State:
         handler = self._HANDLERS.get(event.kind)
         if handler is not None:
             handler(self, event.body)
-        if event.kind in ("halt", "resume", "note", "start", "stop", "gap", "correction", "reject", "swap", "foreign"):
+        if event.kind in (
+            "halt",
+            "resume",
+            "note",
+            "start",
+            "stop",
+            "gap",
+            "correction",
+            "reject",
+            "swap",
+            "foreign",
+            "split",
+        ):
             self.notes.append({"written": event.written, "kind": event.kind, **event.body})
 
     @property
@@ -307,6 +319,23 @@ class State:
         held.carry, held.passed, held.leaving = body["carry"], body["passed"], body["leaving"]
         held.part_out, held.part_value = body["part_out"], body["part_value"]
 
+    def _split(self, body: dict[str, Any]) -> None:
+        account, ratio = self.accounts.get(body["symbol"]), float(body["ratio"])
+        if account is None:
+            return
+        account.last_close /= ratio
+        account.dust *= ratio
+        if account.pending is not None:
+            account.pending = _in_new_units(account.pending, ratio)
+        held = account.position
+        if held is None:
+            return
+        held.order = _in_new_units(held.order, ratio)
+        for name in ("quantity", "sold", "part_out"):
+            setattr(held, name, getattr(held, name) * ratio)
+        for name in ("entry_raw", "entry_price", "target", "stop", "ruin"):
+            setattr(held, name, getattr(held, name) / ratio)
+
     def _slippage(self, body: dict[str, Any]) -> None:
         self.slippage_bps.append(body)
 
@@ -325,8 +354,15 @@ class State:
         "swap": _swap,
         "carry": _carry,
         "slippage": _slippage,
+        "split": _split,
         "watch": _watch,
     }
+
+
+def _in_new_units(order: Order, ratio: float) -> Order:
+    """The order after a split of `ratio` new units per old: distances per unit shrink as prices do."""
+    distances = {name: getattr(order, name) / ratio for name in ("take_profit", "stop_loss", "price")}
+    return replace(order, quantity=order.quantity * ratio, **distances)
 
 
 def _trade_row(symbol: str, held: Position, raw: float, price: float, fees: float) -> dict[str, Any]:

@@ -220,6 +220,25 @@ class Client:
             at = datetime.fromtimestamp(page[-1][0] / 1000, UTC) + length
         return rows
 
+    def funding(self, symbol: str, since: datetime, until: datetime) -> list[tuple[datetime, float]]:
+        """Settled rates of a perpetual with since <= time <= until, stamps to the minute; in pages."""
+        name, found, at = self.market(symbol)["symbol"], dict[datetime, float](), since
+        while at <= until:
+            page = self.call(self.raw.fetch_funding_rate_history, name, _ms(at), PAGE)
+            rows = [(row["timestamp"], row["fundingRate"]) for row in page if row["fundingRate"] is not None]
+            if not rows:
+                break
+            found |= {_to_the_minute(stamp): float(rate) for stamp, rate in rows}
+            after = datetime.fromtimestamp(max(stamp for stamp, _ in rows) / 1000 + 1, UTC)
+            if len(page) < PAGE or after <= at:
+                break
+            at = after
+        return sorted((time, rate) for time, rate in found.items() if since <= time <= until)
+
+
+def _to_the_minute(stamp: float) -> datetime:
+    return datetime.fromtimestamp(round(stamp / 60_000) * 60, UTC)
+
 
 def _ms(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)

@@ -8,8 +8,11 @@ import polars as pl
 from tradsys.core.errors import DataError
 from tradsys.serving.brokers import Bar
 from tradsys.serving.exchange.client import TIMEFRAMES, Client
+from tradsys.serving.exchange.funding import Funding
 from tradsys.serving.feeds import Moment, frame_of
 
+SPLIT_TOLERANCE = 0.01  # relative: how far the factors of bars that one split rewrote may lie apart
+LEAST_SPLIT = 1.2  # new units per old, or old per new: less is a correction
 REREAD = 5  # newest bars that are read again with every close, to see corrections
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -17,7 +20,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class ExchangeFeed:
     """Bars of some symbols. Exchange bars carry their opening time; from here on `time` is the close.
 
-    minutes: bar length. n_history: bars of warm-up per symbol. Raises DataError for a length the exchange has not.
+    Bars of perpetuals carry the funding that was settled since the close before. A history that was rewritten by one
+    factor is a split: see `Moment.splits`. minutes: bar length. n_history: bars of warm-up per symbol. Raises DataError
+    for a length the exchange has not, and for perpetuals without readable funding.
     """
 
     def __init__(self, client: Client, symbols: Sequence[str], minutes: int, n_history: int) -> None:
@@ -27,6 +32,7 @@ class ExchangeFeed:
         self.length, self.n_history = timedelta(minutes=minutes), n_history
         self.seen: dict[str, dict[datetime, Bar]] = {s: {} for s in self.symbols}
         self.last: datetime | None = None
+        self.funding = Funding(client, self.symbols)
 
     def history(self, until: datetime | None) -> pl.DataFrame:
         """The last n_history bars of each symbol that closed at or before `until`, or by now."""
@@ -45,6 +51,7 @@ class ExchangeFeed:
         """Every close after `after` (None: after the history); endless."""
         last = after or self.last
         assert last is not None, "history comes first"
+        self.funding.begin(last)
         while True:
             now = self.client.time()
             newest = self._closed(now)
@@ -52,25 +59,28 @@ class ExchangeFeed:
                 yield None
                 continue
             bars = {s: {b.time: b for b in self._read(s, last - REREAD * self.length, newest)} for s in self.symbols}
+            self.funding.read(newest)
             if self._waits(bars, last, newest, now):
                 yield None
                 continue
             corrected = self._corrections(bars, last)
-            at = last + self.length
+            splits, at = splits_in(corrected), last + self.length
             while at <= newest:
-                now_here = [bars[s][at] for s in self.symbols if at in bars[s]]
+                here = [bars[s][at] for s in self.symbols if at in bars[s]]
+                here = [bar._replace(funding=self.funding.due(bar.symbol, at)) for bar in here]
                 missing = tuple(s for s in self.symbols if at not in bars[s])
                 age = (now - at).total_seconds()
-                yield Moment(at, tuple(now_here), at < newest, missing, corrected, age)
-                corrected, at = (), at + self.length
+                yield Moment(at, tuple(here), at < newest, missing, corrected, age, splits)
+                corrected, splits, at = (), (), at + self.length
             for symbol, own in bars.items():
                 self.seen[symbol] = dict(sorted(own.items())[-REREAD - 1 :])
             last = newest
 
     def _waits(self, bars: dict[str, dict[datetime, Bar]], last: datetime, newest: datetime, now: datetime) -> bool:
-        """Whether a bar that should be there may still come: asked again for `patience_seconds`."""
+        """Whether a bar or a funding rate that should be there may still come: asked again for `patience_seconds`."""
         absent = [s for s in self.symbols if newest not in bars[s] and (last in bars[s] or last in self.seen[s])]
-        return bool(absent) and (now - newest).total_seconds() < self.client.spec.patience_seconds
+        still = (now - newest).total_seconds() < self.client.spec.patience_seconds
+        return still and (bool(absent) or self.funding.overdue(newest))
 
     def _corrections(self, bars: dict[str, dict[datetime, Bar]], last: datetime) -> tuple[tuple[Bar, Bar], ...]:
         return tuple(
@@ -93,3 +103,22 @@ class ExchangeFeed:
                 open_, high, low, close, volume = map(float, row[1:6])
                 out.append(Bar(symbol, close_time, open_, high, low, close, volume))
         return out
+
+
+def splits_in(corrected: Sequence[tuple[Bar, Bar]]) -> tuple[tuple[str, float], ...]:
+    """New units per old of symbols whose re-read bars were all rewritten by one factor: two bars or more, (symbol, r).
+
+    A price of 100 that reads 10 afterwards is a split of 10 new units for one.
+    """
+    found = []
+    for symbol in sorted({before.symbol for before, _ in corrected}):
+        factors = [
+            getattr(before, name) / getattr(after, name)
+            for before, after in corrected
+            if before.symbol == symbol
+            for name in ("open", "high", "low", "close")
+        ]
+        alike = max(factors) <= min(factors) * (1 + SPLIT_TOLERANCE)
+        if len(factors) >= 8 and alike and not 1 / LEAST_SPLIT < factors[-1] < LEAST_SPLIT:
+            found.append((symbol, factors[-1]))
+    return tuple(found)

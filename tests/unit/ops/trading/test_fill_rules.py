@@ -13,6 +13,8 @@ from tradsys.market.bars import mark_gaps
 from tradsys.ops.trading.bot import run_replay
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.simulator import simulate
+from tradsys.serving.brokers import Bar
+from tradsys.serving.exchange.feed import splits_in
 from tradsys.serving.feeds import StoredFeed
 from tradsys.serving.paper import PaperBroker
 
@@ -128,3 +130,55 @@ def test_the_bot_is_the_simulator(tmp_path, case, cut):
     if case == "carry":
         assert (want.trades["carry"] != 0).sum() > 10
     assert_same(state.ledger(), want)
+
+
+class SplitFeed(StoredFeed):
+    """Bars as they were before a split of ten for one, then in new units, as a live feed sees one."""
+
+    def __init__(self, bars, since, symbols, at):
+        super().__init__(bars, since, symbols)
+        self.at = at
+
+    def moments(self, after):
+        for moment in super().moments(after):
+            if moment.time < self.at:
+                old = [bar._replace(**{n: getattr(bar, n) * 10 for n in PRICES}, volume=bar.volume / 10)
+                       for bar in moment.bars]  # fmt: skip
+                yield replace(moment, bars=tuple(old))
+            else:
+                yield replace(moment, splits=tuple((s, 10.0) for s in SYMBOLS) if moment.time == self.at else ())
+
+
+PRICES = ("open", "high", "low", "close")
+
+
+def test_a_split_while_a_position_is_open_converts_it_and_stops_new_entries(tmp_path):
+    """In the simulator's data every bar is in today's units: the trades that were open come to the same returns."""
+    bars = carried(6).drop("dividend_due")
+    times = bars["time"].unique().sort()
+    plan, want = replayed(tmp_path / "one", bars, PLAIN)
+    at = want.ledger().trades.filter(pl.col("bars_held") > 2)["entry_time"][8] + (times[1] - times[0])
+    plan = replace(plan, folder=tmp_path / "two")
+    state = run_replay(plan, SplitFeed(bars, times[20], SYMBOLS, at), PaperBroker(PLAIN), sessions=CoinSession)
+    got, unsplit = state.ledger().trades, want.ledger().trades
+    open_then = (got["entry_time"] < at) & (got["exit_time"] >= at)
+    assert open_then.any()
+    unsplit = unsplit.filter(pl.col("signal_time") < at)
+    for name in ("symbol", "entry_time", "exit_time", "reason"):
+        assert got[name].to_list() == unsplit[name].to_list()
+    np.testing.assert_allclose(got["net_return"], unsplit["net_return"], rtol=1e-9)
+    np.testing.assert_allclose(got["net_pnl"], unsplit["net_pnl"], rtol=1e-9)
+    assert "10 new units for one" in state.halts["split"]
+
+
+def test_a_history_rewritten_by_one_factor_is_a_split_and_a_correction_is_none():
+    def bar(k, factor=1.0):
+        prices = (100 + k, 103 + k, 98 + k, 101 + k)
+        return Bar("AAAUSDT", times[k], *(p / factor for p in prices), 5.0)
+
+    times = walk(1)["time"].unique().sort().head(4).to_list()
+    rewritten = tuple((bar(k), bar(k, 3.0)) for k in range(4))
+    assert splits_in(rewritten) == (("AAAUSDT", pytest.approx(3.0)),)
+    assert splits_in(rewritten[:1]) == ()
+    assert splits_in(tuple((bar(k), bar(k, 1.05)) for k in range(4))) == ()
+    assert splits_in(((bar(0), bar(0, 3.0)), (bar(1), bar(1)._replace(close=101.5)))) == ()
