@@ -13,6 +13,7 @@ KEYS = Path(__file__).with_name("keys.yaml")
 BORROWED = {"experiment", "sweep", "study"}
 # names that a configuration gives itself: members of a model, books, columns of a file, profiles
 NAMED_BY_USER = ("members", "weights", "books", "columns", "known", "rules", "strategy")
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same nodes and marks, ten times as fast
 PLUMBING = {"_target_", "_partial_", "_convert_", "_recursive_", "defaults", "hydra"}
 
 
@@ -67,7 +68,7 @@ def _read_meanings(conf: Path) -> Meanings:
         if owner:
             by_owner.setdefault((owner, key.rpartition(".")[2]), line)
         by_path.setdefault(f"{place_of(conf, file)}.{key}", line)
-    general = yaml.safe_load(KEYS.read_text(encoding="utf-8"))
+    general = yaml.load(KEYS.read_text(encoding="utf-8"), _LOADER)
     return Meanings(by_owner, by_path, general)
 
 
@@ -83,7 +84,7 @@ def keys_of(conf: Path) -> Iterator[tuple[Path, str, str, str]]:
         if file.relative_to(conf).parts[0] in BORROWED:
             continue
         text = file.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_LOADER)
         if isinstance(node, yaml.MappingNode):
             lines = text.splitlines()
             for owner, key, line in _walk_yaml(node, lines, ""):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
@@ -71,7 +71,7 @@ class Spread:
         """Confidence [M] that each true value exceeds `level`; NaN without an interval."""
         error_M = self.error_M
         score = np.divide(self.value_M - level, error_M, out=np.full(len(error_M), np.nan), where=error_M > 0)
-        return stats.t.cdf(score, max(1, self.degrees))
+        return special.stdtr(max(1, self.degrees), score)
 
     def p_values(self) -> Array:
         """Two-sided p-values [M] of a true value of zero; NaN without an interval."""
@@ -200,7 +200,7 @@ def student_quantile(confidence: float, degrees: int) -> float:
     """Two-sided Student quantile. Raises DataError where confidence is not within (0, 1)."""
     if not 0 < confidence < 1:
         raise DataError(f"interval: confidence {confidence}; it lies between 0 and 1; 0.95 is usual")
-    return float(stats.t.ppf(0.5 + confidence / 2, degrees))
+    return float(special.stdtrit(degrees, 0.5 + confidence / 2))
 
 
 def within_unit(plain: Estimate) -> Estimate:

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
@@ -177,7 +177,7 @@ def _tail(draws: Array, alive: Array, value: float) -> float:
     if above >= _TAIL_DRAWS or alive.sum() <= _TAIL_DRAWS:
         return above / len(draws)
     edge = float(np.partition(draws[alive], -_TAIL_DRAWS)[-_TAIL_DRAWS])
-    fall = np.exp(stats.norm.logsf(value) - stats.norm.logsf(edge)) if value > edge else 1.0
+    fall = np.exp(special.log_ndtr(-value) - special.log_ndtr(-edge)) if value > edge else 1.0
     return _TAIL_DRAWS / len(draws) * float(fall)
 
 
@@ -190,4 +190,4 @@ def _critical(draws: Array, alive: Array, level: float) -> float:
     if share >= _TAIL_DRAWS:
         return float(np.partition(living, -share)[-share])
     edge = float(np.partition(living, -_TAIL_DRAWS)[-_TAIL_DRAWS])
-    return float(stats.norm.isf(stats.norm.sf(edge) * level * len(draws) / _TAIL_DRAWS))
+    return float(-special.ndtri(special.ndtr(-edge) * level * len(draws) / _TAIL_DRAWS))

@@ -1,7 +1,7 @@
 """Many tests at once: intervals for win counts, and p-values adjusted for a family of tests."""
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
@@ -24,7 +24,7 @@ def wilson_interval(
     if n == 0:
         return 0.0, 1.0
     if degrees is not None:  # the confidence at which the normal quantile is Student's
-        confidence = 1 - 2 * float(stats.norm.sf(stats.t.ppf(0.5 + confidence / 2, degrees)))
+        confidence = 1 - 2 * float(special.ndtr(-special.stdtrit(degrees, 0.5 + confidence / 2)))
     from statsmodels.stats.proportion import proportion_confint  # noqa: PLC0415 - seconds to import
 
     low, high = proportion_confint(successes, n, alpha=1 - confidence, method="wilson")

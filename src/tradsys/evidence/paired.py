@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
@@ -188,7 +188,7 @@ def needed(difference: float, var_time: float, var_seed: float, confidence: floa
             f"paired: difference {difference}, variances {var_time} and {var_seed}; all are finite, variances >= 0; "
             "leave out what was not measured"
         )
-    z = stats.norm.ppf(0.5 + confidence / 2)
+    z = special.ndtri(0.5 + confidence / 2)
     if difference == 0:
         return Needed()
     room = difference**2 - z**2 * var_time
@@ -196,7 +196,7 @@ def needed(difference: float, var_time: float, var_seed: float, confidence: floa
         return Needed(times_the_record=float(z**2 * var_time / difference**2))
     # percentiles of draws and this formula differ a little: what was just seen not to be enough is not the answer
     counts = np.arange(max(2, n_now + 1), MOST_SEEDS + 1)
-    enough = stats.t.ppf(0.5 + confidence / 2, counts - 1) ** 2 * var_seed / counts < room
+    enough = special.stdtrit(counts - 1, 0.5 + confidence / 2) ** 2 * var_seed / counts < room
     return Needed(n_seeds=int(counts[enough.argmax()])) if enough.any() else Needed(n_seeds=MOST_SEEDS)
 
 

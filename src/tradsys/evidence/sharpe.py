@@ -9,7 +9,7 @@ gives [K].
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
@@ -117,7 +117,7 @@ def probabilistic_sharpe_ratio(returns: Array | SharpeMoments, benchmark_sharpe:
     """
     moments = _moments(returns)
     gap = np.asarray(moments.sharpe) - _checked_benchmark(benchmark_sharpe)
-    return _scalar(stats.norm.cdf(gap * np.sqrt(moments.n_periods - 1) / np.sqrt(moments.variance())))
+    return _scalar(special.ndtr(gap * np.sqrt(moments.n_periods - 1) / np.sqrt(moments.variance())))
 
 
 def expected_max_sharpe(n_trials: float, sharpe_variance: float = 1.0) -> float:
@@ -133,7 +133,7 @@ def expected_max_sharpe(n_trials: float, sharpe_variance: float = 1.0) -> float:
         raise DataError(f"expected_max_sharpe: a variance of {sharpe_variance}; it must be finite and >= 0")
     if n_trials == 1:
         return 0.0
-    quantiles = stats.norm.ppf([1 - 1 / n_trials, 1 - 1 / (n_trials * np.e)])
+    quantiles = special.ndtri([1 - 1 / n_trials, 1 - 1 / (n_trials * np.e)])
     # between one and two trials the extreme-value formula falls below the mean of a single draw
     luck = max(0.0, (1 - EULER_GAMMA) * quantiles[0] + EULER_GAMMA * quantiles[1])
     return float(np.sqrt(sharpe_variance) * luck)
@@ -162,7 +162,7 @@ def min_track_record_length(
     moments = _moments(returns)
     gap = np.asarray(moments.sharpe, dtype=np.float64) - _checked_benchmark(benchmark_sharpe)
     above = gap > 0
-    needed = 1 + moments.variance() * (stats.norm.ppf(confidence) / np.where(above, gap, 1.0)) ** 2
+    needed = 1 + moments.variance() * (special.ndtri(confidence) / np.where(above, gap, 1.0)) ** 2
     return _scalar(np.where(above, needed, np.inf))
 
 
@@ -221,7 +221,7 @@ def sharpe_difference(returns_a: Array, returns_b: Array, *, lags: int | None = 
         raise DataError(
             "sharpe_difference: both series move as one; their difference has no error; give two strategies"
         )
-    return SharpeDifference(difference, error, float(2 * stats.norm.sf(abs(difference) / error)))
+    return SharpeDifference(difference, error, float(2 * special.ndtr(-abs(difference) / error)))
 
 
 def _parzen_weights(moments_TM: Array) -> Array:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
 from tradsys.core.tables import Array
 from tradsys.evidence.calibration import checked_forecast
@@ -93,6 +93,8 @@ def _best_shift(logits_NC: Array, rate_C: Array, share_N: Array) -> Array:
 
     The loss is convex in the shift, with gradient mean(p) - rate and Hessian diag(mean p) - p'p.
     """
+    from scipy import optimize  # noqa: PLC0415 - takes a second to import
+
     if len(rate_C) == 2:
         score_N, wanted = logits_NC[:, 0] - logits_NC[:, 1], special.logit(rate_C[0])
         inside = wanted - score_N.max() - 1e-6, wanted - score_N.min() + 1e-6  # mean forecast below, above the rate

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
@@ -125,6 +123,9 @@ def cluster_correlation(correlation_KK: Array) -> TrialClusters:
     same trials always give the same count. Copies (rho > 0.999) are one trial before anything is weighed. Cuts into
     2 to 60 clusters are all tried, beyond that in steps of a quarter.
     """
+    from scipy.cluster.hierarchy import fcluster, linkage  # noqa: PLC0415 - takes a second to import
+    from scipy.spatial.distance import squareform  # noqa: PLC0415
+
     correlation = _checked_correlation(correlation_KK)
     distance = np.sqrt(np.clip((1 - correlation) / 2, 0.0, None))
     firsts, copy_of = _without_copies(correlation)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from scipy.stats import norm
+from scipy import special
 
 from tradsys.evidence.joint_test import JointTest
 from tradsys.evidence.performance import DAYS_PER_YEAR
@@ -189,7 +189,7 @@ def _days_to_trades(performance: Mapping[str, Any], min_trades: int) -> str:
 def _longer_record(performance: Mapping[str, Any], test: JointTest) -> str:
     """The record at which this mean over this error would pass, the error falling with the root of time."""
     assert test.statistic is not None
-    times = (norm.isf(test.level) / test.statistic) ** 2
+    times = (special.ndtri(1 - test.level) / test.statistic) ** 2
     periods, years = performance["n_periods"], performance["years"]
     if times <= 1:
         return f"a record longer than {periods} periods ({years:.1f} years): the bootstrap's tail is not clear yet"

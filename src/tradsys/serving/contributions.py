@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import xgboost
 
 from tradsys.core.errors import BundleError
 from tradsys.core.tables import Array, FeatureTable
@@ -56,6 +55,8 @@ def _of(part: Any, table: FeatureTable, reference_F: Array) -> Array:
         reported = inner.booster_.predict(table.select(inner.names_).values, pred_contrib=True)  # type: ignore[union-attr,arg-type]
         return _placed(np.asarray(reported)[:, :-1], inner.names_, table)
     if isinstance(inner, Xgboost):
+        import xgboost  # noqa: PLC0415 - loads scikit-learn
+
         matrix = xgboost.DMatrix(table.select(inner.names_).values)  # type: ignore[arg-type]
         return _placed(inner.booster_.predict(matrix, pred_contribs=True)[:, :-1], inner.names_, table)  # type: ignore[union-attr]
     return _one_at_a_time(_scorer(inner), table, reference_F)

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import lightgbm as lgb
 import numpy as np
-from scipy import stats
-from sklearn.metrics import roc_auc_score
+from scipy import special
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
+
+if TYPE_CHECKING:
+    import lightgbm as lgb
 
 N_TREES = 50
 MIN_ROWS_PER_BLOCK = 20
@@ -50,6 +52,8 @@ def adversarial_validation(
     Source: two-sample test by classifier, Lopez-Paz and Oquab 2017, section 3; corrected resampled t, Nadeau
     and Bengio 2003, section 4.
     """
+    from sklearn.metrics import roc_auc_score  # noqa: PLC0415 - loads all of scikit-learn
+
     train, test = np.asarray(train), np.asarray(test)
     _check_spans(train, test, names, n_folds)
     train, test = _thinned(train, max_rows), _thinned(test, max_rows)
@@ -66,7 +70,9 @@ def adversarial_validation(
     return Drift(float(aucs.mean()), _interval(aucs), [(names[i], float(share[i])) for i in order])
 
 
-def _fit(x: Array, y: Array, seed: int) -> lgb.Booster:
+def _fit(x: Array, y: Array, seed: int) -> "lgb.Booster":
+    import lightgbm as lgb  # noqa: PLC0415 - loads scikit-learn
+
     settings = {
         "objective": "binary",
         "is_unbalance": True,
@@ -87,7 +93,7 @@ def _interval(aucs: Array) -> tuple[float, float]:
     k = len(aucs)
     # folds share training rows, so 1/k alone is too narrow: Nadeau and Bengio 2003 add n_test/n_train =
     # 1/(k-1)
-    half = float(stats.t.ppf(0.975, k - 1) * aucs.std(ddof=1) * np.sqrt(1 / k + 1 / (k - 1)))
+    half = float(special.stdtrit(k - 1, 0.975) * aucs.std(ddof=1) * np.sqrt(1 / k + 1 / (k - 1)))
     mean = float(aucs.mean())
     return max(mean - half, 0.0), min(mean + half, 1.0)
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
@@ -150,7 +149,9 @@ def _rank_correlation(
     """Spearman's correlation with its interval and its two-sided p-value."""
     if len(value_N) < 2 or np.ptp(value_N) == 0 or event_N.all() or not event_N.any():
         return Estimate(None, reason=f"{len(value_N)} rows hold one value, or one outcome, alone"), None
-    rank, event = stats.rankdata(value_N), event_N.astype(np.float64)
+    from scipy.stats import rankdata  # noqa: PLC0415 - takes seconds to import
+
+    rank, event = rankdata(value_N), event_N.astype(np.float64)
     # centred and scaled first, or sums of squared ranks lose digits
     rank = (rank - rank.mean()) / rank.std()
     order, first = time_groups(time_N)

@@ -6,8 +6,7 @@ Legend: N samples, K members (the base rate among them), C classes, S states, B 
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from scipy.optimize import nnls
-from scipy.stats import t as student_t
+from scipy import special
 
 from tradsys.core.errors import TrainingError
 from tradsys.core.tables import Array
@@ -80,6 +79,8 @@ def pool_weights(likelihood_NK: Array, weight_N: Array) -> Array:
 
 def _step(likelihood_NK: Array, v_N: Array, w_K: Array, share_N: Array, slope_K: Array) -> Array:
     """The next weights; the old ones where no step lowers the loss."""
+    from scipy.optimize import nnls  # noqa: PLC0415 - takes a second to import
+
     ratio_NK = likelihood_NK * (share_N / np.sqrt(v_N))[:, None]
     curve_KK = ratio_NK.T @ ratio_NK
     # two equal members leave the curve flat between them: the ridge keeps them where they are
@@ -160,5 +161,5 @@ def skill(loss_N: Array, base_N: Array, weight_N: Array, batch_N: Array, confide
     value = gain_B.sum() / base_B.sum()
     rest_B = gain_B - value * base_B
     error = np.sqrt(n_batches / (n_batches - 1) * (rest_B**2).sum()) / base_B.sum()
-    half = student_t.ppf(0.5 + confidence / 2, n_batches - 1) * error
+    half = special.stdtrit(n_batches - 1, 0.5 + confidence / 2) * error
     return Skill(float(value), float(value - half), float(value + half), n_batches)

@@ -18,7 +18,7 @@ from tradsys.core.masking import MaskingFilter
 from tradsys.core.plurals import counted
 from tradsys.core.progress.stages import screen_level
 from tradsys.core.received import read_json
-from tradsys.ops.daily import evaluation, publishing
+from tradsys.ops.daily import publishing
 from tradsys.ops.daily.day_data import DailyBars
 from tradsys.ops.daily.event_log import RunLog
 from tradsys.ops.daily.lock import holder
@@ -109,6 +109,8 @@ def status(settings: DailySettings, _: Mapping[str, Any]) -> None:
 
 def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> None:
     """Walks the stack forward over years and prints every horizon, every book and the market."""
+    from tradsys.ops.daily import evaluation  # noqa: PLC0415 - loads the books and their backtests
+
     with _on_the_terminal():
         folder = evaluation.evaluate(settings, parts)
     document, console = read_json(folder / "report.json", "evaluate again"), _console()
@@ -129,6 +131,8 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> None:
 
 def signals(settings: DailySettings, parts: Mapping[str, Any]) -> None:
     """Writes the signals table of a session and prints how its two models did on the folds."""
+    from tradsys.ops.daily import evaluation  # noqa: PLC0415 - as above
+
     with _on_the_terminal():
         path, judged = evaluation.signals(settings, parts)
     console = _console()

@@ -36,6 +36,12 @@ MOST_CURVES = 60
 def print_runs(rows: Sequence[Any], page: Path) -> None:
     """Prints one line per run, numbers over their intervals. rows: of `research.run_index`."""
     console = screen()
+    if not rows:
+        console.print(
+            f"no run in {page.parent} that this asks for; `tradsys train` makes one", markup=False, soft_wrap=True
+        )
+        console.print(f"page     {page}", markup=False, soft_wrap=True)
+        return
     out = table(counted(len(rows), "run"), COLUMNS, left=(*LEFT, "code"))
     for row in rows:
         out.add_row(*(escape(text).replace(" \\[", "\n\\[").replace(" (no", "\n(no") for text in cells(row)))

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy.optimize import linear_sum_assignment
 
 from tradsys.core.errors import DataError, TrainingError
 from tradsys.core.tables import Array, FeatureTable, Samples
@@ -201,6 +200,8 @@ def refit_alignment(regime: Regime, train: Samples, valid: Samples) -> dict[str,
 
 def agreement(one_N: Array, other_N: Array, n_states: int) -> dict[str, Any]:
     """How far two codings of the same bars agree; see `refit_alignment`."""
+    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - takes a second to import
+
     table_KK = np.bincount(one_N * n_states + other_N, minlength=n_states**2).reshape(n_states, n_states)
     n = len(one_N)
     best = table_KK[linear_sum_assignment(-table_KK)].sum()

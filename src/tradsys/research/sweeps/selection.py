@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from tradsys.core.tables import Array
 from tradsys.evidence.overfitting import pbo_of_scores
@@ -22,7 +22,7 @@ def lower_bound(values: Array, confidence: float) -> float | None:
     n = len(flat)
     if n < 2:
         return None
-    return float(flat.mean() - stats.t.ppf(confidence, n - 1) * flat.std(ddof=1) / np.sqrt(n))
+    return float(flat.mean() - special.stdtrit(n - 1, confidence) * flat.std(ddof=1) / np.sqrt(n))
 
 
 def stability(skill_FS: Array) -> float:
@@ -48,7 +48,7 @@ def paired_gain(new_FS: Array, old_FS: Array, confidence: float) -> dict[str, An
     n, mean = len(gain_F), float(gain_F.mean())
     if n < 2:
         return {"value": mean, "low": None, "high": None, "n_folds": n, "exceeds_noise": False}
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * gain_F.std(ddof=1) / np.sqrt(n))
+    half = float(special.stdtrit(n - 1, (1 + confidence) / 2) * gain_F.std(ddof=1) / np.sqrt(n))
     return {"value": mean, "low": mean - half, "high": mean + half, "n_folds": n, "exceeds_noise": mean - half > 0}
 
 

@@ -32,13 +32,13 @@ class ScheduleSettings:
         if self.form not in FORMS:
             raise TradsysError(f"daily: schedule.form={self.form}; it is one of {', '.join(FORMS)}; set schedule.form")
         if not self.times or set(self.times) - set(WHEN):
-            raise TradsysError(f"daily: schedule.times has {list(self.times)}; the keys are {', '.join(WHEN)}")
+            raise TradsysError(f"daily: schedule has the times {list(self.times)}; the keys are {', '.join(WHEN)}")
         for when, text in self.times.items():
             try:
                 datetime.strptime(str(text), "%H:%M")
             except ValueError as error:
                 raise TradsysError(
-                    f"daily: schedule.times.{when}={text!r}; a time of day is HH:MM, such as '08:15', in quotes"
+                    f"daily: schedule.{when}={text!r}; a time of day is HH:MM, such as '08:15', in quotes"
                 ) from error
 
 

@@ -100,7 +100,7 @@ def test_the_next_run_skips_the_weekend(tmp_path):
     ("change", "words"),
     [
         ({"form": "launchd"}, "schedule.form=launchd; it is one of systemd, cron"),
-        ({"times": {"pre": "8h15"}}, "schedule.times.pre='8h15'; a time of day is HH:MM"),
+        ({"times": {"pre": "8h15"}}, "schedule.pre='8h15'; a time of day is HH:MM"),
         ({"times": {"noon": "12:00"}}, r"the keys are pre, post"),
     ],
 )
