@@ -26,13 +26,16 @@ SHRUNK = [
     "auditor.n_estimators=20",
 ]
 
+AVERAGES = ("transformer", "supcon")  # experiments whose model is the mean of five seeds
+
 # an ensemble has no window or net of its own: its members are what shrinks
 SHRUNK_MEMBERS = [
     "data.n_bars=3000",  # folds within folds: what the auditor holds out, the pool splits again
     "model.n_folds=2",
-    "model.members.transformer.lookback=8",
-    "model.members.transformer.net.d_model=8",
-    "model.members.transformer.net.n_heads=2",
+    "model.members.transformer.n_seeds=2",
+    "model.members.transformer.model.lookback=8",
+    "model.members.transformer.model.net.d_model=8",
+    "model.members.transformer.model.net.n_heads=2",
     "model.members.lightgbm.n_estimators=20",
 ]
 
@@ -66,6 +69,11 @@ def shrunk(experiment: str) -> list[str]:
     """Overrides that make an experiment of conf/ small."""
     if is_daily(experiment):
         return [*SHRUNK_DAILY, *SHRUNK_MODELS.get(experiment, [])]
+    if experiment in AVERAGES:
+        return [
+            "model.n_seeds=2",
+            *(o.replace("model.", "model.model.") if o.startswith("model.") else o for o in SHRUNK),
+        ]
     if experiment != "ensemble":
         return SHRUNK
     return [o for o in SHRUNK if not o.startswith("model.")] + SHRUNK_MEMBERS

@@ -32,7 +32,8 @@ from tradsys.train import work
 
 SHRUNK = [
     "data.n_bars=2600",
-    "model.lookback=8",
+    "model.model.lookback=8",
+    "model.n_seeds=2",
     "trainer.max_epochs=1",
     "trainer.progress_bar=false",
     "regime.lookback=48",
@@ -46,9 +47,14 @@ SHRUNK = [
     "baselines.lightgbm.n_estimators=20",
 ]
 NETS = {
-    "trend": ["model.net.d_model=8", "model.net.n_heads=2", "model.net.n_layers=1", "auditor.n_estimators=20"],
-    "reversion": ["model.net.width=8", "auditor.n_estimators=20", "data.n_bars=4000", "trainer.max_epochs=3"],
-    "volatility": ["model.net.width=8"],
+    "trend": [
+        "model.model.net.d_model=8",
+        "model.model.net.n_heads=2",
+        "model.model.net.n_layers=1",
+        "auditor.n_estimators=20",
+    ],
+    "reversion": ["model.model.net.width=8", "auditor.n_estimators=20", "data.n_bars=4000", "trainer.max_epochs=3"],
+    "volatility": ["model.model.net.width=8"],
 }
 AGENTS = tuple(NETS)
 
@@ -233,7 +239,8 @@ def test_without_an_agent_experiments_are_as_they_were(experiment):
     assert config["agent"] == "none"
     assert config["features"]["extra"] == []
     assert config["labels"]["_target_"].endswith("TripleBarrier")
-    assert config["model"]["net"]["_target_"].endswith("TransformerEncoder")
+    model = config["model"].get("model", config["model"])  # the full-size experiment has the mean of five seeds
+    assert model["net"]["_target_"].endswith("TransformerEncoder")
     assert config["question"] != as_dict(compose("train", []))["question"]
 
 

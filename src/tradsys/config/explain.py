@@ -320,8 +320,9 @@ def _unknown_key(conf: Path, command: str, override: str, path: str, known: Know
     if isinstance(inside, list):
         return f"{start}; {parent} is a list of {len(inside)}; give it whole, {parent}=[...]"
     children = [str(key) for key in inside if not str(key).startswith("_")] if isinstance(inside, Mapping) else []
-    near = difflib.get_close_matches(parts[depth], children, n=1, cutoff=0.5)
-    guess = f"did you mean {'.'.join([parent, near[0]])!r}?; " if near else ""
+    deeper = [p for c in children if known.at(p := ".".join([parent, c, *parts[depth:]])) is not ...]
+    near = [".".join([parent, c]) for c in difflib.get_close_matches(parts[depth], children, n=1, cutoff=0.5)]
+    guess = f"did you mean {[*deeper, *near][0]!r}?; " if deeper or near else ""
     of = f"{parent}={known.choices[parent]}" if known.choices.get(parent) else parent
     more = ", ..." if len(children) > MOST_NAMED else ""
     has = f"{of} has {', '.join(children[:MOST_NAMED])}{more}" if children else f"{of} has no keys of its own"

@@ -25,6 +25,8 @@ WRONG = {
     "a new key nothing reads": (["train", "+foo=3"], ["unknown key 'foo'"]),
     "a new key that is there": (["train", "+model.lookback=9"], ["write model.lookback=9, without +"]),
     "a choice twice": (["train", "+experiment=demo", "+experiment=supcon"], ["given twice, demo and supcon"]),
+    "a key that lies deeper": (["train", "agent=trend", "model.lookback=9"], ["did you mean 'model.model.lookback'"]),
+    "a key of the net": (["train", "agent=trend", "model.net.d_model=8"], ["did you mean 'model.model.net.d_model'"]),
     "an added choice": (["train", "+model=lightgbm"], ["write model=lightgbm, without +"]),
     "no choice": (["train", "model=null"], ["model is one of"]),
     "several values": (["train", "model=a,b"], ["gives several values"]),
