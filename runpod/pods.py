@@ -3,7 +3,7 @@
   python runpod/pods.py plan --pods 4 --hours 3                      what it would cost, per kind of GPU; free
   python runpod/pods.py up --name sweep1 --pods 4 --hours 3 --budget 5 --volume VOLUME_ID \\
       --repo https://github.com/you/tradsys --ref main --secret STUDY_STORAGE --yes -- \\
-      python -m tradsys.tune +experiment=transformer model=transformer sweep=transformer study=sweep1 'storage=${oc.env:STUDY_STORAGE}'
+      python -m tradsys.tune sweep=transformer study=sweep1 'storage=${oc.env:STUDY_STORAGE}'
   python runpod/pods.py status                                       what runs and what it has cost so far
   python runpod/pods.py down --name sweep1 --yes                     gives back what `up` rented under this name
   python runpod/pods.py down --orphans --older-than 12 --yes         gives back what bears our prefix and nobody knows

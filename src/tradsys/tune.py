@@ -1,6 +1,6 @@
 """Searches the model's settings over purged folds, by any number of workers on one study; loses nothing.
 
-python -m tradsys.tune +experiment=transformer model=transformer sweep=transformer
+python -m tradsys.tune data=btc_hourly split=reality sweep=transformer
 python -m tradsys.tune sweep=lightgbm n_trials=100 n_workers=2
 python -m tradsys.tune sweep=logistic storage=postgresql://me@host/sweeps      the same anywhere joins the study
 python -m tradsys.tune sweep=transformer trainer=gpu trials_per_gpu=4 hours=6

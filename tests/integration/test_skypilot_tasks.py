@@ -105,7 +105,7 @@ def test_the_training_task_hands_its_command_on_word_for_word_and_waits_for_it(t
 
 def test_the_sweep_task_names_the_secret_and_never_spells_it(tmp_path):
     secret = "postgresql://u:hunter2@db/x"
-    tune = "+experiment=transformer model=transformer sweep=transformer study=s1"
+    tune = "data=btc_hourly split=reality sweep=transformer study=s1"
     task = loaded("sweep.yaml")
     envs, words = ran(task["run"], tmp_path, REPO="r", REF="main", TUNE=tune, WORKER="3", STUDY_STORAGE=secret)
     assert words == ["r", "main", "python", "-m", "tradsys.tune", *tune.split(), "storage=${oc.env:STUDY_STORAGE}"]
