@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from tests.integration.conftest import inside
 from tradsys.compare import work
@@ -205,15 +206,32 @@ def test_workers_say_what_one_process_says(compared, tmp_path):
         assert one.read_bytes() == other.read_bytes(), path
 
 
-@pytest.mark.parametrize("name", studies("compare"))
-def test_every_study_composes_and_every_variant_of_it(name):
+def test_every_study_composes_and_every_variant_of_it():
+    """Every list of overrides is composed, and every data set of a study; not all pairs of the two.
+
+    A study sets nothing outside its own key, so that what two studies ask in the same words is one question.
+    """
     from tradsys.compare import _variant
     from tradsys.config.compose import build
 
-    settings = build(compose("compare", [f"+study={name}"]))["study"]
-    assert settings.name == name
-    for variant, choice in settings.choices.items():
-        assert _variant(variant, choice, settings, [f"+study={name}"]).experiment.model.lookback <= 240
+    plain, seen = _beside_study(compose("compare", ["+study=losses"])), set()
+    for name in studies("compare"):
+        config = compose("compare", [f"+study={name}"])
+        assert _beside_study(config) == plain
+        settings = build(config)["study"]
+        assert settings.name == name
+        for variant, choice in settings.choices.items():
+            parts = {("data", *settings.common), ("variant", *choice.overrides)}
+            if any(o.lstrip("+~").startswith(("data", "events")) for o in choice.overrides):
+                parts.add(("both", *settings.common, *choice.overrides))
+            if not parts <= seen:
+                assert _variant(variant, choice, settings, []).experiment.model.lookback <= 240
+            seen |= parts
+    assert len(seen) > 60
+
+
+def _beside_study(config):
+    return OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "study"]))
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,13 @@ GROUPS = (
     "trainer",
     "transforms",
 )
-CHOICES = [(g, p.stem) for g in GROUPS for p in sorted((conf_folder() / g).glob("*.yaml"))]
+SNAPSHOT = [p.stem for p in (conf_folder() / "data").glob("*snapshot*.yaml")]
+# groups do not depend on one another: the k-th composition takes the k-th choice of each
+CHOICES = {g: [p.stem for p in sorted((conf_folder() / g).glob("*.yaml")) if p.stem not in SNAPSHOT] for g in GROUPS}
+TOGETHER = [
+    {g: choices[k] for g, choices in CHOICES.items() if k < len(choices)}
+    for k in range(max(map(len, CHOICES.values())))
+]
 CHEAP = [
     "model=lightgbm",
     "evaluation.n_draws=200",
@@ -34,18 +40,18 @@ CHEAP = [
 ]
 
 
-@pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda v: v)
-def test_every_choice_builds_its_object(group, choice):
-    override = f"{group}=[{choice}]" if group == "strategy" else f"{group}={choice}"
-    config = compose("train", [override])
-    if group == "trainer" and choice == "gpu":  # the device is looked for when the experiment is built
-        assert build(config)["trainer"].accelerator == "gpu"
-        return
-    if "snapshot" in choice:  # values without history are refused until the user says that he knows
-        with pytest.raises(DataError, match="allow_snapshot: true"):
-            build(config)
-        return
-    assert (build(config)[group] is None) == (choice == "none" and group in ("auditor", "events", "regime"))
+@pytest.mark.parametrize("chosen", TOGETHER, ids=lambda chosen: "-".join(chosen.values()))
+def test_every_choice_builds_its_object(chosen):
+    config = compose("train", [f"{g}=[{c}]" if g == "strategy" else f"{g}={c}" for g, c in chosen.items()])
+    built = build(config)
+    for group, choice in chosen.items():
+        assert (built[group] is None) == (choice == "none" and group in ("auditor", "events", "regime")), group
+
+
+@pytest.mark.parametrize("choice", SNAPSHOT)
+def test_values_without_history_are_refused_until_the_user_says_that_he_knows(choice):
+    with pytest.raises(DataError, match="allow_snapshot: true"):
+        build(compose("train", [f"data={choice}"]))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -64,6 +64,8 @@
     const chart = recoloured(spec, night ? read("theme") : {});
     const layout = chart.layout;
     if (width < NARROW) {
+      const shared = layout.template?.layout || {};
+      for (const part of ["font", "margin", "legend"]) layout[part] = { ...shared[part], ...layout[part] };
       stacked(chart.data, layout);
       layout.font = { ...layout.font, size: 11 };
       layout.margin = { ...layout.margin, l: 40, r: 10 };
