@@ -67,13 +67,13 @@ def run_on_ranks(
 ) -> Any:
     """What `work` returns on the first of `n_local` processes of this machine, one device each.
 
-    work, args: picklable; started afresh (spawn), so that no CUDA context is inherited. The first rank goes on with
+    work, args: picklable; no CUDA context and no thread of the caller is inherited. The first rank goes on with
     the caller's CPU generator, the others with generators of their own.
     asked: set where a stop is wanted; the ranks then raise KeyboardInterrupt at the same step, and so does this.
     hear: what it raises ends every rank and comes out unchanged. So does an error of the package in a rank; a rank that
     dies is a TrainingError. Every rank has ended when this returns or raises.
     """
-    context = multiprocessing.get_context("spawn")
+    context = _start_method()
     # the caller keeps the rendezvous point, so that no port is chosen by one process and lost to another
     store = rendezvous.store()
     stop, seed, generator = context.Event(), torch.initial_seed(), torch.get_rng_state()
@@ -83,7 +83,8 @@ def run_on_ranks(
         for local in range(n_local):
             ear, mouth = context.Pipe()
             place = Place(rendezvous, local, n_local, store.port, cuda, seed, generator)
-            process: BaseProcess = context.Process(target=_be_rank, args=(place, work, args, mouth, stop), daemon=True)
+            own = (place, dict(os.environ), work, args, mouth, stop)
+            process: BaseProcess = context.Process(target=_be_rank, args=own, daemon=True)
             process.start()
             mouth.close()  # so that a dead rank reads as an end of file
             processes.append(process)
@@ -95,6 +96,18 @@ def run_on_ranks(
             each.join()
         for ear in ears:
             ear.close()
+
+
+def _start_method() -> Any:
+    """How ranks start: forked from one server that has torch loaded and nothing else begun, or afresh.
+
+    Loading torch and Lightning takes a rank some 6 s of CPU; the server does it once for all ranks of all fits.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tradsys.models.training.fitting", "tradsys.models.sequence"])
+    return context
 
 
 def _listen(
@@ -149,8 +162,11 @@ def _outcome(ends: dict[int, tuple[str, Any]], n_ranks: int) -> Any:
     raise errors[0]
 
 
-def _be_rank(place: Place, work: Work, args: tuple[Any, ...], mouth: Connection, stop: Any) -> None:
-    """The whole life of one rank."""
+def _be_rank(
+    place: Place, environment: dict[str, str], work: Work, args: tuple[Any, ...], mouth: Connection, stop: Any
+) -> None:
+    """The whole life of one rank. environment: the caller's, which the server that forked this may not have."""
+    os.environ |= environment
     # signals reach the whole group; the caller alone answers them, or the ranks would stop at different steps
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
