@@ -11,6 +11,8 @@ from tradsys.market.sessions import ROUND_THE_CLOCK, closes, hours, time_zone
 from tradsys.market.sources.lengths import ends
 
 MIDNIGHT = pl.col("stamp") == pl.col("stamp").dt.truncate("1d")
+LEAST_DAYS = 3  # of bars, from which the hours of a market can be seen
+SATURDAY = 6
 MOSTLY = 0.9  # share of rows at midnight UTC from which the others are the odd ones
 
 
@@ -90,6 +92,32 @@ def check_daily(
         raise DataError(
             f"sources: calendar={calendar} for bars of {length} stamped at their {stamp}; a calendar dates daily bars "
             "that a vendor stamps by date; leave it out, or give resample=1d to put shorter bars together to sessions"
+        )
+
+
+def check_clock(rows: pl.DataFrame, every: timedelta, name: str) -> None:
+    """Raises DataError for intraday stamps without a zone of a market that closes at night or over the weekend.
+
+    A market that closes keeps the hours of a place, and its stamps are that place's more often than not. Taken for UTC,
+    New York's bars would be known five hours early. A market that never closes is stamped in UTC.
+    """
+    if every > timedelta(hours=6):
+        return
+    stamp = rows["stamp"].drop_nulls()
+    days = stamp.dt.date().unique()
+    if len(days) < LEAST_DAYS:
+        return
+    hours_seen = stamp.dt.hour().unique().sort().to_list()
+    gaps = [(b - a) % 24 or 24 for a, b in zip(hours_seen, [*hours_seen[1:], hours_seen[0]], strict=True)]
+    nightly = timedelta(hours=max(gaps)) >= max(timedelta(hours=6), 2 * every)
+    over_a_weekend = (days.max() - days.min()).days >= 7  # type: ignore[operator, union-attr]
+    weekly = over_a_weekend and SATURDAY not in stamp.dt.weekday()
+    if nightly or weekly:
+        when = f"between {hours_seen[gaps.index(max(gaps))]}:59 and the next morning" if nightly else "on Saturdays"
+        raise DataError(
+            f"{name}: times such as {stamp[0]:%Y-%m-%d %H:%M} name no zone, and this market has no bar {when}: "
+            "its clock may be the exchange's, and bars taken for UTC would be known too early; give "
+            "zone=America/New_York, zone=UTC or the zone that they are in"
         )
 
 

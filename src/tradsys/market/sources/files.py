@@ -19,7 +19,7 @@ from tradsys.market.events import actions
 from tradsys.market.events.action_files import events_of_adjusted
 from tradsys.market.instruments import RESAMPLED
 from tradsys.market.instruments import resample as resample_bars
-from tradsys.market.sources.dating import bar_ends, check_daily, dates_rule
+from tradsys.market.sources.dating import bar_ends, check_clock, check_daily, dates_rule
 from tradsys.market.sources.gathering import Gathered, gather
 from tradsys.market.sources.layouts import Layout, layout_named
 from tradsys.market.sources.lengths import in_turn, measure
@@ -85,6 +85,8 @@ def read(
     source = Path(path)
     found = gather(source, chosen, keys or FormKeys(), symbol, mapping, moment, max_rows)
     context = _read_context(found, chosen, keys, bar_minutes, calendar, moment, source.name)
+    if found.assumed:
+        check_clock(found.rows, context.length.every, source.name)
     check_daily(calendar, session_close, context.length.every, context.stamp, resample)
     if "adjust_for_dividends" in repair and found.rows["adj_close"].null_count() == found.rows.height:
         raise DataError(

@@ -9,6 +9,7 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.market.bars import Finding
+from tradsys.market.sources.json_tables import SUFFIXES
 from tradsys.market.sources.layouts import Layout
 from tradsys.market.sources.names import alike_spellings, applied, guess_minutes, read_mapping
 from tradsys.market.sources.opening import RawFile, list_files
@@ -21,7 +22,8 @@ class Gathered:
     """What was read of a source.
 
     rows: as `Parsed` has them, with id (row number) and file (number into `files`). hints: symbol -> minutes of a bar
-    that its file's name states. bare, zone: of all stamps. seen: the form of each file in a sentence. paths: read.
+    that its file's name states. bare, zone, assumed: of all stamps. seen: the form of each file in a
+    sentence. paths: read.
     """
 
     rows: pl.DataFrame
@@ -31,6 +33,7 @@ class Gathered:
     hints: Mapping[str, float | None]
     bare: bool
     zone: str
+    assumed: bool
     seen: tuple[str, ...]
 
 
@@ -67,6 +70,7 @@ def gather(
         _hints(rows, raws),
         all(one.bare for one in parsed),
         zones.pop() if len(zones) == 1 else "several zones",
+        any(one.assumed for one in parsed),
         tuple(dict.fromkeys(f"{raw.name}: {one.seen}" for raw, one in zip(raws, parsed, strict=True))),
     )
 
@@ -74,14 +78,14 @@ def gather(
 def _parsed_files(
     raws: Sequence[RawFile], skipped: list[str], layout: Layout, keys: FormKeys, now: datetime, max_rows: int
 ) -> tuple[list[RawFile], list[Parsed]]:
-    """Each file parsed; of several, a .txt that is no table (notes, licences) is named among what is not read."""
+    """Each file parsed; of several, a .txt or JSON that is no table (notes) is named among what is not read."""
     kept, parsed = [], []
     for raw in raws:
         try:
             parsed.append(parse_file(raw, layout, keys, now=now, max_rows=max_rows))
             kept.append(raw)
         except DataError:
-            if len(raws) == 1 or not raw.name.lower().endswith((".txt", ".txt.gz")):
+            if len(raws) == 1 or not raw.name.lower().endswith((".txt", ".txt.gz", *SUFFIXES)):
                 raise
             skipped.append(raw.name)
     return kept, parsed

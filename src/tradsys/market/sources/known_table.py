@@ -15,6 +15,7 @@ from tradsys.market.sources.opening import list_files, table
 from tradsys.market.sources.sniff import FormKeys
 from tradsys.market.sources.texts import read_text
 from tradsys.market.sources.times import Moments, TimeKeys, parse_moments
+from tradsys.market.sources.zones import split_zone, zone_named, zone_wanted
 
 ROLES = {
     "ticker": "symbol",
@@ -55,19 +56,27 @@ def read_known(path: Path, values: Collection[str], keys: FormKeys, roles: Mappi
     except DataError as error:
         raise DataError(f"known: {path.name} cannot be read: {error}") from error
     by_lower = {n.lower(): n for n in values}
-    frame = frame.rename({n: roles.get(n.lower(), by_lower.get(n.lower(), n)) for n in frame.columns})
+    zones = {roles[split_zone(n)[0]]: split_zone(n)[1] for n in frame.columns if split_zone(n)[0] in roles}
+    frame = frame.rename(
+        {n: by_lower.get(n.lower(), roles.get(n.lower(), roles.get(split_zone(n)[0], n))) for n in frame.columns}
+    )
     names = tuple(n for n in frame.columns)
-    dates, frame = _known_moments(frame, "date", keys, path.name)
-    moments, frame = _known_moments(frame, "available_at", keys, path.name)
+    dates, frame = _known_moments(frame, "date", keys, path.name, zones.get("date", ""))
+    moments, frame = _known_moments(frame, "available_at", keys, path.name, zones.get("available_at", ""))
     numbers = [n for n in frame.columns if n in values or n == "value"]
     return KnownTable(_with_numbers(frame, numbers, keys, path.name), names, dates, moments)
 
 
-def _known_moments(frame: pl.DataFrame, column: str, keys: FormKeys, name: str) -> tuple[Moments | None, pl.DataFrame]:
+def _known_moments(
+    frame: pl.DataFrame, column: str, keys: FormKeys, name: str, word: str
+) -> tuple[Moments | None, pl.DataFrame]:
     if column not in frame.columns:
         return None, frame
     raw = frame[column]
-    found = parse_moments(raw, TimeKeys(keys.date_format, keys.zone, now=utc_now() + AHEAD), [], f"known: {name}")
+    zone = keys.zone or (zone_named(word) if word else None)
+    found = parse_moments(raw, TimeKeys(keys.date_format, zone, now=utc_now() + AHEAD), [], f"known: {name}")
+    if word and found.assumed:
+        raise zone_wanted(f"known: {name}", f"the column {column!r}", word)
     if found.stamp.null_count() > raw.null_count():
         bad = raw.filter(found.stamp.is_null() & raw.is_not_null())
         empty = bad.cast(pl.String).str.strip_chars() == ""

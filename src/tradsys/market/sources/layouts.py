@@ -9,28 +9,43 @@ from tradsys.core.errors import DataError
 _OHLC: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "open": ("open", "o", "openprice", "open_price", "open price", "eröffnung", "eröffn.", "1. open", "price open",
+                 "px_open",
                  "apertura", "ouverture", "abertura", "otwarcie", "开盘", "开盘价"),
-        "high": ("high", "h", "highprice", "high_price", "high price", "max", "hoch", "tageshoch", "2. high", "máximo",
+        "high": ("high", "px_high", "h", "highprice", "high_price", "high price", "max", "hoch", "tageshoch", "2. high",
+                 "máximo",
                  "massimo", "haut", "plus haut", "máxima", "najwyzszy", "最高", "最高价"),
-        "low": ("low", "l", "lowprice", "low_price", "low price", "min", "tief", "tagestief", "3. low", "mínimo",
+        "low": ("low", "px_low", "l", "lowprice", "low_price", "low price", "min", "tief", "tagestief", "3. low",
+                "mínimo",
                 "minimo", "bas", "plus bas", "mínima", "najnizszy", "最低", "最低价"),
-        "close": ("close", "c", "closeprice", "close_price", "close price", "close/last", "price", "last",
+        "close": ("close", "close close price*", "px_last", "px_close",
+                  "c", "closeprice", "close_price", "close price", "close/last", "price", "last",
                   "schluss", "schlusskurs", "zuletzt", "4. close", "cierre", "chiusura", "clôture", "cloture",
                   "fechamento", "zamkniecie", "收盘", "收盘价"),
-        "volume": ("volume", "vol.", "tickvol", "tick_volume", "tick volume", "vol", "v", "volumen", "5. volume",
+        "volume": ("volume", "px_volume", "vol.", "tickvol", "tick_volume", "tick volume", "vol", "v", "volumen",
+                   "5. volume",
                    "volume_(btc)", "volume (btc)", "shares traded", "6. volume", "wolumen", "成交量"),
         "adj_close": ("adj close", "adj_close", "adjclose", "adjusted close", "adjusted_close", "adj. close",
+                      "adj close adjusted*",
                       "5. adjusted close"),
-        "symbol": ("symbol", "ticker", "name", "tic", "code", "asset", "instrument", "pair"),
+        "symbol": ("symbol", "ticker", "#ric", "ts_code", "股票代码", "代码",
+                   "name", "tic", "code", "asset", "instrument", "pair"),
     }
 )  # fmt: skip
 _TIMES = (
+    "timeopen", "time_open",
     "timestamp", "time", "datetime", "date", "open_time", "open time", "opentime", "date_time", "date time", "unix",
     "unix timestamp", "gmt time", "local time", "utc time", "time (utc)", "date (utc)", "epoch", "ts", "start",
     "start_time", "starttime", "begin", "begins_at", "time_period_start", "kline_open_time", "datum", "t",
     "window_start", "start_at", "fecha", "data", "日期", "timestamp (ms)", "timestamp (s)", "date (gmt)", "time (gmt)",
+    "mts", "ticks", "date-time", "date/time", "ts_event", "snapped_at", "trade_date", "dtyyyymmdd", "交易日期", "时间",
 )  # fmt: skip
-END_TIMES = ("close_time", "close time", "closetime", "end_time", "end time", "time_period_end", "kline_close_time")
+END_TIMES = ("close_time", "close time", "closetime", "end_time", "end time", "time_period_end", "kline_close_time",
+             "timeclose", "time_close")  # fmt: skip
+# whether a bar has closed, as the vendor states: OKX's confirm, OANDA's complete
+CLOSED_FLAGS = ("confirm", "confirmed", "is_closed", "isclosed", "closed", "is_final", "isfinal", "final", "complete")
+# where a file states a zone beside its stamps
+OFFSETS = ("gmt offset", "gmtoffset", "gmt_offset", "utc offset", "utc_offset", "timezone", "time zone", "tz")
+INDEXES = ("", "index", "level_0", "level_1", "unnamed_0", "unnamed_1", "__index_level_0__", "__index_level_1__")
 _ISO = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f")
 
 

@@ -9,24 +9,38 @@ import polars as pl
 from tradsys.core.errors import DataError
 from tradsys.market.bars import TIME, Finding
 
-ABSENT = ("", "-", "--", ".", "null", "none", "nan", "n/a", "na", "#n/a", "#na", "nil", "\\n")
+ABSENT = ("", "-", "--", ".", "null", "none", "nan", "n/a", "na", "#n/a", "#n/a n/a", "#na", "nil", "\\n")
 MAGNITUDES = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 # what only one decimal sign can have written; `1,234` and `1.234` could be either
 _COMMA = r"^[+-]?(?:\d+,(?:\d{1,2}|\d{4,})|\d{1,3}(?:\.\d{3})+,\d+|0,\d+|\d{4,},\d+|,\d+)$"
 _POINT = r"^[+-]?(?:\d+\.(?:\d{1,2}|\d{4,})|\d{1,3}(?:,\d{3})+\.\d*|0\.\d+|\d{4,}\.\d+|\.\d+|\d{1,3}(?:,\d{3}){2,})$"
+_INDIAN = r"^[+-]?\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d*)?$"  # lakhs and crores: 12,34,567
+_CURRENCY = ((r"^([A-Z]{3} ?|[A-Z]{1,3}\$|Rs\.? ?)([+-]?\d)", "$2"), (r"(\d) ?([A-Z]{3})$", "$1"))  # and what stays
 _COMMA_TWICE = r"^[+-]?\d{1,3}(?:\.\d{3}){2,}$"
 
 
 def cleaned(raw: pl.Series) -> pl.Series:
     """Text [n] without blanks, quotes and currency signs; null where a word or sign says that nothing is there."""
-    text = raw.str.strip_chars(" \t\"'$€£¥\u00a0\u202f")
+    text = raw.str.strip_chars(" \t\"'$€£¥₹₩₽\u00a0\u202f")
     text = text.set(text.str.to_lowercase().is_in(ABSENT), None)
+    text = _without_currency(text)
     odd = text.str.contains("[\u2212 '\u2019\u00a0\u202f]").fill_null(value=False)
     if not odd.any():
         return text
     spaced = text.str.replace_all(r"(\d)[ '\u2019\u00a0\u202f](\d{3})\b", "$1$2").str.replace(r"\s+%$", "%")
     spaced = spaced.str.replace_all(r"(\d)[ '\u2019\u00a0\u202f](\d{3})\b", "$1$2")
     return spaced.str.replace("^\u2212", "-")
+
+
+def _without_currency(text: pl.Series) -> pl.Series:
+    """Texts without the currency's code or sign that every number of the column has, such as `USD 10` or `C$10`."""
+    first = text.drop_nulls().head(1)
+    for at, (pattern, rest) in enumerate(_CURRENCY):
+        if len(first) and first.str.contains(pattern)[0]:
+            codes = text.str.extract(pattern, at + 1).drop_nulls()
+            alike = len(codes) == len(text) - text.null_count() and codes.n_unique() == 1
+            return text.str.replace(pattern, rest) if alike else text
+    return text
 
 
 def decimal_sign(columns: Iterable[pl.Series], given: str | None, name: str) -> str:
@@ -43,7 +57,7 @@ def decimal_sign(columns: Iterable[pl.Series], given: str | None, name: str) -> 
         if signed.is_empty():
             continue
         comma = comma or _first(signed, _COMMA) or _first(signed, _COMMA_TWICE)
-        point = point or _first(signed, _POINT)
+        point = point or _first(signed, _POINT) or _first(signed, _INDIAN)
         open_ = open_ or _first(signed, r"^[+-]?\d{1,3},\d{3}$")
     if comma and point:
         raise DataError(
@@ -67,7 +81,7 @@ def to_numbers(text: pl.Series, decimal: str, name: str, notes: list[Finding]) -
     """Float64 [n], and the text [n] of what could not be read (else null).
 
     text: as `cleaned` gives it. Percent signs are kept in percent points; K, M, B, T multiply. Grouping must be in
-    threes: `12,34` is no thousand of anything and stays unreadable where the point is the decimal sign.
+    threes, or India's: `12,34` is no thousand of anything and stays unreadable where the point is the decimal sign.
     """
     plain = text.cast(pl.Float64, strict=False)
     hard = plain.is_null() & text.is_not_null() if decimal == "." else text.is_not_null()
@@ -92,6 +106,8 @@ def _slow_numbers(text: pl.Series, decimal: str, name: str, notes: list[Finding]
     bare = text.str.replace("[%KMBTkmbt]$", "")
     grouped = bare.str.contains(group)
     in_threes = bare.str.contains(rf"^[+-]?\d{{1,3}}(?:{group}\d{{3}})+(?:{re.escape(decimal)}\d*)?$")
+    if decimal == ".":
+        in_threes = in_threes | bare.str.contains(_INDIAN)
     bare = bare.set(grouped & ~in_threes, None)
     bare = bare.str.replace_all(thousands, "", literal=True).str.replace(decimal, ".", literal=True)
     scale = text.str.slice(-1).str.to_lowercase().replace_strict(MAGNITUDES, default=1.0, return_dtype=pl.Float64)

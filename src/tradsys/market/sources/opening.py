@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,10 +17,11 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.market.parquet import read_parquet
+from tradsys.market.sources import json_tables
 
 MAX_ROWS = 20_000_000  # of one file; conf/fetch.yaml sets it
 TABLES = {".parquet": "parquet", ".pq": "parquet", ".feather": "feather", ".arrow": "feather", ".ipc": "feather"}
-TEXTS = (".csv", ".tsv", ".txt", ".prn", ".dat")
+TEXTS = (".csv", ".tsv", ".txt", ".prn", ".dat", *json_tables.SUFFIXES)
 PACKED = (".gz", ".bz2", ".xz")
 MAX_LINE = 4096  # bytes a line of bars has on average at most
 CHUNK = 1 << 20
@@ -43,6 +45,11 @@ class RawFile:
     def stem(self) -> str:
         """The name without `.csv.gz` and the like."""
         return _bare(self.name)[0]
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the text is JSON, which is read as the table that it holds."""
+        return _bare(self.member or self.name)[1] in json_tables.SUFFIXES
 
     @property
     def packed(self) -> bool:
@@ -73,7 +80,8 @@ def list_files(source: Path) -> tuple[list[RawFile], list[str]]:
     return found, skipped
 
 
-_READ = f"tables are {', '.join((*TEXTS[:3], *TABLES))}, also as {', '.join(PACKED)} or .zip; give such a file"
+_KINDS = ", ".join((*TEXTS[:3], json_tables.SUFFIXES[0], *TABLES))
+_READ = f"tables are {_KINDS}, also as {', '.join(PACKED)} or .zip; give such a file"
 
 
 def _not_a_table(skipped: list[str], source: Path) -> str:
@@ -144,6 +152,8 @@ def _stream(raw: RawFile) -> Iterator[BinaryIO]:
 
 def head(raw: RawFile, n_bytes: int = 1 << 18) -> bytes:
     """The first bytes of a text, unpacked."""
+    if raw.is_json:
+        return _json_text(raw, raw.path.stat().st_mtime_ns)[:n_bytes]
     with _stream(raw) as file:
         return file.read(n_bytes)
 
@@ -154,6 +164,8 @@ def content(raw: RawFile, max_rows: int = MAX_ROWS) -> bytes | Path:
     Lines are counted while they are unpacked: DataError as soon as there are more than `max_rows`, so that a
     small archive cannot fill the memory.
     """
+    if raw.is_json:
+        return _json_text(raw, raw.path.stat().st_mtime_ns)
     if not raw.packed and raw.path.stat().st_size < max_rows:
         return raw.path
     kept, n_lines, n_bytes = bytearray(), 0, 0
@@ -166,6 +178,16 @@ def content(raw: RawFile, max_rows: int = MAX_ROWS) -> bytes | Path:
             if raw.packed:
                 kept += chunk
     return bytes(kept) if raw.packed else raw.path
+
+
+@lru_cache(maxsize=1)
+def _json_text(raw: RawFile, changed: int) -> bytes:  # noqa: ARG001 - a file that was written anew is read anew
+    """The table of a JSON as text; DataError above the limit of its size, before more of it is unpacked."""
+    with _stream(raw) as file:
+        data = file.read(json_tables.MAX_BYTES + 1)
+    if len(data) > json_tables.MAX_BYTES:
+        raise DataError(f"{raw.name}: a JSON of over {json_tables.MAX_BYTES >> 20} MiB; split it, or save it as .csv")
+    return json_tables.as_text(data, raw.name)
 
 
 def table(raw: RawFile, max_rows: int = MAX_ROWS) -> pl.DataFrame:

@@ -1,21 +1,23 @@
 """From a vendor's file to typed rows: lossless normalisation only, each kind counted and named."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.market.bars import PRICES, TIME, Finding
-from tradsys.market.sources.layouts import END_TIMES, Layout
+from tradsys.market.sources.layouts import CLOSED_FLAGS, END_TIMES, INDEXES, OFFSETS, Layout
 from tradsys.market.sources.names import guess_symbol, normalised
 from tradsys.market.sources.numerals import cleaned, decimal_sign, to_numbers
 from tradsys.market.sources.opening import MAX_ROWS, RawFile, table
 from tradsys.market.sources.sniff import FormKeys
 from tradsys.market.sources.texts import clock_text, read_text
 from tradsys.market.sources.times import Moments, TimeKeys, parse_moments
+from tradsys.market.sources.zones import split_zone, zone_named, zone_wanted
 
+_TWO_COLUMNS = {"date": "date", "dtyyyymmdd": "date", "time": "time"}
 NUMBERS = (*PRICES, "volume", "adj_close")
 
 
@@ -24,15 +26,17 @@ class Parsed:
     """Typed rows of one file in file order, and what was normalised on the way.
 
     rows: symbol, vendor (the symbol as the vendor spells it), stamp (UTC), check (a second stamp, UTC or null),
-    end (the vendor's own end of the bar, UTC or null), open .. volume, adj_close (null where absent), unreadable (the
-    text that could not be read, else null), line (of the file). bare: no stamp shows a time of day. zone: of its
-    stamps. seen: the file's form in words. named: whether the symbol comes from a column.
+    end (the vendor's own end of the bar, UTC or null), open .. volume, adj_close (null where absent), open_now (the
+    vendor states that the bar has not closed), unreadable (the text that could not be read, else null), line (of the
+    file). bare: no stamp shows a time of day. zone: of its stamps. assumed: nothing states that zone.
+    seen: the file's form in words. named: whether the symbol comes from a column.
     """
 
     rows: pl.DataFrame
     notes: list[Finding] = field(default_factory=list)
     bare: bool = False
     zone: str = "UTC"
+    assumed: bool = False
     seen: str = ""
     named: bool = False
 
@@ -111,6 +115,7 @@ def _typed(
 ) -> Parsed:
     names = [n for n in frame.columns if n != "\0line"]
     found = _match_columns(names, layout)
+    found = _index_columns(frame, found)
     missing = [name for name in ("time", "open", "close") if name not in found]
     if missing or frame.is_empty():
         what = f"no column for {missing}" if missing else "no rows"
@@ -123,13 +128,15 @@ def _typed(
     moments = _moments(frame, found, times, notes, raw.name)
     vendor = _vendor_names(frame, found, raw, notes)
     read = {*found.values(), *({layout.check} if layout.check else ())}
+    open_now, flag = _not_closed(frame)
+    read |= {flag}
     check = _second(frame, layout.check, found, times, raw.name, notes)
     ends_at = next((n for n in END_TIMES if n in names and n not in found.values()), None)
     ends = _second(frame, ends_at, found, times, raw.name, [])
     if ends_at is not None:
         read.add(ends_at)
         ends = _rounded_up(ends)
-    unread = set(names) - read - ({"date", "time"} if "time" in moments[1] else set())
+    unread = set(names) - read - set(moments[1])
     if unread:
         notes.append(Finding("columns_not_read", len(unread), tuple(sorted(unread))[:6]))
     rows = pl.DataFrame(
@@ -139,6 +146,7 @@ def _typed(
             check.alias("check"),
             ends.alias("end"),
             *numbers,
+            open_now,
             frame["\0line"].alias("line"),
         ]
     )
@@ -148,21 +156,48 @@ def _typed(
     )
     stamp = moments[0]
     seen = f"{words}, decimal {decimal}, times {stamp.form}, zone {stamp.zone}{' (assumed)' if stamp.assumed else ''}"
-    return Parsed(rows, notes, stamp.bare, stamp.zone, seen, "symbol" in found or multi)
+    return Parsed(rows, notes, stamp.bare, stamp.zone, stamp.assumed, seen, "symbol" in found or multi)
 
 
 def _match_columns(names: Sequence[str], layout: Layout) -> dict[str, str]:
     """Bar column -> header name, for those that are there; a nameless first column may hold the times."""
     found = {}
+    bases = {n: split_zone(n)[0] for n in names}
     for column, wanted in {**layout.columns, "time": layout.time}.items():
         for want in wanted:
             fits = [n for n in names if n == want or (want.endswith("*") and n.startswith(want[:-1]))]
+            fits = fits or [n for n in names if column == "time" and bases[n] == want]
             if fits:
                 found[column] = fits[0]
                 break
-    if "time" not in found and names and names[0] in ("unnamed_0", "", "index", "__index_level_0__"):
-        found["time"] = names[0]
     return found
+
+
+def _index_columns(frame: pl.DataFrame, found: dict[str, str]) -> dict[str, str]:
+    """With times and symbols of nameless index columns, as pandas writes them: the names first, or the moments."""
+    free = [n for n in frame.columns if n in INDEXES and n not in found.values()]
+    if "time" not in found and free:
+        texts = [n for n in free if frame.schema[n] == pl.String and not _looks_like_times(frame[n])]
+        times = [n for n in free if n not in texts]
+        found = found | ({"time": times[0]} if times else {"time": free[0]})
+        if len(texts) == 1 and times and "symbol" not in found:
+            found = found | {"symbol": texts[0]}
+    return found
+
+
+def _looks_like_times(column: pl.Series) -> bool:
+    first = column.drop_nulls().head(1)
+    return bool(len(first) and first.str.contains(r"^\d{4,}")[0])
+
+
+def _not_closed(frame: pl.DataFrame) -> tuple[pl.Series, str]:
+    """True [n] where a flag of the vendor says that the bar has not closed; and the flag's column, "" without one."""
+    for name in frame.columns:
+        if name in CLOSED_FLAGS:
+            word = frame[name].cast(pl.String).str.strip_chars().str.to_lowercase().str.replace(r"\.0+$", "")
+            if word.drop_nulls().is_in(("0", "1", "true", "false", "yes", "no")).all():
+                return word.is_in(("0", "false", "no")).fill_null(value=False).alias("open_now"), name
+    return pl.repeat(value=False, n=frame.height, eager=True).alias("open_now"), ""
 
 
 def _numbers(
@@ -183,6 +218,9 @@ def _numbers(
             one, unread[column] = to_numbers(texts[column], sign, column, notes)
         else:
             one = frame[found[column]].cast(pl.Float64).fill_nan(None)
+        if column == "volume" and one.null_count() < len(one) and (one == -1).all():  # Interactive Brokers: no volume
+            notes.append(Finding("volume_not_recorded", len(one), ("-1 in every row",)))
+            one = one.set(one == -1, None)
         values.append(one.alias(column))
     return values, unread, "comma" if sign == "," else "point"
 
@@ -200,13 +238,41 @@ def _unreadable(stamp: pl.Series, texts: dict[str, pl.Series], frame: pl.DataFra
 
 def _moments(
     frame: pl.DataFrame, found: dict[str, str], times: TimeKeys, notes: list[Finding], name: str
-) -> tuple[Moments, str]:
-    """Stamps of the time column, or of a date column and one of times of day together."""
-    if {"date", "time"} <= set(frame.columns) and found["time"] in ("date", "time"):
-        both = clock_text(frame["date"], frame["time"])
-        if both is not None:
-            return parse_moments(both.alias("date and time"), times, notes, name), "date and time"
-    return parse_moments(frame[found["time"]], times, notes, name), found["time"] if found["time"] != "time" else ""
+) -> tuple[Moments, tuple[str, ...]]:
+    """Stamps of the time column, or of a date column and one of times of day together; and the columns read.
+
+    A zone that a header names is that of its stamps; one that is no one zone (EST) is asked for where they are naive.
+    """
+    by_base = {_TWO_COLUMNS.get(split_zone(n)[0], ""): n for n in reversed(frame.columns)}
+    time, word = found["time"], split_zone(found["time"])[1]
+    named = None if word == "" else zone_named(word)
+    beside = _zone_beside(frame)
+    if named is None and beside is not None and "/" in (found_zone := zone_named(beside[1]) or "") and not word:
+        named = None if found_zone.startswith("Etc/") else found_zone
+    given = times if times.zone is not None else replace(times, zone=named)
+    both = None
+    if {"date", "time"} <= set(by_base) and time in by_base.values():
+        both = clock_text(frame[by_base["date"]], frame[by_base["time"]])
+        word = word or split_zone(by_base["time"])[1]
+    column = frame[time] if both is None else both.alias("date and time")
+    moments = parse_moments(column, given, notes, name)
+    if moments.assumed and (word or beside):
+        column_, zone = (time, word) if word else beside or ("", "")
+        raise zone_wanted(name, f"the column {column_!r}", zone)
+    if both is not None:
+        return moments, (by_base["date"], by_base["time"])
+    return moments, (time,)
+
+
+def _zone_beside(frame: pl.DataFrame) -> tuple[str, str] | None:
+    """A column of zones beside the stamps, and its first word that is not UTC; None without one."""
+    for column in frame.columns:
+        if column in OFFSETS:
+            words = frame[column].cast(pl.String).str.strip_chars().drop_nulls()
+            other = words.filter(~words.str.contains(r"(?i)^(?:utc|gmt|z|[+-]?0+(?::?0+)?(?:\.0+)?)?$"))
+            if len(other):
+                return column, str(other[0])
+    return None
 
 
 def _second(

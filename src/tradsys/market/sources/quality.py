@@ -219,15 +219,16 @@ def _ahead(rows: pl.DataFrame, context: Context) -> pl.Series:
 
 
 def unclosed(rows: pl.DataFrame, context: Context) -> pl.Series:
-    """True [n] at bars whose end lies in the future: they have not closed and may still change."""
+    """True [n] at bars that have not closed and may still change: the vendor says so, or their end lies ahead."""
+    flagged = rows["open_now"] if "open_now" in rows.columns else pl.repeat(value=False, n=rows.height, eager=True)
     recent = rows["stamp"] > (context.now - context.length.every - timedelta(days=4))
     if not recent.any():
-        return recent
+        return flagged
     late = rows.filter(recent.fill_null(value=False) & ~_ahead(rows, context).fill_null(value=False)).sort(
         "symbol", "stamp"
     )
     ids = late.filter(bar_ends(late, context) > pl.lit(context.now, TIME))["id"]
-    return rows["id"].is_in(ids.implode())
+    return rows["id"].is_in(ids.implode()) | flagged
 
 
 def redated_blocks(series: pl.DataFrame, context: Context) -> pl.Series:

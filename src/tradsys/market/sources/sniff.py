@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from tradsys.core.errors import DataError
+from tradsys.market.sources.zones import split_zone
 
 SEPARATORS: Mapping[str, str] = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "space": " "}
 DECIMALS: Mapping[str, str] = {"point": ".", "dot": ".", "comma": ","}
@@ -173,7 +174,7 @@ def _separator(lines: Sequence[str]) -> str:
 
 
 def _clean(cell: str) -> str:
-    return cell.strip().strip("<>\"'").lstrip("\ufeff").strip().lower()
+    return cell.strip().strip("<>\"'").lstrip("\ufeff").strip().rstrip("*").lower()
 
 
 def _is_known(cell: str, known: Collection[str]) -> bool:
@@ -317,9 +318,21 @@ def _given_header(
             return FileForm(encoding, separator, _names(["date", *names], name), end, header, ("", *tickers))
         return FileForm(encoding, separator, _names(rows[end - 1], name), end, header)
     at = _data_row(rows) or 0
+    header = _zoned(header, rows[at - 1] if at else ())
     if len(rows[at]) != len(header):
         raise DataError(
             f"{name}: header names {len(header)} columns {list(header)}, its lines have {len(rows[at])} such as "
             f"{rows[at][:8]}; name each column once"
         )
     return FileForm(encoding, separator, _names(list(header), name), at, 0)
+
+
+def _zoned(header: Sequence[str], own: Sequence[str]) -> Sequence[str]:
+    """The names that were given, with the zone that the file's own header names: time for `Time (EST)` is that."""
+    if len(own) != len(header):
+        return header
+    zones = [split_zone(_clean(cell))[1] for cell in own]
+    return [
+        f"{name} ({zone})" if zone and not split_zone(name)[1] else name
+        for name, zone in zip(header, zones, strict=True)
+    ]

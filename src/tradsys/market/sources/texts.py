@@ -125,7 +125,7 @@ def clock_text(date: pl.Series, clock: pl.Series) -> pl.Series | None:
         return date.cast(pl.String).str.strip_chars(" \t\"'") + " " + hour
     if known.str.contains(r"^\d{1,6}$").all():
         number = known.cast(pl.Int64)
-        if number.max() < 240_000 and (number % 100 < 60).all():  # type: ignore[operator]
-            wide = 6 if (known.str.len_chars() > 4).any() or number.max() >= 2_400 else 4  # type: ignore[operator]
+        if number.max() <= 240_000 and (number % 100 < 60).all():  # type: ignore[operator]
+            wide = 6 if (known.str.len_chars() > 4).any() or number.max() > 2_400 else 4  # type: ignore[operator]
             return date.cast(pl.String).str.strip_chars(" \t\"'") + " " + hour.str.zfill(wide)
     return None

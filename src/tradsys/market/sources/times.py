@@ -18,17 +18,20 @@ from tradsys.market.sources.numerals import (
     short_years,
 )
 from tradsys.market.sources.sniff import check_zone
+from tradsys.market.sources.zones import CELL_ABBREVIATION, localised, offsets_in_words, zone_wanted
 
 AHEAD = timedelta(days=7)  # a stamp beyond next week is no bar's
 NAIVE = pl.Datetime("us")
 EPOCHS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1, "epoch_ns": 0}
 EPOCH_NAMES = {"epoch_s": "seconds", "epoch_ms": "milliseconds", "epoch_us": "microseconds", "epoch_ns": "nanoseconds"}
 _CLOCKS = ("", " %H:%M:%S", " %H:%M", " %H:%M:%S%.f", " %I:%M:%S %p", " %I:%M %p", " %I-%p", " %H%M%S", " %H%M")
-_CLEAR = ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%d.%m.%Y", "%d-%b-%Y", "%d %b %Y", "%d/%b/%Y", "%b %d, %Y",
+_CLEAR = ("%Y-%m-%d", "%Y-%m", "%Y/%m/%d",
+          "%Y.%m.%d", "%Y%m%d", "%d.%m.%Y", "%d-%b-%Y", "%d %b %Y", "%d/%b/%Y", "%b %d, %Y",
           "%b %d %Y", "%B %d, %Y", "%d %B %Y", "%Y-%b-%d", "%d.%m.%y", "%d-%b-%y", "%d %b %y", "%b %d, %y")  # fmt: skip
 _ORDERS = (("%d/%m/%Y", "%m/%d/%Y"), ("%d-%m-%Y", "%m-%d-%Y"), ("%d/%m/%y", "%m/%d/%y"), ("%d-%m-%y", "%m-%d-%y"))
 _DIGITS = {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S", 6: "%Y%m"}
 _OFFSET = r"(?:GMT|UTC)?([+-]\d\d):?(\d\d)?$"
+_END_OF_DAY = r" 24(:?00(?::?00(?:\.0+)?)?)$"
 _ZONE_NAME = r" ([A-Z][A-Za-z_]+/[A-Za-z_]+(?:/[A-Za-z_]+)?)$"
 
 
@@ -70,13 +73,13 @@ def parse_moments(raw: pl.Series, keys: TimeKeys, notes: list[Finding], name: st
     """
     zone, assumed = keys.zone or "UTC", keys.zone is None
     if raw.dtype == pl.Date:
-        return Moments(_localised(raw.cast(NAIVE), zone), True, zone, "dates", assumed)
+        return Moments(localised(raw.cast(NAIVE), zone), True, zone, "dates", assumed)
     if isinstance(raw.dtype, pl.Datetime):
         typed = raw.cast(pl.Datetime("us", raw.dtype.time_zone))
         bare = _all_midnight(typed)
         if raw.dtype.time_zone is not None:
             return Moments(typed.dt.convert_time_zone("UTC").cast(TIME), bare, raw.dtype.time_zone, "times", False)
-        return Moments(_localised(typed, zone), bare, zone, "times", assumed)
+        return Moments(localised(typed, zone), bare, zone, "times", assumed)
     if raw.dtype in (pl.Duration, pl.Time, pl.Boolean, pl.Binary) or raw.dtype.is_nested():
         raise DataError(f"{name}: the column of times holds {raw.dtype}, which is no moment; give header=")
     if raw.dtype.is_numeric():
@@ -104,30 +107,6 @@ def _all_midnight(stamp: pl.Series) -> bool:
     return bool((known.dt.truncate("1d") == known).all())
 
 
-def _localised(naive: pl.Series, zone: str) -> pl.Series:
-    """UTC of naive stamps; an hour that happens twice is resolved by file order where both are there, else null."""
-    if zone == "UTC":
-        return naive.dt.replace_time_zone("UTC").cast(TIME)
-    late = naive.is_duplicated() & naive.is_not_null()
-    if late.any():
-        first = naive.is_first_distinct()
-        steps = naive.diff().drop_nulls()
-        backward = bool((steps < timedelta(0)).sum() > (steps > timedelta(0)).sum())
-        earlier = ~first if backward else first
-        which = pl.DataFrame({"d": late, "e": earlier}).select(
-            pl.when("d")
-            .then(pl.when("e").then(pl.lit("earliest")).otherwise(pl.lit("latest")))
-            .otherwise(pl.lit("null"))
-        )
-        frame = pl.DataFrame({"t": naive, "w": which.to_series()})
-        stamp = frame.select(
-            pl.col("t").dt.replace_time_zone(zone, ambiguous=pl.col("w"), non_existent="null")
-        ).to_series()
-    else:
-        stamp = naive.dt.replace_time_zone(zone, ambiguous="null", non_existent="null")
-    return stamp.dt.convert_time_zone("UTC").cast(TIME)
-
-
 def _from_digits(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: str) -> Moments:
     zone, assumed = keys.zone or "UTC", keys.zone is None
     if keys.date_format == "excel":
@@ -145,12 +124,12 @@ def _from_digits(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: st
         good = plausible(naive, keys.latest, 1900 if length == 8 else FIRST_YEAR)
         if good.sum() >= 0.99 * len(known) or good.sum() == len(known) - 1 > 0:
             bare = length in (6, 8)
-            return Moments(_localised(naive.set(~good, None), zone), bare, zone, fmt, assumed)
+            return Moments(localised(naive.set(~good, None), zone), bare, zone, fmt, assumed)
     stamps, units = _epochs(text, keys.latest)
     short = short_years(text, known, lengths, keys.latest)
     check_one_meaning(stamps, short, len(known), known[0], name)
     if short is not None:
-        return Moments(_localised(short[0], zone), short[1] == SHORT_DIGITS[6], zone, short[1], assumed)
+        return Moments(localised(short[0], zone), short[1] == SHORT_DIGITS[6], zone, short[1], assumed)
     if stamps.is_not_null().sum() >= 0.9 * len(known) or stamps.is_not_null().sum() == len(known) - 1 > 0:
         counts = units.drop_nulls().value_counts(name="n").sort("n")
         if counts.height > 1:
@@ -207,15 +186,15 @@ def _excel(text: pl.Series, keys: TimeKeys, name: str) -> Moments:
         raise DataError(f"{name}: times such as {text.drop_nulls()[0]!r} are no Excel dates since {FIRST_YEAR}; {KEYS}")
     zone = keys.zone or "UTC"
     bare = bool((number.drop_nulls() % 1 == 0).all())
-    return Moments(_localised(naive.set(~good, None), zone), bare, zone, "excel serials", keys.zone is None)
+    return Moments(localised(naive.set(~good, None), zone), bare, zone, "excel serials", keys.zone is None)
 
 
 def _from_text(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: str) -> Moments:
-    text = _spelled(text)
+    text = _without_abbreviation(_spelled(text), keys, name)
     known = text.drop_nulls()
     named = known.str.extract(_ZONE_NAME).drop_nulls().unique().to_list()
     offset = text.str.contains(r"\d{1,2}:?\d{2}.*" + _OFFSET).fill_null(value=False) & ~text.str.contains(
-        r"^\d{1,2}-\d{1,2}-\d{4}$|^\d{4}-\d{2}-\d{2}$"
+        r"^\d{1,2}-\d{1,2}-\d{4}$|^\d{4}-\d{2}(?:-\d{2})?$"
     ).fill_null(value=False)
     if named:
         return _in_named_zone(text, named, keys, notes, name)
@@ -223,7 +202,7 @@ def _from_text(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: str)
         zone = keys.zone or "UTC"
         naive, form = _naive(text, keys, notes, name)
         bare = "%H" not in form and "%I" not in form
-        return Moments(_localised(naive, zone), bare, zone, form, keys.zone is None)
+        return Moments(localised(naive, zone), bare, zone, form, keys.zone is None)
     if int(offset.sum()) < len(known) and keys.zone is None:
         plain = text.filter(~offset & text.is_not_null())
         raise DataError(
@@ -233,13 +212,26 @@ def _from_text(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: str)
     return _with_offsets(text, offset, keys, notes, name)
 
 
+def _without_abbreviation(text: pl.Series, keys: TimeKeys, name: str) -> pl.Series:
+    """Texts without EST, CET and the like; a zone= has to be given for them, as they name no one zone."""
+    found = text.str.extract(CELL_ABBREVIATION)
+    if found.null_count() == len(text):
+        return text
+    if keys.zone is None:
+        word = str(found.drop_nulls()[0])
+        raise zone_wanted(name, f"a time such as {text.filter(found.is_not_null())[0]!r}", word)
+    return text.str.replace(CELL_ABBREVIATION, "")
+
+
 def _spelled(text: pl.Series) -> pl.Series:
-    """One spelling: a blank for T and double blanks, +00:00 for Z, UTC and GMT."""
-    odd = text.str.contains(r"\d[Tt;,]\s?\d|\s\s|[zZ]$|[A-Za-z]$|[ap]\.m\.").fill_null(value=False)
+    """One spelling: a blank for T and double blanks, +00:00 for Z, UTC, GMT; without weekday and [zone]."""
+    odd = text.str.contains(r"\d[Tt;,]\s?\d|\s\s|[zZ\]]$|[A-Za-z]$|[ap]\.m\.|^[A-Za-z]+,? \w").fill_null(value=False)
     if not odd.any():
         return text
     return (
-        text.str.replace(r"(\d)[T;](\d)", "$1 $2")
+        text.str.replace(r"^(?i)(?:mon|tue|tues|wed|wednes|thu|thur|thurs|fri|sat|satur|sun)(?:day)?,? ", "")
+        .str.replace(r"([+-]\d\d:?\d\d|Z)\[[A-Za-z_/]+\]$", "$1")
+        .str.replace(r"(\d)[T;](\d)", "$1 $2")
         .str.replace(r"^(\d{4}\S+|\d+[./]\d+[./]\d+),? +(\d)", "$1 $2")
         .str.replace_all(r"\s+", " ")
         .str.replace(r"(\d) ?(?:Z|UTC|GMT)$", "$1+00:00")
@@ -256,7 +248,7 @@ def _in_named_zone(text: pl.Series, named: Sequence[str], keys: TimeKeys, notes:
         raise DataError(f"{name}: times carry several zones {named[:4]}; one file has one; split it by zone")
     check_zone(named[0])
     naive, form = _naive(text.str.replace(_ZONE_NAME, ""), keys, notes, name)
-    return Moments(_localised(naive, named[0]), "%H" not in form and "%I" not in form, named[0], form, False)
+    return Moments(localised(naive, named[0]), "%H" not in form and "%I" not in form, named[0], form, False)
 
 
 def _with_offsets(text: pl.Series, offset: pl.Series, keys: TimeKeys, notes: list[Finding], name: str) -> Moments:
@@ -270,20 +262,22 @@ def _with_offsets(text: pl.Series, offset: pl.Series, keys: TimeKeys, notes: lis
     utc = frame.select((pl.col("t") - pl.duration(minutes=pl.col("m"))).dt.replace_time_zone("UTC")).to_series()
     stamp = utc.cast(TIME)
     if not offset.all() and keys.zone is not None:
-        stamp = stamp.zip_with(offset, _localised(naive, keys.zone))
+        stamp = stamp.zip_with(offset, localised(naive, keys.zone))
     bare = _all_midnight(naive) and keys.date_format is None
-    zone = _one_zone(shift, offset)
+    zone = offsets_in_words(shift, offset)
     return Moments(stamp, bare, zone, f"{form} with offset", False)
 
 
-def _one_zone(shift: pl.Series, offset: pl.Series) -> str:
-    """`UTC` where every offset is zero, else a fixed offset in words; a file over a change of clocks has several."""
-    seen = shift.filter(offset).unique().drop_nulls().sort().to_list()
-    return "UTC" if seen == [0] else "offsets " + ", ".join(f"{m / 60:+g} h" for m in seen[:3])
-
-
 def _naive(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: str) -> tuple[pl.Series, str]:
-    """Naive stamps [n] and the format that reads them."""
+    """Naive stamps [n] and the format that reads them; 24:00 is the midnight that ends its day."""
+    over = text.str.contains(_END_OF_DAY).fill_null(value=False)
+    if over.any():
+        naive, form = _within_days(text.str.replace(_END_OF_DAY, " 00$1"), keys, notes, name)
+        return naive + pl.select(pl.duration(days=over.cast(pl.Int64))).to_series(), form
+    return _within_days(text, keys, notes, name)
+
+
+def _within_days(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: str) -> tuple[pl.Series, str]:
     if keys.date_format is not None:
         naive = _try(text, keys.date_format)
         if naive.is_null().all():
@@ -316,6 +310,8 @@ def _try(text: pl.Series, fmt: str) -> pl.Series:
     """Naive stamps [n]; null where the format does not fit, or gives a year of two digits too few."""
     if ("%I" in fmt or "%H" in fmt) and "%M" not in fmt:  # an hour alone is no time of day to the parser
         text, fmt = text + ":00", fmt + ":%M"
+    if fmt == "%Y-%m":  # a month is its first day
+        text, fmt = text + "-01", "%Y-%m-%d"
     try:
         found = text.str.to_datetime(fmt, strict=False, time_unit="us")
     except pl.exceptions.PolarsError as error:
