@@ -10,7 +10,17 @@ from tradsys.core.bounds import check_bounds
 from tradsys.core.compiled import compiled
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, Labels
-from tradsys.labels.triple_barrier import Tape, check_exits, first_touch, multiple, sides
+from tradsys.labels.triple_barrier import (
+    DEATH_BOUNDS,
+    Tape,
+    check_death,
+    check_exits,
+    death_of_card,
+    first_touch,
+    multiple,
+    sides,
+)
+from tradsys.market.tradable import dies_after
 from tradsys.market.true_range import (
     MIN_UNIT,
     price_matrix,
@@ -31,6 +41,8 @@ def range_expansion(
     lower: float,
     atr_bars: int,
     side: int | Array = 1,
+    dead_after_bars: int | None = None,
+    delisting_return: float = 0.0,
 ) -> Labels:
     """Outcome [R]: 1 where log(highest high / lowest low) of bars t+1..t+H exceeds the band known at t, else 0.
 
@@ -40,11 +52,14 @@ def range_expansion(
     (int8 [R] or one for all): in at open[t+1], out at `upper` or `lower` ATRs as `triple_barrier` says, else at
     close[t+H]; with both infinite it is side * log(close[t+H] / open[t+1]). A side of 0 takes no position, ret 0, and
     is labelled all the same: y is not about direction.
+    dead_after_bars, delisting_return: deaths as in `triple_barrier`. A name that dies within the H bars is judged by
+    the range of those it had, its last close times 1 + delisting_return included; end is its last bar then.
     Unlabelled (y -1, end -1, ret NaN, weight 0): a band or an ATR not known yet or without
     width (bars that did not move), a NaN in what is read, or a segment
     that ends before t+H. Raises TradsysError for parameters out of range.
     """
     check_exits("expansion", horizon_bars, upper=upper, lower=lower)
+    check_death("expansion", dead_after_bars, delisting_return)
     if band_bars < 2 or not np.isfinite(width):
         raise TradsysError(
             f"expansion: band_bars={band_bars}, width={width}; a deviation needs band_bars >= 2 and the width is a "
@@ -57,13 +72,15 @@ def range_expansion(
     ahead = _ahead(past, ohlc, starts, horizon_bars)
     atr = usable_unit(wilder_atr(ohlc[:, 1], ohlc[:, 2], ohlc[:, 3], starts, atr_bars), ohlc[:, 3])
     distances = (multiple(upper, atr), multiple(lower, atr))
-    tape = Tape.of(bars)
+    dead = dies_after(bars, dead_after_bars)
+    ahead, end = _cut_short(ahead, ohlc, starts, dead, horizon_bars, 1 + delisting_return)
+    tape = Tape.of(bars, dead, delisting_return)
     _, left, found = first_touch(ohlc, starts, side_R, distances, horizon_bars, tape)
     ret = np.where(side_R == 0, 0.0, found)
     known = np.isfinite(band + ahead + atr + ret)
     return Labels(
         y=np.where(known, (ahead > band).astype(np.int64), -1),
-        end=np.where(known, np.arange(bars.height) + horizon_bars, -1),
+        end=np.where(known, end, -1),
         ret=np.where(known, ret, np.nan),
         weight=known.astype(np.float64),
         left=np.where(known, left, -1),
@@ -80,6 +97,8 @@ class RangeExpansion:
     upper: float = 3.0
     lower: float = 1.5
     atr_bars: int = 14
+    dead_after_bars: int | None = None
+    delisting_return: float = 0.0
 
     def __post_init__(self) -> None:
         check_bounds(
@@ -92,6 +111,7 @@ class RangeExpansion:
                 "upper": "(0, inf]",
                 "lower": "(0, inf]",
                 "atr_bars": "whole [1, inf)",
+                **DEATH_BOUNDS,
             },
             "labels",
         )
@@ -103,9 +123,26 @@ class RangeExpansion:
 
     def card(self) -> dict[str, Any]:
         """The exits as serving reads them, and what the classes mean. memory_bars: what a decision looks back on."""
-        sizes = {k: getattr(self, k) for k in self.__dataclass_fields__}
+        sizes = {k: getattr(self, k) for k in self.__dataclass_fields__ if k not in DEATH_BOUNDS} | death_of_card(self)
         memory = self.horizon_bars + self.band_bars
         return {"kind": "expansion", **sizes, "memory_bars": memory, "classes": ["inside the band", "expansion"]}
+
+
+def _cut_short(
+    ahead: Array, ohlc: Array, starts: Array, dead: Array, horizon_bars: int, recovery: float
+) -> tuple[Array, Array]:
+    """`ahead` [R] and the row [R] where it is known, with the range to a death where one comes within the horizon."""
+    end = np.arange(len(ahead)) + horizon_bars
+    ahead = ahead.copy()
+    for last in np.flatnonzero(dead):
+        lowest, highest = ohlc[last, 3] * recovery, -np.inf
+        for t in range(last - 1, max(last - horizon_bars, -1), -1):
+            lowest, highest = min(lowest, ohlc[t + 1, 2]), max(highest, ohlc[t + 1, 1])
+            if starts[t + 1]:
+                break
+            if np.isfinite(highest + lowest) and lowest > 0:
+                ahead[t], end[t] = np.log(highest / lowest), last
+    return ahead, end
 
 
 def _ahead(past: Array, ohlc: Array, starts: Array, horizon_bars: int) -> Array:

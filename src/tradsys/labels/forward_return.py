@@ -9,17 +9,26 @@ import polars as pl
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, Labels
-from tradsys.labels.triple_barrier import Tape, first_touch, sides
-from tradsys.market.tradable import fillable_opens, traded_volume
+from tradsys.labels.triple_barrier import DEATH_BOUNDS, Tape, check_death, death_of_card, first_touch, sides
+from tradsys.market.tradable import dies_after, fillable_closes, fillable_opens
 from tradsys.market.true_range import price_matrix, segment_starts
 
 
-def forward_return(bars: pl.DataFrame, *, horizon_bars: int, side: int | Array = 1) -> Labels:
+def forward_return(
+    bars: pl.DataFrame,
+    *,
+    horizon_bars: int,
+    side: int | Array = 1,
+    dead_after_bars: int | None = None,
+    delisting_return: float = 0.0,
+) -> Labels:
     """Outcome [R] of entering at open[t+1] and leaving at close[t+H], on the given side.
 
     Where the bar of entry or exit cannot fill (`market.tradable`), it waits for one that can, as in the simulator.
     y: 1 where the log return in the side's direction is above zero, else 0. end: row t+H. ret: that log return,
     without costs. weight: 1. side: +1 or -1 for all bars, or int8 [R] with 0 for no candidate.
+    dead_after_bars, delisting_return: deaths as `triple_barrier` has them, so that a name that dies while it is held is
+    no missing row; None knows none.
     Unlabelled (y -1, end -1, ret NaN, weight 0): the segment ends before t+H, one of the two prices is NaN (a NaN
     between them does not matter), or a side of 0. Raises TradsysError where horizon_bars < 1 or for another side.
     """
@@ -27,6 +36,7 @@ def forward_return(bars: pl.DataFrame, *, horizon_bars: int, side: int | Array =
         raise TradsysError(
             f"forward_return: horizon_bars={horizon_bars}; a position lasts horizon_bars >= 1; use 24, say"
         )
+    check_death("forward_return", dead_after_bars, delisting_return)
     n_rows = bars.height
     side_R = sides(side, n_rows)
     open_, close = price_matrix(bars, ("open", "close")).T
@@ -36,14 +46,16 @@ def forward_return(bars: pl.DataFrame, *, horizon_bars: int, side: int | Array =
     held = rows[(segment[rows] == segment[rows + horizon_bars]) & (side_R[rows] != 0)]
     log_return[held] = side_R[held] * np.log(close[held + horizon_bars] / open_[held + 1])
     end = np.arange(n_rows) + horizon_bars
-    fills, traded = fillable_opens(bars), traded_volume(bars) > 0
-    waiting = rows[~(fills[rows + 1] & traded[rows + horizon_bars])]
+    fills, leaves = fillable_opens(bars), fillable_closes(bars)
+    dead = dies_after(bars, dead_after_bars)
+    waiting = np.append(rows[~(fills[rows + 1] & leaves[rows + horizon_bars])], _before_a_death(dead, horizon_bars))
     if len(waiting):
         own, log_return[waiting] = np.zeros(n_rows, np.int8), np.nan
         own[waiting] = side_R[waiting]
         never = np.full(n_rows, np.inf)
         ohlc = price_matrix(bars, ("open", "high", "low", "close"))
-        found = first_touch(ohlc, segment_starts(bars), own, (never, never), horizon_bars, Tape.of(bars))
+        tape = Tape.of(bars, dead, delisting_return)
+        found = first_touch(ohlc, segment_starts(bars), own, (never, never), horizon_bars, tape)
         log_return[waiting], end[waiting] = found[2][waiting], found[1][waiting]
     known = np.isfinite(log_return)
     return Labels(
@@ -54,21 +66,32 @@ def forward_return(bars: pl.DataFrame, *, horizon_bars: int, side: int | Array =
     )
 
 
+def _before_a_death(dead: Array, horizon_bars: int) -> Array:
+    """Rows whose position a death may end: one lies within horizon_bars after them, waits for a fill included."""
+    following = np.where(dead, np.arange(len(dead)), 2 * len(dead) + horizon_bars)
+    nearest = np.minimum.accumulate(following[::-1])[::-1]
+    return np.flatnonzero(nearest - np.arange(len(dead)) <= 2 * horizon_bars)
+
+
 @dataclass(frozen=True)
 class ForwardReturn:
     """Parameters of `forward_return`, as a config group holds them. atr_bars: of the range that a trade plan shows."""
 
     horizon_bars: int = 24
     atr_bars: int = 14
+    dead_after_bars: int | None = None
+    delisting_return: float = 0.0
 
     def __post_init__(self) -> None:
-        check_bounds("labels", self, {"horizon_bars": "whole [1, inf)", "atr_bars": "whole [1, inf)"}, "labels")
+        bounds = {"horizon_bars": "whole [1, inf)", "atr_bars": "whole [1, inf)", **DEATH_BOUNDS}
+        check_bounds("labels", self, bounds, "labels")
 
     def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
         """Labels [R] of these bars on the given side [R], without one of long positions; see `forward_return`."""
-        return forward_return(bars, horizon_bars=self.horizon_bars, side=1 if side is None else side)
+        sizes = {k: getattr(self, k) for k in ("horizon_bars", "dead_after_bars", "delisting_return")}
+        return forward_return(bars, **sizes, side=1 if side is None else side)
 
     def card(self) -> dict[str, Any]:
         """The exits as serving reads them, which are time alone, and what the classes mean."""
         sizes = {"horizon_bars": self.horizon_bars, "atr_bars": self.atr_bars}
-        return {"kind": "forward_return", **sizes, "classes": ["no gain", "gain"]}
+        return {"kind": "forward_return", **sizes, **death_of_card(self), "classes": ["no gain", "gain"]}

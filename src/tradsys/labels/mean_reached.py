@@ -8,7 +8,18 @@ import polars as pl
 
 from tradsys.core.bounds import check_bounds
 from tradsys.core.tables import Array, Labels
-from tradsys.labels.triple_barrier import TARGET, Tape, check_exits, first_touch, multiple, sides
+from tradsys.labels.triple_barrier import (
+    DEATH_BOUNDS,
+    TARGET,
+    Tape,
+    check_death,
+    check_exits,
+    death_of_card,
+    first_touch,
+    multiple,
+    sides,
+)
+from tradsys.market.tradable import dies_after
 from tradsys.market.true_range import price_matrix, segment_starts, trailing_mean, usable_unit, wilder_atr
 
 
@@ -20,6 +31,8 @@ def mean_reached(
     horizon_bars: int,
     atr_bars: int,
     side: int | Array = 1,
+    dead_after_bars: int | None = None,
+    delisting_return: float = 0.0,
 ) -> Labels:
     """Outcome [R] of a position towards the mean, decided at each bar and entered at the next open.
 
@@ -28,18 +41,21 @@ def mean_reached(
     where it fills, is `triple_barrier`'s rule: both in one bar counts as the stop, neither is out at close[t+H].
     y: 1 the mean's distance was travelled before the stop, else 0. end: the bar of the exit. ret: log return from entry
     to exit fill, in the trade's direction and without costs. weight: 1. side: +1 or -1 for all bars, or int8 [R].
+    dead_after_bars, delisting_return: deaths as in `triple_barrier`.
     Unlabelled (y -1, end -1, ret NaN, weight 0): as in `triple_barrier`; and side 0, no mean yet, or a close that
     already lies on the mean or beyond it as seen from the side: there is nothing to come back to.
     Raises TradsysError for parameters out of range.
     """
     check_exits("mean_reached", horizon_bars, lower=lower)
+    check_death("mean_reached", dead_after_bars, delisting_return)
     side_R = sides(side, bars.height)
     ohlc = price_matrix(bars, ("open", "high", "low", "close"))
     starts = segment_starts(bars)
     atr = usable_unit(wilder_atr(ohlc[:, 1], ohlc[:, 2], ohlc[:, 3], starts, atr_bars), ohlc[:, 3])
     way = side_R * (trailing_mean(bars, mean_bars) - ohlc[:, 3])
     distances = (np.where(way > 0, way, np.nan), multiple(lower, atr))
-    outcome, end, ret = first_touch(ohlc, starts, side_R, distances, horizon_bars, Tape.of(bars))
+    tape = Tape.of(bars, dies_after(bars, dead_after_bars), delisting_return)
+    outcome, end, ret = first_touch(ohlc, starts, side_R, distances, horizon_bars, tape)
     y = np.where(outcome >= 0, (outcome == TARGET).astype(np.int64), -1)
     return Labels(y=y, end=end, ret=ret, weight=(outcome >= 0).astype(np.float64))
 
@@ -52,6 +68,8 @@ class MeanReached:
     lower: float = 2.0
     horizon_bars: int = 48
     atr_bars: int = 14
+    dead_after_bars: int | None = None
+    delisting_return: float = 0.0
 
     def __post_init__(self) -> None:
         check_bounds(
@@ -62,13 +80,14 @@ class MeanReached:
                 "lower": "(0, inf]",
                 "horizon_bars": "whole [1, inf)",
                 "atr_bars": "whole [1, inf)",
+                **DEATH_BOUNDS,
             },
             "labels",
         )
 
     def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
         """Labels [R] of these bars on the given side [R], without one of long positions; see `mean_reached`."""
-        sizes = {k: getattr(self, k) for k in ("mean_bars", "lower", "horizon_bars", "atr_bars")}
+        sizes = {k: getattr(self, k) for k in self.__dataclass_fields__}
         return mean_reached(bars, **sizes, side=1 if side is None else side)
 
     def card(self) -> dict[str, Any]:
@@ -79,6 +98,7 @@ class MeanReached:
             "lower": self.lower,
             "horizon_bars": self.horizon_bars,
             "atr_bars": self.atr_bars,
+            **death_of_card(self),
             "memory_bars": self.mean_bars,
             "classes": ["stop or timeout", "mean reached"],
         }

@@ -23,6 +23,7 @@ from tradsys.market.tradable import (
 from tradsys.market.true_range import price_matrix, segment_starts, usable_unit, wilder_atr
 
 STOP, TIMEOUT, TARGET = 0, 1, 2
+DEATH_BOUNDS = {"dead_after_bars": "null or whole [1, inf)", "delisting_return": "(-1, 0]"}
 
 
 def triple_barrier(
@@ -166,8 +167,7 @@ class TripleBarrier:
                 "lower": "(0, inf]",
                 "horizon_bars": "whole [1, inf)",
                 "atr_bars": "whole [1, inf)",
-                "dead_after_bars": "null or whole [1, inf)",
-                "delisting_return": "(-1, 0]",
+                **DEATH_BOUNDS,
             },
             "labels",
         )
@@ -192,9 +192,13 @@ class TripleBarrier:
         sizes = {k: getattr(self, k) for k in ("upper", "lower", "horizon_bars", "atr_bars")}
         if self.side != 1:
             sizes["side"] = self.side
-        if self.dead_after_bars is not None:
-            sizes |= {"dead_after_bars": self.dead_after_bars, "delisting_return": self.delisting_return}
-        return {"kind": "triple_barrier", **sizes, "classes": classes}
+        return {"kind": "triple_barrier", **sizes, **death_of_card(self), "classes": classes}
+
+
+def death_of_card(label: Any) -> dict[str, Any]:
+    """The death rule of a label as its card keeps it: nothing where it knows no deaths."""
+    known = label.dead_after_bars is not None
+    return {name: getattr(label, name) for name in DEATH_BOUNDS} if known else {}
 
 
 def check_exits(where: str, horizon_bars: int, **multiples: float) -> None:

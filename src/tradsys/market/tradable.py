@@ -42,6 +42,20 @@ def fillable_opens(bars: pl.DataFrame) -> Array:
     return np.asarray((traded_volume(bars) > 0) & ~far)
 
 
+def fillable_closes(bars: pl.DataFrame) -> Array:
+    """True [R] where a position could leave at the close: traded, and confirmed by the close before or the open."""
+    before = close_before(bars)
+    opened, close = (bars[name].cast(pl.Float64).to_numpy() for name in ("open", "close"))
+
+    def near(price: Array, anchor: Array) -> Array:
+        with np.errstate(invalid="ignore"):
+            inside = (price >= anchor / MAX_PRINT_FACTOR) & (price <= anchor * MAX_PRINT_FACTOR)
+        return np.asarray(inside | np.isnan(anchor))
+
+    believed = near(close, before) | (near(opened, before) & near(close, opened))
+    return np.asarray((traded_volume(bars) > 0) & believed)
+
+
 def years_since(bars: pl.DataFrame) -> Array:
     """Years of 365 days since the same symbol's bar before, float64 [R]; 0 at its first."""
     step = pl.col("time").diff().over("symbol").dt.total_microseconds().fill_null(0)

@@ -10,10 +10,13 @@ import polars as pl
 from tradsys.core.clock import Moment
 from tradsys.core.errors import BundleError, TradsysError
 from tradsys.core.tables import Array
+from tradsys.market.calendars import sessions_per_year
+from tradsys.market.sessions import ROUND_THE_CLOCK
 from tradsys.serving import exits
 from tradsys.serving.bundle import Bundle
 from tradsys.signals.rules import Threshold, above, break_even_probability
 
+DAY_MINUTES = 1440
 UNITS = {"score": "raw score", "probability": "calibrated probability", "quantile": "validation score quantile"}
 
 
@@ -25,8 +28,9 @@ class View:
     `expansion`, that the range expands. audit: P(the trade pays after costs) [N] or None. spread:
     standard deviation of raw P(1) over the members of a mean [N] or None. regime: names [N] or None.
     close [N]. take_profit, stop_loss: price distances [N] of a position on its side. round_trip: costs of entry and
-    exit together as a fraction. side int8 [N]: where the bundle has sides of its own, the one that score, probability
-    and barriers are about (+1, -1, 0 no candidate); else None, all are about a long. kind: of the label.
+    exit together as a fraction. borrow: what a short owes for its longest holding time, a fraction. side int8 [N]: where
+    the bundle has sides of its own, the one that score, probability and barriers are about (+1, -1, 0 no candidate);
+    else None, all are about a long. kind: of the label.
     """
 
     score: Array
@@ -37,6 +41,7 @@ class View:
     take_profit: Array
     stop_loss: Array
     round_trip: float
+    borrow: float = 0.0
     side: Array | None = None
     kind: str = exits.BARRIER
     spread: Array | None = None
@@ -120,7 +125,11 @@ class ThresholdRule:
 
 @dataclass(frozen=True)
 class BreakEvenRule:
-    """Long where the calibrated probability exceeds what barriers and costs need to break even, plus a margin."""
+    """Long where the calibrated probability exceeds what barriers and costs need to break even, plus a margin.
+
+    Costs are the round trip and, of a short (a bundle's own side), the borrow fee of its longest holding time. Funding
+    and dividends to come are not known at the decision; they are booked where they fall due.
+    """
 
     margin: float = 0.0
 
@@ -132,7 +141,9 @@ class BreakEvenRule:
                 f"strategy: a BreakEvenRule reads how far the barriers lie, the bundle's label {view.kind!r} ends "
                 "positions by time alone; use strategy=[top_decile] or a book of ranked names"
             )
-        needed = break_even_probability(view.take_profit, view.stop_loss, view.close, view.round_trip)
+        short = np.zeros(len(view.close), dtype=np.bool_) if view.side is None else view.side < 0
+        cost = view.round_trip + np.where(short, view.borrow, 0.0)
+        needed = break_even_probability(view.take_profit, view.stop_loss, view.close, cost)
         enters = (view.probability >= needed + self.margin).astype(np.int8)
         return enters if view.side is None else (enters * view.side).astype(np.int8)
 
@@ -294,12 +305,16 @@ class Profile:
 
 @dataclass(frozen=True)
 class Strategy:
-    """A named profile on a bundle. Exits are the label's, worked out from the bundle's card by `serving.exits`."""
+    """A named profile on a bundle. Exits are the label's, worked out from the bundle's card by `serving.exits`.
+
+    round_trip: costs of entry and exit as a fraction. borrow_per_year: of a short, a fraction of its value.
+    """
 
     name: str
     primary: Bundle
     profile: Profile
     round_trip: float
+    borrow_per_year: float = 0.0
     label: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -334,6 +349,14 @@ class Strategy:
         # put together without a query: at a live step, planning one costs more than all else here
         return pl.DataFrame([predictions["symbol"], predictions["time"], *made])[entered]
 
+    def _longest_years(self) -> float:
+        """Years that a position may last: horizon_bars of the bundle's bars, days by its calendar's sessions."""
+        bars, minutes = int(self.label["horizon_bars"]), self.primary.bar_minutes or 0.0
+        calendar = self.primary.data_config().get("calendar") or ROUND_THE_CLOCK
+        if minutes >= DAY_MINUTES:
+            return bars * minutes / DAY_MINUTES / sessions_per_year(calendar)
+        return bars * minutes / (365 * DAY_MINUTES)
+
     def _view(self, frame: pl.DataFrame) -> View:
         columns = set(frame.columns)
         take_profit, stop_loss = exits.distances(self.label, frame)
@@ -346,6 +369,7 @@ class Strategy:
             take_profit=take_profit,
             stop_loss=stop_loss,
             round_trip=self.round_trip,
+            borrow=self.borrow_per_year * self._longest_years() if self.borrow_per_year else 0.0,
             side=frame["side"].to_numpy() if "side" in columns else None,
             kind=exits.kind_of(self.label),
             spread=frame["spread"].to_numpy() if "spread" in columns else None,

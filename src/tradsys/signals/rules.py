@@ -51,12 +51,14 @@ def above(proba: Array, threshold: ArrayLike) -> Array:
     return (np.asarray(proba) >= threshold).astype(np.int8)
 
 
-def break_even_probability(take_profit: ArrayLike, stop_loss: ArrayLike, price: ArrayLike, round_trip: float) -> Array:
+def break_even_probability(
+    take_profit: ArrayLike, stop_loss: ArrayLike, price: ArrayLike, round_trip: ArrayLike
+) -> Array:
     """Probability [N] of the profit barrier from which a trade pays: (stop + c price) / (take + stop).
 
     take_profit, stop_loss: distances in price units, > 0. price: of the entry. round_trip: costs c of both
-    sides as a fraction of the notional. Above 1 no probability suffices. NaN in, NaN out. Source: p take -
+    sides as a fraction of the notional, one or [N]. Above 1 no probability suffices. NaN in, NaN out. Source: p take -
     (1 - p) stop - c price = 0 solved for p; timeouts are taken to end even.
     """
     take, stop = np.asarray(take_profit, dtype=np.float64), np.asarray(stop_loss, dtype=np.float64)
-    return (stop + round_trip * np.asarray(price)) / (take + stop)
+    return (stop + np.asarray(round_trip) * np.asarray(price)) / (take + stop)

@@ -75,6 +75,22 @@ def test_break_even_reads_each_rows_own_distances():
     assert lower["side"].to_list() == [1, -1]
 
 
+def test_break_even_of_a_short_pays_the_borrow_fee_of_its_longest_holding_time():
+    """Third row, a short: 48 hours at 36.5 % a year are 0.2 % of 100; (3 + 0.1 + 0.2) / 7 instead of 3.1 / 7."""
+    card = {"label": MeanReached(mean_bars=7, lower=1.5, horizon_bars=48).card()}
+    for minutes, calendar, fee in ((60, None, 0.365), (1440, "XNYS", 0.002 * 251.65 / 48)):
+        bundle = SimpleNamespace(card=card, bar_minutes=minutes, data_config=lambda c=calendar: {"calendar": c})
+        for probability, entered in ((3.29 / 7, []), (3.31 / 7, [-1])):
+            frame = FRAME[2].with_columns(probability=pl.lit(probability))
+            for borrow, want in ((fee, entered), (0.0, [-1])):
+                strategy = Strategy("x", bundle, Profile(BreakEvenRule()), 0.001, borrow)
+                assert strategy.targets(frame, None, frame)["side"].to_list() == want
+    long = FRAME[2].with_columns(probability=pl.lit(3.29 / 7), side=pl.lit(1, pl.Int8), mean=pl.lit(104.0))
+    bundle = SimpleNamespace(card=card, bar_minutes=60, data_config=dict)
+    paid = Strategy("x", bundle, Profile(BreakEvenRule()), 0.001, 0.365).targets(long, None, long)
+    assert paid["side"].to_list() == [1]
+
+
 def test_breakouts_enter_on_their_side_and_sizes_fall_with_the_probability():
     sized = Profile(BreakoutRule(0.5, "probability"), size=0.5, sizing=ExpansionSizing(0.2))
     got = targets(RangeExpansion(), sized)

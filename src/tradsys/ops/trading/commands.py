@@ -49,7 +49,7 @@ def plan_of(mode: str, plain: Config, parts: Config, bundle: Bundle, symbols: li
         name=name,
         mode=mode,
         folder=_bot_folder(plain, name),
-        strategy=Strategy(profile_name, bundle, profile, parts["costs"].round_trip),
+        strategy=Strategy(profile_name, bundle, profile, parts["costs"].round_trip, parts["costs"].borrow_per_year),
         symbols=tuple(symbols),
         capital=float(plain["capital"]),
         costs=parts["costs"],

@@ -183,7 +183,9 @@ def swapped(
         if fits and (plan.mode != "live" or verdict == "edge" or plan.extra.get("accept_verdict")):
             feed.n_history = max(feed.n_history, bundle.history + 1)
             engine.predictor = sessions(bundle, feed.history(engine.state.decided))
-            engine.strategy = Strategy(plan.strategy.name, bundle, plan.strategy.profile, plan.costs.round_trip)
+            engine.strategy = Strategy(
+                plan.strategy.name, bundle, plan.strategy.profile, plan.costs.round_trip, plan.costs.borrow_per_year
+            )
             engine.digest = str(bundle.card["card_sha256"])
             body = {"bundle": engine.digest, "bundle_path": str(newest), "verdict": verdict}
             engine.record(("swap", {**body, "why": f"{newest} is newer than {current}"}))

@@ -168,7 +168,8 @@ def _audited_strategies(s: AuditSubject) -> dict[str, Strategy]:
     else:  # a bundle with sides of its own goes short by itself; no rise of some size is no fall
         always = ThresholdRule(0.4, "quantile", short=SIDE not in s.bundle.features.names and kind != exits.EXPLOSION)
     profiles = {**s.experiment.strategy, "always": Profile(always)}
-    return {name: Strategy(name, s.bundle, p, s.experiment.costs.round_trip) for name, p in profiles.items()}
+    costs = s.experiment.costs
+    return {n: Strategy(n, s.bundle, p, costs.round_trip, costs.borrow_per_year) for n, p in profiles.items()}
 
 
 def _all_targets(strategies: dict[str, Strategy], bars: pl.DataFrame, since: datetime) -> pl.DataFrame:

@@ -88,7 +88,7 @@ def backtest(
     traded = traded_rows(marked, only_read)
     if traded.is_empty():
         raise DataError(f"backtest: no bar between {since} and {until}; give data that covers the span")
-    strategies = {n: Strategy(n, bundle, p, costs.round_trip) for n, p in profiles.items()}
+    strategies = {n: Strategy(n, bundle, p, costs.round_trip, costs.borrow_per_year) for n, p in profiles.items()}
     targets, predictions = {}, None
     if strategies:
         predictions = traded_rows(bundle.predict(bars, since), only_read).filter(pl.col("time") <= until)
@@ -165,7 +165,9 @@ def validation_sharpes(
     since, until = span
     inside = traded_rows(mark_gaps(bars, bundle.max_gap), reference).filter(pl.col("time").is_between(since, until))
     predictions = traded_rows(bundle.predict(bars.filter(pl.col("time") <= until), since), reference)
-    strategies = {name: Strategy(name, bundle, p, costs.round_trip) for name, p in profiles.items()}
+    strategies = {
+        name: Strategy(name, bundle, p, costs.round_trip, costs.borrow_per_year) for name, p in profiles.items()
+    }
     targets = {name: s.targets(bars, since, predictions) for name, s in strategies.items()}
     ledgers = simulate_many(inside, targets, costs)
     yearly = days_in_a_year(

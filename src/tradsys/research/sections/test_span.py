@@ -57,7 +57,7 @@ class JudgedSpan:
 
     def targets(self, profile: Profile, predictions: pl.DataFrame | None = None) -> pl.DataFrame:
         """Entries that a profile wants on the span; `predictions` in place of the bundle's own."""
-        strategy = Strategy("asked", self.bundle, profile, self.costs.round_trip)
+        strategy = Strategy("asked", self.bundle, profile, self.costs.round_trip, self.costs.borrow_per_year)
         return strategy.targets(self.bars, None, self.predictions if predictions is None else predictions)
 
     def simulate(self, targets: Mapping[str, pl.DataFrame]) -> dict[str, Ledger]:
