@@ -28,7 +28,7 @@ class View:
     `expansion`, that the range expands. audit: P(the trade pays after costs) [N] or None. spread:
     standard deviation of raw P(1) over the members of a mean [N] or None. regime: names [N] or None.
     close [N]. take_profit, stop_loss: price distances [N] of a position on its side. round_trip: costs of entry and
-    exit together as a fraction. borrow: what a short owes for its longest holding time, a fraction. side int8 [N]: where
+    exit together as a fraction. borrow: what a short owes for its longest holding time. side int8 [N]: where
     the bundle has sides of its own, the one that score, probability and barriers are about (+1, -1, 0 no candidate);
     else None, all are about a long. kind: of the label.
     """
