@@ -4,6 +4,7 @@
 import bz2
 import gzip
 import io
+import json
 import lzma
 import zipfile
 from collections.abc import Callable
@@ -87,9 +88,11 @@ HEAD = "Date,Open,High,Low,Close,Volume"
 
 
 def binance(bars, unit=1000):
-    rows = []
+    """Opens and closes as Binance's archives have them; the rows may come in any order, or twice."""
+    steps = bars["time"].unique().sort().diff().drop_nulls()
+    rows, length = [], steps.min()
     for cells, t in zip(texts(bars, epoch(unit)), bars["time"], strict=True):
-        end = int(epoch(unit)(t + (bars["time"][1] - bars["time"][0]))) - 1
+        end = int(epoch(unit)(t + length)) - 1
         rows.append([*cells, str(end), "1.0", "10", "1.0", "1.0", "0"])
     return csv(rows)
 
@@ -116,6 +119,30 @@ def excel_serial(t):
     return repr((t - datetime(1899, 12, 30, tzinfo=UTC)) / timedelta(days=1))
 
 
+def records(bars):
+    """Polygon's answer."""
+    stamp = epoch(1000)
+    rows = [{**dict(zip("ohlcv", (row[v] for v in VALUES), strict=True)), "t": int(stamp(row["time"]))}
+            for row in bars.iter_rows(named=True)]  # fmt: skip
+    return json.dumps({"ticker": "ABC", "results": rows, "status": "OK"}).encode()
+
+
+def lists(bars):
+    """Freqtrade's candles."""
+    stamp = epoch(1000)
+    return json.dumps(
+        [[int(stamp(row["time"])), *(row[v] for v in VALUES)] for row in bars.iter_rows(named=True)]
+    ).encode()
+
+
+def end_of_day(t):
+    """Midnight as 24:00 of the day that it ends."""
+    return (
+        (t - timedelta(days=1)).strftime("%Y-%m-%d 24:00") if t.hour == t.minute == 0 else t.strftime("%Y-%m-%d %H:%M")
+    )
+
+
+OPENS = ",Open,High,Low,Close,Volume"
 SEMICOLON = "Date;Open;High;Low;Close;Volume"
 FORMS = (
     Form("iso.csv", lambda b: csv(texts(b, fmt("%Y-%m-%d %H:%M:%S")), HEAD)),
@@ -168,6 +195,17 @@ FORMS = (
     Form("freqtrade-1h.feather", lambda b: frame_bytes(b.rename({"time": "date"}).with_columns(pl.col("date").cast(pl.Datetime("ms", "UTC"))), "feather")),
     Form("plain.parquet", lambda b: frame_bytes(b, "parquet")),
     Form("epochs.parquet", lambda b: frame_bytes(b.with_columns(pl.col("time").to_physical() // 1000), "parquet")),
+    Form("header_utc2.csv", lambda b: csv(texts(b, fmt("%Y-%m-%d %H:%M", "Etc/GMT-2")), "Time (UTC+2)" + OPENS)),
+    Form("header_tokyo.csv", lambda b: csv(texts(b, fmt("%Y-%m-%d %H:%M", "Asia/Tokyo")), "Time (Asia/Tokyo)" + OPENS)),
+    Form("header_est.csv", lambda b: csv(texts(b, fmt("%Y-%m-%d %H:%M", "Etc/GMT+5")), "Date (EST)" + OPENS), options={"zone": "Etc/GMT+5"}),
+    Form("cells_jst.csv", lambda b: csv(texts(b, fmt("%Y-%m-%d %H:%M JST", "Asia/Tokyo")), HEAD), options={"zone": "Asia/Tokyo"}),
+    Form("midnight_24.csv", lambda b: csv(texts(b, end_of_day), HEAD)),
+    Form("okx.csv", lambda b: csv([[*c, "1"] for c in texts(b, epoch(1000))], "ts,o,h,l,c,vol,confirm")),
+    Form("dollars.csv", lambda b: csv([[c[0], *(f"US${x}" for x in c[1:5]), c[5]] for c in texts(b, fmt("%Y-%m-%d %H:%M"))], HEAD)),
+    Form("weekdays.csv", lambda b: csv(texts(b, fmt("%a %d %b %Y %H:%M")), HEAD)),
+    Form("polygon.json", records),
+    Form("freqtrade-1h.json", lists),
+    Form("lists.json.gz", lambda b: gzip.compress(lists(b))),
     Form("naive.parquet", lambda b: frame_bytes(b.with_columns(pl.col("time").dt.replace_time_zone(None)), "parquet")),
 )  # fmt: skip
 

@@ -10,6 +10,8 @@ import pytest
 from tests.conftest import walk_bars
 from tests.exchange.coin import CoinSession, coin_plan
 from tradsys.market.bars import mark_gaps
+from tradsys.market.events.actions import SCHEMA
+from tradsys.market.store import BarStore, StoredBars
 from tradsys.ops.trading.bot import run_replay
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.simulator import simulate
@@ -129,6 +131,29 @@ def test_the_bot_is_the_simulator(tmp_path, case, cut):
         assert "delisted" in want.trades["reason"]
     if case == "carry":
         assert (want.trades["carry"] != 0).sum() > 10
+    assert_same(state.ledger(), want)
+
+
+def test_replay_of_stored_shares_is_the_backtest_over_dividends_and_a_split(tmp_path):
+    """Stored as traded: twice the price before the split. The ledger is that of bars worked out by hand."""
+    today = walk(9)
+    times = today["time"].unique().sort()
+    before = (pl.col("symbol") == "AAAUSDT") & (pl.col("time") < times[100])
+    raw = today.with_columns(*(pl.when(before).then(pl.col(n) * 2).otherwise(n).alias(n) for n in PRICES),
+                             volume=pl.when(before).then(pl.col("volume") / 2).otherwise("volume"))  # fmt: skip
+    found = [("split", 100, 2.0), *(("dividend", k, 1.6 if k < 100 else 0.8) for k in range(30, 210, 9))]
+    rows = [("AAAUSDT", times[k], kind, value, "file", times[-1]) for kind, k, value in found]
+    store = BarStore(tmp_path)
+    store.write("mine", raw, {"source": "test"})
+    store.add_events("mine", pl.DataFrame(rows, schema=SCHEMA, orient="row"), {"source": "test"})
+    stored = StoredBars(str(tmp_path), "mine").bars()
+    plan, state = replayed(tmp_path / "bot", stored, PLAIN)
+    due = [(pl.col("symbol") == "AAAUSDT") & (pl.col("time") == times[k]) for k in range(30, 210, 9)]
+    by_hand = today.with_columns(dividend_due=pl.when(pl.any_horizontal(due)).then(0.8).otherwise(0.0))
+    traded = mark_gaps(by_hand, plan.bundle.max_gap).filter(pl.col("time") >= times[20])
+    want = simulate(traded, plan.strategy.targets(traded), PLAIN)
+    assert (want.trades["carry"] != 0).sum() > 5
+    assert ((want.trades["entry_time"] < times[100]) & (want.trades["exit_time"] >= times[100])).any()
     assert_same(state.ledger(), want)
 
 
