@@ -13,9 +13,9 @@ from tradsys.market.bars import Finding
 from tradsys.market.sources.numerals import cleaned, decimal_sign, to_numbers
 from tradsys.market.sources.opening import list_files, table
 from tradsys.market.sources.sniff import FormKeys
+from tradsys.market.sources.stamps.times import Moments, TimeKeys, parse_moments
+from tradsys.market.sources.stamps.zones import split_zone, zone_named, zone_wanted
 from tradsys.market.sources.texts import read_text
-from tradsys.market.sources.times import Moments, TimeKeys, parse_moments
-from tradsys.market.sources.zones import split_zone, zone_named, zone_wanted
 
 ROLES = {
     "ticker": "symbol",

@@ -13,9 +13,9 @@ from tradsys.market.sources.names import guess_symbol, normalised
 from tradsys.market.sources.numerals import cleaned, decimal_sign, to_numbers
 from tradsys.market.sources.opening import MAX_ROWS, RawFile, table
 from tradsys.market.sources.sniff import FormKeys
+from tradsys.market.sources.stamps.times import Moments, TimeKeys, parse_moments
+from tradsys.market.sources.stamps.zones import split_zone, zone_named, zone_wanted
 from tradsys.market.sources.texts import clock_text, read_text
-from tradsys.market.sources.times import Moments, TimeKeys, parse_moments
-from tradsys.market.sources.zones import split_zone, zone_named, zone_wanted
 
 _TWO_COLUMNS = {"date": "date", "dtyyyymmdd": "date", "time": "time"}
 NUMBERS = (*PRICES, "volume", "adj_close")

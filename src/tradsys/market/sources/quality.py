@@ -16,7 +16,7 @@ from tradsys.market.sources.dating import bar_ends, off_calendar, off_session_cl
 from tradsys.market.sources.jumps import bad_ticks, reused_tickers, same_symbol, suspicious_jumps
 from tradsys.market.sources.layouts import Layout
 from tradsys.market.sources.lengths import BarLength, in_order
-from tradsys.market.sources.times import AHEAD, FIRST_YEAR
+from tradsys.market.sources.stamps.times import AHEAD, FIRST_YEAR
 
 HOLE = timedelta(days=30)
 REGULAR_WEEKDAY_SHARE = 0.1  # of an instrument's bars on Saturdays (or Sundays): above it, it trades then

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from tradsys.core.errors import DataError
-from tradsys.market.sources.zones import split_zone
+from tradsys.market.sources.stamps.zones import split_zone
 
 SEPARATORS: Mapping[str, str] = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "space": " "}
 DECIMALS: Mapping[str, str] = {"point": ".", "dot": ".", "comma": ","}

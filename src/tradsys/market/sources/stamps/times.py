@@ -18,7 +18,7 @@ from tradsys.market.sources.numerals import (
     short_years,
 )
 from tradsys.market.sources.sniff import check_zone
-from tradsys.market.sources.zones import CELL_ABBREVIATION, localised, offsets_in_words, zone_wanted
+from tradsys.market.sources.stamps.zones import CELL_ABBREVIATION, localised, offsets_in_words, zone_wanted
 
 AHEAD = timedelta(days=7)  # a stamp beyond next week is no bar's
 NAIVE = pl.Datetime("us")
