@@ -97,7 +97,7 @@ REFUSED = (
     Case("hours of a stock exchange", named("Time", [f"{d} {h}:30" for d in days("%Y-%m-%d") for h in range(10, 16)]), options={"bar_minutes": 60}, refused=r"no bar between 15:59.*too early; give zone="),
     Case("a week without Saturdays", named("Time", [f"{t:%Y-%m-%d %H:%M}" for t in WEEK]), refused="no bar on Saturdays.*give zone="),
     Case("JSON without a table", json.dumps({"code": 1, "msg": "limit reached"}), name="ABC.json", refused="holds no table of bars"),
-    Case("JSON cut off", '[{"t": 1705276800000, "o": 1', name="ABC.json", refused="ABC.json: no JSON that can be read"),
+    Case("JSON cut off", '[{"t": 1705276800000, "o": 1', name="ABC.json", refused="ABC.json: it is not JSON"),
     Case("JSON of two tables", json.dumps({"A": records(), "B": records()}), name="ABC.json", refused="holds 2 tables of bars"),
 )  # fmt: skip
 

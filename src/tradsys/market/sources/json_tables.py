@@ -2,12 +2,11 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tradsys.core.errors import DataError
-from tradsys.core.received import refused_in_one_line
+from tradsys.core.received import parse_json, refused_in_one_line
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 MAX_BYTES = 256 << 20
@@ -24,9 +23,7 @@ def as_text(data: bytes, name: str) -> bytes:
     columns by their name (Deribit, pandas), each as it stands or inside an answer's `data`, `result` or the like; or a
     record a line. Raises DataError where there is none or more than one.
     """
-    with refused_in_one_line(f"{name}: no JSON that can be read", "download it again", DataError):
-        value = _parsed(data)
-    found = list(_tables(value, 0))
+    found = list(_tables(_parsed(data, name), 0))
     if len(found) != 1:
         raise DataError(
             f"{name}: the JSON holds {len(found) or 'no'} table{'s' if len(found) > 1 else ''} of bars; one is read, a "
@@ -41,12 +38,12 @@ def as_text(data: bytes, name: str) -> bytes:
     return out.getvalue().encode()
 
 
-def _parsed(data: bytes) -> Any:
-    text = data.decode("utf-8-sig")
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
+def _parsed(data: bytes, name: str) -> Any:
+    with refused_in_one_line(name, "download it again", DataError):
+        text = data.decode("utf-8-sig")
+    if any(suffix in name.lower() for suffix in SUFFIXES[1:]):  # a record a line
+        text = f"[{','.join(line for line in text.splitlines() if line.strip())}]"
+    return parse_json(text, name, "download it again", DataError, object)
 
 
 def _tables(value: Any, depth: int) -> Iterator[Rows]:
@@ -55,7 +52,7 @@ def _tables(value: Any, depth: int) -> Iterator[Rows]:
         if all(isinstance(row, list) and len(row) >= 5 for row in value):
             yield None, value
         elif all(isinstance(row, dict) for row in value):
-            yield _records([_flat(row) for row in value])
+            yield _records([_unnested(row) for row in value])
     elif isinstance(value, dict) and depth < MAX_DEPTH:
         found = _keyed(value)
         if found is not None:
@@ -65,7 +62,7 @@ def _tables(value: Any, depth: int) -> Iterator[Rows]:
             yield from _tables(inner, depth + 1)
 
 
-def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+def _unnested(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record with the fields of a record inside it beside its own: OANDA's `mid`: {o, h, l, c}."""
     inner = [v for v in record.values() if isinstance(v, dict)]
     flat = {k: v for k, v in record.items() if not isinstance(v, dict | list)}
