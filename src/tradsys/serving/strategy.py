@@ -41,10 +41,10 @@ class View:
     take_profit: Array
     stop_loss: Array
     round_trip: float
-    borrow: float = 0.0
     side: Array | None = None
     kind: str = exits.BARRIER
     spread: Array | None = None
+    borrow: float = 0.0
 
 
 class Rule(Protocol):
