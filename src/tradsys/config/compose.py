@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from tradsys.config import composition, own_data
+from tradsys.config import composition, kinds, own_data
 from tradsys.config import explain as wrong
 from tradsys.config.as_of import spread_as_of
 from tradsys.config.explain import ConfigError, choices_of, leaves
@@ -70,11 +70,22 @@ def compose(command: str, overrides: Sequence[str]) -> DictConfig:
     try:
         if line := wrong.silent_mistake(conf, command, asked):
             raise ConfigError(line)
-        return spread_as_of(_with_known_secrets(composition.composed(conf, command, asked)))
+        config = composition.composed(conf, command, asked)
+        if line := _wrong_key(conf, command, asked, config):
+            raise ConfigError(line)
+        return spread_as_of(_with_known_secrets(config))
     except ConfigError:
         raise
     except composition.REFUSALS as error:
         raise ConfigError(wrong.explained(conf, command, asked, error)) from error
+
+
+def _wrong_key(conf: Path, command: str, overrides: Sequence[str], config: DictConfig) -> str | None:
+    """What is wrong with the kind of a value that the command line sets, None where all fit."""
+    groups, keys = composition.groups_and_keys(conf, overrides)
+    if not keys:
+        return None
+    return kinds.wrong_key(config, composition.composed(conf, command, groups), keys, command, read_meanings(conf))
 
 
 def _with_known_secrets(config: DictConfig) -> DictConfig:
@@ -95,6 +106,8 @@ def recorded(config: DictConfig | dict[str, Any]) -> str:
 
 def build(config: DictConfig) -> dict[str, Any]:
     """Every `_target_` in the config as its object, the rest as plain values; {}, a group's `none`, is None."""
+    if line := kinds.wrong_argument(config):
+        raise ConfigError(line)
     try:
         return {key: None if part == {} else part for key, part in instantiate(config, _convert_="all").items()}
     except OmegaConfBaseException as error:

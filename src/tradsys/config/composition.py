@@ -62,6 +62,12 @@ def files_of(folders: Sequence[Path]) -> tuple[tuple[Path, int, int], ...]:
     return tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in found)
 
 
+def groups_and_keys(conf: Path, overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The overrides that choose groups, and the dotted paths that others set; no paths where only Hydra can say."""
+    groups, keys = _parted(searched_folders(conf), overrides) or (list(overrides), [])
+    return groups, [one.key_or_group for one in keys if not (one.is_add() or one.is_delete())]
+
+
 def _parted(folders: Sequence[Path], overrides: Sequence[str]) -> tuple[list[str], list[Override]] | None:
     """The overrides that choose groups, and those that set keys; None where only Hydra can say which is which."""
     groups, keys = [], []

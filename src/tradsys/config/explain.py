@@ -48,7 +48,7 @@ class Known:
 
     def at(self, path: str) -> Any:
         """The value there, Ellipsis where there is none."""
-        return _value_at(self.keys, path)
+        return value_at(self.keys, path)
 
 
 def _base(conf: Path, command: str) -> Known:
@@ -334,7 +334,8 @@ def _paths(keys: Mapping[str, Any]) -> list[str]:
     return sorted({".".join(path.split(".")[:i]) for path in every for i in range(1, path.count(".") + 2)})
 
 
-def _value_at(value: Any, path: str) -> Any:
+def value_at(value: Any, path: str) -> Any:
+    """The value at a dotted path, Ellipsis where there is none."""
     for part in path.split(".") if path else ():
         if isinstance(value, Mapping):
             value = value.get(part, value.get(int(part), ...) if part.isdigit() else ...)

@@ -120,7 +120,7 @@ class FileSource:
     layout: str
     symbol: str | None = None
     bar_minutes: float | None = None
-    repair: Sequence[str] = field(default=())
+    repair: str | Sequence[str] = field(default=())
     session_close: str | None = None
     calendar: str | None = None
     resample: str | None = None

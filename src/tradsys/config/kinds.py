@@ -1,0 +1,214 @@
+"""Checks the kind of every configured value before anything is built: number, text, list, part.
+
+The kind of an argument is its annotation in the constructor that `_target_` names. Any other key has the kind of its
+default in conf/, and may be null where its meaning says what null does. Whether a value lies in its range is checked by
+the part that takes it.
+"""
+
+import builtins
+import collections.abc
+import inspect
+import math
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from tradsys.config.explain import value_at
+from tradsys.config.meanings import Meanings
+
+SEED = "seed"  # `compose.as_dict` says what a seed is
+HYDRAS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
+_LISTS = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
+_MAPPINGS = (dict, collections.abc.Mapping)
+_UNITS = ("_seconds", "_minutes", "_hours", "_gb", "_share", "_bps", "_gain")  # a whole default of these is a number
+_WORDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}
+# keys without a default, of commands whose own code does not say their kind
+OPTIONAL: Mapping[str, type] = {
+    "resume": str, "study_name": str, "storage": str, "hours": float, "money": float, "price_per_hour": float,
+    "n_workers": int, "trial": int, "levels": str, "data_choice": str, "journal": str, "follow": str, "expected": str,
+    "when": str, "path": str, "actions": str, "mapping": str, "calendar": str, "universe": str, "zone": str,
+    "separator": str, "decimal": str, "stamp": str, "resample": str, "task": str, "state": str,
+    "experiment": str, "verdict": str, "confirm": str,
+}  # fmt: skip
+
+
+def wrong_argument(config: DictConfig) -> str | None:
+    """What is wrong with the first value that the constructor it goes to does not take; None where all fit."""
+    return wrong_value(OmegaConf.to_container(config, resolve=True), OmegaConf.to_container(config, resolve=False))
+
+
+def wrong_value(plain: Any, raw: Any) -> str | None:
+    """As `wrong_argument`, of a configuration as plain values: resolved, and as it was written."""
+    for path, part in _parts(plain):
+        hints, name = _hints(str(part["_target_"]))
+        for key, value in part.items():
+            if key not in HYDRAS and key in hints and not _fits(hints[key], value):
+                where = _written_at(raw, f"{path}.{key}" if path else str(key))
+                return f"config: {where}={_short(value)}; {name} takes {_words(hints[key])}; give {where}=..."
+    return None
+
+
+def wrong_key(
+    config: DictConfig, defaults: DictConfig, keys: Sequence[str], command: str, meanings: Meanings
+) -> str | None:
+    """What is wrong with the first of these keys whose value is of another kind than its default; None where all fit.
+
+    keys: dotted paths that a command line sets. Arguments of a constructor are left to `wrong_argument`.
+    """
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    before: Any = OmegaConf.to_container(defaults, resolve=False)
+    for key in keys:
+        parent, _, last = key.rpartition(".")
+        if key == SEED:
+            continue
+        value, known, within = value_at(plain, key), value_at(before, key), value_at(before, parent) if parent else before
+        if known is ... or value is ... or not isinstance(within, Mapping) or "_target_" in within:
+            continue
+        if isinstance(value, str) and "${" in value:
+            continue
+        means = meanings.of(command, before, key)
+        hint = OPTIONAL.get(key, Any) if known is None else _kind_of(known, last)
+        hint = hint | None if known is None or "null" in means else hint
+        if not _fits(hint, value):
+            quoted = f"; quote text that looks like one: {key}=\"'{value}'\"" if hint in (str, str | None) else ""
+            return f"config: {key}={_short(value)}; it takes {_words(hint)}; give {key}=...{quoted}"
+    return None
+
+
+def _kind_of(default: Any, last: str) -> Any:
+    """The kind of a key with this default."""
+    if isinstance(default, str):
+        return str
+    if isinstance(default, bool):
+        return bool
+    if isinstance(default, int):
+        return float if last.endswith(_UNITS) else int
+    return next((kind for kind in (float, list, dict) if isinstance(default, kind)), Any)
+
+
+def _parts(value: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every mapping with a `_target_` and its dotted path, outer ones first."""
+    if isinstance(value, Mapping):
+        if isinstance(value.get("_target_"), str):
+            yield path, value
+        for key, inner in value.items():
+            yield from _parts(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for k, inner in enumerate(value):
+            yield from _parts(inner, f"{path}.{k}")
+
+
+class _Part:
+    """Stands for a class that only the type checker imports."""
+
+
+class _Names(dict[str, Any]):
+    """Names of a module; one that it lacks is a builtin, or a class that only the type checker imports."""
+
+    def __missing__(self, name: str) -> Any:
+        return getattr(builtins, name, _Part)
+
+
+def _hints(target: str) -> tuple[dict[str, Any], str]:
+    """Annotation by argument of what a `_target_` names, and its short name; none where it cannot be read."""
+    name = target.rpartition(".")[2]
+    try:
+        made = get_object(target)
+        signature = inspect.signature(made)
+    except Exception:  # noqa: BLE001 - whatever importing it raises: building it says what
+        return {}, name
+    function = made.__init__ if inspect.isclass(made) else made
+    names = _Names(getattr(inspect.unwrap(function), "__globals__", {}))
+    found = {}
+    for key, parameter in signature.parameters.items():
+        hint = parameter.annotation
+        if isinstance(hint, str):
+            try:
+                hint = eval(hint, {}, names)  # noqa: S307 - an annotation of code that is imported already
+            except Exception:  # noqa: BLE001 - an annotation only a type checker can read
+                continue
+        if hint is not inspect.Parameter.empty and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+            found[key] = hint
+    return found, name
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether a plain value can be what an annotation asks for; what cannot be told is taken."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(one, value) for one in inner)
+    if origin is typing.Annotated:
+        return _fits(inner[0], value)
+    if origin is typing.Literal:
+        return any(value == one and type(value) is type(one) for one in inner)
+    if hint is None or hint is type(None):
+        return value is None
+    if hint in _WORDS:
+        return _is_scalar(hint, value)
+    kind = origin or hint
+    if kind in _LISTS:
+        each = [one for one in inner if one is not ...] or [Any]
+        return isinstance(value, list) and all(_fits(each[min(k, len(each) - 1)], v) for k, v in enumerate(value))
+    if kind in _MAPPINGS:
+        known = inner[1] if len(inner) == 2 else Any
+        return isinstance(value, Mapping) and ("_target_" in value or all(_fits(known, v) for v in value.values()))
+    if not inspect.isclass(kind) or kind is object:
+        return True
+    if issubclass(kind, Path | date):
+        return isinstance(value, str)
+    return isinstance(value, Mapping | list)  # a part that is built from its own settings
+
+
+def _is_scalar(kind: type, value: Any) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _words(hint: Any) -> str:
+    """What an annotation asks for."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_words(one) for one in inner))
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, inner))}"
+    if hint is None or hint is type(None):
+        return "null"
+    kind = origin or hint
+    if kind in _LISTS:
+        of = _WORDS.get(inner[0]) if inner else None
+        return f"a list, each {of}" if of else "a list"
+    if kind in _MAPPINGS:
+        return "a mapping"
+    if inspect.isclass(kind) and issubclass(kind, date):
+        return "an ISO date"
+    if inspect.isclass(kind) and issubclass(kind, Path):
+        return "a path"
+    return _WORDS.get(hint, "a part with settings of its own" if inspect.isclass(kind) else "another kind")
+
+
+def _written_at(raw: Any, path: str) -> str:
+    """The key that a value stands at: what `${key}` points to, where the key itself only points."""
+    for _ in range(8):
+        parts = path.split(".")
+        for k in range(1, len(parts) + 1):
+            text = value_at(raw, ".".join(parts[:k]))
+            if isinstance(text, str) and text.startswith("${") and text.endswith("}") and ":" not in text:
+                path = ".".join([text[2:-1], *parts[k:]])
+                break
+        else:
+            break
+    return path
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

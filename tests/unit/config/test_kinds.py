@@ -1,0 +1,92 @@
+"""A value of the wrong kind is refused with its key before anything is built, whatever key it is."""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from omegaconf import OmegaConf
+
+from tradsys.config.compose import ConfigError, build, compose
+from tradsys.config.explain import leaves, value_at
+from tradsys.config.kinds import _fits, wrong_value
+
+STRANGE = {"a_key_of_nobody": 1}  # no argument but a part takes such a mapping
+PARTS = ("model.pretrain",)
+
+
+def arguments(plain):
+    """Dotted path and value of every argument of a constructor that is no mapping itself and follows no other key."""
+    for path, value in leaves(plain):
+        parent = value_at(plain, path.rpartition(".")[0]) if "." in path else plain
+        if "_target_" in parent and not (isinstance(value, str) and "${" in value) and not isinstance(value, dict):
+            yield path, value
+
+
+@pytest.mark.parametrize("command", [["train", "+experiment=demo"], ["daily"], ["trade", "levels=score"]])
+def test_every_argument_refuses_another_kind_with_its_key_and_value(command):
+    config = compose(command[0], command[1:])
+    plain, raw = OmegaConf.to_container(config, resolve=True), OmegaConf.to_container(config, resolve=False)
+    assert wrong_value(plain, raw) is None
+    taken = []
+    for path, value in arguments(raw):
+        parent, _, last = path.rpartition(".")
+        for wrong in (STRANGE, "abc", float("nan"))[: 1 if isinstance(value, str | None) else 3]:
+            value_at(plain, parent)[last] = wrong
+            line = wrong_value(plain, raw)
+            if line is None or not line.startswith(f"config: {path}={wrong!r}"[:60]) or "\n" in line:
+                taken.append((path, wrong, line))
+        value_at(plain, parent)[last] = value
+    assert [one for one in taken if one[0] not in PARTS] == []
+
+
+WRONG_KEYS = ["paths.runs=[1]", "paths.data=null", "paths.cache_gb=abc", "paths.cache=-1", "horizons=-1", "horizons=nan",
+              "logger.kind=[1]", "levels=1.5", "time_decay=abc", "question=[1]", "size.lookback=1.5", "resume=[1]"]  # fmt: skip
+
+
+@pytest.mark.parametrize("override", WRONG_KEYS)
+def test_a_key_that_no_constructor_takes_has_the_kind_of_its_default(override):
+    with pytest.raises(ConfigError) as refused:
+        compose("train", [override])
+    assert str(refused.value).startswith(f"config: {override.partition('=')[0]}=")
+
+
+@pytest.mark.parametrize(
+    ("command", "override"),
+    [("tune", "n_trials=abc"), ("tune", "hours=abc"), ("tune", "n_workers=1.5"), ("trade", "capital=abc"),
+     ("trade", "max_age_hours=[1]"), ("fetch", "max_rows=1.5"), ("fetch", "separator=1.5"), ("runs", "days=abc"),
+     ("daily", "retrain_every=abc"), ("export", "force=1"), ("doctor", "doctor.processes=abc"),
+     ("backtest", "data_choice=[1]"), ("reproduce", "tolerance.cpu=abc"), ("audit", "revisions=abc")],
+)  # fmt: skip
+def test_keys_of_every_command_have_a_kind(command, override):
+    with pytest.raises(ConfigError, match=re.escape(override.partition("=")[0])):
+        build(compose(command, [override]))
+
+
+@pytest.mark.parametrize("override", ["levels=quantile", "paths.cache_gb=0.5", "retrain_every=null"])
+def test_what_a_key_says_it_takes_is_taken(override):
+    compose("daily", [override])
+
+
+FITS = [
+    (int, 3), (float, 3), (float, 0.5), (bool, False), (str, "x"), (int | None, None), (Literal["a", 2], 2),
+    (Sequence[str], ["a"]), (tuple[float, ...], [1, 2.5]), (Mapping[str, float], {"a": 1}), (Path, "x"),
+    (datetime | str, "2020-01-01"), (Any, object), (Sequence[Any], [{}]), (Mapping[str, Any], {"a": None}),
+]  # fmt: skip
+MISFITS = [
+    (int, True), (int, 1.0), (int, "3"), (float, "x"), (float, float("inf")), (float, float("nan")), (float, None),
+    (bool, 1), (str, 3), (Literal["a", 2], "b"), (Literal[1], True), (Sequence[str], "abc"), (Sequence[str], [1]),
+    (tuple[float, ...], [1, "x"]), (Mapping[str, float], {"a": "x"}), (Path, 1), (int | None, "x"), (ConfigError, 3),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("hint", "value"), FITS)
+def test_fits(hint, value):
+    assert _fits(hint, value)
+
+
+@pytest.mark.parametrize(("hint", "value"), MISFITS)
+def test_does_not_fit(hint, value):
+    assert not _fits(hint, value)
