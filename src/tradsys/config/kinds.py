@@ -67,7 +67,8 @@ def wrong_key(
         parent, _, last = key.rpartition(".")
         if key == SEED:
             continue
-        value, known, within = value_at(plain, key), value_at(before, key), value_at(before, parent) if parent else before
+        value, known = value_at(plain, key), value_at(before, key)
+        within = value_at(before, parent) if parent else before
         if known is ... or value is ... or not isinstance(within, Mapping) or "_target_" in within:
             continue
         if isinstance(value, str) and "${" in value:
@@ -121,7 +122,7 @@ def _hints(target: str) -> tuple[dict[str, Any], str]:
     try:
         made = get_object(target)
         signature = inspect.signature(made)
-    except Exception:  # noqa: BLE001 - whatever importing it raises: building it says what
+    except Exception:  # whatever importing it raises: building it says what
         return {}, name
     function = made.__init__ if inspect.isclass(made) else made
     names = _Names(getattr(inspect.unwrap(function), "__globals__", {}))
@@ -130,8 +131,8 @@ def _hints(target: str) -> tuple[dict[str, Any], str]:
         hint = parameter.annotation
         if isinstance(hint, str):
             try:
-                hint = eval(hint, {}, names)  # noqa: S307 - an annotation of code that is imported already
-            except Exception:  # noqa: BLE001 - an annotation only a type checker can read
+                hint = eval(hint, {}, names)  # an annotation of code that is imported already
+            except Exception:  # an annotation only a type checker can read
                 continue
         if hint is not inspect.Parameter.empty and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
             found[key] = hint
@@ -141,30 +142,26 @@ def _hints(target: str) -> tuple[dict[str, Any], str]:
 def _fits(hint: Any, value: Any) -> bool:
     """Whether a plain value can be what an annotation asks for; what cannot be told is taken."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return True
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(one, value) for one in inner)
-    if origin is typing.Annotated:
-        return _fits(inner[0], value)
-    if origin is typing.Literal:
-        return any(value == one and type(value) is type(one) for one in inner)
     if hint is None or hint is type(None):
         return value is None
-    if hint in _WORDS:
-        return _is_scalar(hint, value)
-    kind = origin or hint
+    if origin in (typing.Union, types.UnionType, typing.Annotated):
+        return any(_fits(one, value) for one in inner[: 1 if origin is typing.Annotated else None])
+    if origin is typing.Literal:
+        return any(value == one and type(value) is type(one) for one in inner)
+    return _is_scalar(hint, value) if hint in _WORDS else _fits_class(origin or hint, inner, value)
+
+
+def _fits_class(kind: Any, inner: tuple[Any, ...], value: Any) -> bool:
+    """As `_fits`, of a class that is no scalar: a list, a mapping, a path, a date, a part of its own settings."""
+    if kind in (Any, object) or not inspect.isclass(kind):
+        return True
     if kind in _LISTS:
         each = [one for one in inner if one is not ...] or [Any]
         return isinstance(value, list) and all(_fits(each[min(k, len(each) - 1)], v) for k, v in enumerate(value))
     if kind in _MAPPINGS:
         known = inner[1] if len(inner) == 2 else Any
         return isinstance(value, Mapping) and ("_target_" in value or all(_fits(known, v) for v in value.values()))
-    if not inspect.isclass(kind) or kind is object:
-        return True
-    if issubclass(kind, Path | date):
-        return isinstance(value, str)
-    return isinstance(value, Mapping | list)  # a part that is built from its own settings
+    return isinstance(value, str if issubclass(kind, Path | date) else Mapping | list)
 
 
 def _is_scalar(kind: type, value: Any) -> bool:
@@ -182,17 +179,20 @@ def _words(hint: Any) -> str:
         return f"one of {', '.join(map(str, inner))}"
     if hint is None or hint is type(None):
         return "null"
-    kind = origin or hint
+    of = _WORDS.get(inner[0]) if inner else None
+    return _WORDS.get(hint) or _class_words(origin or hint, f"a list, each {of}" if of else "a list")
+
+
+def _class_words(kind: Any, listed: str) -> str:
+    """As `_words`, of a class that is no scalar."""
     if kind in _LISTS:
-        of = _WORDS.get(inner[0]) if inner else None
-        return f"a list, each {of}" if of else "a list"
+        return listed
     if kind in _MAPPINGS:
         return "a mapping"
-    if inspect.isclass(kind) and issubclass(kind, date):
-        return "an ISO date"
-    if inspect.isclass(kind) and issubclass(kind, Path):
-        return "a path"
-    return _WORDS.get(hint, "a part with settings of its own" if inspect.isclass(kind) else "another kind")
+    if not inspect.isclass(kind):
+        return "another kind"
+    words = {date: "an ISO date", Path: "a path"}
+    return next((text for base, text in words.items() if issubclass(kind, base)), "a part with settings of its own")
 
 
 def _written_at(raw: Any, path: str) -> str:

@@ -42,8 +42,10 @@ def test_every_argument_refuses_another_kind_with_its_key_and_value(command):
     assert [one for one in taken if one[0] not in PARTS] == []
 
 
-WRONG_KEYS = ["paths.runs=[1]", "paths.data=null", "paths.cache_gb=abc", "paths.cache=-1", "horizons=-1", "horizons=nan",
-              "logger.kind=[1]", "levels=1.5", "time_decay=abc", "question=[1]", "size.lookback=1.5", "resume=[1]"]  # fmt: skip
+WRONG_KEYS = [
+    "paths.runs=[1]", "paths.data=null", "paths.cache_gb=abc", "paths.cache=-1", "horizons=-1", "horizons=nan",
+    "logger.kind=[1]", "levels=1.5", "time_decay=abc", "question=[1]", "size.lookback=1.5", "resume=[1]",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("override", WRONG_KEYS)
