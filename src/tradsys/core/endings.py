@@ -99,9 +99,14 @@ class EndingWithCaller:
 
     def __call__(self, one: Any) -> Any:
         """The work's result; the first call in a worker begins to watch the caller."""
-        if os.getpid() != self.caller:
-            _watch(self.caller)
+        end_with_caller(self.caller)
         return self.work(one)
+
+
+def end_with_caller(caller: int) -> None:
+    """For a pool's worker, as soon as it starts: it ends with the process that made it, busy or not."""
+    if os.getpid() != caller:
+        _watch(caller)
 
 
 @cache

@@ -112,10 +112,29 @@ def work(path):
     time.sleep(600)
 joblib.Parallel(2)(joblib.delayed(EndingWithCaller(work))(f"{folder}/{k}") for k in range(2))
 """
+LOADING = """
+import os, time
+import joblib
+from tradsys.core.endings import end_with_caller
+class Work:
+    def __setstate__(self, state):
+        path = f"{folder}/{os.getpid()}"
+        with open(path, "w") as file:
+            file.write(str(os.getpid()))
+        os.replace(path, path + ".pid")
+        time.sleep(600)
+    def __getstate__(self):
+        return {"a": 1}
+    def __call__(self):
+        pass
+watched = {"initializer": end_with_caller, "initargs": (os.getpid(),)}
+joblib.Parallel(2, batch_size=1, **watched)(joblib.delayed(Work())() for _ in range(2))
+"""
 
 
-def test_workers_of_a_pool_end_with_a_caller_that_was_killed(tmp_path):
-    caller = subprocess.Popen([sys.executable, "-c", f"folder = {str(tmp_path)!r}\n{POOL}"])
+@pytest.mark.parametrize("code", [POOL, LOADING], ids=["at work", "loading its first work"])
+def test_workers_of_a_pool_end_with_a_caller_that_was_killed(code, tmp_path):
+    caller = subprocess.Popen([sys.executable, "-c", f"folder = {str(tmp_path)!r}\n{code}"])
     while len(started := list(tmp_path.glob("*.pid"))) < 2:
         assert caller.poll() is None
         time.sleep(0.05)

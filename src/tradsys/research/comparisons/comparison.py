@@ -7,6 +7,7 @@ not even those: its checkpoints lie in the comparison's folder until the fit is 
 import contextlib
 import importlib
 import logging
+import os
 import shlex
 import shutil
 import warnings
@@ -22,7 +23,7 @@ import yaml
 from filelock import FileLock, Timeout
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from tradsys.core.endings import EndingWithCaller
+from tradsys.core.endings import EndingWithCaller, end_with_caller
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.masking import masked
 from tradsys.core.progress.bars import bar
@@ -161,7 +162,9 @@ def run_jobs(work: Callable[[Any], Any], todo: Sequence[Any], n_jobs: int, backe
         with joblib.parallel_config(backend="ray", n_jobs=n_jobs):
             yield from joblib.Parallel()(joblib.delayed(work)(one) for one in todo)
         return
-    parallel = joblib.Parallel(n_jobs, backend=backend, return_as="generator_unordered", batch_size=1)
+    # a worker that the caller leaves while it still loads its first work would never begin to watch
+    watched = {"initializer": end_with_caller, "initargs": (os.getpid(),)} if backend == "loky" else {}
+    parallel = joblib.Parallel(n_jobs, backend=backend, return_as="generator_unordered", batch_size=1, **watched)
     with warnings.catch_warnings():
         # loky replaces a worker whose memory has grown by 300 MB, as loading torch alone does, and says so; where
         # warnings are errors, that would end its managing thread and the comparison would wait for ever
