@@ -18,6 +18,7 @@ from rich.console import Console
 
 from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
 from tradsys.ops.machine.cgroups import read_container
+from tradsys.reports.terminal import screen
 
 if TYPE_CHECKING:
     from tradsys.ops.machine.preflight import Machine
@@ -54,10 +55,10 @@ def work(argv: list[str]) -> None:
     if isinstance(need, Need) and not any(fact.level == "refuse" for fact in facts):
         machine, chosen = _probe(plain, machine, need)
         facts = judged(machine, need, asked["processes"], plain["trainer"]["accelerator"] == "gpu")
-    overrides, console = [choice.override for choice in chosen if choice.override], Console(highlight=False)
+    overrides, console = [choice.override for choice in chosen if choice.override], screen()
     if asked["json"]:
         report = as_json(machine, facts) | {"choices": [dataclasses.asdict(c) for c in chosen], "overrides": overrides}
-        console.print(json.dumps(report, indent=2), markup=False, soft_wrap=True)
+        console.out(json.dumps(report, indent=2), highlight=False)
         return refuse(facts)
     print_facts(facts, console)
     if chosen:

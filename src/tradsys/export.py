@@ -7,9 +7,8 @@ python -m tradsys.export name=btc force=true               also where the verdic
 
 from pathlib import Path
 
-from rich.console import Console
-
 from tradsys.config.compose import as_dict, compose, run_command
+from tradsys.reports.terminal import prose
 
 
 def work(argv: list[str]) -> None:
@@ -18,7 +17,7 @@ def work(argv: list[str]) -> None:
 
     plain = as_dict(compose("export", argv))
     folder = promote(Path(str(plain["run"])), Path(plain["paths"]["models"]), str(plain["name"]), force=plain["force"])
-    Console(soft_wrap=True).print(f"bundle {folder}", markup=False, highlight=False)
+    prose().print(f"bundle {folder}")
 
 
 def main() -> None:

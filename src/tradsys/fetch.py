@@ -16,9 +16,8 @@ added to stored ones; a stored bar that the file gives otherwise stops the write
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from tradsys.config.compose import as_dict, build, compose, run_command
+from tradsys.reports.terminal import prose
 
 
 def work(argv: list[str]) -> None:
@@ -29,7 +28,7 @@ def work(argv: list[str]) -> None:
 
     config = compose("fetch", argv)
     plain = as_dict(config)
-    store, console = BarStore(Path(plain["paths"]["data"])), Console(soft_wrap=True, highlight=False, markup=False)
+    store, console = BarStore(Path(plain["paths"]["data"])), prose()
     given = {override_key(one) for one in argv}
     if plain["mode"] in ("undo", "clean"):
         check_keys(plain, given, downloads=False)

@@ -10,11 +10,10 @@ Exit code 1 where the ledger's chain of hashes has a gap; the journal is written
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from tradsys.config.compose import ConfigError, as_dict, compose, run_command
 from tradsys.core.errors import DataError
 from tradsys.core.received import refused_in_one_line
+from tradsys.reports.terminal import prose
 
 
 def work(argv: list[str]) -> None:
@@ -31,7 +30,7 @@ def work(argv: list[str]) -> None:
             "train first, or give paths.ledger=..."
         )
     reported = journal(TrialLedger(place, runs), runs, beside=runs)
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = prose()
     with refused_in_one_line(f"journal: {runs}", FIX, DataError):
         written = write_journal(reported, runs)
     for path in written:

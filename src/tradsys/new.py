@@ -6,9 +6,8 @@ python -m tradsys.new my_alphas into=/src     elsewhere
 
 from pathlib import Path
 
-from rich.console import Console
-
 from tradsys.config.compose import ConfigError, as_dict, compose, run_command
+from tradsys.reports.terminal import prose
 
 
 def work(argv: list[str]) -> None:
@@ -20,7 +19,7 @@ def work(argv: list[str]) -> None:
         raise ConfigError("config: 'name' has no value; give the package's name, such as: tradsys new my_alphas")
     files = write_package(str(config["name"]), Path(config["into"]))
     folder = Path(config["into"]) / str(config["name"])
-    console = Console(soft_wrap=True)
+    console = prose()
     for path in files:
         console.print(str(path), markup=False, highlight=False)
     console.print(f"\npip install -e {folder} && pytest {folder}", markup=False, highlight=False)

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from tradsys.config.compose import ConfigError, as_dict, build, compose, project_conf, run_command
 from tradsys.config.trusted import checked_overrides
 from tradsys.ops.machine.memory_guard import CONTAINER
+from tradsys.reports.terminal import prose
 
 if TYPE_CHECKING:
     from tradsys.research.sweeps.trial import Composed
@@ -51,7 +50,7 @@ def work(argv: list[str]) -> None:
         raise ConfigError(f"tune: {verbs} is not understood; the one verb is promote; the rest is key=value")
     if verbs:
         path = promote(composed, overrides, project_conf() / "model", checked_overrides)
-        Console(highlight=False).print(f"model    {path}", markup=False, soft_wrap=True)
+        prose().print(f"model    {path}")
         return
     plain = composed(overrides).config
     check_ledger(plain["paths"]["ledger"], plain["paths"]["runs"])

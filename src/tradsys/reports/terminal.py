@@ -1,6 +1,8 @@
 """Output on the terminal: plain lines where nobody watches, and tables in which no number is ever cut."""
 
 import os
+import textwrap
+from typing import Any
 
 from rich import box
 from rich.cells import cell_len
@@ -12,12 +14,40 @@ PADDING = 3  # a space on either side of a cell, and the line between two
 PIPE_WIDTH = 110  # of output that goes to a file or a pipe, unless COLUMNS is set
 
 
-def screen() -> Console:
-    """Standard output: the terminal's width, COLUMNS, or that of a pipe."""
-    console = Console(highlight=False)
-    if console.is_terminal or os.environ.get("COLUMNS", "").isdigit():
-        return console
-    return Console(highlight=False, width=PIPE_WIDTH)
+class Screen(Console):
+    """A console whose lines of prose wrap between words where the width is known; a long path is never broken.
+
+    `soft_wrap=True` marks a line of prose. In a pipe without COLUMNS it stays one line.
+    """
+
+    @property
+    def has_width(self) -> bool:
+        """Whether somebody set the width: a terminal, or COLUMNS."""
+        return self.is_terminal or os.environ.get("COLUMNS", "").isdigit()
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich prints; see the class."""
+        lines = options.pop("soft_wrap", self.soft_wrap)
+        if lines and self.has_width and not options.get("no_wrap"):  # rich either folds a long word or wraps nothing
+            objects = tuple(_wrapped(one, self.width) if isinstance(one, str) else one for one in objects)
+            lines = all(isinstance(one, str) for one in objects)
+        super().print(*objects, soft_wrap=lines, **options)
+
+
+def _wrapped(text: str, width: int) -> str:
+    whole = {"break_long_words": False, "break_on_hyphens": False, "replace_whitespace": False}
+    return "\n".join(textwrap.fill(line, width, **whole) for line in text.split("\n"))  # type: ignore[arg-type]
+
+
+def screen(*, stderr: bool = False) -> Screen:
+    """Standard output or error: the terminal's width, COLUMNS, or that of a pipe."""
+    console = Screen(highlight=False, stderr=stderr)
+    return console if console.has_width else Screen(highlight=False, stderr=stderr, width=PIPE_WIDTH)
+
+
+def prose() -> Screen:
+    """Standard output for lines of prose alone, without markup."""
+    return Screen(highlight=False, markup=False, soft_wrap=True)
 
 
 def table(title: str, columns: tuple[str, ...], left: tuple[str, ...] = ()) -> Table:
@@ -31,7 +61,7 @@ def table(title: str, columns: tuple[str, ...], left: tuple[str, ...] = ()) -> T
 def print_table(console: Console, whole: Table) -> None:
     """Prints the table; one that is wider than the screen is printed in parts, each under its row names.
 
-    Only a row name longer than half the screen is folded, over several lines.
+    Only a row name longer than half the screen, and a cell longer than the rest of it, are folded over several lines.
     """
     for part in fitted(whole, console.width):
         console.print(part)
@@ -49,17 +79,20 @@ def fitted(whole: Table, width: int) -> list[Table]:
             used = first
         parts[-1].append(k)
         used += widths[k]
-    if len(parts) == 1 and first == widths[0]:
+    if sum(widths) <= width:
         return [whole]
-    return [_part(whole, at, whole.title if n == 0 else None, first - PADDING) for n, at in enumerate(parts)]
+    rest = max(1, width - first - PADDING)
+    return [_part(whole, at, whole.title if n == 0 else None, (first - PADDING, rest)) for n, at in enumerate(parts)]
 
 
-def _part(whole: Table, at: list[int], title: object, first: int) -> Table:
+def _part(whole: Table, at: list[int], title: object, most: tuple[int, int]) -> Table:
+    """Some columns beside the row names. most: characters of a row name, and of a cell that stands beside it alone."""
     out = Table(title=title, title_justify="left", box=whole.box, pad_edge=False, padding=(0, 1))  # type: ignore[arg-type]
     names, *others = (whole.columns[0], *(whole.columns[k] for k in at))
-    out.add_column(names.header, justify="left", overflow="fold", max_width=first)
+    out.add_column(names.header, justify="left", overflow="fold", max_width=most[0])
     for column in others:
-        out.add_column(column.header, justify=column.justify, no_wrap=True)
+        alone = most[1] if len(others) == 1 else None
+        out.add_column(column.header, justify=column.justify, no_wrap=alone is None, overflow="fold", max_width=alone)
     for cells in zip(*(list(column.cells) for column in (names, *others)), strict=True):
         out.add_row(*cells)
     return out

@@ -7,16 +7,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from tradsys.core.errors import TradsysError
 from tradsys.core.received import parse_yaml, plain_texts, read_json
 from tradsys.core.runs import write_json
+from tradsys.reports.terminal import screen
 from tradsys.research.pipeline.provenance import config_digest
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, run_identity
 
-WIDTH = 110  # of output that goes to a file or a pipe
 NEEDED = ("config.yaml", "overrides.txt", "metrics.json", "report.json")
 
 
@@ -136,9 +135,7 @@ def compare(record: Record, again: Path, tolerance: Mapping[str, float], ledger:
 
 def print_comparison(found: Comparison, then: Path, now: Path) -> None:
     """Prints the differing values, how many are equal, and what else differs."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
+    console = screen()
     if found.differing:
         table = Table("metric", "then", "now", "difference")
         for each in found.differing:

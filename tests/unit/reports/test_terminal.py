@@ -1,18 +1,29 @@
 """No number is ever cut: a table that is too wide is printed in parts."""
 
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.console import Console
 
-from tests.unit.reports.sample_pages import comparison, sweep
+from tests.unit.reports.diagnosis.test_page import diagnosis
+from tests.unit.reports.sample_pages import comparison, study, sweep, trading
 from tests.unit.reports.sample_report import sample_report
-from tradsys.reports.comparison.page import rich_table
+from tradsys.evidence.controls.causality import Finding
+from tradsys.ops.machine.preflight import Fact, print_facts
+from tradsys.ops.trading import status
+from tradsys.reports.comparison.page import print_comparison, rich_table
+from tradsys.reports.diagnosis.page import print_diagnosis
+from tradsys.reports.power_study_page import print_study
 from tradsys.reports.run.console import models_table, print_run, strategies_table
 from tradsys.reports.sweep.console import print_sweep
-from tradsys.reports.terminal import print_table, screen, table
+from tradsys.reports.terminal import print_table, prose, screen, table
+from tradsys.research import reproduction
+from tradsys.research.leakage.audit import Answer, answers_table
 
 
 def printed(whole, width):
@@ -64,3 +75,70 @@ def test_no_command_draws_by_overwriting_where_nobody_watches(monkeypatch, capsy
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "\r" not in out
+
+
+def test_a_cell_wider_than_the_screen_is_folded_and_not_cut():
+    whole = table("health", ("what", "value"), left=("value",))
+    whole.add_row("problem", "the exchange answered " + "x" * 90 + " and then nothing")
+    out = printed(whole, 80)
+    assert max(map(len, out.splitlines())) <= 80
+    assert "x" * 90 in "".join(line.removeprefix("problem").strip() for line in out.splitlines())
+
+
+def shown_by_every_command(folder, monkeypatch):
+    """What each renderer prints, by the command it belongs to."""
+    audited = [
+        Answer(
+            "features",
+            "future",
+            Finding("features", "future", "a cut", "bollinger_width_rank_20_126", "SYN0 2023", 0.3),
+            "",
+            1.0,
+        ),
+        Answer("labels", "past", None, "the experiment has none of these parts, so there is nothing to ask of it", 0.0),
+    ]
+    facts = [Fact("memory", "1,024 GB of which 900 GB are free", "a run needs 734 MB, as its configuration says", "ok")]
+    differing = [reproduction.Difference("models.primary.skill_beyond_level", 0.123456789, 0.987654321)]
+    causes = ["packages: numpy 2.4.5 then, 2.4.6 now; scipy 1.17.0 then, 1.17.1 now; polars 2.0.9 then, 2.1.0 now"]
+    monkeypatch.setattr(status, "summary", lambda *_: SimpleNamespace(**vars(trading())))
+    return {
+        "train": lambda: print_run(sample_report(symbol="a_rather_long_name_of_a_strategy_or_symbol"), folder),
+        "tune": lambda: print_sweep(sweep(), folder),
+        "compare": lambda: print_comparison(comparison()),
+        "diagnose": lambda: print_diagnosis(diagnosis(), folder),
+        "audit study": lambda: print_study(study()),
+        "audit": lambda: print_table(screen(), answers_table(audited)),
+        "doctor": lambda: print_facts(facts, screen()),
+        "reproduce": lambda: reproduction.print_comparison(
+            reproduction.Comparison(80, differing, causes, 0.0), folder, folder
+        ),
+        "trade status": lambda: status.print_status(prose(), folder, SimpleNamespace(accounts={}), running=True),
+    }
+
+
+def test_nothing_is_wider_than_80_columns_or_cut_at_any_command(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    wrong = {}
+    for command, show in shown_by_every_command(Path("runs/train/x"), monkeypatch).items():
+        show()
+        out = capsys.readouterr().out
+        wide = [line for line in out.splitlines() if cell_len(line) > 80]
+        if wide or "\N{HORIZONTAL ELLIPSIS}" in out or not out.strip():
+            wrong[command] = wide or out
+    assert wrong == {}
+
+
+def test_prose_wraps_between_words_where_the_width_is_known_and_nowhere_else(monkeypatch, capsys):
+    path, words = "runs/" + "x" * 100, " ".join(["word"] * 40)
+    monkeypatch.setenv("COLUMNS", "80")
+    prose().print(f"report {path}")
+    prose().print(words)
+    prose().out(f'{{"a": "{words}"}}')
+    wrapped = capsys.readouterr().out.splitlines()
+    assert wrapped[:2] == ["report", path]  # a path can be copied
+    assert len(wrapped) > 3
+    assert max(map(len, wrapped[2:-1])) <= 80
+    assert wrapped[-1] == f'{{"a": "{words}"}}'
+    monkeypatch.delenv("COLUMNS")
+    prose().print(words)
+    assert capsys.readouterr().out == words + "\n"

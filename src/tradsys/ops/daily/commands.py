@@ -7,7 +7,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
@@ -29,6 +28,7 @@ from tradsys.ops.daily.report import missing
 from tradsys.ops.daily.run import STAGES, DayDone, nothing_done, run_days
 from tradsys.ops.daily.stages import DailySettings
 from tradsys.ops.notify import Notifier
+from tradsys.reports.terminal import Screen, print_table, prose, table
 from tradsys.reports.wording import interval, percent
 
 Verb = Callable[[DailySettings, Mapping[str, Any]], None]
@@ -94,7 +94,7 @@ def status(settings: DailySettings, _: Mapping[str, Any]) -> None:
     if not days:
         console.print("done     no session yet; python -m tradsys.daily run")
         return
-    console.print(_table(store, days[-N_SHOWN:]))
+    print_table(console, _table(store, days[-N_SHOWN:]))
     if gaps := missing(store, DailyBars(settings.first).closes, days[-1]):
         console.print(f"missing  {len(gaps)} sessions between the first and the last: {', '.join(map(str, gaps[:6]))}")
     shown = publishing.latest(store)
@@ -160,13 +160,11 @@ def session_named(value: Any, key: str) -> date | None:
 
 
 def _table(store: Partitions, days: list[date]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("session")
-    for stage in STAGES:
-        table.add_column(stage.name)
+    names = [stage.name for stage in STAGES]
+    out = table("", ("session", *names), left=tuple(names))
     for day in days:
-        table.add_row(str(day), *(_cell(store, stage.name, day) for stage in STAGES))
-    return table
+        out.add_row(str(day), *(_cell(store, name, day) for name in names))
+    return out
 
 
 def _cell(store: Partitions, stage: str, day: date) -> str | Text:
@@ -213,8 +211,8 @@ def _span_of_days(done: list[DayDone]) -> str:
     return str(done[0].day) if len(done) == 1 else f"{done[0].day} to {done[-1].day} ({len(done)} sessions)"
 
 
-def _console() -> Console:
-    return Console(highlight=False, markup=False, soft_wrap=True)
+def _console() -> Screen:
+    return prose()
 
 
 @contextlib.contextmanager

@@ -24,11 +24,11 @@ from tradsys.ops.machine.filesystem import (
     read_volume,
 )
 from tradsys.ops.machine.requirements import Need, need_of
+from tradsys.reports.terminal import screen
 
 if TYPE_CHECKING:
     from tradsys.ops.machine.accelerator import Accelerator
 
-WIDTH = 110
 COLOURS = {"ok": "green", "warn": "yellow", "refuse": "red"}
 # Docker's default, and too little for NCCL between several GPUs; one process per GPU needs none
 DOCKERS_SHM = 64 * 2**20
@@ -130,10 +130,7 @@ def print_facts(facts: Sequence[Fact], console: Console | None = None, heading: 
         table.add_column(column, overflow="fold")
     for fact in facts:
         table.add_row(fact.name, fact.value, fact.judgement or fact.level, style=COLOURS[fact.level])
-    screen = console or Console(stderr=True, highlight=False)
-    if not screen.is_terminal:
-        screen = Console(file=screen.file, highlight=False, width=WIDTH)
-    screen.print(table)
+    (console or screen(stderr=True)).print(table)
 
 
 def as_json(machine: Machine, facts: Sequence[Fact]) -> dict[str, Any]:

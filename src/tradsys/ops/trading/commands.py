@@ -9,7 +9,6 @@ from typing import Any
 
 import polars as pl
 from filelock import FileLock, Timeout
-from rich.console import Console
 
 from tradsys.core.clock import utc_stamp
 from tradsys.core.errors import BundleError, DataError, GateError, TradsysError
@@ -22,6 +21,7 @@ from tradsys.ops.trading.state import State
 from tradsys.ops.trading.status import print_status
 from tradsys.ops.trading.store import RESTORE, TradeJournal
 from tradsys.ops.trading.summary import expected_daily, summary
+from tradsys.reports.terminal import prose
 from tradsys.reports.trading.page import write_page
 from tradsys.serving.bundle import Bundle
 from tradsys.serving.feeds import StoredFeed
@@ -30,7 +30,7 @@ from tradsys.serving.paper import PaperBroker
 from tradsys.serving.session import Session
 from tradsys.serving.strategy import Strategy
 
-CONSOLE = Console(soft_wrap=True, highlight=False, markup=False)
+CONSOLE = prose()
 ANSWER_SECONDS = 30.0
 Config = dict[str, Any]
 Source = Callable[[Config, Bundle], Any]

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from tradsys.ops.trading.state import State
 from tradsys.ops.trading.summary import summary
+from tradsys.reports.terminal import print_table, table
 
 
 def print_status(console: Console, folder: Path, state: State, *, running: bool) -> None:
@@ -48,12 +49,10 @@ def _print(console: Console, title: str, rows: list[dict[str, Any]], columns: tu
     if not rows:
         return
     kept = [c for c in columns if any(row.get(c) is not None for row in rows)]
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in kept:
-        table.add_column(name, overflow="fold", no_wrap=name not in ("action", "value"))
+    out = table(title, tuple(kept), left=tuple(kept))
     for row in rows:
-        table.add_row(*(text(row.get(c)) for c in kept))
-    console.print(table)
+        out.add_row(*(Text(text(row.get(c))) for c in kept))
+    print_table(console, out)
 
 
 def text(value: Any) -> str:

@@ -7,8 +7,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import GateError
 from tradsys.ops.daily import publishing
@@ -20,6 +18,7 @@ from tradsys.ops.daily.operations.retention import GIGABYTE, RetentionSettings, 
 from tradsys.ops.daily.operations.schedule import Due, ScheduleSettings, due_sessions, write_schedule
 from tradsys.ops.daily.partitions import Partitions
 from tradsys.ops.daily.stages import DailySettings
+from tradsys.reports.terminal import Screen, prose
 
 
 def schedule_settings(parts: Mapping[str, Any]) -> ScheduleSettings:
@@ -61,7 +60,7 @@ def check_before(settings: DailySettings, parts: Mapping[str, Any]) -> None:
     )
     console = _console()
     if asked["json"]:
-        console.print(json.dumps(as_rows(checks), indent=2))
+        console.out(json.dumps(as_rows(checks), indent=2), highlight=False)
     else:
         for check in checks:
             console.print(f"{'ok' if check.ok else 'FAILS':<9}{check.name}: {check.found}")
@@ -75,7 +74,7 @@ def report_health(settings: DailySettings, parts: Mapping[str, Any]) -> None:
         Partitions(settings.folder), _calendar(settings, parts), schedule_settings(parts),
         int(parts["health"]["most_behind"]), utc_now(),
     )  # fmt: skip
-    _console().print(json.dumps(found, indent=2, default=str))
+    _console().out(json.dumps(found, indent=2, default=str), highlight=False)
     if not found["ok"]:
         sys.exit(1)
 
@@ -105,5 +104,5 @@ def _calendar(settings: DailySettings, parts: Mapping[str, Any]) -> str:
     return str(parts["schedule"]["calendar"] or settings.first.data["calendar"])
 
 
-def _console() -> Console:
-    return Console(highlight=False, markup=False, soft_wrap=True)
+def _console() -> Screen:
+    return prose()
