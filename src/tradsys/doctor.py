@@ -14,7 +14,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
-from rich.console import Console
 
 from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
 from tradsys.ops.machine.cgroups import read_container
@@ -44,7 +43,7 @@ def work(argv: list[str]) -> None:
 
     plain = as_dict(compose("doctor", argv))
     if plain["notify"]:
-        return Console(highlight=False).print(f"notify    {Notifier.from_environment().send_test()}")
+        return screen().print(f"notify    {Notifier.from_environment().send_test()}", markup=False)
     if not isinstance((asked := plain["doctor"])["processes"], int) or asked["processes"] < 1:
         raise ConfigError(f"doctor: processes={asked['processes']!r}; a whole number from 1; set doctor.processes")
     need = need_or_why(plain)

@@ -62,6 +62,14 @@ def test_skill_measured_from_the_card_is_the_runs_own_on_its_test_span(bundle, h
     assert measured["value"] == pytest.approx(stored["value"], abs=1e-5)
 
 
+def test_buy_and_hold_of_one_span_is_the_same_in_train_and_backtest(run_folder):
+    trained = json.loads((run_folder / "report.json").read_text())
+    used = trained["provenance"]["config"]["evaluation"]
+    same = [f"evaluation.{key}={used[key]}" for key in ("n_draws", "confidence")]
+    report = backtested(run_folder, *same, "strategy=[reckless]", "levels=score")
+    assert report["benchmark"]["performance"] == trained["benchmark"]["performance"]
+
+
 def test_other_data_are_judged_by_the_skill_measured_on_them(run_folder, bundle, monkeypatch):
     other = SyntheticMarket(n_bars=2400, seed=99, edge=0.0)
     monkeypatch.setattr(tradsys.backtest, "named_source", lambda *_: other)

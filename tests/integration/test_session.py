@@ -60,6 +60,35 @@ def test_a_refused_bar_leaves_the_session_as_it_was(served, how):
         assert spoilt.step(at(bars, moment)).equals(clean.step(at(bars, moment)))
 
 
+def spaced(bars, times, minutes, n):
+    """The newest n moments, with this many minutes between them, after the bar of times[-n - 1]."""
+    for k, moment in enumerate(times[-n:], 1):
+        yield at(bars, moment).with_columns(pl.lit(times[-n - 1]).dt.offset_by(f"{k * minutes}m").alias("time"))
+
+
+@pytest.mark.parametrize(("minutes", "taken"), [(15, 0), (29, 0), (30, 1), (45, 1), (240, 2), (1440, 2)])
+def test_bars_of_another_length_are_refused_by_the_third_step(served, minutes, taken):
+    bundle, bars = served
+    times = bars["time"].unique().sort()
+    steps = spaced(bars, times, minutes, 4)
+    session = Session(bundle, bars.filter(pl.col("time") <= times[-5]))
+    for _ in range(taken):
+        session.step(next(steps))
+    with pytest.raises(
+        DataError, match=f"came {minutes} minutes after .* are of 60"
+    ):
+        session.step(next(steps))
+
+
+def test_a_pause_and_one_early_close_are_no_other_length(served):
+    bundle, bars = served
+    times = bars["time"].unique().sort()
+    session = Session(bundle, bars.filter(pl.col("time") <= times[-5]))
+    at_minutes = np.cumsum([60, 30, 60, 600])
+    for moment, minutes in zip(times[-4:], at_minutes, strict=True):
+        session.step(at(bars, moment).with_columns(pl.lit(times[-5]).dt.offset_by(f"{minutes}m").alias("time")))
+
+
 def test_a_failure_while_predicting_leaves_the_session_as_it_was(served, monkeypatch):
     bundle, bars = served
     times = bars["time"].unique().sort()

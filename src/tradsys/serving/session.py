@@ -20,6 +20,8 @@ NOTHING: dict[str, pl.DataType | type[pl.DataType]] = {
     "time": TIME,
     **dict.fromkeys(("close", "atr", "score", "probability"), pl.Float64),
 }
+N_STEPS = 3  # between the newest bars that show another bar length
+SHORT = 0.9  # of a bar: a close that daylight saving moves comes hardly earlier
 N_OWN = 5  # numbers of a bar itself; joined columns follow
 
 
@@ -143,7 +145,25 @@ class Session:
             return
         steps = {moment - last for symbol in symbols if (last := self._bars.last(symbol)) is not None}
         if steps - {timedelta(minutes=minutes)}:
-            self.bundle.check_bar_length(pl.concat([self.past, closed]).sort("symbol", "time"))
+            bars = pl.concat([self.past, closed]).sort("symbol", "time")
+            self.bundle.check_bar_length(bars)
+            self._check_rhythm(bars.filter(pl.col("symbol").is_in(symbols)), minutes)
+
+    def _check_rhythm(self, bars: pl.DataFrame, minutes: float) -> None:
+        """Refuses newest bars of another length, long before they are the most frequent ones of all that are held.
+
+        One early close and one pause are no other length: two short steps in a row are, or three equal long ones.
+        """
+        for (symbol,), one in bars.group_by("symbol"):
+            steps = one["time"].tail(N_STEPS + 1).diff().drop_nulls().dt.total_seconds().to_numpy() / 60
+            at_once = len(steps) and steps[-1] < minutes / 2
+            short = len(steps) > 1 and (steps[-2:] < SHORT * minutes).all()
+            long = len(steps) == N_STEPS and steps[-1] > minutes and (steps == steps[-1]).all()
+            if at_once or short or long:
+                raise DataError(
+                    f"session: the newest bar of {symbol} came {steps[-1]:g} minutes after the one before, and the "
+                    f"bundle's bars are of {minutes:g}; give bars of that length; the session keeps what it had"
+                )
 
     def _in_form(self, bars: pl.DataFrame) -> pl.DataFrame:
         """The columns that are read, in one order and kind; time in UTC."""
