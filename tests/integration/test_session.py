@@ -74,9 +74,7 @@ def test_bars_of_another_length_are_refused_by_the_third_step(served, minutes, t
     session = Session(bundle, bars.filter(pl.col("time") <= times[-5]))
     for _ in range(taken):
         session.step(next(steps))
-    with pytest.raises(
-        DataError, match=f"came {minutes} minutes after .* are of 60"
-    ):
+    with pytest.raises(DataError, match=f"came {minutes} minutes after .* are of 60"):
         session.step(next(steps))
 
 
