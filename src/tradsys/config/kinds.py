@@ -64,12 +64,12 @@ def wrong_key(
     plain: Any = OmegaConf.to_container(config, resolve=False)
     before: Any = OmegaConf.to_container(defaults, resolve=False)
     for key in keys:
-        parent, _, last = key.rpartition(".")
+        last = key.rpartition(".")[2]
         if key == SEED:
             continue
         value, known = value_at(plain, key), value_at(before, key)
-        within = value_at(before, parent) if parent else before
-        if known is ... or value is ... or not isinstance(within, Mapping) or "_target_" in within:
+        outer = [value_at(before, ".".join(key.split(".")[:k])) for k in range(1, key.count(".") + 1)]
+        if known is ... or value is ... or any(not isinstance(one, Mapping) or "_target_" in one for one in outer):
             continue
         if isinstance(value, str) and "${" in value:
             continue

@@ -67,7 +67,9 @@ def test_keys_of_every_command_have_a_kind(command, override):
         build(compose(command, [override]))
 
 
-@pytest.mark.parametrize("override", ["levels=quantile", "paths.cache_gb=0.5", "retrain_every=null"])
+@pytest.mark.parametrize(
+    "override", ["levels=quantile", "paths.cache_gb=0.5", "retrain_every=null", "gates.rules.disk_gb.stop_below=1e9"]
+)
 def test_what_a_key_says_it_takes_is_taken(override):
     compose("daily", [override])
 
