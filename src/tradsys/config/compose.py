@@ -8,6 +8,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,8 @@ def _wrong_key(conf: Path, command: str, overrides: Sequence[str], config: DictC
     groups, keys = composition.groups_and_keys(conf, overrides)
     if not keys:
         return None
-    return kinds.wrong_key(config, composition.composed(conf, command, groups), keys, command, read_meanings(conf))
+    defaults = composition.composed(conf, command, groups)
+    return kinds.wrong_key(config, defaults, keys, command, partial(read_meanings, conf))
 
 
 def _with_known_secrets(config: DictConfig) -> DictConfig:

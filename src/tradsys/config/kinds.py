@@ -11,7 +11,7 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -55,11 +55,12 @@ def wrong_value(plain: Any, raw: Any) -> str | None:
 
 
 def wrong_key(
-    config: DictConfig, defaults: DictConfig, keys: Sequence[str], command: str, meanings: Meanings
+    config: DictConfig, defaults: DictConfig, keys: Sequence[str], command: str, meanings: Callable[[], Meanings]
 ) -> str | None:
     """What is wrong with the first of these keys whose value is of another kind than its default; None where all fit.
 
     keys: dotted paths that a command line sets. Arguments of a constructor are left to `wrong_argument`.
+    meanings: read only where a key with a default is set to null.
     """
     plain: Any = OmegaConf.to_container(config, resolve=False)
     before: Any = OmegaConf.to_container(defaults, resolve=False)
@@ -73,11 +74,11 @@ def wrong_key(
             continue
         if isinstance(value, str) and "${" in value:
             continue
-        means = meanings.of(command, before, key)
+        if value is None and (known is None or "null" in meanings().of(command, before, key)):
+            continue
         hint = OPTIONAL.get(key, Any) if known is None else _kind_of(known, last)
-        hint = hint | None if known is None or "null" in means else hint
         if not _fits(hint, value):
-            quoted = f"; quote text that looks like one: {key}=\"'{value}'\"" if hint in (str, str | None) else ""
+            quoted = f"; quote text that looks like one: {key}=\"'{value}'\"" if hint is str else ""
             return f"config: {key}={_short(value)}; it takes {_words(hint)}; give {key}=...{quoted}"
     return None
 
