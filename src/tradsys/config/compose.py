@@ -108,17 +108,21 @@ def recorded(config: DictConfig | dict[str, Any]) -> str:
 
 def build(config: DictConfig) -> dict[str, Any]:
     """Every `_target_` in the config as its object, the rest as plain values; {}, a group's `none`, is None."""
-    if line := kinds.wrong_argument(config):
-        raise ConfigError(line)
+    line = kinds.wrong_argument(config)
     try:
-        return {key: None if part == {} else part for key, part in instantiate(config, _convert_="all").items()}
+        built = {key: None if part == {} else part for key, part in instantiate(config, _convert_="all").items()}
     except OmegaConfBaseException as error:
         raise ConfigError(wrong.unresolved(error)) from error
     except InstantiationException as error:
         cause = error.__cause__
-        if isinstance(cause, ValueError) and wrong.is_raised_on_purpose(cause):  # the constructor's own words are clear
+        on_purpose = isinstance(cause, ValueError) and wrong.is_raised_on_purpose(cause)
+        # the constructor's own words are clearer, where they speak of the wrong value
+        if on_purpose and (line is None or kinds.key_of(line) in str(cause)):
             raise cause from None
-        raise ConfigError(wrong.not_built(config, error)) from error
+        raise ConfigError(line or wrong.not_built(config, error)) from error
+    if line:
+        raise ConfigError(line)
+    return built
 
 
 def as_dict(config: DictConfig) -> dict[str, Any]:

@@ -50,8 +50,14 @@ def wrong_value(plain: Any, raw: Any) -> str | None:
         for key, value in part.items():
             if key not in HYDRAS and key in hints and not _fits(hints[key], value):
                 where = _written_at(raw, f"{path}.{key}" if path else str(key))
-                return f"config: {where}={_short(value)}; {name} takes {_words(hints[key])}; give {where}=..."
+                takes = f"{name} cannot be made of it (it takes {_words(hints[key])})"
+                return f"config: {where}={_short(value)}: {takes}; give {where}=..."
     return None
+
+
+def key_of(line: str) -> str:
+    """The last name of the key that a line of `wrong_argument` is about."""
+    return line.removeprefix("config: ").partition("=")[0].rpartition(".")[2]
 
 
 def wrong_key(
