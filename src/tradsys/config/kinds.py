@@ -19,7 +19,7 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from tradsys.config.explain import value_at
+from tradsys.config.explain import leaves, value_at
 from tradsys.config.meanings import Meanings
 
 SEED = "seed"  # `compose.as_dict` says what a seed is
@@ -70,9 +70,10 @@ def wrong_key(
     """
     plain: Any = OmegaConf.to_container(config, resolve=False)
     before: Any = OmegaConf.to_container(defaults, resolve=False)
+    followed = {str(value)[2:-1] for _, value in leaves(before) if str(value).startswith("${")}  # left as arguments
     for key in keys:
         last = key.rpartition(".")[2]
-        if key == SEED:
+        if key == SEED or key in followed:
             continue
         value, known = value_at(plain, key), value_at(before, key)
         outer = [value_at(before, ".".join(key.split(".")[:k])) for k in range(1, key.count(".") + 1)]
