@@ -58,7 +58,7 @@ def test_a_key_that_no_constructor_takes_has_the_kind_of_its_default(override):
 @pytest.mark.parametrize(
     ("command", "override"),
     [("tune", "n_trials=abc"), ("tune", "hours=abc"), ("tune", "n_workers=1.5"), ("trade", "capital=abc"),
-     ("trade", "max_age_hours=[1]"), ("fetch", "reread_bars=1.5"), ("train", "levels=1.5"), ("train", "size.lookback=1.5"), ("runs", "days=abc"),
+     ("trade", "max_age_hours=[1]"), ("fetch", "reread_bars=1.5"), ("train", "levels=1.5"), ("runs", "days=abc"),
      ("daily", "retrain_every=abc"), ("export", "force=1"), ("doctor", "doctor.processes=abc"),
      ("backtest", "data_choice=[1]"), ("reproduce", "tolerance.cpu=abc"), ("audit", "revisions=abc")],
 )  # fmt: skip
