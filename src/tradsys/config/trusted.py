@@ -55,8 +55,9 @@ _HERE: dict[str, tuple[str, ...]] = {
         "models.ensembles.per_symbol.PerSymbol", "models.ensembles.regime_pooled.RegimePooled",
     ),
     "probe": ("models.linear.LogisticRegression", "models.probe.LinearProbe"),
-    "net": tuple(
-        f"models.nets.{n}" for n in ("transformer.TransformerEncoder", "tcn.TemporalConvNet", "resnet.ResNet")
+    "net": (
+        "models.nets.transformer.TransformerEncoder", "models.nets.two_scales.TwoScales",
+        "models.nets.tcn.TemporalConvNet", "models.nets.resnet.ResNet",
     ),
     "module": ("models.training.lit.LitClassifier", "models.training.lit_supcon.LitSupCon"),
     "views": ("models.training.augment.Views",),
@@ -72,7 +73,7 @@ _HERE: dict[str, tuple[str, ...]] = {
     "auditor": ("models.boosting.Xgboost",),
     "profile": ("serving.strategy.Profile",),
     "rule": tuple(f"serving.strategy.{n}" for n in ("ThresholdRule", "BreakEvenRule", "BreakoutRule")),
-    "pretrain": ("models.training.pretraining.MaskedBars",),
+    "pretrain": tuple(f"models.training.pretraining.{n}" for n in ("MaskedBars", "ContrastInTime")),
     "mask": tuple(f"serving.strategy.{n}" for n in ("RegimeMask", "AuditMask", "AgreementMask")),
     "sizing": ("serving.strategy.ExpansionSizing",),
     "costs": ("portfolio.costs.Costs",),

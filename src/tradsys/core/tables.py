@@ -104,6 +104,7 @@ class Labels:
     ret: float64 [R], realised log return from entry to exit, NaN where unlabelled. weight: float64 [R] >= 0.
     step: float64 [R], log return of each bar itself, close to close; None where no weighting needs it.
     left: int64 [R], row of the exit where it may come before `end`; None: it is `end`.
+    realised_range: float64 [R], see `labels.realised_range`; None where the bars have no highs and lows.
     """
 
     y: Array
@@ -112,6 +113,7 @@ class Labels:
     weight: Array
     step: Array | None = None
     left: Array | None = None
+    realised_range: Array | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -122,7 +124,8 @@ class Samples:
     """Row numbers into one table, with their labels. A sample is a row number, never a tensor.
 
     rows [N]: decision rows. y int64 [N]. weight float64 [N]. ret float64 [N]: realised log return of the label.
-    start [N]: first row the window reads. end [N]: row where the label's outcome is known.
+    start [N]: first row the window reads. end [N]: row where the label's outcome is known. realised_range [N]: log of
+    the highest high over the lowest low from entry to `end`, for auxiliary targets in training; None without one.
     """
 
     table: FeatureTable
@@ -132,13 +135,15 @@ class Samples:
     start: Array
     end: Array
     ret: Array
+    realised_range: Array | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def take(self, index: Array) -> "Samples":
         """The samples at these positions (integers or a mask), on the same table."""
-        picked = {f: getattr(self, f)[index] for f in ("rows", "y", "weight", "start", "end", "ret")}
+        names = ("rows", "y", "weight", "start", "end", "ret", "realised_range")
+        picked = {name: values[index] for name in names if (values := getattr(self, name)) is not None}
         return replace(self, **picked)
 
     def on(self, table: FeatureTable) -> "Samples":

@@ -26,8 +26,12 @@ from tradsys.models.nets.wide import Wide
 from tradsys.models.training.checkpoints import Watch
 from tradsys.models.training.fitting import FitResult, fit_module
 from tradsys.models.training.lit import balanced
+from tradsys.models.training.recipe import auxiliary_targets
 from tradsys.models.training.trainer import TrainerSettings
 from tradsys.samples.loader import WindowLoader
+
+# settings that came later, at the value that changes nothing: fits without them keep their fingerprint
+NEUTRAL: dict[str, Any] = {"patch": 1, "auxiliary": {}}
 
 
 class Pretraining(Protocol):
@@ -90,7 +94,7 @@ class SequenceModel:
         With a workdir, a finished fit of the same settings and data is loaded instead, and one cut short by
         Ctrl-C, a kill or the watch goes on; checkpoints of other settings or data are refused.
         """
-        n_classes = count_classes(train, valid)
+        n_classes, targets = count_classes(train, valid), self.targets(train)
         home = self.trainer.home()
         with forked_generator(self.seed, home), self.folder() as folder:
             net = self.built_net(n_features=len(train.table.names), n_classes=n_classes)
@@ -100,7 +104,7 @@ class SequenceModel:
             self.start_line(module, net, train)
             result = fit_module(
                 module,
-                self.loader(train, home, shuffle=True),
+                self.loader(train, home, shuffle=True, targets=targets),
                 self.loader(valid, home, shuffle=False),
                 settings=self.trainer,
                 workdir=folder,
@@ -155,13 +159,13 @@ class SequenceModel:
             ret=np.zeros(n),
         )
         with torch.inference_mode():
-            answers = [ask(net, window_NTF).cpu() for window_NTF, _, _ in self.loader(asked, device)]
+            answers = [ask(net, window_NTF).cpu() for window_NTF, *_ in self.loader(asked, device)]
         net.cpu()
         return torch.cat(answers).numpy() if answers else np.empty((0, int(getattr(net, width))))
 
     def fingerprint(self, train: Samples, valid: Samples) -> str:
         """Digest of all that decides the weights: settings, rows, labels, sample weights, feature values."""
-        return digest_json([self.decides(), samples_digest(train), samples_digest(valid)])
+        return digest_json([self.decides(), samples_digest(train, self.targets(train)), samples_digest(valid)])
 
     def decides(self) -> dict[str, Any]:
         """The settings that decide the weights, as plain values."""
@@ -177,10 +181,18 @@ class SequenceModel:
             settings["pretrain"] = repr(self.pretrain)
         return settings | ({"wide": self.wide, "wide_C": self.wide_C} if self.wide else {})
 
-    def loader(self, samples: Samples, device: torch.device, shuffle: bool = False) -> WindowLoader:
+    def targets(self, train: Samples) -> Array | None:
+        """Auxiliary targets [N, A] of the training samples, None where the module has none."""
+        names = list(getattr(self.module, "keywords", {}).get("auxiliary") or {})
+        return auxiliary_targets(train, names) if names else None
+
+    def loader(
+        self, samples: Samples, device: torch.device, shuffle: bool = False, targets: Array | None = None
+    ) -> WindowLoader:
         """Batches of these samples' windows on the device, in the order of this seed where they are shuffled."""
         return WindowLoader.from_samples(
             samples,
+            targets=targets,
             lookback=self.lookback,
             batch_size=self.batch_size,
             shuffle=shuffle,
@@ -225,7 +237,8 @@ def forked_generator(seed: int, device: torch.device) -> Iterator[None]:
 def described(part: Any) -> Any:
     """A factory as plain values: what it calls, and with which settings."""
     if isinstance(part, partial):
-        return [described(part.func), [described(a) for a in part.args], described(part.keywords)]
+        settings = {k: v for k, v in part.keywords.items() if k not in NEUTRAL or v != NEUTRAL[k]}
+        return [described(part.func), [described(a) for a in part.args], described(settings)]
     if isinstance(part, dict):
         return {key: described(value) for key, value in part.items()}
     if isinstance(part, type | FunctionType):
@@ -233,10 +246,11 @@ def described(part: Any) -> Any:
     return repr(part)
 
 
-def samples_digest(samples: Samples) -> str:
-    """Hex SHA-256 of rows, labels, weights and feature values."""
+def samples_digest(samples: Samples, targets: Array | None = None) -> str:
+    """Hex SHA-256 of rows, labels, weights, feature values and auxiliary targets."""
     sha = hashlib.sha256(repr(samples.table.names).encode())
-    for array in (samples.rows, samples.y, samples.weight, samples.table.values):
+    arrays = (samples.rows, samples.y, samples.weight, samples.table.values)
+    for array in arrays if targets is None else (*arrays, targets):
         sha.update(repr((array.shape, array.dtype.str)).encode())
         sha.update(np.ascontiguousarray(array).data)
     return sha.hexdigest()

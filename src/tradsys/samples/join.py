@@ -48,6 +48,7 @@ def make_samples(
         start=rows - (lookback - 1),
         end=end,
         ret=labels.ret[rows].astype(np.float64),
+        realised_range=None if labels.realised_range is None else labels.realised_range[rows],
     )
 
 

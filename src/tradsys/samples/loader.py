@@ -28,7 +28,8 @@ class WindowLoader:
     """An iterable of (window_NTF, y_N int64, weight_N float32) that Lightning takes as a dataloader.
 
     table_RF: float32, contiguous. rows_N: the row at which each window ends. y_N: class codes. weight_N:
-    weights. The order depends on (seed, epoch) alone, on any device; without `shuffle` it is the samples'
+    weights. target_NA: float32, auxiliary targets, which batches then hold as a fourth part; None for none. The order
+    depends on (seed, epoch) alone, on any device; without `shuffle` it is the samples'
     own. The last, partial batch is kept. With `balanced` the classes of the shuffled samples take turns, so that every
     batch, the partial one too, holds them in numbers that differ by one at most; a pass is as long as ever, a scarce
     class comes round more than once in it, and of a common one another part comes in every epoch.
@@ -50,6 +51,7 @@ class WindowLoader:
         y_N: Tensor,
         weight_N: Tensor,
         *,
+        target_NA: Tensor | None = None,
         lookback: int,
         batch_size: int,
         shuffle: bool = False,
@@ -68,6 +70,7 @@ class WindowLoader:
         self.rows_N = rows_N.to(home)
         self.y_N = y_N.to(home, torch.int64)
         self.weight_N = weight_N.to(home, torch.float32)
+        self.target_NA = None if target_NA is None else target_NA.to(home, torch.float32)
         self.lookback, self.batch_size = lookback, batch_size
         self.shuffle, self.balanced, self.seed = shuffle, balanced, seed
         if balanced:
@@ -82,6 +85,7 @@ class WindowLoader:
         cls,
         samples: Samples,
         *,
+        targets: Array | None = None,
         lookback: int,
         batch_size: int,
         shuffle: bool = False,
@@ -101,6 +105,7 @@ class WindowLoader:
             _shared(samples.rows),
             _shared(samples.y),
             torch.tensor(samples.weight, dtype=torch.float32),
+            target_NA=None if targets is None else torch.tensor(targets, dtype=torch.float32),
             lookback=lookback,
             batch_size=batch_size,
             shuffle=shuffle,
@@ -120,16 +125,18 @@ class WindowLoader:
         """Batches in a whole pass on one rank, the partial one included."""
         return math.ceil(self._n_own() / self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         # a generator on purpose: Lightning calls iter() before set_epoch(), and nothing is read until next()
         first, self._resume_at = self._resume_at, 0
         order = self.order()
         for batch in range(first, len(self)):
             self._handed_out = batch + 1
-            window_NTF, y_N, weight_N = self.batch(order[batch * self.batch_size : (batch + 1) * self.batch_size])
+            window_NTF, y_N, weight_N, *target = self.batch(
+                order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            )
             if batch == len(self) - 1 and self._wraps():
                 weight_N = torch.cat([weight_N[:-1], torch.zeros_like(weight_N[-1:])])
-            yield window_NTF, y_N, weight_N
+            yield window_NTF, y_N, weight_N, *target
 
     def state_dict(self) -> dict[str, int]:
         """The epoch, and the batches of it handed out so far."""
@@ -167,7 +174,7 @@ class WindowLoader:
         moved = copy.copy(self)
         moved.stream = self.stream or not _table_fits(self.table_RF, device)
         moved.device = device
-        for name in _TENSORS:
+        for name in self._tensors():
             home = self.table_RF.device if moved.stream else device
             setattr(moved, name, getattr(self, name).to(home))
         moved._window_RTF = window_view(moved.table_RF, self.lookback)
@@ -175,12 +182,16 @@ class WindowLoader:
 
     def __getstate__(self) -> dict[str, Any]:
         # as arrays: a tensor would take shared memory, of which a container has 64 MB
-        arrays = {name: getattr(self, name).cpu().numpy() for name in _TENSORS}
+        arrays = {name: getattr(self, name).cpu().numpy() for name in self._tensors()}
         return {k: v for k, v in self.__dict__.items() if k != "_window_RTF"} | arrays | {"device": torch.device("cpu")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state | {name: _shared(state[name]) for name in _TENSORS})
+        tensors = {name: _shared(value) for name, value in state.items() if isinstance(value, np.ndarray)}
+        self.__dict__.update(state | tensors)
         self._window_RTF = window_view(self.table_RF, self.lookback)
+
+    def _tensors(self) -> tuple[str, ...]:
+        return _TENSORS if self.target_NA is None else (*_TENSORS, "target_NA")
 
     def order(self) -> Tensor:
         """Places of the samples of this epoch's pass, in turn, on the table's device."""
@@ -210,20 +221,17 @@ class WindowLoader:
         rank, n_ranks = rank_of()
         return self.shuffle and not self.balanced and (self._n_own() - 1) * n_ranks + rank >= len(self.rows_N)
 
-    def batch(self, picked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The samples at these places, int32 or int64 on the table's device, as one batch."""
+    def batch(self, picked: Tensor) -> tuple[Tensor, ...]:
+        """The samples at these places, int32 or int64 on the table's device, as one batch; targets last, if any."""
         first = self.rows_N.index_select(0, picked) - (self.lookback - 1)
         y_N, weight_N = self.y_N.index_select(0, picked), self.weight_N.index_select(0, picked)
+        rest = [y_N, weight_N, *([] if self.target_NA is None else [self.target_NA.index_select(0, picked)])]
         if not self.stream:
-            return self._window_RTF.index_select(0, first), y_N, weight_N
+            return self._window_RTF.index_select(0, first), *rest
         window_NTF = torch.empty((len(first), *self._window_RTF.shape[1:]), pin_memory=self.device.type == "cuda")
         torch.index_select(self._window_RTF, 0, first, out=window_NTF)
         # the pinned allocator holds the buffer until its copy is done, so the next batch may be gathered
-        return (
-            window_NTF.to(self.device, non_blocking=True),
-            y_N.to(self.device, non_blocking=True),
-            weight_N.to(self.device, non_blocking=True),
-        )
+        return tuple(part.to(self.device, non_blocking=True) for part in (window_NTF, *rest))
 
 
 def rank_of() -> tuple[int, int]:

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tradsys.models.nets.transformer import Rotary, TransformerEncoder
+from tradsys.models.nets.transformer import Rotary, TransformerEncoder, in_tokens
 
 
 def make(**changes):
@@ -81,6 +81,8 @@ def test_rotary_scores_depend_on_distance_alone():
         ({"positions": "sine"}, "positions='sine'"),
         ({"pooling": "max"}, "pooling='max'"),
         ({"d_model": 6, "n_heads": 2, "positions": "rotary"}, "even"),
+        ({"patch": 4}, "lookback=7 with patch=4 leaves 3 bars over; it must be a multiple"),
+        ({"patch": 0}, "patch=0"),
     ],
 )
 def test_impossible_settings_are_named(changes, words):
@@ -111,3 +113,39 @@ def test_the_last_row_alone_gives_what_the_whole_last_block_gives(positions, cau
     torch.testing.assert_close(fast_NC, slow_NC, rtol=1e-5, atol=3e-6)
     for ours, theirs in zip(fast, slow, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def patched(lookback=8, patch=4, **options):
+    torch.manual_seed(0)
+    options = {"d_model": 16, "n_heads": 2, "n_layers": 2, "dropout": 0.0, "ffn_mult": 2} | options
+    return TransformerEncoder(5, 3, lookback, patch=patch, **options).eval()
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_patches_are_read_as_bars_of_their_own(positions, pooling):
+    """A net of patches equals a net of bars whose bar holds the patch's values, the last one the decision bar's."""
+    window_NTF = torch.randn(4, 8, 5)
+    net = patched(positions=positions, pooling=pooling)
+    torch.manual_seed(0)
+    options = {"d_model": 16, "n_heads": 2, "n_layers": 2, "dropout": 0.0, "ffn_mult": 2}
+    twin = TransformerEncoder(20, 3, 2, positions=positions, pooling=pooling, **options).eval()
+    bars_NTF = torch.stack([torch.cat([window_NTF[:, 4 * k + j] for j in range(4)], dim=1) for k in range(2)], dim=1)
+    torch.testing.assert_close(net(window_NTF), twin(bars_NTF), rtol=0, atol=0)
+
+
+def test_a_patch_of_one_bar_is_the_net_without_patches():
+    """Same draws, same names, same shapes: weights and bundles of before still fit."""
+    plain, one = make(), make(patch=1)
+    assert plain.state_dict().keys() == one.state_dict().keys()
+    assert all(torch.equal(p, q) for p, q in zip(plain.parameters(), one.parameters(), strict=True))
+    assert plain.project.weight.shape == (16, 5)
+    assert plain.position_TD.shape == (7, 16)
+
+
+def test_causal_patches_see_no_later_patch():
+    net, window_NTF = patched(lookback=12, n_layers=1), torch.randn(1, 12, 5)
+    changed_NTF = window_NTF.clone()
+    changed_NTF[:, 8:] += 1.0
+    before, after = (net.blocks[0](net.project(in_tokens(x, 4).flatten(2)))[:, :2] for x in (window_NTF, changed_NTF))
+    torch.testing.assert_close(before, after, rtol=0, atol=1e-6)

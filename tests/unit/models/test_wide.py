@@ -11,6 +11,7 @@ from tradsys.models.linear import LogisticRegression
 from tradsys.models.nets.resnet import ResNet
 from tradsys.models.nets.tcn import TemporalConvNet
 from tradsys.models.nets.transformer import TransformerEncoder
+from tradsys.models.nets.two_scales import TwoScales
 from tradsys.models.nets.wide import Wide
 from tradsys.models.onnx_export import export_onnx
 from tradsys.models.onnx_runtime import OnnxModel
@@ -21,6 +22,7 @@ from tradsys.models.transforms import RobustScaler
 
 NETS = {
     "transformer": partial(TransformerEncoder, d_model=8, n_heads=2, n_layers=1),
+    "two_scales": partial(TwoScales, fine=3, coarse=2, d_model=8, n_heads=2),
     "tcn": partial(TemporalConvNet, width=8),
     "resnet": partial(ResNet, width=4),
 }

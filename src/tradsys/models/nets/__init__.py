@@ -1,6 +1,8 @@
 """Plain torch modules from a window [N, T, F] to logits [N, C] or an embedding.
 
 transformer    TransformerEncoder
+two_scales     TwoScales
 tcn            TemporalConvNet
 resnet         ResNet
+auxiliary      Auxiliary
 """

@@ -1,6 +1,7 @@
 """A small pre-norm Transformer over one window.
 
-Legend: N samples, T window, F features, C classes, D embedding, H heads, K = D / H, 3 = query, key, value.
+Legend: N samples, T window, L tokens (T / patch), F features, C classes, D embedding, H heads, K = D / H, 3 = query,
+key, value. Blocks write T for the tokens that they are given.
 """
 
 import torch
@@ -11,7 +12,8 @@ from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import CombinationError
 from tradsys.models.nets.dropout import Dropout, attend
 
-BOUNDS = dict.fromkeys(("d_model", "n_heads", "n_layers", "ffn_mult"), "whole [1, inf)") | {"dropout": "[0, 1)"}
+WHOLE = ("d_model", "n_heads", "n_layers", "ffn_mult", "patch")
+BOUNDS = dict.fromkeys(WHOLE, "whole [1, inf)") | {"dropout": "[0, 1)"}
 POSITIONS = ("learned", "rotary")
 POOLINGS = ("last", "mean")
 
@@ -25,6 +27,9 @@ class TransformerEncoder(nn.Module):
     pooling: embedding of the `last` bar, or the `mean` over the window.
     causal: each bar attends to itself and to earlier ones only. False lets all bars of the window see each
     other; either way nothing after the decision bar is in the window.
+    patch: bars per token. The window is cut into T / patch tokens that do not overlap, the last of which ends at the
+    decision bar; the lookback must be a multiple. 1 makes every bar a token. With patches, `last` and `causal` speak
+    of tokens. Source: Nie et al. 2023, section 3.1, with all features of a bar in one token.
     Pre-norm blocks: Xiong et al. 2020, fig. 1b.
     """
 
@@ -42,18 +47,21 @@ class TransformerEncoder(nn.Module):
         positions: str = "learned",
         pooling: str = "last",
         causal: bool = True,
+        patch: int = 1,
     ) -> None:
         super().__init__()
         check_bounds("transformer", locals(), BOUNDS, "model.net")
         _check_shape(d_model, n_heads, positions, pooling)
+        check_multiple("transformer", "patch", patch, lookback)
+        n_tokens = lookback // patch
         self.n_features, self.n_classes, self.lookback = n_features, n_classes, lookback
         self.embedding_dim = d_model
-        self.pooling = pooling
-        self.project = nn.Linear(n_features, d_model)
-        self.position_TD = nn.Parameter(torch.randn(lookback, d_model) * 0.02) if positions == "learned" else None
+        self.pooling, self.patch = pooling, patch
+        self.project = nn.Linear(patch * n_features, d_model)
+        self.position_TD = nn.Parameter(torch.randn(n_tokens, d_model) * 0.02) if positions == "learned" else None
         rotary = positions == "rotary"
         blocks = [
-            Block(d_model, n_heads, lookback, dropout, ffn_mult, rotary=rotary, causal=causal) for _ in range(n_layers)
+            Block(d_model, n_heads, n_tokens, dropout, ffn_mult, rotary=rotary, causal=causal) for _ in range(n_layers)
         ]
         self.blocks = nn.ModuleList(blocks)
         self.drop = Dropout(dropout)
@@ -67,7 +75,7 @@ class TransformerEncoder(nn.Module):
                 f"transformer: window of shape {tuple(window_NTF.shape)}; it must be "
                 f"[N, {self.lookback}, {self.n_features}]; rebuild the net for these features and lookback"
             )
-        x_NTD = self.project(window_NTF)
+        x_NTD = self.project(window_NTF if self.patch == 1 else in_tokens(window_NTF, self.patch).flatten(2))
         if self.position_TD is not None:
             x_NTD = x_NTD + self.position_TD
         x_NTD = self.drop(x_NTD)
@@ -167,6 +175,21 @@ class Rotary(nn.Module):
         left, right = x_NHTK.chunk(2, dim=-1)
         turned_NHTK = torch.cat([-right, left], dim=-1)
         return (x_NHTK * self.cos_TK[-n_bars:] + turned_NHTK * self.sin_TK[-n_bars:]).to(x_NHTK.dtype)
+
+
+def in_tokens(window_NTF: Tensor, n_bars: int) -> Tensor:
+    """Blocks [N, L, bars, F] of `n_bars` bars that do not overlap, the last of which ends at the decision bar."""
+    n, lookback, n_features = window_NTF.shape
+    return window_NTF.reshape(n, lookback // n_bars, n_bars, n_features)
+
+
+def check_multiple(net: str, key: str, n_bars: int, lookback: int) -> None:
+    """Raises CombinationError where the window cannot be cut into blocks of `n_bars` bars without a rest."""
+    if lookback % n_bars:
+        raise CombinationError(
+            f"{net}: lookback={lookback} with {key}={n_bars} leaves {lookback % n_bars} bars over; it must be "
+            f"a multiple of {key}; set model.lookback={-(-lookback // n_bars) * n_bars} or another model.net.{key}"
+        )
 
 
 def _check_shape(d_model: int, n_heads: int, positions: str, pooling: str) -> None:

@@ -5,7 +5,7 @@ Legend: N samples, T window, F features, C classes.
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import pytorch_lightning as L
@@ -18,11 +18,12 @@ from torchmetrics.functional.classification import binary_auroc, multiclass_auro
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TrainingError
 from tradsys.models.losses import focal_loss, weighted_mean
+from tradsys.models.nets.auxiliary import Auxiliary
 from tradsys.models.training.loop import DirectLoop
-from tradsys.models.training.recipe import BatchRecipe, Prepared, WeightAverage
+from tradsys.models.training.recipe import BatchRecipe, Prepared, WeightAverage, check_targets
 from tradsys.samples.loader import rank_of
 
-Batch = tuple[Tensor, Tensor, Tensor]  # window_NTF, y_N, weight_N
+Batch = tuple[Tensor, ...]  # window_NTF, y_N, weight_N, in training with auxiliary targets target_NA
 
 BOUNDS = {
     "gamma": "[0, inf)",
@@ -58,6 +59,8 @@ class LitClassifier(L.LightningModule):
     label_smoothing: eps in [0, 1); the loss becomes (1 - eps) * loss(y) + eps * mean of loss(c) over c.
     ema: decay per step of a moving average of the weights, which is what validation reads and what is kept; 0 for none.
     bar_dropout, feature_dropout, mixup: random changes of training batches, 0 for none; see BatchRecipe.
+    auxiliary: weights of smooth L1 losses on further outputs of the encoder, `range` and `time` (`auxiliary_targets`),
+    added to the class loss in training alone; validation, predictions and bundles have class scores only.
 
     Logs per epoch: train_loss, valid_logloss (weighted by sample), valid_auc where each class occurs.
     Raises TrainingError, with step and learning rate, where a loss or a weight stops being finite.
@@ -79,12 +82,14 @@ class LitClassifier(L.LightningModule):
         bar_dropout: float = 0.0,
         feature_dropout: float = 0.0,
         mixup: float = 0.0,
+        auxiliary: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         if class_weight not in (None, "balanced"):
             raise ValueError(f"lit: class_weight={class_weight!r}; it must be null or 'balanced'; fix the config")
         check_bounds("lit", locals(), BOUNDS, "model.module")
-        self.net = net
+        self.auxiliary = check_targets(auxiliary)
+        self.net = Auxiliary(net, len(self.auxiliary)) if self.auxiliary else net
         self.gamma, self.label_smoothing = gamma, label_smoothing
         self.lr, self.weight_decay, self.warmup_fraction = lr, weight_decay, warmup_fraction
         self.class_weight = class_weight
@@ -113,8 +118,16 @@ class LitClassifier(L.LightningModule):
 
     def prepared_loss(self, logits_NC: Tensor, seen: Prepared) -> Tensor:
         """Scalar loss of a batch after the recipe: of a mixed one, the mean of both labels' losses by their shares."""
+        logits_NC, guess_NA = logits_NC.tensor_split([len(self.weight_C)], dim=1)
         own = self.loss(logits_NC, seen.y_N, seen.weight_N)
-        return own if seen.other is None else torch.lerp(self.loss(logits_NC, *seen.other), own, seen.share)
+        if seen.other is not None:
+            own = torch.lerp(self.loss(logits_NC, *seen.other), own, seen.share)
+        if seen.target_NA is None:
+            return own
+        error_NA = F.smooth_l1_loss(guess_NA.float(), seen.target_NA, reduction="none")
+        for k, weight in enumerate(self.auxiliary.values()):
+            own = own + weight * weighted_mean(error_NA[:, k], seen.weight_N)
+        return own
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """One step of the optimiser, then of the moving average."""
@@ -181,7 +194,7 @@ class LitClassifier(L.LightningModule):
 
     def validation_step(self, batch: Batch) -> None:
         """Keeps one batch's scores."""
-        window_NTF, y_N, weight_N = batch
+        window_NTF, y_N, weight_N, *_ = batch
         self._valid.append((self.net(window_NTF).float(), y_N, weight_N))
 
     def on_validation_epoch_end(self) -> None:

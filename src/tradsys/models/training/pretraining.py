@@ -4,7 +4,9 @@ Legend: R rows, M windows of the corpus, N samples of a batch, T window, F featu
 """
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,69 +16,60 @@ from torch import Tensor, nn
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import LeakageError, TrainingError
 from tradsys.core.tables import Array, Samples
+from tradsys.models.losses import supcon_loss
 from tradsys.models.training.lit import warmup_cosine
 from tradsys.samples.loader import WindowLoader
 
 LOG = logging.getLogger(__name__)
 
-RULES = {
-    "epochs": "whole [1, inf)",
-    "batch_size": "whole [1, inf)",
-    "lr": "(0, inf)",
-    "bar_share": "[0, 1)",
-    "feature_share": "[0, 1)",
-}
+STAGE = {"epochs": "whole [1, inf)", "batch_size": "whole [1, inf)", "lr": "(0, inf)"}
 # a longer step between training decisions, in median steps, may hold a test block: nothing in it is read
 LONGEST_STEP = 10
 WARMUP = 0.1
 
 
-@dataclass(frozen=True)
-class MaskedBars:
-    """Reconstructs what is hidden of a window from its embedding, then hands the encoder to supervised training.
+class SelfSupervised:
+    """A stage that trains an encoder on the corpus without labels, then hands it to supervised training.
 
-    epochs, batch_size, lr: of this stage, AdamW with warm-up and cosine. bar_share: of a window's bars hidden in one
-    run, never the decision bar. feature_share: probability that a column is hidden over all bars. end: last moment
-    of the corpus, null for the last training decision; a later one raises LeakageError. freeze: `none`, or `encoder`:
-    supervised training then moves the head and the linear path alone.
+    Subclasses are frozen dataclasses with these settings and an `objective`. epochs, batch_size, lr: of this stage,
+    AdamW with warm-up and cosine. end: last moment of the corpus, null for the last training decision; a later one
+    raises LeakageError. freeze: `none`, or `encoder`: supervised training then moves head and linear path alone.
 
     The corpus is every window that lies inside a run of training decisions, of all symbols, whether or not its last
     row is a decision: nothing after the training span, and nothing of a hole that a split left for its test block.
-    The target is smooth L1 on the hidden values, in scaled features. Source: masked reconstruction as in He et al.
-    2022, with one embedding per window as the bottleneck.
     """
 
-    epochs: int = 3
-    batch_size: int = 256
-    lr: float = 1e-3
-    bar_share: float = 0.4
-    feature_share: float = 0.2
-    end: str | None = None
-    freeze: str = "none"
+    rules: ClassVar[Mapping[str, str]] = {}
+    epochs: int
+    batch_size: int
+    lr: float
+    end: str | None
+    freeze: str
 
     def __post_init__(self) -> None:
-        check_bounds("pretrain", self, RULES, "model.pretrain")
-        if self.freeze not in ("none", "encoder") or not self.bar_share + self.feature_share > 0:
-            raise ValueError(
-                f"pretrain: freeze={self.freeze!r}, bar_share={self.bar_share}, feature_share={self.feature_share}; "
-                "freeze is none or encoder, and something must be hidden; set model.pretrain"
-            )
+        check_bounds("pretrain", self, {**STAGE, **self.rules}, "model.pretrain")
+        if self.freeze not in ("none", "encoder"):
+            raise ValueError(f"pretrain: freeze={self.freeze!r}; it must be none or encoder; set model.pretrain.freeze")
+
+    def objective(self, net: nn.Module, window_shape: tuple[int, int]) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+        """What is trained beside the encoder and dropped afterwards, and the loss of a batch of windows [N, T, F]."""
+        raise NotImplementedError
 
     def run(self, net: nn.Module, train: Samples, *, lookback: int, seed: int, device: torch.device) -> None:
         """Trains the encoder in place; draws from the global generator, which a fit forks and seeds."""
         rows = corpus_rows(train, lookback, self.end)
         loader = self._loader(train, rows, lookback, seed, device)
         net.to(device).train()
-        decoder = nn.Linear(int(net.embedding_dim), lookback * len(train.table.names)).to(device)  # type: ignore[arg-type]
-        weights = [*net.parameters(), *decoder.parameters()]
+        beside, loss_of = self.objective(net, (lookback, len(train.table.names)))
+        weights = [*net.parameters(), *beside.to(device).parameters()]
         optimizer = torch.optim.AdamW(weights, lr=self.lr, fused=True)
         total, step, loss = self.epochs * len(loader), 0, torch.zeros(())
         for epoch in range(self.epochs):
             loader.set_epoch(epoch)
-            for window_NTF, _, _ in loader:
+            for window_NTF, *_ in loader:
                 for group in optimizer.param_groups:
                     group["lr"] = self.lr * warmup_cosine(step, total, WARMUP)
-                loss = self._loss(net, decoder, window_NTF)
+                loss = loss_of(window_NTF)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(weights, 1.0)
@@ -95,24 +88,6 @@ class MaskedBars:
                 weight.requires_grad_(any(part in ("head", "wide") for part in name.split(".")))
         net.cpu()
 
-    def hidden(self, window_NTF: Tensor) -> Tensor:
-        """True [N, T, F] where a value is hidden."""
-        n, n_bars, n_features = window_NTF.shape
-        device = window_NTF.device
-        width = min(round(self.bar_share * n_bars), n_bars - 1)
-        first_N1 = (torch.rand(n, 1, device=device) * (n_bars - width)).long()
-        bar_T = torch.arange(n_bars, device=device)
-        bars_NT = (bar_T >= first_N1) & (bar_T < first_N1 + width)
-        columns_N1F = torch.rand(n, 1, n_features, device=device) < self.feature_share
-        return bars_NT.unsqueeze(2) | columns_N1F
-
-    def _loss(self, net: nn.Module, decoder: nn.Module, window_NTF: Tensor) -> Tensor:
-        hidden_NTF = self.hidden(window_NTF)
-        embedding_ND = net.embed(window_NTF.masked_fill(hidden_NTF, 0.0))  # type: ignore[operator]
-        guess_NTF = decoder(embedding_ND).view_as(window_NTF)
-        error_NTF = F.smooth_l1_loss(guess_NTF, window_NTF, reduction="none")
-        return (error_NTF * hidden_NTF).sum() / hidden_NTF.sum().clamp_min(1)
-
     def _loader(self, train: Samples, rows: Array, lookback: int, seed: int, device: torch.device) -> WindowLoader:
         n = len(rows)
         corpus = Samples(
@@ -127,6 +102,124 @@ class MaskedBars:
         return WindowLoader.from_samples(
             corpus, lookback=lookback, batch_size=self.batch_size, shuffle=True, seed=seed, device=device
         )
+
+
+@dataclass(frozen=True)
+class MaskedBars(SelfSupervised):
+    """Reconstructs what is hidden of a window from its embedding.
+
+    epochs, batch_size, lr, end, freeze: of SelfSupervised. bar_share: of a window's bars hidden in one run, never the
+    decision bar. feature_share: probability that a column is hidden over all bars.
+    The target is smooth L1 on the hidden values, in scaled features. Source: masked reconstruction as in He et al.
+    2022, with one embedding per window as the bottleneck.
+    """
+
+    rules: ClassVar[Mapping[str, str]] = {"bar_share": "[0, 1)", "feature_share": "[0, 1)"}
+    epochs: int = 3
+    batch_size: int = 256
+    lr: float = 1e-3
+    bar_share: float = 0.4
+    feature_share: float = 0.2
+    end: str | None = None
+    freeze: str = "none"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.bar_share + self.feature_share > 0:
+            raise ValueError(
+                f"pretrain: bar_share={self.bar_share}, feature_share={self.feature_share}; something must be hidden; "
+                "set model.pretrain.bar_share=0.4"
+            )
+
+    def objective(self, net: nn.Module, window_shape: tuple[int, int]) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+        """A linear decoder [D] -> [T F], and the error of its guess at the hidden values."""
+        decoder = nn.Linear(int(net.embedding_dim), window_shape[0] * window_shape[1])  # type: ignore[arg-type]
+
+        def loss(window_NTF: Tensor) -> Tensor:
+            hidden_NTF = self.hidden(window_NTF)
+            embedding_ND = net.embed(window_NTF.masked_fill(hidden_NTF, 0.0))  # type: ignore[operator]
+            guess_NTF = decoder(embedding_ND).view_as(window_NTF)
+            error_NTF = F.smooth_l1_loss(guess_NTF, window_NTF, reduction="none")
+            return (error_NTF * hidden_NTF).sum() / hidden_NTF.sum().clamp_min(1)
+
+        return decoder, loss
+
+    def hidden(self, window_NTF: Tensor) -> Tensor:
+        """True [N, T, F] where a value is hidden."""
+        n, n_bars, n_features = window_NTF.shape
+        device = window_NTF.device
+        width = min(round(self.bar_share * n_bars), n_bars - 1)
+        first_N1 = (torch.rand(n, 1, device=device) * (n_bars - width)).long()
+        bar_T = torch.arange(n_bars, device=device)
+        bars_NT = (bar_T >= first_N1) & (bar_T < first_N1 + width)
+        columns_N1F = torch.rand(n, 1, n_features, device=device) < self.feature_share
+        return bars_NT.unsqueeze(2) | columns_N1F
+
+
+@dataclass(frozen=True)
+class ContrastInTime(SelfSupervised):
+    """Draws two overlapping crops of one window together and those of other windows of the batch apart.
+
+    epochs, batch_size, lr, end, freeze: of SelfSupervised. overlap: least share of the window's bars that lie in both
+    crops. bar_share: probability that a bar of a crop is hidden, in each crop on its own. temperature: of the loss; a
+    smaller one is sharper. What a view does not hold is at 0, a column's median, so that positions stay.
+    The loss is InfoNCE over the 2 N views of a batch (Chen et al. 2020, eq. 1) on a projection that is dropped
+    afterwards. Source: TS2Vec (Yue et al. 2022, sections 3.2 and 3.3: random cropping, timestamp masking, instance-wise
+    contrast), reduced to one embedding per window; its temporal contrast and its hierarchy are left out.
+    """
+
+    rules: ClassVar[Mapping[str, str]] = {
+        "batch_size": "whole [2, inf)",  # a window needs another one to differ from
+        "overlap": "(0, 1]",
+        "bar_share": "[0, 1)",
+        "temperature": "(0, inf)",
+    }
+    epochs: int = 3
+    batch_size: int = 256
+    lr: float = 1e-3
+    overlap: float = 0.5
+    bar_share: float = 0.3
+    temperature: float = 0.2
+    end: str | None = None
+    freeze: str = "none"
+
+    def objective(self, net: nn.Module, window_shape: tuple[int, int]) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:  # noqa: ARG002
+        """A projection [D] -> [D], and the contrast of the two views of each window."""
+        width = int(net.embedding_dim)  # type: ignore[arg-type]
+        projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+
+        def loss(window_NTF: Tensor) -> Tensor:
+            seen_NTF = torch.cat([window_NTF.masked_fill(~kept.unsqueeze(2), 0.0) for kept in self.kept(window_NTF)])
+            same_N = torch.arange(len(window_NTF), device=window_NTF.device).repeat(2)
+            return supcon_loss(projection(net.embed(seen_NTF)), same_N, temperature=self.temperature)  # type: ignore[operator]
+
+        return projection, loss
+
+    def kept(self, window_NTF: Tensor) -> tuple[Tensor, Tensor]:
+        """True [N, T] where a bar belongs to the first and to the second view; the crops share a run of bars."""
+        n, n_bars, _ = window_NTF.shape
+        draw_N6 = torch.rand(n, 6, device=window_NTF.device)
+        least = max(1, round(self.overlap * n_bars))
+        shared_N = least + _below(draw_N6[:, 0], n_bars - least + 1)
+        first_N = _below(draw_N6[:, 1], n_bars - shared_N + 1)  # of the bars in both
+        last_N = first_N + shared_N
+        early_N = _below(draw_N6[:, 2], first_N + 1)
+        late_N = last_N + _below(draw_N6[:, 3], n_bars - last_N + 1)
+        # either crop may be the earlier one, and either may hold the other
+        swapped_N, nested_N = draw_N6[:, 4] < 0.5, draw_N6[:, 5] < 0.5
+        left = (early_N, torch.where(nested_N, late_N, last_N))
+        right = (first_N, torch.where(nested_N, last_N, late_N))
+        bar_T = torch.arange(n_bars, device=window_NTF.device)
+        views = [(bar_T >= low.unsqueeze(1)) & (bar_T < high.unsqueeze(1)) for low, high in (left, right)]
+        views = [torch.where(swapped_N.unsqueeze(1), a, b) for a, b in (views, views[::-1])]
+        hidden = [torch.rand(n, n_bars, device=window_NTF.device) < self.bar_share for _ in views]
+        return views[0] & ~hidden[0], views[1] & ~hidden[1]
+
+
+def _below(draw_N: Tensor, n: Tensor | int) -> Tensor:
+    """Whole numbers 0..n-1 of uniform draws [N] in [0, 1)."""
+    top = n - 1 if isinstance(n, int) else (n - 1).clamp_min(0)
+    return torch.minimum((draw_N * n).long(), torch.as_tensor(top, device=draw_N.device))
 
 
 def corpus_rows(train: Samples, lookback: int, end: str | None = None) -> Array:

@@ -3,26 +3,33 @@
 Legend: N samples, T window, F features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
+from tradsys.core.errors import TrainingError
+from tradsys.core.tables import Array, Samples
 from tradsys.models.training.augment import FeatureDropout, TimeMask
 
 EMA_WARMUP = 10  # steps after which a mean of weights reaches back about as far as its decay says
 
 
 class Prepared(NamedTuple):
-    """A training batch after the recipe. other: labels and weights [N] of mixed partners; share: weight of the own."""
+    """A training batch after the recipe. other: labels and weights [N] of mixed partners; share: weight of the own.
+
+    target_NA: auxiliary targets, those of mixed windows mixed likewise; None for none.
+    """
 
     window_NTF: Tensor
     y_N: Tensor
     weight_N: Tensor
     other: tuple[Tensor, Tensor] | None
     share: Tensor | float
+    target_NA: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -41,19 +48,22 @@ class BatchRecipe:
 
     def __call__(self, batch: Sequence[Tensor], generator: Generator | None = None) -> Prepared:
         """The batch as the net shall see it. generator: None draws from the device's global one."""
-        window_NTF, y_N, weight_N = batch
+        window_NTF, y_N, weight_N, *rest = batch
+        target_NA = rest[0] if rest else None
         if self.bar_dropout:
             window_NTF = TimeMask(self.bar_dropout)(window_NTF, generator)
         if self.feature_dropout:
             window_NTF = FeatureDropout(self.feature_dropout)(window_NTF, generator)
         if not self.mixup:
-            return Prepared(window_NTF, y_N, weight_N, None, 1.0)
+            return Prepared(window_NTF, y_N, weight_N, None, 1.0, target_NA)
         alpha = torch.full((2,), self.mixup, device=window_NTF.device)
         gamma_2 = torch._standard_gamma(alpha, generator=generator)
         share = gamma_2[0] / gamma_2.sum().clamp_min(torch.finfo(gamma_2.dtype).tiny)
         partner_N = torch.randperm(len(y_N), generator=generator, device=window_NTF.device)
         mixed_NTF = torch.lerp(window_NTF[partner_N], window_NTF, share.to(window_NTF.dtype))
-        return Prepared(mixed_NTF, y_N, weight_N, (y_N[partner_N], weight_N[partner_N]), share)
+        if target_NA is not None:
+            target_NA = torch.lerp(target_NA[partner_N], target_NA, share)
+        return Prepared(mixed_NTF, y_N, weight_N, (y_N[partner_N], weight_N[partner_N]), share, target_NA)
 
 
 class WeightAverage:
@@ -127,3 +137,51 @@ class Selection:
             return False
         best = self.best_epoch(scores)
         return len(scores) - (0 if best is None else best + 1) >= self.patience
+
+
+TARGETS = ("range", "time")
+LEAST_RANGE = 1e-6  # log price: bars that did not move at all
+
+
+def check_targets(weights: Mapping[str, float] | None) -> dict[str, float]:
+    """Weights of auxiliary targets by name, checked; ValueError for another target or a weight that is not above 0."""
+    weights = dict(weights or {})
+    if unknown := [name for name in weights if name not in TARGETS]:
+        raise ValueError(
+            f"lit: no auxiliary target {unknown[0]!r}; targets have the label's own horizon, by which training "
+            f"rows are purged: {', '.join(TARGETS)}; set model.module.auxiliary, or labels of another horizon"
+        )
+    if wrong := {name: w for name, w in weights.items() if not (isinstance(w, int | float) and 0 < w < np.inf)}:
+        raise ValueError(f"lit: auxiliary={wrong}; weights are above 0 and finite; leave a target out instead")
+    return weights
+
+
+def auxiliary_targets(train: Samples, names: Sequence[str]) -> Array:
+    """Auxiliary targets [N, A] of training samples, each of mean 0 and deviation 1 over them.
+
+    range: log of the realised range from entry to the label's end. time: log of the bars until the outcome is known.
+    Raises TrainingError where a target is unknown for a sample, or the same for all.
+    """
+    columns = []
+    for name in names:
+        if name == "range":
+            if train.realised_range is None:
+                raise TrainingError(
+                    "lit: auxiliary target 'range' needs highs and lows, and these samples have no realised range; use "
+                    "bars with both, or leave it out of model.module.auxiliary"
+                )
+            value_N = np.log(np.maximum(train.realised_range, LEAST_RANGE))
+        else:
+            value_N = np.log((train.end - train.rows).astype(np.float64))
+        if missing := int((~np.isfinite(value_N)).sum()):
+            raise TrainingError(
+                f"lit: auxiliary target {name!r} is missing for {missing} of {len(train)} training samples; every one "
+                "must have it; check the bars' highs and lows, or leave it out of model.module.auxiliary"
+            )
+        if not value_N.std() > 1e-9:
+            raise TrainingError(
+                f"lit: auxiliary target {name!r} is the same for all {len(train)} training samples; nothing to learn "
+                "there; labels of a fixed horizon have no time to learn; leave it out of model.module.auxiliary"
+            )
+        columns.append((value_N - value_N.mean()) / value_N.std())
+    return np.stack(columns, axis=1)

@@ -271,9 +271,10 @@ class Stack:
         return run(weights, window, masks)
 
     def _loss(self, logits_NC: Tensor, *parts: Tensor) -> Tensor:
-        y_N, weight_N, *mixed = parts
-        other, share = ((mixed[0], mixed[1]), mixed[2]) if mixed else (None, 1.0)
-        return self.loss_of.prepared_loss(logits_NC, Prepared(logits_NC, y_N, weight_N, other, share))
+        y_N, weight_N, *rest = parts
+        target_NA = rest.pop(0) if self.loss_of.auxiliary else None
+        other, share = ((rest[0], rest[1]), rest[2]) if rest else (None, 1.0)
+        return self.loss_of.prepared_loss(logits_NC, Prepared(logits_NC, y_N, weight_N, other, share, target_NA))
 
     def _update(self, grad_KP: Tensor) -> None:
         """Clips each net's gradient by its own norm, then one step of AdamW (Loshchilov & Hutter 2019, alg. 2)."""
@@ -319,8 +320,10 @@ class Stack:
 
 
 def _stacked_batches(seen: Sequence[Prepared]) -> list[Tensor]:
-    """Labels and weights [K, N], then those of mixed partners and the shares [K] where batches are mixed."""
+    """Labels and weights [K, N], auxiliary targets if any, then those of mixed partners and the shares [K] if mixed."""
     parts = [torch.stack([one.y_N for one in seen]), torch.stack([one.weight_N for one in seen])]
+    if seen[0].target_NA is not None:
+        parts.append(torch.stack([one.target_NA for one in seen if one.target_NA is not None]))
     if seen[0].other is None:
         return parts
     others = [one.other for one in seen if one.other is not None]

@@ -36,6 +36,7 @@ def fit_together(
     if stacked is False or not _alike(models):
         return None
     n_features, n_classes = len(train.table.names), count_classes(train, valid)
+    targets = models[0].targets(train)
     nets, modules, generators = _drawn(models, n_features, n_classes)
     if not stackable(nets) or not (stacked or gains(models[0], nets[0])):
         return None
@@ -43,11 +44,11 @@ def fit_together(
     for net in nets[1:]:
         _copy_line(nets[0], net)
     home = models[0].trainer.home()
-    trains = [model.loader(train, home, shuffle=True) for model in models]
+    trains = [model.loader(train, home, shuffle=True, targets=targets) for model in models]
     if trains[0].stream:
         return None
     digests = [model.decides() for model in models]
-    fingerprint = digest_json([digests, samples_digest(train), samples_digest(valid)]) if workdir else ""
+    fingerprint = digest_json([digests, samples_digest(train, targets), samples_digest(valid)]) if workdir else ""
     with replace(models[0], workdir=workdir).folder() as folder:
         held = models[0].loader(valid, home, shuffle=False)
         job = StackJob(modules, trains, generators, held, models[0].trainer, folder, fingerprint)

@@ -15,6 +15,7 @@ from tradsys.core.tables import Array, FeatureTable, Fold, Labels, Samples
 from tradsys.models.boosting import LightGbm, Xgboost
 from tradsys.models.ensembles.stacked import Stacked
 from tradsys.models.regime import HmmRegime
+from tradsys.models.training.pretraining import SelfSupervised
 from tradsys.models.training.trainer import TrainerSettings
 from tradsys.research.pipeline.bundle_export import export_bundle
 from tradsys.research.pipeline.dataset import Prepared, labels_of, load_bars, prepare
@@ -232,6 +233,8 @@ def _shortened(part: Any, s: AuditSettings) -> Any:
     if isinstance(part, HmmRegime):
         return replace(part, n_seeds=min(part.n_seeds, s.n_seeds), max_iter=min(part.max_iter, s.max_iter))
     inner = {f.name: getattr(part, f.name) for f in fields(part) if f.init}
+    if isinstance(part, SelfSupervised):
+        inner["epochs"] = min(part.epochs, s.max_epochs)
     if isinstance(part, Stacked):
         inner["n_folds"] = min(part.n_folds, s.n_oof_folds)
     return replace(part, **{name: _shortened(value, s) for name, value in inner.items()})

@@ -13,6 +13,7 @@ from tradsys.evidence.classification import auc
 from tradsys.evidence.controls.causality import FACTOR, Finding, covered, first_difference, null_auc_error, touching
 from tradsys.research.leakage.fold_boundaries import features_learn_early, split_spans
 from tradsys.research.leakage.lookahead import NET, Ask, Outcome, classifiers
+from tradsys.research.leakage.pretraining_corpus import corpus_asks
 from tradsys.research.leakage.subject import SEALED, AuditSubject, aware_key
 from tradsys.research.pipeline.dataset import Prepared
 from tradsys.research.pipeline.settings import Experiment
@@ -35,6 +36,7 @@ def sealed_asks(s: AuditSubject) -> dict[str, Ask]:
         "calibrator rows": _calibrator_rows,
         "auditor scores": _auditor_scores,
         **{f"{part} on shuffled labels": partial(_knows_nothing, part=part) for part in classifiers(s)},
+        **corpus_asks(s),
     }
 
 

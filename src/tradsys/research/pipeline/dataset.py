@@ -21,6 +21,7 @@ from tradsys.core.protocols import Events, Splitter
 from tradsys.core.tables import Array, FeatureTable, Fold, Labels, Samples
 from tradsys.features.feature_set import FeatureSet
 from tradsys.labels.carry import with_carry
+from tradsys.labels.realised_range import realised_range
 from tradsys.market.bars import check_bar_minutes, mark_gaps, utc64_times
 from tradsys.market.true_range import log_steps
 from tradsys.market.universe import Members
@@ -265,11 +266,13 @@ def labels_of(experiment: Experiment, bars: pl.DataFrame) -> Labels:
     """Labels [R] along the side that the feature set names, or along the label's own where it names none.
 
     `ret` holds the dividends, the funding and the borrow fee of the position, so that what pays after costs is what
-    pays in the simulator. Where samples are weighted by return, the labels carry each bar's own.
+    pays in the simulator. Where samples are weighted by return, the labels carry each bar's own; all carry the range
+    that prices ran through until each label's end.
     """
     side = experiment.features.side(bars)
     own = getattr(experiment.labels, "side", 1) if side is None else side
     labels = with_carry(experiment.labels.label(bars, side), bars, own, experiment.costs.borrow_per_year)
+    labels = replace(labels, realised_range=realised_range(bars, labels.end))
     return replace(labels, step=log_steps(bars)) if experiment.weighting == "return" else labels
 
 

@@ -7,7 +7,7 @@ import torch
 from tests.unit.models.test_sequence import LOOKBACK, assert_same_weights, make_model, make_samples, weights
 from tradsys.core.errors import LeakageError, TrainingError
 from tradsys.models.training import pretraining
-from tradsys.models.training.pretraining import MaskedBars, corpus_rows
+from tradsys.models.training.pretraining import ContrastInTime, MaskedBars, corpus_rows
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,8 +28,11 @@ def every(samples, low, high, step=4):
     return samples.take(np.flatnonzero((samples.rows >= low) & (samples.rows < high) & (samples.rows % step == 0)))
 
 
-def model(**settings):
-    return replace(make_model(max_epochs=1), pretrain=MaskedBars(**({"epochs": 2, "batch_size": 64} | settings)))
+STAGES = [MaskedBars, ContrastInTime]
+
+
+def model(stage=MaskedBars, **settings):
+    return replace(make_model(max_epochs=1), pretrain=stage(**({"epochs": 2, "batch_size": 64} | settings)))
 
 
 def disturbed(samples, keep):
@@ -53,8 +56,9 @@ def test_a_hole_that_a_split_left_is_not_read(samples):
     assert {199, 400 + LOOKBACK - 1} <= set(rows.tolist())
 
 
+@pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("hole", [False, True])
-def test_pre_training_reads_nothing_outside_the_training_span(samples, monkeypatch, hole):
+def test_pre_training_reads_nothing_outside_the_training_span(samples, monkeypatch, hole, stage):
     """Other numbers after the training span, or in a hole of it, change no weight; a corpus that reads them does."""
     train, valid = every(samples, 8, 400), every(samples, 450, 560)
     keep = np.arange(600) < 400
@@ -62,14 +66,18 @@ def test_pre_training_reads_nothing_outside_the_training_span(samples, monkeypat
     if hole:
         train = train.take(np.flatnonzero((train.rows < 150) | (train.rows >= 300)))
         keep[155:290] = False
-    fitted, other = (model().fit(train.on(t.table), valid.on(t.table)) for t in (samples, disturbed(samples, keep)))
+    fitted, other = (
+        model(stage).fit(train.on(t.table), valid.on(t.table)) for t in (samples, disturbed(samples, keep))
+    )
     assert_same_weights(weights(fitted), weights(other))
 
     def careless(train, lookback, end=None):
         return np.flatnonzero(train.table.ready(lookback))
 
     monkeypatch.setattr(pretraining, "corpus_rows", careless)
-    fitted, other = (model().fit(train.on(t.table), valid.on(t.table)) for t in (samples, disturbed(samples, keep)))
+    fitted, other = (
+        model(stage).fit(train.on(t.table), valid.on(t.table)) for t in (samples, disturbed(samples, keep))
+    )
     with pytest.raises(AssertionError):
         assert_same_weights(weights(fitted), weights(other))
 
@@ -88,6 +96,45 @@ def test_it_learns_to_fill_in_what_is_hidden(samples):
     hidden_NTF = stage.hidden(window_NTF)
     assert 0.2 < hidden_NTF.float().mean() < 0.4
     assert (hidden_NTF.all(dim=1) | ~hidden_NTF.any(dim=1)).all()
+
+
+@pytest.mark.parametrize("overlap", [0.1, 0.5, 1.0])
+def test_two_crops_share_a_run_of_bars(overlap):
+    """Either crop is one run; they share at least the overlap, and each may be the earlier one."""
+    torch.manual_seed(0)
+    left_NT, right_NT = ContrastInTime(overlap=overlap, bar_share=0.0).kept(torch.zeros(3000, 10, 2))
+    assert int((left_NT & right_NT).sum(dim=1).min()) >= round(10 * overlap)
+    for view_NT in (left_NT, right_NT):
+        assert int((view_NT.int().diff(dim=1) != 0).sum(dim=1).max()) <= 2
+        assert overlap == 1 or 0.02 < (~view_NT[:, -1]).float().mean() < 0.9  # the decision bar is no shortcut
+    first = [view.int().argmax(dim=1) for view in (left_NT, right_NT)]
+    shares = [(first[0] < first[1]).float().mean(), (first[0] > first[1]).float().mean()]
+    assert abs(shares[0] - shares[1]) < 0.05
+    hidden_NT, _ = ContrastInTime(overlap=1.0, bar_share=0.3).kept(torch.zeros(3000, 10, 2))
+    assert 0.28 < (~hidden_NT).float().mean() < 0.32
+
+
+def test_contrast_tells_windows_apart_by_what_their_crops_share(samples):
+    """After it, the two crops of a window find one another among those of 64 windows far more often than before."""
+    slow = np.repeat(np.random.default_rng(0).normal(size=(76, 3)), 8, axis=0)[:600].astype(np.float32)
+    train = every(samples.on(samples.table.with_values(slow)), 8, 560)
+    torch.manual_seed(1)
+    net = make_model().built_net(n_features=3, n_classes=2)
+    stage = ContrastInTime(epochs=25, batch_size=64, lr=0.01, bar_share=0.1)
+    window_NTF = torch.from_numpy(np.stack([slow[8 * k + 2 : 8 * k + 2 + LOOKBACK] for k in range(64)]))
+
+    def found():
+        torch.manual_seed(2)
+        with torch.no_grad():
+            left, right = (
+                torch.nn.functional.normalize(net.eval().embed(window_NTF.masked_fill(~kept.unsqueeze(2), 0.0)), dim=1)
+                for kept in stage.kept(window_NTF)
+            )
+        return float(((left @ right.T).argmax(dim=1) == torch.arange(64)).float().mean())
+
+    before = found()
+    stage.run(net, train, lookback=LOOKBACK, seed=0, device=torch.device("cpu"))
+    assert found() > before + 0.2
 
 
 def test_a_frozen_encoder_keeps_what_it_learnt(samples):
@@ -111,6 +158,9 @@ def test_what_cannot_be_pre_trained_on_is_one_line_before_any_fit(samples):
     for wrong in ({"freeze": "half"}, {"bar_share": 0.0, "feature_share": 0.0}, {"epochs": 0}, {"lr": -1}):
         with pytest.raises(ValueError, match="pretrain"):
             MaskedBars(**wrong)
+    for wrong in ({"freeze": "half"}, {"overlap": 0}, {"bar_share": 1}, {"temperature": 0}, {"batch_size": 1}):
+        with pytest.raises(ValueError, match="pretrain"):
+            ContrastInTime(**wrong)
 
 
 def test_it_decides_the_weights_and_is_part_of_their_name(samples):

@@ -13,6 +13,7 @@ from tradsys.models.ensembles.compose import SeedAverage
 from tradsys.models.nets.resnet import ResNet
 from tradsys.models.nets.tcn import TemporalConvNet
 from tradsys.models.nets.transformer import TransformerEncoder
+from tradsys.models.nets.two_scales import TwoScales
 from tradsys.models.training import stack
 from tradsys.models.training.lit import LitClassifier
 from tradsys.models.training.trainer import TrainerSettings
@@ -21,6 +22,8 @@ RECIPE = {"ema": 0.9, "feature_dropout": 0.2, "bar_dropout": 0.3, "mixup": 0.4, 
 NETS = {
     "transformer": partial(TransformerEncoder, d_model=8, n_heads=2, n_layers=2, dropout=0.2, ffn_mult=2),
     "rotary": partial(TransformerEncoder, d_model=8, n_heads=2, n_layers=1, positions="rotary", pooling="mean"),
+    "patches": partial(TransformerEncoder, d_model=8, n_heads=2, n_layers=1, dropout=0.2, patch=3),
+    "two_scales": partial(TwoScales, fine=3, coarse=2, d_model=8, n_heads=2, dropout=0.2),
     "tcn": partial(TemporalConvNet, width=8, dropout=0.2),
     "resnet": partial(ResNet, width=4, dropout=0.2),
 }

@@ -1,0 +1,82 @@
+"""Two time scales of one window: its last bars as they are, and all of it as means over blocks of bars.
+
+Legend: N samples, T window, F features, C classes, D embedding.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from tradsys.core.bounds import check_bounds
+from tradsys.core.errors import CombinationError
+from tradsys.models.nets.transformer import TransformerEncoder, check_multiple, in_tokens
+
+
+class TwoScales(nn.Module):
+    """Reads the window [N, T, F] that ends at the decision bar at two scales; gives an embedding and class scores.
+
+    n_features, n_classes, lookback: F, C and T, known from the data, never configured.
+    fine: last bars of the window that are read as they are. coarse: bars of a block (24 hours are a day); the whole
+    window is read as the means of its T / coarse blocks, the last of which ends at the decision bar, so that each is
+    known at its close. d_model, n_heads, n_layers, ffn_mult, dropout, positions: of either of the two Transformers,
+    whose embeddings, joined, are the embedding of D = 2 d_model.
+    Raises CombinationError where `fine` exceeds the lookback or the lookback is no multiple of `coarse`.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        n_classes: int,
+        lookback: int,
+        *,
+        fine: int = 24,
+        coarse: int = 24,
+        d_model: int = 32,
+        n_heads: int = 4,
+        n_layers: int = 1,
+        dropout: float = 0.1,
+        ffn_mult: int = 4,
+        positions: str = "learned",
+    ) -> None:
+        super().__init__()
+        check_bounds("two scales", locals(), dict.fromkeys(("fine", "coarse"), "whole [1, inf)"), "model.net")
+        check_multiple("two scales", "coarse", coarse, lookback)
+        if fine > lookback:
+            raise CombinationError(
+                f"two scales: fine={fine} bars of a window of {lookback}; the window must hold them; "
+                f"set model.net.fine={lookback} or less, or raise model.lookback"
+            )
+        self.n_features, self.n_classes, self.lookback = n_features, n_classes, lookback
+        self.n_fine, self.n_coarse = fine, coarse
+
+        def encoder(n_bars: int) -> nn.Module:
+            made = TransformerEncoder(
+                n_features,
+                n_classes,
+                n_bars,
+                d_model=d_model,
+                n_heads=n_heads,
+                n_layers=n_layers,
+                dropout=dropout,
+                ffn_mult=ffn_mult,
+                positions=positions,
+            )
+            made.head = nn.Identity()  # type: ignore[assignment]
+            return made
+
+        self.fine, self.coarse = encoder(fine), encoder(lookback // coarse)
+        self.embedding_dim = 2 * d_model
+        self.head = nn.Linear(self.embedding_dim, n_classes)
+
+    def embed(self, window_NTF: Tensor) -> Tensor:
+        """Embedding [N, D] of the window: that of its last bars, then that of its blocks."""
+        if tuple(window_NTF.shape[1:]) != (self.lookback, self.n_features):
+            raise ValueError(
+                f"two scales: window of shape {tuple(window_NTF.shape)}; it must be "
+                f"[N, {self.lookback}, {self.n_features}]; rebuild the net for these features and lookback"
+            )
+        blocks_NTF = in_tokens(window_NTF, self.n_coarse).mean(dim=2)
+        return torch.cat([self.fine(window_NTF[:, -self.n_fine :]), self.coarse(blocks_NTF)], dim=1)
+
+    def forward(self, window_NTF: Tensor) -> Tensor:
+        """Unnormalised class scores [N, C]."""
+        return self.head(self.embed(window_NTF))

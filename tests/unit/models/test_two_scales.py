@@ -1,0 +1,102 @@
+"""Patches and two time scales: against loops, for causality, and as ONNX graphs."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.unit.models.test_onnx import LOOKBACK, parts
+from tradsys.core.errors import CombinationError
+from tradsys.models.calibrators import Temperature
+from tradsys.models.nets.transformer import TransformerEncoder
+from tradsys.models.nets.two_scales import TwoScales
+from tradsys.models.nets.wide import Wide
+from tradsys.models.onnx_export import export_onnx
+from tradsys.models.onnx_runtime import OnnxModel
+from tradsys.models.sequence import SequenceModel
+from tradsys.models.training.lit import LitClassifier
+from tradsys.models.training.trainer import TrainerSettings
+from tradsys.models.transforms import with_fitted
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make(lookback=12, **options):
+    torch.manual_seed(0)
+    return TwoScales(5, 3, lookback, **{"fine": 4, "coarse": 3, "d_model": 8, "n_heads": 2, "dropout": 0.0} | options)
+
+
+def test_shapes_and_gradients_reach_every_weight():
+    net, window_NTF = make(), torch.randn(4, 12, 5)
+    assert net.embed(window_NTF).shape == (4, net.embedding_dim) == (4, 16)
+    F.cross_entropy(net(window_NTF), torch.tensor([0, 1, 2, 0])).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
+
+
+def test_the_fine_part_reads_the_last_bars_and_the_coarse_part_means_of_blocks():
+    net, window_NTF = make().eval(), torch.randn(4, 12, 5)
+    blocks_NTF = torch.stack([window_NTF[:, 3 * k : 3 * k + 3].mean(dim=1) for k in range(4)], dim=1)
+    expected_ND = torch.cat([net.fine.embed(window_NTF[:, 8:]), net.coarse.embed(blocks_NTF)], dim=1)
+    torch.testing.assert_close(net.embed(window_NTF), expected_ND)
+
+
+def test_an_early_bar_moves_the_coarse_part_alone_and_the_decision_bar_both():
+    net, window_NTF = make().eval(), torch.randn(1, 12, 5)
+    for bar, moved in ((0, (False, True)), (11, (True, True))):
+        changed_NTF = window_NTF.clone()
+        changed_NTF[:, bar] += torch.randn(5)
+        gap_D = (net.embed(changed_NTF) - net.embed(window_NTF))[0].abs()
+        assert (bool(gap_D[:8].max() > 1e-6), bool(gap_D[8:].max() > 1e-6)) == moved
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"coarse": 5}, "lookback=12 with coarse=5 leaves 2 bars over.*set model.lookback=15"),
+        ({"fine": 13}, "fine=13 bars of a window of 12"),
+        ({"d_model": 6, "n_heads": 4}, "n_heads must divide"),
+    ],
+)
+def test_impossible_settings_are_named(changes, words):
+    with pytest.raises(CombinationError, match=words):
+        make(**changes)
+
+
+def test_a_window_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"\[N, 12, 5\]"):
+        make()(torch.randn(2, 11, 5))
+
+
+FACTORIES = {
+    "patches": partial(TransformerEncoder, d_model=16, n_heads=2, n_layers=2, ffn_mult=2, patch=3),
+    "two_scales": partial(TwoScales, fine=4, coarse=3, d_model=8, n_heads=2),
+}
+
+
+@pytest.mark.parametrize("factory", FACTORIES.values(), ids=FACTORIES)
+@pytest.mark.parametrize("wide", [False, True])
+def test_the_graph_answers_as_the_parts_do(tmp_path, factory, wide):
+    model = SequenceModel(
+        net=factory, module=LitClassifier, trainer=TrainerSettings(), lookback=LOOKBACK, batch_size=64, wide=wide
+    )
+    torch.manual_seed(0)
+    net = factory(n_features=4, n_classes=2, lookback=LOOKBACK)
+    net = Wide(net) if wide else net
+    for head in (net.deep.head, net.wide) if wide else (net.head,):
+        torch.nn.init.normal_(head.weight, std=0.3)
+    model = with_fitted(model, {"net_": net.eval()})
+    samples, scaler, score_NC, calibrator = parts(model, Temperature())
+    path = tmp_path / "model.onnx"
+    rows = samples.rows[::3]
+    worst = export_onnx(path, scaler=scaler, model=model, calibrator=calibrator, table=samples.table, rows=rows)
+    assert worst < 1e-5
+    got_NC, _ = OnnxModel.load(path).predict(samples.table, samples.rows)
+    np.testing.assert_allclose(got_NC, score_NC, rtol=0, atol=1e-6)
