@@ -271,7 +271,9 @@ def _write(
         with written_atomically(folder / f"{name}.parquet") as draft:
             table.write_parquet(draft)
     metrics = report.summary()
-    seal(bundle.folder, {**bundle.card, "metrics": metrics["models"]["primary"], "verdict": report.verdict})
+    signals = {row["name"]: {"settings": row["settings"], **row["signals"]} for row in tested.rows}
+    evaluated = {"metrics": metrics["models"]["primary"], "verdict": report.verdict, "signals": signals}
+    seal(bundle.folder, {**bundle.card, **evaluated})
     write_json(folder / "data.json", bundle.card["data"])
     write_json(folder / "metrics.json", metrics)
     write_json(folder / "report.json", report.to_json())

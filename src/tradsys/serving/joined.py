@@ -6,6 +6,7 @@ from typing import Protocol
 import polars as pl
 
 from tradsys.core.errors import DataError
+from tradsys.core.tables import Array
 from tradsys.market.bars import COLUMNS
 from tradsys.serving.bundle import Bundle
 from tradsys.serving.session import Session
@@ -81,6 +82,11 @@ class JoinedSession:
     @past.setter
     def past(self, past: pl.DataFrame) -> None:
         self.inner.past = self._whole(past)
+
+    @property
+    def newest(self) -> Array:
+        """As `Session.newest`."""
+        return self.inner.newest
 
     def step(self, closed: pl.DataFrame) -> pl.DataFrame:
         """As `Session.step`. Raises StaleColumnsError where a column is too old; the bars are held all the same."""

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import polars as pl
 
-from tradsys.core.clock import Moment, utc
+from tradsys.core.clock import Moment, utc, utc64
 from tradsys.core.errors import DataError, WarmUpError
 from tradsys.core.tables import Array
 from tradsys.features.live.newest import newest_features
@@ -31,11 +31,12 @@ class Session:
     past: bars known so far, COLUMNS and what the bundle's features read beside them; anything older than `history`
     bars per symbol is dropped. Setting it starts anew from other bars, as after a vendor's correction. A step computes
     the newest rows alone (`features.live`); where a feature has no row-by-row form, it computes all bars held.
-    Raises DataError where they are no bars.
+    newest: float32 [n, F], the features behind the last step's predictions. Raises DataError where they are no bars.
     """
 
     def __init__(self, bundle: Bundle, past: pl.DataFrame) -> None:
         self.bundle = bundle
+        self.newest = self._no_rows()
         self._rows: LiveRows | None = None
         self._columns = (*COLUMNS, *bundle.features.columns)
         self._numbers = self._columns[2:]
@@ -81,6 +82,9 @@ class Session:
         self._rows = rows
         return predictions
 
+    def _no_rows(self) -> Array:
+        return np.empty((0, len(self.bundle.features.names)), dtype=np.float32)
+
     def _warm_up(self, kept: pl.DataFrame) -> None:
         """Row-by-row state that has seen these bars; none where a feature has no such form."""
         features = newest_features(self.bundle.features)
@@ -96,9 +100,11 @@ class Session:
         at, measured = rows.push(moment, symbols, numbers)
         rows.features.check_market()
         ready = np.flatnonzero(rows.ready(at))
+        self.newest = self._no_rows()
         if not len(ready):
             return pl.DataFrame(schema=NOTHING)
         table, newest = rows.table(at[ready])
+        self.newest = table.values[newest]
         frame = pl.DataFrame([closed[name] for name in ("symbol", "time", "close")])  # a select would plan a query
         frame = frame if len(ready) == len(at) else frame[ready]
         return self.bundle.predict_rows(frame, table, newest, {name: of[ready] for name, of in measured.items()})
@@ -106,10 +112,15 @@ class Session:
     def _predicted_in_full(self, closed: pl.DataFrame, moment: datetime) -> pl.DataFrame:
         bars = pl.concat([self.past, closed]).sort("symbol", "time")
         kept = bars.group_by("symbol", maintain_order=True).tail(self.bundle.history)
+        self.newest = self._no_rows()
         try:
-            return self.bundle.predict(kept, since=moment)
+            table = self.bundle.features.table(kept)
+            predictions = self.bundle.predict(kept, since=moment, table=table)
         except WarmUpError:
             return pl.DataFrame(schema=NOTHING)
+        ready = np.flatnonzero(table.ready(self.bundle.lookback))
+        self.newest = table.values[ready[table.time[ready] >= utc64(moment, "moment")]]
+        return predictions
 
     def _checked(self, closed: pl.DataFrame) -> tuple[pl.DataFrame, datetime, list[str], Array]:
         """The bars in the form of `past`, sorted; their moment, symbols and numbers [n, C]."""

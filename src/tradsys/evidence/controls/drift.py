@@ -39,13 +39,15 @@ def adversarial_validation(
     seed: int = 0,
     n_folds: int = 5,
     max_rows: int = 20_000,
+    n_trees: int = N_TREES,
+    max_bin: int = 255,
 ) -> Drift:
     """Drift between two spans of features, by a LightGBM classifier of "which span does this row come from".
 
     train [N, F], test [M, F]: rows in time order (sort a panel by time first); NaN is a value of its own.
     Each span is cut into `n_folds` contiguous blocks; a fold holds out one block of both, so that a row's
     neighbours in time never help to place it. More than `max_rows` rows of a span are thinned to every k-th,
-    which keeps the order.
+    which keeps the order. n_trees, max_bin: of the classifier.
     A trending level (a price) drifts by nature: read `importances` before blaming the
     market.
     Raises DataError where shapes differ or a span is too short for its blocks.
@@ -62,7 +64,7 @@ def adversarial_validation(
     block = np.concatenate([_fold_codes(len(train), n_folds), _fold_codes(len(test), n_folds)])
     aucs, gain = np.empty(n_folds), np.zeros(x.shape[1])
     for k in range(n_folds):
-        booster = _fit(x[block != k], is_test[block != k], seed)
+        booster = _fit(x[block != k], is_test[block != k], seed, n_trees, max_bin)
         aucs[k] = roc_auc_score(is_test[block == k], booster.predict(x[block == k]))
         gain += booster.feature_importance("gain")
     share = gain / gain.sum() if gain.sum() > 0 else gain
@@ -70,7 +72,7 @@ def adversarial_validation(
     return Drift(float(aucs.mean()), _interval(aucs), [(names[i], float(share[i])) for i in order])
 
 
-def _fit(x: Array, y: Array, seed: int) -> "lgb.Booster":
+def _fit(x: Array, y: Array, seed: int, n_trees: int, max_bin: int) -> "lgb.Booster":
     import lightgbm as lgb  # noqa: PLC0415 - loads scikit-learn
 
     settings = {
@@ -78,6 +80,7 @@ def _fit(x: Array, y: Array, seed: int) -> "lgb.Booster":
         "is_unbalance": True,
         "learning_rate": 0.1,
         "num_leaves": 7,
+        "max_bin": max_bin,
         "min_data_in_leaf": max(MIN_ROWS_PER_BLOCK, len(x) // 100),
         "feature_fraction": 0.8,
         "seed": seed,
@@ -86,7 +89,7 @@ def _fit(x: Array, y: Array, seed: int) -> "lgb.Booster":
         "num_threads": 1,
         "verbosity": -1,
     }
-    return lgb.train(settings, lgb.Dataset(x, y), num_boost_round=N_TREES)
+    return lgb.train(settings, lgb.Dataset(x, y), num_boost_round=n_trees)
 
 
 def _interval(aucs: Array) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import polars as pl
 
 from tradsys.core.errors import DataError
+from tradsys.core.tables import Array
 from tradsys.ops.trading import orders
 from tradsys.ops.trading.risk import Risk
 from tradsys.ops.trading.state import State, bar_body, fill_body, order_body
@@ -50,7 +51,7 @@ class Engine:
         self.journal, self.state, self.risk = journal, state, risk
         self.digest, self.listen = digest, listen
         self.max_protective = MAX_PROTECTIVE
-        self.on_predictions: Callable[[pl.DataFrame | None], None] = lambda _predictions: None
+        self.on_predictions: Callable[[pl.DataFrame | None, Array | None], None] = lambda _rows, _features: None
         self._news: list[tuple[str, dict[str, Any]]] = []  # applied, not passed on yet
         self._in_step = False
         self.refused: dict[str, bool] = {}  # newer bundles that were not taken
@@ -173,7 +174,7 @@ class Engine:
             why = str(error)
             what = "columns" if isinstance(error, StaleColumnsError) else "bars"
             self.record(("note", {"what": what, "why": why}))
-        self.on_predictions(predictions)
+        self.on_predictions(predictions, getattr(self.predictor, "newest", None))
         rows = {} if predictions is None else {row["symbol"]: row for row in predictions.iter_rows(named=True)}
         wanted: dict[str, dict[str, Any]] = {}
         if predictions is not None and predictions.height:

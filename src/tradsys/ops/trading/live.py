@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import tenacity
 
 from tradsys.core.errors import BundleError, TradsysError
@@ -60,7 +61,8 @@ def run_live(
     patient(client.time)  # signed calls use the exchange's clock
     for symbol in feed_symbols:
         patient(client.market, symbol)
-    feed = ExchangeFeed(client, feed_symbols, minutes, plan.bundle.history + 1)
+    watch = ModelWatch(plan.bundle)
+    feed = ExchangeFeed(client, feed_symbols, minutes, plan.bundle.history + 1 + watch.n_bars)
     broker: Broker = PaperBroker(replace(plan.costs, capital=1.0))  # its accounts hold money, not shares of 1.0
     if plan.mode == "live":
         broker = ExchangeBroker(client, plan.costs, minutes)
@@ -69,17 +71,21 @@ def run_live(
     with opened(plan) as (journal, state):
         if plan.mode == "live" and not state.accounts:
             patient(_check_balance, plan, broker, client)
+
+        def watched(bundle: Bundle, past: pl.DataFrame) -> Predictor:
+            watch.begin(bundle, past)
+            return sessions(bundle, past)
+
         engine = patient(
-            engine_of, plan, feed, broker, journal, state, listen=_listener(notifier, plan.name), sessions=sessions
+            engine_of, plan, feed, broker, journal, state, listen=_listener(notifier, plan.name), sessions=watched
         )
         check_columns(engine)
-        watch = ModelWatch(plan.bundle)
         engine.on_predictions = watch.add
 
         def after(engine: Engine) -> None:
             watch.step(engine)
-            if follow is not None and swapped(engine, plan, feed, Path(follow), sessions):
-                watch.__init__(engine.strategy.primary)  # type: ignore[misc]
+            if follow is not None:
+                swapped(engine, plan, feed, Path(follow), watched)
             page(engine.state)
 
         with signals(ending):

@@ -16,6 +16,7 @@ from tradsys.serving.brokers import FULL, Account, Bar, Fill, Order, Position
 YEAR = timedelta(days=365)
 KEPT_DECISIONS = 30
 KEPT_NOTES = 50
+WATCHED = 1000  # moments whose forecasts, outcomes and signals are compared with the run's
 
 
 def _fields(record: Order | Fill) -> dict[str, Any]:
@@ -87,6 +88,13 @@ class State:
     last_event: int = 0
     stopped: str = ""
     watch: dict[str, Any] = field(default_factory=dict)
+    forecasts: deque[tuple[datetime, dict[str, tuple[float, float]]]] = field(
+        default_factory=lambda: deque(maxlen=WATCHED)
+    )  # probability and score by symbol
+    outcomes: deque[tuple[datetime, list[tuple[float, int]]]] = field(
+        default_factory=lambda: deque(maxlen=WATCHED)
+    )  # probability and label of each forecast whose label is resolved
+    signals: deque[float] = field(default_factory=lambda: deque(maxlen=WATCHED))  # share of a moment's bars
     n_rows: int = 0
     n_signals: int = 0
 
@@ -286,8 +294,11 @@ class State:
         self.equity.append(total)
         self.exposure.append(gross / total if total > 0 else 0.0)
         self.decisions.append(body)
+        n_signals = sum(row["action"].startswith(("enter", "long", "short")) for row in body["rows"].values())
         self.n_rows += len(body["rows"])
-        self.n_signals += sum(row["action"].startswith(("enter", "long", "short")) for row in body["rows"].values())
+        self.n_signals += n_signals
+        if body["rows"]:
+            self.signals.append(n_signals / len(body["rows"]))
 
     def _halt(self, body: dict[str, Any]) -> None:
         self.halts[body["rule"]] = body["why"]
@@ -307,9 +318,19 @@ class State:
 
     def _swap(self, body: dict[str, Any]) -> None:
         self.settings = {**self.settings, **body}
+        self.watch = {}
+        for of_the_old in (self.forecasts, self.outcomes, self.signals):
+            of_the_old.clear()
+
+    def _prediction(self, body: dict[str, Any]) -> None:
+        rows = {s: (row["probability"], row["score"]) for s, row in body["rows"].items() if "score" in row}
+        if rows:
+            self.forecasts.append((datetime.fromisoformat(body["time"]), rows))
 
     def _watch(self, body: dict[str, Any]) -> None:
-        self.watch = body
+        for time, pairs in body.get("resolved", {}).items():
+            self.outcomes.append((datetime.fromisoformat(time), [(p, y) for p, y in pairs]))
+        self.watch = {name: value for name, value in body.items() if name != "resolved"}
 
     def _carry(self, body: dict[str, Any]) -> None:
         account = self.accounts[body["symbol"]]
@@ -355,6 +376,7 @@ class State:
         "carry": _carry,
         "slippage": _slippage,
         "split": _split,
+        "prediction": _prediction,
         "watch": _watch,
     }
 

@@ -1,6 +1,6 @@
 """What the page and the terminal show of a bot, as one frozen value."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ class Summary:
     """One bot at one moment; money in units of the initial capital where not said otherwise.
 
     time, equity, exposure [T]. band: (date, low, high) of the equity that the backtest's daily returns lead to, or
-    None. live: the daily record, see `live_record`. positions, decisions, trades, notes, slippage: rows of the tables,
-    values as shown.
+    None. live: the daily record, see `live_record`. positions, decisions, trades, notes, slippage,
+    watch: rows of the tables, values as shown.
     """
 
     settings: dict[str, Any]
@@ -39,6 +39,7 @@ class Summary:
     health: dict[str, Any]
     n_trades: int
     live: dict[str, Any] | None = None
+    watch: list[dict[str, Any]] = field(default_factory=list)
 
 
 def summary(state: State, expected: Array | None) -> Summary:
@@ -59,6 +60,7 @@ def summary(state: State, expected: Array | None) -> Summary:
         health=_health(state),
         n_trades=len(state.trades),
         live=live_record(state, expected) if state.times else None,
+        watch=list(state.watch.get("checks", [])),
     )
 
 
@@ -164,7 +166,5 @@ def _health(state: State) -> dict[str, Any]:
         "orders canceled": state.n_cancelled,
         "foreign positions": ", ".join(a.symbol for a in state.accounts.values() if a.foreign) or "none",
         "share of bars with a signal": state.signal_share,
-        "rolling log loss": state.watch.get("log_loss"),
-        "reported interval": state.watch.get("interval"),
-        "largest PSI": state.watch.get("psi"),
+        "model compared at": state.watch.get("time"),
     }

@@ -22,7 +22,11 @@ POSITIONS = (
     "resting",
 )
 DECISIONS = ("time", "symbol", "probability", "regime", "audit", "action")
+WATCH = ("check", "state", "live", "reported", "note")
+WORDS = ("action", "live", "reported", "note")  # columns of sentences
 TRADES = ("symbol", "side", "entry_time", "exit_time", "entry_price", "exit_price", "net_return", "reason", "bars_held")
+
+NOT_COMPARED = "Every 24 bars forecasts, signals and features are compared with what the run reported; not yet done."
 
 
 def write_page(page: Any, path: Path) -> None:
@@ -42,11 +46,12 @@ def render(page: Any) -> str:
     tables = [
         ("positions", "Open positions", POSITIONS, page.positions, "No position is open."),
         ("decisions", "Last decisions", DECISIONS, page.decisions, "No bar has been decided on yet."),
+        ("model", "The model against its run", WATCH, getattr(page, "watch", []), NOT_COMPARED),
         ("trades", "Last closed trades", TRADES, page.trades, "No trade is closed yet."),
     ]
     filters = {"shown": shown}
     return render_page(
-        "trading/trading.html.j2", figures=figures, filters=filters, page=page, tables=tables, columns=used
+        "trading/trading.html.j2", figures=figures, filters=filters, page=page, tables=tables, columns=used, words=WORDS
     )
 
 

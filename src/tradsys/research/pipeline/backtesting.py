@@ -11,6 +11,7 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
+from tradsys.evidence.cosines import mean_interval
 from tradsys.evidence.joint_test import JointTest
 from tradsys.evidence.passive import beyond_passive
 from tradsys.evidence.performance import days_between, drawdown_span, performance
@@ -108,7 +109,13 @@ def backtest(
         verdict = judge(row, tests[name], skill_low=skill_low, min_trades=evaluation.min_trades)
         verdicts[name] = verdict
         rows.append(
-            {"name": name, "settings": strategy.profile.describe(), "performance": row, "verdict": verdict.as_dict()}
+            {
+                "name": name,
+                "settings": strategy.profile.describe(),
+                "signals": _signal_share(traded, targets[name]),
+                "performance": row,
+                "verdict": verdict.as_dict(),
+            }
         )
     return Backtest(
         rows=rows,
@@ -124,6 +131,13 @@ def backtest(
         costs=costs.as_dict(traded.columns, returns_basis(traded)),
         tear_sheet=_tear_sheet(ledgers, traded, predictions, evaluation),
     )
+
+
+def _signal_share(traded: pl.DataFrame, targets: pl.DataFrame) -> dict[str, Any]:
+    """Share of bars after which the strategy wants a position, with its interval over time."""
+    wanted = targets.group_by("time").len("wanted")
+    share = traded.group_by("time").len("bars").join(wanted, on="time", how="left").sort("time")
+    return mean_interval((share["wanted"].fill_null(0) / share["bars"]).to_numpy()).as_dict()
 
 
 def best_on_validation(

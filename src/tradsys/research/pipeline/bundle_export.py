@@ -1,15 +1,16 @@
 """From fitted parts to the bundle: written atomically, loaded again, then the only source of probabilities."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tradsys.core.errors import BundleError, CombinationError
+from tradsys.core.errors import BundleError, CombinationError, DataError
 from tradsys.core.extensions import foreign_parts, is_registered
 from tradsys.core.runs import code_sha, write_json, written_atomically
-from tradsys.core.tables import Samples
+from tradsys.core.tables import Array, Samples
 from tradsys.market.bars import bar_minutes, span
 from tradsys.models.boosting import LightGbm, Xgboost
 from tradsys.models.ensembles.compose import Average, Calibrated, Scaled, SeedAverage
@@ -22,7 +23,7 @@ from tradsys.research.pipeline.dataset import Prepared
 from tradsys.research.pipeline.provenance import config_digest
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.pipeline.training import Fitted
-from tradsys.serving.bundle import Bundle, seal
+from tradsys.serving.bundle import DRIFT, Bundle, seal
 from tradsys.serving.ensemble import FILE, ServedEnsemble
 
 PARITY_WINDOWS = 512  # validation windows on which graph and torch are compared at export
@@ -40,6 +41,7 @@ def export_bundle(
             write_json(draft / "regime.json", fitted.regime.to_json())
         if fitted.auditor is not None:
             fitted.auditor.save(draft / "auditor.json")
+        write_json(draft / DRIFT, _drift_references(fitted, prepared))
         seal(draft, _card(experiment, prepared, fitted, kind, config))
     return Bundle.load(folder)
 
@@ -65,6 +67,28 @@ def _write_primary(primary: Calibrated, draft: Path, prepared: Prepared) -> str:
         rows=asked.rows,
     )
     return "onnx"
+
+
+def _drift_references(fitted: Fitted, prepared: Prepared) -> dict[str, Any]:
+    """What live bars are compared with: features of the training rows, scores of the validation rows.
+
+    A span that is too short leaves a `reason` in its place.
+    """
+    train, valid = prepared.train, prepared.valid
+    score = fitted.primary.score(valid.table, valid.rows)[:, 1:2]
+    return {
+        "features": _reference(train.table.values[train.rows], train.time, train.table.names),
+        "scores": _reference(score, valid.time, ("score",), classifier=False),
+    }
+
+
+def _reference(values: Array, time: Array, names: Sequence[str], *, classifier: bool = True) -> dict[str, Any]:
+    from tradsys.evidence.controls.block_drift import BlockReference  # noqa: PLC0415 - beside its only use
+
+    try:
+        return BlockReference.of(values, time, names, classifier=classifier).to_json()
+    except DataError as error:
+        return {"reason": str(error)}
 
 
 def _card(

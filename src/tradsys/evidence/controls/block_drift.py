@@ -1,0 +1,174 @@
+"""Has a block of recent bars moved away from a span? Its shift is ranked among blocks of that span itself.
+
+Features of a market are slow: any ten days differ from a year by far more than independent rows would, so that fixed
+limits (a PSI of 0.25, an AUC above 0.5) warn on markets that did not change. Here the limit is what the span itself
+did: 39 blocks of it, each compared with the rest of it outside their neighbourhood. Without drift a later block is one
+more of them, and moves more than all 39 with probability 1/40.
+Legend: N rows, F columns, B bins, K blocks, M rows of the sample.
+Source: permutation test by rank, Davison & Hinkley 1997, section 4.2.5; PSI, Siddiqi 2006, ch. 8.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from tradsys.core.errors import DataError
+from tradsys.core.tables import Array
+
+N_BLOCKS = 39
+MOST_BARS, LEAST_BARS = 240, 40  # of a block; the classifier holds out half a block, at least 20 rows
+N_BINS = 10
+SAMPLE_ROWS = 500  # of a span or a block that the classifier reads
+CLASSIFIER: dict[str, int] = {
+    "n_folds": 2,
+    "n_trees": 20,
+    "max_bin": 31,
+}  # small: it is fitted for every block of the span
+MAX_CELLS = 2_000_000  # of one array in a received reference
+
+
+def population_stability(counts: Array, expected: Array) -> Array:
+    """PSI of counts [..., B] against expected counts [..., B]: sum of (a - e) ln(a / e) over the shares of bins.
+
+    A bin that is empty on one side counts half a value there; one that is empty on both is left out.
+    Source: Siddiqi 2006, Credit Risk Scorecards, ch. 8.
+    """
+    filled = (np.asarray(counts) > 0) | (np.asarray(expected) > 0)
+    a, e = (np.where(filled, np.maximum(c, 0.5), 0.0) for c in (counts, expected))
+    a, e = a / a.sum(axis=-1, keepdims=True), e / e.sum(axis=-1, keepdims=True)
+    ratio = np.divide(a, e, out=np.ones_like(a), where=filled)
+    shift: Array = ((a - e) * np.log(ratio)).sum(axis=-1)
+    return shift
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How far a block lies from the span.
+
+    psi: PSI by column. moved: columns whose PSI, in units of its mean over the blocks, exceeds that of every column of
+    every block of the span. auc: of the classifier, or None; auc_limit: the highest of the span's own blocks.
+    """
+
+    psi: dict[str, float]
+    moved: tuple[str, ...]
+    auc: float | None = None
+    auc_limit: float | None = None
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether the classifier tells the block from the span better than any of the span's own blocks."""
+        return self.auc is not None and self.auc_limit is not None and self.auc > self.auc_limit
+
+
+@dataclass(frozen=True, eq=False)
+class BlockReference:
+    """A span as later blocks are compared with it.
+
+    n_bars: distinct times of a block. edges [F, B-1]: inner edges of equally likely bins. counts [F, B]: rows of the
+    span per bin. psi [K, F]: of each of its blocks against the rest. auc [K] and sample [M, F]: for the classifier;
+    empty where it is left out.
+    """
+
+    names: tuple[str, ...]
+    n_bars: int
+    edges: Array
+    counts: Array
+    psi: Array
+    auc: Array
+    sample: Array
+
+    @classmethod
+    def of(cls, values: Array, time: Array, names: Sequence[str], *, classifier: bool = True) -> Self:
+        """The reference of rows [N, F] at these times [N]. DataError where the span is too short for 39 blocks."""
+        order = np.argsort(time, kind="stable")
+        x, bar = np.asarray(values, dtype=np.float64)[order], np.unique(np.asarray(time)[order], return_inverse=True)[1]
+        n_times = int(bar[-1]) + 1 if len(bar) else 0
+        n_bars = min(MOST_BARS, n_times // N_BLOCKS)
+        if n_bars < LEAST_BARS:
+            raise DataError(f"{n_times} bars; {N_BLOCKS} blocks of {LEAST_BARS} take {N_BLOCKS * LEAST_BARS}")
+        edges = np.quantile(x, np.linspace(0, 1, N_BINS + 1)[1:-1], axis=0).T
+        code = bin_codes(x, edges)
+        counts = _counted(code)
+        psi, auc = np.empty((N_BLOCKS, x.shape[1])), np.empty(N_BLOCKS if classifier else 0)
+        for k in range(N_BLOCKS):
+            start = k * (n_times - n_bars) // (N_BLOCKS - 1)
+            block = (bar >= start) & (bar < start + n_bars)
+            rest = (bar < start - n_bars) | (bar >= start + 2 * n_bars)
+            psi[k] = population_stability(_counted(code[block]), _counted(code[rest]))
+            if classifier:
+                auc[k] = _auc(x[rest], x[block], names)
+        sample = _thinned(x) if classifier else np.empty((0, x.shape[1]))
+        return cls(tuple(names), n_bars, edges, counts, psi, auc, sample)
+
+    def compare(self, block: Array) -> Shift:
+        """How far the rows [n, F] of `n_bars` later bars lie from the span; rows in time order, all finite."""
+        psi = population_stability(_counted(bin_codes(np.asarray(block, dtype=np.float64), self.edges)), self.counts)
+        every = np.concatenate([self.psi, psi[None]])
+        ratio = every / np.maximum(every.mean(axis=0), 1e-12)
+        moved = np.flatnonzero(ratio[-1] > ratio[:-1].max())
+        largest_first = moved[np.argsort(-ratio[-1][moved], kind="stable")]
+        auc = _auc(self.sample, block, self.names) if len(self.auc) else None
+        return Shift(
+            psi=dict(zip(self.names, psi.tolist(), strict=True)),
+            moved=tuple(self.names[k] for k in largest_first),
+            auc=auc,
+            auc_limit=None if auc is None else float(self.auc.max()),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values. Edges are exact, and the sample to float32: a rounded tie would tell a block from it."""
+        digits = {"edges": 17, "counts": 17, "psi": 6, "auc": 6, "sample": 9}
+        arrays = {name: _rounded(getattr(self, name), n) for name, n in digits.items()}
+        return {"names": list(self.names), "n_bars": self.n_bars, **arrays}
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> Self:
+        """What `to_json` wrote; ValueError for arrays that do not fit each other or hold what is no number."""
+        names, n_bars = tuple(map(str, body["names"])), int(body["n_bars"])
+        n = len(names)
+        if not n or not LEAST_BARS <= n_bars <= MOST_BARS:
+            raise ValueError(f"a drift reference of {n} columns and blocks of {n_bars} bars")
+        arrays = {a: np.array(body[a], dtype=np.float64) for a in ("edges", "counts", "psi", "auc", "sample")}
+        n_auc, n_sample = arrays["auc"].size, len(arrays["sample"])
+        shapes = {
+            "edges": (n, N_BINS - 1), "counts": (n, N_BINS), "psi": (N_BLOCKS, n), "auc": (n_auc,),
+            "sample": (n_sample, n) if n_sample else (0,),
+        }  # fmt: skip
+        wrong = [a for a, s in shapes.items() if arrays[a].shape != s or arrays[a].size > MAX_CELLS]
+        if wrong or n_auc not in (0, N_BLOCKS) or bool(n_auc) != bool(n_sample):
+            raise ValueError(f"a drift reference whose {wrong or ['auc', 'sample']} do not fit its {n} columns")
+        if not all(np.isfinite(of).all() for of in arrays.values()) or (np.diff(arrays["edges"]) < 0).any():
+            raise ValueError("a drift reference with values that are no finite numbers, or edges that fall")
+        return cls(names, n_bars, **arrays)
+
+
+def bin_codes(x: Array, edges: Array) -> Array:
+    """Bin [N, F] of every value; edges [F, B-1] ascending, a value on an edge lies above it."""
+    return np.stack([np.searchsorted(edges[f], x[:, f], side="right") for f in range(x.shape[1])], axis=1)
+
+
+def _counted(code: Array) -> Array:
+    """How many rows fall into each bin [F, B]; code [N, F]."""
+    n_columns = code.shape[1]
+    flat = (code + np.arange(n_columns) * N_BINS).ravel()
+    return np.bincount(flat, minlength=n_columns * N_BINS).reshape(n_columns, N_BINS).astype(np.float64)
+
+
+def _auc(span: Array, block: Array, names: Sequence[str]) -> float:
+    from tradsys.evidence.controls.drift import adversarial_validation  # noqa: PLC0415 - loads LightGBM
+
+    span, block = _thinned(span).astype(np.float32), _thinned(np.asarray(block)).astype(np.float32)
+    return adversarial_validation(span, block, names, **CLASSIFIER).auc
+
+
+def _thinned(x: Array) -> Array:
+    """At most SAMPLE_ROWS rows, evenly spaced."""
+    return x[np.linspace(0, len(x) - 1, min(len(x), SAMPLE_ROWS)).astype(np.int64)]
+
+
+def _rounded(values: Array, digits: int) -> Any:
+    if values.ndim > 1:
+        return [_rounded(row, digits) for row in values]
+    return [float(f"{v:.{digits}g}") for v in values.tolist()]
