@@ -20,7 +20,7 @@ from tradsys.market.tradable import (
     touch,
     traded_volume,
 )
-from tradsys.market.true_range import price_matrix, segment_starts, usable_unit, wilder_atr
+from tradsys.market.true_range import price_columns, segment_starts, usable_unit, wilder_atr
 
 STOP, TIMEOUT, TARGET = 0, 1, 2
 DEATH_BOUNDS = {"dead_after_bars": "null or whole [1, inf)", "delisting_return": "(-1, 0]"}
@@ -63,14 +63,15 @@ def triple_barrier(
     check_exits("triple_barrier", horizon_bars, upper=upper, lower=lower)
     check_death("triple_barrier", dead_after_bars, delisting_return)
     side_R = sides(side, bars.height)
-    ohlc = price_matrix(bars, ("open", "high", "low", "close"))
+    prices = price_columns(bars, ("open", "high", "low", "close"))
     starts = segment_starts(bars)
-    atr = usable_unit(wilder_atr(ohlc[:, 1], ohlc[:, 2], ohlc[:, 3], starts, atr_bars), ohlc[:, 3])
-    distances = (multiple(upper, atr), multiple(lower, atr))
+    atr = usable_unit(wilder_atr(prices[1], prices[2], prices[3], starts, atr_bars), prices[3])
     tape = Tape.of(bars, dies_after(bars, dead_after_bars), delisting_return)
-    outcome, end, ret = first_touch(ohlc, starts, side_R, distances, horizon_bars, tape)
-    y = outcome if ternary else np.where(outcome > 0, (outcome == TARGET).astype(np.int64), outcome)
-    return Labels(y=y, end=end, ret=ret, weight=(outcome >= 0).astype(np.float64))
+    y, end, ret = _touched(prices, starts, side_R, (atr, atr), (upper, lower), horizon_bars, tape)
+    weight = np.greater_equal(y, 0, out=np.empty(len(y)))
+    if not ternary:
+        y -= y > 0  # in place: -1, stop 0, timeout 1, target 2 become -1, 0, 0, 1
+    return Labels(y=y, end=end, ret=ret, weight=weight)
 
 
 def multiple(n_atrs: float, atr: Array) -> Array:
@@ -120,29 +121,40 @@ def first_touch(
     unlabelled, and ret in the trade's direction, float64 [R], NaN there. The rule is `triple_barrier`'s. tape: what
     could be traded; None: everything.
     """
-    outcome, end, ret = np.full(len(ohlc), -1), np.full(len(ohlc), -1), np.full(len(ohlc), np.nan)
-    profit, stop = (np.asarray(d, dtype=np.float64) for d in distances)
+    prices = tuple(np.ascontiguousarray(ohlc[:, k]) for k in range(4))
     tape = Tape.unknown(len(ohlc)) if tape is None else tape
-    walked = (*(np.ascontiguousarray(ohlc[:, k]) for k in range(4)), tape.volume, tape.before)
+    return _touched(prices, starts, side_R, distances, (1.0, 1.0), horizon_bars, tape)
+
+
+def _touched(
+    prices: tuple[Array, ...],
+    starts: Array,
+    side_R: Array,
+    units: tuple[Array, Array],
+    multiples: tuple[float, float],
+    horizon_bars: int,
+    tape: Tape,
+) -> tuple[Array, Array, Array]:
+    """`first_touch` on columns, with barriers at multiples of units: nothing of the size of the bars is copied."""
+    profit, stop = (np.asarray(d, dtype=np.float64) for d in units)
     death = (np.asarray(tape.dead, dtype=np.bool_), float(tape.delisting_return))
-    for sign in (1, -1):
-        wanted = side_R == sign
-        if not wanted.any():
-            continue
-        found = _first_touch(walked, sign, np.where(wanted, profit, np.nan), stop, starts, horizon_bars, death)
-        outcome, end = np.where(wanted, found[0], outcome), np.where(wanted, found[1], end)
-        ret = np.where(wanted, sign * found[2], ret)
-    return outcome, end, ret
+    wide = (float(multiples[0]), float(multiples[1]))
+    bars = (*prices, tape.volume, tape.before)
+    found: tuple[Array, Array, Array] = _first_touch(
+        bars, np.asarray(side_R, dtype=np.int8), (profit, stop), wide, starts, horizon_bars, death
+    )
+    return found
 
 
 def sides(side: int | Array, n_rows: int) -> Array:
     """int8 [R] of one side for all bars or one each; TradsysError for anything but -1, 0 and 1."""
-    side_R = np.broadcast_to(np.asarray(side), (n_rows,)) if np.ndim(side) == 0 else np.asarray(side)
-    if side_R.shape != (n_rows,) or not np.isin(side_R, (-1, 0, 1)).all() or (np.ndim(side) == 0 and side == 0):
+    one = np.ndim(side) == 0
+    side_R = np.asarray(side)
+    if not (one or side_R.shape == (n_rows,)) or not np.isin(side_R, (-1, 0, 1)).all() or (one and side == 0):
         raise TradsysError(
             f"labels: side={side}; a side is 1 (long) or -1 (short), or one per bar of {n_rows}, 0 for none; pick one"
         )
-    return side_R.astype(np.int8)
+    return np.full(n_rows, side_R, dtype=np.int8) if one else side_R.astype(np.int8)
 
 
 @dataclass(frozen=True)
@@ -222,21 +234,24 @@ def check_death(where: str, dead_after_bars: int | None, delisting_return: float
 @compiled
 def _first_touch(
     bars: tuple[Array, ...],
-    side: int,
-    profit: Array,
-    loss: Array,
+    side_R: Array,
+    units: tuple[Array, Array],
+    multiples: tuple[float, float],
     starts: Array,
     horizon_bars: int,
     death: tuple[Array, float],
 ) -> tuple[Array, Array, Array]:
     open_, high, low, close = bars[0], bars[1], bars[2], bars[3]
     dead, delisting_return = death
+    profit, loss = units
+    upper, lower = multiples
     n_rows = len(open_)
     outcome = np.full(n_rows, -1, dtype=np.int64)
     end = np.full(n_rows, -1, dtype=np.int64)
     log_return = np.full(n_rows, np.nan)
     for t in range(n_rows - 1):
-        if np.isnan(profit[t] + loss[t]):
+        side = np.int64(side_R[t])
+        if side == 0 or np.isnan(profit[t] + loss[t]):
             continue
         first = t + 1  # an order waits for a bar that can fill it
         while first < n_rows and not starts[first] and np.isfinite(open_[first]) and not fills_at_open(bars, first):
@@ -244,7 +259,7 @@ def _first_touch(
         if first >= n_rows or starts[first]:
             continue
         entry = open_[first]
-        target, stop = entry + side * profit[t], entry - side * loss[t]
+        target, stop = entry + side * (upper * profit[t]), entry - side * (lower * loss[t])
         if not side * stop < side * entry < side * target:  # a barrier on the entry is met by standing still
             continue
         leaving, passed = -1, False
@@ -264,6 +279,6 @@ def _first_touch(
             else:
                 continue
             end[t] = j
-            log_return[t] = math.log(price / entry)
+            log_return[t] = side * math.log(price / entry)
             break
     return outcome, end, log_return

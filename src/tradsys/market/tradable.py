@@ -8,6 +8,7 @@ import polars as pl
 
 from tradsys.core.compiled import compiled
 from tradsys.core.tables import Array
+from tradsys.market.true_range import changes
 
 # an open or extreme a factor of e^0.66 = 1.93 from the close before is not believed; see `sources.jumps.MAX_OPEN_GAP`
 MAX_PRINT_FACTOR = float(np.exp(0.66))
@@ -22,17 +23,46 @@ def traded_volume(bars: pl.DataFrame) -> Array:
     """
     if "volume" not in bars.columns:
         return np.full(bars.height, np.inf)
-    volume = pl.col("volume").cast(pl.Float64).fill_nan(None)
-    recorded = (volume > 0).any().over("symbol") if "symbol" in bars.columns else (volume > 0).any()
-    found = bars.select(volume=pl.when(recorded).then(volume).fill_null(float("inf")))["volume"].to_numpy()
-    return np.ascontiguousarray(found)
+    volume = bars["volume"].cast(pl.Float64)
+    recorded = _recorded(bars, volume)
+    known = volume.to_numpy()
+    if recorded is None and not np.isnan(known).any():
+        return np.ascontiguousarray(known)
+    known = np.where(np.isnan(known), np.inf, known)
+    return known if recorded is None else np.where(recorded, known, np.inf)
+
+
+def _recorded(bars: pl.DataFrame, volume: pl.Series) -> Array | None:
+    """True [R] where the bar's symbol has a volume above 0 somewhere; None where every symbol has."""
+    if not len(volume):
+        return None
+    some = (volume > 0).fill_null(False).to_numpy() & ~np.isnan(volume.to_numpy())  # polars: NaN > 0
+    firsts = symbol_runs(bars)
+    if firsts is None:
+        recorded = bars.select(pl.Series("some", some).any().over("symbol"))["some"].to_numpy()
+        return None if recorded.all() else recorded
+    by_symbol = np.logical_or.reduceat(some, firsts)
+    return None if by_symbol.all() else np.repeat(by_symbol, np.diff(np.append(firsts, len(volume))))
+
+
+def symbol_runs(bars: pl.DataFrame) -> Array | None:
+    """First row of each symbol; None where the bars of a symbol do not lie together. Without symbols all are one."""
+    if not bars.height or "symbol" not in bars.columns:
+        return np.zeros(min(bars.height, 1), dtype=np.int64)
+    firsts = np.append(0, np.flatnonzero(changes(bars["symbol"])) + 1)
+    return firsts if bars["symbol"].gather(firsts).n_unique() == len(firsts) else None
 
 
 def close_before(bars: pl.DataFrame) -> Array:
     """Close of the same symbol's bar before, float64 [R]; NaN at its first."""
-    step = pl.col("close").cast(pl.Float64).shift(1)
-    before = step.over("symbol") if "symbol" in bars.columns else step
-    return np.ascontiguousarray(bars.select(before=before.fill_null(float("nan")))["before"].to_numpy())
+    firsts = symbol_runs(bars)
+    if firsts is None:
+        step = pl.col("close").cast(pl.Float64).shift(1).over("symbol").fill_null(float("nan"))
+        return np.ascontiguousarray(bars.select(before=step)["before"].to_numpy())
+    before = np.empty(bars.height)
+    before[1:] = bars["close"].cast(pl.Float64).to_numpy()[:-1]
+    before[firsts] = np.nan
+    return before
 
 
 def fillable_opens(bars: pl.DataFrame) -> Array:

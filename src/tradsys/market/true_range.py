@@ -24,8 +24,18 @@ def segment_starts(bars: pl.DataFrame) -> Array:
     starts[:1] = True
     for name in ("symbol", "segment"):
         if name in bars.columns:
-            starts[1:] |= (bars[name].slice(1) != bars[name].slice(0, max(bars.height - 1, 0))).to_numpy()
+            starts[1:] |= changes(bars[name])
     return starts
+
+
+def changes(column: pl.Series) -> Array:
+    """True [R-1] where a value differs from the one before."""
+    return (column.slice(1) != column.slice(0, max(len(column) - 1, 0))).to_numpy()
+
+
+def price_columns(bars: pl.DataFrame, names: Sequence[str]) -> tuple[Array, ...]:
+    """Columns as contiguous float64 [R] each, NaN where null; on the frame's memory where it is such."""
+    return tuple(np.ascontiguousarray(bars[name].cast(pl.Float64).to_numpy()) for name in names)
 
 
 def price_matrix(bars: pl.DataFrame, names: Sequence[str]) -> Array:
@@ -43,7 +53,8 @@ def wilder_atr(high: Array, low: Array, close: Array, starts: Array, atr_bars: i
     """
     if not atr_bars >= 1:
         raise TradsysError(f"ranges: atr_bars={atr_bars}; a mean is over atr_bars >= 1; use 14 as Wilder did")
-    return _wilder_atr(np.stack([high, low, close], axis=1, dtype=np.float64), starts, int(atr_bars))
+    columns = (np.ascontiguousarray(column, dtype=np.float64) for column in (high, low, close))
+    return _wilder_atr(*columns, starts, int(atr_bars))
 
 
 def atr(bars: pl.DataFrame, atr_bars: int) -> Array:
@@ -70,7 +81,8 @@ def usable_unit(unit: Array, price: Array) -> Array:
     the price, measures nothing: the bars behind it did not move, and both barriers would lie on the entry. Wilder's
     mean only nears zero on flat bars, so that zero itself would be too strict.
     """
-    usable = np.isfinite(unit) & np.isfinite(price) & (unit > MIN_UNIT * np.abs(price))
+    usable = unit > MIN_UNIT * np.abs(price)  # no comparison holds for a NaN, and none for an infinite price
+    usable &= unit < np.inf
     return np.where(usable, unit, np.nan)
 
 
@@ -177,8 +189,8 @@ def _trailing_log_range(high: Array, low: Array, starts: Array, range_bars: int)
 
 
 @compiled
-def _wilder_atr(hlc: Array, starts: Array, atr_bars: int) -> Array:
-    n_rows = len(hlc)
+def _wilder_atr(highs: Array, lows: Array, closes: Array, starts: Array, atr_bars: int) -> Array:
+    n_rows = len(closes)
     out = np.full(n_rows, np.nan)
     seen = -1  # true ranges since the last start; -1: no close before
     mean = 0.0
@@ -186,7 +198,7 @@ def _wilder_atr(hlc: Array, starts: Array, atr_bars: int) -> Array:
     for t in range(n_rows):
         if starts[t]:
             seen = -1
-        high, low, close = hlc[t]
+        high, low, close = highs[t], lows[t], closes[t]
         if not np.isfinite(high + low + close):
             seen = -1
             continue

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 LEVELS = ("score", "probability", "quantile")
-DRIFT = "drift.json"  # what live bars are compared with; bundles of earlier versions have none
+DRIFT = "drift.json"  # what live bars are compared with; bundles of earlier versions and of short spans have none
 
 
 def _is_at_hand(name: str) -> bool:

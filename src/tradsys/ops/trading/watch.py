@@ -172,7 +172,7 @@ class ModelWatch:
         return _moved("scores, PSI", reference.compare(scores[:, None]), "validation")
 
     def _known(self, name: str) -> tuple[Any, str]:
-        found = self.references.get(name, f"the bundle keeps no {name} of its spans; train it again")
+        found = self.references.get(name, f"the bundle keeps no {name}: short span or earlier version; train again")
         return (None, found) if isinstance(found, str) else (found, "")
 
     @property

@@ -41,7 +41,9 @@ def export_bundle(
             write_json(draft / "regime.json", fitted.regime.to_json())
         if fitted.auditor is not None:
             fitted.auditor.save(draft / "auditor.json")
-        write_json(draft / DRIFT, _drift_references(fitted, prepared))
+        references = _drift_references(fitted, prepared)
+        if any("reason" not in one for one in references.values()):
+            write_json(draft / DRIFT, references)
         seal(draft, _card(experiment, prepared, fitted, kind, config))
     return Bundle.load(folder)
 
@@ -72,7 +74,7 @@ def _write_primary(primary: Calibrated, draft: Path, prepared: Prepared) -> str:
 def _drift_references(fitted: Fitted, prepared: Prepared) -> dict[str, Any]:
     """What live bars are compared with: features of the training rows, scores of the validation rows.
 
-    A span that is too short leaves a `reason` in its place.
+    A span that is too short leaves a `reason` in its place; a bundle of two such spans has no file.
     """
     train, valid = prepared.train, prepared.valid
     score = fitted.primary.score(valid.table, valid.rows)[:, 1:2]

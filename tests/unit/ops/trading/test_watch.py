@@ -164,7 +164,7 @@ def test_a_bundle_without_references_says_so(tmp_path):
     seen = watch.evaluate(state, None)
     assert seen["out"] == {}
     assert {row["state"] for row in seen["checks"]} == {UNKNOWN}
-    assert any("train it again" in row["note"] for row in seen["checks"])
+    assert any("train again" in row["note"] for row in seen["checks"])
 
 
 @pytest.mark.parametrize(
