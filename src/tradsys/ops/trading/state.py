@@ -16,6 +16,7 @@ from tradsys.serving.brokers import FULL, Account, Bar, Fill, Order, Position
 YEAR = timedelta(days=365)
 KEPT_DECISIONS = 30
 KEPT_NOTES = 50
+NOTED = frozenset("halt resume note start stop gap correction reject swap foreign split".split())
 WATCHED = 1000  # moments whose forecasts, outcomes and signals are compared with the run's
 
 
@@ -110,19 +111,7 @@ class State:
         handler = self._HANDLERS.get(event.kind)
         if handler is not None:
             handler(self, event.body)
-        if event.kind in (
-            "halt",
-            "resume",
-            "note",
-            "start",
-            "stop",
-            "gap",
-            "correction",
-            "reject",
-            "swap",
-            "foreign",
-            "split",
-        ):
+        if event.kind in NOTED:
             self.notes.append({"written": event.written, "kind": event.kind, **event.body})
 
     @property
