@@ -16,7 +16,7 @@ from tradsys.serving.brokers import FULL, Account, Bar, Fill, Order, Position
 YEAR = timedelta(days=365)
 KEPT_DECISIONS = 30
 KEPT_NOTES = 50
-NOTED = frozenset("halt resume note start stop gap correction reject swap foreign split".split())
+NOTED = {"halt", "resume", "note", "start", "stop", "gap", "correction", "reject", "swap", "foreign", "split"}
 WATCHED = 1000  # moments whose forecasts, outcomes and signals are compared with the run's
 
 
