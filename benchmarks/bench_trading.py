@@ -106,9 +106,10 @@ def measure() -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    for row in measure():
-        print(row)
-    if "memory" in sys.argv:
+    if "memory" not in sys.argv:
+        for row in measure():
+            print(row)
+    else:
         loaded = Bundle.load(next(a for a in sys.argv[1:] if (Path(a) / "card.json").exists()))
         _, _, grown = steps(loaded, 1, 10_000)
         print(f"grown by {grown:.1f} MiB over the second 5,000 of 10,000 bars")

@@ -98,8 +98,8 @@ class BlockReference:
             rest = (bar < start - n_bars) | (bar >= start + 2 * n_bars)
             psi[k] = population_stability(_counted(code[block]), _counted(code[rest]))
             if classifier:
-                auc[k] = _auc(x[rest], x[block], names)
-        sample = _thinned(x) if classifier else np.empty((0, x.shape[1]))
+                auc[k] = _held_out_auc(x[rest], x[block], names)
+        sample = _sampled(x) if classifier else np.empty((0, x.shape[1]))
         return cls(tuple(names), n_bars, edges, counts, psi, auc, sample)
 
     def compare(self, block: Array) -> Shift:
@@ -109,7 +109,7 @@ class BlockReference:
         ratio = every / np.maximum(every.mean(axis=0), 1e-12)
         moved = np.flatnonzero(ratio[-1] > ratio[:-1].max())
         largest_first = moved[np.argsort(-ratio[-1][moved], kind="stable")]
-        auc = _auc(self.sample, block, self.names) if len(self.auc) else None
+        auc = _held_out_auc(self.sample, block, self.names) if len(self.auc) else None
         return Shift(
             psi=dict(zip(self.names, psi.tolist(), strict=True)),
             moved=tuple(self.names[k] for k in largest_first),
@@ -156,14 +156,14 @@ def _counted(code: Array) -> Array:
     return np.bincount(flat, minlength=n_columns * N_BINS).reshape(n_columns, N_BINS).astype(np.float64)
 
 
-def _auc(span: Array, block: Array, names: Sequence[str]) -> float:
+def _held_out_auc(span: Array, block: Array, names: Sequence[str]) -> float:
     from tradsys.evidence.controls.drift import adversarial_validation  # noqa: PLC0415 - loads LightGBM
 
-    span, block = _thinned(span).astype(np.float32), _thinned(np.asarray(block)).astype(np.float32)
+    span, block = _sampled(span).astype(np.float32), _sampled(np.asarray(block)).astype(np.float32)
     return adversarial_validation(span, block, names, **CLASSIFIER).auc
 
 
-def _thinned(x: Array) -> Array:
+def _sampled(x: Array) -> Array:
     """At most SAMPLE_ROWS rows, evenly spaced."""
     return x[np.linspace(0, len(x) - 1, min(len(x), SAMPLE_ROWS)).astype(np.int64)]
 

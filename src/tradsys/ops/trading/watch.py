@@ -156,7 +156,7 @@ class ModelWatch:
             yield _row("features, classifier", "", "", UNKNOWN, why)
             return
         shift = reference.compare(np.concatenate([rows for _, rows in self._block]))
-        yield _moved("features, PSI", shift, "training")
+        yield _shift_row("features, PSI", shift, "training")
         live, limit = f"AUC {shift.auc:.3f}", f"up to {shift.auc_limit:.3f} in blocks of training"
         yield _row("features, classifier", live, limit, OUT if shift.told_apart else INSIDE)
 
@@ -169,7 +169,7 @@ class ModelWatch:
             return _row("scores, PSI", "", "", UNKNOWN, why)
         newest = list(state.forecasts)[-reference.n_bars :]
         scores = np.array([score for _, rows in newest for s, (_, score) in rows.items() if s != self._reference])
-        return _moved("scores, PSI", reference.compare(scores[:, None]), "validation")
+        return _shift_row("scores, PSI", reference.compare(scores[:, None]), "validation")
 
     def _known(self, name: str) -> tuple[Any, str]:
         found = self.references.get(name, f"the bundle keeps no {name}: short span or earlier version; train again")
@@ -224,7 +224,7 @@ def _row(check: str, live: str, reported: str, state: str, note: str = "") -> di
     return {"check": check, "live": live, "reported": reported, "state": state, "note": note}
 
 
-def _moved(check: str, shift: Any, span: str) -> dict[str, str]:
+def _shift_row(check: str, shift: Any, span: str) -> dict[str, str]:
     name, largest = max(shift.psi.items(), key=lambda item: item[1])
     named = ", ".join(f"{n} {shift.psi[n]:.2f}" for n in shift.moved[:N_NAMED])
     live = f"{len(shift.moved)} of {len(shift.psi)} moved: {named}" if shift.moved else f"largest {name} {largest:.2f}"
@@ -241,17 +241,22 @@ def _compared(
 ) -> dict[str, str]:
     """A live estimate against the run's: OUT where their intervals do not meet."""
     if live is None or reported is None:
-        return _row(check, "" if live is None else _text(live), "", UNKNOWN,
+        return _row(check, "" if live is None else _interval_text(live), "", UNKNOWN,
                     nothing if live is None else "the run reported none")  # fmt: skip
     lacking = [who for who, one in (("live", live), ("run", reported)) if one.get("low") is None]
     if lacking:
         why = {"live": live, "run": reported}[lacking[0]].get("reason") or "no interval"
-        return _row(check, _text(live), _text(reported), UNKNOWN, f"{lacking[0]}: {why}")
+        return _row(check, _interval_text(live), _interval_text(reported), UNKNOWN, f"{lacking[0]}: {why}")
     above, below = live["low"] > reported["high"], live["high"] < reported["low"]
-    return _row(check, _text(live), _text(reported), OUT if above or (below and not lower_is_better) else INSIDE)
+    return _row(
+        check,
+        _interval_text(live),
+        _interval_text(reported),
+        OUT if above or (below and not lower_is_better) else INSIDE,
+    )
 
 
-def _text(one: Mapping[str, Any]) -> str:
+def _interval_text(one: Mapping[str, Any]) -> str:
     if one.get("value") is None:
         return ""
     if one.get("low") is None:
