@@ -27,7 +27,7 @@ HYDRAS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 _LISTS = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 _MAPPINGS = (dict, collections.abc.Mapping)
 _UNITS = ("_seconds", "_minutes", "_hours", "_gb", "_share", "_bps", "_gain")  # a whole default of these is a number
-_WORDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}
+_KIND_NAMES = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}
 # keys without a default, of commands whose own code does not say their kind
 OPTIONAL: Mapping[str, type] = {
     "resume": str, "study_name": str, "storage": str, "hours": float, "money": float, "price_per_hour": float,
@@ -50,7 +50,7 @@ def wrong_value(plain: Any, raw: Any) -> str | None:
         for key, value in part.items():
             if key not in HYDRAS and key in hints and not _fits(hints[key], value):
                 where = _written_at(raw, f"{path}.{key}" if path else str(key))
-                takes = f"{name} cannot be made of it (it takes {_words(hints[key])})"
+                takes = f"{name} cannot be made of it (it takes {_kind_words(hints[key])})"
                 return f"config: {where}={_short(value)}: {takes}; give {where}=..."
     return None
 
@@ -86,7 +86,7 @@ def wrong_key(
         hint = OPTIONAL.get(key, Any) if known is None else _kind_of(known, last)
         if not _fits(hint, value):
             quoted = f"; quote text that looks like one: {key}=\"'{value}'\"" if hint is str else ""
-            return f"config: {key}={_short(value)}; it takes {_words(hint)}; give {key}=...{quoted}"
+            return f"config: {key}={_short(value)}; it takes {_kind_words(hint)}; give {key}=...{quoted}"
     return None
 
 
@@ -156,7 +156,7 @@ def _fits(hint: Any, value: Any) -> bool:
         return any(_fits(one, value) for one in inner[: 1 if origin is typing.Annotated else None])
     if origin is typing.Literal:
         return any(value == one and type(value) is type(one) for one in inner)
-    return _is_scalar(hint, value) if hint in _WORDS else _fits_class(origin or hint, inner, value)
+    return _is_scalar(hint, value) if hint in _KIND_NAMES else _fits_class(origin or hint, inner, value)
 
 
 def _fits_class(kind: Any, inner: tuple[Any, ...], value: Any) -> bool:
@@ -178,21 +178,21 @@ def _is_scalar(kind: type, value: Any) -> bool:
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
-def _words(hint: Any) -> str:
+def _kind_words(hint: Any) -> str:
     """What an annotation asks for."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_words(one) for one in inner))
+        return " or ".join(dict.fromkeys(_kind_words(one) for one in inner))
     if origin is typing.Literal:
         return f"one of {', '.join(map(str, inner))}"
     if hint is None or hint is type(None):
         return "null"
-    of = _WORDS.get(inner[0]) if inner else None
-    return _WORDS.get(hint) or _class_words(origin or hint, f"a list, each {of}" if of else "a list")
+    of = _KIND_NAMES.get(inner[0]) if inner else None
+    return _KIND_NAMES.get(hint) or _class_words(origin or hint, f"a list, each {of}" if of else "a list")
 
 
 def _class_words(kind: Any, listed: str) -> str:
-    """As `_words`, of a class that is no scalar."""
+    """As `_kind_words`, of a class that is no scalar."""
     if kind in _LISTS:
         return listed
     if kind in _MAPPINGS:
