@@ -39,13 +39,20 @@ def history(report: Mapping[str, Any]) -> go.Figure:
 
 
 def importance(report: Mapping[str, Any]) -> go.Figure:
-    """Share of importance by parameter, both methods side by side."""
+    """Share of importance by parameter with its interval over resamples of the trials, both methods side by side."""
     figure = go.Figure()
     first = next(iter(report["importances"].values()))
     names = sorted({n for found in report["importances"].values() for n in found}, key=lambda n: first.get(n, 0.0))
     for k, (method, found) in enumerate(report["importances"].items()):
         shares = [found.get(n) for n in names]
-        figure.add_bar(y=names, x=shares, name=method, orientation="h", marker_color=colour(k))
+        spans = report.get("importance_intervals", {}).get(method, {})
+        error = {
+            "symmetric": False,
+            "array": [max(spans[n][1] - found[n], 0.0) if n in spans else None for n in names],
+            "arrayminus": [max(found[n] - spans[n][0], 0.0) if n in spans else None for n in names],
+            "thickness": 1,
+        }
+        figure.add_bar(y=names, x=shares, name=method, orientation="h", marker_color=colour(k), error_x=error)
     figure.update_xaxes(title="share of importance")
     return styled(figure, 120 + 34 * len(names))
 

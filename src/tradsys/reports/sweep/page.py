@@ -19,7 +19,7 @@ FIGURES = (
         "Importance",
         charts.importance,
         8,
-        "Of the settings tried here, on these folds, not in general.",
+        "Of the settings tried here, on these folds, not in general. Lines: 90 % over resamples of the trials.",
     ),
     ("Slices", charts.slices, 2, "Each parameter alone; the others differ from dot to dot. Darker is later."),
     (

@@ -19,6 +19,9 @@ HEADINGS = (
 )
 
 
+MOST_NAMED = 3  # parameters of the line on importance
+
+
 def heading(report: Mapping[str, Any]) -> str:
     """What was run, in one line."""
     made_up = "SYNTHETIC DATA: " if report["synthetic"] else ""
@@ -74,13 +77,26 @@ def conclusions(report: Mapping[str, Any]) -> list[str]:
         )
     if best["lower_bound"] <= 0:
         lines.append("         the bound does not exceed 0: the search found nothing that surely beats the base rate")
-    lines.append(overfitting_line(report["overfitting"]))
+    lines += [*importance_lines(report), overfitting_line(report["overfitting"])]
     refused = [t for t in report["trials"] if t["refused"]]
     if refused:
         lines.append(f"refused  {counted(len(refused), 'impossible combination')}, such as: {refused[0]['refused']}")
     if report["n_retried"]:
         lines.append(f"retried  {counted(report['n_retried'], 'attempt')} whose worker died")
     return [*lines, *rematch_lines(report)]
+
+
+def importance_lines(report: Mapping[str, Any]) -> list[str]:
+    """The parameters that matter most by the first method, each with its interval; nothing without intervals."""
+    for method, spans in report.get("importance_intervals", {}).items():
+        found = report["importances"][method]
+        first = sorted(spans, key=lambda name: -found[name])[:MOST_NAMED]
+        named = ", ".join(
+            f"{name} {number(found[name], 2)} [{number(spans[name][0], 2)}, {number(spans[name][1], 2)}]"
+            for name in first
+        )
+        return [f"matters  {named} ({method}, 90 % over resamples of the trials)"]
+    return []
 
 
 def overfitting_line(found: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ import logging
 import warnings
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
@@ -19,6 +20,7 @@ REPORTED = (
 )
 # trials below which an importance is not worth drawing
 LEAST_FOR_IMPORTANCE = 8
+N_RESAMPLES = 30  # of the trials, behind the interval of an importance
 
 
 def complete_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -79,6 +81,7 @@ def sweep_report(joined: Joined, rematch: dict[str, Any] | None) -> dict[str, An
         "trials": [_trial_row(t, t.number in front) for t in trials if PLACE in t.user_attrs],
         "best": _best_place(study),
         "importances": importances(study),
+        "importance_intervals": importance_intervals(study),
         "overfitting": overfitting([t.user_attrs.get("block_gains") for t in done]),
         "rematch": rematch,
     }
@@ -109,13 +112,50 @@ def importances(study: optuna.Study) -> dict[str, dict[str, float]]:
     done = complete_trials(study)
     if len(done) < LEAST_FOR_IMPORTANCE or len({t.values[0] for t in done}) < 2:
         return {}
+    return _importances(study, n_trees=64)
+
+
+def importance_intervals(study: optuna.Study) -> dict[str, dict[str, list[float]]]:
+    """Interval [low, high] of each importance, 90 % of its values over resamples of the finished trials.
+
+    Trials are drawn with replacement (Efron 1979); a parameter that a resample leaves without an importance counts 0
+    there. The keys are those of `importances`. It says how far other trials of the same search would have moved the
+    importance, not what another sampler, other folds or other data would have given.
+    """
+    found = importances(study)
+    if not found:
+        return {}
+    done, rng = complete_trials(study), np.random.default_rng(0)
+    draws: list[dict[str, dict[str, float]]] = []
+    for _ in range(N_RESAMPLES):
+        picked = [done[k] for k in rng.integers(len(done), size=len(done))]
+        if len({t.values[0] for t in picked}) < 2:
+            continue
+        again = optuna.create_study(direction="maximize")
+        again.add_trials(
+            optuna.trial.create_trial(params=t.params, distributions=t.distributions, value=t.values[0]) for t in picked
+        )
+        draws.append(_importances(again, n_trees=8))
+    return {
+        method: {
+            key: [float(np.quantile([d[method].get(key, 0.0) for d in draws], q)) for q in (0.05, 0.95)]
+            for key in shares
+        }
+        for method, shares in found.items()
+    }
+
+
+def _importances(study: optuna.Study, n_trees: int) -> dict[str, dict[str, float]]:
     from optuna.importance import (  # noqa: PLC0415 - imports scikit-learn's forests and pandas
         FanovaImportanceEvaluator,
         PedAnovaImportanceEvaluator,
         get_param_importances,
     )
 
-    evaluators = {"fANOVA": FanovaImportanceEvaluator(seed=0), "PED-ANOVA": PedAnovaImportanceEvaluator()}
+    evaluators = {
+        "fANOVA": FanovaImportanceEvaluator(n_trees=n_trees, seed=0),
+        "PED-ANOVA": PedAnovaImportanceEvaluator(),
+    }
     out = {}
     for name, evaluator in evaluators.items():
         with warnings.catch_warnings():

@@ -52,6 +52,23 @@ def paired_gain(new_FS: Array, old_FS: Array, confidence: float) -> dict[str, An
     return {"value": mean, "low": mean - half, "high": mean + half, "n_folds": n, "exceeds_noise": mean - half > 0}
 
 
+def out_of_race(new_FS: Array, best_FS: Array, confidence: float) -> bool:
+    """Whether a trial is surely worse than the best finished one on the folds that both have.
+
+    new_FS: skills [folds so far, seeds] of the running trial. best_FS: [folds, seeds] of the finished one, all folds.
+    True where the upper bound of the paired gain (t, over folds) lies below 0. The bounds of all checks of a trial, one
+    after each fold from the second on, share 1 - confidence (Bonferroni), so that more folds do not prune more. The
+    best finished trial is best by luck too, which prunes more than that share of equals: docs/sweeps.md has the rate.
+    """
+    new_FS, best_FS = np.asarray(new_FS, dtype=float), np.asarray(best_FS, dtype=float)
+    n_folds, n_checks = len(new_FS), len(best_FS) - 1
+    if n_folds < 2 or new_FS.shape[1] != best_FS.shape[1]:
+        return False
+    each = 1 - (1 - confidence) / n_checks
+    high = paired_gain(new_FS, best_FS[:n_folds], 2 * each - 1)["high"]  # two-sided level of that one-sided bound
+    return bool(high is not None and high < 0)
+
+
 def overfitting(block_gains: Sequence[Sequence[float] | None]) -> dict[str, Any]:
     """Probability of backtest overfitting of choosing the best of these trials, or the reason why there is none.
 

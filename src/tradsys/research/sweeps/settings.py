@@ -16,7 +16,7 @@ from tradsys.core.runs import digest_json
 from tradsys.research.sweeps.search_space import SearchSpace, SweepError, nearest
 
 SAMPLERS = ("tpe", "cmaes", "gp", "random", "grid")
-PRUNERS = ("hyperband", "median", "none")
+PRUNERS = ("hyperband", "median", "racing", "none")
 OBJECTIVES = ("skill", "stability")
 
 
@@ -108,8 +108,11 @@ class SweepSettings:
         return points[np.random.default_rng(self.seed).permutation(len(points))[place % len(points)]]
 
     def pruner_of(self, most_steps: int) -> BasePruner:
-        """The pruner for trials of at most so many steps; none with two objectives, where Optuna has no pruning."""
-        if self.pruner == "none" or len(self.objectives) > 1:
+        """The pruner for trials of at most so many steps; none with two objectives, where Optuna has no pruning.
+
+        Racing compares folds, not single values, and is decided where they end (`selection.out_of_race`).
+        """
+        if self.pruner in ("none", "racing") or len(self.objectives) > 1:
             return NopPruner()
         if self.pruner == "median":
             return MedianPruner(**{"n_startup_trials": self.n_startup, "n_min_trials": 3} | dict(self.pruner_options))

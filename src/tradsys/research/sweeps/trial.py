@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import optuna
 import yaml
+from optuna.trial import TrialState
 
 from tradsys.core.errors import CombinationError
 from tradsys.core.masking import masked
@@ -25,7 +26,7 @@ from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, run
 from tradsys.research.sweeps.fold_fits import FitResult, fit_result, stored_losses
 from tradsys.research.sweeps.inner_folds import dataset_key, shared_dataset
 from tradsys.research.sweeps.search_space import SearchSpace, SweepError, overrides_of
-from tradsys.research.sweeps.selection import lower_bound, spreads, stability
+from tradsys.research.sweeps.selection import lower_bound, out_of_race, spreads, stability
 from tradsys.research.sweeps.settings import SweepSettings
 from tradsys.research.sweeps.storage import Patience
 from tradsys.research.sweeps.trial_queue import DRAWN, Claim
@@ -230,6 +231,7 @@ class _Reports:
         self.runner, self.trial = runner, trial
         self.silent = len(runner.settings.objectives) > 1
         self.ended: list[float] = []
+        self.results: list[FitResult] = []
         self.steps: set[int] = set()
 
     def of(self, k: int, epochs: int) -> Callable[[int, float], None]:
@@ -241,6 +243,26 @@ class _Reports:
         value = result.skill if result.valid_skill is None else result.valid_skill
         self.ended.append(self.runner.settings.failed_skill if value is None or result.skill is None else value)
         self._report((k + 1) * epochs - 1, self.ended)
+        self.results.append(result)
+        if self.runner.settings.pruner == "racing" and not self.silent:
+            self._race()
+
+    def _race(self) -> None:
+        """Stops a trial after a fold in which it is surely worse than the best finished one on the same folds."""
+        n_seeds = len(self.runner.settings.seeds)
+        if len(self.results) % n_seeds:
+            return
+        finished = self.runner.patience(
+            lambda: self.trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        )
+        known = [np.asarray(t.user_attrs["skills"]) for t in finished if t.user_attrs.get("skills") is not None]
+        skill_FS = np.array(
+            [self.runner.settings.failed_skill if r.skill is None else r.skill for r in self.results]
+        ).reshape(-1, n_seeds)
+        if not known or len(skill_FS) == len(known[0]):
+            return  # nobody to race, or nothing left to save
+        if out_of_race(skill_FS, max(known, key=np.mean), self.runner.settings.confidence):
+            raise optuna.TrialPruned
 
     def _report(self, step: int, values: Sequence[float]) -> None:
         if self.silent or step in self.steps:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tradsys.research.sweeps.selection import lower_bound, overfitting, paired_gain, spreads, stability
+from tradsys.research.sweeps.selection import lower_bound, out_of_race, overfitting, paired_gain, spreads, stability
 
 
 def test_the_bound_is_that_of_the_t_test():
@@ -64,3 +64,40 @@ def test_overfitting_of_a_choice_and_its_named_absence():
         assert absent["pbo"] is None
         assert why in absent["reason"]
         assert overfitting_line(absent).startswith("overfit  no probability of overfitting: ")
+
+
+def test_the_bound_of_a_race_is_the_paired_t_test_shared_over_its_checks():
+    rng = np.random.default_rng(2)
+    best = rng.normal(0.02, 0.01, (5, 2))
+    for shift in np.linspace(-0.03, 0.01, 15):
+        new = best[:3] + shift + rng.normal(0, 0.005, (3, 2))
+        p = stats.ttest_rel(new.mean(axis=1), best[:3].mean(axis=1), alternative="less").pvalue
+        assert out_of_race(new, best, 0.95) == (p < 0.05 / 4)
+    assert not out_of_race(best[:1] - 9, best, 0.95)  # one fold has no spread
+
+
+def raced(rng, n_trials, better=0.0):
+    """A sweep over equal trials of one share of noise by fold and one of their own; the last is `better`: pruned?"""
+    fold_F = rng.normal(0, 0.01, 5)
+    best = None
+    for k in range(n_trials):
+        last = k == n_trials - 1
+        own = 0.002 + fold_F[:, None] + rng.normal(0, 0.004, (5, 1)) + (better if last else 0.0)
+        stopped = best is not None and any(out_of_race(own[:n], best, 0.95) for n in range(2, 5))
+        if last:
+            return stopped
+        if not stopped and (best is None or own.mean() > best.mean()):
+            best = own
+
+
+def test_how_often_a_race_prunes_an_equal_a_better_and_a_hopeless_trial():
+    """Of 1,500 draws: an equal of the one finished trial 3 %, of the luckiest of 19 11 %, a better trial 2 %."""
+    rng = np.random.default_rng(0)
+    rate = {
+        name: np.mean([raced(rng, n, better) for _ in range(100)])
+        for name, n, better in (("one", 2, 0.0), ("luckiest", 20, 0.0), ("best", 20, 0.004), ("hopeless", 20, -0.05))
+    }
+    assert rate["one"] <= 0.08
+    assert rate["luckiest"] <= 0.20
+    assert rate["best"] <= 0.05
+    assert rate["hopeless"] >= 0.5
