@@ -250,7 +250,7 @@ def _first_touch(
     end = np.full(n_rows, -1, dtype=np.int64)
     log_return = np.full(n_rows, np.nan)
     for t in range(n_rows - 1):
-        side = np.int64(side_R[t])
+        side = int(side_R[t])
         if side == 0 or np.isnan(profit[t] + loss[t]):
             continue
         first = t + 1  # an order waits for a bar that can fill it

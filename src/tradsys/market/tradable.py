@@ -39,7 +39,8 @@ def _recorded(bars: pl.DataFrame, volume: pl.Series) -> Array | None:
     some = (volume > 0).fill_null(False).to_numpy() & ~np.isnan(volume.to_numpy())  # polars: NaN > 0
     firsts = symbol_runs(bars)
     if firsts is None:
-        recorded = bars.select(pl.Series("some", some).any().over("symbol"))["some"].to_numpy()
+        marked = bars.select("symbol", some=pl.Series(some))
+        recorded = marked.select(pl.col("some").any().over("symbol"))["some"].to_numpy()
         return None if recorded.all() else recorded
     by_symbol = np.logical_or.reduceat(some, firsts)
     return None if by_symbol.all() else np.repeat(by_symbol, np.diff(np.append(firsts, len(volume))))
