@@ -141,6 +141,11 @@ def trading():
             "text": "as the backtest says",
         },
         health={"bars": 28}, n_trades=0,
+        watch=[
+            {"check": "features, PSI", "live": "1 of 48 moved: vol_24 1.93", "reported": "as far as blocks of training",
+             "state": "OUT", "note": ""},
+            {"check": "scores, PSI", "live": "", "reported": "", "state": "not known", "note": "12 of 41 bars"},
+        ],
     )  # fmt: skip
 
 

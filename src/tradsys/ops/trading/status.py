@@ -34,7 +34,7 @@ def print_status(console: Console, folder: Path, state: State, *, running: bool)
     )
     newest = shown.decisions[: max(1, len(state.accounts))]
     _print(console, "Last decisions", newest, ("time", "symbol", "probability", "regime", "audit", "action"))
-    _print(console, "Model", shown.watch, ("check", "state", "live", "reported", "note"))
+    _print(console, "Model", getattr(shown, "watch", []), ("check", "state", "live", "reported", "note"))
     _print(
         console,
         "Health",
