@@ -134,7 +134,7 @@ def _cut_short(
     """`ahead` [R] and the row [R] where it is known, with the range to a death where one comes within the horizon."""
     end = np.arange(len(ahead)) + horizon_bars
     ahead = ahead.copy()
-    for last in np.flatnonzero(dead):
+    for last in np.flatnonzero(dead).tolist():
         lowest, highest = ohlc[last, 3] * recovery, -np.inf
         for t in range(last - 1, max(last - horizon_bars, -1), -1):
             lowest, highest = min(lowest, ohlc[t + 1, 2]), max(highest, ohlc[t + 1, 1])

@@ -273,7 +273,8 @@ def _naive(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: str) -> 
     over = text.str.contains(_END_OF_DAY).fill_null(value=False)
     if over.any():
         naive, form = _within_days(text.str.replace(_END_OF_DAY, " 00$1"), keys, notes, name)
-        return naive + pl.select(pl.duration(days=over.cast(pl.Int64))).to_series(), form
+        next_day = pl.when("over").then(pl.col("t").dt.offset_by("1d")).otherwise("t")
+        return pl.DataFrame({"t": naive, "over": over}).select(next_day).to_series(), form
     return _within_days(text, keys, notes, name)
 
 
