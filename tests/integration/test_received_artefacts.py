@@ -6,6 +6,7 @@ import pickle
 import re
 import shutil
 
+import onnx
 import optuna
 import pytest
 import torch
@@ -257,6 +258,43 @@ def test_no_file_of_a_bundle_is_a_link_that_leads_out(name, lab):
     shutil.move(folder / name, lab / name)
     (folder / name).symlink_to(lab / name)
     with pytest.raises(TradsysError, match="link"):
+        Bundle.load(folder)
+
+
+HIDDEN = {"escape": "\x1b[31mA\x1b[0m", "bell": "A\a", "C1": "A\x9b2J", "from right to left": "A\u202eB",
+          "zero width": "A\u200bB"}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HIDDEN.values(), ids=HIDDEN)
+def test_no_text_of_a_card_steers_a_terminal(text, lab):
+    folder = with_card(lab, with_source(lambda source: source | {"symbols": [text]}))
+    with pytest.raises(TradsysError, match=r"card\.json holds control characters"):
+        Bundle.load(folder)
+
+
+GRAPHS = {
+    "weights of another file": lambda graph: _external(graph.graph.initializer[0], "/etc/passwd"),
+    "weights of the folder above": lambda graph: _external(graph.graph.initializer[0], "../../config.yaml"),
+    "weights of the bundle's own card": lambda graph: _external(graph.graph.initializer[0], "card.json"),
+    "operators of another library": lambda graph: setattr(graph.graph.node[0], "domain", "evil.ops"),
+}
+
+
+def _external(weights, path):
+    weights.ClearField("raw_data")
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", path), ("offset", "0"), ("length", "4")):
+        weights.external_data.add(key=key, value=value)
+
+
+@pytest.mark.parametrize("change", GRAPHS.values(), ids=GRAPHS)
+def test_no_graph_reads_a_file_or_calls_foreign_operators(change, lab):
+    folder = lab / "inbox/train/received/bundle"
+    graph = onnx.load(folder / "model.onnx")
+    change(graph)
+    (folder / "model.onnx").write_bytes(graph.SerializeToString())
+    seal(folder, json.loads((folder / "card.json").read_text()))
+    with pytest.raises(TradsysError, match=r"^onnx: .*model\.onnx is no graph"):
         Bundle.load(folder)
 
 

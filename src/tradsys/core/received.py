@@ -19,7 +19,18 @@ MAX_JSON_BYTES = 256 * 2**20  # an ensemble of large boosters stays far below
 MAX_DEPTH = 64  # of nested lists and mappings; what tradsys writes needs about ten
 CONTROL = dict.fromkeys((*range(0x20), 0x7F, *range(0x80, 0xA0)))  # C0, DEL and C1: what a terminal obeys
 KEPT_CONTROL = (0x09, 0x0A)
-_UNSHOWN = {code: None for code in CONTROL if code not in KEPT_CONTROL}
+# what is not seen or turns the order of letters round: zero widths and marks of direction (Unicode UAX 9)
+INVISIBLE = (
+    0x61C,
+    0x200B,
+    0x200E,
+    0x200F,
+    *range(0x2028, 0x202F),
+    *range(0x2060, 0x2065),
+    *range(0x2066, 0x206A),
+    0xFEFF,
+)
+_UNSHOWN = {code: None for code in (*CONTROL, *INVISIBLE) if code not in KEPT_CONTROL}
 
 
 @contextmanager
@@ -51,7 +62,7 @@ def one_line(cause: object, most: int = 160) -> str:
 
 
 def plain_text(text: str) -> str:
-    """Received text without the control characters a terminal obeys (ANSI escapes, carriage returns, C1)."""
+    """Received text without what a terminal obeys (ANSI escapes, carriage returns, C1) and what hides or turns text."""
     return text if text.isprintable() else text.translate(_UNSHOWN)
 
 

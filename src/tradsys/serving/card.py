@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tradsys.core.errors import BundleError
-from tradsys.core.received import inside, read_json
+from tradsys.core.received import inside, plain_texts, read_json
 from tradsys.core.runs import digest_file, digest_json
 
 FORMAT = 1  # raised when an older reader could misread the files
@@ -106,6 +106,10 @@ def verified_card(folder: Path) -> dict[str, Any]:
         lacking = [name for name in wrong if name not in card]
         raise BundleError(
             f"bundle {folder}: card.json lacks {lacking}, malformed {sorted({*wrong} - {*lacking})}; {FIX}"
+        )
+    if plain_texts(card) != card:
+        raise BundleError(
+            f"bundle {folder}: card.json holds control characters, which steer a terminal or hide text; {FIX}"
         )
     _compare_files(folder, card["files"])
     return card
