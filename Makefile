@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TESTED := $(VENV)/.installed-tested
 
-.PHONY: demo test lint docs bench bench-compare gpu lock image clean
+.PHONY: demo test lint installed docs bench bench-compare gpu lock image clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tradsys.train +experiment=demo
 
+# all that lint and test need, in one installation
+installed: $(TESTED)
+
 # files in their own order: by number of tests, the long files of one test each would come last, on one worker
-test: $(STAMP) $(TESTED)
+test: $(TESTED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)
@@ -54,18 +57,20 @@ image:
 	  build="$$build --build-arg $$name=$${tag%%@*}@$$digest --label tradsys.$$name=$$digest"; \
 	done; docker build -f Dockerfile.gpu -t $(IMAGE) $$build .
 
-$(STAMP): pyproject.toml constraints.txt
+$(BIN)/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
 	  sys.exit(None if (3, 11) <= v <= (3, 13) else f"tradsys needs Python 3.11 to 3.13, this is {v[0]}.{v[1]}; make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,postgres]'
 	touch $(STAMP)
 
 # the extras whose parts are tested: pods, sources that download, live trading, MLflow; the demo does without
-$(TESTED): $(STAMP)
+$(TESTED): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	  -e '.[dev,postgres,cloud,sources,live,mlflow,mlflow-server]'
-	touch $(TESTED)
+	touch $(STAMP) $(TESTED)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
