@@ -7,7 +7,7 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS", "NUMBA_
     os.environ.setdefault(name, "1")
 
 # torch, polars and hydra are millions of objects: collecting among them takes a tenth of the tests' time
-gc.set_threshold(50_000, 20, 20)
+gc.set_threshold(20_000, 10, 10)
 
 import numpy as np
 import polars as pl
