@@ -43,7 +43,8 @@ def work(argv: list[str]) -> None:
     asked, own = split_data_keys(_with_defaults(verb, rest), own_keys=("symbols",))
     config = compose("trade", asked)
     levels, data_config = commands.of_the_bundle(verb, as_dict(config))
-    config = compose("trade", with_costs_of(data_config, asked))
+    with_costs = with_costs_of(data_config, asked)
+    config = config if with_costs == asked else compose("trade", with_costs)
     if config.levels is None:
         config.levels = levels
     commands.VERBS[verb](as_dict(config), build(config), partial(named_source, data=own, command="trade"))
