@@ -35,9 +35,10 @@ def work(argv: list[str]) -> None:
             argv = resumed_overrides(folder, argv)
             config = compose("train", argv)
         plain = as_dict(config)
+        parts = build(config)  # first of all: it names a value of the wrong kind
         check(plain, CONTAINER)
         check_ledger(plain["paths"]["ledger"], plain["paths"]["runs"])
-        experiment, tracker = Experiment.of(build(config)), open_tracker(plain)
+        experiment, tracker = Experiment.of(parts), open_tracker(plain)
     with (
         open_run(Path(config.paths.runs), "train", recorded(plain), argv, folder) as opened,
         tracker.run(opened.name, "train", plain),

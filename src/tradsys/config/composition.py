@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tradsys.config.own_data import OwnFolders
 from tradsys.config.packages import check_names, conf_packages
 
-REFUSALS = (HydraException, OmegaConfBaseException, ValueError)
+REFUSALS = (HydraException, OmegaConfBaseException, ValueError, TypeError)
 
 
 def composed(conf: Path, command: str, overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:

@@ -28,6 +28,7 @@ WRONG = {
     "a key that lies deeper": (["train", "agent=trend", "model.lookback=9"], ["did you mean 'model.model.lookback'"]),
     "a key of the net": (["train", "agent=trend", "model.net.d_model=8"], ["did you mean 'model.model.net.d_model'"]),
     "an added choice": (["train", "+model=lightgbm"], ["write model=lightgbm, without +"]),
+    "a choice that is no name": (["train", "events=[1]"], ["events=1 does not exist"]),
     "no choice": (["train", "model=null"], ["model is one of"]),
     "several values": (["train", "model=a,b"], ["gives several values"]),
     "no value": (["train", "model"], ["gives no value"]),
