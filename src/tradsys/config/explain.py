@@ -244,7 +244,8 @@ def _wrong_choice(conf: Path, command: str, override: str, one: Override, base: 
         if name is None and (group in base.choices or isinstance(value, list)):
             return f"config: {override!r} names no choice; {group} is one of {', '.join(known)}"
         if name is not None and str(name) not in known:
-            return f"config: {group}={name} does not exist; {nearest(str(name), known)}; known: {', '.join(known) or 'none'}"
+            guess, names = nearest(str(name), known), ", ".join(known) or "none"
+            return f"config: {group}={name} does not exist; {guess}; known: {names}"
     return None
 
 
