@@ -20,11 +20,11 @@ HISTORY = 280
 SPAN = ["2023-01-01T00:00:00+00:00", "2023-06-01T00:00:00+00:00"]
 
 
-def logistic_graph(n_features: int) -> onnx.ModelProto:
-    """softmax(x W + b) of the window's only row, twice."""
-    weight = np.stack([np.zeros(n_features), np.linspace(-5, 5, n_features)], axis=1).astype(np.float32)
+def logistic_graph(n_features: int, weight: float = 5.0) -> onnx.ModelProto:
+    """softmax(x W + b) of the window's only row, twice; W from -weight to weight."""
+    matrix = np.stack([np.zeros(n_features), np.linspace(-weight, weight, n_features)], axis=1).astype(np.float32)
     constants = [
-        numpy_helper.from_array(weight, "W"),
+        numpy_helper.from_array(matrix, "W"),
         numpy_helper.from_array(np.zeros(2, dtype=np.float32), "b"),
         numpy_helper.from_array(np.array([0, n_features], dtype=np.int64), "shape"),
     ]
@@ -40,14 +40,15 @@ def logistic_graph(n_features: int) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
-def logistic_bundle(folder: Path, extra: tuple[Feature, ...] = (), **card: object) -> Bundle:
+def logistic_bundle(folder: Path, extra: tuple[Feature, ...] = (), *, weight: float = 5.0, **card: object) -> Bundle:
     """Writes the bundle into the folder and loads it.
 
-    extra: further features, such as a side. card: replaces entries of its card.
+    extra: further features, such as a side. weight: the largest; 5 says 1.0 of nearly every bar. card: replaces
+    entries of its card.
     """
     folder.mkdir(parents=True, exist_ok=True)
     features = FeatureSet((*FEATURES, *extra), max_gap_minutes=60)
-    onnx.save(logistic_graph(len(features.names)), folder / "model.onnx")
+    onnx.save(logistic_graph(len(features.names), weight), folder / "model.onnx")
     return _sealed(folder, features, card)
 
 

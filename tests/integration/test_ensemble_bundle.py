@@ -43,7 +43,10 @@ def shared_out(self, weight_N):
 def made(tmp_path_factory):
     """The prepared data, the fitted parts and the bundle of a regime-weighted pool."""
     folder = tmp_path_factory.mktemp("pool")
-    config = compose("train", [*shrunk("ensemble"), "model=regime_weighted"])
+    single = [
+        o.replace("transformer.model.", "transformer.") for o in shrunk("ensemble") if "transformer.n_seeds" not in o
+    ]
+    config = compose("train", [*single, "model=regime_weighted"])
     experiment = Experiment.of(build(config))
     members = {**experiment.model.members, **NESTED}
     experiment = replace(experiment, model=replace(experiment.model, members=members), baselines={}, auditor=None)

@@ -148,7 +148,7 @@ def _hints(target: str) -> tuple[dict[str, Any], str]:
 
 
 def _fits(hint: Any, value: Any) -> bool:
-    """Whether a plain value can be what an annotation asks for; what cannot be told is taken."""
+    """Whether a plain value can be what an annotation asks for; what cannot be decided is taken."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint is None or hint is type(None):
         return value is None

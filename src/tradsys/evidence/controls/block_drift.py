@@ -57,7 +57,7 @@ class Shift:
     auc_limit: float | None = None
 
     @property
-    def told_apart(self) -> bool:
+    def is_distinguished(self) -> bool:
         """Whether the classifier tells the block from the span better than any of the span's own blocks."""
         return self.auc is not None and self.auc_limit is not None and self.auc > self.auc_limit
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tradsys.core.clock import utc64
 from tradsys.core.errors import DataError
 from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.tables import SIDE, Array
@@ -53,7 +54,7 @@ class ModelWatch:
         symbols = predictions["symbol"].to_list()
         traded = [k for k, symbol in enumerate(symbols) if symbol != self._reference]
         self._symbols = tuple(symbols[k] for k in traded)
-        self._block.append((np.datetime64(predictions["time"][0].replace(tzinfo=None), "us"), newest[traded]))
+        self._block.append((utc64(predictions["time"][0]), newest[traded]))
 
     def step(self, engine: Engine) -> None:
         """Every 24th bar: evaluates, journals, and warns or halts as `risk.model_band` says."""
@@ -158,7 +159,7 @@ class ModelWatch:
         shift = reference.compare(np.concatenate([rows for _, rows in self._block]))
         yield _shift_row("features, PSI", shift, "training")
         live, limit = f"AUC {shift.auc:.3f}", f"up to {shift.auc_limit:.3f} in blocks of training"
-        yield _row("features, classifier", live, limit, OUT if shift.told_apart else INSIDE)
+        yield _row("features, classifier", live, limit, OUT if shift.is_distinguished else INSIDE)
 
     def _scores(self, state: State) -> dict[str, Any]:
         """The newest block of scores against the validation span."""

@@ -79,13 +79,13 @@ def test_a_fixed_limit_would_warn_nearly_always():
     assert (reference.psi.max(axis=1) > 0.25).mean() > 0.9
 
 
-def test_a_planted_shift_is_named_and_told_apart():
+def test_a_planted_shift_is_named_and_is_distinguished():
     x = slow_columns(N_SPAN + 400, 2)
     reference = of(x[:N_SPAN])
     block = x[-reference.n_bars :] * [3, 1, 1, 1] + [0, 6, 0, 0]
     shift = reference.compare(block)
     assert set(shift.moved) == {"a", "b"}
-    assert shift.told_apart, (shift.auc, shift.auc_limit)
+    assert shift.is_distinguished, (shift.auc, shift.auc_limit)
 
 
 def test_written_and_read_it_says_the_same():

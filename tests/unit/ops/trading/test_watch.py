@@ -35,7 +35,7 @@ def reference(values, time, names, **kwargs):
 def bundle(tmp_path_factory):
     """A bundle whose references come from the first bars."""
     folder = tmp_path_factory.mktemp("bundle")
-    first = logistic_bundle(folder)
+    first = logistic_bundle(folder, weight=0.02)
     past = BARS.filter(pl.col("time") <= TIMES[N_TRAIN - 1])
     table = first.features.table(past)
     rows = np.flatnonzero(table.ready(1))
