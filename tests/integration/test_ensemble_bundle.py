@@ -25,6 +25,8 @@ from tradsys.research.sections.ensemble_weights import ensemble_section
 from tradsys.serving.bundle import Bundle, seal
 from tradsys.serving.session import replay
 
+# one Transformer, where the experiment has the mean of its seeds
+POOL = [o.replace("transformer.model.", "transformer.") for o in shrunk("ensemble") if "transformer.n_seeds" not in o]
 NESTED = {"seeds": SeedAverage(LightGbm(n_estimators=10, n_threads=1), 2)}
 FILES = {
     "member_logistic.json", "member_lightgbm.txt", "member_transformer.onnx", "member_seeds_seed_0.txt",
@@ -43,10 +45,7 @@ def shared_out(self, weight_N):
 def made(tmp_path_factory):
     """The prepared data, the fitted parts and the bundle of a regime-weighted pool."""
     folder = tmp_path_factory.mktemp("pool")
-    single = [
-        o.replace("transformer.model.", "transformer.") for o in shrunk("ensemble") if "transformer.n_seeds" not in o
-    ]
-    config = compose("train", [*single, "model=regime_weighted"])
+    config = compose("train", [*POOL, "model=regime_weighted"])
     experiment = Experiment.of(build(config))
     members = {**experiment.model.members, **NESTED}
     experiment = replace(experiment, model=replace(experiment.model, members=members), baselines={}, auditor=None)
@@ -173,7 +172,7 @@ def test_the_report_tells_weights_skills_and_states(made):
 @pytest.mark.parametrize("whole", [True, False], ids=["graphs alone are one graph", "with trees it is a pool"])
 def test_an_average_is_one_graph_where_it_can_be(made, tmp_path, whole):
     prepared = made[0]
-    config = compose("train", [*shrunk("ensemble"), "model=stacked"])
+    config = compose("train", [*POOL, "model=stacked"])
     experiment = Experiment.of(build(config))
     other = LogisticRegression(C=1.0) if whole else LightGbm(n_estimators=10, n_threads=1)
     model = Average({"line": LogisticRegression(C=0.01), "other": other}, experiment.transforms)
