@@ -160,9 +160,9 @@ def test_other_data_exits_with_one_and_says_so(lab, capsys):
     with inside(lab), pytest.raises(SystemExit) as left:
         work(["run=runs/train/changed", f"into={lab / 'elsewhere'}"])
     assert left.value.code == 1
-    said = capsys.readouterr().out
-    assert "differs  config: config.yaml is not the one" in said
-    assert "differs  data: bars of digest" in said
+    said = " ".join(capsys.readouterr().out.split())  # wrapped at the width of the screen
+    assert "differs config: config.yaml is not the one" in said
+    assert "differs data: bars of digest" in said
     assert "models.primary.auc.value" in said
 
 

@@ -115,9 +115,9 @@ def build(config: DictConfig) -> dict[str, Any]:
         raise ConfigError(wrong.unresolved(error)) from error
     except InstantiationException as error:
         cause = error.__cause__
-        on_purpose = isinstance(cause, ValueError) and wrong.is_raised_on_purpose(cause)
         # the constructor's own words are clearer, where they speak of the wrong value
-        if on_purpose and (line is None or kinds.key_of(line) in str(cause)):
+        own_words = line is None or kinds.key_of(line) in str(cause)
+        if isinstance(cause, ValueError) and wrong.is_raised_on_purpose(cause) and own_words:
             raise cause from None
         raise ConfigError(line or wrong.not_built(config, error)) from error
     if line:
