@@ -44,6 +44,7 @@ def check_stages(experiment: Experiment) -> None:
                     "is a single model; set model=seed_average or model=average, or choose a strategy without an "
                     "agreement mask"
                 )
+    _check_deaths(experiment)
     kind = experiment.labels.card().get("kind", KINDS[0])
     if experiment.strategy and kind not in KINDS:
         raise CombinationError(
@@ -58,6 +59,18 @@ def check_stages(experiment: Experiment) -> None:
         raise CombinationError(
             f"config: calibration is isotonic, which maps two classes, and the label has {n_classes}; set "
             "calibration=temperature or calibration=none, or a label of two classes"
+        )
+
+
+def _check_deaths(experiment: Experiment) -> None:
+    """A death is known `dead_after_bars` after a label's end: parts have to lie as far apart (decision 0044)."""
+    known_after = int(experiment.labels.card().get("dead_after_bars") or 0)
+    embargo = int(getattr(experiment.split, "embargo_bars", known_after)) if known_after else 0
+    if embargo < known_after:
+        raise CombinationError(
+            f"config: labels.dead_after_bars={known_after} but split.embargo_bars={embargo}; the label of a name that "
+            "died is known that many bars after its end, so training would know a death early; set "
+            f"split.embargo_bars={known_after}"
         )
 
 

@@ -66,6 +66,17 @@ def test_an_audit_mask_without_an_auditor_is_refused():
     check_stages(experiment([AuditMask(0.5)], auditor=object()))
 
 
+@pytest.mark.parametrize("embargo", [0, 4])
+def test_a_label_that_knows_deaths_needs_an_embargo_as_long(embargo):
+    asked = experiment()
+    asked.labels.card = lambda: {"kind": "triple_barrier", "dead_after_bars": 5}
+    asked.split = SimpleNamespace(embargo_bars=embargo)
+    with pytest.raises(CombinationError, match=rf"dead_after_bars=5 but split.embargo_bars={embargo};.*embargo_bars=5"):
+        check_stages(asked)
+    asked.split.embargo_bars = 5
+    check_stages(asked)
+
+
 def test_a_label_without_exits_is_refused_with_strategies_only():
     with pytest.raises(CombinationError, match=r"'moonphase' has no exits.*set strategy=\[\] to evaluate"):
         check_stages(experiment(kind="moonphase"))
