@@ -1,7 +1,7 @@
-"""Windows from one resident table against the usual per-sample Dataset, and the memory that they take.
+"""Windows from one resident table against two kinds of Dataset, and the memory that they take.
 
-B=1024, T=64, F=24, N=200,000. Both sides serve as many shuffled batches in one process, in turn; the Dataset
-is slow, so both stop after `N_BATCHES`. Times are the best of `N_ROUNDS`: what else runs only adds.
+B=1024, T=64, F=24, N=200,000. Both sides serve as many shuffled batches in one process, in turn; one Dataset
+is slow, so all stop after `N_BATCHES`. Times are the best of `N_ROUNDS`: what else runs only adds.
 """
 
 import subprocess
@@ -32,6 +32,25 @@ class OneWindow(Dataset):
         return self.table_RF[row - LOOKBACK + 1 : row + 1], self.y_N[i], self.weight_N[i]
 
 
+class Batches(Dataset):
+    """A Dataset with a vectorised `__getitems__`: a whole batch of windows by one indexing of the table."""
+
+    def __init__(self, table_RF, rows_N, y_N, weight_N, *, by_rows):
+        self.table_RF, self.rows_N, self.y_N, self.weight_N = table_RF, rows_N, y_N, weight_N
+        self.back_T, self.by_rows = torch.arange(LOOKBACK - 1, -1, -1), by_rows
+
+    def __len__(self):
+        return len(self.rows_N)
+
+    def __getitems__(self, indices):
+        k = torch.as_tensor(indices)
+        at_NT = self.rows_N[k].unsqueeze(1) - self.back_T
+        if self.by_rows:
+            flat = self.table_RF.index_select(0, at_NT.reshape(-1))
+            return flat.view(*at_NT.shape, N_FEATURES), self.y_N[k], self.weight_N[k]
+        return self.table_RF[at_NT], self.y_N[k], self.weight_N[k]
+
+
 def make_tensors(n_samples):
     generator = torch.Generator().manual_seed(0)
     table_RF = torch.randn(n_samples + LOOKBACK - 1, N_FEATURES, generator=generator)
@@ -40,14 +59,14 @@ def make_tensors(n_samples):
     return table_RF, rows_N, y_N, torch.ones(n_samples)
 
 
-def seconds(batches):
-    """Wall time of `N_BATCHES` of an iterable; the first, with the shuffle, is left out for both sides."""
+def seconds(batches, clock=time.perf_counter):
+    """Time of `N_BATCHES` of an iterable; the first, with the shuffle, is left out for both sides."""
     iterator = iter(batches)
     next(iterator)
-    start = time.perf_counter()
+    start = clock()
     for _ in range(N_BATCHES):
         next(iterator)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def peak_over_table(n_samples):
@@ -74,6 +93,7 @@ def measure():
     """One dict per measured ratio."""
     every = torch.get_num_threads()
     rows = [speed(n) for n in dict.fromkeys((1, every))]
+    rows += [against_batches(by_rows=by_rows) for by_rows in (False, True)]
     torch.set_num_threads(every)
     return [*rows, memory()]
 
@@ -95,6 +115,26 @@ def speed(n_threads):
         "note": f"{N_BATCHES} of {len(fast)} batches each, best of {N_ROUNDS} rounds in turn; "
         f"an epoch by proportion: {fast_s * epoch:.2f} s vs {slow_s * epoch:.1f} s",
         "target": ">= 20",
+    }
+
+
+def against_batches(*, by_rows):
+    """The honest rival: a Dataset that gathers a batch at once, by fancy indexing or by `index_select` of rows."""
+    torch.set_num_threads(1)
+    tensors = make_tensors(N_SAMPLES)
+    fast = WindowLoader(*tensors, lookback=LOOKBACK, batch_size=BATCH, shuffle=True)
+    rival = Batches(*tensors, by_rows=by_rows)
+    slow = DataLoader(rival, batch_size=BATCH, shuffle=True, num_workers=0, collate_fn=lambda batch: batch)
+    pairs = [(seconds(fast, time.process_time), seconds(slow, time.process_time)) for _ in range(N_ROUNDS)]
+    fast_s, slow_s = (min(times) for times in zip(*pairs, strict=True))
+    how = "index_select of rows" if by_rows else "indexing"
+    return {
+        "name": f"windows: WindowLoader vs Dataset with __getitems__ by {how}, 1 thread",
+        "fast_s": fast_s,
+        "slow_s": slow_s,
+        "ratio": slow_s / fast_s,
+        "note": f"{N_BATCHES} of {len(fast)} batches each, CPU seconds, best of {N_ROUNDS} rounds in turn",
+        "target": ">= 4",
     }
 
 
