@@ -13,7 +13,7 @@ from tradsys.reports.sweep.wording import HEADINGS, conclusions, heading, ranked
 
 # heading, what draws it, the fewest finished trials that it needs, and the note beneath
 FIGURES = (
-    ("History", charts.history, 1, "Skill is the share of the base rate's log-loss that a model takes away."),
+    ("History", charts.history, 1, "Skill is the share of the best constant's log-loss that a model takes away."),
     ("Folds", charts.fold_spread, 1, "A trial is picked by its bar, not by its highest dot."),
     (
         "Importance",

@@ -39,7 +39,7 @@ def ranked(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def trial_cells(trial: Mapping[str, Any]) -> tuple[str, ...]:
-    """Cells under HEADINGS. Skills are shares of the base rate's log-loss that the model takes away."""
+    """Cells under HEADINGS. Skills are shares of the best constant's log-loss that the model takes away."""
     return (
         f"{trial['place']}{' *' if trial['in_front'] else ''}",
         number(trial["lower_bound"], 4),
