@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tradsys.core.clock import utc
-from tradsys.core.errors import DataError
+from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.received import read_json
 
 # Peaks of whole runs of `train` (VmHWM, VmPeak), the synthetic market, 48 features, one thread, torch 2.13 for CPUs.
@@ -64,9 +64,17 @@ class Need:
 
 
 def need_of(config: Mapping[str, Any]) -> Need:
-    """What the resolved config of `train` or `tune` asks for. Raises DataError where its stored bars are missing."""
-    features = config["features"]
-    return Need(rows_of(config["data"]["source"]), len(features["features"]) + len(features.get("extra") or ()))
+    """What the resolved config of `train` or `tune` asks for.
+
+    Raises DataError where its stored bars are missing, TradsysError where its features are no lists.
+    """
+    n_features = 0
+    for key in ("features", "extra"):
+        listed = config["features"].get(key) or []
+        if not isinstance(listed, list):
+            raise TradsysError(f"config: features.{key}={listed!r}; it takes a list; give features.{key}=[...]")
+        n_features += len(listed)
+    return Need(rows_of(config["data"]["source"]), n_features)
 
 
 def need_or_why(config: Mapping[str, Any]) -> Need | DataError:

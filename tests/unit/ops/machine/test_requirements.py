@@ -1,7 +1,7 @@
 import pytest
 
 from tests.conftest import walk_bars
-from tradsys.core.errors import DataError
+from tradsys.core.errors import DataError, TradsysError
 from tradsys.market.store import BarStore, StoredBars
 from tradsys.ops.machine.requirements import Need, need_of, rows_of
 
@@ -23,6 +23,12 @@ def test_the_synthetic_market_is_counted_from_the_config():
     assert need_of({"data": {"source": {"n_bars": 6000, "symbols": ["A", "B"]}}, "features": features}) == Need(
         12_000, 41
     )
+
+
+@pytest.mark.parametrize("features", [{"features": 3}, {"features": [], "extra": -1}, {"features": {"a": 1}}])
+def test_features_that_are_no_list_are_one_line(features):
+    with pytest.raises(TradsysError, match=r"^config: features\.(features|extra)=.*it takes a list"):
+        need_of({"data": {"source": {"n_bars": 6000}}, "features": features})
 
 
 def test_more_bars_more_features_more_need():
