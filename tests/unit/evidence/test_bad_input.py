@@ -29,7 +29,7 @@ from tradsys.evidence import (
     trials,
     verdict,
 )
-from tradsys.evidence.controls import causality, drift, placebo
+from tradsys.evidence.controls import block_drift, causality, drift, placebo
 from tradsys.evidence.cross_section import association, rank_ic, ranking
 
 ROOT = Path(tradsys.evidence.__file__).parent
@@ -188,6 +188,8 @@ ROWS = {
     "verdict.judge": lambda s: verdict.judge(record(s), None, skill_low=None).as_dict(),
     "verdict.judge_run": lambda s: verdict.judge_run(None, {}).as_dict(),
     "verdict.live_of": lambda s: verdict.live_of(record(s)),
+    "controls.block_drift.population_stability": lambda s: block_drift.population_stability(s.x**2, s.x**2),
+    "controls.block_drift.codes_between": lambda s: block_drift.codes_between(s.table, np.zeros((3, 9))),
     "controls.causality.covered": lambda s: causality.covered(s.y[:2], s.y[:2] + 1, len(s.x)),
     "controls.causality.touching": lambda s: causality.touching(s.y[:2], s.y[:2], np.zeros(len(s.x) + 2, dtype=bool)),
     "controls.causality.null_auc_error": lambda s: causality.null_auc_error(s.y),

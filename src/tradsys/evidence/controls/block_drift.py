@@ -33,10 +33,16 @@ def population_stability(counts: Array, expected: Array) -> Array:
     """PSI of counts [..., B] against expected counts [..., B]: sum of (a - e) ln(a / e) over the shares of bins.
 
     A bin that is empty on one side counts half a value there; one that is empty on both is left out.
+    Raises DataError for counts that are no counts, or without any row.
     Source: Siddiqi 2006, Credit Risk Scorecards, ch. 8.
     """
-    filled = (np.asarray(counts) > 0) | (np.asarray(expected) > 0)
-    a, e = (np.where(filled, np.maximum(c, 0.5), 0.0) for c in (counts, expected))
+    sides = [np.asarray(side, dtype=np.float64) for side in (counts, expected)]
+    if not all(side.size and np.isfinite(side).all() and (side >= 0).all() and side.sum(-1).all() for side in sides):
+        raise DataError(
+            "population stability: counts are finite, at least 0, and some row falls into a bin; pass counts"
+        )
+    filled = (sides[0] > 0) | (sides[1] > 0)
+    a, e = (np.where(filled, np.maximum(side, 0.5), 0.0) for side in sides)
     a, e = a / a.sum(axis=-1, keepdims=True), e / e.sum(axis=-1, keepdims=True)
     ratio = np.divide(a, e, out=np.ones_like(a), where=filled)
     shift: Array = ((a - e) * np.log(ratio)).sum(axis=-1)
@@ -89,7 +95,7 @@ class BlockReference:
         if n_bars < LEAST_BARS:
             raise DataError(f"{n_times} bars; {N_BLOCKS} blocks of {LEAST_BARS} take {N_BLOCKS * LEAST_BARS}")
         edges = np.quantile(x, np.linspace(0, 1, N_BINS + 1)[1:-1], axis=0).T
-        code = bin_codes(x, edges)
+        code = codes_between(x, edges)
         counts = _counted(code)
         psi, auc = np.empty((N_BLOCKS, x.shape[1])), np.empty(N_BLOCKS if classifier else 0)
         for k in range(N_BLOCKS):
@@ -104,7 +110,9 @@ class BlockReference:
 
     def compare(self, block: Array) -> Shift:
         """How far the rows [n, F] of `n_bars` later bars lie from the span; rows in time order, all finite."""
-        psi = population_stability(_counted(bin_codes(np.asarray(block, dtype=np.float64), self.edges)), self.counts)
+        psi = population_stability(
+            _counted(codes_between(np.asarray(block, dtype=np.float64), self.edges)), self.counts
+        )
         every = np.concatenate([self.psi, psi[None]])
         ratio = every / np.maximum(every.mean(axis=0), 1e-12)
         moved = np.flatnonzero(ratio[-1] > ratio[:-1].max())
@@ -144,7 +152,7 @@ class BlockReference:
         return cls(names, n_bars, **arrays)
 
 
-def bin_codes(x: Array, edges: Array) -> Array:
+def codes_between(x: Array, edges: Array) -> Array:
     """Bin [N, F] of every value; edges [F, B-1] ascending, a value on an edge lies above it."""
     return np.stack([np.searchsorted(edges[f], x[:, f], side="right") for f in range(x.shape[1])], axis=1)
 

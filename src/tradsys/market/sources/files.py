@@ -116,7 +116,7 @@ def read(
 class FileSource:
     """A file or folder with the options to read it, as `read` has them: what the fetch command stores."""
 
-    path: str
+    path: str | None
     layout: str
     symbol: str | None = None
     bar_minutes: float | None = None
@@ -145,6 +145,8 @@ class FileSource:
 
     def read(self) -> ReadResult:
         """As `read` of this path with these options."""
+        if self.path is None:
+            raise DataError("sources: no file; give path=FILE")
         keys = FormKeys(self.separator, self.decimal, self.date_format, self.zone, self.header, self.stamp)
         return read(
             self.path,

@@ -9,7 +9,7 @@ from tradsys.evidence.controls.block_drift import (
     LEAST_BARS,
     N_BLOCKS,
     BlockReference,
-    bin_codes,
+    codes_between,
     population_stability,
 )
 
@@ -56,10 +56,10 @@ def test_a_column_that_never_moves_has_no_shift_however_few_rows_there_are():
 def test_bins_of_a_span_are_equally_full_and_take_in_what_lies_outside():
     x = slow_columns(2000, 0)
     edges = np.quantile(x, np.linspace(0, 1, 11)[1:-1], axis=0).T
-    counts = np.stack([np.bincount(c, minlength=10) for c in bin_codes(x, edges).T])
+    counts = np.stack([np.bincount(c, minlength=10) for c in codes_between(x, edges).T])
     assert (counts == 200).all()
-    assert bin_codes(np.full((1, 4), 1e9), edges).tolist() == [[9] * 4]
-    assert bin_codes(np.full((1, 4), -1e9), edges).tolist() == [[0] * 4]
+    assert codes_between(np.full((1, 4), 1e9), edges).tolist() == [[9] * 4]
+    assert codes_between(np.full((1, 4), -1e9), edges).tolist() == [[0] * 4]
 
 
 def test_without_drift_a_later_block_is_out_as_often_as_one_in_forty():
@@ -103,7 +103,7 @@ def test_ties_are_the_same_values_after_writing():
     x = slow_columns(N_SPAN, 5)
     x[::3, 0] = 1 / 3
     reference = BlockReference.from_json(of(x, classifier=False).to_json())
-    code = bin_codes(x, reference.edges)
+    code = codes_between(x, reference.edges)
     np.testing.assert_array_equal(np.stack([np.bincount(c, minlength=10) for c in code.T]), reference.counts)
 
 
