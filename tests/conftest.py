@@ -6,6 +6,9 @@ from pathlib import Path
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
+# xdist's workers have 80 columns; a test of a width sets its own
+os.environ.pop("COLUMNS", None)
+
 # torch, polars and hydra are millions of objects: collecting among them takes a tenth of the tests' time
 gc.set_threshold(20_000, 10, 10)
 
