@@ -84,7 +84,9 @@ def test_a_pause_and_one_early_close_are_no_other_length(served):
     session = Session(bundle, bars.filter(pl.col("time") <= times[-5]))
     at_minutes = np.cumsum([60, 30, 60, 600])
     for moment, minutes in zip(times[-4:], at_minutes, strict=True):
-        session.step(at(bars, moment).with_columns(pl.lit(times[-5]).dt.offset_by(f"{minutes}m").alias("time")))
+        closed = at(bars, moment).with_columns(pl.lit(times[-5]).dt.offset_by(f"{minutes}m").alias("time"))
+        forecast = session.step(closed).height
+        assert forecast == (closed.height if minutes < 600 else 0), minutes  # a pause ends the segment
 
 
 def test_a_failure_while_predicting_leaves_the_session_as_it_was(served, monkeypatch):

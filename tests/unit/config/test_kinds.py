@@ -71,7 +71,9 @@ def test_keys_of_every_command_have_a_kind(command, override):
     "override", ["levels=quantile", "paths.cache_gb=0.5", "retrain_every=null", "gates.rules.disk_gb.stop_below=1e9"]
 )
 def test_what_a_key_says_it_takes_is_taken(override):
-    compose("daily", [override])
+    key, _, value = override.partition("=")
+    wanted = {"null": None, "quantile": "quantile"}.get(value, value)
+    assert OmegaConf.select(compose("daily", [override]), key) == (wanted if value.isalpha() else float(value))
 
 
 FITS = [

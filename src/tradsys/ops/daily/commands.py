@@ -28,7 +28,7 @@ from tradsys.ops.daily.report import missing
 from tradsys.ops.daily.run import STAGES, DayDone, nothing_done, run_days
 from tradsys.ops.daily.stages import DailySettings
 from tradsys.ops.notify import Notifier
-from tradsys.reports.terminal import Screen, print_table, prose, table
+from tradsys.reports.terminal import print_table, prose, table
 from tradsys.reports.wording import interval, percent
 
 Verb = Callable[[DailySettings, Mapping[str, Any]], None]
@@ -46,7 +46,7 @@ def run(settings: DailySettings, parts: Mapping[str, Any]) -> None:
         if first is not None:
             raise TradsysError(f"daily: when={parts['when']} with date={first}; when finds the sessions; give one")
         due = operations.due(settings, parts)
-        _console().print(f"due      {due.reason}")
+        prose().print(f"due      {due.reason}")
         if due.first is None:
             return
         first, last = due.first, due.last
@@ -57,7 +57,7 @@ def _run(settings: DailySettings, first: date | None, last: date | None) -> tupl
     """Runs and prints; the newest report and its page, None where nothing was to do."""
     with _on_the_terminal():
         done = run_days(settings, first, last)
-    console, store = _console(), Partitions(settings.folder)
+    console, store = prose(), Partitions(settings.folder)
     idle = nothing_done(done)
     if idle:
         console.print(f"all stages of {_span_of_days(done)} are done; nothing to do")
@@ -77,14 +77,14 @@ def report(settings: DailySettings, parts: Mapping[str, Any]) -> None:
     if day is None:
         raise TradsysError(f"daily: no report in {settings.folder}; run first: python -m tradsys.daily run")
     path = publishing.redraw(store, day)
-    _print_report(_console(), store.document("report", day, "report"), path)
+    _print_report(prose(), store.document("report", day, "report"), path)
     if reported := publishing.old(store, day):
-        _console().print(f"old      {_old_line(reported)}", style="red")
+        prose().print(f"old      {_old_line(reported)}", style="red")
 
 
 def status(settings: DailySettings, _: Mapping[str, Any]) -> None:
     """Prints which stages of the last sessions are done, which report is the newest, and who holds the folder."""
-    store, console = Partitions(settings.folder), _console()
+    store, console = Partitions(settings.folder), prose()
     console.print(f"folder   {settings.folder}")
     if note := holder(settings.folder):
         console.print(f"running  process {note['pid']} on {note['host']} since {note['since']}")
@@ -113,7 +113,7 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> None:
 
     with _on_the_terminal():
         folder = evaluation.evaluate(settings, parts)
-    document, console = read_json(folder / "report.json", "evaluate again"), _console()
+    document, console = read_json(folder / "report.json", "evaluate again"), prose()
     _print_notes(console, document)
     for name, one in document["horizons"].items():
         shown = ", ".join(f"{title} {interval(one[key], digits)}" for key, title, digits in FORECAST)
@@ -135,7 +135,7 @@ def signals(settings: DailySettings, parts: Mapping[str, Any]) -> None:
 
     with _on_the_terminal():
         path, judged = evaluation.signals(settings, parts)
-    console = _console()
+    console = prose()
     _print_notes(console, judged)
     for name in ("auc", "rmse", "rmse_ratio"):
         one = judged[name]
@@ -209,10 +209,6 @@ def _print_notes(console: Console, document: Mapping[str, Any]) -> None:
 
 def _span_of_days(done: list[DayDone]) -> str:
     return str(done[0].day) if len(done) == 1 else f"{done[0].day} to {done[-1].day} ({len(done)} sessions)"
-
-
-def _console() -> Screen:
-    return prose()
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from tradsys.ops.daily.operations.retention import GIGABYTE, RetentionSettings, 
 from tradsys.ops.daily.operations.schedule import Due, ScheduleSettings, due_sessions, write_schedule
 from tradsys.ops.daily.partitions import Partitions
 from tradsys.ops.daily.stages import DailySettings
-from tradsys.reports.terminal import Screen, prose
+from tradsys.reports.terminal import prose
 
 
 def schedule_settings(parts: Mapping[str, Any]) -> ScheduleSettings:
@@ -35,7 +35,7 @@ def write_units(settings: DailySettings, parts: Mapping[str, Any]) -> None:
     kept = [override for override in parts["argv"] if not override.lstrip("+").startswith(own)]
     command = [sys.executable, "-m", "tradsys.daily", "run", *kept]
     written = write_schedule(asked, settings.name, calendar, command)
-    console = _console()
+    console = prose()
     for path in written:
         console.print(f"wrote    {path}")
     if asked.form == "cron":
@@ -58,7 +58,7 @@ def check_before(settings: DailySettings, parts: Mapping[str, Any]) -> None:
     checks = preflight(
         Partitions(settings.folder), data.calendar, data.last_bar(), asked["free_gb"], asked["model_age"], utc_now()
     )
-    console = _console()
+    console = prose()
     if asked["json"]:
         console.out(json.dumps(as_rows(checks), indent=2), highlight=False)
     else:
@@ -74,7 +74,7 @@ def report_health(settings: DailySettings, parts: Mapping[str, Any]) -> None:
         Partitions(settings.folder), _calendar(settings, parts), schedule_settings(parts),
         int(parts["health"]["most_behind"]), utc_now(),
     )  # fmt: skip
-    _console().out(json.dumps(found, indent=2, default=str), highlight=False)
+    prose().out(json.dumps(found, indent=2, default=str), highlight=False)
     if not found["ok"]:
         sys.exit(1)
 
@@ -85,7 +85,7 @@ def clean_up(settings: DailySettings, parts: Mapping[str, Any]) -> None:
     retention = RetentionSettings(asked["sessions"], asked["gigabytes"], bool(asked["dry_run"]))
     with held(settings.folder):
         gone = clean(Partitions(settings.folder), retention)
-    console = _console()
+    console = prose()
     for one in gone:
         console.print(f"{'would go' if retention.dry_run else 'removed '} {one.path}  ({one.rule})")
     total = sum(one.n_bytes for one in gone) / GIGABYTE
@@ -102,7 +102,3 @@ def new_names(store: Partitions, day: date) -> list[str]:
 
 def _calendar(settings: DailySettings, parts: Mapping[str, Any]) -> str:
     return str(parts["schedule"]["calendar"] or settings.first.data["calendar"])
-
-
-def _console() -> Screen:
-    return prose()
