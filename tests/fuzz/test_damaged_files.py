@@ -140,11 +140,15 @@ def _sane(proba):
 
 
 def load_lightgbm(path):
-    _sane(LightGbm.load(path).booster_.predict(ROWS))
+    model = LightGbm.load(path)
+    _sane(model.trees_.proba(ROWS))
+    _sane(model.booster().predict(ROWS))
 
 
 def load_xgboost(path):
-    _sane(Xgboost.load(path).booster_.predict(xgboost.DMatrix(ROWS)))
+    model = Xgboost.load(path)
+    _sane(model.trees_.proba(ROWS))
+    _sane(model.booster().predict(xgboost.DMatrix(ROWS)))
 
 
 def load_regime(path):

@@ -17,7 +17,8 @@ from tradsys.core.runs import write_text, written_atomically
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.baseline import ClassWeight, check_class_weight, class_weighted, class_weights_seen
 from tradsys.models.transforms import fitted, with_fitted
-from tradsys.models.tree_files import FIX, check_xgboost, sound_lightgbm
+from tradsys.models.trees.files import FIX, check_xgboost, sound_lightgbm
+from tradsys.models.trees.walk import Trees
 
 if TYPE_CHECKING:
     import lightgbm
@@ -74,7 +75,7 @@ def _grown(
     held: Array,
 ) -> lightgbm.Booster:
     """Trees grown on `reported` [N] of the training rows, stopped on `held` [M]; the best rounds only."""
-    import lightgbm  # noqa: PLC0415 - a second of imports, for those who boost
+    import lightgbm  # noqa: PLC0415 - two seconds of imports, for those who boost
 
     settings = {
         **asked,
@@ -106,21 +107,21 @@ def _grown(
     return lightgbm.Booster(model_str=grown.model_to_string(num_iteration=grown.best_iteration))
 
 
-def _noted(path: Path, kind: str) -> tuple[lightgbm.Booster, dict[str, Any]]:
-    """The booster and our note of a file that a LightGBM part wrote, both checked first; BundleError without one.
+def _noted(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fitted fields and our note of a file that a LightGBM part wrote, both checked; BundleError without one.
 
     kind: `classifier` or `regressor`.
     """
-    import lightgbm  # noqa: PLC0415 - a second of imports, for those who boost
-
     where = f"lightgbm {path.name}"
     text, mark, tail = read_text(path, FIX).rpartition(f"\n{MARK}")
     if not mark:
         raise BundleError(f"{where}: no line {MARK!r} at its end; only files written by `save` are read; {FIX}")
     about = _checked_note(parse_json(tail, f"{where}: its note", FIX), where, is_classifier=kind == "classifier")
     with refused_in_one_line(where, FIX):
-        sound = sound_lightgbm(text, len(about["names"]), about.get("n_classes", 1), where)
-        return lightgbm.Booster(model_str=sound), about
+        n_classes = about.get("n_classes", 1)
+        sound = sound_lightgbm(text, len(about["names"]), n_classes, where)
+        trees = Trees.of_lightgbm(sound, n_classes if n_classes > 2 else 1)
+        return {"text_": sound, "trees_": trees, "names_": tuple(about["names"])}, about
 
 
 def _checked_note(about: dict[str, Any], where: str, *, is_classifier: bool) -> dict[str, Any]:
@@ -154,6 +155,21 @@ class _LightGbmFields:
     lookback: int = 1
     booster_: lightgbm.Booster | None = field(init=False, default=None)
     names_: tuple[str, ...] | None = field(init=False, default=None)
+    text_: str | None = field(init=False, default=None)
+    trees_: Trees | None = field(init=False, default=None)
+
+    def booster(self) -> lightgbm.Booster:
+        """LightGBM's own object; a model from a file predicts without it."""
+        if self.text_ is None:
+            return fitted(self, "booster_")
+        import lightgbm  # noqa: PLC0415 - two seconds of imports, for those who boost
+
+        with refused_in_one_line("lightgbm", FIX):
+            return lightgbm.Booster(model_str=self.text_)
+
+    def importance_gain(self) -> dict[str, float]:
+        """Share of the total split gain per feature; sums to one, all zero when no tree ever split."""
+        return _shares(fitted(self, "names_"), self.booster().feature_importance("gain"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,27 +203,23 @@ class LightGbm(_LightGbmFields):
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
         """float64 [N, C]. Raises DataError when a fitted column is missing."""
-        booster = fitted(self, "booster_")
+        names = fitted(self, "names_")
         if not len(rows):
             return np.empty((0, fitted(self, "n_classes_")))
-        return _both_classes(booster.predict(_last_rows(table, fitted(self, "names_"), rows)))
-
-    def importance_gain(self) -> dict[str, float]:
-        """Share of the total split gain per feature; sums to one, all zero when no tree ever split."""
-        return _shares(fitted(self, "names_"), fitted(self, "booster_").feature_importance("gain"))
+        grown, values = self.trees_, _last_rows(table, names, rows)
+        return _both_classes(np.asarray(self.booster().predict(values)) if grown is None else grown.proba(values))
 
     def save(self, path: Path) -> None:
         """Writes LightGBM's own text format, with names and parameters as JSON on one last line."""
         about = {"params": _parameters(self), "names": fitted(self, "names_"), "n_classes": self.n_classes_}
-        write_text(path, f"{fitted(self, 'booster_').model_to_string()}\n{MARK}{json.dumps(about)}\n")
+        write_text(path, f"{self.booster().model_to_string()}\n{MARK}{json.dumps(about)}\n")
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """The fitted model that `save` wrote; raises BundleError where the last line is not one of ours."""
-        booster, about = _noted(path, "classifier")
-        state = {"booster_": booster, "names_": tuple(about["names"]), "n_classes_": about["n_classes"]}
+        state, about = _noted(path, "classifier")
         with refused_in_one_line(f"lightgbm {path.name}", FIX):
-            return with_fitted(cls(**about["params"]), state)
+            return with_fitted(cls(**about["params"]), state | {"n_classes_": about["n_classes"]})
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,26 +247,24 @@ class LightGbmRegressor(_LightGbmFields):
 
     def predict(self, table: FeatureTable, rows: Array) -> Array:
         """Expected log return, float64 [N]. Raises DataError when a fitted column is missing."""
-        booster = fitted(self, "booster_")
+        names = fitted(self, "names_")
         if not len(rows):
             return np.empty(0)
-        return booster.predict(_last_rows(table, fitted(self, "names_"), rows)).astype(np.float64)
-
-    def importance_gain(self) -> dict[str, float]:
-        """Share of the total split gain per feature; sums to one, all zero when no tree ever split."""
-        return _shares(fitted(self, "names_"), fitted(self, "booster_").feature_importance("gain"))
+        values = _last_rows(table, names, rows)
+        found = np.asarray(self.booster().predict(values)) if self.trees_ is None else self.trees_.scores(values)[:, 0]
+        return found.astype(np.float64)
 
     def save(self, path: Path) -> None:
         """Writes LightGBM's own text format, with names and parameters as JSON on one last line."""
         about = {"params": _parameters(self), "names": fitted(self, "names_")}
-        write_text(path, f"{fitted(self, 'booster_').model_to_string()}\n{MARK}{json.dumps(about)}\n")
+        write_text(path, f"{self.booster().model_to_string()}\n{MARK}{json.dumps(about)}\n")
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """The fitted model that `save` wrote; raises BundleError for a file of another kind."""
-        booster, about = _noted(path, "regressor")
+        state, about = _noted(path, "regressor")
         with refused_in_one_line(f"lightgbm {path.name}", FIX):
-            return with_fitted(cls(**about["params"]), {"booster_": booster, "names_": tuple(about["names"])})
+            return with_fitted(cls(**about["params"]), state)
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,13 +292,15 @@ class Xgboost:
     booster_: xgboost.Booster | None = field(init=False, default=None)
     names_: tuple[str, ...] | None = field(init=False, default=None)
     n_classes_: int | None = field(init=False, default=None)
+    text_: str | None = field(init=False, default=None)
+    trees_: Trees | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         check_bounds("xgboost", self, XGBOOST_BOUNDS, "model")
 
     def fit(self, train: Samples, valid: Samples) -> Self:
         """Grows trees on `train` and stops on `valid`; TrainingError for one class only."""
-        import xgboost  # noqa: PLC0415 - a second of imports, for those who boost
+        import xgboost  # noqa: PLC0415 - two seconds of imports, for those who boost
 
         n_classes = len(class_weights_seen("xgboost", train, valid))
         stops = bool(len(valid) and self.early_stopping_rounds)
@@ -305,7 +317,7 @@ class Xgboost:
         return with_fitted(self, {"booster_": booster, "names_": train.table.names, "n_classes_": n_classes})
 
     def _matrix(self, samples: Samples) -> xgboost.DMatrix:
-        import xgboost  # noqa: PLC0415 - a second of imports, for those who boost
+        import xgboost  # noqa: PLC0415 - two seconds of imports, for those who boost
 
         values = np.ascontiguousarray(samples.table.values[samples.rows])
         return xgboost.DMatrix(values, label=samples.y, weight=samples.weight, nthread=self.n_threads)
@@ -331,26 +343,39 @@ class Xgboost:
             "verbosity": 0,
         }
 
+    def booster(self) -> xgboost.Booster:
+        """XGBoost's own object; a model from a file predicts without it."""
+        if self.text_ is None:
+            return fitted(self, "booster_")
+        import xgboost  # noqa: PLC0415 - two seconds of imports, for those who boost
+
+        with refused_in_one_line("xgboost", FIX):
+            booster = xgboost.Booster()
+            booster.load_model(bytearray(self.text_.encode()))
+            return booster
+
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
         """float64 [N, C]. Raises DataError when a fitted column is missing."""
-        import xgboost  # noqa: PLC0415 - a second of imports, for those who boost
-
-        booster = fitted(self, "booster_")
+        names = fitted(self, "names_")
         if not len(rows):
             return np.empty((0, fitted(self, "n_classes_")))
-        values = _last_rows(table, fitted(self, "names_"), rows)
-        return _both_classes(booster.predict(xgboost.DMatrix(values, nthread=self.n_threads)))
+        values = _last_rows(table, names, rows)
+        if self.trees_ is not None:
+            return _both_classes(self.trees_.proba(values))
+        import xgboost  # noqa: PLC0415 - two seconds of imports, for those who boost
+
+        return _both_classes(self.booster().predict(xgboost.DMatrix(values, nthread=self.n_threads)))
 
     def importance_gain(self) -> dict[str, float]:
         """Share of the total split gain per feature; sums to one, all zero when no tree ever split."""
         names = fitted(self, "names_")
-        score = fitted(self, "booster_").get_score(importance_type="total_gain")
+        score = self.booster().get_score(importance_type="total_gain")
         return _shares(names, np.array([score.get(f"f{i}", 0.0) for i in range(len(names))]))
 
     def save(self, path: Path) -> None:
         """Writes XGBoost's own JSON, with names and parameters as an attribute of the booster."""
         about = {"params": _parameters(self), "names": fitted(self, "names_"), "n_classes": self.n_classes_}
-        booster = fitted(self, "booster_").copy()
+        booster = self.booster().copy()
         booster.set_attr(tradsys=json.dumps(about))
         with written_atomically(path) as draft:
             draft.write_bytes(booster.save_raw(raw_format="json"))
@@ -358,8 +383,6 @@ class Xgboost:
     @classmethod
     def load(cls, path: Path) -> Self:
         """The fitted model that `save` wrote; raises BundleError where its attribute is missing."""
-        import xgboost  # noqa: PLC0415 - a second of imports, for those who boost
-
         where, text = f"xgboost {path.name}", read_text(path, FIX)
         learner = check_xgboost(text, where)["learner"]
         if "tradsys" not in learner["attributes"]:
@@ -373,7 +396,5 @@ class Xgboost:
         ):
             raise BundleError(f"{where}: its note and its trees differ in features or classes; {FIX}")
         with refused_in_one_line(where, FIX):
-            booster = xgboost.Booster()
-            booster.load_model(bytearray(text.encode()))
-            state = {"booster_": booster, "names_": tuple(about["names"]), "n_classes_": about["n_classes"]}
-            return with_fitted(cls(**about["params"]), state)
+            state = {"text_": text, "trees_": Trees.of_xgboost(learner), "names_": tuple(about["names"])}
+            return with_fitted(cls(**about["params"]), state | {"n_classes_": about["n_classes"]})

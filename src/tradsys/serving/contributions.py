@@ -52,13 +52,13 @@ def _of(part: Any, table: FeatureTable, reference_F: Array) -> Array:
         each = [_of(member, table, reference_F) for member in inner.members.values()]
         return np.einsum("k,knf->nf", weights, np.stack(each))
     if isinstance(inner, LightGbm):
-        reported = inner.booster_.predict(table.select(inner.names_).values, pred_contrib=True)  # type: ignore[union-attr,arg-type]
+        reported = inner.booster().predict(table.select(inner.names_).values, pred_contrib=True)  # type: ignore[arg-type]
         return _placed(np.asarray(reported)[:, :-1], inner.names_, table)
     if isinstance(inner, Xgboost):
         import xgboost  # noqa: PLC0415 - loads scikit-learn
 
         matrix = xgboost.DMatrix(table.select(inner.names_).values)  # type: ignore[arg-type]
-        return _placed(inner.booster_.predict(matrix, pred_contribs=True)[:, :-1], inner.names_, table)  # type: ignore[union-attr]
+        return _placed(inner.booster().predict(matrix, pred_contribs=True)[:, :-1], inner.names_, table)  # type: ignore[union-attr]
     return _one_at_a_time(_scorer(inner), table, reference_F)
 
 

@@ -46,16 +46,27 @@ def test_learns_an_interaction_and_returns_probabilities(model, n_classes):
     assert model.booster_ is None
 
 
+def with_holes(samples: Samples, share: float = 0.2) -> Samples:
+    """The samples on a table where some numbers are unknown, and some are 0."""
+    values, rng = samples.table.values.copy(), np.random.default_rng(3)
+    values[rng.random(values.shape) < share] = np.nan
+    values[rng.random(values.shape) < share] = 0
+    return samples.on(samples.table.with_values(values))
+
+
 @MODELS
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_saved_and_loaded_is_the_same_to_the_bit(model, n_classes, tmp_path):
+@pytest.mark.parametrize("trained_on_holes", [True, False])
+def test_a_file_is_walked_without_its_library_and_the_same_to_the_bit(model, n_classes, trained_on_holes, tmp_path):
     train, valid = make_samples(n_classes=n_classes)
+    train, valid = (with_holes(train) if trained_on_holes else train), with_holes(valid)
     done = model.fit(train, valid)
     done.save(tmp_path / "model.txt")
     again = type(model).load(tmp_path / "model.txt")
     np.testing.assert_array_equal(
         done.predict_proba(valid.table, valid.rows), again.predict_proba(valid.table, valid.rows)
     )
+    assert again.booster_ is None
     assert again.names_ == ODD
     assert (again.n_estimators, again.learning_rate) == (model.n_estimators, model.learning_rate)
     assert again.importance_gain() == done.importance_gain()

@@ -6,7 +6,7 @@ are finite, and the arrays have one entry per node.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,12 @@ def sound_lightgbm(text: str, n_features: int, n_classes: int, where: str) -> st
     header = "tree\n" + "".join(f"{key}={value}\n" for key, value in own.items())
     closing = "end of trees\n\nfeature_importances:\n\nparameters:\nend of parameters\n\npandas_categorical:null\n"
     return f"{header}\n{''.join(bodies)}{closing}"
+
+
+def tree_fields(sound: str) -> Iterator[dict[str, str]]:
+    """Fields of each tree of a text that `sound_lightgbm` wrote."""
+    for body in sound.partition("end of trees")[0].split("\nTree=")[1:]:
+        yield dict(line.split("=", 1) for line in body.split("\n") if "=" in line)
 
 
 def _fields(text: str, where: str) -> dict[str, str]:

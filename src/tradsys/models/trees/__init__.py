@@ -1,0 +1,1 @@
+"""Boosted trees as files hold them: checked, and walked without the library that grew them."""
