@@ -140,7 +140,12 @@ def test_without_a_side_all_are_long_and_need_a_mean_above():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "rule"), [({"lower": 0.0}, "lower > 0"), ({"mean_bars": 0}, "mean_bars >= 1"), ({"side": 2}, "side is 1")]
+    ("wrong", "rule"),
+    [
+        ({"lower": 0.0}, r"lower=.*must be a number in \(0, inf\]"),
+        ({"mean_bars": 0}, "mean_bars=0; it must be a whole number"),
+        ({"side": 2}, "side is 1"),
+    ],
 )
 def test_mean_reached_refuses_wrong_parameters(wrong, rule):
     with pytest.raises(ValueError, match=rule):
@@ -207,7 +212,11 @@ def test_an_expansions_return_is_that_of_its_exits_and_none_without_a_side():
 
 @pytest.mark.parametrize(
     ("wrong", "rule"),
-    [({"band_bars": 1}, "band_bars >= 2"), ({"width": math.nan}, "finite"), ({"upper": 0}, "upper > 0")],
+    [
+        ({"band_bars": 1}, r"whole number in \[2, inf\)"),
+        ({"width": math.nan}, r"number in \(0, inf\)"),
+        ({"upper": 0}, r"number in \(0, inf\]"),
+    ],
 )
 def test_expansion_refuses_wrong_parameters(wrong, rule):
     with pytest.raises(ValueError, match=rule):

@@ -6,16 +6,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tradsys.core.bounds import check_bounds
 from tradsys.core.compiled import compiled
-from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, Labels
+from tradsys.labels.settings import DEATH, LabelConfig, check_sizes
 from tradsys.labels.triple_barrier import (
-    DEATH_BOUNDS,
     Tape,
-    check_death,
-    check_exits,
-    death_of_card,
     first_touch,
     multiple,
     sides,
@@ -58,13 +53,8 @@ def range_expansion(
     width (bars that did not move), a NaN in what is read, or a segment
     that ends before t+H. Raises TradsysError for parameters out of range.
     """
-    check_exits("expansion", horizon_bars, upper=upper, lower=lower)
-    check_death("expansion", dead_after_bars, delisting_return)
-    if band_bars < 2 or not np.isfinite(width):
-        raise TradsysError(
-            f"expansion: band_bars={band_bars}, width={width}; a deviation needs band_bars >= 2 and the width is a "
-            "finite number of deviations; use 168 and 1.0, say"
-        )
+    check_sizes("expansion", horizon_bars=horizon_bars, band_bars=band_bars, width=width, upper=upper, lower=lower)
+    check_sizes("expansion", dead_after_bars=dead_after_bars, delisting_return=delisting_return)
     side_R = sides(side, bars.height)
     ohlc, starts = price_matrix(bars, ("open", "high", "low", "close")), segment_starts(bars)
     past = trailing_log_range(bars, horizon_bars)
@@ -88,7 +78,7 @@ def range_expansion(
 
 
 @dataclass(frozen=True)
-class RangeExpansion:
+class RangeExpansion(LabelConfig):
     """Parameters of `range_expansion`, as a config group holds them."""
 
     horizon_bars: int = 24
@@ -100,30 +90,13 @@ class RangeExpansion:
     dead_after_bars: int | None = None
     delisting_return: float = 0.0
 
-    def __post_init__(self) -> None:
-        check_bounds(
-            "labels",
-            self,
-            {
-                "horizon_bars": "whole [1, inf)",
-                "band_bars": "whole [1, inf)",
-                "width": "(0, inf)",
-                "upper": "(0, inf]",
-                "lower": "(0, inf]",
-                "atr_bars": "whole [1, inf)",
-                **DEATH_BOUNDS,
-            },
-            "labels",
-        )
-
     def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
         """Labels [R] of these bars, ret on the given side [R], without one of long positions."""
-        sizes = {k: getattr(self, k) for k in self.__dataclass_fields__}
-        return range_expansion(bars, **sizes, side=1 if side is None else side)
+        return range_expansion(bars, **self.sizes(), side=1 if side is None else side)
 
     def card(self) -> dict[str, Any]:
         """The exits as serving reads them, and what the classes mean. memory_bars: what a decision looks back on."""
-        sizes = {k: getattr(self, k) for k in self.__dataclass_fields__ if k not in DEATH_BOUNDS} | death_of_card(self)
+        sizes = self.sizes(*DEATH) | self.death()
         memory = self.horizon_bars + self.band_bars
         return {"kind": "expansion", **sizes, "memory_bars": memory, "classes": ["inside the band", "expansion"]}
 

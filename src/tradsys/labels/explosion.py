@@ -1,16 +1,17 @@
 """Whether a price rises by a given share within its time, dead instruments included as the losses they were."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
 
-from tradsys.core.bounds import check_bounds
 from tradsys.core.compiled import compiled
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, Labels
-from tradsys.labels.triple_barrier import check_death, sides
+from tradsys.labels.settings import BOUNDS, LabelConfig, check_sizes
+from tradsys.labels.triple_barrier import sides
 from tradsys.market.tradable import (
     TAKE_PROFIT,
     close_before,
@@ -21,6 +22,8 @@ from tradsys.market.tradable import (
     traded_volume,
 )
 from tradsys.market.true_range import price_matrix, segment_starts
+
+MORTAL = {**BOUNDS, "dead_after_bars": "whole [1, inf)"}  # the one label that always knows deaths
 
 
 def explosion(
@@ -50,8 +53,8 @@ def explosion(
     [R]); and a dead instrument's very last bar, after which nobody can enter.
     Raises TradsysError for parameters out of range and for a short side: no rise of any size is a fall.
     """
-    _check_explosion(rise, horizon_bars, dead_after_bars)
-    check_death("explosion", dead_after_bars, delisting_return)
+    check_sizes("explosion", MORTAL, rise=rise, horizon_bars=horizon_bars)
+    check_sizes("explosion", MORTAL, dead_after_bars=dead_after_bars, delisting_return=delisting_return)
     side_R = sides(side, bars.height)
     if (side_R < 0).any():
         raise TradsysError(
@@ -77,54 +80,30 @@ def best_move(bars: pl.DataFrame, horizon_bars: int, *, dead_after_bars: int | N
     NaN as `explosion` leaves a row unlabelled for its highs. dead_after_bars: an instrument that died counts up to its
     last bar; None leaves its last rows NaN.
     """
-    _check_explosion(1.0, horizon_bars, 1 if dead_after_bars is None else dead_after_bars)
+    check_sizes("best_move", horizon_bars=horizon_bars, dead_after_bars=dead_after_bars)
     dead = dies_after(bars, dead_after_bars)
     return np.log(_walk(_tape(bars), segment_starts(bars), dead, horizon_bars, 2.0, 1.0)[0])
 
 
 @dataclass(frozen=True)
-class Explosion:
+class Explosion(LabelConfig):
     """Parameters of `explosion`, as a config group holds them. atr_bars: of the range that a trade plan shows."""
 
+    bounds: ClassVar[Mapping[str, str]] = MORTAL
     rise: float = 0.5
     horizon_bars: int = 20
     atr_bars: int = 14
     dead_after_bars: int = 10
     delisting_return: float = 0.0
 
-    def __post_init__(self) -> None:
-        check_bounds(
-            "labels",
-            self,
-            {
-                "rise": "(0, inf)",
-                "horizon_bars": "whole [1, inf)",
-                "atr_bars": "whole [1, inf)",
-                "dead_after_bars": "whole [1, inf)",
-                "delisting_return": "(-1, 0]",
-            },
-            "labels",
-        )
-
     def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
         """Labels [R] of these bars, without a side [R] of long positions; see `explosion`."""
-        sizes = {k: getattr(self, k) for k in ("rise", "horizon_bars", "dead_after_bars", "delisting_return")}
-        return explosion(bars, **sizes, side=1 if side is None else side)
+        return explosion(bars, **self.sizes("atr_bars"), side=1 if side is None else side)
 
     def card(self) -> dict[str, Any]:
         """The exits as serving reads them, which are time alone, and what the classes mean."""
-        sizes = {k: getattr(self, k) for k in self.__dataclass_fields__}
-        if not self.delisting_return:
-            del sizes["delisting_return"]
+        sizes = self.sizes(*(() if self.delisting_return else ("delisting_return",)))
         return {"kind": "explosion", **sizes, "classes": ["no explosion", "explosion"]}
-
-
-def _check_explosion(rise: float, horizon_bars: int, dead_after_bars: int) -> None:
-    if not (0 < rise < np.inf and horizon_bars >= 1 and dead_after_bars >= 1):
-        raise TradsysError(
-            f"explosion: rise={rise}, horizon_bars={horizon_bars}, dead_after_bars={dead_after_bars}; the rise is a "
-            "share above 0 and both counts are at least 1; use 0.2, 20 and 10, say"
-        )
 
 
 def _tape(bars: pl.DataFrame) -> tuple[Array, ...]:

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tradsys.core.bounds import check_bounds
-from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, Labels
-from tradsys.labels.triple_barrier import DEATH_BOUNDS, Tape, check_death, death_of_card, first_touch, sides
+from tradsys.labels.settings import DEATH, LabelConfig, check_sizes
+from tradsys.labels.triple_barrier import Tape, first_touch, sides
 from tradsys.market.tradable import dies_after, fillable_closes, fillable_opens
 from tradsys.market.true_range import price_matrix, segment_starts
 
@@ -32,11 +31,8 @@ def forward_return(
     Unlabelled (y -1, end -1, ret NaN, weight 0): the segment ends before t+H, one of the two prices is NaN (a NaN
     between them does not matter), or a side of 0. Raises TradsysError where horizon_bars < 1 or for another side.
     """
-    if not horizon_bars >= 1:
-        raise TradsysError(
-            f"forward_return: horizon_bars={horizon_bars}; a position lasts horizon_bars >= 1; use 24, say"
-        )
-    check_death("forward_return", dead_after_bars, delisting_return)
+    check_sizes("forward_return", horizon_bars=horizon_bars)
+    check_sizes("forward_return", dead_after_bars=dead_after_bars, delisting_return=delisting_return)
     n_rows = bars.height
     side_R = sides(side, n_rows)
     open_, close = price_matrix(bars, ("open", "close")).T
@@ -74,7 +70,7 @@ def _before_a_death(dead: Array, horizon_bars: int) -> Array:
 
 
 @dataclass(frozen=True)
-class ForwardReturn:
+class ForwardReturn(LabelConfig):
     """Parameters of `forward_return`, as a config group holds them. atr_bars: of the range that a trade plan shows."""
 
     horizon_bars: int = 24
@@ -82,16 +78,10 @@ class ForwardReturn:
     dead_after_bars: int | None = None
     delisting_return: float = 0.0
 
-    def __post_init__(self) -> None:
-        bounds = {"horizon_bars": "whole [1, inf)", "atr_bars": "whole [1, inf)", **DEATH_BOUNDS}
-        check_bounds("labels", self, bounds, "labels")
-
     def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
         """Labels [R] of these bars on the given side [R], without one of long positions; see `forward_return`."""
-        sizes = {k: getattr(self, k) for k in ("horizon_bars", "dead_after_bars", "delisting_return")}
-        return forward_return(bars, **sizes, side=1 if side is None else side)
+        return forward_return(bars, **self.sizes("atr_bars"), side=1 if side is None else side)
 
     def card(self) -> dict[str, Any]:
         """The exits as serving reads them, which are time alone, and what the classes mean."""
-        sizes = {"horizon_bars": self.horizon_bars, "atr_bars": self.atr_bars}
-        return {"kind": "forward_return", **sizes, **death_of_card(self), "classes": ["no gain", "gain"]}
+        return {"kind": "forward_return", **self.sizes(*DEATH), **self.death(), "classes": ["no gain", "gain"]}

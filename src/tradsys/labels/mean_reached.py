@@ -6,15 +6,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tradsys.core.bounds import check_bounds
 from tradsys.core.tables import Array, Labels
+from tradsys.labels.settings import DEATH, LabelConfig, check_sizes
 from tradsys.labels.triple_barrier import (
-    DEATH_BOUNDS,
     TARGET,
     Tape,
-    check_death,
-    check_exits,
-    death_of_card,
     first_touch,
     multiple,
     sides,
@@ -46,8 +42,8 @@ def mean_reached(
     already lies on the mean or beyond it as seen from the side: there is nothing to come back to.
     Raises TradsysError for parameters out of range.
     """
-    check_exits("mean_reached", horizon_bars, lower=lower)
-    check_death("mean_reached", dead_after_bars, delisting_return)
+    check_sizes("mean_reached", horizon_bars=horizon_bars, mean_bars=mean_bars, lower=lower)
+    check_sizes("mean_reached", dead_after_bars=dead_after_bars, delisting_return=delisting_return)
     side_R = sides(side, bars.height)
     ohlc = price_matrix(bars, ("open", "high", "low", "close"))
     starts = segment_starts(bars)
@@ -61,7 +57,7 @@ def mean_reached(
 
 
 @dataclass(frozen=True)
-class MeanReached:
+class MeanReached(LabelConfig):
     """Parameters of `mean_reached`, as a config group holds them."""
 
     mean_bars: int = 72
@@ -71,34 +67,12 @@ class MeanReached:
     dead_after_bars: int | None = None
     delisting_return: float = 0.0
 
-    def __post_init__(self) -> None:
-        check_bounds(
-            "labels",
-            self,
-            {
-                "mean_bars": "whole [1, inf)",
-                "lower": "(0, inf]",
-                "horizon_bars": "whole [1, inf)",
-                "atr_bars": "whole [1, inf)",
-                **DEATH_BOUNDS,
-            },
-            "labels",
-        )
-
     def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
         """Labels [R] of these bars on the given side [R], without one of long positions; see `mean_reached`."""
-        sizes = {k: getattr(self, k) for k in self.__dataclass_fields__}
-        return mean_reached(bars, **sizes, side=1 if side is None else side)
+        return mean_reached(bars, **self.sizes(), side=1 if side is None else side)
 
     def card(self) -> dict[str, Any]:
         """The exits as serving reads them, and what the classes mean. memory_bars: what a decision looks back on."""
-        return {
-            "kind": "mean_reached",
-            "mean_bars": self.mean_bars,
-            "lower": self.lower,
-            "horizon_bars": self.horizon_bars,
-            "atr_bars": self.atr_bars,
-            **death_of_card(self),
-            "memory_bars": self.mean_bars,
-            "classes": ["stop or timeout", "mean reached"],
-        }
+        sizes = self.sizes(*DEATH) | self.death()
+        classes = ["stop or timeout", "mean reached"]
+        return {"kind": "mean_reached", **sizes, "memory_bars": self.mean_bars, "classes": classes}

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tradsys.core.bounds import check_bounds
 from tradsys.core.compiled import compiled
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, Labels
+from tradsys.labels.settings import DEATH, LabelConfig, check_sizes
 from tradsys.market.tradable import (
     STOP_LOSS,
     TAKE_PROFIT,
@@ -23,7 +23,6 @@ from tradsys.market.tradable import (
 from tradsys.market.true_range import price_columns, segment_starts, usable_unit, wilder_atr
 
 STOP, TIMEOUT, TARGET = 0, 1, 2
-DEATH_BOUNDS = {"dead_after_bars": "null or whole [1, inf)", "delisting_return": "(-1, 0]"}
 
 
 def triple_barrier(
@@ -60,8 +59,8 @@ def triple_barrier(
     Raises TradsysError for parameters out of range.
     Source: Lopez de Prado 2018, section 3.4; of two events inside a bar tradsys takes the worse first.
     """
-    check_exits("triple_barrier", horizon_bars, upper=upper, lower=lower)
-    check_death("triple_barrier", dead_after_bars, delisting_return)
+    check_sizes("triple_barrier", horizon_bars=horizon_bars, upper=upper, lower=lower)
+    check_sizes("triple_barrier", dead_after_bars=dead_after_bars, delisting_return=delisting_return)
     side_R = sides(side, bars.height)
     prices = price_columns(bars, ("open", "high", "low", "close"))
     starts = segment_starts(bars)
@@ -158,7 +157,7 @@ def sides(side: int | Array, n_rows: int) -> Array:
 
 
 @dataclass(frozen=True)
-class TripleBarrier:
+class TripleBarrier(LabelConfig):
     """Parameters of `triple_barrier`, as a config group holds them."""
 
     upper: float = 1.5
@@ -170,65 +169,15 @@ class TripleBarrier:
     dead_after_bars: int | None = None
     delisting_return: float = 0.0
 
-    def __post_init__(self) -> None:
-        check_bounds(
-            "labels",
-            self,
-            {
-                "upper": "(0, inf]",
-                "lower": "(0, inf]",
-                "horizon_bars": "whole [1, inf)",
-                "atr_bars": "whole [1, inf)",
-                **DEATH_BOUNDS,
-            },
-            "labels",
-        )
-
     def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
         """Labels [R] of these bars, on the given side [R] or, without one, on the configured; see `triple_barrier`."""
-        return triple_barrier(
-            bars,
-            upper=self.upper,
-            lower=self.lower,
-            horizon_bars=self.horizon_bars,
-            atr_bars=self.atr_bars,
-            ternary=self.ternary,
-            side=self.side if side is None else side,
-            dead_after_bars=self.dead_after_bars,
-            delisting_return=self.delisting_return,
-        )
+        return triple_barrier(bars, **self.sizes("side"), side=self.side if side is None else side)
 
     def card(self) -> dict[str, Any]:
         """The exits as serving reads them, and what the classes mean."""
         classes = ["stop", "timeout", "take profit"] if self.ternary else ["stop or timeout", "take profit"]
-        sizes = {k: getattr(self, k) for k in ("upper", "lower", "horizon_bars", "atr_bars")}
-        if self.side != 1:
-            sizes["side"] = self.side
-        return {"kind": "triple_barrier", **sizes, **death_of_card(self), "classes": classes}
-
-
-def death_of_card(label: Any) -> dict[str, Any]:
-    """The death rule of a label as its card keeps it: nothing where it knows no deaths."""
-    known = label.dead_after_bars is not None
-    return {name: getattr(label, name) for name in DEATH_BOUNDS} if known else {}
-
-
-def check_exits(where: str, horizon_bars: int, **multiples: float) -> None:
-    """TradsysError unless every multiple of the ATR is above zero and a position lasts a bar at least."""
-    for name, value in multiples.items():
-        if not value > 0:
-            raise TradsysError(f"{where}: {name}={value}; a barrier lies {name} > 0 ATRs from the entry; use 1.5, say")
-    if not horizon_bars >= 1:
-        raise TradsysError(f"{where}: horizon_bars={horizon_bars}; a position lasts horizon_bars >= 1; use 24, say")
-
-
-def check_death(where: str, dead_after_bars: int | None, delisting_return: float) -> None:
-    """TradsysError unless a death comes after a bar at least and its return lies in [-1, 0]."""
-    if (dead_after_bars is not None and dead_after_bars < 1) or not -1 < delisting_return <= 0:
-        raise TradsysError(
-            f"{where}: dead_after_bars={dead_after_bars}, delisting_return={delisting_return}; bars count from 1 and "
-            "the return lies in (-1, 0]; use 10 and -0.3, say"
-        )
+        sizes = self.sizes("ternary", *DEATH, *(("side",) if self.side == 1 else ()))
+        return {"kind": "triple_barrier", **sizes, **self.death(), "classes": classes}
 
 
 @compiled

@@ -1,7 +1,10 @@
 """One look for all figures: colours that the colour-blind distinguish, thinning that hides no extreme."""
 
 import html
+import math
 from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
@@ -12,6 +15,7 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES = ("solid", "dash", "dashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 PARTS = {"train": SERIES[0], "valid": SERIES[4], "test": SERIES[2]}
+BAND = "rgba(95,107,122,0.18)"  # fill between the bounds of an interval
 TIME_FORMAT = "%Y-%m-%d %H:%M"
 PERCENT_TICKS = "~%"  # as many digits as tell two ticks apart: 0 %, 0.5 %, 1 %
 PRESENT = "#cfe3ee"  # a pale blue for what is as it should be
@@ -109,6 +113,20 @@ def thinned(values: Sequence[float], most: int = 2000) -> list[int]:
 def rounded(values: Sequence[float]) -> list[float]:
     """Six significant digits: more than a screen shows, a third of the bytes."""
     return [float(f"{v:.6g}") for v in values]
+
+
+def band(x: Sequence[Any], low: Sequence[float | None], high: Sequence[float | None], **look: Any) -> go.Scatter:
+    """The area between two lines over the same x: one closed shape a stretch, nothing where a bound is missing."""
+    around: list[Any] = []
+    level: list[float | None] = []
+    whole = [b is not None and t is not None and math.isfinite(b + t) for b, t in zip(low, high, strict=True)]
+    for present, stretch in groupby(range(len(x)), key=whole.__getitem__):
+        if present:
+            there = list(stretch)
+            around += [x[i] for i in [*there, *there[::-1]]] + [None]
+            level += [low[i] for i in there] + [high[i] for i in there[::-1]] + [None]
+    shape = {"mode": "lines", "line": {"width": 0}, "fill": "toself", "hoverinfo": "skip", "showlegend": False}
+    return go.Scatter(x=around[:-1], y=level[:-1], **{**shape, "fillcolor": BAND, **look})
 
 
 def styled(figure: go.Figure, height: int) -> go.Figure:

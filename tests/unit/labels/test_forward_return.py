@@ -40,7 +40,7 @@ def test_horizon_longer_than_the_bars(make_walk_bars):
 
 
 def test_refuses_no_horizon(make_walk_bars):
-    with pytest.raises(ValueError, match="horizon_bars >= 1"):
+    with pytest.raises(ValueError, match="horizon_bars=0; it must be a whole number"):
         forward_return(make_walk_bars(10), horizon_bars=0)
 
 

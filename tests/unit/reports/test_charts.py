@@ -194,3 +194,10 @@ def test_labels_are_text_and_no_markup():
 def test_first_colours_differ_and_later_ones_differ_in_dash():
     looks = [(style.line(k)["color"], style.line(k)["dash"]) for k in range(18)]
     assert len(set(looks)) == 18
+
+
+def test_a_band_is_one_closed_shape_a_stretch_and_nothing_in_a_gap():
+    area = style.band([1, 2, 3, 4, 5], [0.0, 0.1, None, 0.3, 0.4], [1.0, 1.1, 1.2, 1.3, float("nan")])
+    assert area.x == (1, 2, 2, 1, None, 4, 4)
+    assert area.y == (0.0, 0.1, 1.1, 1.0, None, 0.3, 1.3)
+    assert style.band([1], [None], [1.0]).x == ()

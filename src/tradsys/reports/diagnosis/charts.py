@@ -8,7 +8,20 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from tradsys.reports.style import ALARM, GRID, INK, PERCENT_TICKS, PRESENT, QUIET, SERIES, colour, plain, styled, symbol
+from tradsys.reports.style import (
+    ALARM,
+    GRID,
+    INK,
+    PERCENT_TICKS,
+    PRESENT,
+    QUIET,
+    SERIES,
+    band,
+    colour,
+    plain,
+    styled,
+    symbol,
+)
 
 # covered is pale and missing is loud, so that one missing date in a thousand is seen
 COVERAGE = (
@@ -271,11 +284,7 @@ def _rise(example: Mapping[str, Any]) -> str:
 def _example(figure: go.Figure, example: Mapping[str, Any], rise: float | None, row: int, col: int) -> None:
     at = {"row": row, "col": col}
     x = example["offset"]
-    for key, fill in (("high", None), ("low", "tonexty")):
-        figure.add_scatter(
-            x=x, y=example[key], mode="lines", line={"width": 0}, fill=fill, fillcolor="rgba(95,107,122,0.25)",
-            hoverinfo="skip", **at,
-        )  # fmt: skip
+    figure.add_trace(band(x, example["low"], example["high"]), **at)
     figure.add_scatter(
         x=x, y=example["close"], mode="lines", line={"color": INK, "width": 1.6},
         hovertemplate="bar %{x}: %{y:+.1f} %<extra></extra>", **at,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from tradsys.reports.style import ALARM, INK, QUIET, colour, rounded, styled, thinned
+from tradsys.reports.style import ALARM, INK, QUIET, band, colour, rounded, styled, thinned
 
 FEW_DAYS = 500
 MOST_BINS = 20
@@ -25,15 +25,9 @@ def path_fan(report: Mapping[str, Any]) -> go.Figure:
     days = [paths["time"][k] for k in shown]
     low, high = np.quantile(curves_PD, [0.05, 0.95], axis=0)
     figure = go.Figure()
-    band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
-    figure.add_scatter(x=days, y=rounded(high[shown].tolist()), showlegend=False, **band)
-    figure.add_scatter(
-        x=days,
-        y=rounded(low[shown].tolist()),
-        name="middle 90 % of paths",
-        fill="tonexty",
-        fillcolor="rgba(0,114,178,0.15)",
-        **band,
+    bounds = rounded(low[shown].tolist()), rounded(high[shown].tolist())
+    figure.add_trace(
+        band(days, *bounds, name="middle 90 % of paths", showlegend=True, fillcolor="rgba(0,114,178,0.15)")
     )
     for k, curve in enumerate(curves_PD):
         figure.add_scatter(

@@ -59,7 +59,7 @@ def live_records(report: Mapping[str, Any]) -> go.Figure:
                 hovertemplate=f"{plain(name)}: confirmed or refuted after {when:.1f} years<extra></extra>",
             )  # fmt: skip
     figure.add_hline(y=0, line={"color": QUIET, "width": 1})
-    figure.update_xaxes(title_text="years lived (log scale)", type="log")
+    figure.update_xaxes(title_text="years lived (log scale)", type="log", dtick="D2")
     figure.update_yaxes(title_text="Sharpe ratio, yearly", hoverformat=".2f", range=_bounded(report))
     return styled(figure, 360)
 

@@ -8,9 +8,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from tradsys.reports.interval_plot import Mark, Panel, ends, forest_panels, padded
-from tradsys.reports.style import ALARM, GRID, INK, PERCENT_TICKS, QUIET, SERIES, line, rounded, styled
+from tradsys.reports.style import ALARM, GRID, INK, PERCENT_TICKS, QUIET, SERIES, band, line, rounded, styled
 
-BAND = "rgba(95,107,122,0.18)"
 BASIS_POINTS = 1e4
 # traces of the price chart in the order in which the page's script fills them: name, colour, marker
 PRICE_TRACES = (
@@ -43,9 +42,7 @@ def rolling(found: Mapping[str, Any]) -> go.Figure:
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.07)
     for row, (name, title) in enumerate((("sharpe", "Sharpe, yearly"), ("volatility", "volatility, yearly")), start=1):
         columns = found[name]
-        bound = {"mode": "lines", "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip", "row": row, "col": 1}
-        figure.add_scatter(x=found["time"], y=columns["low"], name="low", **bound)
-        figure.add_scatter(x=found["time"], y=columns["high"], name="high", fill="tonexty", fillcolor=BAND, **bound)
+        figure.add_trace(band(found["time"], columns["low"], columns["high"]), row=row, col=1)
         figure.add_scatter(
             x=found["time"], y=columns["value"], name=title, mode="lines", line=line(row - 1), row=row, col=1,
             customdata=list(zip(columns["low"], columns["high"], strict=True)), showlegend=False,

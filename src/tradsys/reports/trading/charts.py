@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from tradsys.reports.equity_chart import drawdown_range, drawdowns
-from tradsys.reports.style import PERCENT_TICKS, QUIET, SERIES, plain, rounded, styled, thinned
+from tradsys.reports.style import PERCENT_TICKS, QUIET, SERIES, band, plain, rounded, styled, thinned
 
 
 def equity(page: Any) -> go.Figure:
@@ -15,12 +15,8 @@ def equity(page: Any) -> go.Figure:
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.68, 0.32], vertical_spacing=0.06)
     if page.band is not None:
         dates, low, high = page.band
-        shade = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
-        figure.add_scatter(x=dates, y=rounded(high), showlegend=False, **shade, row=1, col=1)
-        figure.add_scatter(
-            x=dates, y=rounded(low), fill="tonexty", fillcolor="rgba(95,107,122,.18)",
-            name="90 % of bootstrapped backtests", **shade, row=1, col=1,
-        )  # fmt: skip
+        area = band(dates, rounded(low), rounded(high), name="90 % of bootstrapped backtests", showlegend=True)
+        figure.add_trace(area, row=1, col=1)
     falls = drawdowns([1.0, *page.equity])[1:]
     for row, values, name in ((1, page.equity, "equity"), (2, falls, "drawdown")):
         shown = thinned(values)

@@ -122,7 +122,7 @@ def test_an_example_shows_its_rise_and_the_bar_asked(report):
     assert figure.layout.annotations[0].text == "AAA  2021-03-01  +61.0 %"
     lines = [s for s in figure.layout.shapes if s.y0 == s.y1 == 50.0]
     assert len(lines) == 1
-    assert np.array_equal(figure.data[2].y, [0.0, 0.5, 60.0])
+    assert np.array_equal(figure.data[1].y, [0.0, 0.5, 60.0])
 
 
 def test_the_terminal_names_the_failure(report, tmp_path, capsys):

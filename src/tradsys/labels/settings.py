@@ -1,0 +1,45 @@
+"""What all labels share: the bounds of their sizes, and the base of the configs that hold them."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, ClassVar
+
+from tradsys.core.bounds import check_bounds
+
+DEATH = ("dead_after_bars", "delisting_return")
+BOUNDS: Mapping[str, str] = {
+    "horizon_bars": "whole [1, inf)",
+    "atr_bars": "whole [1, inf)",
+    "mean_bars": "whole [1, inf)",
+    "band_bars": "whole [2, inf)",  # a deviation needs two
+    "width": "(0, inf)",
+    "upper": "(0, inf]",
+    "lower": "(0, inf]",
+    "rise": "(0, inf)",
+    "dead_after_bars": "null or whole [1, inf)",
+    "delisting_return": "(-1, 0]",
+}
+
+
+def check_sizes(where: str, bounds: Mapping[str, str] = BOUNDS, **sizes: Any) -> None:
+    """Raises TrainingError for the first argument of a label's function that leaves its range."""
+    check_bounds(where, sizes, {name: bounds[name] for name in sizes}, where)
+
+
+class LabelConfig:
+    """Base of the labels' configs: frozen dataclasses whose fields are arguments of the label's function."""
+
+    bounds: ClassVar[Mapping[str, str]] = BOUNDS
+
+    def __post_init__(self) -> None:
+        own = {name: self.bounds[name] for name in self.sizes() if name in self.bounds}
+        check_bounds("labels", self, own, "labels")
+
+    def sizes(self, *without: str) -> dict[str, Any]:
+        """The fields by name, but for these."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in without}  # type: ignore[arg-type]
+
+    def death(self) -> dict[str, Any]:
+        """The death rule as a card keeps it: nothing where the label knows no deaths."""
+        rule = {name: getattr(self, name) for name in DEATH}
+        return rule if rule["dead_after_bars"] is not None else {}
