@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def _settings(argv: list[str]) -> "tuple[DailySettings, dict]":
     """One experiment per horizon, all from one config; and the parts of the first."""
-    from tradsys.ops.daily.stages import DailySettings
+    from tradsys.ops.daily.stages import DailySettings, check_horizons
     from tradsys.research.pipeline.settings import Experiment
 
     named = [o.partition("=")[2] for o in argv if o.lstrip("+").startswith("experiment=")]
@@ -36,18 +36,18 @@ def _settings(argv: list[str]) -> "tuple[DailySettings, dict]":
     if named and not any(o.startswith("name=") for o in argv):
         asked = [*asked, f"name={named[-1]}"]
     config = compose("daily", asked)
+    check_horizons(argv, config.horizons)
     configs, parts = {}, {}
     for bars in config.horizons or [config.labels.horizon_bars]:
         one = config.copy()
         one.labels.horizon_bars = bars
         configs[f"{bars}d"], parts[f"{bars}d"] = as_dict(one), build(one)
     first = next(iter(parts.values()))
-    kept = ("name", "gates", "plan", "retrain_every", "recent_sessions", "drift_rows")
     settings = DailySettings(
         experiments={name: Experiment.of(each) for name, each in parts.items()},
         configs=configs,
         folder=Path(config.folder),
-        **{key: first[key] for key in kept},
+        **{key: first[key] for key in ("name", "gates", "plan", "retrain_every", "recent_sessions", "drift_rows")},
     )
     return settings, first
 

@@ -44,6 +44,9 @@ MISTAKES = {
     "rate of no number": (["train", "model.module.lr=fast"], "lr='fast'"),
     "trees without rows": (["train", "model=lightgbm", "model.subsample=0"], "(0, 1]"),
     "seed of words": (["train", "seed=abc"], "seed='abc'"),
+    "horizon beside horizons": (["daily", "status", "labels.horizon_bars=5"], "horizons=[1, 5, 20]"),
+    "beyond any sense": (["train", "labels.upper=1e30"], "labels.upper=1e+30"),
+    "beyond 64 bits": (["train", "labels.atr_bars=99999999999999999999"], "labels.atr_bars=99999999999999999999"),
     "one variant": (["compare", "study=seeds", "~study.variants.transformer"], "two at least"),
     "unknown variant": (["compare", "study=seeds", "+study.variants.b=['model=nope']"], "variant 'b' of study 'seeds'"),
     "variant with a bad setting": (

@@ -8,7 +8,6 @@ the part that takes it.
 import builtins
 import collections.abc
 import inspect
-import math
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,13 +26,14 @@ HYDRAS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 _LISTS = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 _MAPPINGS = (dict, collections.abc.Mapping)
 _UNITS = ("_seconds", "_minutes", "_hours", "_gb", "_share", "_bps", "_gain")  # a whole default of these is a number
-_KIND_NAMES = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}
+MOST = 1e15  # no setting has a larger number; whole numbers up to here are exact in a float and fit into 64 bits
+_KIND_NAMES = {bool: "true or false", int: "a whole number within 1e15", float: "a number within 1e15", str: "text"}
 # keys without a default, of commands whose own code does not say their kind
 OPTIONAL: Mapping[str, type] = {
     "resume": str, "study_name": str, "storage": str, "hours": float, "money": float, "price_per_hour": float,
     "n_workers": int, "trial": int, "levels": str, "data_choice": str, "journal": str, "follow": str, "expected": str,
     "when": str, "path": str, "actions": str, "mapping": str, "calendar": str, "universe": str, "zone": str,
-    "separator": str, "decimal": str, "stamp": str, "resample": str, "task": str, "state": str,
+    "separator": str, "name": str, "decimal": str, "stamp": str, "resample": str, "task": str, "state": str,
     "experiment": str, "verdict": str, "confirm": str,
 }  # fmt: skip
 
@@ -84,6 +84,8 @@ def wrong_key(
         if value is None and (known is None or "null" in meanings().of(command, before, key)):
             continue
         hint = OPTIONAL.get(key, Any) if known is None else _kind_of(known, last)
+        if value == "" and known:
+            return f"config: {key}=''; it takes a text that is not empty, such as {_short(known)}; give {key}=..."
         if not _fits(hint, value):
             quoted = f"; quote text that looks like one: {key}=\"'{value}'\"" if hint is str else ""
             return f"config: {key}={_short(value)}; it takes {_kind_words(hint)}; give {key}=...{quoted}"
@@ -169,12 +171,16 @@ def _fits_class(kind: Any, inner: tuple[Any, ...], value: Any) -> bool:
     if kind in _MAPPINGS:
         known = inner[1] if len(inner) == 2 else Any
         return isinstance(value, Mapping) and ("_target_" in value or all(_fits(known, v) for v in value.values()))
-    return isinstance(value, str if issubclass(kind, Path | date) else Mapping | list)
+    if issubclass(kind, Path | date):
+        return isinstance(value, str) and value != ""  # as a path it would be the working folder
+    return isinstance(value, Mapping | list)
 
 
 def _is_scalar(kind: type, value: Any) -> bool:
+    if isinstance(value, int | float) and not abs(value) <= MOST:  # NaN is not, either
+        return False
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 

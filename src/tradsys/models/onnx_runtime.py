@@ -16,7 +16,8 @@ from tradsys.core.received import one_line, refused_in_one_line
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.samples.windows import gather
 
-BATCH = 1024  # windows per call: bounds memory, and one call's cost is small beside it
+BATCH = 1024  # windows per call at most: bounds memory, and one call's cost is small beside it
+MOST_BYTES = 2**30  # of a file
 FATAL_ONLY = 4
 FIX = "export the bundle again"
 # the entry `location` of a tensor whose data lie in another file (onnx.proto, TensorProto.external_data)
@@ -41,7 +42,7 @@ class OnnxModel:
     """Scaler, net and calibrator as one graph.
 
     lookback and n_features: the window [T, F] that the graph reads, in raw features. classes: number of them. outputs:
-    their names, `spread` over members among them where the graph is a mean.
+    their names, `spread` over members among them where the graph is a mean. batch: windows per call.
     """
 
     session: ort.InferenceSession
@@ -49,6 +50,7 @@ class OnnxModel:
     n_features: int
     classes: int
     outputs: Sequence[str] = ("score", "probability")
+    batch: int = BATCH
 
     @classmethod
     def load(cls, path: str | Path, threads: int = 1) -> Self:
@@ -56,15 +58,21 @@ class OnnxModel:
 
         threads: of one call. One window is too small to share out, so live trading is fastest with 1.
         """
+        from tradsys.models.graphs.sizes import read_graph  # noqa: PLC0415 - onnx takes a third of a second to import
+
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = FATAL_ONLY
         where = f"onnx: {path}"
-        content = Path(path).read_bytes() if Path(path).is_file() else b""
+        size = Path(path).stat().st_size if Path(path).is_file() else 0
+        if size > MOST_BYTES:
+            raise BundleError(f"{where}: {size:,} bytes; at most {MOST_BYTES:,} are read; {FIX}")
+        content = Path(path).read_bytes() if size else b""
         if not content or EXTERNAL in content:
             raise BundleError(f"{where} is no graph: it is missing or empty, or its weights lie in another file; {FIX}")
         with refused_in_one_line(f"{where} is no graph that onnxruntime {ort.__version__} can run", FIX):
+            batch = read_graph(content, BATCH, where, FIX)
             session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             inputs, outputs = session.get_inputs(), session.get_outputs()
             names = [i.name for i in inputs], [o.name for o in outputs]
@@ -75,7 +83,7 @@ class OnnxModel:
                 f"a bundle's graph maps ['window'] [N, T, F] to ['score', 'probability'] [N, C]; {FIX}"
             )
         _, lookback, n_features = inputs[0].shape
-        return cls(session, int(lookback), int(n_features), int(outputs[0].shape[1]), tuple(names[1]))
+        return cls(session, int(lookback), int(n_features), int(outputs[0].shape[1]), tuple(names[1]), batch)
 
     def predict(self, table: FeatureTable, rows: Array) -> tuple[Array, Array]:
         """Raw scores and calibrated probabilities, float64 [N, C] each, for windows that end at `rows`.
@@ -93,8 +101,9 @@ class OnnxModel:
                 "use the feature set stored in the bundle"
             )
         found = [np.empty((len(rows), self.classes)) for _ in self.outputs]
-        for first in range(0, len(rows), BATCH):
-            batch = slice(first, first + BATCH)
+        step = min(self.batch, BATCH)
+        for first in range(0, len(rows), step):
+            batch = slice(first, first + step)
             window_NTF = gather(table.values, rows[batch], self.lookback)
             for whole, part in zip(found, self.run(window_NTF), strict=True):
                 whole[batch] = part

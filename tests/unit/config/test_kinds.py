@@ -33,7 +33,7 @@ def test_every_argument_refuses_another_kind_with_its_key_and_value(command):
     taken = []
     for path, value in arguments(raw):
         parent, _, last = path.rpartition(".")
-        for wrong in (STRANGE, "abc", float("nan"))[: 1 if isinstance(value, str | None) else 3]:
+        for wrong in (STRANGE, "abc", float("nan"), 1e30)[: 1 if isinstance(value, str | None) else 4]:
             value_at(plain, parent)[last] = wrong
             line = wrong_value(plain, raw)
             if line is None or not line.startswith(f"config: {path}={wrong!r}"[:60]) or "\n" in line:
@@ -44,7 +44,8 @@ def test_every_argument_refuses_another_kind_with_its_key_and_value(command):
 
 WRONG_KEYS = [
     "paths.runs=[1]", "paths.data=null", "paths.cache_gb=abc", "paths.cache=-1", "horizons=-1", "horizons=nan",
-    "logger.kind=[1]", "time_decay=abc", "question=[1]", "resume=[1]",
+    "logger.kind=[1]", "time_decay=abc", "paths.cache_gb=1e30", "paths.runs=''", "paths.data=''",
+    "question=[1]", "resume=[1]",
 ]  # fmt: skip
 
 
@@ -58,8 +59,9 @@ def test_a_key_that_no_constructor_takes_has_the_kind_of_its_default(override):
 @pytest.mark.parametrize(
     ("command", "override"),
     [("tune", "n_trials=abc"), ("tune", "hours=abc"), ("tune", "n_workers=1.5"), ("trade", "capital=abc"),
-     ("trade", "max_age_hours=[1]"), ("fetch", "reread_bars=1.5"), ("train", "levels=1.5"), ("runs", "days=abc"),
-     ("daily", "retrain_every=abc"), ("export", "force=1"), ("doctor", "doctor.processes=abc"),
+     ("trade", "max_age_hours=[1]"), ("trade", "name=[1]"),
+     ("tune", "n_trials=99999999999999999999"), ("fetch", "reread_bars=1.5"), ("train", "levels=1.5"),
+     ("runs", "days=abc"), ("daily", "retrain_every=abc"), ("export", "force=1"), ("doctor", "doctor.processes=abc"),
      ("backtest", "data_choice=[1]"), ("reproduce", "tolerance.cpu=abc"), ("audit", "revisions=abc")],
 )  # fmt: skip
 def test_keys_of_every_command_have_a_kind(command, override):
@@ -85,6 +87,7 @@ MISFITS = [
     (int, True), (int, 1.0), (int, "3"), (float, "x"), (float, float("inf")), (float, float("nan")), (float, None),
     (bool, 1), (str, 3), (Literal["a", 2], "b"), (Literal[1], True), (Sequence[str], "abc"), (Sequence[str], [1]),
     (tuple[float, ...], [1, "x"]), (Mapping[str, float], {"a": "x"}), (Path, 1), (int | None, "x"), (ConfigError, 3),
+    (Path, ""), (int, 10**16), (int | None, -(10**22)), (float, 1e30), (tuple[float, ...], [1, -1e30]),
 ]  # fmt: skip
 
 
@@ -96,3 +99,9 @@ def test_fits(hint, value):
 @pytest.mark.parametrize(("hint", "value"), MISFITS)
 def test_does_not_fit(hint, value):
     assert not _fits(hint, value)
+
+
+@pytest.mark.parametrize("key", ["limit_bps", "attempts", "wait_seconds", "patience_seconds", "start_seconds"])
+def test_an_exchange_waits_and_tries_no_less_than_nothing(key):
+    with pytest.raises(ValueError, match=rf"exchange: {key}=-1; it must be .*set exchange\.{key}"):
+        build(compose("trade", ["levels=score", f"exchange.{key}=-1"]))

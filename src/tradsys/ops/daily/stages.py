@@ -1,7 +1,7 @@
 """What each stage of a daily run makes of one session, from the bars up to its close and what earlier stages left."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tradsys.core.errors import GateError
+from tradsys.core.errors import CombinationError, GateError
+from tradsys.core.received import override_key
 from tradsys.core.tables import FeatureTable
 from tradsys.evidence.controls.drift import adversarial_validation
 from tradsys.market import daily_quality
@@ -26,6 +27,15 @@ EXPECTED_SESSIONS = 5  # a member that traded within so many sessions is expecte
 FROZEN_BARS = 5  # so many equal closes in a row are a stale price
 MEMORY_OF_ATR = 300  # bars after which Wilder's average of 14 has forgotten what came before, to 1e-9
 GIGABYTE = 1e9
+
+
+def check_horizons(overrides: Sequence[str], horizons: Sequence[int] | None) -> None:
+    """Raises CombinationError where a command line sets the one horizon that the list of horizons replaces."""
+    if horizons and any(override_key(one) == "labels.horizon_bars" for one in overrides):
+        raise CombinationError(
+            f"daily: labels.horizon_bars= beside horizons={list(horizons)}; each of these trains a model with that "
+            "label; give horizons=[...] instead"
+        )
 
 
 @dataclass(frozen=True, eq=False)

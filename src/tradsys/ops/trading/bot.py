@@ -48,6 +48,10 @@ class Plan:
     exchange: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not self.capital > 0:
+            raise TradsysError(f"trade: capital={self.capital}; quote units above 0; set capital=10000")
+
     @property
     def bundle(self) -> Bundle:
         """The bundle that decides."""

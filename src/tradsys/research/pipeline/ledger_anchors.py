@@ -16,7 +16,7 @@ from tradsys.core.received import read_json
 from tradsys.core.runs import write_json
 
 FILE = "ledger.json"
-DEPTHS = ("", "*/", "*/*/", "*/*/*/", "*/*/*/*/")  # runs/<task>/<run>, runs/tune/<study>/trials/<slot>
+DEPTH = 4  # runs/<task>/<run>, runs/tune/<study>/trials/<slot>
 FIX = "restore it from a copy"
 RESTORE = (
     "restore the file from a copy; keep runs received from elsewhere outside this folder, or use another paths.runs"
@@ -72,9 +72,14 @@ def _from(run: Path, place: str) -> str:
 
 
 def _files(roots: Iterable[Path]) -> Iterator[Path]:
+    """Every record below these folders; a folder that vanishes meanwhile, such as a run's draft, holds none."""
     for root in {root.resolve() for root in roots}:
-        for depth in DEPTHS:
-            yield from sorted(root.glob(depth + FILE))
+        for folder, inner, files in os.walk(root, followlinks=True):  # a task's folder may lie on another volume
+            inner.sort()
+            if len(Path(folder).relative_to(root).parts) == DEPTH:
+                inner.clear()
+            if FILE in files:
+                yield Path(folder, FILE)
 
 
 def _read(path: Path) -> dict[str, Any]:

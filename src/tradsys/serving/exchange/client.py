@@ -11,6 +11,7 @@ from typing import Any
 
 import tenacity
 
+from tradsys.core.bounds import check_bounds
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.masking import ENVIRONMENT_NAME, remember
@@ -20,6 +21,15 @@ KINDS = ("spot", "linear")
 TIMEFRAMES = {1: "1m", 3: "3m", 5: "5m", 15: "15m", 30: "30m", 60: "1h", 120: "2h", 240: "4h", 360: "6h", 720: "12h",
               1440: "1d"}  # fmt: skip
 PAGE = 1000
+BOUNDS = {
+    "limit_bps": "[0, 10000)",
+    "attempts": "whole [1, inf)",
+    "wait_seconds": "[0, inf)",
+    "timeout_seconds": "(0, 86400]",
+    "poll_seconds": "(0, inf)",
+    "patience_seconds": "[0, inf)",
+    "start_seconds": "[0, inf)",
+}
 
 
 class ExchangeError(TradsysError):
@@ -67,11 +77,7 @@ class Exchange:
             )
         if self.entry not in ("market", "limit"):
             raise TradsysError(f"exchange: entry={self.entry!r}; market or limit; fix conf/exchange")
-        if self.attempts < 1 or self.poll_seconds <= 0 or self.timeout_seconds <= 0:
-            raise TradsysError(
-                f"exchange: attempts={self.attempts}, poll_seconds={self.poll_seconds}, timeout_seconds="
-                f"{self.timeout_seconds}; at least one attempt, and times above 0; fix conf/exchange"
-            )
+        check_bounds("exchange", self, BOUNDS, "exchange")
 
     def connect(self, *, private: bool) -> "Client":
         """A client; TradsysError without ccxt, for an unknown exchange or, where `private`, without keys."""

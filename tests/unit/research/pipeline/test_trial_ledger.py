@@ -1,3 +1,4 @@
+import os
 import sqlite3
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from tradsys.core.errors import DataError
 from tradsys.evidence.sharpe import sharpe_ratio
 from tradsys.research.pipeline.backtesting import trials_on_span
+from tradsys.research.pipeline.ledger_anchors import anchors
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, check_ledger, effective_number
 
 START, END = datetime(2021, 1, 1, tzinfo=UTC), datetime(2021, 12, 31, tzinfo=UTC)
@@ -372,3 +374,18 @@ def test_a_ledger_elsewhere_is_checked_by_the_runs_that_know_it(tmp_path, series
     place.unlink()
     with pytest.raises(DataError, match="is gone"):
         check_ledger(str(place), tmp_path / "runs")
+
+
+def test_a_folder_that_vanishes_while_records_are_sought_holds_none(run_of_four, monkeypatch):
+    """Drafts of runs come and go beside it."""
+    path, run = run_of_four
+    scandir = os.scandir
+
+    def vanished(path):
+        if Path(path).name == "gone":
+            raise FileNotFoundError(path)
+        return scandir(path)
+
+    (path.parent / "train/gone").mkdir()
+    monkeypatch.setattr(os, "scandir", vanished)
+    assert [found.run for found in anchors([path.parent], str(path))] == [run]

@@ -1,0 +1,80 @@
+"""The operators that a received ONNX graph may hold: those of our exporters and the common ones of other nets.
+
+Not among them is what runs a body of its own (If, Loop, Scan, functions), holds a sequence, an optional value or a
+text, draws random numbers, reads another file, or belongs to another domain than ONNX's own.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import onnx
+
+from tradsys.core.errors import BundleError
+from tradsys.core.received import one_line
+
+EXPORTED = (
+    "Add Cast Clip Concat Constant ConstantOfShape Conv Div Equal Erf Expand Gather Gemm GreaterOrEqual Identity "
+    "InstanceNormalization LayerNormalization Log MatMul Mul Neg Pad ReduceL2 ReduceMean ReduceSum Relu Reshape Shape "
+    "Slice Softmax Sqrt Sub Transpose Trilu Unsqueeze Where"
+)  # of our own nets, probes, scalers and calibrators
+COMMON = (
+    "Abs And ArgMax ArgMin AveragePool BatchNormalization Ceil Cos CumSum Elu Exp Flatten Floor GatherElements Gelu "
+    "GlobalAveragePool GlobalMaxPool Greater GroupNormalization GRU HardSigmoid HardSwish LeakyRelu Less LessOrEqual "
+    "LogSoftmax LSTM Max MaxPool Mean Min Mish Mod Not Or Pow PRelu Reciprocal ReduceL1 ReduceLogSumExp ReduceMax "
+    "ReduceMin ReduceProd ReduceSumSquare RMSNormalization Round Selu Sigmoid Sign Sin Softplus Softsign Split Squeeze "
+    "Sum Swish Tan Tanh ThresholdedRelu Xor"
+)  # of nets that a package of one's own may bring
+ALLOWED = frozenset((*EXPORTED.split(), *COMMON.split()))
+NUMBERS = frozenset(
+    getattr(onnx.AttributeProto, name) for name in ("FLOAT", "INT", "STRING", "TENSOR", "FLOATS", "INTS")
+)  # kinds of attributes; not graphs, sparse tensors, types
+MOST_NODES = 50_000
+
+
+def check_operators(model: onnx.ModelProto, where: str, fix: str) -> None:
+    """Raises BundleError where a graph holds more than numbers and the allowed operators on them."""
+    graph = model.graph
+    parts = {
+        "functions of its own": model.functions,
+        "training steps": model.training_info,
+        "sparse constants": graph.sparse_initializer,
+        "quantisation": graph.quantization_annotation,
+        "domains of operators": [one for one in model.opset_import if one.domain not in ("", "ai.onnx")],
+        "inputs or outputs that are no tensors": [
+            one
+            for one in (*graph.input, *graph.output, *graph.value_info)
+            if one.HasField("type") and one.type.WhichOneof("value") != "tensor_type"
+        ],
+        "constants in other files": [
+            one for one in graph.initializer if one.external_data or one.data_location != onnx.TensorProto.DEFAULT
+        ],
+    }
+    for what, found in parts.items():
+        if len(found):
+            raise BundleError(f"{where} holds {len(found)} {what}; a bundle's graph holds none; {fix}")
+    if len(graph.node) > MOST_NODES:
+        raise BundleError(f"{where} holds {len(graph.node):,} operators; at most {MOST_NODES:,} are read; {fix}")
+    _check_nodes(graph.node, where, fix)
+
+
+def _check_nodes(nodes: Iterable[Any], where: str, fix: str) -> None:
+    strange = sorted(
+        {
+            f"{node.domain}.{node.op_type}".lstrip(".")
+            for node in nodes
+            if node.op_type not in ALLOWED or node.domain not in ("", "ai.onnx")
+        }
+    )
+    if strange:
+        raise BundleError(
+            f"{where} holds the operators {one_line(strange, 80)}; a bundle's graph holds arithmetic on tensors alone, "
+            f"see models.graphs.operators; {fix}"
+        )
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.type not in NUMBERS or attribute.ref_attr_name or attribute.t.external_data:
+                kind = onnx.AttributeProto.AttributeType.Name(attribute.type)
+                raise BundleError(
+                    f"{where}: its {node.op_type} has an attribute {one_line(attribute.name, 40)!r} of kind {kind}; "
+                    f"only numbers, texts and tensors of its own are read; {fix}"
+                )

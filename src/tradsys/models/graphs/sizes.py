@@ -1,0 +1,108 @@
+"""The size of every tensor of a graph, before a session is built: a small file can ask for terabytes.
+
+Shape inference alone does not tell sizes that a graph computes (of heads, halves, paddings): that arithmetic on shapes
+is evaluated by onnx's reference implementation, and what it gives stands as a constant for the next inference.
+"""
+
+import math
+
+import numpy as np
+import onnx
+from onnx import numpy_helper, shape_inference
+from onnx.reference import ReferenceEvaluator
+
+from tradsys.core.errors import BundleError
+from tradsys.core.tables import Array
+from tradsys.models.graphs.operators import check_operators
+
+SMALL = 4096  # numbers of a tensor that may be part of the arithmetic on shapes
+MOST = 2**30  # numbers of all tensors of one call together
+
+
+def read_graph(content: bytes, most: int, where: str, fix: str) -> int:
+    """Windows per call, see `batch_of`, of a graph in a file's bytes that holds arithmetic on tensors alone."""
+    model = onnx.load_model_from_string(content)
+    check_operators(model, where, fix)
+    return batch_of(model, most, where, fix)
+
+
+def batch_of(model: onnx.ModelProto, most: int, where: str, fix: str) -> int:
+    """Windows per call, at most `most`, so that no call takes more than MOST numbers in all its tensors.
+
+    Raises BundleError where a call of two windows takes more, or where the size of a tensor cannot be known.
+    """
+    n_of_two = numbers(model, 2, where, fix)
+    batch = max(2, min(most, 2 * MOST // max(n_of_two, 1)))
+    found = numbers(model, batch, where, fix)
+    if max(found, n_of_two) > MOST:
+        raise BundleError(
+            f"{where} takes {max(found, n_of_two):.3g} numbers for {batch} windows; at most {MOST:,} are computed in a "
+            f"call; {fix}"
+        )
+    return batch
+
+
+def numbers(model: onnx.ModelProto, n_windows: int, where: str, fix: str) -> int:
+    """Numbers in all tensors of a graph together where its input holds so many windows."""
+    known = _with_batch(model, n_windows)
+    constants = {one.name: one for one in known.graph.initializer if math.prod(one.dims) <= SMALL}
+    small = {name: numpy_helper.to_array(one) for name, one in constants.items()}
+    while True:
+        shapes = _shapes(known)
+        unknown = [name for node in known.graph.node for name in node.output if name and name not in shapes]
+        if not unknown:
+            return sum(math.prod(shape) for shape in shapes.values())
+        if not _folded(known.graph, shapes, small):
+            raise BundleError(f"{where}: the size of {len(unknown)} of its tensors cannot be known; {fix}")
+
+
+def _with_batch(model: onnx.ModelProto, n_windows: int) -> onnx.ModelProto:
+    """A copy without what inference does not need, whose input and outputs hold so many windows."""
+    known = onnx.ModelProto()
+    known.CopyFrom(model)
+    del known.graph.value_info[:]  # what a file claims of its sizes is not believed
+    for value in (*known.graph.input, *known.graph.output):
+        if value.type.tensor_type.shape.dim:
+            value.type.tensor_type.shape.dim[0].dim_value = n_windows
+    return known
+
+
+def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """Shapes by tensor, of those that are known."""
+    graph = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    found = {}
+    for value in (*graph.value_info, *graph.output, *graph.input):
+        tensor = value.type.tensor_type
+        if tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim):
+            found[value.name] = [dim.dim_value for dim in tensor.shape.dim]
+    return found | {one.name: list(one.dims) for one in model.graph.initializer}
+
+
+def _folded(graph: onnx.GraphProto, shapes: dict[str, list[int]], small: dict[str, Array]) -> int:
+    """Replaces nodes of known and small answers by constants; how many."""
+    fresh: dict[str, Array] = {}
+    for node in graph.node:
+        answer = _answer(node, shapes, small)
+        if answer is not None:
+            small[node.output[0]] = fresh[node.output[0]] = np.asarray(answer)
+    left = [node for node in graph.node if node.output[0] not in fresh]
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in left]
+    del graph.node[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in fresh.items())
+    return len(fresh)
+
+
+def _answer(node: onnx.NodeProto, shapes: dict[str, list[int]], small: dict[str, Array]) -> Array | None:
+    """What a node gives, where that is known and small; None elsewhere."""
+    inputs = [name for name in node.input if name]
+    if len(node.output) != 1 or math.prod(shapes.get(node.output[0], [SMALL + 1])) > SMALL:
+        return None
+    if node.op_type == "Shape" and node.input[0] in shapes and node.input[0] not in small:
+        ends = {one.name: one.i for one in node.attribute}
+        return np.array(shapes[node.input[0]], dtype=np.int64)[ends.get("start", 0) : ends.get("end")]
+    if not all(name in small for name in inputs):
+        return None
+    with np.errstate(all="ignore"):
+        answer: Array = ReferenceEvaluator(node).run(None, {name: small[name] for name in inputs})[0]  # type: ignore[index,assignment]
+    return answer
