@@ -97,13 +97,21 @@ def test_a_benchmark_that_begins_late_cuts_the_books_to_its_span():
     assert found["span"]["cut"] == {"top 1d": f"100 of {len(time)} closes left out"}
 
 
-def test_a_short_of_shares_without_known_dividends_is_warned_of_and_named_price_only(caplog):
-    """A price of 100 that opens at 90 is a loss or a dividend; without events the ledger cannot know, and states so."""
+def test_a_short_of_shares_without_known_dividends_is_left_out_unless_asked_for_and_named_price_only(caplog):
+    """A price of 100 that opens at 90 is a loss or a dividend; without events no short is paid for it."""
     daily = one_name([100, 100, 90, 90])
     weekdays = daily.with_columns(time=pl.Series([datetime(2024, 1, d, 21, tzinfo=UTC) for d in (2, 3, 4, 5)]))
-    short = simulate_book(weekdays.cast({"time": pl.Datetime("us", "UTC")}), weights(weekdays, -1.0), FREE)
-    assert short.returns == "price only, without dividends and funding"
-    assert "shorts owe every dividend" in caplog.text
+    weekdays = weekdays.cast({"time": pl.Datetime("us", "UTC")})
+    left_out = simulate_book(weekdays, weights(weekdays, -1.0), FREE)
+    assert left_out.daily["equity"][-1] == 1.0
+    assert left_out.daily["n_short"].sum() == 0
+    assert "1 shares were not sold short" in left_out.returns
+    assert "are not sold short" in caplog.text
+    caplog.clear()
+    sold = simulate_book(weekdays, weights(weekdays, -1.0), FREE, price_only_shorts=True)
+    assert sold.daily["equity"][-1] == pytest.approx(1.1)
+    assert sold.returns == "price only, without dividends and funding"
+    assert "too good by the yield" in caplog.text
     caplog.clear()
     known = weekdays.with_columns(dividend_due=pl.Series([0.0, 0, 10, 0]))
     assert simulate_book(known, weights(known, -1.0), FREE).returns.startswith("total return")

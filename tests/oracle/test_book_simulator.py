@@ -194,14 +194,15 @@ def test_costs_and_turnover_by_hand():
 
 def test_a_short_that_costs_more_than_all_is_ruin_and_stays_so():
     closes = [[10.0], [10.0], [25.0], [5.0], [5.0]]
-    ledger = simulate_book(panel(closes, closes), decide(("A", 0, -1.0)), FREE)
+    ledger = simulate_book(panel(closes, closes), decide(("A", 0, -1.0)), FREE, price_only_shorts=True)
     assert ledger.daily["equity"].to_list() == [1.0, 1.0, 0.0, 0.0, 0.0]
     assert ledger.daily["ret"].to_list() == [0.0, 0.0, -1.0, 0.0, 0.0]
 
 
 def test_a_change_of_side_ends_one_round_and_begins_another():
     closes = [[10.0], [10.0], [12.0], [9.0], [9.0]]
-    ledger = simulate_book(panel(closes, closes), decide(("A", 0, 1.0), ("A", 1, -1.0), ("A", 2, 0.0)), FREE)
+    weights = decide(("A", 0, 1.0), ("A", 1, -1.0), ("A", 2, 0.0))
+    ledger = simulate_book(panel(closes, closes), weights, FREE, price_only_shorts=True)
     assert ledger.trades["side"].to_list() == [1, -1]
     assert ledger.trades["net_return"].to_list() == pytest.approx([0.2, 0.25])
 

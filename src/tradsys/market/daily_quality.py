@@ -161,12 +161,15 @@ def _holes(series: pl.DataFrame, context: Context) -> Finding:
     four days are none, but a step within one day is.
     """
     every = pl.lit(context.length.every + (timedelta(days=1) if context.length.monthly else timedelta(0)))
+    slack = timedelta(hours=1) if context.daily else timedelta(0)
+    shortest = pl.min_horizontal(CLOSURE, every + slack)
     weekend = (pl.col("stamp").dt.weekday() >= 6).mean().over("symbol")
     same = pl.col("symbol") == pl.col("symbol").shift(1)
     step = pl.when(same).then(pl.col("stamp").diff())
+    if not series.select((step > shortest).any()).item():
+        return Finding("hole", 0, ())
     closure = pl.max_horizontal(pl.lit(CLOSURE), every) if not context.length.monthly else every
     rests = (weekend < REGULAR_WEEKDAY_SHARE) & (pl.col("stamp").dt.date() != (pl.col("stamp") - step).dt.date())
-    slack = timedelta(hours=1) if context.daily else timedelta(0)
     marked = series.select("symbol", "stamp", step=step, rests=rests)
     hits = marked.filter(pl.col("step") > pl.when("rests").then(closure).otherwise(every + slack))
     longest = hits.sort("step", "symbol", descending=[True, False]).head(3)

@@ -10,8 +10,9 @@ Rules, close by close of the clock (the distinct times of all bars):
 - A bar fills by the rules of `fills`: nothing without a trade or at a print that the close before does not confirm, no
   more than its share of the volume. What is left of an order is tried at the following opens until the next decision.
 - Dividends go to who held at the close before (shorts pay them), funding is settled at the close, and a short pays the
-  borrow fee of every day that it is held. Without the columns `dividend_due` and `funding_due` the book is price only:
-  `BookLedger.returns` states it, and shorts on bars of weekdays alone, which are shares, log a warning as well.
+  borrow fee of every day that it is held. Without the columns `dividend_due` and `funding_due` the book is price only,
+  as `BookLedger.returns` states. Shares (bars of weekdays alone) whose dividends are not known are not sold short then
+  (decision 0057): their shorts would earn every dividend. `price_only_shorts` sells them, with a warning.
 - Every fill is worsened by slippage and pays its fee, out of cash, which may run short by one day's costs.
 - An equity of zero or less is ruin: nothing is owned or owed from then on.
 """
@@ -108,13 +109,15 @@ def simulate_book(
     *,
     dead_after_bars: int | None = 5,
     delisting_return: float = 0.0,
+    price_only_shorts: bool = False,
 ) -> BookLedger:
     """The book's ledger under the rules at the top of this file.
 
     bars: symbol, time, open, high, low, close; sorted by (symbol, time). weights: symbol, time, weight (signed share
     of the equity, as of `Book.weights`), each at a time of the clock, one per name and close. delay_bars >= 1.
     delisting_return: from the last close to what a holder of a dead name got, in [-1, 0]; -0.3 is usual for US
-    stocks delisted for cause (Shumway 1997, table 1). Raises DataError for what breaks this, TradsysError for delay.
+    stocks delisted for cause (Shumway 1997, table 1). price_only_shorts: shares are sold short although their dividends
+    are not known. Raises DataError for what breaks this, TradsysError for delay.
     """
     check_delay(delay_bars)
     if not -1 <= delisting_return <= 0 or (dead_after_bars is not None and dead_after_bars < 1):
@@ -124,7 +127,9 @@ def simulate_book(
         )
     market = _Market.of(check_bars(bars))
     weights = _checked_weights(weights)
-    _warn_of_free_shorts(bars, weights)
+    unknown = _shorts_without_dividends(bars, weights, sold=price_only_shorts)
+    if len(unknown) and not price_only_shorts:
+        weights = weights.with_columns(pl.col("weight").clip(lower_bound=0.0))
     target_TS, decided_T = market.placed(weights)
     if not decided_T.any():
         raise DataError("book: no weights; a book decides at one close at least; pass what Book.weights returns")
@@ -133,20 +138,31 @@ def simulate_book(
     for t in range(first, len(market.clock)):
         decided = t - delay_bars if t - delay_bars >= first and decided_T[t - delay_bars] else None
         walk.step(t, decided, target_TS[decided] if decided is not None else None)
-    return replace(walk.ledger(), returns=returns_basis(bars))
+    basis = returns_basis(bars)
+    if len(unknown) and not price_only_shorts:
+        basis += f"; {len(unknown)} shares were not sold short, their dividends are not known"
+    return replace(walk.ledger(), returns=basis)
 
 
-def _warn_of_free_shorts(bars: pl.DataFrame, weights: pl.DataFrame) -> None:
-    """Logs that shorts of shares pay no dividend here: bars of weekdays alone, and none of their dividends known."""
-    short = weights.filter(pl.col("weight") < 0)["symbol"].unique()
-    if "dividend_due" in bars.columns or not len(short) or (bars["time"].dt.weekday() > FRIDAY).any():
-        return
+def _shorts_without_dividends(bars: pl.DataFrame, weights: pl.DataFrame, *, sold: bool) -> pl.Series:
+    """The shares to be sold short of which no dividend is known: bars of weekdays alone without events."""
+    short = weights.filter(pl.col("weight") < 0)["symbol"].unique().sort()
+    if (
+        {"dividend_due", "funding_due"} & set(bars.columns)
+        or not len(short)
+        or (bars["time"].dt.weekday() > FRIDAY).any()
+    ):
+        return short.clear()
     LOG.warning(
-        "book: %d held short (%s) on bars without dividend_due; shorts owe every dividend, so these returns are price "
-        "only, too good by the yield; fetch the dividends (actions=FILE, or files with adjusted closes)",
+        "book: bars without dividend_due, and shorts of shares owe every dividend: %d (%s) %s; fetch the dividends "
+        "(actions=FILE, or files with adjusted closes)",
         len(short),
-        ", ".join(short.sort().head(5)),
+        ", ".join(short.head(5)),
+        "are held short, so these returns are price only, too good by the yield"
+        if sold
+        else "are not sold short; price_only_shorts=true sells them, at returns too good by the yield",
     )
+    return short
 
 
 @dataclass(frozen=True, eq=False)

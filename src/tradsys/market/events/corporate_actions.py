@@ -37,15 +37,17 @@ def split_like(series: pl.DataFrame) -> Array:
     if n < 2:
         return np.ones(n)
     opened, closed = (series[name].cast(pl.Float64).to_numpy() for name in ("open", "close"))
+    least = np.log(SPLIT_RATIOS[0]) * 0.75
     with np.errstate(divide="ignore", invalid="ignore"):
-        gap = np.concatenate([[0.0], np.log(opened[1:]) - np.log(closed[:-1])])
-    gap[starts_of_symbols(series)] = 0.0
-    gap[~np.isfinite(gap)] = 0.0
+        times = np.concatenate([[1.0], opened[1:] / closed[:-1]])
+        times[starts_of_symbols(series)] = 1.0
+        wide = np.flatnonzero((times > np.exp(0.9 * least)) | (times < np.exp(-0.9 * least)))
+        gap = np.log(times[wide])
+    wide, gap = (some[np.isfinite(gap) & (np.abs(gap) > least)] for some in (wide, gap))
     found = np.ones(n)
-    wide = np.flatnonzero(np.abs(gap) > np.log(SPLIT_RATIOS[0]) * 0.75)
     if not len(wide):
         return found
-    ratio, distance = nearest_split(-gap[wide])
+    ratio, distance = nearest_split(-gap)
     near = distance <= np.minimum(MAX_OPEN_MOVE, np.abs(ratio) / 4)
     wide, ratio = wide[near], ratio[near]
     if not len(wide):

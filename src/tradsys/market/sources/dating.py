@@ -103,7 +103,7 @@ def check_clock(rows: pl.DataFrame, every: timedelta, name: str) -> None:
     """
     if every > timedelta(hours=6):
         return
-    stamp = rows["stamp"].drop_nulls()
+    stamp = rows["stamp"].dt.truncate("1h").unique().drop_nulls()
     days = stamp.dt.date().unique()
     if len(days) < LEAST_DAYS:
         return
@@ -114,8 +114,9 @@ def check_clock(rows: pl.DataFrame, every: timedelta, name: str) -> None:
     weekly = over_a_weekend and SATURDAY not in stamp.dt.weekday()
     if nightly or weekly:
         when = f"between {hours_seen[gaps.index(max(gaps))]}:59 and the next morning" if nightly else "on Saturdays"
+        first = rows["stamp"].drop_nulls()[0]
         raise DataError(
-            f"{name}: times such as {stamp[0]:%Y-%m-%d %H:%M} name no zone, and this market has no bar {when}: "
+            f"{name}: times such as {first:%Y-%m-%d %H:%M} name no zone, and this market has no bar {when}: "
             "its clock may be the exchange's, and bars taken for UTC would be known too early; give "
             "zone=America/New_York, zone=UTC or the zone that they are in"
         )

@@ -31,7 +31,7 @@ def same_symbol(series: pl.DataFrame) -> Array:
     return same
 
 
-def _quiet(series: pl.DataFrame) -> bool:
+def quiet(series: pl.DataFrame) -> bool:
     """Whether no bar opens or closes far from where it could: then none of these rules can bite."""
     opened, closed = series["open"].to_numpy(), series["close"].to_numpy()
     starts = starts_of_symbols(series)
@@ -96,21 +96,15 @@ def _reused(series: pl.DataFrame, moves: _Moves) -> Array:
 
 def bad_ticks(series: pl.DataFrame) -> Array:
     """True [n] at single prints or bars that nothing around them supports."""
-    return _none(series) if _quiet(series) else _bad_ticks(series, _moves(series))
-
-
-def _none(series: pl.DataFrame) -> Array:
-    return np.zeros(series.height, dtype=bool)
+    return _bad_ticks(series, _moves(series))
 
 
 def reused_tickers(series: pl.DataFrame) -> Array:
     """True [n] at the first bar of another instrument under the same ticker."""
-    return _none(series) if _quiet(series) else _reused(series, _moves(series))
+    return _reused(series, _moves(series))
 
 
 def suspicious_jumps(series: pl.DataFrame) -> Array:
     """True [n] where a bar opens far from the close before: a split, a special dividend, a wrong file."""
-    if _quiet(series):
-        return _none(series)
     moves = _moves(series)
     return np.asarray(_jumps(series, moves) & ~_reused(series, moves))

@@ -13,7 +13,7 @@ from tradsys.core.clock import utc_now
 from tradsys.core.tables import Array
 from tradsys.market.bars import PRICES, TIME, Finding, examples, starts_of_symbols
 from tradsys.market.sources.dating import bar_ends, off_calendar, off_session_clock
-from tradsys.market.sources.jumps import bad_ticks, reused_tickers, same_symbol, suspicious_jumps
+from tradsys.market.sources.jumps import bad_ticks, quiet, reused_tickers, same_symbol, suspicious_jumps
 from tradsys.market.sources.layouts import Layout
 from tradsys.market.sources.lengths import BarLength, in_order
 from tradsys.market.sources.stamps.times import AHEAD, FIRST_YEAR
@@ -55,6 +55,7 @@ class Context:
     files: tuple[str, ...] = ()
     now: datetime = field(default_factory=utc_now)
     evidence: dict[str, pl.DataFrame] = field(default_factory=dict, compare=False)
+    calm: tuple[pl.DataFrame, bool] | None = field(default=None, compare=False)  # the last series, whether it is quiet
 
     @property
     def daily(self) -> bool:
@@ -272,8 +273,16 @@ def overlapping(series: pl.DataFrame, context: Context) -> pl.Series:
     return mask & ~live_rows(series, context) if mask.any() else mask
 
 
-def _alone(mask: Callable[[pl.DataFrame], Array]) -> Callable[[pl.DataFrame, Context], Array]:
-    return lambda series, _: mask(series)
+def _jumps(mask: Callable[[pl.DataFrame], Array]) -> Callable[[pl.DataFrame, Context], Array]:
+    """The mask of a rule on jumps; none in a series without any, which is worked out once for all of them."""
+
+    def found(series: pl.DataFrame, context: Context) -> Array:
+        if context.calm is None or context.calm[0] is not series:
+            object.__setattr__(context, "calm", (series, quiet(series)))
+        assert context.calm is not None
+        return np.zeros(series.height, dtype=bool) if context.calm[1] else mask(series)
+
+    return found
 
 
 def _repeated(expr: pl.Expr) -> Callable[[pl.DataFrame, Context], pl.Series]:
@@ -345,7 +354,7 @@ RULES: tuple[Rule, ...] = (
         ("place", "close"),
     ),
     Rule("negative_volume", ("drop_negative_volume",), _mask(pl.col("volume") < 0), ("place", "volume")),
-    Rule("bad_tick", ("drop_bad_ticks", "accept_bad_ticks"), _alone(bad_ticks), series=True),
+    Rule("bad_tick", ("drop_bad_ticks", "accept_bad_ticks"), _jumps(bad_ticks), series=True),
     Rule("high_low_breached", ("clip_high_low",), _mask(_BREACH), PRICES),
     Rule(
         "invented_flat_bar",
@@ -372,8 +381,8 @@ RULES: tuple[Rule, ...] = (
         evidence=True,
     ),
     Rule("overlapping_bar", ("drop_overlapping_bars",), overlapping, ("close", "volume"), series=True),
-    Rule("ticker_reused", ("split_reused_ticker",), _alone(reused_tickers), series=True),
-    Rule("suspicious_jump", ("split_at_jumps", "accept_jumps"), _alone(suspicious_jumps), series=True),
+    Rule("ticker_reused", ("split_reused_ticker",), _jumps(reused_tickers), series=True),
+    Rule("suspicious_jump", ("split_at_jumps", "accept_jumps"), _jumps(suspicious_jumps), series=True),
     Rule("implausible_level", ("accept_levels",), implausible_levels, ("close",), series=True),
 )
 RULE: Mapping[str, Rule] = MappingProxyType({rule.kind: rule for rule in RULES})

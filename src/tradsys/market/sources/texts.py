@@ -35,12 +35,23 @@ def read_text(
     table = _lines(data, form, raw.name, max_rows)
     if not _ends_with_newline(data):
         notes.append(Finding("no_final_line_break", 1, (f"{raw.name}: its last line may be cut",)))
+    return _without_empty(table), form
+
+
+def _without_empty(table: pl.DataFrame) -> pl.DataFrame:
+    """The rows that hold something; only those with an empty first cell are looked at."""
+    if not table.height:
+        return table
+    first = table.to_series(0)
+    blank = first.is_null()
+    if first.dtype == pl.String:  # it begins with a blank, or with a letter that may be one
+        blank = blank | ((first < "!") | (first > "\x7f")).fill_null(value=False)
+    if not blank.any():
+        return table
     empty = pl.all_horizontal(pl.all().is_null() | (pl.all().cast(pl.String).str.strip_chars() == ""))
-    return (table.filter(~empty) if table.height and _has_empty(table) else table), form
-
-
-def _has_empty(table: pl.DataFrame) -> bool:
-    return bool(table.to_series(0).null_count() or table.schema[table.columns[0]] == pl.String)
+    at = blank.arg_true()
+    gone = at.filter(table[at].select(empty).to_series())
+    return table if gone.is_empty() else table.filter(~pl.int_range(pl.len()).is_in(gone.implode()))
 
 
 def _bytes(data: bytes | Path) -> bytes:

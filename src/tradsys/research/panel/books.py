@@ -38,7 +38,8 @@ class BookSettings:
     books: by name; each is held for its horizon, whatever its own hold_bars. dead_after_bars, delisting_return: old
     names of `costs.dead_after_bars` and `costs.delisting_return`, which count where these are None; kept until 2.0.
     capacity_share: of a name's mean dollar volume over volume_bars that an order may take; capacity_quantile: the part
-    of traded notional that must fit. Raises TradsysError without a book or out of range.
+    of traded notional that must fit. price_only_shorts: shares are sold short although their dividends are not known,
+    and the page says price only. Raises TradsysError without a book or out of range.
     """
 
     books: Mapping[str, Book]
@@ -47,6 +48,7 @@ class BookSettings:
     capacity_share: float = 0.01
     volume_bars: int = 20
     capacity_quantile: float = 0.95
+    price_only_shorts: bool = False
 
     def __post_init__(self) -> None:
         if not self.books or not 0 < self.capacity_share <= 1 or not 0 < self.capacity_quantile <= 1:
@@ -172,20 +174,21 @@ def _simulated(
         for name, book in settings.books.items():
             chosen = replace(book, hold_bars=horizon_bars[horizon])
             full = f"{name} {horizon}"
-            ledgers[full] = _lived(traded, chosen.weights(scores), costs)
+            ledgers[full] = _lived(traded, chosen.weights(scores), costs, price_only_shorts=settings.price_only_shorts)
             holding[full] = (chosen, horizon)
     if not ledgers:
         raise DataError("books: no predictions; a book needs scores; walk forward over days that exist")
     return ledgers, holding
 
 
-def _lived(bars: pl.DataFrame, weights: pl.DataFrame, costs: Costs) -> BookLedger:
+def _lived(bars: pl.DataFrame, weights: pl.DataFrame, costs: Costs, *, price_only_shorts: bool = False) -> BookLedger:
     return simulate_book(
         bars,
         weights,
         costs,
         dead_after_bars=costs.dead_after_bars,
         delisting_return=costs.delisting_return,
+        price_only_shorts=price_only_shorts,
     )
 
 

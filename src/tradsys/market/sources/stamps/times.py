@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 import polars as pl
 
@@ -18,11 +19,11 @@ from tradsys.market.sources.numerals import (
     short_years,
 )
 from tradsys.market.sources.sniff import check_zone
+from tradsys.market.sources.stamps.plain import DATE, EPOCHS, read_plainly
 from tradsys.market.sources.stamps.zones import CELL_ABBREVIATION, localised, offsets_in_words, zone_wanted
 
 AHEAD = timedelta(days=7)  # a stamp beyond next week is no bar's
 NAIVE = pl.Datetime("us")
-EPOCHS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1, "epoch_ns": 0}
 EPOCH_NAMES = {"epoch_s": "seconds", "epoch_ms": "milliseconds", "epoch_us": "microseconds", "epoch_ns": "nanoseconds"}
 _CLOCKS = ("", " %H:%M:%S", " %H:%M", " %H:%M:%S%.f", " %I:%M:%S %p", " %I:%M %p", " %I-%p", " %H%M%S", " %H%M")
 _CLEAR = ("%Y-%m-%d", "%Y-%m", "%Y/%m/%d",
@@ -82,6 +83,14 @@ def parse_moments(raw: pl.Series, keys: TimeKeys, notes: list[Finding], name: st
         return Moments(localised(typed, zone), bare, zone, "times", assumed)
     if raw.dtype in (pl.Duration, pl.Time, pl.Boolean, pl.Binary) or raw.dtype.is_nested():
         raise DataError(f"{name}: the column of times holds {raw.dtype}, which is no moment; give header=")
+    zoned = partial(localised, zone=zone)
+    if keys.date_format is None and (plain := read_plainly(raw, keys.latest, zoned)) is not None:
+        stamp, form = plain
+        return (
+            Moments(stamp, form == DATE, "UTC", form, False)
+            if form in EPOCHS
+            else Moments(stamp, form == DATE, zone, form, assumed)
+        )
     if raw.dtype.is_numeric():
         text = raw.cast(pl.Int64).cast(pl.String) if raw.dtype.is_integer() else _float_text(raw)
     else:
