@@ -83,14 +83,9 @@ def parse_moments(raw: pl.Series, keys: TimeKeys, notes: list[Finding], name: st
         return Moments(localised(typed, zone), bare, zone, "times", assumed)
     if raw.dtype in (pl.Duration, pl.Time, pl.Boolean, pl.Binary) or raw.dtype.is_nested():
         raise DataError(f"{name}: the column of times holds {raw.dtype}, which is no moment; give header=")
-    zoned = partial(localised, zone=zone)
-    if keys.date_format is None and (plain := read_plainly(raw, keys.latest, zoned)) is not None:
-        stamp, form = plain
-        return (
-            Moments(stamp, form == DATE, "UTC", form, False)
-            if form in EPOCHS
-            else Moments(stamp, form == DATE, zone, form, assumed)
-        )
+    if keys.date_format is None and (plain := read_plainly(raw, keys.latest, partial(localised, zone=zone))):
+        (stamp, form), counted = plain, plain[1] in EPOCHS
+        return Moments(stamp, form == DATE, "UTC" if counted else zone, form, assumed and not counted)
     if raw.dtype.is_numeric():
         text = raw.cast(pl.Int64).cast(pl.String) if raw.dtype.is_integer() else _float_text(raw)
     else:
