@@ -4,14 +4,13 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from tests.forks import forks
 from tests.integration.conftest import inside
 from tradsys.compare import work
 from tradsys.config.compose import ConfigError, compose, help_text, studies
@@ -166,14 +165,7 @@ def test_another_seed_adds_its_fits_only(compared):
 def test_a_killed_comparison_goes_on_and_ends_as_if_never_killed(compared, tmp_path):
     """SIGKILL after the first whole fit: what is done stays, and every forecast comes out to the bit."""
     folder, argv = compared
-    begun = subprocess.Popen(
-        [sys.executable, "-m", "tradsys.compare", *argv],
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    begun = forks().start(["-m", "tradsys.compare", *argv], tmp_path)
     try:
         deadline = time.monotonic() + 600
         while not fits(tmp_path) and begun.poll() is None and time.monotonic() < deadline:

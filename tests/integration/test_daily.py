@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tests.forks import run
 from tests.integration.conftest import inside
 from tradsys.config.compose import run_command
 from tradsys.core.errors import DataError, GateError, TradsysError
@@ -277,11 +276,8 @@ tradsys.daily.work(["run", *SHRUNK, f"date={day}"])
 )
 def test_a_killed_run_goes_on_where_it_was(lab, published, where, kept, redone):
     shutil.rmtree(lab / NAME)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, where, str(BEFORE)], cwd=lab, env=environment, capture_output=True, check=False
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+    done = run("-c", KILLED, where, str(BEFORE), cwd=lab)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
     store = Partitions(lab / NAME)
     assert [stage.name for stage in STAGES if store.dates(stage.name)] == kept
     assert latest(store) is None
@@ -297,14 +293,11 @@ def test_a_killed_run_goes_on_where_it_was(lab, published, where, kept, redone):
 @pytest.mark.slow
 def test_a_run_killed_inside_a_write_leaves_a_draft_that_the_next_one_sweeps(lab):
     shutil.rmtree(lab / NAME)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED.replace("else None", "else whole_json(path, value)").replace(
-            "whole = stages.written_atomically", "whole_json = stages.write_json"
-        ), "inside", str(BEFORE)],
-        cwd=lab, env=environment, capture_output=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+    inside_a_write = KILLED.replace("else None", "else whole_json(path, value)").replace(
+        "whole = stages.written_atomically", "whole_json = stages.write_json"
+    )
+    done = run("-c", inside_a_write, "inside", str(BEFORE), cwd=lab)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
     drafts = list((lab / NAME / "features").glob(".date=*.part"))
     assert len(drafts) == 1
     assert (drafts[0] / "features.parquet").exists()

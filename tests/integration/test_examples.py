@@ -1,11 +1,11 @@
 """Every notebook of examples/ runs as it stands, in an empty folder."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.forks import run
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ENDS_WITH = {
@@ -20,9 +20,7 @@ ENDS_WITH = {
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_it_runs_in_an_empty_folder(path, tmp_path):
     env = os.environ | {"COLUMNS": "80", "TERM": "dumb"}
-    done = subprocess.run(
-        [sys.executable, str(path)], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
-    )
+    done = run(str(path), cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr[-2000:]
     assert ENDS_WITH[path.stem] in done.stdout[-1500:]
 

@@ -2,25 +2,23 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
+from tests.forks import forks
 from tests.integration.conftest import SHRUNK, inside
 from tradsys.train import work
 
-LONGER = [*SHRUNK, "trainer.max_epochs=40", "trainer.patience=40"]
+# the fit that is interrupted is the primary's: the auditor, which fits as many epochs twice more, comes after it
+LONGER = [*SHRUNK, "trainer.max_epochs=40", "trainer.patience=40", "auditor=none", "strategy=[sniper,cost_aware]"]
 
 
 @pytest.mark.slow
 def test_an_interrupted_run_resumes_to_the_same_numbers(tmp_path):
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
     stopped.mkdir(), whole.mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tradsys.train", *LONGER], cwd=stopped, stderr=subprocess.PIPE, text=True
-    )
+    process = forks().start(["-m", "tradsys.train", *LONGER], stopped)
     deadline = time.monotonic() + 120
     while not list(stopped.rglob("primary/best.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.forks import run
 from tests.unit.models.test_sequence import assert_same_weights, make_model, make_samples, split, weights
 from tradsys.models.training.lit import LitClassifier
 
@@ -48,14 +47,7 @@ def killed(folder, step):
         "import sys, pathlib; from tests.integration.test_kill_resume import fit; "
         "fit(pathlib.Path(sys.argv[1]), int(sys.argv[2]))"
     )
-    return subprocess.run(
-        [sys.executable, "-c", code, str(folder), str(step)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    return run("-c", code, str(folder), str(step))
 
 
 def logged(folder):

@@ -2,12 +2,12 @@
 
 import os
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from tests import forks
 from tests.integration.conftest import inside
 from tradsys.config.packages import check_names
 from tradsys.core.errors import TradsysError
@@ -43,7 +43,7 @@ def package(tmp_path_factory):
 def run(package: Path, *argv: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
     env = os.environ | {"PYTHONPATH": str(package / "src"), "COLUMNS": "80"}
     folder = cwd or package
-    return subprocess.run([sys.executable, *argv], cwd=folder, env=env, capture_output=True, text=True, check=False)
+    return forks.run(*argv, cwd=folder, env=env)
 
 
 def test_its_contracts_are_green_at_once(package):

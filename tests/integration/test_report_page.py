@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.unit.reports.sample_pages import every_page
+from tests.unit.reports.sample_pages import KINDS, page_of
 from tests.unit.reports.sample_report import backtest_report, sample_report
 from tradsys.reports.run import tear_sheet_charts
 from tradsys.reports.run.page import FIGURES, has, write_report
@@ -27,7 +27,6 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-pipe",
 )  # fmt: skip
 PATIENCE_SECONDS = 60
-PAGES = every_page()
 # the browser reads commands from descriptor 3 and answers on 4
 LAUNCH = (
     "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
@@ -166,6 +165,18 @@ def chromium(tmp_path_factory):
         browser.close()
 
 
+def short_report():
+    """A report of few charts, each of them drawn as in a long one."""
+    return {**backtest_report(), "drift": sample_report()["drift"], "tear_sheet": None}
+
+
+@pytest.fixture(scope="module")
+def short_page(tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "short.html"
+    write_report(short_report(), path)
+    return path
+
+
 @pytest.fixture(scope="module")
 def good_page(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "good.html"
@@ -232,12 +243,12 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("fault", PLANTED)
-def test_a_planted_fault_is_seen(chromium, good_page, tmp_path, fault):
+def test_a_planted_fault_is_seen(chromium, short_page, tmp_path, fault):
     spoil, expected = PLANTED[fault]
-    page = good_page.read_text(encoding="utf-8")
+    page = short_page.read_text(encoding="utf-8")
     assert spoil(page) != page
     (tmp_path / "bad.html").write_text(spoil(page), encoding="utf-8")
-    found = problems(chromium.visit(tmp_path / "bad.html"), charts_of(sample_report()))
+    found = problems(chromium.visit(tmp_path / "bad.html"), charts_of(short_report()))
     for start in expected:
         assert any(problem.startswith(start) for problem in found), (start, found)
 
@@ -282,14 +293,14 @@ def test_no_button_sends_a_chart_away(chromium, good_page):
     assert not [title for title in buttons if "hare" in title or "loud" in title]
 
 
-@pytest.mark.parametrize("kind", PAGES)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (420, "dark")])
 def test_every_kind_of_page_draws_in_any_width_and_theme(chromium, tmp_path, kind, width, scheme):
-    (tmp_path / "page.html").write_text(PAGES[kind], encoding="utf-8")
+    (tmp_path / "page.html").write_text(page_of(kind), encoding="utf-8")
     chromium.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
     chromium.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
     seen = chromium.visit(tmp_path / "page.html")
-    expected = set(re.findall(r'data-chart="(chart-(?!tear_[1-9])[\w-]+)"', PAGES[kind]))
+    expected = set(re.findall(r'data-chart="(chart-(?!tear_[1-9])[\w-]+)"', page_of(kind)))
     assert problems(seen, expected) == []
     assert chromium.evaluate("document.documentElement.scrollWidth") <= width
     # on a small screen no panel of a chart lies beside or over another

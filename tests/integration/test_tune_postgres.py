@@ -1,4 +1,4 @@
-"""Four workers on a PostgreSQL study, one killed every few seconds: nothing lost, nothing done twice, the same best.
+"""Three workers on a PostgreSQL study, one killed every few seconds: nothing lost, nothing done twice, the same best.
 
 The workers are real processes, forked from one that has imported everything, so that a killed one is back at once.
 """
@@ -16,13 +16,14 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from tests.forks import LOADED
 from tests.integration.test_ledger_postgres import server, url  # noqa: F401
 from tests.integration.test_tune import NET, run_study
 from tradsys.research.pipeline.trial_ledger import TrialLedger
 from tradsys.research.sweeps.storage import open_storage
 from tradsys.tune import work
 
-N_TRIALS, N_WORKERS, N_KILLS = 14, 4, 10
+N_TRIALS, N_WORKERS, N_KILLS = 8, 3, 6
 SETTINGS = [
     *NET,
     "study=killed",
@@ -53,9 +54,9 @@ def loaded(place):
 
 
 def disturbed(place, arguments, seed):
-    """Runs the workers to the end of the study, ten of them killed; returns how many were."""
+    """Runs the workers to the end of the study, some of them killed; returns how many were."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tradsys.tune"])
+    context.set_forkserver_preload(["tradsys.tune", "optuna", "psycopg", *LOADED])
     rng, kills, alive = random.Random(seed), 0, []
 
     def start():

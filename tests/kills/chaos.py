@@ -28,11 +28,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from subprocess import Popen
 from typing import Any
 
 import psutil
 
+from tests.forks import Forks
 from tests.integration import test_daily as panel_lab
 from tests.integration.conftest import SHRUNK
 from tests.integration.test_compare import SMALL_TREES, variants
@@ -129,7 +129,7 @@ def main(argv: list[str]) -> int:
 
 
 def run(
-    folder: Path, zygote: Popen, every: dict[str, Case], names: list[str], kills: int, seed: int, out: Path
+    folder: Path, zygote: Forks, every: dict[str, Case], names: list[str], kills: int, seed: int, out: Path
 ) -> None:
     """Kills until `out` holds so many lines; what it holds already is not done again."""
     done = len(out.read_text().splitlines()) if out.exists() else 0
@@ -144,7 +144,7 @@ def run(
 
 
 def undisturbed(
-    folder: Path, zygote: Popen, every: dict[str, Case], name: str, whole: dict[str, Any]
+    folder: Path, zygote: Forks, every: dict[str, Case], name: str, whole: dict[str, Any]
 ) -> tuple[Path, float, Any]:
     """The project after an undisturbed run of a command, its seconds and its result."""
     case = every[name]
@@ -170,7 +170,7 @@ def prepared(project: Path, case: Case, whole: dict[str, Any]) -> Path:
 
 def one_kill(
     project: Path,
-    zygote: Popen,
+    zygote: Forks,
     every: dict[str, Case],
     name: str,
     whole: dict[str, Any],

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from tests.forks import Forked, forks
 from tests.vendors.server import History, Vendors, serving
 from tests.vendors.test_downloads import END, NOW, START, expected, stored
 from tests.vendors.test_tables import daily
@@ -32,7 +31,7 @@ ANSWERS = {
 class Killing(Vendors):
     """Kills a process in the middle of its third page."""
 
-    victim: subprocess.Popen | None = None
+    victim: Forked | None = None
     n_pages = 0
 
     def klines(self, request):
@@ -47,11 +46,8 @@ def test_what_a_killed_download_had_stays_and_the_rest_is_asked_for_again(tmp_pa
     with serving(vendors.app()) as url:
         argv = ["source=ccxt", f"source.address={url}", "source.page_bars=200", "symbols=[BTC-USD]", "name=coins",
                 f"start={START:%Y-%m-%d}", "end=2025-01-04"]  # fmt: skip
-        with subprocess.Popen(
-            [sys.executable, "-m", "tradsys.fetch", *argv], cwd=tmp_path, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")},
-        ) as vendors.victim:  # fmt: skip
-            assert vendors.victim.wait(timeout=120) == -signal.SIGKILL
+        vendors.victim = forks().start(["-m", "tradsys.fetch", *argv], tmp_path)
+        assert vendors.victim.wait(timeout=120) == -signal.SIGKILL
         kept = list((tmp_path / "data" / "coins" / "partial").rglob("*.parquet"))
         assert len(kept) == 3
         assert BarStore(tmp_path / "data").names() == []

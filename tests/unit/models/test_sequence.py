@@ -2,7 +2,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
@@ -12,6 +11,7 @@ import pytest
 import pytorch_lightning as L
 import torch
 
+from tests.forks import run
 from tradsys.core.errors import TrainingError
 from tradsys.core.protocols import Model
 from tradsys.core.tables import FeatureTable, Samples
@@ -266,13 +266,7 @@ def test_ctrl_c_in_a_process_of_its_own(tmp_path):
         "except KeyboardInterrupt:\n    print('interrupted'); sys.exit(130)\n"
     )
     here = os.path.dirname(__file__)
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), here],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    done = run("-c", code, str(tmp_path), here)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (130, "interrupted", "")
     assert (tmp_path / "last.ckpt").exists()
 

@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import functools
 import hashlib
 import re
 from types import SimpleNamespace
@@ -149,19 +150,23 @@ def trading():
     )  # fmt: skip
 
 
-def every_page():
-    """Page kind -> its HTML."""
-    return {
-        "run": render_run(sample_report()),
-        "comparison": render_comparison(comparison()),
-        "sweep": render_sweep(sweep()),
-        "study": power_study_page.render(study()),
-        "journal": render_journal(journal()),
-        "daily": render_daily(copy.deepcopy(daily.REPORT)),
-        "diagnosis": render_diagnosis(diagnosis()),
-        "evaluation": render_evaluation(evaluation()),
-        "trading": render_trading(trading()),
-    }
+KINDS = {
+    "run": lambda: render_run(sample_report()),
+    "comparison": lambda: render_comparison(comparison()),
+    "sweep": lambda: render_sweep(sweep()),
+    "study": lambda: power_study_page.render(study()),
+    "journal": lambda: render_journal(journal()),
+    "daily": lambda: render_daily(copy.deepcopy(daily.REPORT)),
+    "diagnosis": lambda: render_diagnosis(diagnosis()),
+    "evaluation": lambda: render_evaluation(evaluation()),
+    "trading": lambda: render_trading(trading()),
+}
+
+
+@functools.cache
+def page_of(kind):
+    """The HTML of a kind of page, drawn once."""
+    return KINDS[kind]()
 
 
 def addresses(page):

@@ -7,16 +7,14 @@ import pytest
 from plotly.offline import get_plotlyjs_version
 
 import tradsys
-from tests.unit.reports.sample_pages import every_page, faults
+from tests.unit.reports.sample_pages import KINDS, faults, page_of
 from tradsys.reports.page import ASSETS
 from tradsys.reports.style import DARK
 
-PAGES = every_page()
 
-
-@pytest.mark.parametrize("kind", PAGES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_page_passes_the_check(kind):
-    assert faults(PAGES[kind]) == []
+    assert faults(page_of(kind)) == []
 
 
 @pytest.mark.parametrize(
@@ -32,7 +30,7 @@ def test_every_kind_of_page_passes_the_check(kind):
     ],
 )
 def test_the_check_finds_a_planted_fault(spoil, fault):
-    assert any(found.startswith(fault) for found in faults(spoil(PAGES["journal"])))
+    assert any(found.startswith(fault) for found in faults(spoil(page_of("journal"))))
 
 
 def test_every_template_of_a_page_extends_the_base():
@@ -53,7 +51,8 @@ def test_the_vendored_charts_are_of_the_version_that_plotly_writes_for():
 
 
 def test_only_traces_of_the_vendored_build_are_drawn():
-    for kind, page in PAGES.items():
+    for kind in KINDS:
+        page = page_of(kind)
         types = set(re.findall(r'"type":"(\w+)"', "".join(re.findall(r"data-chart=.*?</script>", page, re.DOTALL))))
         assert types & {"heatmap", "parcoords", "histogram", "box", "violin", "scattergl", "surface"} == set(), kind
 

@@ -13,6 +13,7 @@ import polars as pl
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, FeatureTable, Fold, Labels, Samples
 from tradsys.models.boosting import LightGbm, Xgboost
+from tradsys.models.ensembles.compose import SeedAverage
 from tradsys.models.ensembles.stacked import Stacked
 from tradsys.models.regime import HmmRegime
 from tradsys.models.training.pretraining import SelfSupervised
@@ -219,7 +220,7 @@ def _thinned(positions: Array, n: int) -> Array:
 
 
 def _shortened(part: Any, s: AuditSettings) -> Any:
-    """A copy with few epochs, trees and starts, however deep they lie inside the part."""
+    """A copy with few epochs, trees and starts and two seeds of an average, however deep they lie inside the part."""
     if isinstance(part, list | tuple | dict):
         if not isinstance(part, dict):
             return type(part)(_shortened(p, s) for p in part)
@@ -235,6 +236,8 @@ def _shortened(part: Any, s: AuditSettings) -> Any:
     inner = {f.name: getattr(part, f.name) for f in fields(part) if f.init}
     if isinstance(part, SelfSupervised):
         inner["epochs"] = min(part.epochs, s.max_epochs)
+    if isinstance(part, SeedAverage):
+        inner["n_seeds"] = min(part.n_seeds, 2)
     if isinstance(part, Stacked):
         inner["n_folds"] = min(part.n_folds, s.n_oof_folds)
     return replace(part, **{name: _shortened(value, s) for name, value in inner.items()})

@@ -75,6 +75,7 @@ def backtest(
     skill_low: float | None,
     since: datetime,
     until: datetime,
+    with_tear_sheet: bool = True,
 ) -> Backtest:
     """Backtests profiles on decisions from `since` to `until`; bars may start earlier, for warm-up only.
 
@@ -82,7 +83,7 @@ def backtest(
     decisions first, so that each is tested among all trials on this span, its own companions included. What is tested
     are returns after costs beyond those of holding the strategy's average exposure. Without profiles there is the
     benchmark alone. A symbol that the source names as its reference is read and neither traded nor held as benchmark.
-    Raises DataError where the span holds no bar.
+    with_tear_sheet: also records over time, which no verdict reads. Raises DataError where the span holds no bar.
     """
     marked = mark_gaps(bars, bundle.max_gap).filter(pl.col("time").is_between(since, until))
     only_read = source["data"].get("reference")
@@ -129,7 +130,7 @@ def backtest(
         trades=_trades(ledgers),
         trials={**deflation, "n_looks": len(trials), "list": trials},
         costs=costs.as_dict(traded.columns, returns_basis(traded)),
-        tear_sheet=_tear_sheet(ledgers, traded, predictions, evaluation),
+        tear_sheet=_tear_sheet(ledgers, traded, predictions, evaluation) if with_tear_sheet else {},
     )
 
 

@@ -31,9 +31,18 @@ FORGOTTEN = 1e-8  # share of an older bar that a live buffer may lack
 
 
 def export_bundle(
-    experiment: Experiment, prepared: Prepared, fitted: Fitted, folder: Path, config: dict[str, Any]
+    experiment: Experiment,
+    prepared: Prepared,
+    fitted: Fitted,
+    folder: Path,
+    config: dict[str, Any],
+    *,
+    with_drift: bool = True,
 ) -> Bundle:
-    """Writes the bundle whole, then loads it: from here on probabilities come from this object alone."""
+    """Writes the bundle whole, then loads it: from here on probabilities come from this object alone.
+
+    with_drift: also what live bars are compared with, which takes seconds and which a bundle never served leaves out.
+    """
     with written_atomically(folder) as draft:
         draft.mkdir()
         kind = _write_primary(fitted.primary, draft, prepared)
@@ -41,7 +50,7 @@ def export_bundle(
             write_json(draft / "regime.json", fitted.regime.to_json())
         if fitted.auditor is not None:
             fitted.auditor.save(draft / "auditor.json")
-        references = _drift_references(fitted, prepared)
+        references = _drift_references(fitted, prepared) if with_drift else {}
         if any("reason" not in one for one in references.values()):
             write_json(draft / DRIFT, references)
         seal(draft, _card(experiment, prepared, fitted, kind, config))

@@ -212,7 +212,7 @@ def _arm(e: Experiment, prepared: Prepared, name: str, model: Any, folder: Path,
         LOG.info("%s; %s goes on without one", refusal, name)  # what the message tells a researcher to do
         alone = replace(alone, auditor=None)
         fitted = fit(alone, prepared, folder / "checkpoints", Timings())
-    bundle = export_bundle(alone, prepared, fitted, folder / "bundle", config)
+    bundle = export_bundle(alone, prepared, fitted, folder / "bundle", config, with_drift=False)
     valid, test = prepared.valid, prepared.test
     metrics = evaluate(
         bundle.primary.predict(test.table, test.rows)[1],
@@ -278,6 +278,7 @@ def _test(
         skill_low=arm.skill["low"],
         since=since,
         until=until,
+        with_tear_sheet=False,
     )
 
 
