@@ -15,8 +15,8 @@ from tradsys.research.comparisons.comparison import read_fit
 TINY_NET = '["model=transformer","model.lookback=8","model.net.d_model=8","model.net.n_heads=2","model.net.n_layers=1"]'
 LEFT_OUT = (
     "base_rate", "lightgbm", "lightgbm_average", "wide_average", "entropy_average", "recipe_average",
-    "wide_recipe_average", "pretrained_wide", "contrasted", "auxiliary", "patches", "two_scales", "supcon",
-    "supcon_wide",
+    "wide_recipe_average", "pretrained_wide", "contrasted", "auxiliary", "patches", "two_scales", "cross_asset",
+    "supcon", "supcon_wide",
 )  # fmt: skip
 ARGV = [
     "+study=learning", "study.common=[]", "data=synthetic", "data.n_bars=1600", "data.source.symbols=[SYN0]",

@@ -36,7 +36,8 @@ _HERE: dict[str, tuple[str, ...]] = {
     "known": (
         "market.known.KnownSource",
         *(f"market.macro.session_series.{n}" for n in ("SessionSeries", "SessionClock")),
-        "market.orderbook.values.OrderBookValues", "market.macro.coins.CrossSection", "market.macro.coins.Perpetual",
+        "market.orderbook.values.OrderBookValues", "market.macro.coins.CrossSection", "market.macro.coins.Peers",
+        "market.macro.coins.Perpetual",
     ),
     "feature_set": ("features.feature_set.FeatureSet",),
     "labels": (
@@ -57,6 +58,7 @@ _HERE: dict[str, tuple[str, ...]] = {
     "probe": ("models.linear.LogisticRegression", "models.probe.LinearProbe"),
     "net": (
         "models.nets.transformer.TransformerEncoder", "models.nets.two_scales.TwoScales",
+        "models.nets.cross_asset.CrossAsset",
         "models.nets.tcn.TemporalConvNet", "models.nets.resnet.ResNet",
     ),
     "module": ("models.training.lit.LitClassifier", "models.training.lit_supcon.LitSupCon"),

@@ -32,6 +32,7 @@ from tradsys.samples.loader import WindowLoader
 
 # settings that came later, at the value that changes nothing: fits without them keep their fingerprint
 NEUTRAL: dict[str, Any] = {"patch": 1, "auxiliary": {}}
+PROBE_FEATURES = 4096  # of a net built to check its settings alone: more than any net asks for
 
 
 class Pretraining(Protocol):
@@ -79,7 +80,7 @@ class SequenceModel:
         check_bounds("sequence", self, rules, "model")
         with forked_generator(self.seed, torch.device("cpu")), torch.device("meta"):
             # no memory, some milliseconds: net and module refuse their settings now and not after the data is read
-            self.module(self.built_net(n_features=2, n_classes=2))
+            self.module(self.built_net(n_features=PROBE_FEATURES, n_classes=2))
 
     def built_net(self, *, n_features: int, n_classes: int) -> nn.Module:
         """An untrained net for so many features and classes, its linear path included."""

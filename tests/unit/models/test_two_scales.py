@@ -1,4 +1,4 @@
-"""Patches and two time scales: against loops, for causality, and as ONNX graphs."""
+"""Patches, two time scales and attention across coins: against loops, for causality, and as ONNX graphs."""
 
 from functools import partial
 
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from tests.unit.models.test_onnx import LOOKBACK, parts
 from tradsys.core.errors import CombinationError
 from tradsys.models.calibrators import Temperature
+from tradsys.models.nets.cross_asset import CrossAsset
 from tradsys.models.nets.transformer import TransformerEncoder
 from tradsys.models.nets.two_scales import TwoScales
 from tradsys.models.nets.wide import Wide
@@ -75,9 +76,49 @@ def test_a_window_of_another_shape_is_refused():
         make()(torch.randn(2, 11, 5))
 
 
+def cross(**options):
+    torch.manual_seed(0)
+    return CrossAsset(11, 2, 6, **{"places": 3, "values": 3, "d_model": 8, "n_heads": 2, "dropout": 0.0} | options)
+
+
+def test_coins_have_no_places_and_only_their_values_at_the_decision_bar_count():
+    net, window_NTF = cross().eval(), torch.randn(4, 6, 11)
+    swapped_NTF = window_NTF.clone()
+    swapped_NTF[:, :, 2:] = window_NTF[:, :, [8, 9, 10, 2, 3, 4, 5, 6, 7]]
+    torch.testing.assert_close(net(swapped_NTF), net(window_NTF))
+    earlier_NTF = window_NTF.clone()
+    earlier_NTF[:, :-1, 2:] += 1.0
+    torch.testing.assert_close(net(earlier_NTF), net(window_NTF))
+    for column in (0, 2, 10):  # own, first and last of the others
+        changed_NTF = window_NTF.clone()
+        changed_NTF[:, -1, column] += 1.0
+        assert (net(changed_NTF) - net(window_NTF)).abs().max() > 1e-4
+    F.cross_entropy(cross()(window_NTF), torch.tensor([0, 1, 1, 0])).backward()
+    with pytest.raises(ValueError, match=r"\[N, 6, 11\]"):
+        net(torch.randn(2, 5, 11))
+    with pytest.raises(CombinationError, match="4 places of 3 values among 11 features leave none"):
+        cross(places=4)
+
+
+def test_what_only_the_other_coins_know_is_learnt():
+    """The class is the sign of the other coins' mean return; the own window is noise."""
+    generator = torch.Generator().manual_seed(0)
+    window_NTF = torch.randn(512, 6, 11, generator=generator)
+    y_N = (window_NTF[:, -1, [2, 5, 8]].mean(dim=1) > 0).long()
+    net = cross()
+    optimiser = torch.optim.Adam(net.parameters(), lr=0.01)
+    for _ in range(60):
+        optimiser.zero_grad()
+        F.cross_entropy(net(window_NTF[:256]), y_N[:256]).backward()
+        optimiser.step()
+    right = (net.eval()(window_NTF[256:]).argmax(dim=1) == y_N[256:]).float().mean()
+    assert right > 0.85
+
+
 FACTORIES = {
     "patches": partial(TransformerEncoder, d_model=16, n_heads=2, n_layers=2, ffn_mult=2, patch=3),
     "two_scales": partial(TwoScales, fine=4, coarse=3, d_model=8, n_heads=2),
+    "cross_asset": partial(CrossAsset, places=1, values=3, d_model=8, n_heads=2),
 }
 
 

@@ -44,9 +44,7 @@ class CrossSection:
     ranks: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hours", tuple(self.hours))
-        if not self.hours or any(not isinstance(h, int) or h < 1 for h in self.hours):
-            raise DataError(f"known: {self.name}: hours={list(self.hours)}; whole numbers of at least 1; fix conf/data")
+        object.__setattr__(self, "hours", _whole_hours(self.name, self.hours))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -81,17 +79,56 @@ class CrossSection:
 
     def describe(self) -> dict[str, Any]:
         """For run records."""
-        reported = None if self.source is None else self.source.describe()
-        whose = (
-            "the data's own coins" if reported is None else f"{len(reported['symbols'])} coins of {reported['name']}"
-        )
-        return {
-            "file": f"cross-section {self.name}",
-            "sha256": None if reported is None else reported["digest"],
-            "columns": list(self.names),
-            "point_in_time": True,
-            "note": f"{self.name} from {whose}: known at the same close",
-        }
+        return _described(self.name, self.names, self.source)
+
+
+@dataclass(frozen=True)
+class Peers:
+    """The latest returns of other coins at a bar's close, each in a place of its own: a set that a net attends to.
+
+    symbols: whose, one place each; a coin's own place is empty beside its own bars. source: whose bars; None for those
+    that are joined to. hours: of the log returns, from exactly h hours before. Columns of place k: `<name>_<k>_<h>` for
+    each h, 0 where the coin lacks one of its bars, and `<name>_<k>_known`, 1 where it has them all, else 0.
+    """
+
+    symbols: Sequence[str]
+    name: str = "peer"
+    hours: Sequence[int] = (1, 24, 168)
+    source: Source | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hours", _whole_hours(self.name, self.hours))
+        object.__setattr__(self, "symbols", tuple(self.symbols))
+        if not self.symbols or len(set(self.symbols)) < len(self.symbols):
+            raise DataError(f"known: {self.name}: symbols={list(self.symbols)}; one coin a place; fix conf/data")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns that are joined, place by place."""
+        return tuple(f"{self.name}_{k}_{kind}" for k in range(len(self.symbols)) for kind in (*self.hours, "known"))
+
+    def join(self, bars: pl.DataFrame) -> pl.DataFrame:
+        """The bars with the columns on the right, in their order; only bars at or before a moment are read for it."""
+        bars = utc_bars(bars)
+        _check_free(bars, self.names)
+        others = bars if self.source is None else utc_bars(self.source.bars())
+        others = others.filter(pl.col("symbol").is_in(self.symbols))
+        moves = {h: _returns(others, h) for h in self.hours}
+        joined = bars
+        for k, symbol in enumerate(self.symbols):
+            place = others.filter(symbol=symbol).select("symbol", "time")
+            for h in self.hours:
+                moved = moves[h].rename({"move": f"{self.name}_{k}_{h}"})
+                place = place.join(moved, on=["symbol", "time"])
+            place = place.select("time", *place.columns[2:], pl.lit(1.0).alias(f"{self.name}_{k}_known"))
+            joined = joined.join(place, on="time", how="left", maintain_order="left")
+            own = (pl.when(pl.col("symbol") != symbol).then(pl.col(c)).alias(c) for c in place.columns[1:])
+            joined = joined.with_columns(own)
+        return joined.with_columns(pl.col(self.names).fill_null(0.0))
+
+    def describe(self) -> dict[str, Any]:
+        """For run records."""
+        return _described(self.name, self.names, self.source)
 
 
 @dataclass(frozen=True)
@@ -152,6 +189,25 @@ class Perpetual:
             "point_in_time": True,
             "note": f"{self.name}: basis of {perp['name']} {perp['digest'][:12]} at the same close; {rates['note']}",
         }
+
+
+def _whole_hours(name: str, hours: Sequence[int]) -> tuple[int, ...]:
+    if not hours or any(not isinstance(h, int) or h < 1 for h in hours):
+        raise DataError(f"known: {name}: hours={list(hours)}; whole numbers of at least 1; fix conf/data")
+    return tuple(hours)
+
+
+def _described(name: str, columns: Sequence[str], source: Source | None) -> dict[str, Any]:
+    """What run records say of columns made of other coins' bars."""
+    reported = None if source is None else source.describe()
+    whose = "the data's own coins" if reported is None else f"{len(reported['symbols'])} coins of {reported['name']}"
+    return {
+        "file": f"cross-section {name}",
+        "sha256": None if reported is None else reported["digest"],
+        "columns": list(columns),
+        "point_in_time": True,
+        "note": f"{name} from {whose}: known at the same close",
+    }
 
 
 def _returns(bars: pl.DataFrame, hours: int) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 transformer    TransformerEncoder
 two_scales     TwoScales
+cross_asset    CrossAsset
 tcn            TemporalConvNet
 resnet         ResNet
 auxiliary      Auxiliary

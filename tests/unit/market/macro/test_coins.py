@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import walk_bars
 from tradsys.core.errors import DataError
 from tradsys.market.known import KnownSource
-from tradsys.market.macro.coins import CrossSection, Perpetual
+from tradsys.market.macro.coins import CrossSection, Peers, Perpetual
 
 COINS = ("AAA", "BBB", "CCC", "DDD")
 
@@ -58,11 +58,39 @@ def test_a_universe_stands_beside_bars_that_are_none_of_it():
     assert joined["breadth_median_5"].to_list() == inside["breadth_median_5"].to_list()
 
 
-def test_what_comes_later_changes_nothing_before():
+@pytest.mark.parametrize("columns", [CrossSection(hours=[5, 12]), Peers(COINS, hours=[5, 12])])
+def test_what_comes_later_changes_nothing_before(columns):
     bars = walk_bars(80, COINS)
     cut = bars["time"].unique().sort()[50]
-    whole = CrossSection(hours=[5, 12]).join(bars).filter(pl.col("time") <= cut)
-    assert CrossSection(hours=[5, 12]).join(bars.filter(pl.col("time") <= cut)).equals(whole)
+    whole = columns.join(bars).filter(pl.col("time") <= cut)
+    assert columns.join(bars.filter(pl.col("time") <= cut)).equals(whole)
+
+
+def test_peers_are_the_loop_over_the_other_coins():
+    bars = walk_bars(60, COINS).filter((pl.col("symbol") != "DDD") | (pl.col("close") > 100))  # a coin with holes
+    joined = Peers([*COINS, "EEE"], hours=[1, 5]).join(bars)
+    assert joined.select(bars.columns).equals(bars)
+    closes = {(r["symbol"], r["time"]): r["close"] for r in bars.rows(named=True)}
+    absent = 0
+    for row in joined.rows(named=True):
+        for k, other in enumerate((*COINS, "EEE")):
+            now = closes.get((other, row["time"]))
+            before = [closes.get((other, row["time"] - timedelta(hours=h))) for h in (1, 5)]
+            known = other != row["symbol"] and now is not None and None not in before
+            moves = [np.log(now / b) for b in before] if known else [0.0, 0.0]
+            assert [row[f"peer_{k}_{h}"] for h in (1, 5)] == pytest.approx(moves)
+            assert row[f"peer_{k}_known"] == known
+            absent += other == "DDD" and row["symbol"] != "DDD" and not known
+    assert absent > 20, "the coin with holes never left its place empty"
+
+
+def test_peers_of_a_source_and_wrong_places():
+    universe = walk_bars(60, COINS, seed=1)
+    joined = Peers(COINS, "other", [5], Frame(universe)).join(walk_bars(60, ("ZZZ",)))
+    assert joined["other_3_known"].to_list() == [0.0] * 5 + [1.0] * 55
+    for symbols in ([], ["AAA", "AAA"]):
+        with pytest.raises(DataError, match="one coin a place"):
+            Peers(symbols)
 
 
 def test_basis_and_funding(tmp_path):

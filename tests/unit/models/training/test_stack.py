@@ -10,6 +10,7 @@ import torch
 from tests.unit.models.test_sequence import LOOKBACK, make_model, make_samples, split
 from tradsys.core.errors import TrainingError
 from tradsys.models.ensembles.compose import SeedAverage
+from tradsys.models.nets.cross_asset import CrossAsset
 from tradsys.models.nets.resnet import ResNet
 from tradsys.models.nets.tcn import TemporalConvNet
 from tradsys.models.nets.transformer import TransformerEncoder
@@ -24,6 +25,7 @@ NETS = {
     "rotary": partial(TransformerEncoder, d_model=8, n_heads=2, n_layers=1, positions="rotary", pooling="mean"),
     "patches": partial(TransformerEncoder, d_model=8, n_heads=2, n_layers=1, dropout=0.2, patch=3),
     "two_scales": partial(TwoScales, fine=3, coarse=2, d_model=8, n_heads=2, dropout=0.2),
+    "cross_asset": partial(CrossAsset, places=1, values=2, d_model=8, n_heads=2, dropout=0.2),
     "tcn": partial(TemporalConvNet, width=8, dropout=0.2),
     "resnet": partial(ResNet, width=4, dropout=0.2),
 }
