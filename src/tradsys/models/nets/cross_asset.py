@@ -17,7 +17,7 @@ class CrossAsset(nn.Module):
     n_features, n_classes, lookback: F, C and T, known from the data, never configured.
     places, values: P and V; the last P * V features are the other coins' values at a bar's close, place by place
     (`market.macro.coins.Peers`, features=hourly_peers). They are tokens beside the embedding of the own window, which
-    attends to them in one block without positions, so that no place and no name is told from another.
+    attends to them in one block without positions, so that neither a place nor a name has a meaning.
     d_model, n_heads, n_layers, ffn_mult, dropout, positions: of the Transformer over the own window, and of the block.
     Source: the cross-asset attention network of Wang et al. 2019 (AlphaStock), reduced to the one query that is asked,
     that of the coin itself.
