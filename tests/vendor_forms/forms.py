@@ -214,7 +214,7 @@ def keyed(options):
     """Options of `read` with the keys of the form gathered."""
     from tradsys.market.sources.sniff import FormKeys
 
-    names = ("separator", "decimal", "date_format", "zone", "header", "stamp")
+    names = ("separator", "decimal", "date_format", "zone", "header", "stamp", "price_scale")
     keys = FormKeys(**{k: v for k, v in options.items() if k in names})
     return {**{k: v for k, v in options.items() if k not in names}, "keys": keys}
 

@@ -28,6 +28,7 @@ class Case:
     refused: str | None = None
     layout: str = "plain"
     name: str = "ABC.csv"
+    symbol: str | None = None
     options: dict = field(default_factory=dict)
 
 
@@ -116,8 +117,39 @@ READ = (
     Case("a flat file of nanoseconds", "ticker,volume,open,close,high,low,window_start\n" + "".join(f"ABC,5,10,11,12,9,{(1705276800 + 3600 * k) * 10**9}\n" for k in range(5)), HOURLY),
     Case("hours of New York to sessions", rows(hours("%Y-%m-%d %H:%M", 7, datetime(2024, 1, 16, 9, 30)) + hours("%Y-%m-%d %H:%M", 7, datetime(2024, 1, 17, 9, 30))),
          ["2024-01-16 21:00", "2024-01-17 21:00"], options={**NY, "resample": "1d", "calendar": "XNYS"}),
+    Case("a column per symbol and price", rows(days("%Y-%m-%d"), "Date,XY.A_Open,XY.A_High,XY.A_Low,XY.A_Close,XY.A_Volume"), DAILY, symbol="XY.A"),
+    Case("a column per price and symbol", rows(days("%Y-%m-%d"), "Date,Open_XY,High_XY,Low_XY,Close_XY,Volume_XY"), DAILY, symbol="XY"),
+    Case("columns as R's quantmod names them", rows(days("%Y-%m-%d"), "Index,XY.Open,XY.High,XY.Low,XY.Close,XY.Volume"), DAILY, symbol="XY"),
+    Case("columns that are pairs in words", rows(days("%Y-%m-%d"), ",".join(["Date", *(f"\"('{f}', 'XY')\"" for f in HEAD.split(",")[1:])])), DAILY, symbol="XY"),
+    Case("columns that are pairs in words, in parquet",
+         frame_bytes(pl.DataFrame({"time": [datetime(2024, 1, 15, h) for h in range(5)]} | {f"('{f}', 'XY')": [float(c)] * 5 for f, c in zip(HEAD.split(",")[1:], CELLS.split(","), strict=True)}), "parquet"),
+         HOURLY, name="ABC.parquet", symbol="XY"),
+    Case("a row per price", "symbol,date,field,value\n" + "".join(f"XY,{s},{f},{c}\n" for s in days("%Y-%m-%d") for f, c in zip(HEAD.split(",")[1:], CELLS.split(","), strict=True)), DAILY, symbol="XY"),
+    Case("CRSP's columns", "PERMNO,date,TICKER,BIDLO,ASKHI,PRC,VOL,OPENPRC\n" + "".join(f"1,{s},XY,9,12,11,5,10\n" for s in days("%Y-%m-%d")), DAILY, symbol="XY"),
+    Case("Compustat's columns", "gvkey,datadate,tic,cshtrd,prccd,prchd,prcld,prcod\n" + "".join(f"001,{s},XY,5,11,12,9,10\n" for s in days("%d/%m/%Y")), DAILY, symbol="XY"),
+    Case("a period's start beside the first trade's time", "time_period_start;time_open;price_open;price_high;price_low;price_close;volume_traded\n"
+         + "".join(f"2024-01-15T0{h}:00:00.0000000Z;2024-01-15T0{h}:00:03.0000000Z;10;12;9;11;5\n" for h in range(5)), HOURLY),
+    Case("a date and a minute", "date,minute,label,high,low,open,close,volume\n" + "".join(f"2024-01-15,0{h}:00,x,12,9,10,11,5\n" for h in range(5)), HOURLY),
+    Case("Huobi's id and amount", "id,open,close,low,high,amount,vol,count\n" + "".join(f"{1705276800 + 3600 * k},10,11,9,12,5,55,3\n" for k in range(5)), HOURLY, layout="huobi"),
+    Case("ten-thousandths, said", "".join(f"{s} 00:00,100000,120000,90000,110000,5\n" for s in days("%Y%m%d")), DAILY, options={"price_scale": 10000}),
+    Case("billionths, said", f"ts_event,rtype,publisher_id,{HEAD[5:]},symbol\n" + "".join(f"{(1705276800 + 3600 * k) * 10**9},34,1,10000000000,12000000000,9000000000,11000000000,5,XY\n" for k in range(5)),
+         HOURLY, options={"price_scale": 1e9}, symbol="XY"),
+    Case("midnights of Chicago by New York's calendar", rows([f"{s} 06:00:00+00:00" for s in ("2024-03-06", "2024-03-07", "2024-03-08")]),
+         ["2024-03-06 21:00", "2024-03-07 21:00", "2024-03-08 21:00"], options={"calendar": "XNYS"}),
+    *(Case(f"the name {name}", rows(stamps), HOURLY, name=f"{name}.csv", symbol=symbol) for stamps in (hours("%Y-%m-%d %H:%M"),) for name, symbol in (
+        ("XBTUSD_60", "XBTUSD"), ("BINANCE_BTCUSDT, 60", "BINANCE_BTCUSDT"), ("XY_H1_202401150000", "XY"), ("XY_Candlestick_1_Hour_BID_15.01.2024-16.01.2024", "XY"),
+        ("DAT_ASCII_XY_M1_202401", "XY"), ("BTC-USDT-SWAP-candle1H-2024-01", "BTC-USDT-SWAP"), ("GER_30", "GER_30"), ("XY_1hour_UNADJUSTED", "XY"))),
 )  # fmt: skip
 REFUSED = (
+    Case("ten-thousandths without a word", "".join(f"{s} 00:00,{100000 + 100 * k},120000,90000,110000,5\n" for k, s in enumerate(days("%Y%m%d"))), refused="whole hundreds such as 100000.*give price_scale="),
+    Case("billionths without a word", f"ts_event,rtype,publisher_id,{HEAD[5:]}\n" + "".join(f"{(1705276800 + 3600 * k) * 10**9},34,1,{10 + k}000000000,{20 + k}000000000,{9 - k}000000000,{11 + k}000000000,5\n" for k in range(5)),
+         refused="whole hundreds.*give price_scale="),
+    Case("a column per symbol", rows(days("%Y-%m-%d"), "Date,XY,YZ,ZA,AB,BC"), refused="bars need open, high, low and close of it, as AAPL_Open"),
+    Case("closes alone", "Date,Close\n" + "".join(f"{s},11\n" for s in days("%Y-%m-%d")), refused="closes alone are no bars"),
+    Case("bids and asks", rows(days("%Y-%m-%d"), "Date,bid_open,bid_high,bid_low,bid_close,bid_volume"), refused="no column for"),
+    Case("a row per price, one twice", "symbol,date,field,value\n" + "".join(f"XY,2024-01-15,{f},1\n" for f in ("open", "close", "close")), refused="1 values share symbol, date, field"),
+    Case("a workbook", b"PK", refused="save each sheet of ABC.xlsx as .csv", name="ABC.xlsx"),
+    Case("eight columns without a header", "".join(f"{1705276800 + 3600 * k},10,12,9,11,10,5,3\n" for k in range(5)), refused=r"header=\[time,open,high,low,close,volume,other1,other2\]"),
     Case("day or month first", rows(days("%d/%m/%Y", 5, datetime(2024, 1, 3))), refused=r"may be day or month first.*date_format='%d/%m/%Y'"),
     Case("both orders in one file", rows(["13/01/2024", "01/14/2024", "15/01/2024"]), refused="one file has one order of day and month"),
     Case("digits that are nothing", rows(["9912", "9913", "9914"]), refused=r"no dates and no epochs.*date_format="),
@@ -159,7 +191,7 @@ REFUSED = (
     Case("a torn gz", gzip.compress(rows(days("%Y-%m-%d", 300)).encode())[:-40], refused="it is damaged; download it again", name="ABC.csv.gz"),
     Case("a torn zip", b"PK\x03\x04nothing", refused="cannot be opened as a zip", name="ABC.zip"),
     Case("an archive of pictures", zipped({"a.png": "x"}), refused="holds no table but", name="ABC.zip"),
-    Case("an unknown kind", "x", refused=r"is no table; tables are \.csv", name="ABC.xlsx"),
+    Case("an unknown kind", "x", refused=r"is no table; tables are \.csv", name="ABC.pdf"),
     Case("a bomb", gzip.compress(b"2024-01-15,10,12,9,11,5\n" * 100_000), refused="unpacks to more than .* the limit is max_rows=50,000", name="ABC.csv.gz", options={"max_rows": 50_000}),
     Case("a bomb of columns", frame_bytes(random_bars(3000), "parquet"), refused="has 3,000 rows, the limit is max_rows=1,000", name="ABC.parquet", options={"max_rows": 1000}),
 )  # fmt: skip
@@ -175,7 +207,8 @@ def put(folder, case):
 def test_read_as_a_careful_person_would(tmp_path, case):
     bars = read(put(tmp_path, case), case.layout, now=NOW, **keyed(case.options)).bars
     assert [f"{t:%Y-%m-%d %H:%M}" for t in bars["time"]] == case.ends
-    assert bars.row(0)[2:6] == (10.0, 12.0, 9.0, 11.0)
+    assert bars.row(0)[2:] == (10.0, 12.0, 9.0, 11.0, 35.0 if "resample" in case.options else 5.0)
+    assert case.symbol in (None, bars["symbol"][0])
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda c: c.id)

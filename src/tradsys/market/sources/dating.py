@@ -61,7 +61,8 @@ def off_session_clock(rows: pl.DataFrame, calendar: str) -> pl.Series:
     )
     local = pl.col("stamp").dt.convert_time_zone(zone)
     at_midnight = (local == local.dt.truncate("1d")) | (MIDNIGHT if bare_dates(rows) else pl.lit(value=False))
-    inside = (pl.col("stamp") >= pl.col("open")) & (pl.col("stamp") < pl.col("close"))
+    # before the open it can only be the name of that session: its close is later in any case
+    inside = pl.col("stamp") < pl.col("close")
     return frame.select((~(at_midnight | inside) & pl.col("open").is_not_null()).fill_null(value=False)).to_series()
 
 

@@ -130,6 +130,7 @@ class FileSource:
     zone: str | None = None
     header: int | Sequence[str] | None = None
     stamp: str | None = None
+    price_scale: float | None = None
     mapping: str | None = None
     max_rows: int = MAX_ROWS
 
@@ -147,7 +148,9 @@ class FileSource:
         """As `read` of this path with these options."""
         if self.path is None:
             raise DataError("sources: no file; give path=FILE")
-        keys = FormKeys(self.separator, self.decimal, self.date_format, self.zone, self.header, self.stamp)
+        keys = FormKeys(
+            self.separator, self.decimal, self.date_format, self.zone, self.header, self.stamp, self.price_scale
+        )
         return read(
             self.path,
             self.layout,

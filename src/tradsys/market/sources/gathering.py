@@ -9,12 +9,13 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.market.bars import Finding
-from tradsys.market.sources.json_tables import SUFFIXES
 from tradsys.market.sources.layouts import Layout
 from tradsys.market.sources.names import alike_spellings, applied, guess_minutes, read_mapping
 from tradsys.market.sources.opening import RawFile, list_files
 from tradsys.market.sources.parse import Parsed, parse_file
 from tradsys.market.sources.sniff import FormKeys
+from tradsys.market.sources.tables.json_tables import SUFFIXES
+from tradsys.market.sources.tables.shapes import excel_advice
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,8 @@ def gather(
     rows, files = _together(parsed, [raw.name for raw in raws], max_rows, source.name)
     notes = _merge_notes(parsed)
     if skipped:
-        notes.append(Finding("not_read", len(skipped), tuple(skipped[:6]), "no tables of a known kind"))
+        advice = excel_advice(skipped) or "no tables of a known kind"
+        notes.append(Finding("not_read", len(skipped), tuple(skipped[:6]), advice))
     _check_symbols(rows, source.name)
     notes += alike_spellings(rows["symbol"].unique().to_list())
     if mapping is not None:

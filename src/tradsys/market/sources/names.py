@@ -12,23 +12,36 @@ from tradsys.core.errors import DataError
 from tradsys.market.bars import Finding
 
 _INTERVAL = re.compile(
-    r"[-_ .](\d+)(m|min|mins|minute|minutes|h|hr|hour|hours|d|day|days|w|wk|mo|M|s)$|[-_ ](minute|hourly|daily)$",
+    r"(?:,|[-_ .])[-_ ]?(?:candle(?:stick)?s?|klines?|bars?)?[-_]?"
+    r"(\d+)[-_]?(m|min|mins|minute|minutes|h|hr|hour|hours|d|day|days|w|wk|mo|M|s)$"
+    r"|[-_ ](minute|hourly|daily)$",
     re.IGNORECASE,
 )
+_TERMINAL = re.compile(r"[-_ ]([MHDWmhdw])(\d{1,3})$")  # MetaTrader and its kin: EURUSD_H1
+_COUNTED = re.compile(
+    r"(?:, ?(?:1|5|15|30|45|60|120|180|240|720|1440)|_(?:1|5|15|60|240|720|1440))$"
+)  # minutes alone: Kraken, TradingView
 _DATED = re.compile(
-    r"[-_ .](?:19|20)\d{2}(?:[-_.]?\d{2}){0,2}(?:[-_ ]+(?:to|bis)?[-_ ]*(?:19|20)\d{2}(?:[-_.]?\d{2}){0,2})?$"
+    r"[-_ .](?:19|20)\d{2}(?:[-_.]?\d{2}){0,2}(?:\d{4}(?:\d\d)?)?"
+    r"(?:[-_ ]+(?:to|bis)?[-_ ]*(?:19|20)\d{2}(?:[-_.]?\d{2}){0,2}(?:\d{4}(?:\d\d)?)?)?$"
+    r"|[-_ .]\d\d\.\d\d\.(?:19|20)\d\d(?:-\d\d\.\d\d\.(?:19|20)\d\d)?$"
 )
-_MARKET = re.compile(r"[-_](?:futures|spot|swap|perp|mark|data|ohlcv|klines?)$", re.IGNORECASE)
+_MARKET = re.compile(
+    r"[-_.](?:futures|spot|swap|perp|mark|data|ohlcv|klines?|bid|ask|last|adjusted|unadjusted|adjsplit|adjsplitdiv|full)$",
+    re.IGNORECASE,
+)
+_BEFORE = re.compile(r"^DAT_(?:ASCII|MT|NT|XLSX|MS)_", re.IGNORECASE)  # HistData
 _MINUTES = {"s": 1 / 60, "m": 1, "h": 60, "d": 1440, "w": 10080}
 
 
 def guess_symbol(stem: str) -> str:
     """The symbol in a file's name: `DOGEUSDT-1h-2024-11` is DOGEUSDT; a name of nothing else stays as it is."""
-    name = stem.strip()
+    name = _BEFORE.sub("", stem.strip())
     for _ in range(4):
-        shorter = next((cut for cut in (_DATED.sub("", name), _INTERVAL.sub("", name)) if cut and cut != name), name)
+        cuts = (_DATED.sub("", name), *(one.sub("", name) for one in (_INTERVAL, _TERMINAL, _COUNTED)))
+        shorter = next((cut for cut in cuts if cut and cut != name), name)
         bare = _MARKET.sub("", name)
-        if bare != name and _INTERVAL.search(bare):
+        if bare != name and any(one.search(bare) for one in (_INTERVAL, _TERMINAL, _COUNTED)):
             shorter = bare
         if shorter == name:
             break
@@ -39,7 +52,12 @@ def guess_symbol(stem: str) -> str:
 def guess_minutes(stem: str) -> float | None:
     """The bar length in minutes that a file's name states, such as 240 of `FOUR_4h`; None where it states none."""
     name = _DATED.sub("", _MARKET.sub("", stem.strip()))
-    match = _INTERVAL.search(_MARKET.sub("", name))
+    name = _MARKET.sub("", name)
+    if found := _TERMINAL.search(name):
+        return float(found[2]) * _MINUTES[found[1].lower()]
+    if found := _COUNTED.search(name):
+        return float(found[0].strip(",_ "))
+    match = _INTERVAL.search(name)
     if match is None:
         return None
     if match[3]:

@@ -17,7 +17,8 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.market.parquet import read_parquet
-from tradsys.market.sources import json_tables
+from tradsys.market.sources.tables import json_tables
+from tradsys.market.sources.tables.shapes import excel_advice
 
 MAX_ROWS = 20_000_000  # of one file; conf/fetch.yaml sets it
 TABLES = {".parquet": "parquet", ".pq": "parquet", ".feather": "feather", ".arrow": "feather", ".ipc": "feather"}
@@ -67,7 +68,7 @@ def list_files(source: Path) -> tuple[list[RawFile], list[str]]:
     if source.is_file():
         found, skipped = _tables_of(source)
         if not found:
-            raise DataError(f"{source.name}: {_not_a_table(skipped, source)}; {_READ}")
+            raise DataError(f"{source.name}: {_not_a_table(skipped, source)}; {_next(skipped)}")
         return found, skipped
     found, skipped = [], []
     for path in sorted(source.iterdir()):
@@ -76,8 +77,19 @@ def list_files(source: Path) -> tuple[list[RawFile], list[str]]:
         tables, others = ([], [f"{path.name}/"]) if path.is_dir() else _tables_of(path)
         found, skipped = [*found, *tables], [*skipped, *others]
     if not found:
-        raise DataError(f"sources: {source} is a folder without tables, it holds {skipped[:8] or 'nothing'}; {_READ}")
+        raise DataError(
+            f"sources: {source} is a folder without tables, it holds {skipped[:8] or 'nothing'}; {_next(skipped)}"
+        )
     return found, skipped
+
+
+def _next(skipped: list[str]) -> str:
+    """The next step where nothing is a table."""
+    folders = [name for name in skipped if name.endswith("/")]
+    if folders:
+        first = folders[0].removesuffix("/")
+        return f"folders within a folder are not read; fetch each, such as path=.../{first} symbol={first}"
+    return excel_advice(skipped) or _READ
 
 
 _KINDS = ", ".join((*TEXTS[:3], json_tables.SUFFIXES[0], *TABLES))

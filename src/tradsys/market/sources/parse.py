@@ -8,16 +8,17 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.market.bars import PRICES, TIME, Finding
-from tradsys.market.sources.layouts import CLOSED_FLAGS, END_TIMES, INDEXES, OFFSETS, Layout
+from tradsys.market.sources.layouts import CLOSED_FLAGS, END_TIMES, INDEXES, LAYOUTS, OFFSETS, Layout
 from tradsys.market.sources.names import guess_symbol, normalised
 from tradsys.market.sources.numerals import cleaned, decimal_sign, to_numbers
 from tradsys.market.sources.opening import MAX_ROWS, RawFile, table
 from tradsys.market.sources.sniff import FormKeys
 from tradsys.market.sources.stamps.times import Moments, TimeKeys, parse_moments
 from tradsys.market.sources.stamps.zones import split_zone, zone_named, zone_wanted
+from tradsys.market.sources.tables.shapes import no_prices, row_per_bar, tickers_of, to_money
 from tradsys.market.sources.texts import clock_text, read_text
 
-_TWO_COLUMNS = {"date": "date", "dtyyyymmdd": "date", "time": "time"}
+_TWO_COLUMNS = {"date": "date", "dtyyyymmdd": "date", "time": "time", "minute": "time", "time_of_day": "time"}
 NUMBERS = (*PRICES, "volume", "adj_close")
 
 
@@ -55,15 +56,23 @@ def parse_file(
     tickers: tuple[str, ...] = ()
     if raw.kind == "text":
         frame, form = read_text(raw, keys, layout.known_names(), notes, max_rows)
-        words, tickers, first = str(form), form.tickers, form.skip + 1
+        words, tickers, first, named = str(form), form.tickers, form.skip + 1, form.header_rows > 0
     else:
-        frame, words, first = _lower(table(raw, max_rows), raw.name), raw.kind, 1
+        frame, words, first, named = table(raw, max_rows), raw.kind, 1, True
+        frame, tickers = _wide(frame) or (_lower(frame, raw.name), ())
     frame = frame.with_columns(pl.int_range(first, frame.height + first, dtype=pl.UInt32).alias("\0line"))
-    if tickers:
-        frame, named = _long(frame, tickers), True
-    else:
-        named = False
-    return _typed(frame, raw, layout, keys, notes, now, words, multi=named)
+    frame = _long(frame, tickers) if tickers else row_per_bar(frame, raw.name)
+    return _typed(frame, raw, layout, keys, notes, now, words, multi=bool(tickers), named=named)
+
+
+def _wide(frame: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]] | None:
+    """A frame with a column per price and symbol under `field|ticker`, and each column's ticker; None for others."""
+    wide = tickers_of(["", *frame.columns])
+    rest = [n for n in frame.columns if n not in wide]
+    if not wide or len(rest) != 1:
+        return None
+    names = {n: "|".join(of) for n, of in wide.items()} | {rest[0]: rest[0].lower()}
+    return frame.select(*rest, *wide).rename(names), ("", *(ticker for _, ticker in wide.values()))
 
 
 def _with_layout(keys: FormKeys, layout: Layout) -> FormKeys:
@@ -75,6 +84,7 @@ def _with_layout(keys: FormKeys, layout: Layout) -> FormKeys:
         zone=keys.zone or layout.time_zone,
         header=keys.header,
         stamp=keys.stamp or layout.stamp,
+        price_scale=keys.price_scale,
     )
 
 
@@ -112,6 +122,7 @@ def _typed(
     words: str,
     *,
     multi: bool,
+    named: bool,
 ) -> Parsed:
     names = [n for n in frame.columns if n != "\0line"]
     found = _match_columns(names, layout)
@@ -121,10 +132,11 @@ def _typed(
         what = f"no column for {missing}" if missing else "no rows"
         raise DataError(
             f"{raw.name}: {what} in layout {layout.name!r}; the file has {names[:20]}, {frame.height} rows "
-            f"({words}); give header=[...] with the names of its columns, separator= or another layout="
+            f"({words}); {no_prices(missing, names, ', '.join(LAYOUTS), has_close='close' in found)}"
         )
     times = TimeKeys(keys.date_format, keys.zone, layout.formats, now)
     numbers, texts, decimal = _numbers(frame, found, keys, notes, raw.name)
+    numbers = to_money(numbers, keys.price_scale, names if named else (), notes, raw.name)
     moments = _moments(frame, found, times, notes, raw.name)
     vendor = _vendor_names(frame, found, raw, notes)
     read = {*found.values(), *({layout.check} if layout.check else ())}

@@ -4,12 +4,13 @@ import csv
 import itertools
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from tradsys.core.errors import DataError
 from tradsys.market.sources.stamps.zones import split_zone
+from tradsys.market.sources.tables.shapes import tickers_of
 
 SEPARATORS: Mapping[str, str] = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "space": " "}
 DECIMALS: Mapping[str, str] = {"point": ".", "dot": ".", "comma": ","}
@@ -23,7 +24,8 @@ class FormKeys:
     separator: `comma`, `semicolon`, `tab`, `pipe`, `space` or the character. decimal: `point` or `comma`.
     date_format: a strptime format, or epoch_s, epoch_ms, epoch_us, epoch_ns, excel. zone: IANA name of stamps
     that carry none. header: how many header rows there are (0: none), or the names of the columns.
-    stamp: `open` or `close`, which moment of a bar the stamp is.
+    stamp: `open` or `close`, which moment of a bar the stamp is. price_scale: what prices are divided by, such as 1e9
+    where a vendor counts them in billionths.
     """
 
     separator: str | None = None
@@ -32,6 +34,7 @@ class FormKeys:
     zone: str | None = None
     header: int | Sequence[str] | None = None
     stamp: str | None = None
+    price_scale: float | None = None
 
     def __post_init__(self) -> None:
         for name, words in (("separator", SEPARATORS), ("decimal", DECIMALS)):
@@ -45,6 +48,11 @@ class FormKeys:
         if self.stamp not in (None, "open", "close"):
             raise DataError(f"sources: stamp={self.stamp!r}; a vendor stamps a bar's open or its close; give one")
         check_zone(self.zone)
+        scale = self.price_scale
+        if scale is not None and (
+            isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < 1e15
+        ):
+            raise DataError(f"sources: price_scale={scale!r}; it is a number > 0 such as 10000 or 1e9; correct it")
         self._check_header()
 
     def _check_header(self) -> None:
@@ -132,6 +140,11 @@ def sniff(data: bytes, keys: FormKeys, known: Collection[str], name: str) -> Fil
     at = _header_row(rows, known)
     if at is None:
         return _without_header(encoding, separator, rows, name)
+    few = sum(_is_known(cell, known) for cell in rows[at]) <= 1  # the time alone: no columns of one symbol
+    if few and (wide := tickers_of(rows[at])):
+        names = ["|".join(wide[cell]) if cell in wide else _clean(cell) for cell in rows[at]]
+        tickers = tuple(wide[cell][1] if cell in wide else "" for cell in rows[at])
+        return FileForm(encoding, separator, tuple(names), at + 1, 1, tickers)
     return _with_header(encoding, separator, rows, at, name)
 
 
@@ -263,26 +276,29 @@ def _without_header(encoding: str, separator: str, rows: Sequence[list[str]], na
             "of its columns"
         )
     first, width = rows[at], len(rows[at])
-    names = _guess_names(first)
-    if names is None or not _ohlc_fit(rows[at : at + 500], names):
+    names = next((one for one in _guessed_names(first) if _ohlc_fit(rows[at : at + 500], one)), None)
+    if names is None:
         raise DataError(
             f"{name}: it has no header row and {width} columns such as {first[:8]}, in no known order; give "
-            "header=[time,open,high,low,close,volume] in the file's own order"
+            f"header=[{','.join((*PLAIN, *(f'other{k}' for k in range(1, width)))[:width])}] in the file's own order"
         )
     return FileForm(encoding, separator, names, at, 0)
 
 
-def _guess_names(row: Sequence[str]) -> tuple[str, ...] | None:
+def _guessed_names(row: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The orders of columns that a first row may have, the likeliest first."""
     width = len(row)
     if width >= 6 and _DATE.match(row[0]) and (_CLOCK.match(row[1]) or re.fullmatch(r"\d{4}|\d{6}", row[1])):
-        return (*METATRADER, *(f"unnamed_{k}" for k in range(7, width)))[:width]
+        yield (*METATRADER, *(f"unnamed_{k}" for k in range(7, width)))[:width]
     if 11 <= width <= 12 and row[0].isdigit() and row[6].isdigit():
-        return BINANCE[:width]
+        yield BINANCE[:width]
     if not _is_value(row[0]) and width >= 6 and _is_value(row[1]):
-        return (*TICKERED, *(f"unnamed_{k}" for k in range(7, width)))[:width]
+        yield (*TICKERED, *(f"unnamed_{k}" for k in range(7, width)))[:width]
+        return
     if width == 7:
-        return KRAKEN
-    return PLAIN[:width] if width in (5, 6) else None
+        yield KRAKEN
+    if width in (5, 6):
+        yield PLAIN[:width]
 
 
 def _ohlc_fit(rows: Sequence[list[str]], names: Sequence[str]) -> bool:

@@ -1,0 +1,1 @@
+"""Tables of other shapes than one row a bar and one column a price."""
