@@ -47,6 +47,8 @@ MISTAKES = {
     "horizon beside horizons": (["daily", "status", "labels.horizon_bars=5"], "horizons=[1, 5, 20]"),
     "beyond any sense": (["train", "labels.upper=1e30"], "labels.upper=1e+30"),
     "beyond 64 bits": (["train", "labels.atr_bars=99999999999999999999"], "labels.atr_bars=99999999999999999999"),
+    "escapes in an argument": (["backtest", "bundle='\x1b[31mred'"], "bundle"),
+    "symbol that is a path": (["fetch", "source=binance_archive", "symbols=['..x']", "name=x"], "..x"),
     "one variant": (["compare", "study=seeds", "~study.variants.transformer"], "two at least"),
     "unknown variant": (["compare", "study=seeds", "+study.variants.b=['model=nope']"], "variant 'b' of study 'seeds'"),
     "variant with a bad setting": (
@@ -86,6 +88,7 @@ def test_one_line_and_exit_code_two(arguments, hint, tmp_path, capsys):
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
     assert hint in errors[0]
+    assert errors[0].isprintable()
     left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")}
     assert left <= {"runs", "runs/ledger.db"}
 

@@ -1,11 +1,15 @@
+import gzip
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
 
 from tests.vendors.server import History, Vendors, serving
 from tradsys.core.errors import DataError
+from tradsys.market.downloads import transport
 from tradsys.market.downloads.binance_archive import BinanceArchive
 from tradsys.market.downloads.ccxt_candles import CcxtCandles
 from tradsys.market.downloads.client import Http, LimitError, Retry
@@ -245,3 +249,50 @@ def test_a_missing_key_is_one_line(address, monkeypatch):
     monkeypatch.delenv("TEST_KEY", raising=False)
     with pytest.raises(DataError, match="TEST_KEY is empty"):
         Http(address, key="TEST_KEY", retry=QUICK).json("/api/v3/exchangeInfo")
+
+
+@pytest.mark.parametrize("elsewhere", ["http://localhost:{port}/taken", "{address}/own", "file:///etc/passwd"])
+def test_a_redirect_takes_the_key_nowhere_else(vendors, monkeypatch, elsewhere):
+    """The same machine under another name stands for another host."""
+    monkeypatch.setenv("TEST_KEY", "s3cret-value")
+    target = []
+    vendors.extra_routes += [
+        Route("/moved", lambda _: RedirectResponse(target[0])),
+        Route("/taken", lambda _: JSONResponse([1])),
+        Route("/own", lambda _: JSONResponse([2])),
+    ]
+    with serving(vendors.app()) as address:
+        target.append(elsewhere.format(address=address, port=address.rsplit(":", 1)[1]))
+        with closing(Http(address, rates=((1000, 1.0),), retry=Retry(1), key="TEST_KEY")) as http:
+            if target[0].startswith("http"):
+                assert http.json("/moved") in ([1], [2])
+            else:
+                with pytest.raises(DataError) as refused:
+                    http.json("/moved")
+                assert "\n" not in str(refused.value)
+    asked = {request.partition("?")[0]: "s3cret" in request for request in vendors.requests}
+    assert asked["/moved"]
+    assert not asked.get("/taken")
+    assert asked.get("/own", True)
+
+
+@pytest.mark.parametrize("form", ["gzip bomb", "long stream"])
+def test_an_answer_without_end_is_refused_before_it_fills_the_memory(vendors, monkeypatch, form):
+    monkeypatch.setattr(transport, "MOST_BYTES", 2**20)
+
+    async def stream():
+        for _ in range(100):
+            yield bytes(2**16)
+
+    def answer(_):
+        if form == "gzip bomb":
+            return Response(gzip.compress(bytes(2**24)), headers={"content-encoding": "gzip"})
+        return StreamingResponse(stream())
+
+    vendors.extra_routes.append(Route("/large", answer))
+    with (
+        serving(vendors.app()) as address,
+        closing(Http(address, rates=((1000, 1.0),), retry=Retry(1))) as http,
+        pytest.raises(DataError, match="at most 1,048,576"),
+    ):
+        http.content("/large")

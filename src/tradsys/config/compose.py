@@ -33,6 +33,7 @@ from tradsys.core.masking import (
     remember_urls,
 )
 from tradsys.core.progress import stages as progress
+from tradsys.core.received import plain_text
 from tradsys.core.runs import PACKAGE
 from tradsys.ops.machine.cgroups import read_container, settle_threads
 
@@ -194,7 +195,7 @@ def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str
         if not line or os.environ.get("TRADSYS_TRACEBACK"):
             sys.excepthook = _masked_hook
             raise
-        STDERR.print(f"error: {masked_text(line)}", markup=False, highlight=False, style="red")
+        STDERR.print(f"error: {plain_text(masked_text(line))}", markup=False, highlight=False, style="red")
         sys.exit(2)
     except Exception:
         sys.excepthook = _masked_hook

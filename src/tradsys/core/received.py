@@ -4,6 +4,8 @@ Every loader of bundles, runs, studies and checkpoints reads through this module
 it is imported, resolved or run.
 """
 
+import csv
+import io
 import json
 import stat
 from collections.abc import Iterator
@@ -98,6 +100,17 @@ def read_text(path: Path, fix: str, error: type[TradsysError] = BundleError, mos
         raise error(f"{path}: {size:,} bytes; at most {most:,} are read; {fix}")
     with refused_in_one_line(str(path), fix, error):
         return path.read_bytes().decode("utf-8")
+
+
+def read_csv(path: Path, fix: str, error: type[TradsysError] = BundleError, most: int = 2**24) -> list[list[str]]:
+    """The rows of a small CSV list, header first, cells stripped, empty lines left out."""
+    text = read_text(path, fix, error, most)
+    with refused_in_one_line(str(path), fix, error):
+        lines = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
+        rows = [[cell.strip() for cell in row] for row in lines]
+    if plain_text(text) != text.replace("\r", "").replace("\ufeff", ""):
+        raise error(f"{path}: it holds control characters, or ones that hide or turn text; {fix}")
+    return [row for row in rows if row]
 
 
 def read_json(path: Path, fix: str, error: type[TradsysError] = BundleError, kind: type = dict) -> Any:

@@ -14,14 +14,18 @@ MEMORY_SHARE = 0.5  # of the machine, for one table
 MOST_ROWS_UNASKED, MOST_COMPRESSION = 5_000_000, 300
 
 
-def read_parquet(path: Path, fix: str) -> pl.DataFrame:
-    """The table of plain columns; DataError for damage, binary or nested columns, and rows that cannot be meant."""
+def read_parquet(path: Path, fix: str, *, lists: bool = False) -> pl.DataFrame:
+    """The table of plain columns; DataError for damage, binary or nested columns, and rows that cannot be meant.
+
+    lists: columns may hold lists, as tables that tradsys itself writes do.
+    """
     where = f"{path.parent.name}/{path.name}"
     with refused_in_one_line(where, fix, DataError):
-        lazy = pl.scan_parquet(path, glob=False)
+        lazy = pl.scan_parquet(path, glob=False, hive_partitioning=False)
         schema = lazy.collect_schema()
         n_rows = int(lazy.select(pl.len()).collect().item())
-    if odd := [name for name, kind in schema.items() if kind.is_nested() or kind in (pl.Binary, pl.Object)]:
+    kinds = {name: kind for name, kind in schema.items() if not (lists and isinstance(kind, pl.List | pl.Array))}
+    if odd := [name for name, kind in kinds.items() if kind.is_nested() or kind in (pl.Binary, pl.Object)]:
         raise DataError(f"{where}: columns {odd[:5]} hold no numbers, texts or times; drop them and write it again")
     needed, size = n_rows * max(1, len(schema)) * BYTES_PER_VALUE, path.stat().st_size
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None
@@ -32,4 +36,4 @@ def read_parquet(path: Path, fix: str) -> pl.DataFrame:
             "not one value without end; split the file, or see where it comes from"
         )
     with refused_in_one_line(where, fix, DataError):
-        return pl.read_parquet(path, glob=False)
+        return pl.read_parquet(path, glob=False, hive_partitioning=False)

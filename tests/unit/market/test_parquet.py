@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -36,3 +39,20 @@ def test_a_sound_file_is_read(tmp_path):
     table = pl.DataFrame({"close": [1.0, 2.0], "symbol": ["a", "b"]})
     table.write_parquet(tmp_path / "bars.parquet")
     assert read_parquet(tmp_path / "bars.parquet", "").equals(table)
+
+
+def test_tables_of_our_own_may_hold_lists_but_nothing_without_end(tmp_path):
+    path = tmp_path / "quality.parquet"
+    table = pl.DataFrame({"examples": [["a"], ["b", "c"]]})
+    table.write_parquet(path)
+    assert read_parquet(path, "", lists=True).equals(table)
+    pl.DataFrame({"score": pl.zeros(20_000_000, dtype=pl.Float32, eager=True)}).write_parquet(path)
+    with pytest.raises(DataError, match="claim 20,000,000 rows"):
+        read_parquet(path, "run that date again", lists=True)
+
+
+def test_every_parquet_is_read_through_the_one_reader():
+    sources = Path(__file__).parents[3] / "src"
+    readers = re.compile(r"\b(?:pl|pd|pq|polars|pandas)\.(?:read_parquet|scan_parquet|ParquetFile|read_table)\(")
+    found = {p.name for p in sources.rglob("*.py") if readers.search(p.read_text(encoding="utf-8"))}
+    assert found == {"parquet.py", "opening.py"}  # the latter counts rows alone

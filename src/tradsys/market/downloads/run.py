@@ -1,6 +1,5 @@
 """The download part of the fetch command: symbols from the command or a universe file, progress, the closing table."""
 
-import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,8 +12,10 @@ from rich.table import Table
 
 from tradsys.core.errors import DataError
 from tradsys.core.progress.bars import bar
+from tradsys.core.received import one_line, read_csv
 from tradsys.market.downloads.progress import InterruptedDownload, Job, SymbolRow, download
 from tradsys.market.downloads.revisions import RevisionRule
+from tradsys.market.symbol_files import check_symbol
 
 SOME_FAILED = 3  # exit code: at least one symbol failed, the others are stored
 COUNTED_KINDS = ("", "coin")  # rows of a universe file that are downloaded; stablecoins and wrapped tokens are not
@@ -72,23 +73,23 @@ def wanted_symbols(given: Any, universe: str | None, *, needed: bool = True) -> 
         notes.append(f"named more than once, downloaded once: {shown}")
     if not names and needed:
         raise DataError("fetch: no symbols to download; give symbols=[BTC-USD,ETH-USD] or universe=coins.csv")
+    for name in names:
+        check_symbol(name)  # before anything is asked for
     return tuple(dict.fromkeys(names)), notes
 
 
 def _universe(path: Path, notes: list[str]) -> list[str]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    fix = "give a CSV with a column symbol"
+    if not path.is_file():
+        raise DataError(f"fetch: universe={path.name} cannot be read: there is no such file; {fix}")
+    header, *lines = read_csv(path, fix, DataError) or [[]]
+    rows = [dict(zip(header, line, strict=False)) for line in lines]
+    if not rows or "symbol" not in header:
         raise DataError(
-            f"fetch: universe={path.name} cannot be read ({error}); give a CSV with a column symbol"
-        ) from error
-    if not rows or "symbol" not in rows[0]:
-        raise DataError(
-            f"fetch: universe={path.name} has the columns {list(rows[0]) if rows else 'of an empty file'}; it needs "
-            "`symbol`, one a row, such as BTC-USD; correct the file"
+            f"fetch: universe={path.name} has {len(rows)} rows of the columns {one_line(header)}; it needs `symbol`, "
+            "one a row, such as BTC-USD; correct the file"
         )
-    empty = [n for n, row in enumerate(rows, 2) if not (row["symbol"] or "").strip()]
+    empty = [n for n, row in enumerate(rows, 2) if not row.get("symbol")]
     if empty:
         raise DataError(f"fetch: universe={path.name} has no symbol in line {empty[0]}; correct the file")
     out = [row["symbol"] for row in rows if (row.get("kind") or "") not in COUNTED_KINDS]

@@ -1,11 +1,13 @@
 """The httpx transports of a vendor: hishel's cache above key, rate limits and checks. Imported by a download alone."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 from pyrate_limiter import InMemoryBucket, Limiter, Rate, RateItem, SQLiteBucket
 
+from tradsys.core.errors import DataError
 from tradsys.market.downloads.client import (
     SHORT_SECONDS,
     Http,
@@ -15,6 +17,9 @@ from tradsys.market.downloads.client import (
     opens_at,
     raise_for_status,
 )
+
+MOST_BYTES = 2**29  # of one answer, unpacked; the largest archive of a month of minutes is some 5 MB
+MOST_SECONDS = 1800.0  # for one answer
 
 
 def vendor_transport(http: Http) -> httpx.BaseTransport:
@@ -47,8 +52,10 @@ class _Vendor(httpx.BaseTransport):
         try:
             response = self.inner.handle_request(sent)
             response.request = request
-            body = response.read()
-            response.close()
+            try:
+                body = self._body(response)
+            finally:
+                response.close()
         except httpx.TransportError as error:
             raise PassingError(
                 f"{self.http.host}: the connection failed ({type(error).__name__}); try later"
@@ -62,6 +69,18 @@ class _Vendor(httpx.BaseTransport):
             request.extensions.get("inspect", lambda _: None)(complete)
         return complete
 
+    def _body(self, response: httpx.Response) -> bytes:
+        """The complete unpacked answer; DataError above the limits, before more of it is read."""
+        body, begun = bytearray(), time.monotonic()
+        for part in response.iter_bytes():
+            body += part
+            if len(body) > MOST_BYTES or time.monotonic() - begun > MOST_SECONDS:
+                raise DataError(
+                    f"{self.http.host}: an answer of over {len(body):,} bytes in {time.monotonic() - begun:.0f} s; at "
+                    f"most {MOST_BYTES:,} in {MOST_SECONDS:.0f} s are read; see whether the address is the vendor's"
+                )
+        return bytes(body)
+
     def close(self) -> None:
         self.inner.close()
         for one in (self.short, self.long):
@@ -72,7 +91,7 @@ class _Vendor(httpx.BaseTransport):
         return text.replace(self.secret, "***") if self.secret else text
 
     def _with_key(self, request: httpx.Request) -> httpx.Request:
-        if self.secret is None:
+        if self.secret is None or not self._is_vendor(request.url):
             return request
         headers, url = request.headers.copy(), request.url
         if self.http.key_as.lower().startswith("x-"):
@@ -80,6 +99,11 @@ class _Vendor(httpx.BaseTransport):
         else:
             url = url.copy_add_param(self.http.key_as, self.secret)
         return httpx.Request(request.method, url, headers=headers, extensions=request.extensions)
+
+    def _is_vendor(self, url: httpx.URL) -> bool:
+        """Whether an address is the vendor's own; a redirect may lead elsewhere, where its key has no business."""
+        own = httpx.URL(self.http.address)
+        return (url.scheme, url.host, url.port) == (own.scheme, own.host, own.port)
 
     def _wait_for_limits(self) -> None:
         if self.long is not None:

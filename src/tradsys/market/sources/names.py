@@ -1,14 +1,15 @@
 """Symbols: the vendor's spelling, its normalised form, and parts of one series that are joined only when asked."""
 
-import csv
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
 
 from tradsys.core.errors import DataError
+from tradsys.core.received import read_csv
 from tradsys.market.bars import Finding
 
 _INTERVAL = re.compile(
@@ -108,14 +109,12 @@ def read_mapping(path: str | Path) -> Mapping[str, str]:
 
     The first column holds a file's name, its stem, or a vendor's symbol. Several may become one: they are joined.
     """
-    try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(cell.strip() for cell in row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"sources: mapping={path} cannot be read; give a CSV with two columns: name,symbol") from error
+    fix = "give a CSV with two columns: name,symbol"
+    if not Path(path).is_file():
+        raise DataError(f"sources: mapping={path} cannot be read: there is no such file; {fix}")
+    rows = [row for row in read_csv(Path(path), fix, DataError) if any(row)]
     bad = [row for row in rows[1:] if len(row) != 2 or not all(row)]
-    names = [row[0] for row in rows[1:]]
-    twice = sorted({n for n in names if names.count(n) > 1})
+    twice = sorted(name for name, n in Counter(row[0] for row in rows[1:]).items() if n > 1)[:3]
     if len(rows) < 2 or bad or twice:
         raise DataError(
             f"sources: mapping={Path(path).name}: {'rows ' + str(bad[:3]) if bad else twice or 'no rows'}; it has a "

@@ -13,8 +13,9 @@ import polars as pl
 
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError, TradsysError
-from tradsys.core.received import inside, read_json, refused_in_one_line
+from tradsys.core.received import inside, read_json
 from tradsys.core.runs import code_sha, digest_file, digest_json, write_json, written_atomically
+from tradsys.market.parquet import read_parquet
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -129,8 +130,7 @@ class Partitions:
     def frame(self, stage: str, day: date, name: str | None = None) -> pl.DataFrame:
         """A frame of a partition, by default the one of the stage's own name; DataError where it is missing."""
         path = self._file(stage, day, f"{name or stage}.parquet")
-        with refused_in_one_line(f"daily: {path}", "run that date again", DataError):  # quality holds lists of examples
-            return pl.read_parquet(path, hive_partitioning=False, glob=False)
+        return read_parquet(path, "run that date again", lists=True)  # quality holds lists of examples
 
     def document(self, stage: str, day: date, name: str) -> Any:
         """A JSON document of a partition; DataError where it is missing."""

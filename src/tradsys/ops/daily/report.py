@@ -15,6 +15,7 @@ from tradsys.core.runs import code_sha
 from tradsys.evidence.cross_section.rank_ic import rank_ic
 from tradsys.evidence.verdict import judge_run
 from tradsys.market.calendars import periods_per_year
+from tradsys.market.parquet import read_parquet
 from tradsys.ops.daily import gates
 from tradsys.ops.daily.champions import Champion, bundle_of
 from tradsys.ops.daily.day_data import data_notes, synthetic_note
@@ -219,7 +220,7 @@ def live_record(store: Partitions, until: date) -> dict[str, Any]:
 def _partition_frames(store: Partitions, stage: str, until: date) -> pl.DataFrame | None:
     paths = [store.folder(stage, day) / f"{stage}.parquet" for day in store.dates(stage) if day <= until]
     with refused_in_one_line(f"daily: partitions {stage} of {store.root}", "run those dates again", DataError):
-        return pl.read_parquet(paths, hive_partitioning=False, glob=False) if paths else None
+        return pl.concat([read_parquet(path, "run that date again", lists=True) for path in paths]) if paths else None
 
 
 def missing(store: Partitions, closes: pl.DataFrame, until: date) -> list[date]:

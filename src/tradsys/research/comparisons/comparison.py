@@ -30,6 +30,7 @@ from tradsys.core.progress.bars import bar
 from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import code_sha, digest_json, link_latest, write_json, written_atomically
 from tradsys.market.bars import bar_length, utc_series
+from tradsys.market.parquet import read_parquet
 from tradsys.reports.comparison.page import write_comparison
 from tradsys.research.comparisons.aligned_datasets import Aligned, aligned_datasets
 from tradsys.research.comparisons.settings import ComparisonSettings, Variant
@@ -209,8 +210,8 @@ def read_fit(target: Path) -> tuple[FoldFit, dict[str, Any]]:
     """The fit that `run_job` wrote, and what its JSON says of it."""
     fix = "delete both of its files and run the same command again"
     about = read_json(target, fix, DataError)
+    frame = read_parquet(target.with_suffix(".parquet"), fix, lists=True)
     with refused_in_one_line(f"compare: fit {target}", fix, DataError):
-        frame = pl.read_parquet(target.with_suffix(".parquet"))
         fit = FoldFit(
             symbol=frame["symbol"].to_numpy(),
             time=frame["time"].to_numpy(),

@@ -1,0 +1,34 @@
+"""Small lists that others made: bounded, strict, without characters that hide."""
+
+import pytest
+
+from tradsys.core.errors import DataError
+from tradsys.core.received import read_csv
+
+DAMAGED = {
+    "a byte of no text": b"symbol\n\xff\xfe\n",
+    "a NUL": b"symbol\nBTC\0USD\n",
+    "a quote never closed": b'symbol\n"BTC-USD\nETH-USD\n',
+    "a field without end": b'symbol\n"' + b"x" * 200_000 + b'"\n',
+    "a terminal's command": b"symbol\n\x1b[31mBTC\n",
+    "text turned round": "symbol\nBTC\u202eDSU\n".encode(),
+    "a zero width": "symbol\nBTC\u200b\n".encode(),
+    "larger than any list": b"symbol\n" + b"A" * 2000,
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_list_is_one_line(name, tmp_path):
+    path = tmp_path / "u.csv"
+    path.write_bytes(DAMAGED[name])
+    most = 1000 if name.startswith("larger") else 2**24
+    with pytest.raises(DataError, match="give a CSV") as refused:
+        read_csv(path, "give a CSV", DataError, most)
+    assert "\n" not in str(refused.value)
+    assert str(refused.value).isprintable()
+
+
+def test_a_sound_list_is_read(tmp_path):
+    path = tmp_path / "u.csv"
+    path.write_bytes(b'\xef\xbb\xbfsymbol,kind\r\n BTC-USD , coin\r\n\r\n"=SUM(1)",\n')
+    assert read_csv(path, "", DataError) == [["symbol", "kind"], ["BTC-USD", "coin"], ["=SUM(1)", ""]]
