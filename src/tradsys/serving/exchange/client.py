@@ -21,6 +21,7 @@ KINDS = ("spot", "linear")
 TIMEFRAMES = {1: "1m", 3: "3m", 5: "5m", 15: "15m", 30: "30m", 60: "1h", 120: "2h", 240: "4h", 360: "6h", 720: "12h",
               1440: "1d"}  # fmt: skip
 PAGE = 1000
+MOST_BARE_WORDS = 3  # `binance GET` and an address say nothing
 BOUNDS = {
     "limit_bps": "[0, 10000)",
     "attempts": "whole [1, inf)",
@@ -154,7 +155,7 @@ class Client:
         except self.ccxt.OperationFailed as error:
             self.n_errors += 1
             raise UnreachableError(
-                f"exchange {self.spec.id}: {one_line(error)}; it keeps failing; tried again later"
+                f"exchange {self.spec.id}: {cause_of(error)}; it keeps failing; tried again later"
             ) from error
         except self.ccxt.AuthenticationError as error:
             raise ExchangeError(
@@ -175,7 +176,11 @@ class Client:
 
     def _before_sleep(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        LOG.warning("exchange %s: %s; trying again", self.spec.id, one_line(error))
+        wait, attempt = state.next_action.sleep if state.next_action else 0.0, state.attempt_number
+        LOG.warning(
+            "exchange %s: %s; call %d of %d; trying again in %.0f s",
+            self.spec.id, cause_of(error), attempt, self.spec.attempts, wait,
+        )  # fmt: skip
         if isinstance(error, self.ccxt.InvalidNonce):
             self.now()
 
@@ -254,6 +259,15 @@ def _moved(urls: Any, address: str) -> Any:
     if isinstance(urls, dict):
         return {key: _moved(value, address) for key, value in urls.items()}
     return re.sub(r"^https?://[^/]+", address.rstrip("/"), urls) if isinstance(urls, str) else urls
+
+
+def cause_of(error: BaseException | None) -> str:
+    """ccxt's words, and where it names no more than a method and an address, the network's."""
+    inner = error
+    while inner is not None and (inner.__cause__ or inner.__context__):
+        inner = inner.__cause__ or inner.__context__
+    said = one_line(error)
+    return said if inner is error or len(said.split()) > MOST_BARE_WORDS else f"{said}: {one_line(inner)}"
 
 
 def one_line(error: BaseException | None) -> str:
