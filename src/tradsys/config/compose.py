@@ -87,7 +87,7 @@ def _wrong_key(conf: Path, command: str, overrides: Sequence[str], config: DictC
     groups, keys = composition.groups_and_keys(conf, overrides)
     if not keys:
         return None
-    defaults = composition.composed(conf, command, groups)
+    defaults = composition.of_groups(conf, command, groups)
     return kinds.wrong_key(config, defaults, keys, command, partial(read_meanings, conf))
 
 

@@ -42,6 +42,11 @@ def composed(conf: Path, command: str, overrides: Sequence[str], *, with_hydra: 
     return config
 
 
+def of_groups(conf: Path, command: str, groups: Sequence[str]) -> DictConfig:
+    """What these choices of groups make, as it is kept: to be read and never changed."""
+    return _composed_groups(conf, command, tuple(groups), False, files_of(searched_folders(conf)))
+
+
 def project_conf(conf: Path) -> Path:
     """The project's own configuration, which promotion writes to: conf/ of the working folder.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 from markupsafe import Markup
+from plotly.io.json import to_json_plotly
 
 from tradsys.core.masking import without_remembered
 from tradsys.reports import wording
@@ -60,10 +61,12 @@ def render_page(
 
 def chart_html(figure: go.Figure, name: str, *, synthetic: bool = False) -> Markup:
     """A figure as the place where it is drawn and the JSON that says what is drawn."""
-    shown = marked_synthetic(figure) if synthetic else figure
+    shown = figure.to_dict()  # plain: plotly checks each change of a figure
+    if synthetic:
+        marked_synthetic(shown["layout"])
     return Markup(
-        f'<div class="plotly-graph-div chart" id="chart-{name}" style="height:{shown.layout.height}px"></div>'
-        f'<script type="application/json" data-chart="chart-{name}">{_in_script(shown.to_json())}</script>'
+        f'<div class="plotly-graph-div chart" id="chart-{name}" style="height:{shown["layout"]["height"]}px"></div>'
+        f'<script type="application/json" data-chart="chart-{name}">{_in_script(to_json_plotly(shown))}</script>'
     )
 
 

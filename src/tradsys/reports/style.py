@@ -135,14 +135,12 @@ def styled(figure: go.Figure, height: int) -> go.Figure:
     return figure.update_annotations(font_size=13)
 
 
-def marked_synthetic(figure: go.Figure) -> go.Figure:
-    """The figure under the words SYNTHETIC DATA, so that no screenshot or saved image passes for a market."""
-    bottom = figure.layout.margin.b
-    return figure.update_layout(
-        height=figure.layout.height + 20,
-        margin_b=(_MARGIN["b"] if bottom is None else bottom) + 20,
-        title_text="<b>SYNTHETIC DATA</b>",
-    )
+def marked_synthetic(layout: dict[str, Any]) -> None:
+    """Puts a figure's plain layout under the words SYNTHETIC DATA: no screenshot or saved image passes for a market."""
+    margin = layout.setdefault("margin", {})
+    layout["height"] += 20
+    margin["b"] = margin.get("b", _MARGIN["b"]) + 20
+    layout.setdefault("title", {})["text"] = "<b>SYNTHETIC DATA</b>"
 
 
 # plotly's own bar would upload the chart to its cloud with one click; this page sends nothing anywhere

@@ -73,7 +73,7 @@ def run_on_ranks(
     hear: what it raises ends every rank and comes out unchanged. So does an error of the package in a rank; a rank that
     dies is a TrainingError. Every rank has ended when this returns or raises.
     """
-    context = _start_method()
+    context = start_method("tradsys.models.training.fitting", "tradsys.models.sequence")
     # the caller keeps the rendezvous point, so that no port is chosen by one process and lost to another
     store = rendezvous.store()
     stop, seed, generator = context.Event(), torch.initial_seed(), torch.get_rng_state()
@@ -98,15 +98,15 @@ def run_on_ranks(
             ear.close()
 
 
-def _start_method() -> Any:
-    """How ranks start: forked from one server that has torch loaded and nothing else begun, or afresh.
+def start_method(*modules: str) -> Any:
+    """How workers start: forked from one server that has these modules loaded and nothing else begun, or afresh.
 
-    Loading torch and Lightning takes a rank some 6 s of CPU; the server does it once for all ranks of all fits.
+    Loading torch and Lightning takes a process some 6 s of CPU; the server does it once for all workers of all pools.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tradsys.models.training.fitting", "tradsys.models.sequence"])
+    context.set_forkserver_preload(list(modules))
     return context
 
 

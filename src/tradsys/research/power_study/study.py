@@ -4,7 +4,6 @@ edge.
 
 import contextlib
 import logging
-import multiprocessing
 import signal
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -26,6 +25,7 @@ from tradsys.core.runs import code_sha, digest_json, write_json, written_atomica
 from tradsys.core.tables import Array
 from tradsys.evidence.multiple_testing import wilson_interval
 from tradsys.market.synthetic import SyntheticMarket
+from tradsys.models.training.launcher import start_method
 from tradsys.reports.power_study_page import write_study
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.pipeline.single_thread import single_threads
@@ -152,11 +152,11 @@ def _done(one: Any, todo: Sequence[tuple[float, int]], n_jobs: int) -> Generator
     if n_jobs == 0 or not todo:
         yield from map(one, todo)
         return
-    spawn = multiprocessing.get_context("spawn")
+    forked = start_method("tradsys.research.power_study.simulated_research")
     # workers leave Ctrl-C to this process, finish their market and write its row
     quiet = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
     with single_threads():
-        pool = ProcessPoolExecutor(n_jobs, spawn, quiet)
+        pool = ProcessPoolExecutor(n_jobs, forked, quiet)
         try:
             for future in as_completed([pool.submit(one, market) for market in todo]):
                 yield future.result()
