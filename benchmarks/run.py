@@ -40,6 +40,7 @@ NAMES = (
 )
 PACKAGES = ("torch", "polars", "numpy", "numba", "vectorbt", "lightgbm", "onnxruntime")
 AIM = re.compile(r"(?:ratio\s*)?(>=|<=|<|>)\s*([\d.]+)\s*$")
+NOT_MEASURED = "not measured"
 SLOWER = 1.2  # a ratio that fell by more than this is named
 
 
@@ -57,13 +58,23 @@ def outcome(row: dict[str, Any]) -> str:
 def measured(names: list[str]) -> dict[str, Any]:
     """The rows of these benchmarks with the machine, the versions and the date."""
     sys.path.insert(0, str(HERE))
-    rows = [row | {"benchmark": name} for name in names for row in importlib.import_module(f"bench_{name}").measure()]
+    rows = [row | {"benchmark": name} for name in names for row in rows_of(name)]
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, Python {platform.python_version()}",
         "versions": {package: version(package) for package in PACKAGES},
         "rows": [row | {"outcome": outcome(row)} for row in rows],
     }
+
+
+def rows_of(name: str) -> list[dict[str, Any]]:
+    """The rows of one benchmark; where it gives none that can be printed, one row whose note says why."""
+    rows = list(importlib.import_module(f"bench_{name}").measure())
+    unprinted = [k for k, row in enumerate(rows) if "name" not in row or not {"fast_s", "ratio"} & set(row)]
+    if rows and not unprinted:
+        return rows
+    why = f"rows {unprinted} lack a name, or fast_s and ratio" if rows else "measure() returned no row"
+    return [{"name": name, "note": f"{NOT_MEASURED}: {why}"}]
 
 
 def table(result: dict[str, Any]) -> Table:
@@ -106,6 +117,9 @@ def main(arguments: list[str]) -> None:
     if before is not None:
         lines = slower(result, before)
         console.print("\n".join(lines) if lines else f"nothing slower than {asked.compare} by more than {SLOWER}x")
+    lacking = [row["name"] for row in result["rows"] if row.get("note", "").startswith(NOT_MEASURED)]
+    if lacking:
+        raise SystemExit(f"benchmarks without rows: {', '.join(lacking)}")
 
 
 if __name__ == "__main__":

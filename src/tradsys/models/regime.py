@@ -127,6 +127,7 @@ class HmmRegime:
     converged_: bool | None = field(init=False, default=None)
     n_iter_: int | None = field(init=False, default=None)
     last_gain_: float | None = field(init=False, default=None)
+    _whitened: tuple[Array, Array, Array] | None = field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", tuple(self.columns))
@@ -282,12 +283,19 @@ class HmmRegime:
         return with_fitted(self, {"loglik_": float(loglik)})
 
     def _loglik(self, z_TD: Array) -> Array:
-        means_KD = fitted(self, "means_")
-        lower_KDD = np.linalg.cholesky(fitted(self, "covars_"))
-        whiten_KDD = np.linalg.inv(lower_KDD)
-        logdet_K = np.log(np.diagonal(lower_KDD, axis1=1, axis2=2)).sum(axis=1)
-        const_K = -0.5 * means_KD.shape[1] * math.log(2 * math.pi) - logdet_K
-        return log_densities(np.ascontiguousarray(z_TD), means_KD, np.ascontiguousarray(whiten_KDD), const_K)
+        return log_densities(np.ascontiguousarray(z_TD), fitted(self, "means_"), *self._whitening())
+
+    def _whitening(self) -> tuple[Array, Array]:
+        """Inverse Cholesky factors [K, D, D] and constants [K] of the densities, worked out once for a fit."""
+        covars_KDD = fitted(self, "covars_")
+        if self._whitened is None or self._whitened[0] is not covars_KDD:
+            lower_KDD = np.linalg.cholesky(covars_KDD)
+            logdet_K = np.log(np.diagonal(lower_KDD, axis1=1, axis2=2)).sum(axis=1)
+            const_K = -0.5 * covars_KDD.shape[1] * math.log(2 * math.pi) - logdet_K
+            factors_KDD = np.ascontiguousarray(np.linalg.inv(lower_KDD))
+            object.__setattr__(self, "_whitened", (covars_KDD, factors_KDD, const_K))
+        assert self._whitened is not None
+        return self._whitened[1:]
 
     def _standardised(self, x_TD: Array) -> Array:
         return (np.asarray(x_TD, dtype=np.float64) - fitted(self, "center_")) / fitted(self, "scale_")

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -165,7 +166,7 @@ class Bundle:
         minutes = self.card["max_gap_minutes"]
         return None if minutes is None else timedelta(minutes=minutes)
 
-    @property
+    @cached_property
     def valid_scores(self) -> Array:
         """Raw P(1) on validation rows at 1,001 even quantiles, ascending."""
         return np.asarray(self.card["valid_score_quantiles"])

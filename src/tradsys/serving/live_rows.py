@@ -26,8 +26,8 @@ class LiveRows:
         self.lookback = bundle.lookback
         label = bundle.card["label"]
         self._atr, self._measures = LiveAtr(int(label["atr_bars"])), exits.LiveMeasures(label)
-        width = len(bundle.features.names)
-        self._values = np.empty((0, self.lookback, width), dtype=np.float32)
+        self._names = bundle.features.names
+        self._values = np.empty((0, self.lookback, len(self._names)), dtype=np.float32)
         self._times = np.empty((0, self.lookback), dtype=np.int64)
         self._segments = np.empty((0, self.lookback), dtype=np.int64)
         self._count, self._run = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
@@ -76,7 +76,7 @@ class LiveRows:
             time=self._times[place, slot].astype("datetime64[us]"),
             segment=(np.cumsum(begins) - 1).astype(np.int32),
             values=self._values[place, slot],
-            names=self.bundle.features.names,
+            names=self._names,
             symbols=tuple(self.features.symbols[k] for k in order),
         )
         rank = np.empty(len(order), dtype=np.int64)

@@ -36,6 +36,7 @@ class Session:
 
     def __init__(self, bundle: Bundle, past: pl.DataFrame) -> None:
         self.bundle = bundle
+        self._width = len(bundle.features.names)
         self.newest = self._no_rows()
         self._rows: LiveRows | None = None
         self._columns = (*COLUMNS, *bundle.features.columns)
@@ -83,7 +84,7 @@ class Session:
         return predictions
 
     def _no_rows(self) -> Array:
-        return np.empty((0, len(self.bundle.features.names)), dtype=np.float32)
+        return np.empty((0, self._width), dtype=np.float32)
 
     def _warm_up(self, kept: pl.DataFrame) -> None:
         """Row-by-row state that has seen these bars; none where a feature has no such form."""
@@ -91,8 +92,18 @@ class Session:
         self._in_full = features is None
         self._rows = None if features is None else LiveRows(self.bundle, features)
         if self._rows is not None:
+            at = np.zeros(0, dtype=np.int64)
             for moment in _closes(kept):
-                self._rows.push(*moment)
+                at, _ = self._rows.push(*moment)
+            self._rehearse(self._rows, at)
+
+    def _rehearse(self, rows: LiveRows, at: Array) -> None:
+        """Predicts once on rows that are known, so that the first step finds everything loaded and compiled."""
+        at = at[rows.ready(at)]
+        if len(at):
+            table, newest = rows.table(at)
+            nothing = pl.DataFrame({"close": np.ones(len(at))})
+            self.bundle.predict_rows(nothing, table, newest, dict.fromkeys(("atr", "mean"), np.ones(len(at))))
 
     def _predicted(
         self, rows: LiveRows, closed: pl.DataFrame, moment: datetime, symbols: list[str], numbers: Array
@@ -125,11 +136,11 @@ class Session:
     def _checked(self, closed: pl.DataFrame) -> tuple[pl.DataFrame, datetime, list[str], Array]:
         """The bars in the form of `past`, sorted; their moment, symbols and numbers [n, C]."""
         closed = self._in_form(closed)
-        moments = closed["time"].unique()
-        if len(moments) != 1 or moments.null_count():
+        times = closed["time"].to_list()
+        if len(set(times)) != 1 or None in times:
             raise DataError(
-                f"session: {closed.height} bars of {len(moments)} moments; a step takes the bars that closed at one; "
-                "pass each moment's bars by themselves"
+                f"session: {closed.height} bars of {len(set(times))} moments; a step takes the bars that closed at "
+                "one; pass each moment's bars by themselves"
             )
         symbols = closed["symbol"].to_list()
         if None not in symbols and symbols != sorted(symbols):
@@ -139,7 +150,7 @@ class Session:
         known = None not in symbols and len(set(symbols)) == len(symbols)
         if not (known and sound_rows(numbers[:, :N_OWN]) and not np.isinf(numbers[:, N_OWN:]).any()):
             check_bars(closed)
-        moment = utc(moments[0])
+        moment = utc(times[0])
         late = [(symbol, last) for symbol in symbols if (last := self._bars.last(symbol)) and moment <= last]
         if late:
             named = ", ".join(f"{symbol} (has {last:%Y-%m-%d %H:%M})" for symbol, last in late[:6])

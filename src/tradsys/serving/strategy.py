@@ -337,6 +337,7 @@ class Strategy:
         side = np.where((view.take_profit > 0) & (view.stop_loss > 0), side, 0)  # a NaN is neither: no position
         share = np.ones(len(side)) if self.profile.sizing is None else self.profile.sizing.size(view)
         short = (side < 0) & (view.side is None)  # barriers of a long, mirrored; a bundle's own sides have their own
+        entered = np.flatnonzero(side)
         columns: dict[str, Array] = {
             "side": side.astype(np.int8),
             "size": self.profile.size * share,
@@ -344,10 +345,10 @@ class Strategy:
             "stop_loss": np.where(short, view.take_profit, view.stop_loss),
             "horizon_bars": np.full(len(side), int(self.label["horizon_bars"]), dtype=np.int64),
         }
-        entered = np.flatnonzero(side)
-        made = [pl.Series(name, values) for name, values in columns.items()]
-        # put together without a query: at a live step, planning one costs more than all else here
-        return pl.DataFrame([predictions["symbol"], predictions["time"], *made])[entered]
+        made = [pl.Series(name, values[entered]) for name, values in columns.items()]
+        # a query or a gather would cost a live step more than all else here: slices where all rows enter or none
+        taken = slice(len(entered)) if len(entered) in (0, len(side)) else entered
+        return pl.DataFrame([predictions["symbol"][taken], predictions["time"][taken], *made])
 
     def _longest_years(self) -> float:
         """Years that a position may last: horizon_bars of the bundle's bars, days by its calendar's sessions."""

@@ -1,7 +1,7 @@
 """The newest feature row of each symbol that has a new bar; its cost does not grow with the past."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -33,19 +33,23 @@ class Machine:
         fed: list[list[Ring]] = [[] for _ in steps]
         for (source, _), ring in self._rings.items():
             fed[source].append(ring)
-        self._steps = [(step, node.inputs, rings) for (node, step), rings in zip(steps, fed, strict=True)]
+        self._values = [step if node.op == "literal" else None for node, step in steps]
+        self._steps = [
+            (at, step, node.inputs, rings)
+            for at, ((node, step), rings) in enumerate(zip(steps, fed, strict=True))
+            if node.op != "literal"
+        ]
         self._n_symbols = 0
         self._columns: dict[str, Array] = {}
         self._time, self._cursor = EPOCH, Cursor(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), 1)
 
-    def _step(self, node: Node) -> Callable[..., Any]:
-        """What computes a step from the values of its inputs."""
+    def _step(self, node: Node) -> Any:
+        """What computes a step from the values of its inputs; of a literal, its value."""
         op, params = node.op, node.params
         if op == "column":
             return lambda: self._columns[params[0]]
         if op == "literal":
-            number = float(params[0])
-            return lambda: number
+            return float(params[0])
         if op == "time":
             return lambda: part_of_time(params[0], self._time, len(self._cursor.at))
         function = plain(op, params)
@@ -74,11 +78,16 @@ class Machine:
                 held.grow(n_symbols)
             self._n_symbols = n_symbols
         self._columns, self._time, self._cursor = columns, time, cursor
-        values: list[Any] = []
+        values = self._values.copy()
         with np.errstate(all="ignore"):
-            for step, inputs, rings in self._steps:
-                value = step(*[values[k] for k in inputs])
-                values.append(value)
+            for at, step, inputs, rings in self._steps:
+                if len(inputs) == 2:
+                    value = step(values[inputs[0]], values[inputs[1]])
+                elif len(inputs) == 1:
+                    value = step(values[inputs[0]])
+                else:
+                    value = step(*[values[k] for k in inputs])
+                values[at] = value
                 for ring in rings:
                     ring.push(value, cursor)
         found = np.empty((len(cursor.at), len(self.program.outputs)))

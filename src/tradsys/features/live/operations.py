@@ -16,6 +16,8 @@ Plain = Callable[..., Value]
 
 def greater(a: Value, b: Value) -> Value:
     """a > b where NaN is above every number and equal to itself."""
+    if isinstance(b, float) and b == b:  # noqa: PLR0124
+        return ~(a <= b)
     return (a > b) | ((a != a) & (b == b))  # noqa: PLR0124 - a NaN alone differs from itself
 
 

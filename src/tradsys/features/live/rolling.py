@@ -62,7 +62,7 @@ class Grown:
 class Ring(Grown):
     """The last `width` values of each symbol; shared by all steps that read so many of one value.
 
-    old: values [n] that the newest ones replaced, `width` rows before them.
+    old: values [n] that the newest ones replaced, `width` rows before them, where a step reads them (`shows_old`).
     """
 
     values: Array
@@ -70,13 +70,14 @@ class Ring(Grown):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.shows_old = width, False
         self._hold("values", np.nan, width)
 
     def push(self, x: Value, cursor: Cursor) -> None:
         """Takes new values [n] in."""
         slot = cursor.slot(self.width)
-        self.old = self.values[cursor.cells, slot].copy()
+        if self.shows_old:
+            self.old = self.values[cursor.cells, slot].copy()
         self.values[cursor.cells, slot] = x
 
     def window(self, cursor: Cursor) -> Array:
@@ -103,6 +104,7 @@ class Shift:
 
     def __init__(self, ring: Ring) -> None:
         self.ring = ring
+        ring.shows_old = True
 
     def __call__(self, x: Value, cursor: Cursor) -> Array:  # noqa: ARG002 - one protocol
         """float64 [n]."""
@@ -154,6 +156,11 @@ class SeededMean(Grown):
         """float64 [n]."""
         rows = cursor.rows
         known = x == x  # noqa: PLR0124 - a NaN alone differs from itself
+        begun = self.n_skip + self.n_seed + self.late
+        if known.all() and self.seen[rows].min() > begun:  # what all below comes to then
+            self.seen[rows] += 1
+            self.mean[rows] = mean = self.mean[rows] + self.alpha * (x - self.mean[rows])
+            return mean
         seen = np.where(known, self.seen[rows] + 1, 0.0)
         seeding = (seen > self.n_skip) & (seen <= self.n_skip + self.n_seed)
         total, mean = self.total[rows], self.mean[rows]
@@ -162,7 +169,7 @@ class SeededMean(Grown):
         seeded = np.where(seeding, total / (self.n_seed + self.late), mean)
         mean = np.where(after, mean + self.alpha * (x - mean), seeded)
         self.seen[rows], self.total[rows], self.mean[rows] = seen, total, mean
-        return np.where(seen >= self.n_skip + self.n_seed + self.late, mean, np.nan)
+        return np.where(seen >= begun, mean, np.nan)
 
 
 def mean_of_finite(window: Array) -> Array:

@@ -1,6 +1,7 @@
 """Opens a bot's folder, lock and journal, rebuilds its state and puts the engine together."""
 
 import contextlib
+import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -99,6 +100,7 @@ def opened(plan: Plan) -> Iterator[tuple[TradeJournal, State]]:
         journal = TradeJournal(plan.journal or plan.folder / JOURNAL).lock()
         yield journal, replayed(journal)
     finally:
+        gc.unfreeze()
         if journal is not None:
             journal.close()
         lock.release()
@@ -157,6 +159,7 @@ def engine_of(
     digest = str(plan.bundle.card["card_sha256"])
     engine = Engine(plan.strategy, session, broker, journal, state, plan.risk, digest=digest, **kwargs)
     engine.record(("start", plan.settings(minutes)))
+    gc.freeze()  # what a bot is made of lasts: else the collector walks through all of it during a step
     return engine
 
 

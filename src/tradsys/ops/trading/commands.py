@@ -22,7 +22,6 @@ from tradsys.ops.trading.status import print_status
 from tradsys.ops.trading.store import RESTORE, TradeJournal
 from tradsys.ops.trading.summary import expected_daily, summary
 from tradsys.reports.terminal import prose
-from tradsys.reports.trading.page import write_page
 from tradsys.serving.bundle import Bundle
 from tradsys.serving.feeds import StoredFeed
 from tradsys.serving.joined import JoinedSession, LiveColumns, StoredColumns
@@ -243,6 +242,8 @@ def _running(folder: Path) -> bool:
 
 
 def _write_report(folder: Path, state: State, plain: Config) -> None:
+    from tradsys.reports.trading.page import write_page  # noqa: PLC0415 - loads plotly, once the bot is ready
+
     with refused_in_one_line(f"trade: the journal of {folder.name}", RESTORE, DataError):
         expected = expected_daily(plain["expected"], state)
         write_page(summary(state, expected), folder / "report.html")

@@ -71,9 +71,12 @@ class Risk:
 
     def size_allowed(self, state: State, symbol: str, size: float) -> float:
         """The entry's share of its sub-account, reduced to what the exposure limits leave; 0 where nothing is left."""
-        account, total = state.accounts[symbol], state.total
+        account = state.accounts[symbol]
         wanted = size * account.cash
         room = [wanted]
+        if self.max_symbol_exposure is None and self.max_exposure is None:
+            return size
+        total = state.total
         if self.max_symbol_exposure is not None:
             room.append(self.max_symbol_exposure * total)
         if self.max_exposure is not None:
