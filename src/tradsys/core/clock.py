@@ -1,12 +1,16 @@
 """Moments in UTC: the one place that reads a time zone, and the one that takes it off."""
 
-from datetime import UTC, date, datetime, time
+from __future__ import annotations
 
-import numpy as np
+from datetime import UTC, date, datetime, time
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from tradsys.core.errors import DataError
 
-Moment = str | date | datetime | np.datetime64
+if TYPE_CHECKING:
+    import numpy as np
+
+Moment: TypeAlias = Union[str, date, datetime, "np.datetime64"]
 
 
 def utc_now() -> datetime:
@@ -30,10 +34,10 @@ def utc(moment: Moment, name: str = "time") -> datetime:
     try:
         if isinstance(moment, str):
             moment = datetime.fromisoformat(moment.strip())
-        elif isinstance(moment, np.datetime64):
-            moment = moment.astype("datetime64[us]").item()  # None where not a time, an int beyond year 9999
         elif isinstance(moment, date) and not isinstance(moment, datetime):
             moment = datetime.combine(moment, time())
+        elif not isinstance(moment, datetime):
+            moment = _from_numpy(moment)
         if not isinstance(moment, datetime) or not isinstance(moment.year, int):  # pandas' NaT
             raise DataError(wanted)
         aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
@@ -47,6 +51,15 @@ def utc(moment: Moment, name: str = "time") -> datetime:
     )
 
 
+def _from_numpy(moment: Any) -> Any:
+    """A numpy datetime64 as a datetime; None where it is no time, an int beyond year 9999. Anything else as it is."""
+    import numpy as np  # noqa: PLC0415 - a tenth of a second, which no command's help needs
+
+    return moment.astype("datetime64[us]").item() if isinstance(moment, np.datetime64) else moment
+
+
 def utc64(moment: Moment, name: str = "time") -> np.datetime64:
     """`utc` as datetime64[us], the form in which tables keep time."""
+    import numpy as np  # noqa: PLC0415 - as above
+
     return np.datetime64(utc(moment, name).replace(tzinfo=None), "us")
