@@ -6,13 +6,15 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 
 from tests.small_bundle import hourly_bars, logistic_bundle
 from tests.unit.models.test_boosting import SMALL, make_samples
 from tradsys.core.tables import Samples
 from tradsys.serving.bundle import Bundle, seal
-from tradsys.serving.session import replay
+from tradsys.serving.session import Session, replay
+from tradsys.serving.strategy import Profile, Strategy, ThresholdRule
 
 HEAVY = ("torch", "lightning", "pytorch_lightning", "sklearn", "xgboost", "lightgbm", "pandas", "numba", "hmmlearn",
          "statsmodels", "scipy", "hydra", "omegaconf", "ccxt", "matplotlib", "plotly", "arch", "tradsys.labels",
@@ -78,3 +80,17 @@ def test_the_bundle_of_this_test_predicts_alike_in_a_batch_and_live(folder):
     assert live.drop("score", "probability", "atr").equals(batch.drop("score", "probability", "atr"))
     for name in ("score", "probability", "atr"):
         np.testing.assert_allclose(live[name], batch[name], rtol=1e-6)
+
+
+def test_a_live_step_plans_no_query_and_wakes_no_thread_of_polars(audited, monkeypatch):
+    bundle, bars = Bundle.load(audited), hourly_bars(300, ("A", "B"))
+    newest = bars["time"].max()
+    strategy = Strategy("all", bundle, Profile(ThresholdRule(1e-9, "score")), 0.001)
+    session, closed = Session(bundle, bars.filter(pl.col("time") < newest)), bars.filter(pl.col("time") == newest)
+
+    def refused(*_a, **_k):
+        raise AssertionError("a query in a live step")
+
+    for owner, name in ((pl.LazyFrame, "collect"), (pl.DataFrame, "sort"), (pl.DataFrame, "filter")):
+        monkeypatch.setattr(owner, name, refused)
+    assert strategy.targets(closed, newest, session.step(closed))["symbol"].to_list() == ["A", "B"]
