@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tradsys.config.composition import REFUSALS, composed, files_of, project_conf, searched_folders
 from tradsys.config.packages import conf_packages
-from tradsys.core.errors import TradsysError
+from tradsys.core.errors import TradsysError, nearest
 
 FORMS = "overrides are key=value, +key=value for a new key and ~key to drop one; quote what holds , = [ ] or spaces"
 MOST_NAMED = 12
@@ -205,12 +205,6 @@ def _suspects(part: DictConfig, where: str, cause: str) -> str:
         points = re.fullmatch(r"\$\{([\w.]+)\}", str(raw))
         named.append(f"{points[1] if points else f'{where}.{key}'}={value!r}")
     return ", ".join(one for one in named if len(one) < 60)
-
-
-def nearest(word: str, known: Sequence[str], cutoff: float = 0.4) -> str:
-    """`did you mean ...?`, or that nothing comes near."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
-    return f"did you mean {near[0]!r}?" if near else "nothing comes near"
 
 
 def _parsed(override: str) -> Override | str:

@@ -1,5 +1,8 @@
 """What can go wrong for a user, by domain. Commands turn each into one line and exit code 2."""
 
+import difflib
+from collections.abc import Collection
+
 
 class TradsysError(ValueError):
     """A cause the user can fix. The message reads `where: what, with values; the rule; the next step`."""
@@ -31,3 +34,9 @@ class BundleError(TradsysError):
 
 class GateError(TradsysError):
     """A quality gate said stop."""
+
+
+def nearest(word: str, known: Collection[str]) -> str:
+    """`did you mean ...?`, or that nothing comes near: the next step after a mistyped name."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
+    return f"did you mean {near[0]!r}?" if near else "nothing comes near"

@@ -1,15 +1,14 @@
 """What a sweep may change: dotted config paths, each with a range, some only where another has a certain value."""
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 import numpy as np
 from optuna import Trial
 
-from tradsys.core.errors import TradsysError
+from tradsys.core.errors import TradsysError, nearest
 from tradsys.core.runs import digest_json
 
 Value = bool | int | float | str | None
@@ -225,12 +224,6 @@ class SearchSpace:
 def overrides_of(values: Mapping[str, Value]) -> list[str]:
     """The values as Hydra overrides, `path=value` each, numbers to the last digit."""
     return [f"{path}={_literal(value)}" for path, value in values.items()]
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """What a mistyped name may have meant."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
-    return f"did you mean {near[0]!r}?" if near else "nothing comes near"
 
 
 def leaves(value: Any, prefix: str = "") -> set[str]:

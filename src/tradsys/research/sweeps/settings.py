@@ -10,10 +10,11 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, PartialFixedSampler, RandomSampler, TPESampler
 
+from tradsys.core.errors import nearest
 from tradsys.core.headline import HEADLINE
 from tradsys.core.protocols import Splitter
 from tradsys.core.runs import digest_json
-from tradsys.research.sweeps.search_space import SearchSpace, SweepError, nearest
+from tradsys.research.sweeps.search_space import SearchSpace, SweepError
 
 SAMPLERS = ("tpe", "cmaes", "gp", "random", "grid")
 PRUNERS = ("hyperband", "median", "racing", "none")

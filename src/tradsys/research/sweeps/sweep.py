@@ -16,11 +16,11 @@ import optuna
 from optuna.trial import Trial, TrialState
 
 from tradsys.core.clock import utc_now
-from tradsys.core.errors import CombinationError
+from tradsys.core.errors import CombinationError, nearest
 from tradsys.core.masking import masked_text
 from tradsys.core.received import override_key, read_json
 from tradsys.core.runs import code_sha, digest_json, write_json
-from tradsys.research.sweeps.search_space import SearchSpace, SweepError, leaves, nearest, overrides_of
+from tradsys.research.sweeps.search_space import SearchSpace, SweepError, leaves, overrides_of
 from tradsys.research.sweeps.storage import StudyStorage, disk_full, is_disk_full, open_storage
 from tradsys.research.sweeps.trial import Compose, Composed, RefusedError, TrialRunner, n_epochs, refused
 from tradsys.research.sweeps.trial_queue import PRICE, SHARE, Budget, Claim, TrialQueue
