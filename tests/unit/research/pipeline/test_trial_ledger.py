@@ -325,7 +325,27 @@ DAMAGES = {
     "random bytes in a page": lambda p: p.write_bytes(_scribbled(p.read_bytes())),
     "cut short": lambda p: p.write_bytes(p.read_bytes()[: len(p.read_bytes()) // 2]),
     "removed": lambda p: p.unlink(),
-}
+    "rows in another order": lambda p: raw(
+        p, "update looks set id = 99 where id = 2", "update looks set id = 2 where id = 3",
+        "update looks set id = 3 where id = 99"),
+    "the first row gone": lambda p: raw(p, "delete from looks where id = 1"),
+    "an older copy put back": lambda p: _another(p, 2),
+    "another ledger in its place": lambda p: _another(p, 6, "other"),
+    "rows of another ledger mixed in": lambda p: raw(
+        p, f"attach '{_another(p.with_name('b.db'), 6, 'other')}' as b", "delete from looks where id = 3",
+        "insert into looks select * from b.looks where id = 3"),
+    "a text for a number": lambda p: raw(p, "update looks set periods_per_year = 'many' where id = 3"),
+    "half a page of zeros": lambda p: p.write_bytes(p.read_bytes()[:4096] + bytes(2048) + p.read_bytes()[6144:]),
+    "nothing but its first page": lambda p: p.write_bytes(p.read_bytes()[:4096]),
+}  # fmt: skip
+
+
+def _another(path, n_rows, subject="s"):
+    """A sound ledger of so many rows at this place."""
+    path.unlink(missing_ok=True)
+    for k in range(n_rows):
+        TrialLedger(path).append(entry(f"{subject}{k}"), np.random.default_rng(k).normal(size=40))
+    return path
 
 
 def _scribbled(content):
