@@ -49,6 +49,8 @@ MISTAKES = {
     "beyond 64 bits": (["train", "labels.atr_bars=99999999999999999999"], "labels.atr_bars=99999999999999999999"),
     "escapes in an argument": (["backtest", "bundle='\x1b[31mred'"], "bundle"),
     "symbol that is a path": (["fetch", "source=binance_archive", "symbols=['..x']", "name=x"], "..x"),
+    "daily elsewhere": (["daily", "status", "name=../../x"], "no . or - first"),
+    "daily hidden": (["daily", "clean", "name='\x1b[31mx'"], "no . or - first"),
     "one variant": (["compare", "study=seeds", "~study.variants.transformer"], "two at least"),
     "unknown variant": (["compare", "study=seeds", "+study.variants.b=['model=nope']"], "variant 'b' of study 'seeds'"),
     "variant with a bad setting": (
@@ -56,6 +58,8 @@ MISTAKES = {
         "variant 'b' of study 'seeds': supcon: temperature=0",
     ),
     "study elsewhere": (["compare", "study=seeds", "study.name=../x"], "../x"),
+    "study above": (["compare", "study=seeds", "study.name=.."], "no . or - first"),
+    "study hidden": (["compare", "study=seeds", "study.name=.hid"], "no . or - first"),
     "study of the other command": (["train", "+study=losses"], "audit, compare"),
     "no study": (["tune", "promote", "study=nope"], "tune first"),
     "zoom into nothing": (["tune", "sweep=zoom", "study=nope"], "tune first"),

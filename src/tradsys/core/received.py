@@ -7,6 +7,7 @@ it is imported, resolved or run.
 import csv
 import io
 import json
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from tradsys.core.errors import BundleError, TradsysError
 
 MAX_JSON_BYTES = 256 * 2**20  # an ensemble of large boosters stays far below
 MAX_DEPTH = 64  # of nested lists and mappings; what tradsys writes needs about ten
+FOLDER_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 CONTROL = dict.fromkeys((*range(0x20), 0x7F, *range(0x80, 0xA0)))  # C0, DEL and C1: what a terminal obeys
 KEPT_CONTROL = (0x09, 0x0A)
 # what is not seen or turns the order of letters round: zero widths and marks of direction (Unicode UAX 9)
@@ -91,6 +93,15 @@ def inside(folder: Path, name: Any, error: type[TradsysError] = BundleError) -> 
     if path.exists() and not stat.S_ISREG(path.stat().st_mode):
         raise error(f"{path}: it is no regular file; files are read inside their folder; export it again")
     return path
+
+
+def check_folder_name(where: str, name: object, error: type[TradsysError]) -> None:
+    """Raises where a name that becomes a folder could lead out of its place, hide itself or be no folder's name."""
+    if not FOLDER_NAME.fullmatch(str(name)):
+        raise error(
+            f"{where}: the name {one_line(name)!r}; folders are called so: at most 100 letters, digits, . - and _, "
+            "no . or - first; give another"
+        )
 
 
 def read_text(path: Path, fix: str, error: type[TradsysError] = BundleError, most: int = MAX_JSON_BYTES) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.errors import CombinationError, GateError
-from tradsys.core.received import override_key
+from tradsys.core.received import check_folder_name, override_key
 from tradsys.core.tables import FeatureTable
 from tradsys.evidence.controls.drift import adversarial_validation
 from tradsys.market import daily_quality
@@ -55,6 +55,9 @@ class DailySettings:
     retrain_every: int | None = 21
     recent_sessions: int = 21
     drift_rows: int = 4000
+
+    def __post_init__(self) -> None:
+        check_folder_name("daily: name=", self.name, CombinationError)
 
     @property
     def first(self) -> Experiment:

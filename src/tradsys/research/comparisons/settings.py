@@ -1,13 +1,13 @@
 """The variants of a comparison as a study names them, and as the command hands them over: composed and built."""
 
 import logging
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tradsys.core.errors import TradsysError
 from tradsys.core.protocols import Splitter
+from tradsys.core.received import check_folder_name, one_line
 from tradsys.core.runs import digest_json
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.held_out_symbols import HeldOutSymbols
@@ -69,10 +69,8 @@ class ComparisonSettings:
                 "study %r: `arms` is the old name of `variants` and goes with 2.0; write study.variants", self.name
             )
             object.__setattr__(self, "variants", {**(self.variants or {}), **self.arms})
-        if odd := [name for name in (self.name, *self.variants) if not re.fullmatch(r"[\w.-]+", str(name), re.ASCII)]:
-            raise TradsysError(
-                f"study {self.name!r}: the name {odd[0]!r}; folders are called so: letters, digits, . - and _; fix it"
-            )
+        for name in (self.name, *self.variants):
+            check_folder_name(f"study {one_line(self.name)!r}", name, TradsysError)
         if len(self.variants) < 2:
             raise TradsysError(
                 f"study {self.name!r}: variants {list(self.variants)}; a comparison needs two at least; add one to "
