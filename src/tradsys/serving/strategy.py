@@ -227,7 +227,10 @@ class RegimeMask:
     def allows(self, view: View) -> Array:
         """bool [N]."""
         if view.regime is None:
-            raise BundleError("strategy: a regime mask needs a regime but the bundle has none; train with regime=hmm")
+            raise BundleError(
+                "strategy: a regime mask needs a regime but the bundle has none; choose a strategy without a mask "
+                "(strategy=top_decile), or train with regime=hmm"
+            )
         from tradsys.models.supervisors.supervised import parts_of  # noqa: PLC0415 - only with a regime
 
         forbidden = [name for name in np.unique(view.regime) if set(parts_of(name)) & set(self.blocked)]
