@@ -1,6 +1,6 @@
 """The walks of docs/data.md: own coins, parts of a month, the monthly update, a CSV of stocks."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
@@ -78,5 +78,13 @@ def test_a_dataset_of_the_store_is_a_data_config_by_its_name(tmp_path):
         assert compose("train", ["data=daily_mine"]).data.max_gap_minutes == 10080
         assert compose("train", ["data=daily_mine"]).data.calendar == "24/7"
         assert compose("train", ["data=mine", "data.max_gap_minutes=90"]).data.max_gap_minutes == 90
+        days = days.filter(pl.col("time").dt.date().is_in([date(2024, 1, d) for d in range(2, 6)]))
+        (tmp_path / "s.csv").write_bytes(csv(texts(days, fmt("%Y-%m-%d")), HEAD))
+        fetch(["path=s.csv", "symbol=AAA", "name=stocks_mine", "calendar=XNYS"])
+        for words in (["data=stocks_mine"], ["data=stored", "data.source.name=stocks_mine"]):
+            config = compose("train", words)
+            assert (config.data.calendar, config.data.max_gap_minutes) == ("XNYS", 10080)
+            assert config.costs.borrow_bps_per_year == 60
+        assert compose("train", [*words, "costs=default"]).costs.borrow_bps_per_year == 0
         with pytest.raises(ConfigError, match="data=theirs does not exist"):
             compose("train", ["data=theirs"])

@@ -59,13 +59,17 @@ def search(overrides: Sequence[str], package: Path) -> list[str]:
 def of_the_store(overrides: Sequence[str], choices: Sequence[str]) -> list[str]:
     """`data=NAME` of a dataset in the store, where no configuration has that name, as `data=stored` with its keys.
 
+    `data=stored data.source.name=NAME` is the same, spelled out.
     choices: the names of the data group. The longest pause of one history, the calendar and, of an exchange's bars, the
     costs of stocks follow from the dataset's manifest, unless they are given.
     """
     given = {key: value for key, sign, value in (one.partition("=") for one in overrides) if sign}
     name = given.get("data", "")
+    spelled_out = name == "stored"
+    if spelled_out:
+        name = given.get("data.source.name", "").strip("'\"")
     manifest = Path(given.get("paths.data", "data")) / name / "manifest.json"
-    if name in choices or not _WORD.fullmatch(name) or not manifest.is_file():
+    if (name in choices and not spelled_out) or not _WORD.fullmatch(name) or not manifest.is_file():
         return list(overrides)
     try:
         stored = read_json(manifest, "fetch the dataset again")
@@ -78,7 +82,10 @@ def of_the_store(overrides: Sequence[str], choices: Sequence[str]) -> list[str]:
         derived["data.calendar"] = f"'{calendar}'"
     if is_exchange(calendar) and "costs" not in given:
         derived["costs"] = "stocks"
-    keys = [f"data.source.name='{name}'", *(f"{key}={value}" for key, value in derived.items() if key not in given)]
+    keys = [f"{key}={value}" for key, value in derived.items() if key not in given]
+    if spelled_out:
+        return [*overrides, *keys]
+    keys = [f"data.source.name='{name}'", *keys]
     return [new for one in overrides for new in (["data=stored", *keys] if one == f"data={name}" else [one])]
 
 
