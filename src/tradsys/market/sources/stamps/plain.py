@@ -33,7 +33,7 @@ def read_plainly(
     if form is None or not raw.head(1).str.contains(r"^\d{4}-\d\d-\d\d")[0]:
         return None
     naive = raw.str.to_datetime(form, strict=False, time_unit="us")
-    if naive.null_count() or int(naive.dt.year().min()) < 1000:  # type: ignore[call-overload]
+    if naive.null_count() or int(naive.dt.year().min()) < 1000:  # type: ignore[arg-type]
         return None
     return zoned(naive), form
 
