@@ -13,15 +13,14 @@ read of out-of-sample data: it enters the ledger and deflates every Sharpe of th
 import os
 from pathlib import Path
 
-from dotenv import load_dotenv
-
 from tradsys.config.compose import as_dict, build, compose, recorded, run_command
+from tradsys.config.environment import read_environment
 from tradsys.config.named_data import named_source, split_data_keys, with_costs_of
 
 
 def _with_profile(argv: list[str]) -> list[str]:
     """The overrides, with the profile of the environment where no strategy is given."""
-    load_dotenv(Path(".env"))
+    read_environment()
     profile = os.environ.get("STRATEGY_PROFILE")
     given = any(a.lstrip("+").startswith("strategy=") for a in argv)
     return [*argv, f"strategy=[{profile}]"] if profile and not given else argv

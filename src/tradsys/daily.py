@@ -18,9 +18,8 @@ Exit code 2 where a gate stops the day: nothing is published, and the report bef
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dotenv import load_dotenv
-
 from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
+from tradsys.config.environment import read_environment
 
 if TYPE_CHECKING:
     from tradsys.ops.daily.stages import DailySettings
@@ -61,7 +60,7 @@ def work(argv: list[str]) -> None:
         raise ConfigError(
             f"daily: {verb or 'nothing'!r} is no verb; the verbs are {', '.join(commands.VERBS)}; --help tells more"
         )
-    load_dotenv(Path(".env"))
+    read_environment()
     settings, parts = _settings(rest)
     commands.VERBS[verb](settings, parts | {"argv": rest})
 

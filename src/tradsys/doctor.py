@@ -13,7 +13,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig
 
 from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
 from tradsys.ops.machine.cgroups import read_container
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from tradsys.ops.machine.requirements import Need
 
 
-def _probe(plain: dict[str, Any], machine: "Machine", need: "Need") -> "tuple[Machine, list[Any]]":
+def _probe(config: DictConfig, machine: "Machine", need: "Need") -> "tuple[Machine, list[Any]]":
     """The machine with its device, and recommended settings; loads torch, which is known to fit by now."""
     from tradsys.ops.machine.accelerator import read_accelerator
     from tradsys.ops.machine.recommendations import Rules, choices
 
+    plain, model = as_dict(config), build(config)["model"]  # all of it: a value that no part takes is no run
     machine = dataclasses.replace(machine, accelerator=read_accelerator())
-    model = build(OmegaConf.create({"model": plain["model"]}))["model"]
     rules = Rules(**{f.name: plain["doctor"][f.name] for f in dataclasses.fields(Rules)})
     return machine, choices(machine, need, model, plain, rules)
 
@@ -41,7 +41,7 @@ def work(argv: list[str]) -> None:
     from tradsys.ops.machine.requirements import Need, need_or_why
     from tradsys.ops.notify import Notifier
 
-    plain = as_dict(compose("doctor", argv))
+    plain = as_dict(config := compose("doctor", argv))
     if plain["notify"]:
         return screen().print(f"notify    {Notifier.from_environment().send_test()}", markup=False)
     if not isinstance((asked := plain["doctor"])["processes"], int) or asked["processes"] < 1:
@@ -52,7 +52,7 @@ def work(argv: list[str]) -> None:
     if asked["quick"]:
         return refuse(facts)
     if isinstance(need, Need) and not any(fact.level == "refuse" for fact in facts):
-        machine, chosen = _probe(plain, machine, need)
+        machine, chosen = _probe(config, machine, need)
         facts = judged(machine, need, asked["processes"], plain["trainer"]["accelerator"] == "gpu")
     overrides, console = [choice.override for choice in chosen if choice.override], screen()
     if asked["json"]:

@@ -12,11 +12,9 @@ from a promoted bundle to a small account. Nothing here has traded real money ye
 
 import os
 from functools import partial
-from pathlib import Path
-
-from dotenv import load_dotenv
 
 from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
+from tradsys.config.environment import read_environment
 from tradsys.config.named_data import named_source, split_data_keys, with_costs_of
 
 VERBS = ("replay", "paper", "live", "status", "stop", "flatten", "resume", "report")
@@ -24,7 +22,7 @@ VERBS = ("replay", "paper", "live", "status", "stop", "flatten", "resume", "repo
 
 def _with_defaults(verb: str, argv: list[str]) -> list[str]:
     """The overrides, with the profile of the environment where none is given, and no limits in a replay."""
-    load_dotenv(Path(".env"))
+    read_environment()
     given = {o.lstrip("+").partition("=")[0] for o in argv}
     profile = os.environ.get("STRATEGY_PROFILE", "").strip().lower()
     added = [f"strategy={profile}"] if profile and "strategy" not in given else []

@@ -51,6 +51,7 @@ MISTAKES = {
     "symbol that is a path": (["fetch", "source=binance_archive", "symbols=['..x']", "name=x"], "..x"),
     "daily elsewhere": (["daily", "status", "name=../../x"], "no . or - first"),
     "daily hidden": (["daily", "clean", "name='\x1b[31mx'"], "no . or - first"),
+    "doctor of no bars": (["doctor", "data.n_bars=-1"], "n_bars=-1"),
     "one variant": (["compare", "study=seeds", "~study.variants.transformer"], "two at least"),
     "unknown variant": (["compare", "study=seeds", "+study.variants.b=['model=nope']"], "variant 'b' of study 'seeds'"),
     "variant with a bad setting": (
