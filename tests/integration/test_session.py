@@ -16,6 +16,15 @@ def served(run_folder):
     return bundle, bundle_bars(bundle)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(served):
+    """What a session that no bad bar ever reached says of the last three moments."""
+    bundle, bars = served
+    times = bars["time"].unique().sort()
+    session = Session(bundle, bars.filter(pl.col("time") < times[-4]))
+    return [session.step(at(bars, moment)) for moment in times[-4:]][1:]
+
+
 def at(bars: pl.DataFrame, moment: object) -> pl.DataFrame:
     return bars.filter(pl.col("time") == moment)
 
@@ -48,16 +57,15 @@ def spoil(bars: pl.DataFrame, times: pl.Series, how: str) -> pl.DataFrame:
         "no volume column", "a symbol that is null",
     ],
 )  # fmt: skip
-def test_a_refused_bar_leaves_the_session_as_it_was(served, how):
+def test_a_refused_bar_leaves_the_session_as_it_was(served, undisturbed, how):
     bundle, bars = served
     times = bars["time"].unique().sort()
-    clean, spoilt = (Session(bundle, bars.filter(pl.col("time") < times[-4])) for _ in range(2))
-    for session in (clean, spoilt):
-        session.step(at(bars, times[-4]))
+    session = Session(bundle, bars.filter(pl.col("time") < times[-4]))
+    session.step(at(bars, times[-4]))
     with pytest.raises(DataError, match=r"^(session|bars|features): "):
-        spoilt.step(spoil(bars, times, how))
-    for moment in times[-3:]:
-        assert spoilt.step(at(bars, moment)).equals(clean.step(at(bars, moment)))
+        session.step(spoil(bars, times, how))
+    for moment, clean in zip(times[-3:], undisturbed, strict=True):
+        assert session.step(at(bars, moment)).equals(clean)
 
 
 def spaced(bars, times, minutes, n):

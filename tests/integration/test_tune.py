@@ -170,7 +170,7 @@ def own_conf(tmp_path, monkeypatch):
 
 def test_a_promoted_model_reproduces_its_trial_exactly(own_conf, tmp_path):
     runs = f"paths.runs={tmp_path / 'runs'}"
-    report = run_study([*NET, "sweep.sampler=random", "sweep.pruner=none", runs, "n_trials=3"])
+    report = run_study([*NET, "sweep.sampler=random", "sweep.pruner=none", runs, "n_trials=2"])
     path = promote(
         composed, ["study=transformer", "name=winner", runs, "force=true"], own_conf / "model", checked_overrides
     )
@@ -230,7 +230,7 @@ def test_a_refused_combination_and_a_failed_fit_are_distinguished(tmp_path):
         "sweep.sampler=random",
         "sweep.pruner=none",
     ]
-    report = run_study([*arguments, f"paths.runs={tmp_path}", "n_trials=8"])
+    report = run_study([*arguments, f"paths.runs={tmp_path}", "n_trials=6"])
     for trial in report["trials"]:
         if trial["params"]["model.net.n_heads"] == 3:
             assert trial["state"] == "pruned"
@@ -278,7 +278,7 @@ def test_the_worse_half_by_validation_skill_is_pruned_after_an_epoch(tmp_path):
     space = "+sweep.space={model.module.lr:{type:categorical,choices:[0.01,1e-9]}}"
     arguments = [o for o in NET if not o.startswith("+sweep.space")]
     arguments += [space, "sweep.sampler=random", "sweep.n_startup=2", "+sweep.pruner_options.n_min_trials=1"]
-    report = run_study([*arguments, "trainer.max_epochs=3", f"paths.runs={tmp_path}", "n_trials=10"])
+    report = run_study([*arguments, "trainer.max_epochs=3", f"paths.runs={tmp_path}", "n_trials=7"])
     pruned = [t for t in report["trials"] if t["state"] == "pruned"]
     assert pruned
     for trial in pruned:
