@@ -24,8 +24,8 @@ from pathlib import Path
 REPO = Path(__file__).parents[1]
 LIMIT_SECONDS = 300.0
 LOADED = (
-    "arch.bootstrap", "lightgbm", "onnxruntime", "optuna", "plotly.graph_objects", "pytorch_lightning", "xgboost",
-    "tradsys.portfolio.vectorbt_adapter", "tradsys.research.bundle_backtest", "tradsys.research.experiment",
+    "arch.bootstrap", "lightgbm", "onnxruntime", "optuna", "plotly.graph_objects", "pytorch_lightning", "vectorbt",
+    "xgboost", "tradsys.portfolio.vectorbt_adapter", "tradsys.research.bundle_backtest", "tradsys.research.experiment",
     "tradsys.research.comparisons.comparison", "tradsys.research.sweeps.commands",
 )  # fmt: skip
 
@@ -81,6 +81,8 @@ class Forks:
         self._n += 1
         files = Path(self._folder.name) / str(self._n)
         files.mkdir()
+        for name in ("out", "err"):
+            (files / name).touch()
         order = {"words": list(map(str, words)), "cwd": str(cwd or Path.cwd()), "env": dict(env or os.environ)}
         self._server.stdin.write(json.dumps(order | {"files": str(files)}) + "\n")
         self._server.stdin.flush()
@@ -129,11 +131,11 @@ def _next_order() -> dict | None:
 
 def _become(order: dict) -> None:
     """Goes on as the Python of these words."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where whoever began all this ignores it
     os.setsid()
     for number, name in enumerate(("out", "err"), start=1):
         os.dup2(os.open(Path(order["files"]) / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where whoever began all this ignores it
     os.chdir(order["cwd"])
     os.environ.clear()
     os.environ.update(order["env"])

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import forks
 from tests.integration.conftest import SHRUNK
 from tradsys.ops.machine.cgroups import THREAD_VARIABLES, read_container
 
@@ -32,6 +33,12 @@ def run(command, *arguments, cwd, before=None, **environ):
     )
 
 
+def forked(command, *arguments, cwd, **environ):
+    """The same where nothing limits the process and it is not asked how it loads."""
+    kept = {name: value for name, value in os.environ.items() if name not in THREAD_VARIABLES}
+    return forks.run("-m", f"tradsys.{command}", *arguments, cwd=cwd, env=kept | environ)
+
+
 def address_space(n_bytes):
     return lambda: resource.setrlimit(resource.RLIMIT_AS, (n_bytes, n_bytes))
 
@@ -41,7 +48,7 @@ def reported(tmp_path_factory):
     """One whole look with its device, as JSON; some ten seconds, most of them imports."""
     folder = tmp_path_factory.mktemp("doctor")
     keys = {"WANDB_API_KEY": CANARY, "TRADSYS_LEDGER": f"postgresql://u:{CANARY}@h/db"}
-    done = run("doctor", "doctor.json=true", *SHRUNK, cwd=folder, OMP_NUM_THREADS="1", **keys)
+    done = forked("doctor", "doctor.json=true", *SHRUNK, cwd=folder, OMP_NUM_THREADS="1", **keys)
     assert done.returncode == 0, done.stderr
     assert list(folder.iterdir()) == [], "it looks and leaves nothing"
     return done
@@ -112,7 +119,7 @@ def test_missing_data_are_reported_with_the_command_that_brings_them(tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here, so asking for one is no mistake")
 def test_a_run_that_asks_for_a_gpu_that_is_not_there(tmp_path):
-    done = run("doctor", "trainer=gpu", *SHRUNK, cwd=tmp_path, OMP_NUM_THREADS="1")
+    done = forked("doctor", "trainer=gpu", *SHRUNK, cwd=tmp_path, OMP_NUM_THREADS="1")
     assert done.returncode == 2
     assert done.stderr.startswith("error: GPU: ")
     assert "trainer=cpu" in done.stderr

@@ -1,12 +1,11 @@
 """Contrastive training on two processes against one process that holds the joint batch."""
 
-import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.forks import forks
 from tradsys.models.losses import supcon_loss
 from tradsys.models.training.all_gather import gathered
 
@@ -38,16 +37,12 @@ def on_one_rank(rank, n_ranks, folder):
         dist.destroy_process_group()
 
 
-# two interpreters that each import torch: seconds each
-@pytest.mark.slow
 def test_two_processes_have_the_loss_and_gradient_of_the_joint_batch(tmp_path):
-    context = mp.get_context("spawn")
-    ranks = [context.Process(target=on_one_rank, args=(rank, 2, str(tmp_path))) for rank in range(2)]
+    code = "import sys; from tests.oracle.test_supcon_ranks import on_one_rank; "
+    code += "on_one_rank(int(sys.argv[1]), 2, sys.argv[2])"
+    ranks = [forks().start(["-c", code, str(rank), str(tmp_path)]) for rank in range(2)]
     for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(120)
-        assert process.exitcode == 0
+        assert process.wait(120) == 0, process.communicate()
     net = make_net()
     x_ND, y_N = make_batch()
     joint = supcon_loss(net(x_ND), y_N, temperature=T)
