@@ -3,8 +3,6 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -17,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from tests.forks import forks
 from tests.unit.models.test_sequence import assert_same_weights, make_model, make_samples, split, weights
 from tradsys.core.errors import TrainingError
 from tradsys.models.training.lit import LitClassifier
@@ -138,7 +137,7 @@ def test_a_killed_fit_leaves_no_rank_behind_and_resumes_to_the_same_weights(tmp_
     script = tmp_path / "start.py"
     script.write_text(code)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment)
+    process = forks().start([str(script), str(tmp_path)], env=environment)
     deadline = time.monotonic() + 240
     while not (tmp_path / "best.ckpt").exists() and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -195,8 +194,8 @@ def nodes(*arguments):
         (folder / "start.py").write_text(code)
         place = {"NODE_RANK": str(node), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         place |= {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-        command = [sys.executable, str(folder / "start.py"), str(folder), *map(str, others)]
-        started.append(subprocess.Popen(command, env=os.environ | place, stderr=subprocess.PIPE, text=True))
+        command = [str(folder / "start.py"), str(folder), *map(str, others)]
+        started.append(forks().start(command, env=os.environ | place))
     try:
         errors = [process.communicate(timeout=240)[1] for process in started]
     finally:
