@@ -230,7 +230,7 @@ def test_a_refused_combination_and_a_failed_fit_are_distinguished(tmp_path):
         "sweep.sampler=random",
         "sweep.pruner=none",
     ]
-    report = run_study([*arguments, f"paths.runs={tmp_path}", "n_trials=6"])
+    report = run_study([*arguments, f"paths.runs={tmp_path}", "n_trials=8"])
     for trial in report["trials"]:
         if trial["params"]["model.net.n_heads"] == 3:
             assert trial["state"] == "pruned"
