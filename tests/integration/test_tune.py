@@ -223,7 +223,7 @@ def test_two_objectives_give_a_front_that_nothing_beats(tmp_path):
 
 
 def test_a_refused_combination_and_a_failed_fit_are_distinguished(tmp_path):
-    heads, lr = "{type:categorical,choices:[2,3]}", "{type:categorical,choices:[0.001,1e30]}"
+    heads, lr = "{type:categorical,choices:[2,3]}", "{type:categorical,choices:[0.001,1e14]}"
     space = f"+sweep.space={{model.net.n_heads:{heads},model.module.lr:{lr}}}"
     arguments = [o for o in NET if not o.startswith("+sweep.space")] + [
         space,
