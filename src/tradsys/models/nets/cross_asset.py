@@ -49,8 +49,17 @@ class CrossAsset(nn.Module):
             )
         self.n_features, self.n_classes, self.lookback, self.embedding_dim = n_features, n_classes, lookback, d_model
         self.n_own, self.places, self.values = n_own, places, values
-        shape = {"d_model": d_model, "n_heads": n_heads, "dropout": dropout, "ffn_mult": ffn_mult}
-        own = TransformerEncoder(n_own, n_classes, lookback, **shape, n_layers=n_layers, positions=positions)
+        own = TransformerEncoder(
+            n_own,
+            n_classes,
+            lookback,
+            d_model=d_model,
+            n_heads=n_heads,
+            n_layers=n_layers,
+            dropout=dropout,
+            ffn_mult=ffn_mult,
+            positions=positions,
+        )
         own.head = nn.Identity()  # type: ignore[assignment]
         self.own, self.token = own, nn.Linear(values, d_model)
         self.block = Block(d_model, n_heads, places + 1, dropout, ffn_mult, rotary=False, causal=False)
