@@ -22,14 +22,6 @@ from tradsys.models.transforms import with_fitted
 from tradsys.samples.windows import gather
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def resnet(lookback=16, **options):
     torch.manual_seed(0)
     return ResNet(5, 3, lookback, **{"width": 6, "dropout": 0.0} | options).eval()

@@ -26,15 +26,6 @@ from tradsys.models.transforms import RobustScaler, with_fitted
 LOOKBACK = 9
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny nets are slower on several threads, and far slower where other tests share the cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def make_samples(n_rows=300, n_classes=2):
     rng = np.random.default_rng(1)
     values = (rng.standard_t(3, size=(n_rows, 4)) * [1, 10, 0.01, 3] + [0, 100, 0, -5]).astype(np.float32)

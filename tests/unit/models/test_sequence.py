@@ -24,15 +24,6 @@ from tradsys.samples.windows import gather
 LOOKBACK = 6
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny nets are slower on several threads, and far slower where other tests share the cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def make_samples(n_rows=400, edge=1.0, seed=0, n_features=3):
     """Labels that follow the sum of the last two values of feature 0, with noise."""
     rng = np.random.default_rng(seed)

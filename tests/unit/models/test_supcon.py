@@ -27,15 +27,6 @@ from tradsys.research.pipeline.cross_validation import n_parameters
 from tradsys.samples.windows import gather
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny nets are slower on several threads, and far slower where other tests share the cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def make_model(workdir=None, module=LitSupCon, probe=None, batch_size=64, **settings):
     net = partial(TransformerEncoder, d_model=8, n_heads=2, n_layers=1, dropout=0.1, ffn_mult=2)
     views = Views([Jitter(0.05), TimeMask(0.2)])

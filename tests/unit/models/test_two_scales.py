@@ -22,14 +22,6 @@ from tradsys.models.training.trainer import TrainerSettings
 from tradsys.models.transforms import with_fitted
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def make(lookback=12, **options):
     torch.manual_seed(0)
     return TwoScales(5, 3, lookback, **{"fine": 4, "coarse": 3, "d_model": 8, "n_heads": 2, "dropout": 0.0} | options)

@@ -18,14 +18,6 @@ from tradsys.models.training.recipe import Prepared, auxiliary_targets
 from tradsys.models.transforms import RobustScaler
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def data():
     samples = make_samples()

@@ -15,16 +15,6 @@ from tradsys.models.training.lit_supcon import LitSupCon, alignment, knn_vote, u
 from tradsys.models.training.surroundings import quiet
 from tradsys.samples.loader import WindowLoader
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny nets are slower on several threads, and far slower where other tests share the cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 SAME = Views([])
 
 

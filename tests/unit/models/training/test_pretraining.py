@@ -10,14 +10,6 @@ from tradsys.models.training import pretraining
 from tradsys.models.training.pretraining import ContrastInTime, MaskedBars, corpus_rows
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def samples():
     return make_samples(600)

@@ -20,14 +20,6 @@ from tradsys.models.training.trainer import TrainerSettings
 RECIPE = {"ema": 0.9, "bar_dropout": 0.4, "feature_dropout": 0.3, "mixup": 0.4, "label_smoothing": 0.1}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def data():
     return split(make_samples())
