@@ -45,6 +45,7 @@ JOINED = (
     *(f"book_{name}" for name in (*QUOTE_COLUMNS, *DEPTH_COLUMNS, *TRADE_COLUMNS)),
     *("rate_10y", "rate_2y", "yield_curve", "cpi"),
     *("pe", "pb", "eps", "market_cap", "dividend_yield", "sentiment", "attention"),
+    *(f"peer_{k}_{kind}" for k in range(7) for kind in (1, 24, 168, "known")),
 )
 NUMBERS = (*PRICES, "volume", *JOINED)
 

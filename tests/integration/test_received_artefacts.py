@@ -294,7 +294,7 @@ def test_no_graph_reads_a_file_or_calls_foreign_operators(change, lab):
     change(graph)
     (folder / "model.onnx").write_bytes(graph.SerializeToString())
     seal(folder, json.loads((folder / "card.json").read_text()))
-    with pytest.raises(TradsysError, match=r"^onnx: .*model\.onnx is no graph"):
+    with pytest.raises(TradsysError, match=r"^onnx: .*model\.onnx (is no graph|.*evil\.ops)"):
         Bundle.load(folder)
 
 
