@@ -35,8 +35,15 @@ class Screen(Console):
 
 
 def _wrapped(text: str, width: int) -> str:
-    whole = {"break_long_words": False, "break_on_hyphens": False, "replace_whitespace": False}
-    return "\n".join(textwrap.fill(line, width, **whole) for line in text.split("\n"))  # type: ignore[arg-type]
+    return "\n".join(_filled(line, width) for line in text.split("\n"))
+
+
+def _filled(line: str, width: int) -> str:
+    """The line in lines of that width, all indented as it is."""
+    indent = line[: len(line) - len(line.lstrip(" "))]
+    return textwrap.fill(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, replace_whitespace=False
+    )
 
 
 def screen(*, stderr: bool = False) -> Screen:

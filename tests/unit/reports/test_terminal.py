@@ -139,6 +139,8 @@ def test_prose_wraps_between_words_where_the_width_is_known_and_nowhere_else(mon
     assert len(wrapped) > 3
     assert max(map(len, wrapped[2:-1])) <= 80
     assert wrapped[-1] == f'{{"a": "{words}"}}'
+    prose().print(f"   {words}")
+    assert all(line.startswith("   word") for line in capsys.readouterr().out.splitlines()), "the indent was lost"
     monkeypatch.delenv("COLUMNS")
     prose().print(words)
     assert capsys.readouterr().out == words + "\n"

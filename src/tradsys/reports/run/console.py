@@ -31,9 +31,9 @@ def print_run(report: Mapping[str, Any], folder: Path) -> None:
     verdict = report["verdict"]
     console.print(f"verdict  [{COLOURS[verdict['kind']]} bold]{verdict['kind']}[/]")
     for reason in verdict["reasons"]:
-        console.print(f"         {reason}", markup=False)
+        console.print(f"         {reason}", markup=False, soft_wrap=True)
     if verdict.get("needs"):
-        console.print(f"needs    {verdict['needs']}", markup=False)
+        console.print(f"needs    {verdict['needs']}", markup=False, soft_wrap=True)
     if report["strategies"] and (basis := report["costs"].get("returns")):
         console.print(f"returns  {basis}", markup=False, soft_wrap=True)
     for line in honest_lines(report):
