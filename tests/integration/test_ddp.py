@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import nn
 
 from tests.forks import forks
+from tests.unit.models.conftest import one_thread  # noqa: F401 - of every test here
 from tests.unit.models.test_sequence import assert_same_weights, make_model, make_samples, split, weights
 from tradsys.core.errors import TrainingError
 from tradsys.models.training.lit import LitClassifier
@@ -25,14 +26,6 @@ from tradsys.models.training.trainer import TrainerSettings
 # 299 samples: of batches of 64 the last holds 43, dealt as 22 and 21 to two ranks
 DATA = split(make_samples(n_rows=404))
 STEPS_PER_EPOCH = 5
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Flat(nn.Module):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import CombinationError
+from tradsys.models.nets.shapes import check_window
 from tradsys.models.nets.transformer import Block, TransformerEncoder
 
 
@@ -68,11 +69,7 @@ class CrossAsset(nn.Module):
 
     def embed(self, window_NTF: Tensor) -> Tensor:
         """Embedding [N, D] of the own window, after it attended to the other coins."""
-        if tuple(window_NTF.shape[1:]) != (self.lookback, self.n_features):
-            raise ValueError(
-                f"cross asset: window of shape {tuple(window_NTF.shape)}; it must be "
-                f"[N, {self.lookback}, {self.n_features}]; rebuild the net for these features and lookback"
-            )
+        check_window("cross asset", window_NTF, self.lookback, self.n_features)
         others_NPV = window_NTF[:, -1, self.n_own :].reshape(-1, self.places, self.values)
         own_N1D = self.own(window_NTF[..., : self.n_own]).unsqueeze(1)
         token_NLD = torch.cat([self.token(others_NPV), own_N1D], dim=1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tradsys.core.bounds import check_bounds
 from tradsys.models.nets.dropout import Dropout
+from tradsys.models.nets.shapes import check_window
 
 KERNELS = (8, 5, 3)
 WIDENING = (1, 2, 2)  # channels of the three blocks over the first one's: 64, 128, 128 in the paper
@@ -40,11 +41,7 @@ class ResNet(nn.Module):
 
     def embed(self, window_NTF: Tensor) -> Tensor:
         """Embedding [N, D] of the window: the mean over its bars, not to unit length."""
-        if tuple(window_NTF.shape[1:]) != (self.lookback, self.n_features):
-            raise ValueError(
-                f"resnet: window of shape {tuple(window_NTF.shape)}; it must be "
-                f"[N, {self.lookback}, {self.n_features}]; rebuild the net for these features and lookback"
-            )
+        check_window("resnet", window_NTF, self.lookback, self.n_features)
         x_NKT = window_NTF.transpose(1, 2)
         for block in self.blocks:
             x_NKT = block(x_NKT)

@@ -10,6 +10,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import CombinationError
 from tradsys.models.nets.dropout import Dropout
+from tradsys.models.nets.shapes import check_window
 
 BOUNDS = {
     "width": "whole [1, inf)",
@@ -59,11 +60,7 @@ class TemporalConvNet(nn.Module):
 
     def states(self, window_NTF: Tensor) -> Tensor:
         """What the net knows after each bar, from that bar and earlier ones alone: [N, K, T]."""
-        if tuple(window_NTF.shape[1:]) != (self.lookback, self.n_features):
-            raise ValueError(
-                f"tcn: window of shape {tuple(window_NTF.shape)}; it must be "
-                f"[N, {self.lookback}, {self.n_features}]; rebuild the net for these features and lookback"
-            )
+        check_window("tcn", window_NTF, self.lookback, self.n_features)
         x_NKT = window_NTF.transpose(1, 2)
         for block in self.blocks:
             x_NKT = block(x_NKT)

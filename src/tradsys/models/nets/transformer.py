@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import CombinationError
 from tradsys.models.nets.dropout import Dropout, attend
+from tradsys.models.nets.shapes import check_window
 
 WHOLE = ("d_model", "n_heads", "n_layers", "ffn_mult", "patch")
 BOUNDS = dict.fromkeys(WHOLE, "whole [1, inf)") | {"dropout": "[0, 1)"}
@@ -70,11 +71,7 @@ class TransformerEncoder(nn.Module):
 
     def embed(self, window_NTF: Tensor) -> Tensor:
         """Embedding [N, D] of the window, normalised by layer, not to unit length."""
-        if tuple(window_NTF.shape[1:]) != (self.lookback, self.n_features):
-            raise ValueError(
-                f"transformer: window of shape {tuple(window_NTF.shape)}; it must be "
-                f"[N, {self.lookback}, {self.n_features}]; rebuild the net for these features and lookback"
-            )
+        check_window("transformer", window_NTF, self.lookback, self.n_features)
         x_NTD = self.project(window_NTF if self.patch == 1 else in_tokens(window_NTF, self.patch).flatten(2))
         if self.position_TD is not None:
             x_NTD = x_NTD + self.position_TD

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import CombinationError
+from tradsys.models.nets.shapes import check_window
 from tradsys.models.nets.transformer import TransformerEncoder, check_multiple, in_tokens
 
 
@@ -69,11 +70,7 @@ class TwoScales(nn.Module):
 
     def embed(self, window_NTF: Tensor) -> Tensor:
         """Embedding [N, D] of the window: that of its last bars, then that of its blocks."""
-        if tuple(window_NTF.shape[1:]) != (self.lookback, self.n_features):
-            raise ValueError(
-                f"two scales: window of shape {tuple(window_NTF.shape)}; it must be "
-                f"[N, {self.lookback}, {self.n_features}]; rebuild the net for these features and lookback"
-            )
+        check_window("two scales", window_NTF, self.lookback, self.n_features)
         blocks_NTF = in_tokens(window_NTF, self.n_coarse).mean(dim=2)
         return torch.cat([self.fine(window_NTF[:, -self.n_fine :]), self.coarse(blocks_NTF)], dim=1)
 

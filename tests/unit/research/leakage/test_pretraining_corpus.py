@@ -7,20 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from tests.unit.models.conftest import one_thread  # noqa: F401 - of every test here
 from tests.unit.models.test_sequence import make_model, make_samples
 from tradsys.models.ensembles.compose import SeedAverage
 from tradsys.models.training import pretraining
 from tradsys.models.training.pretraining import ContrastInTime, MaskedBars
 from tradsys.models.transforms import RobustScaler
 from tradsys.research.leakage.pretraining_corpus import corpus_asks, pretrained, reads_beyond
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
