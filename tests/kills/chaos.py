@@ -105,7 +105,8 @@ def cases(address: str) -> dict[str, Case]:
     compared = variants(trees=SMALL_TREES, more=SMALL_TREES.replace("=5", "=7"))
     return {
         "train": Case(["train", *FITTED], _trained),
-        "tune": Case(["tune", *LOGISTIC, "n_trials=6", "n_workers=2"], _tuned),
+        # all trials are of the start: what two workers sample after it depends on who is first
+        "tune": Case(["tune", *LOGISTIC, "n_trials=6", "sweep.n_startup=6", "n_workers=2"], _tuned),
         "compare": Case(["compare", *compared, "study.n_jobs=2"], _compared),
         "fetch": Case(["fetch", *fetched], _fetched),
         "daily": Case(["daily", "run", *panel], _day, needs="panel"),
