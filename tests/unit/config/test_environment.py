@@ -32,5 +32,7 @@ def test_what_is_no_text_is_one_line_without_its_content(content, tmp_path):
     assert "\n" not in str(refused.value)
 
 
-def test_no_file_is_no_mistake(tmp_path):
+def test_no_file_is_no_mistake_and_changes_nothing(tmp_path):
+    before = dict(os.environ)
     read_environment(tmp_path / ".env")
+    assert dict(os.environ) == before
