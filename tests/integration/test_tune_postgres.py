@@ -48,13 +48,26 @@ def workers_at_work(study):
     return {int(t.user_attrs["worker"].rpartition(":")[2]) for t in running if "worker" in t.user_attrs}
 
 
+def in_the_middle(runs, pid):
+    """Whether that process is fitting a net whose checkpoint holds an epoch."""
+    for attempts in runs.glob("tune/killed/trials/*/fits/*/attempts.jsonl"):
+        fit, tries = attempts.parent, read(attempts)
+        if tries and tries[-1]["pid"] == pid and not (fit / "fit.json").exists():
+            return any(fit.rglob("last.ckpt"))
+    return False
+
+
 def loaded(place):
     storage = open_storage(place, heartbeat=1, grace=8, patience_seconds=30)
     return optuna.load_study(study_name="killed", storage=storage.storage)
 
 
-def disturbed(place, arguments, seed):
-    """Runs the workers to the end of the study, some of them killed; returns how many were."""
+def disturbed(place, arguments, runs, seed):
+    """Runs the workers to the end of the study, some of them killed; returns how many were.
+
+    Every other kill comes at any moment of a trial, the rest inside a fit that has a checkpoint: the victim is stopped
+    first, so that nothing changes between the look and the kill.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tradsys.tune", "optuna", "psycopg", *LOADED])
     rng, kills, alive = random.Random(seed), 0, []
@@ -69,7 +82,7 @@ def disturbed(place, arguments, seed):
     study, due, deadline = None, 0.0, time.monotonic() + 420
     try:
         while alive and time.monotonic() < deadline:
-            time.sleep(0.2)
+            time.sleep(0.05)
             for process in [p for p in alive if not p.is_alive()]:
                 alive.remove(process)
                 if process.exitcode == -signal.SIGKILL:
@@ -82,7 +95,12 @@ def disturbed(place, arguments, seed):
             except KeyError:  # the first worker has not made the study yet
                 continue
             if busy and kills < N_KILLS and time.monotonic() > due:
-                os.kill(rng.choice(busy).pid, signal.SIGKILL)
+                victim = rng.choice(busy).pid
+                os.kill(victim, signal.SIGSTOP)
+                if kills % 2 and not in_the_middle(runs, victim):
+                    os.kill(victim, signal.SIGCONT)
+                    continue
+                os.kill(victim, signal.SIGKILL)
                 kills, due = kills + 1, time.monotonic() + rng.uniform(1, 3)
     finally:
         for process in alive:
@@ -95,7 +113,7 @@ def disturbed(place, arguments, seed):
 @pytest.mark.timeout(600)
 def test_killed_workers_lose_nothing_and_double_nothing(url, tmp_path):  # noqa: F811
     theirs = tmp_path / "disturbed"
-    kills = disturbed(url, [*SETTINGS, f"paths.runs={theirs}", f"storage={url}"], seed=1)
+    kills = disturbed(url, [*SETTINGS, f"paths.runs={theirs}", f"storage={url}"], theirs, seed=1)
     assert kills == N_KILLS
     study = loaded(url)
     done = [t for t in study.get_trials() if t.state == TrialState.COMPLETE]
