@@ -24,3 +24,7 @@ def test_a_bare_address_is_followed_by_the_networks_words():
 def test_an_answer_of_the_exchange_speaks_for_itself():
     answer = RuntimeError("binance too many requests, banned until later")
     assert cause_of(raised(answer, OSError("429"))) == "binance too many requests, banned until later"
+
+
+def test_an_answer_cannot_steer_the_terminal():
+    assert "\x1b" not in cause_of(raised(RuntimeError("binance \x1b[2J\x1b[31mall is well\r")))

@@ -28,16 +28,7 @@ def precision_at_k(
     share them: each counts by the chance that a draw among them would pick it. min_block: in distinct times, at least
     the label's horizon in bars, since labels overlap. Raises DataError for malformed input or k < 1.
     """
-    score, y, time = _checked_ranking(score_N, y_N, time_N)
-    share, whole = _picked(score, time, k)
-    return _precision_estimate(
-        share[whole],
-        y[whole],
-        time[whole],
-        by_base=False,
-        min_block=min_block,
-        confidence=confidence,
-    )
+    return _precision(score_N, y_N, time_N, k, by_base=False, min_block=min_block, confidence=confidence)
 
 
 def lift_at_k(
@@ -50,16 +41,7 @@ def lift_at_k(
     confidence: float = 0.95,
 ) -> Estimate:
     """`precision_at_k` over the share of positives among all names of the same times; 1 is a ranking by lot."""
-    score, y, time = _checked_ranking(score_N, y_N, time_N)
-    share, whole = _picked(score, time, k)
-    return _precision_estimate(
-        share[whole],
-        y[whole],
-        time[whole],
-        by_base=True,
-        min_block=min_block,
-        confidence=confidence,
-    )
+    return _precision(score_N, y_N, time_N, k, by_base=True, min_block=min_block, confidence=confidence)
 
 
 def pr_auc(
@@ -146,16 +128,13 @@ def _picked(score_N: Array, time_N: Array, k: int) -> tuple[Array, Array]:
     return share, np.bincount(code)[code] >= k
 
 
-def _precision_estimate(
-    share_N: Array,
-    y_N: Array,
-    time_N: Array,
-    *,
-    by_base: bool,
-    min_block: float,
-    confidence: float,
+def _precision(
+    score_N: Array, y_N: Array, time_N: Array, k: int, *, by_base: bool, min_block: float, confidence: float
 ) -> Estimate:
-    """Positives among what was picked, over the base rate of the same samples where asked."""
+    """Positives among the k best of each time that has as many, over the base rate of the same samples where asked."""
+    score_N, y_N, time_N = _checked_ranking(score_N, y_N, time_N)
+    share_N, whole_N = _picked(score_N, time_N, k)
+    share_N, y_N, time_N = share_N[whole_N], y_N[whole_N], time_N[whole_N]
     if not share_N.any():
         return Estimate(None, reason="nothing was picked: no time has enough names")
     order, first = bootstrap.time_groups(time_N)

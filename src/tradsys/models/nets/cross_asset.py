@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import CombinationError
 from tradsys.models.nets.shapes import check_window
-from tradsys.models.nets.transformer import Block, TransformerEncoder
+from tradsys.models.nets.transformer import Block, without_head
 
 
 class CrossAsset(nn.Module):
@@ -50,19 +50,11 @@ class CrossAsset(nn.Module):
             )
         self.n_features, self.n_classes, self.lookback, self.embedding_dim = n_features, n_classes, lookback, d_model
         self.n_own, self.places, self.values = n_own, places, values
-        own = TransformerEncoder(
-            n_own,
-            n_classes,
-            lookback,
-            d_model=d_model,
-            n_heads=n_heads,
-            n_layers=n_layers,
-            dropout=dropout,
-            ffn_mult=ffn_mult,
-            positions=positions,
-        )
-        own.head = nn.Identity()  # type: ignore[assignment]
-        self.own, self.token = own, nn.Linear(values, d_model)
+        self.own = without_head(
+            n_own, n_classes, lookback, d_model=d_model, n_heads=n_heads, n_layers=n_layers, dropout=dropout,
+            ffn_mult=ffn_mult, positions=positions,
+        )  # fmt: skip
+        self.token = nn.Linear(values, d_model)
         self.block = Block(d_model, n_heads, places + 1, dropout, ffn_mult, rotary=False, causal=False)
         self.norm = nn.LayerNorm(d_model)
         self.head = nn.Linear(d_model, n_classes)

@@ -4,6 +4,8 @@ Legend: N samples, T window, L tokens (T / patch), F features, C classes, D embe
 key, value. Blocks write T for the tokens that they are given.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -86,6 +88,13 @@ class TransformerEncoder(nn.Module):
     def forward(self, window_NTF: Tensor) -> Tensor:
         """Unnormalised class scores [N, C]."""
         return self.head(self.embed(window_NTF))
+
+
+def without_head(n_features: int, n_classes: int, lookback: int, **settings: Any) -> TransformerEncoder:
+    """A Transformer whose answer is its embedding [N, D], as a part of another net; settings: as it takes them."""
+    net = TransformerEncoder(n_features, n_classes, lookback, **settings)
+    net.head = nn.Identity()  # type: ignore[assignment]
+    return net
 
 
 class Block(nn.Module):

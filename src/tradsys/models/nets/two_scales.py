@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import CombinationError
 from tradsys.models.nets.shapes import check_window
-from tradsys.models.nets.transformer import TransformerEncoder, check_multiple, in_tokens
+from tradsys.models.nets.transformer import check_multiple, in_tokens, without_head
 
 
 class TwoScales(nn.Module):
@@ -49,22 +49,12 @@ class TwoScales(nn.Module):
         self.n_features, self.n_classes, self.lookback = n_features, n_classes, lookback
         self.n_fine, self.n_coarse = fine, coarse
 
-        def encoder(n_bars: int) -> nn.Module:
-            made = TransformerEncoder(
-                n_features,
-                n_classes,
-                n_bars,
-                d_model=d_model,
-                n_heads=n_heads,
-                n_layers=n_layers,
-                dropout=dropout,
-                ffn_mult=ffn_mult,
-                positions=positions,
-            )
-            made.head = nn.Identity()  # type: ignore[assignment]
-            return made
-
-        self.fine, self.coarse = encoder(fine), encoder(lookback // coarse)
+        settings = {
+            "d_model": d_model, "n_heads": n_heads, "n_layers": n_layers, "dropout": dropout, "ffn_mult": ffn_mult,
+            "positions": positions,
+        }  # fmt: skip
+        self.fine = without_head(n_features, n_classes, fine, **settings)
+        self.coarse = without_head(n_features, n_classes, lookback // coarse, **settings)
         self.embedding_dim = 2 * d_model
         self.head = nn.Linear(self.embedding_dim, n_classes)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tradsys.portfolio.costs import Costs
 from tradsys.serving.brokers import Account, Bar, Fill, Order, Report
-from tradsys.serving.exchange.client import Client, ExchangeError, one_line
+from tradsys.serving.exchange.client import Client, ExchangeError, answered
 from tradsys.serving.paper import entry_levels
 
 REASONS = {"stop": "stop_loss", "target": "take_profit"}
@@ -53,7 +53,7 @@ class ExchangeBroker:
                 continue  # it never arrived, so the same order may be sent again
             except (ccxt.ExchangeError, ccxt.BadRequest) as error:
                 found = self.lookup(order, account)
-                return found if found is not None else Report("rejected", why=one_line(error))
+                return found if found is not None else Report("rejected", why=answered(error))
             return self._finished(order, account)
         return Report("unknown", why="the exchange does not answer")
 

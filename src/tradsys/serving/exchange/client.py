@@ -15,6 +15,7 @@ from tradsys.core.bounds import check_bounds
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.masking import ENVIRONMENT_NAME, remember
+from tradsys.core.received import one_line
 
 LOG = logging.getLogger(__name__)
 KINDS = ("spot", "linear")
@@ -159,7 +160,7 @@ class Client:
             ) from error
         except self.ccxt.AuthenticationError as error:
             raise ExchangeError(
-                f"exchange {self.spec.id}: {one_line(error)}; the keys are wrong or may not trade; allow trading for "
+                f"exchange {self.spec.id}: {answered(error)}; the keys are wrong or may not trade; allow trading for "
                 f"the key in {self.spec.key}, and this address"
             ) from error
         self.n_errors = 0
@@ -266,11 +267,10 @@ def cause_of(error: BaseException | None) -> str:
     inner = error
     while inner is not None and (inner.__cause__ or inner.__context__):
         inner = inner.__cause__ or inner.__context__
-    said = one_line(error)
-    return said if inner is error or len(said.split()) > MOST_BARE_WORDS else f"{said}: {one_line(inner)}"
+    said = answered(error)
+    return said if inner is error or len(said.split()) > MOST_BARE_WORDS else f"{said}: {answered(inner)}"
 
 
-def one_line(error: BaseException | None) -> str:
-    """An error's words on one line, without the address it called."""
-    text = re.sub(r"https?://\S+", "", str(error))
-    return re.sub(r"\s+", " ", text).strip()[:300] or type(error).__name__
+def answered(error: BaseException | None) -> str:
+    """What an exchange said, on one line, without the address called; its type where it said nothing."""
+    return one_line(re.sub(r"https?://\S+", "", str(error)), 300) or type(error).__name__
