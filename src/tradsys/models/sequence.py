@@ -27,6 +27,7 @@ from tradsys.models.training.checkpoints import Watch
 from tradsys.models.training.fitting import FitResult, fit_module
 from tradsys.models.training.lit import balanced
 from tradsys.models.training.recipe import auxiliary_targets
+from tradsys.models.training.surroundings import one_thread_if_small
 from tradsys.models.training.trainer import TrainerSettings
 from tradsys.samples.loader import WindowLoader
 
@@ -99,19 +100,20 @@ class SequenceModel:
         home = self.trainer.home()
         with forked_generator(self.seed, home), self.folder() as folder:
             net = self.built_net(n_features=len(train.table.names), n_classes=n_classes)
-            if self.pretrain is not None:
-                self.pretrain.run(net, train, lookback=self.lookback, seed=self.seed, device=home)
-            module = self.module(net)
-            self.start_line(module, net, train)
-            result = fit_module(
-                module,
-                self.loader(train, home, shuffle=True, targets=targets),
-                self.loader(valid, home, shuffle=False),
-                settings=self.trainer,
-                workdir=folder,
-                fingerprint=self.fingerprint(train, valid) if self.workdir else "",
-                watch=self.watch,
-            )
+            with one_thread_if_small(net, self.batch_size * self.lookback, home):
+                if self.pretrain is not None:
+                    self.pretrain.run(net, train, lookback=self.lookback, seed=self.seed, device=home)
+                module = self.module(net)
+                self.start_line(module, net, train)
+                result = fit_module(
+                    module,
+                    self.loader(train, home, shuffle=True, targets=targets),
+                    self.loader(valid, home, shuffle=False),
+                    settings=self.trainer,
+                    workdir=folder,
+                    fingerprint=self.fingerprint(train, valid) if self.workdir else "",
+                    watch=self.watch,
+                )
         fitted = replace(self)
         object.__setattr__(fitted, "net_", net)
         object.__setattr__(fitted, "result_", result)

@@ -144,12 +144,18 @@ def test_threads_are_set_where_libraries_would_count_the_hosts_cpus(tree):
     container = read_container(tree.v2("/", {"cpu.max": "250000 100000"}))
     environ = {"OMP_NUM_THREADS": "7"}
     chosen = settle_threads(environ, container)
-    assert environ == {name: "2" for name in THREAD_VARIABLES} | {"OMP_NUM_THREADS": "7"}, "a user's own number stays"
+    numbers = {name: "2" for name in THREAD_VARIABLES} | {"OMP_NUM_THREADS": "7"}
+    assert environ == numbers | {"OMP_WAIT_POLICY": "PASSIVE"}, "a user's own number stays"
     assert "OMP_NUM_THREADS" not in chosen
     assert settle_threads(environ, container) == {}
 
 
 def test_threads_are_left_alone_without_a_limit(tree):
-    environ = {}
+    environ = {"GOMP_SPINCOUNT": "1000"}
     assert settle_threads(environ, read_container(tree.root)) == {}
-    assert environ == {}
+    assert environ == {"GOMP_SPINCOUNT": "1000"}, "a user's own way to wait stays"
+
+
+def test_threads_that_wait_give_their_core_away(tree):
+    environ = {}
+    assert settle_threads(environ, read_container(tree.root)) == environ == {"OMP_WAIT_POLICY": "PASSIVE"}
