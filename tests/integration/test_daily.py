@@ -16,6 +16,7 @@ from tests.integration.conftest import inside
 from tradsys.config.compose import run_command
 from tradsys.core.errors import DataError, GateError, TradsysError
 from tradsys.daily import _settings, work
+from tradsys.market.bars import content_digest
 from tradsys.market.calendars import session_date
 from tradsys.market.store import BarStore
 from tradsys.market.synthetic_panel import SyntheticPanel
@@ -495,6 +496,19 @@ def test_an_evaluation_walks_forward_and_holds_the_market_beside(lab, capsys):
     assert "equal to the bit" in page
     assert "hold MKT" in capsys.readouterr().out
     assert (lab / "runs" / "ledger.db").exists()  # every book's returns were written down before they were judged
+
+
+def test_an_evaluation_of_bars_without_a_store_enters_the_ledger_by_their_content(tmp_path):
+    work_on = [
+        "evaluate", "data=synthetic_daily", "data.n_symbols=20", "data.n_sessions=700", "data.edge=0.3", "horizons=[5]",
+        "years.n_folds=1", "years.test_bars=60", "years.valid_bars=60", "book.books.top_k.k=4",
+        *(override for override in SHRUNK if override.startswith(("evaluation", "model"))),
+    ]  # fmt: skip
+    with inside(tmp_path):
+        work(work_on)
+    reported = json.loads((tmp_path / NAME / "evaluation" / "report.json").read_text())
+    bars = SyntheticPanel(n_symbols=20, n_sessions=700, edge=0.3, seed=7).bars()
+    assert reported["provenance"]["data"]["digest"] == content_digest(bars)
 
 
 def test_an_experiment_without_a_signals_table_says_so(lab):

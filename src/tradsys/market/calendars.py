@@ -1,6 +1,7 @@
 """The day that a bar belongs to, and how many bars a year has, from the bars' own calendar."""
 
 import functools
+import importlib.metadata
 import warnings
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -93,7 +94,11 @@ def exchange_calendar(calendar: str, from_year: int) -> "ExchangeCalendar":
             f"sessions: no calendar {calendar!r}; names are exchange_calendars' own, such as XNYS, XASX, XLON, 24/7"
         ) from error
     except (ValueError, NotImplementedError) as error:
-        raise DataError(f"sessions: calendar {calendar} from {from_year}: {error}; ask for later dates") from error
+        version = importlib.metadata.version("exchange_calendars")
+        raise DataError(
+            f"sessions: exchange_calendars {version} cannot date {calendar} from {from_year}: {str(error)[:200]}; ask "
+            "for later dates, name another calendar, or upgrade it"
+        ) from error
 
 
 def session_of(time: datetime) -> date:

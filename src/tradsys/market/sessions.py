@@ -10,7 +10,7 @@ from tradsys.core.errors import DataError
 from tradsys.market.bars import utc_series
 from tradsys.market.calendars import ROUND_THE_CLOCK, exchange_calendar, session_date
 
-__all__ = ["ROUND_THE_CLOCK", "close_of", "closes", "hours", "last_closed", "time_zone"]
+__all__ = ["ROUND_THE_CLOCK", "close_of", "closes", "hours", "last_closed", "time_zone", "weekdays"]
 
 
 def closes(calendar: str, first: date, last: date) -> pl.DataFrame:
@@ -65,6 +65,12 @@ def close_of(calendar: str, session: date) -> datetime:
 def time_zone(calendar: str) -> str:
     """IANA name of the exchange's own time zone."""
     return str(exchange_calendar(calendar, utc_now().year - 1).tz)
+
+
+def weekdays(calendar: str) -> list[int]:
+    """Days of the week on which the exchange holds sessions now, 0 is Monday: 0 to 4 in New York, 0 to 6 for 24/7."""
+    mask = exchange_calendar(calendar, utc_now().year - 1).weekmask
+    return [day for day, opens in enumerate(mask) if opens == "1"]
 
 
 @functools.lru_cache(maxsize=32)

@@ -14,6 +14,7 @@ import numpy as np
 
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import BundleError, DataError, TrainingError
+from tradsys.core.progress.stages import counted
 from tradsys.core.received import refused_in_one_line
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.regime_filter import filter_series, filter_windows, log_densities
@@ -156,7 +157,7 @@ class HmmRegime:
         z_TD = (x_TD - center) / scale
         best: Self | None = None
         reasons = []
-        for start in range(self.n_seeds):
+        for start in counted("regime: start", range(self.n_seeds)):
             try:
                 one = self._one_start(z_TD, fresh_T, np.random.default_rng([self.seed, start]))
             except TrainingError as refused:

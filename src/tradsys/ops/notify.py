@@ -43,14 +43,19 @@ class Notifier:
         """The notifier of TRADSYS_NOTIFY."""
         return cls(os.environ.get(VARIABLE, "").replace(",", " ").split())
 
+    @property
+    def n_targets(self) -> int:
+        """How many targets a notice goes to."""
+        return 0 if self._targets is None else len(self._targets)
+
     def send_test(self) -> str:
         """How many targets took a test notice, in words; TradsysError where there is none, or one did not take it."""
         if self._targets is None:
             raise TradsysError(
-                f"notify: {VARIABLE} holds no URL, so nothing can be sent; export {VARIABLE}='tgram://TOKEN/CHAT', or "
-                "another URL of apprise's list of services"
+                f"notify: {VARIABLE} holds no URL, so nothing can be sent; set it in the environment or .env to URLs "
+                "of apprise's list of services, such as json://localhost:8080"
             )
-        n = counted(len(self._targets), "target")
+        n = counted(self.n_targets, "target")
         if not self.send("tradsys: test notice", "Stopped gates, errors and published sessions are reported here."):
             raise TradsysError(f"notify: not all of {n} took the test notice; check {VARIABLE} and the network")
         return f"{n} took the test notice"

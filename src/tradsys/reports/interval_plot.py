@@ -55,11 +55,13 @@ def forest_panels(panels: Sequence[Panel], names: Sequence[str], digits: int, la
     figure = make_subplots(cols=len(panels), shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=titles)
     places = {name: len(names) - 1 - k for k, name in enumerate(names)}
     for col, panel in enumerate(panels, start=1):
+        low, high = padded(ends(mark.estimate for mark in panel.marks.values()))
         for name, mark in panel.marks.items():
             if mark.estimate["value"] is None:
                 _write_reason(figure, col, places[name], f"{UNKNOWN}: {mark.estimate['reason'] or 'not known'}")
             else:
-                _draw_mark(figure, col, places[name], name, mark, digits)
+                near_the_end = mark.estimate["value"] > low + 0.6 * (high - low)
+                _draw_mark(figure, col, places[name], name, mark, digits, near_the_end)
         figure.add_vline(x=0, line={"color": INK, "width": 1}, row=1, col=col)
     styled(figure, 130 + ROW_PX * len(names) + (0 if several else 20)).update_layout(showlegend=False)
     figure.update_xaxes(zeroline=False, nticks=7, title_text=None if several else panels[0].title)
@@ -82,7 +84,8 @@ def padded(values: Sequence[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _draw_mark(figure: go.Figure, col: int, place: int, name: str, mark: Mark, digits: int) -> None:
+def _draw_mark(figure: go.Figure, col: int, place: int, name: str, mark: Mark, digits: int, near_the_end: bool) -> None:
+    """near_the_end: of the axis, so that words go to the left of the mark."""
     value, low, high = (mark.estimate[key] for key in ("value", "low", "high"))
     bounded = low is not None
     text = f"[{low:.{digits}f}, {high:.{digits}f}]" if bounded else f"no interval: {mark.estimate['reason']}"
@@ -90,8 +93,8 @@ def _draw_mark(figure: go.Figure, col: int, place: int, name: str, mark: Mark, d
         x=[value],
         y=[place],
         mode="markers" if bounded else "markers+text",
-        text=None if bounded else "  no interval",
-        textposition="middle right",
+        text=None if bounded else "  no interval  ",
+        textposition="middle left" if near_the_end else "middle right",
         textfont={"color": QUIET, "size": 12},
         marker={
             "size": 10,

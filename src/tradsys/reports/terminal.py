@@ -1,7 +1,9 @@
 """Output on the terminal: plain lines where nobody watches, and tables in which no number is ever cut."""
 
+import logging
 import os
 import textwrap
+import time
 from typing import Any
 
 from rich import box
@@ -32,6 +34,25 @@ class Screen(Console):
             objects = tuple(_wrapped(one, self.width) if isinstance(one, str) else one for one in objects)
             lines = all(isinstance(one, str) for one in objects)
         super().print(*objects, soft_wrap=lines, **options)
+
+
+class LogLines(logging.Handler):
+    """Log records on standard error: the time of day and the message, one line each in a pipe.
+
+    On a terminal a long one wraps between words, under the message.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints the record; an error of the terminal's own is logging's to report."""
+        try:
+            console = Screen(highlight=False, markup=False, stderr=True)
+            at = time.strftime("%H:%M:%S ", time.localtime(record.created))
+            text = self.format(record)
+            if console.has_width:
+                text = "\n".join(_filled(line, max(20, console.width - len(at))) for line in text.split("\n"))
+            console.print(at + text.replace("\n", "\n" + " " * len(at)), soft_wrap=True, no_wrap=True)
+        except Exception:
+            self.handleError(record)
 
 
 def _wrapped(text: str, width: int) -> str:

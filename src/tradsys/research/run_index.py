@@ -136,7 +136,12 @@ def leaderboards(rows: Sequence[RunRow]) -> list[dict[str, Any]]:
 
 def _leaderboard(group: Sequence[RunRow]) -> dict[str, Any]:
     entries = [
-        {"name": row.experiment or row.model, "folder": row.folder, "skill": row.skill, "is_baseline": False}
+        {
+            "name": ", ".join(filter(None, (row.model, row.experiment))),
+            "folder": row.folder,
+            "skill": row.skill,
+            "is_baseline": False,
+        }
         for row in group
     ] + [
         {"name": model["name"], "folder": group[0].folder, "skill": model["skill"], "is_baseline": True}

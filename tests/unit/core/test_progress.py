@@ -56,6 +56,22 @@ def test_a_stage_and_a_total_speak_only_when_they_take_long(caplog, monkeypatch)
         assert said.wait(30)
 
 
+def test_a_long_stage_says_for_how_long_it_runs(monkeypatch):
+    for name in ("PATIENCE_SECONDS", "FIRST_PAUSE_SECONDS", "LONGEST_PAUSE_SECONDS"):
+        monkeypatch.setattr(progress, name, 1e-3)
+    lines, third = [], threading.Event()
+
+    def keep(text, *values):
+        lines.append(text % values)
+        if len(lines) == 3:
+            third.set()
+
+    monkeypatch.setattr(progress.LOG, "info", keep)
+    with progress.stage("slow"):
+        assert third.wait(30)
+    assert lines[:3] == ["slow ...", "slow ... 0 s", "slow ... 0 s"]
+
+
 def test_counted_fits_say_how_far_they_are_where_they_take_long(caplog, monkeypatch):
     caplog.set_level(logging.INFO, "tradsys")
     assert list(progress.counted("fits", "abc")) == ["a", "b", "c"]

@@ -202,6 +202,9 @@ def faults(page):
         "no dark theme": "prefers-color-scheme:dark" not in page,
         "no width for small screens": 'name="viewport"' not in page or "max-width:700px" not in page,
         "no rules for print": "@media print" not in page,
+        "a table that cannot scroll": re.findall(
+            r"(?<!<div class=\"scroll\">)(?<!<div class=\"scroll tall\">)<table[^>]*>", page
+        ),
         "a style of its own": page.count("<style>") != 1,
     }
     return [f"{what}: {value}" if not isinstance(value, bool) else what for what, value in found.items() if value]

@@ -26,6 +26,7 @@ def test_every_kind_of_page_passes_the_check(kind):
         (lambda page: page.replace("Content-Security-Policy", "X"), "no content security policy"),
         (lambda page: page + " " * 2_000_000, "above 2000000 bytes"),
         (lambda page: page.replace("</style>", "</style><style>p { color:red }</style>"), "a style of its own"),
+        (lambda page: page.replace("<h1>", "<table></table><h1>"), "a table that cannot scroll"),
         (lambda page: page.replace(' data-page="tradsys"', ""), "not of the base template"),
     ],
 )

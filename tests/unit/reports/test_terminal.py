@@ -1,5 +1,6 @@
 """No number is ever cut: a table that is too wide is printed in parts."""
 
+import logging
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from tradsys.reports.diagnosis.page import print_diagnosis
 from tradsys.reports.power_study_page import print_study
 from tradsys.reports.run.console import models_table, print_run, strategies_table
 from tradsys.reports.sweep.console import print_sweep
-from tradsys.reports.terminal import print_table, prose, screen, table
+from tradsys.reports.terminal import LogLines, print_table, prose, screen, table
 from tradsys.research import reproduction
 from tradsys.research.leakage.audit import Answer, answers_table
 
@@ -36,6 +37,23 @@ def printed(whole, width):
 def numbers(whole):
     cells = [str(cell) for column in list(whole.columns)[1:] for cell in column.cells]
     return [n for cell in cells for n in re.findall(r"-?\d+(?:\.\d+)?", re.sub(r"\[/?[a-z ]*\]", "", cell))]
+
+
+def logged(monkeypatch, capsys, columns, message):
+    monkeypatch.setenv("COLUMNS", columns)
+    record = logging.LogRecord("tradsys", logging.INFO, "", 0, message, (), None)
+    LogLines().handle(record)
+    return capsys.readouterr().err
+
+
+def test_a_log_record_is_one_plain_line_in_a_pipe_and_wraps_under_itself_where_the_width_is_known(monkeypatch, capsys):
+    long = " ".join(f"word{k}" for k in range(30)) + " [bold]"
+    (line,) = logged(monkeypatch, capsys, "", long).splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d " + re.escape(long), line)
+    wrapped = logged(monkeypatch, capsys, "80", long).splitlines()
+    assert max(map(len, wrapped)) <= 80
+    assert [each[:9].strip() for each in wrapped[1:]] == [""] * (len(wrapped) - 1)
+    assert " ".join(each[9:] for each in wrapped) == long
 
 
 @pytest.mark.parametrize("width", [80, 60, 140])

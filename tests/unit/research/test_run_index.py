@@ -86,6 +86,18 @@ def test_the_page_escapes_what_a_run_brought_and_passes_the_check(root, capsys):
     assert "\x1b" not in out
 
 
+def test_intervals_stand_below_their_figures_on_the_terminal_and_the_page(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("COLUMNS", "80")
+    one = row("train/a", 0.1, 0.2, model="LightGbm", experiment="demo", group="d s", models=[{"kind": "primary"}])
+    print_runs([one], tmp_path / "index.html")
+    lines = capsys.readouterr().out.splitlines()
+    figure = next(k for k, line in enumerate(lines) if "0.1500" in line)
+    assert "[0.1000, 0.2000]" in lines[figure + 1]
+    page = render([one], leaderboards([one]))
+    assert "0.1500<small>[0.1000, 0.2000]</small>" in page
+    assert "<td>LightGbm, demo</td>" in page
+
+
 def test_rows_are_filtered_and_sorted_with_the_unknown_last():
     rows = [row("train/a", 0.1, 0.2), row("train/b"), row("train/c", 0.3, 0.4, verdict="edge", experiment="demo_long")]
     assert [r.folder for r in ordered(rows, "-skill")] == ["train/c", "train/a", "train/b"]

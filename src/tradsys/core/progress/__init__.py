@@ -1,5 +1,5 @@
 """What a command shows while it works.
 
-stages    is_quiet, is_watched, stage, counted, total
+stages    is_quiet, is_watched, stage, counted, Pace, total
 bars      bar
 """

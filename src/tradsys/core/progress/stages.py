@@ -16,6 +16,7 @@ LOG = logging.getLogger("tradsys")
 T = TypeVar("T")
 QUIET = "TRADSYS_QUIET"  # an environment variable, so that worker processes are quiet too
 PATIENCE_SECONDS = 2.0  # a stage that takes longer says that it runs
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 15.0, 120.0  # between two lines of a stage without steps to count
 ANSWERS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -49,24 +50,46 @@ def taken_from(arguments: list[str]) -> tuple[list[str], bool | None]:
 
 @contextlib.contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Logs that a stage runs, once it has taken two seconds; nothing for a shorter one."""
-    began = threading.Timer(PATIENCE_SECONDS, LOG.info, ("%s ...", name))
-    began.daemon = True
-    began.start()
+    """Logs that a stage runs, once it has taken two seconds, and now and then for how long; nothing for a short one."""
+    over = threading.Event()
+    threading.Thread(target=_tell, args=(name, over), daemon=True).start()
     try:
         yield
     finally:
-        began.cancel()
+        over.set()
+
+
+def _tell(name: str, over: threading.Event) -> None:
+    """`name ...` after two seconds, `name ... 15 s` later, ever more rarely up to once in two minutes."""
+    if over.wait(PATIENCE_SECONDS):
+        return
+    LOG.info("%s ...", name)
+    elapsed, pause = PATIENCE_SECONDS, FIRST_PAUSE_SECONDS
+    while not over.wait(pause):
+        elapsed, pause = elapsed + pause, min(2 * pause, LONGEST_PAUSE_SECONDS)
+        LOG.info("%s ... %.0f s", name, elapsed)
+
+
+class Pace:
+    """When a line of progress is due: two seconds after the start or the line before."""
+
+    def __init__(self) -> None:
+        self._shown = time.perf_counter()
+
+    def is_due(self) -> bool:
+        """Whether a line is due now, which then counts as shown."""
+        now = time.perf_counter()
+        due = now - self._shown >= PATIENCE_SECONDS
+        self._shown = now if due else self._shown
+        return due
 
 
 def counted(name: str, items: Sequence[T]) -> Iterator[T]:
     """The items, one by one; logs which of how many is at work where that takes longer than two seconds."""
-    shown = time.perf_counter()
+    pace = Pace()
     for k, item in enumerate(items):
-        now = time.perf_counter()
-        if now - shown >= PATIENCE_SECONDS:
+        if pace.is_due():
             LOG.info("%s: %d of %d", name, k + 1, len(items))
-            shown = now
         yield item
 
 

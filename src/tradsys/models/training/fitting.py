@@ -1,6 +1,7 @@
 """One fit of a net: quiet, resumable, stopped early, its best weights restored."""
 
 import copy
+import logging
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +13,7 @@ from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from tradsys.core.errors import TrainingError
-from tradsys.core.progress.stages import is_quiet
+from tradsys.core.progress.stages import Pace, is_quiet, is_watched
 from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import digest_file, write_json
 from tradsys.models.training.checkpoints import FIX, CheckpointCallback, Watch, kept_state, read_checkpoint
@@ -23,6 +24,8 @@ from tradsys.models.training.rendezvous import Rendezvous
 from tradsys.models.training.surroundings import determinism, interruptible, quiet
 from tradsys.models.training.trainer import TrainerSettings
 from tradsys.samples.loader import WindowLoader, rank_of
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def fit_module(
     first with the epochs that lie behind it. What it raises comes out unchanged; the fit can go on later.
     Draws from torch's global generator: fork and seed it outside. Ctrl-C comes out as KeyboardInterrupt.
     """
+    watch = _shown(watch, settings, monitor)
     rendezvous = Rendezvous.of(settings.num_nodes)
     rendezvous.agree(fingerprint)
     rendezvous.share(workdir, "before", "last.ckpt", "best.ckpt", "finished.json")
@@ -156,6 +160,21 @@ def _as_rank(job: _Job, asked: Any, tell: Watch) -> list[float]:
         valid=job.valid.to(device),
     )
     return _train(own, asked, tell)
+
+
+def _shown(watch: Watch | None, settings: TrainerSettings, monitor: str) -> Watch | None:
+    """The watch; where a bar is asked for and nobody would see one, it also logs the epochs of a long fit."""
+    if not settings.progress_bar or is_watched():
+        return watch
+    pace = Pace()
+
+    def log(epoch: int, score: float) -> None:
+        if pace.is_due():
+            LOG.info("epoch %d of %d: %s %.4f", epoch + 1, settings.max_epochs, monitor, score)
+        if watch is not None:
+            watch(epoch, score)
+
+    return log
 
 
 def _unheard(epoch: int, score: float) -> None:

@@ -7,6 +7,7 @@ Legend: K nets, N samples of a batch, T window, F features, C classes, P paramet
 """
 
 import copy
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from torch.func import functional_call, vmap
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from tradsys.core.errors import TrainingError
+from tradsys.core.progress.stages import Pace
 from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import digest_file, write_json, written_atomically
 from tradsys.models.losses import weighted_mean
@@ -32,6 +34,7 @@ from tradsys.models.training.surroundings import interruptible
 from tradsys.models.training.trainer import TrainerSettings
 from tradsys.samples.loader import WindowLoader
 
+LOG = logging.getLogger(__name__)
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW, as torch has them
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -76,7 +79,7 @@ def fit_stack(job: StackJob) -> list[FitResult]:
 
 
 def _train_stack(job: StackJob, stack: "Stack", asked: Any) -> None:
-    every, n_batches = job.settings.checkpoint_every_steps, len(job.trains[0])
+    every, n_batches, pace = job.settings.checkpoint_every_steps, len(job.trains[0]), Pace()
     while stack.epoch < job.settings.max_epochs and stack.active:
         while stack.batch < n_batches:
             stack.take_step()
@@ -88,6 +91,8 @@ def _train_stack(job: StackJob, stack: "Stack", asked: Any) -> None:
             if asked.is_set():
                 raise KeyboardInterrupt
         stack.end_epoch()
+        if job.settings.progress_bar and pace.is_due():
+            LOG.info("epoch %d of %d: %d nets at work", stack.epoch, job.settings.max_epochs, len(stack.active))
         _save(job, stack)
         if asked.is_set():
             raise KeyboardInterrupt

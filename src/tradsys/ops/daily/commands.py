@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 
@@ -28,7 +27,7 @@ from tradsys.ops.daily.report import missing
 from tradsys.ops.daily.run import STAGES, DayDone, nothing_done, run_days
 from tradsys.ops.daily.stages import DailySettings
 from tradsys.ops.notify import Notifier
-from tradsys.reports.terminal import print_table, prose, table
+from tradsys.reports.terminal import LogLines, print_table, prose, table
 from tradsys.reports.wording import interval, percent
 
 Verb = Callable[[DailySettings, Mapping[str, Any]], None]
@@ -215,7 +214,7 @@ def _span_of_days(done: list[DayDone]) -> str:
 def _on_the_terminal() -> Iterator[None]:
     """The tradsys logger on standard error while a run goes on."""
     logger = logging.getLogger("tradsys")
-    screen = RichHandler(console=Console(stderr=True, soft_wrap=True), show_path=False, show_level=False)
+    screen = LogLines()
     logger.setLevel(logging.INFO)
     screen.setLevel(screen_level())
     screen.addFilter(MaskingFilter())

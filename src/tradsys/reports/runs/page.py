@@ -44,7 +44,7 @@ def print_runs(rows: Sequence[Any], page: Path) -> None:
         return
     out = table(counted(len(rows), "run"), COLUMNS, left=(*LEFT, "code"))
     for row in rows:
-        out.add_row(*(escape(text).replace(" \\[", "\n\\[").replace(" (no", "\n(no") for text in cells(row)))
+        out.add_row(*(escape("\n".join(filter(None, parted(text)))) for text in cells(row)))
     print_table(console, out)
     for row in rows:
         if row.state != "done":
@@ -76,6 +76,12 @@ def cells(row: Any) -> tuple[str, ...]:
         "" if row.dsr is None else confidence(row.dsr), row.code,
         "" if row.minutes is None else number(row.minutes, 1),
     )  # fmt: skip
+
+
+def parted(text: str) -> tuple[str, str]:
+    """A figure and its interval, or `(no interval)`; "" where there is none."""
+    figure, mark, rest = next((text.partition(m) for m in (" [", " (no") if m in text), (text, "", ""))
+    return figure, f"{mark}{rest}".strip()
 
 
 def write_runs(rows: Sequence[Any], boards: Sequence[Mapping[str, Any]], folder: Path) -> Path:
@@ -120,7 +126,7 @@ def _page_row(row: Any, drawn: Sequence[Any]) -> dict[str, Any]:
     figures = (row.skill["value"], row.auc["value"], row.sharpe["value"], row.dsr, "", row.minutes)
     values = (row.when, *[""] * 5, *figures)
     return {
-        "cells": list(zip(cells(row), values, strict=True)),
+        "cells": [(*parted(text), value) for text, value in zip(cells(row), values, strict=True)],
         "folder": row.folder,
         "link": f"{quote(row.folder)}/report.html" if row.page else None,
         "drawn": row in drawn,

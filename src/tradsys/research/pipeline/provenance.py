@@ -14,9 +14,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from rich.console import Console
-from rich.logging import RichHandler
-
 from tradsys.core.clock import utc_now
 from tradsys.core.drafts import remove_dead_drafts
 from tradsys.core.endings import Terminated
@@ -25,6 +22,7 @@ from tradsys.core.plurals import counted
 from tradsys.core.progress import stages as progress
 from tradsys.core.run_code import record_code
 from tradsys.core.runs import PACKAGE, code_sha, digest_file, digest_json, link_latest, new_run, write_text
+from tradsys.reports.terminal import LogLines
 from tradsys.research.pipeline.single_thread import ONE_THREAD
 
 LOG = logging.getLogger("tradsys")
@@ -128,9 +126,7 @@ def _logged(path: Path) -> Iterator[None]:
     """The tradsys logger on the terminal and, with times, in the run's log.txt."""
     file = logging.FileHandler(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    screen = RichHandler(
-        console=Console(stderr=True, soft_wrap=True), show_path=False, show_level=False, log_time_format="%H:%M:%S"
-    )
+    screen = LogLines()
     screen.setLevel(progress.screen_level())
     LOG.setLevel(logging.INFO)
     for handler in (file, screen):

@@ -1,8 +1,9 @@
 """The verbs that keep the pipeline running: schedule, preflight, health, clean."""
 
 import json
+import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from tradsys.core.errors import GateError
 from tradsys.ops.daily import publishing
 from tradsys.ops.daily.day_data import DailyBars
 from tradsys.ops.daily.lock import held
-from tradsys.ops.daily.operations.health import as_rows, health, preflight
+from tradsys.ops.daily.operations.health import as_rows, check_keys, health, preflight
 from tradsys.ops.daily.operations.notices import newcomers
 from tradsys.ops.daily.operations.retention import GIGABYTE, RetentionSettings, clean
 from tradsys.ops.daily.operations.schedule import Due, ScheduleSettings, due_sessions, write_schedule
@@ -38,12 +39,24 @@ def write_units(settings: DailySettings, parts: Mapping[str, Any]) -> None:
     console = prose()
     for path in written:
         console.print(f"wrote    {path}")
-    if asked.form == "cron":
-        console.print(f"install  crontab {written[0]}")
-        return
-    timers = " ".join(path.name for path in written if path.suffix == ".timer")
-    console.print(f"install  systemctl --user link {' '.join(str(path.resolve()) for path in written)}")
-    console.print(f"         systemctl --user enable --now {timers}")
+    console.print("install  with these lines:")
+    for line in install_lines(asked.form, written):
+        console.print(line, no_wrap=True, soft_wrap=True)  # a line that is copied must stay one
+
+
+def install_lines(form: str, written: Sequence[Path]) -> list[str]:
+    """Lines for a shell that install what `write_schedule` wrote; they keep a crontab's other lines.
+
+    A user's timers run only while the user is logged in, unless the user lingers.
+    """
+    if form == "cron":
+        return [f"(crontab -l 2>/dev/null; cat {shlex.quote(str(written[0].resolve()))}) | crontab -"]
+    timers = shlex.join(path.name for path in written if path.suffix == ".timer")
+    return [
+        f"systemctl --user link {shlex.join(str(path.resolve()) for path in written)}",
+        f"systemctl --user enable --now {timers}",
+        "loginctl enable-linger",
+    ]
 
 
 def due(settings: DailySettings, parts: Mapping[str, Any]) -> Due:
@@ -56,7 +69,13 @@ def check_before(settings: DailySettings, parts: Mapping[str, Any]) -> None:
     """Prints every check of `preflight`; GateError, exit code 2, where one does not hold."""
     asked, data = parts["preflight"], DailyBars(settings.first)
     checks = preflight(
-        Partitions(settings.folder), data.calendar, data.last_bar(), asked["free_gb"], asked["model_age"], utc_now()
+        Partitions(settings.folder),
+        data.calendar,
+        data.last_bar(),
+        check_keys(settings.config, asked["keys"] or ()),
+        least_free_gb=asked["free_gb"],
+        most_model_age=asked["model_age"],
+        now=utc_now(),
     )
     console = prose()
     if asked["json"]:

@@ -1,17 +1,23 @@
 """Is the daily pipeline well? For monitors: one JSON object, and a reason for every thing that is not."""
 
+import os
 import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+from tradsys.core.errors import TradsysError
+from tradsys.core.masking import ENVIRONMENT_NAME
+from tradsys.core.plurals import counted
 from tradsys.market import sessions
 from tradsys.ops.daily import publishing
 from tradsys.ops.daily.event_log import RunLog
 from tradsys.ops.daily.lock import holder
 from tradsys.ops.daily.operations.schedule import ScheduleSettings, next_run
 from tradsys.ops.daily.partitions import Partitions
+from tradsys.ops.notify import Notifier
 
 GIGABYTE = 1e9
 
@@ -63,27 +69,73 @@ def sessions_behind(shown: date | None, calendar: str, now: datetime) -> int | N
 
 
 def preflight(
-    store: Partitions, calendar: str, last_bar: date, least_free_gb: float, most_model_age: int, now: datetime
+    store: Partitions,
+    calendar: str,
+    last_bar: date,
+    keys: Check,
+    *,
+    least_free_gb: float,
+    most_model_age: int,
+    now: datetime,
 ) -> list[Check]:
-    """What a run needs, checked before it: data, disk, calendar, age of the model, lock.
+    """What a run needs, checked before it: data, disk, keys, calendar, age of the model, lock.
 
-    last_bar: session of the newest bar. most_model_age: sessions since the model was last fitted or challenged.
+    last_bar: session of the newest bar. keys: of `check_keys`. most_model_age: sessions since the model that speaks
+    was last fitted or challenged.
     """
     last = sessions.last_closed(calendar, now)
     fresh = last_bar >= last
     free = shutil.disk_usage(_existing(store.root)).free / GIGABYTE
     holding = holder(store.root)
-    trained = store.dates("models")
-    age = sessions_behind(max(trained), calendar, now) if trained else None
+    challenged = last_challenge(store)
+    age = sessions_behind(challenged, calendar, now) if challenged else None
     failed = RunLog(store.root).lines(event="failed")[-1:]
     return [
         Check("data", fresh, f"bars end {last_bar}" + ("" if fresh else f", {last} has closed; fetch newer data")),
         Check("disk", free >= least_free_gb, f"{free:.1f} GB free, {least_free_gb:g} are asked for"),
+        keys,
         Check("calendar", True, f"{calendar}: last closed session {last}"),
         Check("model", age is None or age <= most_model_age, _age(age, most_model_age)),
         Check("lock", not holding, f"held by process {holding['pid']} on {holding['host']}" if holding else "free"),
         Check("last failure", True, f"{failed[0]['date']}: {failed[0]['error']}" if failed else "none in the log"),
     ]
+
+
+def check_keys(config: Mapping[str, Any], wanted: Sequence[str]) -> Check:
+    """Whether every environment variable that the data or the user name is set, and notices have targets.
+
+    config: of the run; where it names a variable (`key: FRED_API_KEY`) that key is needed. wanted: further names, such
+    as those of a download that runs before. A value is never shown.
+    """
+    needed = sorted({*_names_of_keys(config), *wanted})
+    lacking = [name for name in needed if not os.environ.get(name, "").strip()]
+    found = f"{', '.join(lacking)} not set in the environment or .env" if lacking else ", ".join(needed) or "none named"
+    try:
+        targets = Notifier.from_environment().n_targets
+    except TradsysError as error:
+        return Check("keys", False, f"{found}; {error}")
+    return Check("keys", not lacking, f"{found}; notices go to {counted(targets, 'target')}")
+
+
+def last_challenge(store: Partitions) -> date | None:
+    """The session on which the models that speak were last fitted or challenged; None before the first."""
+    days = store.dates("models")
+    if not days:
+        return None
+    champions = store.document("models", days[-1], "champions")
+    return min(date.fromisoformat(one["challenged"]) for one in champions.values())
+
+
+def _names_of_keys(part: Any) -> Iterator[str]:
+    """Names of environment variables at the keys `key` and `secret`."""
+    if isinstance(part, Mapping):
+        for key, value in part.items():
+            if key in ("key", "secret") and isinstance(value, str) and ENVIRONMENT_NAME.fullmatch(value):
+                yield value
+            yield from _names_of_keys(value)
+    elif isinstance(part, (list, tuple)):
+        for one in part:
+            yield from _names_of_keys(one)
 
 
 def as_rows(checks: list[Check]) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Timers of the daily pipeline, and which sessions a timer's run has to do."""
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from tradsys.market import sessions
 
 FORMS = ("systemd", "cron")
 WHEN = ("pre", "post")
+WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 PURPOSE = {"pre": "before the open", "post": "after the close"}
 
 
@@ -45,11 +47,11 @@ class ScheduleSettings:
 def write_schedule(settings: ScheduleSettings, name: str, calendar: str, command: Sequence[str]) -> list[Path]:
     """Writes the unit files or the crontab and returns their paths.
 
-    name: of the pipeline, part of the file names. calendar: whose zone the times are in; markets that never close
-    run every day, in UTC. command: what starts the pipeline; `when=pre` or `when=post` is added.
+    name: of the pipeline, part of the file names. calendar: whose zone the times are in and whose weekdays have a
+    timer (Riyadh's are Sunday to Thursday); markets that never close run every day, in UTC. command: what starts the
+    pipeline; `when=pre` or `when=post` is added.
     """
-    zone = _zone(calendar).key
-    weekdays = calendar != sessions.ROUND_THE_CLOCK
+    zone, weekdays = _zone(calendar).key, sessions.weekdays(calendar)
     files = _systemd if settings.form == "systemd" else _cron
     written = []
     for file, text in files(settings.times, name, zone, weekdays, list(command)).items():
@@ -58,18 +60,20 @@ def write_schedule(settings: ScheduleSettings, name: str, calendar: str, command
     return written
 
 
-def _systemd(times: Mapping[str, str], name: str, zone: str, weekdays: bool, command: list[str]) -> dict[str, str]:
-    files = {}
+def _systemd(
+    times: Mapping[str, str], name: str, zone: str, weekdays: Sequence[int], command: list[str]
+) -> dict[str, str]:
+    files, place = {}, str(Path.cwd()).replace("%", "%%")  # % starts a specifier in a unit file
+    line = " ".join(map(_unit_word, command))
+    days = "" if len(weekdays) == len(WEEKDAYS) else f"{','.join(WEEKDAYS[day] for day in weekdays)} "
     for when, clock in times.items():
         unit = f"tradsys-daily-{name}-{when}"
-        line = shlex.join([*command, f"when={when}"]).replace("%", "%%")  # % starts a specifier in a unit file
         files[f"{unit}.service"] = (
             f"[Unit]\nDescription=tradsys daily {name}, {PURPOSE[when]}\n"
             "Wants=network-online.target\nAfter=network-online.target\n\n"
-            f"[Service]\nType=oneshot\nWorkingDirectory={Path.cwd()}\nEnvironmentFile=-{Path.cwd() / '.env'}\n"
-            f"ExecStart={line}\nTimeoutStartSec=4h\n"
+            f"[Service]\nType=oneshot\nWorkingDirectory={place}\nEnvironmentFile=-{place}/.env\n"
+            f"ExecStart={line} when={when}\nTimeoutStartSec=4h\n"
         )
-        days = "Mon..Fri " if weekdays else ""
         files[f"{unit}.timer"] = (
             f"[Unit]\nDescription=tradsys daily {name}, {PURPOSE[when]} at {clock} {zone}\n\n"
             f"[Timer]\nOnCalendar={days}*-*-* {clock}:00 {zone}\nPersistent=true\nAccuracySec=30s\n\n"
@@ -78,12 +82,27 @@ def _systemd(times: Mapping[str, str], name: str, zone: str, weekdays: bool, com
     return files
 
 
-def _cron(times: Mapping[str, str], name: str, zone: str, weekdays: bool, command: list[str]) -> dict[str, str]:
-    lines = [f"# tradsys daily {name}; times are in {zone}", f"CRON_TZ={zone}"]
+def _unit_word(word: str) -> str:
+    """One word of ExecStart, which systemd reads back as it was: no specifier, no variable, no escape."""
+    plain = word.replace("%", "%%").replace("$", "$$")
+    if re.fullmatch(r"[\w@%+=:,./${}\[\]~^-]+", plain):
+        return plain
+    return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _cron(
+    times: Mapping[str, str], name: str, zone: str, weekdays: Sequence[int], command: list[str]
+) -> dict[str, str]:
+    lines = [
+        f"# tradsys daily {name}; times are in {zone}",
+        "# a cron without CRON_TZ, such as Debian's, reads them in the machine's own zone: take form=systemd there",
+        f"CRON_TZ={zone}",
+    ]
+    days = "*" if len(weekdays) == len(WEEKDAYS) else ",".join(str((day + 1) % 7) for day in weekdays)  # 0 is Sunday
     for when, clock in times.items():
         hour, minute = (int(part) for part in clock.split(":"))
         work = f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join([*command, f'when={when}'])}".replace("%", r"\%")
-        lines.append(f"{minute} {hour} * * {'1-5' if weekdays else '*'} {work}")
+        lines.append(f"{minute} {hour} * * {days} {work}")
     return {f"tradsys-daily-{name}.crontab": "\n".join(lines) + "\n"}
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 import pytest
 
 from tradsys.core.errors import GateError, TradsysError
-from tradsys.ops.daily.operations.health import health
+from tradsys.ops.daily.operations.health import Check, check_keys, health, last_challenge, preflight
 from tradsys.ops.daily.operations.notices import summary, with_notices
 from tradsys.ops.daily.operations.retention import RetentionSettings, clean, leaving
 from tradsys.ops.daily.operations.schedule import ScheduleSettings
@@ -74,6 +74,40 @@ def test_health_says_how_far_behind_the_newest_report_is(store, tmp_path):
     assert late["gates"] == {"auc": "pass", "drift": "warn"}
     assert late["next_run"].startswith("2023-01-03T16:45")
     assert health(store, "XNYS", schedule, 2, datetime(2022, 12, 31, 1, tzinfo=UTC))["ok"]
+
+
+def test_the_age_of_a_model_counts_from_its_last_challenge_not_from_its_last_forecast(store, tmp_path):
+    (store.root / "models").rename(tmp_path / "before")  # forecasts of the 28th and 30th, the model is of the 28th
+    spoke = {"5d": {"challenged": "2022-12-28"}, "20d": {"challenged": "2022-12-29"}}
+    for day in DAYS[1:]:
+        store.write("models", day, Made(documents={"champions": spoke}), Origin({}, {}), 0.1)
+    assert last_challenge(store) == date(2022, 12, 28)
+    for most, ok in ((2, True), (1, False)):
+        checks = preflight(
+            store, "XNYS", DAYS[-1], Check("keys", True, ""),
+            least_free_gb=0, most_model_age=most, now=datetime(2022, 12, 31, 1, tzinfo=UTC),
+        )  # fmt: skip
+        assert [c.name for c in checks] == ["data", "disk", "keys", "calendar", "model", "lock", "last failure"]
+        (model,) = [c for c in checks if c.name == "model"]
+        assert (model.ok, model.found) == (ok, f"2 sessions old, at most {most}")
+
+
+def test_keys_that_the_data_or_the_user_name_are_needed_and_never_shown(monkeypatch):
+    config = {"data": {"parts": [{"http": {"key": "VENDOR_API_KEY", "key_as": "apikey"}}, {"key": "sma_20"}]}}
+    monkeypatch.delenv("TRADSYS_NOTIFY", raising=False)
+    monkeypatch.setenv("OTHER_API_KEY", "canary-of-a-key")
+    lacking = check_keys(config, ["OTHER_API_KEY"])
+    assert (lacking.ok, lacking.found) == (
+        False, "VENDOR_API_KEY not set in the environment or .env; notices go to 0 targets",
+    )  # fmt: skip
+    monkeypatch.setenv("VENDOR_API_KEY", "x")
+    assert check_keys(config, ["OTHER_API_KEY"]) == Check(
+        "keys", True, "OTHER_API_KEY, VENDOR_API_KEY; notices go to 0 targets"
+    )
+    monkeypatch.setenv("TRADSYS_NOTIFY", "json://127.0.0.1:1/ nothing://that.exists")
+    refused = check_keys({}, [])
+    assert not refused.ok
+    assert "URL number 2 of TRADSYS_NOTIFY" in refused.found
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.market import sessions
+from tradsys.ops.daily.operations.commands import install_lines
 from tradsys.ops.daily.operations.schedule import ScheduleSettings, due_sessions, next_run, write_schedule
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -42,9 +43,51 @@ def test_a_crontab_names_the_zone_and_escapes_percent(tmp_path):
     (path,) = write_schedule(settings(tmp_path, "cron"), "foundry", "XNYS", ["python", "x=%"])
     text = path.read_text()
     assert "CRON_TZ=America/New_York" in text
-    assert "15 8 * * 1-5 cd " in text
-    assert "45 16 * * 1-5 cd " in text
+    assert "15 8 * * 1,2,3,4,5 cd " in text
+    assert "45 16 * * 1,2,3,4,5 cd " in text
     assert r"\%" in text
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_the_timer_of_riyadh_stands_on_its_own_weekdays(tmp_path):
+    written = write_schedule(settings(tmp_path), "saudi", "XSAU", ["/bin/true"])
+    spec = written[1].read_text().split("OnCalendar=")[1].splitlines()[0]
+    read = subprocess.run(
+        ["systemd-analyze", "calendar", "--iterations=7", "--base-time=2022-12-01", spec],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    days = {line.split()[-4] for line in read.splitlines() if "Asia/Riyadh" in line or "+03" in line or "UTC" in line}
+    assert days & {"Fri", "Sat"} == set()
+    assert "Sun" in days
+    (cron,) = write_schedule(settings(tmp_path, "cron"), "saudi", "XSAU", ["/bin/true"])
+    assert "15 8 * * 1,2,3,4,0 cd " in cron.read_text()
+
+
+@pytest.mark.parametrize(
+    ("word", "written"),
+    [
+        ("data.source.root=${paths.data}/a", "data.source.root=$${paths.data}/a"),  # $ begins a variable
+        ("name=a%b", "name=a%%b"),
+        ("question=what now?", '"question=what now?"'),
+        ('question=say "no" \\ more', '"question=say \\"no\\" \\\\ more"'),
+    ],
+)
+def test_a_unit_gives_the_command_each_word_as_it_was_typed(tmp_path, word, written):
+    service = write_schedule(settings(tmp_path), "foundry", "XNYS", ["/bin/true", word])[0]
+    (line,) = [each for each in service.read_text().splitlines() if each.startswith("ExecStart=")]
+    assert line == f"ExecStart=/bin/true {written} when=pre"
+
+
+def test_the_lines_that_install_a_crontab_keep_the_lines_that_are_there(tmp_path):
+    written = write_schedule(settings(tmp_path / "a b", "cron"), "foundry", "XNYS", ["/bin/true"])
+    (line,) = install_lines("cron", written)
+    fake = tmp_path / "crontab"  # crontab -l prints the file "old", crontab - replaces it
+    fake.write_text(f'#!/bin/sh\n[ "$1" = -l ] && exec cat {tmp_path}/old\ncat > {tmp_path}/new\n')
+    fake.chmod(0o755)
+    (tmp_path / "old").write_text("0 3 * * * backup\n")
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    subprocess.run(["sh", "-c", line], check=True, env=env)
+    assert (tmp_path / "new").read_text() == "0 3 * * * backup\n" + written[0].read_text()
 
 
 def test_markets_that_never_close_run_every_day_in_utc(tmp_path):
