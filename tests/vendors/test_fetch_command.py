@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
@@ -15,6 +16,7 @@ from tests.vendors.test_downloads import END, NOW, START, expected, stored
 from tests.vendors.test_tables import daily
 from tradsys.core.errors import DataError
 from tradsys.fetch import work
+from tradsys.market.downloads.run import Lines
 from tradsys.market.store import BarStore
 
 KEY = "k3y-of-a-test"
@@ -129,3 +131,35 @@ def test_a_universe_with_duplicates_is_downloaded_once_and_says_so(alphavantage,
     assert "named more than once, downloaded once: IBM (2 times)" in out
     assert "1 stablecoins or wrapped tokens left out: USDT-USD" in out
     assert [line.split()[3:] for line in out.splitlines() if line.startswith("IBM ")] == [["3", "3", "0", "0", "0"]]
+
+
+def test_a_symbol_that_no_file_can_bear_is_one_row_of_a_universe(alphavantage, capsys):
+    Path("coins.csv").write_text("\ufeffsymbol,kind\r\n=x,coin\r\n\r\nIBM,coin\r\n", newline="")
+    with pytest.raises(SystemExit) as ended:
+        work([*alphavantage, "universe=coins.csv"])
+    out = capsys.readouterr().out
+    assert ended.value.code == 3
+    assert "failed =x: store: '=x' is no symbol that can be stored" in out
+    assert BarStore(Path("data")).manifest("us")["symbols"].keys() == {"IBM"}
+
+
+def test_a_second_download_into_one_dataset_is_one_line(alphavantage):
+    Path("data").mkdir()
+    with FileLock("data/.fetch_us.lock"), pytest.raises(DataError, match="another download into name=us is running"):
+        work([*alphavantage, "symbols=[IBM]"])
+    assert BarStore(Path("data")).names() == []
+    work([*alphavantage, "symbols=[IBM]"])
+
+
+def test_a_name_that_leads_out_of_the_store_is_refused(alphavantage):
+    with pytest.raises(DataError, match="no dataset name"):
+        work([*alphavantage, "symbols=[IBM]", "name=../us"])
+    assert not Path("data").exists()
+
+
+def test_progress_is_lines_where_nobody_watches(caplog):
+    caplog.set_level("INFO", "tradsys")
+    lines = Lines(2, every=3600.0)
+    for n in range(100):
+        lines.show("BTC-USD", 0, n + 1)
+    assert [record.getMessage() for record in caplog.records] == ["BTC-USD (1 of 2): 1 rows"]

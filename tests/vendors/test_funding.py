@@ -11,7 +11,8 @@ from starlette.routing import Route
 from tests.vendors.server import History, Vendors, serving
 from tradsys.market.downloads.ccxt_funding import CcxtFunding
 from tradsys.market.downloads.client import Retry
-from tradsys.market.downloads.progress import Job
+from tradsys.market.downloads.progress import InterruptedDownload, Job
+from tradsys.market.downloads.revisions import RevisionLedger, RevisionRule
 from tradsys.market.known import KnownSource
 
 NOW = datetime(2025, 1, 4, 6, 30, tzinfo=UTC)
@@ -24,6 +25,7 @@ class Futures(Vendors):
 
     def __init__(self):
         super().__init__(History([], FIRST, FIRST), NOW)
+        self.twice = False  # whether the first rate of a page is given a second time, otherwise
         self.rates = {FIRST + timedelta(hours=8 * k): round(1e-4 + 1e-6 * (k % 5), 8) for k in range(103)}
         self.extra_routes = [Route("/fapi/v1/exchangeInfo", self.markets), Route("/fapi/v1/fundingRate", self.funding)]
 
@@ -36,7 +38,8 @@ class Futures(Vendors):
     def funding(self, request: Request):
         begin, n = int(request.query_params.get("startTime", 0)), int(request.query_params.get("limit", 100))
         rows = [(int(t.timestamp() * 1000), r) for t, r in self.rates.items() if t.timestamp() * 1000 >= begin]
-        return JSONResponse([{"symbol": "BTCUSDT", "fundingTime": t, "fundingRate": str(r)} for t, r in rows[:n]])
+        pairs = [(t, r) for t, r in rows[:n]] + ([(rows[0][0], 0.5)] if self.twice and rows else [])
+        return JSONResponse([{"symbol": "BTCUSDT", "fundingTime": t, "fundingRate": str(r)} for t, r in pairs])
 
 
 @pytest.fixture
@@ -81,7 +84,11 @@ def test_it_goes_on_where_it_ended_and_takes_what_changed(futures, source, tmp_p
     assert stored(tmp_path) == settled(futures)
     assert stored(tmp_path)[changed] == 0.0042
     assert row.n_added == len(settled(futures)) - before
-    assert "1 re-read settlements changed" in row.remarks[0]
+    assert (row.revisions.n_changed, row.revisions.n) == (1, 1)
+    entries = RevisionLedger(tmp_path / "funding" / "perp_BTC-USD").read()
+    assert entries.select("symbol", "time", "column", "new", "source").rows() == [
+        ("BTC-USD", changed, "funding_rate", 0.0042, "ccxt_funding")
+    ]
     asked = [r for r in futures.requests if "fundingRate" in r]
     assert f"startTime={int(datetime(2024, 12, 4, 8, tzinfo=UTC).timestamp() * 1000)}" in asked[0], "the last 48 again"
 
@@ -103,3 +110,51 @@ def test_the_file_is_known_from_each_settlement_on(futures, source, tmp_path):
     path = str(tmp_path / "funding" / "perp_BTC-USD.parquet")
     frame = KnownSource(path, "wide", {"funding_rate": "funding"}).frame()
     assert dict(frame.select("available_at", "funding").rows()) == settled(futures)
+
+
+def test_rewritten_settlements_above_the_share_are_refused(futures, source, tmp_path):
+    source.collect(job(tmp_path))
+    before = stored(tmp_path)
+    futures.rates[datetime(2025, 1, 1, tzinfo=UTC)] = 0.0042
+    del futures.rates[datetime(2025, 1, 2, tzinfo=UTC)]
+    [row] = source.collect(job(tmp_path, rule=RevisionRule("refuse", 0.01)))
+    assert "max_revised_share" in row.error
+    assert stored(tmp_path) == before
+    [row] = source.collect(job(tmp_path))
+    assert (row.revisions.n_changed, row.revisions.n_vanished) == (1, 1)
+    assert len(stored(tmp_path)) == len(before), "what the vendor no longer has stays"
+
+
+@pytest.mark.parametrize("rate", ["nan", "1e400", "12.5", "soon"])
+def test_a_rate_that_is_no_fraction_is_refused_and_asked_for_again(futures, source, tmp_path, rate):
+    moment = datetime(2024, 12, 20, tzinfo=UTC)
+    right, futures.rates[moment] = futures.rates[moment], rate
+    [row] = source.collect(job(tmp_path))
+    assert row.error is not None or moment not in stored(tmp_path)
+    futures.rates[moment] = right
+    [row] = source.collect(job(tmp_path))
+    assert row.error is None
+    assert stored(tmp_path) == settled(futures)
+
+
+def test_two_rates_for_one_settlement_are_refused(futures, source, tmp_path):
+    futures.twice = True
+    [row] = source.collect(job(tmp_path))
+    assert "twice" in row.error
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_pages_of_an_interrupted_download_are_not_asked_for_again(futures, source, tmp_path):
+    def stop(symbol, number, n_rows):
+        if n_rows > 50:
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedDownload):
+        source.collect(job(tmp_path), stop)
+    futures.requests.clear()
+    [row] = source.collect(job(tmp_path))
+    assert row.error is None
+    assert stored(tmp_path) == settled(futures)
+    begins = [int(r.split("startTime=")[1].split("&")[0]) for r in futures.requests if "startTime" in r]
+    assert min(begins) >= FIRST.timestamp() * 1000 + 79 * 8 * 3_600_000
+    assert not (tmp_path / "funding" / "partial").exists()

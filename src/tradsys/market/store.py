@@ -53,6 +53,15 @@ PRINTS = ("final", "first")  # of a bar that the vendor revised
 _DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
 
+def check_dataset_name(name: str) -> None:
+    """Raises DataError for a name that no folder of the store may have."""
+    if not _DATASET.fullmatch(name):
+        raise DataError(
+            f"store: {name!r} is no dataset name; letters, digits, '_', '-' and '.', starting "
+            "with a letter or digit, at most 80; choose another name"
+        )
+
+
 @dataclass(frozen=True)
 class BarStore:
     """Datasets of bars under one folder: `root/name/manifest.json` beside one parquet file per symbol.
@@ -106,6 +115,8 @@ class BarStore:
             check_conflicts(name, clashes, conflicts)
             digests = symbol_digests(content)
             entries = {**old["symbols"], **write_symbols(folder, content, digests, minutes, source)}
+            if mode == "replace" and (gone := sorted(u.symbol for u in updates if u.n_dropped or u.n_conflicts)):
+                source = {**source, "rewrote": gone}
             manifest = manifest_of(name, entries, minutes, imports(old["imports"], sorted(digests), source, mode))
             manifest |= {"events": old["events"]} if old.get("events") else {}
             if manifest["digest"] != old.get("digest"):
@@ -213,11 +224,7 @@ class BarStore:
         return check_bars(bars.rechunk())
 
     def _folder(self, name: str) -> Path:
-        if not _DATASET.fullmatch(name):
-            raise DataError(
-                f"store: {name!r} is no dataset name; letters, digits, '_', '-' and '.', starting "
-                "with a letter or digit, at most 80; choose another name"
-            )
+        check_dataset_name(name)
         return Path(self.root) / name
 
     def _load(self, folder: Path, path: Path | None = None) -> dict[str, Any]:
@@ -293,6 +300,7 @@ class StoredBars:
         bars = BarStore(Path(self.root)).read(self.name, self._wanted(), self.start, self.end)
         self._check_length(bars)
         if (moment := _moment("as_of", self.as_of)) is not None:
+            self._check_rewritten(moment)
             bars = RevisionLedger(Path(self.root) / self.name).before(bars, moment)
             if bars.is_empty():
                 raise DataError(f"store {self.name}: nothing had closed by as_of={self.as_of}; set a later moment")
@@ -309,6 +317,17 @@ class StoredBars:
             )
         inside = pl.col("time").is_between(others.min(), others.max())
         return bars.filter(inside | (pl.col("symbol") != self.untraded)).rechunk()
+
+    def _check_rewritten(self, moment: datetime) -> None:
+        """Raises DataError where mode=replace changed stored bars after that moment: no ledger has what they were."""
+        wanted = self._wanted()
+        for one in BarStore(Path(self.root)).manifest(self.name)["imports"]:
+            gone = [s for s in one.get("rewrote", ()) if wanted is None or s in wanted]
+            if gone and utc(one["written"], "store: written") > moment:
+                raise DataError(
+                    f"store {self.name}: mode=replace put {gone[0]} in the place of other bars on {one['written']}, so "
+                    f"it cannot be read as_of={self.as_of}; set a later moment, or restore it with mode=undo"
+                )
 
     def _check_length(self, bars: pl.DataFrame) -> None:
         """Raises DataError where bars step otherwise than the manifest says; months have no one length."""

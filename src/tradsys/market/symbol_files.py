@@ -25,9 +25,14 @@ def empty_manifest(name: str) -> dict[str, Any]:
     return {"name": name, "bar_minutes": None, "symbols": {}, "imports": []}
 
 
+def is_symbol(symbol: str) -> bool:
+    """Whether a file can be named after it."""
+    return bool(_SYMBOL.fullmatch(symbol)) and ".." not in symbol and len(quote(symbol, safe="")) <= MAX_FILE_NAME
+
+
 def check_symbol(symbol: str) -> None:
     """Raises DataError for a symbol that no file could be named after."""
-    if not _SYMBOL.fullmatch(symbol) or ".." in symbol or len(quote(symbol, safe="")) > MAX_FILE_NAME:
+    if not is_symbol(symbol):
         raise DataError(
             f"store: {symbol!r} is no symbol that can be stored; letters of any script, digits and "
             "^=_.:&+$#-, starting with a letter, a digit or ^, at most 40, without '..'; rename it with "

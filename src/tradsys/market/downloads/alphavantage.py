@@ -2,19 +2,22 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from typing import Any
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from typing import Any, NoReturn
 
 import polars as pl
 
+from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
 from tradsys.market.bars import COLUMNS, SCHEMA
-from tradsys.market.downloads.client import Http, LimitError, MissingError, plain_words
+from tradsys.market.downloads.client import Http, LimitError, MissingError, PassingError, plain_words
 from tradsys.market.downloads.daily import daily_holes, session_bars
 from tradsys.market.downloads.progress import Page
 
 KINDS = {"stock": "Time Series (Daily)", "fx": "Time Series FX (Daily)"}
 LIMITS = ("Note", "Information")  # answers of this vendor that are limits, not data
+DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -67,23 +70,25 @@ class AlphaVantage:
         if self.kind == "fx":
             query |= {"function": "FX_DAILY", "from_symbol": spelling[:3], "to_symbol": spelling[3:]}
             del query["symbol"]
-        found = self.http.json("/query", query, check=self._check)[KINDS[self.kind]]
+        content = self.http.json("/query", query, check=partial(self._rows, spelling))
+        bars = session_bars(self._rows(spelling, content), self.calendar)
+        yield Page(bars.filter(pl.col("time") > since, pl.col("time") <= until), until)
+
+    def _rows(self, symbol: str, content: Any) -> pl.DataFrame:
+        """symbol, date, prices and volume of an answer; raises where it is a limit, a refusal or of another form."""
+        self._check(content)
         rows = [
-            (spelling, date.fromisoformat(day), *(float(v[k]) for k in ("1. open", "2. high", "3. low", "4. close")),
-             float(v.get("5. volume", 0)))
-            for day, v in found.items()
+            (symbol, date.fromisoformat(day), *(float(v[k]) for k in ("1. open", "2. high", "3. low", "4. close")),
+             0.0 if self.kind == "fx" else float(v["5. volume"]))
+            for day, v in content[KINDS[self.kind]].items()
         ]  # fmt: skip
         schema = {"symbol": pl.String(), "date": pl.Date(), **{n: SCHEMA[n] for n in COLUMNS[2:]}}
-        bars = session_bars(pl.DataFrame(rows, schema=schema, orient="row"), self.calendar)
-        yield Page(bars.filter(pl.col("time") > since, pl.col("time") <= until), until)
+        return pl.DataFrame(rows, schema=schema, orient="row")
 
     def _check(self, content: Any) -> None:
         for key in LIMITS:
             if isinstance(content, dict) and key in content:
-                words = self.http.masked(" ".join(str(content[key]).split()))[:200]
-                raise LimitError(
-                    f"{self.name}: a limit, no data: {words}; what is complete is kept; run it again later"
-                )
+                self._refuse(self.http.masked(plain_words(content[key], 200)))
         if isinstance(content, dict) and "Error Message" in content:
             words = self.http.masked(plain_words(content["Error Message"]))
             if "apikey" in words.lower():
@@ -91,3 +96,16 @@ class AlphaVantage:
             raise MissingError(f"{self.name}: {words}; check the symbol")
         if not isinstance(content, dict) or not isinstance(content.get(KINDS[self.kind]), dict):
             raise DataError(f"{self.name}: the answer has no {KINDS[self.kind]!r}; the vendor's page changed its form")
+
+    def _refuse(self, words: str) -> NoReturn:
+        """Raises for a `Note` or `Information`: too quick, the day used up, or a query that costs money."""
+        text = words.lower()
+        if "premium endpoint" in text or "premium feature" in text:
+            raise DataError(f"{self.name}: no data: {words}; set source.outputsize=compact, or use a paying key")
+        if "per day" not in text and ("per minute" in text or "per second" in text):
+            raise PassingError(f"{self.name}: too many calls: {words}; try again later", after=60.0)
+        opens = utc_now() + DAY
+        raise LimitError(
+            f"{self.name}: a limit, no data: {words}; what is complete is kept; it opens again by "
+            f"{opens:%Y-%m-%d %H:%M} UTC at the latest; run it again then"
+        )

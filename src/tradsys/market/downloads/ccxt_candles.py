@@ -11,7 +11,16 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.market.bars import COLUMNS, SCHEMA
-from tradsys.market.downloads.client import INSTALL, MissingError, PassingError, Retry, plain_words, retry_after
+from tradsys.market.downloads.client import (
+    CHANGED,
+    INSTALL,
+    MissingError,
+    PassingError,
+    Retry,
+    plain_words,
+    read_answer,
+    retry_after,
+)
 from tradsys.market.downloads.intervals import minutes_of
 from tradsys.market.downloads.progress import Page, gaps
 
@@ -98,8 +107,16 @@ class CcxtCandles:
     def call(self, method: str, *args: Any) -> Any:
         """The answer of one of ccxt's methods; PassingError, MissingError or DataError where the exchange fails."""
         ccxt, raw = self._ccxt, self._raw
+        with read_answer(f"ccxt: {self.exchange}", f"the answer to {method}"):
+            answer = self._answer(ccxt, raw, method, args)
+        if not isinstance(raw.last_json_response, list | dict):  # ccxt takes an HTML page for an empty answer
+            raise PassingError(f"ccxt: {self.exchange} answered no JSON, perhaps an HTML page; try again later")
+        return answer
+
+    def _answer(self, ccxt: Any, raw: Any, method: str, args: tuple[Any, ...]) -> Any:
+        """ccxt's answer, and its errors as ours."""
         try:
-            answer = getattr(raw, method)(*args)
+            return getattr(raw, method)(*args)
         except ccxt.BadSymbol as error:
             raise MissingError(f"ccxt: {self.exchange} has no {args[:1]}; check the symbol") from error
         except (ccxt.OperationFailed, ccxt.BadResponse) as error:
@@ -112,10 +129,6 @@ class CcxtCandles:
             raise DataError(
                 f"ccxt: {self.exchange} refuses: {type(error).__name__} {words}; check the request"
             ) from error
-
-        if not isinstance(raw.last_json_response, list | dict):  # ccxt takes an HTML page for an empty answer
-            raise PassingError(f"ccxt: {self.exchange} answered no JSON, perhaps an HTML page; try again later")
-        return answer
 
     @cached_property
     def _ccxt(self) -> Any:
@@ -162,6 +175,8 @@ def _candles(symbol: str, rows: list[list[float]], length: timedelta) -> pl.Data
     names = ["time", *COLUMNS[2:]]
     kinds = {"time": pl.Int64(), **{n: pl.Float64() for n in names[1:]}}
     frame = pl.DataFrame(rows, schema=kinds, orient="row", strict=False) if rows else pl.DataFrame(schema=kinds)
+    if n_empty := frame.height - frame.drop_nulls().height:
+        raise DataError(f"ccxt: {n_empty} of {frame.height} candles of {symbol} lack numbers; {CHANGED}")
     time = pl.from_epoch("time", "ms").cast(pl.Datetime("us")).dt.replace_time_zone("UTC") + length
     return (
         frame.select(pl.lit(symbol).alias("symbol"), time.alias("time"), *names[1:])

@@ -1,8 +1,9 @@
 """Settled funding rates of perpetual futures through ccxt, each from the moment of its settlement."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -13,8 +14,9 @@ from tradsys.core.errors import DataError
 from tradsys.core.runs import written_atomically
 from tradsys.market.bars import TIME
 from tradsys.market.downloads.ccxt_candles import CcxtCandles
-from tradsys.market.downloads.client import LimitError, Retry
-from tradsys.market.downloads.progress import Job, SymbolRow
+from tradsys.market.downloads.client import Retry, read_answer
+from tradsys.market.downloads.progress import PARTIAL, Job, Page, Partial, Report, SymbolRow, each_symbol, silent
+from tradsys.market.downloads.revisions import revise_values
 from tradsys.market.parquet import read_parquet
 
 LONGEST = timedelta(hours=8)  # the usual rest between two settlements; twice as long is a hole
@@ -26,8 +28,8 @@ class CcxtFunding:
     """Funding of perpetuals of one exchange into `funding/NAME_SYMBOL.parquet`: available_at, funding_rate.
 
     A rate is a fraction of the position's value, paid by longs to shorts at `available_at`, and known then. Re-read
-    settlements that the vendor changed take the new value and are counted; those that vanished stay. Keys as
-    `CcxtCandles` has them.
+    settlements that the vendor changed take the new value and are entered in `funding/NAME_SYMBOL/revisions.sqlite`;
+    those that vanished stay and are entered. Keys as `CcxtCandles` has them.
     """
 
     exchange: str = "binance"
@@ -51,57 +53,53 @@ class CcxtFunding:
             address=self.address,
         )
 
-    def collect(self, job: Job) -> list[SymbolRow]:
+    def collect(self, job: Job, report: Report = silent) -> list[SymbolRow]:
         """Downloads symbol by symbol; a failure is a row, a used-up limit ends the download."""
         if not job.symbols:
             raise DataError("fetch: no symbols to download; give symbols=[BTC-USD,ETH-USD] or universe=coins.csv")
-        market, rows = self._market, list[SymbolRow]()
+        market = self._market
         try:
-            for symbol in job.symbols:
-                try:
-                    rows.append(self._one(market, job, symbol))
-                except LimitError as error:
-                    rest = job.symbols[len(rows) :]
-                    rows += [SymbolRow(one, error=str(error), not_tried=k > 0) for k, one in enumerate(rest)]
-                    break
-                except DataError as error:
-                    rows.append(SymbolRow(symbol, error=str(error)))
+            return each_symbol(job.symbols, partial(self._one, market, job), report)
         finally:
             market.close()
-        return rows
 
-    def _one(self, market: CcxtCandles, job: Job, symbol: str) -> SymbolRow:
+    def _one(self, market: CcxtCandles, job: Job, symbol: str, report: Callable[[int], None]) -> SymbolRow:
         spelling = market.spell(symbol)
         path = job.root / "funding" / f"{job.name}_{symbol}.parquet"
         stored = read_parquet(path, "move it away and download it again") if path.exists() else SCHEMA.to_frame()
         begin = job.start or (stored["available_at"][-job.reread_bars :].min() if stored.height else market.first)
         assert isinstance(begin, datetime)
-        pages = [page for page in self._pages(market, spelling, begin, job.until) if page.height]
-        if not pages and stored.is_empty():
-            raise DataError(f"{self.name}: {symbol} has no settled rates; check the symbol")
-        new = pl.concat(pages).unique("available_at", keep="last").sort("available_at") if pages else SCHEMA.to_frame()
-        both = stored.join(new, on="available_at", suffix="_new")
-        n_changed = both.filter(pl.col("funding_rate") != pl.col("funding_rate_new")).height
-        whole = pl.concat([stored.join(new, on="available_at", how="anti"), new]).sort("available_at")
-        with written_atomically(path) as draft:
-            draft.parent.mkdir(parents=True, exist_ok=True)
-            whole.write_parquet(draft)
+        request = {**market.identity(), "name": job.name, "since": begin.isoformat()}
+        kept = Partial(path.parent / PARTIAL, path.stem, request, SCHEMA)
+        pages = kept.read()
+        for page in self._pages(market, spelling, pages[-1].until if pages else begin, job.until):
+            kept.keep(page)
+            pages.append(page)
+            report(sum(one.bars.height for one in pages))
+        with kept.used_up():
+            new = _settled(symbol, pages)
+            if new.is_empty() and stored.is_empty():
+                raise DataError(f"{self.name}: {symbol} has no settled rates; check the symbol")
+            old, found = (frame.rename({"available_at": "time"}) for frame in (stored, new))
+            revisions = revise_values(path.with_suffix(""), old, found, symbol, self.name, job.rule)
+            whole = pl.concat([stored.join(new, on="available_at", how="anti"), new]).sort("available_at")
+            with written_atomically(path) as draft:
+                whole.write_parquet(draft)
         times = whole["available_at"]
-        holes = [(a, b) for a, b in pairwise(times) if b - a >= 2 * LONGEST]
-        remarks = (f"{n_changed} re-read settlements changed; the new values are stored",) if n_changed else ()
+        holes = tuple((a, b) for a, b in pairwise(times) if b - a >= 2 * LONGEST)
         n_added = whole.height - stored.height
-        return SymbolRow(symbol, times[0], times[-1], whole.height, n_added, tuple(holes), remarks=remarks)
+        return SymbolRow(symbol, times[0], times[-1], whole.height, n_added, holes, revisions=revisions)
 
-    def _pages(self, market: CcxtCandles, spelling: str, begin: datetime, until: datetime) -> Iterator[pl.DataFrame]:
+    def _pages(self, market: CcxtCandles, spelling: str, begin: datetime, until: datetime) -> Iterator[Page]:
         """Pages of settled rates; an empty answer counts when it is repeated, a page that stands still ends them."""
         at = begin
         while at < until:
             found = self._page(market, spelling, at) or self._page(market, spelling, at)
-            page = _rates(found).filter(pl.col("available_at") >= at, pl.col("available_at") <= min(until, utc_now()))
-            yield page
-            if page.is_empty():
+            rates = _rates(found).filter(pl.col("available_at") >= at, pl.col("available_at") <= min(until, utc_now()))
+            if rates.is_empty():
                 return
-            at = page["available_at"][-1] + timedelta(milliseconds=1)
+            at = rates["available_at"][-1] + timedelta(milliseconds=1)
+            yield Page(rates, at)
 
     def _page(self, market: CcxtCandles, spelling: str, at: datetime) -> list[Any]:
         rows: list[Any] = self.retry.call(
@@ -110,9 +108,26 @@ class CcxtFunding:
         return rows
 
 
+def _settled(symbol: str, pages: Sequence[Page]) -> pl.DataFrame:
+    """The pages as one frame, each settlement once; DataError where two rates stand for one."""
+    rows = pl.concat([SCHEMA.to_frame(), *(page.bars for page in pages)]).unique().sort("available_at")
+    twice = rows.filter(pl.col("available_at").is_duplicated())
+    if twice.height:
+        moment, one, other = twice["available_at"][0], *twice["funding_rate"][:2]
+        raise DataError(
+            f"ccxt_funding: gives {symbol} {moment:%Y-%m-%d %H:%M} twice, {one:g} and {other:g}; nothing of it was "
+            "stored; run it again later"
+        )
+    return rows
+
+
 def _rates(rows: list[Any]) -> pl.DataFrame:
-    """ccxt's list of {timestamp, fundingRate}; rows without a number are left out."""
-    values = [(row["timestamp"], row["fundingRate"]) for row in rows if row.get("fundingRate") is not None]
-    frame = pl.DataFrame(values, schema={"at": pl.Int64, "funding_rate": pl.Float64}, orient="row")
-    time = pl.from_epoch("at", "ms").cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-    return frame.select(available_at=time, funding_rate="funding_rate").sort("available_at")
+    """ccxt's list of {timestamp, fundingRate}; DataError for a rate that is no fraction of a position's value."""
+    with read_answer("ccxt_funding", "a page of rates"):
+        settled = [row for row in rows if row["fundingRate"] is not None] or rows
+        values = [(int(row["timestamp"]), float(row["fundingRate"])) for row in settled]
+        if odd := [rate for _, rate in values if not abs(rate) < 1]:
+            raise ValueError(f"rate {odd[0]:g}, no fraction of a position's value")
+        frame = pl.DataFrame(values, schema={"at": pl.Int64, "funding_rate": pl.Float64}, orient="row")
+        time = pl.from_epoch("at", "ms").cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+        return frame.select(available_at=time, funding_rate="funding_rate").sort("available_at")

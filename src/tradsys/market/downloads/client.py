@@ -2,7 +2,9 @@
 
 import os
 import re
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -15,8 +17,11 @@ import tenacity
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
 from tradsys.core.masking import ENVIRONMENT_NAME, remember
+from tradsys.core.received import one_line, plain_text, refused_in_one_line
 
 INSTALL = "install it with: pip install 'tradsys[sources]'"
+CHANGED = "the vendor's page changed its form; nothing of it was kept"
+LONGEST_WAIT = 3e9  # seconds: some 95 years, for a Retry-After beyond all dates
 SHORT_SECONDS = 120.0  # a rate over at most this many seconds is waited for, a longer one ends the download
 TOO_MANY, SERVER_ERRORS, MISSING = (418, 429), 500, (404, 410)
 
@@ -35,6 +40,11 @@ class PassingError(DataError):
     def __init__(self, message: str, after: float | None = None) -> None:
         super().__init__(message)
         self.after = after
+
+
+def read_answer(vendor: str, what: str) -> AbstractContextManager[None]:
+    """Turns whatever fails while a vendor's answer is taken apart into one DataError: its page changed its form."""
+    return refused_in_one_line(f"{vendor}: {what}", CHANGED, DataError)
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,7 @@ class Retry:
         error = state.outcome.exception() if state.outcome else None
         after = error.after if isinstance(error, PassingError) else None
         if after is not None and after > self.max_wait_seconds:
-            opens = utc_now() + timedelta(seconds=after)
+            opens = utc_now() + timedelta(seconds=min(after, LONGEST_WAIT))
             raise LimitError(f"{error}; the vendor answers again from {opens:%Y-%m-%d %H:%M} UTC; run it again then")
         backoff = tenacity.wait_random_exponential(multiplier=self.wait_seconds, max=self.max_wait_seconds)
         return max(after or 0.0, backoff(state))
@@ -102,16 +112,20 @@ class Http:
     def json(
         self, path: str, params: Mapping[str, Any] | None = None, *, check: Callable[[Any], None] | None = None
     ) -> Any:
-        """The decoded JSON answer. check: raises for an answer that is no data, before it is cached."""
+        """The decoded JSON answer. check: takes it apart, so that an answer of another form is refused and not cached.
+
+        Raises what `check` raises where that is an error of ours, else DataError: the vendor changed its form.
+        """
 
         def inspect(response: Any) -> None:
             try:
                 content = response.json()
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 shown = re.sub(r"\s+", " ", response.text[:60])
                 raise PassingError(f"{self.host}: answered {shown!r} where JSON was due; try again later") from error
             if check is not None:
-                check(content)
+                with read_answer(self.host, f"the answer of {path}"):
+                    check(content)
 
         return self._get(path, params, inspect).json()
 
@@ -156,7 +170,14 @@ class Http:
 
     def _get(self, path: str, params: Mapping[str, Any] | None, inspect: Callable[[Any], None]) -> Any:
         def once() -> Any:
-            return self._client.get(path, params=dict(params or {}), extensions={"inspect": inspect})
+            with read_answer(self.host, f"the answer of {path}"):  # such as addresses that lead in a circle
+                try:
+                    return self._client.get(path, params=dict(params or {}), extensions={"inspect": inspect})
+                except sqlite3.Error as error:
+                    raise DataError(
+                        f"{self.host}: {Path(self.cache or '').name} or the count of calls beside it cannot be used "
+                        f"({one_line(error)}); move both away, or wait for the download that uses them"
+                    ) from error
 
         return self.retry.call(once)
 
@@ -179,7 +200,7 @@ class Http:
 
 def plain_words(error: object, most: int = 120) -> str:
     """What an error or a page says, on one line without HTML tags and addresses, which may hold a key."""
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>|https?://\S+", " ", str(error)))[:most].strip()
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>|https?://\S+", " ", plain_text(str(error))))[:most].strip()
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -189,7 +210,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return float(value)
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - utc_now()).total_seconds())
 

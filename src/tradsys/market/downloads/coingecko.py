@@ -10,8 +10,9 @@ from typing import Any
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
 from tradsys.core.runs import write_text
-from tradsys.market.downloads.client import Http, PassingError
-from tradsys.market.downloads.progress import Job, SymbolRow
+from tradsys.market.downloads.client import Http, PassingError, plain_words
+from tradsys.market.downloads.progress import Job, Report, SymbolRow, silent
+from tradsys.market.symbol_files import is_symbol
 
 PAGE = 250  # rows of one call, the vendor's most
 STABLE, WRAPPED = "stablecoins", "wrapped-tokens"  # the vendor's categories
@@ -38,22 +39,27 @@ class CoingeckoUniverse:
         if not 1 <= self.top <= 5000 or self.min_market_cap < 0 or self.min_volume_share < 0:
             raise DataError(f"{self.name}: top={self.top} lies in 1..5000 and limits are not negative; fix conf/source")
 
-    def collect(self, job: Job) -> list[SymbolRow]:
+    def collect(self, job: Job, report: Report = silent) -> list[SymbolRow]:
         """Builds the universe of this moment; returns one row for the file."""
         now = job.now or utc_now()
+        odd: list[str] = []
         try:
-            rows = self._rows(now)
+            rows = self._rows(now, odd)
         finally:
             self.http.close()
+        report("coins", 0, len(rows))
         path = job.root / "universes" / job.name / f"{now:%Y-%m-%d}.csv"
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         write_text(path, text.getvalue())
-        return [SymbolRow(f"universes/{job.name}/{path.name}", now, now, len(rows), len(rows))]
+        shown = ", ".join(repr(name) for name in odd[:6])
+        remarks = (f"left out, as no file can be named so: {len(odd)} coins, {shown}",) if odd else ()
+        return [SymbolRow(f"universes/{job.name}/{path.name}", now, now, len(rows), len(rows), remarks=remarks)]
 
-    def _rows(self, now: datetime) -> list[dict[str, Any]]:
+    def _rows(self, now: datetime, odd: list[str]) -> list[dict[str, Any]]:
+        """The file's rows; `odd` takes the symbols that cannot be stored."""
         kinds = {coin["id"]: kind for category, kind in self.marked.items() for coin in self._markets(PAGE, category)}
         hot = self._trending() if self.trending else []
         coins = {coin["id"]: coin for coin in self._markets(self.top)}
@@ -62,10 +68,13 @@ class CoingeckoUniverse:
             coins |= {coin["id"]: coin for coin in self._page(1, {"ids": ",".join(missing)})}
         rows: dict[str, dict[str, Any]] = {}
         for coin in coins.values():
-            cap, volume = float(coin["market_cap"] or 0), float(coin["total_volume"] or 0)
-            symbol = f"{str(coin['symbol']).upper()}-USD"
+            cap, volume = _dollars(coin, "market_cap"), _dollars(coin, "total_volume")
+            symbol = f"{coin['symbol'].upper()}-USD"
             if cap < self.min_market_cap or cap == 0 or volume / cap < self.min_volume_share or symbol in rows:
                 continue  # of two coins with one ticker the larger one counts: rows come by market cap
+            if not is_symbol(symbol):
+                odd.append(symbol)
+                continue
             rows[symbol] = {
                 "symbol": symbol, "kind": kinds.get(coin["id"], "coin"), "name": coin["name"], "id": coin["id"],
                 "rank": coin["market_cap_rank"], "market_cap": cap, "volume": volume,
@@ -91,17 +100,34 @@ class CoingeckoUniverse:
         return found
 
     def _trending(self) -> list[str]:
-        found = self.http.json("/search/trending")
-        try:
-            return [coin["item"]["id"] for coin in found["coins"]]
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{self.name}: the trending page changed its form; set source.trending=false") from error
+        found = self.http.json("/search/trending", check=_hot)
+        return _hot(found)
+
+
+def _hot(content: Any) -> list[str]:
+    try:
+        return [coin["item"]["id"] for coin in content["coins"]]
+    except (KeyError, TypeError) as error:
+        raise DataError("coingecko: the trending page changed its form; set source.trending=false") from error
 
 
 def _check_coins(content: Any) -> None:
     if isinstance(content, dict) and "status" in content:
-        raise PassingError(f"coingecko: {content['status'].get('error_message', 'refuses')}; try again later")
-    needed = {"id", "symbol", "name", "market_cap", "total_volume", "market_cap_rank"}
-    wrong = not isinstance(content, list) or [c for c in content if not isinstance(c, dict) or needed - set(c)]
-    if wrong:
-        raise DataError("coingecko: the page of coins changed its form; report it with the date, nothing was written")
+        words = plain_words(content["status"]["error_message"])
+        raise PassingError(f"coingecko: {words}; try again later")
+    if not isinstance(content, list):
+        raise TypeError(f"{type(content).__name__} instead of a list of coins")
+    for coin in content:
+        if not all(isinstance(coin[name], str) and coin[name] for name in ("id", "symbol", "name")):
+            raise TypeError(f"id, symbol or name of {coin['id']!r} is no text")
+        for name in ("market_cap", "total_volume"):
+            _dollars(coin, name)
+        coin["market_cap_rank"]
+
+
+def _dollars(coin: Mapping[str, Any], name: str) -> float:
+    """A sum in US dollars; null is zero. ValueError or TypeError for what is none."""
+    value = 0.0 if coin[name] is None else float(coin[name])
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{name}={value} of {coin['id']!r}")
+    return value

@@ -1,8 +1,11 @@
 """Macro series from FRED, each value from the day on which it was released (ALFRED vintages)."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -11,8 +14,9 @@ import polars as pl
 from tradsys.core.errors import DataError
 from tradsys.core.runs import written_atomically
 from tradsys.market.bars import TIME
-from tradsys.market.downloads.client import Http, LimitError
-from tradsys.market.downloads.progress import Job, SymbolRow
+from tradsys.market.downloads.client import Http
+from tradsys.market.downloads.progress import Job, Report, SymbolRow, each_symbol, silent
+from tradsys.market.downloads.revisions import Revisions, enter
 from tradsys.market.parquet import read_parquet
 
 CHICAGO = ZoneInfo("America/Chicago")  # the vendor's days are those of St. Louis
@@ -34,67 +38,62 @@ class FredSeries:
     series: Sequence[str] = ()
     name: str = "fred"
 
-    def collect(self, job: Job) -> list[SymbolRow]:
-        """One row per series; a series that fails leaves the others."""
+    def collect(self, job: Job, report: Report = silent) -> list[SymbolRow]:
+        """One row per series; a series that fails leaves the others, and what is complete stays."""
         wanted = list(dict.fromkeys(job.symbols or self.series))
         if not wanted:
             raise DataError("fred: no series; give symbols=[DGS10,CPIAUCSL]")
-        folder = job.root / "macro"
-        path = folder / f"{job.name}_vintages.parquet"
-        kept = (
-            read_parquet(path, "move it away and download it again").partition_by("series", as_dict=True)
-            if path.exists()
-            else {}
-        )
-        frames = {str(key[0]): frame for key, frame in kept.items()}
-        rows: list[SymbolRow] = []
         try:
-            for one in wanted:
-                try:
-                    new = self._vintages(one)
-                    rows.append(_series_row(one, new, frames.get(one)))
-                    frames[one] = new
-                except LimitError:
-                    raise
-                except DataError as error:
-                    rows.append(SymbolRow(one, error=str(error)))
-        except LimitError as error:
-            rows += [SymbolRow(one, error=str(error), not_tried=i > 0) for i, one in enumerate(wanted[len(rows) :])]
+            return each_symbol(wanted, partial(self._one, job), report)
         finally:
             self.http.close()
-        if frames and any(row.error is None for row in rows):
-            everything = pl.concat([frames[one] for one in sorted(frames)])
-            for target, table in ((path, everything), (folder / f"{job.name}.parquet", as_known(everything))):
-                with written_atomically(target) as draft:
-                    table.write_parquet(draft)
-        return rows
+
+    def _one(self, job: Job, series: str, report: Callable[[int], None]) -> SymbolRow:
+        """Downloads one series, enters what the vendor changed of its releases, and writes both files."""
+        folder = job.root / "macro"
+        path = folder / f"{job.name}_vintages.parquet"
+        kept = read_parquet(path, "move it away and download it again") if path.exists() else None
+        new = self._vintages(series)
+        report(new.height)
+        old = None if kept is None else kept.filter(pl.col("series") == series)
+        found = None if old is None or old.is_empty() else _revised(folder / path.stem, old, new, job)
+        others = [] if kept is None else [kept.filter(pl.col("series") != series)]
+        everything = pl.concat([*others, new]).sort("series", maintain_order=True)
+        for target, table in ((path, everything), (folder / f"{job.name}.parquet", as_known(everything))):
+            with written_atomically(target) as draft:
+                table.write_parquet(draft)
+        first, last = (datetime.combine(new["date"][i], time(), UTC) for i in (0, -1))
+        n_old = 0 if old is None else old.height
+        return SymbolRow(series, first, last, new.height, max(new.height - n_old, 0), revisions=found)
 
     def _vintages(self, series: str) -> pl.DataFrame:
         """Every value of a series with the moment of its release; a release that repeats a value is no row."""
-        days = [str(d) for d in self._paged("/series/vintagedates", "vintage_dates", series_id=series)]
+        days = list(self._paged("/series/vintagedates", "vintage_dates", series_id=series))
         if not days:
             raise DataError(f"fred: {series} has no releases; check the series' name")
-        values: dict[tuple[str, str], str] = {}
+        values: dict[tuple[date, datetime], float | None] = {}
         for k in range(0, len(days), MAX_VINTAGES):
             window = days[k : k + MAX_VINTAGES]
-            for row in self._paged(
-                "/series/observations",
-                "observations",
-                series_id=series,
-                realtime_start=window[0],
-                realtime_end=window[-1],
-            ):
-                values[row["date"], row["realtime_start"]] = row["value"]
+            values |= dict(
+                self._paged(
+                    "/series/observations",
+                    "observations",
+                    series_id=series,
+                    realtime_start=window[0],
+                    realtime_end=window[-1],
+                )
+            )
         rows: list[tuple[Any, ...]] = []
-        last: dict[str, str] = {}
+        last: dict[date, float | None] = {}
         for (day, released), value in sorted(values.items(), key=lambda item: item[0]):
             if last.get(day) != value:
-                rows.append(
-                    (series, date.fromisoformat(day), None if value == "." else float(value), known_from(released))
-                )
+                rows.append((series, day, value, released))
             last[day] = value
         schema = {"series": pl.String(), "date": pl.Date(), "value": pl.Float64(), "available_at": TIME}
-        return pl.DataFrame(rows, schema=schema, orient="row").drop_nulls("value").sort("date", "available_at")
+        table = pl.DataFrame(rows, schema=schema, orient="row").drop_nulls("value").sort("date", "available_at")
+        if table.is_empty():
+            raise DataError(f"fred: {series} has no values; check the series' name")
+        return table
 
     def _paged(self, path: str, key: str, **query: Any) -> Iterator[Any]:
         offset, limit = 0, 10_000 if key == "vintage_dates" else PAGE
@@ -103,11 +102,12 @@ class FredSeries:
             found = self.http.json(
                 f"/fred{path}",
                 {**whole, **query, "file_type": "json", "limit": limit, "offset": offset},
-                check=_form(key),
+                check=FORMS[key],
             )
-            yield from found[key]
+            rows, count = FORMS[key](found)
+            yield from rows
             offset += limit
-            if offset >= int(found["count"]):
+            if offset >= count or not rows:
                 return
 
 
@@ -128,17 +128,40 @@ def as_known(vintages: pl.DataFrame) -> pl.DataFrame:
     return kept.pivot("series", index="available_at", values="value").sort("available_at")
 
 
-def _series_row(series: str, new: pl.DataFrame, old: pl.DataFrame | None) -> SymbolRow:
-    if new.is_empty():
-        raise DataError(f"fred: {series} has no values; check the series' name")
-    n_old = 0 if old is None else old.height
-    first, last = (datetime.combine(new["date"][i], time(), UTC) for i in (0, -1))
-    return SymbolRow(series, first, last, new.height, max(new.height - n_old, 0))
+def _revised(folder: Path, old: pl.DataFrame, new: pl.DataFrame, job: Job) -> Revisions:
+    """Enters the releases that the vendor changed, added in the past or withdrew: time is that of the release."""
+    keys = ["series", "date", "available_at"]
+    named = pl.col("date").dt.strftime("%Y-%m-%d").alias("column")  # which reference period's value
+    both = old.join(new, on=keys, suffix="_new").filter(pl.col("value") != pl.col("value_new"))
+    past = new.filter(pl.col("available_at") <= old["available_at"].max())
+    parts = [
+        both.select(symbol="series", time="available_at", column=named, old="value", new="value_new"),
+        past.join(old, on=keys, how="anti").select(
+            symbol="series", time="available_at", column=named, old=pl.lit(None, pl.Float64), new="value"
+        ),
+        old.join(new, on=keys, how="anti").select(
+            symbol="series", time="available_at", column=named, old="value", new=pl.lit(None, pl.Float64)
+        ),
+    ]
+    found = Revisions(old.height, *(part.height for part in parts))
+    return enter(folder, found, pl.concat(parts), "fred", job.rule)
 
 
-def _form(key: str) -> Any:
-    def check(content: Any) -> None:
-        if not isinstance(content, dict) or key not in content or "count" not in content:
-            raise DataError(f"fred: the answer has no {key!r}; the vendor's page changed its form; nothing was written")
+def _days(content: Any) -> tuple[list[str], int]:
+    """Release days, and how many there are in all."""
+    days = [date.fromisoformat(day).isoformat() for day in content["vintage_dates"]]
+    return days, int(content["count"])
 
-    return check
+
+def _values(content: Any) -> tuple[list[tuple[tuple[date, datetime], float | None]], int]:
+    """((reference date, moment from which it is known), value; None where there is none), and how many in all."""
+    rows = []
+    for row in content["observations"]:
+        value = None if row["value"] == "." else float(row["value"])
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"value {row['value']!r}")
+        rows.append(((date.fromisoformat(row["date"]), known_from(row["realtime_start"])), value))
+    return rows, int(content["count"])
+
+
+FORMS: Mapping[str, Callable[[Any], tuple[list[Any], int]]] = {"vintage_dates": _days, "observations": _values}

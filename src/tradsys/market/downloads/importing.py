@@ -8,6 +8,8 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.core.runs import digest_file
+from tradsys.market.bars import COLUMNS
+from tradsys.market.downloads.revisions import RevisionRule, revise
 from tradsys.market.events.action_files import read_actions
 from tradsys.market.sources.sniff import FormKeys
 from tradsys.market.store import BarStore
@@ -57,6 +59,8 @@ def store_files(source: Any, store: BarStore, plain: Mapping[str, Any], console:
         known = {*stored, *(() if result is None else result.bars["symbol"].unique())}
         actions = events_of_file(plain, sorted(known))
     if result is not None:
+        if plain["conflicts"] == "take" and plain["mode"] == "append":
+            enter_revisions(store, name, result.bars, str(result.meta["source"]))
         summary = store.append(name, result.bars, result.meta, mode=plain["mode"], conflicts=plain["conflicts"])
         print_import(console, result, summary)
         if result.events.height:
@@ -64,6 +68,14 @@ def store_files(source: Any, store: BarStore, plain: Mapping[str, Any], console:
             console.print(f"events from adjusted closes: {new:,} new, {revised:,} revised")
     if actions is not None:
         console.print(add_actions(store, name, Path(str(plain["actions"])), actions))
+
+
+def enter_revisions(store: BarStore, name: str, bars: pl.DataFrame, source: str) -> None:
+    """Enters what a file's bars change of stored ones in the revision ledger, before they are stored."""
+    stored = store.manifest(name)["symbols"] if name in store.names() else {}
+    for key, own in bars.partition_by("symbol", as_dict=True).items():
+        if (symbol := str(key[0])) in stored:
+            revise(store.root / name, store.read(name, [symbol]), own.select(COLUMNS), source, RevisionRule())
 
 
 def events_of_file(plain: Mapping[str, Any], known: Collection[str]) -> pl.DataFrame:

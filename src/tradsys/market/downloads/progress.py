@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -15,11 +16,12 @@ import polars as pl
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
 from tradsys.core.runs import digest_json, written_atomically
-from tradsys.market.bars import COLUMNS, PRICES
+from tradsys.market.bars import COLUMNS, PRICES, SCHEMA
 from tradsys.market.downloads.client import LimitError
 from tradsys.market.downloads.revisions import RevisionRule, Revisions, revise
 from tradsys.market.parquet import read_parquet
-from tradsys.market.store import BarStore
+from tradsys.market.store import BarStore, check_dataset_name
+from tradsys.market.symbol_files import check_symbol
 
 log = logging.getLogger(__name__)
 PARTIAL = "partial"  # folder of complete pages, inside the dataset's own
@@ -78,6 +80,7 @@ class Job:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_dataset_name(self.name)
         moment = self.now or utc_now()
         if self.start is not None and self.start >= moment:
             raise DataError(
@@ -114,28 +117,41 @@ class SymbolRow:
     remarks: tuple[str, ...] = ()
 
 
-def download(vendor: BarVendor, job: Job, report: Callable[[str, int, int], None] = lambda *_: None) -> list[SymbolRow]:
+Report = Callable[[str, int, int], None]  # after each page: the symbol, its number from 0, rows so far
+
+
+def silent(symbol: str, number: int, n_rows: int) -> None:
+    """Reports nothing."""
+
+
+def download(vendor: BarVendor, job: Job, report: Report = silent) -> list[SymbolRow]:
     """Downloads every symbol of a job and stores it; one row each, in the order of the job.
 
-    A symbol that fails becomes a row with its reason. A vendor's limit ends the download; the symbols after it are
-    rows that say so. report: is called with (symbol, its number from 0, bars so far) after each page.
-    KeyboardInterrupt goes through as `Interrupted`, which holds the rows so far.
+    See `each_symbol` for what fails.
     """
     try:
-        return _all(vendor, job, report)
+        return each_symbol(job.symbols, partial(_fetch_symbol, vendor, job), report)
     finally:
         vendor.close()
 
 
-def _all(vendor: BarVendor, job: Job, report: Callable[[str, int, int], None]) -> list[SymbolRow]:
+def each_symbol(
+    symbols: Sequence[str], one: Callable[[str, Callable[[int], None]], SymbolRow], report: Report
+) -> list[SymbolRow]:
+    """One row per symbol. one: downloads a symbol, and is given a function to call with the rows so far.
+
+    A symbol that fails becomes a row with its reason. A vendor's limit ends the download; the symbols after it are
+    rows that say so. KeyboardInterrupt goes through as `InterruptedDownload`, which holds the rows so far.
+    """
     rows: list[SymbolRow] = []
     limit: str | None = None
-    for number, symbol in enumerate(job.symbols):
+    for number, symbol in enumerate(symbols):
         if limit is not None:
             rows.append(SymbolRow(symbol, error=limit, not_tried=True))
             continue
         try:
-            rows.append(_fetch_symbol(vendor, job, symbol, partial(report, symbol, number)))
+            check_symbol(symbol)  # before anything is asked for
+            rows.append(one(symbol, partial(report, symbol, number)))
         except LimitError as error:
             limit = str(error)
             rows.append(SymbolRow(symbol, error=limit))
@@ -168,9 +184,8 @@ def _fetch_symbol(vendor: BarVendor, job: Job, symbol: str, report: Callable[[in
             pages.append(page)
             n_bars += page.bars.height
             report(n_bars)
-    row = _store(store, vendor, job, symbol, pages, since)
-    kept.remove()
-    return row
+    with kept.used_up():
+        return _store(store, vendor, job, symbol, pages, since)
 
 
 def _since(store: BarStore, vendor: BarVendor, job: Job, symbol: str) -> datetime:
@@ -195,7 +210,8 @@ def _store(
     known = store.manifest(job.name)["symbols"] if job.name in store.names() else {}
     if bars.is_empty() and symbol not in known:
         raise DataError(
-            f"{vendor.name}: no bars of {symbol} until {job.until:%Y-%m-%d %H:%M} UTC; check the symbol, or start="
+            f"{vendor.name}: no bars of {symbol} between {since:%Y-%m-%d %H:%M} and {job.until:%Y-%m-%d %H:%M} UTC; "
+            "check the symbol and start=, or whether the vendor's page changed its form"
         )
     found = None
     if symbol in known:
@@ -241,7 +257,7 @@ def _joined_pages(vendor: BarVendor, symbol: str, pages: list["Page"], job: Job)
     """The pages as one frame without unclosed bars, and how many repeated rows were left out."""
     frames = [page.bars for page in pages if page.bars.height]
     if not frames:
-        return _EMPTY, 0
+        return pl.Schema(SCHEMA).to_frame(), 0
     rows = pl.concat(frames).with_columns(symbol=pl.lit(symbol)).select(COLUMNS)
     once = rows.unique(maintain_order=True)
     twice = once.filter(pl.struct("time").is_duplicated()).sort("time")
@@ -254,11 +270,6 @@ def _joined_pages(vendor: BarVendor, symbol: str, pages: list["Page"], job: Job)
         )
     closed = once.filter(pl.col("time") <= job.until).sort("time")
     return closed, rows.height - once.height
-
-
-_EMPTY = pl.DataFrame(
-    schema={"symbol": pl.String, "time": pl.Datetime("us", "UTC"), **dict.fromkeys(VALUES, pl.Float64)}
-)
 
 
 def gaps(bars: pl.DataFrame, minutes: float) -> list[tuple[datetime, datetime]]:
@@ -280,6 +291,7 @@ class Partial:
     root: Path
     symbol: str
     request: Mapping[str, Any]
+    schema: pl.Schema = field(default_factory=lambda: pl.Schema(SCHEMA))
 
     @property
     def folder(self) -> Path:
@@ -303,16 +315,26 @@ class Partial:
             try:
                 _, stamp, n_repairs = path.stem.split("_")
                 until = datetime.strptime(stamp, "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
-                bars = read_parquet(path, "it is asked for again").select(COLUMNS)
+                bars = read_parquet(path, "it is asked for again").select(self.schema.names())
                 own = path.with_suffix(EVENTS)
                 events = read_parquet(own, "it is asked for again") if own.exists() else None
-                pages.append(Page(bars.cast(_EMPTY.schema), until, int(n_repairs), events))  # type: ignore[arg-type]
+                pages.append(Page(bars.cast(self.schema), until, int(n_repairs), events))  # type: ignore[arg-type]
             except (pl.exceptions.PolarsError, OSError, ValueError) as error:
                 log.warning("%s: a kept page is damaged (%s); it is asked for again", self.symbol, error)
                 for rest in [p for p in self.folder.glob("*.parquet") if p.name >= path.name]:
                     rest.unlink()
                 break
         return pages
+
+    @contextmanager
+    def used_up(self) -> Iterator[None]:
+        """Forgets the pages once they are stored, or refused: what was refused once would be refused for ever."""
+        try:
+            yield
+        except DataError:
+            self.remove()
+            raise
+        self.remove()
 
     def remove(self) -> None:
         """Forgets every page of the symbol, those of other requests included."""

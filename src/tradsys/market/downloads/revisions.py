@@ -163,22 +163,47 @@ def revise(folder: Path, stored: pl.DataFrame, bars: pl.DataFrame, source: str, 
     inside = pl.col("time").is_between(stored["time"].min(), stored["time"].max())
     appeared = bars.filter(inside).join(stored, on="time", how="anti")
     found = Revisions(span.height, update.n_conflicts, appeared.height, vanished.height)
-    _check_share(found, clashes, folder.name, symbol, source, rule)
+    return enter(folder, found, _entries(clashes, appeared, vanished, "close"), source, rule)
+
+
+def revise_values(
+    folder: Path, stored: pl.DataFrame, new: pl.DataFrame, symbol: str, source: str, rule: RevisionRule
+) -> Revisions:
+    """As `revise` for a series of one value beside its time: (time, value), both sorted by time.
+
+    A value that appeared in or left the past is entered as a bar is, under `bar`.
+    """
+    if new.is_empty() or stored.is_empty():
+        return Revisions(0, 0, 0, 0)
+    [name] = [column for column in stored.columns if column != "time"]
+    span = stored.filter(pl.col("time").is_between(new["time"].min(), new["time"].max()))
+    both = span.join(new, on="time", suffix="_new").filter(pl.col(name) != pl.col(f"{name}_new"))
+    clashes = both.select("time", column=pl.lit(name), old=name, new=f"{name}_new")
+    inside = pl.col("time").is_between(stored["time"].min(), stored["time"].max())
+    appeared, vanished = new.filter(inside).join(stored, on="time", how="anti"), span.join(new, on="time", how="anti")
+    found = Revisions(span.height, clashes.height, appeared.height, vanished.height)
+    entries = _entries(clashes, appeared, vanished, name).with_columns(symbol=pl.lit(symbol))
+    return enter(folder, found, entries, source, rule)
+
+
+def enter(folder: Path, found: Revisions, entries: pl.DataFrame, source: str, rule: RevisionRule) -> Revisions:
+    """Enters revisions (symbol, time, column, old, new) as seen now. Raises DataError where `rule` refuses them."""
     if found.n:
-        RevisionLedger(folder).append(_entries(symbol, clashes, appeared, vanished, source))
+        _check_share(found, entries, folder.name, source, rule)
+        seen = entries.with_columns(seen=pl.lit(utc_now()).cast(TIME), source=pl.lit(source))
+        RevisionLedger(folder).append(seen.sort("time", "column"))
     return found
 
 
-def _check_share(
-    found: Revisions, clashes: pl.DataFrame, name: str, symbol: str, source: str, rule: RevisionRule
-) -> None:
+def _check_share(found: Revisions, entries: pl.DataFrame, name: str, source: str, rule: RevisionRule) -> None:
     share = found.n / max(found.n_reread + found.n_appeared, 1)
     if rule.mode != "refuse" or share <= rule.max_share:
         return
     shown = "; ".join(
         f"{r['time']:%Y-%m-%d %H:%M} {r['column']} {r['old']:.8g} -> {r['new']:.8g}"
-        for r in clashes.head(2).iter_rows(named=True)
+        for r in entries.drop_nulls().head(2).iter_rows(named=True)
     )
+    symbol = entries["symbol"][0]
     raise DataError(
         f"{source}: {found.n} of {found.n_reread} re-read bars of {symbol} in {name} were revised, a share of "
         f"{share:.3g} > max_revised_share={rule.max_share:g}{': ' + shown if shown else ''}; nothing was stored; "
@@ -186,19 +211,16 @@ def _check_share(
     )
 
 
-def _entries(
-    symbol: str, clashes: pl.DataFrame, appeared: pl.DataFrame, vanished: pl.DataFrame, source: str
-) -> pl.DataFrame:
+def _entries(clashes: pl.DataFrame, appeared: pl.DataFrame, vanished: pl.DataFrame, value: str) -> pl.DataFrame:
+    """time, column, old, new, and symbol where the frames have one. value: what stands for a bar that came or went."""
     none = pl.lit(None, pl.Float64)
     parts = [
         clashes,
-        appeared.select("symbol", "time", column=pl.lit(BAR), old=none, new="close"),
-        vanished.select("symbol", "time", column=pl.lit(BAR), old="close", new=none),
+        appeared.with_columns(column=pl.lit(BAR), old=none, new=value),
+        vanished.with_columns(column=pl.lit(BAR), old=value, new=none),
     ]
-    rows = pl.concat([p.select("symbol", "time", "column", "old", "new") for p in parts])
-    return rows.with_columns(
-        pl.lit(symbol).alias("symbol"), pl.lit(utc_now()).cast(TIME).alias("seen"), pl.lit(source).alias("source")
-    ).sort("time", "column")
+    names = [name for name in ("symbol", "time", "column", "old", "new") if name in clashes.columns]
+    return pl.concat([part.select(names) for part in parts])
 
 
 def _us(moment: datetime) -> int:

@@ -1,21 +1,27 @@
 """The download part of the fetch command: symbols from the command or a universe file, progress, the closing table."""
 
+import math
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.table import Table
 
 from tradsys.core.errors import DataError
+from tradsys.core.masking import masked_text
 from tradsys.core.progress.bars import bar
+from tradsys.core.progress.stages import LOG, is_watched
 from tradsys.core.received import one_line, read_csv
 from tradsys.market.downloads.progress import InterruptedDownload, Job, SymbolRow, download
 from tradsys.market.downloads.revisions import RevisionRule
-from tradsys.market.symbol_files import check_symbol
 
 SOME_FAILED = 3  # exit code: at least one symbol failed, the others are stored
 COUNTED_KINDS = ("", "coin")  # rows of a universe file that are downloaded; stablecoins and wrapped tokens are not
@@ -38,15 +44,13 @@ def run_download(source: Any, keys: Mapping[str, Any], console: Console) -> int:
         reread_bars=int(keys["reread_bars"]),
         rule=RevisionRule(keys["revisions"], float(keys["max_revised_share"])),
     )
-    if hasattr(source, "collect"):
-        rows: list[SymbolRow] = source.collect(job)
-    else:
-        try:
+    try:
+        with _alone(job):
             rows = _with_progress(source, job)
-        except InterruptedDownload as stopped:
-            print_rows(console, stopped.rows)
-            console.print("interrupted: complete pages are kept; the same command goes on from there")
-            raise
+    except InterruptedDownload as stopped:
+        print_rows(console, stopped.rows)
+        console.print("interrupted: complete pages are kept; the same command goes on from there")
+        raise
     print_rows(console, rows)
     return SOME_FAILED if any(row.error for row in rows) else 0
 
@@ -73,8 +77,6 @@ def wanted_symbols(given: Any, universe: str | None, *, needed: bool = True) -> 
         notes.append(f"named more than once, downloaded once: {shown}")
     if not names and needed:
         raise DataError("fetch: no symbols to download; give symbols=[BTC-USD,ETH-USD] or universe=coins.csv")
-    for name in names:
-        check_symbol(name)  # before anything is asked for
     return tuple(dict.fromkeys(names)), notes
 
 
@@ -98,17 +100,54 @@ def _universe(path: Path, notes: list[str]) -> list[str]:
     return [row["symbol"] for row in rows if (row.get("kind") or "") in COUNTED_KINDS]
 
 
+@contextmanager
+def _alone(job: Job) -> Iterator[None]:
+    """Holds the lock of downloads into this name; DataError where another download holds it."""
+    job.root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(str(job.root / f".fetch_{job.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise DataError(
+            f"fetch: another download into name={job.name} is running; wait until it ends, or give another name="
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@dataclass
+class Lines:
+    """Progress as lines of the log where nobody watches: the first page, then every `every` seconds."""
+
+    n_symbols: int
+    every: float = 10.0
+    shown: float = -math.inf
+
+    def show(self, symbol: str, number: int, n_rows: int) -> None:
+        """Logs where the download is, if it is time to."""
+        if is_watched() or time.monotonic() - self.shown < self.every:
+            return
+        self.shown = time.monotonic()
+        LOG.info("%s (%d of %d): %s rows", symbol, number + 1, max(self.n_symbols, number + 1), f"{n_rows:,}")
+
+
 def _with_progress(source: Any, job: Job) -> list[SymbolRow]:
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn())
     with bar(*columns, transient=True) as progress:
         task = progress.add_task("downloading", total=len(job.symbols))
-        return download(
-            source,
-            job,
-            lambda symbol, number, n_bars: progress.update(
-                task, completed=number, description=f"{symbol}: {n_bars:,} bars"
-            ),
-        )
+
+        lines = Lines(len(job.symbols))
+
+        def report(symbol: str, number: int, n_rows: int) -> None:
+            progress.update(task, completed=number, description=f"{symbol}: {n_rows:,} rows")
+            lines.show(symbol, number, n_rows)
+
+        if hasattr(source, "collect"):
+            rows: list[SymbolRow] = source.collect(job, report)
+            return rows
+        return download(source, job, report)
 
 
 def print_rows(console: Console, rows: Sequence[SymbolRow]) -> None:
@@ -130,7 +169,7 @@ def print_rows(console: Console, rows: Sequence[SymbolRow]) -> None:
     for row in rows:
         if row.error is not None:
             state = "not tried" if row.not_tried else "failed"
-            console.print(f"{state} {row.symbol}: {' '.join(row.error.split())}")
+            console.print(masked_text(f"{state} {one_line(row.symbol)}: {' '.join(row.error.split())}"))
 
 
 def _remarks(row: SymbolRow) -> list[str]:

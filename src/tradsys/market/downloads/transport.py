@@ -1,6 +1,8 @@
 """The httpx transports of a vendor: hishel's cache above key, rate limits and checks. Imported by a download alone."""
 
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,8 @@ def vendor_transport(http: Http) -> httpx.BaseTransport:
 
     path = Path(http.cache)
     path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path)) as base:
+        base.execute("pragma schema_version").fetchone()  # hishel only logs that a cache is damaged, at each answer
     return CacheTransport(inner, SqliteStorage(database_path=path, default_ttl=http.cache_hours * 3600))
 
 
@@ -56,7 +60,7 @@ class _Vendor(httpx.BaseTransport):
                 body = self._body(response)
             finally:
                 response.close()
-        except httpx.TransportError as error:
+        except (httpx.TransportError, httpx.DecodingError) as error:  # cut off, refused, or packed wrongly
             raise PassingError(
                 f"{self.http.host}: the connection failed ({type(error).__name__}); try later"
             ) from error

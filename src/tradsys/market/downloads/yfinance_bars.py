@@ -17,7 +17,7 @@ import polars as pl
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
 from tradsys.market.bars import COLUMNS, SCHEMA, TIME, utc_series
-from tradsys.market.downloads.client import INSTALL, MissingError, PassingError, Retry, plain_words
+from tradsys.market.downloads.client import INSTALL, MissingError, PassingError, Retry, plain_words, read_answer
 from tradsys.market.downloads.daily import daily_holes, session_bars
 from tradsys.market.downloads.progress import Page
 from tradsys.market.events.action_files import AFTER_MIDNIGHT
@@ -93,10 +93,11 @@ class YfinanceBars:
 
     def pages(self, spelling: str, since: datetime, until: datetime) -> Iterator[Page]:
         """One page: this vendor gives a history in one call."""
-        try:
-            rows = self.retry.call(lambda: self._history(spelling, since))
-        except MissingError:  # an empty answer counts when it is repeated
-            rows = self.retry.call(lambda: self._history(spelling, since))
+        with read_answer(self.name, f"the answer for {spelling}"):
+            try:
+                rows = self.retry.call(lambda: self._history(spelling, since))
+            except MissingError:  # an empty answer counts when it is repeated
+                rows = self.retry.call(lambda: self._history(spelling, since))
         self._check_zone(spelling, rows)
         rows = as_traded(rows)
         bars, n_partial = (self._daily if self.interval == "1d" else self._hourly)(rows)

@@ -10,7 +10,7 @@ from tradsys.core.errors import DataError
 from tradsys.core.runs import written_atomically
 from tradsys.core.tables import Array
 from tradsys.market.bars import SCHEMA, utc_series
-from tradsys.market.downloads.progress import Job, SymbolRow
+from tradsys.market.downloads.progress import Job, Report, SymbolRow, silent
 from tradsys.market.orderbook.values import OrderBookValues, Stream
 from tradsys.market.store import BarStore
 
@@ -36,12 +36,13 @@ class OrderBookRecording:
                 "source.interval_seconds="
             )
 
-    def collect(self, job: Job) -> list[SymbolRow]:
+    def collect(self, job: Job, report: Report = silent) -> list[SymbolRow]:
         """Reads, measures and stores; one row with remarks on clocks, damaged and stale books, and the length."""
         symbol = job.symbols[0] if job.symbols else self.values.symbol
         values = replace(self.values, symbol=symbol)
         step = timedelta(seconds=self.interval_seconds)
         bars = _bars(values.streams, symbol, step)
+        report(symbol, 0, bars.height)
         table, found = values.measures(bars["time"].to_numpy(), step)
         measures = bars.select(available_at="time", symbol="symbol").hstack(
             pl.DataFrame(table, schema=dict.fromkeys(values.names, pl.Float64)).with_columns(pl.all().fill_nan(None))

@@ -1,14 +1,18 @@
 """Keys of `fetch` that do not go together, and files that come in together or not at all."""
 
+from pathlib import Path
+
 import polars as pl
 import pytest
 
 from tradsys.config.compose import as_dict, compose
+from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
 from tradsys.core.received import override_key
 from tradsys.fetch import work
 from tradsys.market.downloads.importing import check_keys
-from tradsys.market.store import BarStore
+from tradsys.market.downloads.revisions import RevisionLedger
+from tradsys.market.store import BarStore, StoredBars
 
 
 def checked(*argv: str, downloads: bool = False) -> None:
@@ -64,3 +68,40 @@ def test_nothing_is_stored_where_the_actions_beside_it_cannot_be_read(tmp_path):
     assert BarStore(tmp_path / "data").names() == []
     work([*call, f"actions={tmp_path / 'actions.csv'}"])
     assert BarStore(tmp_path / "data").events("mine")["value"].to_list() == [0.5]
+
+
+def test_stored_bars_that_a_file_rewrites_are_in_the_ledger_and_read_as_of_before(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    head, first = (
+        "time,open,high,low,close,volume\n",
+        "2024-01-01 00:00,1,2,0.5,1.5,9\n2024-01-01 01:00,1,2,0.5,1.5,9\n",
+    )
+    Path("a.csv").write_text(head + first)
+    Path("b.csv").write_text(head + first.replace("01:00,1,2,0.5,1.5", "01:00,1,2,0.5,1.7"))
+    work(["path=a.csv", "layout=plain", "symbol=A", "name=mine"])
+    before, moment = StoredBars("data", "mine").bars(), utc_now()
+    work(["path=b.csv", "layout=plain", "symbol=A", "name=mine", "conflicts=take"])
+    entries = RevisionLedger(Path("data/mine")).read()
+    assert entries.select("symbol", "column", "old", "new").rows() == [("A", "close", 1.5, 1.7)]
+    assert StoredBars("data", "mine").bars()["close"].to_list() == [1.5, 1.7]
+    assert StoredBars("data", "mine", as_of=moment.isoformat()).bars().equals(before)
+
+
+def test_bars_that_were_replaced_cannot_be_read_as_of_before(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    head, first = (
+        "time,open,high,low,close,volume\n",
+        "2024-01-01 00:00,1,2,0.5,1.5,9\n2024-01-01 01:00,1,2,0.5,1.5,9\n",
+    )
+    Path("a.csv").write_text(head + first)
+    Path("b.csv").write_text(head + first.replace("1.5,9", "1.6,9"))
+    work(["path=a.csv", "layout=plain", "symbol=A", "name=mine", "mode=replace"])
+    before = StoredBars("data", "mine", as_of="2024-02-01").bars()
+    work(["path=a.csv", "layout=plain", "symbol=A", "name=mine", "mode=replace"])
+    assert StoredBars("data", "mine", as_of="2024-02-01").bars().equals(before), "the same bars rewrite nothing"
+    work(["path=b.csv", "layout=plain", "symbol=A", "name=mine", "mode=replace"])
+    with pytest.raises(DataError, match="mode=replace put A in the place of other bars"):
+        StoredBars("data", "mine", as_of="2024-02-01").bars()
+    assert StoredBars("data", "mine", as_of="2999-01-01").bars().height == 2
+    work(["name=mine", "mode=undo"])
+    assert StoredBars("data", "mine", as_of="2024-02-01").bars().equals(before)
