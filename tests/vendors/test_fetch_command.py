@@ -157,9 +157,10 @@ def test_a_name_that_leads_out_of_the_store_is_refused(alphavantage):
     assert not Path("data").exists()
 
 
-def test_progress_is_lines_where_nobody_watches(caplog):
-    caplog.set_level("INFO", "tradsys")
+def test_progress_is_lines_where_nobody_watches(capsys):
     lines = Lines(2, every=3600.0)
     for n in range(100):
         lines.show("BTC-USD", 0, n + 1)
-    assert [record.getMessage() for record in caplog.records] == ["BTC-USD (1 of 2): 1 rows"]
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert [line.split(" ", 1)[1] for line in printed.err.splitlines()] == ["BTC-USD (1 of 2): 1 rows"]

@@ -110,7 +110,7 @@ class Http:
             )
 
     def json(
-        self, path: str, params: Mapping[str, Any] | None = None, *, check: Callable[[Any], None] | None = None
+        self, path: str, params: Mapping[str, Any] | None = None, *, check: Callable[[Any], object] | None = None
     ) -> Any:
         """The decoded JSON answer. check: takes it apart, so that an answer of another form is refused and not cached.
 

@@ -1,6 +1,7 @@
 """The download part of the fetch command: symbols from the command or a universe file, progress, the closing table."""
 
 import math
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +16,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.table import Table
 
+from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
 from tradsys.core.masking import masked_text
 from tradsys.core.progress.bars import bar
-from tradsys.core.progress.stages import LOG, is_watched
+from tradsys.core.progress.stages import is_quiet, is_watched
 from tradsys.core.received import one_line, read_csv
 from tradsys.market.downloads.progress import InterruptedDownload, Job, SymbolRow, download
 from tradsys.market.downloads.revisions import RevisionRule
@@ -119,18 +121,20 @@ def _alone(job: Job) -> Iterator[None]:
 
 @dataclass
 class Lines:
-    """Progress as lines of the log where nobody watches: the first page, then every `every` seconds."""
+    """Progress as lines of standard error where nobody watches: the first page, then every `every` seconds."""
 
     n_symbols: int
     every: float = 10.0
     shown: float = -math.inf
 
     def show(self, symbol: str, number: int, n_rows: int) -> None:
-        """Logs where the download is, if it is time to."""
-        if is_watched() or time.monotonic() - self.shown < self.every:
+        """Prints where the download is, if it is time to."""
+        if is_watched() or is_quiet() or time.monotonic() - self.shown < self.every:
             return
         self.shown = time.monotonic()
-        LOG.info("%s (%d of %d): %s rows", symbol, number + 1, max(self.n_symbols, number + 1), f"{n_rows:,}")
+        place = f"{number + 1} of {max(self.n_symbols, number + 1)}"
+        sys.stderr.write(f"{utc_now():%H:%M:%S} {symbol} ({place}): {n_rows:,} rows\n")
+        sys.stderr.flush()
 
 
 def _with_progress(source: Any, job: Job) -> list[SymbolRow]:
