@@ -23,9 +23,9 @@ from tradsys.evidence.deflation import deflated_sharpe, deflation
 from tradsys.evidence.multiple_testing import wilson_interval
 from tradsys.evidence.overfitting import spa_test
 from tradsys.evidence.paired import VariantLosses, compare
-from tradsys.evidence.risk import risk_statistics
 from tradsys.evidence.sharpe import sharpe_ratio
 from tradsys.evidence.skill import log_losses
+from tradsys.evidence.track_record.risk import risk_statistics
 from tradsys.evidence.trials import independent_trials
 
 

@@ -22,7 +22,7 @@ def test_commands_are_thin(path):
 
 def test_no_folder_holds_more_than_sixteen_modules():
     folders = Counter(p.parent for p in SOURCES if p.name != "__init__.py" and p.parent.name != "tradsys")
-    assert {str(f.relative_to(ROOT)): n for f, n in folders.items() if n > (20 if f.name == "evidence" else 16)} == {}
+    assert {str(f.relative_to(ROOT)): n for f, n in folders.items() if n > 16} == {}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT / "src")))
@@ -123,3 +123,8 @@ def test_no_name_is_private_in_three_modules():
         # `_` alone is what a registered function is called that nobody calls by name
         modules.update(name for name in names if re.match(r"_[^_]", name))
     assert {name: n for name, n in modules.items() if n > 2} == {}
+
+
+def test_every_decision_has_a_number_of_its_own():
+    numbers = Counter(path.name[:4] for path in (ROOT / "docs/decisions").glob("*.md"))
+    assert {number: n for number, n in numbers.items() if n > 1} == {}

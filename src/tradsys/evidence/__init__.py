@@ -3,7 +3,6 @@
 classification      evaluate
 skill               levelled_losses
 calibration         reliability, calibration_line
-performance         performance
 sharpe              sharpe_ratio, deflated_sharpe_ratio
 cosines             sharpe_intervals
 bootstrap           estimate
@@ -13,4 +12,6 @@ paired              compare
 overfitting         pbo, spa_test
 multiple_testing    wilson_interval, holm
 verdict             Verdict, judge, judge_run
+
+`track_record`: returns and trades of one record. `cross_section`: names at one time. `controls`: negative controls.
 """

@@ -19,18 +19,15 @@ from tradsys.evidence import (
     multiple_testing,
     overfitting,
     paired,
-    passive,
-    performance,
-    risk,
     sequential,
     sharpe,
     skill,
-    tear_sheet,
     trials,
     verdict,
 )
 from tradsys.evidence.controls import block_drift, causality, drift, placebo
 from tradsys.evidence.cross_section import association, rank_ic, ranking
+from tradsys.evidence.track_record import passive, performance, risk, tear_sheet
 
 ROOT = Path(tradsys.evidence.__file__).parent
 
@@ -146,13 +143,13 @@ ROWS = {
     "paired.needed": lambda s: paired.needed(s.number, s.number, s.number),
     "paired.decisions_within": lambda s: paired.decisions_within(s.t, np.timedelta64(5, "D")),
     "paired.p_value": lambda s: paired.p_value(s.x),
-    "passive.beyond_passive": lambda s: passive.beyond_passive(s.x, s.x, s.x),
-    "performance.performance": record,
-    "performance.drawdown_span": lambda s: performance.drawdown_span(s.x),
-    "performance.days_between": lambda s: performance.days_between(s.t, 0, len(s.x)),
-    "performance.years_passed": lambda s: performance.years_passed(len(s.x), 365, s.t),
-    "performance.equity_curve": lambda s: performance.equity_curve(s.x),
-    "risk.risk_statistics": lambda s: risk.risk_statistics(
+    "track_record.passive.beyond_passive": lambda s: passive.beyond_passive(s.x, s.x, s.x),
+    "track_record.performance.performance": record,
+    "track_record.performance.drawdown_span": lambda s: performance.drawdown_span(s.x),
+    "track_record.performance.days_between": lambda s: performance.days_between(s.t, 0, len(s.x)),
+    "track_record.performance.years_passed": lambda s: performance.years_passed(len(s.x), 365, s.t),
+    "track_record.performance.equity_curve": lambda s: performance.equity_curve(s.x),
+    "track_record.risk.risk_statistics": lambda s: risk.risk_statistics(
         s.x, periods_per_year=365, cagr=None, max_drawdown=0.1, exposure_T=s.x
     ),
     "sequential.half_width": lambda s: sequential.half_width(s.number),
@@ -173,13 +170,13 @@ ROWS = {
     "sharpe.sharpe_difference": lambda s: sharpe.sharpe_difference(s.x, s.x[::-1]),
     "skill.log_losses": lambda s: skill.log_losses(s.p, s.y),
     "skill.levelled_losses": lambda s: skill.levelled_losses(s.p, s.y),
-    "tear_sheet.monthly_returns": lambda s: tear_sheet.monthly_returns(s.t, s.x),
-    "tear_sheet.rolling": lambda s: tear_sheet.rolling(s.t, s.x, 365),
-    "tear_sheet.deviation_interval": lambda s: tear_sheet.deviation_interval(s.x),
-    "tear_sheet.drawdown_episodes": lambda s: tear_sheet.drawdown_episodes(s.t, s.x),
-    "tear_sheet.activity": lambda s: tear_sheet.activity(s.t, s.x, s.x),
-    "tear_sheet.trade_distribution": lambda s: tear_sheet.trade_distribution(s.x),
-    "tear_sheet.by_group": lambda s: tear_sheet.by_group(s.x, s.y, {0: "even", 1: "odd"}),
+    "track_record.tear_sheet.monthly_returns": lambda s: tear_sheet.monthly_returns(s.t, s.x),
+    "track_record.tear_sheet.rolling": lambda s: tear_sheet.rolling(s.t, s.x, 365),
+    "track_record.tear_sheet.deviation_interval": lambda s: tear_sheet.deviation_interval(s.x),
+    "track_record.tear_sheet.drawdown_episodes": lambda s: tear_sheet.drawdown_episodes(s.t, s.x),
+    "track_record.tear_sheet.activity": lambda s: tear_sheet.activity(s.t, s.x, s.x),
+    "track_record.tear_sheet.trade_distribution": lambda s: tear_sheet.trade_distribution(s.x),
+    "track_record.tear_sheet.by_group": lambda s: tear_sheet.by_group(s.x, s.y, {0: "even", 1: "odd"}),
     "trials.aligned_trials": lambda s: trials.aligned_trials([s.t, s.t[1:]], [s.x, s.x[1:]]),
     "trials.shared_correlation": lambda s: trials.shared_correlation([s.t, s.t[1:]], [s.x, s.x[1:]]),
     "trials.mean_correlation_trials": lambda s: trials.mean_correlation_trials(np.outer(s.x[:3], s.x[:3])),

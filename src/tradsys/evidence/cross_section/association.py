@@ -115,7 +115,7 @@ def event_lift(
         share = n_chosen / n
         terms = _strata(*np.split(total[:, 6:], 4, axis=1))
         risks = _ratio(above, below), _ratio(terms[0].sum(axis=1), terms[1].sum(axis=1))
-        return np.column_stack([_ratio(both * n, n_chosen * events), *(r / (1 + share * (r - 1)) for r in risks)])
+        return np.column_stack([_ratio(both * n, n_chosen * events), *(_ratio(r, 1 + share * (r - 1)) for r in risks)])
 
     residual = chosen * (event - event.mean())
     measured = _statistic_spread(lifts, residual, order, first, min_block, sums.shape[1])

@@ -10,7 +10,7 @@ from scipy.signal import lfilter
 
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array
-from tradsys.evidence.passive import beyond_passive
+from tradsys.evidence.track_record.passive import beyond_passive
 
 PANEL_KINDS = {"twenty_names": (20, 1), "daily_panel": (60, 5)}  # names, and periods that a position is held
 PANEL_PLANTS = ("steady", "decaying", "one_regime")

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from tradsys.core.compiled import compiled
 from tradsys.core.tables import Array
 from tradsys.evidence.joint_test import Batch, JointTest, joint_test
-from tradsys.evidence.passive import beyond_passive
+from tradsys.evidence.track_record.passive import beyond_passive
 from tradsys.evidence.verdict import judge
 from tradsys.labels.triple_barrier import TARGET, first_touch
 from tradsys.market.true_range import usable_unit, wilder_atr

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.tables import Array
-from tradsys.evidence import tear_sheet
+from tradsys.evidence.track_record import tear_sheet
 from tradsys.portfolio.ledger import Ledger
 
 MOST_TRADES = 1500  # of all strategies together, in the page; trades.parquet holds every one

@@ -6,8 +6,8 @@ import pytest
 from scipy import stats
 
 from tradsys.core.errors import DataError
-from tradsys.evidence.performance import performance
-from tradsys.evidence.risk import risk_statistics
+from tradsys.evidence.track_record.performance import performance
+from tradsys.evidence.track_record.risk import risk_statistics
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Writes quantstats_oracle.json, where quantstats 0.0.86 is installed.
 
-python tests/unit/evidence/quantstats_oracle.py
+python tests/unit/evidence/track_record/quantstats_oracle.py
 """
 
 import json
@@ -23,7 +23,7 @@ def main():
         return {str(day.date()): round(float(value), 9) for day, value in series.dropna().items()}
 
     found = {
-        "made_by": f"quantstats {quantstats.__version__}: tests/unit/evidence/quantstats_oracle.py",
+        "made_by": f"quantstats {quantstats.__version__}: tests/unit/evidence/track_record/quantstats_oracle.py",
         "first_day": "2021-02-10",
         "returns": returns.tolist(),
         "monthly": {str(year): [float(x) for x in row] for year, row in stats.monthly_returns(returns).iterrows()},

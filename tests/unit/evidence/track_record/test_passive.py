@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tradsys.core.errors import DataError
-from tradsys.evidence.passive import beyond_passive
+from tradsys.evidence.track_record.passive import beyond_passive
 
 
 def test_a_constant_exposure_leaves_its_first_day_alone():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradsys.evidence.tear_sheet import (
+from tradsys.evidence.track_record.tear_sheet import (
     activity,
     by_group,
     deviation_interval,

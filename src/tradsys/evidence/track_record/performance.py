@@ -14,7 +14,7 @@ from tradsys.core.tables import Array
 from tradsys.evidence import bootstrap, cosines, sharpe
 from tradsys.evidence.deflation import Deflation
 from tradsys.evidence.multiple_testing import wilson_interval
-from tradsys.evidence.risk import risk_statistics
+from tradsys.evidence.track_record.risk import risk_statistics
 
 DAYS_PER_YEAR = 365.25
 MICROSECONDS_A_DAY = 86_400e6
