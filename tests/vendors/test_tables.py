@@ -2,7 +2,7 @@
 
 import csv
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
@@ -61,6 +61,21 @@ def test_a_universe_marks_stablecoins_keeps_its_date_and_gives_coins_to_download
     kinds = {r["symbol"]: r["kind"] for r in csv.DictReader(path.read_text().splitlines())}
     assert kinds == {"BITC-USD": "coin", "TETH-USD": "stablecoin", "WBTC-USD": "wrapped", "RISI-USD": "coin"}
     assert wanted_symbols(None, str(path))[0] == ("BITC-USD", "RISI-USD")
+
+
+def test_each_build_of_a_universe_is_kept(tmp_path, monkeypatch):
+    coins = [coin("bitcoin", 1e12, 6e10)]
+    routes = {
+        "/coins/markets": lambda q: [] if "category" in q else coins,
+        "/search/trending": lambda _: {"coins": []},
+    }
+    with vendor(routes, monkeypatch) as (http, _):
+        CoingeckoUniverse(http).collect(Job(tmp_path, "top", (), now=NOW))
+        coins[0] = coin("ether", 1e12, 6e10)
+        CoingeckoUniverse(http).collect(Job(tmp_path, "top", (), now=NOW + timedelta(hours=3)))
+    builds = {path.name: path.read_text() for path in (tmp_path / "universes" / "top").iterdir()}
+    assert "BITC-USD" in builds["2025-01-04.csv"]
+    assert "ETHE-USD" in builds["2025-01-04T093000.csv"]
 
 
 def fred_routes(history):

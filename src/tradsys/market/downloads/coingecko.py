@@ -21,8 +21,9 @@ COLUMNS = ("symbol", "kind", "name", "id", "rank", "market_cap", "volume", "volu
 
 @dataclass(frozen=True)
 class CoingeckoUniverse:
-    """Writes `universes/<name>/<date>.csv`, symbols as BTC-USD: the top coins by market cap, and trending ones.
+    """Writes `universes/<name>/<date>.csv`, a later build of that day `<date>T<time>.csv`.
 
+    Symbols as BTC-USD: the top coins by market cap, and trending ones.
     Coins need market_cap >= min_market_cap and volume / market_cap >= min_volume_share. Stablecoins and wrapped tokens
     stay in the file, marked in `kind`, and are not downloaded. Each build stands for its own date and later alone.
     """
@@ -48,7 +49,10 @@ class CoingeckoUniverse:
         finally:
             self.http.close()
         report("coins", 0, len(rows))
-        path = job.root / "universes" / job.name / f"{now:%Y-%m-%d}.csv"
+        folder = job.root / "universes" / job.name
+        path = folder / f"{now:%Y-%m-%d}.csv"
+        if path.exists():  # each build is kept
+            path = folder / f"{now:%Y-%m-%dT%H%M%S}.csv"
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
