@@ -106,10 +106,21 @@ def test_holes_unknown_symbols_and_limits_are_rows(futures, source, tmp_path):
 
 
 def test_the_file_is_known_from_each_settlement_on(futures, source, tmp_path):
+    gone = futures.rates.pop(datetime(2025, 1, 2, tzinfo=UTC))
+    source.collect(job(tmp_path))
+    first, moment = settled(futures), datetime.now(UTC)
+    futures.rates |= {datetime(2025, 1, 1, tzinfo=UTC): 0.0042, datetime(2025, 1, 2, tzinfo=UTC): gone}
     source.collect(job(tmp_path))
     path = str(tmp_path / "funding" / "perp_BTC-USD.parquet")
-    frame = KnownSource(path, "wide", {"funding_rate": "funding"}).frame()
-    assert dict(frame.select("available_at", "funding").rows()) == settled(futures)
+
+    def read(**keys):
+        frame = KnownSource(path, "wide", {"funding_rate": "funding"}, **keys).frame()
+        return dict(frame.select("available_at", "funding").rows())
+
+    assert read() == settled(futures)
+    assert read(as_of=moment.isoformat()) == first
+    assert read(as_of="2024-12-15") == {t: r for t, r in first.items() if t <= datetime(2024, 12, 15, tzinfo=UTC)}
+    assert read(as_of=datetime.now(UTC).isoformat()) == settled(futures)
 
 
 def test_rewritten_settlements_above_the_share_are_refused(futures, source, tmp_path):

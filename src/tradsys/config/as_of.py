@@ -4,7 +4,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
-STORED = "tradsys.market.store.StoredBars"
+STORED, KNOWN = "tradsys.market.store.StoredBars", "tradsys.market.known.KnownSource"
 
 
 def spread_as_of(config: DictConfig) -> DictConfig:
@@ -38,6 +38,9 @@ def _set(node: Any, moment: str, last: str | None = None) -> None:
         with open_dict(node):
             node.as_of = moment
             node.end = node.get("end") or last
+    if node.get("_target_") == KNOWN:
+        with open_dict(node):
+            node.as_of = moment
     for key in map(str, node):
         if not OmegaConf.is_interpolation(node, key) and not OmegaConf.is_missing(node, key):
             _set(node[key], moment, last)

@@ -10,10 +10,12 @@ from typing import Any, Protocol
 import polars as pl
 
 from tradsys.core.bounds import is_within
+from tradsys.core.clock import utc
 from tradsys.core.errors import DataError
 from tradsys.core.runs import digest_file
 from tradsys.market.bars import COLUMNS, TIME, check_bars, content_digest, utc_bars
 from tradsys.market.coverage import check_join
+from tradsys.market.downloads.revisions import RevisionLedger
 from tradsys.market.sources.known_table import KnownTable, read_known
 from tradsys.market.sources.sniff import FormKeys
 from tradsys.market.universe import untraded_of
@@ -117,6 +119,8 @@ class KnownSource:
     revised: the file holds the latest vintage, so values, not dates, know of later revisions; reported by `describe`.
 
     A snapshot has no history: on every earlier row it is the future. It is refused unless `allow_snapshot`.
+    as_of: the values as they read at that moment: what a download of this file found changed later is undone, by the
+    revision ledger that it keeps in the folder of the file's name (`funding/NAME_SYMBOL/`).
     zone, date_format, decimal, separator: as the fetch command has them, where the file does not tell. A date with a
     zone ends at its own midnight: 2024-01-04 00:00+09:00 is over at 15:00 UTC.
     Raises DataError where these do not fit each other or the file.
@@ -134,6 +138,7 @@ class KnownSource:
     date_format: str | None = None
     decimal: str | None = None
     separator: str | None = None
+    as_of: str | None = None
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -155,7 +160,7 @@ class KnownSource:
 
     def _check_kinds(self) -> None:
         """Raises DataError with the first key whose value is of another kind."""
-        words = ("zone", "date_format", "decimal", "separator")
+        words = ("zone", "date_format", "decimal", "separator", "as_of")
         rules = {
             "path": (isinstance(self.path, str | Path) and bool(str(self.path)), "the path of a file"),
             "columns": (
@@ -202,7 +207,18 @@ class KnownSource:
         self._check_zone(read)
         keyed = [name for name in ("symbol",) if name in table.columns]
         values = [pl.col(theirs).alias(ours) for theirs, ours in self.columns.items()]
-        return table.select(self._available(read).alias("available_at"), *keyed, *values).sort(*keyed, "available_at")
+        frame = table.select(self._available(read).alias("available_at"), *keyed, *values).sort(*keyed, "available_at")
+        return frame if self.as_of is None else self._before(frame, utc(self.as_of, f"known: {self.file}: as_of"))
+
+    def _before(self, frame: pl.DataFrame, moment: datetime) -> pl.DataFrame:
+        """The values as they read at a moment, where the download of this file keeps a ledger."""
+        folder = Path(self.path).with_suffix("")
+        if not folder.is_dir() or "symbol" in frame.columns:
+            return frame
+        rows = frame.rename({"available_at": "time"})
+        for theirs, ours in self.columns.items():
+            rows = RevisionLedger(folder).value_before(rows, ours, theirs, moment)
+        return rows.rename({"time": "available_at"})
 
     def join(self, bars: pl.DataFrame) -> pl.DataFrame:
         """The bars with the columns on the right; see `join_known`."""

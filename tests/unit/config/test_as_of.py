@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from tradsys.config.as_of import STORED, with_as_of
+from tradsys.config.as_of import KNOWN, STORED, with_as_of
 from tradsys.config.compose import build, compose
 
 
@@ -27,3 +27,10 @@ def test_one_key_sets_every_stored_source(choice, n):
     assert [one.get("as_of") for one in stored(OmegaConf.to_container(plain.data))] == [None] * n
     again = with_as_of(plain, "2026-03-01")
     assert [one["as_of"] for one in stored(OmegaConf.to_container(again.data))] == ["2026-03-01"] * n
+
+
+def test_it_reaches_the_files_of_values_that_a_download_keeps_a_ledger_of():
+    config = compose("train", ["data=crypto_information", "data.as_of=2026-03-01"])
+    known = config.data.source.known
+    assert [known[name].funding["_target_"] for name in ("btc", "eth")] == [KNOWN, KNOWN]
+    assert [known[name].funding["as_of"] for name in ("btc", "eth")] == ["2026-03-01", "2026-03-01"]

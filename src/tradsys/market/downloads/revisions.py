@@ -108,6 +108,16 @@ class RevisionLedger:
         appeared = first.filter((pl.col("column") == BAR) & pl.col("old").is_null())
         return _undone(bars.join(appeared, on=["symbol", "time"], how="anti", maintain_order="left"), first)
 
+    def value_before(self, rows: pl.DataFrame, name: str, column: str, moment: datetime) -> pl.DataFrame:
+        """Rows (time, `name`) of a series whose entries stand under `column`, as they read at `moment`."""
+        later = self.read().filter(pl.col("seen") > moment)
+        first = later.unique(["time", "column"], keep="first", maintain_order=True)
+        appeared = first.filter((pl.col("column") == BAR) & pl.col("old").is_null())
+        old = first.filter(pl.col("column") == column).select("time", "old")
+        kept = rows.filter(pl.col("time") <= moment).join(appeared, on="time", how="anti", maintain_order="left")
+        kept = kept.join(old, on="time", how="left", maintain_order="left")
+        return kept.with_columns(pl.coalesce("old", name).alias(name)).drop("old")
+
     def first_prints(self, bars: pl.DataFrame) -> pl.DataFrame:
         """These stored bars as each of them was first stored: every revision of a value undone, no bar left out."""
         first = self.read(bars["symbol"].unique().to_list()).unique(
