@@ -52,6 +52,13 @@ def quote_measures(
     return out, Defects(int(crossed), int(damaged), int(stale))
 
 
+def are_good(quotes_N4: Array) -> Array:
+    """True [N] for best prices that `quote_measures` counts: whole numbers of both sides, and not crossed."""
+    whole = (np.isfinite(quotes_N4) & (quotes_N4 > 0)).all(axis=1)
+    good: Array = whole & (quotes_N4[:, 0] < quotes_N4[:, 2])
+    return good
+
+
 @compiled
 def _quotes(
     arrived: Array, quotes_N4: Array, open_B: Array, close_B: Array, stale_us: int, out: Array

@@ -11,6 +11,7 @@ from tradsys.core.runs import written_atomically
 from tradsys.core.tables import Array
 from tradsys.market.bars import SCHEMA, utc_series
 from tradsys.market.downloads.progress import Job, Report, SymbolRow, silent
+from tradsys.market.orderbook.measures import are_good
 from tradsys.market.orderbook.values import OrderBookValues, Stream
 from tradsys.market.store import BarStore
 
@@ -81,11 +82,17 @@ def _bars(streams: dict[str, Stream], symbol: str, step: timedelta) -> pl.DataFr
     if "trades" in streams:
         stream = streams["trades"]
         price, quantity = stream.records.values[:, 0], stream.records.values[:, 1]
+        good = np.isfinite(price) & (price > 0) & np.isfinite(quantity) & (quantity > 0)
     else:
         stream = streams["quotes"]
         price = 0.5 * (stream.records.values[:, 0] + stream.records.values[:, 2])
         quantity = np.zeros(len(price))
-    good = np.isfinite(price) & (price > 0) & np.isfinite(quantity)
+        good = are_good(stream.records.values)
+    if not good.any():
+        raise DataError(
+            f"orderbook: of {len(good):,} records no book is whole and uncrossed, or no trade has a price and a "
+            "quantity; see whether the columns are the vendor's"
+        )
     at, length = stream.arrived[good], round(step.total_seconds() * 1e6)
     begin = max(s.arrived[0] for s in streams.values())
     end = min(s.arrived[-1] for s in streams.values())

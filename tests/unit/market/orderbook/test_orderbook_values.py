@@ -1,5 +1,6 @@
 """Vendors' forms, clocks, damaged and stale books, and the real five minutes."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import pytest
 
 from tradsys.core.errors import DataError
 from tradsys.market.bars import utc_series
+from tradsys.market.downloads.progress import Job
 from tradsys.market.orderbook.clocks import arrival_times
+from tradsys.market.orderbook.recording import OrderBookRecording
 from tradsys.market.orderbook.records import read_depth, read_lobster, read_quotes, read_trades
 from tradsys.market.orderbook.values import OrderBookValues
+from tradsys.market.store import BarStore
 
 SECOND = 1_000_000
 
@@ -125,6 +129,27 @@ def test_crossed_and_stale_books_are_named(tmp_path):
     assert str(found["quotes"]) == "1 crossed or locked and 2 damaged books left out; 1 bars with a stale book"
     lean = table[:, values.names.index("book_imbalance_1")]
     np.testing.assert_allclose(lean, [0.0, 0.0, -0.5, np.nan])
+
+
+@pytest.mark.parametrize("wrong", ["crossed", "damaged"])
+def test_bars_of_mid_prices_leave_out_what_the_measures_leave_out(tmp_path, wrong):
+    n = 600
+    at = [1_704_067_200_000 + 100 * k for k in range(n)]
+    bad = np.arange(n) % 2 == 1
+    bid = np.where(bad & (wrong == "crossed"), 150.0, 100.0)
+    quantity = np.where(bad & (wrong == "damaged"), -1.0, 1.0)
+    bid = np.where(bad & (wrong == "damaged"), 50.0, bid)
+    frame = pl.DataFrame({"event_ms": at, "bid_px": bid, "bid_qty": quantity, "ask_px": 100.2, "ask_qty": 1.0})
+    frame.write_parquet(tmp_path / "quotes.parquet")
+    source = OrderBookRecording(OrderBookValues("AAA", quotes=str(tmp_path / "quotes.parquet"), latency_ms=0), 10.0)
+    [row] = source.collect(Job(tmp_path, "book", ("AAA",)))
+    assert row.n_bars > 3
+    bars = BarStore(tmp_path).read("book")
+    assert bars.select("open", "high", "low", "close").unique().row(0) == pytest.approx((100.1,) * 4)
+    frame.filter(pl.Series(bad)).write_parquet(tmp_path / "quotes.parquet")
+    with pytest.raises(DataError, match="no book is whole"):
+        replace(source, values=replace(source.values)).collect(Job(tmp_path, "other", ("AAA",)))
+    assert BarStore(tmp_path).names() == ["book"]
 
 
 def test_forms_of_binance(tmp_path):
