@@ -1,5 +1,6 @@
 """`tradsys new` writes a package whose tests are green at once and whose parts every command finds."""
 
+import json
 import os
 import subprocess
 import tomllib
@@ -32,7 +33,6 @@ def package(tmp_path_factory):
     metadata.mkdir()
     lines = ["Metadata-Version: 2.1", f"Name: {project['name']}", f"Version: {project['version']}", ""]
     (metadata / "METADATA").write_text("\n".join(lines))
-    (metadata / "top_level.txt").write_text("my_alphas\n")
     lines = []
     for group, entries in project["entry-points"].items():
         lines += [f"[{group}]", *(f"{name} = {value}" for name, value in entries.items())]
@@ -56,7 +56,9 @@ def test_every_command_finds_its_parts_and_the_market_without_an_edge_has_none(p
     assert done.returncode == 0, done.stderr[-2000:]
     assert "no edge" in done.stdout or "not enough evidence" in done.stdout
     bundle = tmp_path / "runs" / "train" / "latest" / "bundle"
-    assert "my_alphas" in (bundle / "card.json").read_text(encoding="utf-8")
+    card = json.loads((bundle / "card.json").read_text(encoding="utf-8"))
+    assert card["foreign"] == {"CloseLocation": {"package": "my_alphas", "version": "0.1.0"}}
+    assert card["made_with"].keys() == {"MeanNet", "BrierClassifier", "MarginRule", "RandomWalk", "CloseLocation"}
     again = run(package, "-m", "tradsys.backtest", f"bundle={bundle}", "strategy=[margin]", cwd=tmp_path)
     assert again.returncode == 0, again.stderr[-2000:]
     without = run(tmp_path / "nowhere", "-m", "tradsys.backtest", f"bundle={bundle}", cwd=tmp_path)

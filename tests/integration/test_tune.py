@@ -326,7 +326,7 @@ def test_two_processes_share_a_journal_study_and_the_dashboard_reads_it(tmp_path
     page = (tmp_path / "tune/logistic/report.html").read_text()
     for chart in ("history", "folds", "slices", "parallel"):
         assert f'id="chart-{chart}"' in page
-    assert "SYNTHETIC DATA" in page
+    assert "<strong>SYNTHETIC DATA:</strong> synthetic market with" in page
     opened = open_storage(storage, heartbeat=30, grace=60, patience_seconds=5)
     with make_server("127.0.0.1", 0, optuna_dashboard.wsgi(opened.storage)) as server:
         thread = threading.Thread(target=server.handle_request)

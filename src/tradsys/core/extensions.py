@@ -76,14 +76,29 @@ def load_part(place: str, class_name: str) -> Any:
 
 def foreign_parts(classes: Iterable[type]) -> dict[str, dict[str, str]]:
     """Package and version by name of each class that is not part of tradsys: what a bundle's card keeps."""
-    foreign = [(cls.__name__, top) for cls in classes if (top := cls.__module__.partition(".")[0]) != "tradsys"]
-    packages = importlib.metadata.packages_distributions() if foreign else {}  # reads every file list: half a second
-    found = {}
-    for name, top in foreign:
-        package = next(iter(packages.get(top, [])), "")
-        version = importlib.metadata.version(package) if package else ""
-        found[name] = {"package": package, "version": version}
-    return found
+    tops = {cls.__name__: top for cls in classes if (top := cls.__module__.partition(".")[0]) != "tradsys"}
+    return {name: _package_of(top) for name, top in tops.items()}
+
+
+def registered_targets(config: Any) -> dict[str, dict[str, str]]:
+    """Package and version by name of each registered class that a configuration names as `_target_`."""
+    if isinstance(config, Mapping):
+        named = [part for part in installed_parts() if part.name == config.get("_target_")]
+        found = {part.class_name: {"package": part.package, "version": part.version} for part in named}
+        return {name: one for value in config.values() for name, one in registered_targets(value).items()} | found
+    if isinstance(config, list | tuple):
+        return {name: one for value in config for name, one in registered_targets(value).items()}
+    return {}
+
+
+def _package_of(top: str) -> dict[str, str]:
+    """The distribution of a top-level module; of one in development mode, which lists no modules, what it registers."""
+    for part in installed_parts():
+        if part.name.partition(".")[0] == top:
+            return {"package": part.package, "version": part.version}
+    listed = importlib.metadata.packages_distributions()  # reads every file list: half a second
+    package = next(iter(listed.get(top, [])), "")
+    return {"package": package, "version": importlib.metadata.version(package) if package else ""}
 
 
 def is_registered(place: str, cls: type) -> bool:

@@ -6,7 +6,15 @@ import pytest
 
 from tradsys.config.trusted import allowed, checked
 from tradsys.core.errors import BundleError, DataError, TradsysError
-from tradsys.core.extensions import check_foreign, foreign_parts, has_part, installed_parts, is_registered, load_part
+from tradsys.core.extensions import (
+    check_foreign,
+    foreign_parts,
+    has_part,
+    installed_parts,
+    is_registered,
+    load_part,
+    registered_targets,
+)
 from tradsys.features.registry import CLASSES, feature_from_json, is_known
 from tradsys.labels.stored import label_of_card
 from tradsys.serving import bundle
@@ -73,6 +81,18 @@ def test_a_stored_feature_of_an_installed_package_is_rebuilt_and_named(package):
     assert made.name == "odd_gap_3"
     assert foreign_parts([type(made)]) == {"OddGap": {"package": "odd-features", "version": "1.2"}}
     check_foreign("bundle b", foreign_parts([type(made)]), is_known)
+
+
+def test_a_package_in_development_mode_lists_no_modules_and_is_named_all_the_same(package, tmp_path):
+    (tmp_path / "odd_features-1.2.dist-info" / "top_level.txt").unlink()
+    made = feature_from_json({"class": "OddGap", "bars": 3})
+    assert foreign_parts([type(made)]) == {"OddGap": {"package": "odd-features", "version": "1.2"}}
+
+
+def test_registered_classes_of_a_configuration_are_named_with_their_package(package):
+    config = {"labels": {"_target_": "oddfeatures.OddMove"}, "model": {"members": [{"_target_": "torch.nn.Linear"}]}}
+    assert registered_targets(config) == {"OddMove": {"package": "odd-features", "version": "1.2"}}
+    assert registered_targets({"features": {"extra": [{"_target_": package, "bars": 3}]}}).keys() == {"OddGap"}
 
 
 def test_a_stored_label_of_an_installed_package_is_rebuilt_and_named(package):

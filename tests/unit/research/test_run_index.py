@@ -45,7 +45,7 @@ def root(tmp_path):
 
 def row(folder="train/a", low=None, high=None, **more):
     skill = {"value": None if low is None else (low + high) / 2, "low": low, "high": high}
-    return RunRow(folder, "train", "2024-01-01T00:00:00+00:00", "done", skill=skill, **more)
+    return RunRow(folder, "train", "2024-01-01T00:00:00+00:00", more.pop("state", "done"), skill=skill, **more)
 
 
 def test_every_run_is_a_row_whatever_its_folder_holds(root):
@@ -96,6 +96,16 @@ def test_intervals_stand_below_their_figures_on_the_terminal_and_the_page(monkey
     page = render([one], leaderboards([one]))
     assert "0.1500<small>[0.1000, 0.2000]</small>" in page
     assert "<td>LightGbm, demo</td>" in page
+
+
+def test_a_page_of_thousands_of_runs_stays_small_and_says_what_it_leaves_out():
+    rows = [
+        row(f"train/20240101T000000Z_{k:06x}", 0.1, 0.2, state="half-done" if k % 2 else "done", experiment="a" * 30)
+        for k in range(3000)
+    ]  # fmt: skip
+    page = render(rows, [])
+    assert faults(page) == []
+    assert "3,000 runs, 1,500 of them done. The table holds the first 700" in page
 
 
 def test_rows_are_filtered_and_sorted_with_the_unknown_last():

@@ -185,9 +185,3 @@ def data_notes(data: Mapping[str, Any]) -> list[str]:
             f"Not point in time: {joined}. No figure of an earlier date that uses these columns could have been had."
         )
     return notes
-
-
-def synthetic_note(data: Mapping[str, Any]) -> str | None:
-    """What the made-up market is; None on real data."""
-    reported = data["source"].describe()
-    return str(reported.get("note") or "a market that was made up") if reported.get("synthetic") else None

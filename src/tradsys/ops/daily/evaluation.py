@@ -16,7 +16,7 @@ from tradsys.core.runs import write_json, written_atomically
 from tradsys.evidence.controls.causality import Finding
 from tradsys.market.bars import content_digest
 from tradsys.market.parquet import read_parquet
-from tradsys.ops.daily.day_data import DailyBars, data_notes, synthetic_note
+from tradsys.ops.daily.day_data import DailyBars, data_notes
 from tradsys.ops.daily.event_log import RunLog
 from tradsys.ops.daily.lock import held
 from tradsys.ops.daily.stages import DailySettings
@@ -27,7 +27,7 @@ from tradsys.research.panel.metrics import panel_metrics
 from tradsys.research.panel.signals import judge_signals, newly_above, signals_at, write_signals
 from tradsys.research.panel.walk_forward import walk_forward
 from tradsys.research.pipeline.provenance import provenance
-from tradsys.research.pipeline.settings import Timings
+from tradsys.research.pipeline.settings import Timings, synthetic_note
 from tradsys.research.pipeline.trial_ledger import TrialLedger
 
 FOLDER = "evaluation"

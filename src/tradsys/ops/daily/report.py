@@ -18,12 +18,13 @@ from tradsys.market.calendars import periods_per_year
 from tradsys.market.parquet import read_parquet
 from tradsys.ops.daily import gates
 from tradsys.ops.daily.champions import Champion, bundle_of
-from tradsys.ops.daily.day_data import data_notes, synthetic_note
+from tradsys.ops.daily.day_data import data_notes
 from tradsys.ops.daily.partitions import Made, Partitions
 from tradsys.ops.daily.stages import DailySettings, Session, checks_of, training_record
 from tradsys.ops.daily.trade_plan import Reliability, make_plan, plan_reasons, ranked_horizon, yearly_volatility
 from tradsys.ops.daily.training import table_of
 from tradsys.research.pipeline.provenance import config_digest
+from tradsys.research.pipeline.settings import synthetic_note
 from tradsys.serving import contributions
 
 N_IMPORTANT = 20

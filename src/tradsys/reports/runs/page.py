@@ -31,6 +31,8 @@ COLUMNS = (
 LEFT = COLUMNS[:6]
 TICKED = 6  # runs whose curves are drawn before anybody ticks
 MOST_CURVES = 60
+MOST_BROKEN = 50
+MOST_ROWS = 700  # of the page, which stays below two megabytes
 
 
 def print_runs(rows: Sequence[Any], page: Path) -> None:
@@ -100,9 +102,10 @@ def render(rows: Sequence[Any], boards: Sequence[Mapping[str, Any]]) -> str:
         scripted=True,
         filters={"estimate": _text},
         columns=COLUMNS,
-        rows=[_page_row(row, drawn) for row in rows],
+        rows=[_page_row(row, drawn) for row in rows[:MOST_ROWS]],
+        n_rows=len(rows),
         boards=boards,
-        broken=[row for row in rows if row.state != "done"],
+        broken=[row for row in rows if row.state != "done"][:MOST_BROKEN],
         n_done=sum(row.state == "done" for row in rows),
     )
 

@@ -13,6 +13,7 @@ from tradsys.reports.sweep.wording import ranked, settings_of
 
 COLUMNS = 3
 MOST_SPREAD = 30
+MOST_TICKS = 20  # trials of which each has a tick of its own
 SHADES = [[0.0, GRID], [1.0, SERIES[0]]]
 # fifths of the trials, the best first
 LEVELS = (SERIES[1], SERIES[4], SERIES[5], SERIES[0], QUIET)
@@ -27,13 +28,13 @@ def history(report: Mapping[str, Any]) -> go.Figure:
     figure = go.Figure()
     text = [plain(settings_of(t)) for t in done]
     figure.add_scatter(x=place, y=mean, mode="markers", name="mean skill", marker={"color": colour(0)}, text=text)
-    below = {"color": QUIET, "size": 5, "symbol": "triangle-down"}
+    below = {"color": QUIET, "size": 8, "symbol": "triangle-down"}
     figure.add_scatter(x=place, y=bound, mode="markers", name="lower bound", marker=below, text=text)
     so_far = [max(bound[: k + 1]) for k in range(len(bound))]
     line = {"color": colour(1), "shape": "hv", "width": 1.8}
     figure.add_scatter(x=place, y=so_far, mode="lines", name="highest bound so far", line=line)
     figure.add_hline(y=0, line={"color": QUIET, "dash": "dot", "width": 1})
-    figure.update_xaxes(title="trial")
+    figure.update_xaxes(title="trial", dtick=1 if len(done) <= MOST_TICKS else None)
     figure.update_yaxes(title="skill beyond the level, inner folds", range=_visible([*mean, *bound]))
     return styled(figure, 380)
 

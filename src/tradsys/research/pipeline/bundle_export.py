@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tradsys.core.errors import BundleError, CombinationError, DataError
-from tradsys.core.extensions import foreign_parts, is_registered
+from tradsys.core.extensions import foreign_parts, is_registered, registered_targets
 from tradsys.core.runs import code_sha, write_json, written_atomically
 from tradsys.core.tables import Array, Samples
 from tradsys.market.bars import bar_minutes, span
@@ -120,6 +120,7 @@ def _card(
         "feature_names": list(prepared.features.names),
         "schema_hash": prepared.features.schema_hash(),
         "foreign": foreign_parts([*map(type, prepared.features.features), *_registered_label(experiment)]),
+        "made_with": registered_targets(config),  # nets, losses, rules and sources too, which opening does not need
         "max_gap_minutes": experiment.data["max_gap_minutes"],
         "bar_minutes": bar_minutes(prepared.bars),
         "levels": config.get("levels"),

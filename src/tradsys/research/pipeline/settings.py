@@ -128,3 +128,9 @@ class Timings:
             yield
         self.seconds[name] = perf_counter() - began
         LOG.info("%-22s %6.1f s", name, self.seconds[name])
+
+
+def synthetic_note(data: Mapping[str, Any]) -> str | None:
+    """What the made-up market is; None on real data."""
+    reported = data["source"].describe()
+    return str(reported.get("note") or "a market that was made up") if reported.get("synthetic") else None

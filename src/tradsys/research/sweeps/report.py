@@ -8,6 +8,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from tradsys.research.pipeline.settings import synthetic_note
 from tradsys.research.sweeps.search_space import SweepError
 from tradsys.research.sweeps.selection import overfitting
 from tradsys.research.sweeps.sweep import IDENTITY, Joined
@@ -58,13 +59,12 @@ def sweep_report(joined: Joined, rematch: dict[str, Any] | None) -> dict[str, An
     hours, money = spent(trials)
     done = complete_trials(study)
     settings = joined.runner.settings
-    data = joined.composed.config["data"]
     front = {t.number for t in study.best_trials} if len(study.directions) > 1 and done else set()
     return {
         "study": joined.name,
         "folder": str(joined.runner.folder),
         "storage": joined.storage.place,
-        "synthetic": bool(str((data.get("source") or {}).get("_target_", "")).endswith("SyntheticMarket")),
+        "synthetic": synthetic_note(joined.composed.experiment.data),
         "objectives": list(settings.objectives),
         "sampler": settings.sampler,
         "pruner": settings.pruner,
