@@ -24,6 +24,7 @@ from tradsys.core.progress.stages import is_quiet, is_watched
 from tradsys.core.received import one_line, read_csv
 from tradsys.market.downloads.progress import InterruptedDownload, Job, SymbolRow, download
 from tradsys.market.downloads.revisions import RevisionRule
+from tradsys.market.symbol_files import check_symbol
 
 SOME_FAILED = 3  # exit code: at least one symbol failed, the others are stored
 COUNTED_KINDS = ("", "coin")  # rows of a universe file that are downloaded; stablecoins and wrapped tokens are not
@@ -79,6 +80,8 @@ def wanted_symbols(given: Any, universe: str | None, *, needed: bool = True) -> 
         notes.append(f"named more than once, downloaded once: {shown}")
     if not names and needed:
         raise DataError("fetch: no symbols to download; give symbols=[BTC-USD,ETH-USD] or universe=coins.csv")
+    for name in names if universe is None else ():  # one of a universe's is a row that failed
+        check_symbol(name)
     return tuple(dict.fromkeys(names)), notes
 
 
