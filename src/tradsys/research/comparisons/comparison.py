@@ -10,6 +10,7 @@ import logging
 import os
 import shlex
 import shutil
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,6 +44,7 @@ from tradsys.research.pipeline.single_thread import single_threads
 from tradsys.research.pipeline.trial_ledger import check_ledger
 
 LOG = logging.getLogger(__name__)
+LARGE = ("pytorch_lightning",)  # what nets train with; the caller has loaded it where a variant is one
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,15 +165,26 @@ def run_jobs(work: Callable[[Any], Any], todo: Sequence[Any], n_jobs: int, backe
         with joblib.parallel_config(backend="ray", n_jobs=n_jobs):
             yield from joblib.Parallel()(joblib.delayed(work)(one) for one in todo)
         return
-    # a worker that the caller leaves while it still loads its first work would never begin to watch
-    watched = {"initializer": end_with_caller, "initargs": (os.getpid(),)} if backend == "loky" else {}
-    parallel = joblib.Parallel(n_jobs, backend=backend, return_as="generator_unordered", batch_size=1, **watched)
+    loaded = tuple(name for name in LARGE if name in sys.modules)
+    begun = {"initializer": _begin_worker, "initargs": (os.getpid(), loaded)} if backend == "loky" else {}
+    parallel = joblib.Parallel(n_jobs, backend=backend, return_as="generator_unordered", batch_size=1, **begun)
     with warnings.catch_warnings():
-        # loky replaces a worker whose memory has grown by 300 MB, as loading torch alone does, and says so; where
-        # warnings are errors, that would end its managing thread and the comparison would wait for ever
+        # loky replaces a worker whose memory has grown by 300 MB since its first job, and says so; where warnings are
+        # errors, that would end its managing thread and the comparison would wait for ever
         warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
         own = joblib.delayed(EndingWithCaller(work))
         yield from parallel(own(one) for one in todo)
+
+
+def _begin_worker(caller: int, modules: Sequence[str]) -> None:
+    """What a worker does before its first job: it watches its caller, and loads what would let its memory grow later.
+
+    A worker that the caller leaves while it still loads its first work would never begin to watch. One that loads torch
+    after its first job has grown so much that loky starts another in its place.
+    """
+    end_with_caller(caller)
+    for name in modules:
+        importlib.import_module(name)
 
 
 def _register_ray() -> None:

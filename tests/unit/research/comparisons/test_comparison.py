@@ -1,5 +1,8 @@
 """Settings, aligned datasets and the sentences of a comparison; its runs are in tests/integration."""
 
+import importlib
+import os
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -137,6 +140,22 @@ def test_a_part_of_one_class_is_named(dataset):
 @pytest.mark.parametrize(("n_jobs", "backend"), [(1, "loky"), (2, "threading"), (3, "sequential")])
 def test_every_job_runs_once(n_jobs, backend):
     assert sorted(run_jobs(abs, [-3, -1, -2], n_jobs, backend)) == [1, 2, 3]
+
+
+def test_workers_load_at_first_what_their_caller_has_and_a_replaced_one_leaves_no_job_undone(monkeypatch):
+    def grown(job):  # so large that loky replaces the worker after the job, be it the first
+        from joblib.externals.loky import process_executor
+
+        process_executor._MEMORY_LEAK_CHECK_DELAY, process_executor._MAX_MEMORY_LEAK_SIZE = 0.0, -1
+        return job, os.getpid(), "tabnanny" in sys.modules, "zipapp" in sys.modules
+
+    importlib.import_module("tabnanny")
+    monkeypatch.setattr("tradsys.research.comparisons.comparison.LARGE", ("tabnanny", "zipapp"))
+    monkeypatch.delitem(sys.modules, "zipapp", raising=False)
+    done = list(run_jobs(grown, range(5), 2, "loky"))
+    assert sorted(job for job, *_ in done) == [0, 1, 2, 3, 4]
+    assert len({pid for _, pid, *_ in done}) > 2
+    assert {tuple(loaded) for _, _, *loaded in done} == {(True, False)}
 
 
 class Held:
