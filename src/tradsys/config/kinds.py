@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +131,15 @@ def _hints(target: str) -> tuple[dict[str, Any], str]:
     """Annotation by argument of what a `_target_` names, and its short name; none where it cannot be read."""
     name = target.rpartition(".")[2]
     try:
-        made = get_object(target)
-        signature = inspect.signature(made)
+        return _annotations(get_object(target)), name
     except Exception:  # whatever importing it raises: building it says what
         return {}, name
+
+
+@lru_cache(maxsize=512)
+def _annotations(made: Any) -> dict[str, Any]:
+    """Annotation by argument of a class or function: to be read and never changed."""
+    signature = inspect.signature(made)
     function = made.__init__ if inspect.isclass(made) else made
     names = _Names(getattr(inspect.unwrap(function), "__globals__", {}))
     found = {}
@@ -146,7 +152,7 @@ def _hints(target: str) -> tuple[dict[str, Any], str]:
                 continue
         if hint is not inspect.Parameter.empty and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
             found[key] = hint
-    return found, name
+    return found
 
 
 def _fits(hint: Any, value: Any) -> bool:
