@@ -54,7 +54,16 @@ def api(name: str) -> str:
     says = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or ""
     modules = sorted(p for p in folder.rglob("*.py") if not p.name.startswith("_"))
     dotted = [".".join(p.relative_to(SOURCE.parent).with_suffix("").parts) for p in modules]
-    return "\n\n".join([f"# tradsys.{name}", says, *(f"::: {module}" for module in dotted)])
+    return "\n\n".join([f"# tradsys.{name}", columns_kept(says), *(f"::: {module}" for module in dotted)])
+
+
+def columns_kept(text: str) -> str:
+    """The text with paragraphs whose lines are columns (`name   what is in it`) as they stand, in a block of code."""
+    parts = [part.strip("\n") for part in re.split(r"\n[ \t]*\n", text)]
+    aligned = [all(re.search(r"\S {2,}\S", line) or line.startswith("  ") for line in p.split("\n")) for p in parts]
+    return "\n\n".join(
+        f"```text\n{part}\n```" if kept and part else part for part, kept in zip(parts, aligned, strict=True)
+    )
 
 
 def commands() -> str:
