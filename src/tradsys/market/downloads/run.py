@@ -143,7 +143,7 @@ class Lines:
 def _with_progress(source: Any, job: Job) -> list[SymbolRow]:
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn())
     with bar(*columns, transient=True) as progress:
-        task = progress.add_task("downloading", total=len(job.symbols))
+        task = progress.add_task("downloading", total=len(job.symbols) or None)
 
         lines = Lines(len(job.symbols))
 
