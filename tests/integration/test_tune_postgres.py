@@ -5,7 +5,6 @@ The workers are real processes, forked from one that has imported everything, so
 
 import collections
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -16,12 +15,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from tests.forks import LOADED
+from tests.forks import forks
 from tests.integration.test_ledger_postgres import server, url  # noqa: F401
 from tests.integration.test_tune import NET, run_study
 from tradsys.research.pipeline.trial_ledger import TrialLedger
 from tradsys.research.sweeps.storage import open_storage
-from tradsys.tune import work
 
 N_TRIALS, N_WORKERS, N_KILLS = 8, 3, 6
 SETTINGS = [
@@ -68,14 +66,10 @@ def disturbed(place, arguments, runs, seed):
     Every other kill comes at any moment of a trial, the rest inside a fit that has a checkpoint: the victim is stopped
     first, so that nothing changes between the look and the kill.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tradsys.tune", "optuna", "psycopg", *LOADED])
     rng, kills, alive = random.Random(seed), 0, []
 
     def start():
-        process = context.Process(target=work, args=(arguments,))
-        process.start()
-        alive.append(process)
+        alive.append(forks().start(["-m", "tradsys.tune", *arguments]))
 
     for _ in range(N_WORKERS):
         start()
@@ -83,12 +77,12 @@ def disturbed(place, arguments, runs, seed):
     try:
         while alive and time.monotonic() < deadline:
             time.sleep(0.05)
-            for process in [p for p in alive if not p.is_alive()]:
+            for process in [p for p in alive if p.poll() is not None]:
                 alive.remove(process)
-                if process.exitcode == -signal.SIGKILL:
+                if process.returncode == -signal.SIGKILL:
                     start()
                 else:
-                    assert process.exitcode == 0
+                    assert process.returncode == 0, process.communicate()[1]
             try:
                 study = study or loaded(place)
                 busy = [p for p in alive if p.pid in workers_at_work(study)]
