@@ -15,6 +15,8 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar, cast
 
+from tradsys.core.tables import Array
+
 F = TypeVar("F", bound=Callable[..., Any])
 KEPT = 8  # versions of one kernel: checkouts and environments beside each other
 CONSTANTS = (bool, int, float, str)
@@ -70,6 +72,18 @@ class Compiled:
 def compiled(function: F) -> F:
     """The function through numba, compiled at the first call and kept on disk; see the module."""
     return cast("F", Compiled(cast("FunctionType", function)))
+
+
+def read_only(*arrays: Array) -> tuple[Array, ...]:
+    """The arrays as views that cannot be written to, without a copy.
+
+    To numba a writable array is another type, for which it compiles a kernel once more. Columns of polars are read-only
+    where they are on the frame's memory, and writable where they had to be copied.
+    """
+    views = tuple(array.view() for array in arrays)
+    for view in views:
+        view.flags.writeable = False
+    return views
 
 
 def _home() -> Path:

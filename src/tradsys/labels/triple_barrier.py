@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tradsys.core.compiled import compiled
+from tradsys.core.compiled import compiled, read_only
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array, Labels
 from tradsys.labels.settings import DEATH, LabelConfig, check_sizes
@@ -135,12 +135,12 @@ def _touched(
     tape: Tape,
 ) -> tuple[Array, Array, Array]:
     """`first_touch` on columns, with barriers at multiples of units: nothing of the size of the bars is copied."""
-    profit, stop = (np.asarray(d, dtype=np.float64) for d in units)
-    death = (np.asarray(tape.dead, dtype=np.bool_), float(tape.delisting_return))
+    profit, stop = read_only(*(np.asarray(d, dtype=np.float64) for d in units))
+    dead, starts, side = read_only(np.asarray(tape.dead, dtype=np.bool_), starts, np.asarray(side_R, dtype=np.int8))
     wide = (float(multiples[0]), float(multiples[1]))
-    bars = (*prices, tape.volume, tape.before)
+    bars = read_only(*prices, tape.volume, tape.before)
     found: tuple[Array, Array, Array] = _first_touch(
-        bars, np.asarray(side_R, dtype=np.int8), (profit, stop), wide, starts, horizon_bars, death
+        bars, side, (profit, stop), wide, starts, horizon_bars, (dead, float(tape.delisting_return))
     )
     return found
 

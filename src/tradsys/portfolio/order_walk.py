@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tradsys.core.compiled import compiled
+from tradsys.core.compiled import compiled, read_only
 from tradsys.core.tables import Array
 from tradsys.market.tradable import TIMEOUT, fills_at_open, touch
 from tradsys.portfolio.costs import BUST, Costs
@@ -116,9 +116,9 @@ def walk(bars: BarArrays, entries: EntryArrays, *, delay_bars: int, costs: Costs
     n_cancelled = np.zeros(n_columns, dtype=np.int64)
     prices = (bars.open, bars.high, bars.low, bars.close, bars.volume, bars.before)
     _walk(
-        (*prices, bars.dividend, bars.funding, bars.borrow),
-        (bars.segment, bars.first, bars.death),
-        (
+        read_only(*prices, bars.dividend, bars.funding, bars.borrow),
+        read_only(bars.segment, bars.first, bars.death),
+        read_only(
             entries.bar,
             entries.side,
             entries.size,
@@ -126,7 +126,7 @@ def walk(bars: BarArrays, entries: EntryArrays, *, delay_bars: int, costs: Costs
             entries.stop_loss,
             entries.horizon_bars,
         ),
-        (entries.first, entries.symbol),
+        read_only(entries.first, entries.symbol),
         (
             *(int(delay_bars), float(costs.fee), float(costs.slippage), float(costs.participation), float(start_cash)),
             costs.recovery(1),

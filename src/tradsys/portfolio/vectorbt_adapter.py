@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from tradsys.core.compiled import read_only
 from tradsys.core.tables import Array
 from tradsys.market.tradable import close_before, death_known_at, traded_volume
 from tradsys.portfolio.costs import Costs
@@ -149,12 +150,8 @@ def _entries(targets_by_name: Mapping[str, pl.DataFrame], panel: _Panel) -> Entr
     entries = check_entries(together.with_columns(strategy))
     code = entries["symbol"].cast(pl.Enum(panel.symbols), strict=False).to_physical().cast(pl.Int64)
     known = code.fill_null(0).to_numpy()
-    bar = locate(
-        known,
-        entries["time"].to_physical().to_numpy(),
-        panel.arrays.first,
-        panel.time.to_physical().to_numpy(),
-    )
+    entry_time, bar_time = (time.to_physical().to_numpy() for time in (entries["time"], panel.time))
+    bar = locate(*read_only(known, entry_time, panel.arrays.first, bar_time))
     column = entries["strategy"].to_numpy() * n_symbols + known
     rank = column * len(panel.time) + bar
     order = None if (np.diff(rank) > 0).all() else np.argsort(rank, kind="stable")

@@ -10,6 +10,11 @@ import numpy as np
 import pytest
 
 from tradsys.core import compiled as module
+from tradsys.features import smoothing
+from tradsys.labels import triple_barrier
+from tradsys.market import true_range
+from tradsys.portfolio import order_walk
+from tradsys.portfolio.costs import Costs
 
 LEAF = """
 from tradsys.core.compiled import compiled
@@ -106,3 +111,42 @@ def test_only_the_newest_versions_of_a_kernel_are_kept(monkeypatch, tmp_path):
     (versions,) = (tmp_path / "tradsys").iterdir()
     assert len(list(versions.iterdir())) == module.KEPT
     assert np.isclose(kernel(3.0), 1.5)
+
+
+def wilder_atr(column, flags, _):
+    true_range.wilder_atr(column, column, column, flags, 3)
+    return true_range._wilder_atr
+
+
+def window_mean(column, *_):
+    smoothing.window_mean_values(column, 3)
+    return smoothing._window_mean
+
+
+def seeded_mean(column, *_):
+    smoothing.seeded_mean_values(column, alpha=0.5, n_seed=2, n_skip=0, late=0)
+    return smoothing._smoothed
+
+
+def first_touch(column, flags, codes):
+    tape = triple_barrier.Tape(column, column, flags)
+    triple_barrier._touched((column,) * 4, flags, codes.astype(np.int8), (column, column), (1.0, 1.0), 3, tape)
+    return triple_barrier._first_touch
+
+
+def walk(column, _, codes):
+    first = codes[:2]
+    bars = order_walk.BarArrays(*[column] * 4, codes, first, *[column] * 5, codes[:0])
+    entries = order_walk.EntryArrays(codes[:0], codes[:0], *[column[:0]] * 3, codes[:0], first, codes[:1])
+    order_walk.walk(bars, entries, delay_bars=0, costs=Costs(0.0, 0.0), start_cash=1.0)
+    return order_walk._walk
+
+
+@pytest.mark.parametrize("call", [wilder_atr, window_mean, seeded_mean, first_touch, walk])
+def test_columns_that_can_be_written_to_are_no_second_kernel(call):
+    """Polars hands out its own memory read-only and copies writable: which, is up to the data."""
+    columns = np.arange(1.0, 9.0), np.zeros(8, dtype=np.bool_), np.zeros(8, dtype=np.int64)
+    before = set(call(*module.read_only(*columns)).dispatcher.signatures)
+    after = set(call(*columns).dispatcher.signatures)
+    assert after == before
+    assert all(column.flags.writeable for column in columns)
