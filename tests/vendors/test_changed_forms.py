@@ -22,6 +22,7 @@ from tradsys.market.downloads.coingecko import CoingeckoUniverse
 from tradsys.market.downloads.fred import FredSeries
 from tradsys.market.downloads.progress import Job, download
 from tradsys.market.downloads.revisions import RevisionLedger, RevisionRule
+from tradsys.market.known import KnownSource
 from tradsys.market.store import BarStore
 
 QUICK = Retry(attempts=3, wait_seconds=0.0, max_wait_seconds=1.0)
@@ -132,6 +133,31 @@ def test_releases_that_the_vendor_rewrote_are_in_the_ledger_and_can_be_refused(t
         assert row.revisions.n == 0
     ledger = RevisionLedger(tmp_path / "macro" / "us_vintages").read()
     assert ledger.select("symbol", "column", "old", "new").rows() == [("CPI", "2024-01-01", 3.1, 3.0)]
+
+
+def test_releases_are_read_as_they_were_before_the_vendor_rewrote_them(tmp_path, monkeypatch):
+    path = tmp_path / "macro" / "us.parquet"
+
+    def read(moment=None):
+        source = KnownSource(str(path), "wide", {"CPI": "cpi"}, as_of=moment and moment.isoformat())
+        return source.frame().rows()
+
+    history = {
+        "2024-02-13": {"2024-01-01": "3.1"}, "2024-03-12": {"2024-02-01": "3.2"}, "2024-04-10": {"2024-03-01": "3.4"},
+    }  # fmt: skip
+    with vendor(fred_routes(history), monkeypatch) as (http, _):
+        FredSeries(http).collect(Job(tmp_path, "us", ("CPI",), now=NOW))
+        first, moment = read(), datetime.now(UTC)
+        history["2024-02-13"]["2024-01-01"] = "3.0"  # rewritten
+        history["2024-03-05"] = {"2024-02-01": "2.9"}  # a release that came into the past
+        del history["2024-04-10"]  # withdrawn
+        history["2024-05-15"] = {"2024-04-01": "3.6"}
+        FredSeries(http).collect(Job(tmp_path, "us", ("CPI",), now=NOW))
+    assert [value for _, value in read()] == [3.0, 2.9, 3.2, 3.6]
+    assert [value for _, value in first] == [3.1, 3.2, 3.4]
+    assert read(moment) == [*first, read()[-1]]  # a later release counts as known since its day, as a later bar does
+    assert read(datetime(2024, 4, 1, tzinfo=UTC)) == first[:2]
+    assert read(datetime.now(UTC)) == read()
 
 
 COINS = {

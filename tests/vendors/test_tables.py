@@ -14,9 +14,10 @@ from tradsys.market.bars import SCHEMA
 from tradsys.market.downloads.alphavantage import AlphaVantage
 from tradsys.market.downloads.client import Http, Retry
 from tradsys.market.downloads.coingecko import CoingeckoUniverse
-from tradsys.market.downloads.fred import FredSeries, as_known, known_from
+from tradsys.market.downloads.fred import FredSeries, known_from
 from tradsys.market.downloads.progress import Job, download
 from tradsys.market.downloads.run import wanted_symbols
+from tradsys.market.downloads.vintages import as_known
 from tradsys.market.known import KnownSource
 from tradsys.market.store import BarStore, StoredBars
 

@@ -16,6 +16,7 @@ from tradsys.core.runs import digest_file
 from tradsys.market.bars import COLUMNS, TIME, check_bars, content_digest, utc_bars
 from tradsys.market.coverage import check_join
 from tradsys.market.downloads.revisions import RevisionLedger
+from tradsys.market.downloads.vintages import known_before, vintages_beside
 from tradsys.market.sources.known_table import KnownTable, read_known
 from tradsys.market.sources.sniff import FormKeys
 from tradsys.market.universe import untraded_of
@@ -120,7 +121,7 @@ class KnownSource:
 
     A snapshot has no history: on every earlier row it is the future. It is refused unless `allow_snapshot`.
     as_of: the values as they read at that moment: what a download of this file found changed later is undone, by the
-    revision ledger that it keeps in the folder of the file's name (`funding/NAME_SYMBOL/`).
+    revision ledger that it keeps in the folder of the file's name (`funding/NAME_SYMBOL/`, `macro/NAME_vintages/`).
     zone, date_format, decimal, separator: as the fetch command has them, where the file does not tell. A date with a
     zone ends at its own midnight: 2024-01-04 00:00+09:00 is over at 15:00 UTC.
     Raises DataError where these do not fit each other or the file.
@@ -212,7 +213,12 @@ class KnownSource:
 
     def _before(self, frame: pl.DataFrame, moment: datetime) -> pl.DataFrame:
         """The values as they read at a moment, where the download of this file keeps a ledger."""
-        folder = Path(self.path).with_suffix("")
+        path = Path(self.path)
+        if self.layout == "wide" and self.lag_days is None and vintages_beside(path).is_file():
+            wide = known_before(vintages_beside(path), moment)
+            self._need(list(self.columns), wide.columns)
+            return wide.select("available_at", *(pl.col(theirs).alias(ours) for theirs, ours in self.columns.items()))
+        folder = path.with_suffix("")
         if not folder.is_dir() or "symbol" in frame.columns:
             return frame
         rows = frame.rename({"available_at": "time"})

@@ -17,6 +17,7 @@ from tradsys.market.bars import TIME
 from tradsys.market.downloads.client import Http
 from tradsys.market.downloads.progress import Job, Report, SymbolRow, each_symbol, silent
 from tradsys.market.downloads.revisions import Revisions, enter
+from tradsys.market.downloads.vintages import KEYS, as_known, vintages_beside
 from tradsys.market.parquet import read_parquet
 
 CHICAGO = ZoneInfo("America/Chicago")  # the vendor's days are those of St. Louis
@@ -51,7 +52,8 @@ class FredSeries:
     def _one(self, job: Job, series: str, report: Callable[[int], None]) -> SymbolRow:
         """Downloads one series, enters what the vendor changed of its releases, and writes both files."""
         folder = job.root / "macro"
-        path = folder / f"{job.name}_vintages.parquet"
+        wide = folder / f"{job.name}.parquet"
+        path = vintages_beside(wide)
         kept = read_parquet(path, "move it away and download it again") if path.exists() else None
         new = self._vintages(series)
         report(new.height)
@@ -59,7 +61,7 @@ class FredSeries:
         found = None if old is None or old.is_empty() else _revised(folder / path.stem, old, new, job)
         others = [] if kept is None else [kept.filter(pl.col("series") != series)]
         everything = pl.concat([*others, new]).sort("series", maintain_order=True)
-        for target, table in ((path, everything), (folder / f"{job.name}.parquet", as_known(everything))):
+        for target, table in ((path, everything), (wide, as_known(everything))):
             with written_atomically(target) as draft:
                 table.write_parquet(draft)
         first, last = (datetime.combine(new["date"][i], time(), UTC) for i in (0, -1))
@@ -117,29 +119,17 @@ def known_from(released: str) -> datetime:
     return datetime.combine(day, time(), CHICAGO).astimezone(UTC)
 
 
-def as_known(vintages: pl.DataFrame) -> pl.DataFrame:
-    """available_at and a column per series: at each release the value of the newest reference date known by then.
-
-    A release that changes an earlier reference date alone gives no row: the newest value is still the same.
-    """
-    ordered = vintages.sort("series", "available_at", "date")
-    newest = pl.col("date").cum_max().over("series")
-    kept = ordered.filter(pl.col("date") == newest).unique(["series", "available_at"], keep="last", maintain_order=True)
-    return kept.pivot("series", index="available_at", values="value").sort("available_at")
-
-
 def _revised(folder: Path, old: pl.DataFrame, new: pl.DataFrame, job: Job) -> Revisions:
     """Enters the releases that the vendor changed, added in the past or withdrew: time is that of the release."""
-    keys = ["series", "date", "available_at"]
     named = pl.col("date").dt.strftime("%Y-%m-%d").alias("column")  # which reference period's value
-    both = old.join(new, on=keys, suffix="_new").filter(pl.col("value") != pl.col("value_new"))
+    both = old.join(new, on=KEYS, suffix="_new").filter(pl.col("value") != pl.col("value_new"))
     past = new.filter(pl.col("available_at") <= old["available_at"].max())
     parts = [
         both.select(symbol="series", time="available_at", column=named, old="value", new="value_new"),
-        past.join(old, on=keys, how="anti").select(
+        past.join(old, on=KEYS, how="anti").select(
             symbol="series", time="available_at", column=named, old=pl.lit(None, pl.Float64), new="value"
         ),
-        old.join(new, on=keys, how="anti").select(
+        old.join(new, on=KEYS, how="anti").select(
             symbol="series", time="available_at", column=named, old="value", new=pl.lit(None, pl.Float64)
         ),
     ]
