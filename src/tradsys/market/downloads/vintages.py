@@ -30,8 +30,8 @@ def as_known(vintages: pl.DataFrame) -> pl.DataFrame:
 def known_before(path: Path, moment: datetime) -> pl.DataFrame:
     """`as_known` of a file of releases as it read at `moment`.
 
-    What the vendor rewrote, withdrew or added to its past since then is undone by the ledger in the folder of the file's
-    name; later releases are left out.
+    What the vendor rewrote, withdrew or added to its past since then is undone, by the ledger in the folder of the
+    file's name; later releases are left out.
     """
     releases = read_parquet(path, "move it away and download it again")
     later = RevisionLedger(path.with_suffix("")).read().filter(pl.col("seen") > moment)
