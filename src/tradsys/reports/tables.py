@@ -223,5 +223,8 @@ def _strategy_facts(report: Mapping[str, Any]) -> list[tuple[str, Cell]]:
 
 
 def never_traded(performance: Mapping[str, Any]) -> bool:
-    """Whether no position was ever opened, so that there is nothing to measure."""
-    return performance["n_trades"] + performance["n_open_trades"] == 0
+    """Whether no position was ever held, so that there is nothing to measure.
+
+    A market that is held from the first bar on has no trade of its own, but a time in the market.
+    """
+    return performance["n_trades"] + performance["n_open_trades"] == 0 and not performance.get("time_in_market")

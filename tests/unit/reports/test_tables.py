@@ -170,3 +170,12 @@ def test_the_terminals_table_of_ratios_fits_80_columns():
     assert max(map(len, text.splitlines())) <= 80
     assert "CVaR" in text
     assert "[" in text
+
+
+def test_a_market_that_is_held_without_a_trade_keeps_its_figures():
+    report = sample_report()
+    report["benchmark"]["performance"] |= {"n_trades": 0, "n_open_trades": 0, "time_in_market": 1.0}
+    line = tables.strategy_lines(report, Footnotes())[-1]
+    assert line.cells
+    report["benchmark"]["performance"]["time_in_market"] = 0.0
+    assert "it never traded" in tables.strategy_lines(report, Footnotes())[-1].instead

@@ -75,7 +75,7 @@ def cells(row: Any) -> tuple[str, ...]:
     return (
         moment(row.when)[:16], row.task, row.experiment, row.data, row.model,
         row.verdict or f"({row.state})", _text(row.skill, 4), _text(row.auc, 3), _text(row.sharpe, 2),
-        "" if row.dsr is None else confidence(row.dsr), row.code,
+        "" if row.dsr is None else confidence(row.dsr), row.code[:7] + row.code[12:],
         "" if row.minutes is None else number(row.minutes, 1),
     )  # fmt: skip
 
