@@ -130,3 +130,10 @@ def test_one_series_has_one_interval_in_train_and_backtest(run_folder):
     trained = json.loads((run_folder / "report.json").read_text())["benchmark"]["performance"]["sharpe"]
     again = backtested(run_folder, "strategy=[reckless]")["benchmark"]["performance"]["sharpe"]
     assert again == trained
+
+
+def test_without_strategies_a_bundle_is_judged_by_its_forecasts_alone(run_folder):
+    report = backtested(run_folder, "strategy=[]")
+    assert report["strategies"] == []
+    assert report["verdict"]["kind"] != "edge"
+    assert report["skill"]["low"] == headline_skill(Bundle.load(run_folder / "bundle").card["metrics"])["low"]

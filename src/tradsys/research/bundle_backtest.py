@@ -26,6 +26,7 @@ from tradsys.research.pipeline.provenance import provenance
 from tradsys.research.pipeline.settings import Evaluation
 from tradsys.research.pipeline.trial_ledger import TrialLedger
 from tradsys.serving.bundle import Bundle
+from tradsys.serving.strategy import profiles_of
 
 SPANS = ("test", "later")
 
@@ -34,8 +35,8 @@ def retest(bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str,
     """Backtests profiles on decisions of the bundle's test span (span=test) or after its validation (span=later).
 
     The verdict reads the skill on these very decisions: the card's where they are the run's own test span, else
-    measured by `skill_on`; without such a skill no verdict is `edge`. Writes metrics, trades and a report into
-    `folder`; returns the report. Raises DataError where the bars of the bundle's own source are no longer the ones it
+    measured by `skill_on`; without such a skill the verdict says that it rests on returns alone. Writes metrics, trades
+    and a report into `folder`; returns the report. Raises DataError where the bars of the bundle's own source are no longer the ones it
     was judged on.
     """
     if config["span"] not in SPANS:
@@ -59,7 +60,7 @@ def retest(bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str,
     tested = backtest(
         bundle,
         bars,
-        parts["strategy"],
+        profiles_of(parts),
         parts["costs"],
         parts["evaluation"],
         ledger=TrialLedger(config["paths"]["ledger"], config["paths"]["runs"]),

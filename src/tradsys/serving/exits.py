@@ -25,8 +25,8 @@ def kind_of(label: Mapping[str, Any]) -> str:
     kind = str(label.get("kind", BARRIER))
     if kind not in KINDS:
         raise BundleError(
-            f"bundle: label kind {kind!r} has no exits here, known are {list(KINDS)}; use the version of tradsys that "
-            "wrote the bundle"
+            f"bundle: label kind {kind[:60]!r} has no exits, so no strategy can trade it; kinds with exits: "
+            f"{', '.join(KINDS)}; give strategy=[] to evaluate the forecasts alone, or another bundle"
         )
     return kind
 

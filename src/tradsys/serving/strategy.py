@@ -1,6 +1,6 @@
 """Bundle + rule + masks + sizing -> target positions. Backtest and live hold this very object."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -304,6 +304,11 @@ class Profile:
         """The whole profile on one line."""
         scaled = [] if self.sizing is None else [self.sizing.describe()]
         return "; ".join([self.rule.describe(), *(mask.describe() for mask in self.masks), *scaled])
+
+
+def profiles_of(parts: Mapping[str, Any]) -> Mapping[str, Profile]:
+    """The profiles among the parts of a configuration; `strategy=[]` leaves no key at all and means none."""
+    return parts.get("strategy") or {}
 
 
 @dataclass(frozen=True)

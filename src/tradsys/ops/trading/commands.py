@@ -27,7 +27,7 @@ from tradsys.serving.feeds import StoredFeed
 from tradsys.serving.joined import JoinedSession, LiveColumns, StoredColumns
 from tradsys.serving.paper import PaperBroker
 from tradsys.serving.session import Session
-from tradsys.serving.strategy import Strategy
+from tradsys.serving.strategy import Strategy, profiles_of
 
 CONSOLE = prose()
 ANSWER_SECONDS = 30.0
@@ -37,11 +37,12 @@ Source = Callable[[Config, Bundle], Any]
 
 def plan_of(mode: str, plain: Config, parts: Config, bundle: Bundle, symbols: list[str], **extra: Any) -> Plan:
     """The plan that a configuration describes."""
-    if len(parts["strategy"]) != 1:
+    profiles = profiles_of(parts)
+    if len(profiles) != 1:
         raise TradsysError(
-            f"trade: strategy={sorted(parts['strategy'])}; a bot trades one profile; give strategy=audited or another"
+            f"trade: strategy={sorted(profiles)}; a bot trades one profile; give strategy=audited or another"
         )
-    ((profile_name, profile),) = parts["strategy"].items()
+    ((profile_name, profile),) = profiles.items()
     stamp = f"-{utc_stamp()}" if mode == "replay" else ""
     name = plain["name"] or f"{mode}-{bundle.folder.parent.name}-{profile_name}{stamp}"
     return Plan(

@@ -17,6 +17,7 @@ from tradsys.research.leakage.lookahead import Ask, future_asks
 from tradsys.research.leakage.serving_parity import past_asks, serving_asks
 from tradsys.research.leakage.subject import QUESTIONS, AuditSettings, AuditSubject
 from tradsys.research.leakage.train_test_isolation import sealed_asks
+from tradsys.research.pipeline.requirements import check_stages
 from tradsys.research.pipeline.settings import Experiment
 
 LOG = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ def audit(experiment: Experiment, settings: AuditSettings, folder: Path, config:
     Writes audit.json into `folder`. config: the resolved config, of which the copy's bundle keeps the data's share.
     Raises TradsysError for a part that the experiment lacks, and whatever the experiment itself would raise.
     """
+    check_stages(experiment)
     subject = AuditSubject(experiment, settings, folder, config)
     answers = list(ask(subject))
     write_json(folder / "audit.json", [_plain_answer(a) for a in answers])

@@ -21,6 +21,7 @@ from tradsys.core.protocols import Events, Splitter
 from tradsys.core.tables import Array, FeatureTable, Fold, Labels, Samples
 from tradsys.features.feature_set import FeatureSet
 from tradsys.labels.carry import with_carry
+from tradsys.labels.checked import checked_labels
 from tradsys.labels.realised_range import realised_range
 from tradsys.market.bars import check_bar_minutes, mark_gaps, utc64_times
 from tradsys.market.true_range import log_steps
@@ -271,7 +272,8 @@ def labels_of(experiment: Experiment, bars: pl.DataFrame) -> Labels:
     """
     side = experiment.features.side(bars)
     own = getattr(experiment.labels, "side", 1) if side is None else side
-    labels = with_carry(experiment.labels.label(bars, side), bars, own, experiment.costs.borrow_per_year)
+    found = checked_labels(experiment.labels.label(bars, side), experiment.labels, bars["symbol"].to_numpy())
+    labels = with_carry(found, bars, own, experiment.costs.borrow_per_year)
     labels = replace(labels, realised_range=realised_range(bars, labels.end))
     return replace(labels, step=log_steps(bars)) if experiment.weighting == "return" else labels
 

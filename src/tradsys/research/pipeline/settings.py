@@ -13,6 +13,7 @@ from tradsys.core.errors import TradsysError
 from tradsys.core.progress import stages as progress
 from tradsys.core.protocols import Calibrator, Events, Labeller, Model, Splitter
 from tradsys.features.feature_set import FeatureSet
+from tradsys.labels.checked import check_label
 from tradsys.market.universe import untraded_of, without_reference
 from tradsys.models.boosting import Xgboost
 from tradsys.models.supervisors.supervised import Regime
@@ -20,7 +21,7 @@ from tradsys.models.transforms import RobustScaler
 from tradsys.portfolio.costs import Costs
 from tradsys.samples.join import WEIGHTINGS
 from tradsys.samples.weights import check_time_decay
-from tradsys.serving.strategy import Profile
+from tradsys.serving.strategy import Profile, profiles_of
 
 LOG = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class Experiment:
     @classmethod
     def of(cls, parts: Mapping[str, Any]) -> Self:
         """The experiment among the parts that a command's config was built into."""
-        given = {**parts, "strategy": parts.get("strategy") or {}}  # an empty list of profiles leaves no key at all
+        given = {**parts, "strategy": profiles_of(parts)}
         return cls(**{f.name: given[f.name] for f in fields(cls) if f.name in given or f.default is MISSING})
 
     def __post_init__(self) -> None:
@@ -94,6 +95,7 @@ class Experiment:
                 f"config: weighting={self.weighting!r}; it is one of {', '.join(WEIGHTINGS)}; fix the override"
             )
         check_time_decay(self.time_decay)
+        check_label(self.labels)
         trainer = getattr(self.model, "trainer", None)
         if trainer is not None:
             # a device that is not there, or cannot fit so, is refused before any data is read

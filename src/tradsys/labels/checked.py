@@ -1,0 +1,116 @@
+"""What every stage needs of a label, own ones included: checked when it is configured, and when it has labelled."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tradsys.core.bounds import is_within
+from tradsys.core.errors import DataError, TrainingError
+from tradsys.core.protocols import Labeller
+from tradsys.core.tables import Array, Labels
+from tradsys.labels.settings import BOUNDS
+from tradsys.labels.stored import KINDS, label_of_card
+
+SIZES = ("horizon_bars", "atr_bars")
+RULE = "see the label of `tradsys new`"
+
+
+def check_label(label: Any) -> None:
+    """Raises TrainingError where a label lacks what a later stage reads of it, or where its card is not one.
+
+    The card goes into bundles as JSON, gives back the same label, and names the exits of a position: its kind is one
+    of tradsys' only where the label is that very class.
+    """
+    name = type(label).__name__
+    needed = ("label", "card", *SIZES)
+    if lacking := [each for each in needed if not hasattr(label, each)]:
+        raise TrainingError(f"labels: {name} lacks {', '.join(lacking)}; a label has {', '.join(needed)}; {RULE}")
+    assert isinstance(label, Labeller)
+    card = label.card()
+    if not isinstance(card, Mapping) or not _is_json(card):
+        raise TrainingError(
+            f"labels: {name}.card() holds what is no JSON value, or no finite number; it is a mapping of texts, "
+            f"numbers, lists and mappings, as a bundle keeps it; {RULE}"
+        )
+    for size in SIZES:
+        own = getattr(label, size)
+        if not is_within(own, BOUNDS[size]) or card.get(size) != own:
+            raise TrainingError(
+                f"labels: {name}.{size}={own!r} and its card says {card.get(size)!r}; both are one whole number from "
+                f"1; {RULE}"
+            )
+    classes = card.get("classes")
+    names = classes if isinstance(classes, list | tuple) else ()
+    if len(names) < 2 or len({each for each in names if isinstance(each, str)}) != len(names):
+        raise TrainingError(
+            f"labels: the classes of {name}.card() are {classes!r}; they are the names of codes 0, 1, ..., at least "
+            f"two; {RULE}"
+        )
+    _check_kind(label, name, card)
+
+
+def _check_kind(label: Any, name: str, card: Mapping[str, Any]) -> None:
+    kind = card.get("kind")
+    if not isinstance(kind, str) or not kind:
+        raise TrainingError(f"labels: {name}.card() says kind={kind!r}; it is a text, such as {name!r}; {RULE}")
+    if kind in KINDS and type(label) is not KINDS[kind]:
+        raise TrainingError(
+            f"labels: {name}.card() says kind={kind!r}, which is {KINDS[kind].__name__}: other data would be labelled "
+            f"by that rule; give it a kind of its own, such as {name!r}"
+        )
+    if kind in KINDS:
+        label_of_card(card)
+
+
+def _is_json(card: Mapping[str, Any]) -> bool:
+    """Whether a card is read from a file as it was written, but for tuples."""
+    try:
+        return bool(json.loads(json.dumps(card, allow_nan=False)) == _listed(card))
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
+def _listed(value: Any) -> Any:
+    """The value with lists for tuples."""
+    if isinstance(value, Mapping):
+        return {key: _listed(inner) for key, inner in value.items()}
+    return [_listed(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def checked_labels(labels: Any, label: Any, symbol_R: Array) -> Labels:
+    """The labels, if they are such: DataError names the first rule that a row breaks.
+
+    symbol_R: the symbol of each row. A label ends after its row, within `horizon_bars` and what its card adds for
+    deaths, at a row of the same symbol: spans are purged by it, and intervals take it for the memory of outcomes.
+    """
+    name, n = type(label).__name__, len(symbol_R)
+    if not isinstance(labels, Labels):
+        raise DataError(f"labels: {name}.label() gave a {type(labels).__name__}; it gives Labels; {RULE}")
+    for part in ("y", "end", "ret", "weight"):
+        found = np.asarray(getattr(labels, part))
+        whole = part in ("y", "end")
+        if found.shape != (n,) or not np.issubdtype(found.dtype, np.integer if whole else np.floating):
+            kind = "whole numbers" if whole else "floats"
+            raise DataError(
+                f"labels: {part} of {name}.label() is {found.dtype} {list(found.shape)}; it holds {kind}, one for each "
+                f"of {n} bars; {RULE}"
+            )
+    card = label.card()
+    lasting = int(card["horizon_bars"]) + int(card.get("dead_after_bars") or 0)
+    rows = np.flatnonzero((labels.y >= 0) & (labels.end >= 0))
+    end, last = labels.end[rows], len(card["classes"]) - 1
+    inside = end < n
+    broken = {
+        f"have a class above {last}, the last that its card names": labels.y[rows] > last,
+        "end at no later bar of their own symbol": ~inside | (end <= rows) | (symbol_R[end * inside] != symbol_R[rows]),
+        f"last longer than the {lasting} bars that its card says": end - rows > lasting,
+        "have a return that is no finite number": ~np.isfinite(labels.ret[rows]),
+        "have a weight that is no number from 0": ~(np.isfinite(labels.weight[rows]) & (labels.weight[rows] >= 0)),
+    }
+    for what, where in broken.items():
+        if where.any():
+            first = int(rows[np.argmax(where)])
+            raise DataError(f"labels: {int(where.sum())} labels of {name} {what} (first at row {first}); {RULE}")
+    return labels
