@@ -6,3 +6,8 @@ own_data    OwnFolders
 resume      resumed_overrides
 trusted     checked, built_source, parse_yaml
 """
+
+from tradsys.core import endings
+
+if endings.is_command():
+    endings.leave_when_stopped()

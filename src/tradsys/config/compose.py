@@ -184,6 +184,7 @@ def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str
             main(arguments)
         if came:  # a library took the interrupt for its own
             raise KeyboardInterrupt
+        sys.stdout.flush()  # whoever stops what is left to do, such as unloading libraries, loses no line
     except KeyboardInterrupt as error:
         # who raises it anew under another name does not change which signal came
         stopped = Terminated() if signal.SIGTERM in came else error

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT, 128 + SIGTERM, as shells count
+STOPS = (signal.SIGINT, signal.SIGTERM)
 PARENT = "TRADSYS_PARENT"  # process id of the command that started this one
 PR_SET_PDEATHSIG = 1  # prctl(2)
 POLL_SECONDS = 1.0
@@ -22,6 +23,43 @@ AGAIN_SECONDS = 0.05
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM: what stops at Ctrl-C stops at this as well."""
+
+
+def leave_when_stopped() -> None:
+    """Ctrl-C and SIGTERM end this process with their word and code: before a command begins and after it has ended.
+
+    Python's own answer would be a traceback out of an import, or silence. Signals that were held back are let through.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # a process in the background, as with nohup
+            signal.signal(number, _leave)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    os.write(2, b"terminated\n" if number == signal.SIGTERM else b"interrupted\n")
+    os._exit(TERMINATED if number == signal.SIGTERM else INTERRUPTED)
+
+
+def is_command() -> bool:
+    """Whether this process is `python -m tradsys.VERB` or `tradsys VERB`, rather than somebody who imports tradsys."""
+    main = sys.modules.get("__main__")
+    spec, script = getattr(main, "__spec__", None), getattr(main, "__file__", None) or ""
+    if main is None or main.__name__ != "__main__":  # a pool's worker, which its pool ends
+        return False
+    return spec.name.startswith("tradsys.") if spec is not None else os.path.basename(script) == "tradsys"
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """A process started meanwhile gets Ctrl-C and SIGTERM only once it calls `leave_when_stopped`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
@@ -35,7 +73,7 @@ def stoppable() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield came
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in STOPS}
     hook, main = sys.unraisablehook, threading.get_ident()
 
     def stop(number: int, _frame: FrameType | None) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from tradsys.core.bounds import is_within
 from tradsys.core.errors import DataError, TrainingError
 from tradsys.core.protocols import Labeller
+from tradsys.core.received import parse_json
 from tradsys.core.tables import Array, Labels
 from tradsys.labels.settings import BOUNDS
 from tradsys.labels.stored import KINDS, label_of_card
@@ -67,7 +68,7 @@ def _check_kind(label: Any, name: str, card: Mapping[str, Any]) -> None:
 def _is_json(card: Mapping[str, Any]) -> bool:
     """Whether a card is read from a file as it was written, but for tuples."""
     try:
-        return bool(json.loads(json.dumps(card, allow_nan=False)) == _listed(card))
+        return bool(parse_json(json.dumps(card, allow_nan=False), "card", RULE) == _listed(card))
     except (TypeError, ValueError, RecursionError):
         return False
 

@@ -36,8 +36,8 @@ def retest(bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str,
 
     The verdict reads the skill on these very decisions: the card's where they are the run's own test span, else
     measured by `skill_on`; without such a skill the verdict says that it rests on returns alone. Writes metrics, trades
-    and a report into `folder`; returns the report. Raises DataError where the bars of the bundle's own source are no longer the ones it
-    was judged on.
+    and a report into `folder`; returns the report. Raises DataError where the bars of the bundle's own source are no
+    longer the ones it was judged on.
     """
     if config["span"] not in SPANS:
         raise DataError(f"backtest: span={config['span']!r}; one of {SPANS}; choose one")

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tradsys.config.compose import run_command
-from tradsys.core.endings import PARENT, Terminated, stoppable
+from tradsys.core.endings import PARENT, Terminated, held_back, stoppable
 from tradsys.market.downloads.progress import InterruptedDownload
 
 
@@ -151,3 +151,47 @@ def test_a_child_whose_parent_is_gone_already_does_not_begin():
     )  # fmt: skip
     assert b"ready" not in done.stdout
     assert done.returncode != 0
+
+
+AT_IMPORT = """
+import os, signal, sys
+class First:
+    def find_spec(self, name, path=None, target=None):
+        if name == "hydra":
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.{name})
+sys.meta_path.insert(0, First())
+"""
+AT_EXIT = "import atexit, os, signal\natexit.register(lambda: os.kill(os.getpid(), signal.{name}))\n"
+
+
+@pytest.mark.parametrize("moment", [AT_IMPORT, AT_EXIT], ids=["imports", "end"])
+@pytest.mark.parametrize(("name", "word", "code"), [("SIGINT", "interrupted", 130), ("SIGTERM", "terminated", 143)])
+def test_a_signal_before_the_command_begins_or_after_it_ended_has_its_word_and_code(moment, name, word, code, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(moment.format(name=name))
+    (tmp_path / "runs").mkdir()
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, "-m", "tradsys.runs"], cwd=tmp_path, env=os.environ | {"PYTHONPATH": path},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.split()[-1:]) == (code, [word]), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_process_that_begins_gets_signals_once_it_can_answer_them():
+    script = (
+        "import sys; sys.stdout.write('up\\n'); sys.stdout.flush(); sys.stdin.readline()\n"
+        "from tradsys.core.endings import leave_when_stopped; leave_when_stopped(); sys.stdin.readline()"
+    )
+    with held_back():
+        begun = subprocess.Popen(
+            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )  # fmt: skip
+    assert begun.stdout.readline() == "up\n"
+    begun.send_signal(signal.SIGINT)
+    begun.stdin.write("\n")
+    _, errors = begun.communicate(timeout=60)
+    assert (begun.returncode, errors) == (130, "interrupted\n")
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tradsys.core.endings import Terminated, environment_of_child
+from tradsys.core.endings import Terminated, environment_of_child, held_back
 from tradsys.research.pipeline.single_thread import ONE_THREAD
 from tradsys.research.sweeps.search_space import SweepError
 
@@ -65,7 +65,8 @@ def run_workers(command: Sequence[str], overrides: Sequence[str], n: int, device
     try:
         for k in range(n):
             own = environment(k, n, device) | environment_of_child()
-            workers.append(subprocess.Popen(words, env=own, stdout=subprocess.DEVNULL))
+            with held_back():  # the interrupt of a terminal reaches a worker that only begins, too
+                workers.append(subprocess.Popen(words, env=own, stdout=subprocess.DEVNULL))
         codes = [worker.wait() for worker in workers]
     except KeyboardInterrupt as stopped:
         _stop(workers, signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT)
