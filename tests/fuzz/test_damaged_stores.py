@@ -33,6 +33,7 @@ from tradsys.ops.trading.store import TradeJournal
 from tradsys.reports.journal.page import write_journal
 from tradsys.research.journal import journal
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
+from tradsys.research.run_index import _named_in_databases
 from tradsys.research.sweeps.commands import load_study
 from tradsys.serving.brokers import Bar, Fill, Order
 from tradsys.serving.ensemble import FILE, ServedEnsemble
@@ -248,11 +249,27 @@ def test_weights_of_an_ensemble_that_are_no_shares_are_refused(sound, tmp_path):
         assert "export it again" in said
 
 
-def test_a_study_database_whose_schema_is_no_text_is_refused(sound, tmp_path):
-    shutil.copytree(sound / "study", tmp_path / "study")
-    path = tmp_path / "study" / "studies.db"
+def _without_text(path):
+    """A SQLite file whose first table's definition is no text."""
     content = path.read_bytes()
-    at = content.index(b"CREATE TABLE studies") + 7
+    at = content.index(b"CREATE TABLE") + 7
     path.write_bytes(content[:at] + b"\xff" + content[at + 1 :])
-    (line,) = refusal(functools.partial(load_study_database, tmp_path / "study", None), "schema")
-    assert "restore it from a copy" in line
+
+
+SCHEMAS = {
+    "study": ("study/studies.db", lambda path: load_study_database(path.parent, None), "from a copy"),
+    "ledger": ("journal/ledger.db", TrialLedger, "from a copy"),
+    "runs": ("study/studies.db", lambda path: _named_in_databases(path.parents[1]), "from a copy"),
+}
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_a_database_whose_schema_is_no_text_is_refused_in_one_line(kind, sound, tmp_path):
+    name, load, fix = SCHEMAS[kind]
+    folder = tmp_path / ("tune" if kind == "runs" else kind)
+    shutil.copytree(sound / name.partition("/")[0], folder)
+    path = folder / name.partition("/")[2]
+    _without_text(path)
+    (line,) = refusal(functools.partial(load, path), kind)
+    assert fix in line
+    assert "\n" not in line

@@ -25,6 +25,7 @@ from tradsys.core.errors import TradsysError, nearest
 
 FORMS = "overrides are key=value, +key=value for a new key and ~key to drop one; quote what holds , = [ ] or spaces"
 MOST_NAMED = 12
+LISTS = ("strategy",)  # groups of which several choices, or none, may hold
 
 
 class ConfigError(TradsysError):
@@ -107,6 +108,11 @@ def silent_mistake(conf: Path, command: str, overrides: Sequence[str]) -> str | 
         if override.startswith("~") and (conf / key).is_dir():
             return (
                 f"config: {override!r} takes a whole group away; each is needed; choose another one: "
+                f"{key}={' | '.join(choices_of(conf, key))}"
+            )
+        if name == "[]" and not override.startswith(("+", "~")) and (conf / key).is_dir() and key not in LISTS:
+            return (
+                f"config: {override!r} leaves nothing of a group that is needed; choose one: "
                 f"{key}={' | '.join(choices_of(conf, key))}"
             )
         if key.startswith("hydra."):

@@ -8,6 +8,7 @@ the part that takes it.
 import builtins
 import collections.abc
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,11 @@ HYDRAS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 _LISTS = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 _MAPPINGS = (dict, collections.abc.Mapping)
 _UNITS = ("_seconds", "_minutes", "_hours", "_gb", "_share", "_bps", "_gain")  # a whole default of these is a number
+AMOUNTS = re.compile(
+    r"(?:^|_)(?:seconds|minutes|hours|days|bars|gb|mb|epochs|rows)$|^n_(?!jobs$)"
+)  # none is below zero
+SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
+MOST_YEARS = 200  # of a setting in a unit of time: dates reach so far back
 MOST = 1e15  # no setting has a larger number; whole numbers up to here are exact in a float and fit into 64 bits
 _KIND_NAMES = {bool: "true or false", int: "a whole number within 1e15", float: "a number within 1e15", str: "text"}
 # keys without a default, of commands whose own code does not say their kind
@@ -49,9 +55,12 @@ def wrong_value(plain: Any, raw: Any) -> str | None:
     for path, part in _parts(plain):
         hints, name = _hints(str(part["_target_"]))
         for key, value in part.items():
-            if key not in HYDRAS and key in hints and not _fits(hints[key], value):
+            if key in HYDRAS or key not in hints:
+                continue
+            takes = _no_amount(key, value) if _fits(hints[key], value) else _kind_words(hints[key])
+            if takes:
                 where = _written_at(raw, f"{path}.{key}" if path else str(key))
-                takes = f"{name} cannot be made of it (it takes {_kind_words(hints[key])})"
+                takes = f"{name} cannot be made of it (it takes {takes})"
                 return f"config: {where}={_short(value)}: {takes}; give {where}=..."
     return None
 
@@ -87,10 +96,22 @@ def wrong_key(
         hint = OPTIONAL.get(key, Any) if known is None else _kind_of(known, last)
         if value == "" and known:
             return f"config: {key}=''; it takes a text that is not empty, such as {_short(known)}; give {key}=..."
+        if _fits(hint, value) and (takes := _no_amount(last, value)):
+            return f"config: {key}={_short(value)}; it takes {takes}; give {key}=..."
         if not _fits(hint, value):
             quoted = f"; quote text that looks like one: {key}=\"'{value}'\"" if hint is str else ""
             return f"config: {key}={_short(value)}; it takes {_kind_words(hint)}; give {key}=...{quoted}"
     return None
+
+
+def _no_amount(name: str, value: Any) -> str | None:
+    """What a key that its name calls an amount takes instead of this number; None where it takes it."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (found := AMOUNTS.search(name)):
+        return None
+    if value < 0:
+        return "a number from 0"
+    years = value * SECONDS.get(found[0].lstrip("_"), 0) / (365.25 * 86400)
+    return f"at most {MOST_YEARS} years" if years > MOST_YEARS else None
 
 
 def _kind_of(default: Any, last: str) -> Any:
@@ -179,7 +200,7 @@ def _fits_class(kind: Any, inner: tuple[Any, ...], value: Any) -> bool:
         return isinstance(value, Mapping) and ("_target_" in value or all(_fits(known, v) for v in value.values()))
     if issubclass(kind, Path | date):
         return isinstance(value, str) and value != ""  # as a path it would be the working folder
-    return isinstance(value, Mapping | list)
+    return isinstance(value, Mapping) and "_target_" in value
 
 
 def _is_scalar(kind: type, value: Any) -> bool:

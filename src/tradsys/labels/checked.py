@@ -68,16 +68,16 @@ def _check_kind(label: Any, name: str, card: Mapping[str, Any]) -> None:
 def _is_json(card: Mapping[str, Any]) -> bool:
     """Whether a card is read from a file as it was written, but for tuples."""
     try:
-        return bool(parse_json(json.dumps(card, allow_nan=False), "card", RULE) == _listed(card))
+        return bool(parse_json(json.dumps(card, allow_nan=False), "card", RULE) == _as_lists(card))
     except (TypeError, ValueError, RecursionError):
         return False
 
 
-def _listed(value: Any) -> Any:
+def _as_lists(value: Any) -> Any:
     """The value with lists for tuples."""
     if isinstance(value, Mapping):
-        return {key: _listed(inner) for key, inner in value.items()}
-    return [_listed(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {key: _as_lists(inner) for key, inner in value.items()}
+    return [_as_lists(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def checked_labels(labels: Any, label: Any, symbol_R: Array) -> Labels:

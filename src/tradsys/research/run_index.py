@@ -202,7 +202,7 @@ def _named_in_databases(root: Path) -> set[str]:
                         for value in row:
                             if isinstance(value, str):
                                 found |= {match[0] for match in STAMP.finditer(value)}
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite may quote bytes that are no text
             raise TradsysError(
                 f"runs: the study database {path.relative_to(root)} cannot be read ({one_line(str(error), 80)}); "
                 "restore it from a copy, or move it away if its studies are over"

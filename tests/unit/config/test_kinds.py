@@ -12,6 +12,8 @@ from omegaconf import OmegaConf
 from tradsys.config.compose import ConfigError, build, compose
 from tradsys.config.explain import leaves, value_at
 from tradsys.config.kinds import _fits, wrong_value
+from tradsys.core.errors import TradsysError
+from tradsys.models.training.trainer import TrainerSettings
 
 STRANGE = {"a_key_of_nobody": 1}  # no argument but a part takes such a mapping
 PARTS = ("model.pretrain",)
@@ -45,7 +47,7 @@ def test_every_argument_refuses_another_kind_with_its_key_and_value(command):
 WRONG_KEYS = [
     "paths.runs=[1]", "paths.data=null", "paths.cache_gb=abc", "paths.cache=-1", "horizons=-1", "horizons=nan",
     "logger.kind=[1]", "time_decay=abc", "paths.cache_gb=1e30", "paths.runs=''", "paths.data=''",
-    "question=[1]", "resume=[1]",
+    "question=[1]", "resume=[1]", "paths.cache_gb=-1",
 ]  # fmt: skip
 
 
@@ -62,10 +64,13 @@ def test_a_key_that_no_constructor_takes_has_the_kind_of_its_default(override):
      ("trade", "max_age_hours=[1]"), ("trade", "name=[1]"),
      ("tune", "n_trials=99999999999999999999"), ("fetch", "reread_bars=1.5"), ("train", "levels=1.5"),
      ("runs", "days=abc"), ("daily", "retrain_every=abc"), ("export", "force=1"), ("doctor", "doctor.processes=abc"),
-     ("backtest", "data_choice=[1]"), ("reproduce", "tolerance.cpu=abc"), ("audit", "revisions=abc")],
+     ("backtest", "data_choice=[1]"), ("reproduce", "tolerance.cpu=abc"), ("audit", "revisions=abc"),
+     ("runs", "days=-1"), ("runs", "days=1e10"), ("train", "data.max_gap_minutes=1e10"),
+     ("train", "features.max_gap_minutes=-1"), ("train", "model.trainer=[]"), ("train", "model.trainer={}"),
+     ("train", "model.pretrain={}"), ("train", "events=[]"), ("daily", "costs=[]"), ("backtest", "costs=[]")],
 )  # fmt: skip
 def test_keys_of_every_command_have_a_kind(command, override):
-    with pytest.raises(ConfigError, match=re.escape(override.partition("=")[0])):
+    with pytest.raises(TradsysError, match=re.escape(override.partition("=")[0].rpartition(".")[2])):
         build(compose(command, [override]))
 
 
@@ -81,6 +86,7 @@ def test_what_a_key_says_it_takes_is_taken(override):
 FITS = [
     (int, 3), (float, 3), (float, 0.5), (bool, False), (str, "x"), (int | None, None), (Literal["a", 2], 2),
     (Sequence[str], ["a"]), (tuple[float, ...], [1, 2.5]), (Mapping[str, float], {"a": 1}), (Path, "x"),
+    (TrainerSettings, {"_target_": "x"}),
     (datetime | str, "2020-01-01"), (Any, object), (Sequence[Any], [{}]), (Mapping[str, Any], {"a": None}),
 ]  # fmt: skip
 MISFITS = [
@@ -88,6 +94,7 @@ MISFITS = [
     (bool, 1), (str, 3), (Literal["a", 2], "b"), (Literal[1], True), (Sequence[str], "abc"), (Sequence[str], [1]),
     (tuple[float, ...], [1, "x"]), (Mapping[str, float], {"a": "x"}), (Path, 1), (int | None, "x"), (ConfigError, 3),
     (Path, ""), (int, 10**16), (int | None, -(10**22)), (float, 1e30), (tuple[float, ...], [1, -1e30]),
+    (TrainerSettings, []), (TrainerSettings, {}), (TrainerSettings, {"epochs": 1}),
 ]  # fmt: skip
 
 

@@ -140,7 +140,7 @@ class RevisionLedger:
             with closing(sqlite3.connect(self.folder / LEDGER, timeout=60)) as base, base:
                 base.executescript(_CREATE)
                 yield base
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite may quote bytes that are no text
             raise DataError(
                 f"revisions: {self.folder.name}/{LEDGER} is damaged ({error}); move it away, or restore a copy"
             ) from error

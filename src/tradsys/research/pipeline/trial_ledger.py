@@ -194,6 +194,9 @@ class TrialLedger:
                 METADATA.create_all(connection)
                 if connection.execute(sa.select(HEAD.c.id)).first() is None:
                     connection.execute(HEAD.insert().values(name="head", id=0, hash=GENESIS))
+        except UnicodeDecodeError:  # SQLite may quote bytes that are no text
+            with self._guarded():
+                raise
         except sa.exc.DatabaseError as error:
             raise DataError(
                 f"ledger: {self._shown} does not open ({one_line(masked_text(str(error.orig)))}); "
