@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 from tradsys.core.tables import Array
 
 F = TypeVar("F", bound=Callable[..., Any])
+Columns = TypeVar("Columns", bound=tuple[Array, ...])
 KEPT = 8  # versions of one kernel: checkouts and environments beside each other
 CONSTANTS = (bool, int, float, str)
 
@@ -74,7 +75,7 @@ def compiled(function: F) -> F:
     return cast("F", Compiled(cast("FunctionType", function)))
 
 
-def read_only(*arrays: Array) -> tuple[Array, ...]:
+def read_only(arrays: Columns) -> Columns:
     """The arrays as views that cannot be written to, without a copy.
 
     To numba a writable array is another type, for which it compiles a kernel once more. Columns of polars are read-only
@@ -83,7 +84,7 @@ def read_only(*arrays: Array) -> tuple[Array, ...]:
     views = tuple(array.view() for array in arrays)
     for view in views:
         view.flags.writeable = False
-    return views
+    return cast("Columns", views)
 
 
 def _home() -> Path:

@@ -78,13 +78,13 @@ def average_true_range(bars: int) -> pl.Expr:
 
 def window_mean_values(x: Array, bars: int) -> Array:
     """`window_mean` of float64 values [R]."""
-    mean: Array = _window_mean(*read_only(x), bars)
+    mean: Array = _window_mean(*read_only((x,)), bars)
     return mean
 
 
 def seeded_mean_values(x: Array, *, alpha: float, n_seed: int, n_skip: int, late: int) -> Array:
     """The seeded recursion of float64 values [R]."""
-    mean: Array = _smoothed(*read_only(x), alpha, n_seed, n_skip, late)
+    mean: Array = _smoothed(*read_only((x,)), alpha, n_seed, n_skip, late)
     return mean
 
 

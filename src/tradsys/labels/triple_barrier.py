@@ -135,10 +135,10 @@ def _touched(
     tape: Tape,
 ) -> tuple[Array, Array, Array]:
     """`first_touch` on columns, with barriers at multiples of units: nothing of the size of the bars is copied."""
-    profit, stop = read_only(*(np.asarray(d, dtype=np.float64) for d in units))
-    dead, starts, side = read_only(np.asarray(tape.dead, dtype=np.bool_), starts, np.asarray(side_R, dtype=np.int8))
+    profit, stop = read_only((np.asarray(units[0], dtype=np.float64), np.asarray(units[1], dtype=np.float64)))
+    dead, starts, side = read_only((np.asarray(tape.dead, dtype=np.bool_), starts, np.asarray(side_R, dtype=np.int8)))
     wide = (float(multiples[0]), float(multiples[1]))
-    bars = read_only(*prices, tape.volume, tape.before)
+    bars = read_only((*prices, tape.volume, tape.before))
     found: tuple[Array, Array, Array] = _first_touch(
         bars, side, (profit, stop), wide, starts, horizon_bars, (dead, float(tape.delisting_return))
     )

@@ -54,7 +54,7 @@ def wilder_atr(high: Array, low: Array, close: Array, starts: Array, atr_bars: i
     if not atr_bars >= 1:
         raise TradsysError(f"ranges: atr_bars={atr_bars}; a mean is over atr_bars >= 1; use 14 as Wilder did")
     highs, lows, closes = (np.ascontiguousarray(column, dtype=np.float64) for column in (high, low, close))
-    return _wilder_atr(*read_only(highs, lows, closes, starts), int(atr_bars))
+    return _wilder_atr(*read_only((highs, lows, closes, starts)), int(atr_bars))
 
 
 def atr(bars: pl.DataFrame, atr_bars: int) -> Array:

@@ -116,17 +116,19 @@ def walk(bars: BarArrays, entries: EntryArrays, *, delay_bars: int, costs: Costs
     n_cancelled = np.zeros(n_columns, dtype=np.int64)
     prices = (bars.open, bars.high, bars.low, bars.close, bars.volume, bars.before)
     _walk(
-        read_only(*prices, bars.dividend, bars.funding, bars.borrow),
-        read_only(bars.segment, bars.first, bars.death),
+        read_only((*prices, bars.dividend, bars.funding, bars.borrow)),
+        read_only((bars.segment, bars.first, bars.death)),
         read_only(
-            entries.bar,
-            entries.side,
-            entries.size,
-            entries.take_profit,
-            entries.stop_loss,
-            entries.horizon_bars,
+            (
+                entries.bar,
+                entries.side,
+                entries.size,
+                entries.take_profit,
+                entries.stop_loss,
+                entries.horizon_bars,
+            )
         ),
-        read_only(entries.first, entries.symbol),
+        read_only((entries.first, entries.symbol)),
         (
             *(int(delay_bars), float(costs.fee), float(costs.slippage), float(costs.participation), float(start_cash)),
             costs.recovery(1),

@@ -151,7 +151,7 @@ def _entries(targets_by_name: Mapping[str, pl.DataFrame], panel: _Panel) -> Entr
     code = entries["symbol"].cast(pl.Enum(panel.symbols), strict=False).to_physical().cast(pl.Int64)
     known = code.fill_null(0).to_numpy()
     entry_time, bar_time = (time.to_physical().to_numpy() for time in (entries["time"], panel.time))
-    bar = locate(*read_only(known, entry_time, panel.arrays.first, bar_time))
+    bar = locate(*read_only((known, entry_time, panel.arrays.first, bar_time)))
     column = entries["strategy"].to_numpy() * n_symbols + known
     rank = column * len(panel.time) + bar
     order = None if (np.diff(rank) > 0).all() else np.argsort(rank, kind="stable")

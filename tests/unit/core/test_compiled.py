@@ -146,7 +146,7 @@ def walk(column, _, codes):
 def test_columns_that_can_be_written_to_are_no_second_kernel(call):
     """Polars hands out its own memory read-only and copies writable: which, is up to the data."""
     columns = np.arange(1.0, 9.0), np.zeros(8, dtype=np.bool_), np.zeros(8, dtype=np.int64)
-    before = set(call(*module.read_only(*columns)).dispatcher.signatures)
+    before = set(call(*module.read_only(columns)).dispatcher.signatures)
     after = set(call(*columns).dispatcher.signatures)
     assert after == before
     assert all(column.flags.writeable for column in columns)
