@@ -230,7 +230,7 @@ def _daily_exposure(result: Ledger) -> Array:
 
 def _benchmark(bars: pl.DataFrame, traded: bool, market: str | None) -> tuple[str, pl.DataFrame]:
     """Name and bars of what is held beside: the strategies' own symbols; where none trades, the market's alone."""
-    own = bars.filter(pl.col("symbol") == market)
+    own = bars.clear() if market is None else bars.filter(pl.col("symbol") == market)
     return ("buy and hold", bars) if traded or own.is_empty() else (f"buy and hold {market}", own)
 
 
