@@ -24,11 +24,13 @@ def work(argv: list[str]) -> None:
     plain = as_dict(compose("runs", [a for a in argv if a not in verbs]))
     from tradsys.reports.runs import page
     from tradsys.research import run_index
+    from tradsys.research.study_index import read_studies
 
     root = Path(plain["paths"]["runs"])
     if not root.is_dir():
         raise ConfigError(f"runs: no folder {root}; train first, or give paths.runs=...")
-    rows = run_index.selected(run_index.read_runs(root), {key: plain[key] for key in FILTERS})
+    listed = run_index.read_runs(root) + ([] if verbs else read_studies(root))
+    rows = run_index.selected(listed, {key: plain[key] for key in FILTERS})
     if verbs == ["keep"]:
         page.print_kept(run_index.keep(root, plain["run"]))
     elif verbs == ["rm"]:
