@@ -5,14 +5,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from tradsys.core.bounds import is_within
 from tradsys.core.errors import DataError, TrainingError
 from tradsys.core.protocols import Labeller
 from tradsys.core.received import parse_json
-from tradsys.core.tables import Array, Labels
+from tradsys.core.tables import Labels
 from tradsys.labels.settings import BOUNDS
 from tradsys.labels.stored import KINDS, label_of_card
+from tradsys.market.tradable import fillable_closes, fillable_opens
 
 SIZES = ("horizon_bars", "atr_bars")
 RULE = "see the label of `tradsys new`"
@@ -80,13 +82,15 @@ def _as_lists(value: Any) -> Any:
     return [_as_lists(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def checked_labels(labels: Any, label: Any, symbol_R: Array) -> Labels:
-    """The labels, if they are such: DataError names the first rule that a row breaks.
+def checked_labels(labels: Any, label: Any, bars: pl.DataFrame) -> Labels:
+    """The labels of these bars, if they are such: DataError names the first rule that a row breaks.
 
-    symbol_R: the symbol of each row. A label ends after its row, within `horizon_bars` and what its card adds for
-    deaths, at a row of the same symbol: spans are purged by it, and intervals take it for the memory of outcomes.
+    A label ends after its row at a row of the same symbol: spans are purged by it. It lasts `horizon_bars` and what its
+    card adds for deaths, which intervals take for the memory of outcomes; bars in which nothing can be filled are
+    waited for and do not count.
     """
-    name, n = type(label).__name__, len(symbol_R)
+    name, n = type(label).__name__, len(bars)
+    symbol_R = bars["symbol"].to_numpy()
     if not isinstance(labels, Labels):
         raise DataError(f"labels: {name}.label() gave a {type(labels).__name__}; it gives Labels; {RULE}")
     for part in ("y", "end", "ret", "weight"):
@@ -103,10 +107,12 @@ def checked_labels(labels: Any, label: Any, symbol_R: Array) -> Labels:
     rows = np.flatnonzero((labels.y >= 0) & (labels.end >= 0))
     end, last = labels.end[rows], len(card["classes"]) - 1
     inside = end < n
+    stuck = np.cumsum(np.append(0, ~(fillable_opens(bars) & fillable_closes(bars))))
+    waited = stuck[np.minimum(end, n - 1) + 1] - stuck[rows + 1]
     broken = {
         f"have a class above {last}, the last that its card names": labels.y[rows] > last,
         "end at no later bar of their own symbol": ~inside | (end <= rows) | (symbol_R[end * inside] != symbol_R[rows]),
-        f"last longer than the {lasting} bars that its card says": end - rows > lasting,
+        f"last longer than the {lasting} bars that its card says": end - rows - waited > lasting,
         "have a return that is no finite number": ~np.isfinite(labels.ret[rows]),
         "have a weight that is no number from 0": ~(np.isfinite(labels.weight[rows]) & (labels.weight[rows] >= 0)),
     }

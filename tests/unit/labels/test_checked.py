@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+import polars as pl
 import pytest
 
 from tests.conftest import walk_bars
@@ -45,7 +46,7 @@ def test_labels_of_conf_pass(choice):
     label = build(compose("train", [f"labels={choice}"]))["labels"]
     check_label(label)
     bars = mark_gaps(walk_bars(400, ("AAA", "BBB")), None)
-    assert len(checked_labels(label.label(bars), label, bars["symbol"].to_numpy())) == 800
+    assert len(checked_labels(label.label(bars), label, bars)) == 800
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,20 @@ BREAKS = {
 def test_labels_that_break_a_rule_are_refused_with_their_first_row(broken):
     bars = mark_gaps(walk_bars(100, ("AAA", "BBB")), None)
     found, label = Own().label(bars), Own()
-    symbols = bars["symbol"].to_numpy()
-    assert isinstance(checked_labels(found, label, symbols), Labels)
+    assert isinstance(checked_labels(found, label, bars), Labels)
     with pytest.raises(DataError, match=broken):
-        checked_labels(BREAKS[broken](found), label, symbols)
+        checked_labels(BREAKS[broken](found), label, bars)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_labels_of_bars_without_trades_pass(choice):
+    """An order waits for a bar that can fill it, so that a label may last longer than its horizon."""
+    bars = mark_gaps(walk_bars(400, ("AAA", "BBB")), None)
+    idle = np.random.default_rng(0).random(800).repeat(8)[:800] < 0.3  # runs of eight bars in which nothing trades
+    bars = bars.with_columns(volume=pl.when(pl.Series(idle)).then(0.0).otherwise("volume"))
+    label = build(compose("train", [f"labels={choice}"]))["labels"]
+    found = label.label(bars)
+    assert len(checked_labels(found, label, bars)) == 800
+    if choice == "forward_return":
+        rows = np.flatnonzero(found.y >= 0)
+        assert (found.end[rows] - rows).max() > label.horizon_bars, "no label of this sample waits"

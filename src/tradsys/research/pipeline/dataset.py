@@ -272,7 +272,7 @@ def labels_of(experiment: Experiment, bars: pl.DataFrame) -> Labels:
     """
     side = experiment.features.side(bars)
     own = getattr(experiment.labels, "side", 1) if side is None else side
-    found = checked_labels(experiment.labels.label(bars, side), experiment.labels, bars["symbol"].to_numpy())
+    found = checked_labels(experiment.labels.label(bars, side), experiment.labels, bars)
     labels = with_carry(found, bars, own, experiment.costs.borrow_per_year)
     labels = replace(labels, realised_range=realised_range(bars, labels.end))
     return replace(labels, step=log_steps(bars)) if experiment.weighting == "return" else labels
