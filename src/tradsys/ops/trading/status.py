@@ -42,7 +42,7 @@ def print_status(console: Console, folder: Path, state: State, *, running: bool)
         ("what", "value"),
     )
     for note in shown.notes[:5]:
-        console.print(f"{note['written'][:19]} {note['kind']}: {note.get('why') or note.get('what') or ''}")
+        console.print(f"{note['written'][:19]} {note['kind']}: {note['words']}", markup=False)
     console.print(str(folder / "report.html"))
 
 

@@ -1,5 +1,6 @@
 """What the page and the terminal show of a bot, as one frozen value."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -55,7 +56,7 @@ def summary(state: State, expected: Array | None) -> Summary:
         decisions=_decisions(state),
         trades=[{**t, "net_pnl": t["net_pnl"] * unit} for t in state.trades[-SHOWN_TRADES:][::-1]],
         slippage=list(state.slippage_bps)[-SHOWN_TRADES:][::-1],
-        notes=list(state.notes)[::-1],
+        notes=[note | {"words": _words(note)} for note in state.notes][::-1],
         halts=dict(state.halts),
         health=_health(state),
         n_trades=len(state.trades),
@@ -168,3 +169,22 @@ def _health(state: State) -> dict[str, Any]:
         "share of bars with a signal": state.signal_share,
         "model compared at": state.watch.get("time"),
     }
+
+
+def _words(note: Mapping[str, Any]) -> str:
+    """What an event of the journal says to a person."""
+    if note["kind"] == "start":
+        return f"{note.get('mode')} of {note.get('bundle_path')}, profile {note.get('strategy')}"
+    if note["kind"] == "gap":
+        return f"no bar of {', '.join(note['symbols'])} at {note['time'][:16]}"
+    if note["kind"] == "correction":
+        before, after = note["before"], note["after"]
+        return f"{after[0]} at {after[1][:16]}: open, high, low, close {_prices(before)} became {_prices(after)}"
+    if note["kind"] == "split":
+        return f"{note['symbol']} at {note['time'][:16]}, ratio {note['ratio']:g}"
+    return str(note.get("why") or note.get("what") or "")
+
+
+def _prices(bar: Sequence[Any]) -> str:
+    """Open, high, low and close of a bar's body."""
+    return " ".join(f"{price:g}" for price in bar[2:6])
