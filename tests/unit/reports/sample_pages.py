@@ -136,7 +136,7 @@ def trading():
         positions=[{"symbol": "BTC", "side": 1, "state": "open", "quantity": 0.5, "entry": 100.0, "last": 101.0}],
         decisions=[{"time": days[-1], "symbol": "BTC", "probability": 0.61, "action": "enter long"}], trades=[],
         slippage=[{"time": days[3], "bps": 1.5, "symbol": "BTC"}],
-        notes=[{"written": days[2], "kind": "halt", "why": "a drawdown"}], halts={"drawdown": "5 % were lost"},
+        notes=[{"written": days[2], "kind": "halt", "words": "a drawdown"}], halts={"drawdown": "5 % were lost"},
         live={
             "date": days, "mean": [1e-3] * 28, "low": [-2e-3] * 28, "high": [4e-3] * 28, "expected": 5e-4,
             "text": "as the backtest says",

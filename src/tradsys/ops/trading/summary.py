@@ -180,6 +180,9 @@ def _words(note: Mapping[str, Any]) -> str:
     if note["kind"] == "correction":
         before, after = note["before"], note["after"]
         return f"{after[0]} at {after[1][:16]}: open, high, low, close {_prices(before)} became {_prices(after)}"
+    if note["kind"] == "foreign":
+        fate = "is not ours and is left alone" if note["foreign"] else "stands in nobody's way"
+        return f"{note['quantity']:.8g} {note['symbol']} at the exchange {fate}"
     if note["kind"] == "split":
         return f"{note['symbol']} at {note['time'][:16]}, ratio {note['ratio']:g}"
     return str(note.get("why") or note.get("what") or "")

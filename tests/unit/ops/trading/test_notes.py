@@ -15,6 +15,8 @@ SAID = {
     "correction": ({"before": BAR, "after": CORRECTED},
                    "BTC at 2026-01-02T03:00: open, high, low, close 10 12 9 11 became 10 12.5 9 11"),
     "split": ({"symbol": "BTC", "ratio": 2.0, "time": AT}, "BTC at 2026-01-02T03:00, ratio 2"),
+    "foreign": ({"symbol": "BTC", "quantity": 0.5, "foreign": True},
+                "0.5 BTC at the exchange is not ours and is left alone"),
     "note": ({"what": "swap", "why": "2 was not taken"}, "2 was not taken"),
     "resume": ({"why": "lifted by hand"}, "lifted by hand"),
 }  # fmt: skip
