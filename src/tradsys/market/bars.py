@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.errors import DataError
+from tradsys.core.plurals import counted
 from tradsys.core.tables import Array
 
 PRICES = ("open", "high", "low", "close")
@@ -87,7 +88,7 @@ def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
     found = [f for f in (_finding(bars, kind, mask) for kind, mask in rules.items() if broken[kind]) if f]
     if found:
         raise DataError(
-            f"bars: {len(found)} kinds of defect in {bars.height} rows: "
+            f"bars: {counted(len(found), 'kind')} of defect in {bars.height} rows: "
             f"{' | '.join(map(str, found))}; bars are sorted "
             "by (symbol, time), unique, finite, positive, low <= open, close <= high; repair the "
             "source they come from"

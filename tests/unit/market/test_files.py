@@ -1,4 +1,5 @@
 import logging
+import zipfile
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from tradsys.core.errors import DataError
 from tradsys.core.runs import digest_file
+from tradsys.fetch import work as fetch
 from tradsys.market.bars import content_digest
 from tradsys.market.sources.files import FileSource, read
 
@@ -138,3 +140,14 @@ def test_a_file_source_reads_describes_and_gives_bars(tmp_path, make_walk_bars):
     reported = source.describe()
     assert (reported["kind"], reported["digest"], reported["symbols"]) == ("file", content_digest(bars), ["AAA"])
     assert reported["synthetic"] is False
+
+
+def test_a_zip_that_holds_the_same_bars_twice_says_where_they_stand(tmp_path):
+    hours = [f"2024-01-0{1 + k // 24}T{k % 24:02d}:00:00Z,1,2,0.5,1.5,10\n" for k in range(72)]
+    table = "time,open,high,low,close,volume\n" + "".join(hours)
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        for name in ("a.csv", "b.csv"):
+            archive.writestr(name, table)
+    asked = ["source=file", f"path={tmp_path / 'two.zip'}", "symbol=A", "name=two", f"paths.data={tmp_path}"]
+    with pytest.raises(DataError, match=r"1 kind of defect in 144 rows:\n.*place=b.csv:2 .*;\nbars are taken"):
+        fetch(asked)

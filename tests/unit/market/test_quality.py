@@ -248,7 +248,7 @@ def test_an_unknown_repair_is_refused_with_the_list(tmp_path, make_walk_bars):
 )
 def test_a_print_that_nothing_around_supports_is_a_bad_tick_not_a_jump(tmp_path, make_walk_bars, damage):
     path = written(tmp_path, make_walk_bars(200), damage)
-    with pytest.raises(DataError, match=r"1 kinds of defect .*\n  1 x bad_tick: AAA 2020-01-04 09:00"):
+    with pytest.raises(DataError, match=r"1 kind of defect .*\n  1 x bad_tick: AAA 2020-01-04 09:00"):
         read(path, "plain")
     kept = read(path, "plain", repair=["drop_bad_ticks"]).bars
     assert kept.height == 199

@@ -12,6 +12,7 @@ import polars as pl
 
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
+from tradsys.core.plurals import counted
 from tradsys.core.runs import digest_file, digest_json
 from tradsys.market.bars import COLUMNS, SCHEMA, Finding, check_bars, content_digest, in_order
 from tradsys.market.daily_quality import remarks
@@ -245,7 +246,7 @@ def _refuse(
         else "name the repairs to accept, repair=[...], or correct the file"
     )
     raise DataError(
-        f"{name}: {len(defects)} kinds of defect in {rows.height} rows:\n" + "\n".join(lines) + "\n"
+        f"{name}: {counted(len(defects), 'kind')} of defect in {rows.height} rows:\n" + "\n".join(lines) + ";\n"
         f"bars are taken as the vendor gives them or not at all; {step}"
     )
 

@@ -137,8 +137,8 @@ def placed(rows: pl.DataFrame, context: Context) -> pl.DataFrame:
     if "line" not in rows.columns or not context.files:
         return rows
     names = pl.Series(context.files)
-    file = pl.col("file").replace_strict(list(range(len(names))), names, return_dtype=pl.String)
-    return rows.with_columns(place=pl.format("{}:{}", file, pl.col("line")))
+    file = names.gather(rows["file"])  # polars 2.1 panics where a replaced column of several chunks is formatted
+    return rows.with_columns(place=pl.concat_str(file, pl.lit(":"), rows["line"].cast(pl.String)))
 
 
 def flat_copies(series: pl.DataFrame) -> Array:
