@@ -48,12 +48,14 @@ def test_status_and_page_tell_what_the_journal_holds(replayed, capsys):
     with inside(replayed):
         work(["status", "name=shown"])
         out = capsys.readouterr().out
+        assert "SYNTHETIC DATA: " in out
         assert "shown: not running, replay of" in out
         assert "equity" in out
         work(["report", "name=shown"])
     page = (replayed / "runs/trade/shown/report.html").read_text()
     assert "Open positions" in page
     assert "Last decisions" in page
+    assert "<strong>SYNTHETIC DATA:</strong>" in page
     assert faults(page) == []
 
 

@@ -18,7 +18,7 @@ from tradsys.ops.trading.bot import JOURNAL, LOCK, Plan, replayed, run_replay, s
 from tradsys.ops.trading.engine import Predictor
 from tradsys.ops.trading.live import newest_of, run_live
 from tradsys.ops.trading.state import State
-from tradsys.ops.trading.status import print_status
+from tradsys.ops.trading.status import print_made_up, print_status
 from tradsys.ops.trading.store import RESTORE, TradeJournal
 from tradsys.ops.trading.summary import expected_daily, summary
 from tradsys.reports.terminal import prose
@@ -81,6 +81,8 @@ def _bundle_of(plain: Config) -> str | Path:
 
 def replay(plain: Config, parts: Config, source: Source) -> None:
     """Stored bars through the runtime; the ledger is the backtest's."""
+    from tradsys.research.pipeline.settings import synthetic_note  # noqa: PLC0415 - a live bot needs no experiment
+
     bundle = Bundle.load(str(plain["bundle"]))
     data = source(plain, bundle)
     bars: pl.DataFrame = data.bars()
@@ -95,10 +97,13 @@ def replay(plain: Config, parts: Config, source: Source) -> None:
             f"trade replay: the data have {there} at or after {since}, wanted {plain['symbols'] or 'any'}; give an "
             "earlier since=, newer data=, or other symbols="
         )
-    plan = plan_of("replay", {**plain, "capital": 1.0}, parts, bundle, symbols, since=since.isoformat())
+    made_up = synthetic_note({"source": data})
+    extra = {"since": since.isoformat(), **({"synthetic": made_up} if made_up else {})}
+    plan = plan_of("replay", {**plain, "capital": 1.0}, parts, bundle, symbols, **extra)
     sessions = partial(JoinedSession, columns=StoredColumns(bars)) if bundle.features.columns else Session
     state = run_replay(plan, StoredFeed(bars, since, symbols), PaperBroker(parts["costs"]), sessions=sessions)
     ledger = state.ledger()
+    print_made_up(CONSOLE, state)
     CONSOLE.print(
         f"{len(ledger.trades)} trades, {len(ledger.open_trades)} open, equity {ledger.final_equity:.6f} after "
         f"{len(ledger.equity)} bars, {ledger.n_cancelled} orders canceled"

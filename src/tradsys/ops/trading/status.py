@@ -15,6 +15,7 @@ def print_status(console: Console, folder: Path, state: State, *, running: bool)
     """Prints what the bot holds, why it is halted, what it decided last, and its health."""
     shown = summary(state, None)
     s = shown.settings
+    print_made_up(console, state)
     console.print(
         f"{folder.name}: {'running' if running else 'not running'}, {s.get('mode')} of {s.get('bundle_path')}, "
         f"profile {s.get('strategy')}, verdict {s.get('verdict')}"
@@ -44,6 +45,12 @@ def print_status(console: Console, folder: Path, state: State, *, running: bool)
     for note in shown.notes[:5]:
         console.print(f"{note['written'][:19]} {note['kind']}: {note['words']}", markup=False)
     console.print(str(folder / "report.html"))
+
+
+def print_made_up(console: Console, state: State) -> None:
+    """Says first that the bars were made up, where they were."""
+    if made_up := state.settings.get("synthetic"):
+        console.print(f"SYNTHETIC DATA: {made_up}", markup=False, style="bold magenta")
 
 
 def _print(console: Console, title: str, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:

@@ -56,7 +56,7 @@ def summary(state: State, expected: Array | None) -> Summary:
         decisions=_decisions(state),
         trades=[{**t, "net_pnl": t["net_pnl"] * unit} for t in state.trades[-SHOWN_TRADES:][::-1]],
         slippage=list(state.slippage_bps)[-SHOWN_TRADES:][::-1],
-        notes=[note | {"words": _words(note)} for note in state.notes][::-1],
+        notes=[note | {"words": _said_by(note)} for note in state.notes][::-1],
         halts=dict(state.halts),
         health=_health(state),
         n_trades=len(state.trades),
@@ -171,7 +171,7 @@ def _health(state: State) -> dict[str, Any]:
     }
 
 
-def _words(note: Mapping[str, Any]) -> str:
+def _said_by(note: Mapping[str, Any]) -> str:
     """What an event of the journal says to a person."""
     if note["kind"] == "start":
         return f"{note.get('mode')} of {note.get('bundle_path')}, profile {note.get('strategy')}"
@@ -179,7 +179,9 @@ def _words(note: Mapping[str, Any]) -> str:
         return f"no bar of {', '.join(note['symbols'])} at {note['time'][:16]}"
     if note["kind"] == "correction":
         before, after = note["before"], note["after"]
-        return f"{after[0]} at {after[1][:16]}: open, high, low, close {_prices(before)} became {_prices(after)}"
+        return (
+            f"{after[0]} at {after[1][:16]}: open, high, low, close {_four_prices(before)} became {_four_prices(after)}"
+        )
     if note["kind"] == "foreign":
         fate = "is not ours and is left alone" if note["foreign"] else "stands in nobody's way"
         return f"{note['quantity']:.8g} {note['symbol']} at the exchange {fate}"
@@ -188,6 +190,6 @@ def _words(note: Mapping[str, Any]) -> str:
     return str(note.get("why") or note.get("what") or "")
 
 
-def _prices(bar: Sequence[Any]) -> str:
+def _four_prices(bar: Sequence[Any]) -> str:
     """Open, high, low and close of a bar's body."""
     return " ".join(f"{price:g}" for price in bar[2:6])

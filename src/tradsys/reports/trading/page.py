@@ -51,7 +51,14 @@ def render(page: Any) -> str:
     ]
     filters = {"shown": shown}
     return render_page(
-        "trading/trading.html.j2", figures=figures, filters=filters, page=page, tables=tables, columns=used, words=WORDS
+        "trading/trading.html.j2",
+        figures=figures,
+        synthetic=page.settings.get("synthetic"),
+        filters=filters,
+        page=page,
+        tables=tables,
+        columns=used,
+        words=WORDS,
     )
 
 
