@@ -126,7 +126,7 @@ def test_a_damaged_run_is_reported_in_one_line(command, name, text, hint, run_fo
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EIO])
 def test_what_a_disk_refuses_is_one_line(number, capsys):
     def refused(argv):
         raise OSError(number, os.strerror(number), "runs/x.json")
