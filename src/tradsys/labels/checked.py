@@ -86,8 +86,8 @@ def checked_labels(labels: Any, label: Any, bars: pl.DataFrame) -> Labels:
     """The labels of these bars, if they are such: DataError names the first rule that a row breaks.
 
     A label ends after its row at a row of the same symbol: spans are purged by it. It lasts `horizon_bars` and what its
-    card adds for deaths, which intervals take for the memory of outcomes; bars in which nothing can be filled are
-    waited for and do not count.
+    card adds for deaths, which intervals take for the memory of outcomes: asked of labels from outside, where bars in
+    which nothing can be filled are waited for and do not count.
     """
     name, n = type(label).__name__, len(bars)
     symbol_R = bars["symbol"].to_numpy()
@@ -106,13 +106,13 @@ def checked_labels(labels: Any, label: Any, bars: pl.DataFrame) -> Labels:
     lasting = int(card["horizon_bars"]) + int(card.get("dead_after_bars") or 0)
     rows = np.flatnonzero((labels.y >= 0) & (labels.end >= 0))
     end, last = labels.end[rows], len(card["classes"]) - 1
-    inside = end < n
+    inside, foreign = end < n, card["kind"] not in KINDS
     stuck = np.cumsum(np.append(0, ~(fillable_opens(bars) & fillable_closes(bars))))
     waited = stuck[np.minimum(end, n - 1) + 1] - stuck[rows + 1]
     broken = {
         f"have a class above {last}, the last that its card names": labels.y[rows] > last,
         "end at no later bar of their own symbol": ~inside | (end <= rows) | (symbol_R[end * inside] != symbol_R[rows]),
-        f"last longer than the {lasting} bars that its card says": end - rows - waited > lasting,
+        f"last longer than the {lasting} bars that its card says": foreign & (end - rows - waited > lasting),
         "have a return that is no finite number": ~np.isfinite(labels.ret[rows]),
         "have a weight that is no number from 0": ~(np.isfinite(labels.weight[rows]) & (labels.weight[rows] >= 0)),
     }
