@@ -71,5 +71,5 @@ def test_wrong_questions_are_one_clear_error():
         closes("XNYS", date(2020, 2, 1), date(2020, 1, 1))
     with pytest.raises(DataError, match="close on another UTC date than their own"):
         closes("XNZE", date(2018, 1, 1), date(2022, 1, 1))
-    with pytest.raises(DataError, match=r"calendar XSAU from 1990: .*earliest date"):
+    with pytest.raises(DataError, match=r"cannot date XSAU from 1990: .*earliest date"):
         closes("XSAU", date(1990, 1, 1), date(2022, 1, 1))

@@ -103,7 +103,7 @@ def replay(plain: Config, parts: Config, source: Source) -> None:
     sessions = partial(JoinedSession, columns=StoredColumns(bars)) if bundle.features.columns else Session
     state = run_replay(plan, StoredFeed(bars, since, symbols), PaperBroker(parts["costs"]), sessions=sessions)
     ledger = state.ledger()
-    print_made_up(CONSOLE, state)
+    print_made_up(CONSOLE, state.settings)
     CONSOLE.print(
         f"{len(ledger.trades)} trades, {len(ledger.open_trades)} open, equity {ledger.final_equity:.6f} after "
         f"{len(ledger.equity)} bars, {ledger.n_cancelled} orders canceled"

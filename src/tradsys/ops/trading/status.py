@@ -1,5 +1,6 @@
 """`trade status`: a bot in the terminal."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ def print_status(console: Console, folder: Path, state: State, *, running: bool)
     """Prints what the bot holds, why it is halted, what it decided last, and its health."""
     shown = summary(state, None)
     s = shown.settings
-    print_made_up(console, state)
+    print_made_up(console, s)
     console.print(
         f"{folder.name}: {'running' if running else 'not running'}, {s.get('mode')} of {s.get('bundle_path')}, "
         f"profile {s.get('strategy')}, verdict {s.get('verdict')}"
@@ -47,9 +48,9 @@ def print_status(console: Console, folder: Path, state: State, *, running: bool)
     console.print(str(folder / "report.html"))
 
 
-def print_made_up(console: Console, state: State) -> None:
+def print_made_up(console: Console, settings: Mapping[str, Any]) -> None:
     """Says first that the bars were made up, where they were."""
-    if made_up := state.settings.get("synthetic"):
+    if made_up := settings.get("synthetic"):
         console.print(f"SYNTHETIC DATA: {made_up}", markup=False, style="bold magenta")
 
 

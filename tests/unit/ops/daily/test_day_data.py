@@ -14,7 +14,8 @@ from tradsys.features.momentum import Rsi
 from tradsys.features.price import LogReturn, SmaDistance
 from tradsys.market.calendars import session_date
 from tradsys.market.synthetic_panel import SyntheticPanel
-from tradsys.ops.daily.day_data import DailyBars, data_notes, synthetic_note
+from tradsys.ops.daily.day_data import DailyBars, data_notes
+from tradsys.research.pipeline.settings import synthetic_note
 
 PANEL = SyntheticPanel(n_symbols=8, n_sessions=420, deaths=0.0, late=0.3, seed=4)
 FEATURES = FeatureSet(

@@ -107,6 +107,9 @@ def test_a_universe_chosen_in_hindsight_is_caught(experiments, bars, at):
 class EarlyLabels(ForwardReturn):
     """A planted leak: a label that says it is known at the next bar and looks five ahead."""
 
+    def card(self):
+        return super().card() | {"kind": "EarlyLabels"}
+
     def label(self, bars, side=None):
         reported = super().label(bars, side)
         known = reported.end >= 0
