@@ -17,8 +17,8 @@ from tradsys.evidence.controls.placebo import DailyRecord, paired_differences, p
 from tradsys.evidence.cosines import mean_interval, sharpe_intervals
 from tradsys.evidence.joint_test import Batch, joint_test
 from tradsys.evidence.overfitting import pbo
+from tradsys.evidence.performance import performance
 from tradsys.evidence.sharpe import deflated_sharpe_ratio, expected_max_sharpe, probabilistic_sharpe_ratio
-from tradsys.evidence.track_record.performance import performance
 
 N_BARS, N_STRATEGIES, N_DRAWS = 5_000, 1_000, 1_000
 N_TRIALS, VARIANCE = 1_000, 2e-4

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tradsys.evidence.track_record.performance import performance
+from tradsys.evidence.performance import performance
 from tradsys.market.sessions import closes
 from tradsys.portfolio.book import Book
 from tradsys.portfolio.book_simulator import simulate_book

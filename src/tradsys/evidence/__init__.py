@@ -3,6 +3,7 @@
 classification      evaluate
 skill               levelled_losses
 calibration         reliability, calibration_line
+performance         performance
 sharpe              sharpe_ratio, deflated_sharpe_ratio
 cosines             sharpe_intervals
 bootstrap           estimate

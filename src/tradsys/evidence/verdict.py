@@ -12,9 +12,9 @@ from typing import Any, Literal
 from scipy import special
 
 from tradsys.evidence.joint_test import JointTest
+from tradsys.evidence.performance import DAYS_PER_YEAR
 from tradsys.evidence.sequential import bars_to_confirm, live_record
 from tradsys.evidence.sharpe import MIN_TRADES
-from tradsys.evidence.track_record.performance import DAYS_PER_YEAR
 
 Kind = Literal["edge", "no edge", "not enough evidence"]
 # beyond this p-value returns suggest nothing, and a model without skill settles the matter

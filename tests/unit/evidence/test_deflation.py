@@ -3,6 +3,7 @@ import pytest
 
 from tradsys.core.errors import DataError
 from tradsys.evidence.deflation import Deflation, deflated_sharpe, deflation, deflation_of_returns
+from tradsys.evidence.performance import performance
 from tradsys.evidence.sharpe import (
     deflated_sharpe_ratio,
     expected_max_sharpe,
@@ -10,7 +11,6 @@ from tradsys.evidence.sharpe import (
     sharpe_ratio,
     trial_variance,
 )
-from tradsys.evidence.track_record.performance import performance
 from tradsys.evidence.trials import independent_trials, shared_correlation
 
 

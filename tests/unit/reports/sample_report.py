@@ -11,8 +11,8 @@ from tests.unit.reports import sample_embedding, sample_honesty, sample_tear_she
 from tradsys.evidence.calibration import reliability
 from tradsys.evidence.classification import evaluate
 from tradsys.evidence.joint_test import Batch, joint_test
+from tradsys.evidence.performance import performance
 from tradsys.evidence.sequential import live_record
-from tradsys.evidence.track_record.performance import performance
 from tradsys.evidence.verdict import judge, judge_run
 
 N_DAYS = 400

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tradsys.core.headline import HEADLINE
-from tradsys.evidence.track_record.performance import performance
+from tradsys.evidence.performance import performance
 from tradsys.journal import work
 from tradsys.reports.journal.page import render_html, render_markdown
 from tradsys.research.journal import journal

@@ -1,6 +1,5 @@
 """What a record of returns and trades shows.
 
-performance         performance
 risk                risk_statistics
 tear_sheet          monthly_returns, rolling, drawdown_episodes, activity, trade_distribution
 passive             beyond_passive

@@ -13,9 +13,9 @@ from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.tables import Array
 from tradsys.evidence.deflation import deflation_of_returns
 from tradsys.evidence.joint_test import JointTest
+from tradsys.evidence.performance import performance
 from tradsys.evidence.sharpe import MIN_TRADES
 from tradsys.evidence.track_record.passive import beyond_passive
-from tradsys.evidence.track_record.performance import performance
 from tradsys.evidence.verdict import judge
 from tradsys.market.calendars import days_in_a_year
 from tradsys.market.events.actions import returns_basis
@@ -105,7 +105,7 @@ def run_books(
     Books and benchmark are compared on the days that all have: `span` says first, last, and in `cut` what was left out
     of whom; every figure of `performance` is of that span, equity curves begin at 1 on it.
 
-    rows: name, horizon, settings, performance (as of `track_record.performance`, closed rounds its trades), capacity,
+    rows: name, horizon, settings, performance (as of `evidence.performance`, closed rounds its trades), capacity,
     n_died, verdict. benchmark: name and performance of holding the market's symbol, None without one. equity: time and
     curves of the days that all share. Raises DataError where a book's days lack bars.
     """

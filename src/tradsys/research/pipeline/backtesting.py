@@ -13,9 +13,9 @@ from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 from tradsys.evidence.cosines import mean_interval
 from tradsys.evidence.joint_test import JointTest
+from tradsys.evidence.performance import days_between, drawdown_span, performance
 from tradsys.evidence.sharpe import MIN_TRADES, is_flat
 from tradsys.evidence.track_record.passive import beyond_passive
-from tradsys.evidence.track_record.performance import days_between, drawdown_span, performance
 from tradsys.evidence.verdict import Verdict, judge
 from tradsys.market.bars import mark_gaps
 from tradsys.market.calendars import days_in_a_year, session_date

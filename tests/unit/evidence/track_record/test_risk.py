@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from tradsys.core.errors import DataError
-from tradsys.evidence.track_record.performance import performance
+from tradsys.evidence.performance import performance
 from tradsys.evidence.track_record.risk import risk_statistics
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tradsys.core.errors import DataError
+from tradsys.evidence.performance import drawdown_span, equity_curve, performance
 from tradsys.evidence.sharpe import (
     deflated_sharpe_ratio,
     expected_max_sharpe,
@@ -11,7 +12,6 @@ from tradsys.evidence.sharpe import (
     probabilistic_sharpe_ratio,
     sharpe_ratio,
 )
-from tradsys.evidence.track_record.performance import drawdown_span, equity_curve, performance
 
 
 @pytest.fixture
