@@ -10,6 +10,9 @@ from tradsys.models.losses import supcon_loss
 from tradsys.models.training.all_gather import gathered
 
 N, T = 12, 0.2
+# Nets of a rank, until its process is gone: taking one down holds Python's lock while it waits for gloo's thread, which
+# may wait for that lock to drop its last work (torch 2.13).
+KEPT = []
 
 
 def make_net():
@@ -29,6 +32,7 @@ def on_one_rank(rank, n_ranks, folder):
         x_ND, y_N = make_batch()
         own = slice(rank * N // n_ranks, (rank + 1) * N // n_ranks)
         net = DistributedDataParallel(make_net())
+        KEPT.append(net)
         loss = supcon_loss(gathered(net(x_ND[own])), gathered(y_N[own]), temperature=T)
         loss.backward()
         grads = [p.grad for p in net.parameters()]
