@@ -11,7 +11,7 @@ from tradsys.core.bounds import is_within
 from tradsys.core.errors import DataError, TrainingError
 from tradsys.core.protocols import Labeller
 from tradsys.core.received import parse_json
-from tradsys.core.tables import Labels
+from tradsys.core.tables import Array, Labels
 from tradsys.labels.settings import BOUNDS
 from tradsys.labels.stored import KINDS, label_of_card
 from tradsys.market.tradable import fillable_closes, fillable_opens
@@ -90,7 +90,6 @@ def checked_labels(labels: Any, label: Any, bars: pl.DataFrame) -> Labels:
     which nothing can be filled are waited for and do not count.
     """
     name, n = type(label).__name__, len(bars)
-    symbol_R = bars["symbol"].to_numpy()
     if not isinstance(labels, Labels):
         raise DataError(f"labels: {name}.label() gave a {type(labels).__name__}; it gives Labels; {RULE}")
     for part in ("y", "end", "ret", "weight"):
@@ -106,13 +105,12 @@ def checked_labels(labels: Any, label: Any, bars: pl.DataFrame) -> Labels:
     lasting = int(card["horizon_bars"]) + int(card.get("dead_after_bars") or 0)
     rows = np.flatnonzero((labels.y >= 0) & (labels.end >= 0))
     end, last = labels.end[rows], len(card["classes"]) - 1
-    inside, foreign = end < n, card["kind"] not in KINDS
-    stuck = np.cumsum(np.append(0, ~(fillable_opens(bars) & fillable_closes(bars))))
-    waited = stuck[np.minimum(end, n - 1) + 1] - stuck[rows + 1]
+    inside = end < n
+    elsewhere = (bars["symbol"].gather(end * inside) != bars["symbol"].gather(rows)).to_numpy()
     broken = {
         f"have a class above {last}, the last that its card names": labels.y[rows] > last,
-        "end at no later bar of their own symbol": ~inside | (end <= rows) | (symbol_R[end * inside] != symbol_R[rows]),
-        f"last longer than the {lasting} bars that its card says": foreign & (end - rows - waited > lasting),
+        "end at no later bar of their own symbol": ~inside | (end <= rows) | elsewhere,
+        f"last longer than the {lasting} bars that its card says": _overlong(card, bars, rows, end, lasting),
         "have a return that is no finite number": ~np.isfinite(labels.ret[rows]),
         "have a weight that is no number from 0": ~(np.isfinite(labels.weight[rows]) & (labels.weight[rows] >= 0)),
     }
@@ -121,3 +119,12 @@ def checked_labels(labels: Any, label: Any, bars: pl.DataFrame) -> Labels:
             first = int(rows[np.argmax(where)])
             raise DataError(f"labels: {int(where.sum())} labels of {name} {what} (first at row {first}); {RULE}")
     return labels
+
+
+def _overlong(card: Mapping[str, Any], bars: pl.DataFrame, rows: Array, end: Array, lasting: int) -> Array:
+    """True where a label from outside lasts longer than so many bars in which something can be filled."""
+    if card["kind"] in KINDS:
+        return np.zeros(len(rows), dtype=np.bool_)
+    stuck = np.cumsum(np.append(0, ~(fillable_opens(bars) & fillable_closes(bars))))
+    waited = stuck[np.minimum(end, len(bars) - 1) + 1] - stuck[rows + 1]
+    return np.asarray(end - rows - waited > lasting)

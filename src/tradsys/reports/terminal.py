@@ -78,6 +78,12 @@ def prose() -> Screen:
     return Screen(highlight=False, markup=False, soft_wrap=True)
 
 
+def print_made_up(console: Console, note: str | None) -> None:
+    """Says that the data were made up, where they were; note: what the market is, None of real data."""
+    if note:
+        console.print(f"SYNTHETIC DATA: {note}", markup=False, style="bold magenta")
+
+
 def table(title: str, columns: tuple[str, ...], left: tuple[str, ...] = ()) -> Table:
     """An empty table: the first column and those in `left` to the left, all others to the right."""
     out = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))

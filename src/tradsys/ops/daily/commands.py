@@ -27,7 +27,7 @@ from tradsys.ops.daily.report import missing
 from tradsys.ops.daily.run import STAGES, DayDone, nothing_done, run_days
 from tradsys.ops.daily.stages import DailySettings
 from tradsys.ops.notify import Notifier
-from tradsys.reports.terminal import LogLines, print_table, prose, table
+from tradsys.reports.terminal import LogLines, print_made_up, print_table, prose, table
 from tradsys.reports.wording import interval, percent
 
 Verb = Callable[[DailySettings, Mapping[str, Any]], None]
@@ -200,8 +200,7 @@ def _print_report(console: Console, document: Mapping[str, Any], path: Path) -> 
 
 
 def _print_notes(console: Console, document: Mapping[str, Any]) -> None:
-    if document["synthetic"]:
-        console.print(f"SYNTHETIC DATA: {document['synthetic']}", style="bold magenta")
+    print_made_up(console, document["synthetic"])
     for note in document["notes"]:
         console.print(f"note     {note}", style="yellow")
 

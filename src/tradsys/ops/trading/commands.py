@@ -18,10 +18,10 @@ from tradsys.ops.trading.bot import JOURNAL, LOCK, Plan, replayed, run_replay, s
 from tradsys.ops.trading.engine import Predictor
 from tradsys.ops.trading.live import newest_of, run_live
 from tradsys.ops.trading.state import State
-from tradsys.ops.trading.status import print_made_up, print_status
+from tradsys.ops.trading.status import print_status
 from tradsys.ops.trading.store import RESTORE, TradeJournal
 from tradsys.ops.trading.summary import expected_daily, summary
-from tradsys.reports.terminal import prose
+from tradsys.reports.terminal import print_made_up, prose
 from tradsys.serving.bundle import Bundle
 from tradsys.serving.feeds import StoredFeed
 from tradsys.serving.joined import JoinedSession, LiveColumns, StoredColumns
@@ -103,7 +103,7 @@ def replay(plain: Config, parts: Config, source: Source) -> None:
     sessions = partial(JoinedSession, columns=StoredColumns(bars)) if bundle.features.columns else Session
     state = run_replay(plan, StoredFeed(bars, since, symbols), PaperBroker(parts["costs"]), sessions=sessions)
     ledger = state.ledger()
-    print_made_up(CONSOLE, state.settings)
+    print_made_up(CONSOLE, made_up)
     CONSOLE.print(
         f"{len(ledger.trades)} trades, {len(ledger.open_trades)} open, equity {ledger.final_equity:.6f} after "
         f"{len(ledger.equity)} bars, {ledger.n_cancelled} orders canceled"

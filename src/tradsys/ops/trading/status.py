@@ -1,6 +1,5 @@
 """`trade status`: a bot in the terminal."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +8,14 @@ from rich.text import Text
 
 from tradsys.ops.trading.state import State
 from tradsys.ops.trading.summary import summary
-from tradsys.reports.terminal import print_table, table
+from tradsys.reports.terminal import print_made_up, print_table, table
 
 
 def print_status(console: Console, folder: Path, state: State, *, running: bool) -> None:
     """Prints what the bot holds, why it is halted, what it decided last, and its health."""
     shown = summary(state, None)
     s = shown.settings
-    print_made_up(console, s)
+    print_made_up(console, s.get("synthetic"))
     console.print(
         f"{folder.name}: {'running' if running else 'not running'}, {s.get('mode')} of {s.get('bundle_path')}, "
         f"profile {s.get('strategy')}, verdict {s.get('verdict')}"
@@ -46,12 +45,6 @@ def print_status(console: Console, folder: Path, state: State, *, running: bool)
     for note in shown.notes[:5]:
         console.print(f"{note['written'][:19]} {note['kind']}: {note['words']}", markup=False)
     console.print(str(folder / "report.html"))
-
-
-def print_made_up(console: Console, settings: Mapping[str, Any]) -> None:
-    """Says first that the bars were made up, where they were."""
-    if made_up := settings.get("synthetic"):
-        console.print(f"SYNTHETIC DATA: {made_up}", markup=False, style="bold magenta")
 
 
 def _print(console: Console, title: str, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from tradsys.core.runs import write_json, write_text
 from tradsys.reports import wording
 from tradsys.reports.comparison.forest_plot import skills_and_differences
 from tradsys.reports.page import render_page
-from tradsys.reports.terminal import print_table, screen
+from tradsys.reports.terminal import print_made_up, print_table, screen
 from tradsys.reports.wording import UNKNOWN, bounds, count, number
 
 HEADINGS = (
@@ -49,8 +49,7 @@ def write_comparison(table: Mapping[str, Any], folder: Path) -> None:
 def print_comparison(table: Mapping[str, Any]) -> None:
     """Prints the table and what follows from it to standard output."""
     console = screen()
-    if table["synthetic"]:
-        console.print(f"SYNTHETIC DATA: {table['synthetic']}", markup=False, style="bold magenta")
+    print_made_up(console, table["synthetic"])
     print_table(console, rich_table(table))
     for line in notes(table):
         console.print(line, markup=False, style="dim")

@@ -13,7 +13,7 @@ from tradsys.core.runs import write_json, write_text
 from tradsys.reports import wording
 from tradsys.reports.diagnosis import charts
 from tradsys.reports.page import render_page
-from tradsys.reports.terminal import print_table, screen
+from tradsys.reports.terminal import print_made_up, print_table, screen
 
 STYLES = {"stop": "bold red", "warn": "yellow", "note": ""}
 N_PRINTED = 8
@@ -59,8 +59,7 @@ def _figures(report: Mapping[str, Any]) -> dict[str, go.Figure]:
 def print_diagnosis(report: Mapping[str, Any], folder: Path) -> None:
     """Prints what was read, the columns that go with the label, the lift and the advice."""
     console = screen()
-    if report["synthetic"]:
-        console.print(f"SYNTHETIC DATA: {report['synthetic']}", markup=False, style="bold magenta")
+    print_made_up(console, report["synthetic"])
     if report["survivors_only"]:
         console.print("SURVIVORS ONLY: names that died are missing from these data", style="bold red")
     span, balance = report["span"], report["balance"]

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from tradsys.core.headline import HEADLINE, OVER_BASE_RATE
 from tradsys.reports.tables import RISK_COLUMNS, Cell, Footnotes, risk_lines
-from tradsys.reports.terminal import print_table, screen, table
+from tradsys.reports.terminal import print_made_up, print_table, screen, table
 from tradsys.reports.wording import auditor_line, confidence, counted, hindsight_line, interval, percent
 
 ON_CONSOLE = ("sortino", "omega", "cvar", "exposure_adjusted_return")
@@ -18,8 +18,7 @@ COLOURS = {"edge": "green", "no edge": "red", "not enough evidence": "yellow"}
 def print_run(report: Mapping[str, Any], folder: Path) -> None:
     """Prints the report's core to standard output."""
     console = screen()
-    if report.get("synthetic"):
-        console.print(f"SYNTHETIC DATA: {report['synthetic']}", markup=False, style="bold magenta")
+    print_made_up(console, report.get("synthetic"))
     if report.get("models"):
         print_table(console, models_table(report))
     if report["strategies"]:

@@ -70,14 +70,16 @@ def test_nothing_is_stored_where_the_actions_beside_it_cannot_be_read(tmp_path):
     assert BarStore(tmp_path / "data").events("mine")["value"].to_list() == [0.5]
 
 
+def write_two_versions(old, new):
+    """a.csv with two bars, and b.csv, in which `old` reads `new`."""
+    bars = "time,open,high,low,close,volume\n2024-01-01 00:00,1,2,0.5,1.5,9\n2024-01-01 01:00,1,2,0.5,1.5,9\n"
+    Path("a.csv").write_text(bars)
+    Path("b.csv").write_text(bars.replace(old, new))
+
+
 def test_stored_bars_that_a_file_rewrites_are_in_the_ledger_and_read_as_of_before(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    head, first = (
-        "time,open,high,low,close,volume\n",
-        "2024-01-01 00:00,1,2,0.5,1.5,9\n2024-01-01 01:00,1,2,0.5,1.5,9\n",
-    )
-    Path("a.csv").write_text(head + first)
-    Path("b.csv").write_text(head + first.replace("01:00,1,2,0.5,1.5", "01:00,1,2,0.5,1.7"))
+    write_two_versions("01:00,1,2,0.5,1.5", "01:00,1,2,0.5,1.7")
     work(["path=a.csv", "layout=plain", "symbol=A", "name=mine"])
     before, moment = StoredBars("data", "mine").bars(), utc_now()
     work(["path=b.csv", "layout=plain", "symbol=A", "name=mine", "conflicts=take"])
@@ -89,12 +91,7 @@ def test_stored_bars_that_a_file_rewrites_are_in_the_ledger_and_read_as_of_befor
 
 def test_bars_that_were_replaced_cannot_be_read_as_of_before(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    head, first = (
-        "time,open,high,low,close,volume\n",
-        "2024-01-01 00:00,1,2,0.5,1.5,9\n2024-01-01 01:00,1,2,0.5,1.5,9\n",
-    )
-    Path("a.csv").write_text(head + first)
-    Path("b.csv").write_text(head + first.replace("1.5,9", "1.6,9"))
+    write_two_versions("1.5,9", "1.6,9")
     work(["path=a.csv", "layout=plain", "symbol=A", "name=mine", "mode=replace"])
     before = StoredBars("data", "mine", as_of="2024-02-01").bars()
     work(["path=a.csv", "layout=plain", "symbol=A", "name=mine", "mode=replace"])
