@@ -1,13 +1,16 @@
 """Coverage of every interval and size of every test that reports print, against known truths.
 
-python benchmarks/coverage/run.py [name ...] [runs=N]     default: all studies; see studies.STUDIES
+python benchmarks/coverage/run.py [name ...] [runs=N]     default: all studies; see STUDIES
 Prints the table of docs/coverage.md; rows appear as they are measured.
 """
 
 import sys
 import time
 
-from studies import STUDIES
+import choice_studies
+import studies
+
+STUDIES = studies.STUDIES | choice_studies.STUDIES
 
 HEAD = "| interval or test | setting | nominal | measured | Monte-Carlo error | runs | without an interval |"
 

@@ -347,8 +347,8 @@ def veto_coverage(n_runs: int = 400) -> Iterator[Row]:
             gap = paired_differences(
                 record.columns(slice(0, 1)), record.columns(slice(1, 6)), periods_per_year=1, min_block=horizon
             )
-            sharpes.append(gap["sharpe"])
-            gaps.append(gap["per_trade"])
+            sharpes.append(gap.sharpe)
+            gaps.append(gap.per_trade)
         setting = f"T={n_days}, H={horizon}"
         yield coverage_row("mean of trades", setting, means, 0.0)
         yield coverage_row("placebo gap, Sharpe", setting, sharpes, 0.0)

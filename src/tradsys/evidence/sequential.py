@@ -2,11 +2,15 @@
 
 An interval of fixed length may be looked at once; who looks daily and stops when it pleases is misled far more often
 than 5 %. A confidence sequence covers the true mean at every period together with chance 1 - alpha.
+The mixture's boundary needs the variance, and a live record knows it badly: while a loss that comes once a month has
+not come yet, the running variance is far too small, and days that resemble their neighbours count as more days than
+they are. So bounds begin late, never fall below the deviation of the backtest where that is known, and grow with the
+long-run variance. How often they miss is simulated (docs/coverage.md).
 Sources: Howard, Ramdas, McAuliffe & Sekhon 2021 (normal mixture boundary, eq. 14); Waudby-Smith, Arbour, Sinha, Kennedy
-& Ramdas 2024, theorem 2.2 (the same with the running variance: an asymptotic sequence for any finite variance).
+& Ramdas 2024, theorem 2.2 (the same with the running variance: an asymptotic sequence for any finite variance), section
+2.5 (long-run variance).
 """
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,43 +19,8 @@ from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 
 # periods before the running variance is worth anything; until then the bounds are infinite
-MIN_PERIODS = 30
+MIN_PERIODS = 60
 FARTHEST = 100_000  # periods beyond which a live record confirms nothing in a lifetime
-
-
-@dataclass
-class ConfidenceSequence:
-    """Bounds on the mean return per period, updated one return at a time.
-
-    alpha: chance that the bounds miss the mean at any time at all. scale: periods at which they are tightest.
-    """
-
-    alpha: float = 0.05
-    scale: float = 250.0
-    n: int = field(default=0, init=False)
-    mean: float = field(default=0.0, init=False)
-    _squares: float = field(default=0.0, init=False)
-
-    def __post_init__(self) -> None:
-        if not 0 < self.alpha < 1 or not self.scale >= 1:
-            raise DataError(f"sequential: alpha={self.alpha}, scale={self.scale}; 0 < alpha < 1 and scale >= 1")
-
-    def update(self, ret: float) -> tuple[float, float]:
-        """Takes one return; gives (low, high) of the mean per period, infinite for the first 30. Refuses NaN."""
-        if not np.isfinite(ret):
-            raise DataError(f"sequential: a return of {ret}; live returns are finite; leave out what is unknown")
-        self.n += 1
-        step = ret - self.mean
-        self.mean += step / self.n
-        self._squares += step * (ret - self.mean)
-        return self.bounds()
-
-    def bounds(self) -> tuple[float, float]:
-        """(low, high) after the returns so far."""
-        if self.n < MIN_PERIODS:
-            return -np.inf, np.inf
-        half = np.sqrt(self._squares / (self.n - 1)) * half_width(self.n, self.alpha, self.scale)
-        return self.mean - half, self.mean + half
 
 
 def half_width(n: float, alpha: float = 0.05, scale: float = 250.0) -> float:
@@ -110,23 +79,71 @@ def live_record(sharpe: float | None, periods_per_year: float, n_points: int = 6
     }
 
 
-def followed(returns_T: Array, *, scale: float = 250.0, alpha: float = 0.05) -> tuple[Array, Array, Array]:
-    """Running mean, lower and upper bound [T] of a live record's returns per period; infinite for the first 30."""
-    sequence = ConfidenceSequence(alpha, scale)
-    rows = [(*sequence.update(float(ret)), sequence.mean) for ret in returns_T]
-    low, high, mean = np.array(rows, dtype=np.float64).reshape(-1, 3).T
-    return mean, low, high
+def followed(
+    returns_T: Array, *, expected_deviation: float = 0.0, scale: float = 250.0, alpha: float = 0.05
+) -> tuple[Array, Array, Array]:
+    """Running mean, lower and upper bound [T] of a live record's returns per period; infinite for the first 60.
+
+    expected_deviation: standard deviation of a period's return in the backtest, below which that of the live record is
+    not believed; 0 where it is not known. scale: periods at which the bounds are tightest. alpha: chance that they miss
+    the mean at any time at all. Raises DataError on returns that are not finite.
+    """
+    returns = np.asarray(returns_T, dtype=np.float64)
+    if returns.ndim != 1 or not np.isfinite(returns).all():
+        raise DataError(
+            f"sequential: returns {returns.shape}, {int((~np.isfinite(returns)).sum())} of them not finite; live "
+            "returns are one finite series; leave out what is unknown"
+        )
+    if not (np.isfinite(expected_deviation) and expected_deviation >= 0):
+        raise DataError(f"sequential: expected_deviation={expected_deviation}; it is finite and at least 0")
+    n = np.arange(1, len(returns) + 1)
+    mean, variance = _running_moments(returns)
+    deviation = np.sqrt(np.maximum(variance, expected_deviation**2) * _long_run_factor(returns, mean, variance))
+    half = deviation * np.array([half_width(k, alpha, scale) for k in n])
+    half[: MIN_PERIODS - 1] = np.inf
+    return mean, mean - half, mean + half
 
 
-def live_state(returns_T: Array, expected: float | None, *, scale: float = 250.0) -> str:
+def _running_moments(returns_T: Array) -> tuple[Array, Array]:
+    """Mean and variance (ddof 1) of the record so far [T]; the first variance is 0."""
+    n, centre = np.arange(1, len(returns_T) + 1), returns_T.mean() if len(returns_T) else 0.0
+    shifted = returns_T - centre  # sums of squares of what is nearly centred keep their digits
+    mean = shifted.cumsum() / n
+    square = np.maximum((shifted**2).cumsum() - n * mean**2, 0.0)
+    return mean + centre, square / np.maximum(n - 1, 1)
+
+
+def _long_run_factor(returns_T: Array, mean_T: Array, variance_T: Array) -> Array:
+    """Long-run over plain variance of the record so far [T], at least 1: Bartlett's kernel, 1.5 n^(1/3) lags.
+
+    Below 1 it is 1: bounds do not gain from days that seem to make up for one another. Source: Newey & West 1987.
+    """
+    n = np.arange(1, len(returns_T) + 1)
+    n_lags, factor = (1.5 * np.cbrt(n)).astype(int), np.ones(len(n))
+    total_T = returns_T.cumsum()
+    for lag in range(1, min(len(n), int(n_lags.max(initial=0)) + 1)):
+        later, earlier = returns_T[lag:], returns_T[:-lag]
+        mean, pairs = mean_T[lag:], n[lag:] - lag
+        crossed = (later * earlier).cumsum() - mean * (total_T[lag:] - total_T[lag - 1] + earlier.cumsum())
+        covariance = (crossed + pairs * mean**2) / np.maximum(n[lag:] - 1, 1)
+        weight = np.clip(1 - lag / (n_lags[lag:] + 1), 0.0, None)
+        varies = variance_T[lag:] > 0
+        factor[lag:][varies] += 2 * (weight * covariance)[varies] / variance_T[lag:][varies]
+    return np.maximum(factor, 1.0)
+
+
+def live_state(
+    returns_T: Array, expected: float | None, *, expected_deviation: float = 0.0, scale: float = 250.0
+) -> str:
     """What a live record shows by now, in one sentence; true at every time it is read, with chance 95 %.
 
-    expected: mean return per period that the backtest promised, None where it is not known.
+    expected: mean return per period that the backtest promised, None where it is not known; expected_deviation: see
+    `followed`.
     """
     if len(returns_T) < MIN_PERIODS:
         more = MIN_PERIODS - len(returns_T)
         return f"{len(returns_T)} days lived; bounds on the mean begin at {MIN_PERIODS}, in {more} more"
-    mean, low, high = (float(v[-1]) for v in followed(returns_T, scale=scale))
+    mean, low, high = (float(v[-1]) for v in followed(returns_T, expected_deviation=expected_deviation, scale=scale))
     shown = f"{len(returns_T)} days lived, mean {1e4 * mean:.1f} bps a day [{1e4 * low:.1f}, {1e4 * high:.1f}]"
     if low > 0:
         return f"{shown}: it earns, at whatever day one looks"

@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 SOURCE = ROOT / "src" / "tradsys"
 PAGE = (ROOT / "docs" / "coverage.md").read_text(encoding="utf-8")
-RETURNS = re.compile(r"Estimate|Comparison|Drift|Lift|Association|JointTest|SpaResult|SharpeDifference|Spread\b")
+RETURNS = re.compile(r"Estimate|Comparison|Drift|Lift|Association|JointTest|SpaResult|PairedDifference|Spread\b")
 # these return plain numbers or dicts with intervals in them
 PLAIN = {"evaluate", "performance", "reliability", "rate_bounds", "wilson_interval", "precision_lift", "followed"}
 

@@ -8,7 +8,6 @@ from tradsys.evidence.sharpe import (
     expected_max_sharpe,
     min_track_record_length,
     probabilistic_sharpe_ratio,
-    sharpe_difference,
     sharpe_ratio,
     trial_variance,
 )
@@ -68,15 +67,6 @@ def test_trial_variance_counts_with_one_degree_less():
     assert trial_variance([0.1]) == 0
 
 
-def test_difference_is_antisymmetric_and_knows_a_better_strategy():
-    rng = np.random.default_rng(2)
-    a, b = rng.normal(0.3, 1, 2000), rng.normal(0, 1, 2000)
-    there, back = sharpe_difference(a, b, lags=3), sharpe_difference(b, a, lags=3)
-    assert there.difference == -back.difference > 0
-    assert there.standard_error == pytest.approx(back.standard_error)
-    assert there.p_value < 1e-6
-
-
 @pytest.mark.parametrize(
     ("call", "said"),
     [
@@ -96,12 +86,6 @@ def test_difference_is_antisymmetric_and_knows_a_better_strategy():
         (lambda: min_track_record_length(np.arange(9.0), np.inf), "benchmark of inf"),
         (lambda: min_track_record_length(np.arange(9.0), 0.0, 1.0), "confidence 1.0"),
         (lambda: deflated_sharpe_ratio(np.arange(9.0), np.nan, 0.1), "nan trials"),
-        (lambda: sharpe_difference(np.arange(12.0), np.arange(11.0)), "same periods in both"),
-        (lambda: sharpe_difference(np.arange(5.0), np.arange(5.0)), "at least 10"),
-        (lambda: sharpe_difference(np.r_[np.nan, np.arange(11.0)], np.arange(12.0)), "not finite"),
-        (lambda: sharpe_difference(np.ones(12), np.arange(12.0)), "without variance"),
-        (lambda: sharpe_difference(np.arange(12.0), np.arange(12.0)), "move as one"),
-        (lambda: sharpe_difference(np.arange(12.0), np.arange(12.0), lags=6), "6 lags"),
     ],
 )
 def test_refuses(call, said):

@@ -64,6 +64,22 @@ class DailyRecord:
         return sharpe, per_trade
 
 
+@dataclass(frozen=True)
+class PairedDifference:
+    """How much better one record is than another. sharpe: yearly; per_trade: mean net return of a trade.
+
+    p_value: two-sided, of equal Sharpe ratios, from the interval of `sharpe`; None where that has none.
+    """
+
+    sharpe: Estimate
+    per_trade: Estimate
+    p_value: float | None
+
+    def as_dict(self) -> dict[str, dict[str, float | str | None] | float | None]:
+        """The three fields, ready for JSON."""
+        return {"sharpe": self.sharpe.as_dict(), "per_trade": self.per_trade.as_dict(), "p_value": self.p_value}
+
+
 def paired_differences(
     one: DailyRecord,
     other: DailyRecord,
@@ -71,8 +87,8 @@ def paired_differences(
     periods_per_year: float,
     min_block: float = 1.0,
     confidence: float = 0.95,
-) -> dict[str, Estimate]:
-    """How much better `one` is than `other`: yearly `sharpe`, and `per_trade` (mean net return), with intervals.
+) -> PairedDifference:
+    """How much better `one` is than `other`, with intervals.
 
     Where a record has several strategies its mean over them counts, so placebos are compared as one. Both sides see
     the same days; blocks are as long as the daily returns of `one`, or their difference from those of `other`, need, at
@@ -92,7 +108,9 @@ def paired_differences(
     series = np.column_stack([mine, mine - theirs])
     found = spread(difference, len(mine), series, min_block=min_block, cells=cells)
     idle = [None if np.isfinite(v) else "one side never traded" for v in found.value_M]
-    return dict(zip(("sharpe", "per_trade"), found.estimates(confidence, idle), strict=True))
+    sharpe, per_trade = found.estimates(confidence, idle)
+    known = sharpe.low is not None
+    return PairedDifference(sharpe, per_trade, float(found.p_values()[0]) if known else None)
 
 
 def _mean_of_known(values_DK: Array) -> Array:
@@ -236,8 +254,8 @@ def _precision_at(hits_D: Array, weight_DN: Array, paid_N: Array, first: Array) 
 
 def helps(
     placebos: Mapping[str, Mapping[str, Any]],
-    against_placebo: Mapping[str, Estimate],
-    against_none: Mapping[str, Estimate],
+    against_placebo: PairedDifference,
+    against_none: PairedDifference,
     *,
     n_trades: int,
     min_trades: int,
@@ -260,7 +278,7 @@ def helps(
         if p_value is None or p_value > ALPHA:
             shown = "unknown" if p_value is None else f"{p_value:.3f}"
             failed.append(f"{words}: p = {shown} among {n_placebos:,} placebos that veto as much (most {ALPHA:g})")
-    gain, sharpe = against_placebo["per_trade"], against_none["sharpe"]
+    gain, sharpe = against_placebo.per_trade, against_none.sharpe
     if gain.low is None or gain.low <= 0:
         failed.append("the net return of a trade is not above that of the placebos in its whole interval")
     if sharpe.value is None or sharpe.value <= 0:

@@ -12,9 +12,9 @@ import numpy as np
 
 from tradsys.core.tables import Array
 from tradsys.evidence.bootstrap import Estimate
-from tradsys.evidence.cosines import mean_interval, sharpe_intervals, spread_of_means, student_quantile
+from tradsys.evidence.cosines import mean_interval, sharpe_intervals
 from tradsys.evidence.multiple_testing import wilson_interval
-from tradsys.evidence.sharpe import checked_returns, is_flat
+from tradsys.evidence.sharpe import checked_returns
 
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 WINDOW_DAYS = 63  # a quarter of sessions
@@ -54,10 +54,11 @@ def monthly_returns(days_T: Array, returns_T: Array, confidence: float = 0.95) -
 def rolling(
     days_T: Array, returns_T: Array, periods_per_year: float, window: int = WINDOW_DAYS, confidence: float = 0.95
 ) -> dict[str, Any]:
-    """Yearly Sharpe ratio and volatility of the last `window` days, with intervals, at up to 160 days.
+    """Yearly Sharpe ratio with its interval, and volatility, of the last `window` days, at up to 160 days.
 
-    Keys: window, time, sharpe and volatility (each value, low, high lists with None), reason (why there is none at
-    all). A window without 20 effective blocks has a value and no interval.
+    Keys: window, time, sharpe (value, low, high: lists with None), volatility (value), reason (why there is none at
+    all). A window without 20 effective blocks has a Sharpe and no interval. Volatility has none: what a window says of
+    its variance held the truth in 0.54 to 0.88 of fat-tailed or clustered records, whatever its scale.
     """
     returns_T = checked_returns(returns_T, "tear sheet", least=0)
     n = len(returns_T)
@@ -69,28 +70,14 @@ def rolling(
     for end in at:
         part = returns_T[end - window + 1 : end + 1]
         sharpes.append(sharpe_intervals(part, confidence=confidence)[0])
-        deviations.append(deviation_interval(part, confidence))
+        deviations.append(Estimate(float(part.std(ddof=1))))
     return {
         "window": window,
         "reason": None,
         "time": [str(days_T[i]) for i in at],
         "sharpe": _columns(sharpes, scale),
-        "volatility": _columns(deviations, scale),
+        "volatility": {"value": _columns(deviations, scale)["value"]},
     }
-
-
-def deviation_interval(returns_T: Array, confidence: float = 0.95) -> Estimate:
-    """Standard deviation (ddof 1) of returns with the interval of the variance, whose dependence counts."""
-    returns_T = checked_returns(returns_T, "tear sheet", least=0)
-    if is_flat(returns_T):
-        return Estimate(0.0, reason="the returns never differ")
-    squares = (returns_T - returns_T.mean()) ** 2
-    value = float(returns_T.std(ddof=1))
-    found = spread_of_means(squares, values=np.array([value**2]))
-    if found.reason is not None:
-        return Estimate(value, reason=found.reason)
-    half = student_quantile(confidence, found.degrees) * float(found.error_M[0])
-    return Estimate(value, float(np.sqrt(max(0.0, value**2 - half))), float(np.sqrt(value**2 + half)))
 
 
 def drawdown_episodes(days_T: Array, returns_T: Array, most: int = N_EPISODES) -> list[dict[str, Any]]:

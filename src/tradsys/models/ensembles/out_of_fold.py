@@ -76,7 +76,7 @@ class HeldOut:
 
     @classmethod
     def of(cls, samples: Samples, likelihood_NK: Array, names: tuple[str, ...], confidence: float) -> Self:
-        """Skills over batches of time at least as long as the longest label, and who is gated by them."""
+        """Skills over batches of time of at least four of the longest label, and who is gated by them."""
         _, decision, end = span_bars(samples)
         batch_N = time_batches(decision, int((end - decision).max()))
         loss_NK = -np.log(likelihood_NK)

@@ -12,6 +12,8 @@ from tradsys.core.errors import TrainingError
 from tradsys.core.tables import Array
 
 LEAST = 1e-12  # least probability a logarithm is taken of
+# bars of a stretch of time: so many of the longest label, since neighbouring stretches share the labels at their edge
+LABELS_A_BATCH = 4
 MAX_BATCHES = 30  # more add little to a t-interval, and shorter batches are less independent (Schmeiser 1982)
 GAP = 1e-10  # nats that a better pool could gain at most, where the search stops
 TOLERATED = 1e-6  # where rounding ends the search above GAP, what is still an optimum
@@ -133,11 +135,14 @@ def pooled(weights: Array, proba_KNC: list[Array], belief_NS: Array | None = Non
     return total_NC
 
 
-def time_batches(bar_N: Array, least_bars: int) -> Array:
-    """Batch 0..B-1 of each decision bar, int64 [N]: at most 30 equal stretches of at least `least_bars` bars."""
+def time_batches(bar_N: Array, longest_label: int) -> Array:
+    """Batch 0..B-1 of each decision bar, int64 [N]: at most 30 equal stretches of at least four of the longest label.
+
+    Stretches of one label's length held the true skill in .91 of cases, these in .94 (docs/coverage.md).
+    """
     since = np.asarray(bar_N, dtype=np.int64) - np.min(bar_N)
     n_bars = int(since.max()) + 1
-    n_batches = max(1, min(MAX_BATCHES, n_bars // max(least_bars, 1)))
+    n_batches = max(1, min(MAX_BATCHES, n_bars // max(LABELS_A_BATCH * longest_label, 1)))
     return since * n_batches // n_bars
 
 

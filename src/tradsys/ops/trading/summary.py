@@ -68,8 +68,9 @@ def summary(state: State, expected: Array | None) -> Summary:
 def live_record(state: State, expected: Array | None) -> dict[str, Any]:
     """The bot's daily returns against bounds on their mean that hold at all times at once.
 
-    A day's return runs from close to close of its last bar, UTC; the day in hand is left out. Keys: text, and lists
-    date, mean, low, high (returns a day, from the 30th on) and expected (the backtest's mean or None).
+    A day's return runs from close to close of its last bar, UTC; the day in hand is left out. expected: daily returns
+    of the backtest, whose deviation the bounds never fall below. Keys: text, and lists date, mean, low, high (returns a
+    day, from the 60th on) and expected (the backtest's mean or None).
     """
     from tradsys.evidence.sequential import MIN_PERIODS, followed, live_state  # noqa: PLC0415
 
@@ -78,11 +79,11 @@ def live_record(state: State, expected: Array | None) -> dict[str, Any]:
         closes[time.date().isoformat()] = equity
     values = np.array([state.capital, *list(closes.values())[:-1]], dtype=np.float64)
     returns = values[1:] / values[:-1] - 1
-    mean, low, high = followed(returns)
-    promised = None if expected is None else float(expected.mean())
+    promised, deviation = (None, 0.0) if expected is None else (float(expected.mean()), float(expected.std(ddof=1)))
+    mean, low, high = followed(returns, expected_deviation=deviation)
     shown = slice(MIN_PERIODS - 1, None)
     return {
-        "text": live_state(returns, promised),
+        "text": live_state(returns, promised, expected_deviation=deviation),
         "date": list(closes)[:-1][shown],
         "mean": mean[shown].tolist(),
         "low": low[shown].tolist(),

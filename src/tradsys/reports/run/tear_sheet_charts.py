@@ -38,17 +38,21 @@ def figures(report: Mapping[str, Any]) -> dict[str, go.Figure]:
 
 
 def rolling(found: Mapping[str, Any]) -> go.Figure:
-    """Sharpe ratio and volatility of the last window at each day, with their intervals as bands."""
+    """Sharpe ratio of the last window at each day with its interval as a band, and the window's volatility."""
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.07)
-    for row, (name, title) in enumerate((("sharpe", "Sharpe, yearly"), ("volatility", "volatility, yearly")), start=1):
-        columns = found[name]
-        figure.add_trace(band(found["time"], columns["low"], columns["high"]), row=row, col=1)
-        figure.add_scatter(
-            x=found["time"], y=columns["value"], name=title, mode="lines", line=line(row - 1), row=row, col=1,
-            customdata=list(zip(columns["low"], columns["high"], strict=True)), showlegend=False,
-            hovertemplate="%{y:.3g} [%{customdata[0]:.3g}, %{customdata[1]:.3g}]<extra></extra>",
-        )  # fmt: skip
-        figure.update_yaxes(title_text=title, tickformat=PERCENT_TICKS if row == 2 else None, row=row, col=1)
+    time, sharpe = found["time"], found["sharpe"]
+    figure.add_trace(band(time, sharpe["low"], sharpe["high"]), row=1, col=1)
+    figure.add_scatter(
+        x=time, y=sharpe["value"], name="Sharpe, yearly", mode="lines", line=line(0), row=1, col=1,
+        customdata=list(zip(sharpe["low"], sharpe["high"], strict=True)), showlegend=False,
+        hovertemplate="%{y:.3g} [%{customdata[0]:.3g}, %{customdata[1]:.3g}]<extra></extra>",
+    )  # fmt: skip
+    figure.add_scatter(
+        x=time, y=found["volatility"]["value"], name="volatility, yearly", mode="lines", line=line(1), row=2, col=1,
+        showlegend=False,
+    )  # fmt: skip
+    figure.update_yaxes(title_text="Sharpe, yearly", row=1, col=1)
+    figure.update_yaxes(title_text="volatility, yearly", tickformat=PERCENT_TICKS, row=2, col=1)
     figure.add_hline(y=0, line={"color": INK, "width": 1}, row=1, col=1)
     figure.update_layout(hovermode="x unified")
     return styled(figure, 400)

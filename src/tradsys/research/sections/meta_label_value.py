@@ -20,14 +20,12 @@ from tradsys.evidence.controls.placebo import (
     precision_lift,
     rotated_vetoes,
 )
-from tradsys.evidence.sharpe import is_flat, sharpe_difference
 from tradsys.labels.meta import pays
 from tradsys.market.bars import utc_series
 from tradsys.research.sections.test_span import JudgedSpan
 from tradsys.serving.strategy import AuditMask, Profile
 
 RECKLESS = "reckless"
-MIN_DAYS = 10  # of a test whether two Sharpe ratios differ
 
 
 def audit_value(span: JudgedSpan, profiles: Mapping[str, Profile], test: Samples) -> dict[str, Any] | None:
@@ -156,11 +154,7 @@ def _compared(span: JudgedSpan, names: list[str], record: DailyRecord, n_trades:
             for name, at in columns.items()
             if name in parts
         },
-        "versus": {
-            name: {key: one.as_dict() for key, one in found.items()}
-            | {"p_value": None if name == "placebos" else _same_sharpe(parts["audited"], parts[name])}
-            for name, found in versus.items()
-        },
+        "versus": {name: found.as_dict() for name, found in versus.items()},
         "placebos": {**drawn, "draws": {k: _finite_rounded(v) for k, v in shown.items()}}
         if "placebos" in parts
         else None,
@@ -176,13 +170,6 @@ def _finite_mean(values: Array) -> float | None:
 def _finite_rounded(values: Array) -> list[float]:
     """Six significant digits of what is finite, for a histogram."""
     return [float(f"{v:.6g}") for v in values[np.isfinite(values)]]
-
-
-def _same_sharpe(one: DailyRecord, other: DailyRecord) -> float | None:
-    """Two-sided p-value of equal Sharpe ratios; None where one never traded or both did the same."""
-    mine, theirs = one.returns[:, 0], other.returns[:, 0]
-    moves = [not is_flat(r) for r in (mine, theirs, mine - theirs)]
-    return sharpe_difference(mine, theirs).p_value if len(mine) >= MIN_DAYS and all(moves) else None
 
 
 def _precision(

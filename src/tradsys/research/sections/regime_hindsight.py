@@ -138,7 +138,7 @@ def _strategy(
         "name": name,
         "settings": profile.describe(),
         "views": shown,
-        "gap": {view: {key: one.as_dict() for key, one in gap.items()} for view, gap in gaps.items()},
+        "gap": {view: gap.as_dict() for view, gap in gaps.items()},
     }
 
 

@@ -8,6 +8,7 @@ from tradsys.evidence import cosines
 from tradsys.evidence.bootstrap import Estimate, dependence_length
 from tradsys.evidence.controls.placebo import (
     DailyRecord,
+    PairedDifference,
     against_placebos,
     helps,
     paired_differences,
@@ -55,8 +56,10 @@ def test_paired_differences_equal_the_formula_by_loops():
     half = cosines.student_quantile(0.95, len(waves)) * np.sqrt((slopes**2).mean(axis=0))
     for k, name in enumerate(("sharpe", "per_trade")):
         value = values(np.ones(DAYS))[k]
-        assert found[name].value == pytest.approx(value)
-        assert (found[name].low, found[name].high) == pytest.approx((value - half[k], value + half[k]), rel=1e-6)
+        assert getattr(found, name).value == pytest.approx(value)
+        assert (getattr(found, name).low, getattr(found, name).high) == pytest.approx(
+            (value - half[k], value + half[k]), rel=1e-6
+        )
 
 
 def test_pairing_takes_the_common_luck_out():
@@ -66,23 +69,34 @@ def test_pairing_takes_the_common_luck_out():
     base = DailyRecord(market, market, ones)
     better = DailyRecord(market + 0.001, market + 0.001, ones)
     gap = paired_differences(better, base, periods_per_year=365)
-    assert gap["sharpe"].low > 0
+    assert gap.sharpe.low > 0
     # per trade the gap is the very same every day, so nothing is known of its error
-    assert gap["per_trade"].value == pytest.approx(0.001)
-    assert gap["per_trade"].low is None
-    assert "never moves" in gap["per_trade"].reason
+    assert gap.per_trade.value == pytest.approx(0.001)
+    assert gap.per_trade.low is None
+    assert "never moves" in gap.per_trade.reason
+
+
+def test_the_p_value_says_what_the_interval_says():
+    """Below 0.05 exactly where the 95 % interval leaves out zero, on pairs that differ more and less."""
+    said = []
+    for seed in range(40):
+        found = paired_differences(record(seed, 1), record(100 + seed, 1), periods_per_year=365)
+        assert (found.p_value < 0.05) == (found.sharpe.low > 0 or found.sharpe.high < 0)
+        said.append(found.p_value)
+    assert min(said) < 0.3 < max(said)
 
 
 def test_what_cannot_be_known_is_none_with_its_reason():
     idle = DailyRecord(np.zeros((DAYS, 1)), np.zeros((DAYS, 1)), np.zeros((DAYS, 1)))
     gap = paired_differences(record(4, 1), idle, periods_per_year=365)
-    assert gap["per_trade"].value is None
-    assert "never traded" in gap["per_trade"].reason
-    assert gap["sharpe"].value == pytest.approx(np.sqrt(365) * record(4, 1).sharpe()[0])
+    assert gap.per_trade.value is None
+    assert "never traded" in gap.per_trade.reason
+    assert gap.sharpe.value == pytest.approx(np.sqrt(365) * record(4, 1).sharpe()[0])
     short = DailyRecord(*(part[:12] for part in (record(4, 1).returns, record(4, 1).gains, record(4, 1).trades)))
     few = paired_differences(short, short, periods_per_year=365, min_block=5)
-    assert few["sharpe"].low is None
-    assert "2.4 independent blocks" in few["sharpe"].reason
+    assert few.sharpe.low is None
+    assert few.p_value is None
+    assert "2.4 independent blocks" in few.sharpe.reason
     with pytest.raises(DataError, match="12 days against 240"):
         paired_differences(short, idle, periods_per_year=365)
     with pytest.raises(DataError, match="not finite"):
@@ -237,7 +251,7 @@ GOOD = {"value": 2.0, "mean": 1.0, "low": 0.0, "high": 1.5, "p_value": 0.01, "n"
 )
 def test_a_verdict_names_what_failed(placebos, n_trades, kind, said):
     above = Estimate(1.0, 0.5, 1.5)
-    better = {"sharpe": above, "per_trade": above}
+    better = PairedDifference(above, above, 0.01)
     found = helps(placebos, better, better, n_trades=n_trades, min_trades=30)
     assert found["kind"] == kind
     assert any(said in reason for reason in found["reasons"])
@@ -247,8 +261,8 @@ def test_one_that_picks_well_but_leaves_too_little_is_no_help():
     picks, loses = Estimate(0.01, 0.005, 0.02), Estimate(-0.3, -0.5, 0.1)
     found = helps(
         {"sharpe": GOOD, "per_trade": GOOD},
-        {"sharpe": picks, "per_trade": picks},
-        {"sharpe": loses, "per_trade": picks},
+        PairedDifference(picks, picks, 0.01),
+        PairedDifference(loses, picks, 0.2),
         n_trades=100,
         min_trades=30,
     )

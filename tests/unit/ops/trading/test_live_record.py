@@ -21,19 +21,19 @@ def lived(returns, bars_a_day=4):
 
 
 def test_days_are_closed_days_and_bounds_those_of_the_sequence():
-    returns = np.random.default_rng(0).normal(0.001, 0.01, 70)
-    live = live_record(lived(returns), np.array([0.002, 0.0]))
-    mean, low, high = followed(returns)
-    assert live["date"][0] == "2024-01-30", "bounds begin on the 30th day"
+    returns = np.random.default_rng(0).normal(0.001, 0.01, 100)
+    live = live_record(lived(returns), np.array([0.032, -0.03]))
+    mean, low, high = followed(returns, expected_deviation=0.062 / np.sqrt(2))
+    assert live["date"][0] == "2024-02-29", "bounds begin on the 60th day"
     assert len(live["date"]) == 41
     for name, values in (("mean", mean), ("low", low), ("high", high)):
-        np.testing.assert_allclose(live[name], values[29:])
+        np.testing.assert_allclose(live[name], values[59:])
     assert live["expected"] == pytest.approx(0.001)
-    assert live["text"].startswith("70 days lived")
+    assert live["text"].startswith("100 days lived")
     assert len(draw(live).data) == 3
 
 
 def test_a_young_bot_says_when_bounds_begin():
     live = live_record(lived([0.01, 0.02]), None)
     assert (live["date"], live["expected"]) == ([], None)
-    assert live["text"] == "2 days lived; bounds on the mean begin at 30, in 28 more"
+    assert live["text"] == "2 days lived; bounds on the mean begin at 60, in 58 more"
