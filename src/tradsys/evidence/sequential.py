@@ -146,9 +146,13 @@ def live_state(
     mean, low, high = (float(v[-1]) for v in followed(returns_T, expected_deviation=expected_deviation, scale=scale))
     shown = f"{len(returns_T)} days lived, mean {1e4 * mean:.1f} bps a day [{1e4 * low:.1f}, {1e4 * high:.1f}]"
     if low > 0:
-        return f"{shown}: it earns, at whatever day one looks"
-    if high < 0:
-        return f"{shown}: it loses, at whatever day one looks"
-    if expected is not None and high < expected:
-        return f"{shown}: refuted, less than the {1e4 * expected:.1f} bps a day of its backtest"
-    return f"{shown}: undecided, zero lies within"
+        verdict = "it earns, at whatever day one looks"
+        if not expected_deviation:
+            verdict += "; no backtest is at hand, so losses that are rare and have not come yet are not in these bounds"
+    elif high < 0:
+        verdict = "it loses, at whatever day one looks"
+    elif expected is not None and high < expected:
+        verdict = f"refuted, less than the {1e4 * expected:.1f} bps a day of its backtest"
+    else:
+        verdict = "undecided, zero lies within"
+    return f"{shown}: {verdict}"

@@ -10,8 +10,10 @@ from scipy import stats
 from tradsys.evidence import bootstrap, cosines
 from tradsys.evidence.controls import drift
 from tradsys.evidence.deflation import deflation
+from tradsys.models.ensembles import pool_weights
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks" / "coverage"))
+import choice_studies
 import studies
 
 sys.path.pop(0)
@@ -118,3 +120,16 @@ def test_a_calibration_slope_that_takes_labels_for_independent_fails(monkeypatch
     rows = list(studies.calibration_coverage(40, ((500, 20, 1, 1.0),)))
     assert rows
     assert not any(holds(row) for row in rows), rows
+
+
+@pytest.mark.parametrize(("study", "n_runs"), [("versus", 60), ("members", 100), ("trials", 20)])
+def test_intervals_of_choices_hold_the_truth(study, n_runs):
+    for row in choice_studies.STUDIES[study](n_runs):
+        assert row.n == row.n_runs
+        assert holds(row), row
+
+
+def test_a_members_skill_from_stretches_of_one_label_is_too_sure(monkeypatch):
+    monkeypatch.setattr(pool_weights, "LABELS_A_BATCH", 1)
+    rows = {row.setting: row for row in choice_studies.member_coverage(600)}
+    assert not holds(rows["T=500, H=20, 1 names"])
