@@ -11,6 +11,7 @@ from tradsys.core.runs import digest_file
 from tradsys.market.bars import COLUMNS
 from tradsys.market.downloads.revisions import RevisionRule, revise
 from tradsys.market.events.action_files import read_actions
+from tradsys.market.sources.names import alike_spellings
 from tradsys.market.sources.sniff import FormKeys
 from tradsys.market.store import BarStore
 from tradsys.market.updates import MOST_LINES, as_lines
@@ -61,13 +62,24 @@ def store_files(source: Any, store: BarStore, plain: Mapping[str, Any], console:
     if result is not None:
         if plain["conflicts"] == "take" and plain["mode"] == "append":
             enter_revisions(store, name, result.bars, str(result.meta["source"]))
+        stored = set(store.manifest(name)["symbols"]) if name in store.names() else set()
         summary = store.append(name, result.bars, result.meta, mode=plain["mode"], conflicts=plain["conflicts"])
         print_import(console, result, summary)
+        for line in new_spellings(stored, set(result.bars["symbol"].unique())):
+            console.print(line)
         if result.events.height:
             new, revised = store.add_events(name, result.events, {"source": result.meta["source"]})
             console.print(f"events from adjusted closes: {new:,} new, {revised:,} revised")
     if actions is not None:
         console.print(add_actions(store, name, Path(str(plain["actions"])), actions))
+
+
+def new_spellings(stored: Collection[str], new: Collection[str]) -> list[str]:
+    """A line for symbols that were not stored and look like stored ones: another spelling starts another history."""
+    added = set(new) - set(stored)
+    texts = [text for found in alike_spellings({*stored, *added}) for text in found.examples]
+    shown = [text for text in texts if {*text.split(" and ")} & added and {*text.split(" and ")} & set(stored)]
+    return [f"alike: {text} are two histories; undo with mode=undo and give symbol= or mapping=" for text in shown]
 
 
 def enter_revisions(store: BarStore, name: str, bars: pl.DataFrame, source: str) -> None:

@@ -96,6 +96,18 @@ def check_daily(
         )
 
 
+def check_dated(found: Any, every: timedelta, name: str) -> None:
+    """Raises DataError where a file of dates lies among files of shorter bars; found: `gathering.Gathered`.
+
+    A day's bar that is taken for an hour's would be known at one o'clock in the morning.
+    """
+    if every < timedelta(days=1) and found.dated and not found.bare:
+        raise DataError(
+            f"{name}: {found.dated[0]} has dates without a time of day, the other files bars of {every}; a day's bar "
+            "must not be known after an hour; put files of days into a folder of their own, under another name="
+        )
+
+
 def check_clock(rows: pl.DataFrame, every: timedelta, name: str) -> None:
     """Raises DataError for intraday stamps without a zone of a market that closes at night or over the weekend.
 

@@ -20,7 +20,7 @@ from tradsys.market.events import actions
 from tradsys.market.events.action_files import events_of_adjusted
 from tradsys.market.instruments import RESAMPLED
 from tradsys.market.instruments import resample as resample_bars
-from tradsys.market.sources.dating import bar_ends, check_clock, check_daily, dates_rule
+from tradsys.market.sources.dating import bar_ends, check_clock, check_daily, check_dated, dates_rule
 from tradsys.market.sources.gathering import Gathered, gather
 from tradsys.market.sources.layouts import Layout, layout_named
 from tradsys.market.sources.lengths import in_turn, measure
@@ -86,6 +86,7 @@ def read(
     source = Path(path)
     found = gather(source, chosen, keys or FormKeys(), symbol, mapping, moment, max_rows)
     context = _read_context(found, chosen, keys, bar_minutes, calendar, moment, source.name)
+    check_dated(found, context.length.every, source.name)
     if found.assumed:
         check_clock(found.rows, context.length.every, source.name)
     check_daily(calendar, session_close, context.length.every, context.stamp, resample)
@@ -95,7 +96,7 @@ def read(
             "or fetch the dividends with actions=FILE"
         )
     rows, done, accepted = apply_repairs(found.rows, repair, context)
-    _refuse(find_defects(rows, context, accepted), found.rows, repair, context, source.name)
+    _refuse(find_defects(rows, context, accepted), found.rows, repair, context, source.name, found.notes)
     if rows.is_empty():
         raise DataError(f"{source.name}: no rows are left after {list(repair)}; request fewer repairs")
     bars = check_bars(_to_bars(rows, context, session_close))
@@ -229,7 +230,12 @@ def _close_note(rows: pl.DataFrame, context: Context) -> list[Finding]:
 
 
 def _refuse(
-    defects: list[tuple[Finding, Rule]], rows: pl.DataFrame, given: Sequence[str], context: Context, name: str
+    defects: list[tuple[Finding, Rule]],
+    rows: pl.DataFrame,
+    given: Sequence[str],
+    context: Context,
+    name: str,
+    notes: Sequence[Finding],
 ) -> None:
     if not defects:
         return
@@ -245,9 +251,25 @@ def _refuse(
         if open_kinds
         else "name the repairs to accept, repair=[...], or correct the file"
     )
+    if missing := _no_volume_column(defects, rows, notes):
+        step = f"{missing}; {step}"
     raise DataError(
         f"{name}: {counted(len(defects), 'kind')} of defect in {rows.height} rows:\n" + "\n".join(lines) + ";\n"
         f"bars are taken as the vendor gives them or not at all; {step}"
+    )
+
+
+def _no_volume_column(defects: Sequence[tuple[Finding, Rule]], rows: pl.DataFrame, notes: Sequence[Finding]) -> str:
+    """What to do where no bar has a volume though columns are left unread; "" for others.
+
+    In a bar without volume nothing trades, so a volume of zero for every bar is a market in which nothing fills.
+    """
+    unread = [text for note in notes if note.kind == "columns_not_read" for text in note.examples]
+    if not unread or rows["volume"].null_count() < rows.height or all(rule.kind != "no_volume" for _, rule in defects):
+        return ""
+    return (
+        f"no column is known as volume, and {', '.join(unread)} are not read: name the one that is with header=[...] "
+        "(with zero for all of them nothing is ever filled)"
     )
 
 

@@ -10,7 +10,7 @@ import polars as pl
 from tradsys.core.errors import DataError
 from tradsys.market.bars import Finding
 from tradsys.market.sources.layouts import Layout
-from tradsys.market.sources.names import alike_spellings, applied, guess_minutes, read_mapping
+from tradsys.market.sources.names import alike_parts, alike_spellings, applied, guess_minutes, read_mapping
 from tradsys.market.sources.opening import RawFile, list_files
 from tradsys.market.sources.parse import Parsed, parse_file
 from tradsys.market.sources.sniff import FormKeys
@@ -23,8 +23,8 @@ class Gathered:
     """What was read of a source.
 
     rows: as `Parsed` has them, with id (row number) and file (number into `files`). hints: symbol -> minutes of a bar
-    that its file's name states. bare, zone, assumed: of all stamps. seen: the form of each file in a
-    sentence. paths: read.
+    that its file's name states. bare, zone, assumed: of all stamps. dated: texts whose every stamp is a date. seen: the
+    form of each file in a sentence. paths: read.
     """
 
     rows: pl.DataFrame
@@ -36,6 +36,7 @@ class Gathered:
     zone: str
     assumed: bool
     seen: tuple[str, ...]
+    dated: tuple[str, ...] = ()
 
 
 def gather(
@@ -60,7 +61,11 @@ def gather(
     if mapping is not None:
         rows = applied(rows, read_mapping(mapping), files)
     else:
-        _check_parts(parsed, files, symbol, source.name)
+        parts = _parts(parsed, files, symbol, source.name)
+        if symbol in parts:  # one of them bears the name that is asked for
+            rows = rows.with_columns(
+                symbol=pl.when(pl.col("symbol").is_in(parts)).then(pl.lit(symbol)).otherwise("symbol")
+            )
     rows, notes = _pick_symbol(rows, notes, symbol, source.name, several=len(files) > 1)
     rows = rows.with_row_index("id")
     zones = {one.zone for one in parsed}
@@ -74,6 +79,7 @@ def gather(
         zones.pop() if len(zones) == 1 else "several zones",
         any(one.assumed for one in parsed),
         tuple(dict.fromkeys(f"{raw.name}: {one.seen}" for raw, one in zip(raws, parsed, strict=True))),
+        tuple(raw.name for raw, one in zip(raws, parsed, strict=True) if one.bare and raw.kind == "text"),
     )
 
 
@@ -121,8 +127,8 @@ def _check_symbols(rows: pl.DataFrame, name: str) -> None:
         raise DataError(f"{name}: {missing} rows have no symbol; name or drop them in the file")
 
 
-def _check_parts(parsed: Sequence[Parsed], files: Sequence[str], symbol: str | None, name: str) -> None:
-    """Raises DataError where files look like parts of one series and nobody asked to join them."""
+def _parts(parsed: Sequence[Parsed], files: Sequence[str], symbol: str | None, name: str) -> list[str]:
+    """The symbols of files that look like parts of one series; DataError where nobody asked to join them."""
     unnamed = [(one.rows["symbol"][0], file) for one, file in zip(parsed, files, strict=True) if not one.named]
     for guess in dict.fromkeys(s for s, _ in unnamed):
         parts = [file for s, file in unnamed if s == guess]
@@ -131,6 +137,19 @@ def _check_parts(parsed: Sequence[Parsed], files: Sequence[str], symbol: str | N
                 f"{name}: {len(parts)} files look like parts of {guess}: {parts[:4]}; parts are joined "
                 f"only when asked: give symbol={guess} to join them, or mapping=FILE.csv with name,symbol"
             )
+    spans = [
+        (str(one.rows["symbol"][0]), file, one.rows["stamp"].min(), one.rows["stamp"].max())
+        for one, file in zip(parsed, files, strict=True)
+        if not one.named and one.rows["stamp"].null_count() < one.rows.height
+    ]
+    in_turn = alike_parts(spans)  # type: ignore[arg-type]
+    if symbol is None and in_turn:
+        raise DataError(
+            f"{name}: {len(in_turn)} files look like parts of one series, one after another: "
+            f"{[file for _, file in in_turn[:4]]}; give symbol= to join them, or mapping=FILE.csv with name,symbol, a "
+            "row per file, for what each is"
+        )
+    return [one for one, _ in in_turn]
 
 
 def _pick_symbol(

@@ -74,7 +74,10 @@ def _known_moments(
         return None, frame
     raw = frame[column]
     zone = keys.zone or (zone_named(word) if word else None)
-    found = parse_moments(raw, TimeKeys(keys.date_format, zone, now=utc_now() + AHEAD), [], f"known: {name}")
+    whose = [frame[n].cast(pl.String).fill_null("") for n in ("symbol", "series") if n in frame.columns]
+    series = pl.DataFrame(whose).select(pl.concat_str(pl.all(), separator="|")).to_series() if whose else None
+    times = TimeKeys(keys.date_format, zone, now=utc_now() + AHEAD, series=series)
+    found = parse_moments(raw, times, [], f"known: {name}")
     if word and found.assumed:
         raise zone_wanted(f"known: {name}", f"the column {column!r}", word)
     if found.stamp.null_count() > raw.null_count():

@@ -127,9 +127,11 @@ def _check_alike(own: pl.DataFrame, every: timedelta, name: str, *, monthly: boo
     other = own.filter(pl.col("step") != every)
     if monthly:
         other = other.filter(~pl.col("step").is_between(timedelta(days=28), LONGEST))
-    lone = pl.col("n") < 3  # one or two steps: a hole, unless they are shorter or cut the length
-    multiple = (pl.col("step").cast(pl.Int64) % pl.lit(every // timedelta(microseconds=1))) == 0
-    other = other.filter(~(lone & multiple & (own.height > 1)))
+    lone = pl.col("n") < 3  # one or two steps: a hole, unless they are shorter, cut the length or are one themselves
+    micros = pl.col("step").cast(pl.Int64)
+    multiple = (micros % pl.lit(every // timedelta(microseconds=1))) == 0
+    length = (pl.lit(DAY // timedelta(microseconds=1)) % micros == 0) if every < DAY else pl.col("step") == 7 * DAY
+    other = other.filter(~(lone & multiple & ~length & (own.height > 1)))
     if other.is_empty():
         return
     usual = own.filter(pl.col("step") == every)["symbol"].head(1).to_list()

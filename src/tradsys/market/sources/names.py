@@ -4,6 +4,8 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -102,6 +104,33 @@ def alike_spellings(symbols: Iterable[str]) -> list[Finding]:
     texts = tuple(" and ".join(names[:4]) for names in alike[:4])
     note = "kept apart; join with mapping="
     return [Finding("symbols_alike", sum(map(len, alike)), texts, note)]
+
+
+_PERIODS = re.compile(
+    r"\d+|(?:jan|feb|mar|apr|may|jun|jul|aug|sep|sept|oct|nov|dec)[a-z]{0,6}(?![a-z])|(?:part|teil|vol|copy|to|q)(?![a-z])"
+    r"|[-_ .,()\[\]]+",
+    re.IGNORECASE,
+)
+
+
+def alike_parts(spans: Sequence[tuple[str, str, datetime, datetime]]) -> list[tuple[str, str]]:
+    """Symbol and file of the first group whose names differ by numbers, months or `part` alone, one after another.
+
+    spans: symbol, file, first and last stamp of each file that names its symbol by its own name.
+    """
+    groups: dict[str, list[tuple[str, str, datetime, datetime]]] = {}
+    for one in spans:
+        groups.setdefault(_PERIODS.sub("", one[0]).casefold(), []).append(one)
+    for key, group in groups.items():
+        in_turn = sorted(group, key=lambda one: one[2])
+        if len(group) > 1 and len(key) > 1 and all(_follows(a, b) for a, b in pairwise(in_turn)):
+            return [(symbol, file) for symbol, file, _, _ in in_turn]
+    return []
+
+
+def _follows(one: tuple[str, str, datetime, datetime], other: tuple[str, str, datetime, datetime]) -> bool:
+    """Whether a file goes on where another ends: of a tenth of the shorter both may tell."""
+    return one[3] - other[2] <= 0.1 * min(one[3] - one[2], other[3] - other[2]) and other[3] > one[3]
 
 
 def read_mapping(path: str | Path) -> Mapping[str, str]:

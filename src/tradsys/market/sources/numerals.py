@@ -10,7 +10,7 @@ from tradsys.core.errors import DataError
 from tradsys.market.bars import TIME, Finding
 
 ABSENT = ("", "-", "--", ".", "null", "none", "nan", "n/a", "na", "#n/a", "#n/a n/a", "#na", "nil", "\\n")
-MAGNITUDES = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
+MAGNITUDES = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12, "万": 1e4, "亿": 1e8}
 # what only one decimal sign can have written; `1,234` and `1.234` could be either
 _COMMA = r"^[+-]?(?:\d+,(?:\d{1,2}|\d{4,})|\d{1,3}(?:\.\d{3})+,\d+|0,\d+|\d{4,},\d+|,\d+)$"
 _POINT = r"^[+-]?(?:\d+\.(?:\d{1,2}|\d{4,})|\d{1,3}(?:,\d{3})+\.\d*|0\.\d+|\d{4,}\.\d+|\.\d+|\d{1,3}(?:,\d{3}){2,})$"
@@ -50,19 +50,25 @@ def decimal_sign(columns: Iterable[pl.Series], given: str | None, name: str) -> 
     """
     if given is not None:
         return given
-    comma = point = open_ = ""
+    comma = point = open_ = grouped = ""
     for column in columns:
-        bare = column.str.replace("[%KMBTkmbt]$", "").str.replace(r"[eE][+-]?\d+$", "").drop_nulls()
+        bare = column.str.replace("[%KMBTkmbt万亿]$", "").str.replace(r"[eE][+-]?\d+$", "").drop_nulls()
         signed = bare.filter(bare.str.contains("[,.]"))
         if signed.is_empty():
             continue
         comma = comma or _first(signed, _COMMA) or _first(signed, _COMMA_TWICE)
         point = point or _first(signed, _POINT) or _first(signed, _INDIAN)
         open_ = open_ or _first(signed, r"^[+-]?\d{1,3},\d{3}$")
+        grouped = grouped or _grouped(bare)
     if comma and point:
         raise DataError(
             f"{name}: numbers such as {comma!r} and {point!r} do not share a decimal sign; give decimal=comma or "
             "decimal=point"
+        )
+    if grouped and not comma and not point:
+        raise DataError(
+            f"{name}: {grouped!r} may be a thousand or a fraction, as the other numbers of its column are whole; give "
+            "decimal=comma (thousands) or decimal=point (fractions)"
         )
     if open_ and not comma and not point:
         raise DataError(
@@ -75,6 +81,13 @@ def decimal_sign(columns: Iterable[pl.Series], given: str | None, name: str) -> 
 def _first(column: pl.Series, pattern: str) -> str:
     hits = column.filter(column.str.contains(pattern))
     return str(hits[0]) if len(hits) else ""
+
+
+def _grouped(column: pl.Series) -> str:
+    """A number such as 1.234 of a column in which all others are so or below 1000 without a sign; "" for others."""
+    dotted = column.str.contains(r"^[+-]?\d{1,3}\.\d{3}$")
+    whole = column.str.contains(r"^[+-]?[1-9]\d{0,2}$")
+    return str(column.filter(dotted)[0]) if dotted.any() and whole.any() and (dotted | whole).all() else ""
 
 
 def to_numbers(text: pl.Series, decimal: str, name: str, notes: list[Finding]) -> tuple[pl.Series, pl.Series]:
@@ -98,12 +111,12 @@ def _slow_numbers(text: pl.Series, decimal: str, name: str, notes: list[Finding]
     for kind, pattern in (
         ("thousands_separators", group),
         ("percent_signs", "%$"),
-        ("magnitude_suffixes", "[KMBTkmbt]$"),
+        ("magnitude_suffixes", "[KMBTkmbt万亿]$"),
     ):
         hits = text.filter(text.str.contains(pattern).fill_null(value=False))
         if len(hits):
             notes.append(Finding(kind, len(hits), tuple(hits.head(2).to_list()), f"in {name}"))
-    bare = text.str.replace("[%KMBTkmbt]$", "")
+    bare = text.str.replace("[%KMBTkmbt万亿]$", "")
     grouped = bare.str.contains(group)
     in_threes = bare.str.contains(rf"^[+-]?\d{{1,3}}(?:{group}\d{{3}})+(?:{re.escape(decimal)}\d*)?$")
     if decimal == ".":
@@ -129,6 +142,17 @@ def plausible(stamp: pl.Series, latest: datetime, first_year: int = FIRST_YEAR) 
         .select(((pl.col("t").dt.year() >= first_year) & (pl.col("t") <= pl.lit(latest, TIME))).fill_null(value=False))
         .to_series()
     )
+
+
+def check_digits(known: pl.Series, name: str) -> None:
+    """Raises DataError for epochs such as 1.70528E+12, whose last digits a spreadsheet has rounded away."""
+    powers = known.filter(known.str.contains(r"[eE]\+?\d+$"))
+    digits = powers.str.replace(r"[eE].*$", "").str.replace(".", "", literal=True).str.len_chars()
+    if len(powers) and digits.max() < 8:  # type: ignore[operator]
+        raise DataError(
+            f"{name}: times such as {powers[0]!r} have lost their last digits, as spreadsheets write long numbers; "
+            "save the column as text or as dates, or take the vendor's own file"
+        )
 
 
 def short_years(

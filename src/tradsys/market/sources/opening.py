@@ -29,6 +29,19 @@ CHUNK = 1 << 20
 DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
 
 
+# how other kinds of files begin, and what to do with them where their name says that they are text
+BEGINNINGS = {
+    b"\x1f\x8b": "it is packed with gzip; name it .csv.gz",
+    b"BZh": "it is packed with bzip2; name it .csv.bz2",
+    b"\xfd7zXZ": "it is packed with xz; name it .csv.xz",
+    b"\x28\xb5\x2f\xfd": "it is packed with zstd; unpack it",
+    b"PK\x03\x04": "it is a zip archive; name it .zip",
+    b"PAR1": "it is a parquet file; name it .parquet",
+    b"ARROW1": "it is a feather file; name it .feather",
+    b"\xd0\xcf\x11\xe0": "it is a workbook; save each sheet as .csv",
+}
+
+
 @dataclass(frozen=True)
 class RawFile:
     """One table to read: a file, or a member of a zip archive.
@@ -93,7 +106,10 @@ def _next(skipped: list[str]) -> str:
 
 
 _KINDS = ", ".join((*TEXTS[:3], json_tables.SUFFIXES[0], *TABLES))
-_READ = f"tables are {_KINDS}, also as {', '.join(PACKED)} or .zip; give such a file"
+_READ = (
+    f"tables are {_KINDS}; the texts among them also as {', '.join(PACKED)} or in a .zip; unpack others, and give "
+    "such a file or the folder of them"
+)
 
 
 def _not_a_table(skipped: list[str], source: Path) -> str:
@@ -167,7 +183,20 @@ def head(raw: RawFile, n_bytes: int = 1 << 18) -> bytes:
     if raw.is_json:
         return _json_text(raw, raw.path.stat().st_mtime_ns)[:n_bytes]
     with _stream(raw) as file:
-        return file.read(n_bytes)
+        start = file.read(n_bytes)
+    _check_text(start, raw.name)
+    return start
+
+
+def _check_text(start: bytes, name: str) -> None:
+    """Raises DataError where the first bytes are those of another kind of file."""
+    if start[257:262] == b"ustar":
+        raise DataError(f"{name}: it is no text: it is a tar archive; unpack it and give the file or its folder")
+    for mark, step in BEGINNINGS.items():
+        if start.startswith(mark):
+            book = b"xl/" in start and mark.startswith(b"PK")
+            what = f"it is a workbook; save each sheet of {name} as .csv" if book else step
+            raise DataError(f"{name}: it is no text: {what}, and give that")
 
 
 def content(raw: RawFile, max_rows: int = MAX_ROWS) -> bytes | Path:

@@ -134,11 +134,11 @@ def _typed(
             f"{raw.name}: {what} in layout {layout.name!r}; the file has {names[:20]}, {frame.height} rows "
             f"({words}); {no_prices(missing, names, ', '.join(LAYOUTS), has_close='close' in found)}"
         )
-    times = TimeKeys(keys.date_format, keys.zone, layout.formats, now)
+    vendor = _vendor_names(frame, found, raw, notes)
+    times = TimeKeys(keys.date_format, keys.zone, layout.formats, now, vendor if "symbol" in found else None)
     numbers, texts, decimal = _numbers(frame, found, keys, notes, raw.name)
     numbers = to_money(numbers, keys.price_scale, names if named else (), notes, raw.name)
     moments = _moments(frame, found, times, notes, raw.name)
-    vendor = _vendor_names(frame, found, raw, notes)
     read = {*found.values(), *({layout.check} if layout.check else ())}
     open_now, flag = _not_closed(frame)
     read |= {flag}
@@ -294,7 +294,8 @@ def _second(
         return pl.Series([None], dtype=TIME).new_from_index(0, frame.height)
     if frame[column].cast(pl.String).str.strip_chars().replace("", None).is_null().all():
         return pl.Series([None], dtype=TIME).new_from_index(0, frame.height)
-    return parse_moments(frame[column], TimeKeys(None, times.zone, times.formats, _later(times)), notes, name).stamp
+    later = replace(times, date_format=None, now=_later(times))
+    return parse_moments(frame[column], later, notes, name).stamp
 
 
 def _later(times: TimeKeys) -> datetime:

@@ -152,6 +152,8 @@ def _decoded(data: bytes) -> tuple[str, str]:
     for mark, encoding in ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
         if data.startswith(mark):
             return encoding, data[: len(data) // 2 * 2].decode(encoding, errors="ignore")
+    if len(data) > 8 and data[1:512:2].count(0) > len(data[1:512:2]) // 2:  # without a mark
+        return "utf-16-le", data[: len(data) // 2 * 2].decode("utf-16-le", errors="ignore")
     try:
         return "utf-8", data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -333,7 +335,8 @@ def _given_header(
             names = [f"{_clean(cell)}|{tick}" for cell, tick in zip(prices[1:], tickers, strict=True)]
             return FileForm(encoding, separator, _names(["date", *names], name), end, header, ("", *tickers))
         return FileForm(encoding, separator, _names(rows[end - 1], name), end, header)
-    at = _data_row(rows) or 0
+    at = _data_row(rows)
+    at = _first_of(rows, header) if at is None else at
     header = _zoned(header, rows[at - 1] if at else ())
     if len(rows[at]) != len(header):
         raise DataError(
@@ -341,6 +344,17 @@ def _given_header(
             f"{rows[at][:8]}; name each column once"
         )
     return FileForm(encoding, separator, _names(list(header), name), at, 0)
+
+
+def _first_of(rows: Sequence[list[str]], header: Sequence[str]) -> int:
+    """The first row that holds values where the names given have prices; 0 where none does."""
+    places = [k for k, n in enumerate(header) if n in PRICE_WORDS]
+    fits = (
+        at
+        for at, r in enumerate(rows[:MAX_PREAMBLE])
+        if len(r) == len(header) and all(map(_is_value, (r[p] for p in places)))
+    )
+    return next(fits, 0)
 
 
 def _zoned(header: Sequence[str], own: Sequence[str]) -> Sequence[str]:

@@ -1,5 +1,6 @@
 """Vendors' moments to UTC: dates, times, epochs, Excel serials, zones; read by plausibility or refused."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,24 +15,27 @@ from tradsys.market.sources.numerals import (
     FIRST_YEAR,
     KEYS,
     SHORT_DIGITS,
+    check_digits,
     check_one_meaning,
     plausible,
     short_years,
 )
 from tradsys.market.sources.sniff import check_zone
 from tradsys.market.sources.stamps.plain import DATE, EPOCHS, read_plainly
-from tradsys.market.sources.stamps.zones import CELL_ABBREVIATION, localised, offsets_in_words, zone_wanted
+from tradsys.market.sources.stamps.spelling import OFFSET, has_offset, spelled
+from tradsys.market.sources.stamps.zones import localised, offsets_in_words, without_abbreviation
 
 AHEAD = timedelta(days=7)  # a stamp beyond next week is no bar's
 NAIVE = pl.Datetime("us")
 EPOCH_NAMES = {"epoch_s": "seconds", "epoch_ms": "milliseconds", "epoch_us": "microseconds", "epoch_ns": "nanoseconds"}
-_CLOCKS = ("", " %H:%M:%S", " %H:%M", " %H:%M:%S%.f", " %I:%M:%S %p", " %I:%M %p", " %I-%p", " %H%M%S", " %H%M")
+_CLOCKS = ("", " %H:%M:%S", " %H:%M", " %H:%M:%S%.f", " %I:%M:%S %p", " %I:%M %p", " %I-%p", " %H%M%S", " %H%M",
+           " %H")  # fmt: skip
 _CLEAR = ("%Y-%m-%d", "%Y-%m", "%Y/%m/%d",
           "%Y.%m.%d", "%Y%m%d", "%d.%m.%Y", "%d-%b-%Y", "%d %b %Y", "%d/%b/%Y", "%b %d, %Y",
-          "%b %d %Y", "%B %d, %Y", "%d %B %Y", "%Y-%b-%d", "%d.%m.%y", "%d-%b-%y", "%d %b %y", "%b %d, %y")  # fmt: skip
+          "%b %d %Y", "%B %d, %Y", "%d %B %Y", "%d-%B-%Y", "%B %d %Y",
+          "%b-%d-%Y", "%Y-%b-%d", "%d.%m.%y", "%d-%b-%y", "%d %b %y", "%b %d, %y")  # fmt: skip
 _ORDERS = (("%d/%m/%Y", "%m/%d/%Y"), ("%d-%m-%Y", "%m-%d-%Y"), ("%d/%m/%y", "%m/%d/%y"), ("%d-%m-%y", "%m-%d-%y"))
 _DIGITS = {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S", 6: "%Y%m"}
-_OFFSET = r"(?:GMT|UTC)?([+-]\d\d):?(\d\d)?$"
 _END_OF_DAY = r" 24(:?00(?::?00(?:\.0+)?)?)$"
 _ZONE_NAME = r" ([A-Z][A-Za-z_]+/[A-Za-z_]+(?:/[A-Za-z_]+)?)$"
 
@@ -50,14 +54,18 @@ class Moments:
     assumed: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TimeKeys:
-    """What is said of a column of moments: its format, the zone of naive stamps, formats the vendor is known for."""
+    """What is said of a column of moments: its format, the zone of naive stamps, formats the vendor is known for.
+
+    series: whose moments they are [n]; None where all belong to one series.
+    """
 
     date_format: str | None = None
     zone: str | None = None
     formats: tuple[str, ...] = ()
     now: datetime | None = None
+    series: pl.Series | None = None
 
     @property
     def latest(self) -> datetime:
@@ -74,22 +82,24 @@ def parse_moments(raw: pl.Series, keys: TimeKeys, notes: list[Finding], name: st
     """
     zone, assumed = keys.zone or "UTC", keys.zone is None
     if raw.dtype == pl.Date:
-        return Moments(localised(raw.cast(NAIVE), zone), True, zone, "dates", assumed)
+        return Moments(localised(raw.cast(NAIVE), zone, keys.series), True, zone, "dates", assumed)
     if isinstance(raw.dtype, pl.Datetime):
         typed = raw.cast(pl.Datetime("us", raw.dtype.time_zone))
         bare = _all_midnight(typed)
         if raw.dtype.time_zone is not None:
             return Moments(typed.dt.convert_time_zone("UTC").cast(TIME), bare, raw.dtype.time_zone, "times", False)
-        return Moments(localised(typed, zone), bare, zone, "times", assumed)
+        return Moments(localised(typed, zone, keys.series), bare, zone, "times", assumed)
     if raw.dtype in (pl.Duration, pl.Time, pl.Boolean, pl.Binary) or raw.dtype.is_nested():
         raise DataError(f"{name}: the column of times holds {raw.dtype}, which is no moment; give header=")
-    if keys.date_format is None and (plain := read_plainly(raw, keys.latest, partial(localised, zone=zone))):
+    if keys.date_format is None and (
+        plain := read_plainly(raw, keys.latest, partial(localised, zone=zone, series=keys.series))
+    ):
         (stamp, form), counted = plain, plain[1] in EPOCHS
         return Moments(stamp, form == DATE, "UTC" if counted else zone, form, assumed and not counted)
     if raw.dtype.is_numeric():
         text = raw.cast(pl.Int64).cast(pl.String) if raw.dtype.is_integer() else _float_text(raw)
     else:
-        text = raw.cast(pl.String).str.strip_chars(" \t\"'\u00a0")
+        text = raw.cast(pl.String).str.strip_chars(" \t\"'=\u00a0")
     text = text.set(text.str.to_lowercase().is_in(("", "-", "null", "none", "nan", "nat", "n/a", "na")), None)
     known = text.drop_nulls()
     if known.is_empty():
@@ -119,6 +129,7 @@ def _from_digits(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: st
         whole = _micros(text, keys.date_format)
         return Moments(whole.cast(TIME), False, "UTC", keys.date_format, False)
     known = text.drop_nulls()
+    check_digits(known, name)
     lengths = known.str.replace(r"\..*$", "").str.len_chars()
     for length, fmt in _DIGITS.items():
         alike = lengths == length
@@ -128,12 +139,12 @@ def _from_digits(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: st
         good = plausible(naive, keys.latest, 1900 if length == 8 else FIRST_YEAR)
         if good.sum() >= 0.99 * len(known) or good.sum() == len(known) - 1 > 0:
             bare = length in (6, 8)
-            return Moments(localised(naive.set(~good, None), zone), bare, zone, fmt, assumed)
+            return Moments(localised(naive.set(~good, None), zone, keys.series), bare, zone, fmt, assumed)
     stamps, units = _epochs(text, keys.latest)
     short = short_years(text, known, lengths, keys.latest)
     check_one_meaning(stamps, short, len(known), known[0], name)
     if short is not None:
-        return Moments(localised(short[0], zone), short[1] == SHORT_DIGITS[6], zone, short[1], assumed)
+        return Moments(localised(short[0], zone, keys.series), short[1] == SHORT_DIGITS[6], zone, short[1], assumed)
     if stamps.is_not_null().sum() >= 0.9 * len(known) or stamps.is_not_null().sum() == len(known) - 1 > 0:
         counts = units.drop_nulls().value_counts(name="n").sort("n")
         if counts.height > 1:
@@ -190,23 +201,23 @@ def _excel(text: pl.Series, keys: TimeKeys, name: str) -> Moments:
         raise DataError(f"{name}: times such as {text.drop_nulls()[0]!r} are no Excel dates since {FIRST_YEAR}; {KEYS}")
     zone = keys.zone or "UTC"
     bare = bool((number.drop_nulls() % 1 == 0).all())
-    return Moments(localised(naive.set(~good, None), zone), bare, zone, "excel serials", keys.zone is None)
+    return Moments(localised(naive.set(~good, None), zone, keys.series), bare, zone, "excel serials", keys.zone is None)
 
 
 def _from_text(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: str) -> Moments:
-    text = _without_abbreviation(_spelled(text), keys, name)
+    if literal := _as_written(text, keys):
+        return literal
+    text = without_abbreviation(spelled(text), keys.zone, name)
     known = text.drop_nulls()
     named = known.str.extract(_ZONE_NAME).drop_nulls().unique().to_list()
-    offset = text.str.contains(r"\d{1,2}:?\d{2}.*" + _OFFSET).fill_null(value=False) & ~text.str.contains(
-        r"^\d{1,2}-\d{1,2}-\d{4}$|^\d{4}-\d{2}(?:-\d{2})?$"
-    ).fill_null(value=False)
+    offset = has_offset(text)
     if named:
         return _in_named_zone(text, named, keys, notes, name)
     if not offset.any():
         zone = keys.zone or "UTC"
         naive, form = _naive(text, keys, notes, name)
         bare = "%H" not in form and "%I" not in form
-        return Moments(localised(naive, zone), bare, zone, form, keys.zone is None)
+        return Moments(localised(naive, zone, keys.series), bare, zone, form, keys.zone is None)
     if int(offset.sum()) < len(known) and keys.zone is None:
         plain = text.filter(~offset & text.is_not_null())
         raise DataError(
@@ -216,35 +227,24 @@ def _from_text(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: str)
     return _with_offsets(text, offset, keys, notes, name)
 
 
-def _without_abbreviation(text: pl.Series, keys: TimeKeys, name: str) -> pl.Series:
-    """Texts without EST, CET and the like; a zone= has to be given for them, as they name no one zone."""
-    found = text.str.extract(CELL_ABBREVIATION)
-    if found.null_count() == len(text):
-        return text
-    if keys.zone is None:
-        word = str(found.drop_nulls()[0])
-        raise zone_wanted(name, f"a time such as {text.filter(found.is_not_null())[0]!r}", word)
-    return text.str.replace(CELL_ABBREVIATION, "")
-
-
-def _spelled(text: pl.Series) -> pl.Series:
-    """One spelling: a blank for T and double blanks, +00:00 for Z, UTC, GMT; without weekday and [zone]."""
-    odd = text.str.contains(r"\d[Tt;,]\s?\d|\s\s|[zZ\]]$|[A-Za-z]$|[ap]\.m\.|^[A-Za-z]+,? \w").fill_null(value=False)
-    if not odd.any():
-        return text
-    return (
-        text.str.replace(r"^(?i)(?:mon|tue|tues|wed|wednes|thu|thur|thurs|fri|sat|satur|sun)(?:day)?,? ", "")
-        .str.replace(r"([+-]\d\d:?\d\d|Z)\[[A-Za-z_/]+\]$", "$1")
-        .str.replace(r"(\d)[T;](\d)", "$1 $2")
-        .str.replace(r"^(\d{4}\S+|\d+[./]\d+[./]\d+),? +(\d)", "$1 $2")
-        .str.replace_all(r"\s+", " ")
-        .str.replace(r"(\d) ?(?:Z|UTC|GMT)$", "$1+00:00")
-        .str.replace(r"(?i) ?a\.?m\.?$", " AM")
-        .str.replace(r"(?i) ?p\.?m\.?$", " PM")
-        .str.replace(r"(\d\d?)-? (AM|PM)$", "$1 $2")
-        .str.replace(r" (\d\d?) (AM|PM)$", " $1:00 $2")
-        .str.replace(r" (\d\d?)- ?(AM|PM)$", " $1:00 $2")
-    )
+def _as_written(text: pl.Series, keys: TimeKeys) -> Moments | None:
+    """Moments of texts that all have the date_format given as they stand; None for others and where it names a zone."""
+    form = keys.date_format
+    if form is None or re.search(r"[A-SU-Ya-z0-9]", re.sub(r"%[-:#]*[A-Za-z]", "", form)):
+        return None
+    if form.endswith("z"):
+        try:
+            aware = text.str.to_datetime(form, strict=False, time_unit="us", time_zone="UTC")
+        except pl.exceptions.PolarsError:
+            return None
+        return Moments(aware.cast(TIME), False, "UTC", form, False) if aware.null_count() == text.null_count() else None
+    naive = _try(text, form)
+    if naive.null_count() > text.null_count():
+        return None
+    stated = form.endswith("Z")
+    zone = "UTC" if stated else keys.zone or "UTC"
+    bare = not any(one in form for one in ("%H", "%I", "%T", "%R"))
+    return Moments(localised(naive, zone, keys.series), bare, zone, form, not stated and keys.zone is None)
 
 
 def _in_named_zone(text: pl.Series, named: Sequence[str], keys: TimeKeys, notes: list[Finding], name: str) -> Moments:
@@ -252,21 +252,23 @@ def _in_named_zone(text: pl.Series, named: Sequence[str], keys: TimeKeys, notes:
         raise DataError(f"{name}: times carry several zones {named[:4]}; one file has one; split it by zone")
     check_zone(named[0])
     naive, form = _naive(text.str.replace(_ZONE_NAME, ""), keys, notes, name)
-    return Moments(localised(naive, named[0]), "%H" not in form and "%I" not in form, named[0], form, False)
+    return Moments(
+        localised(naive, named[0], keys.series), "%H" not in form and "%I" not in form, named[0], form, False
+    )
 
 
 def _with_offsets(text: pl.Series, offset: pl.Series, keys: TimeKeys, notes: list[Finding], name: str) -> Moments:
-    sign = text.str.extract(_OFFSET, 1).cast(pl.Int64, strict=False)
-    minute = text.str.extract(_OFFSET, 2).cast(pl.Int64, strict=False).fill_null(0)
-    negative = text.str.extract(_OFFSET, 1).str.starts_with("-").fill_null(value=False)
+    sign = text.str.extract(OFFSET, 1).cast(pl.Int64, strict=False)
+    minute = text.str.extract(OFFSET, 2).cast(pl.Int64, strict=False).fill_null(0)
+    negative = text.str.extract(OFFSET, 1).str.starts_with("-").fill_null(value=False)
     shift = sign * 60 + pl.Series(minute).set(negative, None).fill_null(-minute)
-    bare_text = text.zip_with(~offset, text.str.replace(r"\s?" + _OFFSET, ""))
+    bare_text = text.zip_with(~offset, text.str.replace(OFFSET, ""))
     naive, form = _naive(bare_text, keys, notes, name)
     frame = pl.DataFrame({"t": naive, "m": shift.set(~offset, None)})
     utc = frame.select((pl.col("t") - pl.duration(minutes=pl.col("m"))).dt.replace_time_zone("UTC")).to_series()
     stamp = utc.cast(TIME)
     if not offset.all() and keys.zone is not None:
-        stamp = stamp.zip_with(offset, localised(naive, keys.zone))
+        stamp = stamp.zip_with(offset, localised(naive, keys.zone, keys.series))
     bare = _all_midnight(naive) and keys.date_format is None
     zone = offsets_in_words(shift, offset)
     return Moments(stamp, bare, zone, f"{form} with offset", False)
@@ -288,7 +290,7 @@ def _within_days(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: st
         if naive.is_null().all():
             raise DataError(
                 f"{name}: date_format={keys.date_format!r} reads none of the times such as {text.drop_nulls()[0]!r}; "
-                "correct date_format="
+                "correct date_format=, such as %d.%m.%Y %H:%M, epoch_s, epoch_ms or excel"
             )
         return naive, keys.date_format
     sample = text.drop_nulls().unique(maintain_order=True).head(200)

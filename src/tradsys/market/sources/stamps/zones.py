@@ -79,28 +79,56 @@ def zone_wanted(name: str, what: str, word: str) -> DataError:
     )
 
 
-def localised(naive: pl.Series, zone: str) -> pl.Series:
-    """UTC of naive stamps; an hour that happens twice is resolved by file order where both are there, else null."""
+def without_abbreviation(text: pl.Series, zone: str | None, name: str) -> pl.Series:
+    """Texts without EST, CET and the like; a zone= has to be given for them, as they name no one zone."""
+    found = text.str.extract(CELL_ABBREVIATION)
+    if found.null_count() == len(text):
+        return text
+    if zone is None:
+        word = str(found.drop_nulls()[0])
+        raise zone_wanted(name, f"a time such as {text.filter(found.is_not_null())[0]!r}", word)
+    return text.str.replace(CELL_ABBREVIATION, "")
+
+
+def localised(naive: pl.Series, zone: str, series: pl.Series | None = None) -> pl.Series:
+    """UTC of naive stamps in file order; an hour that happens twice counts only where its second pass can be seen.
+
+    series: whose stamps they are [n], None for one series. Within one series' rows of such an hour the clock must be
+    set back once, from the first pass to the second; else the hour's stamps are null, as one pass alone may be either.
+    """
     if zone == "UTC":
         return naive.dt.replace_time_zone("UTC").cast(TIME)
-    late = naive.is_duplicated() & naive.is_not_null()
-    if late.any():
-        first = naive.is_first_distinct()
-        steps = naive.diff().drop_nulls()
-        backward = bool((steps < timedelta(0)).sum() > (steps > timedelta(0)).sum())
-        earlier = ~first if backward else first
-        which = pl.DataFrame({"d": late, "e": earlier}).select(
-            pl.when("d")
-            .then(pl.when("e").then(pl.lit("earliest")).otherwise(pl.lit("latest")))
-            .otherwise(pl.lit("null"))
-        )
-        frame = pl.DataFrame({"t": naive, "w": which.to_series()})
-        stamp = frame.select(
-            pl.col("t").dt.replace_time_zone(zone, ambiguous=pl.col("w"), non_existent="null")
-        ).to_series()
-    else:
-        stamp = naive.dt.replace_time_zone(zone, ambiguous="null", non_existent="null")
-    return stamp.dt.convert_time_zone("UTC").cast(TIME)
+    first, second = (
+        naive.dt.replace_time_zone(zone, ambiguous=which, non_existent="null").dt.convert_time_zone("UTC").cast(TIME)
+        for which in ("earliest", "latest")
+    )
+    twice = (first != second).fill_null(value=False)
+    return _passes(naive, first, second, twice, series) if twice.any() else first
+
+
+def _passes(
+    naive: pl.Series, first: pl.Series, second: pl.Series, twice: pl.Series, series: pl.Series | None
+) -> pl.Series:
+    """Stamps with those of repeated hours taken for the first pass before the clock is set back, else the second."""
+    whose = pl.Series([0]).new_from_index(0, len(naive)) if series is None else series
+    rows = pl.DataFrame({"whose": whose, "t": naive, "a": first, "b": second, "twice": twice}).with_row_index("at")
+    seen = rows.filter(pl.col("whose").is_in(rows.filter("twice")["whose"].unique().implode()))
+    step = pl.col("t").diff().over("whose")
+    newest_first = ((step < timedelta(0)).sum() > (step > timedelta(0)).sum()).over("whose")
+    place = pl.when(newest_first).then(-pl.col("at").cast(pl.Int64)).otherwise(pl.col("at").cast(pl.Int64))
+    seen = seen.with_columns(place=place).sort("whose", "place")
+    block = (pl.col("twice") != pl.col("twice").shift(1)).fill_null(value=True) | (
+        pl.col("t").dt.date() != pl.col("t").shift(1).dt.date()
+    )
+    seen = seen.with_columns(block=block.cum_sum().over("whose")).filter("twice")
+    back = (pl.col("t").diff() <= timedelta(0)).fill_null(value=False).cast(pl.Int32)
+    seen = seen.with_columns(n=back.cum_sum().over("whose", "block"))
+    chosen = pl.when(pl.col("n").max().over("whose", "block") == 1).then(
+        pl.when(pl.col("n") == 0).then("a").otherwise("b")
+    )
+    found = seen.select("at", utc=chosen)
+    merged = rows.join(found, on="at", how="left", maintain_order="left")
+    return merged.select(pl.when("twice").then("utc").otherwise("a")).to_series().cast(TIME)
 
 
 def offsets_in_words(shift: pl.Series, offset: pl.Series) -> str:
