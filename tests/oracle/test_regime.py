@@ -3,7 +3,7 @@ import pytest
 from hmmlearn.hmm import GaussianHMM
 
 from tradsys.core.tables import FeatureTable, Samples
-from tradsys.models.regime import HmmRegime, stationary
+from tradsys.models.regime import HmmRegime, _gaussian_hmm, stationary
 from tradsys.models.regime_filter import _window_in_logs, filter_windows
 
 TRANSMAT = np.array([[0.990, 0.008, 0.002], [0.010, 0.985, 0.005], [0.010, 0.030, 0.960]])
@@ -90,6 +90,27 @@ def test_window_filter_is_the_prefix_posterior_of_the_window(market, model):
 def test_likelihood_is_hmmlearns(market, model):
     x32 = market[1].astype(np.float32).astype(np.float64)
     assert model.loglik_ == pytest.approx(as_hmmlearn(model).score((x32 - model.center_) / model.scale_), rel=1e-12)
+
+
+@pytest.mark.parametrize("covariance", ["full", "diag"])
+def test_em_goes_where_hmmlearns_own_densities_lead_it(market, monkeypatch, covariance):
+    x, given = market[1].astype(np.float32), {"covariance": covariance, "n_seeds": 1, "max_iter": 12}
+    ours = fit(x, **given)
+    monkeypatch.setattr("tradsys.models.regime._gaussian_hmm", GaussianHMM)
+    theirs = fit(x, **given)
+    for name in ("transmat_", "means_", "covars_", "loglik_"):
+        np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-9, atol=1e-12)
+
+
+def test_densities_of_a_singular_covariance_are_hmmlearns():
+    # a state on a line: hmmlearn adds a little to the diagonal before it gives up
+    z = np.random.default_rng(2).normal(size=(50, 2))
+    pair = [_gaussian_hmm(n_components=1), GaussianHMM(n_components=1)]
+    for hmm in pair:
+        hmm.covariance_type, hmm.n_features, hmm.means_ = "full", 2, np.zeros((1, 2))
+        hmm._covars_ = np.ones((1, 2, 2))
+    ours, theirs = (hmm._compute_log_likelihood(z) for hmm in pair)
+    np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("states", [2, 3])

@@ -195,11 +195,10 @@ def _first_touch(
     profit, loss = units
     upper, lower = multiples
     n_rows = len(open_)
-    outcome = np.full(n_rows, -1, dtype=np.int64)
-    end = np.full(n_rows, -1, dtype=np.int64)
-    log_return = np.full(n_rows, np.nan)
-    for t in range(n_rows - 1):
-        side = int(side_R[t])
+    outcome, end, log_return = np.empty(n_rows, np.int64), np.empty(n_rows, np.int64), np.empty(n_rows)
+    for t in range(n_rows):
+        outcome[t], end[t], log_return[t] = -1, -1, np.nan
+        side = 0 + int(side_R[t])  # int64 as in the order walk, so that `touch` is compiled once
         if side == 0 or np.isnan(profit[t] + loss[t]):
             continue
         first = t + 1  # an order waits for a bar that can fill it
@@ -211,7 +210,7 @@ def _first_touch(
         target, stop = entry + side * (upper * profit[t]), entry - side * (lower * loss[t])
         if not side * stop < side * entry < side * target:  # a barrier on the entry is met by standing still
             continue
-        leaving, passed = -1, False
+        leaving, passed = -1, side == 0  # False, but no literal, for which `touch` would be compiled once more
         for j in range(first, n_rows):
             if starts[j] or not np.isfinite(open_[j] + high[j] + low[j] + close[j]):
                 break

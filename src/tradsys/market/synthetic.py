@@ -253,7 +253,10 @@ def _drift(noise: Array, regime: Array, edge: float, shape: float) -> Array:
             out[t] = edge * _direction(momentum if regime[t - 1] == TREND else -stretch)
         if t >= DAY and t % DAY < SHAPE_BARS:
             bend_at = t - t % DAY - 1  # the block's last bar, which belongs to no leg
-            bend = move[bend_at - LEG : bend_at].sum() - move[bend_at - 2 * LEG : bend_at - LEG].sum()
+            after = before = 0.0
+            for k in range(bend_at - LEG, bend_at):
+                after, before = after + move[k], before + move[k - LEG]
+            bend = after - before
             out[t] += shape * _direction(bend / np.sqrt(2 * LEG))
         move[t] = noise[t] + out[t]
         momentum = keep_m * momentum + np.sqrt(1 - keep_m**2) * move[t]

@@ -191,11 +191,12 @@ def _trailing_log_range(high: Array, low: Array, starts: Array, range_bars: int)
 @compiled
 def _wilder_atr(highs: Array, lows: Array, closes: Array, starts: Array, atr_bars: int) -> Array:
     n_rows = len(closes)
-    out = np.full(n_rows, np.nan)
+    out = np.empty(n_rows)
     seen = -1  # true ranges since the last start; -1: no close before
     mean = 0.0
     before = np.nan
     for t in range(n_rows):
+        out[t] = np.nan
         if starts[t]:
             seen = -1
         high, low, close = highs[t], lows[t], closes[t]

@@ -4,7 +4,6 @@ Shapes: R rows of the table, N decision rows, T bars of one series, D columns, K
 """
 
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -17,7 +16,7 @@ from tradsys.core.errors import BundleError, DataError, TrainingError
 from tradsys.core.progress.stages import counted
 from tradsys.core.received import refused_in_one_line
 from tradsys.core.tables import Array, FeatureTable, Samples
-from tradsys.models.regime_filter import filter_series, filter_windows, log_densities
+from tradsys.models.regime_filter import filter_series, filter_windows, log_densities, whitening
 from tradsys.models.transforms import fitted, with_fitted
 
 STAY = 0.95  # of EM's first transition matrix
@@ -74,6 +73,23 @@ def _hmmlearn_messages() -> Iterator[list[str]]:
     finally:
         logger.removeHandler(keep)
         logger.propagate = passed_on
+
+
+def _gaussian_hmm(**settings: Any) -> Any:
+    """hmmlearn's model with this package's densities: its own solve a system of all rows for every state and step.
+
+    They were two thirds of a fit, and on several threads their last digits hung on how the rows were divided.
+    """
+    from hmmlearn.hmm import GaussianHMM  # noqa: PLC0415 - only fitting needs it, and scikit-learn behind it
+
+    class Whitened(GaussianHMM):  # type: ignore[misc]
+        def _compute_log_likelihood(self, X: Array) -> Array:
+            try:
+                return log_densities(X, np.ascontiguousarray(self.means_), *whitening(self.covars_))
+            except np.linalg.LinAlgError:  # hmmlearn adds a little to the diagonal, and refuses what is then no better
+                return np.asarray(super()._compute_log_likelihood(X))
+
+    return Whitened(**settings)
 
 
 def _steps_of(hmm: Any, tol: float) -> dict[str, Any]:
@@ -220,9 +236,7 @@ class HmmRegime:
         self, z_TD: Array, lengths: Array, stretches: tuple[Array, Array], implementation: str
     ) -> Any:
         """hmmlearn's model fitted from these means [K, D] and covariances [K, D, D]; TrainingError if degenerate."""
-        from hmmlearn.hmm import GaussianHMM  # noqa: PLC0415 - only fitting needs it, and scikit-learn behind it
-
-        hmm = GaussianHMM(
+        hmm = _gaussian_hmm(
             n_components=self.n_states,
             covariance_type=self.covariance,
             n_iter=self.max_iter,
@@ -290,11 +304,7 @@ class HmmRegime:
         """Inverse Cholesky factors [K, D, D] and constants [K] of the densities, worked out once for a fit."""
         covars_KDD = fitted(self, "covars_")
         if self._whitened is None or self._whitened[0] is not covars_KDD:
-            lower_KDD = np.linalg.cholesky(covars_KDD)
-            logdet_K = np.log(np.diagonal(lower_KDD, axis1=1, axis2=2)).sum(axis=1)
-            const_K = -0.5 * covars_KDD.shape[1] * math.log(2 * math.pi) - logdet_K
-            factors_KDD = np.ascontiguousarray(np.linalg.inv(lower_KDD))
-            object.__setattr__(self, "_whitened", (covars_KDD, factors_KDD, const_K))
+            object.__setattr__(self, "_whitened", (covars_KDD, *whitening(covars_KDD)))
         assert self._whitened is not None
         return self._whitened[1:]
 

@@ -1,5 +1,7 @@
 """Compiled kernels of the hidden Markov model's forward filter.
 
+They loop over states instead of writing array expressions: of those, numba compiles broadcasting and the text of its
+errors, which took two thirds of the compile time.
 Shapes: R rows of the table, N decision rows, T bars of one series, D columns, K states.
 """
 
@@ -11,6 +13,14 @@ from tradsys.core.compiled import compiled
 from tradsys.core.tables import Array
 
 LEAST_MASS = 1e-200  # of a filter step relative to the row's largest density; below it the step is taken in logarithms
+
+
+def whitening(covars_KDD: Array) -> tuple[Array, Array]:
+    """Inverse Cholesky factors [K, D, D] and constants [K] of the densities; LinAlgError where one is singular."""
+    lower_KDD = np.linalg.cholesky(covars_KDD)
+    logdet_K = np.log(np.diagonal(lower_KDD, axis1=1, axis2=2)).sum(axis=1)
+    const_K = -0.5 * covars_KDD.shape[1] * math.log(2 * math.pi) - logdet_K
+    return np.ascontiguousarray(np.linalg.inv(lower_KDD)), const_K
 
 
 @compiled
@@ -44,6 +54,15 @@ def _posterior(log_K: Array, weight_K: Array) -> float:  # pragma: no cover - co
 
 
 @compiled
+def _total(weight_K: Array) -> float:  # pragma: no cover - compiled
+    """Sum of the weights, first to last."""
+    mass = 0.0
+    for k in range(len(weight_K)):
+        mass += weight_K[k]
+    return mass
+
+
+@compiled
 def _advance(weight_K: Array, transmat_KK: Array, loglik_K: Array, log_K: Array) -> None:  # pragma: no cover
     """One forward step: log_j = log(sum_i weight_i A_ij) + loglik_j."""
     n_states = len(log_K)
@@ -60,21 +79,24 @@ def filter_series(
 ) -> tuple[Array, float]:  # pragma: no cover - compiled
     """Filtered posterior [T, K] and log-likelihood; the prior holds where fresh_T and after NaN."""
     n_rows, n_states = loglik_TK.shape
-    out = np.full((n_rows, n_states), np.nan)
+    out = np.empty((n_rows, n_states))
     log_K, weight_K = np.empty(n_states), np.empty(n_states)
-    logstart_K, total, alive = np.log(startprob_K), 0.0, False
+    total, alive = 0.0, False
     for t in range(n_rows):
         if np.isnan(loglik_TK[t, 0]):
+            for k in range(n_states):
+                out[t, k] = np.nan
             alive = False
             continue
         if alive and not fresh_T[t]:
             _advance(weight_K, transmat_KK, loglik_TK[t], log_K)
         else:
             for k in range(n_states):
-                log_K[k] = logstart_K[k] + loglik_TK[t, k]
+                log_K[k] = np.log(startprob_K[k]) + loglik_TK[t, k]
         total += _posterior(log_K, weight_K)
-        mass = weight_K.sum()
-        out[t] = weight_K / mass
+        mass = _total(weight_K)
+        for k in range(n_states):
+            out[t, k] = weight_K[k] / mass
         last = t + 1 == n_rows or fresh_T[t + 1] or np.isnan(loglik_TK[t + 1, 0])
         if last:
             total += np.log(mass)
@@ -86,12 +108,17 @@ def filter_series(
 def _window_in_logs(loglik_TK: Array, startprob_K: Array, transmat_KK: Array) -> Array:  # pragma: no cover - compiled
     """Posterior [K] at the last row of one window, whatever the densities' range."""
     n_states = loglik_TK.shape[1]
-    log_K, weight_K = np.log(startprob_K) + loglik_TK[0], np.empty(n_states)
+    log_K, weight_K = np.empty(n_states), np.empty(n_states)
+    for k in range(n_states):
+        log_K[k] = np.log(startprob_K[k]) + loglik_TK[0, k]
     _posterior(log_K, weight_K)
     for t in range(1, len(loglik_TK)):
         _advance(weight_K, transmat_KK, loglik_TK[t], log_K)
         _posterior(log_K, weight_K)
-    return weight_K / weight_K.sum()
+    mass = _total(weight_K)
+    for k in range(n_states):
+        weight_K[k] /= mass
+    return weight_K
 
 
 @compiled
@@ -106,14 +133,13 @@ def filter_windows(
     n_rows, n_states = loglik_RK.shape
     density_RK = np.empty((n_rows, n_states))
     for r in range(n_rows):
-        top = loglik_RK[r].max()
-        for k in range(n_states):
-            density_RK[r, k] = math.exp(loglik_RK[r, k] - top)
+        _posterior(loglik_RK[r], density_RK[r])
     out = np.empty((len(ends_N), n_states))
     prior_K, weight_K = np.empty(n_states), np.empty(n_states)
     for n in range(len(ends_N)):
         first, mass = ends_N[n] - lookback + 1, 1.0
-        prior_K[:] = startprob_K
+        for k in range(n_states):
+            prior_K[k] = startprob_K[k]
         for t in range(first, ends_N[n] + 1):
             mass = 0.0
             for k in range(n_states):
@@ -128,8 +154,8 @@ def filter_windows(
                 for i in range(n_states):
                     ahead += weight_K[i] * transmat_KK[i, j]
                 prior_K[j] = ahead
-        if mass > LEAST_MASS:
-            out[n] = weight_K
-        else:
-            out[n] = _window_in_logs(loglik_RK[first : ends_N[n] + 1], startprob_K, transmat_KK)
+        if not mass > LEAST_MASS:
+            weight_K = _window_in_logs(loglik_RK[first : ends_N[n] + 1], startprob_K, transmat_KK)
+        for k in range(n_states):
+            out[n, k] = weight_K[k]
     return out

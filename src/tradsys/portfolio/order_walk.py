@@ -84,9 +84,10 @@ def locate(symbol: Array, time: Array, first: Array, bar_time: Array) -> Array:
 
     symbol, time [N]; first [S + 1]: offsets of the symbols in bar_time [B].
     """
-    bar = np.full(len(time), -1, dtype=np.int64)
+    bar = np.empty(len(time), dtype=np.int64)
     b = 0
     for e in range(len(time)):
+        bar[e] = -1
         s = symbol[e]
         if e == 0 or s != symbol[e - 1] or time[e] < time[e - 1]:
             b, end = first[s], first[s + 1]
@@ -164,7 +165,7 @@ def _walk(
     terms: tuple[int, float, float, float, float, float],
     out: tuple[Array, ...],
 ) -> None:
-    open_ = bars[0]
+    open_, market = bars[0], bars[:6]
     segment, first_bar, death = places
     bar, side, size, take_profit, stop_loss, horizon_bars = entries
     first_entry, symbol = columns
@@ -180,7 +181,7 @@ def _walk(
             if t < free_from:
                 continue
             start = t + delay
-            while start < end and not fills_at_open(bars, start):
+            while start < end and not fills_at_open(market, start):
                 start += 1
             broken = _first_break(segment, t, min(start, end - 1))
             if broken >= 0:
@@ -259,21 +260,22 @@ def _exit(
     participation and a long's share of a dead symbol's last close. The rules are `fills.advance` and `fills.bury`.
     """
     start, last, end = span
-    close = bars[3]
+    close, market = bars[3], bars[:6]
     target, own_stop, first_ruin, covering = levels
     quantity, participation, recovery = amount
     has_events, has_borrow = len(bars[6]) > 0, len(bars[8]) > 0
-    carry, sold, value, mean, leaving, passed = 0.0, 0.0, 0.0, 0.0, -1, False
+    carry, sold, value, mean, leaving = 0.0, 0.0, 0.0, 0.0, -1
+    passed = side == 0  # False, but no literal, for which `touch` would be compiled once more
     for j in range(start, end):
         if has_events and j > start:
             carry += side * bars[6][j]
         ruin = max(first_ruin + carry / covering, 0.0) if side < 0 else np.inf
         at_open, price, why = True, 0.0, leaving
         if leaving >= 0:
-            price = bars[0][j] if fills_at_open(bars, j) else 0.0
+            price = bars[0][j] if fills_at_open(market, j) else 0.0
         else:
             stop = min(own_stop, ruin) if side < 0 else own_stop
-            why, price, at_open, passed = touch(bars, j, side, (target, stop), (j >= last, passed))
+            why, price, at_open, passed = touch(market, j, side, (target, stop), (j >= last, passed))
         leaving = why
         out = False
         if why >= 0 and price > 0:

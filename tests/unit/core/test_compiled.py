@@ -12,7 +12,7 @@ import pytest
 from tradsys.core import compiled as module
 from tradsys.features import smoothing
 from tradsys.labels import triple_barrier
-from tradsys.market import true_range
+from tradsys.market import tradable, true_range
 from tradsys.portfolio import order_walk
 from tradsys.portfolio.costs import Costs
 
@@ -150,3 +150,17 @@ def test_columns_that_can_be_written_to_are_no_second_kernel(call):
     after = set(call(*columns).dispatcher.signatures)
     assert after == before
     assert all(column.flags.writeable for column in columns)
+
+
+def test_labels_and_trades_share_one_compiled_touch(monkeypatch, tmp_path):
+    """A state of a literal, a side of another width or more columns would each compile it once more, for all."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    touch = module.compiled(tradable.touch.py_func)
+    for owner, names in ((triple_barrier, ["_first_touch"]), (order_walk, ["_exit", "_walk"])):
+        monkeypatch.setattr(owner, "touch", touch)
+        for name in names:
+            monkeypatch.setattr(owner, name, module.compiled(getattr(owner, name).py_func))
+    columns = np.arange(1.0, 9.0), np.zeros(8, dtype=np.bool_), np.zeros(8, dtype=np.int64)
+    first_touch(*columns)
+    walk(*columns)
+    assert len(touch.dispatcher.signatures) == 1

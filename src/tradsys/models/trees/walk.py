@@ -120,7 +120,8 @@ def _walked(
     n_rows = len(values_NF)
     out = np.empty((n_rows, len(base)))
     for n in range(n_rows):
-        out[n] = base
+        for g in range(len(base)):
+            out[n, g] = base[g]
     for low in range(0, n_rows, BLOCK):
         high = min(low + BLOCK, n_rows)
         for t in range(len(roots)):
@@ -150,7 +151,9 @@ def _single_proba(score_NG: Array) -> Array:  # pragma: no cover - compiled
             falls = math.exp(np.float32(min(-score_NG[n, 0], np.float32(LARGEST))))
             out[n, 0] = one / (one + falls + np.float32(TINY))
             continue
-        top, total = score_NG[n].max(), 0.0
+        top, total = score_NG[n, 0], 0.0
+        for g in range(1, score_NG.shape[1]):
+            top = max(top, score_NG[n, g])
         for g in range(score_NG.shape[1]):
             out[n, g] = math.exp(np.float32(score_NG[n, g] - top))
             total += out[n, g]
@@ -167,7 +170,9 @@ def _double_proba(score_NG: Array) -> Array:  # pragma: no cover - compiled
         if score_NG.shape[1] == 1:
             out[n, 0] = 1.0 / (1.0 + math.exp(-score_NG[n, 0]))
             continue
-        top, total = score_NG[n].max(), 0.0
+        top, total = score_NG[n, 0], 0.0
+        for g in range(1, score_NG.shape[1]):
+            top = max(top, score_NG[n, g])
         for g in range(score_NG.shape[1]):
             out[n, g] = math.exp(score_NG[n, g] - top)
             total += out[n, g]

@@ -89,37 +89,75 @@ def _log_density(model: HmmRegime, x_TD: Array) -> Array:
 @compiled
 def _smoothed(loglik_TK: Array, start_K: Array, transmat_KK: Array) -> Array:  # pragma: no cover - compiled
     n_rows, n_states = loglik_TK.shape
-    seen_TK = np.empty((n_rows, n_states))
+    seen_TK, later_K = np.empty((n_rows, n_states)), np.empty(n_states)
     ahead_K, behind_K = start_K.copy(), np.ones(n_states)
     for t in range(n_rows):
-        weight_K = ahead_K * np.exp(loglik_TK[t] - loglik_TK[t].max())
-        seen_TK[t] = weight_K / weight_K.sum()
+        _relative_density(loglik_TK[t], seen_TK[t])
+        for k in range(n_states):
+            seen_TK[t, k] *= ahead_K[k]
+        _normalise(seen_TK[t])
         for j in range(n_states):
-            ahead_K[j] = (seen_TK[t] * transmat_KK[:, j]).sum()
+            ahead_K[j] = 0.0
+            for i in range(n_states):
+                ahead_K[j] += seen_TK[t, i] * transmat_KK[i, j]
     for t in range(n_rows - 2, -1, -1):
-        later_K = np.exp(loglik_TK[t + 1] - loglik_TK[t + 1].max()) * behind_K
+        _relative_density(loglik_TK[t + 1], later_K)
+        for k in range(n_states):
+            later_K[k] *= behind_K[k]
         for i in range(n_states):
-            behind_K[i] = (transmat_KK[i] * later_K).sum()
-        behind_K /= behind_K.sum()
-        weight_K = seen_TK[t] * behind_K
-        seen_TK[t] = weight_K / weight_K.sum()
+            behind_K[i] = 0.0
+            for j in range(n_states):
+                behind_K[i] += transmat_KK[i, j] * later_K[j]
+        _normalise(behind_K)
+        for k in range(n_states):
+            seen_TK[t, k] *= behind_K[k]
+        _normalise(seen_TK[t])
     return seen_TK
+
+
+@compiled
+def _relative_density(loglik_K: Array, out_K: Array) -> None:  # pragma: no cover - compiled
+    """Writes exp(log - max) to out_K."""
+    top = loglik_K[_best(loglik_K)]
+    for k in range(len(out_K)):
+        out_K[k] = np.exp(loglik_K[k] - top)
+
+
+@compiled
+def _normalise(weight_K: Array) -> None:  # pragma: no cover - compiled
+    """Divides the weights by their sum, in place."""
+    mass = 0.0
+    for k in range(len(weight_K)):
+        mass += weight_K[k]
+    for k in range(len(weight_K)):
+        weight_K[k] /= mass
+
+
+@compiled
+def _best(score_K: Array) -> int:  # pragma: no cover - compiled
+    """Position of the largest, the first of equals."""
+    best = 0
+    for k in range(1, len(score_K)):
+        if score_K[k] > score_K[best]:
+            best = k
+    return best
 
 
 @compiled
 def _viterbi(loglik_TK: Array, logstart_K: Array, logtrans_KK: Array) -> Array:  # pragma: no cover - compiled
     n_rows, n_states = loglik_TK.shape
     came_from = np.zeros((n_rows, n_states), dtype=np.int64)
-    best_K = logstart_K + loglik_TK[0]
+    best_TK, reach_K = np.empty((n_rows, n_states)), np.empty(n_states)
+    for k in range(n_states):
+        best_TK[0, k] = logstart_K[k] + loglik_TK[0, k]
     for t in range(1, n_rows):
-        now_K = np.empty(n_states)
         for j in range(n_states):
-            reach_K = best_K + logtrans_KK[:, j]
-            came_from[t, j] = reach_K.argmax()
-            now_K[j] = reach_K.max() + loglik_TK[t, j]
-        best_K = now_K
+            for i in range(n_states):
+                reach_K[i] = best_TK[t - 1, i] + logtrans_KK[i, j]
+            came_from[t, j] = _best(reach_K)
+            best_TK[t, j] = reach_K[came_from[t, j]] + loglik_TK[t, j]
     path = np.empty(n_rows, dtype=np.int64)
-    path[-1] = best_K.argmax()
+    path[-1] = _best(best_TK[-1])
     for t in range(n_rows - 2, -1, -1):
         path[t] = came_from[t + 1, path[t + 1]]
     return path
