@@ -99,7 +99,7 @@ def followed(
     n = np.arange(1, len(returns) + 1)
     mean, variance = _running_moments(returns)
     deviation = np.sqrt(np.maximum(variance, expected_deviation**2) * _long_run_factor(returns, mean, variance))
-    half = deviation * np.array([half_width(k, alpha, scale) for k in n])
+    half = deviation * np.array([half_width(float(k), alpha, scale) for k in n])
     half[: MIN_PERIODS - 1] = np.inf
     return mean, mean - half, mean + half
 
