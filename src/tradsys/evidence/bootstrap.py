@@ -8,12 +8,13 @@ length).
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 
 from tradsys.core.errors import DataError
+from tradsys.core.headline import EstimateRow
 from tradsys.core.tables import Array
 
 # fewer blocks than this in the record and an interval would only look narrow
@@ -35,9 +36,9 @@ class Estimate:
     high: float | None = None
     reason: str | None = None
 
-    def as_dict(self) -> dict[str, float | str | None]:
+    def as_dict(self) -> EstimateRow:
         """The four fields, ready for JSON."""
-        return asdict(self)
+        return {"value": self.value, "low": self.low, "high": self.high, "reason": self.reason}
 
 
 def automatic_block_length(series_T: Array, min_block: float = 1.0) -> float:

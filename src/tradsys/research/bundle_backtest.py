@@ -10,7 +10,7 @@ import polars as pl
 
 from tradsys.core.clock import utc64
 from tradsys.core.errors import DataError, TradsysError
-from tradsys.core.headline import headline_skill
+from tradsys.core.headline import EstimateRow, headline_skill
 from tradsys.core.masking import masked
 from tradsys.core.runs import write_json, written_atomically
 from tradsys.core.tables import Array
@@ -52,11 +52,8 @@ def retest(bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str,
     until = end if config["span"] == "test" else bars["time"].max()
     came_from = provenance(config, {**source.describe(), "digest": digest})
     at_home = digest == own and config["span"] == "test"
-    skill = (
-        headline_skill(bundle.card.get("metrics", {}))
-        if at_home
-        else skill_on(bundle, bars, (start, until), parts["evaluation"], untraded_of(source))
-    )
+    there = None if at_home else skill_on(bundle, bars, (start, until), parts["evaluation"], untraded_of(source))
+    skill = headline_skill(bundle.card.get("metrics", {})) if there is None else there
     tested = backtest(
         bundle,
         bars,
@@ -71,8 +68,8 @@ def retest(bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str,
         until=until,
     )
     verdict = judge_run(bounds(skill), tested.verdicts)
-    if not at_home:
-        verdict = replace(verdict, reasons=(*verdict.reasons, _in_words(skill)))
+    if there is not None:
+        verdict = replace(verdict, reasons=(*verdict.reasons, _in_words(there)))
     data = came_from["data"]
     report = RunReport(
         run=folder.name,
@@ -93,14 +90,20 @@ def retest(bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str,
     return report.to_json()
 
 
+class SkillRow(EstimateRow):
+    """An estimate from `n` decisions."""
+
+    n: int
+
+
 def skill_on(
     bundle: Bundle,
     bars: pl.DataFrame,
     span: tuple[datetime, datetime],
     evaluation: Evaluation,
     reference: str | None = None,
-) -> dict[str, Any]:
-    """The bundle's skill beyond the level on decisions within `span`: {value, low, high, reason, n}.
+) -> SkillRow:
+    """The bundle's skill beyond the level on decisions within `span`.
 
     Labels come from the rule in the bundle's card. Every bar with a full window and a known outcome counts, since
     strategies decide on every one. Without numbers, and with the reason, where the card holds no rule that this code
@@ -122,7 +125,7 @@ def skill_on(
         )
     except TradsysError as error:
         return _unmeasured(" ".join(str(error).split()))
-    return headline_skill(metrics) | {"n": metrics["n"]}
+    return {**headline_skill(metrics), "n": metrics["n"]}
 
 
 def _resolved(
@@ -143,11 +146,11 @@ def _resolved(
     return bundle.primary.predict(table, rows)[1], labels.y[rows].astype(np.int64), table.time[rows]
 
 
-def _unmeasured(reason: str) -> dict[str, Any]:
+def _unmeasured(reason: str) -> SkillRow:
     return {"value": None, "low": None, "high": None, "reason": reason, "n": 0}
 
 
-def _in_words(skill: dict[str, Any]) -> str:
+def _in_words(skill: SkillRow) -> str:
     """The skill on these data as a line of the verdict."""
     if skill["low"] is None:
         return (

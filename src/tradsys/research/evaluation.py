@@ -24,6 +24,7 @@ from tradsys.reports.run.report import RunReport
 from tradsys.research.pipeline.backtesting import Backtest, backtest, bounds
 from tradsys.research.pipeline.dataset import Prepared, aware
 from tradsys.research.pipeline.provenance import provenance
+from tradsys.research.pipeline.records.rows import AuditorRow, EmSteps, FoldRow, ModelRow, PartSpan, Ribbon
 from tradsys.research.pipeline.settings import Experiment, Timings
 from tradsys.research.pipeline.training import Fitted, audit_samples
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
@@ -117,7 +118,9 @@ def _probabilities(prepared: Prepared, fitted: Fitted, bundle: Bundle) -> dict[s
     return out | {name: model.predict_proba(test.table, test.rows) for name, model in fitted.baselines.items()}
 
 
-def _reliability(probabilities: Mapping[str, Array], test: Samples, min_block: float) -> dict[str, Any]:
+def _reliability(
+    probabilities: Mapping[str, Array], test: Samples, min_block: float
+) -> dict[str, list[dict[str, Any]]]:
     """Calibration curves of all models but the base rate, which is one point."""
     return {
         name: reliability(proba[:, 1], test.y, time_N=test.time, min_block=min_block)
@@ -126,7 +129,7 @@ def _reliability(probabilities: Mapping[str, Array], test: Samples, min_block: f
     }
 
 
-def _model_row(experiment: Experiment, prepared: Prepared, name: str, proba_NC: Array) -> dict[str, Any]:
+def _model_row(experiment: Experiment, prepared: Prepared, name: str, proba_NC: Array) -> ModelRow:
     """One line of the table of models."""
     test, judged = prepared.test, experiment.evaluation
     metrics = evaluate(
@@ -164,7 +167,7 @@ def _record_models(
         )
 
 
-def _auditor_row(experiment: Experiment, prepared: Prepared, fitted: Fitted, bundle: Bundle) -> dict[str, Any] | None:
+def _auditor_row(experiment: Experiment, prepared: Prepared, fitted: Fitted, bundle: Bundle) -> AuditorRow | None:
     """How well the auditor tells paying candidates from others on test rows."""
     if fitted.auditor is None or fitted.candidate_score is None:
         return None
@@ -203,25 +206,27 @@ def _questions(experiment: Experiment, prepared: Prepared, bundle: Bundle, teste
     return out
 
 
-def _fold(prepared: Prepared) -> dict[str, Any]:
-    """The fold's spans, each from the first row a window reads to the last bar a label reads, and what was purged."""
-    out: dict[str, Any] = {"n_purged": len(prepared.samples)}
-    for part in ("train", "valid", "test"):
-        samples: Samples = getattr(prepared, part)
-        table = prepared.table
-        out[part] = {
+def _fold(prepared: Prepared) -> FoldRow:
+    """The fold's spans, and what was purged."""
+
+    def span(samples: Samples) -> PartSpan:
+        time = prepared.table.time
+        return {
             "n": len(samples),
             "decisions": [aware(samples.time.min()).isoformat(), aware(samples.time.max()).isoformat()],
-            "reads": [
-                aware(table.time[samples.start].min()).isoformat(),
-                aware(table.time[samples.end].max()).isoformat(),
-            ],
+            "reads": [aware(time[samples.start].min()).isoformat(), aware(time[samples.end].max()).isoformat()],
         }
-        out["n_purged"] -= len(samples)
-    return out
+
+    used = len(prepared.train) + len(prepared.valid) + len(prepared.test)
+    return {
+        "n_purged": len(prepared.samples) - used,
+        "train": span(prepared.train),
+        "valid": span(prepared.valid),
+        "test": span(prepared.test),
+    }
 
 
-def _em_steps(filters: Sequence[HmmRegime]) -> dict[str, Any]:
+def _em_steps(filters: Sequence[HmmRegime]) -> EmSteps:
     """How EM ended: of several filters the one that took most steps; converged where all did."""
     slowest = max(filters, key=lambda one: one.n_iter_ or 0)
     done = [one.converged_ for one in filters]
@@ -229,7 +234,7 @@ def _em_steps(filters: Sequence[HmmRegime]) -> dict[str, Any]:
     return {"converged": converged, "n_iter": slowest.n_iter_, "last_gain": slowest.last_gain_}
 
 
-def _ribbon(prepared: Prepared, regime: Regime, n_points: int = 2000) -> dict[str, Any]:
+def _ribbon(prepared: Prepared, regime: Regime, n_points: int = 2000) -> Ribbon:
     """Filtered regimes of the first symbol over its close, thinned to at most `n_points`."""
     table = prepared.table
     rows = np.flatnonzero((table.symbol == 0) & table.ready(regime.lookback))

@@ -10,14 +10,16 @@ from datetime import datetime
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypedDict
 from urllib.parse import quote
 
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
-from tradsys.core.headline import HEADLINE, headline_skill
+from tradsys.core.headline import EstimateRow, headline_skill
 from tradsys.core.received import parse_yaml, plain_texts, read_json, read_text, refused_in_one_line
-from tradsys.evidence.deflation import deflated_sharpe
+from tradsys.core.tables import Array
+from tradsys.evidence.deflation import Deflation, deflated_sharpe
+from tradsys.research.pipeline.ledger_database import Look
 from tradsys.research.pipeline.trial_ledger import TrialLedger, deflation_of_trials, run_folder, run_identity
 
 # what decides no result: where files lie, and the question, which is shown by itself
@@ -26,28 +28,109 @@ MIN_DSR = 0.95
 FIX = "restore it from a copy, or move the run's folder away: the ledger keeps its evaluations"
 
 
-def journal(ledger: TrialLedger, runs: Path, beside: Path) -> dict[str, Any]:
-    """All experiments in the order of their first look, ready for JSON; links are relative to the folder `beside`.
+class LooksRow(TypedDict):
+    """How often one purpose looked: at what, look by look."""
 
-    Keys: created, problems (of the chain of hashes, empty where whole), n_looks, n_trials (distinct return series),
-    experiments: number, run, task, when, who, code_sha, question, gone and unfinished (why there is no result, or
-    None), looks, span, data, compared_with, changed, models, strategies, verdict, overtaken, link.
+    purpose: str
+    subjects: list[str]
+
+
+class ModelLine(TypedDict):
+    """A model of a run."""
+
+    name: str
+    skill_beyond_level: EstimateRow
+
+
+class StrategyLine(TypedDict):
+    """A strategy of a run. verdict: its kind; dsr and n_trials as judged then, and by all trials known today."""
+
+    name: str
+    verdict: str
+    sharpe: EstimateRow
+    dsr: float | None
+    n_trials: float | None
+    n_trades: int
+    dsr_today: float | None
+    n_trials_today: float | None
+
+
+class ChangedSetting(TypedDict):
+    """A setting that differs from the run before."""
+
+    key: str
+    before: Any
+    after: Any
+
+
+class ExperimentRow(TypedDict):
+    """One run of the journal, or one look without a run.
+
+    gone, unfinished: why there is no result, None where there is one. span: first and last moment that was looked at.
+    compared_with: the run of the same task before it, whose settings `changed` lists; None where either is not known.
+    verdict: as the run's metrics hold it. overtaken: edges that later trials undid. link: the run's page.
+    """
+
+    number: int
+    run: str
+    task: str
+    when: str
+    who: str
+    code_sha: str
+    question: str | None
+    gone: str | None
+    unfinished: str | None
+    looks: list[LooksRow]
+    span: list[str]
+    data: str
+    compared_with: str | None
+    changed: list[ChangedSetting] | None
+    models: list[ModelLine]
+    strategies: list[StrategyLine]
+    verdict: Mapping[str, Any] | None
+    overtaken: list[str]
+    link: str | None
+
+
+class Journal(TypedDict):
+    """All experiments, ready for JSON. problems: of the chain of hashes. n_trials: distinct return series."""
+
+    created: str
+    problems: list[str]
+    n_looks: int
+    n_trials: int
+    experiments: list[ExperimentRow]
+
+
+class KnownTrials(Protocol):
+    """The trials known today on a span of data: their returns by digest, and what they take off a Sharpe ratio."""
+
+    def __call__(
+        self, digest: str, start: str, end: str, rate: float | None, /
+    ) -> tuple[Mapping[str, Array], Deflation]:
+        """Of one digest of data and one span, at so many periods a year."""
+
+
+def journal(ledger: TrialLedger, runs: Path, beside: Path) -> Journal:
+    """All experiments in the order of their first look; links are relative to the folder `beside`.
+
     runs: the root of runs, where `run` of a look is looked for.
     """
     rows, problems = ledger.entries(), ledger.verify()
     # nothing is deflated by a record that was touched
     deflation = None if problems else _deflation(ledger)
-    experiments: list[dict[str, Any]] = []
-    configs: dict[str, tuple[str, dict[str, Any]]] = {}
+    experiments: list[ExperimentRow] = []
+    configs: dict[str, tuple[str, Mapping[str, Any]]] = {}
     for number, (run, looks) in enumerate(_by_run(rows), start=1):
-        reported = _experiment(run, looks, runs, beside)
-        config = reported.pop("config")
-        previous = configs.get(reported["task"])
-        reported |= _changes(config, previous)
+        reported, config = _experiment(number, run, looks, runs, beside)
         if config is not None:
+            if (previous := configs.get(reported["task"])) is not None:
+                reported["compared_with"], reported["changed"] = previous[0], _changes(config, previous[1])
             configs[reported["task"]] = (reported["run"], config)
-        reported["strategies"] = [s | _today(s, looks, deflation) for s in reported["strategies"]]
-        experiments.append({"number": number, **reported, "overtaken": _overtaken(reported["strategies"])})
+        for strategy in reported["strategies"]:
+            strategy["dsr_today"], strategy["n_trials_today"] = _today(strategy, looks, deflation)
+        reported["overtaken"] = _overtaken(reported["strategies"])
+        experiments.append(reported)
     return {
         "created": utc_now().isoformat(timespec="seconds"),
         "problems": problems,
@@ -57,7 +140,7 @@ def journal(ledger: TrialLedger, runs: Path, beside: Path) -> dict[str, Any]:
     }
 
 
-def _by_run(rows: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def _by_run(rows: list[Look]) -> Iterator[tuple[str, list[Look]]]:
     """Looks of one run together, runs in order of their first look; a look without a run stands alone."""
     first: dict[str, int] = {}
     keyed = []
@@ -69,17 +152,23 @@ def _by_run(rows: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, An
         yield key, [row for _, _, row in group]
 
 
-def _experiment(run: str, looks: list[dict[str, Any]], runs: Path, beside: Path) -> dict[str, Any]:
+def _experiment(
+    number: int, run: str, looks: list[Look], runs: Path, beside: Path
+) -> tuple[ExperimentRow, Mapping[str, Any] | None]:
+    """The run without what compares it with others, and its configuration, None where that is not known."""
     folder = _run_folder(run, runs) if looks[0]["run"] else None
     with refused_in_one_line(f"journal: run {folder}", FIX, DataError):
-        return _of_run(run, folder, looks, beside)
+        config = _config(folder)
+        return _of_run(number, run, folder, looks, beside, config), config
 
 
-def _of_run(run: str, folder: Path | None, looks: list[dict[str, Any]], beside: Path) -> dict[str, Any]:
+def _of_run(
+    number: int, run: str, folder: Path | None, looks: list[Look], beside: Path, config: Mapping[str, Any] | None
+) -> ExperimentRow:
     report, metrics = _json(folder, "report.json"), _json(folder, "metrics.json")
-    config = _config(folder)
     shown = folder is not None and (folder / "report.html").is_file()
     return {
+        "number": number,
         "run": run_folder(run).name,
         "task": run_folder(run).parent.name or looks[0]["purpose"],
         "when": looks[0]["when"],
@@ -95,10 +184,12 @@ def _of_run(run: str, folder: Path | None, looks: list[dict[str, Any]], beside: 
         "looks": _looks(looks),
         "span": [min(row["span_start"] for row in looks), max(row["span_end"] for row in looks)],
         "data": _data(report, looks),
-        "config": config,
+        "compared_with": None,
+        "changed": None,
         "models": _models(metrics),
         "strategies": _strategy_lines(metrics),
         "verdict": metrics.get("verdict"),
+        "overtaken": [],
         "link": quote(os.path.relpath(folder / "report.html", beside)) if shown and folder else None,
     }
 
@@ -110,21 +201,21 @@ def _run_folder(run: str, runs: Path) -> Path | None:
     return next((place for place in places if place.is_dir()), None)
 
 
-def _json(folder: Path | None, name: str) -> dict[str, Any]:
+def _json(folder: Path | None, name: str) -> Mapping[str, Any]:
     """A run's JSON file; empty where there is none."""
     path = folder / name if folder else None
     if not path or not path.is_file():
         return {}
-    value: dict[str, Any] = plain_texts(read_json(path, FIX, DataError))
+    value: Mapping[str, Any] = plain_texts(read_json(path, FIX, DataError))
     return value
 
 
-def _config(folder: Path | None) -> dict[str, Any] | None:
+def _config(folder: Path | None) -> Mapping[str, Any] | None:
     path = folder / "config.yaml" if folder else None
     return parse_yaml(read_text(path, FIX, DataError), str(path), FIX, DataError) if path and path.is_file() else None
 
 
-def _looks(looks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _looks(looks: list[Look]) -> list[LooksRow]:
     """How often each purpose looked, and at what."""
     subjects: dict[str, list[str]] = {}
     for row in looks:
@@ -132,31 +223,40 @@ def _looks(looks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"purpose": purpose, "subjects": names} for purpose, names in subjects.items()]
 
 
-def _data(report: Mapping[str, Any], looks: list[dict[str, Any]]) -> str:
+def _data(report: Mapping[str, Any], looks: list[Look]) -> str:
     card = report.get("provenance", {}).get("data", {})
     kind = "SYNTHETIC, " if card.get("synthetic") else ""
     digests = sorted({row["data_digest"][:12] for row in looks})
     return f"{kind}digest {', '.join(digests)}"
 
 
-def _models(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [{"name": name, HEADLINE: headline_skill(row)} for name, row in metrics.get("models", {}).items()]
+def _models(metrics: Mapping[str, Any]) -> list[ModelLine]:
+    return [
+        {"name": name, "skill_beyond_level": headline_skill(row)} for name, row in metrics.get("models", {}).items()
+    ]
 
 
-def _strategy_lines(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    kept = ("sharpe", "dsr", "n_trials", "n_trades")
-    found = metrics.get("strategies", {}).items()
-    return [{"name": n, "verdict": row["verdict"]["kind"], **{k: row[k] for k in kept}} for n, row in found]
+def _strategy_lines(metrics: Mapping[str, Any]) -> list[StrategyLine]:
+    return [
+        {
+            "name": name,
+            "verdict": row["verdict"]["kind"],
+            "sharpe": row["sharpe"],
+            "dsr": row["dsr"],
+            "n_trials": row["n_trials"],
+            "n_trades": row["n_trades"],
+            "dsr_today": None,
+            "n_trials_today": None,
+        }
+        for name, row in metrics.get("strategies", {}).items()
+    ]
 
 
-def _changes(config: dict[str, Any] | None, previous: tuple[str, dict[str, Any]] | None) -> dict[str, Any]:
-    """Settings that differ from the run of the same task before; None where either config is not known."""
-    if config is None or previous is None:
-        return {"compared_with": None, "changed": None}
-    before, after = _flat(previous[1]), _flat(config)
+def _changes(config: Mapping[str, Any], previous: Mapping[str, Any]) -> list[ChangedSetting]:
+    """Settings that differ from those of the run before."""
+    before, after = _flat(previous), _flat(config)
     keys = [k for k in (before | after) if before.get(k, _ABSENT) != after.get(k, _ABSENT)]
-    changed = [{"key": k, "before": before.get(k, _ABSENT), "after": after.get(k, _ABSENT)} for k in keys]
-    return {"compared_with": previous[0], "changed": changed}
+    return [{"key": k, "before": before.get(k, _ABSENT), "after": after.get(k, _ABSENT)} for k in keys]
 
 
 _ABSENT = "not set"
@@ -175,36 +275,32 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _deflation(ledger: TrialLedger) -> Any:
-    """The trials known today on a span of data: their returns by digest, and what they take off a Sharpe ratio."""
-
+def _deflation(ledger: TrialLedger) -> KnownTrials:
     @cache
-    def known(digest: str, start: str, end: str, rate: float) -> dict[str, Any]:
+    def known(digest: str, start: str, end: str, rate: float | None) -> tuple[Mapping[str, Array], Deflation]:
         trials = ledger.trials(digest, datetime.fromisoformat(start), datetime.fromisoformat(end))
-        series = {trial.series_digest: trial.returns for trial in trials}
-        return {"series": series, "deflation": deflation_of_trials(trials, rate)}
+        assert rate is not None, "a series of returns has its periods a year"
+        return {trial.series_digest: trial.returns for trial in trials}, deflation_of_trials(trials, rate)
 
     return known
 
 
-def _today(strategy: Mapping[str, Any], looks: list[dict[str, Any]], deflation: Any) -> dict[str, Any]:
-    """The deflated Sharpe by all trials that the ledger holds by now, those of later runs included."""
+def _today(
+    strategy: StrategyLine, looks: list[Look], deflation: KnownTrials | None
+) -> tuple[float | None, float | None]:
+    """The deflated Sharpe by all trials that the ledger holds by now, later runs' included, and how many those are."""
     own = [row for row in looks if row["measure"] == "return" and row["subject"] == strategy["name"]]
-    unknown = {"dsr_today": None, "n_trials_today": None}
     if not own or strategy["dsr"] is None or deflation is None:
-        return unknown
+        return None, None
     row = own[-1]
-    known = deflation(row["data_digest"], row["span_start"], row["span_end"], row["periods_per_year"])
-    series = known["series"].get(row["series_digest"])
-    if series is None:  # it never traded by the rule of today
-        return unknown
-    return {
-        "dsr_today": float(deflated_sharpe(series, known["deflation"])),
-        "n_trials_today": known["deflation"].n_trials,
-    }
+    series, known = deflation(row["data_digest"], row["span_start"], row["span_end"], row["periods_per_year"])
+    returns = series.get(row["series_digest"] or "")
+    if returns is None:  # it never traded by the rule of today
+        return None, None
+    return float(deflated_sharpe(returns, known)), known.n_trials
 
 
-def _overtaken(strategies: list[dict[str, Any]]) -> list[str]:
+def _overtaken(strategies: list[StrategyLine]) -> list[str]:
     """Edges that no longer stand, since more has been tried on the same span."""
     return [
         f"{s['name']}: an edge when it was judged, but {s['n_trials_today']} trials have been made on this span by "

@@ -13,6 +13,7 @@ from tradsys.core.errors import TradsysError
 from tradsys.core.received import parse_yaml, plain_texts, read_json
 from tradsys.core.runs import write_json
 from tradsys.reports.terminal import screen
+from tradsys.research.pipeline.ledger_database import Look
 from tradsys.research.pipeline.provenance import config_digest
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, run_identity
 
@@ -208,10 +209,11 @@ def _write_looks(again: Path, place: str) -> None:
             _append(target, row, source)
 
 
-def _append(target: TrialLedger, row: Mapping[str, Any], source: TrialLedger) -> None:
-    kept = {f.name: row[f.name] for f in fields(LedgerEntry)}
+def _append(target: TrialLedger, row: Look, source: TrialLedger) -> None:
+    written: Mapping[str, Any] = row
+    kept = {f.name: written[f.name] for f in fields(LedgerEntry)}
     kept["run"] = run_identity(row["run"], row["run_uuid"])
-    kept |= {name: datetime.fromisoformat(row[name]) for name in ("when", "span_start", "span_end")}
+    kept |= {name: datetime.fromisoformat(written[name]) for name in ("when", "span_start", "span_end")}
     target.append(LedgerEntry(**kept), source.series(row["series_digest"]) if row["series_digest"] else None)
 
 

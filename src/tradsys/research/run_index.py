@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import TradsysError
-from tradsys.core.headline import headline_skill
+from tradsys.core.headline import Interval, headline_skill
 from tradsys.core.received import one_line, plain_texts, read_json
 from tradsys.core.runs import digest_file, write_json, write_text
 from tradsys.research.pipeline.trial_ledger import TrialLedger, check_ledger
@@ -27,7 +27,44 @@ CACHE = ".runs.json"
 FORMAT = 1
 N_POINTS = 160  # of an equity curve on the page
 STUDIES = ("tune", "compare", "study")
-EMPTY: dict[str, Any] = {"value": None, "low": None, "high": None}
+
+
+def _unknown() -> Interval:
+    return {"value": None, "low": None, "high": None}
+
+
+class ModelRow(TypedDict):
+    """A model of a run. kind: `baseline` or the class of the primary model."""
+
+    name: str
+    kind: str
+    skill: Interval
+
+
+class Curve(TypedDict, total=False):
+    """Days and equity of the best strategy; without keys where there is none."""
+
+    time: list[str]
+    equity: list[float]
+
+
+class Entry(TypedDict):
+    """A line of a leaderboard. rank: one more than the number of entries whose interval lies wholly above its own."""
+
+    name: str
+    folder: str
+    skill: Interval
+    is_baseline: bool
+    rank: int | None
+
+
+class Leaderboard(TypedDict):
+    """Runs that can be compared: the same data and test span."""
+
+    data: str
+    span: str
+    synthetic: bool
+    rows: list[Entry]
 
 
 @dataclass(frozen=True)
@@ -53,13 +90,13 @@ class RunRow:
     synthetic: bool = False
     minutes: float | None = None
     dsr: float | None = None
-    skill: dict[str, Any] = field(default_factory=lambda: dict(EMPTY))
-    auc: dict[str, Any] = field(default_factory=lambda: dict(EMPTY))
-    sharpe: dict[str, Any] = field(default_factory=lambda: dict(EMPTY))
+    skill: Interval = field(default_factory=_unknown)
+    auc: Interval = field(default_factory=_unknown)
+    sharpe: Interval = field(default_factory=_unknown)
     group: str = ""
     span: str = ""
-    models: list[dict[str, Any]] = field(default_factory=list)
-    curve: dict[str, Any] = field(default_factory=dict)
+    models: list[ModelRow] = field(default_factory=list)
+    curve: Curve = field(default_factory=Curve)
     page: bool = False
 
 
@@ -121,11 +158,10 @@ def ordered(rows: Sequence[RunRow], by: str) -> list[RunRow]:
 SORTABLE = ("when", "task", "experiment", "data", "model", "verdict", "skill", "auc", "sharpe", "dsr", "minutes")
 
 
-def leaderboards(rows: Sequence[RunRow]) -> list[dict[str, Any]]:
-    """One per data and test span: data, span, rows with name, folder, skill, is_baseline and rank.
+def leaderboards(rows: Sequence[RunRow]) -> list[Leaderboard]:
+    """One per data and test span. The mandatory baselines of the newest run of a span are always listed.
 
-    rank: one more than the number of rows whose whole interval lies above this one's; None where a row cannot
-    be distinguished from any other. The mandatory baselines of the newest run of a span are always listed.
+    An entry that cannot be distinguished from any other has no rank.
     """
     groups: dict[str, list[RunRow]] = {}
     for row in rows:
@@ -134,28 +170,27 @@ def leaderboards(rows: Sequence[RunRow]) -> list[dict[str, Any]]:
     return [_leaderboard(sorted(group, key=lambda r: r.when, reverse=True)) for group in groups.values()]
 
 
-def _leaderboard(group: Sequence[RunRow]) -> dict[str, Any]:
-    entries = [
-        {
-            "name": ", ".join(filter(None, (row.model, row.experiment))),
-            "folder": row.folder,
-            "skill": row.skill,
-            "is_baseline": False,
-        }
-        for row in group
-    ] + [
-        {"name": model["name"], "folder": group[0].folder, "skill": model["skill"], "is_baseline": True}
-        for model in group[0].models
-        if model["kind"] == "baseline"
+def _leaderboard(group: Sequence[RunRow]) -> Leaderboard:
+    named = [(", ".join(filter(None, (row.model, row.experiment))), row.folder, row.skill, False) for row in group]
+    baselines = [model for model in group[0].models if model["kind"] == "baseline"]
+    named += [(model["name"], group[0].folder, model["skill"], True) for model in baselines]
+    entries: list[Entry] = [
+        {"name": name, "folder": folder, "skill": skill, "is_baseline": is_baseline, "rank": None}
+        for name, folder, skill, is_baseline in named
     ]
     for entry in entries:
-        others = [e["skill"] for e in entries if e is not entry and e["skill"]["low"] is not None]
-        mine = entry["skill"]
-        above = 0 if mine["low"] is None else sum(o["low"] > mine["high"] for o in others)
-        below = 0 if mine["low"] is None else sum(o["high"] < mine["low"] for o in others)
-        entry["rank"] = 1 + above if above + below else None
+        own = _bounds(entry["skill"])
+        others = [bounds for e in entries if e is not entry and (bounds := _bounds(e["skill"])) is not None]
+        if own is not None:
+            above, below = sum(o[0] > own[1] for o in others), sum(o[1] < own[0] for o in others)
+            entry["rank"] = 1 + above if above + below else None
     entries.sort(key=lambda e: (e["skill"]["value"] is None, -(e["skill"]["value"] or 0.0)))
     return {"data": group[0].data, "span": group[0].span, "synthetic": group[0].synthetic, "rows": entries}
+
+
+def _bounds(found: Interval) -> tuple[float, float] | None:
+    low, high = found["low"], found["high"]
+    return None if low is None or high is None else (low, high)
 
 
 def removable(
@@ -268,9 +303,9 @@ def _report_fields(report: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "code": str(provenance.get("code_sha") or "")[:12],
         "synthetic": bool(report.get("synthetic") or data.get("synthetic")),
         "minutes": round(math.fsum(map(float, seconds)) / 60, 2) if seconds else None,
-        "skill": models[0]["skill"] if models else dict(EMPTY),
-        "auc": _estimate(primary["metrics"]["auc"]) if primary else dict(EMPTY),
-        "sharpe": _estimate(best["performance"]["sharpe"]) if best else dict(EMPTY),
+        "skill": models[0]["skill"] if models else _unknown(),
+        "auc": _estimate(primary["metrics"]["auc"]) if primary else _unknown(),
+        "sharpe": _estimate(best["performance"]["sharpe"]) if best else _unknown(),
         "dsr": _number(best["performance"].get("dsr")) if best else None,
         "group": f"{data.get('digest')} {span}" if data.get("digest") and span else "",
         "span": span,
@@ -280,7 +315,7 @@ def _report_fields(report: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def _model_row(model: Mapping[str, Any]) -> dict[str, Any]:
+def _model_row(model: Mapping[str, Any]) -> ModelRow:
     return {
         "name": str(model["name"]),
         "kind": str(model["kind"]),
@@ -296,7 +331,7 @@ def _experiment(folder: Path) -> str:
     return found[1] if found else ""
 
 
-def _curve(report: Mapping[str, Any], best: Mapping[str, Any] | None) -> dict[str, Any]:
+def _curve(report: Mapping[str, Any], best: Mapping[str, Any] | None) -> Curve:
     """Days and equity of the best strategy, thinned evenly; nothing where there is none."""
     equity = report.get("equity") or {}
     if best is None or best["name"] not in (equity.get("curves") or {}):
@@ -307,8 +342,8 @@ def _curve(report: Mapping[str, Any], best: Mapping[str, Any] | None) -> dict[st
     return {"time": [str(days[i])[:10] for i in at], "equity": [float(f"{float(values[i]):.5g}") for i in at]}
 
 
-def _estimate(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _number(found.get(key)) for key in EMPTY}
+def _estimate(found: Mapping[str, Any]) -> Interval:
+    return {"value": _number(found.get("value")), "low": _number(found.get("low")), "high": _number(found.get("high"))}
 
 
 def _number(value: Any) -> float | None:
@@ -333,7 +368,7 @@ def _mark(folder: Path) -> list[int]:
     return marks
 
 
-def _cache(root: Path) -> dict[str, Any]:
+def _cache(root: Path) -> Mapping[str, Any]:
     try:
         found = read_json(root / CACHE, "delete it") if (root / CACHE).is_file() else {}
     except TradsysError:

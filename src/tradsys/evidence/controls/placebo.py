@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tradsys.core.errors import DataError
+from tradsys.core.headline import EstimateRow
 from tradsys.core.tables import Array
 from tradsys.evidence.bootstrap import Estimate
 from tradsys.evidence.cosines import spread
@@ -75,7 +76,7 @@ class PairedDifference:
     per_trade: Estimate
     p_value: float | None
 
-    def as_dict(self) -> dict[str, dict[str, float | str | None] | float | None]:
+    def as_dict(self) -> dict[str, EstimateRow | float | None]:
         """The three fields, ready for JSON."""
         return {"sharpe": self.sharpe.as_dict(), "per_trade": self.per_trade.as_dict(), "p_value": self.p_value}
 

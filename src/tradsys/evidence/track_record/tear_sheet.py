@@ -6,10 +6,11 @@ Legend: T days, B bars, M closed trades.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
+from tradsys.core.headline import EstimateRow
 from tradsys.core.tables import Array
 from tradsys.evidence.bootstrap import Estimate
 from tradsys.evidence.cosines import mean_interval, sharpe_intervals
@@ -24,16 +25,90 @@ N_BINS = 31
 LEAST_IN_GROUP = 30  # values below which a group's mean has no interval
 
 
-def monthly_returns(days_T: Array, returns_T: Array, confidence: float = 0.95) -> dict[str, Any]:
+class YearRow(TypedDict):
+    """Compounded returns of a year's months [12], None where there is no day, and of the year."""
+
+    year: int
+    months: list[float | None]
+    total: float
+
+
+class Months(TypedDict):
+    """mean: of months. positive: share of months above zero."""
+
+    years: list[YearRow]
+    mean: EstimateRow
+    positive: EstimateRow
+
+
+class Line(TypedDict):
+    """A number at each of some days; low and high where it has an interval."""
+
+    value: list[float | None]
+    low: NotRequired[list[float | None]]
+    high: NotRequired[list[float | None]]
+
+
+class Rolling(TypedDict):
+    """Of the last `window` days, yearly, at each `time`. reason: why there is none at all, and then no line."""
+
+    window: int
+    reason: str | None
+    time: list[str]
+    sharpe: NotRequired[Line]
+    volatility: NotRequired[Line]
+
+
+class Drawdown(TypedDict):
+    """A fall from a peak. depth: in (0, 1]. peak: last day at the high, None before the first day. recovered: first day
+    back at it, None where that is not over. days: from the peak to recovery or the end.
+    """
+
+    depth: float
+    peak: str | None
+    trough: str
+    recovered: str | None
+    days: int
+
+
+class Activity(TypedDict):
+    """Mean exposure and summed turnover of stretches of days; time: the first day of each."""
+
+    days_per_point: float
+    time: list[str]
+    exposure: list[float]
+    turnover: list[float]
+
+
+class TradeDistribution(TypedDict):
+    """Histogram of net returns, edges [K + 1] and counts [K], and what the mean trade is worth."""
+
+    n: int
+    edges: list[float]
+    counts: list[int]
+    mean: EstimateRow
+    median: NotRequired[float]
+    best: NotRequired[float]
+    worst: NotRequired[float]
+
+
+class GroupRow(TypedDict):
+    """Mean of the n values of a group."""
+
+    name: str
+    n: int
+    mean: EstimateRow
+
+
+def monthly_returns(days_T: Array, returns_T: Array, confidence: float = 0.95) -> Months:
     """Compounded return of each month and year, and what the mean month is worth.
 
-    days_T: dates, datetime64 [T]. Keys: years (year, months [12] with None where there is no day, total), mean (of
-    months) and positive (share of months above zero, Wilson), both estimates.
+    days_T: dates, datetime64 [T].
     """
     returns_T = checked_returns(returns_T, "tear sheet", least=0)
     month_T = np.asarray(days_T).astype("datetime64[M]").astype(int)
     found = {int(m): _compounded(returns_T[month_T == m]) for m in np.unique(month_T)}
-    years = [
+    years: list[YearRow] = [
         {
             "year": 1970 + year,
             "months": [found.get(12 * year + k) for k in range(12)],
@@ -53,11 +128,10 @@ def monthly_returns(days_T: Array, returns_T: Array, confidence: float = 0.95) -
 
 def rolling(
     days_T: Array, returns_T: Array, periods_per_year: float, window: int = WINDOW_DAYS, confidence: float = 0.95
-) -> dict[str, Any]:
+) -> Rolling:
     """Yearly Sharpe ratio with its interval, and volatility, of the last `window` days, at up to 160 days.
 
-    Keys: window, time, sharpe (value, low, high: lists with None), volatility (value), reason (why there is none at
-    all). A window without 20 effective blocks has a Sharpe and no interval. Volatility has none: what a window says of
+    A window without 20 effective blocks has a Sharpe and no interval. Volatility has none: what a window says of
     its variance held the truth in 0.54 to 0.88 of fat-tailed or clustered records, whatever its scale.
     """
     returns_T = checked_returns(returns_T, "tear sheet", least=0)
@@ -80,18 +154,14 @@ def rolling(
     }
 
 
-def drawdown_episodes(days_T: Array, returns_T: Array, most: int = N_EPISODES) -> list[dict[str, Any]]:
-    """The deepest falls from a peak, deepest first.
-
-    Keys: depth in (0, 1], peak (last day at the high; None: before the first), trough, recovered (first day back at
-    it; None: not by the end), days from the peak to recovery or the end.
-    """
+def drawdown_episodes(days_T: Array, returns_T: Array, most: int = N_EPISODES) -> list[Drawdown]:
+    """The deepest falls from a peak, deepest first."""
     returns_T = checked_returns(returns_T, "tear sheet", least=0)
     equity = np.concatenate([[1.0], np.cumprod(1 + returns_T)])
     days = np.asarray(days_T).astype("datetime64[D]")
     under = equity < np.maximum.accumulate(equity) * (1 - 1e-12)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], under.astype(int), [0]])))
-    found: list[dict[str, Any]] = []
+    found: list[Drawdown] = []
     for start, end in edges.reshape(-1, 2):
         trough = start + int(equity[start:end].argmin())
         peak, is_over = start - 1, end < len(equity)
@@ -109,7 +179,7 @@ def drawdown_episodes(days_T: Array, returns_T: Array, most: int = N_EPISODES) -
     return sorted(found, key=lambda one: -one["depth"])[:most]
 
 
-def activity(days_T: Array, exposure_T: Array, turnover_T: Array) -> dict[str, Any]:
+def activity(days_T: Array, exposure_T: Array, turnover_T: Array) -> Activity:
     """Mean exposure and summed turnover per stretch of days, at most 160 stretches of equal length."""
     n = len(exposure_T)
     edges = np.unique(np.linspace(0, n, min(n, N_POINTS) + 1).astype(int))
@@ -121,10 +191,10 @@ def activity(days_T: Array, exposure_T: Array, turnover_T: Array) -> dict[str, A
     }
 
 
-def trade_distribution(net_M: Array, confidence: float = 0.95) -> dict[str, Any]:
+def trade_distribution(net_M: Array, confidence: float = 0.95) -> TradeDistribution:
     """Histogram of trades' net returns over their central 98 %, the rest in the outer bins, and their mean.
 
-    net_M: in order of exit. Keys: n, edges [K + 1], counts [K], mean (estimate), median, best, worst.
+    net_M: in order of exit.
     """
     net_M = checked_returns(net_M, "tear sheet, trades", least=0)
     n = len(net_M)
@@ -146,11 +216,11 @@ def trade_distribution(net_M: Array, confidence: float = 0.95) -> dict[str, Any]
 
 def by_group(
     values: Array, group: Sequence[Any] | Array, names: Mapping[Any, str], confidence: float = 0.95
-) -> list[dict[str, Any]]:
+) -> list[GroupRow]:
     """Mean value of each group with intervals that hold together: at `confidence` none of the groups misses.
 
     values: in time order. names: group -> its name, in the order of the answer; a group without a value has a reason.
-    Each: name, n, mean (estimate). Bonferroni over the groups that have values, so a best hour of 24 is not chance.
+    Bonferroni over the groups that have values, so a best hour of 24 is not chance.
     """
     codes = np.asarray(group)
     parts = {name: values[codes == key] for key, name in names.items()}
@@ -162,7 +232,7 @@ def by_group(
     ]
 
 
-def _mean_with_interval(values: Array, confidence: float, kind: str) -> dict[str, Any]:
+def _mean_with_interval(values: Array, confidence: float, kind: str) -> EstimateRow:
     """Mean with its interval; below 30 values a reason in the interval's place."""
     if not len(values):
         return Estimate(None, reason=f"no {kind}").as_dict()
@@ -182,7 +252,7 @@ def _thinned_places(at: Array) -> Array:
     return at[::-1][::step][::-1]
 
 
-def _columns(estimates: Sequence[Estimate], scale: float) -> dict[str, list[float | None]]:
+def _columns(estimates: Sequence[Estimate], scale: float) -> Line:
     def scaled(value: float | None) -> float | None:
         return None if value is None else float(f"{value * scale:.5g}")
 

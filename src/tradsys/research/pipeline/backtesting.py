@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.errors import DataError
+from tradsys.core.headline import EstimateRow
 from tradsys.core.tables import Array
 from tradsys.evidence.cosines import mean_interval
 from tradsys.evidence.joint_test import JointTest
@@ -26,7 +27,8 @@ from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.ledger import TRADES_SCHEMA, Ledger
 from tradsys.portfolio.simulator import simulate
 from tradsys.portfolio.vectorbt_adapter import simulate_many
-from tradsys.research.pipeline.records.tear_sheet import tear_sheets
+from tradsys.research.pipeline.records.rows import BenchmarkRow, EquityCurves, StrategyRow, TrialRow
+from tradsys.research.pipeline.records.tear_sheet import TearSheet, tear_sheets
 from tradsys.research.pipeline.settings import Evaluation
 from tradsys.research.pipeline.span_test import CHOSEN, STRATEGY, joint_tests_on_span
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, deflation_of_trials
@@ -41,14 +43,14 @@ LOG = logging.getLogger(__name__)
 class Backtest:
     """Strategies judged on one span: rows of the table, equity curves, trades, the ledger's trials."""
 
-    rows: list[dict[str, Any]]
+    rows: list[StrategyRow]
     verdicts: dict[str, Verdict]
-    benchmark: dict[str, Any]
-    equity: dict[str, Any]
+    benchmark: BenchmarkRow
+    equity: EquityCurves
     trades: pl.DataFrame
     trials: dict[str, Any]
     costs: dict[str, Any]
-    tear_sheet: dict[str, Any] = field(default_factory=dict)
+    tear_sheet: TearSheet = field(default_factory=TearSheet)
 
     def as_dict(self) -> dict[str, Any]:
         """The backtest's share of the report."""
@@ -104,7 +106,8 @@ def backtest(
     record_trials(ledger, ledgers, source, run, (since, until), yearly, chosen)
     deflation, trials = trials_on_span(ledger, source["data"]["digest"], (since, until), yearly)
     tests = _tests(ledger, ledgers, held, source["data"]["digest"], (since, until))
-    rows, verdicts = [], {}
+    rows: list[StrategyRow] = []
+    verdicts: dict[str, Verdict] = {}
     for name, strategy in strategies.items():
         row = _strategy_row(ledgers[name], deflation, evaluation, yearly=yearly)
         verdict = judge(row, tests[name], skill_low=skill_low, min_trades=evaluation.min_trades)
@@ -130,11 +133,11 @@ def backtest(
         trades=_trades(ledgers),
         trials={**deflation, "n_looks": len(trials), "list": trials},
         costs=costs.as_dict(traded.columns, returns_basis(traded)),
-        tear_sheet=_tear_sheet(ledgers, traded, predictions, evaluation) if with_tear_sheet else {},
+        tear_sheet=_tear_sheet(ledgers, traded, predictions, evaluation) if with_tear_sheet else TearSheet(),
     )
 
 
-def _signal_share(traded: pl.DataFrame, targets: pl.DataFrame) -> dict[str, Any]:
+def _signal_share(traded: pl.DataFrame, targets: pl.DataFrame) -> EstimateRow:
     """Share of bars after which the strategy wants a position, with its interval over time."""
     wanted = targets.group_by("time").len("wanted")
     share = traded.group_by("time").len("bars").join(wanted, on="time", how="left").sort("time")
@@ -285,15 +288,23 @@ def record_trials(
 
 def trials_on_span(
     ledger: TrialLedger, data_digest: str, span: tuple[datetime, datetime], periods_per_year: float
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+) -> tuple[dict[str, float | None], list[TrialRow]]:
     """What deflates a Sharpe on this span (`Deflation.as_dict`), and its trials as rows, one per distinct series."""
     sharpes = ledger.trial_sharpes(data_digest, *span, periods_per_year=periods_per_year)
     trials = ledger.trials(data_digest, *span)
     looks = {look["id"]: look for look in ledger.entries()}
-    rows = [
-        {k: looks[trial.id][k] for k in ("when", "subject", "who", "run")} | {"sharpe": float(sharpe)}
-        for trial, sharpe in zip(trials, sharpes, strict=True)
-    ]
+    rows: list[TrialRow] = []
+    for trial, sharpe in zip(trials, sharpes, strict=True):
+        look = looks[trial.id]
+        rows.append(
+            {
+                "when": look["when"],
+                "subject": look["subject"],
+                "who": look["who"],
+                "run": look["run"],
+                "sharpe": float(sharpe),
+            }
+        )
     return deflation_of_trials(trials, periods_per_year).as_dict(), rows
 
 
@@ -337,7 +348,7 @@ def _strategy_row(
 
 def _tear_sheet(
     ledgers: Mapping[str, Ledger], bars: pl.DataFrame, predictions: pl.DataFrame | None, evaluation: Evaluation
-) -> dict[str, Any]:
+) -> TearSheet:
     """Records over time, trades and prices; nothing where no strategy runs."""
     if not ledgers:
         return {}
@@ -370,7 +381,7 @@ def _activity(result: Ledger, days: Array) -> pl.DataFrame:
     return whole.sort("day").with_columns(per_equity).rename({"notional": "turnover"})
 
 
-def _equity(ledgers: Mapping[str, Ledger]) -> dict[str, Any]:
+def _equity(ledgers: Mapping[str, Ledger]) -> EquityCurves:
     """Daily equity of every curve on one list of dates."""
     curves = {name: _daily(ledger) for name, ledger in ledgers.items()}
     dates = next(iter(curves.values()))[0]

@@ -3,7 +3,7 @@
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
@@ -43,6 +43,28 @@ HEAD = sa.Table(
     sa.Column("id", sa.Integer, nullable=False),
     sa.Column("hash", sa.String(64), nullable=False),
 )
+
+
+class Look(TypedDict):
+    """A row of the ledger. Times are ISO text in UTC; `run` is a folder, `run_uuid` a study's UUID or empty."""
+
+    id: int
+    when: str
+    who: str
+    code_sha: str
+    config_digest: str
+    data_digest: str
+    span_start: str
+    span_end: str
+    purpose: str
+    subject: str
+    run: str
+    run_uuid: str
+    measure: str | None
+    periods_per_year: float | None
+    series_digest: str | None
+    previous: str
+    hash: str
 
 
 def stays_empty(path: Path) -> bool:

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from math import isclose
-from typing import Any
 
 import numpy as np
 
@@ -67,7 +66,7 @@ def joint_tests_alone(tested: Mapping[str, Array], *, min_block: float = 1.0, se
 
 def _groups(ledger: TrialLedger, data_digest: str, span: tuple[datetime, datetime]) -> Sequence[dict[str, Trial]]:
     """Distinct series by batch: runs by their first trial, in each the chosen strategy, the others, the rest."""
-    looks: dict[int, Mapping[str, Any]] = {look["id"]: look for look in ledger.entries()}
+    looks = {look["id"]: look for look in ledger.entries()}
     runs: dict[str, int] = {}
     groups: dict[tuple[int, int], dict[str, Trial]] = {}
     for trial in ledger.trials(data_digest, *span):

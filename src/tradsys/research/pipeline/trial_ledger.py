@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import sqlalchemy as sa
@@ -34,6 +34,7 @@ from tradsys.research.pipeline.ledger_database import (
     LOOKS,
     METADATA,
     SERIES,
+    Look,
     engine_of,
     refuse_broken_url,
     stays_empty,
@@ -227,12 +228,13 @@ class TrialLedger:
             write_anchor(folder, self._place, row)
         return int(row["id"])
 
-    def entries(self) -> list[dict[str, Any]]:
-        """All rows in order, times as ISO text in UTC; `run` is a folder, `run_uuid` a study's UUID or empty."""
+    def entries(self) -> list[Look]:
+        """All rows in order."""
         with self._reading() as connection:
             rows = _rows(connection)
         parted = (row["run"].partition("#") for row in rows)
-        return [row | {"run": run, "run_uuid": uuid} for row, (run, _, uuid) in zip(rows, parted, strict=True)]
+        named = zip(rows, parted, strict=True)
+        return [cast("Look", row | {"run": run, "run_uuid": uuid}) for row, (run, _, uuid) in named]
 
     def series(self, digest: str) -> Array:
         """The stored series [T] of this digest. Raises DataError where there is none."""

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import numpy as np
 
@@ -42,6 +42,51 @@ class Cell:
         return wilson_interval(self.edges[look], self.n)
 
 
+class RowOfMarket(TypedDict):
+    """A `quick_research.Row` as a block holds it, as far as it is read."""
+
+    seed: int
+    edges: list[bool]
+    n_tried: list[int]
+    sharpe: float
+    oracle: bool
+    seconds: float
+
+
+class Block(TypedDict):
+    """Markets of one setting, in order of their seeds."""
+
+    setting: dict[str, Any]
+    rows: list[RowOfMarket]
+
+
+class LookRow(TypedDict):
+    """How many markets had ended in `edge` by a look, with Wilson's interval of their share, and what was tried."""
+
+    look: str
+    n_edge: int
+    n_tried: float
+    interval: list[float]
+
+
+class CellRow(TypedDict):
+    """One setting. sharpe: of the strategy that validation chose, the mean over n markets."""
+
+    setting: dict[str, Any]
+    n: int
+    sharpe: float
+    looks: list[LookRow]
+
+
+class KindsSummary(TypedDict):
+    """What summary.json holds. broken: kinds without an edge of which more than 5 % ended in `edge`."""
+
+    n_markets: int
+    cells: list[CellRow]
+    broken: list[str]
+    folder: str
+
+
 def run_blocks(settings: Sequence[Setting], n_markets: int, folder: Path, first_seed: int = 0) -> Iterator[Path]:
     """Runs what `folder` lacks, a block of every setting in turn, so that an early look has all of them."""
     last = first_seed + n_markets
@@ -51,25 +96,25 @@ def run_blocks(settings: Sequence[Setting], n_markets: int, folder: Path, first_
             rows = _kept_rows(path)
             more = range(start + len(rows), min(start + BLOCK, last))
             if more:
-                rows += [asdict(research(setting, seed)) for seed in more]
+                rows += [cast("RowOfMarket", asdict(research(setting, seed))) for seed in more]
                 write_json(path, {"setting": asdict(setting), "rows": rows})
                 yield path
 
 
-def _kept_rows(path: Path) -> list[dict[str, Any]]:
+def _kept_rows(path: Path) -> list[RowOfMarket]:
     return list(_block(path)["rows"]) if path.exists() else []
 
 
-def _block(path: Path) -> dict[str, Any]:
+def _block(path: Path) -> Block:
     """The block that `run_blocks` wrote: setting and rows; TradsysError where it is damaged."""
     fix = "delete it and run the same command again"
-    found: dict[str, Any] = read_json(path, fix, TradsysError)
+    found: Block = read_json(path, fix, TradsysError)
     if not isinstance(found.get("setting"), dict) or not isinstance(found.get("rows"), list):
         raise TradsysError(f"study: {path} holds no setting with rows; {fix}")
     return found
 
 
-def study_of(settings: StudySettings, costs: Costs, folder: Path) -> dict[str, Any]:
+def study_of(settings: StudySettings, costs: Costs, folder: Path) -> KindsSummary:
     """`study_kinds` as a study's settings and the experiment's costs say, in a folder of the study's name."""
     return study_kinds(
         settings.kinds, settings.plants, settings.edges, settings.n_markets, folder / f"{settings.name}_kinds",
@@ -81,11 +126,10 @@ def study_of(settings: StudySettings, costs: Costs, folder: Path) -> dict[str, A
 def study_kinds(
     kinds: Sequence[str], plants: Sequence[str], edges: Sequence[float], n_markets: int, folder: Path, *,
     round_trip: float = 0.0, years: float = 2.95, first_seed: int = 0,
-) -> dict[str, Any]:  # fmt: skip
+) -> KindsSummary:  # fmt: skip
     """The quick process on `n_markets` of every kind, plant and edge; what `folder` holds already is not run again.
 
-    Returns and writes summary.json: per setting `n`, `sharpe` of the strategy that validation chose, and per look how
-    many ended in `edge`, with Wilson's interval; `broken` names kinds without an edge of which more than 5 % did.
+    Returns and writes summary.json.
     Raises TradsysError for an unknown kind or plant.
     """
     unknown = sorted(set(kinds) - {*KINDS, *PANEL_KINDS}), sorted(set(plants) - set(PLANTS))
@@ -103,7 +147,7 @@ def study_kinds(
     for path in run_blocks(settings, n_markets, folder, first_seed):
         LOG.info("written %s", path.name)
     cells = [_cell(setting, _asked(setting, n_markets, folder, first_seed)) for setting in settings]
-    summary = {
+    summary: KindsSummary = {
         "n_markets": n_markets,
         "cells": [_plain(cell) for cell in cells],
         "broken": [c.setting.kind for c in cells if c.setting.edge == 0 and c.edges[-1] > MOST_FALSE * c.n],
@@ -113,14 +157,14 @@ def study_kinds(
     return summary
 
 
-def _asked(setting: Setting, n_markets: int, folder: Path, first_seed: int) -> list[dict[str, Any]]:
+def _asked(setting: Setting, n_markets: int, folder: Path, first_seed: int) -> list[RowOfMarket]:
     key, last = digest_json(asdict(setting))[:12], first_seed + n_markets
     rows = [r for start in range(first_seed, last, BLOCK) for r in _kept_rows(folder / f"{key}_{start}.json")]
     return [row for row in rows if row["seed"] < last]
 
 
-def _plain(cell: Cell) -> dict[str, Any]:
-    looks = [
+def _plain(cell: Cell) -> CellRow:
+    looks: list[LookRow] = [
         {"look": look, "n_edge": cell.edges[k], "n_tried": cell.n_tried[k], "interval": list(cell.interval(k))}
         for k, look in enumerate(LOOKS)
     ]
@@ -129,7 +173,7 @@ def _plain(cell: Cell) -> dict[str, Any]:
 
 def read_cells(folder: Path) -> list[Cell]:
     """One line per setting from all blocks in `folder`, in order of kind, plant, costs, years and edge."""
-    found: dict[str, tuple[Setting, list[dict[str, Any]]]] = {}
+    found: dict[str, tuple[Setting, list[RowOfMarket]]] = {}
     for path in sorted(folder.glob("*_*.json")):
         block = _block(path)
         key = path.name.split("_")[0]
@@ -143,7 +187,7 @@ def _order(cell: Cell) -> tuple[Any, ...]:
     return (s.edge > 0, s.plant, s.kind, s.round_trip, s.years, s.edge)
 
 
-def _cell(setting: Setting, rows: Sequence[dict[str, Any]]) -> Cell:
+def _cell(setting: Setting, rows: Sequence[RowOfMarket]) -> Cell:
     return Cell(
         setting=setting,
         n=len(rows),

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tradsys.core.errors import TradsysError, TrainingError
-from tradsys.core.headline import headline_skill
+from tradsys.core.headline import EstimateRow, headline_skill
 from tradsys.core.tables import Array, Samples
 from tradsys.evidence.classification import evaluate
 from tradsys.evidence.skill import log_losses
@@ -97,7 +97,7 @@ class Arm:
     name: str
     bundle: Bundle
     valid_loss: float
-    skill: dict[str, Any]
+    skill: EstimateRow
 
 
 def run_market(

@@ -1,22 +1,52 @@
 """What a pool is made of: the weight of each member, and the out-of-fold skill that earned it."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from tradsys.models.ensembles.compose import Average, Calibrated, Scaled, SeedAverage
+from tradsys.models.ensembles.pool_weights import Skill
 from tradsys.models.ensembles.regime_pooled import RegimePooled
 from tradsys.models.ensembles.stacked import BASE, RegimeWeighted, Stacked
 from tradsys.research.pipeline.bundle_export import weights_of
 
 
-def ensemble_section(primary: Calibrated) -> dict[str, Any] | None:
-    """The report's section `ensemble` of a fitted primary, None where it is no ensemble.
-
-    kind; confidence and floor (None where weights are equal); shrinkage (None without regimes); members: name,
-    weight, skill (value, low, high, n_batches, on out-of-fold training rows; None where it was not measured) and why
-    there is no weight; states: name, n_effective, weights by member. Of a regime-weighted pool the weight is the
-    common one, towards which the states' are drawn; of a model per regime, the mean over states by n_effective.
+class MemberRow(TypedDict):
+    """A member of a pool. skill: value, low, high and n_batches on out-of-fold training rows, None where it was not
+    measured. why: there is no weight; empty where there is one.
     """
+
+    name: str
+    weight: float
+    skill: dict[str, float | int] | None
+    why: str
+
+
+class StateWeights(TypedDict):
+    """Weights by member in a regime, learnt from so many effective samples."""
+
+    name: str
+    n_effective: float
+    weights: dict[str, float]
+
+
+class EnsembleSection(TypedDict):
+    """n_folds, confidence, floor: None where weights are equal. shrinkage: None without regimes.
+
+    Of a regime-weighted pool a member's weight is the common one, towards which the states' are drawn; of a model per
+    regime, the mean over states by n_effective.
+    """
+
+    kind: str
+    n_folds: int | None
+    confidence: float | None
+    floor: float | None
+    shrinkage: float | str | None
+    members: list[MemberRow]
+    states: list[StateWeights]
+
+
+def ensemble_section(primary: Calibrated) -> EnsembleSection | None:
+    """The report's section `ensemble` of a fitted primary, None where it is no ensemble."""
     model: Any = primary.model_
     if isinstance(model, Scaled):
         model = model.model_
@@ -32,12 +62,12 @@ def ensemble_section(primary: Calibrated) -> dict[str, Any] | None:
     return _section(model, members, _state_weights(model) if isinstance(model, RegimeWeighted) else [])
 
 
-def _by_state(model: RegimePooled) -> dict[str, Any]:
+def _by_state(model: RegimePooled) -> EnsembleSection:
     """The section of a model per regime: its states' weights and their mean."""
     assert model.n_effective_ is not None
     names, weights_SK = model.earning()
     mean_K = model.n_effective_ @ weights_SK / model.n_effective_.sum()
-    states = [
+    states: list[StateWeights] = [
         {"name": name, "n_effective": float(n), "weights": dict(zip(names, row.tolist(), strict=True))}
         for name, n, row in zip(model.regime.names, model.n_effective_, weights_SK, strict=True)
     ]
@@ -46,14 +76,20 @@ def _by_state(model: RegimePooled) -> dict[str, Any]:
     )
 
 
-def _section(model: Any, members: list[dict[str, Any]], states: list[dict[str, Any]]) -> dict[str, Any]:
-    settings = {name: getattr(model, name, None) for name in ("n_folds", "confidence", "floor")}
+def _section(model: Any, members: list[MemberRow], states: list[StateWeights]) -> EnsembleSection:
     shrinkage = getattr(model, "shrinkage", None)
-    words = "infinite" if shrinkage == float("inf") else shrinkage  # JSON knows no infinity
-    return {"kind": type(model).__name__, **settings, "shrinkage": words, "members": members, "states": states}
+    return {
+        "kind": type(model).__name__,
+        "n_folds": getattr(model, "n_folds", None),
+        "confidence": getattr(model, "confidence", None),
+        "floor": getattr(model, "floor", None),
+        "shrinkage": "infinite" if shrinkage == float("inf") else shrinkage,  # JSON knows no infinity
+        "members": members,
+        "states": states,
+    }
 
 
-def _member_row(name: str, weight: float, skill: Any, why: str) -> dict[str, Any]:
+def _member_row(name: str, weight: float, skill: Skill | None, why: str) -> MemberRow:
     return {"name": name, "weight": weight, "skill": None if skill is None else skill.as_dict(), "why": why}
 
 
@@ -68,7 +104,7 @@ def _why(model: Stacked, name: str) -> str:
     return "its skill lies below zero" if skill.high < 0 else "adds less than the floor to what the others say"
 
 
-def _state_weights(model: RegimeWeighted) -> list[dict[str, Any]]:
+def _state_weights(model: RegimeWeighted) -> list[StateWeights]:
     assert model.state_weights_ is not None
     assert model.n_effective_ is not None
     return [

@@ -1,6 +1,6 @@
 """Permutation importance of columns and drift of the features between training and test."""
 
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -15,7 +15,36 @@ from tradsys.serving.bundle import Bundle
 PERMUTED_WINDOWS = 400
 
 
-def _importance(experiment: Experiment, prepared: Prepared, fitted: Fitted, bundle: Bundle) -> dict[str, Any]:
+class NamedValue(TypedDict):
+    """A column and its number."""
+
+    name: str
+    value: float
+
+
+class Permutation(NamedValue):
+    """Mean rise of the loss over repeats, between the lowest and the highest of them."""
+
+    low: float
+    high: float
+
+
+class Importance(TypedDict):
+    """permutation: of the model's columns, largest first. auditor_gain: of the auditor's."""
+
+    permutation: list[Permutation]
+    auditor_gain: list[NamedValue]
+
+
+class DriftRow(TypedDict):
+    """AUC of telling test rows from training rows, its interval, and the columns that do."""
+
+    auc: float
+    interval: tuple[float | None, float | None]
+    importances: list[NamedValue]
+
+
+def _importance(experiment: Experiment, prepared: Prepared, fitted: Fitted, bundle: Bundle) -> Importance:
     """Permutation importance on validation windows, and the auditor's gain by column."""
     permutation = permutation_importance(
         bundle, prepared.valid, experiment.evaluation.n_permutations, seed=experiment.seed
@@ -25,7 +54,7 @@ def _importance(experiment: Experiment, prepared: Prepared, fitted: Fitted, bund
     return {"permutation": permutation, "auditor_gain": [{"name": n, "value": v} for n, v in ranked]}
 
 
-def permutation_importance(bundle: Bundle, valid: Samples, n_repeats: int, *, seed: int) -> list[dict[str, Any]]:
+def permutation_importance(bundle: Bundle, valid: Samples, n_repeats: int, *, seed: int) -> list[Permutation]:
     """Rise of validation log-loss when one feature's windows are dealt to other samples, largest first.
 
     Up to 400 evenly spaced samples; value is the mean over repeats, spread its range. What a model reads of
@@ -44,7 +73,7 @@ def permutation_importance(bundle: Bundle, valid: Samples, n_repeats: int, *, se
 
     rng = np.random.default_rng(seed)
     whole = loss(values)
-    out = []
+    out: list[Permutation] = []
     for k, name in enumerate(valid.table.names):
         rises = []
         for _ in range(n_repeats):
@@ -75,9 +104,9 @@ def _windows(table: FeatureTable, rows: Array, lookback: int, market: str | None
     return block, table.values[market_rows]
 
 
-def _drift(prepared: Prepared, seed: int) -> dict[str, Any]:
+def _drift(prepared: Prepared, seed: int) -> DriftRow:
     """How far test rows can be distinguished from training rows, and by which columns."""
     values, names = prepared.table.values, prepared.table.names
     drift = adversarial_validation(values[prepared.train.rows], values[prepared.test.rows], names, seed=seed)
-    importances = [{"name": n, "value": v} for n, v in drift.importances]
+    importances: list[NamedValue] = [{"name": n, "value": v} for n, v in drift.importances]
     return {"auc": drift.auc, "interval": drift.interval, "importances": importances}

@@ -7,12 +7,13 @@ table, N decision rows, T days, K states.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import polars as pl
 
 from tradsys.core.errors import DataError, TrainingError
+from tradsys.core.headline import EstimateRow
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.evidence.controls.placebo import DailyRecord, paired_differences, trade_means
 from tradsys.market.bars import utc_series
@@ -36,6 +37,80 @@ REFIT_SEEDS, REFIT_STEPS, REFIT_ROWS = (
 )  # a check of the states' names, not a model: a cheaper fit will do
 
 
+class StrategyViews(TypedDict):
+    """A profile with a RegimeMask under every view: n_trades, total_return and yearly sharpe, and how much better each
+    looks than what could be known.
+    """
+
+    name: str
+    settings: str
+    views: dict[str, dict[str, float]]
+    gap: dict[str, dict[str, EstimateRow | float | None]]
+
+
+class Curves(TypedDict):
+    """Daily equity of one strategy by view."""
+
+    strategy: str
+    time: list[str]
+    curves: dict[str, list[float]]
+
+
+class StateRow(TypedDict):
+    """stay_bars: mean stay that the fit promises, None of joint states; seen_bars: that each view shows. occupancy: by
+    span. confirmed: share of the filtered state's bars on which a view agrees.
+    """
+
+    name: str
+    stay_bars: float | None
+    seen_bars: dict[str, float | None]
+    occupancy: dict[str, float]
+    confirmed: dict[str, float | None]
+
+
+class Agreement(TypedDict):
+    """How far two codings of n bars agree, as shares; by_chance: of two that know nothing of each other but their
+    shares; renamed: if names could be swapped freely; confusion [K][K]. None, with the reason, where one is missing.
+    """
+
+    agreement: float | None
+    by_chance: float | None
+    renamed: float | None
+    confusion: list[list[int]] | None
+    n: int
+    reason: str | None
+
+
+class RegimeResult(TypedDict):
+    """What n trades or bars of a regime earned; per_trade: mean net return, of strategies alone."""
+
+    regime: str
+    n: int
+    earned: float
+    per_trade: NotRequired[EstimateRow]
+
+
+class Contribution(TypedDict):
+    """What each filtered regime brought a strategy (`traded`), or the market."""
+
+    name: str
+    traded: bool
+    regimes: list[RegimeResult]
+
+
+class Hindsight(TypedDict):
+    """The section: what regimes that could not be known would have promised, and what the known ones were worth."""
+
+    names: list[str]
+    views: list[dict[str, Any]]
+    strategies: list[StrategyViews]
+    curves: Curves | None
+    states: list[StateRow]
+    agreement: dict[str, float]
+    refit: Agreement
+    contribution: list[Contribution]
+
+
 def hindsight(
     span: JudgedSpan,
     regime: Regime,
@@ -43,12 +118,11 @@ def hindsight(
     parts: Mapping[str, Samples],
     profiles: Mapping[str, Profile],
     trades: pl.DataFrame,
-) -> dict[str, Any]:
+) -> Hindsight:
     """The section, ready for JSON. regime: the fitted model of the bundle. table: its features of all bars.
 
     parts: samples of `train`, `valid`, `test`. trades: of every strategy, as the backtest left them, with a column
-    `strategy`. Keys: names; views; strategies (each profile with a RegimeMask under every view, and `gap`: how much
-    better hindsight looks than what could be known); curves of one of them; states; agreement; refit; contribution.
+    `strategy`.
     """
     rows = _table_rows(table, span.predictions)
     states = {
@@ -85,7 +159,7 @@ def _table_rows(table: FeatureTable, predictions: pl.DataFrame) -> Array:
 
 def _strategies(
     span: JudgedSpan, masked: Mapping[str, Profile], states: Mapping[str, Array], names: tuple[str, ...]
-) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+) -> tuple[list[StrategyViews], Curves | None]:
     """Every masked profile under every view; daily equity of the one that traded most on what could be known."""
     if not masked:
         return [], None
@@ -102,7 +176,7 @@ def _strategies(
     rows = [_strategy(span, name, masked[name], record, n_trades, keys) for name in masked]
     busiest = max(masked, key=lambda name: n_trades[keys.index((name, "filtered"))])
     growth = np.cumprod(1 + record.returns, axis=0)
-    curves = {
+    curves: Curves = {
         "strategy": busiest,
         "time": [str(day) for day in span.days()],
         "curves": {view: _rounded(growth[:, keys.index((busiest, view))]) for view in VIEWS},
@@ -117,7 +191,7 @@ def _strategy(
     record: DailyRecord,
     n_trades: Array,
     keys: list[tuple[str, str]],
-) -> dict[str, Any]:
+) -> StrategyViews:
     settings = span.settings()
     at = {view: keys.index((name, view)) for view in VIEWS}
 
@@ -144,12 +218,12 @@ def _strategy(
 
 def _states(
     regime: Regime, table: FeatureTable, parts: Mapping[str, Samples], states: Mapping[str, Array], rows: Array
-) -> list[dict[str, Any]]:
+) -> list[StateRow]:
     """Per state: mean stay the fit promises and each view shows (bars), share of decisions per span, agreement."""
     transmat_KK = regime.transmat_ if isinstance(regime, HmmRegime) else None  # of joint states no step is a bar
     shares = {part: _occupancy(regime, table, samples.rows) for part, samples in parts.items()}
     stays = {view: _mean_stays(state, rows, table.segment, regime.n_states) for view, state in states.items()}
-    out = []
+    out: list[StateRow] = []
     for k, name in enumerate(regime.names):
         said = states["filtered"] == k
         out.append(
@@ -178,27 +252,24 @@ def _mean_stays(state_N: Array, rows: Array, segment_R: Array, n_states: int) ->
     return [float(s / e) if e else None for s, e in zip(spent, entered, strict=True)]
 
 
-def refit_alignment(regime: Regime, train: Samples, valid: Samples) -> dict[str, Any]:
+def refit_alignment(regime: Regime, train: Samples, valid: Samples) -> Agreement:
     """Whether states keep their meaning over a refit: fitted on each half of the training span, compared on `valid`.
 
-    Returns agreement (share of bars in the same state), by_chance (what two that know nothing of each other but their
-    shares would have), confusion [K][K] (rows: the earlier half's state), renamed (agreement if names could be swapped
-    freely: clearly more than `agreement` means that names did not survive), n. Where a half cannot be fitted, these
-    are None and `reason` says why.
+    Rows of the confusion are the earlier half's states. `renamed` clearly above `agreement` means that names did not
+    survive. None, with the reason, where a half cannot be fitted.
     """
     asked = with_effort(regime, n_seeds=REFIT_SEEDS, max_iter=REFIT_STEPS, max_rows=REFIT_ROWS)
     middle = np.sort(train.time)[len(train) // 2]
     halves = (train.take(train.time < middle), train.take(train.table.time[train.start] >= middle))
-    unknown = dict.fromkeys(("agreement", "by_chance", "renamed", "confusion"))
     try:
         early, late = (asked.fit(half, valid) for half in halves)
     except (DataError, TrainingError) as error:
-        return unknown | {"n": 0, "reason": str(error)}
+        return Agreement(agreement=None, by_chance=None, renamed=None, confusion=None, n=0, reason=str(error))
     one, other = (m.predict_proba(valid.table, valid.rows).argmax(axis=1) for m in (early, late))
-    return agreement(one, other, regime.n_states) | {"reason": None}
+    return agreement(one, other, regime.n_states)
 
 
-def agreement(one_N: Array, other_N: Array, n_states: int) -> dict[str, Any]:
+def agreement(one_N: Array, other_N: Array, n_states: int) -> Agreement:
     """How far two codings of the same bars agree; see `refit_alignment`."""
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - takes a second to import
 
@@ -211,10 +282,11 @@ def agreement(one_N: Array, other_N: Array, n_states: int) -> dict[str, Any]:
         "renamed": float(best / n),
         "confusion": table_KK.tolist(),
         "n": n,
+        "reason": None,
     }
 
 
-def _contribution(span: JudgedSpan, names: tuple[str, ...], trades: pl.DataFrame) -> list[dict[str, Any]]:
+def _contribution(span: JudgedSpan, names: tuple[str, ...], trades: pl.DataFrame) -> list[Contribution]:
     """What each filtered regime, as known at the decision, brought: each strategy's closed trades, and the market."""
     known = span.predictions.select("symbol", "regime", signal_time="time")
     placed = trades.join(known, on=["symbol", "signal_time"], how="left", maintain_order="left")
@@ -225,7 +297,7 @@ def _contribution(span: JudgedSpan, names: tuple[str, ...], trades: pl.DataFrame
     return out
 
 
-def _by_regime(span: JudgedSpan, names: tuple[str, ...], trades: pl.DataFrame) -> list[dict[str, Any]]:
+def _by_regime(span: JudgedSpan, names: tuple[str, ...], trades: pl.DataFrame) -> list[RegimeResult]:
     """Per regime: trades, their net result in units of the first capital, and their mean net return."""
     days = span.days()
     decided = np.searchsorted(days, day_of(trades["signal_time"]))
@@ -242,7 +314,7 @@ def _by_regime(span: JudgedSpan, names: tuple[str, ...], trades: pl.DataFrame) -
     ]
 
 
-def _market(span: JudgedSpan, names: tuple[str, ...]) -> dict[str, Any]:
+def _market(span: JudgedSpan, names: tuple[str, ...]) -> Contribution:
     """The market's own log return over the bar after each state was known, summed, the mean over symbols."""
     bars = span.bars.join(
         span.predictions.select("symbol", "time", "regime"), on=["symbol", "time"], how="left", maintain_order="left"
@@ -251,7 +323,7 @@ def _market(span: JudgedSpan, names: tuple[str, ...]) -> dict[str, Any]:
     step = np.where(segment[1:] == segment[:-1], np.log(close[1:] / close[:-1]), 0.0)
     regime = bars["regime"].to_list()[:-1]
     n_symbols = bars["symbol"].n_unique()
-    rows = []
+    rows: list[RegimeResult] = []
     for name in names:
         inside = np.array([r == name for r in regime])
         rows.append({"regime": name, "n": int(inside.sum()), "earned": float(step[inside].sum() / n_symbols)})

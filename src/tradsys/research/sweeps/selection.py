@@ -1,7 +1,7 @@
 """Which trial wins: the one whose skill is surely high, not the one that was lucky once."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from scipy import special
@@ -10,6 +10,26 @@ from tradsys.core.tables import Array
 from tradsys.evidence.overfitting import pbo_of_scores
 
 LEAST_TRIALS, MOST_BLOCKS = 3, 16  # variants that make a choice; blocks whose halves are still quickly counted
+
+
+class Gain(TypedDict):
+    """A paired gain over n_folds. exceeds_noise: whether the whole interval lies above 0; False of one fold."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n_folds: int
+    exceeds_noise: bool
+
+
+class Overfitting(TypedDict):
+    """pbo: probability of backtest overfitting, None with the reason."""
+
+    pbo: float | None
+    n_trials: int
+    n_blocks: int
+    n_splits: int | None
+    reason: str | None
 
 
 def lower_bound(values: Array, confidence: float) -> float | None:
@@ -38,11 +58,11 @@ def spreads(skill_FS: Array) -> tuple[float | None, float | None]:
     return over_folds, float(skill_FS.std(axis=1, ddof=1).mean()) if seeds > 1 else None
 
 
-def paired_gain(new_FS: Array, old_FS: Array, confidence: float) -> dict[str, Any]:
+def paired_gain(new_FS: Array, old_FS: Array, confidence: float) -> Gain:
     """How much better the new is than the old on the same folds under the same seeds, with a two-sided t interval.
 
     Seeds are averaged within a fold first, so that n is the number of folds: more seeds make each fold's difference
-    surer, but are no further folds. exceeds_noise: whether the whole interval lies above 0; False of one fold.
+    surer, but are no further folds.
     """
     gain_F = (np.asarray(new_FS, dtype=float) - np.asarray(old_FS, dtype=float)).mean(axis=1)
     n, mean = len(gain_F), float(gain_F.mean())
@@ -69,15 +89,15 @@ def out_of_race(new_FS: Array, best_FS: Array, confidence: float) -> bool:
     return bool(high is not None and high < 0)
 
 
-def overfitting(block_gains: Sequence[Sequence[float] | None]) -> dict[str, Any]:
+def overfitting(block_gains: Sequence[Sequence[float] | None]) -> Overfitting:
     """Probability of backtest overfitting of choosing the best of these trials, or the reason why there is none.
 
     block_gains: of each finished trial, gains over equal stretches of the folds' test samples, None where a fit failed.
-    Keys: pbo, n_trials, n_blocks, n_splits, and reason, None where there is a number. Bailey et al. 2017.
+    Bailey et al. 2017.
     """
     kept = [list(gains) for gains in block_gains if gains is not None]
     n_blocks = len(kept[0]) if kept else 0
-    out = {"pbo": None, "n_trials": len(kept), "n_blocks": n_blocks, "n_splits": None, "reason": None}
+    out: Overfitting = {"pbo": None, "n_trials": len(kept), "n_blocks": n_blocks, "n_splits": None, "reason": None}
     if len(kept) < LEAST_TRIALS:
         return out | {"reason": f"{len(kept)} trials fitted every fold; the choice of the best needs {LEAST_TRIALS}"}
     if len({len(gains) for gains in kept}) > 1 or n_blocks < 4:

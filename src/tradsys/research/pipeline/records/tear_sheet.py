@@ -1,7 +1,7 @@
 """The tear sheet of a backtest: its strategies' records over time, their trades, and prices to see them on."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import polars as pl
@@ -19,6 +19,26 @@ TRADE_FIELDS = (
 )
 
 
+class StrategySheet(TypedDict):
+    """One strategy's record. groups: mean returns by `hour`, `weekday` and `regime`, those that have any."""
+
+    months: tear_sheet.Months
+    rolling: tear_sheet.Rolling
+    activity: tear_sheet.Activity
+    drawdowns: list[tear_sheet.Drawdown]
+    distribution: tear_sheet.TradeDistribution
+    groups: dict[str, list[tear_sheet.GroupRow]]
+
+
+class TearSheet(TypedDict, total=False):
+    """strategies: by name. trades: n, n_shown and columns. prices: time and close by symbol. Empty without a trade."""
+
+    strategies: dict[str, StrategySheet]
+    trades: dict[str, Any]
+    prices: dict[str, dict[str, list[Any]]]
+    confidence: float
+
+
 def tear_sheets(
     ledgers: Mapping[str, Ledger],
     activities: Mapping[str, pl.DataFrame],
@@ -27,8 +47,8 @@ def tear_sheets(
     *,
     periods_per_year: float,
     confidence: float,
-) -> dict[str, Any]:
-    """What the page's tear sheet shows: `strategies` by name, `trades` as columns, `prices` by symbol.
+) -> TearSheet:
+    """What the page's tear sheet shows.
 
     activities: exposure and turnover by day of each strategy. regimes: symbol, time and filtered regime at decisions.
     """
@@ -52,7 +72,7 @@ def tear_sheets(
 
 def _sheet(
     ledger: Ledger, active: pl.DataFrame, regimes: pl.DataFrame | None, periods_per_year: float, confidence: float
-) -> dict[str, Any]:
+) -> StrategySheet:
     days, daily = ledger.daily_returns()
     exposure, turnover = (active[name].fill_null(0.0).to_numpy() for name in ("exposure", "turnover"))
     trades = ledger.trades.sort("exit_time")
@@ -79,14 +99,14 @@ def _weekday(days: Array) -> Array:
     return (np.asarray(days).astype("datetime64[D]").astype(int) + 3) % 7
 
 
-def _by_hour(hour_B: Array, returns_B: Array, confidence: float) -> list[dict[str, Any]]:
+def _by_hour(hour_B: Array, returns_B: Array, confidence: float) -> list[tear_sheet.GroupRow]:
     """Mean return of bars by the UTC hour in which they end; nothing for bars of a day or longer."""
     if len(np.unique(hour_B)) < 2:
         return []
     return tear_sheet.by_group(returns_B, hour_B, {h: HOURS[h] for h in sorted(set(hour_B.tolist()))}, confidence)
 
 
-def _by_regime(trades: pl.DataFrame, regimes: pl.DataFrame | None, confidence: float) -> list[dict[str, Any]]:
+def _by_regime(trades: pl.DataFrame, regimes: pl.DataFrame | None, confidence: float) -> list[tear_sheet.GroupRow]:
     """Mean net return of trades by the filtered regime of their symbol when they were decided."""
     if regimes is None or trades.is_empty():
         return []

@@ -1,0 +1,95 @@
+"""Rows and sections of a run's report, as report.json holds them."""
+
+from typing import Any, TypedDict
+
+from tradsys.core.headline import EstimateRow
+
+
+class StrategyRow(TypedDict):
+    """A strategy. signals: share of bars with one. performance: `evidence.performance`; verdict: `Verdict.as_dict`."""
+
+    name: str
+    settings: str
+    signals: EstimateRow
+    performance: dict[str, Any]
+    verdict: dict[str, Any]
+
+
+class BenchmarkRow(TypedDict):
+    """What is held beside. returns: `total return` or `price only`."""
+
+    name: str
+    returns: str
+    performance: dict[str, Any]
+
+
+class EquityCurves(TypedDict):
+    """Daily equity by name on one list of dates."""
+
+    time: list[str]
+    curves: dict[str, list[float]]
+
+
+class TrialRow(TypedDict):
+    """A trial of the span: when, what, by whom, in which run, and its Sharpe per period."""
+
+    when: str
+    subject: str
+    who: str
+    run: str
+    sharpe: float
+
+
+class ModelRow(TypedDict):
+    """One line of the table of models. kind: `baseline` or the class of the primary model."""
+
+    name: str
+    kind: str
+    metrics: dict[str, Any]
+
+
+class AuditorRow(TypedDict, total=False):
+    """How well the auditor tells paying candidates from others. paid: their share on test and in training."""
+
+    n: int
+    paid: float
+    paid_in_training: float
+    metrics: dict[str, Any] | None
+
+
+class PartSpan(TypedDict):
+    """n samples of a part: first and last decision, first row that a window reads and last bar that a label reads."""
+
+    n: int
+    decisions: list[str]
+    reads: list[str]
+
+
+class FoldRow(TypedDict):
+    """The fold's parts, and how many samples were purged between them."""
+
+    n_purged: int
+    train: PartSpan
+    valid: PartSpan
+    test: PartSpan
+
+
+class EmSteps(TypedDict):
+    """How EM ended: None where it is not known."""
+
+    converged: bool | None
+    n_iter: int | None
+    last_gain: float | None
+
+
+class Ribbon(TypedDict):
+    """Filtered regimes of a symbol over its close, one of `every` bars."""
+
+    symbol: str
+    names: list[str]
+    fit: EmSteps
+    warning: str | None
+    time: list[str]
+    close: list[float]
+    state: list[int]
+    every: int
