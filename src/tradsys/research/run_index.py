@@ -179,8 +179,8 @@ def _leaderboard(group: Sequence[RunRow]) -> Leaderboard:
         for name, folder, skill, is_baseline in named
     ]
     for entry in entries:
-        own = _bounds(entry["skill"])
-        others = [bounds for e in entries if e is not entry and (bounds := _bounds(e["skill"])) is not None]
+        own = _low_and_high(entry["skill"])
+        others = [bounds for e in entries if e is not entry and (bounds := _low_and_high(e["skill"])) is not None]
         if own is not None:
             above, below = sum(o[0] > own[1] for o in others), sum(o[1] < own[0] for o in others)
             entry["rank"] = 1 + above if above + below else None
@@ -188,7 +188,7 @@ def _leaderboard(group: Sequence[RunRow]) -> Leaderboard:
     return {"data": group[0].data, "span": group[0].span, "synthetic": group[0].synthetic, "rows": entries}
 
 
-def _bounds(found: Interval) -> tuple[float, float] | None:
+def _low_and_high(found: Interval) -> tuple[float, float] | None:
     low, high = found["low"], found["high"]
     return None if low is None or high is None else (low, high)
 
