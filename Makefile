@@ -32,9 +32,10 @@ docs: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py --json benchmarks/latest.json
 
-# make bench-compare OTHER=bench.json: what became slower than there
+# make bench-compare OTHER=bench.json: what is slower in the last `make bench` than there; NOW=... for another file
+NOW ?= benchmarks/latest.json
 bench-compare: $(STAMP)
-	$(BIN)/python benchmarks/run.py --compare $(OTHER)
+	$(BIN)/python benchmarks/run.py --compare $(OTHER) $(NOW)
 
 # runs with torch, pytorch_lightning, numpy, numba, onnx and pytest alone, on whatever Python holds them
 gpu:

@@ -1,12 +1,13 @@
 """Reading and checking 10 million rows: this reader against a bare polars scan with the checks a skilled user writes.
 
-  python benchmarks/bench_read.py [ROWS] [csv|parquet]
+  python benchmarks/bench_read.py [ROWS] [csv|parquet]      default: TRADSYS_BENCH_ROWS or 10 million, parquet
 
 Each variant runs in a child process: wall-clock and CPU seconds of reading alone, and the child's peak resident set
 with imports in it. Twenty symbols, one file, hourly.
 """
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -15,12 +16,15 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from tradsys.market.sources.files import read
 
+N_ROWS = int(os.environ.get("TRADSYS_BENCH_ROWS", "10000000"))
+AIM_S, AIM_GB = 10.0, 2.0
 SYMBOLS = 20
 PRICES = ("open", "high", "low", "close")
 
@@ -87,9 +91,38 @@ def measured(name: str, path: Path) -> dict[str, float]:
     command = [sys.executable, __file__, name, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(done.stderr)
+        raise RuntimeError(done.stderr)
     found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
+
+
+def both(n_rows: int, kind: str) -> dict[str, dict[str, float]]:
+    """What each variant took for one file of this kind."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder), n_rows, kind)
+        return {name: measured(name, path) for name in VARIANTS}
+
+
+def measure() -> list[dict[str, Any]]:
+    """CPU seconds of both variants, and the reader's wall time and memory against their aims, for each kind of file."""
+    rows: list[dict[str, Any]] = []
+    for kind in ("csv", "parquet"):
+        found = both(N_ROWS, kind)
+        fast, slow = found["ours"], found["rival"]
+        size = f"{N_ROWS / 1e6:g} M rows of {kind}"
+        name, note = f"{size} read and checked, CPU, against bare polars", f"rival: {slow['peak_gb']:.2f} GB"
+        ratio = slow["cpu"] / fast["cpu"]
+        rows.append({"name": name, "fast_s": fast["cpu"], "slow_s": slow["cpu"], "ratio": ratio, "note": note})
+        rows.append(
+            {
+                "name": f"{size}: wall time, against {AIM_S:g} s",
+                "fast_s": fast["seconds"],
+                "ratio": AIM_S / fast["seconds"],
+                "target": ">= 1",
+            }
+        )
+        rows.append({"name": f"{size}: peak in GB", "ratio": fast["peak_gb"], "target": f"<= {AIM_GB:g}"})
+    return rows
 
 
 def main(argv: list[str]) -> None:
@@ -101,10 +134,8 @@ def main(argv: list[str]) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
         print(json.dumps({"rows": n_rows, **spent, "peak_gb": peak}))
         return
-    n_rows, kind = int(argv[0]) if argv else 10_000_000, argv[1] if len(argv) > 1 else "parquet"
-    with tempfile.TemporaryDirectory() as folder:
-        path = write(Path(folder), n_rows, kind)
-        found = {name: measured(name, path) for name in VARIANTS}
+    n_rows, kind = int(argv[0]) if argv else N_ROWS, argv[1] if len(argv) > 1 else "parquet"
+    found = both(n_rows, kind)
     for name, one in found.items():
         spent = f"{one['seconds']:7.1f} s {one['cpu']:6.1f} CPU s {one['peak_gb']:5.2f} GB"
         print(f"{name:6s} {one['rows']:>12,} rows {spent}")

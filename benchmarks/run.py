@@ -2,9 +2,10 @@
 
 python benchmarks/run.py [name ...]                    default: all; see NAMES
 python benchmarks/run.py --json bench.json [name ...]  also writes the table with machine, versions and date
-python benchmarks/run.py --compare OTHER.json          runs all again and shows what became slower than there
+python benchmarks/run.py --compare OTHER.json NOW.json what became slower, faster or is gone; runs nothing
 
-Ours and the rival are measured side by side in one run, so that ratios hold on whatever machine it is.
+Ours and the rival are measured side by side in one run, so that ratios hold on whatever machine it is. Every benchmark
+has a process of its own: one that fails or is killed is named, and costs no row of the others.
 """
 
 import argparse
@@ -14,13 +15,18 @@ import os
 import platform
 import re
 import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 HERE = Path(__file__).parent
 NAMES = (
@@ -28,6 +34,7 @@ NAMES = (
     "triple_barrier",
     "features",
     "fit_loop",
+    "stack",
     "transformer",
     "backtest",
     "evidence",
@@ -37,38 +44,69 @@ NAMES = (
     "daily",
     "daily_run",
     "trading",
+    "read",
+    "orderbook",
 )
 PACKAGES = ("torch", "polars", "numpy", "numba", "vectorbt", "lightgbm", "onnxruntime")
 AIM = re.compile(r"(?:ratio\s*)?(>=|<=|<|>)\s*([\d.]+)\s*$")
 NOT_MEASURED = "not measured"
-SLOWER = 1.2  # a ratio that fell by more than this is named
+CHANGED = 1.2  # a figure that became worse or better by more than this is named
+WIDTH = 80
+
+
+def bound_of(row: dict[str, Any]) -> tuple[str, float] | None:
+    """Sign and limit of the aim; None where it is no bound on the ratio."""
+    aim = row.get("target")
+    bound = AIM.match(f">= {aim}" if isinstance(aim, int | float) else str(aim or ""))
+    return None if bound is None else (bound[1], float(bound[2]))
 
 
 def outcome(row: dict[str, Any]) -> str:
     """`met`, `missed`, or nothing where the aim is no bound on the ratio."""
-    aim = row.get("target")
-    bound = AIM.match(f">= {aim}" if isinstance(aim, int | float) else str(aim or ""))
-    if bound is None or row.get("ratio") is None:
+    bound, ratio = bound_of(row), row.get("ratio")
+    if bound is None or ratio is None:
         return ""
-    sign, limit, ratio = bound[1], float(bound[2]), row["ratio"]
+    sign, limit = bound
     held = {">=": ratio >= limit, "<=": ratio <= limit, "<": ratio < limit, ">": ratio > limit}[sign]
     return "met" if held else "missed"
 
 
-def measured(names: list[str]) -> dict[str, Any]:
-    """The rows of these benchmarks with the machine, the versions and the date."""
-    sys.path.insert(0, str(HERE))
-    rows = [row | {"benchmark": name} for name in names for row in rows_of(name)]
+def about() -> dict[str, Any]:
+    """Date, machine and versions."""
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, Python {platform.python_version()}",
+        "machine": f"{processor()}, {os.cpu_count()} CPU cores, Python {platform.python_version()}",
         "versions": {package: version(package) for package in PACKAGES},
-        "rows": [row | {"outcome": outcome(row)} for row in rows],
     }
 
 
-def rows_of(name: str) -> list[dict[str, Any]]:
+def processor() -> str:
+    """The processor's name where Linux gives it, else its kind."""
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.machine()
+
+
+def measured(name: str, folder: Path) -> list[dict[str, Any]]:
+    """Rows of one benchmark from a process of its own; one row that says why where it failed."""
+    began = time.perf_counter()
+    # spawned: threads, imports and memory of one benchmark are no other's
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as process:
+        try:
+            rows = process.submit(rows_of, name, folder).result()
+        except (Exception, SystemExit) as cause:  # also a killed process; the others go on
+            why = str(cause).strip().splitlines() or [""]
+            rows = [{"name": name, "note": f"{NOT_MEASURED}: {type(cause).__name__}: {why[-1][:300]}"}]
+    spent = time.perf_counter() - began
+    return [row | {"benchmark": name, "outcome": outcome(row), "benchmark_s": round(spent, 1)} for row in rows]
+
+
+def rows_of(name: str, folder: Path) -> list[dict[str, Any]]:
     """The rows of one benchmark; where it gives none that can be printed, one row whose note says why."""
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
     rows = list(importlib.import_module(f"bench_{name}").measure())
     unprinted = [k for k, row in enumerate(rows) if "name" not in row or not {"fast_s", "ratio"} & set(row)]
     if rows and not unprinted:
@@ -78,45 +116,82 @@ def rows_of(name: str) -> list[dict[str, Any]]:
 
 
 def table(result: dict[str, Any]) -> Table:
-    """The one table that README and docs quote."""
-    drawn = Table(title=f"{result['date']}, {result['machine']}")
-    for column in ("job", "ours s", "rival s", "ratio", "aim", "", "note"):
-        drawn.add_column(column, justify="left" if column in ("job", "", "note") else "right", overflow="fold")
+    """The one table that README and docs quote; a job's note stands below it."""
+    title = f"{result['date']}, {result['machine']}"
+    drawn = Table(title=title, box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), width=WIDTH, title_justify="left")
+    for column in ("job", "ours s", "rival s", "ratio", "aim", ""):
+        drawn.add_column(column, justify="left" if column in ("job", "") else "right", overflow="fold")
+    drawn.columns[0].ratio = 1
     for row in result["rows"]:
         numbers = (f"{row[k]:.4g}" if row.get(k) is not None else "" for k in ("fast_s", "slow_s", "ratio"))
-        drawn.add_row(row["name"], *numbers, str(row.get("target", "")), row["outcome"], row.get("note", ""))
+        bound = bound_of(row)
+        aim = "" if bound is None else f"{bound[0]} {bound[1]:g}"
+        said = [] if bound or not row.get("target") else [f"aim: {row['target']}"]
+        note = "; ".join([*said, *([row["note"]] if row.get("note") else [])])
+        job = Text.assemble(row["name"], (f"\n{note}" if note else "", "dim"))  # no markup: names have brackets
+        drawn.add_row(job, *numbers, aim, row["outcome"])
     return drawn
 
 
-def slower(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
-    """A line for each job whose ratio fell, or whose own seconds rose where there is no ratio, beyond SLOWER."""
-    old = {row["name"]: row for row in before["rows"]}
-    lines = []
-    for row in now["rows"]:
-        was = old.get(row["name"], {})
-        for key, worse in (("ratio", lambda a, b: a * SLOWER < b), ("fast_s", lambda a, b: a > b * SLOWER)):
-            if row.get(key) is not None and was.get(key) is not None:
-                if worse(row[key], was[key]):
-                    lines.append(f"{row['name']}: {key} {was[key]:.4g} -> {row[key]:.4g}")
-                break
-    return lines
+def compared(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
+    """Lines on the jobs that became slower or faster by more than CHANGED, are gone or new; worse first.
+
+    Compared is the ratio, which holds on another machine, else our own seconds. Where the aim is an upper bound, less
+    is better.
+    """
+    old, new = ({(row["benchmark"], row["name"]): row for row in one["rows"]} for one in (before, now))
+    lines: dict[str, list[str]] = {"slower": [], "not measured now": [], "faster": [], "new": []}
+    for key, was in old.items():
+        row = new.get(key, {})
+        figure = next((k for k in ("ratio", "fast_s") if was.get(k) is not None), None)
+        if figure is None:
+            continue
+        if row.get(figure) is None:
+            lines["not measured now"].append(was["name"])
+            continue
+        bound = bound_of(row)
+        less_is_better = figure == "fast_s" or (bound is not None and bound[0] in ("<", "<="))
+        a, b = (was[figure], row[figure]) if less_is_better else (row[figure], was[figure])
+        kind = "slower" if b > a * CHANGED else "faster" if a > b * CHANGED else None
+        if kind:
+            unit = " s" if figure == "fast_s" else "x"
+            lines[kind].append(f"{was['name']}: {was[figure]:.4g}{unit} -> {row[figure]:.4g}{unit}")
+    lines["new"] = [row["name"] for key, row in new.items() if key not in old and row.get("ratio") is not None]
+    other = [f"other {k}: {before[k]} -> {now[k]}" for k in ("machine", "versions") if before[k] != now[k]]
+    return [*other, *(f"{kind:16s} {line}" for kind, some in lines.items() for line in some)]
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """A file that `--json` wrote."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as cause:
+        raise SystemExit(f"bench: {path}: {cause}; `make bench` writes such a file") from None
+    if not isinstance(found, dict) or not {"date", "machine", "versions", "rows"} <= found.keys():
+        raise SystemExit(f"bench: {path} is no table of benchmarks; `make bench` writes one")
+    return found
 
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[*NAMES, []])
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--compare", type=Path)
+    parser.add_argument("--compare", type=Path, nargs=2, metavar=("OTHER", "NOW"))
     asked = parser.parse_args(arguments)
-    before = json.loads(asked.compare.read_text(encoding="utf-8")) if asked.compare else None
-    result = measured(asked.names or list(NAMES))
-    console = Console(width=150)
+    console = Console(width=WIDTH, highlight=False)
+    if asked.compare:
+        other, now = (read_result(path) for path in asked.compare)
+        lines = compared(now, other)
+        same = f"nothing slower or faster than {asked.compare[0]} by more than {CHANGED}x"
+        console.print("\n".join(lines or [same]), markup=False)
+        return
+    result = about() | {"rows": []}
+    for name in asked.names or NAMES:
+        result["rows"] += (rows := measured(name, HERE))
+        print(f"{name}: {rows[0]['benchmark_s']:.0f} s", file=sys.stderr, flush=True)
+        if asked.json:  # after each: a run that is stopped keeps what it measured
+            asked.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     console.print(table(result))
-    if asked.json:
-        asked.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    if before is not None:
-        lines = slower(result, before)
-        console.print("\n".join(lines) if lines else f"nothing slower than {asked.compare} by more than {SLOWER}x")
     lacking = [row["name"] for row in result["rows"] if row.get("note", "").startswith(NOT_MEASURED)]
     if lacking:
         raise SystemExit(f"benchmarks without rows: {', '.join(lacking)}")
