@@ -22,7 +22,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from tradsys.config.explain import leaves, value_at
 from tradsys.config.meanings import Meanings
+from tradsys.core.bounds import too_large
 
+OWN = "tradsys."
 SEED = "seed"  # `compose.as_dict` says what a seed is
 HYDRAS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 _LISTS = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
@@ -31,6 +33,7 @@ _UNITS = ("_seconds", "_minutes", "_hours", "_gb", "_share", "_bps", "_gain")  #
 AMOUNTS = re.compile(
     r"(?:^|_)(?:seconds|minutes|hours|days|bars|gb|mb|epochs|rows)$|^n_(?!jobs$)"
 )  # none is below zero
+SHARES = re.compile(r"_(?:share|fraction)$")  # none is beyond one
 SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
 MOST_YEARS = 200  # of a setting in a unit of time: dates reach so far back
 MOST = 1e15  # no setting has a larger number; whole numbers up to here are exact in a float and fit into 64 bits
@@ -48,6 +51,32 @@ OPTIONAL: Mapping[str, type] = {
 def wrong_argument(config: DictConfig) -> str | None:
     """What is wrong with the first value that the constructor it goes to does not take; None where all fit."""
     return wrong_value(OmegaConf.to_container(config, resolve=True), OmegaConf.to_container(config, resolve=False))
+
+
+def beyond_sense(config: DictConfig) -> str | None:
+    """The first value that `core.bounds` calls too large, to be refused before anything is built; None where none is.
+
+    Settings of parts from outside this package are their own authors' to limit.
+    """
+    plain, raw = (OmegaConf.to_container(config, resolve=resolve) for resolve in (True, False))
+    for path, name, value in _own_numbers(plain):
+        if takes := too_large(name, value):
+            where = _written_at(raw, path)
+            return f"config: {where}={_short(value)}; {name} is {takes}; give {where}=..."
+    return None
+
+
+def _own_numbers(value: Any, path: str = "") -> Iterator[tuple[str, str, int | float]]:
+    """Path, name and number of every setting, but for those of parts from outside; of a list, each number."""
+    if isinstance(value, Mapping) and not str(value.get("_target_", OWN)).startswith(OWN):
+        return
+    named = value.items() if isinstance(value, Mapping) else enumerate(value)
+    for key, inner in named:
+        where = f"{path}.{key}" if path else str(key)
+        if isinstance(inner, Mapping | list):
+            yield from _own_numbers(inner, where)
+        elif isinstance(inner, int | float) and not isinstance(inner, bool):
+            yield where, next(part for part in reversed(where.split(".")) if not part.isdigit()), inner
 
 
 def wrong_value(plain: Any, raw: Any) -> str | None:
@@ -96,7 +125,7 @@ def wrong_key(
         hint = OPTIONAL.get(key, Any) if known is None else _kind_of(known, last)
         if value == "" and known:
             return f"config: {key}=''; it takes a text that is not empty, such as {_short(known)}; give {key}=..."
-        if _fits(hint, value) and (takes := _no_amount(last, value)):
+        if _fits(hint, value) and (takes := _no_amount(last, value) or too_large(last, value)):
             return f"config: {key}={_short(value)}; it takes {takes}; give {key}=..."
         if not _fits(hint, value):
             quoted = f"; quote text that looks like one: {key}=\"'{value}'\"" if hint is str else ""
@@ -106,7 +135,11 @@ def wrong_key(
 
 def _no_amount(name: str, value: Any) -> str | None:
     """What a key that its name calls an amount takes instead of this number; None where it takes it."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (found := AMOUNTS.search(name)):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if SHARES.search(name) and not 0 <= value <= 1:
+        return "a share from 0 to 1"
+    if not (found := AMOUNTS.search(name)):
         return None
     if value < 0:
         return "a number from 0"

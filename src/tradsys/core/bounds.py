@@ -9,6 +9,39 @@ from typing import Any
 from tradsys.core.errors import TrainingError
 
 INTERVAL = re.compile(r"(null or )?(whole )?([\[(])(-?[\w.]+), (-?[\w.]+)([\])])")
+MOST_WHOLE = 2**31 - 1  # what the libraries in C that whole numbers are passed to can hold
+# The largest value by the name of a setting, whichever part has it. Beyond it the setting does not do what it says, or
+# does not end, or does not fit into any machine. A value that is merely foolish is taken: its result says so.
+LARGEST: Mapping[str, float] = {
+    # AdamW moves a weight by up to its rate at every step; a tree that is added more than once jumps over the minimum
+    "lr": 1, "learning_rate": 1, "weight_decay": 100, "mixup": 1000, "temperature": 1000,
+    # memory and time grow with each of these, and nets are built when a configuration is checked
+    "n_layers": 1000, "n_levels": 64, "n_heads": 1024, "d_model": 65536, "width": 65536, "ffn_mult": 256,
+    "projection_dim": 65536, "kernel_bars": 65536, "lookback": 1e6, "batch_size": 1e7, "places": 65536,
+    "values": 65536, "patch": 65536, "n_states": 100, "n_neighbours": 1e6,
+    # how often something is done again
+    "max_epochs": 1e6, "epochs": 1e6, "n_estimators": 1e6, "max_depth": 64, "max_iter": 1e7, "n_seeds": 1e5,
+    "n_draws": 1e7, "n_oof_folds": 1e4, "n_folds": 1e4, "n_permutations": 1e6, "n_placebos": 1e7, "cpcv_groups": 40,
+    "share": 100, "n_trials": 1e7, "n_markets": 1e7, "max_retries": 1e4, "attempts": 1e4, "every_hours": 1e5,
+    # processes and machines
+    "n_jobs": 4096, "n_workers": 4096, "devices": 4096, "num_nodes": 65536, "processes": 4096, "n_threads": 4096,
+    "trials_per_gpu": 4096,
+    # a plan of trades
+    "max_gross": 1000, "position_volatility": 100, "stop_atr": 1000, "target_atr": 1000,
+    # made-up markets
+    "n_bars": 1e9, "n_symbols": 1e6, "n_sessions": 1e6, "edge": 100, "shape": 100,
+}  # fmt: skip
+
+
+def too_large(name: str, value: Any) -> str | None:
+    """What a setting of this name takes instead of a number beyond all sense; None where it takes it.
+
+    Names of amounts of bytes are numbers of any size.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    most = LARGEST.get(name, MOST_WHOLE if isinstance(value, int) and not name.endswith("bytes") else math.inf)
+    return f"at most {most:,.0f}" if abs(value) > most else None
 
 
 def check_bounds(where: str, part: Any, rules: Mapping[str, str], key: str) -> None:

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from tradsys.config.compose import ConfigError, build, compose
+from tradsys.config.compose import ConfigError, build, compose, conf_folder
 from tradsys.config.explain import leaves, value_at
-from tradsys.config.kinds import _fits, wrong_value
+from tradsys.config.kinds import _fits, beyond_sense, wrong_key, wrong_value
+from tradsys.config.meanings import read_meanings
+from tradsys.core.bounds import MOST_WHOLE, too_large
 from tradsys.core.errors import TradsysError
 from tradsys.models.training.trainer import TrainerSettings
 
@@ -112,3 +116,79 @@ def test_does_not_fit(hint, value):
 def test_an_exchange_waits_and_tries_no_less_than_nothing(key):
     with pytest.raises(ValueError, match=rf"exchange: {key}=-1; it must be .*set exchange\.{key}"):
         build(compose("trade", ["levels=score", f"exchange.{key}=-1"]))
+
+
+# floats that may be 1e10: such a value does what it says, and the result shows it
+FOOLISH = {
+    "C": "no penalty", "wide_C": "no penalty", "alpha": "nothing but penalty", "l2": "no leaf says anything",
+    "gamma": "trees without a split", "min_child_weight": "trees without a split", "clip": "nothing is cut",
+    "gradient_clip": "nothing is cut", "upper": "a barrier that nothing reaches", "lower": "as upper",
+    "margin": "no trade", "capital": "rich", "failed_skill": "of a failed trial", "cpu": "any number is the same",
+    "gpu": "as cpu", "bf16_gain": "never bf16", "headroom": "no room at all", "cache_gb": "a large disk",
+    "fall": "every date is a drop", "late_stop": "no feature fails", "late_warn": "none is warned of",
+    "least": "no date is covered", "least_scale": "nothing explodes", "stop_above": "never", "stop_below": "always",
+    "warn_above": "never", "warn_below": "always", "time_decay": "refused where it meets the samples",
+    "min_market_cap": "no name is so large",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["train", "+experiment=demo"], ["train", "model=supcon"], ["train", "model=xgboost"], ["daily"],
+     ["trade", "levels=score"], ["diagnose"], ["audit"], ["doctor"], ["runs"], ["reproduce"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_number_beyond_all_sense_is_refused_unless_it_is_merely_foolish(command):
+    base = compose(command[0], command[1:])
+    plain, raw = OmegaConf.to_container(base, resolve=True), OmegaConf.to_container(base, resolve=False)
+    assert beyond_sense(base) is None
+    taken = []
+    for path, value in leaves(raw):
+        parent, _, last = path.rpartition(".")
+        if isinstance(value, bool) or not isinstance(value, int | float) or last in FOOLISH:
+            continue
+        huge = 10**10 if isinstance(value, int) else 1e10
+        if too_large(last, huge):
+            continue
+        holder, top = value_at(plain, parent) if parent else plain, path.partition(".")[0]
+        key = int(last) if isinstance(holder, list) else last
+        before, holder[key] = holder[key], huge
+        if not _is_refused(command[0], base, path, {top: plain[top]}, {top: raw[top]}):
+            taken.append(path)
+        holder[key] = before
+    assert taken == []
+
+
+def _is_refused(command, base, path, plain, raw):
+    changed = base.copy()
+    OmegaConf.update(changed, path, value_at(plain, path))
+    if wrong_value(plain, raw) or wrong_key(changed, base, [path], command, lambda: read_meanings(conf_folder())):
+        return True
+    try:
+        instantiate(OmegaConf.create(plain), _convert_="all")
+    except (ValueError, InstantiationException):
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [("size.n_layers=10000000000", "size.n_layers"), ("model.module.lr=1e10", "model.module.lr"),
+     ("baselines.lightgbm.learning_rate=1e10", "baselines.lightgbm.learning_rate"),
+     ("data.seed=10000000000", "data.seed"),
+     ("model.module.gamma=1e10", "gamma"), ("auditor.max_depth=1000", "auditor.max_depth"),
+     ("trainer.devices=100000", "trainer.devices")],
+)  # fmt: skip
+def test_it_is_refused_with_its_key_before_a_net_of_that_size_is_built(override, key):
+    with pytest.raises(TradsysError) as refused:
+        build(compose("train", ["+experiment=demo", override]))
+    assert key in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_parts_from_outside_limit_their_own_settings_and_bytes_have_no_limit():
+    settings = {"lr": 50.0, "max_bytes": MOST_WHOLE + 1}
+    assert beyond_sense(OmegaConf.create({"model": {"_target_": "mine.Model", **settings}})) is None
+    ours = OmegaConf.create({"model": {"_target_": "tradsys.models.x.Model", "members": [{"lr": 50.0}]}})
+    assert beyond_sense(ours) == "config: model.members.0.lr=50.0; lr is at most 1; give model.members.0.lr=..."
+    assert too_large("max_bytes", settings["max_bytes"]) is None

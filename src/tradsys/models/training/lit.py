@@ -26,7 +26,7 @@ from tradsys.samples.loader import rank_of
 Batch = tuple[Tensor, ...]  # window_NTF, y_N, weight_N, in training with auxiliary targets target_NA
 
 BOUNDS = {
-    "gamma": "[0, inf)",
+    "gamma": "[0, 100]",  # from there on no sample that is not all wrong counts
     "lr": "(0, inf)",
     "weight_decay": "[0, inf)",
     "warmup_fraction": "[0, 1)",
