@@ -151,3 +151,21 @@ def test_a_zip_that_holds_the_same_bars_twice_says_where_they_stand(tmp_path):
     asked = ["source=file", f"path={tmp_path / 'two.zip'}", "symbol=A", "name=two", f"paths.data={tmp_path}"]
     with pytest.raises(DataError, match=r"1 kind of defect in 144 rows:\n.*place=b.csv:2 .*;\nbars are taken"):
         fetch(asked)
+
+
+def test_the_directory_of_an_archive_is_read_once_for_all_its_members(tmp_path, monkeypatch):
+    table = "time,open,high,low,close,volume\n2024-01-01,1,2,0.5,1.5,10\n2024-01-02,1,2,0.5,1.5,10\n"
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
+        for k in range(6):
+            archive.writestr(f"S{k}.csv", table)
+        archive.writestr("readme.md", "bars")
+    opened, real = [], zipfile.ZipFile._RealGetContents
+
+    def counted(archive):
+        opened.append(archive)
+        real(archive)
+
+    monkeypatch.setattr(zipfile.ZipFile, "_RealGetContents", counted)
+    result = read(tmp_path / "many.zip", "plain")
+    assert result.bars["symbol"].unique().sort().to_list() == [f"S{k}" for k in range(6)]
+    assert len(opened) == 1

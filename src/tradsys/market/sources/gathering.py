@@ -129,9 +129,11 @@ def _check_symbols(rows: pl.DataFrame, name: str) -> None:
 
 def _parts(parsed: Sequence[Parsed], files: Sequence[str], symbol: str | None, name: str) -> list[str]:
     """The symbols of files that look like parts of one series; DataError where nobody asked to join them."""
-    unnamed = [(one.rows["symbol"][0], file) for one, file in zip(parsed, files, strict=True) if not one.named]
-    for guess in dict.fromkeys(s for s, _ in unnamed):
-        parts = [file for s, file in unnamed if s == guess]
+    guesses: dict[str, list[str]] = {}
+    for one, file in zip(parsed, files, strict=True):
+        if not one.named:
+            guesses.setdefault(one.rows["symbol"][0], []).append(file)
+    for guess, parts in guesses.items():
         if len(parts) > 1 and symbol is None:
             raise DataError(
                 f"{name}: {len(parts)} files look like parts of {guess}: {parts[:4]}; parts are joined "

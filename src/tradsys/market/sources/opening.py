@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -47,13 +47,15 @@ class RawFile:
     """One table to read: a file, or a member of a zip archive.
 
     name: what messages call it. stem: its name without suffixes, from which a symbol may be guessed.
-    kind: `text`, `parquet` or `feather`.
+    kind: `text`, `parquet` or `feather`. archive: the zip archive of a member, open as long as one of its members is
+    kept: its directory is as long as its members are many, and is read once for all of them.
     """
 
     path: Path
     name: str
     kind: str
     member: str | None = None
+    archive: zipfile.ZipFile | None = field(default=None, repr=False, compare=False)
 
     @property
     def stem(self) -> str:
@@ -143,18 +145,19 @@ def _tables_of(path: Path) -> tuple[list[RawFile], list[str]]:
 
 def _members(path: Path) -> tuple[list[RawFile], list[str]]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            infos = [i for i in archive.infolist() if not i.is_dir() and not _is_litter(i.filename)]
+        archive = zipfile.ZipFile(path)
     except DAMAGED as error:
         raise DataError(f"{path.name}: cannot be opened as a zip archive; download it again") from error
+    infos = [i for i in archive.infolist() if not i.is_dir() and not _is_litter(i.filename)]
     locked = [i.filename for i in infos if i.flag_bits & 1]
     if locked:
         raise DataError(f"{path.name}: {locked[:3]} need a password; unpack the archive and give the folder")
     tables = [i for i in infos if _bare(i.filename)[1] in TEXTS and not i.filename.lower().endswith((*PACKED, ".zip"))]
-    skipped = [f"{path.name}/{i.filename}" for i in infos if i not in tables]
+    read = {i.filename for i in tables}
+    skipped = [f"{path.name}/{i.filename}" for i in infos if i.filename not in read]
     alone = len(tables) == 1
     return [
-        RawFile(path, path.name if alone else Path(i.filename).name, "text", i.filename)
+        RawFile(path, path.name if alone else Path(i.filename).name, "text", i.filename, archive)
         for i in sorted(tables, key=lambda i: i.filename)
     ], skipped
 
@@ -167,8 +170,8 @@ def _is_litter(name: str) -> bool:
 def _stream(raw: RawFile) -> Iterator[BinaryIO]:
     suffix = raw.path.suffix.lower()
     try:
-        if raw.member is not None:
-            with zipfile.ZipFile(raw.path) as archive, archive.open(raw.member) as file:
+        if raw.archive is not None and raw.member is not None:
+            with raw.archive.open(raw.member) as file:
                 yield file  # type: ignore[misc]
         else:
             opener = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(suffix, open)
