@@ -1,9 +1,11 @@
 """Kills the bot at random moments of simulated weeks on a faulty exchange, then audits what is left.
 
     python -m tests.exchange.chaos kills=200 bars=336 seed=1
+    python -m tests.exchange.chaos kills=40 bars=168 seed=1 stream=1
 
 The bot is the real one, live mode, through ccxt; its decisions come from a seeded coin. A forked child is the bot, so
-that every kill is a SIGKILL of a process that holds the journal and talks to the exchange over HTTP.
+that every kill is a SIGKILL of a process that holds the journal and talks to the exchange over HTTP. With stream=1 it
+also listens to a websocket, each connection of which errs in ways of its own.
 """
 
 import contextlib
@@ -23,7 +25,8 @@ from pathlib import Path
 from tests.conftest import walk_bars
 from tests.exchange.coin import CoinSession, coin_plan, rows_of
 from tests.exchange.market import Faults, Market
-from tests.exchange.server import KEY, SECRET, serving
+from tests.exchange.server import KEY, SECRET, Api, serving
+from tests.exchange.streams import Streams
 from tradsys.ops.trading.bot import JOURNAL
 from tradsys.ops.trading.state import State
 from tradsys.ops.trading.store import TradeJournal
@@ -49,12 +52,15 @@ def main(argv: list[str]) -> int:
     return 0 if not figures["broken"] else 1
 
 
-def run(kills: int = 200, bars: int = 336, seed: int = 1) -> dict:
-    """The figures of one chaos run and of the undisturbed one beside it."""
+def run(kills: int = 200, bars: int = 336, seed: int = 1, stream: int = 0) -> dict:
+    """The figures of one chaos run and of the undisturbed one, by polling alone, beside it."""
     with tempfile.TemporaryDirectory() as folder:
         calm = Path(folder) / "calm"
         undisturbed, _ = simulate(calm, bars, seed, kills=0, faults=Faults())
-        disturbed, market = simulate(Path(folder) / "chaos", bars, seed, kills=kills, faults=scheduled(bars))
+        faults = scheduled(bars)
+        disturbed, market = simulate(
+            Path(folder) / "chaos", bars, seed, kills=kills, faults=faults, stream=bool(stream)
+        )
         return figures_of(disturbed, undisturbed, market)
 
 
@@ -74,13 +80,16 @@ def scheduled(bars: int) -> Faults:
     )
 
 
-def simulate(folder: Path, bars: int, seed: int, *, kills: int, faults: Faults) -> tuple[dict, Market]:
+def simulate(
+    folder: Path, bars: int, seed: int, *, kills: int, faults: Faults, stream: bool = False
+) -> tuple[dict, Market]:
     """Runs bots, one after the other where they are killed, until the simulated span is over."""
     rows = rows_of(walk_bars(WARM_UP + bars + 30, ("AAAUSDT", "BBBUSDT"), seed=seed))
     start = rows["AAAUSDT"][WARM_UP][0]
     market = Market(rows, start_ms=start + 1000, tick_ms=450_000, cash="5000", faults=faults, seed=seed)
     end, dice, n_kills, codes = start + bars * HOUR, random.Random(seed), 0, Counter()
-    with serving(market) as url, zygote(url, folder) as (begin, wait):
+    streams = Streams(market, dice=random.Random(seed))
+    with serving(market, Api(market, streams)) as url, zygote(url, folder, stream) as (begin, wait):
         while market.now < end:
             pid = begin()
             if n_kills < kills:
@@ -103,7 +112,8 @@ def simulate(folder: Path, bars: int, seed: int, *, kills: int, faults: Faults) 
         kill(pid, signal.SIGTERM)
         codes[wait()] += 1
     journal = TradeJournal(folder / JOURNAL, create=False)
-    return {"journal": journal, "state": State().replay(journal.events()), "n_kills": n_kills, "codes": codes}, market
+    state = State().replay(journal.events())
+    return {"journal": journal, "state": state, "n_kills": n_kills, "codes": codes, "streams": streams}, market
 
 
 def kill(pid: int, number: int) -> int:
@@ -157,14 +167,18 @@ def figures_of(disturbed: dict, undisturbed: dict, market: Market) -> dict:
         "orders": len(market.orders), "fills": len(there), "trades": len(state.trades),
         "trades of the undisturbed run": len(undisturbed["state"].trades), "the same": len(same),
         "faults": dict(market.happened), "named in the journal": dict(named), "reasons": dict(reasons),
-        "events": state.last_event, "broken": broken,
+        "events": state.last_event, "broken": broken, "connections of the stream": disturbed["streams"].n_connections,
+        "messages of the stream": disturbed["streams"].n_messages,
+        "bars with the stream open": sum(
+            e.body["source"]["by"] == "websocket" for e in journal.events(kinds=["bars"])
+        ),
     }  # fmt: skip
 
 
 @contextlib.contextmanager
-def zygote(url: str, folder: Path):
+def zygote(url: str, folder: Path, stream: bool):
     """A process that has everything imported and forks one bot for each line it reads."""
-    command = [sys.executable, "-m", "tests.exchange.chaos", "--zygote", url, str(folder)]
+    command = [sys.executable, "-m", "tests.exchange.chaos", "--zygote", url, str(folder), str(int(stream))]
     environment = {**os.environ, "CHAOS_KEY": KEY, "CHAOS_SECRET": SECRET, "POLARS_MAX_THREADS": "1"}
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, bufsize=1
@@ -188,9 +202,9 @@ def zygote(url: str, folder: Path):
         process.stdout.close()
 
 
-def serve_forks(url: str, folder: Path) -> None:
+def serve_forks(url: str, folder: Path, stream: bool) -> None:
     """Forks a bot per line; writes its pid, then its exit status."""
-    import ccxt  # noqa: F401 - imported once, before the forks
+    import ccxt.pro  # noqa: F401 - imported once, before the forks
 
     import tradsys.ops.trading.live  # noqa: F401
 
@@ -199,7 +213,7 @@ def serve_forks(url: str, folder: Path) -> None:
         if pid == 0:
             code = 70
             try:
-                code = bot(url, folder)
+                code = bot(url, folder, stream)
             except Exception:
                 traceback.print_exc()
             finally:
@@ -212,14 +226,14 @@ def serve_forks(url: str, folder: Path) -> None:
         sys.stdout.flush()
 
 
-def bot(url: str, folder: Path) -> int:
+def bot(url: str, folder: Path, stream: bool) -> int:
     """One life of the bot."""
     from tradsys.ops.trading.live import run_live
     from tradsys.serving.exchange.client import Exchange
 
     exchange = Exchange(
-        "binance", kind="linear", key="CHAOS_KEY", secret="CHAOS_SECRET", address=url, poll_seconds=0.001,
-        wait_seconds=0.01, patience_seconds=300, attempts=8, start_seconds=60.0,
+        "binance", kind="linear", key="CHAOS_KEY", secret="CHAOS_SECRET", address=url, stream=stream,
+        poll_seconds=0.02 if stream else 0.001, wait_seconds=0.01, patience_seconds=300, attempts=8, start_seconds=60.0,
     )  # fmt: skip
     plan = coin_plan(folder)
     code, _ = run_live(
@@ -230,6 +244,6 @@ def bot(url: str, folder: Path) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--zygote"]:
-        serve_forks(sys.argv[2], Path(sys.argv[3]))
+        serve_forks(sys.argv[2], Path(sys.argv[3]), sys.argv[4] == "1")
     else:
         sys.exit(main(sys.argv[1:]))

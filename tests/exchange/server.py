@@ -1,4 +1,4 @@
-"""The market behind the part of Binance's spot and USD-M REST interface that ccxt calls, as an ASGI app."""
+"""The market behind the part of Binance's spot and USD-M interface that ccxt calls, as an ASGI app."""
 
 import asyncio
 import contextlib
@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tests.exchange.market import MIN_NOTIONAL, STEP, TICK, Market, Order, RefusedError, base_of
+from tests.exchange.streams import Paced, Streams
 
 KEY, SECRET = "test-key", "test-secret"
 RECV_WINDOW_MS = 10_000
@@ -23,10 +24,14 @@ FAULTY = ("too_many", "banned", "server_error")
 
 
 class Api:
-    """One market's routes. Every private call is checked for key, signature and time."""
+    """One market's routes. Every private call is checked for key, signature and time.
 
-    def __init__(self, market: Market) -> None:
-        self.market = market
+    streams: its websockets. pace: of simulated time, see `Paced`; None: questions for the time move it.
+    """
+
+    def __init__(self, market: Market, streams: Streams | None = None, pace: Paced | None = None) -> None:
+        self.market, self.streams, self.pace = market, streams or Streams(market), pace
+        self.n_times = 0
         self.lock = threading.Lock()
         self.n_requests = 0
 
@@ -49,7 +54,7 @@ class Api:
             for name, handler in (spot if self.market.kind == "spot" else linear).items():
                 verb, path = name.split()
                 routes.append(Route(f"{prefix}/{path}", self._wrapped(handler, path), methods=[verb]))
-        return Starlette(routes=routes)
+        return Starlette(routes=[*routes, *self.streams.routes()])
 
     def _wrapped(self, handler, path):
         public = path in ("time", "exchangeInfo", "klines", "ping", "fundingRate")
@@ -74,6 +79,9 @@ class Api:
                     headers = {"Retry-After": str(market.faults.retry_after)} if error.status in (418, 429) else {}
                     body = {"code": error.code, "msg": str(error)}
                     return JSONResponse(body, status_code=error.status, headers=headers)
+            if path == "time":
+                self.n_times += 1
+                await (self.streams.follow() if self.pace is None else self.pace.asked())
             if lost:
                 await asyncio.sleep(0.001)
                 return JSONResponse({"code": -1007, "msg": "Timeout waiting for response from backend server."}, 504)
@@ -253,12 +261,12 @@ class Api:
 
 
 @contextlib.contextmanager
-def serving(market: Market):
+def serving(market: Market, api: Api | None = None):
     """The market on a free port of the loopback interface; gives its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    config = uvicorn.Config(Api(market).app(), host="127.0.0.1", port=port, log_level="error", lifespan="off")
+    config = uvicorn.Config((api or Api(market)).app(), host="127.0.0.1", port=port, log_level="error", lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
@@ -14,6 +14,24 @@ from tradsys.serving.brokers import Bar
 
 
 @dataclass(frozen=True)
+class Source:
+    """How an exchange's bars are awaited.
+
+    by: websocket or polling. last_message: of the websocket, UTC. n_breaks: connections lost. why: it is polling.
+    """
+
+    by: str
+    last_message: datetime | None = None
+    n_breaks: int = 0
+    why: str = ""
+
+    def body(self) -> dict[str, Any]:
+        """As JSON values."""
+        last = None if self.last_message is None else self.last_message.isoformat()
+        return {"by": self.by, "last_message": last, "n_breaks": self.n_breaks, "why": self.why}
+
+
+@dataclass(frozen=True)
 class Moment:
     """What became known at one bar close.
 
@@ -21,7 +39,7 @@ class Moment:
     may be entered on this one. missing: symbols that should have a bar and have none. corrected: bars that the vendor
     has changed since they were first seen, as (before, after). age: seconds since the close, by the exchange's clock.
     splits: (symbol, new units per old) of symbols whose history the vendor rewrote in new units since the bar before;
-    stored bars are in one unit and have none.
+    stored bars are in one unit and have none. source: how the bars were awaited; None for stored bars.
     """
 
     time: datetime
@@ -31,6 +49,7 @@ class Moment:
     corrected: tuple[tuple[Bar, Bar], ...] = ()
     age: float = 0.0
     splits: tuple[tuple[str, float], ...] = ()
+    source: Source | None = None
 
 
 class Feed(Protocol):

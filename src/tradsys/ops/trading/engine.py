@@ -122,6 +122,8 @@ class Engine:
         if moment.missing:
             events.append(("gap", {"time": moment.time.isoformat(), "symbols": list(moment.missing)}))
         body = {"time": moment.time.isoformat(), "late": moment.late, "bars": [bar_body(b) for b in moment.bars]}
+        if moment.source is not None:
+            body["source"] = {**moment.source.body(), "age_seconds": moment.age}
         self.record(*events, ("bars", body))
         for symbol, ratio in moment.splits:
             self.halt(

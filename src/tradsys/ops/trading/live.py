@@ -21,6 +21,7 @@ from tradsys.serving.bundle import Bundle
 from tradsys.serving.exchange.broker import ExchangeBroker
 from tradsys.serving.exchange.client import Client, Exchange, UnreachableError
 from tradsys.serving.exchange.feed import ExchangeFeed
+from tradsys.serving.exchange.stream import stream_of
 from tradsys.serving.joined import JoinedSession, StaleColumnsError
 from tradsys.serving.paper import PaperBroker
 from tradsys.serving.session import Session
@@ -68,6 +69,7 @@ def run_live(
         broker = ExchangeBroker(client, plan.costs, minutes)
         patient(broker.check_rights)
     notifier, ending = Notifier.from_environment(), Ending()
+    feed.stream = stream_of(client, feed_symbols, minutes, ending.wake, private=plan.mode == "live")
     with opened(plan) as (journal, state):
         if plan.mode == "live" and not state.accounts:
             patient(_check_balance, plan, broker, client)
@@ -88,8 +90,8 @@ def run_live(
                 swapped(engine, plan, feed, Path(follow), watched)
             page(engine.state)
 
-        with signals(ending):
-            Loop(engine, feed, client, ending, after_step=after, adopt=adopt).run()
+        with signals(ending), feed.stream or contextlib.nullcontext():
+            Loop(engine, feed, client, ending, after_step=after, adopt=adopt, stream=feed.stream).run()
         line = farewell(engine, ending.why)
         page(engine.state)
     return ending.code, line
@@ -135,7 +137,7 @@ def _listener(notifier: Notifier, name: str) -> Callable[[str, dict[str, Any]], 
                 actions = [f"{s}: {row['action']}" for s, row in body["rows"].items()]
                 notifier.send(f"{name}: {noted['day']} is over", "; ".join(actions) or "no bar")
             noted["day"] = day
-        elif kind in NEWS or (kind == "note" and body.get("what") in ("exchange", "model", "recovery")):
+        elif kind in NEWS or (kind == "note" and body.get("what") in ("exchange", "stream", "model", "recovery")):
             words = body.get("why") or " ".join(
                 f"{k}={body[k]}" for k in ("symbol", "leg", "reason", "quantity", "price") if k in body
             )

@@ -1,12 +1,12 @@
 """The bot's life: moments from the feed, requests from other terminals, failures that pass, an orderly end."""
 
+import contextlib
 import logging
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from tradsys.core.clock import utc_now
@@ -15,28 +15,44 @@ from tradsys.ops.trading import orders
 from tradsys.ops.trading.engine import Engine
 from tradsys.ops.trading.recovery import reconcile
 from tradsys.serving.exchange.client import Client, ExchangeError
+from tradsys.serving.exchange.stream import BarStream
 from tradsys.serving.feeds import Feed
 
 LOG = logging.getLogger(__name__)
 JUMP_SECONDS = 60.0  # wall clock against monotonic clock between two looks
-SLICE_SECONDS = 0.2
 
 
 @dataclass
 class Ending:
-    """Why and how the bot ends; set by a signal or a request. code: exit code."""
+    """Why and how the bot ends; set by a signal or a request. code: exit code.
 
-    flag: threading.Event = field(default_factory=threading.Event)
+    bell: ends the loop's wait. A signal's handler may interrupt that wait at any point, and `put` is made for that;
+    `Event.set` is not, it would wait for the lock of the wait it interrupted.
+    """
+
+    asked: bool = False
     why: str = ""
     code: int = 0
+    bell: "SimpleQueue[None]" = field(default_factory=SimpleQueue)
 
     def ask(self, why: str, code: int) -> None:
         """Ends the bot after the step in progress."""
-        self.why, self.code = why, code
-        self.flag.set()
+        self.why, self.code, self.asked = why, code, True
+        self.wake()
+
+    def wake(self) -> None:
+        """Ends the wait in progress, or the next one."""
+        self.bell.put(None)
+
+    def wait(self, seconds: float) -> None:
+        """Until `wake` is called, or so long."""
+        with contextlib.suppress(Empty):
+            self.bell.get(timeout=seconds)
+        for _ in range(self.bell.qsize()):
+            self.bell.get_nowait()
 
 
-@contextmanager
+@contextlib.contextmanager
 def signals(ending: Ending) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the bot after the step in progress."""
 
@@ -56,7 +72,8 @@ class Loop:
     """Runs an engine on a live feed until it is asked to end.
 
     client: of the exchange, for its clock and errors. after_step: called after every step, for the page and the
-    watch over the model. adopt: symbols with positions that are not ours are traded all the same.
+    watch over the model. adopt: symbols with positions that are not ours are traded all the same. stream: the feed's,
+    for what became of its connection.
     """
 
     def __init__(
@@ -68,15 +85,17 @@ class Loop:
         *,
         after_step: Callable[[Engine], None],
         adopt: bool = False,
+        stream: BarStream | None = None,
     ) -> None:
         self.engine, self.feed, self.client, self.ending = engine, feed, client, ending
+        self.stream = stream
         self.after_step, self.adopt = after_step, adopt
         self._reconciled = False
         self._marks = (time.time(), time.monotonic())
 
     def run(self) -> None:
         """Until the ending's flag is set; failures of the exchange are journaled and tried again."""
-        while not self.ending.flag.is_set():
+        while not self.ending.asked:
             try:
                 self._reconcile()
                 self._moments()
@@ -96,17 +115,25 @@ class Loop:
     def _moments(self) -> None:
         for moment in self.feed.moments(self.engine.state.decided):
             self._check_clocks()
+            self._stream_news()
             if moment is None:
                 self._requests()
-                if self.ending.flag.is_set():
+                if self.ending.asked:
                     return
                 self._pause()
                 continue
             self.engine.step(moment)
             self.after_step(self.engine)
             self._requests()
-            if self.ending.flag.is_set():
+            if self.ending.asked:
                 return
+
+    def _stream_news(self) -> None:
+        if self.stream is None:
+            return
+        for why in self.stream.news():
+            LOG.warning("exchange %s: %s", self.client.spec.id, why)
+            self.engine.record(("note", {"what": "stream", "why": why, "source": self.stream.source().body()}))
 
     def _failed(self, error: ExchangeError) -> None:
         LOG.warning("%s", error)
@@ -153,9 +180,8 @@ class Loop:
         self.after_step(self.engine)
 
     def _pause(self) -> None:
-        end = time.monotonic() + self.client.spec.poll_seconds
-        while not self.ending.flag.is_set() and (left := end - time.monotonic()) > 0:
-            self.ending.flag.wait(min(SLICE_SECONDS, left))
+        if not self.ending.asked:
+            self.ending.wait(self.client.spec.poll_seconds)
 
 
 def farewell(engine: Engine, why: str) -> str:

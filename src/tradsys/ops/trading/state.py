@@ -89,6 +89,7 @@ class State:
     last_event: int = 0
     stopped: str = ""
     watch: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)  # `feeds.Source` of the newest bar
     forecasts: deque[tuple[datetime, dict[str, tuple[float, float]]]] = field(
         default_factory=lambda: deque(maxlen=WATCHED)
     )  # probability and score by symbol
@@ -182,6 +183,7 @@ class State:
                 account.position.bars_held += 1
                 account.position.spans_gap |= account.broken
         self.moment = datetime.fromisoformat(body["time"])
+        self.source = dict(body.get("source", {}))
 
     def _intent(self, body: dict[str, Any]) -> None:
         order = order_from(body)
@@ -346,12 +348,10 @@ class State:
         for name in ("entry_raw", "entry_price", "target", "stop", "ruin"):
             setattr(held, name, getattr(held, name) / ratio)
 
-    def _slippage(self, body: dict[str, Any]) -> None:
-        self.slippage_bps.append(body)
-
     _HANDLERS: ClassVar[dict[str, Callable[["State", dict[str, Any]], None]]] = {
         "start": _start,
         "bars": _bars,
+        "note": lambda state, body: state.source.update(body.get("source", {})),
         "intent": _intent,
         "order": _order,
         "fill": _fill,
@@ -363,7 +363,7 @@ class State:
         "stop": _stop,
         "swap": _swap,
         "carry": _carry,
-        "slippage": _slippage,
+        "slippage": lambda state, body: state.slippage_bps.append(body),
         "split": _split,
         "prediction": _prediction,
         "watch": _watch,

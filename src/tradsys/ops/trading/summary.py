@@ -163,6 +163,7 @@ def _health(state: State) -> dict[str, Any]:
     last = max((a.last_time for a in state.accounts.values() if a.last_time), default=None)
     return {
         "newest bar": last,
+        "bars come by": _source(state.source),
         "events in the journal": state.last_event,
         "stopped": state.stopped or "no",
         "orders canceled": state.n_cancelled,
@@ -170,6 +171,21 @@ def _health(state: State) -> dict[str, Any]:
         "share of bars with a signal": state.signal_share,
         "model compared at": state.watch.get("time"),
     }
+
+
+def _source(source: Mapping[str, Any]) -> str | None:
+    """How bars are awaited, in words; None where the journal does not say."""
+    if not source:
+        return None
+    last, n_breaks, age = source["last_message"], source["n_breaks"], source.get("age_seconds")
+    parts = [f"{source['by']}, {source['why']}" if source["why"] else source["by"]]
+    if last is not None:
+        parts.append(f"last message {last[:19].replace('T', ' ')}")
+    if n_breaks:
+        parts.append(f"{n_breaks} connections lost")
+    if age is not None:
+        parts.append(f"newest bar read {age:.1f} s after its close")
+    return "; ".join(parts)
 
 
 def _said_by(note: Mapping[str, Any]) -> str:

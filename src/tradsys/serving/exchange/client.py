@@ -32,6 +32,9 @@ BOUNDS = {
     "patience_seconds": "[0, inf)",
     "start_seconds": "[0, inf)",
 }
+STREAM = (True, False, "auto")
+# websockets: seconds between pings, twice as long without an answer ends the connection; bars that ccxt remembers
+PING_MS, STREAMED_BARS = 15_000, 10
 
 
 class ExchangeError(TradsysError):
@@ -50,8 +53,9 @@ class Exchange:
     variables. sandbox: the exchange's test environment. address: another scheme and host for all its URLs. entry:
     market or limit; limit_bps: how far a limit may lie beyond the last close. attempts, wait_seconds: retries of one
     call. poll_seconds: between questions for the time. patience_seconds: how long a bar that should be there is asked
-    for. start_seconds: how long a start waits for an exchange that does not answer. Raises TradsysError for values
-    outside their ranges.
+    for. start_seconds: how long a start waits for an exchange that does not answer. stream: whether a websocket ends
+    the wait for the next poll once a bar has closed; auto: where ccxt has one. Raises TradsysError for values outside
+    their ranges.
     """
 
     id: str
@@ -68,6 +72,7 @@ class Exchange:
     poll_seconds: float = 5.0
     patience_seconds: float = 60.0
     start_seconds: float = 1800.0
+    stream: bool | str = "auto"
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -79,6 +84,8 @@ class Exchange:
             )
         if self.entry not in ("market", "limit"):
             raise TradsysError(f"exchange: entry={self.entry!r}; market or limit; fix conf/exchange")
+        if self.stream not in STREAM:
+            raise TradsysError(f"exchange: stream={self.stream!r}; auto, true or false; fix conf/exchange")
         check_bounds("exchange", self, BOUNDS, "exchange")
 
     def connect(self, *, private: bool) -> "Client":
@@ -91,7 +98,29 @@ class Exchange:
             ) from error
         if self.id not in ccxt.exchanges:
             raise TradsysError(f"exchange: {self.id!r} is unknown to ccxt {ccxt.__version__}; see ccxt's list, fix id=")
-        settings: dict[str, Any] = {
+        settings = self._settings()
+        if private:
+            settings |= {"apiKey": self._from_environment(self.key), "secret": self._from_environment(self.secret)}
+        raw = getattr(ccxt, self.id)(settings)
+        self._place(raw, private=private)
+        return Client(self, raw, ccxt)
+
+    def websockets(self, *, private: bool) -> Any:
+        """ccxt's websocket class at the address of `connect`, without keys; None where ccxt streams no bars of it."""
+        import ccxt.pro  # noqa: PLC0415 - loads aiohttp: only a bot with a stream needs it
+
+        if self.id not in ccxt.pro.exchanges:
+            return None
+        settings = self._settings()
+        settings["options"]["OHLCVLimit"] = STREAMED_BARS
+        raw = getattr(ccxt.pro, self.id)(settings | {"streaming": {"keepAlive": PING_MS}})
+        if not raw.has.get("watchOHLCV"):
+            return None
+        self._place(raw, private=private)
+        return raw
+
+    def _settings(self) -> dict[str, Any]:
+        return {
             "enableRateLimit": self.address is None,
             "timeout": int(self.timeout_seconds * 1000),
             "options": {
@@ -103,14 +132,13 @@ class Exchange:
                 "warnOnFetchOpenOrdersWithoutSymbol": False,
             },
         }
-        if private:
-            settings |= {"apiKey": self._from_environment(self.key), "secret": self._from_environment(self.secret)}
-        raw = getattr(ccxt, self.id)(settings)
+
+    def _place(self, raw: Any, *, private: bool) -> None:
+        """Points a ccxt class to this exchange's address or test environment."""
         if self.address is not None:
             raw.urls["api"] = _moved(raw.urls["api"], self.address)
         elif private and self.sandbox:
             self._sandboxed(raw)
-        return Client(self, raw, ccxt)
 
     def _sandboxed(self, raw: Any) -> None:
         if self.kind == "linear" and "demo" in raw.urls:
@@ -168,8 +196,7 @@ class Client:
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         asked = (self.raw.last_response_headers or {}).get("Retry-After")
-        first = self.spec.wait_seconds
-        backoff = tenacity.wait_exponential(multiplier=first, max=60) + tenacity.wait_random(0, first)
+        backoff = backoff_from(self.spec.wait_seconds)
         try:
             return float(asked) if asked else backoff(state)
         except ValueError:
@@ -248,6 +275,11 @@ class Client:
         return sorted((time, rate) for time, rate in found.items() if since <= time <= until)
 
 
+def backoff_from(first: float) -> tenacity.wait.wait_base:
+    """Waits that begin with `first` seconds and double up to a minute, each with up to `first` more by chance."""
+    return tenacity.wait_exponential(multiplier=first, max=60) + tenacity.wait_random(0, first)
+
+
 def _to_the_minute(stamp: float) -> datetime:
     return datetime.fromtimestamp(round(stamp / 60_000) * 60, UTC)
 
@@ -259,7 +291,12 @@ def _ms(moment: datetime) -> int:
 def _moved(urls: Any, address: str) -> Any:
     if isinstance(urls, dict):
         return {key: _moved(value, address) for key, value in urls.items()}
-    return re.sub(r"^https?://[^/]+", address.rstrip("/"), urls) if isinstance(urls, str) else urls
+    if not isinstance(urls, str):
+        return urls
+    place = address.rstrip("/")
+    if urls.startswith("ws"):
+        place = re.sub("^http", "ws", place)
+    return re.sub(r"^(https?|wss?)://[^/]+", lambda _: place, urls)
 
 
 def cause_of(error: BaseException | None) -> str:

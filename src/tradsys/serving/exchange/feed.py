@@ -1,4 +1,4 @@
-"""Closed bars of an exchange by polling: never one that has not closed, holes asked for again, corrections seen."""
+"""Closed bars of an exchange by REST: never one that has not closed, holes asked for again, corrections seen."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -9,7 +9,8 @@ from tradsys.core.errors import DataError
 from tradsys.serving.brokers import Bar
 from tradsys.serving.exchange.client import TIMEFRAMES, Client
 from tradsys.serving.exchange.funding import Funding
-from tradsys.serving.feeds import Moment, frame_of
+from tradsys.serving.exchange.stream import BarStream
+from tradsys.serving.feeds import Moment, Source, frame_of
 
 SPLIT_TOLERANCE = 0.01  # relative: how far the factors of bars that one split rewrote may lie apart
 LEAST_SPLIT = 1.2  # new units per old, or old per new: less is a correction
@@ -21,8 +22,9 @@ class ExchangeFeed:
     """Bars of some symbols. Exchange bars carry their opening time; from here on `time` is the close.
 
     Bars of perpetuals carry the funding that was settled since the close before. A history that was rewritten by one
-    factor is a split: see `Moment.splits`. minutes: bar length. n_history: bars of warm-up per symbol. Raises DataError
-    for a length the exchange has not, and for perpetuals without readable funding.
+    factor is a split: see `Moment.splits`. minutes: bar length. n_history: bars of warm-up per symbol. `stream` learns
+    which close is due and may end the caller's wait for it; what it receives never becomes a bar. Raises DataError for
+    a length the exchange has not, and for perpetuals without readable funding.
     """
 
     def __init__(self, client: Client, symbols: Sequence[str], minutes: int, n_history: int) -> None:
@@ -33,6 +35,7 @@ class ExchangeFeed:
         self.seen: dict[str, dict[datetime, Bar]] = {s: {} for s in self.symbols}
         self.last: datetime | None = None
         self.funding = Funding(client, self.symbols)
+        self.stream: BarStream | None = None
 
     def history(self, until: datetime | None) -> pl.DataFrame:
         """The last n_history bars of each symbol that closed at or before `until`, or by now."""
@@ -53,6 +56,8 @@ class ExchangeFeed:
         assert last is not None, "history comes first"
         self.funding.begin(last)
         while True:
+            if self.stream is not None:
+                self.stream.due = last + self.length
             now = self.client.time()
             newest = self._closed(now)
             if newest <= last:
@@ -70,11 +75,14 @@ class ExchangeFeed:
                 here = [bar._replace(funding=self.funding.due(bar.symbol, at)) for bar in here]
                 missing = tuple(s for s in self.symbols if at not in bars[s])
                 age = (now - at).total_seconds()
-                yield Moment(at, tuple(here), at < newest, missing, corrected, age, splits)
+                yield Moment(at, tuple(here), at < newest, missing, corrected, age, splits, self._source())
                 corrected, splits, at = (), (), at + self.length
             for symbol, own in bars.items():
                 self.seen[symbol] = dict(sorted(own.items())[-REREAD - 1 :])
             last = newest
+
+    def _source(self) -> Source:
+        return Source("polling", why="exchange.stream=false") if self.stream is None else self.stream.source()
 
     def _waits(self, bars: dict[str, dict[datetime, Bar]], last: datetime, newest: datetime, now: datetime) -> bool:
         """Whether a bar or a funding rate that should be there may still come: asked again for `patience_seconds`."""

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -29,9 +31,28 @@ def test_a_signal_ends_the_bot_after_its_step_with_its_exit_code(number, code):
     ending, before = Ending(), signal.getsignal(number)
     with signals(ending):
         os.kill(os.getpid(), number)
-        ending.flag.wait(5)
+        ending.wait(5)
     assert (ending.code, ending.why) == (code, f"{number.name} received")
     assert signal.getsignal(number) is before
+
+
+STORM = """
+import signal, time
+from tradsys.ops.trading.loop import Ending
+ending, end = Ending(), time.monotonic() + 3
+signal.signal(signal.SIGALRM, lambda *_: ending.ask("a signal", 0))
+signal.setitimer(signal.ITIMER_REAL, 0.0007, 0.0007)
+while time.monotonic() < end:
+    ending.wait(0.001)
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(ending.why)
+"""
+
+
+def test_a_signal_at_any_point_of_a_wait_does_not_lock_the_bot():
+    """Some thousand signals; with a `threading.Event` one of them waits for the lock of the wait it interrupted."""
+    done = subprocess.run([sys.executable, "-c", STORM], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "a signal"
 
 
 @pytest.mark.parametrize(
