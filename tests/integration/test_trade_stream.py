@@ -213,11 +213,11 @@ def test_a_broken_stream_is_one_note_and_its_return_another(tmp_path):
             api.streams.errs.refused = False
 
     found = trade(tmp_path / "bot", Misbehaviour(refused=True), n_steps=60, on_step=on_step)
-    told = [e.body["why"] for e in found.journal.events(kinds=["note"]) if e.body["what"] == "stream"]
-    assert told == [told[0], "the websocket is back"]
-    assert told[0].startswith("the websocket broke: ")
-    assert told[0].endswith("; bars come by polling every 0.02 s until it is back")
-    assert "\n" not in told[0]
+    said = [e.body["why"] for e in found.journal.events(kinds=["note"]) if e.body["what"] == "stream"]
+    assert said == [said[0], "the websocket is back"]
+    assert said[0].startswith("the websocket broke: ")
+    assert said[0].endswith("; bars come by polling every 0.02 s until it is back")
+    assert "\n" not in said[0]
 
 
 def test_a_stream_without_messages_is_opened_anew(tmp_path, monkeypatch):
@@ -228,9 +228,9 @@ def test_a_stream_without_messages_is_opened_anew(tmp_path, monkeypatch):
             wait_until(lambda: api.streams.n_connections > 3)
 
     found = trade(tmp_path / "bot", Misbehaviour(stalled=True), listened=True, on_step=on_step)
-    told = [e.body["why"] for e in found.journal.events(kinds=["note"]) if e.body["what"] == "stream"]
-    assert told[0].startswith("the websocket broke: no message came for 0 s")
-    assert len(told) == 1
+    said = [e.body["why"] for e in found.journal.events(kinds=["note"]) if e.body["what"] == "stream"]
+    assert said[0].startswith("the websocket broke: no message came for 0 s")
+    assert len(said) == 1
     health = summary(found.state, None).health["bars come by"]
     assert health.startswith("polling, the websocket broke: no message came")
     assert "newest bar read 1.0 s after its close" in health
