@@ -11,7 +11,7 @@ pytest.importorskip("ccxt", reason="the live extra is not installed: pip install
 
 from tests.conftest import walk_bars
 from tests.exchange.coin import OFF, CoinSession, coin_plan, rows_of
-from tests.exchange.market import Faults, Market
+from tests.exchange.market import Faults, Market, RefusedError
 from tests.exchange.server import KEY, SECRET, serving
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.market.events.corporate_actions import with_events
@@ -270,6 +270,63 @@ def test_what_cannot_work_is_refused_before_anything_is_sent(tmp_path, monkeypat
             )  # fmt: skip
     assert "\n" not in str(refused.value)
     assert not market.orders
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(-1121, "Invalid symbol"), (-9999, "Nobody knows this"), (-2015, "the keys are wrong or may not trade")],
+    ids=["a listing that is gone", "a code that ccxt does not know", "a key that was revoked"],
+)
+def test_a_refusal_that_ccxt_does_not_expect_is_journaled_and_the_bot_goes_on(tmp_path, code, words):
+    market = market_of("linear")
+    klines, refusals = market.klines, []
+
+    def refusing(*args):
+        if market.now > START + 5 * HOUR and len(refusals) < 4:
+            refusals.append(RefusedError(code, words))
+            raise refusals[-1]
+        return klines(*args)
+
+    market.klines = refusing
+    _, _, journal, state = trade(tmp_path / "bot", market, 20)
+    assert len(refusals) == 4  # while the exchange's time is answered all along
+    notes = [e.body["why"] for e in journal.events(kinds=["note"]) if e.body["what"] == "exchange"]
+    assert len(notes) == 1
+    assert words in notes[0]
+    assert "\n" not in notes[0]
+    assert len(state.times) > 10
+    assert_in_step(market, state, journal)
+
+
+def test_one_kind_of_call_that_keeps_failing_halts_the_bot(tmp_path):
+    """Questions for the time succeed between: what counts is that no turn of the loop comes to its end."""
+    market = market_of("linear")
+    klines, seen = market.klines, []
+
+    def refusing(*args):
+        if market.now > START + 5 * HOUR and len(seen) < 12:
+            seen.append(args)
+            raise RefusedError(-9999, "not today")
+        return klines(*args)
+
+    market.klines = refusing
+    strict = Risk(*[None] * 7, max_errors=10, model_band="off")
+    _, _, journal, state = trade(tmp_path / "bot", market, 20, risk=strict)
+    assert set(state.halts) == {"errors"}
+    assert state.halts["errors"].startswith("10 tries in a row failed; the last: exchange binance: ")
+    assert sum(e.body["what"] == "exchange" for e in journal.events(kinds=["note"])) == 1
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.1:80", "ftp://x", "https://", "https://a b"])
+def test_an_address_without_scheme_and_host_is_refused(address):
+    with pytest.raises(TradsysError, match=r"^exchange: address="):
+        Exchange("binance", address=address)
+
+
+@pytest.mark.parametrize("stream", ["maybe", None, 2.5])
+def test_a_stream_that_is_neither_auto_nor_true_nor_false_is_refused(stream):
+    with pytest.raises(TradsysError, match=r"^exchange: stream=.*; auto, true or false"):
+        Exchange("binance", stream=stream)
 
 
 def test_no_secret_reaches_the_journal(tmp_path):

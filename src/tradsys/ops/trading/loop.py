@@ -91,6 +91,7 @@ class Loop:
         self.stream = stream
         self.after_step, self.adopt = after_step, adopt
         self._reconciled = False
+        self._n_failed = 0  # turns in a row
         self._marks = (time.time(), time.monotonic())
 
     def run(self) -> None:
@@ -117,12 +118,14 @@ class Loop:
             self._check_clocks()
             self._stream_news()
             if moment is None:
+                self._n_failed = 0
                 self._requests()
                 if self.ending.asked:
                     return
                 self._pause()
                 continue
             self.engine.step(moment)
+            self._n_failed = 0
             self.after_step(self.engine)
             self._requests()
             if self.ending.asked:
@@ -137,11 +140,12 @@ class Loop:
 
     def _failed(self, error: ExchangeError) -> None:
         LOG.warning("%s", error)
-        n, most = self.client.n_errors, self.engine.risk.max_errors
+        self._n_failed += 1
+        n, most = self._n_failed, self.engine.risk.max_errors
         if n == 1:
             self.engine.record(("note", {"what": "exchange", "why": str(error)}))
         if most is not None and n >= most:
-            self.engine.halt("errors", f"{n} calls in a row failed; the last: {error}")
+            self.engine.halt("errors", f"{n} tries in a row failed; the last: {error}")
 
     def _check_clocks(self) -> None:
         wall, steady = time.time(), time.monotonic()

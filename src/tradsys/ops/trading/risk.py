@@ -17,7 +17,7 @@ class Risk:
     max_symbol_exposure, max_exposure: position value per symbol and in all, as shares of equity. max_daily_loss: from
     the day's first equity (UTC). max_drawdown: from the highest equity. max_orders_per_hour: entries and exits sent.
     max_bar_age_seconds: of the newest bar when a decision is made. max_clock_seconds: local clock against the
-    exchange's. max_errors: consecutive failed calls. model_band: warn, halt or off where live forecasts leave the
+    exchange's. max_errors: tries in a row that failed. model_band: warn, halt or off where live forecasts leave the
     interval that the run reported. Raises TradsysError outside the ranges.
     """
 

@@ -84,6 +84,10 @@ class Exchange:
             )
         if self.entry not in ("market", "limit"):
             raise TradsysError(f"exchange: entry={self.entry!r}; market or limit; fix conf/exchange")
+        if self.address is not None and not re.fullmatch(r"https?://[^/\s]+(/\S*)?", self.address):
+            raise TradsysError(
+                f"exchange: address={self.address!r}; give scheme and host, such as https://api.example.com"
+            )
         if self.stream not in STREAM:
             raise TradsysError(f"exchange: stream={self.stream!r}; auto, true or false; fix conf/exchange")
         check_bounds("exchange", self, BOUNDS, "exchange")
@@ -164,13 +168,12 @@ class Client:
 
     def __init__(self, spec: Exchange, raw: Any, ccxt: Any) -> None:
         self.spec, self.raw, self.ccxt = spec, raw, ccxt
-        self.n_errors = 0  # consecutive calls that failed after all retries
         self.offset = timedelta(0)  # exchange's clock minus ours
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The call's result; failures that may pass are tried again, after as long as the exchange asks for.
 
-        Raises ExchangeError where it keeps failing; errors that will not pass go through.
+        Raises UnreachableError where it keeps failing, ExchangeError for every other refusal, and ccxt's OrderNotFound.
         """
         again = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(self.ccxt.OperationFailed),
@@ -180,19 +183,20 @@ class Client:
             reraise=True,
         )
         try:
-            answer = again(function, *args, **kwargs)
+            return again(function, *args, **kwargs)
         except self.ccxt.OperationFailed as error:
-            self.n_errors += 1
             raise UnreachableError(
                 f"exchange {self.spec.id}: {cause_of(error)}; it keeps failing; tried again later"
             ) from error
+        except self.ccxt.OrderNotFound:
+            raise
         except self.ccxt.AuthenticationError as error:
             raise ExchangeError(
                 f"exchange {self.spec.id}: {answered(error)}; the keys are wrong or may not trade; allow trading for "
                 f"the key in {self.spec.key}, and this address"
             ) from error
-        self.n_errors = 0
-        return answer
+        except self.ccxt.BaseError as error:
+            raise ExchangeError(f"exchange {self.spec.id}: {cause_of(error)}; it refuses this call") from error
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         asked = (self.raw.last_response_headers or {}).get("Retry-After")
