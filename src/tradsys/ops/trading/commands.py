@@ -152,13 +152,24 @@ def _trade(mode: str, plain: Config, parts: Config, source: Source) -> None:
         accept_verdict=bool(plain["accept_verdict"]),
         follow=plain["follow"],
     )
+    begun: list[bool] = []
+
+    def page(state: State) -> None:
+        _write_report(plan.folder, state, plain)
+        if not begun:
+            begun.append(True)
+            CONSOLE.print(
+                f"{plan.name} trades {', '.join(symbols)} at {plan.exchange} ({mode}, {plan.strategy.name}); page: "
+                f"{plan.folder / 'report.html'}; from another terminal: trade status, stop, flatten, resume"
+            )
+
     code, line = run_live(
         plan,
         exchange,
         feed_symbols=sorted({*known, *symbols}) if mode == "paper" or bundle.features.reads_market else symbols,
         adopt=bool(plain["adopt"]),
         follow=plain["follow"],
-        page=lambda state: _write_report(plan.folder, state, plain),
+        page=page,
         sessions=sessions,
     )
     CONSOLE.print(line)
