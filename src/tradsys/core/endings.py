@@ -54,12 +54,24 @@ def is_command() -> bool:
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """A process started meanwhile gets Ctrl-C and SIGTERM only once it calls `leave_when_stopped`."""
+    """A process started meanwhile gets Ctrl-C and SIGTERM only once it lets them through.
+
+    `leave_when_stopped` of a command and `deaf_to_interrupts` of a worker do so.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def deaf_to_interrupts() -> None:
+    """For a pool's worker: Ctrl-C, which a terminal sends to its whole group, is left to the process that made it.
+
+    SIGTERM, which `held_back` may have kept from it while it began, is let through.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
 
 @contextlib.contextmanager

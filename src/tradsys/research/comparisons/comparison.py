@@ -24,7 +24,7 @@ import yaml
 from filelock import FileLock, Timeout
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from tradsys.core.endings import EndingWithCaller, end_with_caller
+from tradsys.core.endings import EndingWithCaller, deaf_to_interrupts, end_with_caller, held_back
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.masking import masked
 from tradsys.core.progress.bars import bar
@@ -173,15 +173,20 @@ def run_jobs(work: Callable[[Any], Any], todo: Sequence[Any], n_jobs: int, backe
         # errors, that would end its managing thread and the comparison would wait for ever
         warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
         own = joblib.delayed(EndingWithCaller(work))
-        yield from parallel(own(one) for one in todo)
+        with held_back():  # a terminal sends Ctrl-C to the workers as well, which would end with tracebacks
+            results = parallel(own(one) for one in todo)
+        yield from results
 
 
 def _begin_worker(caller: int, modules: Sequence[str]) -> None:
     """What a worker does before its first job: it watches its caller, and loads what would let its memory grow later.
 
+    The interrupt of a terminal is its caller's, which ends it.
+
     A worker that the caller leaves while it still loads its first work would never begin to watch. One that loads torch
     after its first job has grown so much that loky starts another in its place.
     """
+    deaf_to_interrupts()
     end_with_caller(caller)
     for name in modules:
         importlib.import_module(name)

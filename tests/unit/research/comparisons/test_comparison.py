@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 from dataclasses import replace
 
@@ -175,6 +176,18 @@ def said(value, low, high, p_holm=0.01, needed=None, **held):
     variants = {"a": Held("a", 3, against=None), "b": Held("b", 3, **held)}
     (line,) = conclusions(SimpleNamespace(difference={"b": gap}), variants, "a", 0.95)
     return line["kind"], line["text"]
+
+
+def answers_to(_):
+    return signal.getsignal(signal.SIGINT), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_ctrl_c_of_a_terminal_is_left_to_the_caller_of_the_workers():
+    """A worker that only loads its libraries answered it with a traceback."""
+    for answer, blocked in run_jobs(answers_to, range(2), 2, "loky"):
+        assert answer is signal.SIG_IGN
+        assert not blocked & {signal.SIGINT, signal.SIGTERM}
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGINT, signal.SIGTERM}
 
 
 def test_conclusions_follow_the_interval():
