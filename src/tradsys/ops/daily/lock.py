@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from filelock import FileLock, Timeout
 
@@ -15,6 +15,14 @@ from tradsys.core.received import read_json
 from tradsys.core.runs import write_json
 
 LOCK, HOLDER = ".lock", ".holder.json"
+
+
+class Holder(TypedDict):
+    """Who holds the folder; None where that process has left no name yet."""
+
+    pid: int | None
+    host: str | None
+    since: str | None
 
 
 @contextlib.contextmanager
@@ -42,8 +50,8 @@ def held(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def holder(folder: Path) -> dict[str, Any] | None:
-    """pid, host and since of the run in progress; None where nobody holds the folder."""
+def holder(folder: Path) -> Holder | None:
+    """The run in progress; None where nobody holds the folder."""
     if not (folder / LOCK).exists():
         return None
     lock = FileLock(str(folder / LOCK))
@@ -55,16 +63,16 @@ def holder(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def noted(folder: Path) -> dict[str, Any] | None:
+def noted(folder: Path) -> Holder | None:
     """The last holder's note, whether or not it still runs; None without one."""
     try:
-        note: dict[str, Any] = read_json(folder / HOLDER, "start again")
+        note: Holder = read_json(folder / HOLDER, "start again")
     except (OSError, TradsysError):
         return None
     return note if {"pid", "host", "since"} <= note.keys() else None
 
 
-def _holder(note: dict[str, Any] | None) -> str:
+def _holder(note: Holder | None) -> str:
     if note is None:
         return "another process that has left no name yet"
     return f"process {note['pid']} on {note['host']} since {note['since']}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import polars as pl
 
@@ -44,6 +44,26 @@ class Origin:
     config: Mapping[str, Any]
 
 
+class Manifest(TypedDict):
+    """What a partition says of itself. files: digest by name. rows: by frame. inputs, config: what it was made from.
+
+    facts: what the stage found. digest: of the content. seconds: that it took.
+    """
+
+    format: int
+    stage: str
+    date: str
+    digest: str
+    files: dict[str, str]
+    rows: dict[str, int]
+    inputs: dict[str, str]
+    config: dict[str, Any]
+    facts: dict[str, Any]
+    seconds: float
+    written: str
+    code_sha: str
+
+
 @dataclass(frozen=True)
 class Partitions:
     """`root/<stage>/date=YYYY-MM-DD/`: files and a manifest with their SHA-256, what they were made from, seconds.
@@ -63,7 +83,7 @@ class Partitions:
         reported = ((day, self.manifest(stage, day)) for day in found)
         return sorted(day for day, manifest in reported if manifest and not manifest["facts"].get(STOPPED))
 
-    def manifest(self, stage: str, day: date) -> dict[str, Any] | None:
+    def manifest(self, stage: str, day: date) -> Manifest | None:
         """What the partition says of itself; None where there is none or it cannot be read."""
         try:
             read: dict[str, Any] = read_json(self.folder(stage, day) / MANIFEST, "run that date again")
@@ -71,7 +91,8 @@ class Partitions:
             return None
         sealed = read.pop("sha256", None)
         as_written = all(isinstance(read.get(key), dict) for key in ("inputs", "config", "facts", "files", "rows"))
-        return read if as_written and sealed == digest_json(read) and read.get("format") == FORMAT else None
+        whole = as_written and sealed == digest_json(read) and read.get("format") == FORMAT
+        return cast("Manifest", read) if whole else None
 
     def why_not(self, stage: str, day: date, origin: Origin) -> str | None:
         """Why the stage has to be done, in words; None where its partition is whole and made from just this."""
@@ -92,7 +113,7 @@ class Partitions:
         reported = [f"{', '.join(changed)} changed"] if changed else []
         return "; ".join([*reported, *_config_changes(manifest["config"], _plain_json(origin.config))]) or None
 
-    def altered(self, stage: str, day: date, manifest: Mapping[str, Any]) -> list[str]:
+    def altered(self, stage: str, day: date, manifest: Manifest) -> list[str]:
         """Names of the partition's files that are not as sealed."""
         folder = self.folder(stage, day)
         return [
@@ -101,7 +122,7 @@ class Partitions:
             if not (path := inside(folder, name, DataError)).is_file() or digest_file(path) != digest
         ]
 
-    def write(self, stage: str, day: date, made: Made, origin: Origin, seconds: float) -> dict[str, Any]:
+    def write(self, stage: str, day: date, made: Made, origin: Origin, seconds: float) -> Manifest:
         """Writes the partition whole and returns its manifest."""
         with written_atomically(self.folder(stage, day)) as draft:
             draft.mkdir(parents=True)
@@ -110,7 +131,7 @@ class Partitions:
             for name, document in made.documents.items():
                 write_json(draft / f"{name}.json", document)
             files = {path.name: digest_file(path) for path in sorted(draft.iterdir())}
-            manifest = {
+            manifest: Manifest = {
                 "format": FORMAT,
                 "stage": stage,
                 "date": day.isoformat(),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import polars as pl
@@ -29,6 +29,38 @@ from tradsys.serving import contributions
 
 N_IMPORTANT = 20
 LEAST_LIVE = 5  # names of one session whose outcomes are known before it counts in the live record
+
+
+class IcSeries(TypedDict):
+    """Rank correlation of forecast and return by date."""
+
+    date: list[str]
+    ic: list[float]
+
+
+class LiveForecasts(IcSeries):
+    """n forecasts of `sessions` sessions whose outcome is known: what was forecast on average, and what came."""
+
+    n: int
+    sessions: int
+    mean_probability: float
+    observed: float
+
+
+class NamedValue(TypedDict):
+    """A column and its share."""
+
+    name: str
+    value: float
+
+
+class StageSeconds(TypedDict):
+    """How long a stage took, and when it was written. parts: seconds by part of a training done that day."""
+
+    stage: str
+    seconds: float
+    written: str
+    parts: dict[str, float]
 
 
 def report(session: Session) -> Made:
@@ -116,12 +148,12 @@ def _judged(session: Session, champion: Champion, name: str) -> pl.DataFrame:
     return session.store.frame("training", champion.trained, "judged").filter(pl.col("horizon") == name)
 
 
-def _ic(session: Session, champion: Champion, name: str) -> dict[str, Any]:
+def _ic(session: Session, champion: Champion, name: str) -> IcSeries:
     frame = session.store.frame("training", champion.trained, "ic").filter(pl.col("horizon") == name)
     return {"date": frame["date"].to_list(), "ic": [round(v, 5) for v in frame["ic"].to_list()]}
 
 
-def _stored_importance(session: Session, champion: Champion, name: str) -> list[dict[str, Any]]:
+def _stored_importance(session: Session, champion: Champion, name: str) -> list[NamedValue]:
     frame = session.store.frame("training", champion.trained, "importance").filter(pl.col("horizon") == name)
     rows = frame.sort("share", descending=True).head(N_IMPORTANT)
     return [{"name": row["feature"], "value": row["share"]} for row in rows.iter_rows(named=True)]
@@ -192,8 +224,8 @@ def _reasons(
     ]
 
 
-def live_record(store: Partitions, until: date) -> dict[str, Any]:
-    """What became of the forecasts that daily runs really made: per horizon sessions, names, hit rate, base, mean IC.
+def live_record(store: Partitions, until: date) -> dict[str, LiveForecasts]:
+    """What became of the forecasts that daily runs really made, by horizon.
 
     Read from the models and labels partitions alone, so it holds only forecasts written before their outcome was known
     to the run that wrote them.
@@ -204,7 +236,7 @@ def live_record(store: Partitions, until: date) -> dict[str, Any]:
     both = said.join(
         came, left_on=("symbol", "time", "horizon"), right_on=("symbol", "decided", "horizon"), how="inner"
     )
-    out = {}
+    out: dict[str, LiveForecasts] = {}
     for (name,), part in both.sort("time", "symbol").partition_by("horizon", as_dict=True, maintain_order=True).items():
         times, ic = rank_ic(part["score"].to_numpy(), part["ret"].to_numpy(), part["time"].to_numpy(), least=LEAST_LIVE)
         out[str(name)] = {
@@ -233,9 +265,9 @@ def missing(store: Partitions, closes: pl.DataFrame, until: date) -> list[date]:
     return [day for day in sessions if day not in made and day != until]
 
 
-def timings(store: Partitions, day: date) -> list[dict[str, Any]]:
+def timings(store: Partitions, day: date) -> list[StageSeconds]:
     """Seconds of each stage as its manifest tells them, with the parts of a training done that day."""
-    out = []
+    out: list[StageSeconds] = []
     for stage in ("prices", "quality", "features", "labels", "training", "models", "gates"):
         manifest = store.manifest(stage, day)
         if manifest is not None:

@@ -3,16 +3,54 @@
 A row is compressed in a column where its value lies in the column's lowest share. Legend: N rows, K columns.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
+from tradsys.core.headline import EstimateRow
 from tradsys.core.tables import Array, FeatureTable
-from tradsys.evidence.cross_section.association import event_lift, event_rate
+from tradsys.evidence.cross_section.association import Lift, event_lift, event_rate
 
 N_FIFTHS = 5
+
+
+class Drawn(TypedDict):
+    """Shortest block in bars and confidence of intervals."""
+
+    min_block: float
+    confidence: float
+
+
+class LiftRow(TypedDict):
+    """Lift of the event where a column is low; n_both of n_chosen such rows have it."""
+
+    name: str
+    lift: EstimateRow
+    within_time: EstimateRow
+    within_symbol: EstimateRow
+    n_chosen: int
+    n_both: int
+    rate: float | None
+
+
+class FifthRow(EstimateRow):
+    """Event rate of the n rows of a fifth of a column, counted from its lowest."""
+
+    fifth: int
+    n: int
+
+
+class CompressionSection(TypedDict):
+    """levels: below which a column is low, the lowest `share` of n rows. rate: of the event over all of them."""
+
+    share: float
+    levels: dict[str, float]
+    n: int
+    rate: float
+    lifts: list[LiftRow]
+    fifths: dict[str, list[FifthRow]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +88,9 @@ def compressed_rows(table: FeatureTable, rows: Array, columns: Sequence[str], sh
 
 
 def compression_section(
-    squeezed: Compressed | None, event_N: Array, time_N: Array, symbol_N: Array, drawn: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    """Lifts of all columns together and of each, and the event rate by fifth of each column; None without columns.
-
-    drawn: min_block and confidence of the intervals.
-    """
+    squeezed: Compressed | None, event_N: Array, time_N: Array, symbol_N: Array, drawn: Drawn
+) -> CompressionSection | None:
+    """Lifts of all columns together and of each, and the event rate by fifth of each column; None without columns."""
     if squeezed is None:
         return None
     known = squeezed.known
@@ -75,7 +110,7 @@ def compression_section(
     }
 
 
-def _lift_row(name: str, found: Any) -> dict[str, Any]:
+def _lift_row(name: str, found: Lift) -> LiftRow:
     return {
         "name": name,
         "lift": found.lift.as_dict(),
@@ -87,7 +122,7 @@ def _lift_row(name: str, found: Any) -> dict[str, Any]:
     }
 
 
-def _fifths(value_N: Array, event: Array, time: Array, drawn: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _fifths(value_N: Array, event: Array, time: Array, drawn: Drawn) -> list[FifthRow]:
     """Event rate by fifth of the column, from its lowest; fifths that ties leave empty are left out."""
     edges = np.quantile(value_N, np.arange(1, N_FIFTHS) / N_FIFTHS, method="lower")
     code = np.searchsorted(edges, value_N, side="left")

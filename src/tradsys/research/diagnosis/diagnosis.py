@@ -7,11 +7,12 @@ test decision: a diagnosis chooses features, and a choice made on test rows woul
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import polars as pl
 
+from tradsys.core.headline import EstimateRow
 from tradsys.core.masking import masked
 from tradsys.core.tables import Array
 from tradsys.evidence.cross_section.association import Association, associations
@@ -19,7 +20,7 @@ from tradsys.labels.explosion import best_move
 from tradsys.market.bars import bar_length, content_digest, span
 from tradsys.market.instruments import ended
 from tradsys.research.diagnosis.advice import advice
-from tradsys.research.diagnosis.compression import Compressed, compressed_rows, compression_section
+from tradsys.research.diagnosis.compression import Compressed, Drawn, compressed_rows, compression_section
 from tradsys.research.diagnosis.examples import episodes, worked_examples
 from tradsys.research.diagnosis.explosion_model import ExplosionSettings, judge_explosions
 from tradsys.research.diagnosis.feature_coverage import CoverageRules, coverage_section, date_coverage, warmups_of
@@ -54,6 +55,32 @@ class DiagnosisSettings:
     judge: bool = False
     explosion: ExplosionSettings = field(default_factory=ExplosionSettings)
     seed: int = 7
+
+
+class Dead(TypedDict):
+    """Last bar of each instrument that ended, and how many rows were judged by their end."""
+
+    symbols: dict[str, str]
+    n_rows: int
+
+
+class AssociationRow(EstimateRow):
+    """Correlation of a column with the event. median_event, median_rest: of the column, where the event came or not."""
+
+    name: str
+    p_holm: float | None
+    n: int
+    median_event: float | None
+    median_rest: float | None
+
+
+class Distribution(TypedDict):
+    """Histograms [K] of a column over shared edges [K + 1], each as shares of its own rows."""
+
+    name: str
+    edges: list[float]
+    events: list[float]
+    rest: list[float]
 
 
 def diagnose(
@@ -103,7 +130,7 @@ def _about(experiment: Experiment, known: KnownOutcomes, config: dict[str, Any])
     }
 
 
-def _dead(experiment: Experiment, known: KnownOutcomes) -> dict[str, Any]:
+def _dead(experiment: Experiment, known: KnownOutcomes) -> Dead:
     """Instruments that ended before the data do, and how many rows were judged by their end: losses, not gaps."""
     silent_bars = experiment.labels.card().get("dead_after_bars", experiment.labels.horizon_bars)
     last = ended(known.bars, silent_bars * bar_length(known.bars))
@@ -116,10 +143,7 @@ def _dead(experiment: Experiment, known: KnownOutcomes) -> dict[str, Any]:
 def _label_sections(experiment: Experiment, known: KnownOutcomes, settings: DiagnosisSettings) -> dict[str, Any]:
     """Everything that reads outcomes."""
     horizon = experiment.labels.horizon_bars
-    drawn: dict[str, Any] = {
-        "min_block": horizon,
-        "confidence": settings.confidence,
-    }
+    drawn: Drawn = {"min_block": horizon, "confidence": settings.confidence}
     values = known.table.values[known.rows]
     found = associations(values, known.table.names, known.event, known.time, **drawn)
     ordered = sorted(found, key=lambda a: -abs(a.correlation.value or 0.0))
@@ -135,7 +159,7 @@ def _label_sections(experiment: Experiment, known: KnownOutcomes, settings: Diag
     }
 
 
-def _association(found: Association) -> dict[str, Any]:
+def _association(found: Association) -> AssociationRow:
     return {
         "name": found.name,
         **found.correlation.as_dict(),
@@ -146,12 +170,12 @@ def _association(found: Association) -> dict[str, Any]:
     }
 
 
-def _distributions(known: KnownOutcomes, values_NF: Array, shown: Sequence[Association]) -> list[dict[str, Any]]:
+def _distributions(known: KnownOutcomes, values_NF: Array, shown: Sequence[Association]) -> list[Distribution]:
     """Histograms of events and of the rest over shared bins, each as shares of its own rows.
 
     Bins span the 1st to the 99th percentile; what lies beyond is counted in the outer bins.
     """
-    out = []
+    out: list[Distribution] = []
     for found in shown:
         column = values_NF[:, known.table.names.index(found.name)]
         kept = np.isfinite(column)
@@ -162,7 +186,8 @@ def _distributions(known: KnownOutcomes, values_NF: Array, shown: Sequence[Assoc
         inside = np.clip(column, low, high)
         parts = {"events": kept & known.event, "rest": kept & ~known.event}
         shares = {name: np.histogram(inside[mask], edges)[0] / mask.sum() for name, mask in parts.items()}
-        out.append({"name": found.name, "edges": edges.tolist(), **{k: v.tolist() for k, v in shares.items()}})
+        events, rest = (shares[part].tolist() for part in ("events", "rest"))
+        out.append({"name": found.name, "edges": edges.tolist(), "events": events, "rest": rest})
     return out
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import polars as pl
@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from scipy.optimize import isotonic_regression
 
 from tradsys.core.errors import TradsysError
+from tradsys.core.headline import Interval
 from tradsys.core.progress.bars import bar
 from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import code_sha, digest_json, write_json, written_atomically
@@ -73,7 +74,63 @@ class StudySettings:
         return [(float(edge), seed) for seed, edge in product(seeds, self.edges)]
 
 
-def study(experiment: Experiment, settings: StudySettings, folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+class LookRow(TypedDict):
+    """Of n markets n_edge had ended in `edge` by a look, after how many distinct trials and effective ones."""
+
+    look: str
+    n_edge: int
+    n: int
+    share: Interval
+    n_trials: float
+    n_effective: float
+
+
+class FalseEdges(LookRow):
+    """most: the promised share."""
+
+    most: float
+
+
+class EdgeRow(TypedDict):
+    """n markets of one planted edge. A refused market ended in no edge and stays in n.
+
+    sharpe: yearly, after costs, of the strategy that validation chose. skill: mean.
+    """
+
+    edge: float
+    n: int
+    n_refused: int
+    verdicts: dict[str, int]
+    sharpe: Interval | None
+    skill: float | None
+    looks: list[LookRow]
+
+
+class SmallestEdge(TypedDict):
+    """The smallest edge found in `share` of the markets, in sigmas and in Sharpe after costs."""
+
+    share: float
+    edge: Interval
+    sharpe: Interval
+
+
+class Summary(TypedDict):
+    """What summary.json holds. false_edges: of the edge 0, by the last look. code: versions that made the rows."""
+
+    name: str
+    n_markets: int
+    confidence: float
+    years: float | None
+    test_years: float | None
+    seconds_per_market: float
+    code: list[str]
+    by_edge: list[EdgeRow]
+    false_edges: FalseEdges | None
+    smallest: SmallestEdge | None
+    folder: NotRequired[str]
+
+
+def study(experiment: Experiment, settings: StudySettings, folder: Path, config: Mapping[str, Any]) -> Summary:
     """Runs the process on every market that `folder` holds no row of, then sums all of them up.
 
     Each finished market is one whole file in a folder named after the digest of what decides a row, so an interrupted
@@ -90,7 +147,8 @@ def study(experiment: Experiment, settings: StudySettings, folder: Path, config:
         for _ in done:
             progress.advance(bar)
     rows = [_read_row(_path(place, *market)) for market in settings.markets]
-    summary = summarise(rows, settings) | {"folder": str(place)}
+    summary = summarise(rows, settings)
+    summary["folder"] = str(place)
     write_json(place / "summary.json", summary)
     with written_atomically(place / "rows.parquet") as draft:
         flat(rows).write_parquet(draft)
@@ -98,10 +156,10 @@ def study(experiment: Experiment, settings: StudySettings, folder: Path, config:
     return summary
 
 
-def is_broken(summary: Mapping[str, Any]) -> bool:
+def is_broken(summary: Summary) -> bool:
     """True where more than 5 % of the markets without an edge ended in one."""
     false = summary["false_edges"]
-    return false is not None and false["share"]["value"] > false["most"]
+    return false is not None and (false["share"]["value"] or 0.0) > false["most"]
 
 
 def _check_study(experiment: Experiment, settings: StudySettings) -> None:
@@ -170,13 +228,8 @@ def _progress() -> Progress:
     return bar(*columns)
 
 
-def summarise(rows: Sequence[MarketRow], settings: StudySettings) -> dict[str, Any]:
-    """Shares of `edge` by planted edge and look, with Wilson intervals; where edges were planted, the power.
-
-    by_edge: per edge n, n_refused, the mean Sharpe after costs of the chosen strategy, and per look how many markets
-    had ended in `edge` by then. A refused market ended in no edge and stays in n. false_edges: of the edge 0, by the
-    last look. smallest: see `smallest_found`.
-    """
+def summarise(rows: Sequence[MarketRow], settings: StudySettings) -> Summary:
+    """Shares of `edge` by planted edge and look, with Wilson intervals; where edges were planted, the power."""
     by_edge = [_of_edge(edge, [r for r in rows if r.edge == edge], settings.confidence) for edge in settings.edges]
     judged = [r for r in rows if r.verdict != REFUSED]
     null = next((e for e in by_edge if e["edge"] == 0), None)
@@ -190,12 +243,12 @@ def summarise(rows: Sequence[MarketRow], settings: StudySettings) -> dict[str, A
         "seconds_per_market": float(np.mean([r.seconds for r in rows])),
         "code": sorted({r.code_sha for r in rows}),
         "by_edge": by_edge,
-        "false_edges": null["looks"][-1] | {"most": MOST_FALSE} if null and null["looks"] else None,
+        "false_edges": {**null["looks"][-1], "most": MOST_FALSE} if null and null["looks"] else None,
         "smallest": smallest_found(planted, rows, settings) if len(planted) > 1 else None,
     }
 
 
-def _of_edge(edge: float, rows: Sequence[MarketRow], confidence: float) -> dict[str, Any]:
+def _of_edge(edge: float, rows: Sequence[MarketRow], confidence: float) -> EdgeRow:
     sharpes = np.array([r.sharpe for r in rows if r.sharpe is not None])
     mean, half = _mean_and_half(sharpes)
     seen = [look for r in rows for look in r.looks]
@@ -210,7 +263,7 @@ def _of_edge(edge: float, rows: Sequence[MarketRow], confidence: float) -> dict[
     }
 
 
-def _of_look(look: str, rows: Sequence[MarketRow], confidence: float) -> dict[str, Any]:
+def _of_look(look: str, rows: Sequence[MarketRow], confidence: float) -> LookRow:
     """How many markets ended in `edge` by this look, and after how many distinct trials and effective ones."""
     found = sum(r.found_by(look) for r in rows)
     low, high = wilson_interval(found, len(rows), confidence)
@@ -233,8 +286,8 @@ def _mean_and_half(values: Array) -> tuple[float, float]:
 
 
 def smallest_found(
-    planted: Sequence[Mapping[str, Any]], rows: Sequence[MarketRow], settings: StudySettings, n_draws: int = 500
-) -> dict[str, Any]:
+    planted: Sequence[EdgeRow], rows: Sequence[MarketRow], settings: StudySettings, n_draws: int = 500
+) -> SmallestEdge:
     """The smallest edge that ends in `edge` 80 % of the time, by the last look, in sigmas and in Sharpe after costs.
 
     The share found and the mean Sharpe are made monotone in the edge (pool adjacent violators) and interpolated.
@@ -257,13 +310,12 @@ def smallest_found(
     spread = np.quantile(
         np.array(draws), [(1 - settings.confidence) / 2, (1 + settings.confidence) / 2], axis=0, method="nearest"
     )
-    named = {}
-    for k, name in enumerate(("edge", "sharpe")):
-        values = (whole[k], *spread[:, k])
-        named[name] = dict(
-            zip(("value", "low", "high"), (float(v) if np.isfinite(v) else None for v in values), strict=True)
-        )
-    return {"share": FOUND, **named}
+
+    def named(k: int) -> Interval:
+        value, low, high = (float(v) if np.isfinite(v) else None for v in (whole[k], *spread[:, k]))
+        return {"value": value, "low": low, "high": high}
+
+    return {"share": FOUND, "edge": named(0), "sharpe": named(1)}
 
 
 def _crossing(edges: Array, share_E: Array, sharpe_E: Array) -> tuple[float, float]:
