@@ -335,8 +335,8 @@ def _given_header(
             names = [f"{_clean(cell)}|{tick}" for cell, tick in zip(prices[1:], tickers, strict=True)]
             return FileForm(encoding, separator, _names(["date", *names], name), end, header, ("", *tickers))
         return FileForm(encoding, separator, _names(rows[end - 1], name), end, header)
-    at = _data_row(rows)
-    at = _first_of(rows, header) if at is None else at
+    begins = _data_row(rows)
+    at = _first_of(rows, header) if begins is None else begins
     header = _zoned(header, rows[at - 1] if at else ())
     if len(rows[at]) != len(header):
         raise DataError(
