@@ -117,3 +117,33 @@ def test_a_short_of_shares_without_known_dividends_is_left_out_unless_asked_for_
     assert simulate_book(known, weights(known, -1.0), FREE).returns.startswith("total return")
     simulate_book(weekdays, weights(weekdays, 1.0), FREE)
     assert not caplog.text
+
+
+@pytest.mark.parametrize(("n_known", "n_sold"), [(0, 0), (1, 1), (2, 4), (4, 4)])
+def test_one_known_dividend_does_not_speak_for_the_shares_beside_it(n_known, n_sold):
+    """Half a year of four shares, a dividend of 10 each: those of which none is known earn it unless they are left out.
+
+    Where most shares to be sold have one, the others are taken to pay none.
+    """
+    days = [t for k in range(190) if (t := datetime(2024, 1, 2, 21, tzinfo=UTC) + timedelta(days=k)).weekday() < 5]
+    names = ["A", "B", "C", "D"]
+    frames = [
+        pl.DataFrame(
+            {
+                "symbol": [name] * len(days),
+                "time": pl.Series(days, dtype=pl.Datetime("us", "UTC")),
+                **dict.fromkeys(("open", "high", "low", "close"), [100.0] * 60 + [90.0] * (len(days) - 60)),
+                "volume": [1e6] * len(days),
+                "dividend_due": [10.0 if k == 60 and at < n_known else 0.0 for k in range(len(days))],
+            }
+        )
+        for at, name in enumerate(names)
+    ]
+    bars = pl.concat(frames)
+    targets = bars.filter(pl.col("time") == days[5]).select("symbol", "time", weight=pl.lit(-0.25))
+    ledger = simulate_book(bars, targets, FREE)
+    assert ledger.daily["n_short"].max() == n_sold
+    if n_known == 1:
+        assert ledger.daily["equity"][-1] == pytest.approx(1.0)
+    made_up = simulate_book(bars.drop("dividend_due"), targets, FREE, dividends_known=True)
+    assert made_up.daily["n_short"].max() == 4

@@ -74,7 +74,8 @@ def of_the_store(overrides: Sequence[str], choices: Sequence[str]) -> list[str]:
     try:
         stored = read_json(manifest, "fetch the dataset again")
         minutes, imports = float(stored["bar_minutes"]), stored["imports"]
-        calendar = imports[-1].get("calendar") if imports else None
+        stated = [one["calendar"] for one in imports if one.get("calendar")]  # events and later files may name none
+        calendar = stated[-1] if stated else None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):  # reading the bars says what
         minutes, calendar = 60.0, None
     derived = {"data.max_gap_minutes": f"{10080 if minutes >= DAY_MINUTES else max(360.0, 6 * minutes):g}"}

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from scipy import special
 
+from tradsys.core.plurals import counted
 from tradsys.evidence.joint_test import JointTest
 from tradsys.evidence.performance import DAYS_PER_YEAR
 from tradsys.evidence.sequential import bars_to_confirm, live_record
@@ -103,7 +104,7 @@ def judge_run(skill_interval: tuple[float, float] | None, verdicts: Mapping[str,
         return Verdict("edge", tuple(f"{name} has an edge: {_first(verdict)}" for name, verdict in winners.items()))
     if skill_interval is not None and not skill_interval[0] > 0 and not any(map(_suggests, verdicts.values())):
         low, high = skill_interval
-        best = "" if not verdicts else f"; {len(verdicts)} strategies show nothing beyond luck"
+        best = "" if not verdicts else f"; {counted(len(verdicts), 'strategy')} with nothing beyond luck"
         reason = f"the model's skill interval [{low:.4f}, {high:.4f}] is not above zero{best}"
         return Verdict("no edge", (reason,))
     if verdicts and all(verdict.kind == "no edge" for verdict in verdicts.values()):

@@ -17,7 +17,6 @@ Rules, close by close of the clock (the distinct times of all bars):
 - An equity of zero or less is ruin: nothing is owned or owed from then on.
 """
 
-import logging
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -33,6 +32,7 @@ from tradsys.portfolio.book import WEIGHT_COLUMNS
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.ledger import UTC_TIME
 from tradsys.portfolio.simulator import check_bars, check_delay
+from tradsys.portfolio.unknown_dividends import UNSOLD, shorts_without_dividends
 
 DAILY_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "time": UTC_TIME,
@@ -46,8 +46,6 @@ DAILY_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "n_long": pl.Int64,
     "n_short": pl.Int64,
 }
-LOG = logging.getLogger(__name__)
-FRIDAY = 5
 FLAT = 1e-9  # of the equity: a holding smaller than this is none
 
 
@@ -110,6 +108,7 @@ def simulate_book(
     dead_after_bars: int | None = 5,
     delisting_return: float = 0.0,
     price_only_shorts: bool = False,
+    dividends_known: bool = False,
 ) -> BookLedger:
     """The book's ledger under the rules at the top of this file.
 
@@ -117,7 +116,8 @@ def simulate_book(
     of the equity, as of `Book.weights`), each at a time of the clock, one per name and close. delay_bars >= 1.
     delisting_return: from the last close to what a holder of a dead name got, in [-1, 0]; -0.3 is usual for US
     stocks delisted for cause (Shumway 1997, table 1). price_only_shorts: shares are sold short although their dividends
-    are not known. Raises DataError for what breaks this, TradsysError for delay.
+    are not known. dividends_known: none is paid but those of the bars, as on a made-up market. Raises DataError for
+    what breaks this, TradsysError for delay.
     """
     check_delay(delay_bars)
     if not -1 <= delisting_return <= 0 or (dead_after_bars is not None and dead_after_bars < 1):
@@ -127,9 +127,13 @@ def simulate_book(
         )
     market = _Market.of(check_bars(bars))
     weights = _checked_weights(weights)
-    unknown = _shorts_without_dividends(bars, weights, sold=price_only_shorts)
+    none = pl.Series([], dtype=pl.String)
+    unknown = none if dividends_known else shorts_without_dividends(bars, weights, sold=price_only_shorts)
     if len(unknown) and not price_only_shorts:
-        weights = weights.with_columns(pl.col("weight").clip(lower_bound=0.0))
+        kept = pl.col("weight").clip(lower_bound=0.0)
+        weights = weights.with_columns(
+            pl.when(pl.col("symbol").is_in(unknown.implode())).then(kept).otherwise("weight")
+        )
     target_TS, decided_T = market.placed(weights)
     if not decided_T.any():
         raise DataError("book: no weights; a book decides at one close at least; pass what Book.weights returns")
@@ -140,29 +144,8 @@ def simulate_book(
         walk.step(t, decided, target_TS[decided] if decided is not None else None)
     basis = returns_basis(bars)
     if len(unknown) and not price_only_shorts:
-        basis += f"; {len(unknown)} shares were not sold short, their dividends are not known"
+        basis += f"; {len(unknown)} {UNSOLD}"
     return replace(walk.ledger(), returns=basis)
-
-
-def _shorts_without_dividends(bars: pl.DataFrame, weights: pl.DataFrame, *, sold: bool) -> pl.Series:
-    """The shares to be sold short of which no dividend is known: bars of weekdays alone without events."""
-    short = weights.filter(pl.col("weight") < 0)["symbol"].unique().sort()
-    if (
-        {"dividend_due", "funding_due"} & set(bars.columns)
-        or not len(short)
-        or (bars["time"].dt.weekday() > FRIDAY).any()
-    ):
-        return short.clear()
-    LOG.warning(
-        "book: bars without dividend_due, and shorts of shares owe every dividend: %d (%s) %s; fetch the dividends "
-        "(actions=FILE, or files with adjusted closes)",
-        len(short),
-        ", ".join(short.head(5)),
-        "are held short, so these returns are price only, too good by the yield"
-        if sold
-        else "are not sold short; price_only_shorts=true sells them, at returns too good by the yield",
-    )
-    return short
 
 
 @dataclass(frozen=True, eq=False)

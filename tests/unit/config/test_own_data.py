@@ -1,5 +1,7 @@
 """A user's own data and configurations at the commands."""
 
+import json
+
 import pytest
 
 from tests.integration.conftest import inside
@@ -68,6 +70,19 @@ def test_data_of_stocks_choose_the_costs_of_stocks(overrides, fee, dead):
     config = compose("train", overrides)
     assert (config.costs.borrow_bps_per_year, config.costs.dead_after_bars) == (fee, dead)
     assert config.labels.get("dead_after_bars", dead) == dead
+
+
+@pytest.mark.parametrize("later", [{"source": "actions.csv", "events": 5}, {"source": "more.csv", "calendar": None}])
+def test_what_comes_in_later_does_not_hide_the_calendar_of_the_bars(tmp_path, later):
+    """After a file of dividends the dataset was no exchange's any more: no borrow fee, no loss at a death."""
+    folder = tmp_path / "data" / "mine"
+    folder.mkdir(parents=True)
+    imports = [{"source": "bars.csv", "calendar": "XNYS"}, later]
+    (folder / "manifest.json").write_text(json.dumps({"bar_minutes": 1440.0, "imports": imports}))
+    with inside(tmp_path):
+        config = compose("train", ["data=mine"])
+    assert config.data.calendar == "XNYS"
+    assert (config.costs.borrow_bps_per_year, config.costs.dead_after_bars) == (60.0, 5)
 
 
 def test_a_bundle_on_an_exchanges_data_is_backtested_at_the_costs_of_stocks():

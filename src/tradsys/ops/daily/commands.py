@@ -117,12 +117,15 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> None:
     for name, one in document["horizons"].items():
         shown = ", ".join(f"{title} {interval(one[key], digits)}" for key, title, digits in FORECAST)
         console.print(f"{name:<8} {shown}")
+    console.print(f"returns  {document['costs']['returns']}")
     for row in document["strategies"]:
         result = row["performance"]
         reported = f"return {percent(result['total_return'])}, Sharpe {interval(result['sharpe'], 2)}"
         console.print(f"{row['name']:<20} {reported}: {row['verdict']['kind']}")
-    held = document["benchmark"]
-    console.print(f"{held['name']:<20} return {percent(held['performance']['total_return'])}")
+        if unsold := row.get("unsold"):
+            console.print(f"{'':<20} {unsold}")
+    if held := document["benchmark"]:
+        console.print(f"{held['name']:<20} return {percent(held['performance']['total_return'])}")
     refit = document["refit"]
     console.print(f"refit    {refit['n']} differences on data cut at {refit['at'][:10]}")
     console.print(f"report   {folder / 'report.html'}")

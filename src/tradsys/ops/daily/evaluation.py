@@ -66,7 +66,7 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
                 costs=first.costs, evaluation=first.evaluation, market_symbol=first.data["market_symbol"],
                 calendar=data.calendar,
                 looks=Looks(TrialLedger(parts["paths"]["ledger"]), reported, str(settings.folder / FOLDER)),
-                seed=first.seed,
+                seed=first.seed, made_up=synthetic_note(first.data) is not None,
             )  # fmt: skip
         with timings.stage("refit on cut data"):
             refit = _refit(settings, data)

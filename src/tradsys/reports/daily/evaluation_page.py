@@ -45,7 +45,8 @@ def _fold_context(part: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _carried(row: Mapping[str, Any]) -> str:
-    """What capital a book carries, in millions, and how many names died in it."""
+    """What capital a book carries, in millions, how many names died in it, and whether its short leg is missing."""
     capital = row["capacity"]["capital"]
     money = wording.UNKNOWN if capital is None else f"{capital / 1e6:,.1f} m"
-    return f"carries {money}, {wording.count(row['n_died'])} died"
+    unsold = f"; {row['unsold']}" if row.get("unsold") else ""
+    return f"carries {money}, {wording.count(row['n_died'])} died{unsold}"

@@ -23,6 +23,7 @@ from tradsys.portfolio.book import Book, hold
 from tradsys.portfolio.book_simulator import BookLedger, simulate_book
 from tradsys.portfolio.capacity import capacity
 from tradsys.portfolio.costs import Costs
+from tradsys.portfolio.unknown_dividends import unsold_shorts
 from tradsys.research.pipeline.backtesting import record_trials, trials_on_span
 from tradsys.research.pipeline.settings import Evaluation
 from tradsys.research.pipeline.span_test import joint_tests_alone, joint_tests_on_span
@@ -39,7 +40,7 @@ class BookSettings:
     names of `costs.dead_after_bars` and `costs.delisting_return`, which count where these are None; kept until 2.0.
     capacity_share: of a name's mean dollar volume over volume_bars that an order may take; capacity_quantile: the part
     of traded notional that must fit. price_only_shorts: shares are sold short although their dividends are not known,
-    and the page says price only. Raises TradsysError without a book or out of range.
+    at returns too good by the yield. Raises TradsysError without a book or out of range.
     """
 
     books: Mapping[str, Book]
@@ -95,23 +96,26 @@ def run_books(
     calendar: str | None = None,
     looks: Looks | None = None,
     seed: int = 0,
+    made_up: bool = False,
 ) -> dict[str, Any]:
     """Every book on every horizon's raw scores, ready for JSON: rows, benchmark, equity, deflation.
 
     predictions: as of `walk_forward`, also of members whose outcome is not known. horizon_bars, skill_low: by horizon;
     the latter the lower bound of the log-loss skill, None where unknown. looks: None deflates by these books alone,
-    which is too kind where others were tried before. calendar: the exchange's, as of `days_in_a_year`.
+    which is too kind where others were tried before. calendar: the exchange's, as of `days_in_a_year`. made_up: the
+    market pays no dividends, so that shorts of shares owe none.
 
     Books and benchmark are compared on the days that all have: `span` says first, last, and in `cut` what was left out
     of whom; every figure of `performance` is of that span, equity curves begin at 1 on it.
 
-    rows: name, horizon, settings, performance (as of `evidence.performance`, closed rounds its trades), capacity,
-    n_died, verdict. benchmark: name and performance of holding the market's symbol, None without one. equity: time and
-    curves of the days that all share. Raises DataError where a book's days lack bars.
+    rows: name, horizon, settings, unsold (shares that were not sold short, in words), performance (as of
+    `evidence.performance`, closed rounds its trades), capacity, n_died, verdict. benchmark: name and performance of
+    holding the market's symbol, None without one. equity: time and curves of the days that all share.
+    Raises DataError where a book's days lack bars.
     """
     death = settings.death(costs)
     costs = replace(costs, **death)
-    ledgers, holding = _simulated(bars, predictions, settings, horizon_bars, costs)
+    ledgers, holding = _simulated(bars, predictions, settings, horizon_bars, costs, made_up=made_up)
     span = (predictions["time"].min(), predictions["time"].max())
     held = _benchmark(bars, market_symbol, span, costs)  # type: ignore[arg-type]
     reference = f"hold {market_symbol}"
@@ -138,6 +142,7 @@ def run_books(
                 "name": name,
                 "horizon": horizon,
                 "settings": f"{book.kind}, k={book.k}, held {book.hold_bars} bars",
+                "unsold": unsold_shorts(ledger.returns),
                 "performance": row,
                 "capacity": carried,
                 "n_died": ledger.n_died,
@@ -163,7 +168,13 @@ def run_books(
 
 
 def _simulated(
-    bars: pl.DataFrame, predictions: pl.DataFrame, settings: BookSettings, horizon_bars: Mapping[str, int], costs: Costs
+    bars: pl.DataFrame,
+    predictions: pl.DataFrame,
+    settings: BookSettings,
+    horizon_bars: Mapping[str, int],
+    costs: Costs,
+    *,
+    made_up: bool,
 ) -> tuple[dict[str, BookLedger], dict[str, tuple[Book, str]]]:
     """The ledger of every book and horizon, and what each is."""
     ledgers, holding = {}, {}
@@ -174,21 +185,22 @@ def _simulated(
         for name, book in settings.books.items():
             chosen = replace(book, hold_bars=horizon_bars[horizon])
             full = f"{name} {horizon}"
-            ledgers[full] = _lived(traded, chosen.weights(scores), costs, price_only_shorts=settings.price_only_shorts)
+            shorts = {"price_only_shorts": settings.price_only_shorts, "dividends_known": made_up}
+            ledgers[full] = _lived(traded, chosen.weights(scores), costs, **shorts)
             holding[full] = (chosen, horizon)
     if not ledgers:
         raise DataError("books: no predictions; a book needs scores; walk forward over days that exist")
     return ledgers, holding
 
 
-def _lived(bars: pl.DataFrame, weights: pl.DataFrame, costs: Costs, *, price_only_shorts: bool = False) -> BookLedger:
+def _lived(bars: pl.DataFrame, weights: pl.DataFrame, costs: Costs, **shorts: bool) -> BookLedger:
     return simulate_book(
         bars,
         weights,
         costs,
         dead_after_bars=costs.dead_after_bars,
         delisting_return=costs.delisting_return,
-        price_only_shorts=price_only_shorts,
+        **shorts,
     )
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -82,6 +83,28 @@ def test_a_planted_edge_is_earned_and_noise_is_not():
     assert rows["pair 5d"]["verdict"]["kind"] == "edge"  # the same scores; that the model has no known skill is no veto
     idle = booked(*market(drift=0.0))
     assert all(row["verdict"]["kind"] != "edge" for row in idle["rows"])
+
+
+def test_a_short_of_shares_earns_no_dividend_that_nobody_knows_of():
+    """Bars of weekdays alone and without events: the pair is its long leg and says so; a made-up market pays none."""
+    bars, predictions = market(drift=0.004)
+    workdays = pl.col("time").dt.weekday() < 6
+    bars, predictions = bars.filter(workdays), predictions.filter(workdays)
+    rows = {row["name"]: row for row in booked(bars, predictions)["rows"]}
+    made = {row["name"]: row for row in booked(bars, predictions, made_up=True)["rows"]}
+    assert rows["pair 1d"]["unsold"] == "12 shares were not sold short, their dividends are not known"
+    assert [row["unsold"] for row in made.values()] == [""] * 4
+    assert rows["best 1d"]["unsold"] == ""
+    assert rows["best 1d"]["performance"]["total_return"] == made["best 1d"]["performance"]["total_return"]
+    assert rows["pair 1d"]["performance"]["total_return"] < made["pair 1d"]["performance"]["total_return"]
+
+
+def test_no_configuration_sells_shares_whose_dividends_are_unknown():
+    assert [
+        path.name
+        for path in (Path(__file__).parents[4] / "conf").rglob("*.yaml")
+        if "price_only_shorts: true" in path.read_text()
+    ] == []
 
 
 def test_costs_are_what_turns_an_edge_around():
