@@ -1,6 +1,5 @@
 """Bars on disk: one parquet file per symbol, a manifest with digests, nothing read that does not match it."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +11,7 @@ from filelock import FileLock
 
 from tradsys.core.clock import Moment, utc
 from tradsys.core.errors import DataError
-from tradsys.core.received import inside, read_json
+from tradsys.core.received import check_folder_name, inside, read_json
 from tradsys.core.runs import digest_json, write_json
 from tradsys.market.bars import (
     COLUMNS,
@@ -50,16 +49,6 @@ from tradsys.market.updates import (
 
 MONTH_MINUTES = 28 * 1440
 PRINTS = ("final", "first")  # of a bar that the vendor revised
-_DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
-
-
-def check_dataset_name(name: str) -> None:
-    """Raises DataError for a name that no folder of the store may have."""
-    if not _DATASET.fullmatch(name):
-        raise DataError(
-            f"store: {name!r} is no dataset name; letters, digits, '_', '-' and '.', starting "
-            "with a letter or digit, at most 80; choose another name"
-        )
 
 
 @dataclass(frozen=True)
@@ -224,7 +213,7 @@ class BarStore:
         return check_bars(bars.rechunk())
 
     def _folder(self, name: str) -> Path:
-        check_dataset_name(name)
+        check_folder_name("store: dataset", name, DataError)
         return Path(self.root) / name
 
     def _load(self, folder: Path, path: Path | None = None) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """From a run to models/: verified, numbered, copied whole."""
 
-import re
 import shutil
 from pathlib import Path
 
 from tradsys.core.drafts import remove_dead_drafts
 from tradsys.core.errors import BundleError, GateError
+from tradsys.core.received import check_folder_name
 from tradsys.core.runs import written_atomically
 from tradsys.serving.bundle import Bundle
 
@@ -15,8 +15,7 @@ def promote(run: Path, models: Path, name: str, *, force: bool = False) -> Path:
 
     The bundle is loaded first, so every hash has matched. GateError unless its verdict is `edge` or `force`.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        raise BundleError(f"export: name={name!r}; letters, digits, _ and - make a folder's name; choose another")
+    check_folder_name("export: name=", name, BundleError)
     if not (run / "bundle").is_dir():
         raise BundleError(f"export: {run} holds no bundle; a finished training run has one; give run=runs/train/<run>")
     card = Bundle.load(run / "bundle").card

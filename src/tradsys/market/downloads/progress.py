@@ -15,12 +15,13 @@ import polars as pl
 
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
+from tradsys.core.received import check_folder_name
 from tradsys.core.runs import digest_json, written_atomically
 from tradsys.market.bars import COLUMNS, PRICES, SCHEMA
 from tradsys.market.downloads.client import LimitError
 from tradsys.market.downloads.revisions import RevisionRule, Revisions, revise
 from tradsys.market.parquet import read_parquet
-from tradsys.market.store import BarStore, check_dataset_name
+from tradsys.market.store import BarStore
 from tradsys.market.symbol_files import check_symbol
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class Job:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_dataset_name(self.name)
+        check_folder_name("fetch: dataset", self.name, DataError)
         moment = self.now or utc_now()
         if self.start is not None and self.start >= moment:
             raise DataError(

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from tradsys.core.clock import utc_stamp
 from tradsys.core.errors import BundleError, DataError, GateError, TradsysError
-from tradsys.core.received import refused_in_one_line
+from tradsys.core.received import check_folder_name, refused_in_one_line
 from tradsys.market.universe import untraded_of
 from tradsys.ops.trading.bot import JOURNAL, LOCK, Plan, replayed, run_replay, span_of
 from tradsys.ops.trading.engine import Predictor
@@ -61,8 +61,7 @@ def plan_of(mode: str, plain: Config, parts: Config, bundle: Bundle, symbols: li
 
 
 def _bot_folder(plain: Config, name: str) -> Path:
-    if "/" in name or "\\" in name or name.startswith(".") or not name.isprintable():
-        raise TradsysError(f"trade: name={name!r}; it becomes a folder of runs/trade; use letters, digits, - and _")
+    check_folder_name("trade: name=", name, TradsysError)
     return Path(plain["paths"]["runs"]) / "trade" / name
 
 

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import TradsysError
 from tradsys.core.masking import masked
-from tradsys.core.received import override_key
+from tradsys.core.received import check_folder_name, override_key
 from tradsys.core.runs import code_sha, write_text
 from tradsys.reports.sweep.page import write_sweep
 from tradsys.research.pipeline.provenance import logged_in
@@ -71,8 +71,7 @@ def tune(
 def study_name(composed: Composed) -> str:
     """The study's name; a zoom's is its parent's with `-zoom`."""
     name = composed.config["study_name"]
-    if not name or not str(name).replace("-", "").replace("_", "").isalnum():
-        raise SweepError(f"sweep: study={name!r}; a study needs a name of letters, digits, - and _; give study=...")
+    check_folder_name("sweep: study=", name, SweepError)
     return f"{name}-zoom" if composed.settings.zoom else str(name)
 
 
@@ -193,8 +192,7 @@ def promote(compose: Compose, overrides: Sequence[str], folder: Path, check: Che
             "rate, whose skill is 0; give force=true to promote it for research all the same"
         )
     name = str(config["name"] or study.study_name)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        raise SweepError(f"sweep: name={name!r}; letters, digits, _ and - make a file's name; give name=...")
+    check_folder_name("sweep: name=", name, SweepError)
     path = folder / f"{name}.yaml"
     if path.exists() and not path.read_text(encoding="utf-8").startswith(HEADER):
         raise SweepError(f"sweep: {path} is there and promote did not write it; nothing is overwritten; give name=...")
