@@ -16,6 +16,9 @@ from tradsys.evidence.controls.placebo import DailyRecord, paired_differences
 from tradsys.evidence.sequential import followed
 from tradsys.evidence.skill import log_losses
 from tradsys.models.ensembles.pool_weights import skill, time_batches
+from tradsys.research.power_study.markets import LOOKS
+from tradsys.research.power_study.simulated_research import Look, MarketRow
+from tradsys.research.power_study.study import StudySettings, smallest_found
 from tradsys.research.sweeps.selection import lower_bound, paired_gain
 
 from studies import Row, coverage_row, market, overlapping, persistent, size_row, truths  # isort: skip
@@ -119,9 +122,32 @@ def trial_coverage(n_runs: int = 400) -> Iterator[Row]:
         yield Row("lower bound of a trial", setting, 0.95, held, n_runs, n_runs)
 
 
+def smallest_coverage(n_runs: int = 300, n_markets: int = 20) -> Iterator[Row]:
+    """The smallest edge that is found 80 % of the time, in Sharpe ratios, from seven edges and n markets of each.
+
+    Every market is found with the chance Phi((Sharpe - 1.8) / 0.8); that is 80 % at a Sharpe of 2.473. Markets of one
+    seed share their luck by half, as markets do whose draws differ in the edge alone.
+    """
+    edges, needed = np.linspace(0.5, 5.0, 7), 1.8 + 0.8 * stats.norm.ppf(0.8)
+    settings = StudySettings(name="smallest", edges=tuple(edges), n_markets=n_markets, levels={})
+    rng, found = np.random.default_rng(n_markets), []
+    for _ in range(n_runs):
+        rows = []
+        for seed, common in enumerate(rng.normal(size=n_markets)):
+            luck = np.sqrt(0.5) * (common + rng.normal(size=len(edges)))
+            for edge, draw in zip(edges, luck, strict=True):
+                verdict = "edge" if edge - 1.8 + 0.8 * draw > 0 else "no edge"
+                look = Look(LOOKS[-1], 1, 1, 1, verdict, None, ())
+                rows.append(MarketRow(float(edge), seed, verdict, (look,), sharpe=float(edge + 0.9 * rng.normal())))
+        measured = smallest_found([{"edge": float(edge)} for edge in edges], rows, settings, n_draws=200)["sharpe"]
+        found.append(Estimate(measured["value"], measured["low"], measured["high"]))
+    yield coverage_row("smallest edge found", f"{n_markets} markets of each of 7 edges", found, float(needed))
+
+
 STUDIES = {
     "live": live_size,
     "versus": versus_size,
     "members": member_coverage,
     "trials": trial_coverage,
+    "smallest": smallest_coverage,
 }

@@ -10,8 +10,8 @@ python benchmarks/coverage/verdict_size.py plants FOLDER 100     an edge that de
 import sys
 from pathlib import Path
 
-from tradsys.research.power_study.markets import KINDS
-from tradsys.research.power_study.quick_research import LOOKS, Setting
+from tradsys.research.power_study.markets import KINDS, LOOKS
+from tradsys.research.power_study.quick_research import Setting
 from tradsys.research.power_study.quick_study import read_cells, run_blocks
 
 STUDIES = {

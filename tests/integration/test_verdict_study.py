@@ -15,7 +15,8 @@ from tradsys.research.experiment import Experiment
 from tradsys.research.pipeline import backtesting
 from tradsys.research.pipeline.dataset import load_bars
 from tradsys.research.power_study import simulated_research
-from tradsys.research.power_study.simulated_research import LOOKS, run_market
+from tradsys.research.power_study.markets import LOOKS
+from tradsys.research.power_study.simulated_research import run_market
 
 REDUCED = [
     "data.n_bars=6000",

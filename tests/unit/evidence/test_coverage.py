@@ -122,7 +122,7 @@ def test_a_calibration_slope_that_takes_labels_for_independent_fails(monkeypatch
     assert not any(holds(row) for row in rows), rows
 
 
-@pytest.mark.parametrize(("study", "n_runs"), [("versus", 60), ("members", 100), ("trials", 20)])
+@pytest.mark.parametrize(("study", "n_runs"), [("versus", 60), ("members", 100), ("trials", 20), ("smallest", 60)])
 def test_intervals_of_choices_hold_the_truth(study, n_runs):
     for row in choice_studies.STUDIES[study](n_runs):
         assert row.n == row.n_runs

@@ -15,6 +15,8 @@ from tradsys.market.synthetic import ar1
 from tradsys.portfolio.order_walk import BarArrays
 
 KINDS = ("martingale", "garch", "clusters", "trending", "three_symbols", "break")
+# evaluations of a market's test span; each tries what the one before tried, and more
+CHOSEN, PROFILES, LEVELS, ARMS = LOOKS = ("chosen", "profiles", "levels", "arms")
 PLANTS = ("steady", "decaying", "one_regime")
 STEPS = 6  # prices inside a bar
 BAR_SIGMA = 0.0065  # of an hour's log return: a yearly volatility of 60 %

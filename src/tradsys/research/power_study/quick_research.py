@@ -27,7 +27,6 @@ from tradsys.portfolio.order_walk import EntryArrays, walk
 from tradsys.research.power_study.markets import DAY, YEAR, Market, draw_market
 from tradsys.research.power_study.quick_panel import PANEL_KINDS, draw_panel, panel_strategies
 
-CHOSEN, PROFILES, LEVELS, ARMS = LOOKS = ("chosen", "profiles", "levels", "arms")
 SPANS = (1, 3, 6, 12, 24, 48)  # bars of the features
 TRAIN, VALID = 0.45, 0.60  # ends of the spans, as shares of the bars
 ATR_BARS, HORIZON, WIDTH, MIN_TRADES = 14, 24, 1.5, 30

@@ -16,9 +16,9 @@ from tradsys.core.received import read_json
 from tradsys.core.runs import digest_json, write_json
 from tradsys.evidence.multiple_testing import wilson_interval
 from tradsys.portfolio.costs import Costs
-from tradsys.research.power_study.markets import KINDS, PLANTS
+from tradsys.research.power_study.markets import KINDS, LOOKS, PLANTS
 from tradsys.research.power_study.quick_panel import PANEL_KINDS
-from tradsys.research.power_study.quick_research import LOOKS, Setting, research
+from tradsys.research.power_study.quick_research import Setting, research
 from tradsys.research.power_study.study import MOST_FALSE, StudySettings
 
 LOG = logging.getLogger(__name__)

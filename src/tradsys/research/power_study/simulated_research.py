@@ -30,13 +30,12 @@ from tradsys.research.pipeline.provenance import provenance
 from tradsys.research.pipeline.settings import Experiment, Timings
 from tradsys.research.pipeline.training import fit
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
+from tradsys.research.power_study.markets import ARMS, CHOSEN, LEVELS, LOOKS, PROFILES
 from tradsys.samples.weights import class_rates
 from tradsys.serving.bundle import Bundle
 from tradsys.serving.strategy import AuditMask, BreakEvenRule, Profile
 
 LOG = logging.getLogger(__name__)
-# each look tries what the one before tried, and more
-CHOSEN, PROFILES, LEVELS, ARMS = LOOKS = ("chosen", "profiles", "levels", "arms")
 REFUSED = "refused"
 
 

@@ -30,7 +30,8 @@ from tradsys.models.training.launcher import start_method
 from tradsys.reports.power_study_page import write_study
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.pipeline.single_thread import single_threads
-from tradsys.research.power_study.simulated_research import LOOKS, REFUSED, Look, MarketRow, arms_of, run_market
+from tradsys.research.power_study.markets import LOOKS
+from tradsys.research.power_study.simulated_research import REFUSED, Look, MarketRow, arms_of, run_market
 
 LOG = logging.getLogger(__name__)
 AGAIN = "delete it and run the same command again"

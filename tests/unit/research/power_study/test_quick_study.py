@@ -8,8 +8,9 @@ import pytest
 from tradsys.core.errors import TradsysError
 from tradsys.reports.power_study_kinds import kinds_table
 from tradsys.research.power_study import quick_study
+from tradsys.research.power_study.markets import LOOKS
 from tradsys.research.power_study.quick_panel import PANEL_KINDS, _panel, draw_panel, panel_strategies
-from tradsys.research.power_study.quick_research import LOOKS, Row, Setting, research
+from tradsys.research.power_study.quick_research import Row, Setting, research
 from tradsys.research.power_study.quick_study import study_kinds
 
 YEARS = 2.0

@@ -17,7 +17,8 @@ from tradsys.models.baseline import BaseRate
 from tradsys.models.linear import LogisticRegression
 from tradsys.reports.power_study_page import conclusions, markdown, study_table
 from tradsys.research.power_study import study as module
-from tradsys.research.power_study.simulated_research import LOOKS, Look, MarketRow, at_levels
+from tradsys.research.power_study.markets import LOOKS
+from tradsys.research.power_study.simulated_research import Look, MarketRow, at_levels
 from tradsys.research.power_study.study import StudySettings, flat, is_broken, monotone, study, summarise
 from tradsys.serving.strategy import BreakEvenRule, Profile, ThresholdRule
 
