@@ -221,12 +221,14 @@ def _sharpe_interval(result: dict[str, Any], returns: Array, *, min_block: float
     scale = np.sqrt(result["periods_per_year"])
     found = cosines.sharpe_spread(returns, min_block=min_block)
     result["block_length"] = found.block_length
-    reason = _too_few_active(sharpe.active_periods(returns), len(returns)) or found.reason
+    few = _too_few_active(sharpe.active_periods(returns), len(returns))
+    reason = few or found.reason
     if reason:
         result["reasons"].setdefault("dsr_bootstrap", reason)
     elif "dsr_bootstrap" not in result["reasons"]:
         result["dsr_bootstrap"] = float(found.above(result["expected_max_sharpe"] / scale)[0])
-    result["sharpe"] = _scaled(found.estimates(confidence, [reason])[0], scale).as_dict()
+    known = _scaled(found.estimates(confidence, [reason])[0], scale)
+    result["sharpe"] = (bootstrap.Estimate(None, reason=few) if few else known).as_dict()
 
 
 def _scaled(estimate: bootstrap.Estimate, factor: float) -> bootstrap.Estimate:
