@@ -216,7 +216,7 @@ def _quietened(name: str, arguments: list[str]) -> list[str]:
 
 
 def _masked_hook(_kind: type[BaseException], error: BaseException, _trace: Any) -> None:
-    """Prints what nobody caught, without secrets."""
+    """Prints an uncaught error without secrets."""
     sys.stderr.write(masked_traceback(error))
 
 

@@ -192,7 +192,7 @@ class MaskingFilter(logging.Filter):
     """Takes secrets out of a record before a handler writes it, its traceback included."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Every record passes."""
+        """Masks the record in place; always True, since no record is dropped."""
         record.msg, record.args = masked_text(record.getMessage()), ()
         if record.exc_info:
             record.exc_text = masked_text("".join(traceback.format_exception(*record.exc_info)).rstrip())

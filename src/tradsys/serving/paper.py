@@ -75,19 +75,19 @@ class PaperBroker:
         return Report("filled", (_fill(order, bar, "exit", money, order.reason),))
 
     def cancel(self, client_id: str, account: Account, leg: str) -> Report:  # noqa: ARG002 - one protocol
-        """Nothing rests anywhere."""
+        """`canceled`: a paper exchange holds no resting orders."""
         return Report("canceled")
 
     def lookup(self, order: Order, account: Account) -> Report | None:  # noqa: ARG002 - one protocol
-        """A journaled order is as good as accepted."""
+        """`accepted` for every order: the paper exchange loses none."""
         return Report("accepted")
 
     def snapshot(self, symbols: list[str]) -> dict[str, Any]:  # noqa: ARG002 - one protocol
-        """There is no exchange that could know more than the journal."""
+        """An empty snapshot: nothing outside the journal holds positions or orders."""
         return {"positions": {}}
 
     def step_size(self, symbol: str) -> float:  # noqa: ARG002 - one protocol
-        """Any quantity is possible."""
+        """0: any quantity can be traded."""
         return 0.0
 
 

@@ -135,7 +135,7 @@ _REAL_TIME = datetime(1990, 7, 1, tzinfo=UTC)  # fine counts of intraday bars be
 
 
 def plausible(stamp: pl.Series, latest: datetime, first_year: int = FIRST_YEAR) -> pl.Series:
-    """True [n] at stamps from the first plausible year to next week; a missing stamp is False."""
+    """Whether each stamp [n] lies between the first plausible year and next week; False where it is missing."""
     aware = stamp.dt.replace_time_zone("UTC") if stamp.dtype == NAIVE else stamp
     return (
         aware.to_frame("t")

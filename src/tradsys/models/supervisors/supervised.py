@@ -84,7 +84,7 @@ def joint(market_NK: Array, macro_NM: Array) -> Array:
 
 
 def parts_of(name: str) -> tuple[str, ...]:
-    """The names of which a state's is made: one, or two of a joint state."""
+    """The regimes that a state's name is made of: one, or the two of a joint state."""
     return tuple(name.split(JOINT))
 
 

@@ -89,7 +89,7 @@ class DailyBars:
         return found
 
     def count(self, after: date, until: date) -> int:
-        """Sessions later than `after`, up to and including `until`."""
+        """Number of sessions after `after`, up to and including `until`."""
         return self.closes.filter((pl.col("session") > after) & (pl.col("session") <= until)).height
 
     def upcoming(self, day: date) -> datetime | None:

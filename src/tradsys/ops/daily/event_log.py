@@ -23,7 +23,7 @@ class RunLog:
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The log file that is written to."""
         return self.folder / FILE
 
     @property

@@ -83,14 +83,14 @@ class AuditSubject:
     """Everything the questions look at, made when first asked for.
 
     experiment: as composed. folder: takes checkpoints and bundles. config: the resolved config, for the card.
-    heard, states, aucs: what fits have left behind, so that no question fits again what another has fitted.
+    trained_on, states, aucs: what fits have left behind, so that no question fits again what another has fitted.
     """
 
     experiment: Experiment
     settings: AuditSettings
     folder: Path
     config: Mapping[str, Any]
-    heard: list[Samples] = field(default_factory=list)
+    trained_on: list[Samples] = field(default_factory=list)
     states: dict[str, dict[str, dict[str, Array]]] = field(default_factory=dict)
     aucs: dict[int, dict[str, float]] = field(default_factory=dict)
 
@@ -146,8 +146,8 @@ class AuditSubject:
 
     @cached_property
     def fitted(self) -> Fitted:
-        """Every part fitted; `heard` then holds what the auditor was trained on."""
-        return self.fit_again(self.small, self.prepared, "fitted", self.heard)
+        """Every part fitted; `trained_on` then holds what the auditor was trained on."""
+        return self.fit_again(self.small, self.prepared, "fitted", self.trained_on)
 
     @cached_property
     def bundle(self) -> Bundle:
@@ -159,15 +159,15 @@ class AuditSubject:
         return export_bundle(self.small, prepared, fitted, self.folder / name / "bundle", dict(self.config))
 
     def fit_again(
-        self, experiment: Experiment, prepared: Prepared, name: str, heard: list[Samples] | None = None
+        self, experiment: Experiment, prepared: Prepared, name: str, trained_on: list[Samples] | None = None
     ) -> Fitted:
-        """All parts fitted by the package's own `fit`; `heard` receives what the auditor was trained on."""
+        """All parts fitted by the package's own `fit`; `trained_on` receives what the auditor was trained on."""
         listener = None if experiment.auditor is None else Listener(experiment.auditor, [])
         fitted = fit(replace(experiment, auditor=listener), prepared, self.folder / name, Timings())  # type: ignore[arg-type]
         if listener is None:
             return fitted
-        if heard is not None:
-            heard.extend(listener.heard)
+        if trained_on is not None:
+            trained_on.extend(listener.trained_on)
         return replace(fitted, auditor=fitted.auditor.auditor)  # type: ignore[union-attr]
 
     @property
@@ -197,11 +197,11 @@ class Listener:
     """An auditor that keeps what it is trained on and otherwise does what the one inside does."""
 
     auditor: Any
-    heard: list[Samples]
+    trained_on: list[Samples]
 
     def fit(self, train: Samples, valid: Samples) -> "Listener":
         """Keeps `train`, fits the auditor inside."""
-        self.heard.append(train)
+        self.trained_on.append(train)
         return replace(self, auditor=self.auditor.fit(train, valid))
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:

@@ -203,10 +203,10 @@ def _auditor_scores(s: AuditSubject) -> Outcome:
     one = len(moments) / e.evaluation.n_oof_folds  # a stretch in the middle of the first fold
     block = moments[int(0.45 * one) : int(0.55 * one) + 1]
     turned = p.train.rows[np.isin(p.train.time, block)]
-    heard: list[Samples] = []
-    s.fit_again(replace(e, baselines={}), _relabelled(s, p, _outcomes_turned(p.labels, turned)), "turned", heard)
+    trained_on: list[Samples] = []
+    s.fit_again(replace(e, baselines={}), _relabelled(s, p, _outcomes_turned(p.labels, turned)), "turned", trained_on)
     frames = []
-    for trained in (s.heard[0], heard[0]):
+    for trained in (s.trained_on[0], trained_on[0]):
         inside = np.isin(trained.time, block)
         t, rows = trained.table, trained.rows[inside]
         columns = {

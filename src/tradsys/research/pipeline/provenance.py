@@ -175,7 +175,7 @@ def code_digest() -> str:
 
 
 def processor() -> str:
-    """The processor's model and the first GPU's: other ones round in another order."""
+    """Model of the processor and of the first GPU; another model may sum in another order and so round otherwise."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     torch = sys.modules.get("torch")
