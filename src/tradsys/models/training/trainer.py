@@ -101,7 +101,7 @@ class TrainerSettings:
         return torch.device("cuda", torch.cuda.current_device()) if self.uses_gpu() else torch.device("cpu")
 
     def uses_gpu(self) -> bool:
-        """Whether a fit runs on GPUs, found out without initialising CUDA. Raises TrainingError where they are missing."""
+        """Whether a fit runs on GPUs; CUDA is not initialised. Raises TrainingError where they are missing."""
         import torch  # noqa: PLC0415
 
         found = torch.cuda.is_available()
