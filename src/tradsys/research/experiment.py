@@ -6,7 +6,7 @@ from typing import Any
 from tradsys.research.evaluation import judge
 from tradsys.research.pipeline.bundle_export import check_bundled, export_bundle
 from tradsys.research.pipeline.dataset import load_bars, prepare
-from tradsys.research.pipeline.dataset_cache import DatasetCache, FeatureStore
+from tradsys.research.pipeline.dataset_cache import DatasetCache, ValueStore
 from tradsys.research.pipeline.requirements import check_horizons, check_stages
 from tradsys.research.pipeline.settings import Evaluation, Experiment, Timings
 from tradsys.research.pipeline.training import fit
@@ -26,7 +26,7 @@ def run(experiment: Experiment, folder: Path, config: dict[str, Any]) -> dict[st
     with timings.stage("bars"):
         bars = load_bars(experiment)
     with timings.stage("features and labels"):
-        prepared = prepare(experiment, bars, DatasetCache(bars, FeatureStore.of(config["paths"])))
+        prepared = prepare(experiment, bars, DatasetCache(bars, ValueStore.of(config["paths"])))
     fitted = fit(experiment, prepared, folder / "checkpoints", timings)
     with timings.stage("bundle"):
         bundle = export_bundle(experiment, prepared, fitted, folder / "bundle", config)

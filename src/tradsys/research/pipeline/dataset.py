@@ -169,7 +169,7 @@ def label_rows(
     """
     cache = cache or DatasetCache(bars)
     lookback = experiment.lookback if lookback is None else lookback
-    labels = labels_of(experiment, bars) if labels is None else labels
+    labels = labels_of(experiment, bars, cache) if labels is None else labels
     events = cache.mask(experiment.events)
     if features is None:
         features = learned_features(experiment, bars, labels, events, splitter or experiment.split, lookback)
@@ -263,19 +263,24 @@ def warn_of_absent(samples: Samples, fold: Fold) -> None:
             LOG.warning("samples: the %s part holds none of %s; their history does not reach it", part, missing)
 
 
-def labels_of(experiment: Experiment, bars: pl.DataFrame) -> Labels:
+def labels_of(experiment: Experiment, bars: pl.DataFrame, cache: DatasetCache | None = None) -> Labels:
     """Labels [R] along the side that the feature set names, or along the label's own where it names none.
 
     `ret` holds the dividends, the funding and the borrow fee of the position, so that what pays after costs is what
     pays in the simulator. Where samples are weighted by return, the labels carry each bar's own; all carry the range
-    that prices ran through until each label's end.
+    that prices ran through until each label's end. cache: of the same bars.
     """
-    side = experiment.features.side(bars)
+    side, by_return = experiment.features.side(bars), experiment.weighting == "return"
     own = getattr(experiment.labels, "side", 1) if side is None else side
-    found = checked_labels(experiment.labels.label(bars, side), experiment.labels, bars)
-    labels = with_carry(found, bars, own, experiment.costs.borrow_per_year)
-    labels = replace(labels, realised_range=realised_range(bars, labels.end))
-    return replace(labels, step=log_steps(bars)) if experiment.weighting == "return" else labels
+
+    def compute() -> Labels:
+        found = checked_labels(experiment.labels.label(bars, side), experiment.labels, bars)
+        labels = with_carry(found, bars, own, experiment.costs.borrow_per_year)
+        labels = replace(labels, realised_range=realised_range(bars, labels.end))
+        return replace(labels, step=log_steps(bars)) if by_return else labels
+
+    settings = {"borrow_per_year": experiment.costs.borrow_per_year, "by_return": by_return}
+    return (cache or DatasetCache(bars)).labels(experiment.labels, settings, side, compute)
 
 
 def rows_only(bars: pl.DataFrame) -> FeatureTable:

@@ -1,11 +1,11 @@
-"""What experiments on the same bars share: digest, event masks and feature tables, within a run and between runs."""
+"""What experiments on the same bars share: digest, event masks, feature tables and labels, within and between runs."""
 
 import hashlib
 import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +15,7 @@ import polars as pl
 
 from tradsys.core.protocols import Events
 from tradsys.core.runs import digest_json, written_atomically
-from tradsys.core.tables import Array, FeatureTable
+from tradsys.core.tables import Array, FeatureTable, Labels
 from tradsys.features.feature_set import FeatureSet
 from tradsys.market.bars import content_digest
 from tradsys.research.pipeline.provenance import code_digest, processor
@@ -23,16 +23,17 @@ from tradsys.research.pipeline.provenance import code_digest, processor
 LOG = logging.getLogger(__name__)
 GIGABYTE = 1e9
 SUFFIX = ".values"
+ABSENT = np.empty(0)  # in the place of a part of labels that there is none of
 
 
 class DatasetCache:
-    """Caches the digest, event masks and feature tables of one set of bars.
+    """Caches the digest, event masks, feature tables and labels of one set of bars.
 
-    bars: with segments, as `dataset.load_bars` returns them. store: where feature values are kept between runs; None
-    keeps them within this run alone.
+    bars: with segments, as `dataset.load_bars` returns them. store: where feature values and labels are kept between
+    runs; None keeps features within this run alone.
     """
 
-    def __init__(self, bars: pl.DataFrame, store: "FeatureStore | None" = None) -> None:
+    def __init__(self, bars: pl.DataFrame, store: "ValueStore | None" = None) -> None:
         self.bars = bars
         self._store = store
         self._masks: list[tuple[Events, Array]] = []
@@ -60,20 +61,63 @@ class DatasetCache:
         return known[0]
 
     def _stored_or_computed(self, features: FeatureSet) -> FeatureTable:
-        key = None if self._store is None else _key(features, self.bars, self.digest)
-        if self._store is None or key is None:
+        kinds = {type(features), *(type(feature) for feature in features.features)}
+        if self._store is None or not all(_is_own(kind) for kind in kinds):
             return features.table(self.bars)
+        key = self._key({"features": features.to_json(), "names": list(features.names)})
         shape = (self.bars.height, len(features.names))
-        if (values := self._store.load(key, shape)) is not None:
-            return features.table(self.bars, values)
+        kept = self._store.load(key, 1)
+        if kept is not None and kept[0].shape == shape and kept[0].dtype == np.float32:
+            LOG.info("features of %s rows read from %s", f"{shape[0]:,}", self._store.folder)
+            return features.table(self.bars, kept[0])
         table = features.table(self.bars)
         self._store.save(key, table.values)
         return table
 
+    def labels(
+        self, label: object, settings: Mapping[str, Any], side: Array | None, compute: Callable[[], Labels]
+    ) -> Labels:
+        """Labels [R] as `compute` gives them, read where an earlier run has kept them.
+
+        label: the rule, whose fields decide. settings: what else decides. side: int8 [R] that it labels along, or None.
+        A label of another package is computed each time: its code is not known here.
+        """
+        if self._store is None or not (_is_own(type(label)) and is_dataclass(label)):
+            return compute()
+        along = None if side is None else _sha(np.asarray(side)).hex()
+        key = self._key({"label": f"{type(label).__qualname__}: {label!r}", "settings": dict(settings), "side": along})
+        names = [field.name for field in fields(Labels)]
+        kept = self._store.load(key, len(names))
+        if kept is not None and {len(a) for a in kept} <= {self.bars.height, 0}:
+            LOG.info("labels of %s rows read from %s", f"{self.bars.height:,}", self._store.folder)
+            known: dict[str, Any] = {name: a if len(a) else None for name, a in zip(names, kept, strict=True)}
+            return Labels(**known)
+        found = compute()
+        parts = (getattr(found, name) for name in names)
+        self._store.save(key, *(ABSENT if part is None else np.asarray(part) for part in parts))
+        return found
+
+    def _key(self, what: Mapping[str, Any]) -> str:
+        """Digest of these settings and of all else that decides values: code, versions, processor and bars."""
+        bars = self.bars
+        segment = np.ascontiguousarray(bars["segment"].cast(pl.Int64).to_numpy())
+        return digest_json(
+            {
+                **what,
+                "code": code_digest(),
+                "versions": [platform.python_version(), np.__version__, pl.__version__, processor()],
+                "bars": self.digest,
+                "order": bars["symbol"].unique(maintain_order=True).to_list(),
+                "segment": _sha(segment).hex(),
+                "schema": {name: str(kind) for name, kind in bars.schema.items()},
+            }
+        )
+
 
 @dataclass(frozen=True)
-class FeatureStore:
-    """Feature values on disk, one file per digest of code, features and bars; the least recently used are removed.
+class ValueStore:
+    """Feature values and labels on disk, one file per digest of code, settings and bars; the least recently used are
+    removed.
 
     An entry that is damaged counts as absent. Nothing is kept where the folder cannot be written.
     """
@@ -87,33 +131,33 @@ class FeatureStore:
         limit = float(paths.get("cache_gb") or 0)
         return cls(Path(paths["cache"]) / "features", limit) if limit > 0 and paths.get("cache") else None
 
-    def load(self, key: str, shape: tuple[int, int]) -> Array | None:
-        """float32 [R, F] as it was saved; None where there is no undamaged entry of this shape."""
+    def load(self, key: str, n: int) -> list[Array] | None:
+        """The n arrays as they were saved; None where there is no undamaged entry of so many."""
         path = self.folder / (key + SUFFIX)
         try:
             with path.open("rb") as file:
                 digest = file.read(32)
-                values = np.lib.format.read_array(file, allow_pickle=False)
+                values = [np.lib.format.read_array(file, allow_pickle=False) for _ in range(n)]
         except (OSError, ValueError, EOFError):
             return None
-        if values.shape != shape or values.dtype != np.float32 or _sha(values) != digest:
+        if _sha(*values) != digest:
             return None
         with suppress(OSError):
             path.touch()  # used last
-        LOG.info("features of %s rows read from %s", f"{shape[0]:,}", self.folder)
         return values
 
-    def save(self, key: str, values: Array) -> None:
-        """Keeps the values [R, F], then removes what was used least recently until all entries fit."""
-        if values.nbytes > self.max_gb * GIGABYTE:
+    def save(self, key: str, *values: Array) -> None:
+        """Keeps these arrays, then removes what was used least recently until all entries fit."""
+        if sum(array.nbytes for array in values) > self.max_gb * GIGABYTE:
             return
         try:
             with written_atomically(self.folder / (key + SUFFIX)) as draft, draft.open("wb") as file:
-                file.write(_sha(values))
-                np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
+                file.write(_sha(*values))
+                for array in values:
+                    np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
             self._shrink()
         except OSError as error:
-            LOG.warning("features are not kept for the next run (%s); free space or set paths.cache_gb=0", error)
+            LOG.warning("values are not kept for the next run (%s); free space or set paths.cache_gb=0", error)
 
     def _shrink(self) -> None:
         entries = []
@@ -129,28 +173,18 @@ class FeatureStore:
             spare += size
 
 
-def _sha(values: Array) -> bytes:
-    return hashlib.sha256(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data).digest()
+def _sha(*values: Array) -> bytes:
+    """Of shapes, types and content."""
+    found = hashlib.sha256()
+    for array in values:
+        found.update(f"{array.shape} {array.dtype}".encode())
+        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return found.digest()
 
 
-def _key(features: FeatureSet, bars: pl.DataFrame, digest: str) -> str | None:
-    """Digest of all that decides the values; None where a feature's code is not tradsys's own."""
-    kinds = {type(features), *(type(feature) for feature in features.features)}
-    if any(kind.__module__.partition(".")[0] != "tradsys" for kind in kinds):
-        return None
-    segment = hashlib.sha256(np.ascontiguousarray(bars["segment"].cast(pl.Int64).to_numpy()).data).hexdigest()
-    return digest_json(
-        {
-            "code": code_digest(),
-            "versions": [platform.python_version(), np.__version__, pl.__version__, processor()],
-            "features": features.to_json(),
-            "names": list(features.names),
-            "bars": digest,
-            "order": bars["symbol"].unique(maintain_order=True).to_list(),
-            "segment": segment,
-            "schema": {name: str(kind) for name, kind in bars.schema.items()},
-        }
-    )
+def _is_own(kind: type) -> bool:
+    """Whether the class is of tradsys, whose code the key knows."""
+    return kind.__module__.partition(".")[0] == "tradsys"
 
 
 def _rules(features: FeatureSet) -> tuple[Any, ...]:

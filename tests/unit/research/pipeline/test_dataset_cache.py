@@ -1,4 +1,4 @@
-"""Feature values between runs: read again when nothing changed, computed anew when anything did."""
+"""Feature values and labels between runs: read again when nothing changed, computed anew when anything did."""
 
 import multiprocessing
 from dataclasses import replace
@@ -11,9 +11,10 @@ from tests.conftest import walk_bars
 from tradsys.features.feature_set import FeatureSet
 from tradsys.features.price import LogReturn
 from tradsys.features.volatility import Volatility
+from tradsys.labels.triple_barrier import TripleBarrier
 from tradsys.market.bars import mark_gaps
 from tradsys.research.pipeline import dataset_cache
-from tradsys.research.pipeline.dataset_cache import DatasetCache, FeatureStore
+from tradsys.research.pipeline.dataset_cache import DatasetCache, ValueStore
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +23,8 @@ def bars() -> pl.DataFrame:
 
 
 @pytest.fixture
-def store(tmp_path) -> FeatureStore:
-    return FeatureStore(tmp_path / "features", 1.0)
+def store(tmp_path) -> ValueStore:
+    return ValueStore(tmp_path / "features", 1.0)
 
 
 def features(window: int = 12) -> FeatureSet:
@@ -95,23 +96,23 @@ def test_the_least_recently_used_go_first_and_a_table_beyond_the_limit_is_not_ke
     values = np.zeros((1000, 250), dtype=np.float32)  # one megabyte
     small.save("a", values)
     small.save("b", values)
-    assert small.load("a", values.shape) is not None
+    assert small.load("a", 1) is not None
     small.save("c", values)
     assert sorted(path.stem for path in small.folder.iterdir()) == ["a", "c"]
     small.save("d", np.zeros((1000, 1000), dtype=np.float32))
-    assert small.load("d", (1000, 1000)) is None
-    assert FeatureStore.of({"cache": "x", "cache_gb": 0}) is None
-    assert FeatureStore.of({}) is None
+    assert small.load("d", 1) is None
+    assert ValueStore.of({"cache": "x", "cache_gb": 0}) is None
+    assert ValueStore.of({}) is None
 
 
 def test_a_folder_that_cannot_be_written_costs_a_warning(monkeypatch, tmp_path, bars, caplog):
     (tmp_path / "file").write_text("")
-    n, _ = computed(monkeypatch, FeatureStore(tmp_path / "file", 1.0), bars, features())
+    n, _ = computed(monkeypatch, ValueStore(tmp_path / "file", 1.0), bars, features())
     assert n == 1
     assert "paths.cache_gb=0" in caplog.text
 
 
-def _save_often(store: FeatureStore) -> None:
+def _save_often(store: ValueStore) -> None:
     for k in range(30):
         store.save("same", np.full((200, 50), k, dtype=np.float32))
 
@@ -122,9 +123,9 @@ def test_two_processes_never_leave_a_torn_entry(store):
     for writer in writers:
         writer.start()
     while any(writer.is_alive() for writer in writers):
-        values = store.load("same", (200, 50))
-        assert values is None or (values == values[0, 0]).all()
-    assert store.load("same", (200, 50)) is not None
+        values = store.load("same", 1)
+        assert values is None or (values[0] == values[0][0, 0]).all()
+    assert store.load("same", 1) is not None
     assert [path.name for path in store.folder.iterdir()] == ["same.values"]
 
 
@@ -132,3 +133,62 @@ def test_a_feature_of_another_package_is_never_read_from_disk(monkeypatch, store
     monkeypatch.setattr(LogReturn, "__module__", "elsewhere.features")
     for _ in range(2):
         assert computed(monkeypatch, store, bars, features())[0] == 1
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_labels_are_read_again_only_for_the_same_rule_side_settings_and_bars(store, bars, stored):
+    kept = store if stored else None
+
+    def ask(bars, label, side=None, borrow=0.0):
+        calls = []
+
+        def compute():
+            calls.append(1)
+            return label.label(bars, side)
+
+        return DatasetCache(bars, kept).labels(label, {"borrow": borrow}, side, compute), calls
+
+    label = TripleBarrier(upper=1.0, lower=1.0, horizon_bars=6, atr_bars=14)
+    longs = np.ones(len(bars), dtype=np.int8)
+    asked = {
+        "first": (bars, label, None, 0.0),
+        "another rule": (bars, replace(label, horizon_bars=7), None, 0.0),
+        "another side": (bars, label, -longs, 0.0),
+        "another fee": (bars, label, None, 0.01),
+        "other bars": (bars.head(400), label, None, 0.0),
+    }
+    for what, (rows, rule, side, borrow) in asked.items():
+        found, calls = ask(rows, rule, side, borrow)
+        assert calls == [1], what
+        again, calls = ask(rows, rule, side, borrow)
+        assert calls == ([] if stored else [1]), what
+        for name in ("y", "end", "ret", "weight", "step", "left", "realised_range"):
+            one, other = getattr(found, name), getattr(again, name)
+            assert (one is None) == (other is None), (what, name)
+            if one is not None:
+                assert one.dtype == other.dtype, (what, name)
+                np.testing.assert_array_equal(one, other, err_msg=f"{what}: {name}")
+
+
+def test_a_damaged_entry_of_labels_is_computed_anew(store, bars):
+    label = TripleBarrier(upper=1.0, lower=1.0, horizon_bars=6, atr_bars=14)
+    found = DatasetCache(bars, store).labels(label, {}, None, lambda: label.label(bars, None))
+    (entry,) = store.folder.iterdir()
+    content = bytearray(entry.read_bytes())
+    content[len(content) // 2] ^= 1
+    entry.write_bytes(content)
+    again = DatasetCache(bars, store).labels(label, {}, None, lambda: label.label(bars, None))
+    np.testing.assert_array_equal(found.ret, again.ret)
+
+
+def test_a_label_of_another_package_is_computed_each_time(store, bars):
+    calls = []
+
+    class Foreign(TripleBarrier):
+        pass
+
+    Foreign.__module__ = "somebody.labels"
+    label = Foreign(upper=1.0, lower=1.0, horizon_bars=6, atr_bars=14)
+    for _ in range(2):
+        DatasetCache(bars, store).labels(label, {}, None, lambda: calls.append(1) or label.label(bars, None))
+    assert len(calls) == 2
