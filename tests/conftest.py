@@ -1,10 +1,15 @@
 import gc
 import os
+import sys
 from pathlib import Path
 
 # tiny fits on several threads of a busy machine wait more than they compute; xdist brings the parallelism
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+
+# hundreds of processes that the tests start would each compile this package anew
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # xdist's workers have 80 columns; a test of a width sets its own
 os.environ.pop("COLUMNS", None)

@@ -10,8 +10,6 @@ from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 # what OpenMP, MKL, OpenBLAS, numba and polars read once, at their import
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -195,7 +193,9 @@ def _host_memory(root: Path) -> tuple[float, float]:
     table = _fields_of(root / "proc/meminfo")
     if "MemTotal" in table:
         return _kib(table["MemTotal"]), _kib(table.get("MemAvailable", table["MemTotal"]))
-    memory = psutil.virtual_memory()  # no /proc: not Linux
+    import psutil  # noqa: PLC0415 - no /proc: not Linux; elsewhere nothing of it is used
+
+    memory = psutil.virtual_memory()
     return float(memory.total), float(memory.available)
 
 

@@ -24,7 +24,7 @@ from tradsys.research.pipeline.settings import Evaluation, Experiment
 from tradsys.serving.bundle import Bundle
 from tradsys.serving.strategy import Profile, Strategy
 
-COLUMNS = 20  # strategies a vectorbt call: more save no time and take memory
+COLUMNS = 8  # strategies a vectorbt call: more save no time and take memory
 
 
 @dataclass(frozen=True, eq=False)
