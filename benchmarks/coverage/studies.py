@@ -132,13 +132,13 @@ def sharpe_coverage(n_runs: int = 1000) -> Iterator[Row]:
     truth_of = risk_statistics(
         np.random.default_rng(1).standard_t(5, size=2_000_000) + 0.1,
         periods_per_year=1,
-        cagr=None,
+        cagr=0.0,
         max_drawdown=0,
         min_block=2e6,
     )
     rng = np.random.default_rng(2)
     rows = [
-        risk_statistics(one, periods_per_year=1, cagr=None, max_drawdown=0, exposure_T=np.abs(rng.normal(size=1000)))
+        risk_statistics(one, periods_per_year=1, cagr=0.0, max_drawdown=0, exposure_T=np.abs(rng.normal(size=1000)))
         for one in rng.standard_t(5, size=(n_runs, 1000)) + 0.1
     ]
     for name in ("sortino", "omega", "tail_ratio", "value_at_risk", "cvar"):

@@ -20,6 +20,7 @@ from tradsys.evidence.sharpe import FLAT_RETURN, active_periods, checked_returns
 TAIL = 0.05
 # returns beyond a quantile below which its place is anyone's guess
 MIN_TAIL = 10
+UNDER_A_YEAR = "a record under one year is not annualised"
 PATH = "a drawdown belongs to one path and deepens with its length, so no interval has a measured coverage"
 
 
@@ -40,7 +41,8 @@ def risk_statistics(
     without an interval. omega: gains over losses, around zero. tail_ratio: the 95 % quantile over the size of the 5 %
     quantile. value_at_risk, cvar: the 5 % quantile of the returns per period, and their mean at or below it; losses are
     negative. exposure_adjusted_return: yearly mean return over mean absolute exposure, as if always fully invested;
-    exposure_T: position over equity. too_little: why these returns carry no interval at all. Raises DataError on NaN.
+    exposure_T: position over equity. cagr: None for a record under one year, of which nothing yearly but Sortino's
+    ratio is told. too_little: why these returns carry no interval at all. Raises DataError on NaN.
     """
     returns = checked_returns(returns_T, "risk", least=1)
     if returns.ndim != 1 or (exposure_T is not None and exposure_T.shape != returns.shape):
@@ -62,8 +64,9 @@ def risk_statistics(
         ),
     }  # fmt: skip
     out |= _tails(returns, **settings)
-    if exposure_T is None:
-        out["exposure_adjusted_return"] = Estimate(None, reason="exposure was not recorded")
+    if exposure_T is None or cagr is None:
+        why = "exposure was not recorded" if exposure_T is None else UNDER_A_YEAR
+        out["exposure_adjusted_return"] = Estimate(None, reason=why)
     else:
         out["exposure_adjusted_return"] = _ratio_estimate(
             returns, np.column_stack([returns, np.abs(exposure_T)]), lambda s: periods_per_year * s[:, 0] / s[:, 1],
@@ -88,7 +91,7 @@ def _ratio_estimate(
 
 def _calmar(cagr: float | None, max_drawdown: float) -> Estimate:
     if cagr is None:
-        return Estimate(None, reason="a record under one year is not annualised")
+        return Estimate(None, reason=UNDER_A_YEAR)
     if not max_drawdown > 0:
         return Estimate(None, reason="there was no drawdown to divide by")
     return Estimate(cagr / max_drawdown, reason=PATH)

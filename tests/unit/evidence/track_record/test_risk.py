@@ -58,6 +58,7 @@ def test_intervals_hold_their_value(returns_T):
         (np.zeros(400), {}, "exposure_adjusted_return", "not recorded"),
         (np.zeros(400), {"max_drawdown": 0.0}, "calmar", "no drawdown"),
         (np.zeros(400), {"cagr": None}, "calmar", "under one year"),
+        (np.full(60, 0.01), {"cagr": None, "exposure_T": np.ones(60)}, "exposure_adjusted_return", "under one year"),
     ],
 )
 def test_what_has_nothing_to_divide_by_says_so(returns, changes, name, why):
