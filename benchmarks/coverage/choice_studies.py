@@ -11,6 +11,7 @@ from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
 from tradsys.core.tables import Array
+from tradsys.evidence import cosines
 from tradsys.evidence.bootstrap import Estimate
 from tradsys.evidence.controls.placebo import DailyRecord, paired_differences
 from tradsys.evidence.sequential import followed
@@ -52,6 +53,15 @@ def live_size(n_runs: int = 2000, n_times: int = 750) -> Iterator[Row]:
         for k, known in enumerate(("its deviation known", "nothing known")):
             setting = f"{n_times} days, {kind}, {known}"
             yield Row("bounds of a live record, at most", setting, 0.05, missed[k] / n_runs, n_runs, n_runs)
+
+
+def harder_sharpe_coverage(n_runs: int = 1000) -> Iterator[Row]:
+    """Sharpe ratios of returns whose volatility clusters, or that lose much and seldom."""
+    for kind in ("volatility clusters", "rare losses"):
+        for n_times in (365, 1000):
+            rng = np.random.default_rng([n_times, len(kind)])
+            found = [cosines.sharpe_spread(returns(rng, kind, n_times) + 0.05).estimates()[0] for _ in range(n_runs)]
+            yield coverage_row("Sharpe ratio", f"T={n_times}, {kind}, 0.05 a period", found, 0.05)
 
 
 def versus_size(n_runs: int = 1000) -> Iterator[Row]:
@@ -146,6 +156,7 @@ def smallest_coverage(n_runs: int = 300, n_markets: int = 20) -> Iterator[Row]:
 
 STUDIES = {
     "live": live_size,
+    "harder_sharpe": harder_sharpe_coverage,
     "versus": versus_size,
     "members": member_coverage,
     "trials": trial_coverage,
