@@ -1,5 +1,6 @@
 """The verbs of `trade` on a bundle of the shrunk run: what is refused, what is shown, what is left for a bot."""
 
+import os
 import subprocess
 import sys
 
@@ -7,8 +8,8 @@ import pytest
 
 from tests.integration.conftest import inside
 from tests.unit.reports.sample_pages import faults
-from tradsys.core.errors import DataError, GateError, TradsysError
-from tradsys.ops.trading.bot import JOURNAL, opened
+from tradsys.core.errors import BundleError, DataError, GateError, TradsysError
+from tradsys.ops.trading.bot import JOURNAL, LOCK, opened
 from tradsys.ops.trading.store import TradeJournal
 from tradsys.trade import work
 
@@ -74,6 +75,30 @@ def test_unknown_names_are_one_line(replayed):
             work(["status", "name=../../x"])
         with pytest.raises(ValueError, match="'sell' is no verb"):
             work(["sell"])
+
+
+def test_a_start_that_was_refused_is_no_bot(replayed, capsys):
+    """It leaves a lock and an empty journal, newer than those of the bot that ran."""
+    refused = replayed / "runs/trade/refused"
+    refused.mkdir()
+    (refused / LOCK).touch()
+    TradeJournal(refused / JOURNAL).close()
+    os.utime(refused / LOCK, (2e9, 2e9))
+    with inside(replayed):
+        work(["status"])
+        assert "shown: not running, replay of" in capsys.readouterr().out
+        for verb in ("status", "report"):
+            with pytest.raises(DataError, match=r"^trade: refused has not begun, its journal is empty"):
+                work([verb, "name=refused"])
+
+
+def test_no_symbols_and_no_folder_to_follow_are_refused(run_folder, tmp_path):
+    with inside(run_folder.parents[2]):
+        for verb in ("paper", "replay"):
+            with pytest.raises(DataError, match=rf"^trade {verb}: symbols=\[\] names nothing to trade"):
+                work([verb, "strategy=reckless", "levels=quantile", "symbols=[]"])
+        with pytest.raises(BundleError, match=r"^trade: follow=nowhere: no such folder"):
+            work(["paper", "strategy=reckless", "levels=quantile", "follow=nowhere"])
 
 
 def test_two_bots_on_one_journal_are_refused(replayed, run_folder):

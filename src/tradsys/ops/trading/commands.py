@@ -74,6 +74,10 @@ def of_the_bundle(verb: str, plain: Config) -> tuple[str, Config]:
 
 
 def _bundle_of(plain: Config) -> str | Path:
+    if plain["follow"] and not Path(plain["follow"]).is_dir():
+        raise BundleError(
+            f"trade: follow={plain['follow']}: no such folder; give one of promoted bundles, as models/btc"
+        )
     newest = newest_of(Path(plain["follow"])) if plain["follow"] else None
     return newest or str(plain["bundle"])
 
@@ -82,6 +86,7 @@ def replay(plain: Config, parts: Config, source: Source) -> None:
     """Stored bars through the runtime; the ledger is the backtest's."""
     from tradsys.research.pipeline.settings import synthetic_note  # noqa: PLC0415 - a live bot needs no experiment
 
+    _check_symbols("replay", plain)
     bundle = Bundle.load(str(plain["bundle"]))
     data = source(plain, bundle)
     bars: pl.DataFrame = data.bars()
@@ -111,6 +116,11 @@ def replay(plain: Config, parts: Config, source: Source) -> None:
     CONSOLE.print(str(plan.folder / "report.html"))
 
 
+def _check_symbols(mode: str, plain: Config) -> None:
+    if plain["symbols"] == []:
+        raise DataError(f"trade {mode}: symbols=[] names nothing to trade; null trades those of the bundle")
+
+
 def paper(plain: Config, parts: Config, source: Source) -> None:
     """A live feed and simulated fills."""
     _trade("paper", plain, parts, source)
@@ -136,6 +146,7 @@ def _trade(mode: str, plain: Config, parts: Config, source: Source) -> None:
             "accept_verdict=true overrides it, and the journal keeps that"
         )
     data = bundle.card["data"]
+    _check_symbols(mode, plain)
     known = list(data.get("symbols") or [])
     symbols = list(plain["symbols"] or [s for s in known if s != data.get("reference")])
     if not symbols:
@@ -237,14 +248,29 @@ def _only_bot(plain: Config) -> Path:
             there = sorted(p.name for p in root.glob("*") if p.is_dir())
             raise DataError(f"trade: no bot {plain['name']!r} in {root}; there are {there[:12]}; give one of them")
         return folder
-    found = sorted((p for p in root.glob("*") if (p / LOCK).exists()), key=lambda p: (p / LOCK).stat().st_mtime)
-    if not found:
+    found = sorted((p for p in root.glob("*") if (p / LOCK).exists()), key=lambda p: -(p / LOCK).stat().st_mtime)
+    newest = next((folder for folder in found if plain["journal"] or _has_begun(folder)), None)
+    if newest is None:
         raise DataError(f"trade: no bot has run in {root} yet; start one with: python -m tradsys.trade paper")
-    return found[-1]
+    return newest
+
+
+def _has_begun(folder: Path) -> bool:
+    """False for what a start that was refused leaves: an empty journal, or none."""
+    if not (folder / JOURNAL).is_file():
+        return False
+    journal = TradeJournal(folder / JOURNAL, create=False)
+    try:
+        return bool(journal.newest("start"))
+    finally:
+        journal.close()
 
 
 def _state(folder: Path, plain: Config) -> State:
-    return replayed(TradeJournal(plain["journal"] or folder / JOURNAL, create=False))
+    state = replayed(TradeJournal(plain["journal"] or folder / JOURNAL, create=False))
+    if not state.settings:
+        raise DataError(f"trade: {folder.name} has not begun, its journal is empty; start it, or give another name=...")
+    return state
 
 
 def _running(folder: Path) -> bool:

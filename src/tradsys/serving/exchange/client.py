@@ -79,8 +79,8 @@ class Exchange:
             raise TradsysError(f"exchange: kind={self.kind!r}; one of {KINDS}; fix conf/exchange")
         if not all(ENVIRONMENT_NAME.fullmatch(name) for name in (self.key, self.secret)):
             raise TradsysError(
-                "exchange: key= and secret= take NAMES of environment variables, such as EXCHANGE_API_KEY, and got "
-                "something else, which is not shown as it may be the key itself; put keys into the environment"
+                "exchange: the settings key and secret take NAMES of environment variables, such as EXCHANGE_API_KEY, "
+                "and got something else, which is not shown as it may be the key itself; put keys into the environment"
             )
         if self.entry not in ("market", "limit"):
             raise TradsysError(f"exchange: entry={self.entry!r}; market or limit; fix conf/exchange")
