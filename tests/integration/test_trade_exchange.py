@@ -1,6 +1,10 @@
 """The live bot through ccxt's own Binance class against an exchange of our own: fills, faults, requests, refusals."""
 
 import json
+import os
+import signal
+import threading
+import time
 from collections import Counter
 from datetime import UTC, datetime
 
@@ -189,8 +193,8 @@ def test_a_bar_that_has_not_closed_is_never_seen(tmp_path):
     _, _, journal, _ = trade(tmp_path / "bot", market, 12, mode="paper")
     known = {(r[0], r[1].isoformat()): r[2:6] for r in _as_the_exchange_has_them().iter_rows()}
     for event in journal.events(kinds=["bars"]):
-        for symbol, time, *numbers in event.body["bars"]:
-            assert tuple(numbers[:4]) == known[(symbol, time)]
+        for symbol, closed, *numbers in event.body["bars"]:
+            assert tuple(numbers[:4]) == known[(symbol, closed)]
 
 
 def test_flatten_closes_and_stays_closed_until_resume(tmp_path):
@@ -315,6 +319,72 @@ def test_one_kind_of_call_that_keeps_failing_halts_the_bot(tmp_path):
     assert set(state.halts) == {"errors"}
     assert state.halts["errors"].startswith("10 tries in a row failed; the last: exchange binance: ")
     assert sum(e.body["what"] == "exchange" for e in journal.events(kinds=["note"])) == 1
+
+
+def unreachable_after(market, hours):
+    """Questions for bars are refused for good from then on, as in an outage."""
+    klines = market.klines
+
+    def refusing(*args):
+        if market.now > START + hours * HOUR:
+            raise RefusedError(-1001, "System maintenance", 503)
+        return klines(*args)
+
+    market.klines = refusing
+
+
+def test_a_signal_ends_the_bot_in_the_middle_of_an_outage(tmp_path):
+    """The waits between tries of one call add up to minutes, and nothing is half done meanwhile."""
+    market = market_of("linear")
+    unreachable_after(market, 5)
+    timer = threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    begun = time.monotonic()
+    code, line, journal, state = trade(tmp_path / "bot", market, 999, wait_seconds=60.0, mode="paper")
+    assert time.monotonic() - begun < 30
+    assert code == 143
+    assert line.startswith("stopped: SIGTERM received")
+    assert len(state.times) > 3
+    assert [e.kind for e in journal.events()][-1] == "stop"
+
+
+def test_a_request_to_stop_is_taken_in_the_middle_of_an_outage(tmp_path):
+    market = market_of("linear")
+    unreachable_after(market, 5)
+    code, line, _, _ = trade(
+        tmp_path / "bot", market, 999, attempts=2, mode="paper",
+        on_step=lambda n, journal: n == 4 and threading.Timer(0.5, journal.ask, ("stop",)).start(),
+    )  # fmt: skip
+    assert code == 0
+    assert line.startswith("stopped: stop was requested")
+
+
+def test_a_flatten_that_the_exchange_did_not_take_is_tried_again(tmp_path):
+    """The first tries to close fail; the request was taken, so its end may not depend on a second one."""
+    market = market_of("linear")
+    place, refusals, asked = market.place, [], []
+
+    def failing(symbol, side, kind, *args, **kwargs):
+        if asked and len(refusals) < 4:
+            refusals.append(kind)
+            raise RefusedError(-1001, "Internal error; unable to process your request.", 503)
+        return place(symbol, side, kind, *args, **kwargs)
+
+    market.place = failing
+    held = []
+
+    def on_step(_n, journal):
+        if not asked and all(market.positions[s] for s in ("AAAUSDT", "BBBUSDT")):
+            journal.ask("flatten")
+            asked.append(True)
+        held.append([str(p) for p in market.positions.values() if p])
+
+    _, _, journal, state = trade(tmp_path / "bot", market, 30, on_step=on_step, attempts=2)
+    assert len(refusals) == 4  # two tries of each symbol
+    assert held[-1] == []
+    assert [t["reason"] for t in state.trades[-2:]] == ["flatten", "flatten"]
+    assert set(state.halts) == {"flatten"}
+    assert_in_step(market, state, journal)
 
 
 @pytest.mark.parametrize("address", ["", "127.0.0.1:80", "ftp://x", "https://", "https://a b"])

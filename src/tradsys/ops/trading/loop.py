@@ -51,6 +51,12 @@ class Ending:
         for _ in range(self.bell.qsize()):
             self.bell.get_nowait()
 
+    def sleep(self, seconds: float) -> None:
+        """So long, or until the end is asked for."""
+        end = time.monotonic() + seconds
+        while not self.asked and (left := end - time.monotonic()) > 0:
+            self.wait(left)
+
 
 @contextlib.contextmanager
 def signals(ending: Ending) -> Iterator[None]:
@@ -92,6 +98,8 @@ class Loop:
         self.after_step, self.adopt = after_step, adopt
         self._reconciled = False
         self._n_failed = 0  # turns in a row
+        self._at_feed = False  # bars are asked for, and no step is in progress
+        client.sleep, client.gives_up = self._sleep, self._gives_up
         self._marks = (time.time(), time.monotonic())
 
     def run(self) -> None:
@@ -101,8 +109,17 @@ class Loop:
                 self._reconcile()
                 self._moments()
             except ExchangeError as error:
+                self._at_feed = False
                 self._failed(error)
+                self._requests(only="stop")
                 self._pause()
+
+    def _gives_up(self) -> bool:
+        """Whether a call that fails is not tried again: the end is asked for, and nothing is left half done."""
+        return self._at_feed and self.ending.asked
+
+    def _sleep(self, seconds: float) -> None:
+        (self.ending.sleep if self._at_feed else time.sleep)(seconds)
 
     def _reconcile(self) -> None:
         if not self._reconciled:
@@ -114,22 +131,24 @@ class Loop:
             self._reconciled = True
 
     def _moments(self) -> None:
+        self._at_feed = True
         for moment in self.feed.moments(self.engine.state.decided):
+            self._at_feed = False
             self._check_clocks()
             self._stream_news()
-            if moment is None:
-                self._n_failed = 0
-                self._requests()
-                if self.ending.asked:
-                    return
-                self._pause()
-                continue
-            self.engine.step(moment)
+            if moment is not None:
+                self.engine.step(moment)
+            if "flatten" in self.engine.state.halts and (moment is not None or self._n_failed):
+                self._leave_all()  # what could not be closed at the request
             self._n_failed = 0
-            self.after_step(self.engine)
+            if moment is not None:
+                self.after_step(self.engine)
             self._requests()
             if self.ending.asked:
                 return
+            if moment is None:
+                self._pause()
+            self._at_feed = True
 
     def _stream_news(self) -> None:
         if self.stream is None:
@@ -162,8 +181,10 @@ class Loop:
                 "clock", f"the clock here and the exchange's are {apart:.1f} s apart; the limit is {limit} s"
             )
 
-    def _requests(self) -> None:
+    def _requests(self, only: str | None = None) -> None:
         for number, kind in self.engine.journal.requests(self.engine.state.last_request):
+            if only not in (None, kind):
+                return  # they keep their order
             self.engine.record(("request", {"id": number, "what": kind}))
             if kind == "stop":
                 self.ending.ask("stop was requested", 0)
@@ -176,12 +197,18 @@ class Loop:
 
     def _flatten(self) -> None:
         self.engine.halt("flatten", "positions were closed by hand; `trade resume` lets the bot enter again")
-        moment = self.engine.state.moment or utc_now()
-        for account in self.engine.state.accounts.values():
+        self._leave_all()
+        self.after_step(self.engine)
+
+    def _leave_all(self) -> None:
+        """Closes every position that no exit is on its way for."""
+        moment, state = self.engine.state.moment or utc_now(), self.engine.state
+        leaving = {order.symbol for order in state.open_orders.values() if order.leg == "exit"}
+        for account in state.accounts.values():
             if account.pending is not None:
                 orders.withdraw(self.engine, account, account.pending)
-            orders.leave(self.engine, account, "flatten", moment)
-        self.after_step(self.engine)
+            if account.symbol not in leaving:
+                orders.leave(self.engine, account, "flatten", moment)
 
     def _pause(self) -> None:
         if not self.ending.asked:

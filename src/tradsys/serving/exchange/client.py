@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -169,6 +170,8 @@ class Client:
     def __init__(self, spec: Exchange, raw: Any, ccxt: Any) -> None:
         self.spec, self.raw, self.ccxt = spec, raw, ccxt
         self.offset = timedelta(0)  # exchange's clock minus ours
+        self.sleep: Callable[[float], None] = time.sleep
+        self.gives_up: Callable[[], bool] = lambda: False  # asked after a failure: nothing is to be tried again
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The call's result; failures that may pass are tried again, after as long as the exchange asks for.
@@ -178,7 +181,8 @@ class Client:
         again = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(self.ccxt.OperationFailed),
             wait=self._wait,
-            stop=tenacity.stop_after_attempt(self.spec.attempts),
+            stop=tenacity.stop_any(tenacity.stop_after_attempt(self.spec.attempts), lambda _state: self.gives_up()),
+            sleep=self.sleep,
             before_sleep=self._before_sleep,
             reraise=True,
         )
