@@ -181,7 +181,7 @@ class Client:
         again = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(self.ccxt.OperationFailed),
             wait=self._wait,
-            stop=tenacity.stop_any(tenacity.stop_after_attempt(self.spec.attempts), lambda _state: self.gives_up()),
+            stop=tenacity.stop_after_attempt(self.spec.attempts) | (lambda _state: self.gives_up()),
             sleep=self.sleep,
             before_sleep=self._before_sleep,
             reraise=True,
