@@ -181,7 +181,7 @@ class Client:
         again = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(self.ccxt.OperationFailed),
             wait=self._wait,
-            stop=tenacity.stop_after_attempt(self.spec.attempts) | (lambda _state: self.gives_up()),
+            stop=_Enough(self),
             sleep=self.sleep,
             before_sleep=self._before_sleep,
             reraise=True,
@@ -281,6 +281,17 @@ class Client:
                 break
             at = after
         return sorted((time, rate) for time, rate in found.items() if since <= time <= until)
+
+
+class _Enough(tenacity.stop_after_attempt):
+    """After `attempts` tries, or once the client gives up."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(client.spec.attempts)
+        self.client = client
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
+        return self.client.gives_up() or super().__call__(retry_state)
 
 
 def backoff_from(first: float) -> tenacity.wait.wait_base:
