@@ -63,14 +63,20 @@ $(BIN)/python:
 	  sys.exit(None if (3, 11) <= v <= (3, 13) else f"tradsys needs Python 3.11 to 3.13, this is {v[0]}.{v[1]}; make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 
+# pip compiles one file after the other, packages' own tests included: a third of an installation. Here all cores do it,
+# without those tests; a template that does not compile is no error, as in pip
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+COMPILED := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib/python3.*/site-packages || true
+
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,postgres]'
+	$(PIP_INSTALL) -e '.[dev,postgres]'
+	$(COMPILED)
 	touch $(STAMP)
 
 # the extras whose parts are tested: pods, sources that download, live trading, MLflow; the demo does without
 $(TESTED): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-	  -e '.[dev,postgres,cloud,sources,live,mlflow,mlflow-server]'
+	$(PIP_INSTALL) -e '.[dev,postgres,cloud,sources,live,mlflow,mlflow-server]'
+	$(COMPILED)
 	touch $(STAMP) $(TESTED)
 
 clean:
