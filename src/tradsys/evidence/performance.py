@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tradsys.core.errors import DataError
+from tradsys.core.plurals import counted
 from tradsys.core.tables import Array
 from tradsys.evidence import bootstrap, cosines, sharpe
 from tradsys.evidence.deflation import Deflation
@@ -55,7 +56,7 @@ def performance(
     sharpe_per_period, psr, dsr, dsr_bootstrap (confidence that it exceeds the luck: the DSR of dependent returns),
     expected_max_sharpe (annualised luck of n_trials), min_track_record_periods and _years (for the DSR to reach 0.95 at
     this Sharpe). Below `min_trades` trades or 30 periods with a return the probabilities and the minimum record are
-    None; below 30 periods with a return so is the interval. Trades: n_trades, n_open_trades, win_rate {value, low,
+    None; below 30 periods with a return so is the Sharpe ratio. Trades: n_trades, n_open_trades, win_rate {value, low,
     high, reason} (Wilson), profit_factor, mean_trade. Ratios and tails, each {value, low, high, reason}, without a
     value below `min_trades` trades: sortino, calmar, omega, tail_ratio, value_at_risk, cvar, exposure_adjusted_return
     (see `risk`).
@@ -164,13 +165,15 @@ def _growth(result: dict[str, Any], returns: Array, days: Array | None) -> None:
 def _too_little(returns: Array, n_trades: int, min_trades: int) -> str | None:
     """Why these returns carry no probability about their Sharpe ratio; None where they do."""
     if n_trades < min_trades:
-        return f"{n_trades} closed trades; a probability needs at least {min_trades}"
+        return f"{counted(n_trades, 'closed trade')}; a probability needs at least {min_trades}"
     return _too_few_active(sharpe.active_periods(returns), len(returns))
 
 
 def _too_few_trades(n_trades: int, min_trades: int) -> str | None:
     """Why ratios and tails are left out; None where there are trades enough, or none are expected."""
-    return None if n_trades >= min_trades else f"{n_trades} closed trades; ratios and tails need at least {min_trades}"
+    if n_trades >= min_trades:
+        return None
+    return f"{counted(n_trades, 'closed trade')}; ratios and tails need at least {min_trades}"
 
 
 def _too_few_active(active: int, n_periods: int) -> str | None:

@@ -123,7 +123,7 @@ def _without_test(performance: Mapping[str, Any], test: JointTest | None, min_tr
     """The verdict where trades or the Sharpe ratio settle it; None where the test decides."""
     n_trades, value = performance["n_trades"], performance["sharpe"]["value"]
     if n_trades < min_trades:
-        reason = f"{n_trades} closed trades; {min_trades} are the least that are evaluated"
+        reason = f"{counted(n_trades, 'closed trade')}; {min_trades} are the least that are evaluated"
         return Verdict("not enough evidence", (reason,), _days_to_trades(performance, min_trades), test)
     if value is None:
         return Verdict("not enough evidence", (f"no Sharpe ratio: {performance['sharpe']['reason']}",), None, test)

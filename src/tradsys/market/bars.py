@@ -15,6 +15,7 @@ from tradsys.core.tables import Array
 
 PRICES = ("open", "high", "low", "close")
 COLUMNS = ("symbol", "time", *PRICES, "volume")
+SLICE = 1 << 20  # rows of a long table that are looked at together
 TIME = pl.Datetime("us", "UTC")
 SCHEMA: Mapping[str, pl.DataType] = {
     "symbol": pl.String(),
@@ -82,9 +83,12 @@ def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
             "read vendors' files with tradsys.market.sources.files.read"
         )
     rules = _row_rules() | {f"{name} infinite": pl.col(name).is_infinite() for name in joined_columns(bars)}
+    parts = [bars]
     if in_order(bars):  # then nothing is out of order or there twice, which is dear to find
         rules = {kind: rule for kind, rule in rules.items() if kind not in _OF_ORDER}
-    broken = bars.select(rule.any().alias(kind) for kind, rule in rules.items()).row(0, named=True)
+        parts = [*bars.iter_slices(SLICE)]  # a row's own rules, in parts: what all need at once is a table more
+    seen = [part.select(rule.any().alias(kind) for kind, rule in rules.items()).row(0, named=True) for part in parts]
+    broken = {kind: any(one[kind] for one in seen) for kind in rules}
     found = [f for f in (_finding(bars, kind, mask) for kind, mask in rules.items() if broken[kind]) if f]
     if found:
         raise DataError(

@@ -99,10 +99,10 @@ def read(
     _refuse(find_defects(rows, context, accepted), found.rows, repair, context, source.name, found.notes)
     if rows.is_empty():
         raise DataError(f"{source.name}: no rows are left after {list(repair)}; request fewer repairs")
+    seen, minutes = remarks(rows, context), context.length.minutes  # before the bars: a table less at a time
     bars = check_bars(_to_bars(rows, context, session_close))
     adjusted = "adjust_for_dividends" in repair or resample is not None
     events = actions.SCHEMA.to_frame() if adjusted else events_of_adjusted(in_turn(rows), bars, moment)
-    seen, minutes = remarks(rows, context), context.length.minutes
     if resample is not None:
         bars, put_together = resample_bars(bars, resample, calendar)
         seen, minutes = [*seen, *put_together], RESAMPLED[resample] / timedelta(minutes=1)

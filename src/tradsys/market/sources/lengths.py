@@ -8,8 +8,8 @@ from datetime import timedelta
 import polars as pl
 
 from tradsys.core.errors import DataError
+from tradsys.market.bars import SLICE, starts_of_symbols
 from tradsys.market.bars import in_order as bars_in_order
-from tradsys.market.bars import starts_of_symbols
 
 DAY = timedelta(days=1)
 SHORTEST, LONGEST = timedelta(seconds=1), timedelta(days=31)
@@ -71,7 +71,9 @@ def measure(rows: pl.DataFrame, given_minutes: float | None, hints: Mapping[str,
     symbols or stretches differ, where nothing shows a length, or where it is below a second or above a month.
     """
     steps = steps_of(rows)
-    counts = steps.drop_nulls("step").group_by("symbol", "step").agg(n=pl.len())
+    parts = [part.select("symbol", "step").drop_nulls("step") for part in (*steps.iter_slices(SLICE), steps.clear())]
+    counted = [part.group_by("symbol", "step").agg(n=pl.len()) for part in parts]
+    counts = pl.concat(counted).group_by("symbol", "step").agg(n=pl.col("n").sum())
     if given_minutes is not None:
         return _given(counts, given_minutes, name)
     if counts.is_empty():
