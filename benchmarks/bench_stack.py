@@ -1,7 +1,7 @@
 """Five seeds of a net as one stack against the same five trained one after another.
 
 One thread, CPU seconds, the best of a few rounds taken in turn. Both end with the same weights to rounding:
-tests/unit/models/training/test_stack.py. `models.training.together.CPU_WORK` follows from these figures.
+tests/unit/models/training/stacks. `models.training.stacks.together.CPU_WORK` follows from these figures.
 """
 
 import time
@@ -14,7 +14,7 @@ from random_samples import make_samples
 from tradsys.models.nets.transformer import TransformerEncoder
 from tradsys.models.sequence import SequenceModel
 from tradsys.models.training.lit import LitClassifier
-from tradsys.models.training.together import gains
+from tradsys.models.training.stacks.together import gains
 from tradsys.models.training.trainer import TrainerSettings
 
 N_FEATURES, N_SEEDS, ROUNDS = 24, 5, 2

@@ -168,9 +168,13 @@ def own_conf(tmp_path, monkeypatch):
     return conf
 
 
-def test_a_promoted_model_reproduces_its_trial_exactly(own_conf, tmp_path):
+@pytest.mark.parametrize(("stacked", "atol"), [("null", 1e-5), ("false", 0)])
+def test_a_promoted_model_reproduces_its_trial(own_conf, tmp_path, stacked, atol):
+    """To the last digit; to 1e-5 where the trial's folds trained as one stack."""
     runs = f"paths.runs={tmp_path / 'runs'}"
-    report = run_study([*NET, "sweep.sampler=random", "sweep.pruner=none", runs, "n_trials=2"])
+    report = run_study(
+        [*NET, f"sweep.stacked={stacked}", "sweep.sampler=random", "sweep.pruner=none", runs, "n_trials=2"]
+    )
     path = promote(
         composed, ["study=transformer", "name=winner", runs, "force=true"], own_conf / "model", checked_overrides
     )
@@ -184,7 +188,7 @@ def test_a_promoted_model_reproduces_its_trial_exactly(own_conf, tmp_path):
     )
     dataset = shared_dataset(again.experiment, again.config, again.settings.inner, tmp_path / "own", 16)
     skills = [[run_fit(again.experiment, dataset, fold, 101).skill] for fold in range(2)]
-    assert skills == best["skills"]
+    np.testing.assert_allclose(skills, best["skills"], rtol=0, atol=atol)
     with pytest.raises(SweepError, match="promote did not write it"):
         promote(
             composed, ["study=transformer", "name=lightgbm", runs, "force=true"], own_conf / "model", checked_overrides

@@ -12,7 +12,7 @@ def focal_loss(
     logits_NC: Tensor,
     y_N: Tensor,
     *,
-    gamma: float,
+    gamma: float | Tensor,
     weight_C: Tensor | None = None,
     sample_weight_N: Tensor | None = None,
 ) -> Tensor:
@@ -20,17 +20,19 @@ def focal_loss(
 
     logits_NC: unnormalised scores [N, C]; half types are lifted to float32. y_N: class codes 0..C-1.
     weight_C: cost per class; it multiplies, and the mean stays over N (not over the weights).
+    gamma: a tensor is taken unchecked, for nets under vmap that each have their own.
     sample_weight_N: weight per sample; the mean becomes sum(w * loss) / sum(w), and 0 where all w are 0.
     Returns a scalar. gamma=0 is (weighted) cross-entropy. NaN in, NaN out. Raises ValueError for gamma < 0.
     Gradients stay finite where p rounds to 1.
     Source: Lin et al. 2017, eq. 5, with p_t from the unweighted softmax.
     """
-    if not gamma >= 0:
+    given = isinstance(gamma, Tensor)
+    if not given and not gamma >= 0:
         raise ValueError(f"focal_loss: gamma={gamma}; it must be >= 0; use 0 for plain cross-entropy")
     logp_NC = F.log_softmax(_lifted(logits_NC), dim=1)
     logp_N = logp_NC.gather(1, y_N.long().unsqueeze(1)).squeeze(1)
     loss_N = -logp_N
-    if gamma > 0:
+    if given or gamma > 0:
         # 1 - p from log p keeps its digits near p = 1; the floor keeps x ** (gamma - 1) finite for gamma < 1
         miss_N = (-torch.expm1(logp_N)).clamp_min(torch.finfo(logp_N.dtype).tiny)
         loss_N = miss_N**gamma * loss_N

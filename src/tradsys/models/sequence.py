@@ -22,6 +22,7 @@ from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TrainingError
 from tradsys.core.runs import digest_json
 from tradsys.core.tables import Array, FeatureTable, Samples
+from tradsys.models.net_fits import NetFit, NetFits
 from tradsys.models.nets.wide import Wide
 from tradsys.models.training.checkpoints import Watch
 from tradsys.models.training.fitting import FitResult, fit_module
@@ -124,9 +125,13 @@ class SequenceModel:
         models: "Sequence[SequenceModel]", train: Samples, valid: Samples, *, workdir: Path | None, stacked: bool | None
     ) -> "list[SequenceModel] | None":
         """Fitted copies trained as one stack, or None where they have to be fitted one by one; see `together`."""
-        from tradsys.models.training.together import fit_together  # noqa: PLC0415 - it builds on this module
+        from tradsys.models.training.stacks.together import fit_together  # noqa: PLC0415 - it builds on this module
 
         return fit_together(models, train, valid, workdir=workdir, stacked=stacked)
+
+    def net_fits(self, train: Samples, valid: Samples, _: NetFits) -> Iterator[NetFit]:
+        """Its own, which is the whole fit."""
+        yield NetFit(self, train, valid)
 
     def start_line(self, module: L.LightningModule, net: nn.Module, train: Samples) -> None:
         """Sets the linear path to its optimum under the module's own loss and class weights."""
@@ -168,7 +173,11 @@ class SequenceModel:
 
     def fingerprint(self, train: Samples, valid: Samples) -> str:
         """Digest of all that decides the weights: settings, rows, labels, sample weights, feature values."""
-        return digest_json([self.decides(), samples_digest(train, self.targets(train)), samples_digest(valid)])
+        return self.fingerprint_of(samples_digest(train, self.targets(train)), samples_digest(valid))
+
+    def fingerprint_of(self, train: str, valid: str) -> str:
+        """The fingerprint, from the digests of both samples."""
+        return digest_json([self.decides(), train, valid])
 
     def decides(self) -> dict[str, Any]:
         """The settings that decide the weights, as plain values."""

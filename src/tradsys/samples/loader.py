@@ -138,6 +138,17 @@ class WindowLoader:
                 weight_N = torch.cat([weight_N[:-1], torch.zeros_like(weight_N[-1:])])
             yield window_NTF, y_N, weight_N, *target
 
+    def in_batches_of(self, n: int) -> Iterator[tuple[Tensor, ...]]:
+        """A whole pass in the samples' own order, n at a time, for who only asks: nothing is shuffled or dealt out."""
+        places = torch.arange(len(self.rows_N), device=self.table_RF.device)
+        yield from (self.batch(picked) for picked in places.split(n))
+
+    def with_seed(self, seed: int) -> Self:
+        """A loader over the same tensors in the order of another seed, at the start of its first pass."""
+        other = copy.copy(self)
+        other.seed, other.epoch, other._handed_out, other._resume_at = seed, 0, 0, 0
+        return other
+
     def state_dict(self) -> dict[str, int]:
         """The epoch, and the batches of it handed out so far."""
         return {

@@ -1,7 +1,7 @@
 """Models of models: scaled, calibrated, averaged, pooled. Each is a Model like any other."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -13,6 +13,7 @@ from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.ensembles.members import check_members, check_weights, mean_probability, naming_member
 from tradsys.models.ensembles.nested_copies import in_workdir, seeded
 from tradsys.models.ensembles.pool_weights import pooled
+from tradsys.models.net_fits import NetFit, NetFits
 from tradsys.models.transforms import fitted, with_fitted
 
 
@@ -35,10 +36,13 @@ class Scaled:
 
     def fit(self, train: Samples, valid: Samples) -> Self:
         """Fits the transform on the rows of `train`, then the model on the transformed table."""
-        scaler = self.scaler.fit(train.table, train.rows)
-        table = scaler.apply(train.table)
-        held = table if valid.table is train.table else scaler.apply(valid.table)
-        return self.of(scaler, self.model.fit(train.on(table), valid.on(held)))
+        scaler, train, valid = NetFits().scaled(self.scaler, train, valid)
+        return self.of(scaler, self.model.fit(train, valid))
+
+    def net_fits(self, train: Samples, valid: Samples, found: NetFits) -> Iterator[NetFit]:
+        """Those of the inner model behind the transform."""
+        _, train, valid = found.scaled(self.scaler, train, valid)
+        yield from found.of(self.model, train, valid)
 
     @classmethod
     def of(cls, scaler: Transform, model: Model) -> Self:
@@ -77,6 +81,10 @@ class Calibrated:
         model = self.model.fit(train, valid)
         scores = model.predict_proba(valid.table, valid.rows)
         return self.of(model, self.calibrator.fit(scores, valid.y, valid.weight))
+
+    def net_fits(self, train: Samples, valid: Samples, found: NetFits) -> Iterator[NetFit]:
+        """Those of the inner model."""
+        yield from found.of(self.model, train, valid)
 
     @classmethod
     def of(cls, model: Model, calibrator: Calibrator) -> Self:
@@ -133,14 +141,23 @@ class SeedAverage:
 
     def fit(self, train: Samples, valid: Samples) -> Self:
         """Fits each copy on the same rows."""
+        copies = self._copies()
+        done = self._as_stack(copies, train, valid) or [copy.fit(train, valid) for copy in copies]
+        return with_fitted(self, {"members_": {f"seed_{k}": model for k, model in enumerate(done)}})
+
+    def net_fits(self, train: Samples, valid: Samples, found: NetFits) -> Iterator[NetFit]:
+        """Those of its copies, which want a stack as it does; none where it wants none."""
+        if self.stacked is False:
+            return
+        for copy in self._copies():
+            yield from (replace(fit, stacked=self.stacked) for fit in found.of(copy, train, valid))
+
+    def _copies(self) -> list[Model]:
+        """The model under each seed, in its own workdir."""
         # from a hash: seeds 7 and 8 must not share all but one of their copies; 31 bits suit every library
         seeds = [int(np.random.SeedSequence([self.seed, k]).generate_state(1)[0] >> 1) for k in range(self.n_seeds)]
         copies = [seeded(self.model, drawn) for drawn in seeds]
-        done = self._as_stack(copies, train, valid)
-        if done is None:
-            here = [in_workdir(copy, self.workdir / str(k)) if self.workdir else copy for k, copy in enumerate(copies)]
-            done = [copy.fit(train, valid) for copy in here]
-        return with_fitted(self, {"members_": {f"seed_{k}": model for k, model in enumerate(done)}})
+        return [in_workdir(copy, self.workdir / str(k)) if self.workdir else copy for k, copy in enumerate(copies)]
 
     def _as_stack(self, copies: Sequence[Model], train: Samples, valid: Samples) -> Sequence[Model] | None:
         """The copies trained as one stack; None where they are no nets, or gain nothing by it."""

@@ -1,5 +1,6 @@
 """Models fitted on samples that are weighed or drawn anew at the fit, from the training samples alone."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TrainingError
 from tradsys.core.protocols import Model
 from tradsys.core.tables import Array, FeatureTable, Samples
+from tradsys.models.net_fits import NetFit, NetFits
 from tradsys.samples.sequential_bootstrap import sequential_bootstrap
 from tradsys.samples.weights import average_uniqueness, time_decay
 
@@ -33,10 +35,23 @@ class _Weighed:
         """TrainingError: a fitted model is what `fit` returns."""
         raise TrainingError(f"{self.kind}: not fitted; only a fitted model predicts; use what `fit` returns")
 
-    def _fit_weighed(self, train: Samples, factor_N: Array, valid: Samples) -> Model:
-        """The inner model, fitted on weights times `factor_N`, of mean 1; samples of factor 0 are left out."""
+    def fit(self, train: Samples, valid: Samples) -> Model:
+        """The inner model, fitted on the training samples as they are weighed here; `valid` is passed on as it is."""
+        return self.model.fit(self._weighed(train), valid)
+
+    def net_fits(self, train: Samples, valid: Samples, found: NetFits) -> Iterator[NetFit]:
+        """Those of the inner model on the weighed samples."""
+        yield from found.of(self.model, self._weighed(train), valid)
+
+    def _weighed(self, train: Samples) -> Samples:
+        """The samples at weights times `_factor`, of mean 1; those of factor 0 are left out."""
+        factor_N = self._factor(train)
         kept = replace(train, weight=train.weight * factor_N).take(factor_N > 0)
-        return self.model.fit(replace(kept, weight=kept.weight / kept.weight.mean()), valid)
+        return replace(kept, weight=kept.weight / kept.weight.mean())
+
+    def _factor(self, train: Samples) -> Array:
+        """What each training sample's weight is multiplied with [N]."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +71,10 @@ class SequentialBootstrap(_Weighed):
     def __post_init__(self) -> None:
         check_bounds("sequential bootstrap", self, {"share": "(0, inf)"}, "model")
 
-    def fit(self, train: Samples, valid: Samples) -> Model:
-        """The inner model, fitted on what was drawn; `valid` is passed on as it is."""
+    def _factor(self, train: Samples) -> Array:
         n_draws = max(1, round(self.share * len(train)))
         drawn = sequential_bootstrap(*spans(train), n_draws=n_draws, seed=self.seed)
-        times_N = np.bincount(drawn, minlength=len(train))
-        return self._fit_weighed(train, times_N, valid)
+        return np.bincount(drawn, minlength=len(train))
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +88,8 @@ class Decayed(_Weighed):
     model: Model
     oldest: float
 
-    def fit(self, train: Samples, valid: Samples) -> Model:
-        """The inner model, fitted on the decayed weights; samples of weight 0 are left out."""
-        factor = time_decay(average_uniqueness(*spans(train)), train.time, self.oldest)
-        return self._fit_weighed(train, factor, valid)
+    def _factor(self, train: Samples) -> Array:
+        return time_decay(average_uniqueness(*spans(train)), train.time, self.oldest)
 
 
 def spans(samples: Samples) -> tuple[Array, Array]:

@@ -21,9 +21,25 @@ class Site:
     like: Tensor
     p: float
 
-    def draw(self, generator: Generator) -> Tensor:
-        """0 or 1 / (1 - p), the very numbers that torch's dropout on a CPU draws from this generator."""
-        return torch.empty_like(self.like).bernoulli_(1 - self.p, generator=generator).div_(1 - self.p)
+
+def drawn_for_all(like: Tensor, own: Sequence[tuple[float, Generator]]) -> Tensor:
+    """One site's masks for several nets [K, ...]: 0 or 1 / (1 - p) each, by its own share and generator.
+
+    The very numbers that torch's dropout on a CPU draws from that generator; ones, and nothing drawn, where p is 0.
+    """
+    mask_K = torch.empty((len(own), *like.shape), device=like.device)
+    for k, (p, generator) in enumerate(own):
+        if p == 0:
+            mask_K[k] = 1.0
+        elif like.is_contiguous():
+            mask_K[k].bernoulli_(1 - p, generator=generator)
+        else:  # drawn in the order of its memory
+            mask_K[k] = torch.empty_like(like).bernoulli_(1 - p, generator=generator)
+    shares = {p for p, _ in own}
+    if len(shares) == 1:
+        return mask_K.div_(1 - shares.pop())
+    kept_K = torch.tensor([1 - p for p, _ in own], device=like.device)
+    return mask_K.div_(kept_K.view(-1, *[1] * like.ndim))
 
 
 class _Source:

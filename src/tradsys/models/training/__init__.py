@@ -7,5 +7,6 @@ checkpoints    CheckpointCallback
 launcher       run_on_ranks
 lit            LitClassifier
 lit_supcon     LitSupCon
+objective      Objective
 augment        Augmentation, Views
 """

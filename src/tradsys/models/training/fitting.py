@@ -68,7 +68,7 @@ def fit_module(
     rendezvous = Rendezvous.of(settings.num_nodes)
     rendezvous.agree(fingerprint)
     rendezvous.share(workdir, "before", "last.ckpt", "best.ckpt", "finished.json")
-    if (done := _finished(workdir, fingerprint)) is None:
+    if (done := read_finished(workdir, fingerprint)) is None:
         last = _resumable(workdir / "last.ckpt", fingerprint)
         _retell(watch, [] if last is None else kept_state(last)["scores"])
         job = _Job(module, train, valid, settings, workdir, fingerprint, monitor, callbacks, go_on=last is not None)
@@ -89,8 +89,7 @@ def fit_module(
         if (best := settings.selection.best_epoch(scores)) is None:
             raise TrainingError(f"training: no epoch ended with a finite {monitor!r}; let the module log it")
         done = FitResult(best, len(scores), scores[best], tuple(scores))
-        digest = digest_file(workdir / "best.ckpt")
-        write_json(workdir / "finished.json", asdict(done) | {"fingerprint": fingerprint, "best.ckpt": digest})
+        write_finished(workdir, fingerprint, done)
     else:
         _retell(watch, done.scores)
     with refused_in_one_line(f"training: checkpoint {workdir / 'best.ckpt'}", FIX, TrainingError):
@@ -206,7 +205,14 @@ def _trainer(settings: TrainerSettings, workdir: Path, n_batches: int, callbacks
     )
 
 
-def _finished(workdir: Path, fingerprint: str) -> FitResult | None:
+def write_finished(workdir: Path, fingerprint: str, done: FitResult) -> None:
+    """Marks a fit whose best.ckpt is written as finished."""
+    digest = digest_file(workdir / "best.ckpt")
+    write_json(workdir / "finished.json", asdict(done) | {"fingerprint": fingerprint, "best.ckpt": digest})
+
+
+def read_finished(workdir: Path, fingerprint: str) -> FitResult | None:
+    """How the finished fit in the folder ended; None where there is none. TrainingError for another fit's files."""
     path = workdir / "finished.json"
     if not path.exists():
         return None

@@ -17,9 +17,10 @@ from torchmetrics.functional.classification import binary_auroc, multiclass_auro
 
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TrainingError
-from tradsys.models.losses import focal_loss, weighted_mean
+from tradsys.models.losses import weighted_mean
 from tradsys.models.nets.auxiliary import Auxiliary
 from tradsys.models.training.loop import DirectLoop
+from tradsys.models.training.objective import Objective
 from tradsys.models.training.recipe import BatchRecipe, Prepared, WeightAverage, check_targets
 from tradsys.samples.loader import rank_of
 
@@ -105,29 +106,18 @@ class LitClassifier(L.LightningModule):
         """Unnormalised class scores [N, C]."""
         return self.net(window_NTF)
 
+    @property
+    def objective(self) -> Objective:
+        """The loss as it stands, with the class weights that a fit has set."""
+        return Objective(self.gamma, self.label_smoothing, self.weight_C, tuple(self.auxiliary.values()))
+
     def loss(self, logits_NC: Tensor, y_N: Tensor, weight_N: Tensor) -> Tensor:
         """Scalar focal loss with class weights, sample weights and smoothing."""
-
-        def focal(codes_N: Tensor) -> Tensor:
-            return focal_loss(logits_NC, codes_N, gamma=self.gamma, weight_C=self.weight_C, sample_weight_N=weight_N)
-
-        if self.label_smoothing == 0:
-            return focal(y_N)
-        each = torch.stack([focal(torch.full_like(y_N, c)) for c in range(logits_NC.shape[1])])
-        return (1 - self.label_smoothing) * focal(y_N) + self.label_smoothing * each.mean()
+        return self.objective.loss(logits_NC, y_N, weight_N)
 
     def prepared_loss(self, logits_NC: Tensor, seen: Prepared) -> Tensor:
         """Scalar loss of a batch after the recipe: of a mixed one, the mean of both labels' losses by their shares."""
-        logits_NC, guess_NA = logits_NC.tensor_split([len(self.weight_C)], dim=1)
-        own = self.loss(logits_NC, seen.y_N, seen.weight_N)
-        if seen.other is not None:
-            own = torch.lerp(self.loss(logits_NC, *seen.other), own, seen.share)
-        if seen.target_NA is None:
-            return own
-        error_NA = F.smooth_l1_loss(guess_NA.float(), seen.target_NA, reduction="none")
-        for k, weight in enumerate(self.auxiliary.values()):
-            own = own + weight * weighted_mean(error_NA[:, k], seen.weight_N)
-        return own
+        return self.objective(logits_NC, seen)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """One step of the optimiser, then of the moving average."""

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ from tradsys.reports.comparison.page import write_comparison
 from tradsys.research.comparisons.aligned_datasets import Aligned, aligned_datasets
 from tradsys.research.comparisons.settings import ComparisonSettings, Variant
 from tradsys.research.comparisons.table import VariantFits, comparison_table, enter_looks
-from tradsys.research.pipeline.cross_validation import FoldFit, run_fit
+from tradsys.research.pipeline.cross_validation import FoldFit, PlannedFit, StackedFits, fits_per_stack, run_fit
+from tradsys.research.pipeline.dataset import Dataset
 from tradsys.research.pipeline.dataset_store import fold_spans, load_dataset, save_dataset
 from tradsys.research.pipeline.provenance import logged_in
 from tradsys.research.pipeline.settings import Experiment
@@ -61,6 +62,18 @@ class Job:
     about: Mapping[str, Any]
 
 
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """Fits of one variant that one process runs, their nets as one stack where there are several.
+
+    stack: takes that stack's checkpoint.
+    """
+
+    jobs: Sequence[Job]
+    stack: Path
+    stacked: bool | None
+
+
 def compare_study(
     variants: Sequence[Variant], settings: ComparisonSettings, config: Mapping[str, Any], overrides: Sequence[str]
 ) -> dict[str, Any]:
@@ -80,7 +93,7 @@ def compare_study(
             save_dataset(one.dataset, _dataset_folder(place, one))
         fitted = [v for v in variants if v.mean_of is None]
         jobs = {v.name: _jobs(v, judged[v.name], place) for v in fitted}
-        _run([job for job in _in_turn(jobs.values()) if not _is_done(job.target)], settings, jobs)
+        _run([unit for each in jobs.values() for unit in _units(each, settings.stacked)], settings)
         fits = {v.name: _variant_fits(v, jobs[v.name], judged) for v in fitted}
         done = {v.name: fits.get(v.name) or _mean_fits(v, fits, judged) for v in variants}
         enter_looks(done, place, config)
@@ -134,10 +147,24 @@ def _jobs(variant: Variant, judged: Aligned, place: Path) -> list[Job]:
     ]
 
 
-def _in_turn(lists: Iterable[list[Job]]) -> list[Job]:
-    """First seeds of all variants first, so that an interrupted comparison has touched every variant."""
-    every = [job for jobs in lists for job in jobs]
-    return sorted(every, key=lambda job: (job.seed, job.fold))
+def _units(jobs: Sequence[Job], stacked: bool | None) -> list[Unit]:
+    """The fits of a variant that are not there yet, in units that depend on all of its fits, done or not."""
+    todo = [job for job in jobs if not _is_done(job.target)]
+    if not todo:
+        return []
+    try:
+        size = fits_per_stack(_planned(todo[0], load_dataset(todo[0].dataset)), stacked)
+    except TradsysError:  # its own fit says so, with variant, fold and seed
+        size = 1
+    units = [
+        Unit(jobs[low : low + size], jobs[low].workdir.with_name(f"stack_{low}"), stacked)
+        for low in range(0, len(jobs), size)
+    ]
+    return [unit for unit in units if not all(_is_done(job.target) for job in unit.jobs)]
+
+
+def _planned(job: Job, dataset: Dataset) -> PlannedFit:
+    return PlannedFit(job.experiment, dataset, job.fold, job.seed, job.workdir, _is_done(job.target))
 
 
 def _is_done(target: Path) -> bool:
@@ -145,14 +172,16 @@ def _is_done(target: Path) -> bool:
     return target.is_file() and target.with_suffix(".parquet").is_file()
 
 
-def _run(todo: Sequence[Job], settings: ComparisonSettings, jobs: Mapping[str, Sequence[Job]]) -> None:
-    total = sum(map(len, jobs.values()))
-    LOG.info("%d of %d fits to go: %d variants", len(todo), total, len(jobs))
+def _run(todo: Sequence[Unit], settings: ComparisonSettings) -> None:
+    # first seeds of all variants first, so that an interrupted comparison has touched every variant
+    todo = sorted(todo, key=lambda unit: (unit.jobs[0].seed, unit.jobs[0].fold))
+    total = sum(not _is_done(job.target) for unit in todo for job in unit.jobs)
+    LOG.info("%d fits to go", total)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with single_threads(), bar(*columns) as shown:
-        fits = shown.add_task("fits", total=total, completed=total - len(todo))
-        for _ in run_jobs(run_job, todo, settings.n_jobs, settings.backend):
-            shown.advance(fits)
+        fits = shown.add_task("fits", total=total)
+        for done in run_jobs(run_unit, todo, settings.n_jobs, settings.backend):
+            shown.advance(fits, len(done))
 
 
 def run_jobs(work: Callable[[Any], Any], todo: Sequence[Any], n_jobs: int, backend: str) -> Iterator[Any]:
@@ -203,12 +232,27 @@ def _register_ray() -> None:
         ) from error
 
 
-def run_job(job: Job) -> Path:
-    """Runs one fit and writes its two files whole, the JSON last; then its checkpoints are thrown away."""
+def run_unit(unit: Unit) -> list[Path]:
+    """Runs the unit's fits that are not there yet; the files that they wrote."""
+    dataset = load_dataset(unit.jobs[0].dataset)
+    planned = [_planned(job, dataset) for job in unit.jobs]
+    ahead = StackedFits(planned, unit.stack, stacked=unit.stacked if len(planned) > 1 else False)
+    due = [(k, job) for k, job in enumerate(unit.jobs) if not planned[k].is_done]
+    done = [run_job(job, planned[k], ahead.ready(k)) for k, job in due]
+    shutil.rmtree(unit.stack, ignore_errors=True)
+    return done
+
+
+def run_job(job: Job, planned: PlannedFit, seconds: float) -> Path:
+    """Runs one fit and writes its two files whole, the JSON last; then its checkpoints are thrown away.
+
+    seconds: that its nets took before, in a stack.
+    """
     try:
-        fit = run_fit(job.experiment, load_dataset(job.dataset), job.fold, job.seed, job.workdir)
+        fit = run_fit(planned.experiment, planned.dataset, planned.fold, planned.seed, planned.workdir)
     except TradsysError as error:
         raise type(error)(f"compare: variant {job.variant!r}, fold {job.fold}, seed {job.seed}: {error}") from error
+    fit = replace(fit, seconds=fit.seconds + seconds)
     with written_atomically(job.target.with_suffix(".parquet")) as draft:
         _fit_frame(fit).write_parquet(draft)
     kept = {name: getattr(fit, name) for name in ("seconds", "peak_mb", "n_parameters")}

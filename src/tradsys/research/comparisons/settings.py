@@ -44,7 +44,8 @@ class ComparisonSettings:
     common: overrides of all variants, below the command line's. sets: named lists that variants refer to by
     interpolation. n_jobs: fits at once, of one thread each. backend: of joblib; `ray` takes the cluster that ray finds.
     n_draws, confidence: of every interval. held_out: symbols that no fold trains or validates on and that alone are
-    tested.
+    tested. stacked: whether the fits of a variant train their nets as stacks, which moves a probability by no more than
+    1e-5: None where that is faster, True wherever it is possible, False never.
     Raises TradsysError out of range.
     """
 
@@ -61,6 +62,7 @@ class ComparisonSettings:
     n_draws: int = 2000
     confidence: float = 0.95
     held_out: Sequence[str] = ()
+    stacked: bool | None = None
     arms: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:

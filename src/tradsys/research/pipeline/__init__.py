@@ -5,7 +5,7 @@ dataset             build_dataset, label_rows, prepare, load_bars
 dataset_cache       DatasetCache
 dataset_store       save_dataset, load_dataset
 training            fit
-cross_validation    run_fit, fitted_on
+cross_validation    run_fit, fitted_on, StackedFits
 as_of               AsOf
 bundle_export       export_bundle
 backtesting         backtest

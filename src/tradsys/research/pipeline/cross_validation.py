@@ -1,7 +1,9 @@
-"""One model, one fold, one seed: what comparisons and sweeps are made of."""
+"""One model, one fold, one seed: what comparisons and sweeps are made of, many of them with nets in one stack."""
 
+import logging
 import resource
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,15 +12,19 @@ from typing import Any
 
 import numpy as np
 
+from tradsys.core.errors import TrainingError
 from tradsys.core.protocols import Model
 from tradsys.core.tables import Array, Samples
 from tradsys.evidence.skill import LevelledLosses, levelled_losses, log_losses
 from tradsys.models.ensembles.compose import Calibrated
 from tradsys.models.ensembles.nested_copies import in_workdir, seeded
+from tradsys.models.net_fits import NetFit, NetFits
 from tradsys.research.pipeline.dataset import Dataset
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.pipeline.training import whole
 from tradsys.samples.weights import class_rates
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,3 +120,103 @@ def fitted_on(experiment: Experiment, train: Samples, valid: Samples, workdir: P
     model: Any = whole(experiment, experiment.model)
     fitted: Calibrated = (model if workdir is None else in_workdir(model, workdir)).fit(train, valid)
     return fitted
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedFit:
+    """A fit that `run_fit` will run with these arguments. is_done: not any more, as an earlier attempt ended it."""
+
+    experiment: Experiment
+    dataset: Dataset
+    fold: int
+    seed: int
+    workdir: Path
+    is_done: bool = False
+
+
+class StackedFits:
+    """Planned fits whose nets train as stacks, each stack when the first of its fits is due.
+
+    folder: takes the checkpoints of stacks at work. stacked: None decides by what gains (any GPU, on a CPU small nets),
+    True wants stacks wherever they are possible, False never. watch: of the first fit's first net, as of
+    `SequenceModel`; it may stop the stack by what it raises. Which nets go together depends on the plan alone, so a
+    plan begun anew goes on with the same stacks.
+    """
+
+    def __init__(
+        self, planned: Sequence[PlannedFit], folder: Path, *, stacked: bool | None = None, watch: Any = None
+    ) -> None:
+        self.planned, self.folder, self.stacked, self.watch = planned, folder, stacked, watch
+        self.fits: list[tuple[int, NetFit]] = []  # place of the planned fit, and one of its nets
+        self.stacks: list[list[int]] = []
+        self.done: set[int] = set()
+        self.seconds = dict.fromkeys(range(len(planned)), 0.0)
+        if stacked is not False and len(planned) > 0:
+            try:
+                self._plan()
+            except TrainingError as error:  # its own fit will say so again, or not
+                LOG.info("nets are trained one by one: %s", error)
+
+    def ready(self, k: int) -> float:
+        """Trains the stacks that hold nets of the k-th fit, where that was not done; its share of their seconds."""
+        for number, places in enumerate(self.stacks):
+            if number in self.done or k not in {self.fits[place][0] for place in places}:
+                continue
+            self.done.add(number)
+            self._train(number, places)
+        return self.seconds[k]
+
+    def _plan(self) -> None:
+        found, parts = NetFits(), dict[Any, tuple[Samples, Samples]]()
+        first = next(self._nets_of(self.planned[0], found, parts), None)
+        if first is None:
+            return
+        from tradsys.models.training.stacks.together import stacks_of, worth_stacking  # noqa: PLC0415 - imports torch
+
+        if not worth_stacking(first):
+            return
+        self.fits = [(k, fit) for k, one in enumerate(self.planned) for fit in self._nets_of(one, found, parts)]
+        if self.watch is not None:
+            self.fits[0] = (0, replace(first, model=replace(first.model, watch=self.watch)))
+        self.stacks = stacks_of([fit for _, fit in self.fits])
+
+    def _nets_of(self, one: PlannedFit, found: NetFits, parts: dict[Any, tuple[Samples, Samples]]) -> Iterator[NetFit]:
+        for fit in nets_of(one, found, parts):
+            yield replace(fit, stacked=self.stacked or fit.stacked)
+
+    def _train(self, number: int, places: Sequence[int]) -> None:
+        from tradsys.models.training.stacks.together import train_ahead  # noqa: PLC0415
+
+        began = perf_counter()
+        due = [self.fits[place] for place in places]
+        try:
+            train_ahead([fit for k, fit in due if not self.planned[k].is_done], self.folder / str(number))
+        except TrainingError as error:
+            LOG.warning("nets that were to train as one stack are trained one by one: %s", error)
+        share = (perf_counter() - began) / len(places)
+        for place in places:
+            self.seconds[self.fits[place][0]] += share
+
+
+def nets_of(one: PlannedFit, found: NetFits, parts: dict[Any, tuple[Samples, Samples]]) -> Iterator[NetFit]:
+    """The nets that a planned fit trains. parts: training and validation samples by dataset and fold, made once."""
+    model: Any = whole(one.experiment, seeded(one.experiment.model, one.seed))
+    key = (id(one.dataset), one.fold)
+    if key not in parts:
+        parts[key] = one.dataset.part(one.fold, "train"), one.dataset.part(one.fold, "valid")
+    yield from found.of(in_workdir(model, one.workdir), *parts[key])
+
+
+def fits_per_stack(one: PlannedFit, stacked: bool | None) -> int:
+    """How many fits like this one share a stack where they are stacked at all; 1 where they are fitted one by one."""
+    nets = (
+        []
+        if stacked is False
+        else [replace(fit, stacked=stacked or fit.stacked) for fit in nets_of(one, NetFits(), {})]
+    )
+    if not nets:
+        return 1
+    from tradsys.models.training.stacks.together import most_nets, worth_stacking  # noqa: PLC0415 - imports torch
+
+    first = replace(nets[0], stacked=stacked or nets[0].stacked)
+    return max(1, most_nets(first.model) // len(nets)) if worth_stacking(first) else 1

@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ from tradsys.core.runs import digest_json, write_json, written_atomically
 from tradsys.core.tables import Array
 from tradsys.evidence.skill import log_losses
 from tradsys.models.ensembles.nested_copies import watched
-from tradsys.research.pipeline.cross_validation import FoldFit, run_fit
+from tradsys.research.pipeline.cross_validation import FoldFit, PlannedFit, StackedFits, run_fit
 from tradsys.research.pipeline.dataset import Dataset
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.sweeps.search_space import SweepError
 from tradsys.samples.weights import class_rates
 
 LOG = logging.getLogger(__name__)
+STACKS = "stacks"  # beside the fits of a trial: checkpoints of nets that train together
 BLOCKS_A_FOLD = 4  # stretches of a fold's test samples whose gains are kept: for the probability of overfitting
 Watch = Callable[[int, float], None]
 
@@ -51,56 +52,107 @@ class FitResult:
     block_gains: list[float] | None = None
 
 
-def fit_result(
-    experiment: Experiment,
-    dataset: Dataset,
-    fold: int,
-    seed: int,
-    folder: Path,
-    identity: Mapping[str, Any],
-    watch: Watch,
-) -> FitResult:
-    """Runs a fit, goes on where an earlier attempt stopped, or reads what a finished one left in `folder`.
+@dataclass(frozen=True, eq=False)
+class OpenFit:
+    """A fit of a trial and its folder, which takes what it leaves. identity: of the trial, what decides its fits.
 
-    watch: called with (epoch, validation skill) of a net; what it raises comes out. A fit that fails, or whose
-    forecasts are not finite, gives a result with `error`. Raises SweepError for files of another fit.
+    Raises SweepError where the folder holds another fit.
     """
-    name = digest_json([identity, fold, seed])
-    _check_identity(folder / "identity.json", name)
-    done = folder / "fit.json"
-    if done.exists():
-        with refused_in_one_line(str(done), "delete its folder; the same command fits it again", SweepError):
-            return FitResult(**read_json(done, "delete its folder; the same command fits it again", SweepError))
-    attempts = folder / "attempts.jsonl"
-    resumed_epochs = _epochs_kept(folder / "fit")
-    _append(attempts, {"pid": os.getpid(), "epochs": resumed_epochs})
-    watching = _Watching(folder / "epochs.jsonl", base_of(dataset, fold), watch)
-    looked = replace(experiment, model=watched(experiment.model, watching))
-    skill = over_rate = losses = error = gains = None
-    seconds, megabytes, n_parameters = 0.0, 0.0, None
-    try:
-        fit = run_fit(looked, dataset, fold, seed, folder / "fit")
-        seconds, megabytes, n_parameters = fit.seconds, fit.peak_mb, fit.n_parameters
-        losses = fit.losses
-        skill = fit.skill if math.isfinite(fit.skill) else None
-        over_rate = fit.skill_over_base_rate if skill is not None else None
-        gains = block_gains(fit) if skill is not None else None
-        error = None if skill is not None else "its test samples hold one class, so that no skill is defined"
-    except _failures() as failure:
-        # a checkpoint of other settings is no failed fit: it would be scored, and hide that folders were mixed
-        if "belongs to fingerprint" in str(failure):
-            raise SweepError(f"sweep: {failure}") from failure
-        error = str(failure).splitlines()[0]
-        LOG.warning("fold %d, seed %d failed: %s", fold, seed, error)
-    resumed = sum(json.loads(line)["epochs"] > 0 for line in attempts.read_text(encoding="utf-8").splitlines())
-    best = watching.best if math.isfinite(watching.best) else None
-    result = FitResult(fold, seed, skill, over_rate, error, best, seconds, megabytes, n_parameters, resumed, gains)
-    if losses is not None and skill is not None:
-        with written_atomically(folder / "losses.npy") as draft, draft.open("wb") as file:
-            np.save(file, losses, allow_pickle=False)
-    write_json(done, asdict(result))
-    shutil.rmtree(folder / "fit", ignore_errors=True)
-    return result
+
+    experiment: Experiment
+    dataset: Dataset
+    fold: int
+    seed: int
+    folder: Path
+    identity: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        _check_identity(self.folder / "identity.json", digest_json([self.identity, self.fold, self.seed]))
+
+    @property
+    def done(self) -> Path:
+        """The file of a finished fit."""
+        return self.folder / "fit.json"
+
+    @property
+    def planned(self) -> PlannedFit:
+        """The fit as `run_fit` will run it."""
+        return PlannedFit(self.experiment, self.dataset, self.fold, self.seed, self.folder / "fit", self.done.exists())
+
+    def watching(self, watch: Watch) -> "_Watching":
+        """What keeps the learning curve and passes skill on."""
+        return _Watching(self.folder / "epochs.jsonl", base_of(self.dataset, self.fold), watch)
+
+    def result(self, watch: Watch, ahead: "FitsAhead | None" = None) -> FitResult:
+        """Runs the fit, goes on where an earlier attempt stopped, or reads what a finished one left.
+
+        watch: called with (epoch, validation skill) of a net; what it raises comes out. ahead: trains its nets first,
+        with others. A fit that fails, or whose forecasts are not finite, gives a result with `error`.
+        """
+        if self.done.exists():
+            with refused_in_one_line(str(self.done), "delete its folder; the same command fits it again", SweepError):
+                return FitResult(
+                    **read_json(self.done, "delete its folder; the same command fits it again", SweepError)
+                )
+        attempts = self.folder / "attempts.jsonl"
+        resumed_epochs = _epochs_kept(self.folder / "fit") + (ahead.epochs_kept if ahead else 0)
+        _append(attempts, {"pid": os.getpid(), "epochs": resumed_epochs})
+        seconds = ahead.ready(self) if ahead else 0.0
+        watching = self.watching(watch)
+        looked = replace(self.experiment, model=watched(self.experiment.model, watching))
+        skill = over_rate = losses = error = gains = None
+        megabytes, n_parameters = 0.0, None
+        try:
+            fit = run_fit(looked, self.dataset, self.fold, self.seed, self.folder / "fit")
+            seconds, megabytes, n_parameters = seconds + fit.seconds, fit.peak_mb, fit.n_parameters
+            losses = fit.losses
+            skill = fit.skill if math.isfinite(fit.skill) else None
+            over_rate = fit.skill_over_base_rate if skill is not None else None
+            gains = block_gains(fit) if skill is not None else None
+            error = None if skill is not None else "its test samples hold one class, so that no skill is defined"
+        except _failures() as failure:
+            # a checkpoint of other settings is no failed fit: it would be scored, and hide that folders were mixed
+            if "belongs to fingerprint" in str(failure):
+                raise SweepError(f"sweep: {failure}") from failure
+            error = str(failure).splitlines()[0]
+            LOG.warning("fold %d, seed %d failed: %s", self.fold, self.seed, error)
+        resumed = sum(json.loads(line)["epochs"] > 0 for line in attempts.read_text(encoding="utf-8").splitlines())
+        best = watching.best if math.isfinite(watching.best) else None
+        result = FitResult(
+            self.fold, self.seed, skill, over_rate, error, best, seconds, megabytes, n_parameters, resumed, gains
+        )
+        if losses is not None and skill is not None:
+            with written_atomically(self.folder / "losses.npy") as draft, draft.open("wb") as file:
+                np.save(file, losses, allow_pickle=False)
+        write_json(self.done, asdict(result))
+        shutil.rmtree(self.folder / "fit", ignore_errors=True)
+        return result
+
+
+class FitsAhead:
+    """The fits of a trial that are still to do, their nets trained as stacks as the fits become due.
+
+    watch: of the first fit, which hears of its first net while the stack trains, so that a trial is pruned no later
+    than it would be fit by fit; the fits themselves then tell of every epoch, in their order.
+    """
+
+    def __init__(self, fits: Sequence[OpenFit], folder: Path, stacked: bool | None, watch: Watch) -> None:
+        self.fits, self.folder, self.stacked, self.watch = fits, folder, stacked, watch
+        self.epochs_kept = _epochs_in_stacks(folder)
+        self.stacks: StackedFits | None = None
+
+    def ready(self, fit: OpenFit) -> float:
+        """Trains the stacks that the fit's nets are in; the fit's share of their seconds."""
+        curve = self.fits[0].folder / "epochs.jsonl"
+        kept = curve.exists()
+        if self.stacks is None:
+            watch = None if self.fits[0].done.exists() else self.fits[0].watching(self.watch)
+            planned = [each.planned for each in self.fits]
+            self.stacks = StackedFits(planned, self.folder, stacked=self.stacked, watch=watch)
+        seconds = self.stacks.ready(list(self.fits).index(fit))
+        if not kept:  # the fit itself tells of every epoch again
+            curve.unlink(missing_ok=True)
+        return seconds
 
 
 def block_gains(fit: FoldFit) -> list[float]:
@@ -169,6 +221,15 @@ def _epochs_kept(folder: Path) -> int:
 
     found = [kept_state(read_checkpoint(path)) for path in paths]
     return sum(len(state.get("scores", ())) for state in found)
+
+
+def _epochs_in_stacks(folder: Path) -> int:
+    """Whole epochs in the checkpoints of a trial's stacks; 0 where there is none."""
+    if not (places := sorted(path.parent for path in folder.rglob("last.ckpt"))):
+        return 0
+    from tradsys.models.training.stacks.fit import epochs_kept  # noqa: PLC0415 - imports Lightning
+
+    return sum(map(epochs_kept, places))
 
 
 def _failures() -> tuple[type[Exception], ...]:

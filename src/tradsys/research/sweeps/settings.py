@@ -30,7 +30,9 @@ class SweepSettings:
     stability] for a Pareto front.
     confidence: of the one-sided lower bound that picks the winner. failed_skill: what a fit that failed or ended in
     NaN counts. n_startup: random trials before a sampler learns. zoom: around another study's best region instead of
-    `space`. top_share: share of its trials, the best ones, that span the region.
+    `space`. top_share: share of its trials, the best ones, that span the region. stacked: whether the fits of a trial
+    train their nets as stacks, which moves a skill by no more than 1e-5: None where that is faster, True wherever it is
+    possible, False never.
     """
 
     inner: Splitter
@@ -46,6 +48,7 @@ class SweepSettings:
     seed: int = 0
     zoom: bool = False
     top_share: float = 0.25
+    stacked: bool | None = None
 
     def __post_init__(self) -> None:
         for name, value, known in (("sampler", self.sampler, SAMPLERS), ("pruner", self.pruner, PRUNERS)):

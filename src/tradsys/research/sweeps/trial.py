@@ -23,7 +23,7 @@ from tradsys.research.pipeline.dataset import Dataset, aware
 from tradsys.research.pipeline.provenance import config_digest, override_lines
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, run_identity
-from tradsys.research.sweeps.fold_fits import FitResult, fit_result, stored_losses
+from tradsys.research.sweeps.fold_fits import STACKS, FitResult, FitsAhead, OpenFit, stored_losses
 from tradsys.research.sweeps.inner_folds import dataset_key, shared_dataset
 from tradsys.research.sweeps.search_space import SearchSpace, SweepError, overrides_of
 from tradsys.research.sweeps.selection import lower_bound, out_of_race, spreads, stability
@@ -110,8 +110,9 @@ class TrialRunner:
 
     def clean(self, claim: Claim) -> None:
         """Removes the checkpoints of a trial that ended; its results stay."""
-        for fit in (self.folder / "trials" / f"{claim.place:05d}" / "fits").glob("*/fit"):
-            shutil.rmtree(fit, ignore_errors=True)
+        fits = self.folder / "trials" / f"{claim.place:05d}" / "fits"
+        for kept in (*fits.glob("*/fit"), fits / STACKS):
+            shutil.rmtree(kept, ignore_errors=True)
 
     def dataset(self, composed: Composed) -> Dataset:
         """The shared samples and folds for a composed config; kept open, since most trials read the same."""
@@ -138,12 +139,18 @@ class TrialRunner:
             "labels": composed.config["labels"],
             "features": dataset.features.names,
         }
-        for k, (fold, seed) in enumerate((f, s) for f in range(len(dataset.folds)) for s in seeds):
-            watch = reports.of(k, n_epochs(composed.experiment)) if reports else _unwatched
-            where = folder / f"fold_{fold}_seed_{seed}"
-            result = fit_result(composed.experiment, dataset, fold, seed, where, decides, watch)
+        fits = [
+            OpenFit(composed.experiment, dataset, fold, seed, folder / f"fold_{fold}_seed_{seed}", decides)
+            for fold in range(len(dataset.folds))
+            for seed in seeds
+        ]
+        epochs = n_epochs(composed.experiment)
+        watches = [reports.of(k, epochs) if reports else _unwatched for k in range(len(fits))]
+        ahead = FitsAhead(fits, folder / STACKS, self.settings.stacked, watches[0])
+        for k, (fit, watch) in enumerate(zip(fits, watches, strict=True)):
+            result = fit.result(watch, ahead)
             if reports:
-                reports.end(k, n_epochs(composed.experiment), result)
+                reports.end(k, epochs, result)
             yield result
 
     def skills(self, results: Sequence[FitResult]) -> Array:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.unit.models.test_sequence import LOOKBACK, make_model, make_samples, split, weights
-from tests.unit.models.training.test_stack import assert_same
+from tests.unit.models.training.stacks.test_stack import assert_same
 from tradsys.core.errors import TrainingError
 from tradsys.models.nets.auxiliary import Auxiliary
 from tradsys.models.onnx_export import export_onnx

@@ -15,8 +15,8 @@ from tradsys.models.nets.resnet import ResNet
 from tradsys.models.nets.tcn import TemporalConvNet
 from tradsys.models.nets.transformer import TransformerEncoder
 from tradsys.models.nets.two_scales import TwoScales
-from tradsys.models.training import stack
 from tradsys.models.training.lit import LitClassifier
+from tradsys.models.training.stacks import stack
 from tradsys.models.training.trainer import TrainerSettings
 
 RECIPE = {"ema": 0.9, "feature_dropout": 0.2, "bar_dropout": 0.3, "mixup": 0.4, "label_smoothing": 0.1}
@@ -37,7 +37,9 @@ def data():
 
 
 def together(models, data, workdir=None):
-    done = models[0].fit_together(models, *data, workdir=workdir, stacked=True)
+    if workdir:
+        models = [replace(model, workdir=workdir / str(k)) for k, model in enumerate(models)]
+    done = models[0].fit_together(models, *data, workdir=workdir and workdir / "stack", stacked=True)
     assert done is not None
     return done
 
@@ -106,7 +108,7 @@ def test_a_stopped_stack_goes_on_to_the_same_bits(tmp_path, monkeypatch, step):
 
     def interrupted(self):
         real(self)
-        if self.step == step:
+        if self.nets[0].step == step:
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(stack.Stack, "take_step", interrupted)
@@ -114,8 +116,7 @@ def test_a_stopped_stack_goes_on_to_the_same_bits(tmp_path, monkeypatch, step):
     with pytest.raises(KeyboardInterrupt):
         together(models, data, tmp_path)
     assert signal.getsignal(signal.SIGINT) is handler
-    assert (tmp_path / "last.ckpt").exists()
-    assert not (tmp_path / "finished.json").exists()
+    assert (tmp_path / "stack" / "last.ckpt").exists()
     with pytest.raises(TrainingError, match=r"last\.ckpt belongs to fingerprint"):
         together([replace(model, batch_size=32) for model in models], data, tmp_path)
     monkeypatch.setattr(stack.Stack, "take_step", real)
@@ -123,7 +124,7 @@ def test_a_stopped_stack_goes_on_to_the_same_bits(tmp_path, monkeypatch, step):
     assert_same(resumed, unbroken, atol=0)
     monkeypatch.setattr(stack.Stack, "take_step", None)  # a finished one is loaded
     assert_same(together(models, data, tmp_path), unbroken, atol=0)
-    (tmp_path / "best.ckpt").write_bytes(b"nothing")
+    (tmp_path / "1" / "best.ckpt").write_bytes(b"nothing")
     with pytest.raises(TrainingError, match=r"best\.ckpt is not the file"):
         together(models, data, tmp_path)
 
@@ -136,13 +137,34 @@ def test_a_loss_that_is_not_finite_names_net_and_step(data):
         together(models, (bad, valid))
 
 
+class Own(LitClassifier):
+    """A module of somebody's own, whose loss a stack does not know."""
+
+
+class Drawing(TransformerEncoder):
+    """Draws from torch's generator itself."""
+
+    def forward(self, window_NTF):
+        return super().forward(torch.nn.functional.dropout(window_NTF, 0.1, self.training))
+
+
+def test_a_net_that_draws_by_itself_is_fitted_alone(data):
+    base = replace(make_model(max_epochs=1), net=partial(Drawing, d_model=8, n_heads=2, n_layers=1))
+    average = SeedAverage(base, 2, stacked=True).fit(*data)
+    alone = base.fit_together([base, replace(base, seed=8)], *data, workdir=None, stacked=True)
+    assert alone is None
+    assert len(average.members_) == 2
+
+
 def test_what_cannot_be_stacked_is_fitted_one_by_one(data):
     base = make_model()
     for other in (
         replace(base, lookback=LOOKBACK - 1),
-        replace(base, module=partial(LitClassifier, lr=0.01, gamma=0.0)),
-        replace(base, watch=lambda *_: None),
-        replace(base, trainer=replace(base.trainer, max_epochs=9)),
+        replace(base, batch_size=32),
+        replace(base, net=partial(TransformerEncoder, d_model=8, n_heads=4, n_layers=1)),  # weights of the same shapes
+        replace(base, module=partial(Own, lr=0.01)),
+        replace(base, trainer=replace(base.trainer, precision="bf16-mixed")),
+        replace(base, trainer=replace(base.trainer, loggers=("csv",))),
     ):
         assert base.fit_together([base, other], *data, workdir=None, stacked=True) is None
     large = replace(base, net=partial(TransformerEncoder, d_model=64), batch_size=1024)
@@ -152,8 +174,8 @@ def test_what_cannot_be_stacked_is_fitted_one_by_one(data):
 def test_an_average_of_seeds_uses_a_stack_where_it_gains(tmp_path, data):
     average = SeedAverage(make_model(max_epochs=2), 3, seed=5, workdir=tmp_path)
     stacked, alone = average.fit(*data), replace(average, stacked=False).fit(*data)
-    assert (tmp_path / "stack" / "finished.json").exists()
-    assert (tmp_path / "0" / "finished.json").exists()
+    assert (tmp_path / "2" / "finished.json").exists()
+    assert not (tmp_path / "2" / "last.ckpt").exists()
     valid = data[1]
     p_NC = stacked.predict_proba(valid.table, valid.rows)
     np.testing.assert_allclose(p_NC, alone.predict_proba(valid.table, valid.rows), rtol=0, atol=1e-5)

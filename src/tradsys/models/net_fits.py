@@ -1,0 +1,47 @@
+"""The nets that a fit of a model trains, known before any is trained, so that fits of many models can share a stack."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tradsys.core.tables import Samples
+
+
+@dataclass(frozen=True, eq=False)
+class NetFit:
+    """One net that a fit will train: an unfitted sequence model in its own workdir, and what it learns from.
+
+    stacked: what its owner asks for: None decides by what gains, True wants a stack wherever it is possible.
+    """
+
+    model: Any
+    train: Samples
+    valid: Samples
+    stacked: bool | None = None
+
+
+class NetFits:
+    """Collects the nets of several fits.
+
+    Samples behind the same scaler are made once, so that fits of one fold share their table.
+    """
+
+    def __init__(self) -> None:
+        self._scaled: dict[Any, tuple[Any, Samples, Samples]] = {}
+        self._held: list[Samples] = []  # so that no other samples ever get their ids
+
+    def of(self, model: Any, train: Samples, valid: Samples) -> Iterator[NetFit]:
+        """The nets that `model.fit(train, valid)` trains; none where it cannot tell before it begins."""
+        found = getattr(model, "net_fits", None)
+        return iter(()) if found is None else found(train, valid, self)
+
+    def scaled(self, scaler: Any, train: Samples, valid: Samples) -> tuple[Any, Samples, Samples]:
+        """The scaler fitted on the training rows, and both samples behind it."""
+        key = (repr(scaler), id(train), id(valid))
+        if key not in self._scaled:
+            done = scaler.fit(train.table, train.rows)
+            table = done.apply(train.table)
+            held = table if valid.table is train.table else done.apply(valid.table)
+            self._scaled[key] = (done, train.on(table), valid.on(held))
+            self._held += [train, valid]
+        return self._scaled[key]

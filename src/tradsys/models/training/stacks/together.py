@@ -1,0 +1,260 @@
+"""Which fits of sequence models train as one stack: those of one shape, where that gains and nothing forbids it.
+
+Legend: K nets, N samples, T window.
+"""
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, nn
+
+from tradsys.core.errors import TrainingError
+from tradsys.core.runs import digest_json
+from tradsys.core.tables import Array, Samples
+from tradsys.models.net_fits import NetFit
+from tradsys.models.sequence import SequenceModel, count_classes, forked_generator, samples_digest
+from tradsys.models.training.lit import LitClassifier
+from tradsys.models.training.stacks.fit import LAST, StackJob, fit_stack, load_finished, result_of
+from tradsys.models.training.stacks.net import StackNet
+from tradsys.models.training.stacks.stack import stackable
+from tradsys.models.transforms import with_fitted
+from tradsys.samples.loader import WindowLoader
+
+LOG = logging.getLogger(__name__)
+PRECISIONS = ("32-true", "bf16-mixed")
+
+# multiply-adds of one forward pass of a batch below which a step costs more in calls than in arithmetic, on a CPU; by
+# benchmarks/bench_stack.py. A rule and no measurement at run time, so that a seed gives the same bits every time
+CPU_WORK = 10_000_000
+# nets of one stack: more of them gain nothing further there
+MOST_ON_CPU, MOST_ON_GPU = 8, 32
+# what nets of one stack may each have for themselves
+OWN_OF_MODULE = (
+    "lr", "weight_decay", "warmup_fraction", "gamma", "label_smoothing", "class_weight", "ema", "bar_dropout",
+    "feature_dropout", "mixup",
+)  # fmt: skip
+OWN_OF_TRAINER = ("max_epochs", "patience", "keep", "smooth_epochs", "gradient_clip")
+OWN_OF_NET = ("dropout",)
+
+
+def fit_together(
+    models: Sequence[SequenceModel], train: Samples, valid: Samples, *, workdir: Path | None, stacked: bool | None
+) -> list[SequenceModel] | None:
+    """Fitted copies of the models in their order, or None where they have to be fitted one by one.
+
+    They share data and shape. Models with workdirs keep their finished fits there, and those still at work in
+    `workdir`, which then is given too. stacked: None decides by what gains: any GPU, and on a CPU small nets; True
+    wants it wherever it is possible.
+    """
+    assert workdir is None or all(model.workdir for model in models), workdir
+    if stacked is False:
+        return None
+    fits = [NetFit(model, train, valid, stacked) for model in models]
+    made = Made()
+    if stacks_of(fits, made, most=len(fits)) != [list(range(len(fits)))]:
+        return None
+    ready = [made.net(fit) for fit in fits]
+    if any(net.train.stream for net in ready):
+        return None
+    going = [net for net in ready if not load_finished(net)]
+    if going:
+        fit_stack([StackJob(going, workdir)])
+        LOG.info("%d nets trained as one stack", len(going))
+    return [
+        with_fitted(fit.model, {"net_": made.bare(fit), "result_": result_of(net)})
+        for fit, net in zip(fits, ready, strict=True)
+    ]
+
+
+def train_ahead(fits: Sequence[NetFit], folder: Path) -> None:
+    """Trains the nets of fits into their workdirs, as one stack; their fits then find them there, as if trained alone.
+
+    Fits of one list of `stacks_of`. Those begun alone, done, or failing here are left to their own fits. folder: takes
+    the stack's checkpoint. What a watch raises comes out.
+    """
+    made = Made()
+    begun = [(fit.model.workdir / "finished.json", fit.model.workdir / "last.ckpt") for fit in fits]
+    todo = [fit for fit, files in zip(fits, begun, strict=True) if not any(file.exists() for file in files)]
+    nets = [made.net(fit) for fit in todo]
+    if any(net.train.stream for net in nets) or len(nets) < (1 if (folder / LAST).exists() else 2):
+        return
+    LOG.info("%d nets train as one stack", len(nets))
+    try:
+        fit_stack([StackJob(nets, folder, strict=False)])
+    except torch.OutOfMemoryError as error:
+        LOG.warning("%d nets are too large for one stack and are trained one by one: %s", len(nets), error)
+
+
+def gains(model: SequenceModel, net: nn.Module) -> bool:
+    """Whether nets like this one are faster as a stack on the device that fits them."""
+    if model.trainer.uses_gpu():
+        return True
+    n_parameters = sum(p.numel() for p in net.parameters())
+    return n_parameters * model.lookback * model.batch_size <= CPU_WORK
+
+
+def most_nets(model: SequenceModel) -> int:
+    """Nets that a stack of this one's shape holds at most where nobody asks for more."""
+    return MOST_ON_GPU if model.trainer.uses_gpu() else MOST_ON_CPU
+
+
+def worth_stacking(fit: NetFit) -> bool:
+    """Whether nets like this fit's may be stacked, and are wanted so or gain by it."""
+    if not may_stack(fit.model) or fit.stacked is False:
+        return False
+    return bool(fit.stacked) or gains(fit.model, Made().bare(fit))
+
+
+def stacks_of(fits: Sequence[NetFit], made: "Made | None" = None, *, most: int | None = None) -> list[list[int]]:
+    """Places of the fits that go together, each list in order and of two at least; the others are fitted one by one.
+
+    most: nets of a stack; None for what gains on the device. What is chosen depends on the fits alone.
+    """
+    made, by_shape = made or Made(), dict[str, list[int]]()
+    for place, fit in enumerate(fits):
+        with contextlib.suppress(TrainingError):  # what its samples lack, its fit alone will say
+            if may_stack(fit.model):
+                by_shape.setdefault(shape_of(fit), []).append(place)
+    out = []
+    for places in by_shape.values():
+        first = fits[places[0]]
+        nets = [made.bare(fits[place]) for place in places]
+        wanted = [fits[place].stacked for place in places]
+        if not (any(wanted) or gains(first.model, nets[0])) or not stackable(nets, _some_windows(first)):
+            continue
+        size = most or most_nets(first.model)
+        out += [places[low : low + size] for low in range(0, len(places), size)]
+    return [places for places in out if len(places) > 1]
+
+
+def may_stack(model: Any) -> bool:
+    """Whether a model's net could train in a stack at all: one device trains it, by the loss that stacks know."""
+    module = getattr(getattr(model, "module", None), "func", getattr(model, "module", None))
+    return (
+        type(model) is SequenceModel
+        and module is LitClassifier
+        and model.pretrain is None
+        and not model.trainer.starts_ranks
+        and model.trainer.precision in PRECISIONS
+        and not model.trainer.loggers
+    )
+
+
+def shape_of(fit: NetFit) -> str:
+    """Name of what all nets of a stack have in common; the rest may be each net's own."""
+    model = fit.model
+    decides = model.decides()
+    kept = {
+        **decides,
+        "net": _without(decides["net"], OWN_OF_NET),
+        "module": _without(decides["module"], OWN_OF_MODULE),
+        "trainer": {k: v for k, v in decides["trainer"].items() if k not in OWN_OF_TRAINER},
+        "seed": None,
+        "wide_C": None,
+    }
+    return digest_json([kept, len(fit.train.table.names), count_classes(fit.train, fit.valid)])
+
+
+def _without(described: Any, names: Sequence[str]) -> Any:
+    """A described partial (what it calls, its arguments, its settings) without the settings of these names."""
+    if not isinstance(described, list):
+        return described
+    return [*described[:2], {k: v for k, v in described[2].items() if k not in names}]
+
+
+def _some_windows(fit: NetFit) -> torch.Tensor:
+    """Two windows to try a net with."""
+    loader = fit.model.loader(fit.valid.take(np.arange(min(2, len(fit.valid)))), torch.device("cpu"))
+    return loader.batch(torch.arange(len(loader.rows_N)))[0]
+
+
+@dataclass(eq=False)
+class Made:
+    """Nets, loaders and digests of fits, each made once; fits on the same samples share their table."""
+
+    _drawn: dict[NetFit, tuple[nn.Module, LitClassifier, Generator]] = field(default_factory=dict)
+    _loaders: dict[Any, WindowLoader] = field(default_factory=dict)
+    _digests: dict[Any, str] = field(default_factory=dict)
+    _lines: dict[Any, dict[str, torch.Tensor]] = field(default_factory=dict)
+    _targets: dict[Any, Array | None] = field(default_factory=dict)
+
+    def bare(self, fit: NetFit) -> nn.Module:
+        """The net as it stands when its fit alone would begin, but for its linear path."""
+        return self._begun(fit)[0]
+
+    def net(self, fit: NetFit) -> StackNet:
+        """The net ready to train."""
+        model: SequenceModel = fit.model
+        net, module, generator = self._begun(fit)
+        self._start_line(fit, module, net)
+        targets = self._target(fit)
+        home = model.trainer.home()
+        loader = self._loader(fit.train, model, home, shuffle=True, targets=targets).with_seed(model.seed)
+        valid = self._loader(fit.valid, model, home, shuffle=False)
+        # without a workdir a name that tells the nets of one stack apart
+        name = self._fingerprint(fit) if model.workdir else f"net {len(self._drawn)}"
+        return StackNet(module, loader, valid, generator, model.trainer, name, model.workdir, model.watch)
+
+    def _begun(self, fit: NetFit) -> tuple[nn.Module, LitClassifier, Generator]:
+        if fit not in self._drawn:
+            self._drawn[fit] = _drawn(fit.model, len(fit.train.table.names), count_classes(fit.train, fit.valid))
+        return self._drawn[fit]
+
+    def _start_line(self, fit: NetFit, module: LitClassifier, net: Any) -> None:
+        """The linear path at its optimum, which fits on the same samples under the same loss share."""
+        if not hasattr(net, "wide"):
+            return
+        key = (id(fit.train), fit.model.wide_C, module.gamma, module.class_weight)
+        if key not in self._lines:
+            fit.model.start_line(module, net, fit.train)
+            self._lines[key] = {name: value.clone() for name, value in net.wide.state_dict().items()}
+        else:
+            net.wide.load_state_dict(self._lines[key])
+
+    def _target(self, fit: NetFit) -> Array | None:
+        names = tuple(getattr(fit.model.module, "keywords", {}).get("auxiliary") or {})
+        if (id(fit.train), names) not in self._targets:
+            self._targets[id(fit.train), names] = fit.model.targets(fit.train)
+        return self._targets[id(fit.train), names]
+
+    def _loader(
+        self,
+        samples: Samples,
+        model: SequenceModel,
+        home: torch.device,
+        *,
+        shuffle: bool,
+        targets: Array | None = None,
+    ) -> WindowLoader:
+        key = (id(samples), id(targets), shuffle, model.batch_size)
+        if key not in self._loaders:
+            self._loaders[key] = model.loader(samples, home, shuffle=shuffle, targets=targets)
+        return self._loaders[key]
+
+    def _fingerprint(self, fit: NetFit) -> str:
+        targets = self._target(fit)
+        for samples, beside in ((fit.train, targets), (fit.valid, None)):
+            if (id(samples), id(beside)) not in self._digests:
+                self._digests[id(samples), id(beside)] = samples_digest(samples, beside)
+        train, valid = self._digests[id(fit.train), id(targets)], self._digests[id(fit.valid), id(None)]
+        return fit.model.fingerprint_of(train, valid)
+
+
+def _drawn(model: SequenceModel, n_features: int, n_classes: int) -> tuple[nn.Module, LitClassifier, Generator]:
+    """A model's net, module and generator, as they stand when its fit alone would begin."""
+    home = model.trainer.home()
+    generator = Generator(home)
+    with forked_generator(model.seed, home):
+        net = model.built_net(n_features=n_features, n_classes=n_classes)
+        module: Any = model.module(net)
+        if home.type == "cpu":
+            generator.set_state(torch.get_rng_state())
+        else:
+            generator.manual_seed(model.seed)
+    return net, module, generator
