@@ -27,12 +27,12 @@ def measure() -> list[dict]:
         spent[answer.question] += answer.seconds
     n_leaks = sum(answer.finding is not None for answer in answers)
     total = {
-        "name": f"audit of the default experiment ({len(answers)} questions)",
+        "name": f"audit of the default experiment, against {AIM_S} s",
         "fast_s": whole,
         "slow_s": AIM_S,
         "ratio": AIM_S / whole,
-        "target": f"<= {AIM_S} s",
-        "note": f"{n_leaks} findings; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+        "target": ">= 1",
+        "note": f"{len(answers)} questions, {n_leaks} findings; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
     }
     return [total, *({"name": f"  of which {question}", "fast_s": s} for question, s in spent.items())]
 

@@ -15,6 +15,7 @@ import os
 import platform
 import re
 import sys
+import textwrap
 import time
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
@@ -97,10 +98,16 @@ def measured(name: str, folder: Path) -> list[dict[str, Any]]:
         try:
             rows = process.submit(rows_of, name, folder).result()
         except (Exception, SystemExit) as cause:  # also a killed process; the others go on
-            why = str(cause).strip().splitlines() or [""]
-            rows = [{"name": name, "note": f"{NOT_MEASURED}: {type(cause).__name__}: {why[-1][:300]}"}]
+            rows = [{"name": name, "note": f"{NOT_MEASURED}: {type(cause).__name__}: {_last_line(cause)}"}]
     spent = time.perf_counter() - began
     return [row | {"benchmark": name, "outcome": outcome(row), "benchmark_s": round(spent, 1)} for row in rows]
+
+
+def _last_line(cause: BaseException) -> str:
+    """What an exception says last; of a failed command, what the command said."""
+    said = getattr(cause, "stderr", None) or str(cause)
+    text = said.decode(errors="replace") if isinstance(said, bytes) else said
+    return (text.strip().splitlines() or [""])[-1][:300]
 
 
 def rows_of(name: str, folder: Path) -> list[dict[str, Any]]:
@@ -115,21 +122,31 @@ def rows_of(name: str, folder: Path) -> list[dict[str, Any]]:
     return [{"name": name, "note": f"{NOT_MEASURED}: {why}"}]
 
 
+def notes(result: dict[str, Any]) -> list[str]:
+    """A line for each job that has more to say: an aim that is no bound on the ratio, how it was measured."""
+    lines = []
+    for row in result["rows"]:
+        aim = f"aim: {row['target']}" if row.get("target") and bound_of(row) is None else ""
+        if said := "; ".join(part for part in (aim, row.get("note", "")) if part):
+            lines.append(f"{row['name'].strip()}: {said}")
+    return lines
+
+
 def table(result: dict[str, Any]) -> Table:
-    """The one table that README and docs quote; a job's note stands below it."""
+    """The one table that README and docs quote, a section for each benchmark."""
     title = f"{result['date']}, {result['machine']}"
     drawn = Table(title=title, box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), width=WIDTH, title_justify="left")
     for column in ("job", "ours s", "rival s", "ratio", "aim", ""):
         drawn.add_column(column, justify="left" if column in ("job", "") else "right", overflow="fold")
     drawn.columns[0].ratio = 1
-    for row in result["rows"]:
+    last = result["rows"][-1]["benchmark"] if result["rows"] else None
+    for row, after in zip(result["rows"], [*result["rows"][1:], {"benchmark": last}], strict=False):
         numbers = (f"{row[k]:.4g}" if row.get(k) is not None else "" for k in ("fast_s", "slow_s", "ratio"))
         bound = bound_of(row)
         aim = "" if bound is None else f"{bound[0]} {bound[1]:g}"
-        said = [] if bound or not row.get("target") else [f"aim: {row['target']}"]
-        note = "; ".join([*said, *([row["note"]] if row.get("note") else [])])
-        job = Text.assemble(row["name"], (f"\n{note}" if note else "", "dim"))  # no markup: names have brackets
-        drawn.add_row(job, *numbers, aim, row["outcome"])
+        ends = row["benchmark"] != after["benchmark"]
+        outcome = row["outcome"] or ("failed" if row.get("note", "").startswith(NOT_MEASURED) else "")
+        drawn.add_row(Text(row["name"]), *numbers, aim, outcome, end_section=ends)  # no markup: names have brackets
     return drawn
 
 
@@ -191,6 +208,7 @@ def main(arguments: list[str]) -> None:
         print(f"{name}: {rows[0]['benchmark_s']:.0f} s", file=sys.stderr, flush=True)
         if asked.json:  # after each: a run that is stopped keeps what it measured
             asked.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    console.print("\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in notes(result)), markup=False)
     console.print(table(result))
     lacking = [row["name"] for row in result["rows"] if row.get("note", "").startswith(NOT_MEASURED)]
     if lacking:

@@ -14,6 +14,12 @@ def measure():
         {"name": "memory", "ratio": 1.3, "target": "<= 1.2"},
     ]
 """
+COMMAND = """
+import subprocess, sys
+def measure():
+    words = "import sys; sys.exit('first line' + chr(10) + 'error: no such split')"
+    subprocess.run([sys.executable, "-c", words], check=True, capture_output=True)
+"""
 
 
 @pytest.fixture
@@ -42,6 +48,7 @@ def compared(tmp_path: Path, capsys: pytest.CaptureFixture[str], now: dict, befo
         ("def measure(): raise ValueError('no such bars')", "ValueError: no such bars"),
         ("def measure(): raise SystemExit('child failed')", "child failed"),
         ("import os\ndef measure(): os.abort()", "BrokenProcessPool"),
+        (COMMAND, "CalledProcessError: error: no such split"),
     ],
 )
 def test_a_benchmark_that_fails_is_named_and_costs_no_row_of_the_others(code, why, folder, capsys):
