@@ -128,6 +128,12 @@ def build(config: DictConfig) -> dict[str, Any]:
         raise ConfigError(line or wrong.not_built(config, error)) from error
     if line:
         raise ConfigError(line)
+    data = built.get("data")
+    if isinstance(data, dict) and isinstance(data.get("source"), dict):
+        raise ConfigError(
+            f"config: data.source is {{{', '.join(data['source'])}}} without a _target_, so nothing reads bars; begin "
+            "conf/data/NAME.yaml with `defaults: [stored]` and set data.source.name, or give data=NAME of the store"
+        )
     return built
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.integration.conftest import inside
-from tradsys.config.compose import compose
+from tradsys.config.compose import build, compose
 from tradsys.config.explain import ConfigError
 from tradsys.config.named_data import with_costs_of
 from tradsys.config.own_data import OwnFolders
@@ -44,6 +44,24 @@ def test_a_project_s_conf_is_searched_first(tmp_path):
         assert compose("train", ["data=mine", "symbols=[A]"]).data.source.symbols == ["A"]
         assert compose("train", []).data.bar_minutes == 15, "the project's own file goes before the package's"
     assert compose("train", []).data.bar_minutes == 60
+
+
+def test_own_data_begin_with_those_of_the_store_or_say_what_is_missing(tmp_path):
+    folder = tmp_path / "conf" / "data"
+    folder.mkdir(parents=True)
+    (folder / "bare.yaml").write_text("max_gap_minutes: 360\nmarket_symbol: null\nsource: {symbols: [A]}\n")
+    (folder / "mine.yaml").write_text("defaults: [stored]\nmarket_symbol: B\nsource: {name: coins, symbols: [A]}\n")
+    with inside(tmp_path):
+        config = compose("train", ["data=mine"])
+        source = build(config)["data"]["source"]
+        assert (source.name, list(source.symbols), source.reference, config.data.max_gap_minutes) == (
+            "coins",
+            ["A"],
+            "B",
+            360,
+        )
+        with pytest.raises(ConfigError, match=r"without a _target_.*defaults"):
+            build(compose("train", ["data=bare"]))
 
 
 def test_config_dir_is_searched_first(tmp_path):
