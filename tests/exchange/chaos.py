@@ -1,7 +1,7 @@
 """Kills the bot at random moments of simulated weeks on a faulty exchange, then audits what is left.
 
     python -m tests.exchange.chaos kills=200 bars=336 seed=1
-    python -m tests.exchange.chaos kills=40 bars=168 seed=1 stream=1
+    python -m tests.exchange.chaos kills=200 bars=336 seed=1 stream=1
 
 The bot is the real one, live mode, through ccxt; its decisions come from a seeded coin. A forked child is the bot, so
 that every kill is a SIGKILL of a process that holds the journal and talks to the exchange over HTTP. With stream=1 it
