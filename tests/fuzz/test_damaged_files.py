@@ -35,6 +35,10 @@ from tradsys.serving.card import verified_card
 from tradsys.serving.ensemble import read_logistic
 
 N = int(os.environ.get("TRADSYS_FUZZ", "60"))
+ABOUT_STUDY = {
+    "overrides": ["model=logistic"], "space": {}, "seeds": [1], "code_sha": "x", "begun": "2026-01-01T00:00:00+00:00",
+    "identity": {"data_digest": "0", "space_digest": "0", "config_digest": "0"},
+}  # fmt: skip
 NAMES = ("a", "b", "c", "d")
 ROWS = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
 SWAPS = (b"null", b"[]", b"{}", b'""', b"-1", b"0", b"1e999", b"99999999999999999999", b"NaN", b"true", b'"\x1b[31m"',
@@ -97,7 +101,8 @@ def files(tmp_path_factory):
     (folder / "overrides.txt").write_text("model=logistic\ndata.n_bars=3000\nstrategy=[sniper,reckless]\n")
     _ledger(folder / "ledger.db")
     study = optuna.create_study(study_name="s", storage=f"sqlite:///{folder / 'studies.db'}")
-    study.set_user_attr("identity", {"data_digest": "0"})
+    for key, value in ABOUT_STUDY.items():
+        study.set_user_attr(key, value)
     return folder
 
 

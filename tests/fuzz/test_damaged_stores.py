@@ -17,7 +17,7 @@ import optuna
 import polars as pl
 import pytest
 
-from tests.fuzz.test_damaged_files import NAMES, ROWS, N, damaged, refusal
+from tests.fuzz.test_damaged_files import ABOUT_STUDY, NAMES, ROWS, N, damaged, refusal
 from tests.fuzz.test_damaged_files import files as files  # noqa: PLC0414 - a fixture
 from tradsys.core.errors import DataError
 from tradsys.core.received import read_json, refused_in_one_line
@@ -40,6 +40,7 @@ from tradsys.serving.ensemble import FILE, ServedEnsemble
 
 LOG = logging.getLogger(__name__)
 FEWER = 20 if N == 60 else N  # these artefacts are folders: slower to make and to read
+OF_TRIAL = {"place": 0, "mean_skill": 0.02, "lower_bound": 0.01, "skills": [[0.02]], "failed_share": 0.0}
 TABLE = FeatureTable(
     symbol=np.zeros(len(ROWS), np.int32), segment=np.zeros(len(ROWS), np.int32), values=ROWS, names=NAMES,
     time=np.datetime64("2020-01-01", "us") + np.arange(len(ROWS)) * np.timedelta64(3600, "s"), symbols=("A",),
@@ -109,10 +110,12 @@ def _ensemble(folder, files):
 def _study(folder):
     folder.mkdir()
     study = optuna.create_study(study_name="s", storage=f"sqlite:///{folder / 'studies.db'}", direction="maximize")
-    study.set_user_attr("identity", {"data_digest": "0"})
+    for key, value in ABOUT_STUDY.items():
+        study.set_user_attr(key, value)
     for _ in range(2):
         trial = study.ask({"lr": optuna.distributions.FloatDistribution(1e-5, 1e-1, log=True)})
-        trial.set_user_attr("lower_bound", 0.01)
+        for key, value in OF_TRIAL.items():
+            trial.set_user_attr(key, value)
         study.tell(trial, 0.02)
 
 

@@ -210,7 +210,7 @@ def test_no_override_of_a_run_is_more_than_a_choice_or_a_value(override, lab, ca
     assert "its override" in refused("train", train_work, ["resume=inbox/train/received"], lab, capsys)
 
 
-def study(lab, *, overrides=(), params=None):
+def study(lab, *, overrides=(), params=None, **about_it):
     """A study as a stranger may hand it over: one finished trial."""
     folder = lab / "runs/tune"
     folder.mkdir(parents=True)
@@ -219,11 +219,12 @@ def study(lab, *, overrides=(), params=None):
     )
     about = {"data_digest": "0", "space_digest": "0", "config_digest": "0"}
     attributes = {"identity": about, "overrides": list(overrides), "space": {}, "seeds": [1], "code_sha": "x"}
+    attributes |= {"begun": "2026-01-01T00:00:00+00:00"} | dict(about_it)
     for key, value in attributes.items():
         made.set_user_attr(key, value)
     params = params or {"model.C": 1.0}
     kinds = {name: optuna.distributions.CategoricalDistribution((value,)) for name, value in params.items()}
-    marks = {"place": 0, "mean_skill": 0.1, "lower_bound": 0.05, "spread": 0.1}
+    marks = {"place": 0, "mean_skill": 0.1, "lower_bound": 0.05, "skills": [[0.1]], "failed_share": 0.0}
     made.add_trial(optuna.create_trial(params=params, distributions=kinds, value=0.1, user_attrs=marks))
 
 
@@ -239,6 +240,12 @@ def test_no_parameter_of_a_trial_steers_what_is_built(params, lab, capsys):
     assert next(iter(params)) in refused(
         "tune", tune_work, ["promote", "study=received", "sweep=logistic"], lab, capsys
     )
+
+
+def test_no_text_of_a_study_begins_a_line_of_the_promoted_model(lab, capsys):
+    study(lab, overrides=["model=logistic"], code_sha="x\n_target_: os.system")
+    assert "code_sha" in refused("tune", tune_work, ["promote", "study=received", "sweep=logistic"], lab, capsys)
+    assert not list(lab.rglob("received.yaml"))
 
 
 def test_no_object_of_a_checkpoint_runs(lab):

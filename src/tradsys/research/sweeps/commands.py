@@ -3,8 +3,7 @@
 import logging
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,15 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from tradsys.core.clock import utc_now
-from tradsys.core.errors import TradsysError
 from tradsys.core.masking import masked
-from tradsys.core.received import check_folder_name, override_key
+from tradsys.core.received import check_folder_name, one_line, override_key
 from tradsys.core.runs import code_sha, write_text
 from tradsys.reports.sweep.page import write_sweep
 from tradsys.research.pipeline.provenance import logged_in
+from tradsys.research.sweeps.contents import check_contents, readable
 from tradsys.research.sweeps.report import best_of, complete_trials, sweep_report
 from tradsys.research.sweeps.search_space import SearchSpace, SweepError, overrides_of
 from tradsys.research.sweeps.selection import paired_gain
-from tradsys.research.sweeps.storage import Patience
 from tradsys.research.sweeps.sweep import IDENTITY, PLACES, Joined, join, storage_of, storage_url, work_on
 from tradsys.research.sweeps.trial import Compose, Composed
 from tradsys.research.sweeps.trial_queue import PLACE
@@ -35,6 +33,7 @@ FRESH = 1000
 LEAST_TO_ZOOM = 8
 # overrides that hold for the machine where a study was begun: places, secrets, its environment
 LOCAL = re.compile(r"\*\*\*|\$\{|\.\.|[=\[:,'\"][/~]|://")
+MOST_HEADER = 10_000  # characters of a line
 HEADER = "# Written by tradsys.tune promote; "
 
 
@@ -114,31 +113,20 @@ def load_study(config: Mapping[str, Any], name: str) -> optuna.Study:
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
         raise SweepError(f"sweep: no study {name!r}, as there is no file {url}; tune first, or give storage=")
     storage = storage_of(config)
-    with _readable(storage.patience):
+    with readable(storage.patience):
         known = storage.patience(lambda: optuna.get_all_study_names(storage.storage))
     if name not in known:
         raise SweepError(
             f"sweep: no study {name!r} in {storage.place}; known are {sorted(known) or 'none'}; give study= or storage="
         )
-    with _readable(storage.patience):
+    with readable(storage.patience):
         study = storage.patience(lambda: optuna.load_study(study_name=name, storage=storage.storage))
-        storage.patience(lambda: study.trials)
+        trials = storage.patience(lambda: study.trials)
         # read here, where damage is one line
-        study.user_attrs  # noqa: B018
+        check_contents(study, trials)
     if IDENTITY not in study.user_attrs:
         raise SweepError(f"sweep: study {name!r} was not made by tradsys.tune; it lacks its data digest; start it anew")
     return study
-
-
-@contextmanager
-def _readable(patience: Patience) -> Iterator[None]:
-    """What optuna trips over in the content of a damaged database, as one line."""
-    try:
-        yield
-    except (TradsysError, OSError):
-        raise
-    except Exception as error:
-        raise patience.damaged(error) from error
 
 
 def _rematch(joined: Joined, compose: Compose, check: Check) -> dict[str, Any]:
@@ -209,7 +197,7 @@ def promote(compose: Compose, overrides: Sequence[str], folder: Path, check: Che
         f"# data digest: {study.user_attrs[IDENTITY]['data_digest']}",
     ]
     text = yaml.safe_dump(masked(portable(whole["model"], whole["seed"])), sort_keys=False, allow_unicode=True)
-    write_text(path, "\n".join(lines) + "\n" + text)
+    write_text(path, "\n".join(one_line(line, MOST_HEADER) for line in lines) + "\n" + text)
     return path
 
 

@@ -20,6 +20,7 @@ from tradsys.core.errors import CombinationError, nearest
 from tradsys.core.masking import masked_text
 from tradsys.core.received import override_key, read_json
 from tradsys.core.runs import code_sha, digest_json, write_json
+from tradsys.research.sweeps.contents import check_contents, readable
 from tradsys.research.sweeps.search_space import SearchSpace, SweepError, leaves, overrides_of
 from tradsys.research.sweeps.storage import StudyStorage, disk_full, is_disk_full, open_storage
 from tradsys.research.sweeps.trial import Compose, Composed, RefusedError, TrialRunner, n_epochs, refused
@@ -98,7 +99,8 @@ def join(name: str, compose: Compose, base: Sequence[str], composed: Composed, p
             "two folds; raise sweep.inner.n_folds or name more sweep.seeds"
         )
     most_steps = len(dataset.folds) * len(settings.seeds) * n_epochs(composed.experiment)
-    study, uuid = _opened(name, storage, len(settings.objectives), settings.pruner_of(most_steps))
+    with readable(storage.patience):
+        study, uuid = _opened(name, storage, len(settings.objectives), settings.pruner_of(most_steps))
     about = {
         "data_digest": dataset.data_digest,
         "space_digest": settings.digest(space),
@@ -299,7 +301,9 @@ def own_overrides(base: Sequence[str]) -> list[str]:
 
 
 def _agree(study: optuna.Study, storage: StudyStorage, about: dict[str, str], extra: dict[str, Any]) -> None:
-    """Stores what the study is, or compares it with what it is already."""
+    """Stores what the study is, or compares it with what it is already; SweepError where that cannot be."""
+    with readable(storage.patience):
+        storage.patience(lambda: check_contents(study, study.trials))
     if IDENTITY not in storage.patience(lambda: study.user_attrs):
         for key, value in extra.items():
             storage.patience(partial(study.set_user_attr, key, value))

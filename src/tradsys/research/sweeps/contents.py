@@ -1,0 +1,155 @@
+"""What a study's database may say: others may have written it, so every attribute is checked before it is used."""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import optuna
+from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from tradsys.core.errors import TradsysError
+from tradsys.core.received import one_line
+from tradsys.research.sweeps.search_space import SweepError
+from tradsys.research.sweeps.storage import Patience
+from tradsys.research.sweeps.trial_queue import CAUSE, DRAWN, PLACE, PRICE, SHARE
+
+MOST = 1e15
+ALIKE = 1e-9
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST  # NaN is not
+
+
+def _is_amount(value: Any) -> bool:
+    return _is_number(value) and value >= 0
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and _is_amount(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_word(value: Any) -> bool:
+    """A commit, digest or UUID: it stands in the header of a promoted model, where a line break would begin a key."""
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.+-]{1,128}", value) is not None
+
+
+def _is_moment(value: Any) -> bool:
+    try:
+        datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _is_true(value: Any) -> bool:
+    return value is True
+
+
+def _is_list_of(each: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(each(one) for one in value)
+
+
+def _is_table(value: Any) -> bool:
+    rows = isinstance(value, list) and value and all(isinstance(row, list) and row for row in value)
+    return bool(rows) and len({len(row) for row in value}) == 1 and all(_is_number(v) for row in value for v in row)
+
+
+def _or_null(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or kind(value)
+
+
+Kinds = Mapping[str, Callable[[Any], bool]]
+IDENTITY_KEYS = ("data_digest", "space_digest", "config_digest")
+OF_STUDY: Kinds = {
+    "uuid": _is_word, "overrides": _is_list_of(_is_text), "space": lambda value: isinstance(value, dict),
+    "seeds": _is_list_of(_is_whole), "parent": _or_null(_is_text), "code_sha": _is_word, "begun": _is_moment,
+    "identity": lambda value: isinstance(value, dict) and all(_is_word(value.get(key)) for key in IDENTITY_KEYS),
+}  # fmt: skip
+ALWAYS_OF_STUDY = ("overrides", "space", "seeds", "code_sha", "begun")
+OF_TRIAL: Kinds = {
+    PLACE: _is_whole, CAUSE: _is_text, SHARE: _is_amount, PRICE: _or_null(_is_amount), DRAWN: _is_true,
+    "worker": _is_text, "refused": _is_text, "skills": _or_null(_is_table), "mean_skill": _or_null(_is_number),
+    "lower_bound": _or_null(_is_number), "spread_folds": _or_null(_is_amount), "spread_seeds": _or_null(_is_amount),
+    "skill_over_base_rate": _or_null(_is_number), "failed_share": _or_null(_is_amount),
+    "errors": _or_null(_is_list_of(_is_text)), "block_gains": _or_null(_is_list_of(_is_number)),
+    "fit_seconds": _is_amount, "seconds": _is_amount, "peak_mb": _or_null(_is_amount),
+    "n_parameters": _or_null(_is_whole), "checkpoints_used": _or_null(_is_whole),
+}  # fmt: skip
+ALWAYS_OF_COMPLETE = ("mean_skill", "lower_bound", "skills", "failed_share")
+
+
+def check_contents(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
+    """Raises SweepError for the first attribute of a study or of its trials that tradsys.tune never writes.
+
+    A finished trial's mean must be that of its own skills, its bound no better, and its parameters inside their ranges.
+    """
+    where = f"sweep: study {study.study_name!r}"
+    about = study.user_attrs
+    _check(where, about, OF_STUDY, ALWAYS_OF_STUDY if "identity" in about else ())
+    if any(direction != StudyDirection.MAXIMIZE for direction in study.directions):
+        raise _damaged(where, "it minimises, and skill is better the larger it is")
+    for trial in trials:
+        attributes = trial.user_attrs
+        whole = trial.state == TrialState.COMPLETE and PLACE in attributes
+        here = f"{where}: trial {trial.number}"
+        _check(here, attributes, OF_TRIAL, ALWAYS_OF_COMPLETE if whole else ())
+        _check_params(here, trial)
+        if whole:
+            _check_figures(here, attributes)
+
+
+@contextmanager
+def readable(patience: Patience) -> Iterator[None]:
+    """What optuna trips over in the content of a damaged database, as one line."""
+    try:
+        yield
+    except (TradsysError, OSError):
+        raise
+    except Exception as error:
+        raise patience.damaged(error) from error
+
+
+def _check(where: str, attributes: Mapping[str, Any], kinds: Kinds, always: Sequence[str]) -> None:
+    for key in always:
+        if key not in attributes:
+            raise _damaged(where, f"it lacks {key}")
+    for key, fits in kinds.items():
+        if key in attributes and not fits(attributes[key]):
+            raise _damaged(where, f"{key}={one_line(repr(attributes[key]), 60)}")
+
+
+def _check_params(where: str, trial: FrozenTrial) -> None:
+    for name, value in trial.params.items():
+        range_ = trial.distributions[name]
+        if isinstance(range_, FloatDistribution | IntDistribution):
+            fits = _is_number(value) and range_.low <= value <= range_.high
+        else:
+            fits = value in getattr(range_, "choices", ())
+        if not fits:
+            raise _damaged(where, f"{one_line(name)}={one_line(repr(value), 60)} is outside its own range")
+
+
+def _check_figures(where: str, attributes: Mapping[str, Any]) -> None:
+    stated, low, failed = attributes["mean_skill"], attributes["lower_bound"], attributes["failed_share"]
+    flat = [skill for row in attributes["skills"] or [] for skill in row]
+    if not flat or failed is None:
+        raise _damaged(where, f"it is finished, with skills={flat or None} and failed_share={failed}")
+    mean = sum(flat) / len(flat)
+    if stated is None or not math.isclose(mean, stated, rel_tol=ALIKE, abs_tol=ALIKE):
+        raise _damaged(where, f"mean_skill={stated} is not the mean {mean} of its skills")
+    if low is not None and low > stated + ALIKE:
+        raise _damaged(where, f"lower_bound={low} is above mean_skill={stated}")
+
+
+def _damaged(where: str, what: str) -> SweepError:
+    return SweepError(f"{where}: {what}, which tradsys.tune does not write; restore the study from a copy")

@@ -1,0 +1,84 @@
+"""What others may have written into a study's database is refused before it names a winner."""
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+from tradsys.research.sweeps.contents import check_contents
+from tradsys.research.sweeps.search_space import SweepError
+
+ABOUT = {
+    "uuid": "a1", "overrides": ["model=logistic"], "space": {}, "seeds": [1], "parent": None, "code_sha": "0a1b+dirty",
+    "begun": "2026-01-01T00:00:00+00:00", "identity": {"data_digest": "0", "space_digest": "0", "config_digest": "0"},
+}  # fmt: skip
+TRIAL = {
+    "place": 0, "share_of_machine": 1.0, "price_per_hour": None, "worker": "a:1", "drawn": True, "errors": [],
+    "skills": [[0.1], [0.2]], "mean_skill": 0.15, "lower_bound": 0.05, "spread_folds": 0.05, "spread_seeds": None,
+    "skill_over_base_rate": 0.1, "failed_share": 0.0, "block_gains": [0.1, -0.1], "fit_seconds": 0.5, "seconds": 1.0,
+    "peak_mb": 400.0, "n_parameters": None, "checkpoints_used": 0,
+}  # fmt: skip
+RANGES = {"model.C": FloatDistribution(0.1, 10.0), "model.kind": CategoricalDistribution(("a", "b"))}
+
+
+def study(about=(), trial=(), params=(), direction="maximize"):
+    made = optuna.create_study(direction=direction)
+    for key, value in (ABOUT | dict(about)).items():
+        if value is not ...:
+            made.set_user_attr(key, value)
+    attributes = {key: value for key, value in (TRIAL | dict(trial)).items() if value is not ...}
+    made.add_trial(
+        optuna.create_trial(
+            params={"model.C": 1.0, "model.kind": "a"}, distributions=RANGES, value=0.1, user_attrs=attributes
+        )
+    )
+    (one,) = made.trials
+    one._params |= dict(params)
+    return made, [one]
+
+
+def test_what_tune_writes_is_taken():
+    check_contents(*study())
+    check_contents(*study(about=dict.fromkeys(ABOUT, ...)))  # a study that has only been made
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("identity", ["x", ["a"], {}, {"data_digest": 1}]), ("overrides", ["a=1", [1], None, ...]),
+        ("space", [[], None]),
+        ("seeds", [1, ["a"], [-1], [True], ...]), ("parent", [0]), ("begun", ["yesterday", 3, ...]),
+        ("code_sha", [None, "x\n_target_: os.system", "\x1b[31m", "", ...]), ("uuid", ["../x", 1]),
+    ],
+)  # fmt: skip
+def test_attributes_of_a_study_have_their_kind(key, values):
+    for value in values:
+        with pytest.raises(SweepError, match=key):
+            check_contents(*study(about={key: value}))
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("place", ["0", None, [], -1, 1.5, True]), ("mean_skill", ["x", float("nan"), 1e300, 0.5, None, ...]),
+        ("lower_bound", ["x", [[1]], float("inf"), 0.16, ...]), ("skills", ["x", [], [[]], [[0.1], [0.1, 0.2]], None]),
+        ("failed_share", ["x", None, ...]), ("errors", ["x", [1]]), ("block_gains", [[None], 1]), ("worker", [1]),
+        ("share_of_machine", [None, "1", -1]), ("price_per_hour", ["1", -1]), ("n_parameters", [1.5]), ("drawn", [1]),
+    ],
+)  # fmt: skip
+def test_attributes_of_a_trial_have_their_kind_and_its_figures_agree(key, values):
+    for value in values:
+        with pytest.raises(SweepError, match=key):
+            check_contents(*study(trial={key: value}))
+
+
+@pytest.mark.parametrize(
+    "params", [{"model.C": 1e300}, {"model.C": float("nan")}, {"model.C": "x"}, {"model.kind": "c"}]
+)
+def test_parameters_lie_in_their_own_ranges(params):
+    with pytest.raises(SweepError, match="outside its own range"):
+        check_contents(*study(params=params))
+
+
+def test_a_study_that_looks_for_the_worst_is_refused():
+    with pytest.raises(SweepError, match="minimises"):
+        check_contents(*study(direction="minimize"))
