@@ -13,6 +13,9 @@ MOST_AT_ONCE = 100  # parameters of one request
 LONGEST = 500  # characters of a parameter's value that every server takes
 # a server that is not there is noticed within seconds instead of minutes
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+# databases by what their drivers call the seconds that a connection may take; None: the driver has no such setting
+DATABASES = {"postgresql": "connect_timeout", "mysql": "connect_timeout", "mssql": None, "sqlite": "timeout"}
+CONNECT_SECONDS = 10
 
 
 class MlflowBackend:
@@ -44,6 +47,7 @@ class MlflowBackend:
             logging.getLogger(name).setLevel(logging.WARNING)
         if self._local:
             self._runs.mkdir(parents=True, exist_ok=True)
+        _check_database(self._uri)
         self._client = MlflowClient(self._uri)
         found = self._client.get_experiment_by_name(self._project)
         place = (self._runs / "mlflow_artifacts").as_uri() if self._local else None
@@ -98,3 +102,20 @@ class MlflowBackend:
                 self._client.log_artifacts(run, str(path), path.name)
             else:
                 self._client.log_artifact(run, str(path))
+
+
+def _check_database(uri: str) -> None:
+    """Raises what a database without an answer raises: MLflow itself would try again for almost two minutes."""
+    kind = uri.partition(":")[0].partition("+")[0]
+    if kind not in DATABASES:
+        return
+    import sqlalchemy  # noqa: PLC0415 - comes with MLflow
+
+    if kind == "sqlite" and (file := sqlalchemy.make_url(uri).database):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+    patience = DATABASES[kind]
+    engine = sqlalchemy.create_engine(uri, connect_args={patience: CONNECT_SECONDS} if patience else {})
+    try:
+        sqlalchemy.inspect(engine).get_table_names()
+    finally:
+        engine.dispose()

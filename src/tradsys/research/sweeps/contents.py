@@ -22,12 +22,12 @@ MOST = 1e15
 ALIKE = 1e-9
 
 
-def _is_number(value: Any) -> bool:
+def _is_figure(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST  # NaN is not
 
 
 def _is_amount(value: Any) -> bool:
-    return _is_number(value) and value >= 0
+    return _is_figure(value) and value >= 0
 
 
 def _is_whole(value: Any) -> bool:
@@ -61,7 +61,7 @@ def _is_list_of(each: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 def _is_table(value: Any) -> bool:
     rows = isinstance(value, list) and value and all(isinstance(row, list) and row for row in value)
-    return bool(rows) and len({len(row) for row in value}) == 1 and all(_is_number(v) for row in value for v in row)
+    return bool(rows) and len({len(row) for row in value}) == 1 and all(_is_figure(v) for row in value for v in row)
 
 
 def _or_null(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -78,10 +78,10 @@ OF_STUDY: Kinds = {
 ALWAYS_OF_STUDY = ("overrides", "space", "seeds", "code_sha", "begun")
 OF_TRIAL: Kinds = {
     PLACE: _is_whole, CAUSE: _is_text, SHARE: _is_amount, PRICE: _or_null(_is_amount), DRAWN: _is_true,
-    "worker": _is_text, "refused": _is_text, "skills": _or_null(_is_table), "mean_skill": _or_null(_is_number),
-    "lower_bound": _or_null(_is_number), "spread_folds": _or_null(_is_amount), "spread_seeds": _or_null(_is_amount),
-    "skill_over_base_rate": _or_null(_is_number), "failed_share": _or_null(_is_amount),
-    "errors": _or_null(_is_list_of(_is_text)), "block_gains": _or_null(_is_list_of(_is_number)),
+    "worker": _is_text, "refused": _is_text, "skills": _or_null(_is_table), "mean_skill": _or_null(_is_figure),
+    "lower_bound": _or_null(_is_figure), "spread_folds": _or_null(_is_amount), "spread_seeds": _or_null(_is_amount),
+    "skill_over_base_rate": _or_null(_is_figure), "failed_share": _or_null(_is_amount),
+    "errors": _or_null(_is_list_of(_is_text)), "block_gains": _or_null(_is_list_of(_is_figure)),
     "fit_seconds": _is_amount, "seconds": _is_amount, "peak_mb": _or_null(_is_amount),
     "n_parameters": _or_null(_is_whole), "checkpoints_used": _or_null(_is_whole),
 }  # fmt: skip
@@ -132,7 +132,7 @@ def _check_params(where: str, trial: FrozenTrial) -> None:
     for name, value in trial.params.items():
         range_ = trial.distributions[name]
         if isinstance(range_, FloatDistribution | IntDistribution):
-            fits = _is_number(value) and range_.low <= value <= range_.high
+            fits = _is_figure(value) and range_.low <= value <= range_.high
         else:
             fits = value in getattr(range_, "choices", ())
         if not fits:

@@ -96,6 +96,29 @@ def test_settings_that_cannot_be_are_refused(tmp_path):
             open_tracker(settings("wandb", tmp_path, mode="ofline"))
 
 
+@pytest.mark.parametrize("place", ["nobody", "no folder", "no database"])
+def test_a_database_that_does_not_answer_is_noticed_at_once(place, tmp_path, caplog, monkeypatch):
+    utils = pytest.importorskip("mlflow.store.db.utils")
+    pytest.importorskip("psycopg")
+    (tmp_path / "file").write_text("no database, and no folder")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    uri = {
+        "nobody": f"postgresql+psycopg://me:{SECRET}@127.0.0.1:{port}/runs",
+        "no folder": f"sqlite:///{tmp_path / 'file' / 'runs.db'}",
+        "no database": f"sqlite:///{tmp_path / 'file'}",
+    }[place]
+    monkeypatch.setattr(utils.time, "sleep", lambda seconds: pytest.fail(f"MLflow waits {seconds} s"))
+    caplog.set_level(logging.WARNING)
+    logged(tmp_path, "mlflow", uri=uri)
+    (warning,) = [one.getMessage() for one in caplog.records if one.name.startswith("tradsys")]
+    assert warning.startswith("logger: mlflow failed (")
+    assert warning.endswith("the run goes on without it")
+    assert "\n" not in warning
+    assert SECRET not in warning
+
+
 def test_a_failure_is_one_warning_and_the_run_goes_on(tmp_path, caplog):
     class Broken:
         def begin(self, record):
