@@ -32,8 +32,8 @@ PRECISIONS = ("32-true", "bf16-mixed")
 # multiply-adds of one forward pass of a batch below which a step costs more in calls than in arithmetic, on a CPU; by
 # benchmarks/bench_stack.py. A rule and no measurement at run time, so that a seed gives the same bits every time
 CPU_WORK = 10_000_000
-# nets of one stack: more of them gain nothing further there
-MOST_ON_CPU, MOST_ON_GPU = 8, 32
+# nets of one stack: on a CPU so few that a comparison's processes each find one to train
+MOST_ON_CPU, MOST_ON_GPU = 16, 32
 # what nets of one stack may each have for themselves
 OWN_OF_MODULE = (
     "lr", "weight_decay", "warmup_fraction", "gamma", "label_smoothing", "class_weight", "ema", "bar_dropout",
