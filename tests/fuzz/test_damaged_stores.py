@@ -28,7 +28,7 @@ from tradsys.market.store import BarStore
 from tradsys.market.synthetic import SyntheticMarket
 from tradsys.ops.trading import commands
 from tradsys.ops.trading.bot import replayed
-from tradsys.ops.trading.state import bar_body, fill_body, order_body
+from tradsys.ops.trading.events import bar_body, fill_body, order_body
 from tradsys.ops.trading.store import TradeJournal
 from tradsys.reports.journal.page import write_journal
 from tradsys.research.journal import journal

@@ -41,8 +41,8 @@ def risk_statistics(
     without an interval. omega: gains over losses, around zero. tail_ratio: the 95 % quantile over the size of the 5 %
     quantile. value_at_risk, cvar: the 5 % quantile of the returns per period, and their mean at or below it; losses are
     negative. exposure_adjusted_return: yearly mean return over mean absolute exposure, as if always fully invested;
-    exposure_T: position over equity. cagr: None for a record under one year, of which nothing yearly but Sortino's
-    ratio is told. too_little: why these returns carry no interval at all. Raises DataError on NaN.
+    exposure_T: position over equity. cagr: None for a record under one year, which has no return
+    of a year. too_little: why these returns carry no interval at all. Raises DataError on NaN.
     """
     returns = checked_returns(returns_T, "risk", least=1)
     if returns.ndim != 1 or (exposure_T is not None and exposure_T.shape != returns.shape):

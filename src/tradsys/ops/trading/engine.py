@@ -9,8 +9,9 @@ import polars as pl
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 from tradsys.ops.trading import orders
+from tradsys.ops.trading.events import bar_body, fill_body, order_body
 from tradsys.ops.trading.risk import Risk
-from tradsys.ops.trading.state import State, bar_body, fill_body, order_body
+from tradsys.ops.trading.state import State
 from tradsys.ops.trading.store import TradeJournal
 from tradsys.serving.brokers import Account, Bar, Broker, Order, Report, client_id
 from tradsys.serving.feeds import Moment, frame_of

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from tradsys.ops.trading.state import order_body
+from tradsys.ops.trading.events import order_body
 from tradsys.serving.brokers import FULL, Account, Bar, Order, Position, Report, client_id
 
 if TYPE_CHECKING:

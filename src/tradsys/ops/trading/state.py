@@ -9,54 +9,17 @@ from typing import Any, ClassVar
 
 import polars as pl
 
+from tradsys.ops.trading import events
+from tradsys.ops.trading.events import Row, bar_from, fill_from, order_from
 from tradsys.ops.trading.store import Event
 from tradsys.portfolio.ledger import EQUITY_SCHEMA, OPEN_SCHEMA, TRADES_SCHEMA, Ledger
-from tradsys.serving.brokers import FULL, Account, Bar, Fill, Order, Position
+from tradsys.serving.brokers import FULL, Account, Fill, Order, Position
 
 YEAR = timedelta(days=365)
 KEPT_DECISIONS = 30
 KEPT_NOTES = 50
 NOTED = {"halt", "resume", "note", "start", "stop", "gap", "correction", "reject", "swap", "foreign", "split"}
 WATCHED = 1000  # moments whose forecasts, outcomes and signals are compared with the run's
-
-
-def _fields(record: Order | Fill) -> dict[str, Any]:
-    """Field by field; `asdict` would copy each value deeply, which costs more than the step it records."""
-    return {name: getattr(record, name) for name in record.__dataclass_fields__}
-
-
-def order_body(order: Order) -> dict[str, Any]:
-    """An order as JSON values."""
-    return _fields(order) | {"signal_time": order.signal_time.isoformat()}
-
-
-def order_from(body: dict[str, Any]) -> Order:
-    """The order that `order_body` described."""
-    known = {k: v for k, v in body.items() if k in Order.__dataclass_fields__}
-    return Order(**known | {"signal_time": datetime.fromisoformat(body["signal_time"])})
-
-
-def fill_body(fill: Fill) -> dict[str, Any]:
-    """A fill as JSON values."""
-    return _fields(fill) | {"time": fill.time.isoformat()}
-
-
-def fill_from(body: dict[str, Any]) -> Fill:
-    """The fill that `fill_body` described."""
-    levels = body["levels"]
-    return Fill(
-        **body | {"time": datetime.fromisoformat(body["time"]), "levels": None if levels is None else tuple(levels)}
-    )
-
-
-def bar_body(bar: Bar) -> list[Any]:
-    """A bar as JSON values, in its field order."""
-    return [bar.symbol, bar.time.isoformat(), *bar[2:]]
-
-
-def bar_from(row: list[Any]) -> Bar:
-    """The bar that `bar_body` described."""
-    return Bar(row[0], datetime.fromisoformat(row[1]), *row[2:])
 
 
 @dataclass
@@ -67,19 +30,19 @@ class State:
     not journaled yet. halts: reason by rule, until lifted. equity: (time, equity, exposure) per moment, quote units.
     """
 
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: events.Settings = field(default_factory=dict)
     accounts: dict[str, Account] = field(default_factory=dict)
     open_orders: dict[str, Order] = field(default_factory=dict)
     acknowledged: set[str] = field(default_factory=set)  # open orders that the exchange has answered for
     seen_trades: dict[str, None] = field(default_factory=dict)
     halts: dict[str, str] = field(default_factory=dict)
-    trades: list[dict[str, Any]] = field(default_factory=list)
+    trades: list[Row] = field(default_factory=list)
     times: list[datetime] = field(default_factory=list)
     equity: list[float] = field(default_factory=list)
     exposure: list[float] = field(default_factory=list)
-    decisions: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT_DECISIONS))
+    decisions: deque[events.Decision] = field(default_factory=lambda: deque(maxlen=KEPT_DECISIONS))
     notes: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT_NOTES))
-    slippage_bps: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=200))
+    slippage_bps: deque[events.Slippage] = field(default_factory=lambda: deque(maxlen=200))
     sent: deque[datetime] = field(default_factory=lambda: deque(maxlen=1000))
     moment: datetime | None = None  # newest bar time whose bars are journaled
     decided: datetime | None = None  # newest bar time whose decisions are journaled
@@ -88,7 +51,7 @@ class State:
     last_request: int = 0
     last_event: int = 0
     stopped: str = ""
-    watch: dict[str, Any] = field(default_factory=dict)
+    watch: events.Watch = field(default_factory=events.Watch)
     source: dict[str, Any] = field(default_factory=dict)  # `feeds.Source` of the newest bar
     forecasts: deque[tuple[datetime, dict[str, tuple[float, float]]]] = field(
         default_factory=lambda: deque(maxlen=WATCHED)
@@ -100,9 +63,9 @@ class State:
     n_rows: int = 0
     n_signals: int = 0
 
-    def replay(self, events: Iterable[Event]) -> "State":
+    def replay(self, journaled: Iterable[Event]) -> "State":
         """Applies events in order; returns itself."""
-        for event in events:
+        for event in journaled:
             self.apply(event)
         return self
 
@@ -158,7 +121,7 @@ class State:
             n_cancelled=self.n_cancelled,
         )
 
-    def _start(self, body: dict[str, Any]) -> None:
+    def _start(self, body: events.Settings) -> None:
         self.stopped = ""
         if not self.accounts:
             symbols = body["symbols"]
@@ -166,7 +129,7 @@ class State:
             self.accounts = {s: Account(s, share, share) for s in symbols}
         self.settings = {**self.settings, **body}
 
-    def _bars(self, body: dict[str, Any]) -> None:
+    def _bars(self, body: events.Bars) -> None:
         for held in self.accounts.values():
             held.n_missed += held.last_time is not None
         for row in body["bars"]:
@@ -185,7 +148,7 @@ class State:
         self.moment = datetime.fromisoformat(body["time"])
         self.source = dict(body.get("source", {}))
 
-    def _intent(self, body: dict[str, Any]) -> None:
+    def _intent(self, body: Row) -> None:
         order = order_from(body)
         account = self.accounts[order.symbol]
         self.open_orders[order.client_id] = order
@@ -199,7 +162,7 @@ class State:
                 account.position.protective[order.leg] = order.client_id
                 account.position.attempts += 1
 
-    def _order(self, body: dict[str, Any]) -> None:
+    def _order(self, body: events.OrderEnd) -> None:
         status, order = body["status"], self.open_orders.get(body["client_id"])
         if order is None:
             return
@@ -216,7 +179,7 @@ class State:
             if account.position is not None and account.position.protective.get(order.leg) == order.client_id:
                 account.position.protective.pop(order.leg)
 
-    def _fill(self, body: dict[str, Any]) -> None:
+    def _fill(self, body: Row) -> None:
         fill = fill_from(body)
         if fill.trade_id in self.seen_trades:
             return
@@ -270,13 +233,13 @@ class State:
         self.trades.append(row | {"exit_time": fill.time, "exit_price": price, "reason": fill.reason})
         account.position = None
 
-    def _open_row(self, account: Account) -> dict[str, Any]:
+    def _open_row(self, account: Account) -> Row:
         held = account.position
         assert held is not None
         row = _trade_row(account.symbol, held, account.last_close, account.last_close, held.fee)
         return row | {"mark_time": account.last_time, "mark_price": account.last_close}
 
-    def _decision(self, body: dict[str, Any]) -> None:
+    def _decision(self, body: events.Decision) -> None:
         self.decided = datetime.fromisoformat(body["time"])
         total = self.total
         gross = sum(abs(a.held) for a in self.accounts.values())
@@ -291,39 +254,40 @@ class State:
         if body["rows"]:
             self.signals.append(n_signals / len(body["rows"]))
 
-    def _halt(self, body: dict[str, Any]) -> None:
+    def _halt(self, body: events.Halt) -> None:
         self.halts[body["rule"]] = body["why"]
 
-    def _resume(self, _body: dict[str, Any]) -> None:
+    def _resume(self, _body: events.Why) -> None:
         self.halts.clear()
 
-    def _request(self, body: dict[str, Any]) -> None:
+    def _request(self, body: events.Request) -> None:
         self.last_request = body["id"]
 
-    def _foreign(self, body: dict[str, Any]) -> None:
+    def _foreign(self, body: events.Foreign) -> None:
         if body["symbol"] in self.accounts:
             self.accounts[body["symbol"]].foreign = body["foreign"]
 
-    def _stop(self, body: dict[str, Any]) -> None:
+    def _stop(self, body: events.Why) -> None:
         self.stopped = body["why"]
 
-    def _swap(self, body: dict[str, Any]) -> None:
+    def _swap(self, body: events.Settings) -> None:
         self.settings = {**self.settings, **body}
         self.watch = {}
         for of_the_old in (self.forecasts, self.outcomes, self.signals):
             of_the_old.clear()
 
-    def _prediction(self, body: dict[str, Any]) -> None:
+    def _prediction(self, body: events.Prediction) -> None:
         rows = {s: (row["probability"], row["score"]) for s, row in body["rows"].items() if "score" in row}
         if rows:
             self.forecasts.append((datetime.fromisoformat(body["time"]), rows))
 
-    def _watch(self, body: dict[str, Any]) -> None:
+    def _watch(self, body: events.Watch) -> None:
         for time, pairs in body.get("resolved", {}).items():
             self.outcomes.append((datetime.fromisoformat(time), [(p, y) for p, y in pairs]))
-        self.watch = {name: value for name, value in body.items() if name != "resolved"}
+        self.watch = body.copy()
+        self.watch.pop("resolved", None)
 
-    def _carry(self, body: dict[str, Any]) -> None:
+    def _carry(self, body: events.Carry) -> None:
         account = self.accounts[body["symbol"]]
         held = account.position
         assert held is not None, body
@@ -331,7 +295,7 @@ class State:
         held.carry, held.passed, held.leaving = body["carry"], body["passed"], body["leaving"]
         held.part_out, held.part_value = body["part_out"], body["part_value"]
 
-    def _split(self, body: dict[str, Any]) -> None:
+    def _split(self, body: events.Split) -> None:
         account, ratio = self.accounts.get(body["symbol"]), float(body["ratio"])
         if account is None:
             return
@@ -348,7 +312,7 @@ class State:
         for name in ("entry_raw", "entry_price", "target", "stop", "ruin"):
             setattr(held, name, getattr(held, name) / ratio)
 
-    _HANDLERS: ClassVar[dict[str, Callable[["State", dict[str, Any]], None]]] = {
+    _HANDLERS: ClassVar[dict[str, Callable[["State", Any], None]]] = {
         "start": _start,
         "bars": _bars,
         "note": lambda state, body: state.source.update(body.get("source", {})),
@@ -376,7 +340,7 @@ def _in_new_units(order: Order, ratio: float) -> Order:
     return replace(order, quantity=order.quantity * ratio, **distances)
 
 
-def _trade_row(symbol: str, held: Position, raw: float, price: float, fees: float) -> dict[str, Any]:
+def _trade_row(symbol: str, held: Position, raw: float, price: float, fees: float) -> Row:
     side, quantity = held.order.side, held.quantity
     gross = side * quantity * (raw - held.entry_raw)
     traded = side * quantity * (price - held.entry_price) - fees

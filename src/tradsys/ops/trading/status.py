@@ -1,5 +1,6 @@
 """`trade status`: a bot in the terminal."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def print_status(console: Console, folder: Path, state: State, *, running: bool)
     console.print(str(folder / "report.html"))
 
 
-def _print(console: Console, title: str, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+def _print(console: Console, title: str, rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...]) -> None:
     if not rows:
         return
     kept = [c for c in columns if any(row.get(c) is not None for row in rows)]

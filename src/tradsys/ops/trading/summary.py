@@ -2,19 +2,50 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
 from tradsys.core.received import read_json
 from tradsys.core.tables import Array
+from tradsys.ops.trading import events
+from tradsys.ops.trading.events import Row
 from tradsys.ops.trading.state import State
+from tradsys.serving.brokers import Account
 
 N_DRAWS = 500
 BAND = (0.05, 0.95)
 SHOWN_TRADES = 25
+
+
+class PositionRow(TypedDict):
+    """A position or a waiting entry, as shown; `bars` counts those held, `resting` the orders at the exchange."""
+
+    symbol: str
+    side: str
+    state: str
+    since: datetime
+    quantity: NotRequired[float]
+    entry: NotRequired[float]
+    last: NotRequired[float]
+    gain: NotRequired[float]
+    stop: NotRequired[float]
+    target: NotRequired[float]
+    bars: NotRequired[str]
+    resting: NotRequired[str]
+
+
+class LiveRecord(TypedDict):
+    """The live record in words, and by date mean, low and high of a day's return; expected: the backtest's mean day."""
+
+    text: str
+    date: list[str]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+    expected: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,20 +57,20 @@ class Summary:
     watch: rows of the tables, values as shown.
     """
 
-    settings: dict[str, Any]
+    settings: events.Settings
     time: list[str]
     equity: list[float]
     exposure: list[float]
     band: tuple[list[str], list[float], list[float]] | None
-    positions: list[dict[str, Any]]
+    positions: list[PositionRow]
     decisions: list[dict[str, Any]]
-    trades: list[dict[str, Any]]
-    slippage: list[dict[str, Any]]
+    trades: list[Row]
+    slippage: list[events.Slippage]
     notes: list[dict[str, Any]]
     halts: dict[str, str]
     health: dict[str, Any]
     n_trades: int
-    live: dict[str, Any] | None = None
+    live: LiveRecord | None = None
     watch: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -65,12 +96,11 @@ def summary(state: State, expected: Array | None) -> Summary:
     )
 
 
-def live_record(state: State, expected: Array | None) -> dict[str, Any]:
+def live_record(state: State, expected: Array | None) -> LiveRecord:
     """The bot's daily returns against bounds on their mean that hold at all times at once.
 
     A day's return runs from close to close of its last bar, UTC; the day in hand is left out. expected: daily returns
-    of the backtest, whose deviation the bounds never fall below. Keys: text, and lists date, mean, low, high (returns a
-    day, from the 60th on) and expected (the backtest's mean or None).
+    of the backtest, whose deviation the bounds never fall below. Bounds begin on the 60th day.
     """
     from tradsys.evidence.sequential import MIN_PERIODS, followed, live_state  # noqa: PLC0415
 
@@ -129,9 +159,10 @@ def _band(state: State, returns: Array) -> tuple[list[str], list[float], list[fl
     return dates, [1.0, *low.tolist()], [1.0, *high.tolist()]
 
 
-def _position(account: Any) -> dict[str, Any]:
+def _position(account: Account) -> PositionRow:
     held = account.position
     if held is None:
+        assert account.pending is not None, account
         side = "long" if account.pending.side > 0 else "short"
         return {"symbol": account.symbol, "side": side, "state": "entry waits", "since": account.pending.signal_time}
     gain = held.order.side * (account.last_close / held.entry_price - 1)
