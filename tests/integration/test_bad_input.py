@@ -137,6 +137,16 @@ def test_what_a_disk_refuses_is_one_line(number, capsys):
     assert capsys.readouterr().err.startswith("error: disk: runs/x.json: ")
 
 
+def test_a_folder_that_cannot_be_copied_is_one_line_too(capsys):
+    def refused(argv):
+        raise shutil.Error([("bundle/a.json", "models/a.json", "[Errno 28] No space left on device: 'models/a.json'")])
+
+    with pytest.raises(SystemExit) as stopped:
+        run_command("export", refused, [])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("error: disk: models/a.json: the disk is full")
+
+
 def test_another_error_of_the_system_is_a_bug():
     def broken(argv):
         raise ConnectionResetError(errno.ECONNRESET, "reset")

@@ -4,6 +4,7 @@ import errno
 import gc
 import os
 import re
+import shutil
 import signal
 import sys
 import textwrap
@@ -293,8 +294,12 @@ REFUSED_BY_DISK = {
 
 def _disk_line(error: OSError) -> str:
     """What the disk refused, in one line; empty where it is no such refusal."""
-    words = REFUSED_BY_DISK.get(error.errno or 0)
-    return f"disk: {error.filename or 'a file'}: {words}" if words else ""
+    number, name = error.errno or 0, error.filename
+    if isinstance(error, shutil.Error):  # of a folder's copy: source, target and the words of each file's error
+        (_, name, why), *_ = error.args[0]
+        number = int(found[1]) if (found := re.match(r"\[Errno (\d+)\]", str(why))) else 0
+    words = REFUSED_BY_DISK.get(number)
+    return f"disk: {name or 'a file'}: {words}" if words else ""
 
 
 def _is_users(error: BaseException) -> bool:
