@@ -40,7 +40,9 @@ class Scaled:
         return self.of(scaler, self.model.fit(train, valid))
 
     def net_fits(self, train: Samples, valid: Samples, found: NetFits) -> Iterator[NetFit]:
-        """Those of the inner model behind the transform."""
+        """Those of the inner model behind the transform, which is not fitted for a model without any."""
+        if not hasattr(self.model, "net_fits"):
+            return
         _, train, valid = found.scaled(self.scaler, train, valid)
         yield from found.of(self.model, train, valid)
 

@@ -11,7 +11,9 @@ import pytest
 from tests.unit.models.test_sequence import make_model, make_samples
 from tests.unit.models.training.stacks.test_stack import RECIPE, assert_same
 from tradsys.core.errors import TrainingError
-from tradsys.models.net_fits import NetFit
+from tradsys.models.ensembles.compose import Scaled
+from tradsys.models.linear import LogisticRegression
+from tradsys.models.net_fits import NetFit, NetFits
 from tradsys.models.nets.transformer import TransformerEncoder
 from tradsys.models.sequence import SequenceModel
 from tradsys.models.training.lit import LitClassifier
@@ -186,3 +188,8 @@ def test_only_nets_of_one_shape_share_a_stack():
     assert stacks_of(large, Made()) == []
     assert isinstance(small[0].model, SequenceModel)
     assert RECIPE
+
+
+def test_no_transform_is_fitted_to_find_the_nets_of_a_model_that_has_none():
+    unfitted = object()  # has no `fit`: asking for it would raise
+    assert list(NetFits().of(Scaled(unfitted, LogisticRegression()), part(0, 50), part(50, 80))) == []
