@@ -110,8 +110,8 @@ def paired_differences(
     found = spread(difference, len(mine), series, min_block=min_block, cells=cells)
     idle = [None if np.isfinite(v) else "one side never traded" for v in found.value_M]
     sharpe, per_trade = found.estimates(confidence, idle)
-    known = sharpe.low is not None
-    return PairedDifference(sharpe, per_trade, float(found.p_values()[0]) if known else None)
+    p = float(found.p_values()[0])  # NaN also where both sides did the same on every day
+    return PairedDifference(sharpe, per_trade, p if sharpe.low is not None and np.isfinite(p) else None)
 
 
 def _mean_of_known(values_DK: Array) -> Array:

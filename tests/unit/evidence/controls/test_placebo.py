@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -74,6 +76,11 @@ def test_pairing_takes_the_common_luck_out():
     assert gap.per_trade.value == pytest.approx(0.001)
     assert gap.per_trade.low is None
     assert "never moves" in gap.per_trade.reason
+
+
+def test_sides_that_did_the_same_have_no_p_value():
+    for one in (record(1, 1), replace(record(1, 1), returns=np.zeros_like(record(1, 1).returns))):
+        assert paired_differences(one, one, periods_per_year=365).as_dict()["p_value"] is None
 
 
 def test_the_p_value_says_what_the_interval_says():
