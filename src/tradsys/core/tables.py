@@ -102,7 +102,8 @@ class Labels:
 
     y: int64 class codes [R], -1 where unlabelled. end: int64 [R], row where the outcome is known, -1 never.
     ret: float64 [R], realised log return from entry to exit, NaN where unlabelled. weight: float64 [R] >= 0.
-    step: float64 [R], log return of each bar itself, close to close; None where no weighting needs it.
+    step: float64 [R], log return of each bar itself, close to close; None where no weighting needs it. turnover:
+    float64 [R], see `market.tradable.trailing_turnover`, likewise.
     left: int64 [R], row of the exit where it may come before `end`; None: it is `end`.
     realised_range: float64 [R], see `labels.realised_range`; None where the bars have no highs and lows.
     """
@@ -112,6 +113,7 @@ class Labels:
     ret: Array
     weight: Array
     step: Array | None = None
+    turnover: Array | None = None
     left: Array | None = None
     realised_range: Array | None = None
 

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.compiled import compiled
+from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 from tradsys.market.true_range import changes
 
@@ -14,6 +15,7 @@ from tradsys.market.true_range import changes
 MAX_PRINT_FACTOR = float(np.exp(0.66))
 TAKE_PROFIT, STOP_LOSS, TIMEOUT = 0, 1, 2
 MICROSECONDS_A_YEAR = 365 * 86_400e6
+TURNOVER_DAYS = 7
 
 
 def traded_volume(bars: pl.DataFrame) -> Array:
@@ -30,6 +32,25 @@ def traded_volume(bars: pl.DataFrame) -> Array:
         return np.ascontiguousarray(known)
     known = np.where(np.isnan(known), np.inf, known)
     return known if recorded is None else np.where(recorded, known, np.inf)
+
+
+def trailing_turnover(bars: pl.DataFrame) -> Array:
+    """Mean of close times volume over a symbol's bars of the last week, its own bar included, float64 [R].
+
+    In the price's currency; known at the bar's close. 0 where nothing traded. Raises DataError where a symbol has no
+    recorded volume: nothing would say how liquid it is.
+    """
+    unknown = np.isinf(traded_volume(bars))
+    if unknown.any():
+        names = bars.filter(pl.Series(unknown))["symbol"].unique().sort().to_list()
+        raise DataError(
+            f"liquidity: {int(unknown.sum())} bars of {names[:5]} have no recorded volume; turnover is close times "
+            "volume; give volumes, leave these symbols out, or set weighting=uniqueness"
+        )
+    money = (pl.col("close") * pl.col("volume")).cast(pl.Float64)
+    week = money.rolling_mean_by("time", f"{TURNOVER_DAYS}d").over("symbol")
+    # a rolling sum leaves rounding, above or below 0, of what has left the window
+    return bars.select(turnover=pl.max_horizontal(week, 0.0))["turnover"].to_numpy()
 
 
 def _recorded(bars: pl.DataFrame, volume: pl.Series) -> Array | None:

@@ -4,9 +4,9 @@ import numpy as np
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array, FeatureTable, Labels, Samples
-from tradsys.samples.weights import average_uniqueness, return_attribution
+from tradsys.samples.weights import average_uniqueness, liquidity_weights, return_attribution
 
-WEIGHTINGS = ("uniqueness", "return", "none")
+WEIGHTINGS = ("uniqueness", "return", "liquidity", "none")
 
 
 def make_samples(
@@ -23,6 +23,7 @@ def make_samples(
     events: bool [R], rows where a decision is taken at all; None means every row.
     weighting: "uniqueness" multiplies the label's weight by its average uniqueness over the bars it is open (row+1,
     where it enters, to its end); "return" by the move that is its own (`return_attribution`, from the labels' `step`);
+    "liquidity" by uniqueness and by the name's turnover beside the others' (`liquidity_weights`);
     "none" keeps the label's weight. Weights are not rescaled here: a mean over all samples would carry test labels into
     training.
     Of a sample, `start` is the first row that the window reads and `end` the row where the outcome is known.
@@ -44,7 +45,7 @@ def make_samples(
         table=table,
         rows=rows,
         y=y,
-        weight=_weights(labels, rows, end, weighting),
+        weight=_weights(labels, rows, end, weighting, table.time[rows]),
         start=rows - (lookback - 1),
         end=end,
         ret=labels.ret[rows].astype(np.float64),
@@ -52,14 +53,18 @@ def make_samples(
     )
 
 
-def _weights(labels: Labels, rows: Array, end: Array, weighting: str) -> Array:
+def _weights(labels: Labels, rows: Array, end: Array, weighting: str, time: Array) -> Array:
     weight = labels.weight[rows].astype(np.float64)
     if weighting == "return":
         if labels.step is None:
             raise ValueError("samples: weighting='return' needs the labels' step, the log return of each bar")
         weight = weight * return_attribution(rows + 1, end, labels.step)
-    if weighting == "uniqueness":
+    if weighting in ("uniqueness", "liquidity"):
         weight = weight * average_uniqueness(rows + 1, end)
+    if weighting == "liquidity":
+        if labels.turnover is None:
+            raise ValueError("samples: weighting='liquidity' needs the labels' turnover, of each bar's last week")
+        weight = weight * liquidity_weights(labels.turnover[rows], time)
     if not (np.isfinite(weight).all() and weight.min() >= 0 and weight.sum() > 0):
         raise DataError(
             f"samples: label weights run from {weight.min()} to {weight.max()} over {len(weight)} samples; "

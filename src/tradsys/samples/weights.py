@@ -63,6 +63,23 @@ def return_attribution(start: Array, end: Array, step_R: Array) -> Array:
     return np.abs(span_sums(share, start - first, end - first))
 
 
+def liquidity_weights(turnover_N: Array, time_N: Array) -> Array:
+    """Root of each sample's turnover over its mean at that moment, float64 [N] >= 0; mean 1 at every moment.
+
+    Of two samples of one moment the one with four times the turnover counts twice: between counting all names alike and
+    by the money in them, which a few large ones would decide. Moments count alike whatever was traded in all, and so
+    do the samples of a moment without any turnover. Raises ValueError on turnover that is negative or not finite.
+    """
+    turnover = np.asarray(turnover_N, dtype=np.float64)
+    if not (np.isfinite(turnover).all() and (turnover >= 0).all()):
+        raise ValueError(f"liquidity: turnover from {turnover.min()} to {turnover.max()}; it is finite and >= 0")
+    if not len(turnover):
+        return np.empty(0)
+    root, code = np.sqrt(turnover), np.unique(np.asarray(time_N), return_inverse=True)[1]
+    mean = (np.bincount(code, weights=root) / np.bincount(code))[code]
+    return np.divide(root, mean, out=np.ones(len(root)), where=mean > 0)
+
+
 def time_decay(uniqueness_N: Array, time_N: Array, oldest: float) -> Array:
     """Factors [N] that fall linearly with the uniqueness gathered since, 1 for the newest sample.
 

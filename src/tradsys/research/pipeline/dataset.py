@@ -24,6 +24,7 @@ from tradsys.labels.carry import with_carry
 from tradsys.labels.checked import checked_labels
 from tradsys.labels.realised_range import realised_range
 from tradsys.market.bars import check_bar_minutes, mark_gaps, utc64_times
+from tradsys.market.tradable import trailing_turnover
 from tradsys.market.true_range import log_steps
 from tradsys.market.universe import Members
 from tradsys.research.pipeline.dataset_cache import DatasetCache
@@ -267,19 +268,21 @@ def labels_of(experiment: Experiment, bars: pl.DataFrame, cache: DatasetCache | 
     """Labels [R] along the side that the feature set names, or along the label's own where it names none.
 
     `ret` holds the dividends, the funding and the borrow fee of the position, so that what pays after costs is what
-    pays in the simulator. Where samples are weighted by return, the labels carry each bar's own; all carry the range
-    that prices ran through until each label's end. cache: of the same bars.
+    pays in the simulator. Where samples are weighted by return or liquidity, the labels carry what that needs of each
+    bar; all carry the range that prices ran through until each label's end. cache: of the same bars.
     """
-    side, by_return = experiment.features.side(bars), experiment.weighting == "return"
+    side, weighting = experiment.features.side(bars), experiment.weighting
     own = getattr(experiment.labels, "side", 1) if side is None else side
 
     def compute() -> Labels:
         found = checked_labels(experiment.labels.label(bars, side), experiment.labels, bars)
         labels = with_carry(found, bars, own, experiment.costs.borrow_per_year)
         labels = replace(labels, realised_range=realised_range(bars, labels.end))
-        return replace(labels, step=log_steps(bars)) if by_return else labels
+        if weighting == "return":
+            return replace(labels, step=log_steps(bars))
+        return replace(labels, turnover=trailing_turnover(bars)) if weighting == "liquidity" else labels
 
-    settings = {"borrow_per_year": experiment.costs.borrow_per_year, "by_return": by_return}
+    settings = {"borrow_per_year": experiment.costs.borrow_per_year, "weighting": weighting}
     return (cache or DatasetCache(bars)).labels(experiment.labels, settings, side, compute)
 
 

@@ -4,24 +4,27 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 
 from tests.conftest import walk_bars
-from tradsys.core.errors import TrainingError
+from tradsys.core.errors import DataError, TrainingError
 from tradsys.core.tables import FeatureTable, Labels
 from tradsys.labels.triple_barrier import TripleBarrier
+from tradsys.market.tradable import trailing_turnover
 from tradsys.market.true_range import log_steps
 from tradsys.models.ensembles.compose import SeedAverage
 from tradsys.models.ensembles.resampled import Decayed, SequentialBootstrap
 from tradsys.models.linear import LogisticRegression
 from tradsys.samples.join import make_samples
 from tradsys.samples.sequential_bootstrap import sequential_bootstrap
-from tradsys.samples.weights import return_attribution
+from tradsys.samples.weights import average_uniqueness, liquidity_weights, return_attribution
 
 
 def samples(weighting="uniqueness", n=400):
     bars = walk_bars(n, ("AAA", "BBB"))
-    labels = replace(TripleBarrier(horizon_bars=8).label(bars), step=log_steps(bars))
+    labels = replace(TripleBarrier(horizon_bars=8).label(bars), step=log_steps(bars), turnover=trailing_turnover(bars))
     table = FeatureTable(
         symbol=np.repeat([0, 1], n).astype(np.int32),
         time=bars["time"].dt.replace_time_zone(None).to_numpy(),
@@ -99,6 +102,40 @@ def test_weights_by_return_are_the_labels_own_move():
     with pytest.raises(ValueError, match="step, the log return of each bar"):
         make_samples(table, replace(labels, step=None), lookback=1, weighting="return")
     assert isinstance(labels, Labels)
+
+
+def test_weights_by_liquidity_compare_the_names_of_one_moment():
+    train, labels = samples("liquidity")
+    own = train.weight / average_uniqueness(train.rows + 1, train.end)
+    root = np.sqrt(labels.turnover[train.rows])
+    for moment in np.unique(train.time):
+        at = train.time == moment
+        assert own[at].mean() == pytest.approx(1.0)
+        np.testing.assert_allclose(own[at], root[at] / root[at].mean())
+    with pytest.raises(ValueError, match="labels' turnover"):
+        make_samples(train.table, replace(labels, turnover=None), lookback=1, weighting="liquidity")
+
+
+def test_a_moment_without_turnover_counts_its_names_alike():
+    time = np.array([1, 1, 2, 2, 2])
+    np.testing.assert_allclose(liquidity_weights(np.array([1.0, 4.0, 0.0, 0.0, 0.0]), time), [2 / 3, 4 / 3, 1, 1, 1])
+    assert len(liquidity_weights(np.empty(0), np.empty(0))) == 0
+    with pytest.raises(ValueError, match="finite and >= 0"):
+        liquidity_weights(np.array([1.0, np.nan]), np.array([1, 1]))
+
+
+def test_turnover_is_that_of_the_last_week_and_knows_nothing_later():
+    bars = walk_bars(400, ("AAA", "BBB"))
+    found = trailing_turnover(bars)
+    for symbol in ("AAA", "BBB"):
+        own = bars["symbol"].to_numpy() == symbol
+        money = pd.Series((bars["close"] * bars["volume"]).to_numpy()[own], index=bars["time"].to_numpy()[own])
+        np.testing.assert_allclose(found[own], money.rolling("7D").mean().to_numpy())
+    cut = bars.filter(pl.int_range(pl.len()).over("symbol") < 250)
+    before = bars.with_row_index("row").join(cut.select("symbol", "time"), on=["symbol", "time"], how="semi")["row"]
+    np.testing.assert_allclose(trailing_turnover(cut), found[before.to_numpy()])
+    with pytest.raises(DataError, match="have no recorded volume"):
+        trailing_turnover(bars.with_columns(volume=pl.lit(0.0)))
 
 
 def test_a_bars_own_return_ends_at_its_segment():

@@ -122,7 +122,7 @@ def test_variants_of_other_weights_meet_on_the_same_rows():
 
 
 def test_an_unknown_weighting_is_refused_before_any_data_is_read():
-    with pytest.raises(TradsysError, match="weighting='uniform'; it is one of uniqueness, return, none"):
+    with pytest.raises(TradsysError, match="weighting='uniform'; it is one of uniqueness, return, liquidity, none"):
         composed("weighting=uniform")
 
 
