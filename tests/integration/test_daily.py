@@ -511,6 +511,23 @@ def test_an_evaluation_of_bars_without_a_store_enters_the_ledger_by_their_conten
     assert reported["provenance"]["data"]["digest"] == content_digest(bars)
 
 
+def test_an_evaluation_without_a_market_symbol_has_books_alone(tmp_path, capsys):
+    work_on = [
+        "evaluate", "data=synthetic_daily", "data.n_symbols=20", "data.n_sessions=700", "market_symbol=null",
+        "data.source.market_symbol=MKT",
+        "horizons=[5]", "years.n_folds=1", "years.test_bars=60", "years.valid_bars=60", "book.books.top_k.k=4",
+        *(override for override in SHRUNK if override.startswith(("evaluation", "model"))),
+    ]  # fmt: skip
+    with inside(tmp_path):
+        work(work_on)
+    folder = tmp_path / NAME / "evaluation"
+    reported = json.loads((folder / "report.json").read_text())
+    assert reported["benchmark"] is None
+    assert reported["span"]["words"] == ""
+    assert "no market is held beside" in (folder / "report.html").read_text()
+    assert "hold " not in capsys.readouterr().out
+
+
 def test_an_experiment_without_a_signals_table_says_so(lab):
     with pytest.raises(TradsysError, match=r"foundry has no signals table.*\+experiment=panel"):
         daily("signals")

@@ -95,6 +95,11 @@ def test_a_benchmark_that_begins_late_cuts_the_books_to_its_span():
     n = found["benchmark"]["performance"]["n_periods"]
     assert found["rows"][0]["performance"]["n_periods"] == n == len(time) - 100
     assert found["span"]["cut"] == {"top 1d": f"100 of {len(time)} closes left out"}
+    first, last = time[100].date(), time[-1].date()
+    assert found["span"]["words"] == (
+        f"compared from {first} to {last}, the days that all have: hold SPY has closes from {first} to {last}; "
+        f"cut to them: top 1d 100 of {len(time)} closes left out"
+    )
 
 
 def test_a_short_of_shares_without_known_dividends_is_left_out_unless_asked_for_and_named_price_only(caplog):

@@ -19,9 +19,10 @@ def equity_and_drawdown(report: Mapping[str, Any]) -> go.Figure:
     days = report["equity"]["time"]
     eve = date.fromisoformat(days[0][:10]) - timedelta(days=1)  # the equity is 1 before the first day's return
     time = [str(eve), *days]
+    benchmark = (report["benchmark"] or {}).get("name")  # books without a market symbol have none
     idle = {row["name"] for row in report["strategies"] if never_traded(row["performance"])}
     for k, (name, curve) in enumerate(report["equity"]["curves"].items()):
-        look = line(k) if name != report["benchmark"]["name"] else {"color": QUIET, "width": 1.5, "dash": "dot"}
+        look = line(k) if name != benchmark else {"color": QUIET, "width": 1.5, "dash": "dot"}
         label = f"{plain(name)} (never traded)" if name in idle else plain(name)
         whole = [1.0, *curve]
         for row, values in ((1, whole), (2, drawdowns(whole))):

@@ -75,10 +75,15 @@ class Line:
     detail: str = ""
 
 
+def compared(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The rows of all strategies and, last, of the benchmark; books without a market symbol have none."""
+    return [*report["strategies"], *([report["benchmark"]] if report["benchmark"] else [])]
+
+
 def strategy_lines(report: Mapping[str, Any], notes: Footnotes) -> list[Line]:
     """All strategies and, last, the benchmark; one that never traded has words in place of numbers."""
     lines = []
-    for row in [*report["strategies"], report["benchmark"]]:
+    for row in compared(report):
         performance = row["performance"]
         judged = row.get("verdict")
         if never_traded(performance):
@@ -92,7 +97,7 @@ def strategy_lines(report: Mapping[str, Any], notes: Footnotes) -> list[Line]:
 def risk_lines(report: Mapping[str, Any], notes: Footnotes) -> list[Line]:
     """Ratios and tails of all strategies and the benchmark; a sentence where there are too few trades for any."""
     lines = []
-    for row in [*report["strategies"], report["benchmark"]]:
+    for row in compared(report):
         performance = row["performance"]
         kind = (row.get("verdict") or {}).get("kind", "")
         if "sortino" not in performance:

@@ -126,6 +126,8 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> None:
             console.print(f"{'':<20} {unsold}")
     if held := document["benchmark"]:
         console.print(f"{held['name']:<20} return {percent(held['performance']['total_return'])}")
+    if words := document["span"]["words"]:
+        console.print(f"span     {words}")
     refit = document["refit"]
     console.print(f"refit    {refit['n']} differences on data cut at {refit['at'][:10]}")
     console.print(f"report   {folder / 'report.html'}")

@@ -81,6 +81,7 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
             "strategies": books["rows"],
             "benchmark": books["benchmark"],
             "equity": books["equity"],
+            "span": books["span"],
             "costs": books["costs"],
             "deflation": books["deflation"],
             "refit": refit,

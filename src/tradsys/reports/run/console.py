@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from tradsys.core.headline import HEADLINE, OVER_BASE_RATE
-from tradsys.reports.tables import RISK_COLUMNS, Cell, Footnotes, risk_lines
+from tradsys.reports.tables import RISK_COLUMNS, Cell, Footnotes, compared, risk_lines
 from tradsys.reports.terminal import print_made_up, print_table, screen, table
 from tradsys.reports.wording import auditor_line, confidence, counted, hindsight_line, interval, percent
 
@@ -77,7 +77,7 @@ def strategies_table(report: Mapping[str, Any]) -> Table:
         ("strategy", "return", "Sharpe", "DSR", "max\ndrawdown", "trades", "win rate", "verdict"),
         left=("verdict",),
     )
-    for row in [*report["strategies"], report["benchmark"]]:
+    for row in compared(report):
         result, kind = row["performance"], row.get("verdict", {}).get("kind")
         out.add_row(
             row["name"],

@@ -7,13 +7,13 @@ import plotly.graph_objects as go
 
 from tradsys.reports.interval_plot import ends, forest, padded
 from tradsys.reports.style import ALARM, QUIET, line, plain, rounded, styled, symbol
-from tradsys.reports.tables import never_traded
+from tradsys.reports.tables import compared, never_traded
 from tradsys.reports.wording import counted
 
 
 def sharpe_ratios(report: Mapping[str, Any]) -> go.Figure:
     """Yearly Sharpe ratio of every strategy with its interval, against zero and what luck alone would show."""
-    rows = [*report["strategies"], report["benchmark"]]
+    rows = compared(report)
     luck = report["benchmark"]["performance"]["expected_max_sharpe"]
     estimates = {row["name"]: row["performance"]["sharpe"] for row in rows}
     idle = {row["name"]: {"reason": "it never traded"} for row in rows if never_traded(row["performance"])}

@@ -30,6 +30,7 @@ from tradsys.research.pipeline.span_test import joint_tests_alone, joint_tests_o
 from tradsys.research.pipeline.trial_ledger import TrialLedger
 
 LOG = logging.getLogger(__name__)
+N_NAMED = 3  # series spelled out where spans differ
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ def run_books(
     which is too kind where others were tried before. calendar: the exchange's, as of `days_in_a_year`. made_up: the
     market pays no dividends, so that shorts of shares owe none.
 
-    Books and benchmark are compared on the days that all have: `span` says first, last, and in `cut` what was left out
-    of whom; every figure of `performance` is of that span, equity curves begin at 1 on it.
+    Books and benchmark are compared on the days that all have: `span` says first, last, in `cut` what was left out of
+    whom, in `words` because of which series; every figure of `performance` is of that span, equity curves begin at 1.
 
     rows: name, horizon, settings, unsold (shares that were not sold short, in words), performance (as of
     `evidence.performance`, closed rounds its trades), capacity, n_died, verdict. benchmark: name and performance of
@@ -226,7 +227,24 @@ def _shared_span(ledgers: Mapping[str, BookLedger]) -> tuple[dict[str, BookLedge
         raise DataError(f"books: no span that all share: {spans}; compared series share their days; load earlier bars")
     lost = {name: ledgers[name].daily.height - cut[name].daily.height for name in ledgers}
     words = {name: f"{n} of {ledgers[name].daily.height} closes left out" for name, n in lost.items() if n}
-    return cut, {"first": str(first.date()), "last": str(last.date()), "cut": words}
+    span = {"first": str(first.date()), "last": str(last.date()), "cut": words}
+    return cut, span | {"words": _cut_in_words(ledgers, span)}
+
+
+def _cut_in_words(ledgers: Mapping[str, BookLedger], span: Mapping[str, Any]) -> str:
+    """Which series begins late or ends early, and what the others lost by it; "" where nothing was cut."""
+    if not span["cut"]:
+        return ""
+    own = {name: tuple(str(x.daily["time"][k].date()) for k in (0, -1)) for name, x in ledgers.items()}
+    first, last = min(a for a, _ in own.values()), max(b for _, b in own.values())
+    short = [f"{name} has closes from {a} to {b}" for name, (a, b) in own.items() if a > first or b < last]
+    lost = [f"{name} {n}" for name, n in span["cut"].items()]
+    more = f" and of {len(lost) - N_NAMED} more" if len(lost) > N_NAMED else ""
+    named = ", ".join(lost[:N_NAMED]) + more
+    return (
+        f"compared from {span['first']} to {span['last']}, the days that all have: "
+        f"{'; '.join(short[:N_NAMED])}; cut to them: {named}"
+    )
 
 
 def _deflation(
