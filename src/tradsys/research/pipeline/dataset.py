@@ -198,7 +198,7 @@ def build_dataset(
 
 
 def prepare(experiment: Experiment, bars: pl.DataFrame, cache: DatasetCache | None = None) -> Prepared:
-    """The dataset of the experiment's first fold, with the bars and labels that it comes from."""
+    """The dataset of the experiment's first fold, with the bars and labels that it comes from; `cache` keeps new ones."""
     rows = label_rows(experiment, bars, cache=cache)
     dataset = rows.dataset(experiment.split, n_folds=1)
     samples, fold = dataset.samples, dataset.folds[0]
@@ -210,6 +210,8 @@ def prepare(experiment: Experiment, bars: pl.DataFrame, cache: DatasetCache | No
         *(len(getattr(fold, part)) for part in PARTS),
         ", ".join(f"{why} {n:,}" for why, n in left_out(rows.table, rows.labels, rows.lookback, rows.events).items()),
     )
+    if cache is not None:
+        cache.keep()
     return Prepared(bars, rows.data_digest, rows.features, rows.table, rows.labels, samples, fold)
 
 

@@ -38,6 +38,7 @@ class DatasetCache:
         self._store = store
         self._masks: list[tuple[Events, Array]] = []
         self._tables: list[tuple[FeatureSet, FeatureTable]] = []
+        self._fresh: list[tuple[str, list[Array]]] = []  # labels that no earlier run has kept
 
     @cached_property
     def digest(self) -> str:
@@ -77,7 +78,7 @@ class DatasetCache:
     def labels(
         self, label: object, settings: Mapping[str, Any], side: Array | None, compute: Callable[[], Labels]
     ) -> Labels:
-        """Labels [R] as `compute` gives them, read where an earlier run has kept them.
+        """Labels [R] as `compute` gives them, read where an earlier run has kept them; `keep` writes new ones.
 
         label: the rule, whose fields decide. settings: what else decides. side: int8 [R] that it labels along, or None.
         A label of another package is computed each time: its code is not known here.
@@ -94,8 +95,14 @@ class DatasetCache:
             return Labels(**known)
         found = compute()
         parts = (getattr(found, name) for name in names)
-        self._store.save(key, *(ABSENT if part is None else np.asarray(part) for part in parts))
+        self._fresh.append((key, [ABSENT if part is None else np.asarray(part) for part in parts]))
         return found
+
+    def keep(self) -> None:
+        """Writes the labels that were computed: called once a dataset is made of them, so that a refusal leaves nothing."""
+        while self._store is not None and self._fresh:
+            key, parts = self._fresh.pop()
+            self._store.save(key, *parts)
 
     def _key(self, what: Mapping[str, Any]) -> str:
         """Digest of these settings and of all else that decides values: code, versions, processor and bars."""

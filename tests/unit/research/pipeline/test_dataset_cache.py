@@ -146,7 +146,10 @@ def test_labels_are_read_again_only_for_the_same_rule_side_settings_and_bars(sto
             calls.append(1)
             return label.label(bars, side)
 
-        return DatasetCache(bars, kept).labels(label, {"borrow": borrow}, side, compute), calls
+        cache = DatasetCache(bars, kept)
+        found = cache.labels(label, {"borrow": borrow}, side, compute)
+        cache.keep()
+        return found, calls
 
     label = TripleBarrier(upper=1.0, lower=1.0, horizon_bars=6, atr_bars=14)
     longs = np.ones(len(bars), dtype=np.int8)
@@ -172,7 +175,10 @@ def test_labels_are_read_again_only_for_the_same_rule_side_settings_and_bars(sto
 
 def test_a_damaged_entry_of_labels_is_computed_anew(store, bars):
     label = TripleBarrier(upper=1.0, lower=1.0, horizon_bars=6, atr_bars=14)
-    found = DatasetCache(bars, store).labels(label, {}, None, lambda: label.label(bars, None))
+    cache = DatasetCache(bars, store)
+    found = cache.labels(label, {}, None, lambda: label.label(bars, None))
+    assert not store.folder.exists(), "nothing is kept before a dataset is made of it"
+    cache.keep()
     (entry,) = store.folder.iterdir()
     content = bytearray(entry.read_bytes())
     content[len(content) // 2] ^= 1
