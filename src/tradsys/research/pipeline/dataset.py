@@ -198,7 +198,7 @@ def build_dataset(
 
 
 def prepare(experiment: Experiment, bars: pl.DataFrame, cache: DatasetCache | None = None) -> Prepared:
-    """The dataset of the experiment's first fold, with the bars and labels that it comes from; `cache` keeps new ones."""
+    """The dataset of the experiment's first fold, with the bars and labels that it comes from; `cache` keeps these."""
     rows = label_rows(experiment, bars, cache=cache)
     dataset = rows.dataset(experiment.split, n_folds=1)
     samples, fold = dataset.samples, dataset.folds[0]

@@ -99,7 +99,7 @@ class DatasetCache:
         return found
 
     def keep(self) -> None:
-        """Writes the labels that were computed: called once a dataset is made of them, so that a refusal leaves nothing."""
+        """Writes labels that were computed. Called once a dataset is made of them, so that a refusal leaves nothing."""
         while self._store is not None and self._fresh:
             key, parts = self._fresh.pop()
             self._store.save(key, *parts)
