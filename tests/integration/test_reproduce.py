@@ -111,6 +111,17 @@ def test_each_cause_is_named(lab, again):
             assert [c.startswith(expected) for c in new] == [True], (expected, new)
 
 
+def test_what_an_older_record_does_not_say_is_not_called_the_same(lab, again):
+    folder, _ = again
+    with inside(lab):
+        record = read_record(Path("runs/train/latest"))
+    for name in ("packages", "environment", "python", "code_digest", "machine", "processor", "threads"):
+        provenance = {key: value for key, value in record.provenance.items() if key != name}
+        older = replace(record, report=record.report | {"provenance": provenance})
+        found = compare(older, folder, EXACT, None)
+        assert [c for c in found.causes if c.startswith(f"record: the run does not say its {name}, ")], name
+
+
 def test_a_changed_metric_is_shown_with_both_values(lab, again, capsys):
     folder, _ = again
     with inside(lab):

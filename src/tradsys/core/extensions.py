@@ -6,9 +6,11 @@ place; nothing is imported before the part is asked for.
 
 import functools
 import importlib.metadata
+import importlib.util
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tradsys.core.errors import BundleError
@@ -72,6 +74,20 @@ def load_part(place: str, class_name: str) -> Any:
             f"extensions: {part.name} of the package {part.package} {part.version} cannot be loaded "
             f"({type(error).__name__}: {one_line(error, 120)}); fix that package or uninstall it"
         ) from error
+
+
+def part_files() -> dict[str, Path]:
+    """Where the code of packages that register parts lies, by `<module>:`; nothing is imported.
+
+    A package in development mode keeps its version while its files change.
+    """
+    found = {}
+    for top in sorted({part.name.partition(".")[0] for part in installed_parts()}):
+        spec = importlib.util.find_spec(top)
+        places = [] if spec is None else [*(spec.submodule_search_locations or ()), spec.origin or ""]
+        if places and places[0]:
+            found[f"{top}:"] = Path(places[0])
+    return found
 
 
 def foreign_parts(classes: Iterable[type]) -> dict[str, dict[str, str]]:

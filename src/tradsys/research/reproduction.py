@@ -17,6 +17,7 @@ from tradsys.research.pipeline.ledger_database import Look
 from tradsys.research.pipeline.provenance import config_digest
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, run_identity
 
+WATCHED = ("packages", "environment", "python", "code_digest", "machine", "processor", "threads")  # what may differ
 NEEDED = ("config.yaml", "overrides.txt", "metrics.json", "report.json")
 
 
@@ -166,6 +167,8 @@ def _causes(record: Record, now: Mapping[str, Any], ledger_known: bool) -> Itera
         yield f"data: bars of digest {then['data']['digest'][:12]} then, {now['data']['digest'][:12]} now"
     yield from _install_causes(then, now)
     yield from _machine_causes(then, now)
+    if silent := [name for name in WATCHED if name not in then and name in now]:
+        yield f"record: the run does not say its {', '.join(silent)}, so whether they are the same is not known"
     if not ledger_known:
         yield "ledger: the run's ledger is gone, so the trials that deflated its Sharpe ratios are not known"
 
@@ -178,7 +181,7 @@ def _install_causes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator
             f"code: the installed files hash to {then['code_digest'][:12]} then, {now['code_digest'][:12]} now, though "
             f"both are called {now['code_sha']}; install the version of then"
         )
-    if then["python"] != now["python"]:
+    if then.get("python", now["python"]) != now["python"]:
         yield f"packages: python {then['python']} then, {now['python']} now; use python {then['python']}"
     changed: dict[str, tuple[str, str]] = {}
     for part in ("packages", "environment"):

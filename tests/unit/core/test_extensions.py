@@ -17,6 +17,7 @@ from tradsys.core.extensions import (
 )
 from tradsys.features.registry import CLASSES, feature_from_json, is_known
 from tradsys.labels.stored import label_of_card
+from tradsys.research.pipeline.provenance import code_digest
 from tradsys.serving import bundle
 
 CODE = """
@@ -62,6 +63,17 @@ def package(tmp_path, monkeypatch):
     installed_parts.cache_clear()
     CLASSES.pop("OddGap", None)
     sys.modules.pop("oddfeatures", None)
+
+
+def test_the_digest_of_the_code_moves_with_a_part_that_keeps_its_version(package, tmp_path):
+    code_digest.cache_clear()
+    before = code_digest()
+    (tmp_path / "oddfeatures.py").write_text(CODE.replace("- 1", "- 2"))
+    code_digest.cache_clear()
+    after = code_digest()
+    code_digest.cache_clear()
+    assert before != after
+    assert "oddfeatures" not in sys.modules
 
 
 def test_an_installed_part_is_registered_by_exact_name_for_its_place(package):

@@ -17,6 +17,7 @@ from typing import Any
 from tradsys.core.clock import utc_now
 from tradsys.core.drafts import remove_dead_drafts
 from tradsys.core.endings import Terminated
+from tradsys.core.extensions import part_files
 from tradsys.core.masking import MaskingFilter, masked_text
 from tradsys.core.plurals import counted
 from tradsys.core.progress import stages as progress
@@ -168,10 +169,18 @@ def environment() -> Mapping[str, str]:
 
 @functools.cache
 def code_digest() -> str:
-    """SHA-256 of the installed files of tradsys, whether or not git knows them."""
+    """SHA-256 of the installed files of tradsys and of packages that register parts, whether or not git knows them."""
     kinds = (".py", ".j2", ".yaml")
-    files = sorted(p for p in PACKAGE.rglob("*") if p.suffix in kinds and p.is_file())
-    return digest_json({p.relative_to(PACKAGE).as_posix(): digest_file(p) for p in files})
+    roots = {"": PACKAGE, **part_files()}
+    files = {name: [root] if root.is_file() else sorted(root.rglob("*")) for name, root in roots.items()}
+    return digest_json(
+        {
+            f"{name}{path.relative_to(roots[name]).as_posix()}": digest_file(path)
+            for name, paths in files.items()
+            for path in paths
+            if path.suffix in kinds and path.is_file()
+        }
+    )
 
 
 def processor() -> str:
