@@ -1,6 +1,7 @@
 """A new coin under an old bundle: the market is read beside it, and is neither judged, traded nor held."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
@@ -14,6 +15,7 @@ from tradsys.market.store import BarStore
 from tradsys.market.synthetic import SyntheticMarket
 from tradsys.research.pipeline.dataset import load_bars, prepare
 from tradsys.research.pipeline.settings import Experiment
+from tradsys.serving.bundle import Bundle
 
 OWN = ["data=stored", "data.source.name=coins", "symbols=[NEWUSDT]", "market_symbol=SYN0"]
 LEVELS = ["levels=quantile", "strategy.reckless.rule.value=0.3", "strategy.reckless.rule.kind=quantile"]
@@ -43,6 +45,32 @@ def test_a_backtest_trades_and_holds_the_new_coin_alone(lab):
     span = [report["provenance"]["bundle"]["test"][k][:19] for k in (0, 1)]
     held = closes.filter(pl.col("time").dt.strftime("%Y-%m-%dT%H:%M:%S").is_between(*map(pl.lit, span)))
     assert curve[-1] == pytest.approx(held["close"][-1] / (held["open"][1] * (1 + 5e-4) * (1 + 1e-3)))
+
+
+def test_a_market_that_begins_within_the_span_cuts_strategy_and_holding_alike(lab, run_folder):
+    """Nothing is decided before the market is known: what is held earns from the first decision on, too."""
+    with inside(lab):
+        tradsys.backtest.work([*OWN, "span=test", "strategy=[reckless]", *LEVELS, "evaluation.n_draws=50"])
+        bundle = json.loads((lab / "runs/backtest/latest/report.json").read_text())["provenance"]["bundle"]
+        first, last = map(datetime.fromisoformat, bundle["test"])
+        readers = [f for f in Bundle.load(run_folder / "bundle").features.features if getattr(f, "reads_market", False)]
+        begins = first + timedelta(hours=50 - max(feature.warmup for feature in readers))
+        bars = BarStore(lab / "data").read("coins")
+        bars = bars.filter((pl.col("symbol") != "SYN0") | (pl.col("time") >= begins))
+        BarStore(lab / "data").write("late", bars, {"source": "test"})
+        late = ["data=stored", "data.source.name=late", *OWN[2:], *LEVELS, "evaluation.n_draws=50"]
+        tradsys.backtest.work([*late, "span=test", "strategy=[reckless]"])
+        report = json.loads((lab / "runs/backtest/latest/report.json").read_text())
+    coin = bars.filter(pl.col("symbol") == "NEWUSDT", pl.col("time").is_between(first, last))
+    (said,) = (line for line in report["verdict"]["reasons"] if line.startswith("decisions run from"))
+    decided = datetime.fromisoformat(said[len("decisions run from ") :][:16]).replace(tzinfo=UTC)
+    held = coin.filter(pl.col("time") >= decided)
+    assert 0 < coin.height - held.height < coin.height
+    assert f"{coin.height - held.height} closes are cut" in said
+    bought = held["close"][-1] / (held["open"][1] * (1 + 5e-4) * (1 + 1e-3))
+    assert report["equity"]["curves"]["buy and hold"][-1] == pytest.approx(bought)
+    if begins > first:  # else it is there throughout, and its warm-up alone cuts
+        assert f"market symbol SYN0 has bars from {begins:%Y-%m-%d}" in " ".join(report["verdict"]["reasons"])
 
 
 def test_a_replay_trades_what_the_backtest_trades(lab):

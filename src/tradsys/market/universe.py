@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 import polars as pl
@@ -92,6 +93,54 @@ def without_reference(events: Events | None, reference: str | None) -> Events | 
     return TradedRows(reference, events)
 
 
+def market_span_note(bars: pl.DataFrame, market_symbol: str | None) -> str:
+    """Which closes of the others lie before the first or after the last bar of the market symbol; "" where none does.
+
+    Features that read the market are unknown there, so nothing is decided on these closes.
+    """
+    if market_symbol is None:
+        return ""
+    own = bars.filter(pl.col("symbol") == market_symbol)["time"]
+    others = bars.filter(pl.col("symbol") != market_symbol)["time"]
+    if own.is_empty() or others.is_empty():
+        return ""
+    (first, last), (began, ended) = _ends(own), _ends(others)
+    outside = others.filter((others < first) | (others > last)).n_unique()
+    if not outside:
+        return ""
+    return (
+        f"the market symbol {market_symbol} has bars from {first:%Y-%m-%d} to {last:%Y-%m-%d}, the others from "
+        f"{began:%Y-%m-%d} to {ended:%Y-%m-%d}: {outside:,} of their {others.n_unique():,} closes are cut, "
+        f"as features read the market there; load all of {market_symbol}, or set market_symbol=null"
+    )
+
+
+def decided_span(
+    bars: pl.DataFrame, decisions: pl.DataFrame, span: tuple[datetime, datetime]
+) -> tuple[pl.DataFrame, datetime, datetime, str]:
+    """Bars and span cut to the first and last decision, so that what is held beside covers the same days; why, or "".
+
+    bars, decisions: with `time`. Bars that begin with a warm-up, or whose features read a market that begins late, have
+    no decision at first: a strategy would stand still there while the benchmark earned.
+    """
+    since, until = span
+    (first, last), (began, ended) = _ends(decisions["time"]), _ends(bars["time"])
+    if decisions.is_empty() or (first <= began and last >= ended):
+        return bars, since, until, ""
+    cut = bars.filter(pl.col("time").is_between(first, last))
+    lost = bars["time"].n_unique() - cut["time"].n_unique()
+    words = (
+        f"decisions run from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M}, the bars from {began:%Y-%m-%d %H:%M} to "
+        f"{ended:%Y-%m-%d %H:%M}: strategies and benchmark are compared on the former, {lost:,} closes are cut"
+    )
+    return cut, max(since, first), min(until, last), words
+
+
 def traded_rows(frame: pl.DataFrame, reference: str | None) -> pl.DataFrame:
     """Rows of a frame with `symbol` that are not the reference's: what books hold, and what they are measured on."""
     return frame if reference is None else frame.filter(pl.col("symbol") != reference)
+
+
+def _ends(times: pl.Series) -> tuple[Any, Any]:
+    """The first and the last time; None twice where there is none."""
+    return times.min(), times.max()

@@ -22,6 +22,7 @@ from tradsys.market.universe import TradedRows, untraded_of
 from tradsys.reports.run.page import write_report
 from tradsys.reports.run.report import RunReport
 from tradsys.research.pipeline.backtesting import backtest, bounds
+from tradsys.research.pipeline.dataset import market_cut
 from tradsys.research.pipeline.provenance import provenance
 from tradsys.research.pipeline.settings import Evaluation
 from tradsys.research.pipeline.trial_ledger import TrialLedger
@@ -68,8 +69,9 @@ def retest(bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str,
         until=until,
     )
     verdict = judge_run(bounds(skill), tested.verdicts)
-    if there is not None:
-        verdict = replace(verdict, reasons=(*verdict.reasons, _in_words(there)))
+    asked = bars.filter(pl.col("time").is_between(start, until))
+    notes = (*([_in_words(there)] if there else []), tested.cut, market_cut(bundle.features, asked))
+    verdict = replace(verdict, reasons=(*verdict.reasons, *filter(None, notes)))
     data = came_from["data"]
     report = RunReport(
         run=folder.name,

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tradsys.models.supervisors.supervised import Regime, filters_of
 from tradsys.reports.run.page import write_report
 from tradsys.reports.run.report import RunReport
 from tradsys.research.pipeline.backtesting import Backtest, backtest, bounds
-from tradsys.research.pipeline.dataset import Prepared, aware
+from tradsys.research.pipeline.dataset import Prepared, aware, market_cut
 from tradsys.research.pipeline.provenance import provenance
 from tradsys.research.pipeline.records.rows import AuditorRow, EmSteps, FoldRow, ModelRow, PartSpan, Ribbon
 from tradsys.research.pipeline.settings import Experiment, Timings
@@ -87,6 +88,8 @@ def judge(
         questions = _questions(experiment, prepared, bundle, tested)
     overlap = max(1.0, float((prepared.test.end - prepared.test.rows).mean()))  # samples that share an outcome
     verdict = judge_run(bounds(skill), tested.verdicts)
+    if note := market_cut(bundle.features, prepared.bars):
+        verdict = replace(verdict, reasons=(*verdict.reasons, note))
     report = RunReport(
         run=folder.name,
         question=experiment.question,

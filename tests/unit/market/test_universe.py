@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.conftest import walk_bars
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.labels.events import ClockEvents
-from tradsys.market.universe import Members, without_reference
+from tradsys.market.universe import Members, decided_span, market_span_note, without_reference
 
 
 def slow(members, bars):
@@ -89,3 +89,25 @@ def test_events_never_choose_a_symbol_that_is_only_read(make_walk_bars):
     clock = ClockEvents(4)
     assert (without_reference(clock, "MKT").mask(bars) == (own & clock.mask(bars))).all()
     assert without_reference(clock, None) is clock
+
+
+@pytest.mark.parametrize(("cut", "n_outside"), [((0, 20), 0), ((6, 20), 6), ((0, 15), 5), ((3, 18), 5)])
+def test_closes_that_the_market_does_not_cover_are_counted(cut, n_outside):
+    bars = walk_bars(20, ("AAA", "BBB", "MKT"))
+    clock = bars["time"].unique().sort()[cut[0] : cut[1]]
+    note = market_span_note(bars.filter((pl.col("symbol") != "MKT") | pl.col("time").is_in(clock.implode())), "MKT")
+    assert (f"{n_outside} of their 20 closes are cut" in note) == bool(n_outside)
+    assert (f"MKT has bars from {clock[0]:%Y-%m-%d} to {clock[-1]:%Y-%m-%d}" in note) == bool(n_outside)
+    assert market_span_note(bars, None) == market_span_note(bars, "SPX") == ""
+
+
+def test_what_is_compared_lies_between_the_first_and_the_last_decision():
+    bars = walk_bars(20, ("AAA", "BBB"))
+    clock = bars["time"].unique().sort()
+    span = (clock[0], clock[-1])
+    assert decided_span(bars, bars, span) == (bars, *span, "")
+    assert decided_span(bars, bars.clear(), span) == (bars, *span, "")
+    cut, since, until, words = decided_span(bars, bars.filter(pl.col("time").is_between(clock[4], clock[17])), span)
+    assert cut["time"].unique().sort().to_list() == clock[4:18].to_list()
+    assert (since, until) == (clock[4], clock[17])
+    assert words.endswith("strategies and benchmark are compared on the former, 6 closes are cut")

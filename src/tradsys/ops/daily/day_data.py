@@ -14,8 +14,9 @@ from tradsys.core.errors import DataError
 from tradsys.core.runs import digest_json
 from tradsys.core.tables import Array
 from tradsys.market import sessions
-from tradsys.market.bars import content_digest, mark_gaps
+from tradsys.market.bars import content_digest
 from tradsys.market.calendars import session_of
+from tradsys.research.pipeline.dataset import load_bars
 from tradsys.research.pipeline.settings import Experiment
 
 
@@ -39,7 +40,7 @@ class DailyBars:
     @cached_property
     def all(self) -> pl.DataFrame:
         """Every bar with its segment."""
-        return mark_gaps(self.experiment.data["source"].bars(), self.experiment.max_gap)
+        return load_bars(self.experiment)
 
     @cached_property
     def source_digest(self) -> str:

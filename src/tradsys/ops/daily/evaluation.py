@@ -26,6 +26,7 @@ from tradsys.research.panel.books import Looks, run_books
 from tradsys.research.panel.metrics import panel_metrics
 from tradsys.research.panel.signals import judge_signals, newly_above, signals_at, write_signals
 from tradsys.research.panel.walk_forward import walk_forward
+from tradsys.research.pipeline.dataset import market_cut
 from tradsys.research.pipeline.provenance import provenance
 from tradsys.research.pipeline.settings import Timings, synthetic_note
 from tradsys.research.pipeline.trial_ledger import TrialLedger
@@ -76,7 +77,7 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
             "question": first.question,
             "created": utc_now().isoformat(timespec="seconds"),
             "synthetic": synthetic_note(first.data),
-            "notes": data_notes(first.data),
+            "notes": [*data_notes(first.data), *_cut_notes(settings, bars)],
             "horizons": horizons,
             "strategies": books["rows"],
             "benchmark": books["benchmark"],
@@ -100,6 +101,12 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
             write_evaluation(report, draft)
         log.write("evaluated", seconds={name: round(s, 2) for name, s in timings.seconds.items()})
     return folder
+
+
+def _cut_notes(settings: DailySettings, bars: pl.DataFrame) -> list[str]:
+    """The closes that a market symbol cuts, as one sentence of the page."""
+    notes = dict.fromkeys(market_cut(one.features, bars) for one in settings.experiments.values())
+    return [f"Cut: {note}." for note in notes if note]
 
 
 def signals(settings: DailySettings, parts: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:

@@ -21,13 +21,19 @@ from tradsys.evidence.verdict import Verdict, judge
 from tradsys.market.bars import mark_gaps
 from tradsys.market.calendars import days_in_a_year, session_date
 from tradsys.market.events.actions import returns_basis
-from tradsys.market.universe import traded_rows
+from tradsys.market.universe import decided_span, traded_rows
 from tradsys.portfolio.book_simulator import BookLedger
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.ledger import TRADES_SCHEMA, Ledger
 from tradsys.portfolio.simulator import simulate
 from tradsys.portfolio.vectorbt_adapter import simulate_many
-from tradsys.research.pipeline.records.rows import BenchmarkRow, EquityCurves, StrategyRow, TrialRow
+from tradsys.research.pipeline.records.rows import (
+    BenchmarkRow,
+    EquityCurves,
+    StrategyRow,
+    TrialRow,
+    equity_curves,
+)
 from tradsys.research.pipeline.records.tear_sheet import TearSheet, tear_sheets
 from tradsys.research.pipeline.settings import Evaluation
 from tradsys.research.pipeline.span_test import CHOSEN, STRATEGY, joint_tests_on_span
@@ -51,6 +57,7 @@ class Backtest:
     trials: dict[str, Any]
     costs: dict[str, Any]
     tear_sheet: TearSheet = field(default_factory=TearSheet)
+    cut: str = ""  # of `universe.decided_span`
 
     def as_dict(self) -> dict[str, Any]:
         """The backtest's share of the report."""
@@ -84,7 +91,8 @@ def backtest(
     Every strategy's daily return series enters the ledger before any is evaluated, the best on the bundle's validation
     decisions first, so that each is tested among all trials on this span, its own companions included. What is tested
     are returns after costs beyond those of holding the strategy's average exposure. Without profiles there is the
-    benchmark alone. A symbol that the source names as its reference is read and neither traded nor held as benchmark.
+    benchmark alone; with them all are compared from the first to the last decision (`cut`). A symbol that the source
+    names as its reference is read and neither traded nor held as benchmark.
     with_tear_sheet: also records over time, which no verdict reads. Raises DataError where the span holds no bar.
     """
     marked = mark_gaps(bars, bundle.max_gap).filter(pl.col("time").is_between(since, until))
@@ -93,10 +101,11 @@ def backtest(
     if traded.is_empty():
         raise DataError(f"backtest: no bar between {since} and {until}; give data that covers the span")
     strategies = {n: Strategy(n, bundle, p, costs.round_trip, costs.borrow_per_year) for n, p in profiles.items()}
-    targets, predictions = {}, None
+    targets, predictions, cut = {}, None, ""
     if strategies:
         predictions = traded_rows(bundle.predict(bars, since), only_read).filter(pl.col("time") <= until)
         targets = {n: s.targets(bars, since, predictions) for n, s in strategies.items()}
+        traded, since, until, cut = decided_span(traded, predictions, (since, until))
     ledgers = simulate_many(traded, targets, costs)
     market, calendar = (bundle.card["data_config"].get(key) for key in ("market_symbol", "calendar"))
     reference, owned = _benchmark(traded if strategies else marked, bool(strategies), market)
@@ -129,11 +138,12 @@ def backtest(
             "returns": returns_basis(owned),
             "performance": _strategy_row(held, deflation, evaluation, min_trades=0, yearly=yearly),
         },
-        equity=_equity({**ledgers, reference: held}),
+        equity=equity_curves({**ledgers, reference: held}),
         trades=_trades(ledgers),
         trials={**deflation, "n_looks": len(trials), "list": trials},
         costs=costs.as_dict(traded.columns, returns_basis(traded)),
         tear_sheet=_tear_sheet(ledgers, traded, predictions, evaluation) if with_tear_sheet else TearSheet(),
+        cut=cut,
     )
 
 
@@ -379,18 +389,6 @@ def _activity(result: Ledger, days: Array) -> pl.DataFrame:
     whole = pl.DataFrame({"day": days}).join(equity, on="day", how="left").join(traded, on="day", how="left")
     per_equity = pl.col("notional", "cost").fill_null(0.0) / pl.col("equity")
     return whole.sort("day").with_columns(per_equity).rename({"notional": "turnover"})
-
-
-def _equity(ledgers: Mapping[str, Ledger]) -> EquityCurves:
-    """Daily equity of every curve on one list of dates."""
-    curves = {name: _daily(ledger) for name, ledger in ledgers.items()}
-    dates = next(iter(curves.values()))[0]
-    return {"time": [str(d) for d in dates], "curves": {name: values.tolist() for name, (_, values) in curves.items()}}
-
-
-def _daily(ledger: Ledger) -> tuple[Array, Array]:
-    dates, returns = ledger.daily_returns()
-    return dates, np.cumprod(1 + returns)
 
 
 def _trades(ledgers: Mapping[str, Ledger]) -> pl.DataFrame:

@@ -26,7 +26,7 @@ from tradsys.labels.realised_range import realised_range
 from tradsys.market.bars import check_bar_minutes, mark_gaps, utc64_times
 from tradsys.market.tradable import trailing_turnover
 from tradsys.market.true_range import log_steps
-from tradsys.market.universe import Members
+from tradsys.market.universe import Members, market_span_note
 from tradsys.research.pipeline.dataset_cache import DatasetCache
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.join import left_out, make_samples
@@ -100,7 +100,14 @@ def load_bars(experiment: Experiment) -> pl.DataFrame:
     symbols = bars["symbol"].unique().sort().to_list()
     LOG.info("%d bars of %s", len(bars), ", ".join(symbols) if len(symbols) <= N_NAMED else f"{len(symbols)} symbols")
     _check_old_key(experiment, bars)
+    if note := market_cut(experiment.features, bars):
+        LOG.warning("data: %s", note)
     return mark_gaps(bars, experiment.max_gap)
+
+
+def market_cut(features: FeatureSet, bars: pl.DataFrame) -> str:
+    """`market_span_note` of the market that the features read; "" where they read none."""
+    return market_span_note(bars, features.market_symbol) if features.reads_market else ""
 
 
 def _check_old_key(experiment: Experiment, bars: pl.DataFrame) -> None:
@@ -144,9 +151,17 @@ class LabelledRows:
         )
 
     def dataset(self, splitter: Splitter, n_folds: int | None = None) -> Dataset:
-        """The samples in the splitter's folds, the first n_folds or all; LeakageError for a fold that leaks."""
-        samples = self.samples()
-        folds = tuple(islice(splitter.split(samples), n_folds))
+        """The samples in the splitter's folds, the first n_folds or all; LeakageError for a fold that leaks.
+
+        DataError where time is too short for them; a market symbol that cut it is named.
+        """
+        try:
+            samples = self.samples()
+            folds = tuple(islice(splitter.split(samples), n_folds))
+        except DataError as error:
+            if note := market_cut(self.features, self.bars):
+                raise DataError(f"{error}; {note}") from error
+            raise
         for fold in folds:
             check_fold(samples, fold)
         return Dataset(self.data_digest, self.features, samples, folds)

@@ -42,7 +42,8 @@ class Frame:
 
 def daily(frame: pl.DataFrame, **data) -> DailyBars:
     reported = {"source": Frame(frame), "calendar": "XNYS"} | data
-    return DailyBars(SimpleNamespace(data=reported, max_gap=None, events=None))
+    features = SimpleNamespace(reads_market=False)
+    return DailyBars(SimpleNamespace(data=reported, max_gap=None, events=None, features=features))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Rows left out are counted by cause; a universe may leave symbols without a sample, a list of symbols may not."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import pytest
 from tests.unit.research.panels_for_tests import bars_of, experiments_of
 from tradsys.core.errors import DataError
 from tradsys.market.universe import Members
-from tradsys.research.pipeline.dataset import check_symbols, labels_of, prepare
+from tradsys.research.pipeline.dataset import check_symbols, label_rows, labels_of, load_bars, prepare
 from tradsys.samples.join import left_out
+from tradsys.samples.splits import WalkForward
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +57,24 @@ def test_what_a_universe_excludes_is_neither_sample_nor_warning(experiment, bars
 def test_labels_are_along_the_long_side(experiment, bars):
     labels = labels_of(experiment, bars)
     assert np.array_equal(labels.y[labels.end >= 0], (labels.ret[labels.end >= 0] > 0).astype(int))
+
+
+def test_a_market_that_begins_late_is_named_where_the_split_has_too_little_time_and_before_it(bars, caplog):
+    """883 bars of the others, of which the market leaves the last 250: the split alone would name neither."""
+    experiment = experiments_of(5)["5d"]
+    clock = bars["time"].unique().sort()
+    late = bars.filter((bars["symbol"] != "MKT") | (bars["time"] >= clock[-250]))
+    rows = label_rows(experiment, late)
+    first, begins, last = (f"{moment:%Y-%m-%d}" for moment in (clock[0], clock[-250], clock[-1]))
+    words = (
+        rf"WalkForward needs .* but the decisions span \d+; .*the market symbol MKT has bars from {begins} to {last}, "
+        rf"the others from {first} to {last}: {len(clock) - 250} of their {len(clock)} closes are cut"
+    )
+    with pytest.raises(DataError, match=words):
+        rows.dataset(WalkForward(n_folds=3, valid_bars=60, test_bars=200))
+    whole = label_rows(experiment, bars)
+    with pytest.raises(DataError, match=r"use fewer or shorter parts$"):
+        whole.dataset(WalkForward(n_folds=30, valid_bars=60, test_bars=200))
+    source = SimpleNamespace(bars=lambda: late.drop("segment"), untraded=None, describe=dict)
+    load_bars(replace(experiment, data={**experiment.data, "source": source}))
+    assert f"data: the market symbol MKT has bars from {begins}" in caplog.text

@@ -1,8 +1,12 @@
 """Rows and sections of a run's report, as report.json holds them."""
 
+from collections.abc import Mapping
 from typing import Any, TypedDict
 
+import numpy as np
+
 from tradsys.core.headline import EstimateRow
+from tradsys.portfolio.ledger import Ledger
 
 
 class StrategyRow(TypedDict):
@@ -28,6 +32,14 @@ class EquityCurves(TypedDict):
 
     time: list[str]
     curves: dict[str, list[float]]
+
+
+def equity_curves(ledgers: Mapping[str, Ledger]) -> EquityCurves:
+    """Daily equity of every ledger, all of the same days."""
+    daily = {name: ledger.daily_returns() for name, ledger in ledgers.items()}
+    dates = next(iter(daily.values()))[0]
+    curves = {name: np.cumprod(1 + returns).tolist() for name, (_, returns) in daily.items()}
+    return {"time": [str(d) for d in dates], "curves": curves}
 
 
 class TrialRow(TypedDict):
