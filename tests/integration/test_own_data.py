@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from tests.integration.conftest import inside
 from tests.vendor_forms.forms import HEAD, binance, csv, fmt, random_bars, texts, zipped
 from tradsys.config.compose import ConfigError, build, compose
+from tradsys.config.own_data import OwnFolders
 from tradsys.core.errors import DataError
 from tradsys.fetch import work as fetch
 
@@ -64,7 +65,7 @@ def test_my_csv_of_stocks_in_hours_becomes_sessions(tmp_path):
     assert got["volume"][0] == pytest.approx(bars["volume"][:7].sum())
 
 
-def test_a_dataset_of_the_store_is_a_data_config_by_its_name(tmp_path):
+def test_a_dataset_of_the_store_is_a_data_config_by_its_name(tmp_path, monkeypatch):
     hours, days = random_bars(40), random_bars(40, seed=3)
     days = days.with_columns(time=pl.datetime_range(datetime(2024, 1, 1), datetime(2024, 2, 9), "1d", eager=True))
     with inside(tmp_path):
@@ -85,6 +86,21 @@ def test_a_dataset_of_the_store_is_a_data_config_by_its_name(tmp_path):
             config = compose("train", words)
             assert (config.data.calendar, config.data.max_gap_minutes) == ("XNYS", 10080)
             assert config.costs.borrow_bps_per_year == 60
+        (tmp_path / "conf" / "data").mkdir(parents=True)
+        own = tmp_path / "conf" / "data" / "own.yaml"
+        own.write_text("defaults: [stored]\nsource: {name: stocks_mine}\n")
+        config = compose("train", ["data=own"])
+        assert (config.data.source.name, config.data.calendar) == ("stocks_mine", "XNYS")
+        assert (config.data.max_gap_minutes, config.costs.borrow_bps_per_year) == (10080, 60)
+        assert compose("train", ["data=own", "data.max_gap_minutes=90"]).data.max_gap_minutes == 90
+        named = tmp_path / "other" / "data" / "stocks_mine.yaml"  # a file wins over a dataset of its name
+        named.parent.mkdir(parents=True)
+        named.write_text("defaults: [stored]\nsource: {name: stocks_mine, symbols: [AAA]}\n")
+        monkeypatch.setattr(OwnFolders, "given", ())
+        config = compose("train", ["--config-dir", "other", "data=stocks_mine"])
+        assert (config.data.source.symbols, config.data.max_gap_minutes) == (["AAA"], 10080)
+        own.write_text("defaults: [stored]\nmax_gap_minutes: 77\nsource: {name: stocks_mine}\n")
+        assert compose("train", ["data=own"]).data.max_gap_minutes == 77
         assert compose("train", [*words, "costs=default"]).costs.borrow_bps_per_year == 0
         with pytest.raises(ConfigError, match="data=theirs does not exist"):
             compose("train", ["data=theirs"])

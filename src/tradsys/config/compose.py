@@ -70,7 +70,7 @@ def compose(command: str, overrides: Sequence[str]) -> DictConfig:
     groups = (conf / f"{command}.yaml").read_text(encoding="utf-8")
     has_data = "- data:" in groups or "- train\n" in groups
     if has_data:
-        overrides = own_data.of_the_store(overrides, choices_of(conf, "data"))
+        overrides = own_data.of_the_store(overrides, choices_of(conf, "data"), conf)
     overrides = own_data.spelled(overrides, conf, has_data=has_data)
     asked = [wrong.plain_form(conf, command, o) for o in overrides]
     try:

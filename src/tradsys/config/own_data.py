@@ -1,9 +1,9 @@
 """A user's own data at every command: symbols as text, short keys of the data group, folders of own configurations."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
@@ -56,20 +56,23 @@ def search(overrides: Sequence[str], package: Path) -> list[str]:
     return rest
 
 
-def of_the_store(overrides: Sequence[str], choices: Sequence[str]) -> list[str]:
+def of_the_store(overrides: Sequence[str], choices: Sequence[str], conf: Path) -> list[str]:
     """`data=NAME` of a dataset in the store, where no configuration has that name, as `data=stored` with its keys.
 
-    `data=stored data.source.name=NAME` is the same, spelled out.
-    choices: the names of the data group. The longest pause of one history, the calendar and, of an exchange's bars, the
-    costs of stocks follow from the dataset's manifest, unless they are given.
+    `data=stored data.source.name=NAME` is the same, spelled out, and so is a file of one's own that begins with
+    `stored`. The longest pause of one history, the calendar and, of an exchange's bars, the costs of stocks follow from
+    the dataset's manifest, unless they are given. choices: the names of the data group. conf: the package's folder.
     """
     given = {key: value for key, sign, value in (one.partition("=") for one in overrides) if sign}
     name = given.get("data", "")
-    spelled_out = name == "stored"
+    own = _begun_with_stored(conf, name)
+    given = own | given
+    spelled_out = name == "stored" or bool(own)
     if spelled_out:
         name = given.get("data.source.name", "").strip("'\"")
     manifest = Path(given.get("paths.data", "data")) / name / "manifest.json"
-    if (name in choices and not spelled_out) or not _WORD.fullmatch(name) or not manifest.is_file():
+    configured = name in choices or any(_data_files(conf, name))
+    if (configured and not spelled_out) or not _WORD.fullmatch(name) or not manifest.is_file():
         return list(overrides)
     try:
         stored = read_json(manifest, "fetch the dataset again")
@@ -125,26 +128,40 @@ def _quoted(value: str) -> str:
 
 def _stored_key(conf: Path, data: str) -> str:
     """The key that holds the stored source of a data choice: one level deeper where known series are joined."""
+    joined = any("source" in (found.get("source") or {}) for _, found in _data_files(conf, data))
+    return "data.source.source" if joined else "data.source"
+
+
+def _data_files(conf: Path, data: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and content of a data choice's file and, after it, of those that it begins with."""
     seen: set[str] = set()
     while data and data not in seen:
         seen.add(data)
-        path = next(
-            (
-                f / "data" / f"{data}.yaml"
-                for f in (*OwnFolders.folders, conf)
-                if (f / "data" / f"{data}.yaml").is_file()
-            ),
-            None,
-        )
-        if path is None:
-            break
+        places = (folder / "data" / f"{data}.yaml" for folder in (*OwnFolders.folders, conf))
+        if (path := next((place for place in places if place.is_file()), None)) is None:
+            return
         found = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        if isinstance(found, dict) and "source" in (found.get("source") or {}):
-            return "data.source.source"
-        parents = [
-            d
-            for d in (found.get("defaults", []) if isinstance(found, dict) else [])
-            if isinstance(d, str) and d != "_self_"
-        ]
+        if not isinstance(found, dict):
+            return
+        yield data, found  # type: ignore[misc]
+        parents = [one for one in found.get("defaults") or [] if isinstance(one, str) and one != "_self_"]
         data = parents[0] if parents else ""
-    return "data.source"
+
+
+def _begun_with_stored(conf: Path, data: str) -> dict[str, str]:
+    """What an own file that begins with `stored` states, as overrides would; {} for any other.
+
+    The dataset's name, and whether the longest pause, the calendar and the costs are its own choice.
+    """
+    files = list(_data_files(conf, data))
+    if len(files) < 2 or files[-1][0] != "stored":
+        return {}
+    given: dict[str, str] = {}
+    for _, found in reversed(files[:-1]):
+        given |= {f"data.{key}": str(found[key]) for key in ("max_gap_minutes", "calendar") if key in found}
+        source = found.get("source")
+        if isinstance(source, dict) and isinstance(source.get("name"), str):
+            given["data.source.name"] = source["name"]
+        if any("costs" in str(key) for one in found.get("defaults") or [] if isinstance(one, dict) for key in one):
+            given["costs"] = "its own"
+    return given
