@@ -282,6 +282,7 @@ REFUSED_BY_DISK = {
     errno.ENOSPC: "the disk is full; delete old runs, grow the volume, or write elsewhere with paths.runs=FOLDER",
     errno.EDQUOT: "the quota is used up; delete old runs, or write elsewhere with paths.runs=FOLDER",
     errno.EFBIG: "it would be larger than this system lets a file be; see ulimit -f, or write to another disk",
+    errno.EBUSY: "another process holds it; wait until that is done, or end it",
     errno.EIO: "the disk cannot read or write it; look at the disk, restore the file, or write elsewhere",
     errno.EROFS: "it is mounted read-only; mount it writable, or write elsewhere with paths.runs=FOLDER",
     errno.EACCES: "permission is denied; chmod it, or write elsewhere with paths.runs=FOLDER",

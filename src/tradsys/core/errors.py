@@ -1,6 +1,10 @@
 """What can go wrong for a user, by domain. Commands turn each into one line and exit code 2."""
 
 import difflib
+import errno
+import os
+import resource
+import sqlite3
 from collections.abc import Collection
 
 
@@ -34,6 +38,27 @@ class BundleError(TradsysError):
 
 class GateError(TradsysError):
     """A quality gate said stop."""
+
+
+def refused_by_disk(error: BaseException | None, place: object) -> OSError | None:
+    """The OSError behind an error of SQLite that the file is not to blame for; None for any other.
+
+    error: of sqlite3 or of SQLAlchemy above it. place: the file. SQLite says `disk I/O error` alike for a failed
+    write and for a file beyond `ulimit -f`.
+    """
+    cause = getattr(error, "orig", None) or error
+    code = getattr(cause, "sqlite_errorcode", None)
+    if not isinstance(cause, sqlite3.Error) or code is None or code == sqlite3.SQLITE_IOERR_SHORT_READ:
+        return None
+    limited = resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
+    numbers = {
+        sqlite3.SQLITE_FULL: errno.ENOSPC,
+        sqlite3.SQLITE_IOERR: errno.EFBIG if limited else errno.EIO,
+        sqlite3.SQLITE_READONLY: errno.EACCES,
+        sqlite3.SQLITE_BUSY: errno.EBUSY,
+    }
+    number = numbers.get(code & 0xFF)  # the lowest byte of an extended code is its kind
+    return None if number is None else OSError(number, os.strerror(number), str(place))
 
 
 def nearest(word: str, known: Collection[str]) -> str:

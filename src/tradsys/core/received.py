@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from tradsys.core.errors import BundleError, TradsysError
+from tradsys.core.errors import BundleError, TradsysError, refused_by_disk
 
 MAX_JSON_BYTES = 256 * 2**20  # an ensemble of large boosters stays far below
 MAX_DEPTH = 64  # of nested lists and mappings; what tradsys writes needs about ten
@@ -55,6 +55,8 @@ def refused_in_one_line(where: str, fix: str, error: type[TradsysError] = Bundle
     except BaseException as cause:
         if not isinstance(cause, Exception) and type(cause).__name__ != "PanicException":
             raise
+        if (refused := refused_by_disk(cause, where)) is not None:
+            raise refused from cause
         raise error(f"{where}: it cannot be read ({one_line(cause)}); it is damaged or foreign; {fix}") from cause
 
 

@@ -1,13 +1,21 @@
 """A full disk is one OSError with the file's name, in whatever words a library reports it; no half file stays."""
 
 import errno
+import sqlite3
+import subprocess
+import sys
 
 import pytest
+import sqlalchemy as sa
 
 from tests.kills import chaos
+from tradsys.config.compose import REFUSED_BY_DISK
 from tradsys.core import runs
-from tradsys.core.errors import DataError
+from tradsys.core.errors import DataError, refused_by_disk
 from tradsys.core.runs import written_atomically
+from tradsys.market.downloads.revisions import RevisionLedger
+from tradsys.ops.trading.store import TradeJournal
+from tradsys.research.pipeline.trial_ledger import TrialLedger
 
 
 class NoSpace:
@@ -53,3 +61,79 @@ def test_the_killed_commands_exist():
         "export",
         "backtest",
     }
+
+
+BIG = """
+import resource, sys
+from pathlib import Path
+from tradsys.config.compose import run_command
+import numpy as np
+from datetime import UTC, datetime, timedelta
+from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
+
+def work(argv):
+    ledger = TrialLedger("ledger.db")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, resource.RLIM_INFINITY))
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    for k in range(100):
+        entry = LedgerEntry("train", str(k), "d", start, start + timedelta(1), measure="return", periods_per_year=365.0)
+        ledger.append(entry, np.arange(1000.0) + k)
+
+run_command("train", work, [])
+"""
+
+
+def test_a_ledger_beyond_the_limit_of_a_file_is_not_called_damaged(tmp_path):
+    done = subprocess.run([sys.executable, "-c", BIG], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "ulimit -f" in done.stderr
+    assert "damaged" not in done.stderr
+    ledger = TrialLedger(tmp_path / "ledger.db")
+    assert ledger.verify() == []
+    assert 0 < len(ledger.entries()) < 100
+
+
+def refusal(code):
+    """What sqlite3 raises with this code."""
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = code
+    return error
+
+
+def opened(kind, folder):
+    """The context in which each keeper of a SQLite file turns errors into its own."""
+    if kind == "trial ledger":
+        return TrialLedger(folder / "ledger.db")._guarded()
+    if kind == "trade journal":
+        return TradeJournal(folder / "journal.db")._refused()
+    return RevisionLedger(folder)._open()
+
+
+@pytest.mark.parametrize("kind", ["trial ledger", "trade journal", "revisions"])
+@pytest.mark.parametrize(
+    ("code", "number"),
+    [
+        (sqlite3.SQLITE_FULL, errno.ENOSPC),
+        (sqlite3.SQLITE_IOERR_WRITE, errno.EIO),
+        (sqlite3.SQLITE_READONLY_DBMOVED, errno.EACCES),
+        (sqlite3.SQLITE_BUSY, errno.EBUSY),
+        (sqlite3.SQLITE_CORRUPT, None),
+        (sqlite3.SQLITE_IOERR_SHORT_READ, None),
+    ],
+)
+def test_every_database_of_ours_tells_the_disk_from_damage(kind, code, number, tmp_path):
+    with pytest.raises((DataError, OSError)) as refused, opened(kind, tmp_path):
+        raise refusal(code) if kind == "revisions" else sa.exc.OperationalError("INSERT", {}, refusal(code))
+    if number is None:
+        assert isinstance(refused.value, DataError)
+    else:
+        assert isinstance(refused.value, OSError)
+        assert refused.value.errno == number
+        assert refused.value.errno in REFUSED_BY_DISK
+
+
+def test_sqlalchemy_hides_no_refusal():
+    wrapped = sa.exc.OperationalError("INSERT", {}, refusal(sqlite3.SQLITE_FULL))
+    assert refused_by_disk(wrapped, "x").errno == errno.ENOSPC
+    assert refused_by_disk(ValueError("disk I/O error"), "x") is None

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from tradsys.core.clock import utc_now
-from tradsys.core.errors import DataError
+from tradsys.core.errors import DataError, refused_by_disk
 from tradsys.market.bars import PRICES, TIME
 from tradsys.market.updates import merge
 
@@ -141,6 +141,8 @@ class RevisionLedger:
                 base.executescript(_CREATE)
                 yield base
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite may quote bytes that are no text
+            if (refused := refused_by_disk(error, self.folder / LEDGER)) is not None:
+                raise refused from error
             raise DataError(
                 f"revisions: {self.folder.name}/{LEDGER} is damaged ({error}); move it away, or restore a copy"
             ) from error

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from tradsys.core.clock import utc_now
 from tradsys.core.database_url import database_url, server_engine, shown_url
-from tradsys.core.errors import DataError
+from tradsys.core.errors import DataError, refused_by_disk
 from tradsys.core.masking import masked_text
 from tradsys.core.received import one_line
 
@@ -159,6 +159,8 @@ class TradeJournal:
         try:
             yield
         except (sa.exc.SQLAlchemyError, ValueError, OverflowError, TypeError) as error:
+            if (refused := refused_by_disk(error, f"trade journal {self.shown}")) is not None:
+                raise refused from error
             cause = one_line(masked_text(str(getattr(error, "orig", None) or error)))
             raise DataError(f"trade journal {self.shown}: {what} ({cause}); {fix or RESTORE}") from error
 

@@ -9,8 +9,10 @@ import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
 from tradsys.core.database_url import database_url, server_engine
-from tradsys.core.errors import DataError
+from tradsys.core.errors import DataError, refused_by_disk
 from tradsys.core.masking import masked_text
+from tradsys.core.received import one_line
+from tradsys.research.pipeline.ledger_anchors import RESTORE
 
 # seconds a writer waits for another before SQLite says "database is locked"
 BUSY_SECONDS = 60
@@ -96,6 +98,16 @@ def engine_of(place: str | Path) -> sa.Engine:
     sa.event.listen(engine, "connect", _leave_begin_to_us)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def not_opened(error: sa.exc.DatabaseError, shown: str) -> Exception:
+    """What stops a ledger from being opened: the disk's refusal, a damaged file, or a server. shown: its place."""
+    if (refused := refused_by_disk(error, f"ledger: {shown}")) is not None:
+        return refused
+    is_file = shown.startswith("sqlite")
+    advice = RESTORE if is_file else "see to the server, its user and its database"
+    why = one_line(masked_text(str(error.orig)))
+    return DataError(f"ledger: {shown} does not open ({why}); every look must be written before it counts; {advice}")
 
 
 def _leave_begin_to_us(connection: Any, _record: Any) -> None:

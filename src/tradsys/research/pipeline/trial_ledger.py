@@ -20,7 +20,6 @@ import sqlalchemy as sa
 from tradsys.core.clock import utc, utc_now
 from tradsys.core.database_url import shown_url
 from tradsys.core.errors import DataError
-from tradsys.core.masking import masked_text
 from tradsys.core.received import one_line, refused_in_one_line
 from tradsys.core.runs import code_sha, digest_json
 from tradsys.core.tables import Array
@@ -36,6 +35,7 @@ from tradsys.research.pipeline.ledger_database import (
     SERIES,
     Look,
     engine_of,
+    not_opened,
     refuse_broken_url,
     stays_empty,
 )
@@ -199,10 +199,7 @@ class TrialLedger:
             with self._guarded():
                 raise
         except sa.exc.DatabaseError as error:
-            raise DataError(
-                f"ledger: {self._shown} does not open ({one_line(masked_text(str(error.orig)))}); "
-                "every look must be written before it counts; see to the server, its user and its database"
-            ) from error
+            raise not_opened(error, self._shown) from error
 
     def append(self, entry: LedgerEntry, series: Array | None = None) -> int:
         """Writes one look and its series [T]; returns the row's number, counted from 1 without gaps.
