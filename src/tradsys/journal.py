@@ -20,11 +20,12 @@ def work(argv: list[str]) -> None:
     """Reads the ledger and the runs it names, writes both files, prints where they are."""
     from tradsys.reports.journal.page import write_journal
     from tradsys.research.journal import FIX, journal
-    from tradsys.research.pipeline.trial_ledger import TrialLedger
+    from tradsys.research.pipeline.trial_ledger import TrialLedger, check_ledger
 
     paths = as_dict(compose("journal", argv))["paths"]
     place, runs = paths["ledger"], Path(paths["runs"])
     if "://" not in place and not Path(place).is_file():
+        check_ledger(place, runs)  # one that is gone is another matter than one that has not begun
         raise ConfigError(
             f"journal: no ledger at {place}; the first look at out-of-sample data makes one; "
             "train first, or give paths.ledger=..."

@@ -2,6 +2,8 @@
 
 python -m tradsys.report                       the latest training run
 python -m tradsys.report run=runs/train/<run>
+
+Exit code 2 where the trial ledger of these runs is damaged: the page would show deflated figures that nobody can check.
 """
 
 from pathlib import Path
@@ -16,8 +18,10 @@ def work(argv: list[str]) -> None:
     from tradsys.reports.run.console import print_run
     from tradsys.reports.run.page import write_report
     from tradsys.reports.run.report import RunReport
+    from tradsys.research.pipeline.trial_ledger import check_ledger
 
-    folder = Path(str(as_dict(compose("report", argv))["run"]))
+    plain = as_dict(compose("report", argv))
+    folder, paths = Path(str(plain["run"])), plain["paths"]
     path = folder / "report.json"
     if not path.is_file():
         raise ConfigError(
@@ -28,8 +32,10 @@ def work(argv: list[str]) -> None:
         names_its_code(f"report: {folder}", folder, ConfigError),
         refused_in_one_line(f"report: {path}", fix, ConfigError),
     ):
-        plain = plain_texts(read_json(path, fix, ConfigError))
-        report = RunReport.from_json(plain, f"report: {path}", fix).to_json()
+        stored = plain_texts(read_json(path, fix, ConfigError))
+        report = RunReport.from_json(stored, f"report: {path}", fix).to_json()
+        if folder.resolve().is_relative_to(Path(paths["runs"]).resolve()):
+            check_ledger(paths["ledger"], paths["runs"])
         write_report(report, folder / "report.html")
         print_run(report, folder)
 

@@ -5,13 +5,16 @@
   python -m tradsys.runs rm days=30 state=half-done        what would be removed; confirm=rm removes it
   python -m tradsys.runs keep run=train/20240101T000000Z_abcdef
 
-Exit code 2 for a column or run that is not there. Nothing is removed that the ledger, a promoted model or a study
-refers to.
+Exit code 1 where the trial ledger is damaged: no deflated Sharpe ratio is shown then. Exit code 2 for a column or run
+that is not there. Nothing is removed that the ledger, a promoted model or a study refers to.
 """
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tradsys.config.compose import ConfigError, as_dict, compose, run_command
+from tradsys.reports.terminal import prose
 
 FILTERS = ("task", "state", "experiment", "data", "model", "verdict")
 
@@ -40,8 +43,12 @@ def work(argv: list[str]) -> None:
         if plain["confirm"] == "rm":
             run_index.remove(root, gone)
     else:
-        rows = run_index.ordered(rows, plain["sort"])
+        problem = run_index.ledger_problem(plain["paths"]["ledger"], root)
+        rows = run_index.ordered([replace(row, dsr=None) for row in rows] if problem else rows, plain["sort"])
         page.print_runs(rows, page.write_runs(rows, run_index.leaderboards(rows), root))
+        if problem:
+            prose().print(problem, style="red", markup=False)
+            sys.exit(1)
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -284,3 +286,22 @@ def test_the_runs_data_folder_is_the_one_of_this_machine():
     there = with_own_places(config, "here", "")
     assert there["data"]["source"] == {"root": "here", "name": "data", "known": [{"path": "here/known/x.parquet"}]}
     assert config["data"]["source"]["root"] == "/mnt/bars"
+
+
+@pytest.fixture
+def damaged(lab, tmp_path):
+    """The project, whose ledger had a row changed."""
+    shutil.copytree(lab / "runs", tmp_path / "runs", symlinks=True)
+    with closing(sqlite3.connect(tmp_path / "runs/ledger.db")) as base, base:
+        base.execute("UPDATE looks SET who = 'nobody' WHERE id = 2")
+    return tmp_path
+
+
+def test_a_damaged_ledger_deflates_no_reproduction_and_no_page(damaged, tmp_path, capsys):
+    for command, call, arguments in (("reproduce", work, ["runs/train/latest"]), ("report", report_work, [])):
+        said = refusal_of(command, call, arguments, damaged, capsys)
+        assert "row 2 was changed after it was written" in said
+    outside = tmp_path / "received"
+    shutil.copytree((damaged / "runs/train/latest").resolve(), outside)
+    with inside(damaged):
+        report_work([f"run={outside}"])  # its ledger is not ours to judge

@@ -100,7 +100,7 @@ def link_latest(run: Path) -> None:
 
 
 def code_sha() -> str:
-    """Commit of the working tree, with `+dirty` where it differs; `unknown` outside a checkout."""
+    """Commit of the working tree, with `+dirty` unless git shows that it is the same; `unknown` outside a checkout."""
     here = Path(__file__).parent
 
     def git(*args: str) -> str | None:
@@ -113,4 +113,6 @@ def code_sha() -> str:
     sha = git("rev-parse", "--short=12", "HEAD")
     if not sha:
         return "unknown"
-    return f"{sha}+dirty" if git("status", "--porcelain", "--untracked-files=no") else sha
+    # without the lock that a refresh of the index takes: a killed command would leave it behind in the checkout
+    same = git("--no-optional-locks", "status", "--porcelain", "--untracked-files=no") == ""
+    return sha if same else f"{sha}+dirty"

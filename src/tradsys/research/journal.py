@@ -128,6 +128,7 @@ def journal(ledger: TrialLedger, runs: Path, beside: Path) -> Journal:
                 reported["compared_with"], reported["changed"] = previous[0], _changes(config, previous[1])
             configs[reported["task"]] = (reported["run"], config)
         for strategy in reported["strategies"]:
+            strategy["dsr"] = None if problems else strategy["dsr"]
             strategy["dsr_today"], strategy["n_trials_today"] = _today(strategy, looks, deflation)
         reported["overtaken"] = _overtaken(reported["strategies"])
         experiments.append(reported)

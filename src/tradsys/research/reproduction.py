@@ -15,7 +15,7 @@ from tradsys.core.runs import write_json
 from tradsys.reports.terminal import screen
 from tradsys.research.pipeline.ledger_database import Look
 from tradsys.research.pipeline.provenance import config_digest
-from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, run_identity
+from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, check_ledger, run_identity
 
 WATCHED = ("packages", "environment", "python", "code_digest", "machine", "processor", "threads")  # what may differ
 NEEDED = ("config.yaml", "overrides.txt", "metrics.json", "report.json")
@@ -97,6 +97,7 @@ def seed_ledger(record: Record, place: str, copy: Path) -> bool:
     """
     if "://" not in place and not Path(place).is_file():
         return False
+    check_ledger(place)
     source, target = TrialLedger(place), TrialLedger(copy)
     entries = source.entries()
     own = [row["id"] for row in entries if Path(row["run"]).name == record.folder.name]

@@ -245,6 +245,15 @@ def _named_in_databases(root: Path) -> set[str]:
     return found
 
 
+def ledger_problem(place: str, root: Path) -> str:
+    """Why no deflated figure can be shown, in one line; empty where the record is as it was written."""
+    try:
+        check_ledger(place, root)
+    except (TradsysError, OSError) as error:
+        return str(error)
+    return ""
+
+
 def references(root: Path, models: Path, ledger: str) -> dict[str, str]:
     """Run folder -> what refers to it: the ledger, a promoted model (its bundle's content), or a study.
 

@@ -1,12 +1,14 @@
 import json
 import re
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 import yaml
 
+from tradsys.core.errors import DataError
 from tradsys.core.headline import HEADLINE
 from tradsys.evidence.performance import performance
 from tradsys.journal import work
@@ -163,6 +165,29 @@ def test_later_trials_overtake_an_edge(lab):
     assert after["strategies"][0]["dsr_today"] < 0.95 < before["strategies"][0]["dsr_today"]
     assert "an edge when it was judged" in after["overtaken"][0]
     assert "(overtaken)" in render_markdown(lab.reported())
+
+
+def test_a_ledger_that_was_touched_shows_no_deflated_figure_of_then_either(lab):
+    run = "runs/train/a"
+    lab.write(run, {"seed": 1}, {"kind": "edge", "reasons": []}, dsr=0.9876)
+    lab.look(run, series=np.random.default_rng(0).normal(0.001, 0.01, 200))
+    assert [s["dsr"] for s in lab.reported()["experiments"][0]["strategies"]] == [0.9876]
+    with closing(sqlite3.connect(lab.runs / "ledger.db")) as base, base:
+        base.execute("UPDATE looks SET who = 'nobody'")
+    reported = lab.reported()
+    assert reported["problems"]
+    (line,) = reported["experiments"][0]["strategies"]
+    assert (line["dsr"], line["dsr_today"]) == (None, None)
+
+
+def test_a_ledger_that_is_gone_is_not_called_one_that_has_not_begun(lab, monkeypatch):
+    run = "runs/train/a"
+    lab.write(run, {"seed": 1}, {"kind": "edge", "reasons": []})
+    monkeypatch.chdir(lab.runs.parent)
+    lab.look(run, series=np.random.default_rng(0).normal(0.001, 0.01, 200))
+    (lab.runs / "ledger.db").unlink()
+    with pytest.raises(DataError, match="is gone, but 1 runs wrote to it"):
+        work([])
 
 
 def test_journal_and_run_deflate_alike_on_one_ledger(lab):

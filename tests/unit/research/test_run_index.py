@@ -12,6 +12,7 @@ from tests.unit.reports.sample_report import sample_report
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import TradsysError
 from tradsys.reports.runs.page import print_runs, render
+from tradsys.reports.wording import confidence
 from tradsys.research import run_index
 from tradsys.research.pipeline.ledger_anchors import write_anchor
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
@@ -217,3 +218,22 @@ def test_a_ledger_that_is_lost_or_damaged_protects_every_run_and_says_so(root, t
         referred = references(root, tmp_path / "models", place)
         assert set(referred) == {f"train/{name}" for name in (GOOD, HALF, BAD, ODD, HOSTILE)}
         assert referred[f"train/{HALF}"].startswith("kept, as no run can be shown to be unused: ledger:")
+
+
+def test_a_damaged_ledger_shows_no_deflated_figure_in_the_index(root, monkeypatch, capsys):
+    monkeypatch.chdir(root.parent)
+    arguments = [f"paths.runs={root}"]
+    look = LedgerEntry("x", "s", "d", utc_now(), utc_now(), run=str(root / "train" / GOOD))
+    TrialLedger(root / "ledger.db", root).append(look)
+    known = {r.folder: r.dsr for r in read_runs(root)}[f"train/{GOOD}"]
+    work(arguments)
+    assert confidence(known) in capsys.readouterr().out
+    with contextlib.closing(sqlite3.connect(root / "ledger.db")) as base, base:
+        base.execute("UPDATE looks SET who = 'nobody'")
+    with pytest.raises(SystemExit) as left:
+        work(arguments)
+    said = capsys.readouterr().out
+    assert left.value.code == 1
+    assert "row 1 was changed after it was written" in " ".join(said.split())
+    assert confidence(known) not in said
+    assert f"<td>{confidence(known)}" not in (root / "index.html").read_text()
