@@ -3,9 +3,13 @@
 import difflib
 import errno
 import os
-import resource
 import sqlite3
 from collections.abc import Collection
+
+try:
+    import resource
+except ImportError:  # no POSIX, and no limit of a file's size
+    resource = None  # type: ignore[assignment]
 
 
 class TradsysError(ValueError):
@@ -50,7 +54,7 @@ def refused_by_disk(error: BaseException | None, place: object) -> OSError | Non
     code = getattr(cause, "sqlite_errorcode", None)
     if not isinstance(cause, sqlite3.Error) or code is None or code == sqlite3.SQLITE_IOERR_SHORT_READ:
         return None
-    limited = resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
+    limited = resource is not None and resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
     numbers = {
         sqlite3.SQLITE_FULL: errno.ENOSPC,
         sqlite3.SQLITE_IOERR: errno.EFBIG if limited else errno.EIO,
