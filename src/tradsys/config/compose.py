@@ -45,6 +45,7 @@ settle_threads(os.environ, read_container())
 gc.set_threshold(20_000, 10, 10)
 
 ENVIRONMENT = re.compile(r"oc\.env:\s*([A-Za-z_]\w*)")
+LONG_WORD = re.compile(r"\S{400,}")  # of an error: cut, so that the line can be read
 STDERR = Console(stderr=True, soft_wrap=True)
 HELP_INDENT = 34  # column of a key's meaning
 
@@ -77,7 +78,7 @@ def compose(command: str, overrides: Sequence[str]) -> DictConfig:
         if line := wrong.silent_mistake(conf, command, asked):
             raise ConfigError(line)
         config = composition.composed(conf, command, asked)
-        if line := _wrong_key(conf, command, asked, config):
+        if line := kinds.hidden_text(config) or _wrong_key(conf, command, asked, config):
             raise ConfigError(line)
         return spread_as_of(_with_known_secrets(config))
     except ConfigError:
@@ -204,7 +205,7 @@ def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str
         sys.exit(exit_code(stopped))
     except (ValueError, OmegaConfBaseException, OSError) as error:
         line = _disk_line(error) if isinstance(error, OSError) else str(error) if _is_users(error) else ""
-        line = re.sub(r"\s*\n\s*", " ", line.strip())
+        line = LONG_WORD.sub(lambda found: f"{found[0][:100]}...", re.sub(r"\s*\n\s*", " ", line.strip()))
         if not line or os.environ.get("TRADSYS_TRACEBACK"):
             sys.excepthook = _masked_hook
             raise

@@ -6,9 +6,10 @@ the first costs some 300 ms, a copy and the keys 20 ms.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -68,27 +69,52 @@ def files_of(folders: Sequence[Path]) -> tuple[tuple[Path, int, int], ...]:
 
 
 def groups_and_keys(conf: Path, overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The overrides that choose groups, and the dotted paths that others set; no paths where only Hydra can say."""
-    groups, keys = _parted(searched_folders(conf), overrides) or (list(overrides), [])
-    return groups, [one.key_or_group for one in keys if not (one.is_add() or one.is_delete())]
+    """The overrides that choose groups, and the dotted paths that others set; no paths where only Hydra can say.
+
+    An override with a mapping sets its key and every path inside it.
+    """
+    parsed, folders = _as_read(overrides), searched_folders(conf)
+    if parsed is None:
+        return list(overrides), []
+    chooses = [_chooses_group(folders, one) for one in parsed]
+    setting = [o for o, group in zip(parsed, chooses, strict=True) if not (group or o.is_add() or o.is_delete())]
+    groups = [text for text, group in zip(overrides, chooses, strict=True) if group]
+    return groups, [path for one in setting for path in _inner_keys(one.key_or_group, one.value())]
 
 
-def _parted(folders: Sequence[Path], overrides: Sequence[str]) -> tuple[list[str], list[Override]] | None:
-    """The overrides that choose groups, and those that set keys; None where only Hydra can say which is which."""
-    groups, keys = [], []
+def _inner_keys(key: str, value: Any) -> Iterator[str]:
+    """A key, and the dotted path of every key inside its value."""
+    yield key
+    for name, inner in value.items() if isinstance(value, dict) else ():
+        yield from _inner_keys(f"{key}.{name}", inner)
+
+
+def _chooses_group(folders: Sequence[Path], override: Override) -> bool:
+    is_group = any((folder / override.key_or_group).is_dir() for folder in folders)
+    return is_group and not isinstance(override.value(), dict)
+
+
+def _as_read(overrides: Sequence[str]) -> list[Override] | None:
+    """The overrides as Hydra reads them; None where one has no such form or asks for a sweep or Hydra's own keys."""
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException:
         return None
+    return None if any(one.is_hydra_override() or one.is_sweep_override() for one in parsed) else parsed
+
+
+def _parted(folders: Sequence[Path], overrides: Sequence[str]) -> tuple[list[str], list[Override]] | None:
+    """The overrides that choose groups, and those that set keys; None where only Hydra can say which is which."""
+    if (parsed := _as_read(overrides)) is None:
+        return None
+    groups, keys = [], []
     for text, one in zip(overrides, parsed, strict=True):
-        if one.is_hydra_override() or one.is_sweep_override():
-            return None
-        if not any((folder / one.key_or_group).is_dir() for folder in folders):
-            keys.append(one)
-        elif isinstance(one.value(), dict):  # sets keys of a group, in its turn among the others
-            return None
-        else:
+        if _chooses_group(folders, one):
             groups.append(text)
+        elif isinstance(one.value(), dict) and any((folder / one.key_or_group).is_dir() for folder in folders):
+            return None  # sets keys of a group, in its turn among the others
+        else:
+            keys.append(one)
     return groups, keys
 
 

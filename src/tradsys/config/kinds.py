@@ -19,10 +19,12 @@ from typing import Any
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from tradsys.config.explain import leaves, value_at
 from tradsys.config.meanings import Meanings
 from tradsys.core.bounds import too_large
+from tradsys.core.received import plain_text
 
 OWN = "tradsys."
 SEED = "seed"  # `compose.as_dict` says what a seed is
@@ -31,7 +33,7 @@ _LISTS = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc
 _MAPPINGS = (dict, collections.abc.Mapping)
 _UNITS = ("_seconds", "_minutes", "_hours", "_gb", "_share", "_bps", "_gain")  # a whole default of these is a number
 AMOUNTS = re.compile(
-    r"(?:^|_)(?:seconds|minutes|hours|days|bars|gb|mb|epochs|rows)$|^n_(?!jobs$)"
+    r"(?:^|_)(?:seconds|minutes|hours|days|bars|gb|mb|epochs|rows|cpu|gpu)$|^n_(?!jobs$)"
 )  # none is below zero
 SHARES = re.compile(r"_(?:share|fraction)$")  # none is beyond one
 SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
@@ -44,7 +46,7 @@ OPTIONAL: Mapping[str, type] = {
     "n_workers": int, "trial": int, "levels": str, "data_choice": str, "journal": str, "follow": str, "expected": str,
     "when": str, "path": str, "actions": str, "mapping": str, "calendar": str, "universe": str, "zone": str,
     "separator": str, "name": str, "decimal": str, "stamp": str, "resample": str, "task": str, "state": str,
-    "experiment": str, "verdict": str, "confirm": str,
+    "experiment": str, "verdict": str, "confirm": str, "run": str, "data": str, "model": str,
 }  # fmt: skip
 
 
@@ -109,7 +111,7 @@ def wrong_key(
     """
     plain: Any = OmegaConf.to_container(config, resolve=False)
     before: Any = OmegaConf.to_container(defaults, resolve=False)
-    followed = {str(value)[2:-1] for _, value in leaves(before) if str(value).startswith("${")}  # left as arguments
+    followed = _followed_by_arguments(before)
     for key in keys:
         last = key.rpartition(".")[2]
         if key == SEED or key in followed:
@@ -118,7 +120,8 @@ def wrong_key(
         outer = [value_at(before, ".".join(key.split(".")[:k])) for k in range(1, key.count(".") + 1)]
         if known is ... or value is ... or any(not isinstance(one, Mapping) or "_target_" in one for one in outer):
             continue
-        if isinstance(value, str) and "${" in value:
+        written, value = value, _resolved(config, key, value)
+        if value is ...:
             continue
         if value is None and (known is None or "null" in meanings().of(command, before, key)):
             continue
@@ -126,11 +129,55 @@ def wrong_key(
         if value == "" and known:
             return f"config: {key}=''; it takes a text that is not empty, such as {_short(known)}; give {key}=..."
         if _fits(hint, value) and (takes := _no_amount(last, value) or too_large(last, value)):
-            return f"config: {key}={_short(value)}; it takes {takes}; give {key}=..."
+            return f"config: {key}={_short(written)}; it takes {takes}; give {key}=..."
         if not _fits(hint, value):
             quoted = f"; quote text that looks like one: {key}=\"'{value}'\"" if hint is str else ""
-            return f"config: {key}={_short(value)}; it takes {_kind_words(hint)}; give {key}=...{quoted}"
+            return f"config: {key}={_short(written)}; it takes {_kind_words(hint)}; give {key}=...{quoted}"
     return None
+
+
+def hidden_text(config: DictConfig) -> str | None:
+    """The first text with characters that a terminal obeys, no path can hold or nobody sees; None where none has."""
+    for path, text in _texts(OmegaConf.to_container(config, resolve=False)):
+        if plain_text(text) != text:
+            return f"config: {path}={_short(text)}; it holds a character that is not seen; give {path}=... without it"
+    return None
+
+
+def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Path and value of every text, also those in lists."""
+    named = value.items() if isinstance(value, Mapping) else enumerate(value)
+    for key, inner in named:
+        where = f"{path}.{key}" if path else str(key)
+        if isinstance(inner, Mapping | list):
+            yield from _texts(inner, where)
+        elif isinstance(inner, str):
+            yield where, inner
+
+
+def _resolved(config: DictConfig, key: str, value: Any) -> Any:
+    """The value that a written one stands for; Ellipsis where it points to nothing, which `plain_config` reports."""
+    if not (isinstance(value, str) and "${" in value):
+        return value
+    try:
+        found = OmegaConf.select(config, key)
+        return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
+    except (OmegaConfBaseException, ValueError, TypeError):  # a resolver raises what its code raises
+        return ...
+
+
+def _followed_by_arguments(defaults: Mapping[str, Any]) -> set[str]:
+    """The keys whose value goes to a constructor, at once or by way of another key: `wrong_argument` checks them."""
+    pointing = {key: value[2:-1] for key, value in leaves(defaults) if isinstance(value, str) and value[:2] == "${"}
+    found = {to for key, to in pointing.items() if _is_argument(defaults, key)}
+    while more := {to for key, to in pointing.items() if key in found} - found:
+        found |= more
+    return found
+
+
+def _is_argument(plain: Mapping[str, Any], key: str) -> bool:
+    outer = [value_at(plain, ".".join(key.split(".")[:k])) for k in range(1, key.count(".") + 1)]
+    return any(isinstance(one, Mapping) and "_target_" in one for one in outer)
 
 
 def _no_amount(name: str, value: Any) -> str | None:

@@ -36,10 +36,12 @@ LARGEST: Mapping[str, float] = {
 def too_large(name: str, value: Any) -> str | None:
     """What a setting of this name takes instead of a number beyond all sense; None where it takes it.
 
-    Names of amounts of bytes are numbers of any size.
+    Names of amounts of bytes are numbers of any size. NaN is none: a gate with it as its bound never stops.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
+    if math.isnan(value):
+        return "a number"
     most = LARGEST.get(name, MOST_WHOLE if isinstance(value, int) and not name.endswith("bytes") else math.inf)
     return f"at most {most:,.0f}" if abs(value) > most else None
 

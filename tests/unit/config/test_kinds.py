@@ -192,3 +192,8 @@ def test_parts_from_outside_limit_their_own_settings_and_bytes_have_no_limit():
     ours = OmegaConf.create({"model": {"_target_": "tradsys.models.x.Model", "members": [{"lr": 50.0}]}})
     assert beyond_sense(ours) == "config: model.members.0.lr=50.0; lr is at most 1; give model.members.0.lr=..."
     assert too_large("max_bytes", settings["max_bytes"]) is None
+
+
+def test_a_gate_that_could_never_stop_is_refused():
+    with pytest.raises(ConfigError, match=r"gates.rules.coverage.stop_below=nan; stop_below is a number"):
+        build(compose("daily", ["gates.rules.coverage.stop_below=nan"]))

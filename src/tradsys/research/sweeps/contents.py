@@ -96,14 +96,16 @@ def check_contents(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
     where = f"sweep: study {study.study_name!r}"
     about = study.user_attrs
     _check(where, about, OF_STUDY, ALWAYS_OF_STUDY if "identity" in about else ())
-    if any(direction != StudyDirection.MAXIMIZE for direction in study.directions):
-        raise _damaged(where, "it minimises, and skill is better the larger it is")
+    if not study.directions or any(direction != StudyDirection.MAXIMIZE for direction in study.directions):
+        raise _damaged(where, "it does not maximise, and skill is better the larger it is")
     for trial in trials:
         attributes = trial.user_attrs
         whole = trial.state == TrialState.COMPLETE and PLACE in attributes
         here = f"{where}: trial {trial.number}"
         _check(here, attributes, OF_TRIAL, ALWAYS_OF_COMPLETE if whole else ())
         _check_params(here, trial)
+        if trial.state == TrialState.COMPLETE:
+            _check_values(here, trial, len(study.directions))
         if whole:
             _check_figures(here, attributes)
 
@@ -139,6 +141,12 @@ def _check_params(where: str, trial: FrozenTrial) -> None:
             raise _damaged(where, f"{one_line(name)}={one_line(repr(value), 60)} is outside its own range")
 
 
+def _check_values(where: str, trial: FrozenTrial, n_objectives: int) -> None:
+    values = trial.values or []
+    if len(values) != n_objectives or not all(_is_figure(value) for value in values):
+        raise _damaged(where, f"it is finished, with the values {values} of {n_objectives} objectives")
+
+
 def _check_figures(where: str, attributes: Mapping[str, Any]) -> None:
     stated, low, failed = attributes["mean_skill"], attributes["lower_bound"], attributes["failed_share"]
     flat = [skill for row in attributes["skills"] or [] for skill in row]
@@ -147,6 +155,8 @@ def _check_figures(where: str, attributes: Mapping[str, Any]) -> None:
     mean = sum(flat) / len(flat)
     if stated is None or not math.isclose(mean, stated, rel_tol=ALIKE, abs_tol=ALIKE):
         raise _damaged(where, f"mean_skill={stated} is not the mean {mean} of its skills")
+    if low is None and len(flat) > 1:
+        raise _damaged(where, f"lower_bound={low} of {len(flat)} skills")
     if low is not None and low > stated + ALIKE:
         raise _damaged(where, f"lower_bound={low} is above mean_skill={stated}")
 

@@ -60,7 +60,8 @@ def test_attributes_of_a_study_have_their_kind(key, values):
     ("key", "values"),
     [
         ("place", ["0", None, [], -1, 1.5, True]), ("mean_skill", ["x", float("nan"), 1e300, 0.5, None, ...]),
-        ("lower_bound", ["x", [[1]], float("inf"), 0.16, ...]), ("skills", ["x", [], [[]], [[0.1], [0.1, 0.2]], None]),
+        ("lower_bound", ["x", [[1]], float("inf"), 0.16, None, ...]),
+        ("skills", ["x", [], [[]], [[0.1], [0.1, 0.2]], None]),
         ("failed_share", ["x", None, ...]), ("errors", ["x", [1]]), ("block_gains", [[None], 1]), ("worker", [1]),
         ("share_of_machine", [None, "1", -1]), ("price_per_hour", ["1", -1]), ("n_parameters", [1.5]), ("drawn", [1]),
     ],
@@ -80,5 +81,20 @@ def test_parameters_lie_in_their_own_ranges(params):
 
 
 def test_a_study_that_looks_for_the_worst_is_refused():
-    with pytest.raises(SweepError, match="minimises"):
+    with pytest.raises(SweepError, match="does not maximise"):
         check_contents(*study(direction="minimize"))
+
+
+@pytest.mark.parametrize("values", [[float("inf")], [1e300], [0.1, 0.2], []])
+def test_a_finished_trial_has_one_figure_for_each_objective(values):
+    made, (one,) = study()
+    one._values = values
+    with pytest.raises(SweepError, match="trial 0: it is finished, with the values"):
+        check_contents(made, [one])
+
+
+def test_a_study_without_a_direction_is_damaged(monkeypatch):
+    made, trials = study()
+    monkeypatch.setattr(type(made), "directions", [])
+    with pytest.raises(SweepError, match="does not maximise"):
+        check_contents(made, trials)
