@@ -26,7 +26,7 @@ Draw = Callable[[Mapping[str, Any]], go.Figure]
 # figure -> the part of the report that it needs, and what draws it; a run without that part has no such figure
 FIGURES: dict[str, tuple[str, Draw]] = {
     "equity": ("equity", equity_chart.equity_and_drawdown),
-    "sharpe": ("strategies", strategy_charts.sharpe_ratios),
+    "sharpe": ("sharpe", strategy_charts.sharpe_ratios),
     "live": ("live", strategy_charts.live_records),
     "skill": ("models", model_charts.skills),
     "reliability": ("reliability", model_charts.reliability_diagram),
@@ -118,9 +118,14 @@ def figures(report: Mapping[str, Any]) -> dict[str, go.Figure]:
 
 
 def has(report: Mapping[str, Any], part: str) -> bool:
-    """Whether the report holds something under a key, or under `key.key` of a section; `live`: in some verdict."""
+    """Whether the report holds something under a key, or under `key.key` of a section.
+
+    `live`: in some verdict; `sharpe`: a Sharpe ratio of any strategy or of what is held beside.
+    """
     if part == "live":
         return bool(strategy_charts.expected_live(report))
+    if part == "sharpe":
+        return bool(report.get("strategies")) and strategy_charts.has_sharpe(report)
     found: Any = report
     for key in part.split("."):
         found = (found or {}).get(key)

@@ -30,6 +30,11 @@ def sharpe_ratios(report: Mapping[str, Any]) -> go.Figure:
     return figure
 
 
+def has_sharpe(report: Mapping[str, Any]) -> bool:
+    """Whether any of what is compared has a Sharpe ratio; records too short or too idle have none."""
+    return any(row["performance"]["sharpe"]["value"] is not None for row in compared(report))
+
+
 def expected_live(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """By strategy: how the bounds of its live record would close in; those of an edge and of not enough evidence."""
     return {r["name"]: live for r in report["strategies"] if (live := (r.get("verdict") or {}).get("live"))}
