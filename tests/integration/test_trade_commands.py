@@ -71,7 +71,7 @@ def test_unknown_names_are_one_line(replayed):
     with inside(replayed):
         with pytest.raises(DataError, match="no bot 'nobody'"):
             work(["status", "name=nobody"])
-        with pytest.raises(TradsysError, match="becomes a folder"):
+        with pytest.raises(TradsysError, match="folders are called so"):
             work(["status", "name=../../x"])
         with pytest.raises(ValueError, match="'sell' is no verb"):
             work(["sell"])

@@ -101,7 +101,7 @@ def check_folder_name(where: str, name: object, error: type[TradsysError]) -> No
     """Raises where a name that becomes a folder could lead out of its place, hide itself or be no folder's name."""
     if not FOLDER_NAME.fullmatch(str(name)):
         raise error(
-            f"{where}: the name {one_line(name)!r}; folders are called so: at most 100 letters, digits, . - and _, "
+            f"{where}={one_line(name)!r}; folders are called so: at most 100 letters, digits, . - and _, "
             "no . or - first; give another"
         )
 

@@ -15,7 +15,7 @@ def promote(run: Path, models: Path, name: str, *, force: bool = False) -> Path:
 
     The bundle is loaded first, so every hash has matched. GateError unless its verdict is `edge` or `force`.
     """
-    check_folder_name("export: name=", name, BundleError)
+    check_folder_name("export: name", name, BundleError)
     if not (run / "bundle").is_dir():
         raise BundleError(f"export: {run} holds no bundle; a finished training run has one; give run=runs/train/<run>")
     card = Bundle.load(run / "bundle").card

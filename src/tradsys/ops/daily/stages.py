@@ -57,7 +57,7 @@ class DailySettings:
     drift_rows: int = 4000
 
     def __post_init__(self) -> None:
-        check_folder_name("daily: name=", self.name, CombinationError)
+        check_folder_name("daily: name", self.name, CombinationError)
 
     @property
     def first(self) -> Experiment:

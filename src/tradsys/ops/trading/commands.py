@@ -61,7 +61,7 @@ def plan_of(mode: str, plain: Config, parts: Config, bundle: Bundle, symbols: li
 
 
 def _bot_folder(plain: Config, name: str) -> Path:
-    check_folder_name("trade: name=", name, TradsysError)
+    check_folder_name("trade: name", name, TradsysError)
     return Path(plain["paths"]["runs"]) / "trade" / name
 
 

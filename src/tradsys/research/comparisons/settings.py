@@ -7,7 +7,7 @@ from typing import Any
 
 from tradsys.core.errors import TradsysError
 from tradsys.core.protocols import Splitter
-from tradsys.core.received import check_folder_name, one_line
+from tradsys.core.received import check_folder_name
 from tradsys.core.runs import digest_json
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.held_out_symbols import HeldOutSymbols
@@ -71,8 +71,9 @@ class ComparisonSettings:
                 "study %r: `arms` is the old name of `variants` and goes with 2.0; write study.variants", self.name
             )
             object.__setattr__(self, "variants", {**(self.variants or {}), **self.arms})
-        for name in (self.name, *self.variants):
-            check_folder_name(f"study {one_line(self.name)!r}", name, TradsysError)
+        check_folder_name("study: name", self.name, TradsysError)
+        for name in self.variants:
+            check_folder_name(f"study {self.name!r}: variant", name, TradsysError)
         if len(self.variants) < 2:
             raise TradsysError(
                 f"study {self.name!r}: variants {list(self.variants)}; a comparison needs two at least; add one to "

@@ -70,7 +70,7 @@ def tune(
 def study_name(composed: Composed) -> str:
     """The study's name; a zoom's is its parent's with `-zoom`."""
     name = composed.config["study_name"]
-    check_folder_name("sweep: study=", name, SweepError)
+    check_folder_name("sweep: study", name, SweepError)
     return f"{name}-zoom" if composed.settings.zoom else str(name)
 
 
@@ -180,7 +180,7 @@ def promote(compose: Compose, overrides: Sequence[str], folder: Path, check: Che
             "rate, whose skill is 0; give force=true to promote it for research all the same"
         )
     name = str(config["name"] or study.study_name)
-    check_folder_name("sweep: name=", name, SweepError)
+    check_folder_name("sweep: name", name, SweepError)
     path = folder / f"{name}.yaml"
     if path.exists() and not path.read_text(encoding="utf-8").startswith(HEADER):
         raise SweepError(f"sweep: {path} is there and promote did not write it; nothing is overwritten; give name=...")
