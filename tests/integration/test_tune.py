@@ -227,19 +227,20 @@ def test_two_objectives_give_a_front_that_nothing_beats(tmp_path):
 
 
 def test_a_refused_combination_and_a_failed_fit_are_distinguished(tmp_path):
-    heads, lr = "{type:categorical,choices:[2,3]}", "{type:categorical,choices:[0.001,1e14]}"
+    heads, lr = "{type:categorical,choices:[2,3]}", "{type:categorical,choices:[0.001,1.0]}"
     space = f"+sweep.space={{model.net.n_heads:{heads},model.module.lr:{lr}}}"
     arguments = [o for o in NET if not o.startswith("+sweep.space")] + [
         space,
         "sweep.sampler=random",
         "sweep.pruner=none",
+        "model.module.weight_decay=100",  # at the higher rate each step makes weights 99 times larger
     ]
     report = run_study([*arguments, f"paths.runs={tmp_path}", "n_trials=8"])
     for trial in report["trials"]:
         if trial["params"]["model.net.n_heads"] == 3:
             assert trial["state"] == "pruned"
             assert "3" in trial["refused"]
-        elif trial["params"]["model.module.lr"] > 1:
+        elif trial["params"]["model.module.lr"] == 1:
             assert (trial["state"], trial["failed_share"], trial["mean_skill"]) == ("complete", 1.0, -1.0)
             assert trial["errors"]
         else:
@@ -262,7 +263,7 @@ def test_a_refused_combination_and_a_failed_fit_are_distinguished(tmp_path):
             ["storage=postgresql://me:secret@127.0.0.1:9/none", "storage_patience_seconds=0.5"],
             "cannot be reached for 0.5 s",
         ),
-        (["study=a/b"], "a study needs a name"),
+        (["study=a/b"], "study='a/b'; folders are called so"),
         (["grace_seconds=1"], "living trials are taken for dead"),
     ],
 )

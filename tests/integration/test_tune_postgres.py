@@ -29,6 +29,7 @@ SETTINGS = [
     "max_retries=20",
     "sweep.sampler=random",
     "sweep.pruner=none",
+    "sweep.stacked=false",  # kills aim at a fit's own checkpoint; stacks have kills of their own
     "trainer.max_epochs=8",
     "trainer.patience=8",
     "heartbeat_seconds=1",

@@ -177,13 +177,19 @@ def _research(
         verdict="edge" if winning else reported[-1].verdict,
         looks=tuple(reported),
         strategy=f"{best.name} {chosen}",
-        sharpe=result["sharpe"]["value"] or 0.0,
+        sharpe=yearly_sharpe(result) or 0.0,
         valid_sharpe=on_valid[chosen] if np.isfinite(on_valid[chosen]) else None,
         n_trades=result["n_trades"],
         skill=best.skill["value"],
         years=_years(prepared.bars["time"].to_numpy()),
         test_years=_years(prepared.test.time),
     )
+
+
+def yearly_sharpe(performance: Mapping[str, Any]) -> float | None:
+    """The record's Sharpe ratio, also where it is too short to be shown: a mean over markets needs it of every one."""
+    per_period = performance["sharpe_per_period"]
+    return None if per_period is None else float(per_period * np.sqrt(performance["periods_per_year"]))
 
 
 def playable(arm: Arm, profiles: Mapping[str, Profile]) -> dict[str, Profile]:
@@ -282,7 +288,7 @@ def _test(
 
 
 def _look(name: str, arm: Arm, tested: Backtest) -> Look:
-    values = [row["performance"]["sharpe"]["value"] for row in tested.rows]
+    values = [yearly_sharpe(row["performance"]) for row in tested.rows]
     return Look(
         name=name,
         n_strategies=len(tested.rows),
