@@ -134,14 +134,14 @@ def test_floor_shrinkage_and_mixing_by_hand():
     assert np.isnan(pooled(vectors, each, np.array([[np.nan, np.nan], [1, 0]]))[0]).all()
 
 
-def test_batches_are_at_least_as_long_as_asked_and_at_most_thirty():
+def test_batches_hold_four_of_the_longest_label_and_are_at_most_thirty():
     bars = np.arange(1000, 2000)
-    for least in (1, 24, 40, 300):
-        codes = time_batches(bars, least)
+    for label, n_batches in ((1, 30), (6, 30), (10, 25), (75, 3), (250, 1), (400, 1)):
+        codes = time_batches(bars, label)
         sizes = np.bincount(codes)
         assert (np.diff(codes) >= 0).all()
-        assert sizes.min() >= least
-        assert len(sizes) == min(30, 1000 // least)
+        assert sizes.min() >= min(4 * label, 1000)
+        assert len(sizes) == n_batches
     np.testing.assert_array_equal(time_batches(np.array([5, 6, 7]), 10), 0)
 
 

@@ -1,4 +1,4 @@
-"""Shares whose dividends nobody knows are not sold short: a short would be paid for each he owes (decision 0057)."""
+"""Shares whose dividends nobody knows are not sold short: a short owes them and would look too good (0057)."""
 
 import logging
 from datetime import timedelta
