@@ -41,8 +41,6 @@ from tradsys.ops.machine.cgroups import read_container, settle_threads
 
 # numpy, torch, numba and polars count threads once, when they are loaded; commands import this module first
 settle_threads(os.environ, read_container())
-# a command starts with millions of objects that stay; looking for garbage among them took a tenth of its start
-gc.set_threshold(20_000, 10, 10)
 
 ENVIRONMENT = re.compile(r"oc\.env:\s*([A-Za-z_]\w*)")
 LONG_WORD = re.compile(r"\S{400,}")  # of an error: cut, so that the line can be read
@@ -181,6 +179,8 @@ def _with_references(value: Any, written: Any, known: Mapping[str, str]) -> Any:
 
 def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str] | None = None) -> None:
     """Runs a command: --help, its work, and one clear line with exit code 2 where the user can fix the cause."""
+    # a command starts with millions of objects that stay; looking for garbage among them took a tenth of its start
+    gc.set_threshold(20_000, 10, 10)
     arguments = list(sys.argv[1:] if argv is None else argv)
     if any(a in ("-h", "--help") for a in arguments):
         console, purpose = Console(soft_wrap=True), _purpose(main)

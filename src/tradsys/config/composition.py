@@ -90,8 +90,11 @@ def _inner_keys(key: str, value: Any) -> Iterator[str]:
 
 
 def _chooses_group(folders: Sequence[Path], override: Override) -> bool:
-    is_group = any((folder / override.key_or_group).is_dir() for folder in folders)
-    return is_group and not isinstance(override.value(), dict)
+    return _names_group(folders, override) and not isinstance(override.value(), dict)
+
+
+def _names_group(folders: Sequence[Path], override: Override) -> bool:
+    return any((folder / override.key_or_group).is_dir() for folder in folders)
 
 
 def _as_read(overrides: Sequence[str]) -> list[Override] | None:
@@ -111,7 +114,7 @@ def _parted(folders: Sequence[Path], overrides: Sequence[str]) -> tuple[list[str
     for text, one in zip(overrides, parsed, strict=True):
         if _chooses_group(folders, one):
             groups.append(text)
-        elif isinstance(one.value(), dict) and any((folder / one.key_or_group).is_dir() for folder in folders):
+        elif _names_group(folders, one):
             return None  # sets keys of a group, in its turn among the others
         else:
             keys.append(one)

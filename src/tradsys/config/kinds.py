@@ -61,24 +61,25 @@ def beyond_sense(config: DictConfig) -> str | None:
     Settings of parts from outside this package are their own authors' to limit.
     """
     plain, raw = (OmegaConf.to_container(config, resolve=resolve) for resolve in (True, False))
-    for path, name, value in _own_numbers(plain):
+    for path, value in _every_leaf(plain, own=True):
+        name = next(part for part in reversed(path.split(".")) if not part.isdigit())
         if takes := too_large(name, value):
             where = _written_at(raw, path)
             return f"config: {where}={_short(value)}; {name} is {takes}; give {where}=..."
     return None
 
 
-def _own_numbers(value: Any, path: str = "") -> Iterator[tuple[str, str, int | float]]:
-    """Path, name and number of every setting, but for those of parts from outside; of a list, each number."""
-    if isinstance(value, Mapping) and not str(value.get("_target_", OWN)).startswith(OWN):
+def _every_leaf(value: Any, path: str = "", *, own: bool = False) -> Iterator[tuple[str, Any]]:
+    """Path and value of every setting, of a list each one. own: without the settings of parts from outside."""
+    if own and isinstance(value, Mapping) and not str(value.get("_target_", OWN)).startswith(OWN):
         return
     named = value.items() if isinstance(value, Mapping) else enumerate(value)
     for key, inner in named:
         where = f"{path}.{key}" if path else str(key)
         if isinstance(inner, Mapping | list):
-            yield from _own_numbers(inner, where)
-        elif isinstance(inner, int | float) and not isinstance(inner, bool):
-            yield where, next(part for part in reversed(where.split(".")) if not part.isdigit()), inner
+            yield from _every_leaf(inner, where, own=own)
+        else:
+            yield where, inner
 
 
 def wrong_value(plain: Any, raw: Any) -> str | None:
@@ -138,21 +139,10 @@ def wrong_key(
 
 def hidden_text(config: DictConfig) -> str | None:
     """The first text with characters that a terminal obeys, no path can hold or nobody sees; None where none has."""
-    for path, text in _texts(OmegaConf.to_container(config, resolve=False)):
-        if plain_text(text) != text:
+    for path, text in _every_leaf(OmegaConf.to_container(config, resolve=False)):
+        if isinstance(text, str) and plain_text(text) != text:
             return f"config: {path}={_short(text)}; it holds a character that is not seen; give {path}=... without it"
     return None
-
-
-def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Path and value of every text, also those in lists."""
-    named = value.items() if isinstance(value, Mapping) else enumerate(value)
-    for key, inner in named:
-        where = f"{path}.{key}" if path else str(key)
-        if isinstance(inner, Mapping | list):
-            yield from _texts(inner, where)
-        elif isinstance(inner, str):
-            yield where, inner
 
 
 def _resolved(config: DictConfig, key: str, value: Any) -> Any:

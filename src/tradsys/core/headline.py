@@ -26,6 +26,13 @@ class EstimateRow(Interval):
     reason: str | None
 
 
+class NamedValue(TypedDict):
+    """A column and its number, such as its importance."""
+
+    name: str
+    value: float
+
+
 def headline_skill(metrics: Mapping[str, Any]) -> EstimateRow:
     """The headline estimate {value, low, high, reason} in the metrics of one model.
 

@@ -25,15 +25,21 @@ FARTHEST = 100_000  # periods beyond which a live record confirms nothing in a l
 
 def half_width(n: float, alpha: float = 0.05, scale: float = 250.0) -> float:
     """Half of the sequence's width after n periods, in deviations of one period's return."""
-    if not (np.isfinite(n) and n > 0 and 0 < alpha < 1 and scale > 0):
+    return float(_half_widths(np.array([n], dtype=np.float64), alpha, scale)[0])
+
+
+def _half_widths(n: Array, alpha: float, scale: float) -> Array:
+    """`half_width` after each of n [P] periods."""
+    if not (np.isfinite(n).all() and (n > 0).all() and 0 < alpha < 1 and scale > 0):
+        shown = n[0] if len(n) == 1 else f"{len(n)} periods"
         raise DataError(
-            f"sequential: n={n}, alpha={alpha}, scale={scale}; n and scale are above 0, 0 < alpha < 1; bounds begin "
-            "with the first period"
+            f"sequential: n={shown}, alpha={alpha}, scale={scale}; n and scale are above 0, 0 < alpha < 1; bounds "
+            "begin with the first period"
         )
     # the mixture's variance that is best at `scale`, by the approximation of Waudby-Smith et al., eq. 56
     rho = (-2 * np.log(alpha) + np.log(1 - 2 * np.log(alpha))) / scale
     grown = n * rho + 1
-    return float(np.sqrt(2 * grown / (n**2 * rho) * np.log(np.sqrt(grown) / alpha)))
+    return np.sqrt(2 * grown / (n**2 * rho) * np.log(np.sqrt(grown) / alpha))
 
 
 def bars_to_confirm(sharpe: float, alpha: float = 0.05, scale: float | None = None) -> int | None:
@@ -66,7 +72,7 @@ def live_record(sharpe: float | None, periods_per_year: float, n_points: int = 6
     periods = bars_to_confirm(sharpe)
     last = min(FARTHEST, 2 * periods) if periods else FARTHEST
     n_P = np.unique(np.geomspace(MIN_PERIODS, max(last, 2 * MIN_PERIODS), n_points).round())
-    half_P = np.array([half_width(n, scale=periods or FARTHEST) for n in n_P])
+    half_P = _half_widths(n_P, 0.05, periods or FARTHEST)
     yearly = np.sqrt(periods_per_year)
     return {
         "sharpe": float(sharpe * yearly),
@@ -99,7 +105,7 @@ def followed(
     n = np.arange(1, len(returns) + 1)
     mean, variance = _running_moments(returns)
     deviation = np.sqrt(np.maximum(variance, expected_deviation**2) * _long_run_factor(returns, mean, variance))
-    half = deviation * np.array([half_width(float(k), alpha, scale) for k in n])
+    half = deviation * _half_widths(n.astype(np.float64), alpha, scale)
     half[: MIN_PERIODS - 1] = np.inf
     return mean, mean - half, mean + half
 

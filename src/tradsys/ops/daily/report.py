@@ -9,6 +9,7 @@ import polars as pl
 
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
+from tradsys.core.headline import NamedValue
 from tradsys.core.masking import masked
 from tradsys.core.received import refused_in_one_line
 from tradsys.core.runs import code_sha
@@ -45,13 +46,6 @@ class LiveForecasts(IcSeries):
     sessions: int
     mean_probability: float
     observed: float
-
-
-class NamedValue(TypedDict):
-    """A column and its share."""
-
-    name: str
-    value: float
 
 
 class StageSeconds(TypedDict):

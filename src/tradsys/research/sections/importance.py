@@ -4,6 +4,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from tradsys.core.headline import NamedValue
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.evidence.controls.drift import adversarial_validation
 from tradsys.evidence.skill import log_losses
@@ -13,13 +14,6 @@ from tradsys.research.pipeline.training import Fitted
 from tradsys.serving.bundle import Bundle
 
 PERMUTED_WINDOWS = 400
-
-
-class NamedValue(TypedDict):
-    """A column and its number."""
-
-    name: str
-    value: float
 
 
 class Permutation(NamedValue):
