@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.integration.conftest import inside, is_daily, shrunk
-from tests.integration.mutations import LEAKS
+from tests.leaks.every import LEAKS
 from tradsys.audit import main, work
 from tradsys.config.compose import conf_folder
 from tradsys.core.errors import TradsysError

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.integration import mutations
-from tests.integration.mutations import LEAKS
+from tests.leaks.columns import PEEKS, honest_macro
+from tests.leaks.data import hours_of_minutes
+from tests.leaks.every import LEAKS
+from tests.leaks.registry import with_features
 from tradsys.config.compose import as_dict, build, compose
 from tradsys.features.calendar import HourOfDay
 from tradsys.features.feature_set import FeatureSet
@@ -63,7 +65,7 @@ def test_a_planted_leak_is_caught_by_name(leak, unpatched, tmp_path, monkeypatch
 
 def test_the_offending_column_and_row_are_named(unpatched, tmp_path, monkeypatch):
     experiment, config = unpatched
-    planted = mutations.with_features(experiment, mutations.PEEKS["centred window"])
+    planted = with_features(experiment, PEEKS["centred window"])
     (found,) = findings(planted, config, tmp_path, ["features"], ["future"])
     assert found.column == "peek"
     assert found.row.startswith("SYN0 2023-")
@@ -72,7 +74,7 @@ def test_the_offending_column_and_row_are_named(unpatched, tmp_path, monkeypatch
 
 @pytest.mark.parametrize(
     ("part", "made"),
-    [("features", mutations.honest_macro), ("source", lambda e: mutations.hours_of_minutes(e, "close"))],
+    [("features", honest_macro), ("source", lambda e: hours_of_minutes(e, "close"))],
     ids=["macro as of its publication", "bars stamped at their close"],
 )
 def test_the_honest_twin_of_a_leak_is_none(part, made, unpatched, tmp_path):

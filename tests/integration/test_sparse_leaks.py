@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.integration.mutations import FILLS, Planted, holes_filled, honest_fill
+from tests.leaks.columns import FILLS, holes_filled, honest_fill
+from tests.leaks.registry import Planted
 from tradsys.features.feature_set import FeatureSet
 from tradsys.features.momentum import Rsi
 from tradsys.features.price import LogReturn, ZScore
