@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import optuna
@@ -48,11 +49,11 @@ def workers_at_work(study):
 
 
 def in_the_middle(runs, pid):
-    """Whether that process is fitting a net whose checkpoint holds an epoch."""
+    """Whether that process is fitting a net whose checkpoint holds an epoch; the one at the start does not."""
     for attempts in runs.glob("tune/killed/trials/*/fits/*/attempts.jsonl"):
         fit, tries = attempts.parent, read(attempts)
         if tries and tries[-1]["pid"] == pid and not (fit / "fit.json").exists():
-            return any(fit.rglob("last.ckpt"))
+            return (fit / "epochs.jsonl").exists()  # written after the checkpoint that holds the epoch
     return False
 
 
@@ -62,12 +63,12 @@ def loaded(place):
 
 
 def disturbed(place, arguments, runs, seed):
-    """Runs the workers to the end of the study, some of them killed; returns how many were.
+    """Runs the workers to the end of the study, some of them killed; returns how many, and those with a checkpoint.
 
     Every other kill comes at any moment of a trial, the rest inside a fit that has a checkpoint: the victim is stopped
     first, so that nothing changes between the look and the kill.
     """
-    rng, kills, alive = random.Random(seed), 0, []
+    rng, kills, aimed, alive = random.Random(seed), 0, set(), []
 
     def start():
         alive.append(forks().start(["-m", "tradsys.tune", *arguments]))
@@ -92,24 +93,27 @@ def disturbed(place, arguments, runs, seed):
             if busy and kills < N_KILLS and time.monotonic() > due:
                 victim = rng.choice(busy).pid
                 os.kill(victim, signal.SIGSTOP)
-                if kills % 2 and not in_the_middle(runs, victim):
+                begun = in_the_middle(runs, victim)
+                if kills % 2 and not begun:
                     os.kill(victim, signal.SIGCONT)
                     continue
                 os.kill(victim, signal.SIGKILL)
+                aimed |= {victim} if begun else set()
                 kills, due = kills + 1, time.monotonic() + rng.uniform(1, 3)
     finally:
         for process in alive:
             process.kill()
     assert not alive, "the study did not end in time"
-    return kills
+    return kills, aimed
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_workers_lose_nothing_and_double_nothing(url, tmp_path):  # noqa: F811
     theirs = tmp_path / "disturbed"
-    kills = disturbed(url, [*SETTINGS, f"paths.runs={theirs}", f"storage={url}"], theirs, seed=1)
+    kills, begun = disturbed(url, [*SETTINGS, f"paths.runs={theirs}", f"storage={url}"], theirs, seed=1)
     assert kills == N_KILLS
+    assert len(begun) >= N_KILLS // 2
     study = loaded(url)
     done = [t for t in study.get_trials() if t.state == TrialState.COMPLETE]
     assert sorted(t.user_attrs["place"] for t in done) == list(range(N_TRIALS))
@@ -132,16 +136,17 @@ def test_killed_workers_lose_nothing_and_double_nothing(url, tmp_path):  # noqa:
 
     fits = sorted(theirs.glob("tune/killed/trials/*/fits/*"))
     assert len(fits) == 2 * N_TRIALS
-    resumed = sum(_repeats_at_most_one_epoch(fit) for fit in fits)
-    assert resumed >= 1
+    assert begun == set().union(*(_resumed(fit, begun) for fit in fits))
 
 
-def _repeats_at_most_one_epoch(fit: Path):
-    """Whether some attempt went on from a checkpoint. An attempt starts at or after the last epoch reported."""
+def _resumed(fit: Path, begun):
+    """Which of these processes left the fit to another; each attempt starts at or after the last epoch reported."""
     reported = read(fit / "epochs.jsonl")
     assert [line["epoch"] for line in reported] == sorted({line["epoch"] for line in reported})
     attempts = read(fit / "attempts.jsonl")
     for k, attempt in enumerate(attempts):
         before = {a["pid"] for a in attempts[:k]}
         assert attempt["epochs"] >= sum(line["pid"] in before for line in reported)
-    return any(attempt["epochs"] for attempt in attempts)
+    left = {one["pid"]: then["epochs"] for one, then in pairwise(attempts) if one["pid"] in begun}
+    assert all(left.values()), "a fit with a checkpoint began again"
+    return set(left)
