@@ -46,6 +46,7 @@ JOINED = (
     *("rate_10y", "rate_2y", "yield_curve", "cpi"),
     *("pe", "pb", "eps", "market_cap", "dividend_yield", "sentiment", "attention"),
     *(f"peer_{k}_{kind}" for k in range(7) for kind in (1, 24, 168, "known")),
+    "age_class",
 )
 NUMBERS = (*PRICES, "volume", *JOINED)
 

@@ -16,12 +16,12 @@ TINY_NET = '["model=transformer","model.lookback=8","model.net.d_model=8","model
 LEFT_OUT = (
     "base_rate", "lightgbm", "lightgbm_average", "wide_average", "entropy_average", "recipe_average",
     "wide_recipe_average", "pretrained_wide", "contrasted", "auxiliary", "patches", "two_scales", "cross_asset",
-    "supcon", "supcon_wide",
+    "supcon", "supcon_wide", "traits", "liquidity", "more_names", "more_names_logistic",
 )  # fmt: skip
 ARGV = [
     "+study=learning", "study.common=[]", "data=synthetic", "data.n_bars=1600", "data.source.symbols=[SYN0]",
     "trainer.max_epochs=1", "study.split.n_folds=2", "study.split.valid_bars=null", "study.split.test_bars=null",
-    "study.n_draws=200",
+    "study.n_draws=200", "study.tested=[]",
     "study.seeds=[0,1]", f"study.sets.net={TINY_NET}", "events=none",
     *(f"~study.variants.{name}" for name in LEFT_OUT),
 ]  # fmt: skip

@@ -30,14 +30,14 @@ CHOICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _HERE: dict[str, tuple[str, ...]] = {
     "source": (
         "market.store.StoredBars", "market.known.JoinedBars", "market.synthetic.SyntheticMarket",
-        "market.synthetic_panel.SyntheticPanel",
+        "market.synthetic_panel.SyntheticPanel", "market.universe.PooledBars",
     ),
-    "stored": ("market.store.StoredBars",),
+    "stored": ("market.store.StoredBars", "market.universe.PooledBars"),
     "known": (
         "market.known.KnownSource",
         *(f"market.macro.session_series.{n}" for n in ("SessionSeries", "SessionClock")),
         "market.orderbook.values.OrderBookValues", "market.macro.coins.CrossSection", "market.macro.coins.Peers",
-        "market.macro.coins.Perpetual",
+        "market.macro.coins.Perpetual", "market.macro.listing.ListingAge",
     ),
     "feature_set": ("features.feature_set.FeatureSet",),
     "labels": (
@@ -58,7 +58,7 @@ _HERE: dict[str, tuple[str, ...]] = {
     "probe": ("models.linear.LogisticRegression", "models.probe.LinearProbe"),
     "net": (
         "models.nets.transformer.TransformerEncoder", "models.nets.two_scales.TwoScales",
-        "models.nets.cross_asset.CrossAsset",
+        "models.nets.cross_asset.CrossAsset", "models.nets.traits.WithTraits",
         "models.nets.tcn.TemporalConvNet", "models.nets.resnet.ResNet",
     ),
     "module": ("models.training.lit.LitClassifier", "models.training.lit_supcon.LitSupCon"),
@@ -92,14 +92,16 @@ _INSIDE: dict[str, Mapping[str, str]] = {
         "trainer": "trainer", "sweep": "sweep", "data": "data",
     },
     "data": {"source": "source"},
-    "source": {"source": "stored", "known": "known"},
-    "known": {"source": "stored", "perp": "stored", "funding": "known"},
+    "source": {"source": "stored", "sources": "stored", "known": "known"},
+    "stored": {"sources": "stored"},
+    "known": {"source": "stored", "sources": "stored", "perp": "stored", "funding": "known"},
     "feature_set": {"features": "feature", "extra": "feature", "sources": "feature"},
     "model": {
         "members": "model", "model": "model", "scaler": "transforms", "net": "net", "module": "module",
         "trainer": "trainer", "probe": "probe", "pretrain": "pretrain",
         "calibrator": "calibrator", "regime": "regime",
     },
+    "net": {"net": "net"},
     "module": {"views": "views"},
     "views": {"augmentations": "augmentation"},
     "regime": {"regime": "regime", "market": "regime", "macro": "regime"},

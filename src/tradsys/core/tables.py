@@ -14,6 +14,18 @@ from tradsys.core.errors import DataError
 
 Array = NDArray[Any]
 SIDE = "side"  # the feature column that says on which side a position would be taken
+TRAIT = "trait_"  # begins the names of columns that hold the codes of a slow trait's classes; see `trait_classes`
+OF_CLASSES = "_of_"  # stands before the number of classes that ends such a name
+
+
+def trait_classes(names: Sequence[str]) -> dict[int, int]:
+    """Place of each trait's column among the names -> its number of classes n, in order.
+
+    Such a column, `trait_<what>_of_<n>`, holds whole numbers: the class 1..n, 0 where it is not known. No scaler
+    moves it.
+    """
+    found = {at: name.rpartition(OF_CLASSES)[2] for at, name in enumerate(names) if name.startswith(TRAIT)}
+    return {at: int(n) for at, n in found.items() if n.isdecimal()}
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,10 +2,16 @@
 """How much the price moves per bar, from closes and from ranges; Bollinger bands."""
 
 import math
-from dataclasses import dataclass
+import operator
+from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import pairwise
+from typing import Self
 
+import numpy as np
 import polars as pl
 
+from tradsys.core.errors import DataError
 from tradsys.features.price import log_return, where_moving
 from tradsys.features.registry import Column, register
 from tradsys.features.smoothing import window_mean
@@ -20,6 +26,60 @@ class Volatility(Column, name="vol_{bars}"):
 
     def expr(self) -> pl.Expr:
         return log_return().rolling_std(self.bars)
+
+
+@register
+@dataclass(frozen=True)
+class VolatilityClass(Column, name="trait_vol_{bars}_of_{classes}"):
+    """Class 1..classes of `Volatility` over `bars` bars, as a trait's column (`core.tables.trait_classes`).
+
+    edges: upper bound of each class but the last, ascending; None until `fit` takes the quantiles k / classes of all
+    symbols' training bars, so that the classes are those of the training span however calm or wild what follows is.
+    """
+
+    bars: int
+    classes: int = 5
+    edges: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "edges", None if self.edges is None else tuple(self.edges))
+        rising = self.edges is None or all(a < b for a, b in pairwise(self.edges))
+        n_edges = self.classes - 1 if self.edges is None else len(self.edges)
+        if self.classes < 2 or n_edges != self.classes - 1 or not rising:
+            raise DataError(
+                f"volatility class: classes={self.classes} with edges={self.edges}; two classes at least, and one "
+                "ascending edge fewer than classes; leave edges null to have them learnt"
+            )
+
+    def expr(self) -> pl.Expr:
+        if self.edges is None:
+            raise DataError(
+                "volatility class: edges are not fitted; training bars give them; call FeatureSet.fit first"
+            )
+        volatility = self._volatility()
+        above = (pl.when(volatility > edge).then(1.0).otherwise(0.0) for edge in self.edges)
+        return volatility * 0.0 + 1.0 + reduce(operator.add, above)  # the first term is NaN where the volatility is
+
+    def fit(self, bars: pl.DataFrame) -> Self:
+        """A copy with the quantiles of these bars as edges; itself where they are given.
+
+        Raises DataError where volatility does not take enough values to tell the classes apart.
+        """
+        if self.edges is not None:
+            return self
+        found = bars.select(self._volatility().over("segment")).to_series()
+        values = found.filter(found.is_finite()).to_numpy()
+        edges = np.quantile(values, np.arange(1, self.classes) / self.classes) if len(values) else np.empty(0)
+        if len(np.unique(edges)) < self.classes - 1:
+            raise DataError(
+                f"volatility class: {len(values)} training bars with {self.bars} before them do not tell "
+                f"{self.classes} classes apart; train on more bars, or set fewer classes"
+            )
+        return replace(self, edges=tuple(edges.tolist()))
+
+    def _volatility(self) -> pl.Expr:
+        # rounded, so that a live buffer's float noise does not change the class
+        return log_return().rolling_std(self.bars).round(12)
 
 
 @register

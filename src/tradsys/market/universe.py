@@ -1,15 +1,17 @@
-"""Who counts on which day: members of a panel by what each bar's own past shows, and symbols that are only read."""
+"""Who counts on which day: members of a panel by what each bar's own past shows, symbols that are only read, pools."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import polars as pl
 
+from tradsys.core.clock import utc
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.protocols import Events
 from tradsys.core.tables import Array
+from tradsys.market.bars import COLUMNS, bar_length, check_bars, content_digest
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,70 @@ class TradedRows:
         """True [R] where a decision is taken."""
         own = (bars["symbol"] != self.reference).to_numpy()
         return own if self.events is None else own & self.events.mask(bars)
+
+
+class Bars(Protocol):
+    """What gives bars and says what they are."""
+
+    def bars(self) -> pl.DataFrame:
+        """Bars in the schema of `market.bars`."""
+
+    def describe(self) -> dict[str, Any]:
+        """What they are, for run records."""
+
+
+@dataclass(frozen=True)
+class PooledBars:
+    """Symbols of several sources as one set of bars, such as a few names over many years and many names over a few.
+
+    sources: by any names; prices and volume alone are read. end: bars closed after it are left out, null for none.
+    Raises DataError where two sources give a symbol or are of different bar lengths.
+    """
+
+    sources: Mapping[str, Bars]
+    end: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.sources, Mapping) or not all(hasattr(one, "bars") for one in self.sources.values()):
+            raise DataError(
+                f"pool: {self.sources!r}; it must name sources of bars; set data.source.source.sources.NAME"
+            )
+        if not self.sources:
+            raise DataError("pool: no source is named; a pool needs one at least; set data.source.source.sources")
+
+    def bars(self) -> pl.DataFrame:
+        """All bars, sorted; checked."""
+        given = {name: source.bars().select(COLUMNS) for name, source in self.sources.items()}
+        owners: dict[str, str] = {}
+        lengths = {name: bar_length(bars) for name, bars in given.items()}
+        if len(set(lengths.values())) > 1:
+            steps = {name: str(length) for name, length in lengths.items()}
+            raise DataError(f"pool: bars of different lengths, {steps}; one set of bars has one; choose sources of one")
+        for name, bars in given.items():
+            symbols = bars["symbol"].unique().sort().to_list()
+            if twice := [symbol for symbol in symbols if symbol in owners]:
+                raise DataError(
+                    f"pool: {twice} are in {owners[twice[0]]!r} and in {name!r}; a symbol comes from one source; leave "
+                    f"them out of data.source.source.sources.{name}.symbols"
+                )
+            owners |= dict.fromkeys(symbols, name)
+        pooled = pl.concat(given.values()).sort("symbol", "time")
+        return check_bars(pooled if self.end is None else pooled.filter(pl.col("time") <= utc(self.end, "pool: end")))
+
+    def describe(self) -> dict[str, Any]:
+        """For run records: kind, name, digest of exactly these bars, symbols, end, `synthetic`, each source."""
+        reported = {name: source.describe() for name, source in self.sources.items()}
+        bars = self.bars()
+        return {
+            "kind": "pool",
+            "name": " and ".join(str(one.get("name", name)) for name, one in reported.items()),
+            "digest": content_digest(bars),
+            "symbols": bars["symbol"].unique().sort().to_list(),
+            "start": None,
+            "end": self.end,
+            "synthetic": any(one.get("synthetic") for one in reported.values()),
+            "sources": reported,
+        }
 
 
 def untraded_of(source: Any) -> str | None:

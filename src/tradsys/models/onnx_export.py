@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tradsys.core.errors import BundleError
 from tradsys.core.runs import written_atomically
-from tradsys.core.tables import Array, FeatureTable
+from tradsys.core.tables import Array, FeatureTable, trait_classes
 from tradsys.models.baseline import BaseRate
 from tradsys.models.calibrators import FLOOR, Identity, Isotonic, Temperature, least_probability
 from tradsys.models.ensembles.compose import Average, Calibrated, Scaled, SeedAverage
@@ -265,9 +265,15 @@ class _Robust(_Part):
         self.clip = float(part.clip)
         self.keep("center_F", part.center_, torch.float32)
         self.keep("scale_F", part.scale_, torch.float32)
+        codes = trait_classes(part.names_ or ())
+        self.is_code_F: Tensor | None
+        self.register_buffer(
+            "is_code_F", torch.tensor([f in codes for f in range(len(self.center_F))]) if codes else None
+        )
 
     def forward(self, window_NTF: Tensor) -> Tensor:
-        return ((window_NTF - self.center_F) / self.scale_F).clamp(-self.clip, self.clip)
+        scaled_NTF = ((window_NTF - self.center_F) / self.scale_F).clamp(-self.clip, self.clip)
+        return scaled_NTF if self.is_code_F is None else torch.where(self.is_code_F, window_NTF, scaled_NTF)
 
 
 class _Softmax(nn.Module):

@@ -23,6 +23,7 @@ from tradsys.core.errors import TrainingError
 from tradsys.core.runs import digest_json
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.net_fits import NetFit, NetFits
+from tradsys.models.nets.traits import WithTraits
 from tradsys.models.nets.wide import Wide
 from tradsys.models.training.checkpoints import Watch
 from tradsys.models.training.fitting import FitResult, fit_module
@@ -89,6 +90,13 @@ class SequenceModel:
         net = self.net(n_features=n_features, n_classes=n_classes, lookback=self.lookback)
         return Wide(net) if self.wide else net
 
+    def net_for(self, names: Sequence[str], n_classes: int) -> nn.Module:
+        """An untrained net for these columns; CombinationError where a net reads columns by place and these differ."""
+        net = self.built_net(n_features=len(names), n_classes=n_classes)
+        if isinstance(deep := net.deep if isinstance(net, Wide) else net, WithTraits):
+            deep.check_columns(names)
+        return net
+
     def fit(self, train: Samples, valid: Samples) -> Self:
         """A fitted copy, stopped early on `valid`.
 
@@ -100,7 +108,7 @@ class SequenceModel:
         n_classes, targets = count_classes(train, valid), self.targets(train)
         home = self.trainer.home()
         with forked_generator(self.seed, home), self.folder() as folder:
-            net = self.built_net(n_features=len(train.table.names), n_classes=n_classes)
+            net = self.net_for(train.table.names, n_classes)
             with one_thread_if_small(net, self.batch_size * self.lookback, home):
                 if self.pretrain is not None:
                     self.pretrain.run(net, train, lookback=self.lookback, seed=self.seed, device=home)

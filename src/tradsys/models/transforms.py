@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from tradsys.core.errors import DataError, TrainingError
-from tradsys.core.tables import Array, FeatureTable
+from tradsys.core.tables import Array, FeatureTable, trait_classes
 
 Part = TypeVar("Part")
 
@@ -41,7 +41,7 @@ class RobustScaler:
     clip: largest absolute value let through, in sigmas. quantile: lower end of the inter-quantile range that
     measures the spread (0.25 = IQR), scaled so that on a Gaussian it is the standard deviation. A column
     whose range is 0 but which is not constant (a rare flag) takes its standard deviation; a constant one
-    takes 1.
+    takes 1. The codes of traits (`core.tables.trait_classes`) stay as they are.
     Fitted: center_ and scale_ float32 [F]; names_. NaN is skipped in `fit` and stays NaN in `apply`.
     """
 
@@ -74,6 +74,8 @@ class RobustScaler:
         noise = np.finfo(np.float32).eps * np.abs(center) + np.finfo(np.float32).tiny
         scale = np.where(scale > noise, scale, np.nanstd(x, axis=0))
         scale = np.where(scale > noise, scale, 1.0)
+        codes = list(trait_classes(table.names))
+        center[codes], scale[codes] = 0.0, 1.0
         state = {
             "center_": center.astype(np.float32),
             "scale_": scale.astype(np.float32),
@@ -90,7 +92,10 @@ class RobustScaler:
                 "be the same in the same order; select them first"
             )
         scaled = (table.values - self.center_) / self.scale_
-        return table.with_values(np.clip(scaled, np.float32(-self.clip), np.float32(self.clip)))
+        scaled = np.clip(scaled, np.float32(-self.clip), np.float32(self.clip))
+        codes = list(trait_classes(names))
+        scaled[:, codes] = table.values[:, codes]
+        return table.with_values(scaled)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON value that `from_json` turns back into the same numbers."""

@@ -1,4 +1,4 @@
-"""Folds whose test symbols no part of training has seen: zero-shot forecasts of other names."""
+"""Folds whose test symbols no part of training has seen, and folds that are tested on some of the symbols only."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 
 from tradsys.core.errors import DataError
 from tradsys.core.protocols import Splitter
-from tradsys.core.tables import Fold, Samples
+from tradsys.core.tables import Array, Fold, Samples
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,7 @@ class HeldOutSymbols:
                 f"split: held-out symbols {list(self.symbols)}; they must be some, not all, of {known}; set "
                 "study.held_out"
             )
-        name_N = np.asarray(samples.table.symbols)[samples.table.symbol[samples.rows]]
-        held_N = np.isin(name_N, list(self.symbols))
+        held_N = _is_of(samples, self.symbols)
         for k, fold in enumerate(self.splitter.split(samples)):
             parts = {name: getattr(fold, name) for name in ("train", "valid", "test")}
             kept = {name: at[held_N[at] == (name == "test")] for name, at in parts.items()}
@@ -41,3 +40,40 @@ class HeldOutSymbols:
                     "these must exist in every test block and others before it; use fewer folds or other symbols"
                 )
             yield Fold(**kept)
+
+
+@dataclass(frozen=True)
+class TestedSymbols:
+    """The folds of `splitter`, trained on all symbols, validated and tested on `symbols` alone.
+
+    So names that are only there to be learnt from neither stop nor calibrate a model, nor count in its figures. Raises
+    DataError for a symbol that the samples lack, and for a fold that loses a whole part.
+    """
+
+    __test__ = False  # no test of pytest's
+
+    splitter: Splitter
+    symbols: Sequence[str]
+
+    def split(self, samples: Samples) -> Iterator[Fold]:
+        """Each fold with validation and test filtered by symbol; the very same folds where all symbols are tested."""
+        known = sorted(samples.table.symbols)
+        if unknown := sorted(set(self.symbols) - set(known)):
+            raise DataError(
+                f"split: tested symbols {unknown} are none of {known}; a comparison tests all its variants on the same "
+                "names; load them, or set study.tested"
+            )
+        tested_N = _is_of(samples, self.symbols)
+        for k, fold in enumerate(self.splitter.split(samples)):
+            kept = {name: at[tested_N[at]] for name, at in (("valid", fold.valid), ("test", fold.test))}
+            if empty := [name for name, at in kept.items() if not len(at)]:
+                raise DataError(
+                    f"split: fold {k} has no {' and no '.join(empty)} samples of {list(self.symbols)}; use fewer folds "
+                    "or other symbols; set study.tested"
+                )
+            yield Fold(train=fold.train, **kept)
+
+
+def _is_of(samples: Samples, symbols: Sequence[str]) -> Array:
+    """True [N] where a sample is of one of these symbols."""
+    return np.isin(np.asarray(samples.table.symbols)[samples.table.symbol[samples.rows]], list(symbols))

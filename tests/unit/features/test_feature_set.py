@@ -1,4 +1,5 @@
 import importlib.util
+import json
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
+from tests.conftest import walk_bars
 from tradsys.core.errors import BundleError, DataError
 from tradsys.features.feature_set import FeatureSet
 from tradsys.features.fracdiff import FracDiff
@@ -18,6 +20,7 @@ from tradsys.features.momentum import Macd, Rsi
 from tradsys.features.price import CandleShare, LogReturn, SmaDistance, ZScore
 from tradsys.features.registry import feature_to_json, register
 from tradsys.features.smoothing import settled_rows
+from tradsys.features.volatility import Volatility, VolatilityClass
 from tradsys.market.bars import mark_gaps
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
@@ -270,3 +273,58 @@ def test_without_a_market_symbol_the_features_that_need_one_are_left_out_and_nam
     assert "['market_ret_1']" in caplog.text
     assert features.table(make_walk_bars(50)).names == ("ret_1",)
     assert plain(*features.features).schema_hash() == features.schema_hash()
+
+
+def class_bars():
+    """Three symbols, the second and third two and four times as volatile as the first."""
+    bars = walk_bars(900, ("AAA", "BBB", "CCC"))
+    times = {"AAA": 1.0, "BBB": 2.0, "CCC": 4.0}
+    power = pl.col("symbol").replace_strict(times, return_dtype=pl.Float64)
+    return bars.with_columns((pl.col(c) / 100) ** power * 100 for c in ("open", "high", "low", "close"))
+
+
+def test_volatility_classes_are_quantiles_of_the_training_span():
+    bars = class_bars()
+    until = bars["time"].unique().sort()[599]
+    features = plain(VolatilityClass(48, 3)).fit(bars, until)
+    found = features.features[0]
+    again = FeatureSet.from_json(json.loads(json.dumps(features.to_json())))
+    assert again.features == (found,)
+    table = plain(Volatility(48)).table(bars)
+    seen = table.values[table.time <= np.datetime64(until.replace(tzinfo=None)), 0]
+    np.testing.assert_allclose(found.edges, np.nanquantile(seen, [1 / 3, 2 / 3]), rtol=1e-4)
+    code = again.table(bars).values[:, 0]
+    volatility = table.values[:, 0]
+    assert np.array_equal(np.isnan(code), np.isnan(volatility))
+    known = np.isfinite(code)
+    expected = 1 + (volatility[known, None] > np.float32(found.edges)).sum(axis=1)
+    assert (code[known] == expected).mean() > 0.999  # but for float32 at an edge
+    assert [np.nanmedian(code[table.symbol == k]) for k in range(3)] == [1, 2, 3]
+
+
+def test_volatility_classes_learn_nothing_from_what_comes_after_and_would_of_all_bars():
+    bars = class_bars()
+    until = bars["time"].unique().sort()[599]
+    shocked = bars.with_columns(
+        pl.when(pl.col("time") > until).then(pl.col(c) * 3.0).otherwise(pl.col(c))
+        for c in ("open", "high", "low", "close")
+    )
+    learnt = [plain(VolatilityClass(48, 3)).fit(frame, until).to_json() for frame in (bars, shocked)]
+    assert learnt[0] == learnt[1]
+    peeking = [plain(VolatilityClass(48, 3)).fit(frame).to_json() for frame in (bars, shocked)]
+    assert peeking[0] != peeking[1]  # the negative control
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: VolatilityClass(48, 1), "two classes at least"),
+        (lambda: VolatilityClass(48, 3, edges=(0.2, 0.1)), "ascending"),
+        (lambda: VolatilityClass(48, 3, edges=(0.1,)), "one ascending edge fewer"),
+        (lambda: VolatilityClass(48, 3).expr(), "call FeatureSet.fit first"),
+        (lambda: plain(VolatilityClass(48, 3)).fit(class_bars().head(40)), "do not tell 3 classes apart"),
+    ],
+)
+def test_volatility_classes_that_tell_nothing_apart_are_refused(make, words):
+    with pytest.raises(DataError, match=words):
+        make()

@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import walk_bars
+from tests.unit.market.macro.test_coins import Frame
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.labels.events import ClockEvents
-from tradsys.market.universe import Members, decided_span, market_span_note, without_reference
+from tradsys.market.bars import content_digest
+from tradsys.market.universe import Members, PooledBars, decided_span, market_span_note, without_reference
 
 
 def slow(members, bars):
@@ -111,3 +113,29 @@ def test_what_is_compared_lies_between_the_first_and_the_last_decision():
     assert cut["time"].unique().sort().to_list() == clock[4:18].to_list()
     assert (since, until) == (clock[4], clock[17])
     assert words.endswith("strategies and benchmark are compared on the former, 6 closes are cut")
+
+
+def test_a_pool_is_all_bars_of_its_sources():
+    few, many = walk_bars(60, ("AAA", "CCC")), walk_bars(20, ("BBB", "DDD"))
+    pool = PooledBars({"few": Frame(few), "many": Frame(many)})
+    assert pool.bars().equals(pl.concat([few, many]).sort("symbol", "time"))
+    cut = few["time"].unique().sort()[9]
+    assert PooledBars(pool.sources, end=str(cut)).bars().equals(pool.bars().filter(pl.col("time") <= cut))
+    reported = pool.describe()
+    assert (reported["symbols"], reported["synthetic"]) == (["AAA", "BBB", "CCC", "DDD"], False)
+    assert reported["digest"] == content_digest(pool.bars()) != PooledBars({"few": Frame(few)}).describe()["digest"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "words"),
+    [
+        ({"a": Frame(walk_bars(20)), "b": Frame(walk_bars(30))}, r"\['AAA'\] are in 'a' and in 'b'.*sources.b.symbols"),
+        ({"a": Frame(walk_bars(20)), "b": Frame(walk_bars(20, ("BBB",), minutes=30))}, "different lengths"),
+        ({}, "no source is named"),
+        ({"a": None}, "must name sources of bars"),
+        (None, "must name sources of bars"),
+    ],
+)
+def test_sources_that_make_no_pool_are_refused(sources, words):
+    with pytest.raises(DataError, match=words):
+        PooledBars(sources).bars()

@@ -55,8 +55,8 @@ def untrained(n_classes=2, seed=0, **options):
     return with_fitted(model, {"net_": net.eval()})
 
 
-def parts(model, calibrator, n_classes=2):
-    samples = make_samples(n_classes=n_classes)
+def parts(model, calibrator, n_classes=2, change=lambda samples: samples):
+    samples = change(make_samples(n_classes=n_classes))
     scaler = RobustScaler(clip=3.0).fit(samples.table, samples.rows)
     score_NC = model.predict_proba(scaler.apply(samples.table), samples.rows)
     return samples, scaler, score_NC, calibrator.fit(score_NC, samples.y, samples.weight)

@@ -5,7 +5,7 @@ import pytest
 
 from tests.unit.models.test_sequence import make_samples
 from tradsys.core.errors import DataError
-from tradsys.samples.held_out_symbols import HeldOutSymbols
+from tradsys.samples.held_out_symbols import HeldOutSymbols, TestedSymbols
 from tradsys.samples.splits import WalkForward
 
 
@@ -36,3 +36,22 @@ def test_no_training_sample_is_of_a_test_symbol_and_time_stays_split(samples):
 def test_symbols_that_leave_nothing_are_refused(samples, symbols):
     with pytest.raises(DataError, match=r"split: held-out symbols .* \['AAA', 'BBB'\]"):
         list(HeldOutSymbols(WalkForward(n_folds=2), symbols).split(samples))
+
+
+def test_names_that_are_only_learnt_from_are_in_no_validation_and_no_test(samples):
+    splitter = WalkForward(n_folds=2, embargo_bars=1)
+    for fold, plain in zip(TestedSymbols(splitter, ["BBB"]).split(samples), splitter.split(samples), strict=True):
+        assert np.array_equal(fold.train, plain.train)
+        for part in ("valid", "test"):
+            whole, kept = getattr(plain, part), getattr(fold, part)
+            assert np.array_equal(kept, whole[samples.table.symbol[samples.rows[whole]] == 1])
+            assert 0 < len(kept) < len(whole)
+    for fold, plain in zip(
+        TestedSymbols(splitter, ["BBB", "AAA"]).split(samples), splitter.split(samples), strict=True
+    ):
+        assert all(np.array_equal(getattr(fold, part), getattr(plain, part)) for part in ("train", "valid", "test"))
+
+
+def test_a_tested_symbol_that_is_not_there_is_refused(samples):
+    with pytest.raises(DataError, match=r"tested symbols \['CCC'\] are none of \['AAA', 'BBB'\].*set study.tested"):
+        list(TestedSymbols(WalkForward(n_folds=2), ["AAA", "CCC"]).split(samples))

@@ -55,7 +55,7 @@ class CrossSection:
     def join(self, bars: pl.DataFrame) -> pl.DataFrame:
         """The bars with the columns on the right, in their order; only bars at or before a moment are read for it."""
         bars = utc_bars(bars)
-        _check_free(bars, self.names)
+        check_free(bars, self.names)
         others = bars if self.source is None else utc_bars(self.source.bars())
         joined = bars
         for h in self.hours:
@@ -110,7 +110,7 @@ class Peers:
     def join(self, bars: pl.DataFrame) -> pl.DataFrame:
         """The bars with the columns on the right, in their order; only bars at or before a moment are read for it."""
         bars = utc_bars(bars)
-        _check_free(bars, self.names)
+        check_free(bars, self.names)
         others = bars if self.source is None else utc_bars(self.source.bars())
         others = others.filter(pl.col("symbol").is_in(self.symbols))
         moves = {h: _returns(others, h) for h in self.hours}
@@ -154,7 +154,7 @@ class Perpetual:
     def join(self, bars: pl.DataFrame) -> pl.DataFrame:
         """The bars with the columns on the right, in their order; null where one of the values is missing."""
         bars = utc_bars(bars)
-        _check_free(bars, self.names)
+        check_free(bars, self.names)
         future = utc_bars(self.perp.bars()).filter(pl.col("symbol") == self.symbol).select("time", future="close")
         spot = bars.filter(pl.col("symbol") == self.symbol).select("time", spot="close")
         basis = spot.join(future, on="time").select(
@@ -219,6 +219,7 @@ def _returns(bars: pl.DataFrame, hours: int) -> pl.DataFrame:
     )
 
 
-def _check_free(bars: pl.DataFrame, names: Sequence[str]) -> None:
+def check_free(bars: pl.DataFrame, names: Sequence[str]) -> None:
+    """Raises DataError where the bars have one of these columns already."""
     if taken := sorted(set(names) & set(bars.columns)):
         raise DataError(f"known: {taken} stand in the bars already; two sources give one name; rename one")

@@ -3,6 +3,7 @@
 transformer    TransformerEncoder
 two_scales     TwoScales
 cross_asset    CrossAsset
+traits         WithTraits
 tcn            TemporalConvNet
 resnet         ResNet
 auxiliary      Auxiliary

@@ -1,19 +1,22 @@
 """Samples and folds that the variants of a comparison share, on disk so that worker processes map one copy.
 
 Variants whose labels, side and decisions are the same are evaluated on the same rows: one lookback for all of them,
-and no row that the features of any of them lack. A variant that asks another question (another label, side or data
-set) has rows of its own.
+and no row that the features of any of them lack. A variant that asks another question (another label or side, other
+prices) has rows of its own. Columns joined to the bars, and symbols that are not judged, are what a variant learns
+from: they do not change its question.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.core.protocols import Splitter
 from tradsys.core.runs import digest_json
-from tradsys.core.tables import Array
+from tradsys.core.tables import Array, Samples
+from tradsys.market.bars import COLUMNS, content_digest
 from tradsys.research.pipeline.dataset import PARTS, Dataset, LabelledRows, check_symbols, label_rows, load_bars
 from tradsys.research.pipeline.dataset_cache import DatasetCache
 from tradsys.research.pipeline.dataset_store import dataset_digest, digest_arrays
@@ -30,13 +33,14 @@ class Aligned:
 
 
 def aligned_datasets(
-    variants: Mapping[str, tuple[Experiment, Mapping[str, object]]], splitter: Splitter
+    variants: Mapping[str, tuple[Experiment, Mapping[str, object]]], splitter: Splitter, judged: Sequence[str] = ()
 ) -> dict[str, Aligned]:
     """One dataset for every variant; variants of one data set, feature set and question share the very same object.
 
     variants: the experiment and its resolved config, from which equal choices are recognised. The lookback is the
-    longest of all variants. Raises DataError where a part of a fold holds one class only, with the variant and the
-    fold.
+    longest of all variants. judged: symbols whose rows are tested, all where empty; what else a variant's data hold is
+    its own. Raises DataError where a part of a fold holds one class only, or where variants of one question would be
+    tested on other rows, with the variant and the fold.
     """
     lookback = max(experiment.model.lookback for experiment, _ in variants.values())
     chosen = {name: _choice(config) for name, (_, config) in variants.items()}
@@ -51,17 +55,23 @@ def aligned_datasets(
             cache = caches[data]
             of_choice[chosen[name]] = experiment
             sources[chosen[name]] = label_rows(experiment, cache.bars, splitter, lookback=lookback, cache=cache)
-    questions = {key: _question(rows) for key, rows in sources.items()}
+    shared = {key: _judged_rows(rows, judged) for key, rows in sources.items()}
+    questions = {key: _question(rows, shared[key]) for key, rows in sources.items()}
     ready: dict[str, Array] = {}
     for key, rows in sources.items():
-        ready[questions[key]] = ready.get(questions[key], True) & rows.decidable
+        ready[questions[key]] = ready.get(questions[key], True) & rows.decidable[shared[key]]
     aligned = {}
     for key, rows in sources.items():
-        dataset = replace(rows, events=ready[questions[key]]).dataset(splitter)
+        decided = rows.decidable.copy()
+        decided[shared[key]] = ready[questions[key]]
+        dataset = replace(rows, events=decided).dataset(splitter)
         check_symbols(dataset.samples, of_choice[key].events, rows.events)
         aligned[key] = Aligned(dataset, dataset_digest(dataset), questions[key])
+    first: dict[str, str] = {}  # of each question, the first variant that asks it
     for name, key in chosen.items():
         check_classes(name, aligned[key].dataset)
+        other = first.setdefault(questions[key], name)
+        _check_same_tests(name, aligned[key].dataset, other, aligned[chosen[other]].dataset)
     return {name: aligned[key] for name, key in chosen.items()}
 
 
@@ -78,12 +88,36 @@ def check_classes(variant: str, dataset: Dataset) -> None:
                 )
 
 
+def _check_same_tests(variant: str, own: Dataset, other: str, theirs: Dataset) -> None:
+    """Raises DataError where a fold of two variants of one question tests other rows."""
+    for k, (a, b) in enumerate(zip(own.folds, theirs.folds, strict=True)):
+        mine, others = own.samples.take(a.test), theirs.samples.take(b.test)
+        if not (np.array_equal(mine.time, others.time) and np.array_equal(_names(mine), _names(others))):
+            raise DataError(
+                f"compare: variants {variant!r} and {other!r} are judged on the same symbols, but fold {k} tests "
+                f"{len(mine)} and {len(others)} samples: the decisions of further names move the cuts in time; decide "
+                "at fixed hours (events=clock) and give the split valid_bars and test_bars"
+            )
+
+
+def _names(samples: Samples) -> Array:
+    return np.asarray(samples.table.symbols)[samples.table.symbol[samples.rows]]
+
+
 def _choice(config: Mapping[str, object]) -> str:
     """Digest of what decides table, labels and weights."""
     return digest_json({name: config[name] for name in ("data", "features", "labels", "events", "weighting")})
 
 
-def _question(rows: LabelledRows) -> str:
-    """Digest of bars, outcomes and decisions, whatever the features."""
-    events = np.empty(0) if rows.events is None else rows.events
-    return digest_json([rows.data_digest, digest_arrays(rows.labels.y, rows.labels.end, events)])
+def _judged_rows(rows: LabelledRows, judged: Sequence[str]) -> Array:
+    """True [R] where a row is of a judged symbol."""
+    return np.isin(np.asarray(rows.table.symbols), list(judged) or rows.table.symbols)[rows.table.symbol]
+
+
+def _question(rows: LabelledRows, shared: Array) -> str:
+    """Digest of the shared rows' prices, outcomes and decisions, whatever the features and the other rows."""
+    prices = content_digest(rows.bars.select(COLUMNS).filter(pl.Series(shared)))
+    labels, table = rows.labels, rows.table
+    resolved = np.where(labels.end >= 0, table.time[labels.end], np.datetime64("NaT"))
+    events = np.empty(0) if rows.events is None else rows.events[shared]
+    return digest_json([prices, digest_arrays(labels.y[shared], resolved[shared], events)])

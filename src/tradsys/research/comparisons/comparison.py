@@ -85,7 +85,7 @@ def compare_study(
     """
     check_ledger(config["paths"]["ledger"], config["paths"]["runs"])
     runs = Path(config["paths"]["runs"])
-    judged = aligned_datasets({v.name: (v.experiment, v.config) for v in variants}, settings.splitter)
+    judged = aligned_datasets({v.name: (v.experiment, v.config) for v in variants}, settings.splitter, settings.judged)
     place = runs / "compare" / f"{settings.name}_{judged[settings.reference].digest[:12]}"
     place.mkdir(parents=True, exist_ok=True)
     with _alone(place), logged_in(place, yaml.safe_dump(masked(dict(config)), sort_keys=False), overrides):

@@ -10,7 +10,7 @@ from tradsys.core.protocols import Splitter
 from tradsys.core.received import check_folder_name
 from tradsys.core.runs import digest_json
 from tradsys.research.pipeline.settings import Experiment
-from tradsys.samples.held_out_symbols import HeldOutSymbols
+from tradsys.samples.held_out_symbols import HeldOutSymbols, TestedSymbols
 
 LOG = logging.getLogger(__name__)
 BACKENDS = ("loky", "threading", "sequential", "ray")
@@ -44,8 +44,9 @@ class ComparisonSettings:
     common: overrides of all variants, below the command line's. sets: named lists that variants refer to by
     interpolation. n_jobs: fits at once, of one thread each. backend: of joblib; `ray` takes the cluster that ray finds.
     n_draws, confidence: of every interval. held_out: symbols that no fold trains or validates on and that alone are
-    tested. stacked: whether the fits of a variant train their nets as stacks, which moves a probability by no more than
-    1e-5: None where that is faster, True wherever it is possible, False never.
+    tested. tested: symbols that validation and tests are of, while training takes all that a variant's data hold;
+    empty for all. stacked: whether the fits of a variant train their nets as stacks, which moves a probability by no
+    more than 1e-5: None where that is faster, True wherever it is possible, False never.
     Raises TradsysError out of range.
     """
 
@@ -62,6 +63,7 @@ class ComparisonSettings:
     n_draws: int = 2000
     confidence: float = 0.95
     held_out: Sequence[str] = ()
+    tested: Sequence[str] = ()
     stacked: bool | None = None
     arms: Mapping[str, Any] | None = None
 
@@ -89,14 +91,26 @@ class ComparisonSettings:
                 f"study {self.name!r}: n_jobs={self.n_jobs}, n_draws={self.n_draws}, confidence={self.confidence}; at "
                 "least 1 job and 100 draws, and a confidence between 0 and 1; fix them in conf/study"
             )
+        if self.held_out and self.tested:
+            raise TradsysError(
+                f"study {self.name!r}: held_out={list(self.held_out)} with tested={list(self.tested)}; held-out "
+                "symbols are the tested ones; set study.tested=[] or study.held_out=[]"
+            )
         if self.backend not in BACKENDS:
             raise TradsysError(f"study {self.name!r}: backend {self.backend!r}; it is one of {', '.join(BACKENDS)}")
         assert self.choices  # reads every variant once, so that a bad one is refused here
 
     @property
     def splitter(self) -> Splitter:
-        """`split`, without the held-out symbols in training where there are some."""
-        return HeldOutSymbols(self.split, tuple(self.held_out)) if self.held_out else self.split
+        """`split`, without the held-out symbols in training, or with the tested ones alone in the tests."""
+        if self.held_out:
+            return HeldOutSymbols(self.split, tuple(self.held_out))
+        return TestedSymbols(self.split, tuple(self.tested)) if self.tested else self.split
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """Symbols whose rows are tested; empty for all."""
+        return tuple(self.held_out or self.tested)
 
     @property
     def choices(self) -> dict[str, VariantChoice]:

@@ -20,7 +20,7 @@ from tradsys.features.momentum import Rsi
 from tradsys.features.price import LogReturn
 from tradsys.features.registry import register
 from tradsys.features.side import BreakoutSide, MomentumSide, ReversionSide
-from tradsys.features.volatility import Volatility
+from tradsys.features.volatility import Volatility, VolatilityClass
 
 SETS = sorted(Path(path).stem for path in (conf_folder() / "features").glob("*.yaml"))
 N_BARS = 400
@@ -52,7 +52,8 @@ def random_bars(columns: tuple[str, ...] = (), n_bars: int = N_BARS) -> pl.DataF
 def configured(name: str) -> FeatureSet:
     overrides = [f"features={name}", "data=synthetic", "features.market_symbol=SYN0", "features.max_gap_minutes=60"]
     features = instantiate(compose("train", overrides).features, _convert_="all")
-    return features.like([FracDiff(0.4) if isinstance(f, FracDiff) else f for f in features.features])
+    learned = {FracDiff: FracDiff(0.4), VolatilityClass: VolatilityClass(336, 3, edges=(0.0028, 0.0031))}
+    return features.like([learned.get(type(f), f) for f in features.features])
 
 
 def exact_table(features: FeatureSet, bars: pl.DataFrame) -> np.ndarray:

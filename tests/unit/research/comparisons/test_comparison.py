@@ -121,6 +121,49 @@ def test_variants_of_other_weights_meet_on_the_same_rows():
         assert np.array_equal(*(getattr(judged[name].dataset.folds[1], own) for name in variants))
 
 
+def test_a_variant_that_learns_from_more_names_is_judged_on_the_same_rows():
+    """Two names more in training, and columns of theirs: neither changes what is asked of the first."""
+    more = ["data.source.symbols=[SYN0,SYN1,SYN2]", "features.market_symbol=SYN0"]
+    late = "features.extra=[{_target_: tradsys.features.price.SmaDistance, bars: 500}]"
+    variants = {
+        "few": composed("model=logistic", "features.market_symbol=SYN0", "events=clock", "events.every_hours=2"),
+        "more": composed("model=logistic", late, *more, "events=clock", "events.every_hours=2"),
+    }
+    splitter = settings(tested=["SYN0"]).splitter
+    judged = aligned_datasets(variants, splitter, ("SYN0",))
+    few, many = (judged[name].dataset for name in variants)
+    assert judged["few"].question == judged["more"].question
+    assert set(few.samples.table.symbols) < set(many.samples.table.symbols)
+    for a, b in zip(few.folds, many.folds, strict=True):
+        for part in ("valid", "test"):
+            mine, theirs = few.samples.take(getattr(a, part)), many.samples.take(getattr(b, part))
+            assert set(theirs.table.symbol[theirs.rows]) == {0}
+            assert np.array_equal(mine.time, theirs.time)
+            assert np.array_equal(mine.y, theirs.y)
+        assert set(many.samples.table.symbol[many.samples.rows[b.train]]) == {0, 1, 2}
+        assert many.samples.table.time[many.samples.end[b.train]].max() < few.samples.time[a.test].min()
+    alone = aligned_datasets(variants, SPLIT)  # all names judged: another question each, as ever
+    assert alone["few"].question != alone["more"].question
+
+
+def test_more_names_whose_decisions_move_the_folds_are_refused():
+    variants = {
+        "few": composed("model=logistic", "features.market_symbol=SYN0"),
+        "more": composed("model=logistic", "data.source.symbols=[SYN0,SYN1]", "features.market_symbol=SYN0"),
+    }
+    with pytest.raises(
+        DataError, match=r"'more' and 'few' are judged on the same symbols, but fold 0 .* \(events=clock\)"
+    ):
+        aligned_datasets(variants, settings(tested=["SYN0"]).splitter, ("SYN0",))
+
+
+def test_held_out_and_tested_symbols_exclude_each_other():
+    assert settings(tested=["A"]).judged == ("A",)
+    assert settings(held_out=["B"]).judged == ("B",)
+    with pytest.raises(TradsysError, match=r"held_out=\['B'\] with tested=\['A'\]"):
+        settings(tested=["A"], held_out=["B"])
+
+
 def test_an_unknown_weighting_is_refused_before_any_data_is_read():
     with pytest.raises(TradsysError, match="weighting='uniform'; it is one of uniqueness, return, liquidity, none"):
         composed("weighting=uniform")

@@ -203,7 +203,7 @@ class Made:
 
     def _begun(self, fit: NetFit) -> tuple[nn.Module, LitClassifier, Generator]:
         if fit not in self._drawn:
-            self._drawn[fit] = _drawn(fit.model, len(fit.train.table.names), count_classes(fit.train, fit.valid))
+            self._drawn[fit] = _drawn(fit.model, fit.train.table.names, count_classes(fit.train, fit.valid))
         return self._drawn[fit]
 
     def _start_line(self, fit: NetFit, module: LitClassifier, net: Any) -> None:
@@ -246,12 +246,12 @@ class Made:
         return fit.model.fingerprint_of(train, valid)
 
 
-def _drawn(model: SequenceModel, n_features: int, n_classes: int) -> tuple[nn.Module, LitClassifier, Generator]:
+def _drawn(model: SequenceModel, names: Sequence[str], n_classes: int) -> tuple[nn.Module, LitClassifier, Generator]:
     """A model's net, module and generator, as they stand when its fit alone would begin."""
     home = model.trainer.home()
     generator = Generator(home)
     with forked_generator(model.seed, home):
-        net = model.built_net(n_features=n_features, n_classes=n_classes)
+        net = model.net_for(names, n_classes)
         module: Any = model.module(net)
         if home.type == "cpu":
             generator.set_state(torch.get_rng_state())
