@@ -112,9 +112,10 @@ def recorded(config: DictConfig | dict[str, Any]) -> str:
 
 def build(config: DictConfig) -> dict[str, Any]:
     """Every `_target_` in the config as its object, the rest as plain values; {}, a group's `none`, is None."""
-    if line := kinds.beyond_sense(config):  # a net of so many layers would be built first
+    plain, raw = (OmegaConf.to_container(config, resolve=resolve) for resolve in (True, False))
+    if line := kinds.beyond_sense(plain, raw):  # a net of so many layers would be built first
         raise ConfigError(line)
-    line = kinds.wrong_argument(config)
+    line = kinds.wrong_value(plain, raw)
     try:
         built = {key: None if part == {} else part for key, part in instantiate(config, _convert_="all").items()}
     except OmegaConfBaseException as error:

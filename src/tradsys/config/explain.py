@@ -352,7 +352,15 @@ def value_at(value: Any, path: str) -> Any:
 def plain_config(config: DictConfig) -> tuple[dict[str, Any], list[str]]:
     """The config as plain, resolved values, and its keys without any; ConfigError where a value points to nothing."""
     try:
-        missing = sorted(OmegaConf.missing_keys(config))
-        return OmegaConf.to_container(config, resolve=True), missing  # type: ignore[return-value]
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+        # their names cost as much as all values, and hardly any config lacks one
+        missing = sorted(OmegaConf.missing_keys(config)) if _lacks_a_value(plain) else []
     except OmegaConfBaseException as error:
         raise ConfigError(unresolved(error)) from error
+    return plain, missing
+
+
+def _lacks_a_value(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_lacks_a_value, value.values() if isinstance(value, dict) else value))
+    return value == "???"

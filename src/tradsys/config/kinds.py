@@ -50,17 +50,12 @@ OPTIONAL: Mapping[str, type] = {
 }  # fmt: skip
 
 
-def wrong_argument(config: DictConfig) -> str | None:
-    """What is wrong with the first value that the constructor it goes to does not take; None where all fit."""
-    return wrong_value(OmegaConf.to_container(config, resolve=True), OmegaConf.to_container(config, resolve=False))
-
-
-def beyond_sense(config: DictConfig) -> str | None:
+def beyond_sense(plain: Any, raw: Any) -> str | None:
     """The first value that `core.bounds` calls too large, to be refused before anything is built; None where none is.
 
-    Settings of parts from outside this package are their own authors' to limit.
+    plain, raw: a configuration as plain values, resolved, and as it was written. Settings of parts from outside this
+    package are their own authors' to limit.
     """
-    plain, raw = (OmegaConf.to_container(config, resolve=resolve) for resolve in (True, False))
     for path, value in _every_leaf(plain, own=True):
         name = next(part for part in reversed(path.split(".")) if not part.isdigit())
         if takes := too_large(name, value):
@@ -83,7 +78,10 @@ def _every_leaf(value: Any, path: str = "", *, own: bool = False) -> Iterator[tu
 
 
 def wrong_value(plain: Any, raw: Any) -> str | None:
-    """As `wrong_argument`, of a configuration as plain values: resolved, and as it was written."""
+    """What is wrong with the first value that the constructor it goes to does not take; None where all fit.
+
+    plain, raw: as of `beyond_sense`.
+    """
     for path, part in _parts(plain):
         hints, name = _hints(str(part["_target_"]))
         for key, value in part.items():
@@ -98,7 +96,7 @@ def wrong_value(plain: Any, raw: Any) -> str | None:
 
 
 def key_of(line: str) -> str:
-    """The last name of the key that a line of `wrong_argument` is about."""
+    """The last name of the key that a line of `wrong_value` is about."""
     return line.removeprefix("config: ").partition("=")[0].rpartition(".")[2]
 
 
@@ -107,7 +105,7 @@ def wrong_key(
 ) -> str | None:
     """What is wrong with the first of these keys whose value is of another kind than its default; None where all fit.
 
-    keys: dotted paths that a command line sets. Arguments of a constructor are left to `wrong_argument`.
+    keys: dotted paths that a command line sets. Arguments of a constructor are left to `wrong_value`.
     meanings: read only where a key with a default is set to null.
     """
     plain: Any = OmegaConf.to_container(config, resolve=False)
@@ -157,7 +155,7 @@ def _resolved(config: DictConfig, key: str, value: Any) -> Any:
 
 
 def _followed_by_arguments(defaults: Mapping[str, Any]) -> set[str]:
-    """The keys whose value goes to a constructor, at once or by way of another key: `wrong_argument` checks them."""
+    """The keys whose value goes to a constructor, at once or by way of another key: `wrong_value` checks them."""
     pointing = {key: value[2:-1] for key, value in leaves(defaults) if isinstance(value, str) and value[:2] == "${"}
     found = {to for key, to in pointing.items() if _is_argument(defaults, key)}
     while more := {to for key, to in pointing.items() if key in found} - found:

@@ -77,3 +77,11 @@ def test_a_changed_a_new_and_a_hiding_file_are_read(tmp_path, monkeypatch):
     assert compose("train", ["data=mine"]).data.x == 1
     (tmp_path / "conf/data/synthetic.yaml").unlink()
     assert "x" not in compose("train", ["data=mine"]).data
+
+
+def test_files_are_not_parsed_for_every_composition(monkeypatch):
+    orders = [["model=lightgbm", "labels=triple_barrier", "split=holdout"][k:] for k in range(3)]
+    for order in orders[:2]:
+        compose("train", order)
+    monkeypatch.setattr(OmegaConf, "load", None)  # how Hydra parses a file
+    assert compose("train", ["split=holdout", "labels=triple_barrier"]).split._target_.endswith("Holdout")
