@@ -1,5 +1,6 @@
 import contextlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,24 @@ def run_folder(tmp_path_factory):
     with inside(folder):
         work(SHRUNK)
     return folder / "runs" / "train" / "latest"
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory):
+    """A lab with one published session, the last but one."""
+    from tests.daily_lab import BEFORE, PANEL, daily, stored
+
+    folder = tmp_path_factory.mktemp("daily")
+    stored(folder, PANEL.bars())
+    with inside(folder):
+        daily("run", f"date={BEFORE}")
+    return folder
+
+
+@pytest.fixture
+def lab(published, tmp_path):
+    """A copy of that lab, to be spoilt."""
+    folder = tmp_path / "lab"
+    shutil.copytree(published, folder, symlinks=True)
+    with inside(folder):
+        yield folder

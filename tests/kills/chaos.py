@@ -33,8 +33,8 @@ from typing import Any
 
 import psutil
 
+from tests import daily_lab
 from tests.forks import Forks
-from tests.integration import test_daily as panel_lab
 from tests.integration.conftest import SHRUNK
 from tests.integration.test_compare import SMALL_TREES, variants
 from tests.integration.test_tune import LOGISTIC
@@ -102,7 +102,7 @@ def cases(address: str) -> dict[str, Case]:
         "source=binance_archive", f"source.http.address={address}", f"source.first_month={start:%Y-%m}", "name=coins",
         f"symbols=[{','.join(f'{c[:3]}-USD' for c in COINS)}]", "source.http.rates=[[40,1]]",
     ]  # fmt: skip
-    panel = [*panel_lab.SHRUNK, f"date={panel_lab.BEFORE}"]
+    panel = [*daily_lab.SHRUNK, f"date={daily_lab.BEFORE}"]
     compared = variants(trees=SMALL_TREES, more=SMALL_TREES.replace("=5", "=7"))
     return {
         "train": Case(["train", *FITTED], _trained),
@@ -166,7 +166,7 @@ def prepared(project: Path, case: Case, whole: dict[str, Any]) -> Path:
     else:
         project.mkdir(parents=True)
     if case.needs == "panel":
-        panel_lab.stored(project, panel_lab.PANEL.bars())
+        daily_lab.stored(project, daily_lab.PANEL.bars())
     return project
 
 
