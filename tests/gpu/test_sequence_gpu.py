@@ -15,6 +15,7 @@ from tradsys.models.nets.transformer import TransformerEncoder
 from tradsys.models.sequence import SequenceModel
 from tradsys.models.training.lit import LitClassifier
 from tradsys.models.training.trainer import TrainerSettings
+from tradsys.samples.loader import WindowLoader
 
 pytestmark = [
     pytest.mark.gpu,
@@ -87,6 +88,35 @@ def test_ctrl_c_resumes_to_the_same_weights(tmp_path):
     resumed = make_model(tmp_path, **settings).fit(*data)
     for name, tensor in unbroken.net_.state_dict().items():
         torch.testing.assert_close(resumed.net_.state_dict()[name], tensor, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+@pytest.mark.parametrize(
+    "recipe", [{}, {"bar_dropout": 0.2, "feature_dropout": 0.1, "ema": 0.9}], ids=["bare", "recipe"]
+)
+def test_a_recorded_fit_ends_with_the_weights_of_a_plain_one(precision, recipe):
+    """Dropout included: a replay draws on from where the generator stands. An epoch's last batch is a plain step."""
+    data = make_split()
+    module = partial(LitClassifier, lr=3e-3, **recipe)
+    plain, graph = (
+        replace(make_model(precision=precision, max_epochs=2, step=step), module=module).fit(*data)
+        for step in ("plain", "graph")
+    )
+    before = make_model(precision=precision, max_epochs=1).fit(*data).net_.state_dict()
+    for name, tensor in plain.net_.state_dict().items():
+        torch.testing.assert_close(graph.net_.state_dict()[name], tensor, rtol=0, atol=1e-4, msg=name)
+    assert any((before[name] - tensor).abs().max() > 1e-2 for name, tensor in plain.net_.state_dict().items())
+
+
+def test_streamed_batches_are_the_resident_ones():
+    train, _ = make_split()
+    settings = {"lookback": LOOKBACK, "batch_size": 128, "shuffle": True, "device": "cuda"}
+    streamed, resident = (WindowLoader.from_samples(train, stream=stream, **settings) for stream in (True, False))
+    n = 0
+    for theirs, ours in zip(streamed, resident, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(theirs, ours, strict=True))
+        n += len(ours[1])
+    assert n == len(train)
 
 
 def test_losses_under_autocast_are_float32_and_finite():

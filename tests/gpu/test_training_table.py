@@ -9,11 +9,13 @@ from functools import partial
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.random_samples import make_samples
 from tradsys.models.nets.transformer import TransformerEncoder
 from tradsys.models.sequence import SequenceModel
+from tradsys.models.training.capture import Captured
 from tradsys.models.training.lit import LitClassifier
 from tradsys.models.training.trainer import TrainerSettings
 from tradsys.samples.loader import WindowLoader
@@ -48,8 +50,8 @@ def peak_flops(device, size):
     return 2 * size**3 / seconds(lambda: a @ b, device, 10)
 
 
-def step_row(device, width, lookback, batch_size, limit, *, compiled):
-    """One net: milliseconds a step, windows a second, shares of loading and of the arithmetic limit."""
+def step_row(device, width, lookback, batch_size, limit, kind):
+    """One net in a bare loop: time of a step, windows a second, shares of loading, device and arithmetic limit."""
     net = TransformerEncoder(N_FEATURES, 2, lookback, d_model=width, n_heads=4, n_layers=2)
     module = LitClassifier(net).to(device)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=True)
@@ -60,30 +62,60 @@ def step_row(device, width, lookback, batch_size, limit, *, compiled):
         device=device,
     )
     picked = torch.arange(batch_size, device=device)
-    if compiled:
+    if kind == "compiled":
         net.compile(mode="reduce-overhead", dynamic=False)
 
-    def step():
-        window_NTF, y_N, weight_N = loader.batch(picked)
+    def plain(batch):
+        window_NTF, y_N, weight_N = batch
         with torch.autocast(device.type, torch.bfloat16):
             loss = module.loss(module.net(window_NTF), y_N, weight_N)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
+        return (loss.detach(),)
 
     flops = 0
-    if not compiled:
+    if kind != "compiled":
         with FlopCounterMode(display=False) as counter:
-            step()
+            plain(loader.batch(picked))
         flops = counter.get_total_flops()
-    step_s, load_s = seconds(step, device), seconds(lambda: loader.batch(picked), device)
+    step = Captured(plain, optimizer, loader.batch(picked)) if kind == "graph" else plain
+    step_s = seconds(lambda: step(loader.batch(picked)), device)
+    load_s = seconds(lambda: loader.batch(picked), device)
     share = f"{flops / limit / step_s:6.1%}" if flops else "     -"
-    kind = "compiled" if compiled else "plain"
     return (
         f"d {width:<4} T {lookback:<3} B {batch_size:<5} {kind:<9} {1e3 * step_s:8.3f} ms/step "
-        f"{batch_size / step_s:12,.0f} windows/s  loading {load_s / step_s:5.1%}  of the arithmetic limit {share}"
+        f"{batch_size / step_s:12,.0f} windows/s  busy {busy(lambda: step(loader.batch(picked)), device):4.0%}  "
+        f"loading {load_s / step_s:5.1%}  of the arithmetic limit {share}"
     )
+
+
+def busy(task, device, n=20):
+    """Share of the time of n calls in which the device ran a kernel."""
+    activity = ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU
+    with profile(activities=[activity]) as seen:
+        wait(device)
+        start = time.perf_counter()
+        for _ in range(n):
+            task()
+        wait(device)
+        took = time.perf_counter() - start
+    kernels = (event.self_device_time_total for event in seen.key_averages())
+    return min(1.0, sum(kernels) / 1e6 / took)
+
+
+def loop_row(accelerator, width, lookback, batch_size, step):
+    """A step within `SequenceModel.fit`, everything that an epoch needs included: epochs 2 and 3 of a fit of three."""
+    n_rows = 60 * batch_size
+    train, valid = (make_samples(n, lookback, seed, N_FEATURES) for n, seed in ((n_rows, 0), (batch_size, 1)))
+    ends = []
+    settings = TrainerSettings(accelerator=accelerator, precision="bf16-mixed", max_epochs=3, step=step)
+    net = partial(TransformerEncoder, d_model=width, n_heads=4, n_layers=2)
+    model = SequenceModel(net, LitClassifier, settings, lookback, batch_size)
+    replace(model, watch=lambda epoch, score: ends.append(time.perf_counter())).fit(train, valid)
+    step_s = (ends[2] - ends[0]) / 2 / -(-len(train) // batch_size)
+    return f"d {width:<4} T {lookback:<3} B {batch_size:<5} {f'fit, {step}':<12} {1e3 * step_s:5.3f} ms/step"
 
 
 def stack_row(accelerator, width, lookback, batch_size, n_nets, n_rows):
@@ -110,7 +142,9 @@ def test_speed_of_training_on_this_gpu(capsys):
     limit = peak_flops(device, 8192)
     rows = [f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, bf16 product {limit / 1e12:.0f} TFLOP/s"]
     for width in (64, 128):
-        rows += [step_row(device, width, 64, 1024, limit, compiled=compiled) for compiled in (False, True)]
+        rows += [step_row(device, width, 64, 1024, limit, kind) for kind in ("plain", "compiled", "graph")]
+        rows += [loop_row("gpu", width, 64, 1024, step) for step in ("plain", "graph")]
+    rows += [loop_row("gpu", 8, 32, 32, step) for step in ("plain", "graph")]
     stack_row("gpu", 32, 32, 256, 2, 2_000)  # warms up
     rows += [stack_row("gpu", 32, 32, 256, n_nets, 20_000) for n_nets in (8, 32)]
     with capsys.disabled():

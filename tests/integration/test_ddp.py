@@ -20,7 +20,7 @@ from tests.unit.models.conftest import one_thread  # noqa: F401 - of every test 
 from tests.unit.models.test_sequence import assert_same_weights, make_model, make_samples, split, weights
 from tradsys.core.errors import TrainingError
 from tradsys.models.training.lit import LitClassifier
-from tradsys.models.training.rendezvous import Rendezvous
+from tradsys.models.training.ranks.rendezvous import Rendezvous
 from tradsys.models.training.trainer import TrainerSettings
 
 # 299 samples: of batches of 64 the last holds 43, dealt as 22 and 21 to two ranks

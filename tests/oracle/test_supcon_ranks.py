@@ -7,7 +7,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.forks import forks
 from tradsys.models.losses import supcon_loss
-from tradsys.models.training.all_gather import gathered
+from tradsys.models.training.ranks.all_gather import gathered
 
 N, T = 12, 0.2
 # Nets of a rank, until its process is gone: taking one down holds Python's lock while it waits for gloo's thread, which

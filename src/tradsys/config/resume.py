@@ -10,8 +10,8 @@ from tradsys.core.received import override_key
 # beside resume=: what is worked out after the fits; anything else would not be what was fitted
 CHANGEABLE = (
     "costs", "strategy", "levels", "question", "paths", "data.source.root", "trainer.progress_bar", "trainer.loggers",
-    "trainer.checkpoint_every_steps", "evaluation.n_draws", "evaluation.confidence", "evaluation.n_permutations",
-    "evaluation.min_trades", "evaluation.n_placebos", "evaluation.cpcv", "logger",
+    "trainer.checkpoint_every_steps", "trainer.step", "evaluation.n_draws", "evaluation.confidence",
+    "evaluation.n_permutations", "evaluation.min_trades", "evaluation.n_placebos", "evaluation.cpcv", "logger",
 )  # fmt: skip
 
 

@@ -128,15 +128,14 @@ class WindowLoader:
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         # a generator on purpose: Lightning calls iter() before set_epoch(), and nothing is read until next()
         first, self._resume_at = self._resume_at, 0
-        order = self.order()
-        for batch in range(first, len(self)):
-            self._handed_out = batch + 1
-            window_NTF, y_N, weight_N, *target = self.batch(
-                order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            )
-            if batch == len(self) - 1 and self._wraps():
-                weight_N = torch.cat([weight_N[:-1], torch.zeros_like(weight_N[-1:])])
-            yield window_NTF, y_N, weight_N, *target
+        order, n_batches = self.order(), len(self)
+        batches: Iterator[tuple[Tensor, ...]]
+        batches = (self.batch(order[k * self.batch_size : (k + 1) * self.batch_size]) for k in range(first, n_batches))
+        if self.stream and self.device.type == "cuda":
+            batches = copied_ahead(batches, self.device)
+        for k, batch in enumerate(batches, start=first):
+            self._handed_out = k + 1
+            yield _counted_once(batch) if k == n_batches - 1 and self._wraps() else batch
 
     def in_batches_of(self, n: int) -> Iterator[tuple[Tensor, ...]]:
         """A whole pass in the samples' own order, n at a time, for who only asks: nothing is shuffled or dealt out."""
@@ -243,6 +242,30 @@ class WindowLoader:
         torch.index_select(self._window_RTF, 0, first, out=window_NTF)
         # the pinned allocator holds the buffer until its copy is done, so the next batch may be gathered
         return tuple(part.to(self.device, non_blocking=True) for part in (window_NTF, *rest))
+
+
+def _counted_once(batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The batch with no weight on its last sample, which another rank was dealt, too."""
+    window_NTF, y_N, weight_N, *target = batch
+    return window_NTF, y_N, torch.cat([weight_N[:-1], torch.zeros_like(weight_N[-1:])]), *target
+
+
+def copied_ahead(batches: Iterator[tuple[Tensor, ...]], device: torch.device) -> Iterator[tuple[Tensor, ...]]:
+    """Each batch, while the next one is gathered and copied to the GPU on a stream of its own."""
+    side = torch.cuda.Stream(device)
+
+    def copying() -> tuple[Tensor, ...] | None:
+        with torch.cuda.stream(side):
+            return next(batches, None)
+
+    coming = copying()
+    while coming is not None:
+        batch, user = coming, torch.cuda.current_stream(device)
+        user.wait_stream(side)
+        for part in batch:
+            part.record_stream(user)  # its memory was made on the other stream
+        coming = copying()
+        yield batch
 
 
 def rank_of() -> tuple[int, int]:

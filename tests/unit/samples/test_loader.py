@@ -9,7 +9,7 @@ from torch import nn
 
 from tradsys.core.tables import FeatureTable, Samples
 from tradsys.samples import loader as loader_module
-from tradsys.samples.loader import WindowLoader
+from tradsys.samples.loader import WindowLoader, copied_ahead
 from tradsys.samples.windows import gather
 
 LOOKBACK = 4
@@ -364,3 +364,40 @@ def test_ranks_share_balanced_batches(monkeypatch, n_ranks):
 def test_balanced_needs_shuffling_and_room(settings):
     with pytest.raises(ValueError, match="balanced with shuffle"):
         make_loader(balanced=True, **settings)
+
+
+def test_the_next_batch_is_copied_while_one_is_in_use_and_none_is_lost(monkeypatch):
+    """Streams of CUDA are stood in for; `make gpu` compares real ones."""
+    noted, place = [], ["main"]
+
+    class Stream:
+        def __init__(self, name):
+            self.name = name
+
+        def __enter__(self):
+            place.append(self.name)
+
+        def __exit__(self, *_):
+            place.pop()
+
+        def wait_stream(self, other):
+            noted.append(f"{self.name} waits for {other.name}")
+
+    class Part:
+        def __init__(self, k):
+            self.k = k
+            noted.append(f"{k} copied on {place[-1]}")
+
+        def record_stream(self, stream):
+            noted.append(f"{self.k} used on {stream.name}")
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream("side"))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream("main"))
+    for (part,) in copied_ahead(((Part(k),) for k in range(2)), torch.device("cuda")):
+        noted.append(f"{part.k} handed out")
+    assert noted == [
+        "0 copied on side", "main waits for side", "0 used on main", "1 copied on side", "0 handed out",
+        "main waits for side", "1 used on main", "1 handed out",
+    ]  # fmt: skip
+    assert list(copied_ahead(iter(()), torch.device("cuda"))) == []

@@ -1,10 +1,10 @@
-"""Fits of nets: settings, checkpoints, several devices, augmentation.
+"""Fits of nets: settings, checkpoints, augmentation; `stacks` of nets, `ranks` of devices.
 
 trainer        TrainerSettings
 fitting        fit_module
 loop           DirectLoop
+capture        captured_step
 checkpoints    CheckpointCallback
-launcher       run_on_ranks
 lit            LitClassifier
 lit_supcon     LitSupCon
 objective      Objective

@@ -18,9 +18,9 @@ from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import digest_file, write_json
 from tradsys.models.training.checkpoints import FIX, CheckpointCallback, Watch, kept_state, read_checkpoint
 from tradsys.models.training.fit_logs import loggers_of
-from tradsys.models.training.launcher import run_on_ranks
 from tradsys.models.training.loop import DirectLoop
-from tradsys.models.training.rendezvous import Rendezvous
+from tradsys.models.training.ranks.launcher import run_on_ranks
+from tradsys.models.training.ranks.rendezvous import Rendezvous
 from tradsys.models.training.surroundings import determinism, interruptible, quiet
 from tradsys.models.training.trainer import TrainerSettings
 from tradsys.samples.loader import WindowLoader, rank_of

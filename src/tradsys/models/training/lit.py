@@ -122,6 +122,10 @@ class LitClassifier(L.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """One step of the optimiser, then of the moving average."""
         super().optimizer_step(*args, **kwargs)
+        self.after_step()
+
+    def after_step(self) -> None:
+        """Takes the step's weights into the moving average."""
         if self.average is not None:
             self.average.update(self)
 
@@ -163,12 +167,27 @@ class LitClassifier(L.LightningModule):
 
     def training_step(self, batch: Batch) -> Tensor:
         """Loss of one batch; of several ranks, such that the ranks' mean is the loss of their joint batch."""
-        if len(self._losses) >= STEPS_PER_CHECK:
-            self._check_losses()
+        loss, *seen = self.step_loss(batch)
+        self.keep_step(*seen)
+        return loss
+
+    @property
+    def recordable(self) -> bool:
+        """Whether a step is `step_loss`, backward and the optimiser's, so that its kernels may be recorded."""
+        own = ("training_step", "optimizer_step")
+        return all(getattr(type(self), name) is getattr(LitClassifier, name) for name in own)
+
+    def step_loss(self, batch: Batch) -> tuple[Tensor, ...]:
+        """The loss to go down, then what `keep_step` takes of it; all work on the device, nothing kept here."""
         seen = self.recipe(batch)
         loss = joint_share(seen.weight_N) * self.prepared_loss(self.net(seen.window_NTF), seen)
-        self._losses.append(loss.detach())
-        return loss
+        return loss, loss.detach()
+
+    def keep_step(self, loss: Tensor) -> None:
+        """Keeps one step's loss; after STEPS_PER_CHECK of them they are read and checked."""
+        if len(self._losses) >= STEPS_PER_CHECK:
+            self._check_losses()
+        self._losses.append(loss)
 
     def on_validation_start(self) -> None:
         """Stops before anything is judged or saved if a loss or a weight is not finite."""

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from tradsys.core.bounds import check_bounds
 from tradsys.models.losses import n_anchors_with_positive, supcon_loss, weighted_mean
-from tradsys.models.training.all_gather import gathered
-from tradsys.models.training.lit import STEPS_PER_CHECK, Batch, LitClassifier
+from tradsys.models.training.lit import Batch, LitClassifier
+from tradsys.models.training.ranks.all_gather import gathered
 from tradsys.samples.loader import WindowLoader
 
 # temperatures of 0.05 to 0.5 are usual
@@ -93,19 +93,21 @@ class LitSupCon(LitClassifier):
         if loader.balanced:
             self.offset_C.copy_(_log_shares(torch.bincount(loader.y_N, minlength=len(self.offset_C))))
 
-    def training_step(self, batch: Batch) -> Tensor:
+    def step_loss(self, batch: Batch) -> tuple[Tensor, ...]:
         """Contrastive loss over the batch of all ranks, plus the probe's, which reaches the probe alone."""
-        if len(self._losses) >= STEPS_PER_CHECK:
-            self._check_losses()
         window_NTF, y_N, weight_N = batch
         embedding_ND = self.embed(torch.cat(self.views(window_NTF)))
         y_N, weight_N = y_N.repeat(2), weight_N.repeat(2)
         y_G = gathered(y_N)
         contrast = supcon_loss(gathered(self.projection(embedding_ND)), y_G, temperature=self.temperature)
-        self._count(y_G)
-        self._losses.append(contrast.detach())
         logits_NC = self.probe(embedding_ND.detach()).float()
-        return contrast + weighted_mean(F.cross_entropy(logits_NC, y_N, reduction="none"), weight_N)
+        probe = weighted_mean(F.cross_entropy(logits_NC, y_N, reduction="none"), weight_N)
+        return contrast + probe, contrast.detach(), _without_positive(y_G)
+
+    def keep_step(self, loss: Tensor, lonely: Tensor) -> None:  # type: ignore[override]
+        """Keeps one step's contrastive loss, and its anchors without a positive."""
+        super().keep_step(loss)
+        self._lonely = self._lonely.to(lonely.device) + lonely
 
     def configure_gradient_clipping(
         self,
@@ -172,11 +174,6 @@ class LitSupCon(LitClassifier):
         if self.average is not None:
             self.average.load_state_dict(checkpoint["ema"], self)
 
-    def _count(self, y_G: Tensor) -> None:
-        with_positive = n_anchors_with_positive(y_G)
-        found = torch.stack([len(y_G) - with_positive, (with_positive == 0).long()])
-        self._lonely = self._lonely.to(found.device) + found
-
     def _remembered(self, loader: WindowLoader) -> tuple[Tensor, Tensor]:
         """Unit embeddings [B, D] and classes [B] of training windows, evenly spread, in eval mode."""
         places = _spread_places(len(loader.rows_N), loader.table_RF.device)
@@ -210,6 +207,12 @@ def knn_vote(bank_BD: Tensor, y_B: Tensor, z_ND: Tensor, n_neighbours: int) -> T
     """Class [N] that most of the nearest bank entries by cosine have; a tie goes to the lower code."""
     nearest_NK = (z_ND @ bank_BD.T).topk(min(n_neighbours, len(bank_BD)), dim=1).indices
     return F.one_hot(y_B[nearest_NK]).sum(dim=1).argmax(dim=1)
+
+
+def _without_positive(y_N: Tensor) -> Tensor:
+    """Anchors of a batch without a positive, and 1 where none has one."""
+    with_positive = n_anchors_with_positive(y_N)
+    return torch.stack([len(y_N) - with_positive, (with_positive == 0).long()])
 
 
 def _log_shares(mass_C: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ loggers in the same order and end with the same weights (a test holds them to 1e
 """
 
 import contextlib
+import logging
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,11 +18,13 @@ from pytorch_lightning.core.hooks import ModelHooks
 from tqdm import tqdm
 
 from tradsys.core.progress.stages import is_quiet
+from tradsys.models.training.capture import Captured, can_record, captured_step
 from tradsys.models.training.checkpoints import CheckpointCallback, kept_state
 from tradsys.models.training.fit_logs import loggers_of
 from tradsys.models.training.trainer import TrainerSettings
 from tradsys.samples.loader import WindowLoader
 
+LOG = logging.getLogger(__name__)
 AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16}
 CALLED = {  # hooks of Lightning's that this loop calls
     "on_fit_start",
@@ -71,6 +74,7 @@ class DirectLoop:
         self.is_last_batch = self.should_stop = False
         self.optimizer: torch.optim.Optimizer
         self.schedule: Any = None
+        self.captured: Captured | None = None
 
     @staticmethod
     def serves(settings: TrainerSettings, module: L.LightningModule) -> bool:
@@ -135,7 +139,19 @@ class DirectLoop:
             self.global_step = int(checkpoint["global_step"])
             # an epoch whose last batch was handed out is over: its checkpoint was written after validation
             self.current_epoch = int(place["epoch"]) + (place["batch"] == len(self.train_dataloader))
+        self.captured = self._captured()
         self.callback.on_train_start(self)  # type: ignore[arg-type]
+
+    def _captured(self) -> Captured | None:
+        """The step as a CUDA graph, where it is asked for and the module's step may be recorded."""
+        loader, module = self.train_dataloader, self.module
+        if self.settings.step == "plain" or not can_record(self.device) or len(loader.rows_N) < loader.batch_size:
+            return None
+        if not getattr(module, "recordable", False):
+            LOG.warning("%s has a step of its own, which is not recorded; it trains plain", type(module).__name__)
+            return None
+        batch = loader.batch(torch.arange(loader.batch_size, device=loader.table_RF.device))
+        return captured_step(self._device_step, module, self.optimizer, batch, self.settings.step)
 
     def _epoch(self) -> None:
         module, callback = self.module, self.callback
@@ -160,20 +176,35 @@ class DirectLoop:
         callback.on_train_epoch_end(self, module)  # type: ignore[arg-type]
 
     def _step(self, batch: Any, k: int) -> None:
-        module, optimizer = self.module, self.optimizer
+        module: Any = self.module
 
         def closure() -> Any:
             with self._autocast():
                 loss: Any = module.training_step(batch)
-            optimizer.zero_grad()
-            loss.backward()
-            module.configure_gradient_clipping(optimizer, self.settings.gradient_clip)
+            self._backward(loss)
             return loss
 
-        module.optimizer_step(self.current_epoch, k, optimizer, closure)
+        if self.captured is not None and self.captured.fits(batch):
+            module.keep_step(*self.captured(batch))
+            module.after_step()
+        else:
+            module.optimizer_step(self.current_epoch, k, self.optimizer, closure)
         self.global_step += 1
         if self.schedule is not None:
             self.schedule.step()
+
+    def _device_step(self, batch: Any) -> tuple[torch.Tensor, ...]:
+        """A step's work on the device, without what the module keeps of it, which is given."""
+        with self._autocast():
+            loss, *kept = self.module.step_loss(batch)  # type: ignore[operator]
+        self._backward(loss)
+        self.optimizer.step()
+        return tuple(kept)
+
+    def _backward(self, loss: torch.Tensor) -> None:
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.module.configure_gradient_clipping(self.optimizer, self.settings.gradient_clip)
 
     @torch.inference_mode()
     def _validate(self) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 # 16-mixed runs as bf16-mixed on a CPU, 16-true overflows to NaN there, bf16-true loses updates of small steps
 GPU_ONLY = ("16-mixed", "bf16-true", "16-true")
-NOT_LEARNT = ("progress_bar", "loggers", "checkpoint_every_steps", "strategy")  # decide what is shown and kept
+NOT_LEARNT = ("progress_bar", "loggers", "checkpoint_every_steps", "strategy", "step")  # decide what is shown and kept
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class TrainerSettings:
     the gradient's norm, None for none.
     deterministic: refuse operations that are not repeatable; a CPU repeats to the bit without it.
     checkpoint_every_steps: last.ckpt is written so often within an epoch, too; a kill repeats no more steps than these.
+    step: `plain`; `graph`, a step recorded as one CUDA graph and replayed; or `auto`, which measures both on a GPU at
+    the start, and takes the graph where it is faster and ends with the same weights. Ranks take plain steps.
     progress_bar: a bar in the terminal. loggers: any of `csv`, `tensorboard`, which write into the
     workdir, and `mlflow`, `wandb`, `trackio`, which write into the run that a command has open there.
     """
@@ -52,6 +54,7 @@ class TrainerSettings:
     gradient_clip: float | None = 1.0
     deterministic: bool = False
     checkpoint_every_steps: int | None = None
+    step: str = "plain"
     progress_bar: bool = False
     loggers: tuple[str, ...] = ()
 
@@ -59,6 +62,7 @@ class TrainerSettings:
         object.__setattr__(self, "loggers", tuple(self.loggers))
         if self.accelerator not in ("cpu", "gpu", "auto"):
             raise ValueError(f"trainer: accelerator={self.accelerator!r}; it must be cpu, gpu or auto")
+        self._check_step()
         counts = ("devices", "num_nodes", "max_epochs", "patience", "smooth_epochs", "checkpoint_every_steps")
         if odd := [n for n in counts if not isinstance(getattr(self, n) or 0, int)]:
             raise ValueError(f"trainer: {odd[0]}={getattr(self, odd[0])!r}; it must be a whole number")
@@ -85,6 +89,15 @@ class TrainerSettings:
             raise ValueError(f"trainer: checkpoint_every_steps={self.checkpoint_every_steps}; it must be >= 1, or null")
         if unknown := sorted(set(self.loggers) - set(NAMES)):
             raise ValueError(f"trainer: unknown loggers {unknown}; known are {sorted(NAMES)}")
+
+    def _check_step(self) -> None:
+        if self.step not in ("plain", "auto", "graph"):
+            raise ValueError(f"trainer: step={self.step!r}; it must be plain, auto or graph")
+        if self.step == "graph" and (self.accelerator == "cpu" or self.starts_ranks):
+            raise ValueError(
+                f"trainer: step=graph with accelerator={self.accelerator}, devices={self.devices}, "
+                f"strategy={self.strategy}; a CUDA graph needs one GPU and no ranks; use trainer.step=plain"
+            )
 
     def check_precision(self, *, on_gpu: bool) -> None:
         """Raises TrainingError where the device cannot fit at the precision."""

@@ -16,7 +16,7 @@ LOG = logging.getLogger(__name__)
 BACKENDS = ("loky", "threading", "sequential", "ray")
 VARIANT_KEYS = ("overrides", "seeds", "against")
 # of a model's config: what is shown, where it is kept and how many threads work change no number; `seed` is the fit's
-UNDECIDING = ("progress_bar", "loggers", "checkpoint_every_steps", "workdir", "n_threads", "seed")
+UNDECIDING = ("progress_bar", "loggers", "checkpoint_every_steps", "step", "workdir", "n_threads", "seed")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from tradsys.core.runs import code_sha, digest_json, write_json, written_atomica
 from tradsys.core.tables import Array
 from tradsys.evidence.multiple_testing import wilson_interval
 from tradsys.market.synthetic import SyntheticMarket
-from tradsys.models.training.launcher import start_method
+from tradsys.models.training.ranks.launcher import start_method
 from tradsys.reports.power_study_page import write_study
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.pipeline.single_thread import single_threads

@@ -202,7 +202,16 @@ def promote(compose: Compose, overrides: Sequence[str], folder: Path, check: Che
 
 
 # settings of the trainer that belong to the machine, not to the model
-MACHINE = ("accelerator", "devices", "strategy", "num_nodes", "progress_bar", "loggers", "checkpoint_every_steps")
+MACHINE = (
+    "accelerator",
+    "devices",
+    "strategy",
+    "num_nodes",
+    "progress_bar",
+    "loggers",
+    "checkpoint_every_steps",
+    "step",
+)
 
 
 def portable(part: Any, seed: int, key: str = "") -> Any:

@@ -11,7 +11,7 @@ from tests.unit.models.training.test_lit import Seen, fit
 from tradsys.core.errors import TrainingError
 from tradsys.models.losses import supcon_loss
 from tradsys.models.training.augment import Jitter, Views
-from tradsys.models.training.lit_supcon import LitSupCon, alignment, knn_vote, uniformity
+from tradsys.models.training.lit_supcon import LitSupCon, _without_positive, alignment, knn_vote, uniformity
 from tradsys.models.training.surroundings import quiet
 from tradsys.samples.loader import WindowLoader
 
@@ -121,8 +121,8 @@ def test_what_is_watched_is_logged_and_kept_epoch_by_epoch():
 
 def test_anchors_without_a_positive_are_counted_over_the_epoch():
     module = make_module(views=lambda window_NTF: (window_NTF[:1], window_NTF[1:2]))
-    module._count(torch.tensor([0, 1, 1]))
-    module._count(torch.tensor([0, 1]))
+    for y_N in (torch.tensor([0, 1, 1]), torch.tensor([0, 1])):
+        module.keep_step(torch.tensor(1.0), _without_positive(y_N))
     assert module._lonely.tolist() == [3, 1]
 
 

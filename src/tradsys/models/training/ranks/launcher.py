@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tradsys.core.errors import TradsysError, TrainingError
-from tradsys.models.training.rendezvous import Rendezvous
+from tradsys.models.training.ranks.rendezvous import Rendezvous
 
 POLL_SECONDS = 0.2  # how long a Ctrl-C may go unseen
 GRACE_SECONDS = 10.0  # for the other ranks to report or leave, after the first did
