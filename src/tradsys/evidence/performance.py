@@ -5,11 +5,12 @@ deviation (ddof 1) times sqrt(periods_per_year); growth is compounded. Nothing i
 and `reasons` says why.
 """
 
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 
 from tradsys.core.errors import DataError
+from tradsys.core.headline import EstimateRow
 from tradsys.core.plurals import counted
 from tradsys.core.tables import Array
 from tradsys.evidence import bootstrap, cosines, sharpe
@@ -21,6 +22,79 @@ DAYS_PER_YEAR = 365.25
 MICROSECONDS_A_DAY = 86_400e6
 # under a year, compounding to a yearly rate promises what was never seen (GIPS 2020, provision 2.A.12)
 SHORTEST_ANNUALISED_YEARS = 1.0
+
+
+class Growth(TypedDict):
+    """What the account grew to and fell by; see `performance`."""
+
+    total_return: float
+    cagr: float | None
+    max_drawdown: float
+    drawdown_periods: float
+    drawdown_days: float
+    drawdown_recovered: bool
+
+
+class Risk(TypedDict):
+    """Risk, the Sharpe ratio's probabilities and the luck that they are measured against; see `performance`."""
+
+    expected_max_sharpe: float
+    volatility: float | None
+    sharpe_per_period: float | None
+    psr: float | None
+    dsr: float | None
+    min_track_record_periods: float | None
+    min_track_record_years: float | None
+
+
+class SharpeRatio(TypedDict):
+    """The annualised Sharpe ratio with its interval, and the confidence that it exceeds the luck."""
+
+    sharpe: EstimateRow
+    dsr_bootstrap: float | None
+    block_length: float | None
+
+
+class Ratios(TypedDict):
+    """Ratios and tails; see `track_record.risk`."""
+
+    sortino: EstimateRow
+    calmar: EstimateRow
+    omega: EstimateRow
+    tail_ratio: EstimateRow
+    value_at_risk: EstimateRow
+    cvar: EstimateRow
+    exposure_adjusted_return: EstimateRow
+
+
+class Trades(TypedDict):
+    """Closed trades."""
+
+    n_trades: int
+    n_open_trades: int
+    win_rate: EstimateRow
+    profit_factor: float | None
+    mean_trade: float | None
+
+
+class Activity(TypedDict):
+    """How much was held, traded and paid; None where it was not recorded."""
+
+    exposure: float | None
+    time_in_market: float | None
+    turnover_per_year: float | None
+    costs_paid: float | None
+
+
+class Performance(Growth, Risk, SharpeRatio, Ratios, Trades, Activity):
+    """All that a report says of one strategy. reasons: by field, why it is None."""
+
+    n_periods: int
+    years: float
+    periods_per_year: float
+    n_trials: float
+    n_effective: float | None
+    reasons: dict[str, str]
 
 
 def performance(
@@ -39,7 +113,7 @@ def performance(
     min_trades: int = sharpe.MIN_TRADES,
     min_block: float = 1.0,
     confidence: float = 0.95,
-) -> dict[str, Any]:
+) -> Performance:
     """All that a report says of one strategy, ready for JSON.
 
     returns_T: [T] per period, after costs. days_T: date of each, datetime64 [T]; years, drawdown_days and
@@ -68,24 +142,33 @@ def performance(
             f"performance: returns {returns.shape} at {periods_per_year} periods a year; give [T] and a rate > 0"
         )
     days = None if days_T is None else _checked_days(days_T, len(returns))
-    result: dict[str, Any] = {"n_periods": len(returns), "years": years_passed(len(returns), periods_per_year, days)}
-    result |= {"periods_per_year": float(periods_per_year), "reasons": {}}
-    _growth(result, returns, days)
+    years, reasons = years_passed(len(returns), periods_per_year, days), dict[str, str]()
+    growth = _growth(returns, days, years, float(periods_per_year), reasons)
     luck = Deflation(n_trials, sharpe_variance, n_effective).luck(len(returns))
-    result |= {"n_trials": float(n_trials), "n_effective": None if n_effective is None else float(n_effective)}
-    _risk(result, returns, luck, _too_little(returns, np.size(trade_returns), min_trades))
-    _sharpe_interval(result, returns, min_block=min_block, confidence=confidence)
+    little = _too_little(returns, np.size(trade_returns), min_trades)
+    risk = _risk(returns, luck, float(n_trials), little, float(periods_per_year), reasons)
+    interval = _sharpe_interval(returns, luck, float(periods_per_year), min_block, confidence, reasons)
     too_little = _too_few_active(sharpe.active_periods(returns), len(returns))
     ratios = risk_statistics(
-        returns, periods_per_year=periods_per_year, cagr=result["cagr"], max_drawdown=result["max_drawdown"],
+        returns, periods_per_year=periods_per_year, cagr=growth["cagr"], max_drawdown=growth["max_drawdown"],
         exposure_T=exposure_T, min_block=min_block, confidence=confidence, too_little=too_little,
     )  # fmt: skip
     if (few := _too_few_trades(np.size(trade_returns), min_trades)) is not None:
         ratios = dict.fromkeys(ratios, bootstrap.Estimate(None, reason=few))
-    result |= {name: one.as_dict() for name, one in ratios.items()}
-    _add_trades(result, trade_returns, n_open_trades, confidence)
-    _activity(result, exposure_T, turnover_T, costs_T)
-    return result
+    return {
+        "n_periods": len(returns),
+        "years": years,
+        "periods_per_year": float(periods_per_year),
+        "reasons": reasons,
+        **growth,
+        "n_trials": float(n_trials),
+        "n_effective": None if n_effective is None else float(n_effective),
+        **risk,
+        **interval,
+        **cast(Ratios, {name: one.as_dict() for name, one in ratios.items()}),
+        **_trades(trade_returns, n_open_trades, confidence, reasons),
+        **_activity(len(returns), years, exposure_T, turnover_T, costs_T, reasons),
+    }
 
 
 def drawdown_span(returns_T: Array) -> tuple[float, int, int, bool]:
@@ -142,19 +225,22 @@ def _checked_days(days_T: Array, n_periods: int) -> Array:
     return days
 
 
-def _growth(result: dict[str, Any], returns: Array, days: Array | None) -> None:
+def _growth(
+    returns: Array, days: Array | None, years: float, periods_per_year: float, reasons: dict[str, str]
+) -> Growth:
     final = float(equity_curve(returns)[-1])
     depth, peak, end, recovered = drawdown_span(returns)
-    counted = (end - peak) / result["periods_per_year"] * DAYS_PER_YEAR
-    result["total_return"] = final - 1
-    result["cagr"] = None
-    if result["years"] >= SHORTEST_ANNUALISED_YEARS:
-        result["cagr"] = final ** (1 / result["years"]) - 1
+    counted = (end - peak) / periods_per_year * DAYS_PER_YEAR
+    cagr = None
+    if years >= SHORTEST_ANNUALISED_YEARS:
+        cagr = final ** (1 / years) - 1
     else:
-        result["reasons"]["cagr"] = f"a record of {result['years']:.2f} years is not annualised; one year is the least"
+        reasons["cagr"] = f"a record of {years:.2f} years is not annualised; one year is the least"
     if final == 0:
-        result["reasons"]["total_return"] = "the account lost all it had"
-    result |= {
+        reasons["total_return"] = "the account lost all it had"
+    return {
+        "total_return": final - 1,
+        "cagr": cagr,
         "max_drawdown": depth,
         "drawdown_periods": end - peak,
         "drawdown_days": counted if days is None else days_between(days, peak, end),
@@ -185,53 +271,68 @@ def _too_few_active(active: int, n_periods: int) -> str | None:
     )
 
 
-def _risk(result: dict[str, Any], returns: Array, luck: float, too_little: str | None) -> None:
-    scale = np.sqrt(result["periods_per_year"])
-    result["expected_max_sharpe"] = float(luck * scale)
+def _risk(
+    returns: Array,
+    luck: float,
+    n_trials: float,
+    too_little: str | None,
+    periods_per_year: float,
+    reasons: dict[str, str],
+) -> Risk:
+    scale = np.sqrt(periods_per_year)
     names = ("psr", "dsr", "min_track_record_periods", "min_track_record_years")
-    result |= dict.fromkeys(("sharpe_per_period", *names))
-    result["volatility"] = float(returns.std(ddof=1) * scale) if len(returns) > 1 else None
+    result: Risk = {
+        "expected_max_sharpe": float(luck * scale),
+        "volatility": float(returns.std(ddof=1) * scale) if len(returns) > 1 else None,
+        "sharpe_per_period": None,
+        "psr": None,
+        "dsr": None,
+        "min_track_record_periods": None,
+        "min_track_record_years": None,
+    }
     why = None
     if len(returns) < 4:
         why = f"{len(returns)} periods; a Sharpe ratio and its error need at least 4"
     elif sharpe.is_flat(returns):
         why = "the returns never differ, as of a strategy that never traded; a Sharpe ratio needs risk"
     if why:
-        result["reasons"] |= dict.fromkeys(("sharpe", "sharpe_per_period", "dsr_bootstrap", *names), why)
-        return
+        reasons |= dict.fromkeys(("sharpe", "sharpe_per_period", "dsr_bootstrap", *names), why)
+        return result
     moments = sharpe.sharpe_moments(returns)
     result["sharpe_per_period"] = float(moments.sharpe)
     if too_little:
-        result["reasons"] |= dict.fromkeys(("dsr_bootstrap", *names), too_little)
-        return
+        reasons |= dict.fromkeys(("dsr_bootstrap", *names), too_little)
+        return result
     needed = float(sharpe.min_track_record_length(moments, luck))
     result["psr"] = float(sharpe.probabilistic_sharpe_ratio(moments))
     result["dsr"] = float(sharpe.probabilistic_sharpe_ratio(moments, luck))
     if np.isfinite(needed):
         result["min_track_record_periods"] = needed
-        result["min_track_record_years"] = needed / result["periods_per_year"]
+        result["min_track_record_years"] = needed / periods_per_year
     else:
-        why = f"the Sharpe is within the luck of {result['n_trials']:g} trials; at this Sharpe no record is long enough"
-        result["reasons"] |= dict.fromkeys(names[2:], why)
+        why = f"the Sharpe is within the luck of {n_trials:g} trials; at this Sharpe no record is long enough"
+        reasons |= dict.fromkeys(names[2:], why)
+    return result
 
 
-def _sharpe_interval(result: dict[str, Any], returns: Array, *, min_block: float, confidence: float) -> None:
-    result |= {"block_length": None, "dsr_bootstrap": None}
-    undefined = result["reasons"].get("sharpe")
-    if undefined:
-        result["sharpe"] = bootstrap.Estimate(None, reason=undefined).as_dict()
-        return
-    scale = np.sqrt(result["periods_per_year"])
+def _sharpe_interval(
+    returns: Array, luck: float, periods_per_year: float, min_block: float, confidence: float, reasons: dict[str, str]
+) -> SharpeRatio:
+    """The interval, where `_risk` gave no reason against it; its reasons for the confidence are kept."""
+    if undefined := reasons.get("sharpe"):
+        none = bootstrap.Estimate(None, reason=undefined).as_dict()
+        return {"sharpe": none, "dsr_bootstrap": None, "block_length": None}
+    scale = np.sqrt(periods_per_year)
     found = cosines.sharpe_spread(returns, min_block=min_block)
-    result["block_length"] = found.block_length
     few = _too_few_active(sharpe.active_periods(returns), len(returns))
-    reason = few or found.reason
+    reason, above = few or found.reason, None
     if reason:
-        result["reasons"].setdefault("dsr_bootstrap", reason)
-    elif "dsr_bootstrap" not in result["reasons"]:
-        result["dsr_bootstrap"] = float(found.above(result["expected_max_sharpe"] / scale)[0])
+        reasons.setdefault("dsr_bootstrap", reason)
+    elif "dsr_bootstrap" not in reasons:
+        above = float(found.above(float(luck * scale) / scale)[0])
     known = _scaled(found.estimates(confidence, [reason])[0], scale)
-    result["sharpe"] = (bootstrap.Estimate(None, reason=few) if few else known).as_dict()
+    shown = bootstrap.Estimate(None, reason=few) if few else known
+    return {"sharpe": shown.as_dict(), "dsr_bootstrap": above, "block_length": found.block_length}
 
 
 def _scaled(estimate: bootstrap.Estimate, factor: float) -> bootstrap.Estimate:
@@ -239,7 +340,7 @@ def _scaled(estimate: bootstrap.Estimate, factor: float) -> bootstrap.Estimate:
     return bootstrap.Estimate(value, low, high, estimate.reason)
 
 
-def _add_trades(result: dict[str, Any], trade_returns: Array, n_open_trades: int, confidence: float) -> None:
+def _trades(trade_returns: Array, n_open_trades: int, confidence: float, reasons: dict[str, str]) -> Trades:
     trades = np.asarray(trade_returns, dtype=np.float64)
     if trades.ndim != 1 or not np.isfinite(trades).all():
         n_bad = int((~np.isfinite(trades)).sum())
@@ -247,48 +348,46 @@ def _add_trades(result: dict[str, Any], trade_returns: Array, n_open_trades: int
             f"performance: trade results of shape {trades.shape} with {n_bad} not finite; "
             "give [M] results of closed trades"
         )
-    result |= {
+    won, mean, factor = bootstrap.Estimate(None, reason="no trade was closed"), None, None
+    if len(trades):
+        n_won = int((trades > 0).sum())
+        won = bootstrap.Estimate(n_won / len(trades), *wilson_interval(n_won, len(trades), confidence))
+        mean = float(trades.mean())
+        if (lost := float(-trades[trades < 0].sum())) > 0:
+            factor = float(trades[trades > 0].sum() / lost)
+        else:
+            reasons["profit_factor"] = f"none of the {len(trades)} closed trades lost; a factor needs losses"
+    else:
+        reasons |= dict.fromkeys(("win_rate", "profit_factor", "mean_trade"), "no trade was closed")
+    return {
         "n_trades": len(trades),
         "n_open_trades": int(n_open_trades),
-        "profit_factor": None,
-        "mean_trade": None,
+        "win_rate": won.as_dict(),
+        "profit_factor": factor,
+        "mean_trade": mean,
     }
-    if not len(trades):
-        why = "no trade was closed"
-        result["win_rate"] = bootstrap.Estimate(None, reason=why).as_dict()
-        result["reasons"] |= dict.fromkeys(("win_rate", "profit_factor", "mean_trade"), why)
-        return
-    n_won = int((trades > 0).sum())
-    low, high = wilson_interval(n_won, len(trades), confidence)
-    result["win_rate"] = bootstrap.Estimate(n_won / len(trades), low, high).as_dict()
-    result["mean_trade"] = float(trades.mean())
-    lost = float(-trades[trades < 0].sum())
-    if lost > 0:
-        result["profit_factor"] = float(trades[trades > 0].sum() / lost)
-    else:
-        result["reasons"]["profit_factor"] = f"none of the {len(trades)} closed trades lost; a factor needs losses"
 
 
 def _activity(
-    result: dict[str, Any], exposure_T: Array | None, turnover_T: Array | None, costs_T: Array | None
-) -> None:
+    n_periods: int,
+    years: float,
+    exposure_T: Array | None,
+    turnover_T: Array | None,
+    costs_T: Array | None,
+    reasons: dict[str, str],
+) -> Activity:
     given = {"exposure": exposure_T, "turnover": turnover_T, "costs": costs_T}
     arrays: dict[str, Array | None] = {}
     for name, values in given.items():
         arrays[name] = None if values is None else sharpe.checked_returns(values, f"performance {name}", least=1)
-        if values is not None and np.shape(values) != (result["n_periods"],):
-            raise DataError(f"performance: {name} {np.shape(values)} for {result['n_periods']} periods; give one each")
+        if values is not None and np.shape(values) != (n_periods,):
+            raise DataError(f"performance: {name} {np.shape(values)} for {n_periods} periods; give one each")
     exposure, turnover, costs = arrays["exposure"], arrays["turnover"], arrays["costs"]
-    result |= {
+    result: Activity = {
         "exposure": None if exposure is None else float(np.abs(exposure).mean()),
         "time_in_market": None if exposure is None else float((exposure != 0).mean()),
-        "turnover_per_year": None if turnover is None else float(turnover.sum() / result["years"]),
+        "turnover_per_year": None if turnover is None else float(turnover.sum() / years),
         "costs_paid": None if costs is None else float(costs.sum()),
     }
-    keys = {
-        "exposure": exposure,
-        "time_in_market": exposure,
-        "turnover_per_year": turnover,
-        "costs_paid": costs,
-    }
-    result["reasons"] |= {key: "not recorded" for key, values in keys.items() if values is None}
+    reasons |= {key: "not recorded" for key, value in result.items() if value is None}
+    return result

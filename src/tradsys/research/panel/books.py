@@ -13,7 +13,7 @@ from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.tables import Array
 from tradsys.evidence.deflation import deflation_of_returns
 from tradsys.evidence.joint_test import JointTest
-from tradsys.evidence.performance import performance
+from tradsys.evidence.performance import Performance, performance
 from tradsys.evidence.sharpe import MIN_TRADES
 from tradsys.evidence.track_record.passive import beyond_passive
 from tradsys.evidence.verdict import judge
@@ -293,7 +293,7 @@ def _performance(
     evaluation: Evaluation,
     yearly: float,
     deflation: Mapping[str, Any],
-) -> dict[str, Any]:
+) -> Performance:
     column = {name: ledger.daily[name].to_numpy() for name in ("ret", "gross", "turnover", "cost")}
     return performance(
         column["ret"],

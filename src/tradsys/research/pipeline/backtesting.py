@@ -30,6 +30,7 @@ from tradsys.portfolio.vectorbt_adapter import simulate_many
 from tradsys.research.pipeline.records.rows import (
     BenchmarkRow,
     EquityCurves,
+    StrategyPerformance,
     StrategyRow,
     TrialRow,
     equity_curves,
@@ -324,7 +325,7 @@ def _strategy_row(
     evaluation: Evaluation,
     min_trades: int = MIN_TRADES,
     yearly: float | None = None,
-) -> dict[str, Any]:
+) -> StrategyPerformance:
     """Performance of one ledger on daily UTC returns; the drawdown is the one that bars saw, not day closes.
 
     yearly: days with bars in a year; None: what the ledger's own days show.
@@ -346,7 +347,8 @@ def _strategy_row(
     )
     depth, peak, end, recovered = drawdown_span(result.returns())
     fell_days = days_between(result.equity["time"].to_numpy(), peak, end)
-    return out | {
+    return {
+        **out,
         "max_drawdown": depth,
         "drawdown_periods": fell_days,
         "drawdown_days": fell_days,

@@ -6,7 +6,15 @@ from typing import Any, TypedDict
 import numpy as np
 
 from tradsys.core.headline import EstimateRow
+from tradsys.evidence.performance import Performance
 from tradsys.portfolio.ledger import Ledger
+
+
+class StrategyPerformance(Performance):
+    """A strategy's performance; its orders that were cancelled, its trades that were held over a gap in the bars."""
+
+    n_cancelled: int
+    n_spanning_gap: int
 
 
 class StrategyRow(TypedDict):
@@ -15,7 +23,7 @@ class StrategyRow(TypedDict):
     name: str
     settings: str
     signals: EstimateRow
-    performance: dict[str, Any]
+    performance: StrategyPerformance
     verdict: dict[str, Any]
 
 
@@ -24,7 +32,7 @@ class BenchmarkRow(TypedDict):
 
     name: str
     returns: str
-    performance: dict[str, Any]
+    performance: StrategyPerformance
 
 
 class EquityCurves(TypedDict):
