@@ -31,8 +31,9 @@ def _variant(name: str, choice: "VariantChoice", settings: "ComparisonSettings",
         return Variant(
             name, Experiment.of(build(config)), as_dict(config), choice.seeds, choice.against, choice.mean_of
         )
-    except (ConfigError, TradsysError) as error:
-        raise type(error)(f"compare: variant {name!r} of study {settings.name!r}: {error}") from error
+    except (ConfigError, TradsysError, ValueError) as error:
+        kind = type(error) if isinstance(error, TradsysError) else ConfigError
+        raise kind(f"compare: variant {name!r} of study {settings.name!r}: {error}") from error
 
 
 def work(argv: list[str]) -> None:

@@ -75,3 +75,23 @@ def test_a_mean_of_seeds_is_the_mean_of_their_probabilities_and_costs_no_fit(fol
 def test_a_mean_of_nothing_is_refused(variant, said):
     with pytest.raises(TradsysError, match=said):
         build(compose("compare", ["+study=learning", f"+study.variants.odd={variant}"]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["+pretrain@model.pretrain=masked_bars", "model.pretrain.end=2099-01-01"],
+            "pretrain: end=2099-01-01 lies after",
+        ),
+        (
+            ["+model.module.auxiliary.range_48=0.1"],
+            "no auxiliary target 'range_48'; targets have the label's own horizon",
+        ),
+    ],
+)
+def test_what_the_last_variants_fit_would_refuse_is_refused_before_the_first_fit(tmp_path, overrides, said):
+    listed = json.dumps(["${study.sets.net}", *overrides])
+    with inside(tmp_path), pytest.raises(TradsysError, match=f"variant 'odd'.*{said}"):
+        work([*ARGV, f"+study.variants.odd={{overrides:{listed}}}"])
+    assert not list(tmp_path.glob("runs/compare/*/fits"))

@@ -44,6 +44,9 @@ class Pretraining(Protocol):
     def run(self, net: nn.Module, train: Samples, *, lookback: int, seed: int, device: torch.device) -> None:
         """Changes the net's weights in place and leaves it on the CPU; reads nothing outside the training span."""
 
+    def check_samples(self, train: Samples) -> None:
+        """Raises LeakageError where `run` would read outside the training span."""
+
 
 @dataclass(frozen=True, eq=False)
 class SequenceModel:
@@ -96,6 +99,13 @@ class SequenceModel:
         if isinstance(deep := net.deep if isinstance(net, Wide) else net, WithTraits):
             deep.check_columns(names)
         return net
+
+    def check_samples(self, train: Samples) -> None:
+        """Raises what `fit` would of a net that reads other columns or of a corpus beyond these training samples."""
+        with forked_generator(self.seed, torch.device("cpu")), torch.device("meta"):
+            self.net_for(train.table.names, n_classes=2)
+        if self.pretrain is not None:
+            self.pretrain.check_samples(train)
 
     def fit(self, train: Samples, valid: Samples) -> Self:
         """A fitted copy, stopped early on `valid`.

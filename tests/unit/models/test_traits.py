@@ -15,6 +15,7 @@ from tradsys.core.errors import CombinationError
 from tradsys.core.tables import FeatureTable, trait_classes
 from tradsys.models.boosting import LightGbm
 from tradsys.models.calibrators import Temperature
+from tradsys.models.ensembles.compose import Average, SeedAverage
 from tradsys.models.linear import LogisticRegression
 from tradsys.models.nets.tcn import TemporalConvNet
 from tradsys.models.nets.traits import WithTraits
@@ -31,6 +32,7 @@ from tradsys.models.training.lit_supcon import LitSupCon
 from tradsys.models.training.pretraining import MaskedBars
 from tradsys.models.training.trainer import TrainerSettings
 from tradsys.models.transforms import RobustScaler, with_fitted
+from tradsys.research.pipeline.requirements import check_part
 
 SMALL = partial(TransformerEncoder, d_model=8, n_heads=2, n_layers=1, dropout=0.0)
 TRAITS = ("trait_vol_336_of_3", "trait_age_class_of_4")
@@ -175,6 +177,16 @@ def test_columns_that_are_not_the_nets_traits_are_refused_before_a_fit(names, wo
     model = traits_model(wide=wide)
     with pytest.raises(CombinationError, match=words):
         model.net_for(names, 2)
+
+
+def test_a_member_that_reads_other_columns_is_refused_before_the_first_members_fit():
+    """An average whose members do not read the same features: one error, with nothing fitted."""
+    samples = make_samples()
+    whole = SeedAverage(traits_model(), n_seeds=2)
+    for average in (Average({"plain": make_model(), "traits": traits_model()}), whole):
+        with pytest.raises(CombinationError, match="trait columns none"):
+            check_part("model", average, samples)
+        check_part("model", average, coded(samples))
 
 
 def test_a_scaler_leaves_codes_alone_and_trait_names_tell_their_classes(data):

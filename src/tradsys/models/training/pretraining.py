@@ -50,6 +50,7 @@ class SelfSupervised:
         check_bounds("pretrain", self, {**STAGE, **self.rules}, "model.pretrain")
         if self.freeze not in ("none", "encoder"):
             raise ValueError(f"pretrain: freeze={self.freeze!r}; it must be none or encoder; set model.pretrain.freeze")
+        _moment(self.end)
 
     def objective(self, net: nn.Module, window_shape: tuple[int, int]) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
         """What is trained beside the encoder and dropped afterwards, and the loss of a batch of windows [N, T, F]."""
@@ -87,6 +88,10 @@ class SelfSupervised:
             for name, weight in net.named_parameters():
                 weight.requires_grad_(any(part in ("head", "wide") for part in name.split(".")))
         net.cpu()
+
+    def check_samples(self, train: Samples) -> None:
+        """Raises LeakageError where `end` lies beyond the last of these training decisions."""
+        _decisions(train, self.end)
 
     def _loader(self, train: Samples, rows: Array, lookback: int, seed: int, device: torch.device) -> WindowLoader:
         n = len(rows)
@@ -222,6 +227,28 @@ def _below(draw_N: Tensor, n: Tensor | int) -> Tensor:
     return torch.minimum((draw_N * n).long(), torch.as_tensor(top, device=draw_N.device))
 
 
+def _moment(end: str | None) -> np.datetime64:
+    """The moment of an ISO date; not a time where there is none."""
+    try:
+        return np.datetime64("NaT" if end is None else end)
+    except (ValueError, TypeError):
+        raise ValueError(f"pretrain: end={end!r}; it must be an ISO date or null; set model.pretrain.end") from None
+
+
+def _decisions(train: Samples, end: str | None) -> Array:
+    """Moments of training decisions up to `end`, each once; LeakageError where that lies beyond the last of them."""
+    decided = np.unique(train.table.time[train.rows])
+    last = decided[-1]
+    if end is not None:
+        if (wanted := _moment(end)) > last:
+            raise LeakageError(
+                f"pretrain: end={end} lies after the last training decision {last}, so that pre-training would read "
+                "validation or test bars; set model.pretrain.end to null or to an earlier moment"
+            )
+        decided = decided[decided <= wanted]
+    return decided
+
+
 def corpus_rows(train: Samples, lookback: int, end: str | None = None) -> Array:
     """Rows [M] at which a window of the corpus ends, ascending.
 
@@ -229,20 +256,7 @@ def corpus_rows(train: Samples, lookback: int, end: str | None = None) -> Array:
     whose steps are no longer than LONGEST_STEP median ones. Raises LeakageError where `end` lies beyond the last
     training decision, TrainingError where no window is left.
     """
-    table = train.table
-    decided = np.unique(table.time[train.rows])
-    last = decided[-1]
-    if end is not None:
-        try:
-            wanted = np.datetime64(end)
-        except ValueError:
-            raise ValueError(f"pretrain: end={end!r}; it must be an ISO date or null; set model.pretrain.end") from None
-        if wanted > last:
-            raise LeakageError(
-                f"pretrain: end={end} lies after the last training decision {last}, so that pre-training would read "
-                "validation or test bars; set model.pretrain.end to null or to an earlier moment"
-            )
-        decided = decided[decided <= wanted]
+    table, decided = train.table, _decisions(train, end)
     steps = np.diff(decided)
     if len(steps) == 0:
         raise TrainingError(

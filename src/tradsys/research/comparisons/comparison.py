@@ -40,6 +40,7 @@ from tradsys.research.pipeline.cross_validation import FoldFit, PlannedFit, Stac
 from tradsys.research.pipeline.dataset import Dataset
 from tradsys.research.pipeline.dataset_store import fold_spans, load_dataset, save_dataset
 from tradsys.research.pipeline.provenance import logged_in
+from tradsys.research.pipeline.requirements import check_part
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.pipeline.single_thread import single_threads
 from tradsys.research.pipeline.trial_ledger import check_ledger
@@ -86,6 +87,8 @@ def compare_study(
     check_ledger(config["paths"]["ledger"], config["paths"]["runs"])
     runs = Path(config["paths"]["runs"])
     judged = aligned_datasets({v.name: (v.experiment, v.config) for v in variants}, settings.splitter, settings.judged)
+    for variant in variants:
+        _check_fits(variant, judged[variant.name].dataset)
     place = runs / "compare" / f"{settings.name}_{judged[settings.reference].digest[:12]}"
     place.mkdir(parents=True, exist_ok=True)
     with _alone(place), logged_in(place, yaml.safe_dump(masked(dict(config)), sort_keys=False), overrides):
@@ -104,6 +107,15 @@ def compare_study(
         write_comparison(table, place)
     link_latest(place)
     return table
+
+
+def _check_fits(variant: Variant, dataset: Dataset) -> None:
+    """Raises before any fit what a fit of the variant would refuse of its training samples, with variant and fold."""
+    for fold in range(len(dataset.folds)):
+        try:
+            check_part("model", variant.experiment.model, dataset.part(fold, "train"))
+        except TradsysError as error:
+            raise type(error)(f"compare: variant {variant.name!r}, fold {fold}: {error}") from error
 
 
 @contextlib.contextmanager

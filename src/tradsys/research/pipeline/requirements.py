@@ -104,12 +104,7 @@ def check_fits(experiment: Experiment, train: Samples, valid: Samples, samples: 
     samples: all of the experiment's, test ones included, of which only times and spans are read.
     """
     for where in ("model", "regime"):
-        for columns in _columns_read(getattr(experiment, where)):
-            if missing := sorted(set(columns) - set(train.table.names)):
-                raise CombinationError(
-                    f"config: {where} reads the columns {missing}, which features do not hold; add them to "
-                    f"features.extra, choose other features, or another {where}"
-                )
+        check_part(where, getattr(experiment, where), train)
     check_auditor_outcomes(experiment, train, valid)
     if experiment.auditor is not None:
         for _ in auditor_folds(experiment).split(train):
@@ -132,18 +127,33 @@ def auditor_folds(experiment: Experiment) -> PurgedKFold:
     return PurgedKFold(experiment.evaluation.n_oof_folds, embargo_bars=experiment.labels.horizon_bars)
 
 
-def _columns_read(part: Any) -> Iterator[tuple[str, ...]]:
-    """The columns that an unfitted part, or one that it is made of, picks from the table by name."""
+def check_part(where: str, part: Any, train: Samples) -> None:
+    """Raises what the fit of an unfitted part, or of one that it is made of, would refuse of these training samples.
+
+    CombinationError where it reads columns that the table does not hold; whatever its own `check_samples` raises, such
+    as LeakageError for a pre-training that reaches beyond the training span.
+    """
+    for one in _made_of(part):
+        columns = getattr(one, "columns", None)
+        if isinstance(columns, tuple) and (missing := sorted(set(columns) - set(train.table.names))):
+            raise CombinationError(
+                f"config: {where} reads the columns {missing}, which features do not hold; add them to "
+                f"features.extra, choose other features, or another {where}"
+            )
+        if hasattr(one, "check_samples"):
+            one.check_samples(train)
+
+
+def _made_of(part: Any) -> Iterator[Any]:
+    """A part, and all that it is made of."""
     if isinstance(part, Mapping):
         for one in part.values():
-            yield from _columns_read(one)
+            yield from _made_of(one)
     elif is_dataclass(part):
-        own = getattr(part, "columns", None)
-        if isinstance(own, tuple):
-            yield own
+        yield part
         for each in fields(part):
             if each.init:
-                yield from _columns_read(getattr(part, each.name))
+                yield from _made_of(getattr(part, each.name))
 
 
 def has_members(model: Any) -> bool:

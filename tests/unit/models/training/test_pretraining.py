@@ -160,3 +160,19 @@ def test_it_decides_the_weights_and_is_part_of_their_name(samples):
     plain = make_model(max_epochs=1)
     assert plain.fingerprint(train, valid) != model().fingerprint(train, valid)
     assert plain.fit_together([model(), model()], train, valid, workdir=None, stacked=True) is None
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_end_that_is_no_date_is_refused_where_it_is_set(stage):
+    with pytest.raises(ValueError, match="end='yesterday'; it must be an ISO date or null"):
+        stage(end="yesterday")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_corpus_beyond_the_training_span_is_refused_without_a_fit(samples, stage):
+    train = every(samples, 100, 300)
+    late = str(samples.table.time[300])
+    for end in (None, str(train.time.max())):
+        model(stage, end=end).check_samples(train)
+    with pytest.raises(LeakageError, match="lies after the last training decision"):
+        model(stage, end=late).check_samples(train)
