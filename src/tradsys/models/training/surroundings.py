@@ -23,7 +23,8 @@ SMALL_STEP = 5e8  # weights times bars of a batch: below it one thread is as fas
 def interruptible() -> Iterator[threading.Event]:
     """Ctrl-C and SIGTERM set the event, so that the fit stops between two steps; a second one stops it at once.
 
-    What comes out is KeyboardInterrupt, or Terminated where SIGTERM came. A handler that ignores a signal is kept.
+    What comes out is KeyboardInterrupt, or Terminated where SIGTERM came, also where the fit ended before it saw the
+    event. A handler that ignores a signal is kept.
     """
     asked, came = threading.Event(), list[int]()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -49,6 +50,8 @@ def interruptible() -> Iterator[threading.Event]:
         for number, handler in before.items() if ours else ():
             if handler is not None:
                 signal.signal(number, handler)  # Lightning leaves SIGINT ignored after a Ctrl-C
+    if came:
+        raise Terminated if signal.SIGTERM in came else KeyboardInterrupt
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
-"""Nets of one shape trained as one model: seeds and folds side by side.
+"""Nets of one shape trained as one model: seeds, folds and trials side by side.
 
 net        StackNet
 stack      Stack
-fit        StackJob, fit_stack
+fit        StackJob, StackTraining, fit_stack
 together   fit_together, stacks_of, train_ahead
 """

@@ -1,7 +1,8 @@
 """Nets of a stack trained to their ends, job by job: kept on disk as they end, gone on with after a kill."""
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,93 +39,124 @@ class StackJob:
     saved_at: int = field(init=False, default=0)
 
 
-Left = Callable[[StackJob, Exception | None], Iterable[StackJob]]
-
-
-def fit_stack(jobs: Sequence[StackJob], left: Left | None = None) -> None:
+def fit_stack(jobs: Sequence[StackJob]) -> None:
     """Trains the nets in place; each leaves on the CPU with its kept epoch's weights, in eval mode.
 
     A job goes on from its last.ckpt, net by net as fingerprints tell; TrainingError where it is strict and none is.
-    left: called with a job as it ends and what ended it early, a watch's exception or TrainingError, None otherwise;
-    gives further jobs of the same shape for the places that are free. Without it such an exception comes out, the jobs
-    saved.
-    Ctrl-C and SIGTERM stop between two steps, all jobs saved.
+    What a watch raises, or a net that fails in a strict job, comes out, all jobs saved. Ctrl-C and SIGTERM stop between
+    two steps, all jobs saved.
     """
-    first, settings = jobs[0].nets[0], jobs[0].nets[0].settings
-    n_bars = sum(len(job.nets) for job in jobs) * first.train.batch_size * first.train.lookback
-    with (
-        interruptible() as asked,
-        without_batching_remarks(),
-        determinism(settings.deterministic),
-        one_thread_if_small(first.module.net, n_bars, first.train.device),
-    ):
-        if settings.deterministic:
-            torch.use_deterministic_algorithms(True)
-        _Training(jobs, left, asked).run()
+    training = StackTraining(jobs[0].nets[0])
+    for job in jobs:
+        training.add(job)
+    while training.jobs or training.news:
+        for _, error in training.advance():
+            if error is not None:
+                training.save()
+                raise error
 
 
-class _Training:
-    """A stack and the jobs that its rows belong to."""
+class StackTraining:
+    """A stack and the jobs that its rows belong to, which may join and leave whenever it does not train.
 
-    def __init__(self, jobs: Sequence[StackJob], left: Left | None, asked: Any) -> None:
-        self.stack = Stack(jobs[0].nets[0])
+    first: a net of the shape that all have. news: jobs of which nets ended, until `advance` gives them.
+    """
+
+    def __init__(self, first: StackNet) -> None:
+        self.stack, self.settings = Stack(first), first.settings
         self.jobs: list[StackJob] = []
-        self.left, self.asked, self.ticks, self.pace = left, asked, 0, Pace()
-        for job in jobs:
-            self._open(job)
+        self.news: list[tuple[StackJob, Exception | None]] = []
+        self.ticks, self.pace = 0, Pace()
 
-    def run(self) -> None:
-        while self.jobs:
-            self.stack.take_step()
-            self.ticks += 1
-            ended = self.stack.end_epochs()
-            for job in list(self.jobs):
-                self._after_step(job, [net for net in ended if net in job.active])
-            if self.asked.is_set():
-                self._save_all()
-                raise KeyboardInterrupt
-            if ended and self.jobs and self.jobs[0].nets[0].settings.progress_bar and self.pace.is_due():
-                LOG.info("%d nets at work, the first at epoch %d", len(self.stack.nets), self.stack.nets[0].epoch)
-
-    def _open(self, job: StackJob) -> None:
+    def add(self, job: StackJob) -> None:
+        """The job's nets train from here on. TrainingError, and none does, where its last.ckpt cannot be used."""
         saved = _saved(job)
         fresh = [net for net in job.nets if net.fingerprint not in saved]
         going = [net for net in job.nets if net.fingerprint in saved]
-        with refused_in_one_line(f"training: checkpoint {(job.folder or Path()) / LAST}", FIX, TrainingError):
-            self.stack.admit(fresh)
-            self.stack.admit(going, [saved[net.fingerprint] for net in going])
+        try:
+            with refused_in_one_line(f"training: checkpoint {(job.folder or Path()) / LAST}", FIX, TrainingError):
+                self.stack.admit(going, [saved[net.fingerprint] for net in going])
+        except TrainingError:
+            self.stack.drop([net for net in going if net in self.stack.nets])
+            raise
+        self.stack.admit(fresh)
         job.active, job.saved_at = [*fresh, *going], self.ticks
         self.jobs.append(job)
-        for net in going:
-            self._tell(job, net, range(net.epoch))
-        if job in self.jobs:
-            self._let_go(job)
+        self._settle(job, {net: range(net.epoch) for net in going})
 
-    def _after_step(self, job: StackJob, ended: Sequence[StackNet]) -> None:
-        every, shortest = job.active[0].settings.checkpoint_every_steps, min(len(net.train) for net in job.active)
-        if (ended and self.ticks - job.saved_at >= shortest) or (every and self.ticks % every == 0):
+    def drop(self, job: StackJob) -> None:
+        """The job's nets that are still at work leave as they are."""
+        self.stack.drop(job.active)
+        job.active = []
+        if job in self.jobs:
+            self.jobs.remove(job)
+
+    def advance(self) -> list[tuple[StackJob, Exception | None]]:
+        """Trains until nets end; their jobs, each with what a watch of its raised, or a failed net where it is strict.
+
+        Nets that are done or failed are out of their job's `active`, a job without any is out of the stack. A job that
+        comes with an error stays as it was until it is dropped.
+        """
+        if self.jobs and not self.news:
+            with self._surroundings() as asked:
+                while self.jobs and not self.news:
+                    self._take_step()
+                    if asked.is_set():
+                        self.save()
+                        raise KeyboardInterrupt
+        news, self.news = self.news, []
+        return news
+
+    def save(self) -> None:
+        """Writes every job's last.ckpt."""
+        for job in self.jobs:
             self._save(job)
-        for net in ended:
-            self._tell(job, net, [net.epoch - 1])
-        if job in self.jobs:
-            self._let_go(job)
 
-    def _tell(self, job: StackJob, net: StackNet, epochs: Iterable[int]) -> None:
-        if net.watch is None or job not in self.jobs:
-            return
+    def _take_step(self) -> None:
+        self.stack.take_step()
+        self.ticks += 1
+        ended = self.stack.end_epochs()
+        for job in list(self.jobs):
+            own = [net for net in ended if net in job.active]
+            every, shortest = self.settings.checkpoint_every_steps, min(len(net.train) for net in job.active)
+            if (own and self.ticks - job.saved_at >= shortest) or (every and self.ticks % every == 0):
+                self._save(job)
+            self._settle(job, {net: [net.epoch - 1] for net in own})
+        if ended and self.jobs and self.settings.progress_bar and self.pace.is_due():
+            LOG.info("%d nets at work, the first at epoch %d", len(self.stack.nets), self.stack.nets[0].epoch)
+
+    @contextlib.contextmanager
+    def _surroundings(self) -> Iterator[Any]:
+        first = self.stack.nets[0]
+        n_bars = len(self.stack.nets) * first.train.batch_size * first.train.lookback
+        with (
+            interruptible() as asked,
+            without_batching_remarks(),
+            determinism(self.settings.deterministic),
+            one_thread_if_small(first.module.net, n_bars, first.train.device),
+        ):
+            if self.settings.deterministic:
+                torch.use_deterministic_algorithms(True)
+            yield asked
+
+    def _settle(self, job: StackJob, ended: Mapping[StackNet, Iterable[int]]) -> None:
+        """Tells watches of epochs that ended; nets that are done or failed leave, and the job with its last one."""
         try:
-            for epoch in epochs:
-                net.watch(epoch, net.scores[epoch])
+            for net, epochs in ended.items():
+                for epoch in epochs if net.watch is not None else ():
+                    net.watch(epoch, net.scores[epoch])  # type: ignore[misc]
+            over = self._let_go(job)
         except Exception as error:
-            self._end_early(job, error)
+            self.news.append((job, error))
+            return
+        if over:
+            self.news.append((job, None))
 
-    def _let_go(self, job: StackJob) -> None:
-        """Lets the job's nets that are done or failed leave, and the job with its last one."""
+    def _let_go(self, job: StackJob) -> list[StackNet]:
         failed = [net for net in job.active if net.failed is not None]
         done = [net for net in job.active if net.failed is None and net.is_done]
         if failed and job.strict:
-            self._end_early(job, TrainingError(reason(job, failed[0])))
-            return
+            raise TrainingError(reason(job, failed[0]))
         if failed or done:
             self.stack.drop([*failed, *done])
             job.active = [net for net in job.active if net not in failed and net not in done]
@@ -132,25 +164,7 @@ class _Training:
             finish(net)
         if not job.active:
             self.jobs.remove(job)
-            self._replace(job, None)
-
-    def _end_early(self, job: StackJob, error: Exception) -> None:
-        if self.left is None:
-            self._save_all()
-            raise error
-        self.stack.drop(job.active)
-        job.active = []
-        self.jobs.remove(job)
-        self._replace(job, error)
-
-    def _replace(self, job: StackJob, error: Exception | None) -> None:
-        if self.left is not None:
-            for other in self.left(job, error):
-                self._open(other)
-
-    def _save_all(self) -> None:
-        for job in self.jobs:
-            self._save(job)
+        return [*failed, *done]
 
     def _save(self, job: StackJob) -> None:
         self.stack.check_finite()

@@ -55,11 +55,12 @@ class Stack:
         for k, net in enumerate(nets):
             own = parameters_to_vector(net.module.net.parameters()).detach().to(self.device)
             rows = {"flat_KP": own, "average_KP": own, "best_KP": own} if saved is None else saved[k]["state_dict"]
-            for name in MATRICES:
-                row_P = rows.get(name, torch.zeros_like(own)).to(self.device)
-                setattr(self, name, torch.cat([getattr(self, name), row_P.unsqueeze(0)]))
+            new = {name: rows.get(name, torch.zeros_like(own)).to(self.device).unsqueeze(0) for name in MATRICES}
+            joined = {name: torch.cat([getattr(self, name), row_1P]) for name, row_1P in new.items()}
             if saved is not None:
                 net.load_state_dict(saved[k]["place"])
+            for name, matrix_KP in joined.items():  # all or none, as what was saved may be damaged
+                setattr(self, name, matrix_KP)
             self.nets.append(net)
             # of nets that drop out and nets that do not, one that does serves all: the others' masks are ones
             if (n_sites := len(_sites(copy.deepcopy(net.module.net).to(self.device), _one_window(net)))) > self.n_sites:

@@ -78,17 +78,22 @@ def train_ahead(fits: Sequence[NetFit], folder: Path) -> None:
     Fits of one list of `stacks_of`. Those begun alone, done, or failing here are left to their own fits. folder: takes
     the stack's checkpoint. What a watch raises comes out.
     """
-    made = Made()
-    begun = [(fit.model.workdir / "finished.json", fit.model.workdir / "last.ckpt") for fit in fits]
-    todo = [fit for fit, files in zip(fits, begun, strict=True) if not any(file.exists() for file in files)]
-    nets = [made.net(fit) for fit in todo]
-    if any(net.train.stream for net in nets) or len(nets) < (1 if (folder / LAST).exists() else 2):
+    nets = list(nets_to_train(fits, Made()).values())
+    if len(nets) < (1 if (folder / LAST).exists() else 2):
         return
     LOG.info("%d nets train as one stack", len(nets))
     try:
         fit_stack([StackJob(nets, folder, strict=False)])
     except torch.OutOfMemoryError as error:
         LOG.warning("%d nets are too large for one stack and are trained one by one: %s", len(nets), error)
+
+
+def nets_to_train(fits: Sequence[NetFit], made: "Made") -> dict[int, StackNet]:
+    """The nets of those fits that neither ended nor were begun alone, by place; none where tables are streamed."""
+    begun = [(fit.model.workdir / "finished.json", fit.model.workdir / "last.ckpt") for fit in fits]
+    todo = [place for place, files in enumerate(begun) if not any(file.exists() for file in files)]
+    nets = {place: made.net(fits[place]) for place in todo}
+    return {} if any(net.train.stream for net in nets.values()) else nets
 
 
 def gains(model: SequenceModel, net: nn.Module) -> bool:
@@ -200,6 +205,11 @@ class Made:
         # without a workdir a name that tells the nets of one stack apart
         name = self._fingerprint(fit) if model.workdir else f"net {len(self._drawn)}"
         return StackNet(module, loader, valid, generator, model.trainer, name, model.workdir, model.watch)
+
+    def forget(self, fits: Sequence[NetFit]) -> None:
+        """Lets go of these fits' nets; what they share with others stays."""
+        for fit in fits:
+            self._drawn.pop(fit, None)
 
     def _begun(self, fit: NetFit) -> tuple[nn.Module, LitClassifier, Generator]:
         if fit not in self._drawn:

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from tests.unit.models.test_sequence import make_model, make_samples
 from tests.unit.models.training.stacks.test_stack import RECIPE, assert_same
@@ -18,7 +19,7 @@ from tradsys.models.nets.transformer import TransformerEncoder
 from tradsys.models.sequence import SequenceModel
 from tradsys.models.training.lit import LitClassifier
 from tradsys.models.training.stacks import stack
-from tradsys.models.training.stacks.fit import StackJob, fit_stack, result_of
+from tradsys.models.training.stacks.fit import StackJob, StackTraining, fit_stack, result_of
 from tradsys.models.training.stacks.together import Made, stacks_of
 from tradsys.models.transforms import with_fitted
 
@@ -142,21 +143,57 @@ def test_a_watch_hears_its_own_net_and_its_word_ends_the_job(tmp_path, singly):
     for k, one in enumerate(singly):
         assert [epoch for epoch, _ in heard[k]] == list(range(one.result_.epochs))
         np.testing.assert_allclose([score for _, score in heard[k]], one.result_.scores, rtol=0, atol=1e-5)
-    # jobs of their own: one is ended by its watch, a third joins in its place, all others end as alone
-    made, over = Made(), []
+
+
+def test_jobs_leave_and_join_between_two_steps_and_leave_the_others_alone(singly):
+    """One is ended by its watch; another joins in its place, at other steps; each ends as alone."""
+
+    def watch(epoch, score):
+        if epoch == 1:
+            raise StopIteration("net 0")
+
+    made = Made()
     nets = [made.net(f) for f in fits_of()]
-    nets[0].watch = watching(0, limit=1)
-    waiting = [StackJob([nets[2]])]
-
-    def left(job, error):
-        over.append((job.nets[0], str(error or "")))
-        return [waiting.pop()] if waiting else []
-
-    fit_stack([StackJob([nets[0]]), StackJob([nets[1]])], left)
-    assert over[0] == (nets[0], "net 0")
-    assert [net for net, error in over if not error] == nets[1:] or {net for net, e in over if not e} == set(nets[1:])
+    nets[0].watch = watch
+    jobs = [StackJob([net]) for net in nets]
+    training, over, sizes = StackTraining(nets[0]), [], []
+    for job in jobs[:2]:
+        training.add(job)
+    while training.jobs:
+        sizes.append(len(training.stack.nets))
+        for job, error in training.advance():
+            over.append((jobs.index(job), str(error or "")))
+            if error:
+                training.drop(job)
+                training.add(jobs[2])
+    assert over[0] == (0, "net 0")
+    assert {place for place, error in over if not error} == {1, 2}
+    assert max(sizes) == 2
+    assert nets[0].epoch == 2
     for net, one in zip(nets[1:], singly[1:], strict=True):
         np.testing.assert_allclose(net.scores, one.result_.scores, rtol=0, atol=1e-5)
+
+
+def test_a_job_whose_checkpoint_is_damaged_is_refused_and_the_others_go_on(tmp_path, singly):
+    made = Made()
+    nets = [made.net(fit) for fit in fits_of(folder=tmp_path)]
+    training = StackTraining(nets[1])
+    training.add(StackJob(nets[1:], tmp_path))
+    training.stack.take_step()
+    training.save()
+    path = tmp_path / "last.ckpt"
+    kept = torch.load(path, weights_only=True)
+    del kept["state_dict"][nets[2].fingerprint]["place"]["step"]  # found only after the net before it was taken
+    torch.save(kept, path)
+    again = [Made().net(fit) for fit in fits_of(folder=tmp_path)]
+    training = StackTraining(again[0])
+    training.add(StackJob(again[:1]))
+    with pytest.raises(TrainingError, match="delete its folder and train again"):
+        training.add(StackJob(again[1:], tmp_path))
+    assert training.stack.nets == again[:1]
+    while training.jobs:
+        training.advance()
+    np.testing.assert_allclose(again[0].scores, singly[0].result_.scores, rtol=0, atol=1e-5)
 
 
 def test_a_net_that_fails_leaves_the_others_alone(singly):
