@@ -257,6 +257,7 @@ def test_a_refused_combination_and_a_failed_fit_are_distinguished(tmp_path):
         (["n_trials=null"], "no budget"),
         (["money=3"], "need a price"),
         (["sweep.sampler=bayes"], "known are tpe, cmaes, gp, random"),
+        (["sweep.stacked_trials=0"], "a whole number from 1"),
         (["sweep.inner.n_folds=1"], "a spread needs two fits"),
         (["storage=mysql://x@y/z"], "no known URL"),
         (
@@ -283,6 +284,7 @@ def test_the_worse_half_by_validation_skill_is_pruned_after_an_epoch(tmp_path):
     space = "+sweep.space={model.module.lr:{type:categorical,choices:[0.01,1e-9]}}"
     arguments = [o for o in NET if not o.startswith("+sweep.space")]
     arguments += [space, "sweep.sampler=random", "sweep.n_startup=2", "+sweep.pruner_options.n_min_trials=1"]
+    arguments.append("sweep.stacked_trials=1")  # so that each is compared with all before it
     report = run_study([*arguments, "trainer.max_epochs=3", f"paths.runs={tmp_path}", "n_trials=7"])
     pruned = [t for t in report["trials"] if t["state"] == "pruned"]
     assert pruned

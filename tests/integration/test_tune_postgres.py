@@ -12,6 +12,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
@@ -30,7 +31,6 @@ SETTINGS = [
     "max_retries=20",
     "sweep.sampler=random",
     "sweep.pruner=none",
-    "sweep.stacked=false",  # kills aim at a fit's own checkpoint; stacks have kills of their own
     "trainer.max_epochs=8",
     "trainer.patience=8",
     "heartbeat_seconds=1",
@@ -43,12 +43,21 @@ def read(path):
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 
-def workers_at_work(study):
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return {int(t.user_attrs["worker"].rpartition(":")[2]) for t in running if "worker" in t.user_attrs}
+def at_work(study):
+    """Places under way, by the process that has them."""
+    out = collections.defaultdict(list)
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if "worker" in trial.user_attrs:
+            out[int(trial.user_attrs["worker"].rpartition(":")[2])].append(trial.user_attrs["place"])
+    return out
 
 
-def in_the_middle(runs, pid):
+def stack_in_the_middle(runs, pid, places):
+    """Whether a trial of that process is in a stack and has a checkpoint of it."""
+    return any(any(runs.glob(f"tune/killed/trials/{k:05d}/fits/stacks/*/last.ckpt")) for k in places)
+
+
+def in_the_middle(runs, pid, places):
     """Whether that process is fitting a net whose checkpoint holds an epoch; the one at the start does not."""
     for attempts in runs.glob("tune/killed/trials/*/fits/*/attempts.jsonl"):
         fit, tries = attempts.parent, read(attempts)
@@ -62,11 +71,11 @@ def loaded(place):
     return optuna.load_study(study_name="killed", storage=storage.storage)
 
 
-def disturbed(place, arguments, runs, seed):
+def disturbed(place, arguments, runs, seed, n_kills=N_KILLS, middle=in_the_middle):
     """Runs the workers to the end of the study, some of them killed; returns how many, and those with a checkpoint.
 
-    Every other kill comes at any moment of a trial, the rest inside a fit that has a checkpoint: the victim is stopped
-    first, so that nothing changes between the look and the kill.
+    Every other kill comes at any moment of a trial, the rest in the `middle` of one, where it has a checkpoint: the
+    victim is stopped first, so that nothing changes between the look and the kill.
     """
     rng, kills, aimed, alive = random.Random(seed), 0, set(), []
 
@@ -87,13 +96,14 @@ def disturbed(place, arguments, runs, seed):
                     assert process.returncode == 0, process.communicate()[1]
             try:
                 study = study or loaded(place)
-                busy = [p for p in alive if p.pid in workers_at_work(study)]
+                under_way = at_work(study)
+                busy = [p for p in alive if p.pid in under_way]
             except KeyError:  # the first worker has not made the study yet
                 continue
-            if busy and kills < N_KILLS and time.monotonic() > due:
+            if busy and kills < n_kills and time.monotonic() > due:
                 victim = rng.choice(busy).pid
                 os.kill(victim, signal.SIGSTOP)
-                begun = in_the_middle(runs, victim)
+                begun = middle(runs, victim, under_way[victim])
                 if kills % 2 and not begun:
                     os.kill(victim, signal.SIGCONT)
                     continue
@@ -110,8 +120,8 @@ def disturbed(place, arguments, runs, seed):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_workers_lose_nothing_and_double_nothing(url, tmp_path):  # noqa: F811
-    theirs = tmp_path / "disturbed"
-    kills, begun = disturbed(url, [*SETTINGS, f"paths.runs={theirs}", f"storage={url}"], theirs, seed=1)
+    theirs, settings = tmp_path / "disturbed", [*SETTINGS, "sweep.stacked=false"]
+    kills, begun = disturbed(url, [*settings, f"paths.runs={theirs}", f"storage={url}"], theirs, seed=1)
     assert kills == N_KILLS
     assert len(begun) >= N_KILLS // 2
     study = loaded(url)
@@ -121,22 +131,45 @@ def test_killed_workers_lose_nothing_and_double_nothing(url, tmp_path):  # noqa:
     deaths = [t for t in study.get_trials() if t.state == TrialState.FAIL and t.user_attrs.get("cause") != "surplus"]
     assert 1 <= len(deaths) <= N_KILLS  # a worker may die between two trials
 
-    report = run_study([*SETTINGS, f"paths.runs={tmp_path / 'undisturbed'}"])
+    report = run_study([*settings, f"paths.runs={tmp_path / 'undisturbed'}"])
+    same_study(done, report, theirs)
+    best = max(done, key=lambda t: (t.user_attrs["lower_bound"], -t.user_attrs["place"]))
+    assert best.user_attrs["place"] == report["best"]
+
+    fits = sorted(theirs.glob("tune/killed/trials/*/fits/fold_*"))
+    assert len(fits) == 2 * N_TRIALS
+    assert begun == set().union(*(_resumed(fit, begun) for fit in fits))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_killed_workers_lose_none_of_the_trials_of_their_stacks(url, tmp_path):  # noqa: F811
+    """Each kill ends up to three trials of two shapes at once; every one ends as fit by fit, and counts once."""
+    theirs = tmp_path / "disturbed"
+    arguments = [*SETTINGS, "sweep.stacked_trials=3", f"paths.runs={theirs}", f"storage={url}"]
+    kills, begun = disturbed(url, arguments, theirs, seed=1, n_kills=3, middle=stack_in_the_middle)
+    assert kills == 3
+    assert begun
+    study = loaded(url)
+    done = [t for t in study.get_trials() if t.state == TrialState.COMPLETE]
+    assert sorted(t.user_attrs["place"] for t in done) == list(range(N_TRIALS))
+    assert {t.state for t in study.get_trials()} <= {TrialState.COMPLETE, TrialState.FAIL}
+    report = run_study([*SETTINGS, "sweep.stacked=false", f"paths.runs={tmp_path / 'undisturbed'}"])
+    same_study(done, report, theirs, atol=1e-5)
+    attempts = [each for path in theirs.rglob("attempts.jsonl") for each in read(path)]
+    assert any(each["epochs"] for each in attempts)
+
+
+def same_study(done, report, runs, atol=0.0):
+    """Trials, values and evaluations of a study that was disturbed are those of one that was not."""
     ours = {t["place"]: t for t in report["trials"]}
     for trial in done:
         same = ours[trial.user_attrs["place"]]
         assert trial.params == same["params"]
-        assert trial.values == same["values"]
-        assert trial.user_attrs["skills"] == same["skills"]
-    best = max(done, key=lambda t: (t.user_attrs["lower_bound"], -t.user_attrs["place"]))
-    assert best.user_attrs["place"] == report["best"]
-
-    looks = collections.Counter(row["run"] for row in TrialLedger(theirs / "ledger.db").entries())
-    assert looks == {str(theirs / "tune/killed/trials" / f"{k:05d}"): 1 for k in range(N_TRIALS)}
-
-    fits = sorted(theirs.glob("tune/killed/trials/*/fits/*"))
-    assert len(fits) == 2 * N_TRIALS
-    assert begun == set().union(*(_resumed(fit, begun) for fit in fits))
+        np.testing.assert_allclose(trial.values, same["values"], rtol=0, atol=atol)
+        np.testing.assert_allclose(trial.user_attrs["skills"], same["skills"], rtol=0, atol=atol)
+    looks = collections.Counter(row["run"] for row in TrialLedger(runs / "ledger.db").entries())
+    assert looks == {str(runs / "tune/killed/trials" / f"{k:05d}"): 1 for k in range(N_TRIALS)}
 
 
 def _resumed(fit: Path, begun):

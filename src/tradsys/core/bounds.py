@@ -25,7 +25,7 @@ LARGEST: Mapping[str, float] = {
     "share": 100, "n_trials": 1e7, "n_markets": 1e7, "max_retries": 1e4, "attempts": 1e4, "every_hours": 1e5,
     # processes and machines
     "n_jobs": 4096, "n_workers": 4096, "devices": 4096, "num_nodes": 65536, "processes": 4096, "n_threads": 4096,
-    "trials_per_gpu": 4096,
+    "trials_per_gpu": 4096, "stacked_trials": 4096,
     # a plan of trades
     "max_gross": 1000, "position_volatility": 100, "stop_atr": 1000, "target_atr": 1000,
     # made-up markets

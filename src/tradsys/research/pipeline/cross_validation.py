@@ -4,7 +4,7 @@ import logging
 import resource
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -134,19 +134,37 @@ class PlannedFit:
     is_done: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class SharedSamples:
+    """What plans whose nets share one stack have in common, each made once.
+
+    parts: training and validation samples by dataset and fold. made: nets, loaders and digests, a `together.Made`.
+    """
+
+    made: Any
+    found: NetFits = field(default_factory=NetFits)
+    parts: dict[Any, tuple[Samples, Samples]] = field(default_factory=dict)
+
+
 class StackedFits:
     """Planned fits whose nets train as stacks, each stack when the first of its fits is due.
 
     folder: takes the checkpoints of stacks at work. stacked: None decides by what gains (any GPU, on a CPU small nets),
     True wants stacks wherever they are possible, False never. watch: of the first fit's first net, as of
     `SequenceModel`; it may stop the stack by what it raises. Which nets go together depends on the plan alone, so a
-    plan begun anew goes on with the same stacks.
+    plan begun anew goes on with the same stacks. shared: with other plans; all nets of a shape then go together.
     """
 
     def __init__(
-        self, planned: Sequence[PlannedFit], folder: Path, *, stacked: bool | None = None, watch: Any = None
+        self,
+        planned: Sequence[PlannedFit],
+        folder: Path,
+        *,
+        stacked: bool | None = None,
+        watch: Any = None,
+        shared: SharedSamples | None = None,
     ) -> None:
-        self.planned, self.folder, self.stacked, self.watch = planned, folder, stacked, watch
+        self.planned, self.folder, self.stacked, self.watch, self.shared = planned, folder, stacked, watch, shared
         self.fits: list[tuple[int, NetFit]] = []  # place of the planned fit, and one of its nets
         self.stacks: list[list[int]] = []
         self.done: set[int] = set()
@@ -167,21 +185,22 @@ class StackedFits:
         return self.seconds[k]
 
     def _plan(self) -> None:
-        found, parts = NetFits(), dict[Any, tuple[Samples, Samples]]()
-        first = next(self._nets_of(self.planned[0], found, parts), None)
+        shared = self.shared or SharedSamples(None)
+        first = next(self._nets_of(self.planned[0], shared), None)
         if first is None:
             return
         from tradsys.models.training.stacks.together import stacks_of, worth_stacking  # noqa: PLC0415 - imports torch
 
         if not worth_stacking(first):
             return
-        self.fits = [(k, fit) for k, one in enumerate(self.planned) for fit in self._nets_of(one, found, parts)]
+        self.fits = [(k, fit) for k, one in enumerate(self.planned) for fit in self._nets_of(one, shared)]
         if self.watch is not None:
             self.fits[0] = (0, replace(first, model=replace(first.model, watch=self.watch)))
-        self.stacks = stacks_of([fit for _, fit in self.fits])
+        most = None if self.shared is None else len(self.fits)
+        self.stacks = stacks_of([fit for _, fit in self.fits], shared.made, most=most)
 
-    def _nets_of(self, one: PlannedFit, found: NetFits, parts: dict[Any, tuple[Samples, Samples]]) -> Iterator[NetFit]:
-        for fit in nets_of(one, found, parts):
+    def _nets_of(self, one: PlannedFit, shared: SharedSamples) -> Iterator[NetFit]:
+        for fit in nets_of(one, shared.found, shared.parts):
             yield replace(fit, stacked=self.stacked or fit.stacked)
 
     def _train(self, number: int, places: Sequence[int]) -> None:

@@ -6,5 +6,7 @@ search_space    SearchSpace
 inner_folds     InnerFolds, shared_dataset
 trial           TrialRunner
 trial_queue     TrialQueue
+side_by_side    work_on
+trial_stack     TrialStack
 storage         open_storage
 """

@@ -22,7 +22,8 @@ from tradsys.research.sweeps.contents import check_contents, readable
 from tradsys.research.sweeps.report import best_of, complete_trials, sweep_report
 from tradsys.research.sweeps.search_space import SearchSpace, SweepError, overrides_of
 from tradsys.research.sweeps.selection import paired_gain
-from tradsys.research.sweeps.sweep import IDENTITY, PLACES, Joined, join, storage_of, storage_url, work_on
+from tradsys.research.sweeps.side_by_side import work_on
+from tradsys.research.sweeps.sweep import IDENTITY, PLACES, Joined, join, storage_of, storage_url
 from tradsys.research.sweeps.trial import Compose, Composed
 from tradsys.research.sweeps.trial_queue import PLACE
 from tradsys.research.sweeps.workers import n_processes, run_workers
@@ -140,7 +141,7 @@ def _rematch(joined: Joined, compose: Compose, check: Check) -> dict[str, Any]:
         drawn = check(overrides_of(trial.params), f"sweep: study {joined.name!r}: trial {trial.number}")
         composed = compose([*runner.base, *drawn])
         folder = runner.folder / "rematch" / f"{side}_{trial.number}"
-        skills[side] = runner.skills(list(runner.fits(composed, runner.dataset(composed), folder, seeds)))
+        skills[side] = runner.skills(runner.fits(composed, runner.dataset(composed), folder, seeds).run())
     gain = paired_gain(skills["new"], skills["old"], runner.settings.confidence)
     return {
         "parent": parent.study_name,

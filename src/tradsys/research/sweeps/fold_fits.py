@@ -19,7 +19,7 @@ from tradsys.core.runs import digest_json, write_json, written_atomically
 from tradsys.core.tables import Array
 from tradsys.evidence.skill import log_losses
 from tradsys.models.ensembles.nested_copies import watched
-from tradsys.research.pipeline.cross_validation import FoldFit, PlannedFit, StackedFits, run_fit
+from tradsys.research.pipeline.cross_validation import FoldFit, PlannedFit, SharedSamples, StackedFits, run_fit
 from tradsys.research.pipeline.dataset import Dataset
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.sweeps.search_space import SweepError
@@ -83,7 +83,7 @@ class OpenFit:
         """What keeps the learning curve and passes skill on."""
         return _Watching(self.folder / "epochs.jsonl", base_of(self.dataset, self.fold), watch)
 
-    def result(self, watch: Watch, ahead: "FitsAhead | None" = None) -> FitResult:
+    def result(self, watch: Watch, ahead: "FitsAhead") -> FitResult:
         """Runs the fit, goes on where an earlier attempt stopped, or reads what a finished one left.
 
         watch: called with (epoch, validation skill) of a net; what it raises comes out. ahead: trains its nets first,
@@ -95,9 +95,8 @@ class OpenFit:
                     **read_json(self.done, "delete its folder; the same command fits it again", SweepError)
                 )
         attempts = self.folder / "attempts.jsonl"
-        resumed_epochs = _epochs_kept(self.folder / "fit") + (ahead.epochs_kept if ahead else 0)
-        _append(attempts, {"pid": os.getpid(), "epochs": resumed_epochs})
-        seconds = ahead.ready(self) if ahead else 0.0
+        _append(attempts, {"pid": os.getpid(), "epochs": ahead.epochs_kept[self]})
+        seconds = ahead.ready(self)
         watching = self.watching(watch)
         looked = replace(self.experiment, model=watched(self.experiment.model, watching))
         skill = over_rate = losses = error = gains = None
@@ -138,21 +137,35 @@ class FitsAhead:
 
     def __init__(self, fits: Sequence[OpenFit], folder: Path, stacked: bool | None, watch: Watch) -> None:
         self.fits, self.folder, self.stacked, self.watch = fits, folder, stacked, watch
-        self.epochs_kept = _epochs_in_stacks(folder)
+        in_stacks = _epochs_in_stacks(folder)
+        self.epochs_kept = {fit: _epochs_kept(fit.folder / "fit") + in_stacks for fit in fits}  # by earlier attempts
         self.stacks: StackedFits | None = None
+        self.is_new = False  # the first fit's curve is the stack's alone
+
+    def plan(self, shared: SharedSamples | None = None) -> StackedFits:
+        """Which nets go together; with `shared`, as one stack with those of other trials."""
+        watch = None if self.fits[0].done.exists() else self.fits[0].watching(self.watch)
+        planned = [each.planned for each in self.fits]
+        return StackedFits(planned, self.folder, stacked=self.stacked, watch=watch, shared=shared)
+
+    def follow(self, stacks: StackedFits) -> None:
+        """Takes this plan, of which no net was trained yet."""
+        self.stacks, self.is_new = stacks, not self._curve.exists()
 
     def ready(self, fit: OpenFit) -> float:
         """Trains the stacks that the fit's nets are in; the fit's share of their seconds."""
-        curve = self.fits[0].folder / "epochs.jsonl"
-        kept = curve.exists()
         if self.stacks is None:
-            watch = None if self.fits[0].done.exists() else self.fits[0].watching(self.watch)
-            planned = [each.planned for each in self.fits]
-            self.stacks = StackedFits(planned, self.folder, stacked=self.stacked, watch=watch)
+            self.follow(self.plan())
+        assert self.stacks is not None
         seconds = self.stacks.ready(list(self.fits).index(fit))
-        if not kept:  # the fit itself tells of every epoch again
-            curve.unlink(missing_ok=True)
+        if self.is_new:  # the fit itself tells of every epoch again
+            self._curve.unlink(missing_ok=True)
+            self.is_new = False
         return seconds
+
+    @property
+    def _curve(self) -> Path:
+        return self.fits[0].folder / "epochs.jsonl"
 
 
 def block_gains(fit: FoldFit) -> list[float]:
@@ -214,13 +227,17 @@ def _check_identity(path: Path, name: str) -> None:
 
 
 def _epochs_kept(folder: Path) -> int:
-    """Whole epochs in the checkpoints of a fit; 0 where there is none."""
-    if not (paths := sorted(folder.rglob("last.ckpt"))):
-        return 0
+    """Whole epochs of a fit's nets, of those that are done and of those with a checkpoint; 0 where there is none."""
+    fix = "delete its folder; the same command fits it again"
+    done = {
+        path.parent: len(read_json(path, fix, SweepError).get("scores", [])) for path in folder.rglob("finished.json")
+    }
+    if not (paths := [path for path in sorted(folder.rglob("last.ckpt")) if path.parent not in done]):
+        return sum(done.values())
     from tradsys.models.training.checkpoints import kept_state, read_checkpoint  # noqa: PLC0415 - imports Lightning
 
     found = [kept_state(read_checkpoint(path)) for path in paths]
-    return sum(len(state.get("scores", ())) for state in found)
+    return sum(done.values()) + sum(len(state.get("scores", ())) for state in found)
 
 
 def _epochs_in_stacks(folder: Path) -> int:

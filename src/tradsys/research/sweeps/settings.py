@@ -10,6 +10,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, PartialFixedSampler, RandomSampler, TPESampler
 
+from tradsys.core.bounds import is_within
 from tradsys.core.errors import nearest
 from tradsys.core.headline import HEADLINE
 from tradsys.core.protocols import Splitter
@@ -32,7 +33,8 @@ class SweepSettings:
     NaN counts. n_startup: random trials before a sampler learns. zoom: around another study's best region instead of
     `space`. top_share: share of its trials, the best ones, that span the region. stacked: whether the fits of a trial
     train their nets as stacks, which moves a skill by no more than 1e-5: None where that is faster, True wherever it is
-    possible, False never.
+    possible, False never. stacked_trials: trials that a worker takes at once, those of one shape into one stack; None
+    for as many as fill it, up to n_startup; 1 for one after another.
     """
 
     inner: Splitter
@@ -49,6 +51,7 @@ class SweepSettings:
     zoom: bool = False
     top_share: float = 0.25
     stacked: bool | None = None
+    stacked_trials: int | None = None
 
     def __post_init__(self) -> None:
         for name, value, known in (("sampler", self.sampler, SAMPLERS), ("pruner", self.pruner, PRUNERS)):
@@ -67,6 +70,12 @@ class SweepSettings:
             raise SweepError(
                 f"sweep: confidence={self.confidence}, top_share={self.top_share}, failed_skill={self.failed_skill}; "
                 "confidence lies in [0.5, 1), top_share in (0, 1), failed_skill is finite; fix them"
+            )
+
+        if not is_within(self.stacked_trials, "null or whole [1, inf)"):
+            raise SweepError(
+                f"sweep: stacked_trials={self.stacked_trials!r}; trials taken at once are a whole number from 1, or "
+                "null for as many as fill a stack; set sweep.stacked_trials"
             )
 
     @property

@@ -1,11 +1,9 @@
-"""The sweep on one page: space and budget checked, study joined, trials taken until every place is filled."""
+"""The sweep on one page: space and budget checked, study made or joined."""
 
 import contextlib
-import logging
 import os
-import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import Any
 from uuid import uuid4
 
 import optuna
-from optuna.trial import Trial, TrialState
 
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import CombinationError, nearest
@@ -22,11 +19,10 @@ from tradsys.core.received import override_key, read_json
 from tradsys.core.runs import code_sha, digest_json, write_json
 from tradsys.research.sweeps.contents import check_contents, readable
 from tradsys.research.sweeps.search_space import SearchSpace, SweepError, leaves, overrides_of
-from tradsys.research.sweeps.storage import StudyStorage, disk_full, is_disk_full, open_storage
-from tradsys.research.sweeps.trial import Compose, Composed, RefusedError, TrialRunner, n_epochs, refused
-from tradsys.research.sweeps.trial_queue import PRICE, SHARE, Budget, Claim, TrialQueue
+from tradsys.research.sweeps.storage import StudyStorage, open_storage
+from tradsys.research.sweeps.trial import Compose, Composed, TrialRunner, n_epochs, refused
+from tradsys.research.sweeps.trial_queue import Budget, TrialQueue
 
-LOG = logging.getLogger(__name__)
 IDENTITY = "identity"
 UUID = "uuid"
 UUID_SECONDS = 10  # that a new study may be without its UUID: its maker writes that next
@@ -161,74 +157,6 @@ def own_folder(folder: Path, name: str, uuid: str) -> None:
             f"sweep: {folder} belongs to another study of the name {name!r} (UUID {str(other)[:8]}, this one "
             f"{uuid[:8]}), kept in another storage; give study= another name, or another paths.runs"
         )
-
-
-def work_on(joined: Joined) -> None:
-    """Takes trials until the study is over; while others still run theirs, waits in case one of them dies."""
-    share = 1 / joined.n_side_by_side
-    marks = {SHARE: share, PRICE: joined.queue.budget.price_per_hour, "worker": f"{socket.gethostname()}:{os.getpid()}"}
-    poll = min(joined.storage.heartbeat, 2)
-    while True:
-        claim = joined.queue.take(marks)
-        if claim is not None:
-            _run_trial(joined, claim)
-        elif joined.queue.is_over():
-            return
-        else:
-            time.sleep(poll)
-
-
-def _run_trial(joined: Joined, claim: Claim) -> None:
-    """Runs one trial and says how it ended."""
-    study, queue, runner, patience = joined.study, joined.queue, joined.runner, joined.storage.patience
-    study.sampler = runner.settings.sampler_of(claim.place)
-    LOG.info("trial %d%s", claim.place, f", attempt {claim.n_before + 1}" if claim.n_before else "")
-    with joined.storage.alive(claim.trial_id), _ended(queue, claim):
-        trial = patience(lambda: Trial(study, claim.trial_id))
-        try:
-            score = runner.run(trial, claim)
-        except optuna.TrialPruned:
-            reported = queue.tell(claim, TrialState.PRUNED)
-        except (RefusedError, CombinationError) as error:
-            reason = masked_text(str(error))
-            patience(lambda: trial.set_user_attr("refused", reason))
-            LOG.warning("trial %d is impossible: %s", claim.place, error)
-            reported = queue.tell(claim, TrialState.PRUNED)
-        else:
-            for key, value in score.attributes.items():
-                patience(partial(trial.set_user_attr, key, value))
-            reported = queue.tell(claim, TrialState.COMPLETE, score.values)
-    if reported:
-        runner.clean(claim)
-    else:
-        LOG.warning("trial %d was taken over by another worker; its result counts there", claim.place)
-
-
-@contextlib.contextmanager
-def _ended(queue: TrialQueue, claim: Claim) -> Iterator[None]:
-    """Leaves no trial running behind a worker that stops, as far as the storage still answers."""
-    try:
-        yield
-    except BaseException as error:
-        cause = _cause(error)
-        if cause != "storage":
-            with contextlib.suppress(SweepError):
-                queue.tell(claim, TrialState.FAIL, cause=cause)
-        if cause == "disk full" and not isinstance(error, SweepError):
-            raise disk_full(getattr(error, "filename", None) or "a trial's folder") from error
-        raise
-
-
-def _cause(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt | SystemExit):
-        return "interrupted"
-    if is_disk_full(error):
-        return "disk full"
-    return (
-        "storage"
-        if isinstance(error, SweepError) and "cannot be reached" in str(error)
-        else masked_text(f"error: {error}")[:500]
-    )
 
 
 def storage_url(config: Mapping[str, Any]) -> str:

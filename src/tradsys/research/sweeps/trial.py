@@ -4,7 +4,7 @@ import contextlib
 import logging
 import shutil
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from tradsys.core.errors import CombinationError
 from tradsys.core.masking import masked
-from tradsys.core.runs import PACKAGE, write_json, write_text
+from tradsys.core.runs import PACKAGE, digest_json, write_json, write_text
 from tradsys.core.tables import Array
 from tradsys.research.pipeline.dataset import Dataset, aware
 from tradsys.research.pipeline.provenance import config_digest, override_lines
@@ -77,8 +77,8 @@ class TrialRunner:
     uuid: str = ""
     datasets: dict[str, Dataset] = field(default_factory=dict)
 
-    def run(self, trial: optuna.Trial, claim: Claim) -> Score:
-        """Runs the trial at its place.
+    def run(self, trial: optuna.Trial, claim: Claim) -> "Generator[TrialFits, None, Score]":
+        """Runs the trial at its place; gives its fits before each of them, which their nets may be trained ahead of.
 
         Raises optuna.TrialPruned where the pruner stops it, RefusedError or CombinationError where it is impossible.
         """
@@ -93,12 +93,14 @@ class TrialRunner:
             write_text(folder / "overrides.txt", override_lines([*self.base, *overrides]))
             config = yaml.safe_dump(masked(composed.config), sort_keys=False, allow_unicode=True)
             write_text(folder / "config.yaml", config)
-        results: list[FitResult] = []
+            fits = self.fits(composed, dataset, folder / "fits", self.settings.seeds, _Reports(self, trial))
         about = {"study": self.study, "place": claim.place, "trial": trial.number, "overrides": overrides}
+        results = fits.results
         try:
             with refused():
-                for result in self.fits(composed, dataset, folder / "fits", self.settings.seeds, _Reports(self, trial)):
-                    results.append(result)
+                while fits.is_due:
+                    yield fits
+                    fits.run_next()
         except optuna.TrialPruned:
             self._record(composed, dataset, folder, results)
             write_json(folder / "metrics.json", about | {"state": "pruned"} | self._summary(results, began))
@@ -131,27 +133,19 @@ class TrialRunner:
         folder: Path,
         seeds: Sequence[int],
         reports: "_Reports | None" = None,
-    ) -> Iterator[FitResult]:
-        """Every fold under every seed, one after another. folder: keeps what is done."""
-        decides = {name: composed.config.get(name) for name in ("model", "transforms", "calibration", "time_decay")}
-        decides |= {
-            "data": dataset.data_digest,
-            "labels": composed.config["labels"],
-            "features": dataset.features.names,
-        }
+    ) -> "TrialFits":
+        """Every fold under every seed. folder: keeps what is done."""
+        learned = {name: composed.config.get(name) for name in ("transforms", "time_decay", "labels")}
+        learned |= {"data": dataset.data_digest, "features": dataset.features.names}
+        decides = learned | {name: composed.config.get(name) for name in ("model", "calibration")}
         fits = [
             OpenFit(composed.experiment, dataset, fold, seed, folder / f"fold_{fold}_seed_{seed}", decides)
             for fold in range(len(dataset.folds))
             for seed in seeds
         ]
-        epochs = n_epochs(composed.experiment)
-        watches = [reports.of(k, epochs) if reports else _unwatched for k in range(len(fits))]
-        ahead = FitsAhead(fits, folder / STACKS, self.settings.stacked, watches[0])
-        for k, (fit, watch) in enumerate(zip(fits, watches, strict=True)):
-            result = fit.result(watch, ahead)
-            if reports:
-                reports.end(k, epochs, result)
-            yield result
+        return TrialFits(
+            fits, folder, n_epochs(composed.experiment), self.settings.stacked, reports, digest_json(learned)
+        )
 
     def skills(self, results: Sequence[FitResult]) -> Array:
         """Skill [folds, seeds]; a failed fit counts `failed_skill`."""
@@ -210,6 +204,50 @@ class TrialRunner:
             measure=None if series is None else "loss",
         )
         ledger.append(entry, series)
+
+
+class TrialFits:
+    """The fits of a trial, one after another; `ahead` trains their nets before them.
+
+    epochs: the most of one fit. reads: digest of what its nets learn from. results: of the fits that ended.
+    """
+
+    def __init__(
+        self,
+        fits: Sequence[OpenFit],
+        folder: Path,
+        epochs: int,
+        stacked: bool | None,
+        reports: "_Reports | None",
+        reads: str,
+    ) -> None:
+        self.fits, self.epochs, self.reports, self.reads = fits, epochs, reports, reads
+        self.watches = [reports.of(k, epochs) if reports else _unwatched for k in range(len(fits))]
+        self.ahead = FitsAhead(fits, folder / STACKS, stacked, self.watches[0])
+        self.results: list[FitResult] = []
+
+    @property
+    def due(self) -> int:
+        """The fit that is next."""
+        return len(self.results)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether any is."""
+        return self.due < len(self.fits)
+
+    def run_next(self) -> None:
+        """Runs the fit that is due. Raises optuna.TrialPruned where what it reports stops the trial."""
+        result = self.fits[self.due].result(self.watches[self.due], self.ahead)
+        if self.reports:
+            self.reports.end(self.due, self.epochs, result)
+        self.results.append(result)
+
+    def run(self) -> list[FitResult]:
+        """Runs all of them."""
+        while self.is_due:
+            self.run_next()
+        return self.results
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 import optuna
@@ -20,7 +21,8 @@ from tradsys.research.sweeps.search_space import SweepError
 from tradsys.research.sweeps.storage import StudyStorage
 
 LOG = logging.getLogger(__name__)
-PLACE, CAUSE, SHARE, PRICE, DRAWN = "place", "cause", "share_of_machine", "price_per_hour", "drawn"
+PLACE, CAUSE, DRAWN = "place", "cause", "drawn"
+SHARE, PRICE, WORKER = "share_of_machine", "price_per_hour", "worker"
 # causes of a FAIL that leave the place open without counting as a death
 HARMLESS = ("surplus", "interrupted", "disk full", "storage")
 # places given up before the sweep itself is
@@ -59,13 +61,19 @@ class Budget:
 
 
 def spent(trials: Sequence[FrozenTrial]) -> tuple[float, float]:
-    """Machine hours and money of all attempts so far, the ones that died included."""
+    """Machine hours and money of all attempts so far, the ones that died included.
+
+    Those that one worker has under way at once, their nets in one stack, count as one.
+    """
     hours = money = 0.0
-    for trial in trials:
-        if trial.datetime_start is None or SHARE not in trial.user_attrs:
-            continue
+    busy: dict[Any, datetime] = {}  # until when each worker is counted
+    started = [(t.datetime_start, t) for t in trials if t.datetime_start is not None and SHARE in t.user_attrs]
+    for start, trial in sorted(started, key=itemgetter(0)):
+        worker = trial.user_attrs.get(WORKER, trial.number)
         until = trial.datetime_complete or datetime.now()
-        its = (until - trial.datetime_start).total_seconds() / 3600 * trial.user_attrs[SHARE]
+        since = max(start, busy.get(worker, start))
+        its = max(0.0, (until - since).total_seconds()) / 3600 * trial.user_attrs[SHARE]
+        busy[worker] = max(since, until)
         hours += its
         money += its * (trial.user_attrs.get(PRICE) or 0.0)
     return hours, money
@@ -73,11 +81,12 @@ def spent(trials: Sequence[FrozenTrial]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Claim:
-    """A trial that this worker holds. n_before: attempts at its place that died or were stopped."""
+    """A trial that this worker holds. n_before: attempts at its place that died or were stopped; n_died: that died."""
 
     place: int
     trial_id: int
     n_before: int
+    n_died: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +165,7 @@ class TrialQueue:
             self.tell(claim, TrialState.FAIL, cause="surplus")
             return None
         ended = [t for t in same if t.state == TrialState.FAIL and t.user_attrs.get(CAUSE) != "surplus"]
-        return Claim(place, trial._trial_id, len(ended))
+        return Claim(place, trial._trial_id, len(ended), _n_died(ended))
 
     def _open_place(self, trials: Sequence[FrozenTrial]) -> int | None:
         """The lowest place without a live attempt, inside the budget. SweepError where too many were given up."""
@@ -183,7 +192,7 @@ class TrialQueue:
     def _is_lost(self, attempts: Sequence[FrozenTrial]) -> bool:
         if any(t.state != TrialState.FAIL for t in attempts):
             return False
-        return sum(t.user_attrs.get(CAUSE) not in HARMLESS for t in attempts) > self.max_retries
+        return _n_died(attempts) > self.max_retries
 
     def _add(self, place: int, trials: Sequence[FrozenTrial]) -> None:
         """A waiting attempt at the place, with the parameters of the one before it."""
@@ -198,3 +207,8 @@ class TrialQueue:
             user_attrs={PLACE: place} | ({DRAWN: True} if before else {}),
         )
         self.storage.patience(lambda: self.study.add_trial(again))
+
+
+def _n_died(failed: Sequence[FrozenTrial]) -> int:
+    """How many of these attempts took their worker with them, or ended in an error."""
+    return sum(t.user_attrs.get(CAUSE) not in HARMLESS for t in failed)

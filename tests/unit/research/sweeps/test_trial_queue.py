@@ -1,4 +1,4 @@
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import optuna
 import pytest
@@ -6,7 +6,7 @@ from optuna.trial import TrialState
 
 from tradsys.research.sweeps.search_space import SweepError
 from tradsys.research.sweeps.storage import open_storage
-from tradsys.research.sweeps.trial_queue import MOST_LOST, PLACE, PRICE, SHARE, Budget, TrialQueue, spent
+from tradsys.research.sweeps.trial_queue import MOST_LOST, PLACE, PRICE, SHARE, WORKER, Budget, TrialQueue, spent
 
 
 @pytest.fixture(params=["sqlite", "journal"])
@@ -112,6 +112,30 @@ def test_hours_and_money_count_shares_of_machines(make_queue):
     assert not queue.budget.is_spent(trials[:1])
     assert Budget(money=6.0, price_per_hour=3.0).is_spent(trials)
     assert not Budget(money=6.1, price_per_hour=3.0).is_spent(trials)
+
+
+def test_trials_that_a_worker_has_under_way_at_once_share_its_hours(make_queue):
+    """Hours of a machine, from the first trial's start to the last one's end, whatever of them overlaps."""
+    queue = make_queue(n_trials=5)
+    marks = [{SHARE: 0.5, PRICE: 4.0, WORKER: worker} for worker in ("a", "a", "a", "a", "b")]
+    for each in marks:
+        finish(queue, queue.take(each))
+    trials, begun = queue.study.get_trials(), datetime(2026, 1, 1)
+    #        alone  inside it  beyond it  after a pause  another worker
+    spans = [(0, 2), (1, 1.5), (1, 3), (5, 6), (0, 1)]
+    for trial, (start, end) in zip(trials, spans, strict=True):
+        trial.datetime_start, trial.datetime_complete = (begun + timedelta(hours=at) for at in (start, end))
+    assert spent(trials) == pytest.approx((0.5 * (3 + 1 + 1), 4.0 * 0.5 * (3 + 1 + 1)))
+    assert spent(trials[::-1]) == spent(trials)
+
+
+def test_a_claim_counts_deaths_apart_from_interruptions(make_queue):
+    queue = make_queue(n_trials=1, max_retries=5)
+    for cause, n_died in (("interrupted", 0), ("error: boom", 0), ("interrupted", 1), ("", 1)):
+        claim = queue.take({})
+        assert claim.n_died == n_died
+        queue.tell(claim, TrialState.FAIL, cause=cause)
+    assert (queue.take({}).n_before, queue.take({})) == (4, None)
 
 
 @pytest.mark.parametrize(("limits", "said"), [({}, "no budget"), ({"n_trials": 0}, "above 0"), ({"money": 1}, "price")])

@@ -1,0 +1,199 @@
+"""The trials of one worker: taken, run alone or beside others as one stack, and ended, until every place is filled."""
+
+import contextlib
+import logging
+import math
+import os
+import socket
+import time
+from collections.abc import Generator, Iterator
+from functools import partial
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import Trial, TrialState
+
+from tradsys.core.errors import CombinationError, TrainingError
+from tradsys.core.masking import masked_text
+from tradsys.research.pipeline.cross_validation import PlannedFit, fits_per_stack
+from tradsys.research.sweeps.search_space import SweepError
+from tradsys.research.sweeps.storage import disk_full, is_disk_full
+from tradsys.research.sweeps.sweep import Joined
+from tradsys.research.sweeps.trial import RefusedError, TrialFits
+from tradsys.research.sweeps.trial_queue import HARMLESS, PRICE, SHARE, WORKER, Claim
+
+LOG = logging.getLogger(__name__)
+
+
+def work_on(joined: Joined) -> None:
+    """Takes trials until the study is over; while others still run theirs, waits in case one of them dies."""
+    worker = SideBySide(joined, n_at_once(joined))
+    poll = min(joined.storage.heartbeat, 2)
+    try:
+        while True:
+            if not worker.run():
+                if joined.queue.is_over():
+                    return
+                time.sleep(poll)
+    except BaseException as error:
+        worker.end(error)
+        raise
+
+
+def n_at_once(joined: Joined) -> int:
+    """How many trials this worker takes at once: as configured, else as many as fill a stack, up to `n_startup`.
+
+    So many are tried without learning from others anyway. One where nets of the study's own config gain nothing by a
+    stack. At most the worker's part of all trials.
+    """
+    runner, composed, budget = joined.runner, joined.composed, joined.queue.budget
+    settings = runner.settings
+    if 1 in (settings.stacked_trials, budget.n_trials) or settings.stacked is False:
+        return 1
+    dataset = runner.dataset(composed)
+    planned = PlannedFit(composed.experiment, dataset, 0, settings.seeds[0], runner.folder / "trials")
+    try:
+        n_fits = fits_per_stack(planned, settings.stacked)
+    except TrainingError:  # trials will say so, each by itself
+        return 1
+    if n_fits == 1:
+        return 1
+    filling = max(1, min(n_fits // (len(dataset.folds) * len(settings.seeds)), settings.n_startup))
+    own = math.inf if budget.n_trials is None else math.ceil(budget.n_trials / joined.n_side_by_side)
+    return int(min(settings.stacked_trials or filling, own))
+
+
+class Attempt:
+    """A trial that this worker runs. fits: which it will go on with; None once it has ended. alone: without others."""
+
+    def __init__(self, steps: Generator[TrialFits, None, None], *, alone: bool) -> None:
+        self.steps, self.alone = steps, alone
+        self.fits: TrialFits | None = next(steps, None)
+
+    def go_on(self) -> None:
+        """Runs the fit that is due."""
+        self.fits = next(self.steps, None)
+
+    def end(self, error: BaseException) -> None:
+        """Ends the trial by what came of its nets; raises what is no ending of one trial."""
+        with contextlib.suppress(StopIteration):
+            self.steps.throw(error)
+        self.fits = None
+
+
+class SideBySide:
+    """Up to `n_at_once` trials that a worker has under way."""
+
+    def __init__(self, joined: Joined, n_at_once: int) -> None:
+        self.joined, self.n_at_once = joined, n_at_once
+        self.attempts: list[Attempt] = []
+        share, price = 1 / joined.n_side_by_side, joined.queue.budget.price_per_hour
+        self.marks = {SHARE: share, PRICE: price, WORKER: f"{socket.gethostname()}:{os.getpid()}"}
+
+    def run(self) -> bool:
+        """Runs the longest waiting trial to its end, those of its shape beside it; False where none was to take.
+
+        A trial that ends leaves its place in the stack to the next one of the study.
+        """
+        while self._take():
+            pass
+        if not self.attempts:
+            return False
+        first = self.attempts[0]
+        if first.alone or self.n_at_once == 1:
+            self._run_alone(first)
+            return True
+        from tradsys.research.sweeps.trial_stack import TrialStack  # noqa: PLC0415 - imports torch
+
+        stack = TrialStack()
+        if not stack.add(first):
+            self._run_alone(first)
+            return True
+        for other in self.attempts[1:]:
+            stack.add(other)
+        LOG.info("%d of %d trials under way train as one stack", len(stack.members), len(self.attempts))
+        while stack:
+            for attempt in stack.advance():
+                self.attempts.remove(attempt)
+            while (new := self._take()) is not None:
+                stack.add(new)
+        if stack.is_too_large:
+            self.n_at_once = max(1, self.n_at_once // 2)
+        return True
+
+    def end(self, error: BaseException) -> None:
+        """Leaves no trial running behind a worker that stops; one trial's error is no death of the others."""
+        for attempt in self.attempts:
+            with contextlib.suppress(BaseException):
+                attempt.end(error if cause_of(error) in HARMLESS else KeyboardInterrupt())
+
+    def _take(self) -> Attempt | None:
+        """The next trial with fits to run; None where no place is free here, or none is open in the study."""
+        while len(self.attempts) < self.n_at_once and (claim := self.joined.queue.take(self.marks)) is not None:
+            # whatever took a worker down takes no other trial with it a second time
+            attempt = Attempt(_steps(self.joined, claim), alone=claim.n_died > 0)
+            if attempt.fits is not None:
+                self.attempts.append(attempt)
+                return attempt
+        return None
+
+    def _run_alone(self, attempt: Attempt) -> None:
+        while attempt.fits is not None:
+            attempt.go_on()
+        self.attempts.remove(attempt)
+
+
+def _steps(joined: Joined, claim: Claim) -> Generator[TrialFits, None, None]:
+    """Runs one trial, giving its fits before each of them, and says how it ended."""
+    study, queue, runner, patience = joined.study, joined.queue, joined.runner, joined.storage.patience
+    study.sampler = runner.settings.sampler_of(claim.place)
+    LOG.info("trial %d%s", claim.place, f", attempt {claim.n_before + 1}" if claim.n_before else "")
+    with joined.storage.alive(claim.trial_id), _ended(joined, claim):
+        trial = patience(lambda: Trial(study, claim.trial_id))
+        try:
+            score = yield from runner.run(trial, claim)
+        except optuna.TrialPruned:
+            reported = queue.tell(claim, TrialState.PRUNED)
+        except (RefusedError, CombinationError) as error:
+            reason = masked_text(str(error))
+            patience(lambda: trial.set_user_attr("refused", reason))
+            LOG.warning("trial %d is impossible: %s", claim.place, error)
+            reported = queue.tell(claim, TrialState.PRUNED)
+        except UpdateFinishedTrialError:
+            reported = False
+        else:
+            for key, value in score.attributes.items():
+                patience(partial(trial.set_user_attr, key, value))
+            reported = queue.tell(claim, TrialState.COMPLETE, score.values)
+    if reported:
+        runner.clean(claim)
+    else:
+        LOG.warning("trial %d was taken over by another worker; its result counts there", claim.place)
+
+
+@contextlib.contextmanager
+def _ended(joined: Joined, claim: Claim) -> Iterator[None]:
+    """Leaves no trial running behind a worker that stops, as far as the storage still answers."""
+    try:
+        yield
+    except BaseException as error:
+        cause = cause_of(error)
+        if cause != "storage":
+            with contextlib.suppress(SweepError):
+                joined.queue.tell(claim, TrialState.FAIL, cause=cause)
+        if cause == "disk full" and not isinstance(error, SweepError):
+            raise disk_full(getattr(error, "filename", None) or "a trial's folder") from error
+        raise
+
+
+def cause_of(error: BaseException) -> str:
+    """What ended a worker, in the words that the study keeps."""
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return "interrupted"
+    if is_disk_full(error):
+        return "disk full"
+    return (
+        "storage"
+        if isinstance(error, SweepError) and "cannot be reached" in str(error)
+        else masked_text(f"error: {error}")[:500]
+    )
