@@ -1,18 +1,21 @@
-"""Seeds, folds and nets of own settings as one stack, against the same nets trained one after another.
+"""Seeds, folds, nets of own settings and trials of a sweep as one stack, against the same fits one after another.
 
 One thread, CPU seconds, the best of a few rounds taken in turn. Both end with the same weights to rounding:
 tests/unit/models/training/stacks. `models.training.stacks.together.CPU_WORK` follows from these figures.
 """
 
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import optuna
 import torch
 from random_samples import make_samples
 
+from tradsys.config.trusted import checked_overrides
 from tradsys.models.net_fits import NetFit
 from tradsys.models.nets.transformer import TransformerEncoder
 from tradsys.models.sequence import SequenceModel
@@ -20,9 +23,35 @@ from tradsys.models.training.lit import LitClassifier
 from tradsys.models.training.stacks.fit import StackJob, fit_stack
 from tradsys.models.training.stacks.together import Made, gains, stacks_of
 from tradsys.models.training.trainer import TrainerSettings
+from tradsys.research.sweeps.commands import joined_study
+from tradsys.research.sweeps.side_by_side import work_on
+from tradsys.tune import composed
 
 N_SEEDS, ROUNDS = 5, 2
 AIM_MANY = 3.0  # d 8, where it gains most; on a GPU 6
+AT_ONCE, N_TRIALS = (8, 32), 32  # trials of two folds under one seed
+SWEEP = (
+    "data=synthetic",
+    "data.n_bars=4000",
+    "data.source.symbols=[SYN0]",
+    "features=single_bars",
+    "regime.lookback=16",
+    "sweep=transformer",
+    "sweep.sampler=random",
+    "sweep.pruner=none",
+    "sweep.inner.n_folds=2",
+    "sweep.seeds=[101]",
+    "~sweep.space",
+    "+sweep.space={model.module.lr:{type:log,low:0.0005,high:0.01},model.net.dropout:{type:float,low:0.0,high:0.3},"
+    "model.module.gamma:{type:categorical,choices:[0.0,1.0,2.0]}}",
+    f"n_trials={N_TRIALS}",
+    "model.lookback=8",
+    "model.net.d_model=8",
+    "model.net.n_heads=2",
+    "model.net.n_layers=1",
+    "model.batch_size=32",
+    "trainer.max_epochs=4",
+)
 SHAPES = ((8, 8, 32, 1_500), (8, 8, 256, 6_000), (16, 16, 64, 1_500), (32, 32, 256, 2_500))  # d, T, B, rows
 
 
@@ -69,6 +98,39 @@ def _settings(n_nets: int) -> dict:
     return _compared(f"{n_nets} nets of own settings", fits, f"> {AIM_MANY:g}")
 
 
+def _trials() -> list[dict]:
+    """A sweep's trials, so many at once, against its fits one by one; with all that a trial takes beside its fits."""
+    one_by_one, one_trial, *together = (
+        _sweep(settings)
+        for settings in ("stacked=false", "stacked_trials=1", *(f"stacked_trials={n}" for n in AT_ONCE))
+    )
+    return [
+        {
+            "name": f"{N_TRIALS} trials of a sweep, {n} at once as a stack, d 8, T 8, B 32",
+            "fast_s": seconds,
+            "slow_s": one_by_one,
+            "ratio": one_by_one / seconds,
+            "note": f"fits one by one {one_by_one:.2f} s; the fits of one trial as a stack {one_trial:.2f} s",
+            "target": f"> {AIM_MANY:g}",
+        }
+        for n, seconds in zip(AT_ONCE, together, strict=True)
+    ]
+
+
+def _sweep(setting: str) -> float:
+    """CPU seconds of all trials of a new study; the best of ROUNDS."""
+    times = []
+    for _ in range(ROUNDS):
+        with tempfile.TemporaryDirectory() as folder:
+            words = [*SWEEP, f"sweep.{setting}", f"paths.runs={folder}"]
+            optuna.logging.set_verbosity(optuna.logging.WARNING)
+            joined = joined_study(composed, words, composed(words), checked_overrides)
+            start = time.process_time()
+            work_on(joined)
+            times.append(time.process_time() - start)
+    return min(times)
+
+
 def _stacked(fits: Sequence[NetFit]) -> None:
     made = Made()
     assert stacks_of([replace(fit, stacked=True) for fit in fits], made, most=len(fits)) == [list(range(len(fits)))]
@@ -105,7 +167,12 @@ def measure() -> list[dict]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return [*(_seeds(*shape) for shape in SHAPES), _folds(5), *(_settings(n_nets) for n_nets in (8, 32))]
+        return [
+            *(_seeds(*shape) for shape in SHAPES),
+            _folds(5),
+            *(_settings(n_nets) for n_nets in (8, 32)),
+            *_trials(),
+        ]
     finally:
         torch.set_num_threads(threads)
 
