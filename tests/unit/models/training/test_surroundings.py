@@ -1,8 +1,12 @@
+import os
+import signal
+
 import pytest
 import torch
 from torch import nn
 
-from tradsys.models.training.surroundings import SMALL_STEP, one_thread_if_small
+from tradsys.core.endings import Terminated
+from tradsys.models.training.surroundings import SMALL_STEP, interruptible, one_thread_if_small
 
 CPU = torch.device("cpu")
 
@@ -31,3 +35,20 @@ def test_the_number_of_threads_comes_back_after_an_error(three_threads):
     with pytest.raises(RuntimeError), one_thread_if_small(nn.Linear(2, 2), 1, CPU):
         raise RuntimeError
     assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_a_signal_after_the_last_look_at_the_event_is_not_lost(number, kind):
+    def fit():
+        with interruptible() as asked:
+            assert not asked.is_set()
+            os.kill(os.getpid(), number)
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            fit()
+        assert stopped.type is kind
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
