@@ -9,6 +9,7 @@ also listens to a websocket, each connection of which errs in ways of its own.
 """
 
 import contextlib
+import functools
 import json
 import os
 import random
@@ -55,13 +56,19 @@ def main(argv: list[str]) -> int:
 def run(kills: int = 200, bars: int = 336, seed: int = 1, stream: int = 0) -> dict:
     """The figures of one chaos run and of the undisturbed one, by polling alone, beside it."""
     with tempfile.TemporaryDirectory() as folder:
-        calm = Path(folder) / "calm"
-        undisturbed, _ = simulate(calm, bars, seed, kills=0, faults=Faults())
         faults = scheduled(bars)
         disturbed, market = simulate(
             Path(folder) / "chaos", bars, seed, kills=kills, faults=faults, stream=bool(stream)
         )
-        return figures_of(disturbed, undisturbed, market)
+        return figures_of(disturbed, undisturbed(bars, seed), market)
+
+
+@functools.cache
+def undisturbed(bars: int, seed: int) -> State:
+    """The bot's state after a run by polling that nothing disturbs: the same for every chaos of these bars."""
+    with tempfile.TemporaryDirectory() as folder:
+        found, _ = simulate(Path(folder) / "calm", bars, seed, kills=0, faults=Faults())
+        return found["state"]
 
 
 def scheduled(bars: int) -> Faults:
@@ -124,7 +131,7 @@ def kill(pid: int, number: int) -> int:
     return 0
 
 
-def figures_of(disturbed: dict, undisturbed: dict, market: Market) -> dict:
+def figures_of(disturbed: dict, calm: State, market: Market) -> dict:
     """Counts and every broken invariant, in words."""
     journal, state = disturbed["journal"], disturbed["state"]
     broken = journal.verify()
@@ -150,7 +157,7 @@ def figures_of(disturbed: dict, undisturbed: dict, market: Market) -> dict:
         return {(t["symbol"], t["signal_time"], t["side"], t["entry_time"], t["exit_time"], t["reason"])
                 for t in found.trades}  # fmt: skip
 
-    same = keys(state) & keys(undisturbed["state"])
+    same = keys(state) & keys(calm)
     named = Counter("late bar" for e in journal.events(kinds=["bars"]) if e.body["late"]) + Counter(
         e.kind for e in journal.events(kinds=["gap", "correction", "halt"])
     )
@@ -159,13 +166,13 @@ def figures_of(disturbed: dict, undisturbed: dict, market: Market) -> dict:
         f"{e.kind}: {e.body['why'][:70]}" for e in journal.events(kinds=["order", "halt"])
         if e.kind == "halt" or e.body["status"] == "rejected"
     )  # fmt: skip
-    missed = keys(undisturbed["state"]) - same
+    missed = keys(calm) - same
     if missed and not sum(named.values()):
         broken.append(f"{len(missed)} trades differ and nothing in the journal says why")
     return {
         "kills": disturbed["n_kills"], "exits": {str(k): v for k, v in disturbed["codes"].items()},
         "orders": len(market.orders), "fills": len(there), "trades": len(state.trades),
-        "trades of the undisturbed run": len(undisturbed["state"].trades), "the same": len(same),
+        "trades of the undisturbed run": len(calm.trades), "the same": len(same),
         "faults": dict(market.happened), "named in the journal": dict(named), "reasons": dict(reasons),
         "events": state.last_event, "broken": broken, "connections of the stream": disturbed["streams"].n_connections,
         "messages of the stream": disturbed["streams"].n_messages,

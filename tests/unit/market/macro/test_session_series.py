@@ -203,7 +203,7 @@ def test_weekends_and_holidays_are_marked_and_nights_are_not():
 
 
 def test_bars_of_a_live_feed_get_the_same_columns_from_the_same_object(real):
-    bars = hourly(datetime(2021, 3, 1, tzinfo=UTC), datetime(2021, 3, 31, tzinfo=UTC))
+    bars = hourly(datetime(2021, 3, 9, tzinfo=UTC), datetime(2021, 3, 17, tzinfo=UTC))  # over a change of the clock
     source = JoinedBars(Frame(bars), {"nasdaq": series(real), "clock": SessionClock()})
     stored, reported = source.bars(), source.describe()
     live = pl.concat([source.join(bars[k : k + 1]) for k in range(bars.height)])
