@@ -1,10 +1,13 @@
 """Nothing received runs code: payloads over every entrance, of which none leaves its mark or learns a secret."""
 
+import functools
 import json
 import os
 import pickle
 import re
 import shutil
+import tempfile
+from pathlib import Path
 
 import onnx
 import optuna
@@ -210,13 +213,23 @@ def test_no_override_of_a_run_is_more_than_a_choice_or_a_value(override, lab, ca
     assert "its override" in refused("train", train_work, ["resume=inbox/train/received"], lab, capsys)
 
 
+@functools.cache
+def empty_storage():
+    """The bytes of a storage without a study: its tables are made once."""
+    with tempfile.TemporaryDirectory() as folder:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{folder}/studies.db")
+        storage.engine.dispose()
+        return Path(folder, "studies.db").read_bytes()
+
+
 def study(lab, *, overrides=(), params=None, **about_it):
     """A study as a stranger may hand it over: one finished trial."""
     folder = lab / "runs/tune"
     folder.mkdir(parents=True)
-    made = optuna.create_study(
-        study_name="received", storage=f"sqlite:///{folder / 'studies.db'}", direction="maximize"
-    )
+    (folder / "studies.db").write_bytes(empty_storage())
+    url = f"sqlite:///{folder / 'studies.db'}"
+    storage = optuna.storages.RDBStorage(url, skip_compatibility_check=True, skip_table_creation=True)
+    made = optuna.create_study(study_name="received", storage=storage, direction="maximize")
     about = {"data_digest": "0", "space_digest": "0", "config_digest": "0"}
     attributes = {"identity": about, "overrides": list(overrides), "space": {}, "seeds": [1], "code_sha": "x"}
     attributes |= {"begun": "2026-01-01T00:00:00+00:00"} | dict(about_it)

@@ -87,7 +87,7 @@ def disturbed(place, arguments, runs, seed, n_kills=N_KILLS, middle=in_the_middl
     study, due, deadline = None, 0.0, time.monotonic() + 420
     try:
         while alive and time.monotonic() < deadline:
-            time.sleep(0.05)
+            time.sleep(0.1)
             for process in [p for p in alive if p.poll() is not None]:
                 alive.remove(process)
                 if process.returncode == -signal.SIGKILL:
