@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from tradsys.config import composition, kinds, own_data
+from tradsys.config import composition, kinds, own_data, own_parts
 from tradsys.config import explain as wrong
 from tradsys.config.as_of import spread_as_of
 from tradsys.config.explain import ConfigError, choices_of, leaves
@@ -112,11 +112,12 @@ def recorded(config: DictConfig | dict[str, Any]) -> str:
 
 def build(config: DictConfig) -> dict[str, Any]:
     """Every `_target_` in the config as its object, the rest as plain values; {}, a group's `none`, is None."""
-    plain, raw = (OmegaConf.to_container(config, resolve=resolve) for resolve in (True, False))
-    if line := kinds.beyond_sense(plain, raw):  # a net of so many layers would be built first
-        raise ConfigError(line)
-    line = kinds.wrong_value(plain, raw)
     try:
+        plain, raw = (OmegaConf.to_container(config, resolve=resolve) for resolve in (True, False))
+        # a net of so many layers would be built first, and a part's missing method met after a fit
+        if line := kinds.beyond_sense(plain, raw) or own_parts.wrong_part(raw):
+            raise ConfigError(line)
+        line = kinds.wrong_value(plain, raw)
         built = {key: None if part == {} else part for key, part in instantiate(config, _convert_="all").items()}
     except OmegaConfBaseException as error:
         raise ConfigError(wrong.unresolved(error)) from error

@@ -12,7 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tradsys.config.explain import leaves, value_at
 from tradsys.config.meanings import Meanings
+from tradsys.config.settings_walk import every_setting, every_text
 from tradsys.core.bounds import too_large
-from tradsys.core.received import plain_text
+from tradsys.core.received import is_one_line, plain_text
 
-OWN = "tradsys."
+PROSE = ("question",)  # keys whose texts may have several lines
 SEED = "seed"  # `compose.as_dict` says what a seed is
 HYDRAS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 _LISTS = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 _MAPPINGS = (dict, collections.abc.Mapping)
 _UNITS = ("_seconds", "_minutes", "_hours", "_gb", "_share", "_bps", "_gain")  # a whole default of these is a number
 AMOUNTS = re.compile(
-    r"(?:^|_)(?:seconds|minutes|hours|days|bars|gb|mb|epochs|rows|cpu|gpu)$|^n_(?!jobs$)"
+    r"(?:^|_)(?:seconds|minutes|hours|days|sessions|bars|gb|mb|gigabytes|epochs|rows|cpu|gpu)$|^n_(?!jobs$)"
 )  # none is below zero
 SHARES = re.compile(r"_(?:share|fraction)$")  # none is beyond one
 SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
@@ -41,7 +42,12 @@ MOST_YEARS = 200  # of a setting in a unit of time: dates reach so far back
 MOST = 1e15  # no setting has a larger number; whole numbers up to here are exact in a float and fit into 64 bits
 _KIND_NAMES = {bool: "true or false", int: "a whole number within 1e15", float: "a number within 1e15", str: "text"}
 # keys without a default, of commands whose own code does not say their kind
-OPTIONAL: Mapping[str, type] = {
+OPTIONAL: Mapping[str, Any] = {
+    "since": date, "until": date, "start": date, "end": date, "date": date, "symbols": str | Sequence[str],
+    "horizons": Sequence[int], "preflight.keys": Sequence[str], "doctor.keys": Sequence[str],
+    "logger.fits": Sequence[str], "schedule.calendar": str,
+    **{f"clean.sessions.{kind}": int for kind in ("prices", "report")},
+    **{f"clean.gigabytes.{kind}": float for kind in ("prices", "quality", "features", "labels", "gates", "report")},
     "resume": str, "study_name": str, "storage": str, "hours": float, "money": float, "price_per_hour": float,
     "n_workers": int, "trial": int, "levels": str, "data_choice": str, "journal": str, "follow": str, "expected": str,
     "when": str, "path": str, "actions": str, "mapping": str, "calendar": str, "universe": str, "zone": str,
@@ -56,25 +62,12 @@ def beyond_sense(plain: Any, raw: Any) -> str | None:
     plain, raw: a configuration as plain values, resolved, and as it was written. Settings of parts from outside this
     package are their own authors' to limit.
     """
-    for path, value in _every_leaf(plain, own=True):
+    for path, _, value in every_setting(plain, own=True):
         name = next(part for part in reversed(path.split(".")) if not part.isdigit())
         if takes := too_large(name, value):
             where = _written_at(raw, path)
             return f"config: {where}={_short(value)}; {name} is {takes}; give {where}=..."
     return None
-
-
-def _every_leaf(value: Any, path: str = "", *, own: bool = False) -> Iterator[tuple[str, Any]]:
-    """Path and value of every setting, of a list each one. own: without the settings of parts from outside."""
-    if own and isinstance(value, Mapping) and not str(value.get("_target_", OWN)).startswith(OWN):
-        return
-    named = value.items() if isinstance(value, Mapping) else enumerate(value)
-    for key, inner in named:
-        where = f"{path}.{key}" if path else str(key)
-        if isinstance(inner, Mapping | list):
-            yield from _every_leaf(inner, where, own=own)
-        else:
-            yield where, inner
 
 
 def wrong_value(plain: Any, raw: Any) -> str | None:
@@ -87,7 +80,7 @@ def wrong_value(plain: Any, raw: Any) -> str | None:
         for key, value in part.items():
             if key in HYDRAS or key not in hints:
                 continue
-            takes = _no_amount(key, value) if _fits(hints[key], value) else _kind_words(hints[key])
+            takes = _no_amount(str(key), value) if _fits(hints[key], value) else _kind_words(hints[key])
             if takes:
                 where = _written_at(raw, f"{path}.{key}" if path else str(key))
                 takes = f"{name} cannot be made of it (it takes {takes})"
@@ -124,10 +117,10 @@ def wrong_key(
             continue
         if value is None and (known is None or "null" in meanings().of(command, before, key)):
             continue
-        hint = OPTIONAL.get(key, Any) if known is None else _kind_of(known, last)
+        hint = OPTIONAL.get(key, Any) if known in (None, []) else OPTIONAL.get(key) or _kind_of(known, last)
         if value == "" and known:
             return f"config: {key}=''; it takes a text that is not empty, such as {_short(known)}; give {key}=..."
-        if _fits(hint, value) and (takes := _no_amount(last, value) or too_large(last, value)):
+        if _fits(hint, value) and (takes := _no_amount(key, value) or too_large(last, value)):
             return f"config: {key}={_short(written)}; it takes {takes}; give {key}=..."
         if not _fits(hint, value):
             quoted = f"; quote text that looks like one: {key}=\"'{value}'\"" if hint is str else ""
@@ -137,9 +130,11 @@ def wrong_key(
 
 def hidden_text(config: DictConfig) -> str | None:
     """The first text with characters that a terminal obeys, no path can hold or nobody sees; None where none has."""
-    for path, text in _every_leaf(OmegaConf.to_container(config, resolve=False)):
-        if isinstance(text, str) and plain_text(text) != text:
-            return f"config: {path}={_short(text)}; it holds a character that is not seen; give {path}=... without it"
+    for path, text in every_text(OmegaConf.to_container(config, resolve=False)):
+        prose = path.rpartition(".")[2] in PROSE
+        if plain_text(text) != text or not (prose or is_one_line(text)):
+            what = "a line break, a tab or a character that is not seen"
+            return f"config: {path}={_short(text)}; it holds {what}; give {path}=... without it"
     return None
 
 
@@ -168,13 +163,18 @@ def _is_argument(plain: Mapping[str, Any], key: str) -> bool:
     return any(isinstance(one, Mapping) and "_target_" in one for one in outer)
 
 
-def _no_amount(name: str, value: Any) -> str | None:
-    """What a key that its name calls an amount takes instead of this number; None where it takes it."""
+def _no_amount(key: str, value: Any) -> str | None:
+    """What a key that its name, or that of the mapping it stands in, calls an amount takes instead of this number.
+
+    None where it takes it.
+    """
+    names = key.split(".")[-2:]
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    if SHARES.search(name) and not 0 <= value <= 1:
+    if SHARES.search(names[-1]) and not 0 <= value <= 1:
         return "a share from 0 to 1"
-    if not (found := AMOUNTS.search(name)):
+    found = next((match for name in reversed(names) if (match := AMOUNTS.search(name))), None)
+    if found is None:
         return None
     if value < 0:
         return "a number from 0"
@@ -193,16 +193,11 @@ def _kind_of(default: Any, last: str) -> Any:
     return next((kind for kind in (float, list, dict) if isinstance(default, kind)), Any)
 
 
-def _parts(value: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _parts(plain: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Every mapping with a `_target_` and its dotted path, outer ones first."""
-    if isinstance(value, Mapping):
-        if isinstance(value.get("_target_"), str):
+    for path, _, value in (("", "", plain), *every_setting(plain)):
+        if isinstance(value, Mapping) and isinstance(value.get("_target_"), str):
             yield path, value
-        for key, inner in value.items():
-            yield from _parts(inner, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list):
-        for k, inner in enumerate(value):
-            yield from _parts(inner, f"{path}.{k}")
 
 
 class _Part:
@@ -266,9 +261,19 @@ def _fits_class(kind: Any, inner: tuple[Any, ...], value: Any) -> bool:
     if kind in _MAPPINGS:
         known = inner[1] if len(inner) == 2 else Any
         return isinstance(value, Mapping) and ("_target_" in value or all(_fits(known, v) for v in value.values()))
-    if issubclass(kind, Path | date):
-        return isinstance(value, str) and value != ""  # as a path it would be the working folder
+    if issubclass(kind, date):
+        return isinstance(value, str) and _is_iso_date(value)
+    if issubclass(kind, Path):
+        return isinstance(value, str) and value != ""  # it would be the working folder
     return isinstance(value, Mapping) and "_target_" in value
+
+
+def _is_iso_date(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_scalar(kind: type, value: Any) -> bool:

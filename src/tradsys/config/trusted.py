@@ -7,7 +7,7 @@ A user's own command line is not received: it may name any installed class.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from tradsys.config.explain import ConfigError
+from tradsys.config.settings_walk import every_setting, every_text
 from tradsys.core import received
 from tradsys.core.extensions import names_at
 from tradsys.core.received import check_depth, one_line, read_text
@@ -156,10 +157,10 @@ def checked(config: Any, where: str, *, kept: Sequence[str] = ()) -> dict[str, A
     if not isinstance(config, dict):
         raise ConfigError(f"{where}: its configuration is a {type(config).__name__}, not a mapping; restore it")
     check_depth(config, where, "restore it", ConfigError)
-    for path, value in _texts(config):
-        if "${" in value and path.split(".")[0] not in kept:
+    for path, key, value in every_setting(config):
+        if any("${" in text for text in (key, value) if isinstance(text, str)) and path.split(".")[0] not in kept:
             raise ConfigError(
-                f"{where}: {path} holds the interpolation {one_line(value, 60)!r}; interpolations of received "
+                f"{where}: {one_line(path, 60)} holds an interpolation, {one_line(value, 60)!r}; those of received "
                 "configuration are not resolved; give the value on your own command line"
             )
     _check_value(config, "", "", where)
@@ -209,7 +210,8 @@ def _wrong_override(override: Any) -> str | None:  # noqa: PLR0911 - one return 
         return "gives several values"
     if key.split(".")[0].split("/")[0] in ("hydra", "defaults"):
         return "sets Hydra itself"
-    words = [word for k in (key, *_keys(value)) for word in re.split(r"[./@:]", str(k))]
+    keys = (key, *(inner for _, inner, _ in every_setting(value)))
+    words = [word for k in keys for word in re.split(r"[./@:]", str(k))]
     if special := [word for word in words if word.startswith("_")]:
         return f"sets {special[0]!r}, which steers what is built"
     if "/" in key:
@@ -228,50 +230,16 @@ def _wrong_path(key: str, value: Any) -> str | None:
     """Why a received override may not say where files lie: it could read or write anywhere on this machine."""
     if key.split(".", maxsplit=1)[0] == "paths":
         return f"sets {key}, a place of the machine it was made on; give {key}=... on your own command line"
-    for text in _leaf_texts(value):
+    for _, text in every_text(value):
         if PLACE.search(text):
             return f"holds the place {one_line(text, 40)!r}; give {key}=... on your own command line"
     return None
-
-
-def _leaf_texts(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _leaf_texts(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _leaf_texts(inner)
-    elif isinstance(value, str):
-        yield value
 
 
 def _groups() -> set[str]:
     from tradsys.config.compose import conf_folder  # noqa: PLC0415 - compose imports this module's users
 
     return {p.name for p in conf_folder().iterdir() if p.is_dir()}
-
-
-def _keys(value: Any) -> Iterator[Any]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield key
-            yield from _keys(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _keys(inner)
-
-
-def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Every key and value that is text, with its dotted path."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield path, str(key)
-            yield from _texts(inner, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list):
-        for k, inner in enumerate(value):
-            yield from _texts(inner, f"{path}[{k}]")
-    elif isinstance(value, str):
-        yield path, value
 
 
 def _check_value(value: Any, place: str, path: str, where: str) -> None:
@@ -283,11 +251,15 @@ def _check_value(value: Any, place: str, path: str, where: str) -> None:
     if not isinstance(value, dict):
         return
     is_part = _check_part(value, place, path, where)
-    inside = _INSIDE.get(place, {})
     for key, inner in value.items():
         if key not in (TARGET, PARTIAL):
-            below = inside.get(key, "nothing") if is_part or place in ("", "data") else place
+            below = place_inside(place, key, is_part=is_part)
             _check_value(inner, below, f"{path}.{key}" if path else str(key), where)
+
+
+def place_inside(place: str, key: str, *, is_part: bool) -> str:
+    """The place of what stands under a key; a container that is no part passes its own on."""
+    return _INSIDE.get(place, {}).get(key, "nothing") if is_part or place in ("", "data") else place
 
 
 def _check_part(part: Mapping[str, Any], place: str, path: str, where: str) -> bool:

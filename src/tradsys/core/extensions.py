@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tradsys.core.errors import BundleError
+from tradsys.core.errors import BundleError, TradsysError, TrainingError
 from tradsys.core.received import one_line
 
 GROUP = "tradsys.parts"
@@ -87,6 +87,37 @@ def part_files() -> dict[str, Path]:
         places = [] if spec is None else [*(spec.submodule_search_locations or ()), spec.origin or ""]
         if places and places[0]:
             found[f"{top}:"] = Path(places[0])
+    return found
+
+
+def is_own(cls: type) -> bool:
+    """Whether a class is of tradsys itself."""
+    return cls.__module__.partition(".")[0] == "tradsys"
+
+
+def answer(part: Any, method: str, *given: Any, kind: type | tuple[type, ...]) -> Any:
+    """What a part's method returns, if it is of this kind; TrainingError names the part where it is not.
+
+    So is anything that a method from outside raises, our own errors and the disk's apart.
+    """
+    cls = type(part)
+    try:
+        found = getattr(part, method)(*given)
+    except TradsysError:
+        raise
+    except Exception as error:
+        if is_own(cls) or getattr(error, "errno", None) is not None:
+            raise
+        raise TrainingError(
+            f"{cls.__module__}.{cls.__name__}: its {method} raised {one_line(error)}; it is no part of tradsys; fix "
+            "it there; TRADSYS_TRACEBACK=1 shows where"
+        ) from error
+    if not isinstance(found, kind):
+        kinds = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+        raise TrainingError(
+            f"{cls.__module__}.{cls.__name__}: its {method} gave {one_line(repr(found), 60)}, a "
+            f"{type(found).__name__}; it gives a {kinds}; see docs/extensions.md"
+        )
     return found
 
 

@@ -72,6 +72,11 @@ def plain_text(text: str) -> str:
     return text if text.isprintable() else text.translate(_UNSHOWN)
 
 
+def is_one_line(text: str) -> bool:
+    """Whether a name or path has neither line breaks nor tabs, nor bytes that are no text of the file system's."""
+    return not re.search("[\t\n\r\ud800-\udfff]", text)
+
+
 def plain_texts(value: Any) -> Any:
     """A JSON value whose every text, keys included, has lost its control characters."""
     if isinstance(value, dict):

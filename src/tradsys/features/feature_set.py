@@ -16,9 +16,12 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 
+from tradsys.core.bounds import is_within
 from tradsys.core.clock import utc
 from tradsys.core.errors import BundleError, DataError, WarmUpError
+from tradsys.core.extensions import answer, is_own
 from tradsys.core.protocols import Feature
+from tradsys.core.received import one_line
 from tradsys.core.runs import digest_json
 from tradsys.core.tables import SIDE, Array, FeatureTable
 
@@ -150,7 +153,15 @@ class FeatureSet:
         """Every feature's column of bars with segments, float32 [R, F]."""
         wanted = [_warmed_up(feature) for feature in self.features]
         query = _spaced(self._joined(marked)).lazy().select("row", *wanted)
-        frame = query.filter(pl.col("row").is_not_null()).drop("row").collect(engine="in-memory")
+        try:
+            frame = query.filter(pl.col("row").is_not_null()).drop("row").collect(engine="in-memory")
+        except pl.exceptions.PolarsError as error:
+            if all(is_own(type(feature)) for feature in self.features):
+                raise
+            raise DataError(
+                f"features: an expression cannot be computed ({one_line(error)}); columns right of `volume` are named "
+                "by a feature's property `columns`; fix the feature that is no part of tradsys"
+            ) from error
         assert frame.height == marked.height, (frame.height, marked.height)
         frame = with_ranks(frame, marked.select("symbol", "time"), self.ranks, self.market_symbol)
         return np.ascontiguousarray(frame.to_numpy(order="c"), dtype=np.float32)
@@ -189,6 +200,8 @@ class FeatureSet:
     def _check(self) -> None:
         if not self.features:
             raise DataError("features: the set is empty; a table needs a column; name at least one feature")
+        if odd := [type(f).__name__ for f in self.features if not isinstance(getattr(f, "name", None), str)]:
+            raise DataError(f"features: {odd} have no text as their name; a feature has one, such as `vol_24`; add it")
         unknown = sorted(set(self.ranks) - {feature.name for feature in self.features})
         if unknown:
             raise DataError(
@@ -271,9 +284,13 @@ class FeatureSet:
 
     def _check_length(self, marked: pl.DataFrame) -> None:
         """Raises where no segment outlasts the warm-up; warns of the symbols that have none."""
+        for feature in self.features:
+            if not is_within(feature.warmup, "whole [0, inf)"):
+                raise DataError(
+                    f"features: {feature.name!r} has warm-up {feature.warmup!r}; a feature reads the past only: a "
+                    "whole number of rows from 0"
+                )
         slowest = max(self.features, key=lambda feature: feature.warmup)
-        if slowest.warmup < 0:
-            raise DataError(f"features: {slowest.name!r} has warm-up {slowest.warmup}; a feature reads the past only")
         need = slowest.warmup + 1
         longest = marked.group_by("symbol", maintain_order=True).agg(n=pl.col("row").max() + 1)
         best = longest.row(longest["n"].arg_max() or 0, named=True)
@@ -326,4 +343,5 @@ def _spaced(marked: pl.DataFrame) -> pl.DataFrame:
 
 def _warmed_up(feature: Feature) -> pl.Expr:
     """The feature as float32, null in its warm-up: the one place where that is enforced."""
-    return pl.when(pl.col("row") >= feature.warmup).then(feature.expr()).cast(pl.Float32).alias(feature.name)
+    values = answer(feature, "expr", kind=pl.Expr)
+    return pl.when(pl.col("row") >= feature.warmup).then(values).cast(pl.Float32).alias(feature.name)

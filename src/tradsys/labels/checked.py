@@ -9,6 +9,7 @@ import polars as pl
 
 from tradsys.core.bounds import is_within
 from tradsys.core.errors import DataError, TrainingError
+from tradsys.core.extensions import answer
 from tradsys.core.protocols import Labeller
 from tradsys.core.received import parse_json
 from tradsys.core.tables import Array, Labels
@@ -31,8 +32,8 @@ def check_label(label: Any) -> None:
     if lacking := [each for each in needed if not hasattr(label, each)]:
         raise TrainingError(f"labels: {name} lacks {', '.join(lacking)}; a label has {', '.join(needed)}; {RULE}")
     assert isinstance(label, Labeller)
-    card = label.card()
-    if not isinstance(card, Mapping) or not _is_json(card):
+    card = answer(label, "card", kind=Mapping)
+    if not _is_json(card):
         raise TrainingError(
             f"labels: {name}.card() holds what is no JSON value, or no finite number; it is a mapping of texts, "
             f"numbers, lists and mappings, as a bundle keeps it; {RULE}"
@@ -82,7 +83,7 @@ def _as_lists(value: Any) -> Any:
     return [_as_lists(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def checked_labels(labels: Any, label: Any, bars: pl.DataFrame) -> Labels:
+def checked_labels(labels: Labels, label: Any, bars: pl.DataFrame) -> Labels:
     """The labels of these bars, if they are such: DataError names the first rule that a row breaks.
 
     A label ends after its row at a row of the same symbol: spans are purged by it. It lasts `horizon_bars` and what its
@@ -90,8 +91,6 @@ def checked_labels(labels: Any, label: Any, bars: pl.DataFrame) -> Labels:
     which nothing can be filled are waited for and do not count.
     """
     name, n = type(label).__name__, len(bars)
-    if not isinstance(labels, Labels):
-        raise DataError(f"labels: {name}.label() gave a {type(labels).__name__}; it gives Labels; {RULE}")
     for part in ("y", "end", "ret", "weight"):
         found = np.asarray(getattr(labels, part))
         whole = part in ("y", "end")

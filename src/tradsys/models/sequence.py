@@ -16,10 +16,11 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 import pytorch_lightning as L
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TrainingError
+from tradsys.core.extensions import answer, is_own
 from tradsys.core.runs import digest_json
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.net_fits import NetFit, NetFits
@@ -86,7 +87,29 @@ class SequenceModel:
         check_bounds("sequence", self, rules, "model")
         with forked_generator(self.seed, torch.device("cpu")), torch.device("meta"):
             # no memory, some milliseconds: net and module refuse their settings now and not after the data is read
-            self.module(self.built_net(n_features=PROBE_FEATURES, n_classes=2))
+            net = self.built_net(n_features=PROBE_FEATURES, n_classes=2)
+            self.module(net)
+            self._check_scores(net)
+
+    def _check_scores(self, net: nn.Module) -> None:
+        """Raises TrainingError where a net from outside does not give scores [N, C] for windows [N, T, F]."""
+        inner = getattr(net, "deep", net)
+        if is_own(type(inner)):
+            return
+        window_NTF = torch.empty(3, self.lookback, PROBE_FEATURES)
+        try:
+            with torch.no_grad():
+                scores_NC = answer(inner.eval(), "forward", window_NTF, kind=Tensor)
+        except TrainingError as error:
+            # what reads values of a net without memory cannot be asked here
+            if isinstance(error.__cause__, NotImplementedError) or "meta" in str(error.__cause__):
+                return
+            raise
+        if tuple(scores_NC.shape) != (3, 2):
+            raise TrainingError(
+                f"sequence: {type(inner).__name__}.forward() gave {list(scores_NC.shape)} for windows "
+                f"{list(window_NTF.shape)} and 2 classes; it gives scores [N, C]; see docs/extensions.md"
+            )
 
     def built_net(self, *, n_features: int, n_classes: int) -> nn.Module:
         """An untrained net for so many features and classes, its linear path included."""

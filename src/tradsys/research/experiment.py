@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tradsys.research.evaluation import judge
-from tradsys.research.pipeline.bundle_export import check_bundled, export_bundle
+from tradsys.research.pipeline.bundle_export import check_bundled_parts, export_bundle
 from tradsys.research.pipeline.dataset import load_bars, prepare
 from tradsys.research.pipeline.dataset_cache import DatasetCache, ValueStore
 from tradsys.research.pipeline.requirements import check_horizons, check_stages
@@ -21,7 +21,7 @@ def run(experiment: Experiment, folder: Path, config: dict[str, Any]) -> dict[st
     """
     check_stages(experiment)
     check_horizons(experiment, config.get("horizons") or [])
-    check_bundled(experiment.model)
+    check_bundled_parts(experiment)
     timings = Timings()
     with timings.stage("bars"):
         bars = load_bars(experiment)

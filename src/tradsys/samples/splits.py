@@ -6,7 +6,7 @@ moment for every symbol. A sample belongs to the part of time that holds its dec
 Source: Lopez de Prado 2018, chapters 7 (purging, embargo) and 12 (combinatorial paths).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
@@ -14,6 +14,8 @@ import numpy as np
 
 from tradsys.core.clock import utc64
 from tradsys.core.errors import DataError, LeakageError
+from tradsys.core.extensions import answer
+from tradsys.core.protocols import Splitter
 from tradsys.core.tables import Array, Fold, Samples
 
 Spans = tuple[Array, Array, Array]
@@ -46,6 +48,21 @@ def purge(
     low = np.maximum(start_bar[train] - embargo_bars, 0)
     high = np.minimum(end_bar[train] + gap_bars, n_bars - 1)
     return train[covered_before[high + 1] == covered_before[low]]
+
+
+def folds_of(splitter: Splitter, samples: Samples) -> Iterator[Fold]:
+    """The folds of a splitter, each one such; DataError where it has none."""
+    is_empty = True
+    for fold in answer(splitter, "split", samples, kind=Iterable):
+        if not isinstance(fold, Fold):
+            raise DataError(
+                f"split: {type(splitter).__name__}.split() gave a {type(fold).__name__}; it gives Fold(train, valid, "
+                "test) with positions of the samples; see tradsys.core.tables"
+            )
+        yield fold
+        is_empty = False
+    if is_empty:
+        raise DataError(f"split: {type(splitter).__name__} made no fold of {len(samples)} samples; use other parts")
 
 
 def check_fold(samples: Samples, fold: Fold, embargo_bars: int = 0) -> None:

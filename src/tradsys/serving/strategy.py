@@ -9,11 +9,13 @@ import polars as pl
 
 from tradsys.core.clock import Moment
 from tradsys.core.errors import BundleError, TradsysError
+from tradsys.core.extensions import answer
 from tradsys.core.tables import Array
 from tradsys.market.calendars import sessions_per_year
 from tradsys.market.sessions import ROUND_THE_CLOCK
 from tradsys.serving import exits
 from tradsys.serving.bundle import Bundle
+from tradsys.serving.own_rules import asked
 from tradsys.signals.rules import Threshold, above, break_even_probability
 
 DAY_MINUTES = 1440
@@ -302,8 +304,8 @@ class Profile:
 
     def describe(self) -> str:
         """The whole profile on one line."""
-        scaled = [] if self.sizing is None else [self.sizing.describe()]
-        return "; ".join([self.rule.describe(), *(mask.describe() for mask in self.masks), *scaled])
+        parts = [self.rule, *self.masks, *([] if self.sizing is None else [self.sizing])]
+        return "; ".join(answer(part, "describe", kind=str) for part in parts)
 
 
 def profiles_of(parts: Mapping[str, Any]) -> Mapping[str, Profile]:
@@ -339,11 +341,12 @@ class Strategy:
         if predictions is None:
             predictions = self.primary.predict(bars, since)
         view = self._view(predictions)
-        side = self.profile.rule.side(view, self.primary)
+        side = asked(self.profile.rule, "side", view, self.primary)
         for mask in self.profile.masks:
-            side = np.where(mask.allows(view), side, 0)
+            side = np.where(asked(mask, "allows", view), side, 0)
         side = np.where((view.take_profit > 0) & (view.stop_loss > 0), side, 0)  # a NaN is neither: no position
-        share = np.ones(len(side)) if self.profile.sizing is None else self.profile.sizing.size(view)
+        sizing = self.profile.sizing
+        share = np.ones(len(side)) if sizing is None else asked(sizing, "size", view)
         short = (side < 0) & (view.side is None)  # barriers of a long, mirrored; a bundle's own sides have their own
         entered = np.flatnonzero(side)
         columns: dict[str, Array] = {

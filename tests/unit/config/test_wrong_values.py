@@ -133,3 +133,63 @@ def test_the_walk_finds_a_key_that_nobody_checks(tmp_path, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(kinds, "hidden_text", lambda *_: None)
     assert ending("new", "into", "'a\x00b'") == "taken"
+
+
+OWN_KINDS = [
+    ("trade", "since=[1]"), ("trade", "until={a:1}"), ("trade", "since=-inf"), ("trade", "since=soon"),
+    ("trade", "symbols={a:1}"), ("trade", "symbols=[[1]]"), ("fetch", "start=[1]"),
+    ("fetch", "end=nan"), ("fetch", "symbols={a:1}"), ("daily", "date=[1]"), ("daily", "until=abc"),
+    ("daily", "schedule.calendar={a:1}"), ("daily", "schedule.calendar=3"), ("daily", "schedule.pre=[1]"),
+    ("daily", "clean.gigabytes.prices=-inf"), ("daily", "clean.gigabytes.report=[[1]]"),
+    ("daily", "clean.gigabytes.labels=-1"), ("daily", "clean.sessions.prices=1.5"),
+    ("daily", "clean.sessions.gates=-1"),
+    ("daily", "horizons=[x]"), ("daily", "horizons=3"), ("daily", "preflight.keys=[1]"),
+    ("doctor", "doctor.keys=[{a:1}]"),
+    ("tune", "logger.fits=[[1]]"), ("daily", "agent={a:1}"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "override"), OWN_KINDS, ids=[" ".join(one) for one in OWN_KINDS])
+def test_a_key_without_a_default_has_a_kind(command, override):
+    with pytest.raises(ConfigError) as refused:
+        compose(command, [*COMMANDS[command], override])
+    assert str(refused.value).startswith(f"config: {override.partition('=')[0]}")
+
+
+@pytest.mark.parametrize(
+    ("command", "override"),
+    [("trade", "since=2024-01-01"), ("trade", "until='2024-01-01T05:00+02:00'"), ("trade", "symbols=[BTCUSDT]"),
+     ("fetch", "start=2021-06-30"), ("fetch", "symbols=BTC-USD"), ("daily", "date=2022-12-30"),
+     ("daily", "horizons=[1]"),
+     ("daily", "clean.gigabytes.prices=0.5"), ("daily", "clean.sessions.report=null"), ("daily", "schedule.pre=null")],
+)  # fmt: skip
+def test_what_such_a_key_means_is_taken(command, override):
+    compose(command, [*COMMANDS[command], override])
+
+
+def test_every_key_without_a_default_that_no_constructor_takes_has_its_kind_in_one_list():
+    loose = set()
+    for command, others in COMMANDS.items():
+        plain = OmegaConf.to_container(compose(command, others), resolve=False)
+        followed = kinds._followed_by_arguments(plain)
+        for key, value in leaves(plain):
+            if value in (None, []) and key not in followed and not kinds._is_argument(plain, key):
+                loose |= {key} - set(kinds.OPTIONAL)
+    assert loose == set()
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\tb", "a\rb", "a\x00b", "a\x1b[31mb", "a\u202eb", "a\udcffb"])
+@pytest.mark.parametrize(
+    ("command", "key"), [("train", "paths.runs"), ("backtest", "bundle"), ("export", "name"), ("fetch", "path"),
+                         ("trade", "name"), ("daily", "folder"), ("journal", "paths.ledger")],
+)  # fmt: skip
+def test_a_path_or_name_with_a_line_break_or_a_hidden_character_is_refused_with_its_key(command, key, text):
+    others = [one for one in COMMANDS[command] if one.partition("=")[0] != key]
+    with pytest.raises(ConfigError) as refused:
+        compose(command, [*others, f"{key}='{text}'"])
+    assert str(refused.value).startswith(f"config: {key}=")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_question_may_have_several_lines():
+    assert compose("train", ["question='a\nb'"]).question == "a\nb"

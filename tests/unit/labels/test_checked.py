@@ -85,7 +85,6 @@ BREAKS = {
     "longer than the 6 bars": lambda found: replace(found, end=found.end + ((found.end >= 0) & (found.end % 100 < 99))),
     "no finite number": lambda found: replace(found, ret=found.ret * np.nan),
     "no number from 0": lambda found: replace(found, weight=found.weight - 2),
-    "gave a NoneType": lambda _found: None,
 }
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from tradsys.core.errors import TrainingError
+from tradsys.core.extensions import answer
 from tradsys.core.protocols import Calibrator, Model, Transform
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.ensembles.members import check_members, check_weights, mean_probability, naming_member
@@ -80,8 +81,13 @@ class Calibrated:
                 "calibrated: no validation rows; a calibrator learns from rows the model was not fitted on; "
                 "give the split a validation span or use calibration=none"
             )
-        model = self.model.fit(train, valid)
-        scores = model.predict_proba(valid.table, valid.rows)
+        model = answer(self.model, "fit", train, valid, kind=Model)
+        scores = answer(model, "predict_proba", valid.table, valid.rows, kind=np.ndarray)
+        if scores.ndim != 2 or len(scores) != len(valid):
+            raise TrainingError(
+                f"calibrated: {type(model).__name__}.predict_proba() gave {list(scores.shape)} for {len(valid)} rows; "
+                "it gives [rows, classes]; see tradsys.core.protocols"
+            )
         return self.of(model, self.calibrator.fit(scores, valid.y, valid.weight))
 
     def net_fits(self, train: Samples, valid: Samples, found: NetFits) -> Iterator[NetFit]:

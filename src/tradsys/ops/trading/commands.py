@@ -86,7 +86,7 @@ def replay(plain: Config, parts: Config, source: Source) -> None:
     """Stored bars through the runtime; the ledger is the backtest's."""
     from tradsys.research.pipeline.settings import synthetic_note  # noqa: PLC0415 - a live bot needs no experiment
 
-    _check_symbols("replay", plain)
+    wanted = _wanted_symbols("replay", plain)
     bundle = Bundle.load(str(plain["bundle"]))
     data = source(plain, bundle)
     bars: pl.DataFrame = data.bars()
@@ -95,10 +95,10 @@ def replay(plain: Config, parts: Config, source: Source) -> None:
         bars = bars.filter(pl.col("time") <= span_of(bundle, plain["until"]))
     there = bars.filter(pl.col("time") >= since)["symbol"].unique().sort().to_list()
     only_read = untraded_of(data)
-    symbols = [s for s in there if (s in plain["symbols"] if plain["symbols"] else s != only_read)]
-    if not symbols or len(symbols) < len(plain["symbols"] or ()):
+    symbols = [s for s in there if (s in wanted if wanted else s != only_read)]
+    if not symbols or len(symbols) < len(wanted):
         raise DataError(
-            f"trade replay: the data have {there} at or after {since}, wanted {plain['symbols'] or 'any'}; give an "
+            f"trade replay: the data have {there} at or after {since}, wanted {wanted or 'any'}; give an "
             "earlier since=, newer data=, or other symbols="
         )
     made_up = synthetic_note({"source": data})
@@ -116,9 +116,12 @@ def replay(plain: Config, parts: Config, source: Source) -> None:
     CONSOLE.print(str(plan.folder / "report.html"))
 
 
-def _check_symbols(mode: str, plain: Config) -> None:
-    if plain["symbols"] == []:
+def _wanted_symbols(mode: str, plain: Config) -> list[str]:
+    """The symbols that the command names, one or a list; [] where it leaves them to the bundle."""
+    given = plain["symbols"]
+    if given in ([], ""):
         raise DataError(f"trade {mode}: symbols=[] names nothing to trade; null trades those of the bundle")
+    return [given] if isinstance(given, str) else list(given or [])
 
 
 def paper(plain: Config, parts: Config, source: Source) -> None:
@@ -146,9 +149,8 @@ def _trade(mode: str, plain: Config, parts: Config, source: Source) -> None:
             "accept_verdict=true overrides it, and the journal keeps that"
         )
     data = bundle.card["data"]
-    _check_symbols(mode, plain)
     known = list(data.get("symbols") or [])
-    symbols = list(plain["symbols"] or [s for s in known if s != data.get("reference")])
+    symbols = _wanted_symbols(mode, plain) or [s for s in known if s != data.get("reference")]
     if not symbols:
         raise DataError("trade: the bundle names no symbols; give symbols=[BTCUSDT]")
     exchange = parts["exchange"]

@@ -7,11 +7,13 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.errors import DataError
+from tradsys.core.extensions import answer
 from tradsys.core.tables import Array, FeatureTable, Labels, Samples
 from tradsys.features.feature_set import FeatureSet
 from tradsys.research.pipeline.dataset import aware, labels_of, last_training_label, rows_only
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.join import make_samples
+from tradsys.samples.splits import folds_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +57,9 @@ def known_outcomes(experiment: Experiment, bars: pl.DataFrame) -> KnownOutcomes:
     others to be read. bars: with segments. Raises DataError where the split finds no fold, or tests first of all.
     """
     labels = labels_of(experiment, bars)
-    members = experiment.events.mask(bars) if experiment.events else None
+    members = answer(experiment.events, "mask", bars, kind=np.ndarray) if experiment.events else None
     skeleton = make_samples(rows_only(bars), labels, lookback=experiment.lookback, events=members)
-    folds = list(experiment.split.split(skeleton))
+    folds = list(folds_of(experiment.split, skeleton))
     test_start = min(skeleton.time[fold.test].min() for fold in folds)
     features = experiment.features.fit(bars, last_training_label(skeleton, folds))
     table = features.table(bars)

@@ -14,7 +14,7 @@ from tradsys.market.bars import span
 from tradsys.research.leakage.lookahead import Outcome
 from tradsys.research.leakage.subject import SEALED, AuditSubject, aware_key
 from tradsys.research.pipeline import dataset
-from tradsys.samples.splits import Holdout, PurgedKFold, WalkForward, span_bars
+from tradsys.samples.splits import Holdout, PurgedKFold, WalkForward, folds_of, span_bars
 
 
 def split_spans(s: AuditSubject) -> Outcome:
@@ -26,7 +26,7 @@ def split_spans(s: AuditSubject) -> Outcome:
     keys = table.symbol[samples.rows].astype(np.int64) * len(table) + span_bars(samples)[1]
     if len(np.unique(keys)) < len(keys):
         return Finding("split", SEALED, "one decision is two samples", "samples", "all", float(len(keys)))
-    for k, fold in enumerate(e.split.split(samples)):
+    for k, fold in enumerate(folds_of(e.split, samples)):
         if finding := _open_fold(samples, fold, e.split, f"fold {k}"):
             return finding
         if e.auditor is not None and k == 0:

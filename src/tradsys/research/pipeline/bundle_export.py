@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tradsys.core.errors import BundleError, CombinationError, DataError
-from tradsys.core.extensions import foreign_parts, is_registered, registered_targets
+from tradsys.core.extensions import foreign_parts, is_own, is_registered, registered_targets
 from tradsys.core.runs import code_sha, write_json, written_atomically
 from tradsys.core.tables import Array, Samples
 from tradsys.market.bars import bar_minutes, span
@@ -180,6 +180,22 @@ def export_onnx(path: Path, **parts: Any) -> float:
     from tradsys.models import onnx_export  # noqa: PLC0415
 
     return onnx_export.export_onnx(path, **parts)
+
+
+def check_bundled_parts(experiment: Experiment) -> None:
+    """Raises CombinationError for a part that a bundle could not hold, so before anything is fitted.
+
+    A bundle is read by what it holds, never by code of others: of parts from outside it holds graphs and features.
+    """
+    check_bundled(experiment.model)
+    for name in ("regime", "auditor", "calibration"):
+        part = getattr(experiment, name)
+        if part is not None and not is_own(type(part)):
+            raise CombinationError(
+                f"config: no bundle can hold {name}={type(part).__module__}.{type(part).__name__}, which is no part of "
+                f"tradsys; it can be compared but not trained for serving; choose one of tradsys' own, such as "
+                f"{name}=none, or use yours with python -m tradsys.compare"
+            )
 
 
 def check_bundled(model: Any) -> None:

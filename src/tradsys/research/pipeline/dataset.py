@@ -6,7 +6,7 @@ of fractional differencing) is learned on bars up to the last training label of 
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
@@ -17,20 +17,21 @@ import polars as pl
 from tradsys.core.bounds import is_within
 from tradsys.core.clock import utc
 from tradsys.core.errors import DataError
+from tradsys.core.extensions import answer, is_own
 from tradsys.core.protocols import Events, Splitter
 from tradsys.core.tables import Array, FeatureTable, Fold, Labels, Samples
 from tradsys.features.feature_set import FeatureSet
 from tradsys.labels.carry import with_carry
 from tradsys.labels.checked import checked_labels
 from tradsys.labels.realised_range import realised_range
-from tradsys.market.bars import check_bar_minutes, mark_gaps, utc64_times
+from tradsys.market.bars import check_bar_minutes, check_bars, mark_gaps, utc64_times
 from tradsys.market.tradable import trailing_turnover
 from tradsys.market.true_range import log_steps
 from tradsys.market.universe import Members, market_span_note
 from tradsys.research.pipeline.dataset_cache import DatasetCache
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.join import left_out, make_samples
-from tradsys.samples.splits import check_fold
+from tradsys.samples.splits import check_fold, folds_of
 
 LOG = logging.getLogger(__name__)
 N_NAMED = 20  # symbols spelled out in the log
@@ -96,7 +97,11 @@ def part_of(samples: Samples, fold: Fold, name: str) -> Samples:
 
 def load_bars(experiment: Experiment) -> pl.DataFrame:
     """The experiment's bars with their segments marked."""
-    bars = experiment.data["source"].bars()
+    source = experiment.data["source"]
+    bars: pl.DataFrame = answer(source, "bars", kind=pl.DataFrame)
+    answer(source, "describe", kind=Mapping)  # which every bundle and page asks, after the fits
+    if not is_own(type(source)):
+        check_bars(bars)
     symbols = bars["symbol"].unique().sort().to_list()
     LOG.info("%d bars of %s", len(bars), ", ".join(symbols) if len(symbols) <= N_NAMED else f"{len(symbols)} symbols")
     _check_old_key(experiment, bars)
@@ -157,7 +162,7 @@ class LabelledRows:
         """
         try:
             samples = self.samples()
-            folds = tuple(islice(splitter.split(samples), n_folds))
+            folds = tuple(islice(folds_of(splitter, samples), n_folds))
         except DataError as error:
             if note := market_cut(self.features, self.bars):
                 raise DataError(f"{error}; {note}") from error
@@ -242,7 +247,7 @@ def learned_features(
     if not any(hasattr(feature, "fit") for feature in experiment.features.features):
         return experiment.features
     skeleton = make_samples(rows_only(bars), labels, lookback=lookback, events=events)
-    return experiment.features.fit(bars, last_training_label(skeleton, splitter.split(skeleton)))
+    return experiment.features.fit(bars, last_training_label(skeleton, folds_of(splitter, skeleton)))
 
 
 def last_training_label(samples: Samples, folds: Iterable[Fold]) -> datetime:
@@ -292,7 +297,7 @@ def labels_of(experiment: Experiment, bars: pl.DataFrame, cache: DatasetCache | 
     own = getattr(experiment.labels, "side", 1) if side is None else side
 
     def compute() -> Labels:
-        found = checked_labels(experiment.labels.label(bars, side), experiment.labels, bars)
+        found = checked_labels(answer(experiment.labels, "label", bars, side, kind=Labels), experiment.labels, bars)
         labels = with_carry(found, bars, own, experiment.costs.borrow_per_year)
         labels = replace(labels, realised_range=realised_range(bars, labels.end))
         if weighting == "return":

@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 
+from tradsys.core.extensions import answer, is_own
 from tradsys.core.protocols import Events
 from tradsys.core.runs import digest_json, written_atomically
 from tradsys.core.tables import Array, FeatureTable, Labels
@@ -50,7 +51,7 @@ class DatasetCache:
         if events is None:
             return None
         if not (known := [mask for other, mask in self._masks if other == events]):
-            known = [events.mask(self.bars)]
+            known = [answer(events, "mask", self.bars, kind=np.ndarray)]
             self._masks.append((events, known[0]))
         return known[0]
 
@@ -63,7 +64,7 @@ class DatasetCache:
 
     def _stored_or_computed(self, features: FeatureSet) -> FeatureTable:
         kinds = {type(features), *(type(feature) for feature in features.features)}
-        if self._store is None or not all(_is_own(kind) for kind in kinds):
+        if self._store is None or not all(is_own(kind) for kind in kinds):
             return features.table(self.bars)
         key = self._key({"features": features.to_json(), "names": list(features.names)})
         shape = (self.bars.height, len(features.names))
@@ -83,7 +84,7 @@ class DatasetCache:
         label: the rule, whose fields decide. settings: what else decides. side: int8 [R] that it labels along, or None.
         A label of another package is computed each time: its code is not known here.
         """
-        if self._store is None or not (_is_own(type(label)) and is_dataclass(label)):
+        if self._store is None or not (is_own(type(label)) and is_dataclass(label)):
             return compute()
         along = None if side is None else _sha(np.asarray(side)).hex()
         key = self._key({"label": f"{type(label).__qualname__}: {label!r}", "settings": dict(settings), "side": along})
@@ -187,11 +188,6 @@ def _sha(*values: Array) -> bytes:
         found.update(f"{array.shape} {array.dtype}".encode())
         found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return found.digest()
-
-
-def _is_own(kind: type) -> bool:
-    """Whether the class is of tradsys, whose code the key knows."""
-    return kind.__module__.partition(".")[0] == "tradsys"
 
 
 def _rules(features: FeatureSet) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tradsys.core.errors import CombinationError, TradsysError, TrainingError
+from tradsys.core.extensions import is_own
 from tradsys.core.tables import SIDE, Samples
 from tradsys.labels.meta import pays
 from tradsys.market.universe import Members
@@ -16,6 +17,7 @@ from tradsys.models.supervisors.supervised import parts_of
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.splits import CombinatorialPurged, PurgedKFold
 from tradsys.serving.exits import KINDS
+from tradsys.serving.own_rules import asked
 from tradsys.serving.strategy import AgreementMask, AuditMask, Profile, RegimeMask, View
 
 LEAST_CANDIDATES = 50  # what an auditor needs to learn from, and to be checked on
@@ -91,9 +93,11 @@ def _check_profile(name: str, profile: Profile, kind: str, *, has_side: bool) ->
     view = View(one / 2, one / 2, None, None, one, one, one, 0.001, side, kind)
     bundle: Any = SimpleNamespace(valid_scores=np.linspace(0, 1, 1001))  # as many as a card keeps
     try:
-        profile.rule.side(view, bundle)
+        profile.describe()
+        if is_own(type(profile.rule)):  # one from outside may ask the bundle for more than this stand-in has
+            profile.rule.side(view, bundle)
         if profile.sizing is not None:
-            profile.sizing.size(view)
+            asked(profile.sizing, "size", view)
     except TradsysError as refused:
         raise CombinationError(f"config: strategy {name!r}: {str(refused).removeprefix('strategy: ')}") from refused
 

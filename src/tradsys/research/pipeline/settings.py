@@ -8,8 +8,8 @@ from datetime import timedelta
 from time import perf_counter
 from typing import Any, Self
 
-from tradsys.core.bounds import check_bounds
-from tradsys.core.errors import TradsysError
+from tradsys.core.bounds import check_bounds, is_within
+from tradsys.core.errors import TradsysError, TrainingError
 from tradsys.core.progress import stages as progress
 from tradsys.core.protocols import Calibrator, Events, Labeller, Model, Splitter
 from tradsys.features.feature_set import FeatureSet
@@ -96,12 +96,30 @@ class Experiment:
             )
         check_time_decay(self.time_decay)
         check_label(self.labels)
+        self._check_own_parts()
         trainer = getattr(self.model, "trainer", None)
         if trainer is not None:
             # a device that is not there, or cannot fit so, is refused before any data is read
             trainer.home()
         check_bounds("data", self.data, {"max_gap_minutes": "null or (0, inf]"}, "data")
         object.__setattr__(self, "events", without_reference(self.events, untraded_of(self.data["source"])))
+
+    def _check_own_parts(self) -> None:
+        """Models and regime say how many rows they read, and a regime what its states are called."""
+        named = {"model": self.model, **{f"baselines.{k}": v for k, v in self.baselines.items()}, "regime": self.regime}
+        for where, part in named.items():
+            if part is not None and not is_within(rows := getattr(part, "lookback", None), "whole [1, inf)"):
+                raise TrainingError(
+                    f"{where}: {type(part).__name__}.lookback is {rows!r}; it is a whole number of rows from 1, the "
+                    "decision row included; give the class one"
+                )
+        names = getattr(self.regime, "names", None)
+        texts = names if isinstance(names, list | tuple) else ()
+        if self.regime is not None and len({one for one in texts if isinstance(one, str)}) != max(1, len(texts)):
+            raise TrainingError(
+                f"regime: {type(self.regime).__name__}.names is {names!r}; it names each state, one text for each; "
+                "give the class one"
+            )
 
     @property
     def max_gap(self) -> timedelta | None:

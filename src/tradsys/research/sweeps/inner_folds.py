@@ -16,6 +16,7 @@ from tradsys.core.tables import Fold, Samples
 from tradsys.research.pipeline.dataset import PARTS, Dataset, build_dataset, load_bars
 from tradsys.research.pipeline.dataset_store import ABOUT, load_dataset, save_dataset
 from tradsys.research.pipeline.settings import Experiment
+from tradsys.samples.splits import folds_of
 
 LOG = logging.getLogger(__name__)
 # what decides samples and folds; whatever else a trial changes, it reads the same files
@@ -31,9 +32,9 @@ class InnerFolds:
 
     def split(self, samples: Samples) -> Iterator[Fold]:
         """Positions into all samples, as any splitter gives them."""
-        first = next(iter(self.outer.split(samples)))
+        first = next(folds_of(self.outer, samples))
         kept = np.sort(np.concatenate([first.train, first.valid]))
-        for fold in self.inner.split(samples.take(kept)):
+        for fold in folds_of(self.inner, samples.take(kept)):
             yield Fold(train=kept[fold.train], valid=kept[fold.valid], test=kept[fold.test])
 
 
