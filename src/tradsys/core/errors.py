@@ -12,6 +12,9 @@ except ImportError:  # no POSIX, and no limit of a file's size
     resource = None  # type: ignore[assignment]
 
 
+POSTGRES_DISK_FULL = "53100"  # SQLSTATE
+
+
 class TradsysError(ValueError):
     """A cause the user can fix. The message reads `where: what, with values; the rule; the next step`."""
 
@@ -44,13 +47,28 @@ class GateError(TradsysError):
     """A quality gate said stop."""
 
 
-def refused_by_disk(error: BaseException | None, place: object) -> OSError | None:
-    """The OSError behind an error of SQLite that the file is not to blame for; None for any other.
+def no_room(error: BaseException | None, place: object) -> OSError | None:
+    """The OSError of a full disk, a used-up quota or a file beyond its limit among an error and its causes, or None.
 
-    error: of sqlite3 or of SQLAlchemy above it. place: the file. SQLite says `disk I/O error` alike for a failed
-    write and for a file beyond `ulimit -f`.
+    No wait makes room. place: of a database whose error names no file.
+    """
+    while error is not None:
+        refused = error if isinstance(error, OSError) else refused_by_disk(error, place)
+        if refused is not None and refused.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return refused
+        error = error.__cause__
+    return None
+
+
+def refused_by_disk(error: BaseException | None, place: object) -> OSError | None:
+    """The OSError behind an error of a database that the file is not to blame for; None for any other.
+
+    error: of sqlite3 or psycopg, or of SQLAlchemy above them. place: the database. SQLite says `disk I/O error` alike
+    for a failed write and for a file beyond `ulimit -f`.
     """
     cause = getattr(error, "orig", None) or error
+    if getattr(cause, "sqlstate", None) == POSTGRES_DISK_FULL:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
     code = getattr(cause, "sqlite_errorcode", None)
     if not isinstance(cause, sqlite3.Error) or code is None or code == sqlite3.SQLITE_IOERR_SHORT_READ:
         return None

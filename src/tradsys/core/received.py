@@ -19,6 +19,7 @@ import yaml
 from tradsys.core.errors import BundleError, TradsysError, refused_by_disk
 
 MAX_JSON_BYTES = 256 * 2**20  # an ensemble of large boosters stays far below
+MOST_NAME_BYTES = 255  # of a file, on every usual file system
 MAX_DEPTH = 64  # of nested lists and mappings; what tradsys writes needs about ten
 FOLDER_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 CONTROL = dict.fromkeys((*range(0x20), 0x7F, *range(0x80, 0xA0)))  # C0, DEL and C1: what a terminal obeys
@@ -90,7 +91,7 @@ def inside(folder: Path, name: Any, error: type[TradsysError] = BundleError) -> 
     """The regular file `name` of a folder; refuses absolute names, `..`, sub-folders and links that lead out."""
     relative = PurePosixPath(name) if isinstance(name, str) else None
     plain = relative is not None and relative.name == name and name not in ("", ".", "..") and "\\" not in name
-    if not plain or "\0" in str(name):
+    if not plain or "\0" in str(name) or len(str(name).encode(errors="replace")) > MOST_NAME_BYTES:
         raise error(
             f"{folder}: it names the file {one_line(name)!r}; a file lies directly in its folder; export it again"
         )

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tradsys.core.errors import DataError
-from tradsys.core.received import read_csv
+from tradsys.core.errors import BundleError, DataError
+from tradsys.core.received import inside, read_csv
 
 DAMAGED = {
     "a byte of no text": b"symbol\n\xff\xfe\n",
@@ -32,3 +32,10 @@ def test_a_sound_list_is_read(tmp_path):
     path = tmp_path / "u.csv"
     path.write_bytes(b'\xef\xbb\xbfsymbol,kind\r\n BTC-USD , coin\r\n\r\n"=SUM(1)",\n')
     assert read_csv(path, "", DataError) == [["symbol", "kind"], ["BTC-USD", "coin"], ["=SUM(1)", ""]]
+
+
+@pytest.mark.parametrize("name", ["a" * 256, "\u00e9" * 128, "[" * 5000])
+def test_a_received_name_longer_than_any_file_s_is_refused_as_such(name, tmp_path):
+    with pytest.raises(BundleError, match="it names the file"):
+        inside(tmp_path, name)
+    assert inside(tmp_path, "a" * 255) == tmp_path / ("a" * 255)

@@ -13,11 +13,11 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
-from tradsys.core.errors import CombinationError, TrainingError
+from tradsys.core.errors import CombinationError, TrainingError, no_room
 from tradsys.core.masking import masked_text
 from tradsys.research.pipeline.cross_validation import PlannedFit, fits_per_stack
 from tradsys.research.sweeps.search_space import SweepError
-from tradsys.research.sweeps.storage import disk_full, is_disk_full
+from tradsys.research.sweeps.storage import disk_full
 from tradsys.research.sweeps.sweep import Joined
 from tradsys.research.sweeps.trial import RefusedError, TrialFits
 from tradsys.research.sweeps.trial_queue import HARMLESS, PRICE, SHARE, WORKER, Claim
@@ -181,8 +181,9 @@ def _ended(joined: Joined, claim: Claim) -> Iterator[None]:
         if cause != "storage":
             with contextlib.suppress(SweepError):
                 joined.queue.tell(claim, TrialState.FAIL, cause=cause)
-        if cause == "disk full" and not isinstance(error, SweepError):
-            raise disk_full(getattr(error, "filename", None) or "a trial's folder") from error
+        refused = None if isinstance(error, SweepError) else no_room(error, "the study")
+        if refused is not None:
+            raise disk_full(refused, "a trial's folder") from error
         raise
 
 
@@ -190,7 +191,7 @@ def cause_of(error: BaseException) -> str:
     """What ended a worker, in the words that the study keeps."""
     if isinstance(error, KeyboardInterrupt | SystemExit):
         return "interrupted"
-    if is_disk_full(error):
+    if no_room(error, "the study") is not None:
         return "disk full"
     return (
         "storage"

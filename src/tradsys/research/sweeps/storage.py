@@ -22,6 +22,7 @@ from optuna.trial import TrialState
 from sqlalchemy.pool import NullPool
 
 from tradsys.core.database_url import database_url, shown_url
+from tradsys.core.errors import no_room
 from tradsys.core.masking import masked_text
 from tradsys.core.received import one_line
 from tradsys.research.sweeps.search_space import SweepError
@@ -65,8 +66,8 @@ class Patience:
         try:
             return waiting(work)
         except Exception as error:
-            if is_disk_full(error):
-                raise disk_full(self.place) from error
+            if (refused := no_room(error, self.place)) is not None:
+                raise disk_full(refused, self.place) from error
             if _is_damaged(error):
                 raise self.damaged(error) from error
             if not is_unreachable(error):
@@ -90,7 +91,7 @@ class Patience:
 
 def is_unreachable(error: BaseException) -> bool:
     """True where another try may succeed: no connection, a locked or restarting database, a hiccup of the volume."""
-    if is_disk_full(error) or _is_damaged(error):
+    if no_room(error, "") is not None or _is_damaged(error):
         return False
     if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
         return False
@@ -108,22 +109,13 @@ def _is_damaged(error: BaseException | None) -> bool:
     return False
 
 
-def is_disk_full(error: BaseException | None) -> bool:
-    """True where no space or quota is left, in whatever words."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if isinstance(error, sa.exc.OperationalError) and "disk is full" in str(error):
-            return True
-        error = error.__cause__
-    return False
-
-
-def disk_full(place: object) -> SweepError:
-    """The one clear error of a full disk."""
+def disk_full(refused: OSError, place: object) -> SweepError:
+    """The one clear error of a full disk, quota or file. place: where the refusal names no file."""
+    where = refused.filename or place
+    what = f"{where} reached the size that this system allows a file (see ulimit -f)"
     return SweepError(
-        f"sweep: no space is left for {place}; finished trials and folds are kept; free space, then run "
-        "the same command"
+        f"sweep: {what if refused.errno == errno.EFBIG else f'no space is left for {where}'}; finished trials and "
+        "folds are kept; free space, then run the same command"
     )
 
 

@@ -1,4 +1,5 @@
 import errno
+import sqlite3
 import time
 
 import optuna
@@ -7,17 +8,21 @@ import sqlalchemy as sa
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState, create_trial
 
+from tradsys.core.errors import no_room
 from tradsys.research.sweeps.search_space import SweepError
-from tradsys.research.sweeps.storage import Patience, is_disk_full, is_unreachable, open_storage
+from tradsys.research.sweeps.storage import Patience, is_unreachable, open_storage
 
 
 def locked():
     return StorageInternalError("x")
 
 
-def full():
+def full(**of_driver):
+    """What optuna makes of a database's own error."""
+    own = sqlite3.OperationalError("database or disk is full")
+    own.__dict__ |= of_driver or {"sqlite_errorcode": sqlite3.SQLITE_FULL}
     error = StorageInternalError("x")
-    error.__cause__ = sa.exc.OperationalError("INSERT", {}, Exception("database or disk is full"))
+    error.__cause__ = sa.exc.OperationalError("INSERT", {}, own)
     return error
 
 
@@ -43,7 +48,11 @@ def test_one_that_stays_away_is_one_error_that_names_it():
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("error", [full(), OSError(errno.ENOSPC, "no space"), OSError(errno.EDQUOT, "quota")])
+@pytest.mark.parametrize(
+    "error",
+    [full(), full(sqlstate="53100"), OSError(errno.ENOSPC, "no space"), OSError(errno.EDQUOT, "quota")],
+    ids=["sqlite", "postgresql", "disk", "quota"],
+)
 def test_a_full_disk_is_not_waited_for(error):
     calls = []
 
@@ -54,8 +63,40 @@ def test_a_full_disk_is_not_waited_for(error):
     with pytest.raises(SweepError, match="no space is left for p"):
         Patience("p", 60)(work)
     assert len(calls) == 1
-    assert is_disk_full(error)
+    assert no_room(error, "p") is not None
     assert not is_unreachable(error)
+
+
+def test_a_file_beyond_the_limit_of_the_system_is_not_waited_for_and_named():
+    def work():
+        raise OSError(errno.EFBIG, "File too large", "fit.json")
+
+    with pytest.raises(SweepError, match=r"fit\.json reached the size that this system allows a file .*ulimit -f"):
+        Patience("p", 60)(work)
+
+
+def test_a_database_without_room_is_one_line_and_what_it_held_stays(tmp_path):
+    storage = open_storage(f"sqlite:///{tmp_path}/s.db", heartbeat=1, grace=2, patience_seconds=60)
+    study = optuna.create_study(storage=storage.storage)
+    study.add_trial(create_trial(state=TrialState.COMPLETE, value=1.0))
+
+    def leave_no_page(connection, _record):
+        connection.execute(f"PRAGMA max_page_count={connection.execute('PRAGMA page_count').fetchone()[0]}")
+
+    engine = storage.storage._backend.engine if hasattr(storage.storage, "_backend") else storage.storage.engine
+    sa.event.listen(engine, "connect", leave_no_page)
+
+    def fill():
+        for k in range(500):
+            study.set_user_attr(f"key {k}", "x" * 1500)
+
+    with pytest.raises(SweepError, match=r"no space is left for .*s\.db; finished trials and folds are kept"):
+        storage.patience(fill)
+    sa.event.remove(engine, "connect", leave_no_page)
+    again = open_storage(f"sqlite:///{tmp_path}/s.db", heartbeat=1, grace=2, patience_seconds=1)
+    kept = optuna.load_study(study_name=study.study_name, storage=again.storage)
+    assert [trial.value for trial in kept.trials] == [1.0]
+    kept.add_trial(create_trial(state=TrialState.COMPLETE, value=2.0))
 
 
 def test_a_bug_is_not_waited_for():
