@@ -50,8 +50,6 @@ def checked(command: str, key: str, value: str) -> DictConfig:
     others = [one for one in COMMANDS[command] if one.lstrip("+").partition("=")[0] != key]
     config = compose(command, [*others, f"{key}={value.replace('KEY', key)}"])
     as_dict(config)
-    if command == "compare":
-        config = OmegaConf.masked_copy(config, [str(name) for name in config if name != "study"])
     build(config)
     return config
 
