@@ -1,12 +1,17 @@
-"""A daily run that was killed goes on where it was."""
+"""A daily run that was killed, or met a full disk, goes on where it was."""
 
+import errno
+import os
 import shutil
 import signal
 
 import pytest
 
-from tests.daily_lab import BEFORE, NAME, daily, events
+from tests.daily_lab import BEFORE, NAME, SHRUNK, daily, events
 from tests.forks import run
+from tradsys.config.compose import run_command
+from tradsys.daily import work
+from tradsys.ops.daily import partitions
 from tradsys.ops.daily.partitions import Partitions
 from tradsys.ops.daily.publishing import latest
 from tradsys.ops.daily.run import STAGES
@@ -74,3 +79,32 @@ def test_a_run_killed_inside_a_write_leaves_a_draft_that_the_next_one_sweeps(lab
     assert not drafts[0].exists()
     assert events(lab, event="swept")[-1]["paths"] == [str(drafts[0].relative_to(lab / NAME))]
     assert latest(Partitions(lab / NAME)) == BEFORE
+
+
+@pytest.mark.parametrize("stage", ["features", "models", "report"])
+def test_a_full_disk_is_one_line_leaves_nothing_half_written_and_the_next_run_gives_the_same(
+    lab, published, stage, monkeypatch, capsys
+):
+    shutil.rmtree(lab / NAME)
+    write = partitions.write_json
+
+    def full(path, value):
+        if stage in str(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write(path, value)
+
+    monkeypatch.setattr(partitions, "write_json", full)
+    with pytest.raises(SystemExit) as stopped:
+        run_command("daily", work, ["run", *SHRUNK, f"date={BEFORE}"])
+    assert stopped.value.code == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("error: disk: ")
+    assert "the disk is full" in line
+    assert [str(path) for path in (lab / NAME).rglob(".*.part")] == []
+    assert latest(Partitions(lab / NAME)) is None
+    monkeypatch.undo()
+    daily("run", f"date={BEFORE}")
+    again, undisturbed = Partitions(lab / NAME), Partitions(published / NAME)
+    assert latest(again) == BEFORE
+    assert again.frame("report", BEFORE, "plan").equals(undisturbed.frame("report", BEFORE, "plan"))
+    assert again.frame("models", BEFORE).equals(undisturbed.frame("models", BEFORE))

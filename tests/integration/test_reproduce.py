@@ -20,7 +20,7 @@ from tradsys.market.store import BarStore
 from tradsys.report import work as report_work
 from tradsys.reproduce import main, work
 from tradsys.research.pipeline.trial_ledger import TrialLedger
-from tradsys.research.reproduction import Record, compare, read_record
+from tradsys.research.reproduction import Record, check_known, compare, read_record
 from tradsys.train import work as train
 
 OWN = [
@@ -295,6 +295,28 @@ def damaged(lab, tmp_path):
     with closing(sqlite3.connect(tmp_path / "runs/ledger.db")) as base, base:
         base.execute("UPDATE looks SET who = 'nobody' WHERE id = 2")
     return tmp_path
+
+
+@pytest.mark.parametrize("other", [False, True], ids=["gone", "another"])
+def test_a_run_whose_ledger_is_gone_is_not_deflated_by_fewer_trials(lab, tmp_path, capsys, other):
+    shutil.copytree(lab / "runs", tmp_path / "runs", symlinks=True)
+    (tmp_path / "runs/ledger.db").unlink()
+    if other:
+        TrialLedger(tmp_path / "other.db").entries()
+    arguments = ["runs/train/latest", *([f"paths.ledger={tmp_path}/other.db"] if other else [])]
+    before = sorted(path for path in tmp_path.rglob("*") if "reproduce" in path.parts)
+    said = refusal_of("reproduce", work, arguments, tmp_path, capsys)
+    assert ("does not know this run" if other else "is gone") in said
+    assert "would come out too good" in said
+    assert sorted(path for path in tmp_path.rglob("*") if "reproduce" in path.parts) == before
+
+
+def test_a_run_without_a_deflated_figure_needs_no_ledger(lab):
+    record = read_record((lab / "runs/train/latest").resolve())
+    plain = replace(record, report={**record.report, "strategies": []})
+    assert check_known(plain, str(lab / "nowhere.db")) is None
+    with pytest.raises(TradsysError, match="is gone"):
+        check_known(record, str(lab / "nowhere.db"))
 
 
 def test_a_damaged_ledger_deflates_no_reproduction_and_no_page(damaged, tmp_path, capsys):

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from tradsys.core.database_url import database_url, shown_url
 from tradsys.core.errors import TradsysError
 from tradsys.core.received import parse_yaml, plain_texts, read_json
 from tradsys.core.runs import write_json
@@ -90,6 +91,31 @@ def ledger_of(record: Record, own: str) -> str:
     return own if "://" in own or not beside.is_file() else str(beside)
 
 
+def check_known(record: Record, place: str) -> None:
+    """Raises TradsysError where a ledger does not know a run whose Sharpe ratios its trials deflated.
+
+    Done again beside another ledger, or none, the same Sharpe ratios would be deflated by fewer trials.
+    """
+    is_kept = "://" in place or Path(place).is_file()
+    if is_kept:
+        check_ledger(place)
+    rows = [s.get("performance") for s in record.report.get("strategies") or [] if isinstance(s, dict)]
+    deflated = [row for row in rows if isinstance(row, dict) and row.get("dsr") is not None]
+    if not deflated or (is_kept and _own_rows(record, TrialLedger(place).entries())):
+        return
+    shown = shown_url(database_url(place, "ledger")) if "://" in place else place
+    why = "does not know this run" if is_kept else "is gone"
+    raise TradsysError(
+        f"reproduce: the trial ledger {shown} {why}; {deflated[0].get('n_trials')} trials deflated the Sharpe ratios "
+        f"of {record.folder}, and without them these would come out too good; restore ledger.db beside the run's "
+        "folder, or give paths.ledger=LEDGER"
+    )
+
+
+def _own_rows(record: Record, entries: Sequence[Look]) -> list[int]:
+    return [row["id"] for row in entries if Path(row["run"]).name == record.folder.name]
+
+
 def seed_ledger(record: Record, place: str, copy: Path) -> bool:
     """A ledger that knows what the run's knew when it judged, so that trials deflate a Sharpe as they did then.
 
@@ -97,10 +123,9 @@ def seed_ledger(record: Record, place: str, copy: Path) -> bool:
     """
     if "://" not in place and not Path(place).is_file():
         return False
-    check_ledger(place)
     source, target = TrialLedger(place), TrialLedger(copy)
     entries = source.entries()
-    own = [row["id"] for row in entries if Path(row["run"]).name == record.folder.name]
+    own = _own_rows(record, entries)
     for row in entries:
         if row["id"] < max(own, default=0) and row["id"] not in own:
             _append(target, row, source)
