@@ -12,9 +12,12 @@ import pytest
 from tests.integration.test_trade_replay import NO_LIMITS, assert_same
 from tests.small_bundle import logistic_bundle
 from tradsys.core.errors import DataError
-from tradsys.features.point_in_time import Known
+from tradsys.features.feature_set import FeatureSet
+from tradsys.features.point_in_time import Known, KnownClass
+from tradsys.features.volatility import VolatilityClass
 from tradsys.market.bars import COLUMNS, mark_gaps
 from tradsys.market.known import JoinedBars
+from tradsys.market.macro.listing import ListingAge
 from tradsys.market.macro.session_series import SessionSeries
 from tradsys.market.synthetic import SyntheticMarket
 from tradsys.ops.trading.bot import Plan, engine_of, opened, run_replay
@@ -73,6 +76,26 @@ def test_a_replay_with_joined_columns_is_the_backtest(data, bundle, tmp_path, ki
     want = simulate(mark_gaps(bars, bundle.max_gap).filter(pl.col("time") >= since), targets, Costs())
     assert want.trades.height > 5
     assert_same(state.ledger(), want)
+
+
+def test_traits_are_the_batchs_at_every_bar(tmp_path):
+    """Volatility class and age of each bar as it closes, with the age's class changing on the way."""
+    market = SyntheticMarket(symbols=SYMBOLS, n_bars=700)
+    data = JoinedBars(market, {"age": ListingAge({"market": market}, first_days=27.9, classes=2)})
+    bars = data.bars()
+    learnt = FeatureSet([VolatilityClass(48, 3)], max_gap_minutes=60).fit(bars).features
+    bundle = logistic_bundle(tmp_path / "b", (*learnt, KnownClass("age_class", 2)), weight=0.5)
+    moments = bars["time"].unique().sort()[-N_BARS:]
+    batch = bundle.predict(bars, moments[0]).select("symbol", "time", "score").sort("time", "symbol")
+    plain = bars.select(COLUMNS)
+    past = plain.filter(pl.col("time") < moments[0])
+    session = JoinedSession(bundle, past, columns=LiveColumns(data), max_age_hours=100)
+    steps = pl.concat([session.step(plain.filter(pl.col("time") == moment)) for moment in moments])
+    got = steps.select("symbol", "time", "score").sort("time", "symbol")
+    assert got.select("symbol", "time").equals(batch.select("symbol", "time"))
+    np.testing.assert_allclose(got["score"], batch["score"], rtol=0, atol=1e-9)
+    codes = bundle.features.table(bars).values[:, -2:][bars["time"].is_in(moments.implode()).to_numpy()]
+    assert (set(codes[:, 0]), set(codes[:, 1])) == ({2.0, 3.0}, {0.0, 2.0})
 
 
 def test_columns_that_are_too_old_give_no_forecast_until_they_are_fetched_again(data, bundle, tmp_path):
