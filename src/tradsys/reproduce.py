@@ -47,14 +47,7 @@ def work(argv: list[str]) -> None:
     """Reads the record, runs it again, prints the comparison."""
     from tradsys.research.experiment import run
     from tradsys.research.pipeline.provenance import open_run
-    from tradsys.research.reproduction import (
-        check_known,
-        compare,
-        ledger_of,
-        print_comparison,
-        read_record,
-        seed_ledger,
-    )
+    from tradsys.research.reproduction import compare, known_ledger, print_comparison, read_record, seed_ledger
 
     if len(runs := [a for a in argv if "=" not in a]) > 1:
         raise ConfigError(f"reproduce: {len(runs)} runs, {' and '.join(runs)}; it does one at a time; give one")
@@ -62,8 +55,7 @@ def work(argv: list[str]) -> None:
     record = read_record(Path(str(asked["run"])))
     with names_its_code(f"reproduce: {record.folder}", record.folder, ConfigError):
         config, experiment = _stored_experiment(record, str(asked["paths"]["data"]))
-    place = ledger_of(record, str(asked["paths"]["ledger"]))
-    check_known(record, place)
+    place = known_ledger(record, str(asked["paths"]["ledger"]))
     with open_run(Path(asked["into"]), "reproduce", record.config_yaml, record.overrides) as folder:
         config.paths = dict(asked["paths"]) | {"ledger": str(folder / "ledger.db"), "cache_gb": 0}  # all of it anew
         known = seed_ledger(record, place, folder / "ledger.db")

@@ -3,7 +3,7 @@
 import json
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -301,22 +301,33 @@ def damaged(lab, tmp_path):
 def test_a_run_whose_ledger_is_gone_is_not_deflated_by_fewer_trials(lab, tmp_path, capsys, other):
     shutil.copytree(lab / "runs", tmp_path / "runs", symlinks=True)
     (tmp_path / "runs/ledger.db").unlink()
+    path = (tmp_path / "runs/train/latest").resolve() / "report.json"
+    assert path.is_relative_to(tmp_path)
+    report = json.loads(path.read_text())
+    report["strategies"][0]["performance"] |= {"dsr": 0.5, "n_trials": 4}  # too few trades have none of their own
+    path.write_text(json.dumps(report))
     if other:
         TrialLedger(tmp_path / "other.db").entries()
     arguments = ["runs/train/latest", *([f"paths.ledger={tmp_path}/other.db"] if other else [])]
     before = sorted(path for path in tmp_path.rglob("*") if "reproduce" in path.parts)
     said = refusal_of("reproduce", work, arguments, tmp_path, capsys)
     assert ("does not know this run" if other else "is gone") in said
+    assert "4 trials deflated" in said
     assert "would come out too good" in said
     assert sorted(path for path in tmp_path.rglob("*") if "reproduce" in path.parts) == before
 
 
 def test_a_run_without_a_deflated_figure_needs_no_ledger(lab):
     record = read_record((lab / "runs/train/latest").resolve())
-    plain = replace(record, report={**record.report, "strategies": []})
-    assert check_known(plain, str(lab / "nowhere.db")) is None
-    with pytest.raises(TradsysError, match="is gone"):
-        check_known(record, str(lab / "nowhere.db"))
+    for strategies, gone in (
+        ([], False),
+        ([{"performance": {"dsr": None}}], False),
+        ([{"performance": {"dsr": 0.5}}], True),
+    ):
+        plain = replace(record, report={**record.report, "strategies": strategies})
+        with pytest.raises(TradsysError, match="is gone") if gone else nullcontext():
+            check_known(plain, str(lab / "nowhere.db"))
+        check_known(plain, str(lab / "runs/ledger.db"))
 
 
 def test_a_damaged_ledger_deflates_no_reproduction_and_no_page(damaged, tmp_path, capsys):

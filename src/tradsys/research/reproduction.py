@@ -91,6 +91,13 @@ def ledger_of(record: Record, own: str) -> str:
     return own if "://" in own or not beside.is_file() else str(beside)
 
 
+def known_ledger(record: Record, own: str) -> str:
+    """`ledger_of`, once it knows the run: see `check_known`."""
+    place = ledger_of(record, own)
+    check_known(record, place)
+    return place
+
+
 def check_known(record: Record, place: str) -> None:
     """Raises TradsysError where a ledger does not know a run whose Sharpe ratios its trials deflated.
 

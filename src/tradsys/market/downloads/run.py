@@ -42,8 +42,8 @@ def run_download(source: Any, keys: Mapping[str, Any], console: Console) -> int:
         Path(keys["paths"]["data"]),
         str(keys["name"]),
         symbols,
-        start=_moment("start", keys["start"]),
-        end=_moment("end", keys["end"]),
+        start=_asked_moment("start", keys["start"]),
+        end=_asked_moment("end", keys["end"]),
         reread_bars=int(keys["reread_bars"]),
         rule=RevisionRule(keys["revisions"], float(keys["max_revised_share"])),
     )
@@ -199,7 +199,7 @@ def _day_text(moment: datetime | None) -> str:
     return "" if moment is None else f"{moment:%Y-%m-%d}"
 
 
-def _moment(key: str, value: Any) -> datetime | None:
+def _asked_moment(key: str, value: Any) -> datetime | None:
     """UTC where no zone is given; a date is its midnight."""
     if value is None:
         return None
