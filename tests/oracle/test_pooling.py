@@ -39,7 +39,9 @@ def em(reported, weight, steps=20_000):
     for _ in range(steps):
         share = reported * w
         share /= share.sum(axis=1, keepdims=True)
-        w = (weight[:, None] * share).sum(axis=0) / weight.sum()
+        before, w = w, (weight[:, None] * share).sum(axis=0) / weight.sum()
+        if np.abs(w - before).max() < 1e-12:
+            break
     return w
 
 
