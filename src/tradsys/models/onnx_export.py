@@ -4,9 +4,9 @@ Shapes: N samples, T window, F features, C classes, K knots. All behind the net 
 it is in the parts, so that a steep calibrator sees the same scores.
 """
 
-import copy
 import warnings
 from functools import singledispatch
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,12 @@ from tradsys.models.calibrators import FLOOR, Identity, Isotonic, Temperature, l
 from tradsys.models.ensembles.compose import Average, Calibrated, Scaled, SeedAverage
 from tradsys.models.linear import LogisticRegression, Ridge
 from tradsys.models.onnx_runtime import OnnxModel
-from tradsys.models.sequence import SequenceModel
-from tradsys.models.supcon import SupConModel
 from tradsys.models.transforms import RobustScaler
 from tradsys.samples.windows import gather
 
 TOLERANCE = 1e-5
+# where nets are defined: their graphs load Lightning, seconds that a logistic regression does without
+NETS = ("tradsys.models.sequence", "tradsys.models.supcon")
 OPSET = 18  # the lowest that holds LayerNormalization and all else in use: any recent runtime reads it
 
 
@@ -143,7 +143,9 @@ def scaling(part: Any) -> nn.Module:
 @singledispatch
 def scores(part: Any) -> nn.Module:
     """A fitted model as a module [N, T, F] -> float64 [N, C]."""
-    raise _unknown("model", part)
+    if not has_graph(part):
+        raise _unknown("model", part)
+    return scores(part)  # a net, whose graph is registered now
 
 
 @singledispatch
@@ -158,6 +160,8 @@ def has_graph(part: Any) -> bool:
         return all(has_graph(model) for model in (part.members_ or {}).values())
     if isinstance(part, Scaled | Calibrated):
         return has_graph(part.model_)
+    if any(base.__module__ in NETS for base in type(part).__mro__):
+        import_module("tradsys.models.graphs.nets")
     return scores.dispatch(type(part)) is not scores.dispatch(object)
 
 
@@ -182,20 +186,6 @@ def _(part: Any) -> nn.Module:  # noqa: ARG001
 @scaling.register
 def _(part: RobustScaler) -> nn.Module:
     return _Robust(part)
-
-
-@scores.register
-def _(part: SequenceModel) -> nn.Module:
-    if part.net_ is None:
-        raise BundleError("onnx: the sequence model has no weights; only a fitted model is exported; call fit")
-    return _Softmax(copy.deepcopy(part.net_))
-
-
-@scores.register
-def _(part: SupConModel) -> nn.Module:
-    if part.net_ is None or part.probe_ is None:
-        raise BundleError("onnx: the contrastive model has no encoder or no probe; only a fitted model is exported")
-    return _Probed(copy.deepcopy(part.net_), scores(part.probe_), wide=part.wide)
 
 
 @scores.register
@@ -274,29 +264,6 @@ class _Robust(_Part):
     def forward(self, window_NTF: Tensor) -> Tensor:
         scaled_NTF = ((window_NTF - self.center_F) / self.scale_F).clamp(-self.clip, self.clip)
         return scaled_NTF if self.is_code_F is None else torch.where(self.is_code_F, window_NTF, scaled_NTF)
-
-
-class _Softmax(nn.Module):
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net.cpu().eval()
-
-    def forward(self, window_NTF: Tensor) -> Tensor:
-        return self.net(window_NTF).double().softmax(dim=1)
-
-
-class _Probed(nn.Module):
-    """An encoder whose embedding (`wide`: and last row) a probe reads as the last row of a window of one row."""
-
-    def __init__(self, net: nn.Module, probe: nn.Module, *, wide: bool) -> None:
-        super().__init__()
-        self.net, self.probe, self.wide = net.cpu().eval(), probe, wide
-
-    def forward(self, window_NTF: Tensor) -> Tensor:
-        read_ND = self.net.embed(window_NTF)  # type: ignore[operator]
-        if self.wide:
-            read_ND = torch.cat([read_ND, window_NTF[:, -1]], dim=1)
-        return self.probe(read_ND.unsqueeze(1))
 
 
 class _Linear(_Part):

@@ -2,4 +2,6 @@
 
 operators    check_operators, ALLOWED
 sizes        read_graph, batch_of, numbers
+
+The module `nets` registers the graphs of nets with models.onnx_export, which loads it for a net alone.
 """
