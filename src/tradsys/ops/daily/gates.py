@@ -36,6 +36,10 @@ class Rule:
     unknown: Outcome = "stop"
 
     def __post_init__(self) -> None:
+        if endless := [name for name in BOUNDS if not math.isfinite(getattr(self, name) or 0)]:
+            raise TradsysError(
+                f"gates: {asdict(self)}; {endless[0]} is a finite number; null leaves it out; fix conf/gates"
+            )
         low = self.stop_below is not None and self.warn_below is not None and self.warn_below < self.stop_below
         high = self.stop_above is not None and self.warn_above is not None and self.warn_above > self.stop_above
         if low or high or self.unknown not in ("pass", "warn", "stop"):

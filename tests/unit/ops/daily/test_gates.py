@@ -121,3 +121,10 @@ def test_rules_that_could_not_work_are_refused(rules, said):
 def test_a_rule_without_bounds_passes_everything_known():
     assert asdict(Rule())["stop_below"] is None
     assert Rule().judged(-5.0) == ("pass", None)
+
+
+@pytest.mark.parametrize("bound", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("name", ["stop_below", "warn_below", "stop_above", "warn_above"])
+def test_a_bound_that_nothing_reaches_is_refused(name, bound):
+    with pytest.raises(TradsysError, match=f"{name} is a finite number; null leaves it out"):
+        Rule(**{name: bound})
