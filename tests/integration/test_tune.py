@@ -112,6 +112,13 @@ def test_another_data_space_or_config_may_not_join(logistic, change, said, tmp_p
         run_study(arguments)
 
 
+def test_who_joins_with_other_code_reads_so(logistic, tmp_path, monkeypatch, caplog):
+    report, _ = logistic
+    monkeypatch.setattr("tradsys.research.sweeps.sweep.code_sha", lambda: "0123abcd4567")
+    run_study([*LOGISTIC, f"paths.runs={tmp_path}", f"storage={report['storage']}", "n_trials=10"])
+    assert f"begun on code {report['code_sha']}, this is 0123abcd4567; its trials are of both" in caplog.text
+
+
 def test_the_outer_test_span_moves_no_value(tmp_path, monkeypatch):
     parts = composed([*LOGISTIC, "n_trials=3"])
     experiment, inner = parts.experiment, parts.settings.inner

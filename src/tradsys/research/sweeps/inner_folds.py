@@ -15,6 +15,7 @@ from tradsys.core.runs import digest_json
 from tradsys.core.tables import Fold, Samples
 from tradsys.research.pipeline.dataset import PARTS, Dataset, build_dataset, load_bars
 from tradsys.research.pipeline.dataset_store import ABOUT, load_dataset, save_dataset
+from tradsys.research.pipeline.provenance import code_digest
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.splits import folds_of
 
@@ -39,9 +40,13 @@ class InnerFolds:
 
 
 def dataset_key(config: Mapping[str, Any], inner: Splitter, lookback: int) -> str:
-    """Name of the shared folder: two configs with the same one have the same samples and folds."""
+    """Name of the shared folder: two configs with the same one, under the same code, have the same samples and folds.
+
+    The code is that of tradsys and of registered packages: an edited label or feature never reads what it made before.
+    """
     parts = {name: config.get(name) for name in DECIDING}
-    return digest_json([ABOUT, parts, type(inner).__name__, sorted(vars(inner).items()), lookback])[:16]
+    inside = [ABOUT, code_digest(), parts, type(inner).__name__, sorted(vars(inner).items()), lookback]
+    return digest_json(inside)[:16]
 
 
 def shared_dataset(

@@ -1,6 +1,7 @@
 """The sweep on one page: space and budget checked, study made or joined."""
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from tradsys.research.sweeps.storage import StudyStorage, open_storage
 from tradsys.research.sweeps.trial import Compose, Composed, TrialRunner, n_epochs, refused
 from tradsys.research.sweeps.trial_queue import Budget, TrialQueue
 
+LOG = logging.getLogger(__name__)
 IDENTITY = "identity"
 UUID = "uuid"
 UUID_SECONDS = 10  # that a new study may be without its UUID: its maker writes that next
@@ -237,6 +239,9 @@ def _agree(study: optuna.Study, storage: StudyStorage, about: dict[str, str], ex
             storage.patience(partial(study.set_user_attr, key, value))
         storage.patience(lambda: study.set_user_attr(IDENTITY, about))
     check_identity(study, storage, about)
+    begun, here = storage.patience(lambda: study.user_attrs)["code_sha"], extra["code_sha"]
+    if begun != here:
+        LOG.warning("study %r was begun on code %s, this is %s; its trials are of both", study.study_name, begun, here)
 
 
 def check_identity(study: optuna.Study, storage: StudyStorage, about: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ from tradsys.research.panel.walk_forward import prepare_horizons
 from tradsys.research.pipeline.dataset import Dataset, build_dataset, label_rows, load_bars, prepare
 from tradsys.research.pipeline.dataset_store import ABOUT, OF_SAMPLES, dataset_digest, load_dataset, save_dataset
 from tradsys.research.pipeline.settings import Experiment
+from tradsys.research.sweeps import inner_folds
 from tradsys.research.sweeps.inner_folds import InnerFolds, dataset_key, shared_dataset
 from tradsys.samples.splits import WalkForward
 
@@ -77,6 +78,18 @@ def test_every_command_weights_alike(bars):
     assert (build_dataset(experiment, bars).samples.weight == 1).all()
     assert (prepare(experiment, bars).samples.weight == 1).all()
     assert dataset_key(config, INNER, 1) != dataset_key(config | {"weighting": "uniqueness"}, INNER, 1)
+
+
+def test_a_sweep_builds_its_samples_anew_after_the_code_changed(experiment, bars, monkeypatch, tmp_path):
+    config = as_dict(compose("train", OVERRIDES))
+    monkeypatch.setattr(inner_folds, "load_bars", lambda _: bars)
+    made = []
+    real = inner_folds.build_dataset
+    monkeypatch.setattr(inner_folds, "build_dataset", lambda *a, **k: made.append(1) or real(*a, **k))
+    for code, n_made in (("a", 1), ("a", 1), ("b", 2), ("a", 2)):
+        monkeypatch.setattr(inner_folds, "code_digest", lambda code=code: code)
+        shared_dataset(experiment, config, INNER, tmp_path, experiment.lookback)
+        assert len(made) == n_made
 
 
 def test_a_symbol_without_samples_is_refused_by_every_command(experiment, bars, monkeypatch, tmp_path):
