@@ -7,6 +7,7 @@ nothing to divide by there is a reason. Sources: Sortino & Price 1994; Young 199
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -58,10 +59,10 @@ def risk_statistics(
             "no period lost, so there is no downside to divide by", **settings,
         ),
         "calmar": _calmar(cagr, max_drawdown),
-        "omega": _ratio_estimate(
+        "omega": _from_zero(_ratio_estimate(
             returns, np.column_stack([gain_T, -loss_T]), lambda s: s[:, 0] / s[:, 1],
             "no period lost, so there is no loss to divide by", **settings,
-        ),
+        )),
     }  # fmt: skip
     out |= _tails(returns, **settings)
     if exposure_T is None or cagr is None:
@@ -87,6 +88,11 @@ def _ratio_estimate(
         len(returns), returns, min_block=min_block, cells=2,
     )  # fmt: skip
     return found.estimates(confidence, [too_little])[0]
+
+
+def _from_zero(estimate: Estimate) -> Estimate:
+    """The estimate of what is never negative, its interval cut there: what lies below holds no possible truth."""
+    return estimate if estimate.low is None else replace(estimate, low=max(0.0, estimate.low))
 
 
 def _calmar(cagr: float | None, max_drawdown: float) -> Estimate:

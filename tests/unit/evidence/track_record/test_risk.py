@@ -86,3 +86,11 @@ def test_refuses_what_does_not_fit(returns_T):
         measured(returns_T, exposure_T=np.ones(3))
     with pytest.raises(DataError, match="not finite"):
         measured(np.r_[np.nan, returns_T])
+
+
+def test_gains_over_losses_have_no_bound_below_zero():
+    """One large gain in a hundred days: Student's interval alone reaches below zero, where omega cannot lie."""
+    returns = np.where(np.arange(100) == 50, 0.3, np.random.default_rng(0).normal(-0.002, 1e-3, 100))
+    found = risk_statistics(returns, periods_per_year=365, cagr=0.0, max_drawdown=0.1)["omega"]
+    assert found.low == 0.0
+    assert found.high > found.value > 0
