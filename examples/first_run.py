@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tradsys import train
 
-SMALL = ["data.n_bars=3000", "size.lookback=8", "size.d_model=8", "size.n_layers=1", "trainer.max_epochs=2"]
-QUICK = ["evaluation.n_oof_folds=2", "evaluation.n_placebos=20", "regime.n_seeds=1", "trainer.progress_bar=false"]
+SMALL = ["data.n_bars=4000", "size.lookback=8", "size.d_model=8", "size.n_layers=1", "trainer.max_epochs=2"]
+QUICK = ["evaluation.n_oof_folds=2", "evaluation.n_placebos=100", "regime.n_seeds=1", "trainer.progress_bar=false"]
 train.work(["+experiment=demo", *SMALL, *QUICK])
 
 # %% [markdown]

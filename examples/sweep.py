@@ -7,7 +7,7 @@
 # %%
 from tradsys import tune
 
-SMALL = ["model=logistic", "sweep=logistic", "n_trials=4", "sweep.n_startup=2", "data.n_bars=2500"]
+SMALL = ["model=logistic", "sweep=logistic", "n_trials=4", "sweep.n_startup=2"]
 tune.work([*SMALL, "study_name=first"])
 
 # %% [markdown]

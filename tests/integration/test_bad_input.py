@@ -50,7 +50,7 @@ MISTAKES = {
     "escapes in an argument": (["backtest", "bundle='\x1b[31mred'"], "bundle"),
     "symbol that is a path": (["fetch", "source=binance_archive", "symbols=['..x']", "name=x"], "..x"),
     "daily elsewhere": (["daily", "status", "name=../../x"], "no . or - first"),
-    "daily hidden": (["daily", "clean", "name='\x1b[31mx'"], "holds a character that is not seen"),
+    "daily hidden": (["daily", "clean", "name='\x1b[31mx'"], "a character that is not seen"),
     "doctor of no bars": (["doctor", "data.n_bars=-1"], "n_bars=-1"),
     "one variant": (["compare", "study=seeds", "~study.variants.transformer"], "two at least"),
     "unknown variant": (["compare", "study=seeds", "+study.variants.b=['model=nope']"], "variant 'b' of study 'seeds'"),
