@@ -35,6 +35,9 @@ class Hourly:
         whole = hours.filter(pl.col("n") == 12).with_columns(time=pl.col("hour") + late)
         return whole.select("symbol", "time", "open", "high", "low", "close", "volume").sort("symbol", "time")
 
+    def describe(self):
+        return {"name": f"hours stamped at their {self.stamp}"}
+
 
 def hours_of_minutes(e, stamp):
     from tradsys.market.synthetic import SyntheticMarket
@@ -57,6 +60,9 @@ class Survivors:
         known = self.frame if self.end is None else self.frame.filter(pl.col("time") <= self.end)
         alive = known.group_by("symbol").agg(pl.col("time").max()).filter(pl.col("time") == known["time"].max())
         return known.filter(pl.col("symbol").is_in(alive["symbol"].to_list()))
+
+    def describe(self):
+        return {"name": "survivors"}
 
 
 @leak("universe of survivors", "source", "future")

@@ -14,6 +14,7 @@ from tests.forks import Forked, forks
 from tests.vendors.server import History, Vendors, serving
 from tests.vendors.test_downloads import END, NOW, START, expected, stored
 from tests.vendors.test_tables import daily
+from tradsys.config.explain import ConfigError
 from tradsys.core.errors import DataError
 from tradsys.fetch import work
 from tradsys.market.downloads.run import Lines
@@ -105,7 +106,7 @@ REFUSED = {  # overrides, what the one line says
     "no key": ([], "ALPHAVANTAGE_API_KEY is empty; keys come from the environment"),
     "a future start": (["start=2999-01-01"], "start=2999-01-01 lies in the future"),
     "an end before the start": (["start=2024-02-01", "end=2024-01-01"], "end=2024-01-01 is not after start=2024-02-01"),
-    "no date": (["start=soon"], "start='soon' is no date"),
+    "no date": (["start=soon"], "start='soon'; it takes an ISO date"),
     "both lists": (["universe=coins.csv"], "symbols= and universe= are both given"),
     "the key itself": ([f"source.http.key=x-{KEY}"], "takes the NAME of an environment variable"),
 }
@@ -116,7 +117,7 @@ def test_what_cannot_be_downloaded_is_one_line_and_nothing_is_written(alphavanta
     if case == "no key":
         monkeypatch.delenv("ALPHAVANTAGE_API_KEY")
     overrides, words = REFUSED[case]
-    with pytest.raises(DataError) as refused:
+    with pytest.raises((DataError, ConfigError)) as refused:
         work([*alphavantage, "symbols=[IBM]", *overrides])
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)

@@ -88,7 +88,8 @@ def test_nothing_later_than_the_close_is_known(holed):
     day = daily(holed).of(date(2019, 8, 30))
     assert day.bars["time"].max() == day.close
     assert day.today.height == 9
-    shifted = holed.with_columns(close=pl.when(pl.col("time") > day.close).then(1.0).otherwise(pl.col("close")))
+    prices, later = ("open", "high", "low", "close"), pl.col("time") > day.close
+    shifted = holed.with_columns(pl.when(later).then(1.0).otherwise(pl.col(name)).alias(name) for name in prices)
     assert daily(shifted).of(date(2019, 8, 30)).digest == day.digest
     changed = holed.with_columns(volume=pl.when(pl.col("time") == day.close).then(1.0).otherwise(pl.col("volume")))
     assert daily(changed).of(date(2019, 8, 30)).digest != day.digest
