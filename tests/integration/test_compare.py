@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import time
 
@@ -15,6 +16,7 @@ from tests.integration.conftest import inside
 from tradsys.compare import work
 from tradsys.config.compose import ConfigError, compose, help_text, studies
 from tradsys.core.errors import TradsysError
+from tradsys.reports.comparison.page import notes
 from tradsys.research.pipeline.trial_ledger import TrialLedger
 
 SHRUNK = [
@@ -126,6 +128,15 @@ def test_variants_of_one_question_share_their_rows_and_others_are_marked(compare
     place = folder / "runs" / "compare" / "latest"
     assert "volatility *" in (place / "table.md").read_text()
     assert "judged on its own rows" in (place / "report.html").read_text()
+
+
+def test_fits_of_other_code_are_named_with_the_folder_that_holds_them(compared):
+    folder, _ = compared
+    found = table(folder)
+    found["variants"][0]["code"] = ["0123abcd4567"]
+    said = next(line for line in notes(found) if "0123abcd4567" in line)
+    (place,) = re.findall(r"delete `(\w+)` to run all anew", said)
+    assert (folder / "runs" / "compare" / "latest" / place).is_dir()
 
 
 def test_the_best_of_many_is_tested_against_the_reference(compared):

@@ -118,7 +118,7 @@ def notes(table: Mapping[str, Any]) -> list[str]:
         lines.append(f"One seed, so that chance in the fit is not seen: {', '.join(single)}.")
     code = sorted({sha for variant in table["variants"] for sha in variant["code"]})
     if len(code) > 1:
-        lines.append(f"Cells were run on different code ({', '.join(code)}); delete `cells` to run all anew.")
+        lines.append(f"Fits were run on different code ({', '.join(code)}); delete `fits` to run all anew.")
     return lines
 
 
