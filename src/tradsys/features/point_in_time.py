@@ -33,14 +33,10 @@ class Known(Column, name="known_{column}"):
 
 @register
 @dataclass(frozen=True)
-class KnownClass(Column, name="trait_{column}_of_{classes}"):
+class KnownClass(Known, name="trait_{column}_of_{classes}"):
     """A column that holds the codes of a slow trait's classes, 1..classes and 0 for not known, as a trait's column."""
 
-    column: str
     classes: int
-
-    def expr(self) -> pl.Expr:
-        return pl.col(self.column) * 1.0
 
 
 @register

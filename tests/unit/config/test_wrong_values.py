@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from tradsys.config import kinds
@@ -162,7 +163,9 @@ def test_a_key_without_a_default_has_a_kind(command, override):
      ("daily", "clean.gigabytes.prices=0.5"), ("daily", "clean.sessions.report=null"), ("daily", "schedule.pre=null")],
 )  # fmt: skip
 def test_what_such_a_key_means_is_taken(command, override):
-    compose(command, [*COMMANDS[command], override])
+    asked = OverridesParser.create().parse_override(override)
+    config = compose(command, [*COMMANDS[command], override])
+    assert OmegaConf.select(config, asked.key_or_group) == asked.value()
 
 
 def test_every_key_without_a_default_that_no_constructor_takes_has_its_kind_in_one_list():

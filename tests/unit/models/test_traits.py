@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from tests.unit.models.test_onnx import LOOKBACK, parts
 from tests.unit.models.test_sequence import make_model, make_samples, split
+from tests.unit.models.test_two_scales import right_after
 from tests.unit.models.training.stacks.test_stack import assert_same
 from tradsys.core.errors import CombinationError
 from tradsys.core.tables import FeatureTable, trait_classes
@@ -139,14 +140,7 @@ def test_what_only_a_trait_tells_is_learnt():
     code_N = torch.randint(1, 4, (1024,))
     window_NTF = windows([(int(c), 1) for c in code_N])
     y_N = ((window_NTF[:, -1, 0] > 0) ^ (code_N == 3)).long()
-    net = make()
-    optimiser = torch.optim.Adam(net.parameters(), lr=0.01)
-    for _ in range(150):
-        optimiser.zero_grad()
-        F.cross_entropy(net(window_NTF[:512]), y_N[:512]).backward()
-        optimiser.step()
-    right = (net.eval()(window_NTF[512:]).argmax(dim=1) == y_N[512:]).float().mean()
-    assert right > 0.9
+    assert right_after(150, make(), window_NTF, y_N) > 0.9
 
 
 @pytest.mark.parametrize(
