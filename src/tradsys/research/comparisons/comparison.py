@@ -87,6 +87,7 @@ def compare_study(
     check_ledger(config["paths"]["ledger"], config["paths"]["runs"])
     runs = Path(config["paths"]["runs"])
     judged = aligned_datasets({v.name: (v.experiment, v.config) for v in variants}, settings.splitter, settings.judged)
+    _check_means(variants, judged)
     for variant in variants:
         _check_fits(variant, judged[variant.name].dataset)
     place = runs / "compare" / f"{settings.name}_{judged[settings.reference].digest[:12]}"
@@ -94,7 +95,7 @@ def compare_study(
     with _alone(place), logged_in(place, yaml.safe_dump(masked(dict(config)), sort_keys=False), overrides):
         for one in judged.values():
             save_dataset(one.dataset, _dataset_folder(place, one))
-        fitted = [v for v in variants if v.mean_of is None]
+        fitted = [v for v in variants if not v.mean_of]
         jobs = {v.name: _jobs(v, judged[v.name], place) for v in fitted}
         _run([unit for each in jobs.values() for unit in _units(each, settings.stacked)], settings)
         fits = {v.name: _variant_fits(v, jobs[v.name], judged) for v in fitted}
@@ -326,24 +327,46 @@ def _variant_fits(variant: Variant, jobs: Sequence[Job], judged: Mapping[str, Al
 
 
 def _mean_fits(variant: Variant, fits: Mapping[str, VariantFits], judged: Mapping[str, Aligned]) -> VariantFits:
-    """The variant as one forecast: the mean over another variant's seeds of their calibrated probabilities."""
-    assert variant.mean_of is not None
-    source = fits[variant.mean_of]
+    """The variant as one forecast: the mean of other variants' calibrated probabilities, each one's over its seeds.
+
+    The base rate is the first one's: what the others were trained on may differ, what they are tested on may not.
+    """
+    sources = [fits[name] for name in variant.mean_of]
     means = [
         replace(
-            folds[0],
-            proba_NC=np.mean([fit.proba_NC for fit in folds], axis=0),
-            seconds=sum(fit.seconds for fit in folds),
-            n_parameters=None if folds[0].n_parameters is None else sum(fit.n_parameters or 0 for fit in folds),
+            of_fold[0][0],
+            proba_NC=np.mean([np.mean([fit.proba_NC for fit in seeds], axis=0) for seeds in of_fold], axis=0),
+            seconds=sum(fit.seconds for seeds in of_fold for fit in seeds),
+            n_parameters=_total([fit.n_parameters for seeds in of_fold for fit in seeds]),
         )
-        for folds in zip(*source.fits, strict=True)
+        for of_fold in zip(*(zip(*source.fits, strict=True) for source in sources), strict=True)
     ]
+    digests = [digest_json([source.digest, "mean over seeds", source.seeds]) for source in sources]
     return replace(
-        source,
+        sources[0],
         name=variant.name,
         seeds=(0,),
         fits=[means],
-        digest=digest_json([source.digest, "mean over seeds", source.seeds]),
+        code=sorted({code for source in sources for code in source.code}),
+        digest=digests[0] if len(digests) == 1 else digest_json(["mean over variants", digests]),
         against=variant.against,
         own_rows=judged[variant.name].question != judged[variant.against or variant.name].question,
     )
+
+
+def _total(counts: Sequence[int | None]) -> int | None:
+    """Their sum; None where no one is known."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
+
+
+def _check_means(variants: Sequence[Variant], judged: Mapping[str, Aligned]) -> None:
+    """Raises before any fit where a mean is of variants that are tested on other rows."""
+    for variant in variants:
+        asked = {name: judged[name].question for name in variant.mean_of}
+        if len(set(asked.values())) > 1:
+            first, other = variant.mean_of[0], next(n for n, q in asked.items() if q != asked[variant.mean_of[0]])
+            raise TradsysError(
+                f"compare: variant {variant.name!r} is the mean of {first!r} and {other!r}, which ask other questions "
+                "(label, side, prices or decisions); a mean is of one question; set study.variants"
+            )

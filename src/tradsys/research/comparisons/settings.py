@@ -23,13 +23,13 @@ UNDECIDING = ("progress_bar", "loggers", "checkpoint_every_steps", "step", "work
 class VariantChoice:
     """How a variant differs: Hydra overrides, its seeds, and whom it is compared with (None for the reference itself).
 
-    mean_of: the variant whose seeds' probabilities it averages, None for a variant with fits of its own.
+    mean_of: the variants whose seeds' probabilities it averages, empty for a variant with fits of its own.
     """
 
     overrides: tuple[str, ...]
     seeds: tuple[int, ...]
     against: str | None
-    mean_of: str | None = None
+    mean_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class ComparisonSettings:
     variants: name -> overrides on top of the command line's (a list, inner lists are spliced), or a mapping of
     `overrides`, `seeds`, such as one seed for a model without chance, and `against`, another variant to compare it
     with. A variant that gives `mean_of`, another variant, instead of overrides is the mean of that variant's calibrated
-    probabilities over its seeds: an ensemble that costs no fit. arms: the old name of variants.
+    probabilities over its seeds: an ensemble that costs no fit. Of several variants it is the mean of their means, each
+    of equal weight. arms: the old name of variants.
     reference: the variant that all others are compared with.
     common: overrides of all variants, below the command line's. sets: named lists that variants refer to by
     interpolation. n_jobs: fits at once, of one thread each. backend: of joblib; `ray` takes the cluster that ray finds.
@@ -142,30 +143,30 @@ class ComparisonSettings:
         overrides = tuple(_spliced(given["overrides"], f"study {self.name!r}: variant {name!r}"))
         return VariantChoice(overrides, seeds, None if name == self.reference else against)
 
-    def _mean(self, name: str, source: Any, given: Mapping[str, Any]) -> VariantChoice:
-        """The choice of a variant that averages another one's seeds."""
+    def _mean(self, name: str, of: Any, given: Mapping[str, Any]) -> VariantChoice:
+        """The choice of a variant that averages the seeds of another one, or of several."""
+        sources = [of] if isinstance(of, str) or not isinstance(of, Sequence) else list(of)
+        fitted = {key for key, one in self.variants.items() if not (isinstance(one, Mapping) and "mean_of" in one)}
         wrong = sorted(set(given) - {"mean_of", "against"})
-        of = self.variants.get(source)
-        chained = isinstance(of, Mapping) and "mean_of" in of
-        if wrong or of is None or chained or name == self.reference:
+        if wrong or not sources or not set(sources) <= fitted or len(set(sources)) < len(sources):
             raise TradsysError(
-                f"study {self.name!r}: variant {name!r} is the mean of {source!r} and has the keys {sorted(given)}; it "
-                "names another variant that has fits of its own, may have `against`, and is not the reference; set "
+                f"study {self.name!r}: variant {name!r} is the mean of {of!r} and has the keys {sorted(given)}; it "
+                "names another variant that has fits of its own, or several, each once, and may have `against`; set "
                 "study.variants"
             )
-        fits = self._choice(str(source), of)
-        if len(fits.seeds) < 2:
+        against = given.get("against") or self.reference
+        if name == self.reference or against not in self.variants or against == name:
             raise TradsysError(
-                f"study {self.name!r}: variant {name!r} averages {source!r}, which has the seeds {list(fits.seeds)}; a "
+                f"study {self.name!r}: variant {name!r} is the mean of {of!r} and compared with {against!r}; a mean is "
+                f"compared with another one of {list(self.variants)}; set study.variants"
+            )
+        fits = [self._choice(source, self.variants[source]) for source in sources]
+        if len(fits) == 1 and len(fits[0].seeds) < 2:
+            raise TradsysError(
+                f"study {self.name!r}: variant {name!r} averages {of!r}, which has the seeds {list(fits[0].seeds)}; a "
                 "mean needs two; set study.seeds"
             )
-        against = given.get("against") or self.reference
-        if against not in self.variants:
-            raise TradsysError(
-                f"study {self.name!r}: variant {name!r} is compared with {against!r}; it must be one of "
-                f"{list(self.variants)}; set study.variants"
-            )
-        return VariantChoice(fits.overrides, fits.seeds, against, str(source))
+        return VariantChoice(fits[0].overrides, fits[0].seeds, against, tuple(sources))
 
 
 def _spliced(overrides: Any, where: str) -> Iterator[str]:
@@ -188,7 +189,7 @@ class Variant:
     config: Mapping[str, Any]
     seeds: tuple[int, ...]
     against: str | None
-    mean_of: str | None = None
+    mean_of: tuple[str, ...] = ()
 
     def digest(self, panel: str) -> str:
         """Of what decides a fit: its samples and folds, its model, scaler and calibration."""
