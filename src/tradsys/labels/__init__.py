@@ -1,4 +1,4 @@
-"""What became of a position: the one package that reads the future, unreachable from serving.
+"""Labels: realised outcomes of positions. The one package that reads the future, unreachable from serving.
 
 triple_barrier    TripleBarrier
 forward_return    ForwardReturn

@@ -1,4 +1,4 @@
-"""What a labelled position receives and pays while it is held: dividends, funding, the borrow fee."""
+"""Carry of a labelled position while it is held: dividends, funding, the borrow fee."""
 
 from dataclasses import replace
 
@@ -9,18 +9,18 @@ from tradsys.core.tables import Array, Labels
 from tradsys.market.tradable import event, fillable_opens, years_since
 from tradsys.market.true_range import price_matrix
 
-LEAST = 1e-9  # of the entry price: what an exit may come to after carry, so that its log return stays finite
-SAME = 1e-12  # relative: an exit at this distance from an open or a close filled there
+LEAST = 1e-9  # of the entry price: floor of an exit after carry, so that its log return stays finite
+SAME = 1e-12  # relative: an exit this close to an open or a close filled there
 
 
 def with_carry(labels: Labels, bars: pl.DataFrame, side: int | Array, borrow_per_year: float) -> Labels:
-    """The labels with carry in `ret`: what the simulator's ledger books beside prices, before fees and slippage.
+    """The labels with carry added to `ret`, as the simulator books it, before fees and slippage.
 
-    ret: log((exit + carry) / entry) of a long, -log((exit - carry) / entry) of a short, where carry is money a unit by
-    the rules of `portfolio.fills`: dividends after the entry's bar; funding at the close of every bar held, in the bar
-    of an exit inside it only where it is due, none after an exit at the open; the borrow fee of a short from the close
-    before its entry. y, end and weight stay. side: of the positions, +1, -1 or 0 none, one or [R]. borrow_per_year: a
-    fraction. Bars without `dividend_due` and `funding_due`, held long, give back the labels as they are.
+    ret: log((exit + carry) / entry) of a long, -log((exit - carry) / entry) of a short, where carry is money per unit
+    by the rules of `portfolio.fills`: dividends after the entry's bar; funding at the close of every bar held, in the
+    bar of an exit inside it only where it is to be paid, none after an exit at the open; the borrow fee of a short from
+    the close before its entry. y, end and weight stay. side: of the positions, +1, -1 or 0 none, one or [R].
+    borrow_per_year: a fraction. Without `dividend_due` and `funding_due`, long labels are returned unchanged.
     """
     dividend, funding = event(bars, "dividend_due"), event(bars, "funding_due")
     side_R = np.broadcast_to(np.asarray(side, dtype=np.float64), (bars.height,))
@@ -59,7 +59,7 @@ def _between(values: Array, start: Array, stop: Array) -> Array:
 
 
 def _in_the_last_bar(due: Array, price: Array, open_: Array, close: Array) -> Array:
-    """Funding [N] of the bar of the exit: all at its close, none at its open, inside it only what is to be paid."""
+    """Funding [N] of the exit's bar: all at its close, none at its open; inside it only what is to be paid."""
     at_open, at_close = (np.isclose(price, other, rtol=SAME, atol=0) for other in (open_, close))
     paid = np.minimum(due, 0.0)
     return np.where(at_open, np.where(at_close, paid, 0.0), np.where(at_close, due, paid))

@@ -1,4 +1,4 @@
-"""What every stage needs of a label, own ones included: checked when it is configured, and when it has labelled."""
+"""Checks of a label class, user-written ones included: when configured and after labelling."""
 
 import json
 from collections.abc import Mapping
@@ -22,10 +22,10 @@ RULE = "see the label of `tradsys new`"
 
 
 def check_label(label: Any) -> None:
-    """Raises TrainingError where a label lacks what a later stage reads of it, or where its card is not one.
+    """Raises TrainingError where a label lacks what later stages need, or where its card is invalid.
 
-    The card goes into bundles as JSON, gives back the same label, and names the exits of a position: its kind is one
-    of tradsys' only where the label is that very class.
+    The card goes into bundles as JSON, rebuilds the same label, and states the exits of a position. A built-in kind
+    may be used only by that very class.
     """
     name = type(label).__name__
     needed = ("label", "card", *SIZES)
@@ -35,8 +35,8 @@ def check_label(label: Any) -> None:
     card = answer(label, "card", kind=Mapping)
     if not _is_json(card):
         raise TrainingError(
-            f"labels: {name}.card() holds what is no JSON value, or no finite number; it is a mapping of texts, "
-            f"numbers, lists and mappings, as a bundle keeps it; {RULE}"
+            f"labels: {name}.card() holds what is no JSON value, or a number that is not finite; it is a mapping of "
+            f"texts, numbers, lists and mappings, as a bundle keeps it; {RULE}"
         )
     for size in SIZES:
         own = getattr(label, size)
@@ -69,7 +69,7 @@ def _check_kind(label: Any, name: str, card: Mapping[str, Any]) -> None:
 
 
 def _is_json(card: Mapping[str, Any]) -> bool:
-    """Whether a card is read from a file as it was written, but for tuples."""
+    """Whether a card survives JSON unchanged, but for tuples."""
     try:
         return bool(parse_json(json.dumps(card, allow_nan=False), "card", RULE) == _as_lists(card))
     except (TypeError, ValueError, RecursionError):
@@ -84,11 +84,11 @@ def _as_lists(value: Any) -> Any:
 
 
 def checked_labels(labels: Labels, label: Any, bars: pl.DataFrame) -> Labels:
-    """The labels of these bars, if they are such: DataError names the first rule that a row breaks.
+    """The labels of these bars after checks: DataError names the first rule that a row breaks.
 
-    A label ends after its row at a row of the same symbol: spans are purged by it. It lasts `horizon_bars` and what its
-    card adds for deaths, which intervals take for the memory of outcomes: asked of labels from outside, where bars in
-    which nothing can be filled are waited for and do not count.
+    A label ends at a later row of the same symbol, because spans are purged by it. It lasts at most `horizon_bars` plus
+    what its card adds for delistings, because intervals take that for the memory of outcomes. The length is checked for
+    labels of other packages only: built-in labels wait for bars that can fill, which do not count.
     """
     name, n = type(label).__name__, len(bars)
     for part in ("y", "end", "ret", "weight"):
@@ -121,7 +121,7 @@ def checked_labels(labels: Labels, label: Any, bars: pl.DataFrame) -> Labels:
 
 
 def _overlong(card: Mapping[str, Any], bars: pl.DataFrame, rows: Array, end: Array, lasting: int) -> Array:
-    """True where a label from outside lasts longer than so many bars in which something can be filled."""
+    """True where a label of another package lasts longer than so many bars in which something can be filled."""
     if card["kind"] in KINDS:
         return np.zeros(len(rows), dtype=np.bool_)
     stuck = np.cumsum(np.append(0, ~(fillable_opens(bars) & fillable_closes(bars))))

@@ -1,4 +1,4 @@
-"""Bars worth a decision: those where price has moved enough since the last one."""
+"""Event filters: bars at which a decision is taken."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ def cusum_events(bars: pl.DataFrame, threshold: float, *, vol_bars: int | None =
     `vol_bars` returns, the current one included. Both sums return to zero at a segment's first bar, at a NaN
     close and while the deviation is unknown or zero; the one that crossed does at its event. Reads rows <= t only.
     Raises TradsysError where threshold <= 0 or vol_bars < 2.
-    Source: Lopez de Prado 2018, snippet 2.4 (strict inequality; the lower sum is looked at first).
+    Source: Lopez de Prado 2018, snippet 2.4 (strict inequality; the lower sum is checked first).
     """
     if not threshold > 0:
         raise TradsysError(f"events: threshold={threshold}; a move counts from threshold > 0; use for example 0.02")
@@ -41,7 +41,7 @@ def cusum_events(bars: pl.DataFrame, threshold: float, *, vol_bars: int | None =
 
 @dataclass(frozen=True)
 class CusumEvents:
-    """Parameters of `cusum_events`, as a config group holds them."""
+    """Configuration of `cusum_events`."""
 
     threshold: float = 2.0
     vol_bars: int | None = 72
@@ -55,9 +55,9 @@ class CusumEvents:
 class ClockEvents:
     """Decisions at fixed hours only: bars that close on a multiple of `every_hours` of the UTC day.
 
-    Labels that last a day or more overlap almost wholly from one hour to the next, so thinned decisions lose little and
-    cost a fraction. every_hours: divides 24. offset_hours: the first such hour of a day, 0 to every_hours - 1. A bar's
-    own close alone decides, so a missing bar moves no other. Raises TradsysError out of range.
+    Labels that last a day or more overlap almost completely from one hour to the next, so thinned decisions lose little
+    and cost a fraction. every_hours: divides 24. offset_hours: the first such hour of a day, 0 to every_hours - 1. Only
+    a bar's own close matters, so a missing bar moves no other. Raises TradsysError out of range.
     """
 
     every_hours: int = 8

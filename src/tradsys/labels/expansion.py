@@ -1,4 +1,4 @@
-"""Whether the range of the next bars leaves the band of ranges seen so far: a question about size, not direction."""
+"""Label: whether the range of the next bars exceeds the band of past ranges. It is about size, not direction."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -39,18 +39,18 @@ def range_expansion(
     dead_after_bars: int | None = None,
     delisting_return: float = 0.0,
 ) -> Labels:
-    """Outcome [R]: 1 where log(highest high / lowest low) of bars t+1..t+H exceeds the band known at t, else 0.
+    """Outcome [R]: 1 where log(highest high / lowest low) of bars t+1..t+H exceeds the band at t, else 0.
 
     The band ends at mean + width * deviation (ddof 1) of the log ranges of H bars that ended at t-band_bars+1..t, all
     of them complete at t. end: t+H, always, as a range may still grow in the last bar. weight: 1.
     ret: log return, in its direction and without costs, of the breakout position that serving would take on `side`
-    (int8 [R] or one for all): in at open[t+1], out at `upper` or `lower` ATRs as `triple_barrier` says, else at
+    (int8 [R] or one for all): in at open[t+1], out at `upper` or `lower` ATRs as in `triple_barrier`, else at
     close[t+H]; with both infinite it is side * log(close[t+H] / open[t+1]). A side of 0 takes no position, ret 0, and
     is labelled all the same: y is not about direction.
-    dead_after_bars, delisting_return: deaths as in `triple_barrier`. A name that dies within the H bars is judged by
-    the range of those it had, its last close times 1 + delisting_return included; end is its last bar then.
-    Unlabelled (y -1, end -1, ret NaN, weight 0): a band or an ATR not known yet or without
-    width (bars that did not move), a NaN in what is read, or a segment
+    dead_after_bars, delisting_return: delistings as in `triple_barrier`. A name delisted within the H bars is labelled
+    by the range of those it had, its last close times 1 + delisting_return included; end is its last bar then.
+    Unlabelled (y -1, end -1, ret NaN, weight 0): a band or an ATR still in warm-up or of zero width (bars that did
+    not move), a NaN in the bars used, or a segment
     that ends before t+H. Raises TradsysError for parameters out of range.
     """
     check_sizes("expansion", horizon_bars=horizon_bars, band_bars=band_bars, width=width, upper=upper, lower=lower)
@@ -79,7 +79,7 @@ def range_expansion(
 
 @dataclass(frozen=True)
 class RangeExpansion(LabelConfig):
-    """Parameters of `range_expansion`, as a config group holds them."""
+    """Configuration of `range_expansion`."""
 
     horizon_bars: int = 24
     band_bars: int = 168
@@ -91,11 +91,11 @@ class RangeExpansion(LabelConfig):
     delisting_return: float = 0.0
 
     def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
-        """Labels [R] of these bars, ret on the given side [R], without one of long positions."""
+        """Labels [R] of these bars, ret on the given side [R], or of long positions without one."""
         return range_expansion(bars, **self.sizes(), side=1 if side is None else side)
 
     def card(self) -> dict[str, Any]:
-        """The exits as serving reads them, and what the classes mean. memory_bars: what a decision looks back on."""
+        """Exits for serving, and the meaning of the classes. memory_bars: bars of past that a decision uses."""
         sizes = self.sizes(*DEATH) | self.death()
         memory = self.horizon_bars + self.band_bars
         return {"kind": "expansion", **sizes, "memory_bars": memory, "classes": ["inside the band", "expansion"]}
@@ -104,7 +104,7 @@ class RangeExpansion(LabelConfig):
 def _cut_short(
     ahead: Array, ohlc: Array, starts: Array, dead: Array, horizon_bars: int, recovery: float
 ) -> tuple[Array, Array]:
-    """`ahead` [R] and the row [R] where it is known, with the range to a death where one comes within the horizon."""
+    """`ahead` [R] and the row [R] where it resolves, cut at a delisting within the horizon."""
     end = np.arange(len(ahead)) + horizon_bars
     ahead = ahead.copy()
     for last in np.flatnonzero(dead).tolist():
@@ -133,7 +133,7 @@ def _ahead(past: Array, ohlc: Array, starts: Array, horizon_bars: int) -> Array:
 
 @compiled
 def _band(past: Array, starts: Array, band_bars: int, width: float) -> Array:
-    """Upper end of the band [R], summed anew for every row so that no row depends on what lies before its window."""
+    """Upper end of the band [R], summed anew for every row so that no row depends on bars before its window."""
     out = np.full(len(past), np.nan)
     run = 0
     for t in range(len(past)):
@@ -144,6 +144,6 @@ def _band(past: Array, starts: Array, band_bars: int, width: float) -> Array:
         window = past[t - band_bars + 1 : t + 1]
         mean = window.mean()
         deviation = np.sqrt(((window - mean) ** 2).sum() / (band_bars - 1))
-        if deviation > MIN_UNIT:  # a log range is a share of the price already
+        if deviation > MIN_UNIT:  # a log range is relative to the price already
             out[t] = mean + width * deviation
     return out

@@ -1,4 +1,4 @@
-"""Whether a price rises by a given share within its time, dead instruments included as the losses they were."""
+"""Label: whether a price rises by a given share within the horizon; delisted instruments count as losses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from tradsys.market.tradable import (
 )
 from tradsys.market.true_range import price_matrix, segment_starts
 
-MORTAL = {**BOUNDS, "dead_after_bars": "whole [1, inf)"}  # the one label that always knows deaths
+MORTAL = {**BOUNDS, "dead_after_bars": "whole [1, inf)"}  # the one label that always has a delisting rule
 
 
 def explosion(
@@ -37,28 +37,28 @@ def explosion(
 ) -> Labels:
     """Outcome [R]: 1 where the high of one of bars t+1..t+H reaches open[t+1] * (1 + rise), an exact touch counts.
 
-    What a bar can fill is the simulator's rule (`market.tradable`): a bar without trades is neither the entry nor the
-    rise nor the exit, and a high that neither the close before nor the open confirms is no rise. The entry waits for a
-    bar that can fill it, H counts from there, and an exit that cannot fill goes out at the next open that can.
+    What a bar can fill is the simulator's rule (`market.tradable`): a bar without trades is no entry, no rise and no
+    exit, and a high that neither the previous close nor the open confirms is no rise. The entry waits for a
+    bar that can fill it, H counts from there, and an exit that cannot fill happens at the next open that can.
 
-    rise: a share, 0.2 for 20 %. ret: log return of the holder to the end, log(close[t+H] / open[t+1]), without costs;
-    a holder has no barrier. end: t+H, also where the rise came earlier, since ret is known only there. weight: 1.
-    An instrument is dead without a bar at `dead_after_bars` of the panel's distinct times (`death_known_at`). Its last
-    bars are no missing rows: y is 1 where the rise came before the end, else 0, ret goes to its last close times
-    1 + delisting_return, end is its last bar. That is known only dead_after_bars later, so a split needs an
-    embargo_bars of at least as many.
-    Unlabelled (y -1, end -1, ret NaN, weight 0): fewer than H bars are left and the instrument is not dead, whether or
-    not the rise has come already (to keep those that rose early would be to keep winners only); a segment that ends
+    rise: a share, 0.2 for 20 %. ret: log return of the holder to the end, log(close[t+H] / open[t+1]), without costs
+    and without a barrier. end: t+H, also where the rise came earlier, since ret resolves only there. weight: 1.
+    An instrument without a bar at `dead_after_bars` of the panel's distinct times counts as delisted
+    (`death_known_at`). Its last bars are labelled: y is 1 where the rise came before the end, else 0, ret goes to its
+    last close times 1 + delisting_return, end is its last bar. That is known only dead_after_bars later, so a split
+    needs an embargo_bars of at least as many.
+    Unlabelled (y -1, end -1, ret NaN, weight 0): fewer than H bars are left and the instrument is not delisted, whether
+    or not the rise has come already (keeping early risers would be a bias towards winners); a segment that ends
     before t+H while the symbol goes on; a NaN in the entry's open, in a high, or in the last close; a side of 0 (int8
-    [R]); and a dead instrument's very last bar, after which nobody can enter.
-    Raises TradsysError for parameters out of range and for a short side: no rise of any size is a fall.
+    [R]); and a delisted instrument's very last bar, after which no entry is possible.
+    Raises TradsysError for parameters out of range and for a short side: the label is about a rise.
     """
     check_sizes("explosion", MORTAL, rise=rise, horizon_bars=horizon_bars)
     check_sizes("explosion", MORTAL, dead_after_bars=dead_after_bars, delisting_return=delisting_return)
     side_R = sides(side, bars.height)
     if (side_R < 0).any():
         raise TradsysError(
-            f"explosion: {int((side_R < 0).sum())} sides of -1; the label asks for a rise, which only a long earns; "
+            f"explosion: {int((side_R < 0).sum())} sides of -1; the label is about a rise, which only a long earns; "
             "use features without a short side"
         )
     dead = dies_after(bars, dead_after_bars)
@@ -74,10 +74,10 @@ def explosion(
 
 
 def best_move(bars: pl.DataFrame, horizon_bars: int, *, dead_after_bars: int | None = None) -> Array:
-    """Largest log rise on offer, log(highest traded high of t+1..t+H / the entry's open), float64 [R].
+    """Largest log rise reached, log(highest traded high of t+1..t+H / the entry's open), float64 [R].
 
-    Negative where none came.
-    NaN as `explosion` leaves a row unlabelled for its highs. dead_after_bars: an instrument that died counts up to its
+    Negative where the price stayed below the entry.
+    NaN as `explosion` leaves a row unlabelled for its highs. dead_after_bars: a delisted instrument counts up to its
     last bar; None leaves its last rows NaN.
     """
     check_sizes("best_move", horizon_bars=horizon_bars, dead_after_bars=dead_after_bars)
@@ -87,7 +87,7 @@ def best_move(bars: pl.DataFrame, horizon_bars: int, *, dead_after_bars: int | N
 
 @dataclass(frozen=True)
 class Explosion(LabelConfig):
-    """Parameters of `explosion`, as a config group holds them. atr_bars: of the range that a trade plan shows."""
+    """Configuration of `explosion`. atr_bars: of the ATR that a trade plan shows."""
 
     bounds: ClassVar[Mapping[str, str]] = MORTAL
     rise: float = 0.5
@@ -97,25 +97,25 @@ class Explosion(LabelConfig):
     delisting_return: float = 0.0
 
     def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
-        """Labels [R] of these bars, without a side [R] of long positions; see `explosion`."""
+        """Labels [R] of these bars on the given side [R], or of long positions without one; see `explosion`."""
         return explosion(bars, **self.sizes("atr_bars"), side=1 if side is None else side)
 
     def card(self) -> dict[str, Any]:
-        """The exits as serving reads them, which are time alone, and what the classes mean."""
+        """Exits for serving, which are by time alone, and the meaning of the classes."""
         sizes = self.sizes(*(() if self.delisting_return else ("delisting_return",)))
         return {"kind": "explosion", **sizes, "classes": ["no explosion", "explosion"]}
 
 
 def _tape(bars: pl.DataFrame) -> tuple[Array, ...]:
-    """Open, high, low, close, volume and close before, float64 [R] each: the bars of `market.tradable`."""
+    """Open, high, low, close, volume and previous close, float64 [R] each: the bars of `market.tradable`."""
     opened, high, close = price_matrix(bars, ("open", "high", "close")).T
-    columns = (opened, high, np.zeros(bars.height), close)  # a long without a stop reads no low
+    columns = (opened, high, np.zeros(bars.height), close)  # a long without a stop uses no low
     return (*(np.ascontiguousarray(c) for c in columns), traded_volume(bars), close_before(bars))
 
 
 @compiled
 def _out_at_close(bars: tuple[Array, ...], j: int) -> bool:
-    """Whether the close of bar j is believed: by the close before, or by an open that it confirms; NaN passes on."""
+    """Whether the previous close or the open confirms the close of bar j; NaN counts as confirmed."""
     opened, close, before = bars[0][j], bars[3][j], bars[5][j]
     return np.isnan(close) or confirmed(close, before) or (confirmed(opened, before) and confirmed(close, opened))
 
@@ -126,7 +126,7 @@ def _walk(
 ) -> tuple[Array, Array, Array, Array]:
     """Highest traded high over the entry's open, the last row, whether the rise was filled, log return; each [R].
 
-    NaN, -1, False and NaN where the segment ends before the horizon does and nobody died.
+    NaN, -1, False and NaN where the segment ends before the horizon without a delisting.
     """
     opened, high, close, volume = bars[0], bars[1], bars[3], bars[4]
     n_rows = len(opened)

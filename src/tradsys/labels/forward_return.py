@@ -1,4 +1,4 @@
-"""Whether a position held for a fixed time gains."""
+"""Label: whether a position held for a fixed time gains."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -26,8 +26,8 @@ def forward_return(
     Where the bar of entry or exit cannot fill (`market.tradable`), it waits for one that can, as in the simulator.
     y: 1 where the log return in the side's direction is above zero, else 0. end: row t+H. ret: that log return,
     without costs. weight: 1. side: +1 or -1 for all bars, or int8 [R] with 0 for no candidate.
-    dead_after_bars, delisting_return: deaths as `triple_barrier` has them, so that a name that dies while it is held is
-    no missing row; None knows none.
+    dead_after_bars, delisting_return: delistings as in `triple_barrier`, so that a name delisted while it is held is
+    labelled too; None ignores delistings.
     Unlabelled (y -1, end -1, ret NaN, weight 0): the segment ends before t+H, one of the two prices is NaN (a NaN
     between them does not matter), or a side of 0. Raises TradsysError where horizon_bars < 1 or for another side.
     """
@@ -63,7 +63,7 @@ def forward_return(
 
 
 def _before_a_death(dead: Array, horizon_bars: int) -> Array:
-    """Rows whose position a death may end: one lies within horizon_bars after them, waits for a fill included."""
+    """Rows whose position a delisting may end: one follows within horizon_bars, waits for a fill included."""
     following = np.where(dead, np.arange(len(dead)), 2 * len(dead) + horizon_bars)
     nearest = np.minimum.accumulate(following[::-1])[::-1]
     return np.flatnonzero(nearest - np.arange(len(dead)) <= 2 * horizon_bars)
@@ -71,7 +71,7 @@ def _before_a_death(dead: Array, horizon_bars: int) -> Array:
 
 @dataclass(frozen=True)
 class ForwardReturn(LabelConfig):
-    """Parameters of `forward_return`, as a config group holds them. atr_bars: of the range that a trade plan shows."""
+    """Configuration of `forward_return`. atr_bars: of the ATR that a trade plan shows."""
 
     horizon_bars: int = 24
     atr_bars: int = 14
@@ -79,9 +79,9 @@ class ForwardReturn(LabelConfig):
     delisting_return: float = 0.0
 
     def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
-        """Labels [R] of these bars on the given side [R], without one of long positions; see `forward_return`."""
+        """Labels [R] of these bars on the given side [R], or of long positions without one; see `forward_return`."""
         return forward_return(bars, **self.sizes("atr_bars"), side=1 if side is None else side)
 
     def card(self) -> dict[str, Any]:
-        """The exits as serving reads them, which are time alone, and what the classes mean."""
+        """Exits for serving, which are by time alone, and the meaning of the classes."""
         return {"kind": "forward_return", **self.sizes(*DEATH), **self.death(), "classes": ["no gain", "gain"]}

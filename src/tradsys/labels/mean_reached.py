@@ -1,4 +1,4 @@
-"""Whether a price that has left its mean comes back to where the mean was before it meets its stop."""
+"""Label: whether a price that has left its mean returns to that mean before it meets its stop."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -32,14 +32,14 @@ def mean_reached(
 ) -> Labels:
     """Outcome [R] of a position towards the mean, decided at each bar and entered at the next open.
 
-    The way to go is d = |close[t] - mean[t]|, the mean plain over the last `mean_bars` closes. The profit barrier lies
-    at entry + side * d, the stop at entry - side * lower * ATR[t] (Wilder's, over `atr_bars`). Which is met first, and
-    where it fills, is `triple_barrier`'s rule: both in one bar counts as the stop, neither is out at close[t+H].
-    y: 1 the mean's distance was travelled before the stop, else 0. end: the bar of the exit. ret: log return from entry
+    The distance is d = |close[t] - mean[t]|, with the plain mean of the last `mean_bars` closes. The profit barrier
+    lies at entry + side * d, the stop at entry - side * lower * ATR[t] (Wilder's, over `atr_bars`). Which is met first,
+    and where it fills, is `triple_barrier`'s rule: both in one bar counts as the stop, neither exits at close[t+H].
+    y: 1 if the distance was covered before the stop, else 0. end: the bar of the exit. ret: log return from entry
     to exit fill, in the trade's direction and without costs. weight: 1. side: +1 or -1 for all bars, or int8 [R].
-    dead_after_bars, delisting_return: deaths as in `triple_barrier`.
+    dead_after_bars, delisting_return: delistings as in `triple_barrier`.
     Unlabelled (y -1, end -1, ret NaN, weight 0): as in `triple_barrier`; and side 0, no mean yet, or a close that
-    already lies on the mean or beyond it as seen from the side: there is nothing to come back to.
+    already lies on the mean or beyond it as seen from the side.
     Raises TradsysError for parameters out of range.
     """
     check_sizes("mean_reached", horizon_bars=horizon_bars, mean_bars=mean_bars, lower=lower)
@@ -58,7 +58,7 @@ def mean_reached(
 
 @dataclass(frozen=True)
 class MeanReached(LabelConfig):
-    """Parameters of `mean_reached`, as a config group holds them."""
+    """Configuration of `mean_reached`."""
 
     mean_bars: int = 72
     lower: float = 2.0
@@ -68,11 +68,11 @@ class MeanReached(LabelConfig):
     delisting_return: float = 0.0
 
     def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
-        """Labels [R] of these bars on the given side [R], without one of long positions; see `mean_reached`."""
+        """Labels [R] of these bars on the given side [R], or of long positions without one; see `mean_reached`."""
         return mean_reached(bars, **self.sizes(), side=1 if side is None else side)
 
     def card(self) -> dict[str, Any]:
-        """The exits as serving reads them, and what the classes mean. memory_bars: what a decision looks back on."""
+        """Exits for serving, and the meaning of the classes. memory_bars: bars of past that a decision uses."""
         sizes = self.sizes(*DEATH) | self.death()
         classes = ["stop or timeout", "mean reached"]
         return {"kind": "mean_reached", **sizes, "memory_bars": self.mean_bars, "classes": classes}

@@ -1,4 +1,4 @@
-"""Labels of the auditor: was it worth to act on a signal?"""
+"""Meta-labels for the auditor: whether acting on a signal paid."""
 
 import numpy as np
 
@@ -7,10 +7,10 @@ from tradsys.core.tables import Array
 
 
 def pays(ret_N: Array, cost: float) -> Array:
-    """1 where a realised log return exceeds the round-trip cost, 0 where not, -1 where unknown; int64 [N].
+    """1 where a realised log return exceeds the round-trip cost, 0 where not, -1 where unresolved; int64 [N].
 
     ret_N: log returns in the trade's direction, before costs. cost: fees and slippage of entry and exit
-    together, as a log return (30 bps: 0.003); a return equal to it does not pay. NaN: no outcome, -1.
+    together, as a log return (30 bps: 0.003); a return equal to it does not pay. NaN: not resolved, -1.
     Raises TradsysError where cost is negative or not finite.
     Source: meta-labelling, Lopez de Prado 2018, section 3.6.
     """

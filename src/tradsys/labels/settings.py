@@ -1,4 +1,4 @@
-"""What all labels share: the bounds of their sizes, and the base of the configs that hold them."""
+"""Shared by all labels: the bounds of their parameters, and the base of their configuration classes."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -22,12 +22,12 @@ BOUNDS: Mapping[str, str] = {
 
 
 def check_sizes(where: str, bounds: Mapping[str, str] = BOUNDS, **sizes: Any) -> None:
-    """Raises TrainingError for the first argument of a label's function that leaves its range."""
+    """Raises TrainingError for the first parameter of a label that is out of range."""
     check_bounds(where, sizes, {name: bounds[name] for name in sizes}, where)
 
 
 class LabelConfig:
-    """Base of the labels' configs: frozen dataclasses whose fields are arguments of the label's function."""
+    """Base of the label configurations: frozen dataclasses whose fields are arguments of the label's function."""
 
     bounds: ClassVar[Mapping[str, str]] = BOUNDS
 
@@ -36,10 +36,10 @@ class LabelConfig:
         check_bounds("labels", self, own, "labels")
 
     def sizes(self, *without: str) -> dict[str, Any]:
-        """The fields by name, but for these."""
+        """The fields by name, except these."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in without}  # type: ignore[arg-type]
 
     def death(self) -> dict[str, Any]:
-        """The death rule as a card keeps it: nothing where the label knows no deaths."""
+        """The delisting rule as a card keeps it: empty where the label has none."""
         rule = {name: getattr(self, name) for name in DEATH}
         return rule if rule["dead_after_bars"] is not None else {}

@@ -1,4 +1,4 @@
-"""The label of a bundle's card, so that data the bundle never saw are labelled by the rule it was trained on."""
+"""Rebuilds the label of a bundle's card, so that new data are labelled by the rule of the training data."""
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -20,16 +20,16 @@ KINDS: dict[str, type[Label]] = {
     "forward_return": ForwardReturn,
     "explosion": Explosion,
 }
-# cards keep the classes instead, a side only where it is not long, and deaths only where they are known
+# cards keep the classes instead, a side only where it is not long, and a delisting rule only where there is one
 DERIVED = ("ternary", "side", "dead_after_bars", "delisting_return")
 
 
 def label_of_card(card: Mapping[str, Any]) -> Label:
-    """The label that wrote this `label` entry of a card; a card without a kind is a triple barrier's.
+    """The label described by the `label` entry of a card; a card without a kind is a triple barrier's.
 
-    A kind that tradsys does not have is the class of that name which an installed package registers as `labels`.
-    Raises DataError for a kind that is neither and for a card that lacks a parameter; whatever the label's own
-    constructor raises for a parameter out of range.
+    A kind that tradsys does not have is looked up among the `labels` that installed packages register.
+    Raises DataError for an unknown kind and for a card that lacks a parameter; a parameter out of range raises
+    whatever the label's constructor raises.
     """
     kind = str(card.get("kind", "triple_barrier"))
     cls = KINDS.get(kind) or _of_extension(kind)
@@ -48,7 +48,7 @@ def label_of_card(card: Mapping[str, Any]) -> Label:
 
 
 def _of_extension(name: str) -> type[Label] | None:
-    """The registered class of an installed package; DataError where it is no dataclass with a horizon in bars."""
+    """The registered class of an installed package; DataError unless it is a dataclass with horizon_bars."""
     cls = load_part("labels", name)
     if cls is None:
         return None

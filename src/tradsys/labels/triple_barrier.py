@@ -1,4 +1,4 @@
-"""Which of three barriers a position meets first: profit, stop, or the end of its time."""
+"""Triple-barrier label: which barrier a position meets first: profit, stop, or the time limit."""
 
 import math
 from dataclasses import dataclass
@@ -40,15 +40,15 @@ def triple_barrier(
     """Outcome [R] of a position decided at each bar and entered at the next open.
 
     upper, lower: distance of the profit and the stop barrier from the entry price, in ATRs (Wilder's, over
-    `atr_bars`, known at the deciding bar); infinite means no such barrier. horizon_bars: bars it may last.
+    `atr_bars`, at the deciding bar); infinite means no such barrier. horizon_bars: longest holding period in bars.
     Bars t+1..t+H are scanned in price space, an exact touch counts. A bar that opens at or beyond a barrier
-    met that one first and fills at its open; else a bar that reaches both met the stop. Neither: out at
+    met that one first and fills at its open; else a bar that reaches both hits the stop. Neither: exit at
     close[t+H]. What a bar can fill is the simulator's rule (`market.tradable`): where nothing traded there is neither
     entry nor exit, so both wait for a bar that can fill them, and H counts from the entry's bar.
-    dead_after_bars: a symbol without a bar at so many of the panel's distinct times is dead, and what is held
-    then is out at its last close times 1 + delisting_return (a short at the last close), as in the simulator; None
-    knows no deaths, and their last labels are missing. A split needs an embargo of as many bars: a death is known
-    only then.
+    dead_after_bars: a symbol without a bar at so many of the panel's distinct times counts as delisted, and the
+    position is closed at its last close times 1 + delisting_return (a short at the last close), as in the simulator;
+    None ignores delistings and leaves the last labels missing. A split needs an embargo of as many bars, because a
+    delisting is known only then.
     y: 1 profit barrier first, else 0; `ternary`: 0 stop, 1 timeout, 2 profit. end: the bar of the exit.
     ret: log return from entry to exit fill, in the trade's direction and without costs. weight: 1.
     side: 1 long; -1 short: profit barrier below the entry, stop above, ret = -log(exit / entry); or one per bar, int8
@@ -74,15 +74,15 @@ def triple_barrier(
 
 
 def multiple(n_atrs: float, atr: Array) -> Array:
-    """That many ATRs in price units [R]; infinite for a barrier that is not there; NaN without a usable ATR."""
+    """That many ATRs in price units [R]; infinite where there is no barrier; NaN without a usable ATR."""
     return n_atrs * atr if np.isfinite(n_atrs) else np.where(np.isnan(atr), np.nan, np.inf)
 
 
 @dataclass(frozen=True, eq=False)
 class Tape:
-    """What decides fills beside prices: volume and close before [R], as `market.tradable` has them, and deaths.
+    """Trading data that decide fills: volume and previous close [R], as in `market.tradable`, and delistings.
 
-    dead: bool [R], bars whose symbol is dead before it has another. delisting_return: what a holder loses after that.
+    dead: bool [R], bars after which the symbol is delisted. delisting_return: return from the last close after that.
     """
 
     volume: Array
@@ -92,13 +92,13 @@ class Tape:
 
     @classmethod
     def of(cls, bars: pl.DataFrame, dead: Array | None = None, delisting_return: float = 0.0) -> "Tape":
-        """Of bars, whose volume may be missing."""
+        """The tape of these bars, whose volume may be missing."""
         alive = np.zeros(bars.height, dtype=np.bool_)
         return cls(traded_volume(bars), close_before(bars), alive if dead is None else dead, delisting_return)
 
     @classmethod
     def unknown(cls, n_rows: int) -> "Tape":
-        """Every bar traded and every print counts."""
+        """A tape on which every bar traded and every print counts."""
         none = np.zeros(n_rows, dtype=np.bool_)
         return cls(np.full(n_rows, np.inf), np.full(n_rows, np.nan), none)
 
@@ -111,10 +111,10 @@ def first_touch(
     horizon_bars: int,
     tape: Tape | None = None,
 ) -> tuple[Array, Array, Array]:
-    """What a position on each bar's own side met first: STOP, TIMEOUT or TARGET, where, and its log return.
+    """First barrier met by a position on each bar's own side (STOP, TIMEOUT or TARGET), its row, its log return.
 
     ohlc: float64 [R, 4]. starts: bool [R], first bar of each segment. side_R: +1, -1, 0 none. distances: of the
-    profit and of the stop barrier from the entry, float64 [R] in price units, known at the deciding bar; infinite
+    of the profit and of the stop barrier from the entry, float64 [R] in price units, point in time; infinite
     means no such barrier, NaN wants no position, and neither does a distance that leaves a barrier on the entry or on
     its wrong side: zero, negative, or too small for the price's digits. Returns outcome and end, int64 [R], -1 where
     unlabelled, and ret in the trade's direction, float64 [R], NaN there. The rule is `triple_barrier`'s. tape: what
@@ -158,7 +158,7 @@ def sides(side: int | Array, n_rows: int) -> Array:
 
 @dataclass(frozen=True)
 class TripleBarrier(LabelConfig):
-    """Parameters of `triple_barrier`, as a config group holds them."""
+    """Configuration of `triple_barrier`."""
 
     upper: float = 1.5
     lower: float = 1.5
@@ -170,11 +170,11 @@ class TripleBarrier(LabelConfig):
     delisting_return: float = 0.0
 
     def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
-        """Labels [R] of these bars, on the given side [R] or, without one, on the configured; see `triple_barrier`."""
+        """Labels [R] of these bars, on the given side [R] or else the configured one; see `triple_barrier`."""
         return triple_barrier(bars, **self.sizes("side"), side=self.side if side is None else side)
 
     def card(self) -> dict[str, Any]:
-        """The exits as serving reads them, and what the classes mean."""
+        """Exits for serving, and the meaning of the classes."""
         classes = ["stop", "timeout", "take profit"] if self.ternary else ["stop or timeout", "take profit"]
         sizes = self.sizes("ternary", *DEATH, *(("side",) if self.side == 1 else ()))
         return {"kind": "triple_barrier", **sizes, **self.death(), "classes": classes}
@@ -198,7 +198,7 @@ def _first_touch(
     outcome, end, log_return = np.empty(n_rows, np.int64), np.empty(n_rows, np.int64), np.empty(n_rows)
     for t in range(n_rows):
         outcome[t], end[t], log_return[t] = -1, -1, np.nan
-        side = 0 + int(side_R[t])  # int64 as in the order walk, so that `touch` is compiled once
+        side = 0 + int(side_R[t])  # int64 as in the order walk, so that numba compiles `touch` once
         if side == 0 or np.isnan(profit[t] + loss[t]):
             continue
         first = t + 1  # an order waits for a bar that can fill it
@@ -208,9 +208,9 @@ def _first_touch(
             continue
         entry = open_[first]
         target, stop = entry + side * (upper * profit[t]), entry - side * (lower * loss[t])
-        if not side * stop < side * entry < side * target:  # a barrier on the entry is met by standing still
+        if not side * stop < side * entry < side * target:  # a barrier on the entry is met without a move
             continue
-        leaving, passed = -1, side == 0  # False, but no literal, for which `touch` would be compiled once more
+        leaving, passed = -1, side == 0  # False; a literal would make numba compile `touch` twice
         for j in range(first, n_rows):
             if starts[j] or not np.isfinite(open_[j] + high[j] + low[j] + close[j]):
                 break

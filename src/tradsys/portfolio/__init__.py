@@ -1,4 +1,4 @@
-"""From positions to money: the one place that delays execution and charges costs.
+"""Simulated portfolios: the one place that delays execution and charges costs.
 
 simulator           simulate
 costs               Costs

@@ -1,4 +1,4 @@
-"""From scores of one close to the weights of a book: who is held, on which side, with what share of the equity."""
+"""Portfolio weights from the scores of one close: which names are held, on which side, at what share of equity."""
 
 from dataclasses import dataclass
 
@@ -11,18 +11,18 @@ from tradsys.market.bars import utc_bars
 
 KINDS = ("top_k", "long_short", "rank_weighted")
 WEIGHT_COLUMNS = ("symbol", "time", "weight")
-DUST = 1e-12  # of a weight: what a moving sum leaves behind
+DUST = 1e-12  # of a weight: rounding error that a moving sum leaves
 
 
 @dataclass(frozen=True)
 class Book:
-    """How a book is made of scores. Its gross weight is at most 1, so it borrows nothing to buy.
+    """Rule that turns scores into weights. Gross weight is at most 1, so nothing is borrowed to buy.
 
     kind: top_k holds the k best at 1/k each; long_short the k best at 1/(2k) and the k worst at -1/(2k), with fewer
     than 2k names scored as many pairs as there are; rank_weighted holds every name by its rank, the best half long,
-    the worst short, gross 1 and net 0. k: names a side; not read by rank_weighted. hold_bars: how long a forecast
-    speaks; each close renews one of so many tranches of equal size, so a forecast of h bars is held for h bars and
-    the weights of one close are the mean of the last h picks. Raises TradsysError out of range.
+    the worst short, gross 1 and net 0. k: names per side; not used by rank_weighted. hold_bars: holding period of a
+    forecast; each close renews one of hold_bars tranches of equal size, so the weights of a close are the mean of the
+    last hold_bars picks. Raises TradsysError out of range.
     """
 
     kind: str = "top_k"
@@ -39,10 +39,10 @@ class Book:
     def weights(self, scores: pl.DataFrame) -> pl.DataFrame:
         """Target weights decided at each close: symbol, time, weight; sorted by (time, symbol).
 
-        scores: symbol, time, score, one row per name and close; the higher, the better; NaN and null are not scored.
-        Equal scores are ordered by name. Rows: every weight that is not zero, and a zero where the close before had
-        one; a close at which nobody is held keeps one zero row, since it is a decision all the same. Raises DataError
-        for a name scored twice at one close.
+        scores: symbol, time, score, one row per name and close; higher is better; NaN and null are not scored. Equal
+        scores are ordered by name. Rows: every non-zero weight, and a zero where the previous close had a weight; a
+        close without holdings keeps one zero row, because that is a decision too. Raises DataError for a name scored
+        twice at one close.
         """
         frame = (
             utc_bars(scores, name="book: scores")
@@ -62,10 +62,10 @@ class Book:
         return _rows(weight_TS, times, symbols)
 
     def _picks(self, score_TS: Array) -> Array:
-        """Weights [T, S] of a book that knows this close alone; gross at most 1 in each row."""
+        """Weights [T, S] from the scores of each close alone; gross at most 1 in each row."""
         known = np.isfinite(score_TS)
         n_T1 = known.sum(axis=1, keepdims=True)
-        # stable, so that ties go by name: 0 is the best; who has no score comes last
+        # stable, so that ties are ordered by name; rank 0 is the best, names without a score come last
         order = np.argsort(np.where(known, -score_TS, np.inf), axis=1, kind="stable")
         place = np.empty_like(order)
         np.put_along_axis(place, order, np.broadcast_to(np.arange(score_TS.shape[1]), order.shape), axis=1)
@@ -81,7 +81,7 @@ class Book:
 
 
 def held(pick_TS: Array, hold_bars: int) -> Array:
-    """Mean [T, S] of the last `hold_bars` picks, those before the first counted as cash."""
+    """Mean [T, S] of the last `hold_bars` picks; closes before the first pick count as cash."""
     total = np.cumsum(pick_TS, axis=0)
     total[hold_bars:] = total[hold_bars:] - total[:-hold_bars]
     weight = total / hold_bars
@@ -89,16 +89,16 @@ def held(pick_TS: Array, hold_bars: int) -> Array:
 
 
 def hold(bars: pl.DataFrame, symbol: str, since: pl.Series | None = None) -> pl.DataFrame:
-    """Weights of a book that buys one name at the first close (of `since`, or of its bars) and keeps it."""
+    """Weights of a book that buys one name at the first close (of `since`, or of its bars) and holds it."""
     times = bars.filter(pl.col("symbol") == symbol)["time"].sort()
     chosen = times if since is None else times.filter(times.is_in(since.implode()))
     if chosen.is_empty():
-        raise DataError(f"book: {symbol} has no bar where the book decides; a benchmark covers the span; load its bars")
+        raise DataError(f"book: {symbol} has no bar at the book's closes; a benchmark covers the span; load its bars")
     return pl.DataFrame({"symbol": [symbol], "time": chosen[:1], "weight": [1.0]})
 
 
 def _rows(weight_TS: Array, times: pl.Series, symbols: pl.Series) -> pl.DataFrame:
-    """The dense weights as rows, without zeros that say nothing."""
+    """The dense weights as rows, without redundant zeros."""
     said = weight_TS != 0
     said[1:] |= weight_TS[:-1] != 0
     said[~said.any(axis=1), 0] = True

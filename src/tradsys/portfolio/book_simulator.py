@@ -1,20 +1,20 @@
-"""A book of weights lived through day by day: fills at the next open, costs, deaths, turnover, capacity.
+"""Simulates a book of weights close by close: next-open fills, costs, delistings, turnover.
 
 Rules, close by close of the clock (the distinct times of all bars):
 - Weights decided at a close fill at the open `delay_bars` closes later: each name is brought to weight * equity, the
-  equity being cash plus every holding at that open. A close without weights decides nothing; a name without a weight at
-  a close that has some is wanted at zero.
-- A name without a bar at the fill cannot be traded: its order lapses, what is held stays and counts at its last close.
-- A name that had no bar for `dead_after_bars` closes is dead: what is held is turned into cash at its last close times
-  (1 + delisting_return), as a fill like any other. A short gains nothing by a death: it is covered at the last close.
-- A bar fills by the rules of `fills`: nothing without a trade or at a print that the close before does not confirm, no
-  more than its share of the volume. What is left of an order is tried at the following opens until the next decision.
-- Dividends go to who held at the close before (shorts pay them), funding is settled at the close, and a short pays the
-  borrow fee of every day that it is held. Without the columns `dividend_due` and `funding_due` the book is price only,
-  as `BookLedger.returns` states. Shares (bars of weekdays alone) whose dividends are not known are not sold short then
-  (decision 0057): their shorts would earn every dividend. `price_only_shorts` sells them, with a warning.
-- Every fill is worsened by slippage and pays its fee, out of cash, which may run short by one day's costs.
-- An equity of zero or less is ruin: nothing is owned or owed from then on.
+equity being cash plus every holding at that open. A close without weights is no decision; a name that is missing
+from the weights of a close has a target of zero.
+- A name without a bar at the fill cannot be traded: its order lapses, its holding stays, valued at its last close.
+- A name without a bar for `dead_after_bars` closes counts as delisted: its holding becomes cash at its last close times
+(1 + delisting_return), as a fill like any other. A short gains nothing by it: it is covered at the last close.
+- A bar fills by the rules of `fills`: nothing without a trade or at a print that the previous close does not confirm,
+no more than its share of the volume. The rest of an order is tried at the following opens until the next decision.
+- Dividends go to the holder at the previous close (shorts pay them), funding is settled at the close, and a short pays
+the borrow fee of every day that it is held. Without the columns `dividend_due` and `funding_due` the returns are price
+only, as `BookLedger.returns` states. Then shares (bars on weekdays only) with unknown dividends are not sold short
+(decision 0057): the short would keep dividends that it owes. `price_only_shorts` sells them, with a warning.
+- Every fill is worsened by slippage and pays its fee from cash, which may be negative by one day's costs.
+- An equity of zero or less is ruin: positions and debts are zero from then on.
 """
 
 from dataclasses import dataclass, replace
@@ -51,15 +51,15 @@ FLAT = 1e-9  # of the equity: a holding smaller than this is none
 
 @dataclass(frozen=True, eq=False)
 class BookLedger:
-    """What a book leaves behind. Money is in units of the initial capital of 1.0.
+    """Result of one simulated book. Money is in units of the initial capital of 1.0.
 
     daily: one row per close from the first decision on, columns as DAILY_SCHEMA: equity at the close; ret, simple,
-    the first from 1.0; turnover, notional traded over the equity before; cost likewise; carry: dividends, funding
+    the first from 1.0; turnover, traded notional over the equity before; cost likewise; carry: dividends, funding
     and borrow fees, received (+) or paid, likewise; gross and net, holdings over equity at the close. orders: time
     of the fill, symbol, traded (signed notional over equity), decided (the close).
-    trades: rounds from nothing to nothing: symbol, side, entry_time, exit_time, net_return (of the notional put in),
-    died. A change of side ends one round and begins another. n_open: rounds still open at the end. returns: whether
-    they are total returns or price only, as of `returns_basis`.
+    trades: round trips from flat to flat: symbol, side, entry_time, exit_time, net_return (of the notional invested),
+    died (delisted). A change of side ends one trade and begins another. n_open: trades open at the end. returns:
+    whether they are total returns or price only, as returned by `returns_basis`.
     """
 
     daily: pl.DataFrame
@@ -73,9 +73,9 @@ class BookLedger:
         return self.daily["time"].dt.date().to_numpy(), self.daily["ret"].to_numpy()
 
     def between(self, first: datetime, last: datetime) -> "BookLedger":
-        """The closes from `first` to `last`, both included, and the rounds that ended among them; returns stay.
+        """The ledger from `first` to `last`, both included, with the trades that ended there; returns stay.
 
-        The day before `first` is the new start of 1.0, so the first return is that of the close itself.
+        The equity is rescaled to 1.0 at the close before `first`, so the first return is that of the close itself.
         """
         if first <= self.daily["time"][0] and last >= self.daily["time"][-1]:
             return self
@@ -95,7 +95,7 @@ class BookLedger:
 
     @property
     def n_died(self) -> int:
-        """Holdings that ended because their name did."""
+        """Number of holdings that ended by delisting."""
         return int(self.trades["died"].sum())
 
 
@@ -110,14 +110,14 @@ def simulate_book(
     price_only_shorts: bool = False,
     dividends_known: bool = False,
 ) -> BookLedger:
-    """The book's ledger under the rules at the top of this file.
+    """The book's ledger under the rules at the top of this module.
 
     bars: symbol, time, open, high, low, close; sorted by (symbol, time). weights: symbol, time, weight (signed share
     of the equity, as of `Book.weights`), each at a time of the clock, one per name and close. delay_bars >= 1.
-    delisting_return: from the last close to what a holder of a dead name got, in [-1, 0]; -0.3 is usual for US
-    stocks delisted for cause (Shumway 1997, table 1). price_only_shorts: shares are sold short although their dividends
-    are not known. dividends_known: none is paid but those of the bars, as on a made-up market. Raises DataError for
-    what breaks this, TradsysError for delay.
+    delisting_return: from the last close to what holders of a delisted name received, in [-1, 0]; -0.3 is usual for US
+    stocks delisted for cause (Shumway 1997, table 1). price_only_shorts: sell shares short although their dividends
+    are unknown. dividends_known: the bars hold every dividend, as on a synthetic market. Raises DataError for bars or
+    weights that break this, TradsysError for a delay below 1.
     """
     check_delay(delay_bars)
     if not -1 <= delisting_return <= 0 or (dead_after_bars is not None and dead_after_bars < 1):
@@ -158,10 +158,10 @@ class _Market:
     close: Array
     last: Array
     silent: Array  # [T, S] closes since the last bar, 0 with one, large before the first
-    volume: Array  # [T, S] what an order may take a share of: 0 where it cannot fill, infinite where not recorded
-    dividend: Array  # [T, S] money a unit, due at the open
-    funding: Array  # [T, S] money a unit that a long pays at the close
-    years: Array  # [T, S] since the name's bar before
+    volume: Array  # [T, S] volume that limits an order: 0 where it cannot fill, infinite where not recorded
+    dividend: Array  # [T, S] money per unit, due at the open
+    funding: Array  # [T, S] money per unit that a long pays at the close
+    years: Array  # [T, S] since the name's previous bar
 
     @classmethod
     def of(cls, bars: pl.DataFrame) -> "_Market":
@@ -186,7 +186,7 @@ class _Market:
         return cls(clock, symbols, open_TS, close_TS, last, silent, *extra)
 
     def placed(self, weights: pl.DataFrame) -> tuple[Array, Array]:
-        """Target weights [T, S], and whether each close decides [T]. DataError for a stray name or time."""
+        """Target weights [T, S], and whether each close decides [T]. DataError for an unknown name or time."""
         known = weights.filter(
             pl.col("symbol").is_in(self.symbols.implode()) & pl.col("time").is_in(self.clock.implode())
         )
@@ -204,7 +204,7 @@ class _Market:
 
 
 class _Walk:
-    """Cash and quantities [S] through time, and the record of them."""
+    """Simulation state: cash and quantities [S], and the records so far."""
 
     def __init__(self, market: _Market, costs: Costs, dead_after_bars: int | None, delisting_return: float) -> None:
         n = len(market.symbols)
@@ -212,8 +212,8 @@ class _Walk:
         self.dead_after_bars, self.delisting_return = dead_after_bars, delisting_return
         self.cash, self.equity = 1.0, 1.0
         self.quantity = np.zeros(n)
-        self.wanted, self.decided = np.full(n, np.nan), 0  # what the last decision wants and has not got, NaN: nothing
-        # of the open round of each name: notional put in, cash received less cash paid, when it began
+        self.wanted, self.decided = np.full(n, np.nan), 0  # unfilled rest of the last decision, NaN: nothing
+        # of each name's open trade: notional invested, cash received less cash paid, when it began
         self.put_in, self.flow, self.entered = np.zeros(n), np.zeros(n), np.zeros(n, dtype=np.int64)
         self.days: list[tuple[float, ...]] = []
         self.orders: list[tuple[Array, Array, Array, Array]] = []
@@ -221,9 +221,9 @@ class _Walk:
         self.ticks: list[int] = []
 
     def step(self, t: int, decided: int | None, weight_S: Array | None) -> None:
-        """One close: deaths, fills at this bar's open, valuation at its close."""
+        """One close: delistings, fills at this bar's open, valuation at its close."""
         before, m = self.equity, self.market
-        traded, cost = self._bury(t)
+        traded, cost = self._delist(t)
         carry = self._settle(self.quantity * m.dividend[t])
         if self.equity > 0 and (decided is not None or np.isfinite(self.wanted).any()):
             price = np.where(np.isfinite(m.open[t]), m.open[t], m.last[t])
@@ -243,7 +243,7 @@ class _Walk:
         self._value(t, before, traded, cost, carry)
 
     def _within_room(self, t: int) -> Array:
-        """Quantities [S] after what this bar can fill of what is wanted; the rest stays wanted."""
+        """Target quantities [S] cut to what this bar can fill; the rest stays in `wanted`."""
         volume = self.market.volume[t]
         room = np.where(np.isfinite(volume), volume, 0.0)
         if np.isfinite(self.costs.participation):
@@ -257,14 +257,14 @@ class _Walk:
         return target
 
     def _settle(self, due: Array) -> float:
-        """Books money due [S] to (+) or from (-) the holder into cash and the open rounds; its sum."""
+        """Adds money due [S] to cash and to the open trades, + received or - paid by the holder; returns its sum."""
         self.flow += due
         total = float(due.sum())
         self.cash += total
         return total
 
-    def _bury(self, t: int) -> tuple[float, float]:
-        """Holdings of names that are dead by now become cash; notional and costs of that."""
+    def _delist(self, t: int) -> tuple[float, float]:
+        """Turns holdings of delisted names into cash; returns the notional and its costs."""
         m = self.market
         if self.dead_after_bars is None:
             return 0.0, 0.0
@@ -277,13 +277,13 @@ class _Walk:
         return float(np.abs(notional).sum()), paid
 
     def _fill(self, t: int, wanted: Array, price: Array, died: Array | None = None) -> tuple[Array, float]:
-        """Brings quantities to `wanted` at raw `price` [S]; signed notional [S] at raw prices and costs in money."""
+        """Brings quantities to `wanted` at raw `price` [S]; returns signed notional [S] and costs in money."""
         change = np.where(
             np.abs(wanted - self.quantity) * _zeroed(price) > FLAT * self.equity, wanted - self.quantity, 0
         )
         leaving = (wanted == 0) & (self.quantity != 0)
         change = np.where(leaving, -self.quantity, change)
-        # a change of side is two fills: out of the one round, into the next
+        # a change of side is two fills: one closes the old trade, one opens the new
         crossing = self.quantity * (self.quantity + change) < 0
         out = np.where(crossing, -self.quantity, 0.0)
         notional = np.zeros(len(change))
@@ -328,7 +328,7 @@ class _Walk:
         self.ticks.append(t)
 
     def ledger(self) -> BookLedger:
-        """Everything recorded, as frames."""
+        """All records as frames."""
         m = self.market
         columns = dict(zip(list(DAILY_SCHEMA)[1:], np.array(self.days).T, strict=True))
         daily = pl.DataFrame({"time": m.clock[self.ticks], **columns}).cast(DAILY_SCHEMA)  # type: ignore[arg-type]

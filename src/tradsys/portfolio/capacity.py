@@ -1,4 +1,4 @@
-"""How much capital a book carries before its orders are too large for the market."""
+"""Capacity of a book: the capital at which its orders become too large for the market."""
 
 import numpy as np
 import polars as pl
@@ -11,9 +11,9 @@ def capacity(
 ) -> dict[str, float | None]:
     """Capital, in units of price, at which the book's orders stay within a share of each name's dollar volume.
 
-    share: of the mean of close * volume over the last `volume_bars` bars, known at the deciding close. quantile: the
-    part of traded notional whose orders must fit. Returns capital (that quantile), capital_median, and least (the one
-    tightest order); None where no order has a known volume. unknown: the share of traded notional without one.
+    share: of the mean of close * volume over the last `volume_bars` bars up to the deciding close. quantile: the
+    fraction of traded notional whose orders must fit. Returns capital (that quantile), capital_median, and least (of
+    the most constraining order); None where no order has a volume. unknown: share of traded notional without a volume.
     """
     dollars = (pl.col("close") * pl.col("volume")).rolling_mean(volume_bars).over("symbol")
     known = bars.select("symbol", decided="time", dollars=dollars)
@@ -27,7 +27,7 @@ def capacity(
         return out | {"capital": None, "capital_median": None, "least": None, "unknown": 1.0 if total else None}
     limit = share * volume[sound] / size[sound]
     order = np.argsort(limit)
-    # from the tightest order up: notional that a larger capital would break
+    # sorted from the most constraining order: cumulative notional that exceeds the limit at a larger capital
     broken = np.cumsum(size[sound][order]) / size[sound].sum()
 
     def at(part: float) -> float:

@@ -1,4 +1,4 @@
-"""What a fill costs: a fee on its notional, and a price that is worse than the one on the screen."""
+"""Trading costs: a fee on the notional, slippage on the price, a borrow fee on shorts, and liquidity limits."""
 
 import math
 from collections.abc import Collection
@@ -10,22 +10,23 @@ from tradsys.core.errors import TradsysError
 BPS = 1e-4
 MAX_BPS = 1000.0
 MAX_BORROW_BPS = 100_000.0
-BUST = 1e-9  # a sub-account with less than this of its first cash left trades no more
+BUST = 1e-9  # a sub-account with less than this fraction of its initial cash stops trading
 
 
 @dataclass(frozen=True)
 class Costs:
     """Costs of each side of a trade, in basis points (1/100 of a percent).
 
-    fee_bps: of the notional at the fill price. slippage_bps: a buy fills so much above the raw price, a
-    sale so much below, whatever kind of fill it is. borrow_bps_per_year: what a short pays for the borrowed units, of
+    fee_bps: of the notional at the fill price. slippage_bps: a buy fills this much above the raw price and a
+    sale this much below, for every kind of fill. borrow_bps_per_year: what a short pays for the borrowed units, of
     their value, for the time that passes (365 days a year). Funding and dividends are events of the bars, not costs.
-    max_participation: share of a bar's volume that one order may take, None for no limit; capital: the money that an
+    max_participation: largest share of a bar's volume for one order, None for no limit; capital: the money that an
     account of 1.0 stands for, in the prices' currency, against which that share is measured.
-    dead_after_bars: a symbol without a bar for so many bar times of the others is dead, and what is held is closed
-    then, at its last close times 1 + delisting_return, in [-1, 0] (a short: at the last close); None: never, it
-    stays at its last close. Costs of the fill are paid as always.
-    Raises TradsysError outside 0..1000 bps (borrow: 0..100,000), shares outside (0, 1], capital <= 0 or such a death.
+    dead_after_bars: a symbol without a bar for this many bar times of the others counts as delisted, and its position
+    is closed at its last close times 1 + delisting_return, in [-1, 0] (a short: at the last close). None: never; the
+    position stays at its last close. Costs of the fill are charged as always.
+    Raises TradsysError outside 0..1000 bps (borrow: 0..100,000), shares outside (0, 1], capital <= 0 or a delisting
+    rule out of range.
     """
 
     fee_bps: float = 10.0
@@ -48,23 +49,23 @@ class Costs:
         share = self.max_participation
         if (share is not None and not 0 < share <= 1) or not 0 < self.capital < math.inf:
             raise TradsysError(
-                f"costs: max_participation={share}, capital={self.capital}; an order takes a share in (0, 1] of a "
-                "bar's volume (null: no limit) and capital is money > 0; set costs.max_participation=0.1, say"
+                f"costs: max_participation={share}, capital={self.capital}; an order may take a share in (0, 1] of a "
+                "bar's volume (null: no limit) and capital is money > 0; set for example costs.max_participation=0.1"
             )
         patience, loss = self.dead_after_bars, self.delisting_return
         if (patience is not None and (patience < 1 or patience != int(patience))) or not -1 <= loss <= 0:
             raise TradsysError(
-                f"costs: dead_after_bars={patience}, delisting_return={loss}; bars count from 1 (null: nothing dies) "
-                "and -1 <= delisting_return <= 0; set costs.dead_after_bars=5 costs.delisting_return=-0.3, say"
+                f"costs: dead_after_bars={patience}, delisting_return={loss}; bars count from 1 (null: no delistings) "
+                "and -1 <= delisting_return <= 0; set for example costs.dead_after_bars=5 costs.delisting_return=-0.3"
             )
 
     @property
     def participation(self) -> float:
-        """Units of an account of 1.0 that may fill per unit of a bar's volume; infinite without a limit."""
+        """Units that may fill per unit of a bar's volume, in an account of 1.0; infinite without a limit."""
         return math.inf if self.max_participation is None else self.max_participation / self.capital
 
     def recovery(self, side: int) -> float:
-        """Share of a dead symbol's last close at which a position of that side is closed; no short gains by it."""
+        """Share of a delisted symbol's last close at which a position is closed: 1 for a short, which gains nothing."""
         return 1 + self.delisting_return if side > 0 else 1.0
 
     @property
@@ -84,7 +85,7 @@ class Costs:
 
     @property
     def round_trip(self) -> float:
-        """What buying and selling at one raw price costs, as a fraction of that notional: 2 (fee + slippage).
+        """Cost of buying and selling at one raw price, as a fraction of that notional: 2 (fee + slippage).
 
         Exact, not a first order: (1+s)(1+f) - (1-s)(1-f) = 2 (s + f).
         """
@@ -92,14 +93,14 @@ class Costs:
 
     @property
     def log_round_trip(self) -> float:
-        """What a round trip takes off a log return: ln[(1+s)(1+f) / ((1-s)(1-f))]."""
+        """Cost of a round trip in log return: ln[(1+s)(1+f) / ((1-s)(1-f))]."""
         return sum(math.log1p(c) - math.log1p(-c) for c in (self.fee, self.slippage))
 
     def as_dict(self, columns: Collection[str], returns: str | None = None) -> dict[str, Any]:
-        """The costs as a report states them, and in words what fills and what is left out.
+        """The costs as a report states them, with a sentence on what fills and what is left out.
 
-        columns: of the bars traded. returns: what these are, as of `returns_basis`; None: price only where the
-        columns lack `dividend_due` and `funding_due`.
+        columns: of the bars traded. returns: their description, as returned by `returns_basis`; None: price only where
+        the columns lack `dividend_due` and `funding_due`.
         """
         share = self.max_participation
         part = (

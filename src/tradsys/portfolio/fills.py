@@ -1,19 +1,19 @@
-"""What one bar does to an order or a position: the fill rule of `simulate`, reused bar by bar by brokers.
+"""Fill rules of one bar: what happens to an order or a position. Used by `simulate` and by brokers bar by bar.
 
 - A bar in which nothing traded (a recorded volume of 0) fills nothing. Bars without recorded volume count as traded.
-- An open more than a factor of MAX_PRINT_FACTOR from the close before is no fill: the order waits for the next bar.
-- At most `costs.max_participation` of the bar's volume fills. What is left of an entry is never bought; what is left
-  of an exit goes out at the following opens and is booked at the mean price, when the last part is out.
-- A bar that opens at or beyond a barrier fills at its open; a bar that reaches both barriers met the stop. A profit
-  barrier beyond a print that neither the close before nor the open confirms is not met, and from then on fills at its
-  own price, never better. An adverse print is believed. A timeout that cannot fill goes out at the next open that can.
-- A dividend belongs to who held at the close before: longs receive, shorts pay. Funding is due from who holds at its
-  bar's close, at that close: longs pay a positive rate, shorts receive it. In the bar of a barrier's exit funding due
-  is paid, funding receivable is not received; an exit at the open knows none. A short pays the borrow fee of every bar
-  that it is held in, counted from the close before.
-- A short is covered where covering would take the account's last cent, which carry moves.
-- A symbol that had no bar for `costs.dead_after_bars` bar times of the others is dead: what is held, or left
-  of an exit under way, is closed at its last close times 1 + `costs.delisting_return`, a short at the last close.
+- An open more than a factor of MAX_PRINT_FACTOR from the previous close is no fill: the order waits for the next bar.
+- At most `costs.max_participation` of the bar's volume fills. The unfilled rest of an entry is cancelled; the rest
+of an exit fills at the following opens and is booked at the mean price, with its last part.
+- A bar that opens at or beyond a barrier fills at its open; a bar that reaches both barriers hits the stop. A profit
+barrier beyond a print that neither the previous close nor the open confirms is not met, and from then on fills at its
+own price, never better. An adverse print counts always. A timeout that cannot fill exits at the next open that can.
+- A dividend belongs to the holder at the previous close: longs receive, shorts pay. Funding is due from the holder at
+a bar's close, at that close: longs pay a positive rate, shorts receive it. In the bar of a barrier's exit funding due
+is paid, funding receivable is not received; an exit at the open has none. A short pays the borrow fee of every bar
+that it is held in, counted from the previous close.
+- A short is covered where covering would take the last of the account's cash, which includes carry.
+- A symbol that had no bar for `costs.dead_after_bars` bar times of the others counts as delisted: its position, or the
+rest of an exit under way, is closed at its last close times 1 + `costs.delisting_return`, a short at the last close.
 """
 
 import math
@@ -29,11 +29,11 @@ AT_OPEN, INSIDE, AT_CLOSE = 0, 1, 2
 
 
 class Bar(NamedTuple):
-    """One bar of one instrument, and the events that fall into it.
+    """One bar of one instrument, with its funding and dividend.
 
-    volume: units traded, infinite where not recorded. before: close of the bar before, NaN at the first. years: since
-    that close, in years of 365 days. funding: sum of the rates due in (close before, close], a fraction of notional.
-    dividend: money a unit, for who held at the close before.
+    volume: units traded, infinite where not recorded. before: previous close, NaN at the first bar. years: since
+    that close, in years of 365 days. funding: sum of the rates due in (previous close, close], a fraction of notional.
+    dividend: money per unit, for the holder at the previous close.
     """
 
     time: datetime
@@ -51,7 +51,7 @@ class Bar(NamedTuple):
 
 @dataclass(frozen=True)
 class Order:
-    """An entry wanted at the close of a bar. Distances are in price units, from the entry; infinite: no barrier."""
+    """An entry decided at the close of a bar. Distances are in price units from the entry; infinite: no barrier."""
 
     time: datetime
     side: int
@@ -65,8 +65,8 @@ class Order:
 class Holding:
     """A position between two bars. Prices per unit; `carry`: money received (+) or paid (-) while held.
 
-    entry_raw, entry_fill: before and after slippage. n_bars: bars lived through. passed: the profit barrier lies
-    behind a print that was not believed. leaving: reason of an exit under way, of which `sold` units brought `value`
+    entry_raw, entry_fill: before and after slippage. n_bars: bars held. passed: an unconfirmed print lay beyond the
+    profit barrier. leaving: reason of an exit under way, of which `sold` units brought `value`
     at raw prices.
     """
 
@@ -87,7 +87,7 @@ class Holding:
 
 @dataclass(frozen=True)
 class Exit:
-    """A position that ended: reason, raw price (the mean of its parts), fill after slippage, fee in money."""
+    """A closed position: reason, raw price (the mean of its parts), fill after slippage, fee in money."""
 
     reason: str
     raw: float
@@ -96,7 +96,7 @@ class Exit:
 
 
 class Step(NamedTuple):
-    """After one bar: the position (None once it ended), the account's cash, the exit if there was one."""
+    """State after one bar: the position (None once closed), the account's cash, the exit if there was one."""
 
     held: Holding
     cash: float
@@ -104,7 +104,7 @@ class Step(NamedTuple):
 
 
 def confirmed(price: float, *anchors: float) -> bool:
-    """Whether a price lies within MAX_PRINT_FACTOR of an anchor; a NaN anchor, before the first bar, confirms all."""
+    """Whether a price lies within MAX_PRINT_FACTOR of an anchor; true with a NaN anchor (before the first bar)."""
     return any(
         math.isnan(anchor) or anchor / MAX_PRINT_FACTOR <= price <= anchor * MAX_PRINT_FACTOR for anchor in anchors
     )
@@ -116,12 +116,12 @@ def fills_at_open(bar: Bar) -> bool:
 
 
 def room(bar: Bar, costs: Costs) -> float:
-    """Units that one order may take of this bar, where the account's 1.0 stands for `costs.capital`."""
+    """Largest order in units for this bar, where the account's 1.0 stands for `costs.capital`."""
     return costs.participation * bar.volume if math.isfinite(bar.volume) else math.inf
 
 
 def enter(order: Order, bar: Bar, cash: float, costs: Costs) -> tuple[Holding, float] | None:
-    """The position that an order opens at this bar's open, and the cash left; None where it cannot fill.
+    """The position opened at this bar's open, and the cash left; None where the order cannot fill.
 
     quantity = size * cash / (fill * (1 + fee)), cut to the bar's room.
     """
@@ -137,14 +137,14 @@ def enter(order: Order, bar: Bar, cash: float, costs: Costs) -> tuple[Holding, f
 
 
 def ruin_price(held: Holding, cash: float, costs: Costs) -> float:
-    """Raw price at which covering a short takes the last cent of this cash; infinite for a long."""
+    """Raw price at which covering a short takes the last of this cash; infinite for a long."""
     if held.order.side > 0:
         return math.inf
     return max(cash, 0.0) / (held.quantity * (1 + costs.fee)) / (1 + costs.slippage)
 
 
 def touch(held: Holding, bar: Bar, stop: float) -> tuple[str, float, int, bool]:
-    """Reason, raw price and moment of the exit that this bar triggers (reason "" for none), and `passed` after it."""
+    """Reason, raw price and moment of the exit that this bar triggers (reason "" for none), and the new `passed`."""
     side, target, passed = held.order.side, held.target, held.passed
     last = held.n_bars + 1 >= held.order.horizon_bars
     best, worst = (bar.high, bar.low) if side > 0 else (bar.low, bar.high)
@@ -169,7 +169,7 @@ def touch(held: Holding, bar: Bar, stop: float) -> tuple[str, float, int, bool]:
 
 
 def advance(held: Holding, bar: Bar, cash: float, costs: Costs) -> Step:
-    """One bar of a position's life: dividend, exit, funding and borrow fee, by the rules at the top of this file."""
+    """Position and cash after one bar: dividend, exit, funding and borrow fee, by the rules of this module."""
     side, quantity = held.order.side, held.quantity
     dividend = side * quantity * bar.dividend if held.n_bars else 0.0
     cash += dividend
@@ -198,8 +198,8 @@ def advance(held: Holding, bar: Bar, cash: float, costs: Costs) -> Step:
     return Step(after, cash, exit_)
 
 
-def bury(held: Holding, last_close: float, cash: float, costs: Costs) -> Step:
-    """The end of a position in a symbol that is dead: out at its last close times the stated recovery."""
+def close_delisted(held: Holding, last_close: float, cash: float, costs: Costs) -> Step:
+    """Closes a position in a delisted symbol at its last close times the configured recovery."""
     raw = last_close * costs.recovery(held.order.side)
     mean = raw if not held.sold else (held.value + (held.quantity - held.sold) * raw) / held.quantity
     exit_, cash = _out(held, DELISTED, (mean, ruin_price(held, cash, costs)), cash, costs)
@@ -208,7 +208,7 @@ def bury(held: Holding, last_close: float, cash: float, costs: Costs) -> Step:
 
 
 def _out(held: Holding, reason: str, prices: tuple[float, float], cash: float, costs: Costs) -> tuple[Exit, float]:
-    """The exit at the better for the account of `prices`: mean raw price and ruin; and the cash after it."""
+    """The exit at the better of `prices` (mean raw price, ruin) for the account, and the cash after it."""
     side, price = held.order.side, min(prices)
     fill = costs.fill_price(price, -side)
     exit_ = Exit(reason, price, fill, held.quantity * fill * costs.fee)

@@ -1,4 +1,4 @@
-"""What a backtest leaves behind: trades, equity per bar, what is still open, what was cancelled."""
+"""Result of a backtest: trades, equity per bar, open positions, cancelled orders."""
 
 from dataclasses import dataclass
 
@@ -47,7 +47,7 @@ class Ledger:
     """Result of one backtest of one strategy. Money is in units of the initial capital of 1.0.
 
     trades: closed trades, sorted by (symbol, entry_time), columns as TRADES_SCHEMA. A fill's `time` is the
-    close stamp of the bar in which it happened (the fill itself came somewhere inside that bar);
+    close time of the bar in which it happened (the fill itself came somewhere inside that bar);
     `signal_time` is the deciding bar's. entry_price, exit_price: fills, slippage included. gross_pnl: at
     raw prices; cost: fees plus slippage; carry: dividends, funding and borrow fees, received (+) or paid (-);
     net_pnl = gross_pnl - cost + carry. net_return: net_pnl / (quantity *
@@ -55,7 +55,7 @@ class Ledger:
     open_trades: positions at the last bar, marked at its close, columns as OPEN_SCHEMA; their cost is the
     entry's alone. They count in the equity, never among the trades or in a win rate. equity: time, equity
     at the close, exposure (gross position value / equity) of every bar of the union clock. n_cancelled:
-    orders that went stale because the bars broke off before they could fill. An exit in parts has the time of its last.
+    orders cancelled because a gap began before they could fill. An exit in parts has the time of its last part.
     """
 
     trades: pl.DataFrame
@@ -65,7 +65,7 @@ class Ledger:
 
     @property
     def n_spanning_gap(self) -> int:
-        """Trades, open ones included, that were held while bars were missing."""
+        """Trades, open ones included, that were held across a gap in the bars."""
         return sum(frame.filter("spans_gap").height for frame in (self.trades, self.open_trades))
 
     @property
@@ -80,14 +80,14 @@ class Ledger:
     def daily_returns(self) -> tuple[Array, Array]:
         """Dates datetime64[D] and simple returns float64 of each UTC day that has bars.
 
-        A bar that closes at midnight belongs to the day it ends. The first day is measured from 1.0; days
-        without bars are absent, their move is in the next day that has one.
+        A bar that closes at midnight belongs to the day it ends. The first day is measured from 1.0. Days
+        without bars are absent; their move is in the return of the next day with bars.
         """
         last = self.equity.group_by(session_date().alias("day"), maintain_order=True).agg(pl.col("equity").last())
         return last["day"].to_numpy(), _returns(last["equity"].to_numpy())
 
 
 def _returns(equity: Array) -> Array:
-    """Simple returns from 1.0 on; 0 once everything is lost."""
+    """Simple returns, the first from 1.0; 0 after a total loss."""
     before = np.concatenate([[1.0], equity[:-1]])
     return np.divide(equity - before, before, out=np.zeros(len(equity)), where=before > 0)

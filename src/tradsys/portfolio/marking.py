@@ -1,4 +1,4 @@
-"""Equity and exposure of walked trades on the bars' clock, compiled.
+"""Marks simulated trades to market: equity and exposure on the bars' clock, compiled.
 
 Legend: B bars, M trades, K columns (strategy x symbol), O orders of the busiest column, U bars of the union clock,
 G strategies, S symbols.
@@ -20,13 +20,13 @@ def mark(
 
     bar_at_SU: each symbol's last bar up to that time, -1 before its first. cash_KO, held_KO: cash and signed
     quantity of each column after its n-th order (2n: its n-th entry, 2n + 1: that trade's exit). start_cash:
-    of each column. Columns are strategy by strategy, symbol by symbol. Exposure is 0 where nothing is left.
+    of each column. Columns are ordered by strategy, then symbol. Exposure is 0 where the equity is lost.
     """
     n_symbols, n_times = bar_at_SU.shape
     equity_GU = np.empty((len(cash_KO) // n_symbols, n_times))
     exposure_GU = np.empty_like(equity_GU)
     carry_long, carry_short = _accrued(bars, walked)
-    # position in the clock of each order's bar; the exit of an open trade lies beyond it
+    # index in the clock of each order's bar; the exit of an open trade lies beyond it
     own = zip(bar_at_SU, pairwise(bars.first), strict=True)
     clock = np.concatenate([np.searchsorted(bar_at, np.arange(a, b)) for bar_at, (a, b) in own])
     exit_at = np.where(walked.reason == OPEN, n_times, clock[walked.exit_bar])
@@ -45,7 +45,7 @@ def mark(
 
 
 def _accrued(bars: BarArrays, walked: Walked) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """Running sums [B] of what a unit long receives and a unit short pays for borrowing, and each trade's base [M]."""
+    """Running sums [B] of carry per unit long and of borrow fees per unit short, and each trade's base [M]."""
     if not len(bars.dividend) and not len(bars.borrow):
         none = np.empty(0)
         return (none, none), (none, none)
@@ -82,7 +82,7 @@ def _mark(
             for k in range(2 * (first[c + 1] - first[c]) + 1):
                 at = 2 * first[c] + k
                 until = order_at[at] if at < 2 * first[c + 1] else n_times
-                # differences: what never traded leaves nothing behind, though k * (1 / k) need not be 1
+                # differences: a column that never traded adds exactly nothing, though k * (1 / k) need not be 1
                 if held == 0:
                     for v in range(u, until):
                         equity_U[v] += cash - start_cash

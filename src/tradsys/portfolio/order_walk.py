@@ -1,8 +1,8 @@
-"""Which trades happen: the path-dependent half of a backtest, compiled. Fills and money are vectorbt's.
+"""Path-dependent half of a backtest, compiled: which trades happen. vectorbt computes fills and money.
 
-Legend: B bars of all symbols one after the other, N entries wanted, K columns (strategy x symbol), M trades,
+Legend: B bars of all symbols one after the other, N wanted entries, K columns (strategy x symbol), M trades,
 O orders of the busiest column, U bars of the union clock, G strategies, S symbols. Rules: see `simulator` and
-`fills`, which the walk compiled here must agree with trade for trade.
+`fills`, with which this compiled code must agree trade for trade.
 """
 
 from dataclasses import dataclass, field
@@ -21,9 +21,9 @@ DELISTED, OPEN = 3, 4
 class BarArrays:
     """Bars, symbol after symbol. Prices float64 [B], segment int64 [B], first int64 [S + 1]: offsets.
 
-    volume, before [B]: as `fills.Bar`. dividend, funding, borrow [B]: money a unit that a long receives from the close
-    before, that a long pays at the close, and that a short pays for the bar; empty where no bar has any. death int64
-    [B]: as `death_known_at`; empty where nothing dies.
+    volume, before [B]: as `fills.Bar`. dividend, funding, borrow [B]: money per unit that a long receives from the
+    previous close, that a long pays at the close, and that a short pays for the bar; empty where no bar has any. death
+    int64 [B]: as `death_known_at`; empty without delistings.
     """
 
     open: Array
@@ -42,7 +42,7 @@ class BarArrays:
 
 @dataclass(frozen=True, eq=False)
 class EntryArrays:
-    """Entries wanted [N], sorted by (column, bar); first int64 [K + 1]: offsets; symbol int64 [K]: codes."""
+    """Wanted entries [N], sorted by (column, bar); first int64 [K + 1]: offsets; symbol int64 [K]: codes."""
 
     bar: Array
     side: Array
@@ -56,12 +56,12 @@ class EntryArrays:
 
 @dataclass(frozen=True, eq=False)
 class Walked:
-    """Trades that happen, int64 or float64 [M] each, sorted by (column, entry bar).
+    """Simulated trades, int64 or float64 [M] each, sorted by (column, entry bar).
 
-    entry: position into EntryArrays. entry_bar, exit_bar: rows of BarArrays (an open trade's exit_bar is
-    its symbol's last, a death's the last before the silence). entry_raw, exit_raw: prices before slippage (an open
+    entry: index into EntryArrays. entry_bar, exit_bar: rows of BarArrays (an open trade's exit_bar is its symbol's
+    last bar, a delisted one's the last before the gap). entry_raw, exit_raw: prices before slippage (an open
     trade's exit_raw is its mark).
-    reason: code. size: what was filled, as a share of the column's equity. carry: money a unit received (+) or paid
+    reason: code. size: filled size as a share of the column's equity. carry: money per unit received (+) or paid
     while held. first int64 [K + 1]: offsets of the columns. n_cancelled int64 [K].
     """
 
@@ -80,7 +80,7 @@ class Walked:
 
 @compiled
 def locate(symbol: Array, time: Array, first: Array, bar_time: Array) -> Array:
-    """Bar int64 [N] of each (symbol code, time), -1 where there is none. Fast where times come in order.
+    """Bar int64 [N] of each (symbol code, time), -1 where there is none. Fast for increasing times.
 
     symbol, time [N]; first [S + 1]: offsets of the symbols in bar_time [B].
     """
@@ -105,9 +105,9 @@ def locate(symbol: Array, time: Array, first: Array, bar_time: Array) -> Array:
 
 
 def walk(bars: BarArrays, entries: EntryArrays, *, delay_bars: int, costs: Costs, start_cash: float) -> Walked:
-    """Trades of every column, by the rules of `simulate`. Fees and slippage enter only into ruin and the room.
+    """Trades of every column, by the rules of `simulate`. Fees and slippage matter only for ruin and order size.
 
-    start_cash: of each column, of an account of 1.0.
+    start_cash: initial cash of each column, in units of an account of 1.0.
     """
     n_columns = len(entries.symbol)
     bar_index = np.empty((len(entries.bar), 3), dtype=np.int64)
@@ -136,7 +136,7 @@ def walk(bars: BarArrays, entries: EntryArrays, *, delay_bars: int, costs: Costs
         ),
         (bar_index, money, reason, n_trades, n_cancelled),
     )
-    # a column's trades lie at the head of its entries' places
+    # a column's trades are written to the first of its entries' slots
     place = np.arange(len(entries.bar)) - np.repeat(entries.first[:-1], np.diff(entries.first))
     kept = place < np.repeat(n_trades, np.diff(entries.first))
     entry, entry_bar, exit_bar = np.ascontiguousarray(bar_index[kept].T)
@@ -174,7 +174,7 @@ def _walk(
     for c in range(len(symbol)):
         end = first_bar[symbol[c] + 1]
         free_from = first_bar[symbol[c]]  # first bar at whose close the column may order again
-        wealth = 1.0  # the column's cash after its last trade, as a share of its first
+        wealth = 1.0  # the column's cash after its last trade, as a share of its initial cash
         m = first_entry[c]
         for e in range(first_entry[c], first_entry[c + 1]):
             t = bar[e]
@@ -214,13 +214,13 @@ def _walk(
             m += 1
             if why == OPEN or wealth < BUST:
                 break
-            free_from = x + 1 if why == DELISTED else x  # at the last close nobody knew of the death
+            free_from = x + 1 if why == DELISTED else x  # at the last close the delisting was not known yet
         n_trades[c] = m - first_entry[c]
 
 
 @compiled
 def _kept(terms: tuple[int, float, float], money: tuple[float, float, float]) -> tuple[float, float]:
-    """Share of the column's cash that one trade leaves, never below 0, and its carry, cut to that loss."""
+    """Share of the column's cash after one trade, never below 0, and its carry, limited to that loss."""
     side, filled, fee = terms
     bought, sold, carry = money
     gained = side * (sold * (1 - side * fee) - bought * (1 + side * fee)) + carry
@@ -254,10 +254,11 @@ def _exit(
     levels: tuple[float, float, float, float],
     amount: tuple[float, float, float],
 ) -> tuple[int, float, int, float]:
-    """Bar, raw price, reason and carry a unit of the exit of a position entered at the open of the span's first bar.
+    """Exit of a position entered at the open of the span's first bar: bar, raw price, reason, carry per unit.
 
-    levels: target, stop, ruin without carry, and what covering costs above the raw price. amount: quantity held,
-    participation and a long's share of a dead symbol's last close. The rules are `fills.advance` and `fills.bury`.
+    levels: target, stop, ruin without carry, and costs of covering above the raw price. amount: quantity held,
+    participation and a long's share of a delisted symbol's last close. The rules are those of `fills.advance` and
+    `fills.close_delisted`.
     """
     start, last, end = span
     close, market = bars[3], bars[:6]
@@ -265,7 +266,7 @@ def _exit(
     quantity, participation, recovery = amount
     has_events, has_borrow = len(bars[6]) > 0, len(bars[8]) > 0
     carry, sold, value, mean, leaving = 0.0, 0.0, 0.0, 0.0, -1
-    passed = side == 0  # False, but no literal, for which `touch` would be compiled once more
+    passed = side == 0  # False; a literal would make numba compile `touch` twice
     for j in range(start, end):
         if has_events and j > start:
             carry += side * bars[6][j]
@@ -287,7 +288,7 @@ def _exit(
             due = -side * bars[7][j]
             if out and at_open:
                 due = 0.0
-            elif out and why != TIMEOUT:  # inside the bar, nobody knows before or after the moment of funding
+            elif out and why != TIMEOUT:  # inside the bar: whether before or after the funding time is unknown
                 due = min(due, 0.0)
             carry += due
         if has_borrow and side < 0:

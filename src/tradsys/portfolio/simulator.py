@@ -1,33 +1,34 @@
-"""The backtest as a plain walk over bars: slow, obvious, and the rule that every faster one must agree with.
+"""Reference backtest as a plain loop over bars: slow and simple; every faster one must agree with it.
 
 Rules, bar by bar, for each symbol by itself:
 - The capital of 1.0 is split equally among the symbols of `bars`; the sub-accounts are never rebalanced.
 - An entry wanted at the close of bar t becomes an order if the sub-account is then flat and no order is
-  pending. It fills at the open of bar t + delay_bars. Signals that come while a position is held, or an
-  order pending, are ignored. A signal at the close of the very bar in which an exit happened counts: the
-  sub-account is flat by then.
-- An order whose bars break off before it fills (another `segment` begins) is stale: cancelled and counted.
-  A held position goes on through a gap, as one cannot know of it beforehand; it is flagged `spans_gap`.
+pending. It fills at the open of bar t + delay_bars. Signals while a position is held, or an order pending,
+are ignored. A signal at the close of the bar in which an exit happened counts: the sub-account is flat by
+then.
+- An order is stale where its bars break off before it fills (another `segment` begins): cancelled and counted.
+A position is held across a gap, because the gap cannot be foreseen; it is flagged `spans_gap`.
 - Barriers lie at the raw entry price plus and minus their distances. They are checked from the entry bar
   on, for horizon_bars bars: a bar that opens at or beyond a barrier fills at its open; else a bar that
-  reaches both met the stop; an exact touch counts. Neither: out at the close of the last of them. Labels
+  reaches both hits the stop; an exact touch counts. Neither: exit at the close of the last of them. Labels
   follow the same rules.
 - quantity = size * equity / (fill price * (1 + fee)), so a long of size 1 spends its cash to zero, never
   below.
-- What a bar can fill (volume, participation, prints that nothing confirms) and what holding costs or brings
-  (dividends, funding, borrow fee) are the rules of `fills`, one bar at a time. An order waits for a bar that can
-  fill it, within its segment.
+- What a bar can fill (volume, participation, unconfirmed prints) and what holding costs or earns
+(dividends, funding, borrow fee) are the rules of `fills`, one bar at a time. An order waits for a bar that can
+fill it, within its segment.
 - A short receives its proceeds as cash and owes the quantity. Where covering would
-  cost more than the sub-account has, it is covered at the price that takes the last cent (a stop, tighter
-  than its own if need be; no fill beyond it). The loss is total but bounded, as on an isolated margin
-  account; a venue with recourse could ask for more.
-- A sub-account with less than BUST of its first cash left trades no more.
+cost more than the sub-account has, it is covered at the price that takes all its cash (a stop, tighter
+than its own if need be; no fill beyond it). The loss is total but bounded, as on an isolated margin
+account; a venue with recourse could demand more.
+- A sub-account with less than BUST of its initial cash stops trading.
 - Every fill is worsened by slippage and pays its fee: entries, barriers, gaps, timeouts alike.
-- A symbol that dies while held is closed at a stated recovery: see `fills`. The death is known, and the trade ends,
-  `costs.dead_after_bars` times of the union clock after its last bar; until then it is marked at its last close.
+- A position in a delisted symbol is closed at the configured recovery: see `fills`. The delisting is known, and the
+trade ends, `costs.dead_after_bars` times of the union clock after its last bar; until then it is marked at its last
+close.
 - What is open at the last bar is marked at its close, listed as open, and is no trade.
-- Equity of the union clock is the sum of the sub-accounts at that bar's close, the last known where one has
-  no bar.
+- Equity of the union clock is the sum of the sub-accounts at that bar's close; a sub-account without a bar
+there counts with its last equity.
 """
 
 from datetime import datetime
@@ -39,7 +40,7 @@ from tradsys.core.errors import DataError, TradsysError
 from tradsys.market.bars import utc_bars
 from tradsys.market.tradable import close_before, death_known_at, event, traded_volume, years_since
 from tradsys.portfolio.costs import BUST, Costs
-from tradsys.portfolio.fills import Bar, Holding, Order, Step, advance, bury, enter
+from tradsys.portfolio.fills import Bar, Holding, Order, Step, advance, close_delisted, enter
 from tradsys.portfolio.ledger import EQUITY_SCHEMA, OPEN_SCHEMA, TRADES_SCHEMA, UTC_TIME, Ledger
 
 PRICES = ("open", "high", "low", "close")
@@ -55,21 +56,21 @@ TARGETS_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 
 
 def simulate(bars: pl.DataFrame, targets: pl.DataFrame, costs: Costs, delay_bars: int = 1) -> Ledger:
-    """Ledger of the entries wanted in `targets`, under the rules at the top of this file.
+    """Ledger of the wanted entries in `targets`, under the rules at the top of this module.
 
     bars: symbol, time, open, high, low, close, optionally segment, volume, funding_due (rate) and dividend_due
-    (money a unit, on the ex-session's bar; see `market.events`); sorted by (symbol, time). targets: at
+    (money per unit, on the ex-date's bar; see `market.events`); sorted by (symbol, time). targets: at
     most one row per (symbol, time) of the bars; side +1 long, -1 short, 0 none; size: fraction 0..1 of the
     symbol's equity; take_profit, stop_loss: price distances > 0 from the entry (infinite: no such barrier);
     horizon_bars >= 1. Absent rows, side 0 and size 0 want no entry. delay_bars >= 1: bars from decision to
-    fill. Raises DataError for bars or targets that break this, TradsysError for the delay.
+    fill. Raises DataError for bars or targets that break this, TradsysError for a delay below 1.
     """
     check_delay(delay_bars)
     bars = check_bars(bars)
     entries = check_entries(targets).select(*TARGETS_SCHEMA)
     check_placed(entries, bars)
     symbols = bars["symbol"].unique(maintain_order=True).to_list()
-    death = deaths(bars, costs)
+    death = delisted_at(bars, costs)
     accounts = []
     for symbol in symbols:
         rows = bars.filter(pl.col("symbol") == symbol)
@@ -98,8 +99,8 @@ def _bars_of(rows: pl.DataFrame) -> list[Bar]:
     return [Bar(*row) for row in extra.iter_rows()]
 
 
-def deaths(bars: pl.DataFrame, costs: Costs) -> pl.Series:
-    """When the silence that follows each bar [R] is known to be its symbol's death; null where it is not."""
+def delisted_at(bars: pl.DataFrame, costs: Costs) -> pl.Series:
+    """Time [R] at which the gap after each bar is known to be a delisting; null where there is none."""
     clock = bars["time"].unique().sort()
     if costs.dead_after_bars is None:
         return pl.Series([None] * bars.height, dtype=clock.dtype)
@@ -122,7 +123,7 @@ class _Account:
     def run(
         self, bars: list[Bar], wanted: dict[datetime, Order], delay_bars: int, death: list[datetime | None]
     ) -> None:
-        """Walks the bars: order, position, signal, valuation, and the death that may follow one."""
+        """Runs over the bars: order, position, signal, valuation, and the delisting that may follow one."""
         pending: tuple[int, Order] | None = None
         for i, bar in enumerate(bars):
             if pending and bar.segment != bars[pending[0]].segment:
@@ -138,7 +139,7 @@ class _Account:
             self.marks.append((bar.time, max(self.cash + value, 0.0), abs(value)))
             moment = death[i]
             if self.held and moment is not None:
-                self._close(bury(self.held, bar.close, self.cash, self.costs), i, bar, moment)
+                self._close(close_delisted(self.held, bar.close, self.cash, self.costs), i, bar, moment)
                 self.marks.append((moment, self.cash, 0.0))
         if self.held:
             row = self._row(self.held, len(bars) - 1, bars[-1])
@@ -156,7 +157,7 @@ class _Account:
         self._close(advance(held, bar, self.cash, self.costs), i, bar, bar.time)
 
     def _close(self, step: Step, i: int, bar: Bar, time: datetime) -> None:
-        """Takes a step over, and books the trade where it ended the position. bar: the last that was lived through."""
+        """Applies a step, and books the trade where it closed the position. bar: the last one held."""
         self.held, self.cash, left = step
         if left:
             money = _money(self.held, left.raw, left.fill, self.held.fee + left.fee)
@@ -197,7 +198,7 @@ def _money(held: Holding, raw: float, fill: float, fees: float) -> dict[str, flo
 
 
 def _union_equity(accounts: list[_Account], bars: pl.DataFrame, share: float) -> pl.DataFrame:
-    # differences from the share, so that an account that never traded leaves nothing behind: k * (1 / k) need not be 1
+    # differences from the share: an account that never traded adds exactly nothing; k * (1 / k) need not be 1
     total = bars.select(pl.col("time").unique().sort()).with_columns(equity=pl.lit(1.0), held=pl.lit(0.0))
     for account in accounts:
         marks = pl.DataFrame(account.marks, schema={"time": UTC_TIME, "v": pl.Float64, "h": pl.Float64}, orient="row")

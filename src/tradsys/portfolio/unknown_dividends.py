@@ -1,4 +1,4 @@
-"""Shares whose dividends nobody knows are not sold short: a short owes them and would look too good (0057)."""
+"""Shares with unknown dividends are not sold short: a short owes the dividends and would look too good (0057)."""
 
 import logging
 from datetime import timedelta
@@ -7,19 +7,20 @@ import polars as pl
 
 LOG = logging.getLogger(__name__)
 FRIDAY = 5
-QUARTER = timedelta(days=100)  # within which every share that pays has a dividend, with days to spare
+QUARTER = timedelta(days=100)  # every share that pays has a dividend within it, with days to spare
 UNSOLD = "shares were not sold short, their dividends are not known"
 
 
 def unsold_shorts(returns: str) -> str:
-    """What `BookLedger.returns` says of shares that were not sold short; "" where every short was."""
+    """Note in `BookLedger.returns` about shares that were not sold short; "" where every short was."""
     return returns.rpartition("; ")[2] if returns.endswith(UNSOLD) else ""
 
 
 def shorts_without_dividends(bars: pl.DataFrame, weights: pl.DataFrame, *, sold: bool) -> pl.Series:
-    """The shares to be sold short whose dividends nobody knows: none falls into their bars, all of weekdays.
+    """Shares to be sold short with unknown dividends: their bars hold no dividend and are all on weekdays.
 
-    Where most shares to be sold have one, the others pay none; within less than a quarter one is enough.
+    Where most of the shares to be sold have a dividend, the others are taken to pay none; within less than a quarter
+    one such share is enough.
     """
     short = weights.filter(pl.col("weight") < 0)["symbol"].unique().sort()
     if not len(short) or (bars["time"].dt.weekday() > FRIDAY).any():

@@ -1,8 +1,8 @@
 """All strategies and symbols as columns of one vectorbt call. The only file that imports vectorbt.
 
 Columns never share cash, so a column needs no clock: row 2n of the order grid is its n-th entry, row 2n + 1
-that trade's exit. `walk` says which trades happen and at which raw prices; vectorbt (Rust engine, never
-Numba) sizes, fills, charges and books them; its cash and holdings, carried to the bars' clock, are the
+that trade's exit. `walk` computes which trades happen and at which raw prices; vectorbt (Rust engine, never
+Numba) sizes, fills, charges and books them; its cash and holdings on the bars' clock are the
 equity. The grid is as long as the busiest column trades, not as long as the bars: 200 columns of 60,000
 bars fit in a few megabytes.
 """
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 ENGINE = "rust"
 # vectorbt rounds amounts below 1e-12 to zero; a power of two as unit of money keeps them large and exact.
 UNIT = 2.0**60
-TINY = 1e-12  # least price that vectorbt is given: a long that owed more than it is worth
+TINY = 1e-12  # least price passed to vectorbt: for a long that owed more than it is worth
 
 
 def simulate_many(
@@ -49,7 +49,7 @@ def simulate_many(
 ) -> dict[str, Ledger]:
     """Ledger of each strategy, as `simulator.simulate` would give it, from one vectorbt call.
 
-    bars, targets, costs, delay_bars: see `simulate`; so are the rules and what raises. A strategy without
+    bars, targets, costs, delay_bars, rules and errors: see `simulate`. A strategy without
     entries keeps its cash. Agrees with `simulate` trade for trade, money to about 1e-9 (vectorbt rounds
     differences below 1e-9 of an amount to zero).
     """
@@ -93,7 +93,7 @@ def simulate_many(
 
 @dataclass(frozen=True, eq=False)
 class _Panel:
-    """Bars as arrays, made once. time [B]; clock [U]: distinct times; bar_at [S, U]: see `mark`."""
+    """Bars as arrays. time [B]; clock [U]: distinct times; bar_at [S, U]: see `mark`."""
 
     frame: pl.DataFrame
     symbols: list[str]
@@ -118,13 +118,13 @@ class _Panel:
             *(open_, high, low, close, segment, first),
             *(traded_volume(bars), close_before(bars)),
             *_event_money(bars, close, costs),
-            death=_deaths(bars, costs),
+            death=_delistings(bars, costs),
         )
         return cls(bars, lengths["symbol"].to_list(), arrays, bars["time"], clock, bar_at)
 
 
 def _event_money(bars: pl.DataFrame, close: Array, costs: Costs) -> tuple[Array, Array, Array]:
-    """Money a unit of dividends, funding and borrow fee, float64 [B] each; empty where no bar has any."""
+    """Money per unit of dividends, funding and borrow fee, float64 [B] each; empty where no bar has any."""
     dividend, funding = event(bars, "dividend_due"), event(bars, "funding_due") * close
     borrow = years_since(bars) * close * costs.borrow_per_year
     has_events = bool(dividend.any() or funding.any())
@@ -132,8 +132,8 @@ def _event_money(bars: pl.DataFrame, close: Array, costs: Costs) -> tuple[Array,
     return (dividend, funding, borrow) if has_events else (none, none, borrow if borrow.any() else none)
 
 
-def _deaths(bars: pl.DataFrame, costs: Costs) -> Array:
-    """`death_known_at` int64 [B]; empty where no symbol dies."""
+def _delistings(bars: pl.DataFrame, costs: Costs) -> Array:
+    """`death_known_at` int64 [B]; empty without delistings."""
     if costs.dead_after_bars is None or bars["symbol"].n_unique() == 1:
         return np.empty(0, dtype=np.int64)
     known = death_known_at(bars, costs.dead_after_bars)
@@ -156,7 +156,7 @@ def _entries(targets_by_name: Mapping[str, pl.DataFrame], panel: _Panel) -> Entr
     rank = column * len(panel.time) + bar
     order = None if (np.diff(rank) > 0).all() else np.argsort(rank, kind="stable")
     if code.null_count() or (bar < 0).any() or (order is not None and (np.diff(rank[order]) == 0).any()):
-        for g, name in enumerate(targets_by_name):  # which strategy, in the reference's words
+        for g, name in enumerate(targets_by_name):  # errors name the strategy, as in `simulate`
             check_placed(entries.filter(pl.col("strategy") == g), panel.frame, name)
     wanted = entries.with_columns(bar=bar, column=column, side=pl.col("side").cast(pl.Int64))
     wanted = wanted if order is None else wanted[order]
@@ -170,7 +170,7 @@ def _entries(targets_by_name: Mapping[str, pl.DataFrame], panel: _Panel) -> Entr
 
 def _portfolio(panel: _Panel, entries: EntryArrays, walked: Walked, costs: Costs, start_cash: float) -> "vbt.Portfolio":
     """vectorbt's account of every column. Grid [O, K]: even rows enter by a share of cash, odd close."""
-    import pandas as pd  # noqa: PLC0415 - seconds to import, as vectorbt; only who simulates pays them
+    import pandas as pd  # noqa: PLC0415 - takes seconds, as vectorbt does; only simulations import it
     import vectorbt as vbt  # noqa: PLC0415
     from vectorbt.portfolio.enums import SizeType  # noqa: PLC0415
 
@@ -183,7 +183,7 @@ def _portfolio(panel: _Panel, entries: EntryArrays, walked: Walked, costs: Costs
     closed = walked.reason != OPEN
     row, column = row[closed] + 1, walked.column[closed]
     size_OK[row, column] = 0.0
-    # carry is settled with the exit: the raw price at which the sale alone would leave that cash
+    # carry is settled with the exit: the raw price at which the sale alone leaves the same cash
     side = entries.side[walked.entry[closed]]
     settled = side * walked.carry[closed] / ((1 - side * costs.slippage) * (1 - side * costs.fee))
     price_OK[row, column] = np.maximum(walked.exit_raw[closed] + settled, TINY)
@@ -211,7 +211,7 @@ def _trades_by_strategy(
 
     records = portfolio.exit_trades.values
     is_open = walked.reason == OPEN
-    assert np.array_equal(records["col"], walked.column), "vectorbt booked other trades than were walked"
+    assert np.array_equal(records["col"], walked.column), "vectorbt booked other trades than `walk` returned"
     assert np.array_equal(records["status"] == TradeStatus.Open, is_open), "vectorbt left other trades open"
     strategy = walked.column // len(panel.symbols)
     n_strategies = len(entries.symbol) // len(panel.symbols)

@@ -1,4 +1,4 @@
-"""Folds whose test symbols no part of training has seen, and folds that are tested on some of the symbols only."""
+"""Splitters by symbol: test symbols that training never saw, and tests on some of the symbols only."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from tradsys.core.tables import Array, Fold, Samples
 class HeldOutSymbols:
     """The folds of `splitter`, trained and validated without `symbols` and tested on them alone.
 
-    Time is split as before: what is tested lies later, too. Raises DataError for a symbol that the samples lack, where
-    none is left to learn from, and for a fold that loses a whole part.
+    The test still lies later in time. Raises DataError for a symbol that the samples lack, where no symbol is left to
+    train on, and for a fold with an empty part.
     """
 
     splitter: Splitter
@@ -46,17 +46,17 @@ class HeldOutSymbols:
 class TestedSymbols:
     """The folds of `splitter`, trained on all symbols, validated and tested on `symbols` alone.
 
-    So names that are only there to be learnt from neither stop nor calibrate a model, nor count in its figures. Raises
-    DataError for a symbol that the samples lack, and for a fold that loses a whole part.
+    So names that only add training data neither stop nor calibrate a model, nor count in its metrics. Raises
+    DataError for a symbol that the samples lack, and for a fold with an empty part.
     """
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # not a pytest class
 
     splitter: Splitter
     symbols: Sequence[str]
 
     def split(self, samples: Samples) -> Iterator[Fold]:
-        """Each fold with validation and test filtered by symbol; the very same folds where all symbols are tested."""
+        """Each fold with validation and test filtered by symbol; unchanged where all symbols are tested."""
         known = sorted(samples.table.symbols)
         if unknown := sorted(set(self.symbols) - set(known)):
             raise DataError(

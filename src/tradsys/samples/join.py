@@ -17,16 +17,16 @@ def make_samples(
     events: Array | None = None,
     weighting: str = "uniqueness",
 ) -> Samples:
-    """Samples at the rows whose window is complete and whose outcome is known.
+    """Samples at the rows whose window is complete and whose label is resolved.
 
     labels: one entry per table row. lookback: rows of the window, the decision row included.
     events: bool [R], rows where a decision is taken at all; None means every row.
     weighting: "uniqueness" multiplies the label's weight by its average uniqueness over the bars it is open (row+1,
-    where it enters, to its end); "return" by the move that is its own (`return_attribution`, from the labels' `step`);
-    "liquidity" by uniqueness and by the name's turnover beside the others' (`liquidity_weights`);
-    "none" keeps the label's weight. Weights are not rescaled here: a mean over all samples would carry test labels into
+    where it enters, to its end); "return" by the absolute return attributed to it (`return_attribution`, from
+    the labels' `step`); "liquidity" by uniqueness and by the name's relative turnover (`liquidity_weights`);
+    "none" keeps the label's weight. Weights are not rescaled here: a mean over all samples would leak test labels into
     training.
-    Of a sample, `start` is the first row that the window reads and `end` the row where the outcome is known.
+    In a sample, `start` is the first row of the window and `end` the row where the label resolves.
     Raises DataError where no row is left (with the count by cause), where all labels agree, or where a
     label ends before its entry; ValueError for a bad lookback or weighting.
     """
@@ -111,7 +111,7 @@ def _why_none(table: FeatureTable, lookback: int, ready: Array, labelled: Array,
 
 
 def left_out(table: FeatureTable, labels: Labels, lookback: int, events: Array | None = None) -> dict[str, int]:
-    """Rows that are no sample, counted by their first cause: no event, not warmed up, gap, no outcome."""
+    """Rows that are no samples, counted by first cause: no event, not warmed up, gap, no label."""
     wanted = np.ones(len(table), dtype=bool) if events is None else np.asarray(events)
     labelled = (labels.end >= 0) & (labels.y >= 0)
     ready = table.ready(lookback)
@@ -133,7 +133,7 @@ def _causes(table: FeatureTable, lookback: int, ready: Array, labelled: Array, w
 
 
 def _too_short(table: FeatureTable, lookback: int) -> str:
-    """Names the symbol with most bars and the feature that takes longest to warm up there."""
+    """Error for too few bars: names the longest symbol and its slowest feature to warm up."""
     if len(table) == 0:
         return "samples: the table has no rows; a sample needs a bar; load bars first"
     code = int(np.bincount(table.symbol).argmax())

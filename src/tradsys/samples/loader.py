@@ -19,7 +19,7 @@ from tradsys.samples.windows import window_view
 
 log = logging.getLogger(__name__)
 
-# share of the free device memory that a resident table may take; the rest is the net's
+# share of the free device memory that a resident table may take; the net needs the rest
 RESIDENT_SHARE = 0.5
 _TENSORS = ("table_RF", "rows_N", "y_N", "weight_N")
 
@@ -28,19 +28,18 @@ class WindowLoader:
     """An iterable of (window_NTF, y_N int64, weight_N float32) that Lightning takes as a dataloader.
 
     table_RF: float32, contiguous. rows_N: the row at which each window ends. y_N: class codes. weight_N:
-    weights. target_NA: float32, auxiliary targets, which batches then hold as a fourth part; None for none. The order
+    weights. target_NA: float32, auxiliary targets, the fourth part of a batch; None for none. The order
     depends on (seed, epoch) alone, on any device; without `shuffle` it is the samples'
-    own. The last, partial batch is kept. With `balanced` the classes of the shuffled samples take turns, so that every
-    batch, the partial one too, holds them in numbers that differ by one at most; a pass is as long as ever, a scarce
-    class comes round more than once in it, and of a common one another part comes in every epoch.
+    own. The last, partial batch is kept. balanced: every batch, the partial one too, has equal class counts (+-1). The
+    epoch length does not change: rare classes are oversampled, common ones subsampled anew each epoch.
     Call `set_epoch` in a bare loop; Lightning calls it. `state_dict` holds the epoch and the number of
-    batches handed out, so that a run resumed in mid-epoch sees the rest of that epoch once.
+    batches yielded, so that a run resumed within an epoch sees the rest of that epoch once.
 
     device: where batches come out; None means the table's. With `stream` the table stays where it is and
     batches are gathered there and copied one by one. In a torch.distributed run of n ranks a shuffled loader
-    deals its order out in turn, wrapped round so that all ranks step equally often; what is dealt twice weighs
-    nothing the second time, so that the ranks' batches together are one batch of the whole. An unshuffled loader is
-    whole on every rank. Pickled, it travels as arrays and comes out on the CPU; `to` moves it.
+    deals its order out in turn, wrapped round so that all ranks take equally many steps; a sample dealt twice has
+    weight 0 the second time, so that the ranks' batches together are one batch of all samples. An unshuffled loader is
+    complete on every rank. Pickled, it travels as arrays and comes out on the CPU; `to` moves it.
     Raises ValueError where lengths or ranges do not fit, or a balanced batch has no room for every class.
     """
 
@@ -77,7 +76,7 @@ class WindowLoader:
             _check_balanced(self.y_N, batch_size, shuffle)
         self.epoch = 0
         self._handed_out = 0  # batches of the running pass
-        self._resume_at = 0  # where the next pass begins, after load_state_dict
+        self._resume_at = 0  # first batch of the next pass, after load_state_dict
         self._window_RTF = window_view(self.table_RF, lookback)
 
     @classmethod
@@ -96,7 +95,7 @@ class WindowLoader:
     ) -> Self:
         """A loader over these samples; on a CPU it shares the table's memory.
 
-        A table that would take more than half of the device's free memory is streamed, and the log says so.
+        A table that would take more than half of the device's free memory is streamed, with a log line.
         """
         device = torch.device(device)
         table_RF = _shared(np.ascontiguousarray(samples.table.values))
@@ -116,13 +115,13 @@ class WindowLoader:
         )
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of the next pass. A place loaded for another epoch is dropped."""
+        """Sets the order of the next pass. A resume position loaded for another epoch is dropped."""
         if epoch != self.epoch:
             self._resume_at = self._handed_out = 0
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Batches in a whole pass on one rank, the partial one included."""
+        """Batches in a complete pass on one rank, the partial one included."""
         return math.ceil(self._n_own() / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
@@ -138,7 +137,7 @@ class WindowLoader:
             yield _counted_once(batch) if k == n_batches - 1 and self._wraps() else batch
 
     def in_batches_of(self, n: int) -> Iterator[tuple[Tensor, ...]]:
-        """A whole pass in the samples' own order, n at a time, for who only asks: nothing is shuffled or dealt out."""
+        """A complete pass in the samples' own order, n at a time, for inference: neither shuffled nor distributed."""
         places = torch.arange(len(self.rows_N), device=self.table_RF.device)
         yield from (self.batch(picked) for picked in places.split(n))
 
@@ -149,7 +148,7 @@ class WindowLoader:
         return other
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, and the batches of it handed out so far."""
+        """The epoch, and the number of its batches yielded so far."""
         return {
             "epoch": self.epoch,
             "batch": self._handed_out,
@@ -158,12 +157,12 @@ class WindowLoader:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Makes the next pass go on where the saved one stood; ValueError where the order would differ."""
+        """Continues the next pass at the saved position; ValueError where the order would differ."""
         mine = {"seed": self.seed, "batch_size": self.batch_size}
         if differs := [f"{k} {state[k]} (here {v})" for k, v in mine.items() if state[k] != v]:
             raise ValueError(
-                f"loader: the saved place was reached with {', '.join(differs)}; a place means nothing in "
-                "another order; resume with the values of that run"
+                f"loader: the saved position was reached with {', '.join(differs)}; it is valid only in "
+                "the same order; resume with the values of that run"
             )
         self.epoch = state["epoch"]
         self._resume_at = self._handed_out = state["batch"]
@@ -179,7 +178,7 @@ class WindowLoader:
         return None
 
     def to(self, device: torch.device | str) -> Self:
-        """A loader at the same place over the same samples, whose batches come out on this device."""
+        """A loader at the same position over the same samples, whose batches come out on this device."""
         device = torch.device(device)
         moved = copy.copy(self)
         moved.stream = self.stream or not _table_fits(self.table_RF, device)
@@ -204,13 +203,13 @@ class WindowLoader:
         return _TENSORS if self.target_NA is None else (*_TENSORS, "target_NA")
 
     def order(self) -> Tensor:
-        """Places of the samples of this epoch's pass, in turn, on the table's device."""
+        """Sample positions of this epoch's pass, in order, on the table's device."""
         n = len(self.rows_N)
         home = self.table_RF.device
         dtype = torch.int32 if n < 2**31 else torch.int64
         if not self.shuffle:
             return torch.arange(n, dtype=dtype, device=home)
-        # drawn on the CPU, so that a GPU sees the same order
+        # drawn on the CPU, so that a GPU gets the same order
         entropy = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(entropy >> 1))
         order = torch.randperm(n, generator=generator, dtype=dtype)
@@ -223,16 +222,16 @@ class WindowLoader:
         return order.to(home)
 
     def _n_own(self) -> int:
-        """Samples of a whole pass on one rank."""
+        """Samples of a complete pass on one rank."""
         return math.ceil(len(self.rows_N) / rank_of()[1]) if self.shuffle else len(self.rows_N)
 
     def _wraps(self) -> bool:
-        """Whether this rank's last sample is one that another rank was dealt before."""
+        """Whether this rank's last sample was dealt to another rank before."""
         rank, n_ranks = rank_of()
         return self.shuffle and not self.balanced and (self._n_own() - 1) * n_ranks + rank >= len(self.rows_N)
 
     def batch(self, picked: Tensor) -> tuple[Tensor, ...]:
-        """The samples at these places, int32 or int64 on the table's device, as one batch; targets last, if any."""
+        """The samples at these positions, int32 or int64 on the table's device, as one batch; targets last, if any."""
         first = self.rows_N.index_select(0, picked) - (self.lookback - 1)
         y_N, weight_N = self.y_N.index_select(0, picked), self.weight_N.index_select(0, picked)
         rest = [y_N, weight_N, *([] if self.target_NA is None else [self.target_NA.index_select(0, picked)])]
@@ -245,13 +244,13 @@ class WindowLoader:
 
 
 def _counted_once(batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The batch with no weight on its last sample, which another rank was dealt, too."""
+    """The batch with weight 0 on its last sample, which another rank holds too."""
     window_NTF, y_N, weight_N, *target = batch
     return window_NTF, y_N, torch.cat([weight_N[:-1], torch.zeros_like(weight_N[-1:])]), *target
 
 
 def copied_ahead(batches: Iterator[tuple[Tensor, ...]], device: torch.device) -> Iterator[tuple[Tensor, ...]]:
-    """Each batch, while the next one is gathered and copied to the GPU on a stream of its own."""
+    """Yields each batch while the next is gathered and copied to the GPU on a separate stream."""
     side = torch.cuda.Stream(device)
 
     def copying() -> tuple[Tensor, ...] | None:
@@ -263,7 +262,7 @@ def copied_ahead(batches: Iterator[tuple[Tensor, ...]], device: torch.device) ->
         batch, user = coming, torch.cuda.current_stream(device)
         user.wait_stream(side)
         for part in batch:
-            part.record_stream(user)  # its memory was made on the other stream
+            part.record_stream(user)  # its memory was allocated on the other stream
         coming = copying()
         yield batch
 
@@ -276,7 +275,7 @@ def rank_of() -> tuple[int, int]:
 
 
 def _taking_turns(order_N: Tensor, y_N: Tensor, n_own: int, rank: int, n_ranks: int) -> Tensor:
-    """`n_own` places for one rank, of class 0, 1, ..., C-1, 0, ...; each class in the given order, wrapped round."""
+    """`n_own` positions for one rank, of class 0, 1, ..., C-1, 0, ...; each class in the given order, wrapped round."""
     if n_own == 0:
         return order_N
     classes_C = torch.unique(y_N)

@@ -1,4 +1,4 @@
-"""Bootstrap draws of overlapping labels that share little with what was drawn before them.
+"""Sequential bootstrap: draws of overlapping labels that overlap little with those drawn before.
 
 Legend: N labels, R bars, D draws. A label's span is the bars from its entry to its end, both inclusive.
 Source: Lopez de Prado 2018, section 4.5.
@@ -16,9 +16,9 @@ _BLOCK = 256  # labels whose weights are summed together
 def sequential_bootstrap(start: Array, end: Array, *, n_draws: int | None = None, seed: int = 0) -> Array:
     """Positions int64 [D] of labels drawn one after another; by default as many draws as labels.
 
-    A label's chance is its average uniqueness beside those drawn already, repeats counted, over the sum of all.
-    Plain bootstraps of overlapping labels draw near copies; this draws labels that share little with those drawn. After
-    a draw only labels that overlap it are weighed again, so that D = N = 20,000 labels of 24 bars take about a second.
+    A label's probability is its average uniqueness among those drawn already, repeats counted, over the sum of all.
+    A plain bootstrap of overlapping labels draws near copies; this one prefers labels that overlap little. After
+    a draw only labels that overlap it are updated, so that D = N = 20,000 labels of 24 bars take about a second.
     Source: Lopez de Prado 2018, section 4.5 (snippet 4.5).
     """
     start, end = checked_spans(start, end)

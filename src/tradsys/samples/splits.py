@@ -1,6 +1,6 @@
 """Purged folds of samples over time. All symbols are split together, and `purge` exists once.
 
-A sample is the closed span of bars from the first one its window reads to the one where its outcome is known.
+A sample is the closed span of bars from the first of its window to the one where its label resolves.
 Bars are counted on the common clock: the dense rank of the table's distinct times, so that one bar is one
 moment for every symbol. A sample belongs to the part of time that holds its decision bar.
 Source: Lopez de Prado 2018, chapters 7 (purging, embargo) and 12 (combinatorial paths).
@@ -33,9 +33,9 @@ def purge(
     """The training positions that share no bar with a test span, in the order given.
 
     train, test: integer positions into start_bar and end_bar [N], closed spans on the common clock. A
-    training sample leaves where its span touches any test span, where it starts within `embargo_bars` after
+    training sample is dropped where its span touches any test span, where it starts within `embargo_bars` after
     the end of a block of test spans, or where it ends within `gap_bars` before a block begins. A block is a
-    run of bars that test spans cover, so that separate test groups are purged each by itself.
+    run of bars that test spans cover, so that separate test groups are purged separately.
     """
     train, test = np.asarray(train, dtype=np.int64), np.asarray(test, dtype=np.int64)
     if len(train) == 0 or len(test) == 0:
@@ -51,7 +51,7 @@ def purge(
 
 
 def folds_of(splitter: Splitter, samples: Samples) -> Iterator[Fold]:
-    """The folds of a splitter, each one such; DataError where it has none."""
+    """The folds of a splitter, each checked to be a Fold; DataError where there is none."""
     is_empty = True
     for fold in answer(splitter, "split", samples, kind=Iterable):
         if not isinstance(fold, Fold):
@@ -66,7 +66,7 @@ def folds_of(splitter: Splitter, samples: Samples) -> Iterator[Fold]:
 
 
 def check_fold(samples: Samples, fold: Fold, embargo_bars: int = 0) -> None:
-    """Raises LeakageError where a part could know what it is judged on. Shares no code with `purge`.
+    """Raises LeakageError where training data overlap later parts. Shares no code with `purge`.
 
     Training spans must touch no validation or test span and validation spans no test span, nor start within
     `embargo_bars` after one ends; every validation decision lies later than every training decision.
@@ -142,7 +142,7 @@ class CombinatorialPurged:
         return np.array(list(combinations(range(self.n_groups), self.n_test_groups)), dtype=np.int64)
 
     def paths(self) -> Array:
-        """Fold that supplies each group of each path, int64 [n_paths, n_groups]; each pair once.
+        """Fold that supplies each group of each path, int64 [n_paths, n_groups]; each pair occurs once.
 
         Path p of group g takes the p-th fold that tests g. The samples of a group: `groups(samples) == g`.
         """
@@ -164,7 +164,7 @@ class CombinatorialPurged:
 
 @dataclass(frozen=True)
 class WalkForward:
-    """Trains on the past, validates on what follows, tests on what follows that; moves on by a test block.
+    """Trains on the past, validates on the next part, tests on the one after; then moves on by a test block.
 
     All in bars of the common clock, laid out so that the last test block ends with the last decision.
     train_bars: None expands from the first decision; a number keeps a rolling span. valid_bars, test_bars:
@@ -212,8 +212,8 @@ class Holdout:
     """One fold: training, then validation, then test.
 
     train_until, valid_until, test_until: ISO dates or times, UTC where no zone is given. A bar that closes at
-    that very moment still belongs to the earlier part; a bare date is its midnight. Where the first two are
-    None, the common clock's bars from the first to the last decision (or to test_until) are shared out by
+    that moment still belongs to the earlier part; a bare date is its midnight. Where the first two are
+    None, the common clock's bars from the first to the last decision (or to test_until) are divided by
     fractions instead, and the test takes what train_fraction and valid_fraction leave.
     embargo_bars: as of `WalkForward`.
     """
@@ -305,7 +305,7 @@ def _in_order(spans: Spans, cuts: tuple[int, int, int, int], embargo_bars: int, 
 
 
 def _check_filled(fold: Fold, asked: dict[str, int], spans: Spans, name: str) -> None:
-    """DataError where a part that was asked for holds nothing, with what it held before the purge."""
+    """DataError where a configured part is empty, with its size before the purge."""
     left = {"training": len(fold.train), "validation": len(fold.valid), "test": len(fold.test)}
     empty = [part for part in asked if left[part] == 0]
     if not empty:
@@ -344,7 +344,7 @@ def _day(time: np.datetime64) -> str:
 
 
 def _touches(start: Array, end: Array, other_start: Array, other_end: Array) -> Array:
-    """True where [start, end] meets another: of those that start by `end`, does one reach back?"""
+    """True where [start, end] touches another: of those that start by `end`, does one reach back?"""
     order = np.argsort(other_start, kind="stable")
     last_end = np.maximum.accumulate(other_end[order])
     n_begun = np.searchsorted(other_start[order], end, side="right")
@@ -359,7 +359,7 @@ def _follows(start: Array, other_end: Array, embargo_bars: int) -> Array:
 
 
 def _touching(early: str, late: str, decided: Array, late_from: np.datetime64) -> str:
-    """Message for spans that touch. decided: decision times of the early part's guilty samples."""
+    """Error text for spans that touch. decided: decision times of the offending samples of the early part."""
     if decided.max() < late_from:
         what = f"{early} labels resolve on or after {late} start {_day(late_from)}"
     else:

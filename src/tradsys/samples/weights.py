@@ -1,4 +1,4 @@
-"""How much of a label is its own, what it was worth, and how old it is; class rates under such weights.
+"""Sample weights from uniqueness, return, liquidity and age; class rates under such weights.
 
 Legend: N samples, R bars, D draws. A label's span is the bars from its entry to its end, both inclusive.
 Source: Lopez de Prado 2018, chapter 4.
@@ -22,7 +22,7 @@ def class_mass(samples: Samples, n_classes: int | None = None) -> Array:
 def class_rates(samples: Samples, n_classes: int | None = None) -> Array:
     """Weighted share of each class, float64 [C]: the base rate that every skill is measured against.
 
-    The weights are those that models are fitted with, so that the model `base_rate` has a skill of exactly 0.
+    The weights are those of model fits, so that the model `base_rate` has a skill of exactly 0.
     """
     mass_C = class_mass(samples, n_classes)
     return mass_C / mass_C.sum()
@@ -47,7 +47,7 @@ def average_uniqueness(start: Array, end: Array) -> Array:
 def return_attribution(start: Array, end: Array, step_R: Array) -> Array:
     """|sum of each bar's log return / concurrency| over each label's bars, float64 [N] >= 0.
 
-    A label that lived through a large move, and shared it with few others, counts much. step_R: log return of each bar,
+    A label over a large move that few others share has a large weight. step_R: log return of each bar,
     close to close; a NaN, as at a segment's first bar, counts as no move. Not rescaled: only ratios matter.
     Source: Lopez de Prado 2018, section 4.6 (snippet 4.10).
     """
@@ -66,9 +66,9 @@ def return_attribution(start: Array, end: Array, step_R: Array) -> Array:
 def liquidity_weights(turnover_N: Array, time_N: Array) -> Array:
     """Root of each sample's turnover over its mean at that moment, float64 [N] >= 0; mean 1 at every moment.
 
-    Of two samples of one moment the one with four times the turnover counts twice: between counting all names alike and
-    by the money in them, which a few large ones would decide. Moments count alike whatever was traded in all, and so
-    do the samples of a moment without any turnover. Raises ValueError on turnover that is negative or not finite.
+    Of two samples of one moment the one with four times the turnover counts twice: a compromise between equal weights
+    and weights by turnover, which a few large names would decide. Every moment has the same total, whatever was traded,
+    and so do the samples of a moment without any turnover. Raises ValueError on turnover negative or not finite.
     """
     turnover = np.asarray(turnover_N, dtype=np.float64)
     if not (np.isfinite(turnover).all() and (turnover >= 0).all()):
@@ -81,10 +81,10 @@ def liquidity_weights(turnover_N: Array, time_N: Array) -> Array:
 
 
 def time_decay(uniqueness_N: Array, time_N: Array, oldest: float) -> Array:
-    """Factors [N] that fall linearly with the uniqueness gathered since, 1 for the newest sample.
+    """Factors [N] that fall linearly with the uniqueness accumulated since, 1 for the newest sample.
 
-    oldest: of a sample before all others, in [-1, 1]: 1 is no decay, 0 reaches zero there, -c gives the oldest share c
-    of the gathered uniqueness nothing. Samples of one time share a factor, whatever their order. time_N: any order.
+    oldest: factor of a sample before all others, in [-1, 1]: 1 is no decay, 0 reaches zero there, -c gives weight 0 to
+    the oldest share c of the accumulated uniqueness. Samples of one time share a factor. time_N: any order.
     Source: Lopez de Prado 2018, section 4.7 (snippet 4.11).
     """
     check_time_decay(oldest)
@@ -102,12 +102,12 @@ def check_time_decay(oldest: float) -> None:
     """TradsysError unless the oldest sample's factor lies in (-1, 1]."""
     if isinstance(oldest, bool) or not isinstance(oldest, int | float) or not -1 < oldest <= 1:
         raise TradsysError(
-            f"weights: time_decay={oldest!r}; it lies in (-1, 1]; use 1 for no decay, or 0.5, or -0.2, say"
+            f"weights: time_decay={oldest!r}; it lies in (-1, 1]; use 1 for no decay, or for example 0.5 or -0.2"
         )
 
 
 def _concurrency(start: Array, end: Array) -> tuple[int, Array]:
-    """The first bar of any span, and from there on how many spans hold each bar."""
+    """The first bar of any span, and from there on the number of spans over each bar."""
     first = int(start.min())
     n_bars = int(end.max()) - first + 1
     opened = np.bincount(start - first, minlength=n_bars + 1)

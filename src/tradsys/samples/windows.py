@@ -19,7 +19,7 @@ def gather(values_RF: Array, rows_N: Array, lookback: int) -> Array:
     """Windows [N, T, F] of `lookback` rows that end at each row, the row included.
 
     values_RF: any dtype, kept; NaN is copied as it stands. rows_N: row numbers, in any order, repeats
-    allowed. A window never looks at symbols: `rows_N` comes from `FeatureTable.ready(lookback)`.
+    allowed. Symbol borders are not checked here: `rows_N` comes from `FeatureTable.ready(lookback)`.
     """
     _assert_rows(rows_N, len(values_RF), lookback)
     window_RTF = np.lib.stride_tricks.as_strided(
@@ -35,7 +35,7 @@ def window_view(table_RF: Tensor, lookback: int) -> Tensor:
     """Every window of the table as a view [R-T+1, T, F] that shares its memory; entry i ends at row i+T-1.
 
     `index_select` on it copies T*F numbers in one run per sample: several times faster than N*T rows.
-    Never write to it, and never make it contiguous: that is the N*T*F which this package avoids.
+    Never write to it, and never make it contiguous: that is the N*T*F of memory which this package avoids.
     """
     n_rows, n_features = table_RF.shape
     assert table_RF.is_contiguous(), "the table must be contiguous: its strides become the windows'"

@@ -7,7 +7,7 @@ from typing import Any
 
 from tradsys.portfolio import fills
 from tradsys.portfolio.costs import Costs
-from tradsys.portfolio.fills import Holding, advance, bury, enter, ruin_price
+from tradsys.portfolio.fills import Holding, advance, close_delisted, enter, ruin_price
 from tradsys.serving.brokers import Account, Bar, Fill, Order, Position, Report
 
 
@@ -56,7 +56,7 @@ class PaperBroker:
         held, after = _held(account.position), self.costs.dead_after_bars
         if held is None or account.position is None or after is None or account.n_missed < after:
             return Report("accepted")
-        end, cash, left = bury(held, account.last_close, account.cash, self.costs)
+        end, cash, left = close_delisted(held, account.last_close, account.cash, self.costs)
         assert left is not None
         close = account.last_close
         bar = Bar(account.symbol, time, close, close, close, close, 0.0)

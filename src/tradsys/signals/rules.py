@@ -13,11 +13,10 @@ KINDS = ("score", "probability", "quantile")
 
 @dataclass(frozen=True)
 class Threshold:
-    """A level that scores are compared with, and what it is measured in.
+    """A decision level for scores, with the unit it is stated in.
 
     kind `score`: raw model output, any finite value. `probability`: calibrated, 0 < value < 1. `quantile`:
-    of the validation scores, 0 < value < 1; never of the span that is judged. Raises TradsysError for
-    anything else.
+    of the validation scores, 0 < value < 1, never of the test span. Raises TradsysError for anything else.
     """
 
     value: float
@@ -31,17 +30,17 @@ class Threshold:
             raise TradsysError(f"threshold: value {self.value} of kind {self.kind!r}; the rule is {rule}; fix it")
 
     def resolve(self, valid_scores: Array) -> float:
-        """The level in the scores' own unit; a quantile is read from the validation scores [N], NaN left out.
+        """The level in the unit of the scores; a quantile is computed from the validation scores [N] without NaN.
 
-        Raises DataError for a quantile of fewer scores than leave one above it.
+        Raises DataError for a quantile that leaves none of the validation scores above it.
         """
         if self.kind != "quantile":
             return self.value
         known = valid_scores[np.isfinite(valid_scores)]
         if round(len(known) * (1 - self.value), 9) < 1:
             raise DataError(
-                f"threshold: quantile {self.value} of {len(known)} validation scores; one at least must "
-                f"lie beyond it, n * (1 - value) >= 1; validate on more rows or lower the quantile"
+                f"threshold: quantile {self.value} of {len(known)} validation scores; at least one must lie "
+                f"above it, n * (1 - value) >= 1; validate on more rows or lower the quantile"
             )
         return float(np.quantile(known, self.value))
 
@@ -54,11 +53,11 @@ def above(proba: Array, threshold: ArrayLike) -> Array:
 def break_even_probability(
     take_profit: ArrayLike, stop_loss: ArrayLike, price: ArrayLike, round_trip: ArrayLike
 ) -> Array:
-    """Probability [N] of the profit barrier from which a trade pays: (stop + c price) / (take + stop).
+    """Probability [N] of the profit barrier at which a trade breaks even: (stop + c price) / (take + stop).
 
     take_profit, stop_loss: distances in price units, > 0. price: of the entry. round_trip: costs c of both
-    sides as a fraction of the notional, one or [N]. Above 1 no probability suffices. NaN in, NaN out. Source: p take -
-    (1 - p) stop - c price = 0 solved for p; timeouts are taken to end even.
+    sides as a fraction of the notional, one or [N]. A result above 1: no probability is enough. NaN in, NaN out.
+    Source: p take - (1 - p) stop - c price = 0 solved for p; a timeout is assumed to end at no gain and no loss.
     """
     take, stop = np.asarray(take_profit, dtype=np.float64), np.asarray(stop_loss, dtype=np.float64)
     return (stop + np.asarray(round_trip) * np.asarray(price)) / (take + stop)

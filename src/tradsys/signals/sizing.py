@@ -1,4 +1,4 @@
-"""How much of the sub-account a trade takes: pure functions to a share; NaN in, size 0."""
+"""Position sizes as a share of the sub-account's equity: pure functions; NaN in, size 0."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,12 +16,12 @@ def fixed(fraction: float, n: int) -> Array:
 def volatility_target(volatility: ArrayLike, target: float, cap: float = 1.0) -> Array:
     """float64 [N]: target / volatility, at most cap, so that every position risks about the same.
 
-    volatility: of the asset's returns as known at the decision, > 0. target: that of the position, in the
-    same unit and period. A volatility that is NaN, zero or negative sizes 0.
+    volatility: of the asset's returns, point in time, > 0. target: that of the position, in the same unit and
+    period. The size is 0 where the volatility is NaN, zero or negative.
     Source: Moskowitz, Ooi and Pedersen 2012, eq. 5 (positions scaled by target / sigma_t).
     """
     if not target > 0:
-        raise TradsysError(f"volatility_target: target={target}; it is > 0; state one")
+        raise TradsysError(f"volatility_target: target={target}; it is > 0; set one")
     _check_fraction("volatility_target", "cap", cap)
     volatility_N = np.asarray(volatility, dtype=np.float64)
     sizes = np.divide(target, volatility_N, out=np.zeros(volatility_N.shape), where=volatility_N > 0)
