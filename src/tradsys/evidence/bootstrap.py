@@ -17,19 +17,19 @@ from tradsys.core.errors import DataError
 from tradsys.core.headline import EstimateRow
 from tradsys.core.tables import Array
 
-# fewer blocks than this in the record and an interval would only look narrow
+# with fewer blocks in the record an interval would be too narrow
 MIN_BLOCKS = 20
-# more draws without a value than this and the rest no longer stand for all
+# with a larger share of undefined draws the rest no longer represent all
 MAX_UNDEFINED = 0.05
 CHUNK_CELLS = 1_000_000
-# a width that is this small a share of its value is rounding: nothing moved, so nothing is known of the error
+# a relative width this small is rounding: the series is constant, so its error is unknown
 FLAT_WIDTH = 1e-12
 UNMOVED = "it never moves over time, so that its error is not known"
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval. What cannot be known is None, and `reason` says why; never NaN."""
+    """A number with its interval. What is undefined is None, and `reason` states why; never NaN."""
 
     value: float | None
     low: float | None = None
@@ -51,7 +51,7 @@ def automatic_block_length(series_T: Array, min_block: float = 1.0) -> float:
     if series.ndim != 1 or not np.isfinite(series).all():
         raise DataError(
             f"bootstrap: a series of shape {series.shape} with {int((~np.isfinite(series)).sum())} values that are "
-            "not finite; blocks need one whole series [T]; cut the record where it is known"
+            "not finite; blocks need one complete series [T]; cut the record where it is known"
         )
     if len(series) < 8 or np.ptp(series) <= 1e-12 * np.abs(series).max():
         return max(1.0, float(min_block))
@@ -59,13 +59,13 @@ def automatic_block_length(series_T: Array, min_block: float = 1.0) -> float:
 
     with np.errstate(divide="ignore", invalid="ignore"):
         chosen = float(optimal_block_length(series)["stationary"].iloc[0])
-    # no finite optimum where autocovariances cancel; the longest the method would allow is the safe side
+    # no finite optimum where autocovariances cancel; then the longest length that the method allows
     longest = np.ceil(min(3 * np.sqrt(len(series)), len(series) / 3))
     return max(1.0, float(min_block), chosen if np.isfinite(chosen) else float(longest))
 
 
 def too_few_blocks(n_times: int, block_length: float) -> str | None:
-    """Why `n_times` periods carry no interval at this block length, and how many would; None where they do."""
+    """Why `n_times` periods give no interval at this block length, and how many would; None where they do."""
     if n_times >= MIN_BLOCKS * block_length:
         return None
     needed = int(np.ceil(MIN_BLOCKS * block_length))
@@ -76,18 +76,18 @@ def too_few_blocks(n_times: int, block_length: float) -> str | None:
 
 
 def dependence_length(series: Array, min_block: float = 1.0) -> float:
-    """Periods that one independent observation takes up, at least `min_block`.
+    """Periods that count as one independent observation, at least `min_block`.
 
     The long-run variance of the series over its plain variance (integrated autocorrelation), by the flat-top kernel
-    with the automatic bandwidth of Politis & White 2004, section 3.2; of several series [T, K] the longest. It counts
-    where it exceeds `min_block` by half: below that it is mostly the noise of estimating it.
+    with the automatic bandwidth of Politis & White 2004, section 3.2; of several series [T, K] the longest. It is used
+    only where it exceeds `min_block` by half: below that it is mostly estimation noise.
     """
     values = np.asarray(series, dtype=np.float64)
     return float(dependence_lengths(values[:, None] if values.ndim == 1 else values, min_block).max())
 
 
 def dependence_lengths(series_TK: Array, min_block: float = 1.0) -> Array:
-    """`dependence_length` of each of K series [K], in one pass; `min_block` for one that never moves."""
+    """`dependence_length` of each of K series [K], in one pass; `min_block` for a constant one."""
     least = max(1.0, float(min_block))
     values = np.asarray(series_TK, dtype=np.float64)
     if not np.isfinite(values).all():
@@ -115,9 +115,9 @@ def bootstrap_draws(
 ) -> Array:
     """A statistic of every draw, [D] or [D, M], in few calls and bounded memory.
 
-    statistic: takes counts float64 [d, T], how often each time stands in each of d draws (rows sum to T),
+    statistic: takes counts float64 [d, T], how often each time occurs in each of d draws (rows sum to T),
     and returns [d] or [d, M]. Blocks start anywhere, wrap around the end, and have geometric length of mean
-    `block_length`. cells_per_draw: the size of what `statistic` builds per draw, which bounds d.
+    `block_length`. cells_per_draw: the size of what `statistic` allocates per draw, which bounds d.
     """
     parts = []
     step = max(1, CHUNK_CELLS // max(n_times, cells_per_draw))
@@ -155,7 +155,7 @@ def percentile_interval(draws_D: Array, confidence: float = 0.95) -> tuple[float
 
 
 def estimate(value: float, draws_D: Array | None, confidence: float = 0.95, reason: str | None = None) -> Estimate:
-    """A value with the percentile interval of its draws, or none with the `reason`."""
+    """A value with the percentile interval of its draws, or without one and with the `reason`."""
     if not np.isfinite(value):
         return Estimate(None, reason=reason or "not defined on these samples")
     if draws_D is None:
@@ -212,7 +212,7 @@ def _moves(values_TK: Array) -> Array:
 
 
 def _flat_top(values: Array) -> tuple[Array, Array, Array] | None:
-    """Of each series that moves: sum of |k| R(k), long-run variance, variance; None where none moves or T < 8."""
+    """Per non-constant series: sum of |k| R(k), long-run variance, variance; None where there is none or T < 8."""
     n = len(values)
     moving = _moves(values)
     if n < 8 or not moving.any():

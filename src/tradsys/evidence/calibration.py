@@ -1,7 +1,7 @@
-"""Whether a probability of 0.6 comes true six times in ten.
+"""Calibration: whether a probability of 0.6 comes true six times in ten.
 
 A forecast is proba [N] of the positive class 1, or proba [N, C] with rows that sum to one. Two classes are
-judged by the positive class; more by the top class (its probability against whether it was right; Guo et al.
+evaluated by the positive class; more by the top class (its probability against whether it was right; Guo et al.
 2017).
 """
 
@@ -16,7 +16,7 @@ from tradsys.evidence import bootstrap, cosines
 from tradsys.evidence.multiple_testing import wilson_interval
 
 Mass = Literal["width", "equal"]
-LEAST = 1e-6  # probabilities are held this far from 0 and 1 where their logits are read
+LEAST = 1e-6  # probabilities are clipped this far from 0 and 1 for their logits
 MIN_SPREAD = 1e-9  # of logits, below which forecasts are equal
 
 
@@ -33,7 +33,7 @@ def reliability(
     """The reliability diagram: one dict per non-empty bin, in order of the forecast.
 
     Keys: mean_predicted, observed (rate), n, observed_low, observed_high (see `rate_bounds`). time_N: decision times,
-    None where each sample has one of its own, in order. min_block: distinct times that one label spans.
+    None where each sample has a time of its own, in order. min_block: distinct times that one label spans.
     """
     score_N, hit_N = binary_view(*checked_forecast(proba, y, "reliability"))
     code_N = np.unique(bin_codes(score_N, n_bins, mass), return_inverse=True)[1]
@@ -57,13 +57,13 @@ def reliability(
 def rate_bounds(
     code_N: Array, hit_N: Array, time_N: Array, *, min_block: float = 1.0, confidence: float = 0.95
 ) -> tuple[Array, Array]:
-    """Bounds [B], [B] of the rate of hits in each bin; labels of one bin that overlap count once.
+    """Bounds [B], [B] of the rate of hits in each bin; overlapping labels of one bin count once.
 
     code_N: bins 0..B-1, none empty. hit_N: 0 or 1. time_N: decision times. min_block: distinct times that one label
     spans. A bin of n samples counts n / (1 + s * near) of them, in Wilson's interval with Student's quantile: near is
-    how many of its other samples a sample shares its label with, those k of H times away by 1 - k / H; s in [0, 1] is
-    how alike the outcomes of such neighbours are, one number for all bins, estimated by slow cosines (`cosines`). Below
-    20 effective blocks s is 1, so that the bounds are too wide there and never too narrow. Raises DataError for
+    the mean number of other samples of the bin whose label overlaps a sample's, one k of H times away counting 1 - k /
+    H; s in [0, 1] is the correlation of such outcomes, one number for all bins, estimated by slow cosines (`cosines`).
+    Below 20 effective blocks s is 1, so that the bounds are too wide there and never too narrow. Raises DataError for
     lengths that differ or min_block < 1. Source: the design effect 1 + (m - 1) rho, Kish 1965, section 5.4.
     """
     if not np.shape(code_N) == np.shape(hit_N) == np.shape(time_N) or not len(code_N) or not min_block >= 1:
@@ -104,9 +104,9 @@ def _neighbours(counts_TB: Array, block: float) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class CalibrationLine:
-    """Logistic regression of what happened on what was forecast: slope, intercept, and how samples lean on them.
+    """Logistic regression of outcomes on forecasts: slope, intercept, and each sample's influence.
 
-    value_M: slope and intercept, NaN where undefined. influence_NM: of each sample on both, which sum to zero.
+    value_M: slope and intercept, NaN where undefined. influence_NM: of each sample on both; columns sum to zero.
     reason: why they are undefined, None where they are not.
     """
 
@@ -118,10 +118,10 @@ class CalibrationLine:
 def calibration_line(score_N: Array, hit_N: Array, weight_N: Array) -> CalibrationLine:
     """Slope and intercept of logit P(hit) = intercept + slope * logit(score); 1 and 0 are calibrated.
 
-    A slope below 1 says that forecasts are too confident, above 1 too timid. score_N: probabilities, held within
-    [1e-6, 1 - 1e-6]; hit_N: 0 or 1. The intercept is that of a slope held at 1 (calibration in the large): above zero
-    the event comes more often than forecast. Undefined for one class, equal forecasts, and outcomes that the scores
-    part without an error. Source: Cox 1958; Van Calster et al. 2019, p. 3.
+    A slope below 1 means that forecasts are too confident, above 1 too timid. score_N: probabilities, clipped to
+    [1e-6, 1 - 1e-6]; hit_N: 0 or 1. The intercept is that of a slope fixed at 1 (calibration in the large): above zero
+    the event is more frequent than forecast. Undefined for one class, equal forecasts, and outcomes that the scores
+    separate without an error. Source: Cox 1958; Van Calster et al. 2019, p. 3.
     """
     if not (np.isfinite(score_N).all() and np.isfinite(hit_N).all() and len(score_N)):
         raise DataError(
@@ -170,7 +170,7 @@ def bin_codes(score_N: Array, n_bins: int, mass: Mass) -> Array:
     if n_bins < 1 or mass not in ("width", "equal"):
         raise DataError(f"calibration: n_bins {n_bins}, mass {mass!r}; n_bins >= 1 and mass 'width' or 'equal'")
     inner = np.arange(1, n_bins) / n_bins
-    # k / n_bins is the double nearest to the decimal, so that 0.7 falls on its edge and not beside it
+    # k / n_bins is the double nearest to the decimal, so that 0.7 falls on its edge exactly
     edges = inner if mass == "width" else np.quantile(score_N, inner)
     return np.searchsorted(edges, score_N, side="left")
 

@@ -1,7 +1,7 @@
-"""How good probabilities are beyond the level and against the training base rate, with intervals that know time.
+"""Metrics of probabilities beyond the level and against the training base rate, with intervals over time.
 
-Labels overlap and symbols move together, so samples of one time count together and intervals know dependence over
-time (see `cosines`). Legend: N samples, C classes, T distinct times, d weightings of time.
+Labels overlap and symbols move together, so samples of one time count together and intervals account for dependence
+over time (see `cosines`). Legend: N samples, C classes, T distinct times, d weightings of time.
 """
 
 from typing import Any
@@ -25,9 +25,9 @@ from tradsys.evidence.calibration import (
 from tradsys.evidence.skill import levelled_losses, log_losses
 
 N_BINS = 10
-# steps of the search over the size of calibration gaps
+# steps of the grid over the size of calibration gaps
 _SCALES = 61
-# so many distinct times at most, wins are counted once between any two of them: a few megabytes
+# up to this many distinct times, wins are counted once between any two of them: a few megabytes
 MOST_TIMES = 1500
 
 
@@ -61,18 +61,17 @@ def evaluate(
 
     proba_NC: [N, C] (or [N] of class 1). base_rate_C: class rates [C] of the TRAINING rows (or the rate of
     class 1), or [N, C] where several folds were trained on rows of their own. time_N: decision time or its
-    code; rows of one time count together. weight_N: sample weights >= 0. score_N: raw P(1) or any order of
-    two classes, on which auc is then measured, since calibration ties scores together; every other metric reads
+    code; rows of one time count together. weight_N: sample weights >= 0. score_N: raw P(1), or any score that orders
+    two classes, used for auc, since calibration ties scores together; every other metric uses
     proba_NC. fold_N: code of the fit that forecast each row, where there are several: each has a level of its own.
     min_block: shortest block in distinct times, at least the label's horizon in bars, since labels overlap.
     Each metric is {value, low, high, reason}: log_loss, base_log_loss, skill_beyond_level (the headline, see
     `skill`), skill_over_base_rate (1 - log_loss / base_log_loss), auc, brier, brier_skill (over the base rate), ece,
-    ece_equal_mass (both without the noise of the bins, `total_gap`), calibration_slope and calibration_intercept (1 and
-    0 are calibrated, see `calibration_line`). Beside them n, n_times, base_rate [C],
+    ece_equal_mass (both corrected for the noise of the bins, `total_gap`), calibration_slope and calibration_intercept
+    (1 and 0 are calibrated, see `calibration_line`). Further keys: n, n_times, base_rate [C],
     observed_rate [C], block_length, confidence, n_draws. Intervals are Student's over slow
     cosines (`cosines`); None, with the reason, where the record holds fewer than 20 effective blocks. Raises DataError
-    on malformed
-    input.
+    on malformed input.
     """
     proba, y = checked_forecast(proba_NC, y_N, "evaluate")
     several = np.ndim(base_rate_C) == 2
@@ -125,14 +124,14 @@ def _calibration(
 
 
 def total_gap(gaps: cosines.Spread, *, n_draws: int = 1000, confidence: float = 0.95, seed: int = 0) -> Estimate:
-    """Sum of the absolute true gaps of all bins (the calibration error), as if without the noise of the bins.
+    """Sum of the absolute true gaps of all bins (the calibration error), corrected for the noise of the bins.
 
     Absolute values of noisy gaps add up even where every true gap is zero, so the plain sum is too large and its
-    resampled interval never holds 0. The true gaps are taken to be s times those observed, s >= 0; what a sum as large
-    as the observed one says about s comes from Student draws of the gaps. value: where half of the draws exceed the
-    observed sum (median-unbiased), 0 where no s >= 0 does. Interval: all s that the observed sum does not contradict.
-    Without an interval the value is the plain sum, as there is no noise known to take off. Source: the bias and why to
-    take it off, Kumar, Liang & Ma 2019, section 4; inversion of a test, Casella & Berger 2002, section 9.2.
+    resampled interval never holds 0. The true gaps are modelled as s times the observed ones, s >= 0; Student draws of
+    the gaps give the distribution of the sum for each s. value: where half of the draws exceed the
+    observed sum (median-unbiased), 0 where no s >= 0 does. Interval: all s that the observed sum does not reject.
+    Without an interval the value is the plain sum, because the noise is unknown. Source: the bias and why to
+    correct it, Kumar, Liang & Ma 2019, section 4; inversion of a test, Casella & Berger 2002, section 9.2.
     """
     observed = float(np.abs(gaps.value_M).sum())
     if gaps.reason is not None:
@@ -196,9 +195,9 @@ class _Auc:
 
 
 class _AucByTime:
-    """AUC of many drawings of whole times: wins between any two times counted once, then a bilinear form of a draw.
+    """AUC of many draws of times: wins between any two times are counted once, then a bilinear form per draw.
 
-    For panels, with many samples a time: a draw then costs T^2, not N.
+    For panels, with many samples per time: a draw then costs T^2, not N.
     """
 
     def __init__(self, score_NC: Array, y_N: Array, weight_N: Array, time_N: Array, n_times: int) -> None:
@@ -213,7 +212,7 @@ class _AucByTime:
         return wins_TT, up, down
 
     def of(self, weight_dT: Array) -> Array:
-        """AUC [d] of each drawing; NaN where a class has no weight."""
+        """AUC [d] of each draw; NaN where a class has no weight."""
         return np.mean([self._one(weight_dT, *part) for part in self.parts], axis=0)
 
     @staticmethod
@@ -225,7 +224,7 @@ class _AucByTime:
 
 @compiled
 def _wins(score: Array, positive: Array, weight: Array, time: Array, n_times: int) -> Array:
-    """Weighted wins [T, T] of positives of one time over negatives of another, ties half; sorted by score."""
+    """Weighted wins [T, T] of positives of one time over negatives of another, ties half; input sorted by score."""
     wins, below = np.zeros((n_times, n_times)), np.zeros(n_times)
     i, n = 0, len(score)
     while i < n:
@@ -237,7 +236,7 @@ def _wins(score: Array, positive: Array, weight: Array, time: Array, n_times: in
         for k in range(i, j):
             if positive[k]:
                 own, mass = wins[time[k]], weight[k]
-                for t in range(n_times):  # a plain loop compiles in a tenth of the time of the array's own
+                for t in range(n_times):  # a plain loop compiles in a tenth of the time of an array expression
                     own[t] += mass * below[t]
         for k in range(i, j):
             if not positive[k]:
@@ -281,7 +280,7 @@ class _Metrics:
         self.weight_N, n_times = weight[order], len(first) - 1
         self.time_of_N = np.repeat(np.arange(n_times), np.diff(first))
         self.by_time = n_times <= min(MOST_TIMES, len(y) // 4)
-        self.cells = n_times if self.by_time else len(y)  # of what one draw builds
+        self.cells = n_times if self.by_time else len(y)  # allocated per draw
         sorted_by_time = ordering[order], y[order]
         self.auc: _Auc | _AucByTime = (
             _AucByTime(*sorted_by_time, self.weight_N, self.time_of_N, n_times)
@@ -295,7 +294,7 @@ class _Metrics:
         return self.sums_TM[:, 7:].sum(axis=0) / self.sums_TM[:, 0].sum()
 
     def gap_slopes(self, found: cosines.Spread) -> Array:
-        """How the gaps lean on each cosine of `found` [B, M]."""
+        """Slopes of the gaps along each cosine of `found` [B, M]."""
         if not found.degrees:
             return np.empty((0, self.sums_TM.shape[1] - 7))
         lean_TM = self.sums_TM[:, 7:] - self.gaps_M * self.sums_TM[:, :1]

@@ -1,8 +1,8 @@
-"""Intervals for numbers measured on dependent data: variances from a few slow cosines, Student's t for their doubt.
+"""Intervals on dependent data: variances from a few slow cosines, Student's t for the error of the variance.
 
 A statistic is a function of weights of time, all 1 on the record. Its slope along sqrt(2) cos(pi j (t - 1/2) / T), for
-j = 1..B, is how it leans on slow swings of the record; the mean square of B slopes is its variance, with B degrees of
-freedom. So the uncertainty of the variance itself is in the interval, which draws of blocks leave out: their intervals
+j = 1..B, is its sensitivity to slow swings of the record; the mean square of B slopes is its variance, with B degrees
+of freedom. So the interval includes the uncertainty of the variance, which a block bootstrap leaves out: its intervals
 are too narrow where few blocks remain. Statistics on one set of cosines share their draws, so differences are paired.
 Legend: T distinct times, B cosines, M statistics, D draws, d weightings.
 Source: Mueller 2004 and Lazarus, Lewis, Stock & Watson 2018 (equal-weighted cosine estimator, B = 0.4 T^(2/3) at most).
@@ -26,8 +26,8 @@ from tradsys.evidence.bootstrap import (
 )
 from tradsys.evidence.sharpe import checked_returns, is_flat
 
-# cosines per effective block: beyond that they swing faster than the dependence and see too little variance. Overlap
-# of known length ends sharply; dependence that was estimated decays, so that slower cosines are needed
+# cosines per effective block: faster ones vary within the dependence and see too little variance. Label overlap
+# has a known, sharp end; estimated dependence decays, so that it needs slower cosines
 PER_KNOWN_BLOCK, PER_ESTIMATED_BLOCK = 0.35, 0.2
 # finite difference of the slopes; weights stay positive
 _STEP = 1e-3
@@ -35,10 +35,10 @@ _STEP = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Spread:
-    """Statistics of one record and how they lean on time.
+    """Statistics of one record and their sensitivity to time.
 
     value_M: on the record. slope_BM: along each cosine. block_length: periods of one effective block. reason: why
-    there is no interval, None where there is one; then slope_BM has no rows.
+    there is no interval, None where there is one; without it slope_BM has no rows.
     """
 
     value_M: Array
@@ -79,7 +79,7 @@ class Spread:
         return 2 * np.minimum(above_M, 1 - above_M)
 
     def draws(self, n_draws: int, *, seed: int) -> Array:
-        """Draws [D, M] around the values: Student's t with the slopes' covariance, one and the same t for all M."""
+        """Draws [D, M] around the values: Student's t with the slopes' covariance, the same t for all M."""
         rng = np.random.default_rng(seed)
         normal_DB = rng.standard_normal((n_draws, self.degrees))
         shrink_D = np.sqrt(rng.chisquare(self.degrees, (n_draws, 1)))
@@ -98,11 +98,11 @@ def spread(
 ) -> Spread:
     """Values and slopes of `statistic`, which maps weights of time [d, T] to [d, M].
 
-    series: [T] or [T, K], the losses or gains whose dependence counts. min_block: periods that one label or position
-    spans. cells: numbers that the statistic builds per weighting, which bounds how many it gets at once. step: of the
-    finite difference, below 0.7 so that weights stay positive; a statistic that jumps from sample to sample, as one
-    that cuts at a rank, needs a step that passes several of them. slow: as few cosines as where dependence is
-    estimated, for a statistic that leans on how runs of labels fall together.
+    series: [T] or [T, K], the losses or gains that determine the dependence. min_block: periods that one label or
+    position spans. cells: numbers that the statistic allocates per weighting, which bounds how many it gets at once.
+    step: of the finite difference, below 0.7 so that weights stay positive; a statistic that jumps from sample to
+    sample, such as one with a cut at a rank, needs a step that passes several of them. slow: as few cosines as where
+    dependence is estimated, for a statistic that depends on how runs of labels coincide.
     """
     if n_times < 1:
         raise DataError("interval: no period at all; a record needs at least one; give data of the span")
@@ -144,7 +144,7 @@ def mean_interval(series_T: Array, *, min_block: float = 1.0, confidence: float 
     if series.ndim != 1 or not np.isfinite(series).all() or not 0 < confidence < 1 or not min_block >= 1:
         raise DataError(
             f"mean_interval: series {series.shape} with {int((~np.isfinite(series)).sum())} values that are not "
-            f"finite, min_block={min_block}, confidence={confidence}; one whole series, min_block >= 1, "
+            f"finite, min_block={min_block}, confidence={confidence}; one complete series, min_block >= 1, "
             "0 < confidence < 1"
         )
     if not len(series):
@@ -170,7 +170,7 @@ def sharpe_spread(returns: Array, *, min_block: float = 1.0) -> Spread:
 def sharpe_intervals(returns_TK: Array, *, confidence: float = 0.95, min_block: float = 1.0) -> list[Estimate]:
     """Per-period Sharpe ratios (ddof 1) of K strategies with their intervals, in one pass.
 
-    returns_TK: [T, K], same periods for all; blocks are as long as the strategy needs that needs the longest, so that
+    returns_TK: [T, K], same periods for all; blocks have the length that the most dependent strategy needs, so that
     intervals can be compared. A strategy that never traded has no value but a reason; too few blocks give values
     without intervals. Raises DataError on NaN or fewer than 2 periods.
     """
@@ -185,7 +185,7 @@ def sharpe_intervals(returns_TK: Array, *, confidence: float = 0.95, min_block: 
 
 
 def n_cosines(n_times: int, block_length: float, min_block: float = 1.0) -> int:
-    """How many cosines a record of `n_times` periods carries: 0.4 T^(2/3), fewer where blocks are long."""
+    """Number of cosines for a record of `n_times` periods: 0.4 T^(2/3), fewer where blocks are long."""
     share = PER_KNOWN_BLOCK if block_length <= max(1.0, min_block) else PER_ESTIMATED_BLOCK
     return max(2, int(min(0.4 * n_times ** (2 / 3), share * n_times / block_length)))
 
@@ -204,9 +204,9 @@ def student_quantile(confidence: float, degrees: int) -> float:
 
 
 def within_unit(plain: Estimate) -> Estimate:
-    """The interval of an area, made on the logit scale: it stays within (0, 1) and is skewed as areas are.
+    """The interval of an area, computed on the logit scale: it stays within (0, 1) and is skewed as areas are.
 
-    No interval at exactly 0 or 1, where nothing is known of the error. Source: Boyd, Eng & Page 2013, section 4 (logit
+    No interval at exactly 0 or 1, where the error is unknown. Source: Boyd, Eng & Page 2013, section 4 (logit
     intervals, delta method).
     """
     value = plain.value
@@ -224,7 +224,7 @@ def _estimate(value: float, half: float, reason: str | None) -> Estimate:
         return Estimate(None, reason=reason or "not defined on these samples")
     if reason is not None:
         return Estimate(value, reason=reason)
-    if abs(value) > FLAT_WIDTH and half <= FLAT_WIDTH * abs(value):  # zero is a reference against itself: exact
+    if abs(value) > FLAT_WIDTH and half <= FLAT_WIDTH * abs(value):  # zero is exact: a reference against itself
         return Estimate(value, reason=UNMOVED)
     if not np.isfinite(half):
         return Estimate(value, reason="its error is not defined on these samples")

@@ -1,8 +1,8 @@
-"""What the trials on one span take off a Sharpe ratio: the luck that the best of them is expected to show.
+"""Deflation of a Sharpe ratio by the trials on one span: the highest Sharpe that luck alone is expected to show.
 
 Two pairs are consistent: all trials with the variance across them, and the effective number of independent trials
-with the variance of a single one. Effective number with the variance across trials counts correlation twice: alike
-trials are few, and they lie close together. Each pair is an estimate; the larger luck is the one that is taken off.
+with the variance of a single one. The effective number with the variance across trials would count correlation twice:
+similar trials are few, and they lie close together. Each pair is an estimate; the larger one is subtracted.
 Source: Bailey & Lopez de Prado 2014, eq. 1 and 2; Lo 2002, eq. 6, for the variance of one Sharpe ratio.
 """
 
@@ -47,7 +47,7 @@ class Deflation:
         """Highest per-period Sharpe that these trials would show by luck over a record of `n_periods`.
 
         The larger of both pairs. The Sharpe ratio of one trial without an edge has the variance 1 / (T - 1), whatever
-        its skewness and kurtosis, as those enter with the ratio itself.
+        its skewness and kurtosis, because their terms vanish at a ratio of zero.
         """
         across = expected_max_sharpe(self.n_trials, self.sharpe_variance)
         if self.n_effective is None:
@@ -60,7 +60,7 @@ class Deflation:
 
 
 def deflation(sharpes_M: Array, n_effective: float) -> Deflation:
-    """The deflation of trials with these per-period Sharpe ratios [M]; without any trial nothing is taken off."""
+    """The deflation of trials with these per-period Sharpe ratios [M]; zero without a trial."""
     n_trials = len(sharpes_M)
     if not n_trials:
         return Deflation(n_effective=1.0)
@@ -79,6 +79,6 @@ def deflation_of_returns(times: Sequence[Array], returns: Sequence[Array]) -> De
 
 
 def deflated_sharpe(returns: Array | SharpeMoments, trials: Deflation) -> Array | float:
-    """Probability that the true Sharpe exceeds zero once the luck of these trials is taken off; a float or [K]."""
+    """Probability that the true Sharpe exceeds zero after deflation by these trials; a float or [K]."""
     n_periods = returns.n_periods if isinstance(returns, SharpeMoments) else len(returns)
     return probabilistic_sharpe_ratio(returns, trials.luck(n_periods))

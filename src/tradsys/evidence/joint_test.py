@@ -1,7 +1,7 @@
-"""One test of all strategies tried on a span: false edges are spent once, batch by batch.
+"""One test of all strategies tried on a span, with a bound on false edges over all batches.
 
-A batch is what was tried together. Batch n may spend `error_budget(n)`, whatever the ones before it showed, and the
-budgets of all batches that can ever follow add up to ALPHA: a researcher who goes on and on still ends in a false edge
+A batch is a set of strategies tried together. Batch n may spend `error_budget(n)`, whatever earlier batches showed,
+and the budgets of all possible batches add up to ALPHA: even endless research ends in a false edge
 at most that often. Within a batch the largest of its statistics is compared with the largest under the null, drawn for
 all strategies at once, so that copies of one idea cost no more than the idea. Legend: T periods, K strategies, D draws.
 
@@ -22,11 +22,11 @@ from tradsys.core.tables import Array
 from tradsys.evidence import bootstrap
 from tradsys.evidence.sharpe import checked_returns, is_flat
 
-# the strategy that validation chose comes first and may spend most; all that ever follow share the rest; together less
-# than the promised 5 %, for what a bootstrap of one or two years cannot see
+# the first batch is the strategy that validation chose and may spend most; all later ones share the rest; the sum is
+# below the stated 5 %, to allow for what a bootstrap of one or two years misses
 FIRST_BUDGET, LATER_BUDGET = 0.036, 0.008
 ALPHA = FIRST_BUDGET + LATER_BUDGET
-# beyond the value that this many draws exceed, the tail is that of the normal law
+# beyond the value that this many draws exceed, the tail is extrapolated by the normal distribution
 _TAIL_DRAWS = 20
 IDLE = "its returns never differ, as of a strategy that never traded"
 
@@ -41,10 +41,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class JointTest:
-    """How one strategy's mean return compares with luck.
+    """Result of the test of one strategy's mean return.
 
-    statistic: mean over its standard error. p_value: chance that the best of its batch does as well where none has an
-    edge and no earlier batch passed. level: what the batch may spend. reason: why there is no test, else None.
+    statistic: mean over its standard error. p_value: probability that the best of its batch does as well without an
+    edge, given that no earlier batch passed. level: what the batch may spend. reason: why there is no test, else None.
     """
 
     batch: int
@@ -65,7 +65,7 @@ class JointTest:
 
 
 def error_budget(batch: int) -> float:
-    """Share of false edges that batch 1, 2, ... may add: most for the first, 1/n of what is left for batch n.
+    """Share of false edges that batch 1, 2, ... may add: most for the first, 1/n of the rest for batch n.
 
     The sum over n >= 2 of 1 / (n (n - 1)) is 1, so all batches together spend ALPHA.
     """
@@ -77,10 +77,10 @@ def error_budget(batch: int) -> float:
 def joint_test(
     batches: Sequence[Batch], *, min_block: float = 1.0, n_draws: int = 4000, seed: int
 ) -> list[list[JointTest]]:
-    """Tests every strategy of every batch; the verdict on a batch does not depend on later ones.
+    """Tests every strategy of every batch; the result of a batch does not depend on later ones.
 
     batches: by rising number, all over the same periods; numbers may be left out where an earlier batch covers other
-    periods, which costs power and no validity. min_block: shortest mean block in periods. A record of too few blocks,
+    periods, which costs power but no validity. min_block: shortest mean block in periods. A record of too few blocks,
     or a strategy that never traded, has no p-value but a reason. Raises DataError on NaN, unequal lengths or numbers
     that do not rise.
     """
@@ -88,7 +88,7 @@ def joint_test(
     values = np.column_stack(returns)
     n_times = len(values)
     moving = ~np.asarray(is_flat(values))
-    # the middle of all: the longest of forty is long by chance alone
+    # the median of all: the longest of forty is long by chance alone
     short: str | None = IDLE
     if moving.any():
         block = max(min_block, float(np.median(bootstrap.automatic_block_lengths(values[:, moving]))))
@@ -101,12 +101,12 @@ def joint_test(
         ]
     statistic, draws = _studentised(values, moving, block, n_draws, seed)
     out, at = [], 0
-    alive = np.ones(n_draws, dtype=bool)
+    in_play = np.ones(n_draws, dtype=bool)
     for batch, own in zip(batches, returns, strict=True):
         columns = slice(at, at + own.shape[1])
         at += own.shape[1]
         level = error_budget(batch.number)
-        p_values = _step_down(statistic[columns], draws[:, columns], alive, level)
+        p_values = _step_down(statistic[columns], draws[:, columns], in_play, level)
         out.append(
             [
                 JointTest(batch.number, own.shape[1], level, float(t), float(p)) if np.isfinite(t)
@@ -114,7 +114,7 @@ def joint_test(
                 for t, p in zip(statistic[columns], p_values, strict=True)
             ]
         )  # fmt: skip
-        alive &= draws[:, columns].max(axis=1) <= _critical(draws[:, columns].max(axis=1), alive, level)
+        in_play &= draws[:, columns].max(axis=1) <= _critical(draws[:, columns].max(axis=1), in_play, level)
     return out
 
 
@@ -154,8 +154,8 @@ def _studentised(values: Array, moving: Array, block: float, n_draws: int, seed:
     return statistic, draws
 
 
-def _step_down(statistic: Array, draws: Array, alive: Array, level: float) -> Array:
-    """p-values [K]: the best against the best of all; those that pass leave the rest to compare among themselves."""
+def _step_down(statistic: Array, draws: Array, in_play: Array, level: float) -> Array:
+    """p-values [K], step-down: the best against the best of all; strategies that pass are then set aside."""
     order = np.argsort(-statistic)
     p_values, largest = np.ones(len(statistic)), 0.0
     # the largest of the draws over the strategies from this one on, in one sweep from the worst up
@@ -164,27 +164,27 @@ def _step_down(statistic: Array, draws: Array, alive: Array, level: float) -> Ar
     for k, column in enumerate(order):
         if not np.isfinite(statistic[column]):
             break
-        p = max(largest, _tail(best[:, start], alive, statistic[column]))
+        p = max(largest, _tail(best[:, start], in_play, statistic[column]))
         p_values[column] = largest = p
         if p <= level:
             start = k + 1
     return p_values
 
 
-def _tail(draws: Array, alive: Array, value: float) -> float:
-    """Share of all draws that are alive and exceed `value`; smooth where only few draws reach."""
-    above = float((draws[alive] > value).sum())
-    if above >= _TAIL_DRAWS or alive.sum() <= _TAIL_DRAWS:
+def _tail(draws: Array, in_play: Array, value: float) -> float:
+    """Share of all draws that are still in play and exceed `value`; smoothed where only few draws reach it."""
+    above = float((draws[in_play] > value).sum())
+    if above >= _TAIL_DRAWS or in_play.sum() <= _TAIL_DRAWS:
         return above / len(draws)
-    edge = float(np.partition(draws[alive], -_TAIL_DRAWS)[-_TAIL_DRAWS])
+    edge = float(np.partition(draws[in_play], -_TAIL_DRAWS)[-_TAIL_DRAWS])
     fall = np.exp(special.log_ndtr(-value) - special.log_ndtr(-edge)) if value > edge else 1.0
     return _TAIL_DRAWS / len(draws) * float(fall)
 
 
-def _critical(draws: Array, alive: Array, level: float) -> float:
-    """The value that a share `level` of all draws exceeds while alive; the inverse of `_tail`."""
+def _critical(draws: Array, in_play: Array, level: float) -> float:
+    """The value that a share `level` of all draws in play exceeds; the inverse of `_tail`."""
     share = int(np.floor(level * len(draws)))
-    living = draws[alive]
+    living = draws[in_play]
     if len(living) <= _TAIL_DRAWS:
         return np.inf
     if share >= _TAIL_DRAWS:

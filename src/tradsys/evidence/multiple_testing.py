@@ -1,4 +1,4 @@
-"""Many tests at once: intervals for win counts, and p-values adjusted for a family of tests."""
+"""Multiple testing: intervals for win counts, and p-values adjusted for a family of tests."""
 
 import numpy as np
 from scipy import special
@@ -12,9 +12,9 @@ def wilson_interval(
 ) -> tuple[float, float]:
     """Bounds of a success rate; unlike p +- z*se they stay inside [0, 1] and are wide for small n.
 
-    successes: how many of the n trials succeeded; fractions stand for effective counts. degrees: of freedom of an
-    effective count that was estimated, then Student's quantile takes the normal one's place. Returns (low, high);
-    n = 0 tells nothing: (0, 1). Raises DataError where not 0 <= successes <= n. Source: Wilson 1927; Brown,
+    successes: how many of the n trials succeeded; fractions are allowed for effective counts. degrees: of freedom of an
+    estimated effective count; Student's quantile then replaces the normal one. Returns (low, high);
+    n = 0 gives (0, 1). Raises DataError where not 0 <= successes <= n. Source: Wilson 1927; Brown,
     Cai & DasGupta 2001, eq. 4.
     """
     if not 0 <= successes <= n:
@@ -23,7 +23,7 @@ def wilson_interval(
         raise DataError(f"wilson_interval: confidence {confidence}; it lies between 0 and 1; 0.95 is usual")
     if n == 0:
         return 0.0, 1.0
-    if degrees is not None:  # the confidence at which the normal quantile is Student's
+    if degrees is not None:  # the normal confidence whose quantile equals Student's
         confidence = 1 - 2 * float(special.ndtr(-special.stdtrit(degrees, 0.5 + confidence / 2)))
     from statsmodels.stats.proportion import proportion_confint  # noqa: PLC0415 - seconds to import
 

@@ -1,4 +1,4 @@
-"""Whether the best of many trials would have been picked for its skill or for its luck.
+"""Overfitting by selection: whether the best of many trials was picked for skill or for luck.
 
 Shapes: T periods, N trials (strategies, thresholds, seeds), S blocks of time.
 """
@@ -17,7 +17,7 @@ from tradsys.evidence.sharpe import FLAT_RETURN, checked_returns
 
 MAX_COMBINATIONS = 200_000
 _CHUNK_CELLS = 100_000
-# merits of a half that differ by less are equal
+# merits of a half that differ by less count as equal
 _TIE = 1e-9
 
 
@@ -113,7 +113,7 @@ def _split_merits(first: Array, second: Array) -> tuple[Array, Array, Array, Arr
     top = first.max(axis=1, keepdims=True)
     winner, rows = (first >= top - _TIE * np.maximum(1.0, np.abs(top))).argmax(axis=1), np.arange(len(first))
     reached = second[rows, winner][:, None]
-    # sums in another order differ in their last digits: what is that close is a tie
+    # sums in another order differ in their last digits: such small differences are ties
     tie = np.abs(second - reached) <= _TIE * np.maximum(1.0, np.abs(reached))
     below, level = np.count_nonzero((second < reached) & ~tie, axis=1), np.count_nonzero(tie, axis=1)
     rank = below + (level + 1) / 2
@@ -122,7 +122,7 @@ def _split_merits(first: Array, second: Array) -> tuple[Array, Array, Array, Arr
 
 
 def _joined(inside: Array, per_block: Array) -> Array:
-    """Sums over the marked blocks [splits, N]; einsum, since BLAS threads cost more than so thin a product."""
+    """Sums over the marked blocks [splits, N]; einsum, since BLAS threads cost more than such a small product."""
     return np.einsum("ks,sn->kn", inside, per_block)
 
 
@@ -162,14 +162,14 @@ def spa_test(
 ) -> SpaResult:
     """Superior predictive ability: does any of N trials truly have a lower mean loss than the benchmark?
 
-    losses_TN, benchmark_T: LOSSES per period, as log-losses or minus returns (benchmark zeros for cash). A small
-    p-value says yes, luck over the N trials taken off. The statistic is the largest gain over its standard error; its
-    law without any better trial comes from Student draws with the trials' covariance over time (`cosines`), in place of
-    a bootstrap whose variance is taken for known, which rejects too often where few blocks remain. Trials far below the
-    benchmark do not count in `consistent` (Hansen 2005, section 3.2), count as if equal to it in `upper`, and all keep
-    their losses in `lower`. min_block: periods that one label or position spans. Raises DataError on NaN, unequal
-    lengths, fewer than 20 effective blocks or a trial equal to the benchmark throughout. Source: Hansen 2005; White
-    2000.
+    losses_TN, benchmark_T: LOSSES per period, such as log-losses or minus returns (benchmark zeros for cash). A small
+    p-value means yes, corrected for luck over the N trials. The statistic is the largest gain over its standard error;
+    its distribution without any better trial comes from Student draws with the trials' covariance over time
+    (`cosines`); a bootstrap takes that variance as known and rejects too often where few blocks remain. Trials far
+    below the benchmark do not count in `consistent` (Hansen 2005, section 3.2), count as if equal to it in `upper`, and
+    all keep their losses in `lower`. min_block: periods that one label or position spans. Raises DataError on NaN,
+    unequal lengths, fewer than 20 effective blocks or a trial equal to the benchmark throughout. Source: Hansen 2005;
+    White 2000.
     """
     losses, benchmark = (
         checked_returns(losses_TN, "spa_test", least=20),

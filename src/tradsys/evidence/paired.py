@@ -1,10 +1,10 @@
-"""Is one model better than another? Skills of several variants, their paired differences, and what would settle them.
+"""Paired comparison of models: skills of several variants, their differences, and the record needed to separate them.
 
-Two things make a measured difference a matter of chance: which stretch of time was judged, and which seed a fit drew.
-Every interval here holds both. Time counts by slow cosines, the same for all variants (`cosines`). Seeds are not
-resampled: of three seeds, resampling sees two thirds of their variance and none of the doubt about that variance, so
-its intervals would be far too narrow. Each draw shifts the mean over seeds by a Student-t multiple of their own
-deviations instead, which is exact where seed noise is normal.
+A measured difference is random in two ways: by the evaluated stretch of time, and by the seed of a fit.
+Every interval here includes both. Time enters by slow cosines, the same for all variants (`cosines`). Seeds are not
+resampled: of three seeds, resampling sees two thirds of their variance and none of the error of that variance, so
+its intervals would be far too narrow. Instead each draw shifts the mean over seeds by a Student-t multiple of their own
+deviations, which is exact where seed noise is normal.
 Legend: N samples, S seeds, T distinct times, D draws, A variants.
 Sources: Lazarus, Lewis, Stock & Watson 2018 (time); Student 1908 (the mean of few normal values); Holm 1979.
 """
@@ -22,7 +22,7 @@ from tradsys.evidence.bootstrap import Estimate
 from tradsys.evidence.cosines import spread
 from tradsys.evidence.multiple_testing import holm
 
-MOST_SEEDS = 1000  # more than anybody will run
+MOST_SEEDS = 1000  # upper limit of a practical number of seeds
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +57,10 @@ class VariantLosses:
 
 @dataclass(frozen=True)
 class Needed:
-    """What would make a difference stand out, were it truly as large as measured.
+    """What would make a difference significant, if it were as large as measured.
 
-    n_seeds: of each variant, the record as it is; None where no number of seeds is enough, and then `times_the_record`
-    says how many times longer the record would have to be even with endless seeds.
+    n_seeds: of each variant, on the same record; None where no number of seeds is enough, and then `times_the_record`
+    states how many times longer the record would have to be even with endless seeds.
     """
 
     n_seeds: int | None = None
@@ -86,7 +86,7 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Skill by variant, difference to the reference by every other variant, rank by variant.
+    """Skill of each variant, difference of every other variant to the reference, rank of each variant.
 
     rank: 1 the best, equal where intervals do not separate. block_length: of one effective block, in distinct times.
     reason: why there are no intervals, None where there are.
@@ -112,7 +112,7 @@ def compare(
 ) -> Comparison:
     """Skills, paired differences to the reference, and ranks, all from one set of draws.
 
-    variants: need not judge the same samples; time is the union of theirs. against: whom a variant is compared with
+    variants: need not cover the same samples; time is the union of theirs. against: rival of a variant
     where that is not the reference. min_block: in distinct times, at least as many as one label overlaps. Variants with
     the same seeds share their draws of seeds, since a seed means the same initial weights and order in both. Raises
     DataError for fewer than two variants or an unknown rival.
@@ -158,11 +158,11 @@ def compare(
 
 
 def seed_weights(n_seeds: int, n_draws: int, *, seed: int) -> Array:
-    """Weights [D, S] that sum to one: under them a mean over seeds spreads as Student's t says it does.
+    """Weights [D, S] that sum to one: under them a mean over seeds is distributed as Student's t.
 
     With values x_S of mean m and deviation s (ddof 1), the draws `weights @ x_S` follow m + s / sqrt(S) * t with
     S - 1 degrees of freedom: normal multipliers of the deviations from m, over the square root of a chi-square share.
-    One seed has weight one: what it hides cannot be known.
+    One seed has weight one: its variance is unknown.
     """
     if n_seeds < 1:
         raise DataError(f"paired: {n_seeds} seeds; at least one was run; count the variant's own")
@@ -176,10 +176,10 @@ def seed_weights(n_seeds: int, n_draws: int, *, seed: int) -> Array:
 
 
 def needed(difference: float, var_time: float, var_seed: float, confidence: float = 0.95, n_now: int = 1) -> Needed:
-    """What the record or the seeds would have to be for `difference` to leave zero out of its interval.
+    """Record length or number of seeds for which the interval of `difference` would exclude zero.
 
-    The half-width squared is z^2 var_time + t^2_{n-1} var_seed / n with n seeds; the smallest n that brings it below
-    the difference is the answer. Where time alone is too wide, z^2 var_time / difference^2 times the record would be
+    The half-width squared is z^2 var_time + t^2_{n-1} var_seed / n with n seeds; the result is the smallest n that
+    brings it below the difference. Where time alone is too wide, z^2 var_time / difference^2 times the record would be
     needed, as var_time falls with its length. n_now: seeds that were not enough; without seed noise only the record
     can grow.
     """
@@ -194,14 +194,14 @@ def needed(difference: float, var_time: float, var_seed: float, confidence: floa
     room = difference**2 - z**2 * var_time
     if room <= 0 or var_seed == 0:
         return Needed(times_the_record=float(z**2 * var_time / difference**2))
-    # percentiles of draws and this formula differ a little: what was just seen not to be enough is not the answer
+    # percentiles of draws and this formula differ a little: exclude the number that was just not enough
     counts = np.arange(max(2, n_now + 1), MOST_SEEDS + 1)
     enough = special.stdtrit(counts - 1, 0.5 + confidence / 2) ** 2 * var_seed / counts < room
     return Needed(n_seeds=int(counts[enough.argmax()])) if enough.any() else Needed(n_seeds=MOST_SEEDS)
 
 
 def decisions_within(time: Array, horizon: np.timedelta64) -> int:
-    """Most distinct decision times within one horizon: how far labels reach over each other, at least 1."""
+    """Most distinct decision times within one horizon: how far labels overlap, at least 1."""
     moments = np.unique(time)
     if not len(moments):
         raise DataError("paired: no decision time; at least one is needed; give data of the span")
@@ -231,7 +231,7 @@ def _sums(variant: VariantLosses, clock: Array) -> Array:
 
 
 def _gains(sums: Mapping[str, Array], rival: Mapping[str, str]) -> Array:
-    """The series whose dependence counts: gains over the base, and over the rival."""
+    """The series that determine the dependence: gains over the base, and over the rival."""
     gain = {name: s[:, 1:].mean(axis=1) - s[:, 0] for name, s in sums.items()}
     return np.stack([*gain.values(), *(gain[name] - gain[other] for name, other in rival.items())], axis=1)
 
@@ -286,7 +286,7 @@ def _adjusted(gaps: Mapping[str, Difference]) -> dict[str, Difference]:
 
 
 def _ranks(skill: Mapping[str, Estimate]) -> dict[str, int]:
-    """1 + how many variants have an interval that lies wholly above this one's."""
+    """1 + number of variants whose interval lies completely above this one's."""
     return {
         name: 1 + sum(o.low is not None and e.high is not None and o.low > e.high for o in skill.values())
         for name, e in skill.items()

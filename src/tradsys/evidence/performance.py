@@ -1,8 +1,8 @@
-"""What a strategy earned after costs, each number beside what it is worth. Plain arrays in, JSON out.
+"""Performance of a strategy after costs, with the uncertainty of each number. Plain arrays in, JSON out.
 
-Returns are simple returns of the equity per period, costs already taken. Sharpe is arithmetic: mean /
+Returns are simple returns of the equity per period, after costs. Sharpe is arithmetic: mean /
 deviation (ddof 1) times sqrt(periods_per_year); growth is compounded. Nothing is ever NaN or infinite: None,
-and `reasons` says why.
+and `reasons` states why.
 """
 
 from typing import TypedDict, cast
@@ -20,12 +20,12 @@ from tradsys.evidence.track_record.risk import risk_statistics
 
 DAYS_PER_YEAR = 365.25
 MICROSECONDS_A_DAY = 86_400e6
-# under a year, compounding to a yearly rate promises what was never seen (GIPS 2020, provision 2.A.12)
+# under a year, annualising a compounded return is misleading (GIPS 2020, provision 2.A.12)
 SHORTEST_ANNUALISED_YEARS = 1.0
 
 
 class Growth(TypedDict):
-    """What the account grew to and fell by; see `performance`."""
+    """Growth and drawdown of the account; see `performance`."""
 
     total_return: float
     cagr: float | None
@@ -36,7 +36,7 @@ class Growth(TypedDict):
 
 
 class Risk(TypedDict):
-    """Risk, the Sharpe ratio's probabilities and the luck that they are measured against; see `performance`."""
+    """Risk, the probabilities of the Sharpe ratio and the luck they are compared with; see `performance`."""
 
     expected_max_sharpe: float
     volatility: float | None
@@ -78,7 +78,7 @@ class Trades(TypedDict):
 
 
 class Activity(TypedDict):
-    """How much was held, traded and paid; None where it was not recorded."""
+    """Exposure, turnover and costs; None where not recorded."""
 
     exposure: float | None
     time_in_market: float | None
@@ -87,7 +87,7 @@ class Activity(TypedDict):
 
 
 class Performance(Growth, Risk, SharpeRatio, Ratios, Trades, Activity):
-    """All that a report says of one strategy. reasons: by field, why it is None."""
+    """All metrics of one strategy in a report. reasons: by field, why it is None."""
 
     n_periods: int
     years: float
@@ -114,15 +114,15 @@ def performance(
     min_block: float = 1.0,
     confidence: float = 0.95,
 ) -> Performance:
-    """All that a report says of one strategy, ready for JSON.
+    """All metrics of one strategy in a report, ready for JSON.
 
     returns_T: [T] per period, after costs. days_T: date of each, datetime64 [T]; years, drawdown_days and
     turnover_per_year are then of the time that passed, holes included, not of the periods counted.
     trade_returns: [M] net result of CLOSED trades, in any one unit. exposure_T: position over equity, signed.
     turnover_T, costs_T: traded notional and costs over equity, per period.
     n_trials, sharpe_variance, n_effective: of every trial on these data, for the DSR; see
-    `deflation.Deflation`. min_trades: closed trades below which no probability is given; 0 for what is bought once and
-    held. min_block: shortest block in periods, at least the holding time.
+    `deflation.Deflation`. min_trades: closed trades below which no probability is given; 0 for buy and
+    hold. min_block: shortest block in periods, at least the holding time.
 
     Growth: total_return, cagr (None under a year), max_drawdown in [0, 1] from an equity that starts at 1, so a
     first-bar loss counts; drawdown_periods and drawdown_days from its peak to recovery or the record's end. Risk:
@@ -202,9 +202,9 @@ def days_between(time_T: Array, start: int, end: int) -> float:
 
 
 def years_passed(n_periods: int, periods_per_year: float, days_T: Array | None = None) -> float:
-    """Years that a record spans: the periods' own, or the wall clock's from first to last day where that is longer.
+    """Years that a record spans: by its periods, or from first to last day where that is longer.
 
-    So a year's sessions are a year though the last ends before the calendar's, and an 11-month hole is 11 months.
+    So a year's sessions count as a year though the last ends before the calendar's, and a hole of 11 months counts.
     """
     counted = n_periods / periods_per_year
     if days_T is None:
@@ -213,7 +213,7 @@ def years_passed(n_periods: int, periods_per_year: float, days_T: Array | None =
 
 
 def equity_curve(returns_T: Array) -> Array:
-    """Compounded equity [T + 1] that starts at 1; a loss of all or more leaves 0 for good."""
+    """Compounded equity [T + 1] that starts at 1; after a loss of all or more it stays 0."""
     returns = sharpe.checked_returns(returns_T, "equity_curve", least=0)
     return np.concatenate([[1.0], np.cumprod(np.maximum(1 + returns, 0))])
 
@@ -249,14 +249,14 @@ def _growth(
 
 
 def _too_little(returns: Array, n_trades: int, min_trades: int) -> str | None:
-    """Why these returns carry no probability about their Sharpe ratio; None where they do."""
+    """Why these returns give no probability about their Sharpe ratio; None where they do."""
     if n_trades < min_trades:
         return f"{counted(n_trades, 'closed trade')}; a probability needs at least {min_trades}"
     return _too_few_active(sharpe.active_periods(returns), len(returns))
 
 
 def _too_few_trades(n_trades: int, min_trades: int) -> str | None:
-    """Why ratios and tails are left out; None where there are trades enough, or none are expected."""
+    """Why ratios and tails are left out; None where there are enough trades, or none are expected."""
     if n_trades >= min_trades:
         return None
     return f"{counted(n_trades, 'closed trade')}; ratios and tails need at least {min_trades}"

@@ -1,10 +1,10 @@
-"""A live record, watched every day: bounds on its mean return that hold at all times at once.
+"""Bounds on the mean return of a live record that is checked every day; they hold at all times at once.
 
-An interval of fixed length may be looked at once; who looks daily and stops when it pleases is misled far more often
-than 5 %. A confidence sequence covers the true mean at every period together with chance 1 - alpha.
-The mixture's boundary needs the variance, and a live record knows it badly: while a loss that comes once a month has
-not come yet, the running variance is far too small, and days that resemble their neighbours count as more days than
-they are. So bounds begin late, never fall below the deviation of the backtest where that is known, and grow with the
+An interval for a fixed length is valid for one check; checking daily and stopping at will misleads far more often
+than 5 %. A confidence sequence covers the true mean at every period together with probability 1 - alpha.
+The mixture boundary needs the variance, which a live record estimates badly: before the first rare loss has come,
+the running variance is far too small, and autocorrelated days count as more days than
+they are. So bounds begin late, never fall below the deviation of the backtest where that is given, and grow with the
 long-run variance. How often they miss is simulated (docs/coverage.md).
 Sources: Howard, Ramdas, McAuliffe & Sekhon 2021 (normal mixture boundary, eq. 14); Waudby-Smith, Arbour, Sinha, Kennedy
 & Ramdas 2024, theorem 2.2 (the same with the running variance: an asymptotic sequence for any finite variance), section
@@ -18,13 +18,13 @@ import numpy as np
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 
-# periods before the running variance is worth anything; until then the bounds are infinite
+# periods before the running variance is usable; until then the bounds are infinite
 MIN_PERIODS = 60
-FARTHEST = 100_000  # periods beyond which a live record confirms nothing in a lifetime
+FARTHEST = 100_000  # longest live record in periods that is considered
 
 
 def half_width(n: float, alpha: float = 0.05, scale: float = 250.0) -> float:
-    """Half of the sequence's width after n periods, in deviations of one period's return."""
+    """Half-width of the sequence after n periods, in standard deviations of one period's return."""
     return float(_half_widths(np.array([n], dtype=np.float64), alpha, scale)[0])
 
 
@@ -45,8 +45,8 @@ def _half_widths(n: Array, alpha: float, scale: float) -> Array:
 def bars_to_confirm(sharpe: float, alpha: float = 0.05, scale: float | None = None) -> int | None:
     """Periods until the lower bound is expected above zero at this true Sharpe per period; None where never.
 
-    The same number refutes it: a record whose mean is zero then has its upper bound below what that Sharpe promised.
-    scale: None is tightest where the answer lies.
+    The same number refutes it: a record whose mean is zero then has its upper bound below that Sharpe.
+    scale: None optimises the bounds for the returned number of periods.
     """
     if not np.isfinite(sharpe) or sharpe <= 0:
         return None
@@ -60,11 +60,11 @@ def bars_to_confirm(sharpe: float, alpha: float = 0.05, scale: float | None = No
 
 
 def live_record(sharpe: float | None, periods_per_year: float, n_points: int = 60) -> dict[str, Any] | None:
-    """How the bounds of a live record are expected to close in, were its Sharpe ratio what was found; for a plot.
+    """Expected bounds of a live record with this Sharpe ratio over time, for a plot.
 
     sharpe: per period. Keys, yearly where Sharpe ratios: sharpe, periods (until the lower bound passes zero, None where
-    that takes more than a lifetime), periods_per_year, n [P] (periods lived), low [P] and high [P] (bounds expected of
-    the Sharpe), no_edge_high [P] (upper bound expected where the true mean is zero). None for a Sharpe that is not
+    that takes too long), periods_per_year, n [P] (periods so far), low [P] and high [P] (expected bounds of
+    the Sharpe), no_edge_high [P] (expected upper bound where the true mean is zero). None for a Sharpe that is not
     positive.
     """
     if sharpe is None or not np.isfinite(sharpe) or sharpe <= 0:
@@ -90,8 +90,8 @@ def followed(
 ) -> tuple[Array, Array, Array]:
     """Running mean, lower and upper bound [T] of a live record's returns per period; infinite for the first 60.
 
-    expected_deviation: standard deviation of a period's return in the backtest, below which that of the live record is
-    not believed; 0 where it is not known. scale: periods at which the bounds are tightest. alpha: chance that they miss
+    expected_deviation: standard deviation of a period's return in the backtest, a floor for that of the live record;
+    0 where unknown. scale: periods at which the bounds are tightest. alpha: probability that they miss
     the mean at any time at all. Raises DataError on returns that are not finite.
     """
     returns = np.asarray(returns_T, dtype=np.float64)
@@ -113,7 +113,7 @@ def followed(
 def _running_moments(returns_T: Array) -> tuple[Array, Array]:
     """Mean and variance (ddof 1) of the record so far [T]; the first variance is 0."""
     n, centre = np.arange(1, len(returns_T) + 1), returns_T.mean() if len(returns_T) else 0.0
-    shifted = returns_T - centre  # sums of squares of what is nearly centred keep their digits
+    shifted = returns_T - centre  # sums of squares of nearly centred values keep their digits
     mean = shifted.cumsum() / n
     square = np.maximum((shifted**2).cumsum() - n * mean**2, 0.0)
     return mean + centre, square / np.maximum(n - 1, 1)
@@ -122,7 +122,7 @@ def _running_moments(returns_T: Array) -> tuple[Array, Array]:
 def _long_run_factor(returns_T: Array, mean_T: Array, variance_T: Array) -> Array:
     """Long-run over plain variance of the record so far [T], at least 1: Bartlett's kernel, 1.5 n^(1/3) lags.
 
-    Below 1 it is 1: bounds do not gain from days that seem to make up for one another. Source: Newey & West 1987.
+    Values below 1 become 1: negative autocorrelation does not narrow the bounds. Source: Newey & West 1987.
     """
     n = np.arange(1, len(returns_T) + 1)
     n_lags, factor = (1.5 * np.cbrt(n)).astype(int), np.ones(len(n))
@@ -141,16 +141,16 @@ def _long_run_factor(returns_T: Array, mean_T: Array, variance_T: Array) -> Arra
 def live_state(
     returns_T: Array, expected: float | None, *, expected_deviation: float = 0.0, scale: float = 250.0
 ) -> str:
-    """What a live record shows by now, in one sentence; true at every time it is read, with chance 95 %.
+    """State of a live record in one sentence; true at every time it is read, with probability 95 %.
 
-    expected: mean return per period that the backtest promised, None where it is not known; expected_deviation: see
+    expected: mean return per period of the backtest, None where unknown; expected_deviation: see
     `followed`.
     """
     if len(returns_T) < MIN_PERIODS:
         more = MIN_PERIODS - len(returns_T)
-        return f"{len(returns_T)} days lived; bounds on the mean begin at {MIN_PERIODS}, in {more} more"
+        return f"{len(returns_T)} live days; bounds on the mean begin at {MIN_PERIODS}, after {more} more"
     mean, low, high = (float(v[-1]) for v in followed(returns_T, expected_deviation=expected_deviation, scale=scale))
-    shown = f"{len(returns_T)} days lived, mean {1e4 * mean:.1f} bps a day [{1e4 * low:.1f}, {1e4 * high:.1f}]"
+    shown = f"{len(returns_T)} live days, mean {1e4 * mean:.1f} bps a day [{1e4 * low:.1f}, {1e4 * high:.1f}]"
     if low > 0:
         verdict = "it earns, at whatever day one looks"
         if not expected_deviation:

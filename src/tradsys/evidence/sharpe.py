@@ -1,4 +1,4 @@
-"""What a Sharpe ratio is worth: its error, its luck over many trials, the record it needs.
+"""Sharpe ratio statistics: its error, its luck over many trials, the record length it needs.
 
 Everything is per period (a bar or a day), never annualised: multiply by sqrt(periods_per_year) to show it.
 Kurtosis is plain (normal = 3), skewness and kurtosis are the moment (biased) estimators, and the error of a
@@ -17,16 +17,16 @@ from tradsys.core.tables import Array
 EULER_GAMMA = 0.5772156649015329
 # a deviation below this share of the largest return is rounding, not risk
 FLAT_SHARE = 1e-10
-# returns of the equity: sums of split cash leave some 1e-16 a period where nothing was traded
+# of the equity: splitting cash leaves rounding of about 1e-16 a period where nothing was traded
 FLAT_RETURN = 1e-12
-# fewer closed trades, or fewer periods with a return, carry no probability and no interval
+# with fewer closed trades, or fewer periods with a return, there is no probability and no interval
 MIN_TRADES = 30
 MIN_ACTIVE_PERIODS = 30
 
 
 @dataclass(frozen=True, eq=False)
 class SharpeMoments:
-    """All that the formulas read of a series; built by hand where only published moments are known."""
+    """Moments of a series that the formulas need; built directly where only published moments are available."""
 
     sharpe: Array | float
     n_periods: int
@@ -71,8 +71,8 @@ def checked_returns(returns: Array, where: str, least: int = 2) -> Array:
 def is_flat(returns: Array) -> Array | bool:
     """Whether returns [T] or [T, K] never differ but for rounding, as of a strategy that never traded.
 
-    Their deviation (ddof 1) is at most 1e-10 of the largest return, or at most 1e-12: the floor is absolute, since
-    the dust of adding up shares of cash is small beside the equity, not beside itself. A single period is flat.
+    Their deviation (ddof 1) is at most 1e-10 of the largest return, or at most 1e-12: the floor is absolute, because
+    rounding in sums of cash is small relative to the equity, not to itself. A single period is flat.
     Returns a bool or bool [K].
     """
     values = np.asarray(returns, dtype=np.float64)
@@ -84,7 +84,7 @@ def is_flat(returns: Array) -> Array | bool:
 
 
 def active_periods(returns_T: Array) -> int:
-    """How many periods of a strategy have a return beyond rounding: its effective observations."""
+    """Number of periods of a strategy with a return beyond rounding: its effective observations."""
     return int((np.abs(np.asarray(returns_T)) > FLAT_RETURN).sum())
 
 
@@ -128,7 +128,7 @@ def expected_max_sharpe(n_trials: float, sharpe_variance: float = 1.0) -> float:
     Source: Bailey & Lopez de Prado 2014, eq. 1; Bailey et al. 2014, eq. 4.
     """
     if not n_trials >= 1 or not np.isfinite(n_trials):
-        raise DataError(f"expected_max_sharpe: {n_trials} trials; at least 1 was made; count the strategy itself")
+        raise DataError(f"expected_max_sharpe: {n_trials} trials; there is at least 1; count the strategy itself")
     if not sharpe_variance >= 0 or not np.isfinite(sharpe_variance):
         raise DataError(f"expected_max_sharpe: a variance of {sharpe_variance}; it must be finite and >= 0")
     if n_trials == 1:
@@ -140,10 +140,10 @@ def expected_max_sharpe(n_trials: float, sharpe_variance: float = 1.0) -> float:
 
 
 def deflated_sharpe_ratio(returns: Array | SharpeMoments, n_trials: float, sharpe_variance: float) -> Array | float:
-    """Probability that the true Sharpe exceeds zero once the luck of picking among trials is taken off.
+    """Probability that the true Sharpe exceeds zero, corrected for the luck of picking among trials.
 
     The probabilistic Sharpe ratio against `expected_max_sharpe(n_trials, sharpe_variance)`. returns: [T],
-    [T, K] or SharpeMoments. sharpe_variance: `trial_variance` of every trial's per-period Sharpe, the judged
+    [T, K] or SharpeMoments. sharpe_variance: `trial_variance` of every trial's per-period Sharpe, the evaluated
     one included. Returns a float or [K]. Source: Bailey & Lopez de Prado 2014, eq. 2.
     """
     return probabilistic_sharpe_ratio(returns, expected_max_sharpe(n_trials, sharpe_variance))
@@ -155,7 +155,7 @@ def min_track_record_length(
     """Periods needed before the observed Sharpe exceeds the benchmark at this confidence.
 
     Returns a float or [K], in periods; inf where the observed Sharpe does not exceed the benchmark, since no
-    length would do. Source: Bailey & Lopez de Prado 2012, eq. 13.
+    length is enough. Source: Bailey & Lopez de Prado 2012, eq. 13.
     """
     if not 0 < confidence < 1:
         raise DataError(f"min_track_record_length: confidence {confidence}; it lies between 0 and 1; 0.95 is usual")

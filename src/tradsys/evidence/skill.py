@@ -1,18 +1,18 @@
-"""Skill beyond the level: what a forecast knows apart from how often each class occurs.
+"""Skill beyond the level: the information of a forecast apart from how often each class occurs.
 
-The headline measure of every command. It asks what is left once the forecast and its rival, the best constant, are both
-granted the level of the rows they are evaluated on:
+The headline metric of every command. It compares the forecast with the best constant after both are shifted to the
+level of the rows they are evaluated on:
 
     skill_beyond_level = 1 - min_a loss(softmax(log p + a)) / loss(observed rates)
 
-a [C] is one shift of all logits of one fit. Three properties follow, and the tests hold them:
+a [C] is one shift of all logits of one fit. Three properties follow, and the tests check them:
 - any constant forecast has exactly 0, and a shift of the logits changes nothing: a market that rises or falls as a
   whole earns nothing, and no choice of level can be rewarded;
 - at the best shift the mean forecast equals the observed rates, so the reference is also the mean of the forecast;
-- a forecast dealt at random to the rows has an expected skill of at most 0, since -log is convex (Jensen).
+- a forecast shuffled at random over the rows has an expected skill of at most 0, since -log is convex (Jensen).
 
-A model that times the market is paid for moving its forecast up before better stretches of the evaluated span and
-down before worse ones, never for the mean of the span. A model that orders names is paid for the order.
+A model that times the market is rewarded for a higher forecast before better stretches of the evaluated span and
+a lower one before worse ones, never for the mean of the span. A model that orders names is rewarded for the order.
 Legend: N samples, C classes.
 """
 
@@ -25,12 +25,12 @@ from scipy import special
 from tradsys.core.tables import Array
 from tradsys.evidence.calibration import checked_forecast
 
-# a forecast of exactly 0 that comes true costs minus the log of this, not infinity
+# the loss of a forecast of exactly 0 that comes true is minus the log of this, not infinity
 SMALLEST = float(np.finfo(np.float64).eps)
 
 
 def log_losses(proba: Array, y: Array) -> Array:
-    """Minus the log of the probability given to what happened, [N], in nats.
+    """Minus the log of the probability of the realised class, [N], in nats.
 
     proba: [N] of class 1 or [N, C]; below 2e-16 counts as that. The mean is the log-loss.
     """
@@ -59,7 +59,7 @@ def levelled_losses(
 
     proba: [N] of class 1 or [N, C]. weight_N: of each sample in the level, by default 1. fold_N: code of the fit that
     forecast each row; each fit has its own level, since fits were trained on different rates. Where the rows of a fit
-    hold a single class, both losses are 0, their limit: at that level nothing is left to know.
+    hold a single class, both losses are 0, their limit at that level.
     """
     proba_NC, y_N = checked_forecast(proba, y, "levelled_losses")
     weight = np.ones(len(y_N)) if weight_N is None else np.asarray(weight_N, dtype=np.float64)
@@ -79,12 +79,12 @@ def _of_fit(proba_NC: Array, y_N: Array, weight_N: Array) -> tuple[Array, Array]
     rate_C = mass_C / mass_C.sum()
     constant = log_losses(np.broadcast_to(rate_C, proba_NC.shape), y_N)
     logits_NC = np.log(np.clip(proba_NC, SMALLEST, 1.0))
-    if not np.ptp(logits_NC, axis=0).any():  # the best shift of a constant is the rate, without a solver's rounding
+    if not np.ptp(logits_NC, axis=0).any():  # a constant's best shift is the rate, exact without the solver
         return constant, constant
     shift_C = np.full(len(rate_C), -np.inf)
     shift_C[seen] = _best_shift(logits_NC[:, seen], rate_C[seen], weight_N / weight_N.sum())
     log_p_NC = special.log_softmax(logits_NC + shift_C, axis=1)
-    # rows of a class without weight have no say in any mean
+    # rows of a class without weight count in no mean
     return np.where(seen[y_N], -log_p_NC[np.arange(len(y_N)), y_N], constant), constant
 
 

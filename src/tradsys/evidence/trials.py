@@ -1,9 +1,9 @@
-"""How many independent trials a pile of correlated ones is worth, also where they cover different days.
+"""Effective number of independent trials among correlated ones, also where they cover different days.
 
-Ten variants of one idea are not ten chances of luck. Two published ways to count are kept: the mean correlation
-(`mean_correlation_trials`) and clusters of the correlation (`cluster_correlation`); what deflates is the larger
-(`independent_trials`), since a count that is too low prints a Sharpe better than the truth. Where two trials share
-too few days to know how they correlate, they count as strangers. Legend: K trials, T periods, D days of the union.
+Ten variants of one idea are not ten chances of luck. Two published counts are computed: from the mean correlation
+(`mean_correlation_trials`) and from clusters of the correlation (`cluster_correlation`); the larger one deflates
+(`independent_trials`), since a count that is too low prints a Sharpe better than the truth. Two trials that share
+too few days for a correlation count as independent. Legend: K trials, T periods, D days of the union.
 """
 
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 from tradsys.evidence.sharpe import FLAT_SHARE, checked_returns
 
-# shared periods below which a correlation is anyone's guess
+# fewer shared periods give no usable correlation
 MIN_SHARED = 30
-# fewer trials than this are counted, not weighed
+# fewer trials than this are counted without clustering
 MIN_TRIALS = 3
 _FINE_CUTS = 60
 
 
 @dataclass(frozen=True, eq=False)
 class TrialClusters:
-    """Trials grouped by how they move together.
+    """Trials grouped by their correlation.
 
     labels: int64 [K], cluster 0.. of each trial, numbered by first appearance. quality: mean over deviation of the
     silhouettes (their t-statistic but for the square root of K), None where there was no choice.
@@ -35,7 +35,7 @@ class TrialClusters:
 
     @property
     def n_clusters(self) -> int:
-        """How many clusters there are."""
+        """Number of clusters."""
         return int(self.labels.max()) + 1
 
 
@@ -63,7 +63,7 @@ def aligned_trials(times: Sequence[Array], returns: Sequence[Array], *, least: i
 
 
 def shared_correlation(times: Sequence[Array | None], returns: Sequence[Array], *, least: int = MIN_SHARED) -> Array:
-    """Correlation [K, K] of each pair of trials over the periods they share; 0 where that is not known.
+    """Correlation [K, K] of each pair of trials over the periods they share; 0 where it is unknown.
 
     times: strictly rising datetime64 [T_k], or None for a trial whose periods are unknown. A pair with fewer than
     `least` shared periods, or with no variance there, gets 0: it counts fully. Raises as `aligned_trials`.
@@ -117,10 +117,10 @@ def mean_correlation_trials(correlation_KK: Array) -> float:
 def cluster_correlation(correlation_KK: Array) -> TrialClusters:
     """Clusters of trials by average linkage, as many as give the best silhouettes.
 
-    Distance sqrt((1 - rho) / 2), compared between whole rows (trials are near when they are near to the same
+    Distance sqrt((1 - rho) / 2), compared between complete rows (trials are near when they are near to the same
     others); quality of a cut: mean over deviation of its silhouettes. Both as in the ONC algorithm of Lopez de
-    Prado & Lewis 2019, section 4; the tree of Sokal & Michener 1958 takes the place of its k-means, so that the
-    same trials always give the same count. Copies (rho > 0.999) are one trial before anything is weighed. Cuts into
+    Prado & Lewis 2019, section 4; the tree of Sokal & Michener 1958 replaces its k-means, so that the
+    same trials always give the same count. Copies (rho > 0.999) are merged into one trial first. Cuts into
     2 to 60 clusters are all tried, beyond that in steps of a quarter.
     """
     from scipy.cluster.hierarchy import fcluster, linkage  # noqa: PLC0415 - takes a second to import
@@ -138,7 +138,7 @@ def cluster_correlation(correlation_KK: Array) -> TrialClusters:
     best, quality = np.arange(n), -np.inf
     for n_clusters in _cuts(n):
         labels = fcluster(tree, n_clusters, criterion="maxclust") - 1
-        # trials that are all equally far apart fall into one heap: no cut, so each stays by itself
+        # trials that are all equally far apart fall into one cluster: no cut, so each stays by itself
         found = _quality(rows, labels) if labels.max() > 0 else -np.inf
         if found > quality:
             best, quality = labels, found
@@ -148,9 +148,9 @@ def cluster_correlation(correlation_KK: Array) -> TrialClusters:
 def independent_trials(correlation_KK: Array) -> float:
     """How many independent trials deflate a Sharpe: in [1, K], the larger of two published counts.
 
-    The clusters count ideas and are the smaller number where an idea has many loose variants; the mean correlation
-    is the smaller one where all trials share a market. Each can be too low where its picture of dependence is wrong,
-    and too low a count is what prints a Sharpe better than the truth; so the larger deflates. Fewer than 3 trials
+    The clusters count ideas and are the smaller number where an idea has many loosely related variants; the mean
+    correlation is the smaller one where all trials share a market. Each can be too low where its model of dependence is
+    wrong, and too low a count prints a Sharpe better than the truth; so the larger deflates. Fewer than 3 trials
     are counted as they are.
     """
     n_trials = len(correlation_KK)

@@ -1,7 +1,7 @@
-"""Edge, no edge, or not enough evidence: one rule for every strategy and every run.
+"""Verdict of a strategy and of a run: edge, no edge, or not enough evidence.
 
 What decides is money: whether a strategy's returns after costs exceed what luck gives the best of all strategies tried
-on these data (`joint_test`). The model's skill explains and denies, it is no veto: a forecast of volatility has skill
+on these data (`joint_test`). The model's skill can explain and deny but is no veto: a forecast of volatility has skill
 and earns nothing, and a strategy that earns has its own evidence.
 """
 
@@ -18,18 +18,18 @@ from tradsys.evidence.sequential import bars_to_confirm, live_record
 from tradsys.evidence.sharpe import MIN_TRADES
 
 Kind = Literal["edge", "no edge", "not enough evidence"]
-# beyond this p-value returns suggest nothing, and a model without skill settles the matter
+# above this p-value the returns suggest nothing, and a model without skill decides
 SUGGESTIVE = 0.2
 UNTRADED = "no strategy was evaluated: a forecast alone earns nothing, so skill alone is no edge"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict and why.
+    """The verdict with its reasons.
 
-    reasons: the first says what decided, in one sentence; others what else is known. needs: what would be needed to
-    know more, None where nothing would change it. test: what the returns showed, None where they were not tested.
-    live: how the bounds of a live record would close in (`sequential.live_record`), None where none is expected to.
+    reasons: the first states what decided, in one sentence; others add context. needs: what would be needed to
+    know more, None where nothing would change it. test: the test of the returns, None where they were not tested.
+    live: expected bounds of a live record (`sequential.live_record`), None where there are none.
     """
 
     kind: Kind
@@ -159,13 +159,13 @@ def _skill_sentence(skill_low: float | None) -> str:
 
 
 def live_of(performance: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The live record that this performance lets one expect, None where its Sharpe is not known or not positive."""
+    """The expected live record for this performance, None where its Sharpe is undefined or not positive."""
     sharpe = performance.get("sharpe_per_period")
     return None if sharpe is None else live_record(sharpe, performance["periods_per_year"])
 
 
 def _live_sentence(performance: Mapping[str, Any]) -> tuple[str, ...]:
-    """How long a live record must run, in one sentence; empty where the Sharpe per period is not known."""
+    """How long a live record must run, in one sentence; empty where the Sharpe per period is undefined."""
     sharpe = performance.get("sharpe_per_period")
     if sharpe is None:
         return ()
@@ -188,7 +188,7 @@ def _days_to_trades(performance: Mapping[str, Any], min_trades: int) -> str:
 
 
 def _longer_record(performance: Mapping[str, Any], test: JointTest) -> str:
-    """The record at which this mean over this error would pass, the error falling with the root of time."""
+    """The record length at which this mean over this error would pass, the error falling with the root of time."""
     assert test.statistic is not None
     times = (special.ndtri(1 - test.level) / test.statistic) ** 2
     periods, years = performance["n_periods"], performance["years"]

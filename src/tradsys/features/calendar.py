@@ -1,5 +1,5 @@
 # ruff: noqa: D102 -- name, warmup and expr are documented once, in core.protocols.Feature
-"""Phase of the day and of the week at the bar's close, in UTC, on a circle: 23:00 is near 00:00."""
+"""Phase of the day, week, month and year at the bar's close, in UTC, on a circle: 23:00 is near 00:00."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Wave = Literal["sine", "cosine"]
 
 
 def on_circle(share: pl.Expr, wave: Wave) -> pl.Expr:
-    """Sine or cosine of `share` turns, 0..1."""
+    """Sine or cosine of `share` of a full turn, share in 0..1."""
     angle = share * (2 * math.pi)
     return angle.sin() if wave == "sine" else angle.cos()
 

@@ -1,4 +1,4 @@
-"""Ranks of a feature among the symbols of one time: where a symbol stands among those that had a number then."""
+"""Cross-sectional ranks: where a symbol's feature value stands among all symbols of the same time."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import polars as pl
 
 from tradsys.core.tables import Array
 
-RANK = "_rank"  # what follows the feature's name in the rank's
+RANK = "_rank"  # suffix of a rank's column name
 
 
 def with_ranks(
@@ -15,9 +15,9 @@ def with_ranks(
 ) -> pl.DataFrame:
     """The values with `<name>_rank` on the right: (average rank - 1/2) / n within one time, float32 in (0, 1).
 
-    values: float32 columns [R], NaN or null unknown. keys: `symbol` and `time` [R] of the same rows. The n symbols
-    ranked at a time are those whose value is finite there, the market symbol never among them; ties share their
-    average rank, so the mean over any time is 1/2. NaN for everyone else.
+    values: float32 columns [R], NaN or null where missing. keys: `symbol` and `time` [R] of the same rows. The n
+    symbols ranked at a time are those with a finite value there, without the market symbol; ties share their
+    average rank, so the mean over any time is 1/2. All other rows are NaN.
     """
     if not ranks:
         return values
@@ -34,7 +34,7 @@ def with_ranks(
 
 
 def ranks_at_one_time(values_NK: Array, member_N: Array) -> Array:
-    """`with_ranks` of K columns at one time: float32 [N, K]; member_N: who is ranked, all but the market symbol."""
+    """`with_ranks` of K columns at one time: float32 [N, K]. member_N: rows to rank, all but the market symbol."""
     share_NK = np.full(values_NK.shape, np.nan, dtype=np.float32)
     for k in range(values_NK.shape[1]):
         rows = np.flatnonzero(np.isfinite(values_NK[:, k]) & member_N)
@@ -45,7 +45,7 @@ def ranks_at_one_time(values_NK: Array, member_N: Array) -> Array:
 def _rank_shares(value_N: Array, time_N: Array) -> Array:
     """float64 [N]: (average rank - 1/2) / n of each finite float32 value within its time, a number below 2^32.
 
-    One sort for all times: the time stands above the value's bits in one integer. The bits of floats sort as their
+    One sort for all times: an integer holds the time above the value's bits. The bits of floats sort as their
     values do once the sign bit of positive ones is set and all bits of negative ones are flipped.
     """
     bits = (value_N + np.float32(0)).view(np.uint32)  # minus zero becomes zero

@@ -1,8 +1,8 @@
-"""Features of all symbols at once, in one lazy query, as the table that models read.
+"""Computes the features of all symbols in one lazy query, as the table that models read.
 
-It runs over the whole frame, not group by group: one row of NaN stands before each segment, so that whatever
-rolls or recurses starts anew there, and what reaches across it falls into the warm-up, which is blanked. The
-in-memory engine is named because the streaming one splits columns by row count: the last bits of a rolling
+It runs over the complete frame, not group by group: a row of NaN precedes each segment, so that rolling and
+recursive features restart there, and what reaches across it falls into the warm-up, which is blanked. The
+in-memory engine is set explicitly because the streaming one splits columns by row count: the last bits of a rolling
 sum would then depend on the rows that come later.
 """
 
@@ -53,15 +53,15 @@ N_NAMED = 20  # symbols spelled out in a warning
 class FeatureSet:
     """An ordered set of features with the rules that hold for all of them.
 
-    features: objects of the `Feature` protocol, names unique, whose expressions start anew after a NaN (shifts,
+    features: objects of the `Feature` protocol, names unique, whose expressions restart after a NaN (shifts,
     differences, rolling extremes and moments, `features.smoothing`; not polars' cumulative sums, `ewm_mean`,
     `rolling_mean` or `rolling_sum`).
-    max_gap_minutes: a longer step between two closes starts a new segment, None never; bars that bring
-    `segment` keep theirs. market_symbol: whose close is joined by time as `market_close`, where a feature
-    reads it; None leaves those features out, named in a warning. extra: further features on the right, so that a
-    config can add to a list. sources: further features
-    by where their columns come from, such as `macro`, so that a config can add or leave out a source. ranks: names
-    of features whose rank within each time stands on the right as `<name>_rank`, see `cross_section`. A feature
+    max_gap_minutes: a longer step between two closes starts a new segment, None never; bars with a column
+    `segment` keep it. market_symbol: its close is joined by time as `market_close`, where a feature
+    reads it; None leaves those features out, named in a warning. extra: further features, appended, so that a
+    config can add to a list. sources: further features by the source of their columns, such as `macro`, so that a
+    config can add or leave out a source. ranks: names
+    of features whose rank within each time is appended as `<name>_rank`, see `cross_section`. A feature
     with a property `columns` reads those columns of the bars, right of `volume`. Raises DataError where these do
     not fit together.
     """
@@ -97,7 +97,7 @@ class FeatureSet:
 
     @property
     def warmup(self) -> int:
-        """Rows that must precede a row for all its features to be known.
+        """Rows that must precede a row for all its features to be defined.
 
         Raises DataError where a feature is yet to be fitted and its memory depends on that.
         """
@@ -109,7 +109,7 @@ class FeatureSet:
         return any(_reads_market(feature) for feature in self.features)
 
     def fit(self, bars: pl.DataFrame, until: datetime | None = None) -> Self:
-        """A copy whose fitted features have learned from bars with time <= `until` only.
+        """A copy whose fitted features are fitted on bars with time <= `until` only.
 
         until: None for all bars; a naive time is UTC. Raises DataError where no bar is left.
         """
@@ -122,7 +122,7 @@ class FeatureSet:
         return self.like(fitted)
 
     def like(self, features: Sequence[Feature]) -> Self:
-        """Other features under the same rules; the rank of a feature that is not among them goes with it."""
+        """Other features under the same rules; ranks of features that are not among them are dropped."""
         kept = {feature.name for feature in features}
         ranks = [name for name in self.ranks if name in kept]
         return type(self)(features, max_gap_minutes=self.max_gap_minutes, market_symbol=self.market_symbol, ranks=ranks)
@@ -130,7 +130,7 @@ class FeatureSet:
     def table(self, bars: pl.DataFrame, values: Array | None = None) -> FeatureTable:
         """One row per bar, in the bars' order; values float32 [R, F], NaN in the warm-up.
 
-        values: what this set computed for these bars before; None computes them.
+        values: this set's values for these bars, if computed before; None computes them.
 
         A segment ends at a gap and at a bar whose price is missing or not positive; that bar is all NaN.
         Symbols whose segments are all too short are all NaN and named in a warning.
@@ -167,7 +167,7 @@ class FeatureSet:
         return np.ascontiguousarray(frame.to_numpy(order="c"), dtype=np.float32)
 
     def side(self, bars: pl.DataFrame) -> Array | None:
-        """int8 [R]: the side a position would be taken on after each bar; None where no feature is named `side`."""
+        """int8 [R]: the side of a position after each bar; None where no feature is named `side`."""
         chosen = [feature for feature in self.features if feature.name == SIDE]
         if not chosen:
             return None
@@ -180,7 +180,7 @@ class FeatureSet:
             "max_gap_minutes": self.max_gap_minutes,
             "market_symbol": self.market_symbol,
         }
-        # left out where empty: sets stored before there were ranks keep their schema hash
+        # left out where empty: sets stored before ranks existed keep their schema hash
         return {**stored, "ranks": list(self.ranks)} if self.ranks else stored
 
     @classmethod
@@ -221,7 +221,7 @@ class FeatureSet:
             )
 
     def _leave_out_market(self) -> None:
-        """Drops the features that need a market series, and their ranks, and names them in a warning."""
+        """Drops the features that need a market series, and their ranks, with a warning."""
         needy = [feature.name for feature in self.features if _reads_market(feature)]
         if not needy:
             return
@@ -307,7 +307,7 @@ class FeatureSet:
 
 
 def no_market(symbol: str | None, n_symbols: int) -> str:
-    """The refusal of bars without the market symbol."""
+    """Error text for bars without the market symbol."""
     return (
         f"features: market symbol {symbol!r} is none of {n_symbols} symbols; features that read it would be empty; "
         "add it to the data or drop them"
@@ -332,7 +332,7 @@ def _check_order(bars: pl.DataFrame) -> None:
 
 
 def _spaced(marked: pl.DataFrame) -> pl.DataFrame:
-    """The rows with one row of NaN prices, and no `row`, before each segment."""
+    """The rows with a row of NaN prices, and null `row`, before each segment."""
     segment = marked["segment"].to_numpy()
     taken: Array = np.full(marked.height + int(segment[-1]) + 1, -1)
     taken[np.arange(marked.height) + segment + 1] = np.arange(marked.height)
@@ -342,6 +342,6 @@ def _spaced(marked: pl.DataFrame) -> pl.DataFrame:
 
 
 def _warmed_up(feature: Feature) -> pl.Expr:
-    """The feature as float32, null in its warm-up: the one place where that is enforced."""
+    """The feature as float32, null in its warm-up: the one place that enforces the warm-up."""
     values = answer(feature, "expr", kind=pl.Expr)
     return pl.when(pl.col("row") >= feature.warmup).then(values).cast(pl.Float32).alias(feature.name)

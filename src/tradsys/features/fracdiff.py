@@ -17,7 +17,7 @@ from tradsys.features.kernels import kernel
 from tradsys.features.registry import Column, register
 
 ORDERS = tuple(round(0.05 * k, 2) for k in range(1, 21))
-SHORTEST_TEST = 100  # outputs below which the ADF test says nothing
+SHORTEST_TEST = 100  # outputs below which the ADF test has too little power
 
 
 def ffd_weights(d: float, tol: float) -> Array:
@@ -44,7 +44,7 @@ def ffd(x: Array, d: float, tol: float) -> Array:
 
 
 def relative_weights(d: float, tol: float) -> Array:
-    """`ffd_weights` whose oldest takes what they sum to: float64 [K], sum 0."""
+    """`ffd_weights` with their sum taken off the oldest weight: float64 [K], sum 0."""
     weights = ffd_weights(d, tol)
     weights[-1] -= weights.sum()
     return weights
@@ -53,8 +53,8 @@ def relative_weights(d: float, tol: float) -> Array:
 def relative_ffd(x: Array, d: float, tol: float) -> Array:
     """`ffd` of each window relative to its own oldest value, float64 [n]; adding a constant to x changes nothing.
 
-    The weights of a cut window sum to s > 0, so that `ffd` keeps s times the level of x. Taken relative to the oldest
-    value, the window's past is that value for ever: the cut weights, which sum to -s, count it in full.
+    The truncated weights sum to s > 0, so that `ffd` keeps s times the level of x. Relative to the oldest value, all
+    values before the window count as equal to it: the weights that were cut off, which sum to -s, apply to it in full.
     """
     x = np.asarray(x, dtype=np.float64)
     weights = relative_weights(d, tol)
@@ -65,12 +65,12 @@ def relative_ffd(x: Array, d: float, tol: float) -> Array:
 
 
 def smallest_d(log_price: Array, *, tol: float, p_value: float = 0.05, grid: Sequence[float] = ORDERS) -> float:
-    """First d of the ascending grid whose `ffd` rejects a unit root at `p_value`; the level of x plays no part.
+    """First d of the ascending grid whose `ffd` rejects a unit root at `p_value`; the level of x does not matter.
 
     Augmented Dickey-Fuller with a constant and one lag, as in section 5.5. Raises DataError where no d of the
     grid passes or fewer than 100 values are left to test.
     """
-    from statsmodels.tsa.stattools import adfuller  # noqa: PLC0415 - two seconds, for training alone
+    from statsmodels.tsa.stattools import adfuller  # noqa: PLC0415 - takes two seconds; only training needs it
 
     for d in sorted(grid):
         series = ffd(log_price, d, tol)
@@ -94,8 +94,8 @@ def smallest_d(log_price: Array, *, tol: float, p_value: float = 0.05, grid: Seq
 class FracDiff(Column, name="ffd"):
     """Fractionally differenced log close, relative to the oldest in the window: the unit of price does not matter.
 
-    d: order; None until `fit` finds it on training bars. tol: cut of the weights; 1.5e-4 keeps at most 371 of
-    them for any d.
+    d: order; None until `fit` finds it on training bars. tol: the weights are truncated at it; 1.5e-4 keeps at most 371
+    of them for any d.
     """
 
     d: float | None = None
@@ -112,7 +112,7 @@ class FracDiff(Column, name="ffd"):
     def fit(self, bars: pl.DataFrame) -> Self:
         """A copy with the smallest stationary d of the longest segment in `bars`; itself where d is given.
 
-        One d for the whole panel keeps the column comparable across symbols; the longest unbroken series (the
+        One d for all symbols keeps the column comparable across them; the longest unbroken series (the
         first of equals) gives the test the most power.
         """
         if self.d is not None:

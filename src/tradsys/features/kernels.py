@@ -1,4 +1,4 @@
-"""Numeric kernels inside polars expressions, each with its name and parameters, so that a live step finds its twin."""
+"""Numeric kernels inside polars expressions, named with parameters, so that the live step finds their equivalent."""
 
 import json
 from collections.abc import Callable
@@ -9,13 +9,13 @@ import polars as pl
 
 from tradsys.core.tables import Array
 
-PREFIX = "kernel "  # begins the alias under which a kernel reads its input
+PREFIX = "kernel "  # prefix of the alias under which a kernel reads its input
 
 
 def kernel(x: pl.Expr, name: str, function: Callable[..., Array], **parameters: Any) -> pl.Expr:
     """`function(values [R] float64, **parameters)` of x as an expression, float64 [R].
 
-    name: under which `features.live.rolling` knows the kernel's row-by-row form. Parameters are JSON values.
+    name: key of the kernel's row-by-row form in `features.live.rolling`. Parameters are JSON values.
     """
     series = partial(_series, function=function, parameters=parameters)
     marked = x.alias(PREFIX + json.dumps({"name": name, **parameters}))

@@ -1,5 +1,5 @@
 # ruff: noqa: D102 -- name, warmup and expr are documented once, in core.protocols.Feature
-"""How much money trades, how evenly, and how far it moves the price. Turnover is close times volume."""
+"""Liquidity features: how much is traded, how evenly, and with what price impact. Turnover is close times volume."""
 
 from dataclasses import dataclass
 
@@ -17,9 +17,9 @@ def turnover() -> pl.Expr:
 
 
 def where_traded(value: pl.Expr, bars: int) -> pl.Expr:
-    """The value where something traded in the last `bars` bars, else NaN.
+    """The value where something was traded in the last `bars` bars, else NaN.
 
-    Exact, where a rolling sum may keep float noise of what has left the window.
+    Exact, where a rolling sum may keep float noise of values that have left the window.
     """
     return pl.when(pl.col("volume").rolling_max(bars) > 0).then(value).otherwise(float("nan"))
 
@@ -27,9 +27,9 @@ def where_traded(value: pl.Expr, bars: int) -> pl.Expr:
 @register
 @dataclass(frozen=True)
 class LogDollarVolume(Column, name="log_dollar_volume_{bars}", warmup=lambda f: f.bars - 1):
-    """ln of the mean turnover of `bars` bars, in the price's currency; NaN where nothing traded.
+    """ln of the mean turnover of `bars` bars, in the price's currency; NaN where nothing was traded.
 
-    The only size among the price features: scaling all prices by c adds ln c.
+    The only price feature with a unit: scaling all prices by c adds ln c.
     """
 
     bars: int
@@ -41,7 +41,7 @@ class LogDollarVolume(Column, name="log_dollar_volume_{bars}", warmup=lambda f: 
 @register
 @dataclass(frozen=True)
 class VolumeTrend(Column, name="volume_trend_{bars}", warmup=lambda f: f.bars - 1):
-    """Least-squares slope per bar of volume over `bars` bars, by its mean there; NaN where nothing traded."""
+    """Least-squares slope per bar of volume over `bars` bars, divided by its mean; NaN where nothing was traded."""
 
     bars: int
 
@@ -60,16 +60,16 @@ class VolumeTrend(Column, name="volume_trend_{bars}", warmup=lambda f: f.bars - 
 @register
 @dataclass(frozen=True)
 class Amihud(Column, name="amihud_{bars}"):
-    """ln of the mean over `bars` bars of |log return| by turnover in millions: how far a million moves the price.
+    """ln of the mean over `bars` bars of |log return| / turnover in millions: the price impact of a million.
 
-    Bars without trades leave the mean; NaN where none is left, or none of them moved. Scaling all prices by c takes
-    ln c away. Source: Amihud 2002, eq. 1, in logs.
+    Bars without trades are left out of the mean; NaN where none is left, or no price moved. Scaling all prices by c
+    subtracts ln c. Source: Amihud 2002, eq. 1, in logs.
     """
 
     bars: int
 
     def expr(self) -> pl.Expr:
-        traded = pl.col("volume") > 0  # true of NaN as well, whose quotient is NaN
+        traded = pl.col("volume") > 0  # true for NaN as well, whose quotient is NaN
         moved = pl.when(traded).then(log_return().abs() / (turnover() / 1e6)).otherwise(0 * log_return())
         mean = window_mean(moved, self.bars) / window_mean(traded.cast(pl.Float64), self.bars)
         return pl.when(moved.rolling_max(self.bars) > 0).then(mean.log()).otherwise(float("nan"))
@@ -78,7 +78,7 @@ class Amihud(Column, name="amihud_{bars}"):
 @register
 @dataclass(frozen=True)
 class TurnoverVariation(Column, name="turnover_variation_{bars}", warmup=lambda f: f.bars - 1):
-    """Deviation (ddof 1) of turnover by its mean over `bars` bars; NaN where nothing traded.
+    """Standard deviation (ddof 1) of turnover divided by its mean over `bars` bars; NaN where nothing was traded.
 
     Source: Chordia, Subrahmanyam and Anshuman 2001, whose turnover is in shares outstanding.
     """
@@ -93,7 +93,7 @@ class TurnoverVariation(Column, name="turnover_variation_{bars}", warmup=lambda 
 @register
 @dataclass(frozen=True)
 class ZeroVolumeShare(Column, name="zero_volume_share_{bars}", warmup=lambda f: f.bars - 1):
-    """Share of the last `bars` bars in which nothing traded. Source: after Lesmond, Ogden and Trzcinka 1999."""
+    """Share of the last `bars` bars in which nothing was traded. Source: after Lesmond, Ogden and Trzcinka 1999."""
 
     bars: int
 
@@ -106,7 +106,7 @@ class ZeroVolumeShare(Column, name="zero_volume_share_{bars}", warmup=lambda f: 
 @register
 @dataclass(frozen=True)
 class VolumeRatio(Column, name="volume_ratio_{bars}", warmup=lambda f: f.bars - 1):
-    """Volume by its mean over `bars` bars; NaN where nothing traded."""
+    """Volume divided by its mean over `bars` bars; NaN where nothing was traded."""
 
     bars: int
 
@@ -117,9 +117,9 @@ class VolumeRatio(Column, name="volume_ratio_{bars}", warmup=lambda f: f.bars - 
 @register
 @dataclass(frozen=True)
 class DollarVolumeZ(Column, name="dollar_volume_z_{bars}", warmup=lambda f: 2 * (f.bars - 1)):
-    """Deviations of log dollar volume from its mean over `bars` bars.
+    """Z-score of log dollar volume over `bars` bars.
 
-    Of ln(1 + close volume / its mean), with ddof 1: dividing first makes it free of units and keeps a
+    Of ln(1 + dollar volume / its mean), with ddof 1: dividing first makes it free of units and keeps a
     bar without trades finite.
     """
 
@@ -134,7 +134,7 @@ class DollarVolumeZ(Column, name="dollar_volume_z_{bars}", warmup=lambda f: 2 * 
 @register
 @dataclass(frozen=True)
 class VolumeVolatility(Column, name="volume_vol_{bars}", warmup=lambda f: f.bars - 1):
-    """Deviation (ddof 1) of volume by its mean over `bars` bars; NaN where nothing traded."""
+    """Standard deviation (ddof 1) of volume divided by its mean over `bars` bars; NaN where nothing was traded."""
 
     bars: int
 

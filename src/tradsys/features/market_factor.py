@@ -1,5 +1,5 @@
 # ruff: noqa: D102 -- name, warmup and expr are documented once, in core.protocols.Feature
-"""A symbol against the market symbol, whose close the feature set joins by time as `market_close`.
+"""Features of a symbol relative to the market symbol, whose close is joined by time as `market_close`.
 
 NaN where the market has no bar at that time. On the market symbol itself beta is 1 and the residual 0.
 """
@@ -15,7 +15,7 @@ from tradsys.features.smoothing import window_mean
 
 
 def market_beta(bars: int) -> pl.Expr:
-    """Slope of one-bar log returns on the market's over `bars` bars; NaN if that is flat."""
+    """Slope of one-bar log returns on the market's over `bars` bars; NaN where the market is flat."""
     own, market = log_return(), log_return(column="market_close")
     mean_market = window_mean(market, bars)
     covariance = window_mean(own * market, bars) - window_mean(own, bars) * mean_market
@@ -119,7 +119,7 @@ class MarketCorrelation(Column, name="market_correlation_{bars}"):
 @register
 @dataclass(frozen=True)
 class ResidualVolatility(Column, name="residual_vol_{bars}"):
-    """Deviation (ddof 1) over `bars` bars of what beta times the market's return leaves; intercept fitted.
+    """Deviation (ddof 1) over `bars` bars of the residual of the return on the market's; intercept fitted.
 
     Source: Ang, Hodrick, Xing and Zhang 2006, with one factor.
     """

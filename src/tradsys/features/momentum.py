@@ -1,7 +1,7 @@
 # ruff: noqa: D102 -- name, warmup and expr are documented once, in core.protocols.Feature
-"""Oscillators and trend strength, started as TA-Lib starts them.
+"""Oscillators and trend strength, seeded as in TA-Lib.
 
-Their `warmup` is longer than TA-Lib's first value: until the seed no longer matters.
+Their `warmup` reaches beyond TA-Lib's first value, until the seed no longer matters.
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Rsi(Column, name="rsi_{bars}", warmup=lambda f: f.bars + settled_rows(1 / 
 class CutlerRsi(Column, name="cutler_rsi_{bars}"):
     """Relative strength index with plain means instead of Wilder's, 0..100; NaN where the close has not moved.
 
-    It forgets after `bars` bars, where Wilder's needs some 250: for histories that are short. Source: Cutler's
+    It forgets after `bars` bars, where Wilder's needs some 250: for short histories. Source: Cutler's
     variant, as in Kaufman, Trading Systems and Methods.
     """
 
@@ -50,7 +50,7 @@ class CutlerRsi(Column, name="cutler_rsi_{bars}"):
 
     def expr(self) -> pl.Expr:
         change = pl.col("close").diff()
-        # the gains are half of movement plus change: no sum of one side is left as float noise of the other
+        # the gains are half of movement plus change: a sum of one side would keep float noise of the other
         moved, net = window_mean(change.abs(), self.bars), window_mean(change, self.bars)
         return where_moving((50 + 50 * net / moved).clip(0.0, 100.0), "close", self.bars + 1)
 
@@ -92,7 +92,7 @@ class Macd(Column, name="macd_{part}_{fast}_{slow}_{signal}"):
 def directional_movement() -> pl.Expr:
     """+DM - -DM in price units: the wider of two moves of the range, up positive, else 0.
 
-    Never are both nonzero, so +DM and -DM are its positive and negative parts. Source: Wilder 1978.
+    At most one is nonzero, so +DM and -DM are its positive and negative parts. Source: Wilder 1978.
     """
     up, down = pl.col("high").diff(), -pl.col("low").diff()
     rise, fall = (up > down) & (up > 0), (down > up) & (down > 0)
@@ -145,7 +145,7 @@ class DiDifference(Column, name="di_difference_{bars}", warmup=lambda f: f.bars 
 @register
 @dataclass(frozen=True)
 class AtrShare(Column, name="atr_{bars}", warmup=lambda f: f.bars + settled_rows(1 / f.bars)):
-    """Wilder's ATR as a share of the close: a stop's natural distance."""
+    """Wilder's ATR as a share of the close: a common unit for stop distances."""
 
     bars: int = 14
 

@@ -1,8 +1,8 @@
 # ruff: noqa: D102 -- name, warmup and expr are documented once, in core.protocols.Feature
-"""Columns right of `volume` as features: fundamentals, macro series, sentiment, joined as known at the bar's close.
+"""Columns right of `volume` as features: fundamentals, macro series, sentiment, joined point in time.
 
-`columns` names what a feature reads; the feature set refuses bars that lack it. A value not known yet is NaN. What a
-column means and when it became known is the join's business (`market.known`), not ours.
+`columns` names what a feature reads; the feature set refuses bars that lack it. A value not yet published is NaN. The
+join (`market.known`) decides what a column means and when it is published.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ def log_of(column: str) -> pl.Expr:
 @register
 @dataclass(frozen=True)
 class Known(Column, name="known_{column}"):
-    """The column as it is."""
+    """The column unchanged."""
 
     column: str
 
@@ -34,7 +34,7 @@ class Known(Column, name="known_{column}"):
 @register
 @dataclass(frozen=True)
 class KnownClass(Known, name="trait_{column}_of_{classes}"):
-    """A column that holds the codes of a slow trait's classes, 1..classes and 0 for not known, as a trait's column."""
+    """A column of class codes of a slow trait, 1..classes and 0 for unknown, as a trait's column."""
 
     classes: int
 
@@ -53,7 +53,7 @@ class KnownLog(Column, name="known_{column}_log"):
 @register
 @dataclass(frozen=True)
 class KnownYield(Column, name="known_{column}_yield"):
-    """The column by the close: earnings per share become the earnings yield, which is known at each close."""
+    """The column divided by the close: earnings per share become the earnings yield."""
 
     column: str
 
@@ -64,7 +64,7 @@ class KnownYield(Column, name="known_{column}_yield"):
 @register
 @dataclass(frozen=True)
 class KnownChange(Column, name="known_{column}_change_{bars}"):
-    """The column less what was known `bars` bars before: points of a rate or of a spread."""
+    """The column less its value `bars` bars before: points of a rate or of a spread."""
 
     column: str
     bars: int
@@ -76,7 +76,7 @@ class KnownChange(Column, name="known_{column}_change_{bars}"):
 @register
 @dataclass(frozen=True)
 class KnownGrowth(Column, name="known_{column}_growth_{bars}"):
-    """ln of the column by what was known `bars` bars before: an index such as CPI; NaN where not above zero."""
+    """ln of the column divided by its value `bars` bars before, for an index such as CPI; NaN where not above zero."""
 
     column: str
     bars: int
@@ -88,7 +88,7 @@ class KnownGrowth(Column, name="known_{column}_growth_{bars}"):
 @register
 @dataclass(frozen=True)
 class KnownRatio(Column, name="known_{column}_ratio_{bars}", warmup=lambda f: f.bars - 1):
-    """The column by its mean over `bars` bars: attention against its usual level; NaN where that is not above zero."""
+    """The column divided by its mean over `bars` bars, such as attention; NaN where the mean is not above zero."""
 
     column: str
     bars: int

@@ -1,5 +1,5 @@
 # ruff: noqa: D102 -- name, warmup and expr are documented once, in core.protocols.Feature
-"""Where the close stands: returns, distances from means and ranges, the shape of one candle."""
+"""Price features: returns, distances from means and ranges, the shape of one candle."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Feature classes by name, so that a bundle stores its features as JSON and rebuilds exactly those."""
+"""Feature classes by name, so that a bundle stores its features as JSON and rebuilds exactly these."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ CLASSES: dict[str, type] = {}
 
 
 def _own_bars(feature: Any) -> int:
-    """The usual warm-up: the feature's `bars`; none where it has no such parameter."""
+    """The default warm-up: the feature's `bars`; 0 without such a parameter."""
     return int(getattr(feature, "bars", 0))
 
 
@@ -41,17 +41,17 @@ class Column:
 
     @property
     def warmup(self) -> int:
-        """Rows that must precede a row before its value no longer depends on what came earlier."""
+        """Rows that must precede a row before its value no longer depends on earlier ones."""
         return type(self)._rows(self)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns of the bars, right of `volume`, that it reads."""
+        """Columns of the bars, right of `volume`, that the feature reads."""
         return (self.column,) if hasattr(self, "column") else ()
 
 
 def register(cls: C) -> C:
-    """Class decorator: makes a frozen dataclass known by its name; DataError on a second one."""
+    """Class decorator: registers a frozen dataclass by its name; DataError for a second one of that name."""
     if CLASSES.get(cls.__name__, cls).__module__ != cls.__module__:
         raise DataError(
             f"features: class {cls.__name__!r} is defined in {CLASSES[cls.__name__].__module__} and in "
@@ -62,7 +62,7 @@ def register(cls: C) -> C:
 
 
 def feature_to_json(feature: Feature) -> dict[str, Any]:
-    """`{"class": name, **parameters}`; raises DataError for a class that was never registered."""
+    """`{"class": name, **parameters}`; raises DataError for a class that is not registered."""
     name = type(feature).__name__
     if CLASSES.get(name) is not type(feature) or not dataclasses.is_dataclass(feature):
         raise DataError(
@@ -78,7 +78,7 @@ def is_known(name: str) -> bool:
 
 
 def _of_extension(name: str) -> type | None:
-    """The registered class of an installed package; DataError where the package does not hold what it registers."""
+    """The registered class of an installed package; DataError where it is no dataclass."""
     cls = load_part("feature", name)
     if cls is not None and not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise DataError(f"features: {name} of an installed package is no dataclass; a feature is one; fix the package")

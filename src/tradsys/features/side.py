@@ -1,8 +1,8 @@
 # ruff: noqa: D102 -- name, warmup and expr are documented once, in core.protocols.Feature
-"""On which side a position would be taken: +1 long, -1 short, 0 none; NaN in the warm-up and on a flat market.
+"""Side of a position: +1 long, -1 short, 0 none; NaN in the warm-up and on a flat market.
 
-Every one of them is the column `side`, so a set holds at most one. Labels are judged along it and strategies enter
-on it. A comparison with NaN is true in polars, hence `+ 0 * x` wherever an x that is not known must stay unknown.
+Each of these features is named `side`, so a set holds at most one. Labels follow this side and strategies enter
+on it. A comparison with NaN is true in polars, hence `+ 0 * x` wherever a NaN in x must stay NaN.
 """
 
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from tradsys.features.registry import Column, register
 @register
 @dataclass(frozen=True)
 class MomentumSide(Column, name=SIDE):
-    """With the last `bars` bars: sign of their log return, 0 below `dead_zone` of its own deviations.
+    """Follows the last `bars` bars: sign of their log return, 0 below `dead_zone` of its own standard deviations.
 
     The deviation is that of the one-bar log returns inside the same window (ddof 1), times sqrt(bars).
-    Source: time-series momentum, Moskowitz, Ooi and Pedersen 2012, with a zone around zero that says nothing.
+    Source: time-series momentum, Moskowitz, Ooi and Pedersen 2012, with a zone of no position around zero.
     """
 
     bars: int
@@ -43,7 +43,7 @@ class MomentumSide(Column, name=SIDE):
 @register
 @dataclass(frozen=True)
 class ReversionSide(Column, name=SIDE, warmup=lambda f: f.bars - 1):
-    """Against a stretch: minus the sign of the z-score of the close over `bars` where it is `stretch` or more, else 0.
+    """Against an extreme: minus the sign of the close's z-score over `bars` where it is `stretch` or more, else 0.
 
     The z-score is that of `features.price.ZScore`.
     """
@@ -66,7 +66,7 @@ class ReversionSide(Column, name=SIDE, warmup=lambda f: f.bars - 1):
 @register
 @dataclass(frozen=True)
 class BreakoutSide(Column, name=SIDE):
-    """Out of a range: +1 where the close is above the highest high of the `bars` bars before, -1 below their low.
+    """Follows a breakout: +1 where the close is above the high of the `bars` previous bars, -1 below their low.
 
     The bar itself is no part of the range. Source: Donchian's channel rule.
     """

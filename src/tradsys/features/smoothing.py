@@ -1,6 +1,6 @@
-"""Averages: plain ones over a window, and recursive ones with their own seed, as TA-Lib starts them.
+"""Averages: plain ones over a window, and recursive ones with their own seed, as in TA-Lib.
 
-Each reads a whole panel at once, however many segments; a NaN ends a run, and the next number starts one.
+Each reads the rows of all symbols at once, however many segments; a NaN ends a run, and the next number starts one.
 """
 
 import math
@@ -12,14 +12,14 @@ from tradsys.core.compiled import compiled, read_only
 from tradsys.core.tables import Array
 from tradsys.features.kernels import kernel
 
-FORGOTTEN = 1e-8  # weight of older history that is left when a recursive indicator counts as warmed up
+FORGOTTEN = 1e-8  # weight of older history that remains when a recursive indicator counts as warmed up
 
 
 def settled_rows(alpha: float, n_stages: int = 1) -> int:
     """Rows after its seed until a recursion of step `alpha` has forgotten it.
 
-    n_stages: recursions that run one on another's output. The weight left after k rows is bounded by
-    (1 + k alpha)^(n_stages - 1) (1 - alpha)^k; the answer is the first k where that is at most 1e-8.
+    n_stages: recursions chained one after another. The weight left after k rows is bounded by
+    (1 + k alpha)^(n_stages - 1) (1 - alpha)^k; the result is the first k where that is at most 1e-8.
     """
     if alpha >= 1:
         return 0
@@ -32,8 +32,8 @@ def settled_rows(alpha: float, n_stages: int = 1) -> int:
 def window_mean(x: pl.Expr, bars: int) -> pl.Expr:
     """Mean of the last `bars` values; NaN where one of them is missing or infinite.
 
-    Polars' `rolling_mean` keeps one running sum on through NaN: what rounding left of a large symbol's was seen to be
-    1e-4 of the mean of a small one that came after it in the frame. Here a NaN starts a new sum.
+    Polars' `rolling_mean` carries one running sum on through NaN: the rounding error of a large symbol was measured as
+    1e-4 of the mean of a small one that followed it in the frame. Here a NaN starts a new sum.
     """
     return kernel(x, "window_mean", window_mean_values, bars=bars)
 
@@ -41,7 +41,7 @@ def window_mean(x: pl.Expr, bars: int) -> pl.Expr:
 def wilder_mean(x: pl.Expr, bars: int) -> pl.Expr:
     """Wilder's smoothing: step 1/bars, seeded with the plain mean of the first `bars` values.
 
-    First output with the seed's last value. NaN or null gives NaN and starts anew. Source: Wilder 1978.
+    First output with the seed's last value. A NaN or null gives NaN and restarts. Source: Wilder 1978.
     """
     return _seeded_mean(x, alpha=1 / bars, n_seed=bars)
 
@@ -50,7 +50,7 @@ def wilder_running(x: pl.Expr, bars: int) -> pl.Expr:
     """Wilder's running sum divided by `bars`, as TA-Lib's directional system starts it.
 
     The sum of the first bars - 1 values is the seed, and the first output comes one value later. For ratios
-    only: at first the level is low by one value in `bars`. Source: TA-Lib, ta_ADX.c.
+    only: at first the level is too low by one value in `bars`. Source: TA-Lib, ta_ADX.c.
     """
     return _seeded_mean(x, alpha=1 / bars, n_seed=bars - 1, late=1)
 
@@ -58,8 +58,8 @@ def wilder_running(x: pl.Expr, bars: int) -> pl.Expr:
 def ema(x: pl.Expr, bars: int, *, n_skip: int = 0) -> pl.Expr:
     """Exponential mean: step 2/(bars + 1), seeded with the plain mean of `bars` values.
 
-    n_skip: values left out before the seed. First output with the seed's last value. NaN or null gives NaN
-    and starts anew. Source: TA-Lib, ta_EMA.c, default compatibility.
+    n_skip: values left out before the seed. First output with the seed's last value. A NaN or null gives NaN
+    and restarts. Source: TA-Lib, ta_EMA.c, default compatibility.
     """
     return _seeded_mean(x, alpha=2 / (bars + 1), n_seed=bars, n_skip=n_skip)
 
@@ -90,7 +90,7 @@ def seeded_mean_values(x: Array, *, alpha: float, n_seed: int, n_skip: int, late
 
 @compiled
 def _window_mean(x: Array, bars: int) -> Array:
-    """The running sum carries the rounding of each step along, so that a spike leaves nothing behind.
+    """The running sum with compensated rounding, so that a past spike leaves no error.
 
     Source: Neumaier 1974, the improved Kahan-Babuska summation.
     """

@@ -1,7 +1,7 @@
 # ruff: noqa: D102 -- name, warmup and expr are documented once, in core.protocols.Feature
-"""Which way moving averages point, how they stand to one another, and where the close stands to its own past.
+"""Direction of moving averages, their relation to one another, and the close relative to its own past.
 
-Comparisons of two averages look at their log ratio to twelve digits, so that averages which differ by float noise
+Comparisons of two averages use their log ratio rounded to twelve digits, so that averages which differ by float noise
 alone are equal in a live buffer as in the batch.
 """
 
@@ -29,7 +29,7 @@ def sma_ratio(short: int, long: int) -> pl.Expr:
 
 
 def is_positive(x: pl.Expr) -> pl.Expr:
-    """1 where x > 0, else 0; NaN where x is not known, of which polars' `>` would say that it is above."""
+    """1 where x > 0, else 0; NaN where x is NaN, which polars' `>` would count as above."""
     return x.sign().clip(lower_bound=0.0)
 
 
@@ -103,9 +103,9 @@ class SmaSpread(Column, warmup=lambda f: f.spans[-1] - 1):
 @register
 @dataclass(frozen=True)
 class SmaAlignment(Column, warmup=lambda f: f.spans[-1] - 1):
-    """Order of the simple means over `spans`: 1 each shorter one above each longer one, -1 the other way round.
+    """Order of the simple means over `spans`: 1 where every shorter one is above every longer one, -1 the reverse.
 
-    Mean over all pairs of the sign of their difference; a pair of equals counts 0. Kendall's tau of the means
+    Mean over all pairs of the sign of their difference; equal means count 0. This is Kendall's tau of the means
     against minus their spans, where none are equal.
     """
 

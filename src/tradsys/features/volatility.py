@@ -1,5 +1,5 @@
 # ruff: noqa: D102 -- name, warmup and expr are documented once, in core.protocols.Feature
-"""How much the price moves per bar, from closes and from ranges; Bollinger bands."""
+"""Volatility per bar, from closes and from ranges; Bollinger bands."""
 
 import math
 import operator
@@ -34,7 +34,7 @@ class VolatilityClass(Column, name="trait_vol_{bars}_of_{classes}"):
     """Class 1..classes of `Volatility` over `bars` bars, as a trait's column (`core.tables.trait_classes`).
 
     edges: upper bound of each class but the last, ascending; None until `fit` takes the quantiles k / classes of all
-    symbols' training bars, so that the classes are those of the training span however calm or wild what follows is.
+    symbols' training bars, so that the classes are those of the training span, whatever follows.
     """
 
     bars: int
@@ -48,7 +48,7 @@ class VolatilityClass(Column, name="trait_vol_{bars}_of_{classes}"):
         if self.classes < 2 or n_edges != self.classes - 1 or not rising:
             raise DataError(
                 f"volatility class: classes={self.classes} with edges={self.edges}; two classes at least, and one "
-                "ascending edge fewer than classes; leave edges null to have them learnt"
+                "ascending edge fewer than classes; leave edges null to have them fitted"
             )
 
     def expr(self) -> pl.Expr:
@@ -63,7 +63,7 @@ class VolatilityClass(Column, name="trait_vol_{bars}_of_{classes}"):
     def fit(self, bars: pl.DataFrame) -> Self:
         """A copy with the quantiles of these bars as edges; itself where they are given.
 
-        Raises DataError where volatility does not take enough values to tell the classes apart.
+        Raises DataError where volatility has too few distinct values to separate the classes.
         """
         if self.edges is not None:
             return self
@@ -72,8 +72,8 @@ class VolatilityClass(Column, name="trait_vol_{bars}_of_{classes}"):
         edges = np.quantile(values, np.arange(1, self.classes) / self.classes) if len(values) else np.empty(0)
         if len(np.unique(edges)) < self.classes - 1:
             raise DataError(
-                f"volatility class: {len(values)} training bars with {self.bars} before them do not tell "
-                f"{self.classes} classes apart; train on more bars, or set fewer classes"
+                f"volatility class: {len(values)} training bars with {self.bars} before them do not separate "
+                f"{self.classes} classes; train on more bars, or set fewer classes"
             )
         return replace(self, edges=tuple(edges.tolist()))
 
@@ -175,9 +175,9 @@ class BollingerPosition(Column, name="bollinger_position_{bars}", warmup=lambda 
 @register
 @dataclass(frozen=True)
 class RangeContraction(Column, name="range_contraction_{short}_{long}", warmup=lambda f: max(f.short, f.long) - 1):
-    """Mean range (high - low) / close of `short` bars by that of `long`: below one it contracts; NaN without range.
+    """Mean range (high - low) / close of `short` bars divided by that of `long`; below one it contracts.
 
-    After the narrow ranges of Crabel 1990, as a ratio instead of a count.
+    NaN without range. After the narrow ranges of Crabel 1990, as a ratio instead of a count.
     """
 
     short: int

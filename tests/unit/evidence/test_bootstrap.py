@@ -82,7 +82,7 @@ def test_lengths_of_many_series_are_those_of_each(n):
     [
         (lambda: bootstrap_draws(lambda c: c, 5, 0.5, 3, seed=0), "block length 0.5"),
         (lambda: automatic_block_length(np.r_[np.nan, np.zeros(50)]), "1 values that are not finite"),
-        (lambda: automatic_block_length(np.zeros((50, 2))), "one whole series"),
+        (lambda: automatic_block_length(np.zeros((50, 2))), "one complete series"),
         (lambda: percentile_interval(np.arange(9.0), 1.0), "confidence 1.0"),
     ],
 )

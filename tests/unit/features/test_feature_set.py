@@ -322,7 +322,7 @@ def test_volatility_classes_learn_nothing_from_what_comes_after_and_would_of_all
         (lambda: VolatilityClass(48, 3, edges=(0.2, 0.1)), "ascending"),
         (lambda: VolatilityClass(48, 3, edges=(0.1,)), "one ascending edge fewer"),
         (lambda: VolatilityClass(48, 3).expr(), "call FeatureSet.fit first"),
-        (lambda: plain(VolatilityClass(48, 3)).fit(class_bars().head(40)), "do not tell 3 classes apart"),
+        (lambda: plain(VolatilityClass(48, 3)).fit(class_bars().head(40)), "do not separate 3 classes"),
     ],
 )
 def test_volatility_classes_that_tell_nothing_apart_are_refused(make, words):

@@ -1,1 +1,1 @@
-"""Controls of the evidence itself: look-ahead of features, placebos of filters, drift between spans."""
+"""Negative controls: look-ahead of features, placebos of filters, drift between spans."""

@@ -1,9 +1,9 @@
-"""Has a block of recent bars moved away from a span? Its shift is ranked among blocks of that span itself.
+"""Drift of a block of recent bars from a span: its shift is ranked among the shifts of the span's own blocks.
 
 Features of a market are slow: any ten days differ from a year by far more than independent rows would, so that fixed
-limits (a PSI of 0.25, an AUC above 0.5) warn on markets that did not change. Here the limit is what the span itself
-did: 39 blocks of it, each compared with the rest of it outside their neighbourhood. Without drift a later block is one
-more of them, and moves more than all 39 with probability 1/40.
+limits (a PSI of 0.25, an AUC above 0.5) warn on markets that did not change. Here the limit comes from the span
+itself: 39 blocks of it, each compared with the rest outside its neighbourhood. Without drift a later block is
+exchangeable with them, and exceeds all 39 with probability 1/40.
 Legend: N rows, F columns, B bins, K blocks, M rows of the sample.
 Source: permutation test by rank, Davison & Hinkley 1997, section 4.2.5; PSI, Siddiqi 2006, ch. 8.
 """
@@ -51,9 +51,9 @@ def population_stability(counts: Array, expected: Array) -> Array:
 
 @dataclass(frozen=True)
 class Shift:
-    """How far a block lies from the span.
+    """Distance of a block from the span.
 
-    psi: PSI by column. moved: columns whose PSI, in units of its mean over the blocks, exceeds that of every column of
+    psi: PSI by column. moved: columns whose PSI, divided by its mean over the blocks, exceeds that of every column of
     every block of the span. auc: of the classifier, or None; auc_limit: the highest of the span's own blocks.
     """
 
@@ -64,13 +64,13 @@ class Shift:
 
     @property
     def is_distinguished(self) -> bool:
-        """Whether the classifier tells the block from the span better than any of the span's own blocks."""
+        """Whether the classifier separates the block from the span better than any of the span's own blocks."""
         return self.auc is not None and self.auc_limit is not None and self.auc > self.auc_limit
 
 
 @dataclass(frozen=True, eq=False)
 class BlockReference:
-    """A span as later blocks are compared with it.
+    """Reference of a span against which later blocks are compared.
 
     n_bars: distinct times of a block. edges [F, B-1]: inner edges of equally likely bins. counts [F, B]: rows of the
     span per bin. psi [K, F]: of each of its blocks against the rest. auc [K] and sample [M, F]: for the classifier;
@@ -109,7 +109,7 @@ class BlockReference:
         return cls(tuple(names), n_bars, edges, counts, psi, auc, sample)
 
     def compare(self, block: Array) -> Shift:
-        """How far the rows [n, F] of `n_bars` later bars lie from the span; rows in time order, all finite."""
+        """The shift of the rows [n, F] of `n_bars` later bars from the span; rows in time order, all finite."""
         psi = population_stability(
             _counted(codes_between(np.asarray(block, dtype=np.float64), self.edges)), self.counts
         )
@@ -126,14 +126,14 @@ class BlockReference:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values. Edges are exact, and the sample to float32: a rounded tie would tell a block from it."""
+        """Plain values. Edges are exact, and the sample to float32: a rounded tie would separate a block from it."""
         digits = {"edges": 17, "counts": 17, "psi": 6, "auc": 6, "sample": 9}
         arrays = {name: _rounded(getattr(self, name), n) for name, n in digits.items()}
         return {"names": list(self.names), "n_bars": self.n_bars, **arrays}
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Self:
-        """What `to_json` wrote; ValueError for arrays that do not fit each other or hold what is no number."""
+        """The reference that `to_json` wrote; ValueError for arrays of inconsistent shapes or invalid numbers."""
         names, n_bars = tuple(map(str, body["names"])), int(body["n_bars"])
         n = len(names)
         if not n or not LEAST_BARS <= n_bars <= MOST_BARS:

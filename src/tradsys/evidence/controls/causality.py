@@ -1,4 +1,4 @@
-"""What the future could have changed, and whether it did: comparisons of arrays and frames, nothing else.
+"""Look-ahead checks: change the future of bars or tables, and find the first difference in what was computed.
 
 Legend: R rows of a table, N rows of one column.
 """
@@ -23,9 +23,9 @@ Columns = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class Difference:
-    """The first place where two answers to one question part.
+    """The first difference between two results that should be equal.
 
-    column: its name, in the order of the columns. row: position in the rows compared, -1 where a whole column
+    column: its name, in the order of the columns. row: index in the compared rows, -1 where a complete column
     or row is missing. size: absolute difference there; infinite where it is no number, or missing on one side.
     """
 
@@ -36,10 +36,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Finding:
-    """A part that knew what it could not know.
+    """A look-ahead: a part whose result depends on later data.
 
-    part, question: what was asked of what. how: the change that gave it away. column: the first offending one.
-    row: what was compared there, say a symbol and a time. size: absolute difference, infinite for no number.
+    part, question: the part and the check. how: the change that revealed it. column: the first offending one.
+    row: the compared row, such as a symbol and a time. size: absolute difference, infinite for no number.
     """
 
     part: str
@@ -51,7 +51,7 @@ class Finding:
 
 
 def changed_bars(bars: pl.DataFrame, t: datetime, how: str, rng: np.random.Generator) -> pl.DataFrame:
-    """The bars with everything after `t` cut, shuffled, poisoned with NaN or scaled; up to `t` untouched.
+    """The bars with everything after `t` cut, shuffled, set to NaN or scaled; bars up to `t` are unchanged.
 
     bars: long form, sorted by (symbol, time); columns joined right of `volume` are changed as prices are, others
     such as `segment` stay. how: one of WAYS. A shuffle deals whole bars to other times, all symbols together, and
@@ -97,8 +97,8 @@ def changed_table(
 def lifted_bars(bars: pl.DataFrame, t: datetime, by: float | pl.Expr) -> pl.DataFrame:
     """The bars with `by` price units, a number or an expression, added to every price up to and at `t`.
 
-    What is measured in differences up to `t`, such as a true range, stays; so must whatever is known of a
-    position that is entered later than `t`.
+    Differences of prices up to `t`, such as a true range, stay; so must everything about a position that is entered
+    later than `t`.
     """
     past = pl.col("time") <= t
     return bars.with_columns(pl.when(past).then(pl.col(c) + by).otherwise(pl.col(c)) for c in PRICES)
@@ -107,8 +107,8 @@ def lifted_bars(bars: pl.DataFrame, t: datetime, by: float | pl.Expr) -> pl.Data
 def first_difference(before: Columns, after: Columns, tolerance: float = 0.0) -> Difference | None:
     """The first column, and its first row, that differ by more than tolerance * (1 + |before|); None if none.
 
-    before, after: columns [N] by name. NaN equals NaN and nothing else. tolerance 0 asks for equal bits, of
-    what is no number always. A column on one side only, or of another length, differs as a whole.
+    before, after: columns [N] by name. NaN equals NaN and nothing else. tolerance 0 requires equal bits, as non-numeric
+    columns always do. A column on one side only, or of another length, differs as a whole.
     """
     for name in [*before, *(n for n in after if n not in before)]:
         if name not in before or name not in after:
@@ -127,7 +127,7 @@ def first_difference(before: Columns, after: Columns, tolerance: float = 0.0) ->
 def frame_difference(
     before: pl.DataFrame, after: pl.DataFrame, keys: Sequence[str], tolerance: float = 0.0
 ) -> tuple[Difference, str] | None:
-    """The first difference between two frames of unique keys, and the key of that row in words.
+    """The first difference between two frames of unique keys, and the key of that row as text.
 
     Rows are matched by `keys`; a row that only one side has is a difference in the column "row".
     """
@@ -147,7 +147,7 @@ def frame_difference(
 
 
 def covered(start: Array, end: Array, n_bars: int) -> Array:
-    """True [n_bars] where a closed span [start, end] lies, by walking them one after the other."""
+    """True [n_bars] where a closed span [start, end] lies, by a loop over the spans."""
     out = np.zeros(n_bars, dtype=bool)
     for first, last in zip(start.tolist(), end.tolist(), strict=True):
         out[first : last + 1] = True
@@ -161,7 +161,7 @@ def touching(start: Array, end: Array, taken: Array, before: int = 0, after: int
 
 
 def null_auc_error(y_N: Array) -> float:
-    """Standard error of the AUC of scores that know nothing; NaN for one class.
+    """Standard error of the AUC of uninformative scores; NaN for one class.
 
     Source: Hanley and McNeil 1982 / Mann and Whitney 1947: sqrt((n1 + n0 + 1) / (12 n1 n0)).
     """
@@ -171,7 +171,7 @@ def null_auc_error(y_N: Array) -> float:
 
 
 def _dealt(past: Array, rng: np.random.Generator) -> Array:
-    """Row numbers [R] with those after the cut dealt anew."""
+    """Row numbers [R] with those after the cut shuffled."""
     order = np.arange(len(past))
     order[~past] = rng.permutation(order[~past])
     return order

@@ -1,4 +1,4 @@
-"""Has the market moved on? A classifier that tells training from test rows says so, and by which column."""
+"""Drift between training and test rows, measured by a classifier that tries to separate them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ MIN_ROWS_PER_BLOCK = 20
 
 @dataclass(frozen=True)
 class Drift:
-    """How well training rows can be distinguished from test rows.
+    """How well training rows can be separated from test rows.
 
-    auc: mean over held-out blocks; 0.5 means that the two look alike, 1 that they share nothing.
+    auc: mean over held-out blocks; 0.5 means that both look alike, 1 that they are fully separable.
     interval: 95 % Student interval over the blocks, widened for their shared training rows, within [0, 1].
     importances: (column, share of the split gain), the largest first; shares sum to 1, or are all 0.
     """
@@ -46,10 +46,10 @@ def adversarial_validation(
 
     train [N, F], test [M, F]: rows in time order (sort a panel by time first); NaN is a value of its own.
     Each span is cut into `n_folds` contiguous blocks; a fold holds out one block of both, so that a row's
-    neighbours in time never help to place it. More than `max_rows` rows of a span are thinned to every k-th,
+    neighbours in time never reveal its span. More than `max_rows` rows of a span are thinned to every k-th,
     which keeps the order. n_trees, max_bin: of the classifier.
-    A trending level (a price) drifts by nature: read `importances` before blaming the
-    market.
+    A trending level (a price) drifts by nature: read `importances` before concluding that the
+    market changed.
     Raises DataError where shapes differ or a span is too short for its blocks.
     Source: two-sample test by classifier, Lopez-Paz and Oquab 2017, section 3; corrected resampled t, Nadeau
     and Bengio 2003, section 4.

@@ -1,7 +1,7 @@
-"""Does a veto help? Paired differences, placebos that veto as much but at the wrong time, precision at equal recall.
+"""Whether a veto helps: paired differences, placebo vetoes at other times, precision at equal recall.
 
-A veto is judged against what it cannot know: the same number of vetoes, clumped in time just as it clumps its own,
-but drawn without knowledge. Every difference is paired: both sides live through the same resampled days. Legend:
+A veto is compared with placebos: as many vetoes, with the same clustering in time, but drawn without information on
+the outcomes. Every difference is paired: both sides use the same resampled days. Legend:
 T days, K strategies, D weightings of days, N candidates, R rows, P placebos, B bars of the common clock, S symbols.
 """
 
@@ -18,16 +18,16 @@ from tradsys.evidence.bootstrap import Estimate
 from tradsys.evidence.cosines import spread
 
 ALPHA = 0.05
-# weights of time move this far: the cut at equal recall must pass several candidates, or its slope is one candidate's
+# finite-difference step of the time weights: the cut at equal recall must pass several candidates
 _WIDE_STEP = 0.25
-MIN_PLACEBOS = 19  # with fewer, not even the best of all has a p-value of 0.05
+MIN_PLACEBOS = 19  # with fewer, not even the best has a p-value of 0.05
 
 
 @dataclass(frozen=True, eq=False)
 class DailyRecord:
-    """What K strategies did, day by day. returns: simple returns after costs, float64 [T, K].
+    """Daily record of K strategies. returns: simple returns after costs, float64 [T, K].
 
-    gains: sum of the net returns of the trades decided on that day [T, K]; trades: how many those are [T, K].
+    gains: sum of the net returns of the trades decided on that day [T, K]; trades: their number [T, K].
     """
 
     returns: Array
@@ -50,7 +50,7 @@ class DailyRecord:
         return self._drawn(np.ones((1, len(self.returns))))[0][0]
 
     def per_trade(self) -> Array:
-        """Mean net return of a trade [K], NaN where there was none."""
+        """Mean net return of a trade [K], NaN without a trade."""
         return self._drawn(np.ones((1, len(self.returns))))[1][0]
 
     def _drawn(self, weight_DT: Array) -> tuple[Array, Array]:
@@ -67,7 +67,7 @@ class DailyRecord:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """How much better one record is than another. sharpe: yearly; per_trade: mean net return of a trade.
+    """Difference between two records. sharpe: yearly; per_trade: mean net return of a trade.
 
     p_value: two-sided, of equal Sharpe ratios, from the interval of `sharpe`; None where that has none.
     """
@@ -89,9 +89,9 @@ def paired_differences(
     min_block: float = 1.0,
     confidence: float = 0.95,
 ) -> PairedDifference:
-    """How much better `one` is than `other`, with intervals.
+    """Advantage of `one` over `other`, with intervals.
 
-    Where a record has several strategies its mean over them counts, so placebos are compared as one. Both sides see
+    Where a record has several strategies their mean counts, so placebos are compared as one. Both sides use
     the same days; blocks are as long as the daily returns of `one`, or their difference from those of `other`, need, at
     least `min_block`. A side without a trade has no `per_trade`.
     Raises DataError on records of different days.
@@ -110,12 +110,12 @@ def paired_differences(
     found = spread(difference, len(mine), series, min_block=min_block, cells=cells)
     idle = [None if np.isfinite(v) else "one side never traded" for v in found.value_M]
     sharpe, per_trade = found.estimates(confidence, idle)
-    p = float(found.p_values()[0])  # NaN also where both sides did the same on every day
+    p = float(found.p_values()[0])  # NaN also where both sides were equal on every day
     return PairedDifference(sharpe, per_trade, p if sharpe.low is not None and np.isfinite(p) else None)
 
 
 def _mean_of_known(values_DK: Array) -> Array:
-    """Mean over strategies [D], those without a value left out; NaN where none has one."""
+    """Mean over strategies [D] without NaN; NaN where none has a value."""
     known = np.isfinite(values_DK)
     n_known = known.sum(axis=1)
     return np.where(known, values_DK, 0.0).sum(axis=1) / np.where(n_known > 0, n_known, np.nan)
@@ -125,17 +125,17 @@ def rotated_vetoes(
     score_R: Array, symbol_R: Array, bar_R: Array, candidate_N: Array, n_kept: int, *, n_draws: int, min_shift: int,
     seed: int,
 ) -> Array:  # fmt: skip
-    """Which candidates each placebo lets pass, bool [P, N]: exactly `n_kept` of them, chosen without knowledge.
+    """Which candidates each placebo lets pass, bool [P, N]: exactly `n_kept` of them, chosen without information.
 
-    A placebo is the judged auditor itself with its answers moved in time: at a candidate it says what the auditor
-    said so many bars later (all symbols by the same number, the end continued at the start), and the `n_kept`
-    candidates with its highest answers pass. So coverage is equal, and answers clump over bars and agree over symbols
-    as the auditor's do; independent coin flips would not, and would make any auditor that clumps look special.
+    A placebo is the evaluated auditor with its scores shifted in time: a candidate gets the auditor's score of some
+    bars later (all symbols by the same number, the end continued at the start), and the `n_kept`
+    candidates with the highest scores pass. So coverage is equal, and scores cluster over bars and agree over symbols
+    as the auditor's do; independent coin flips would not, and would make any auditor that clusters look special.
 
-    score_R: the auditor's answers, one per row, not only candidates'; symbol_R: codes; bar_R: bar of each row on the
-    common clock, from 0. candidate_N: row numbers. min_shift: least shift, either way, beyond which answers no longer
-    know the outcome. There are at most as many placebos as shifts. A (symbol, bar) without a row answers at random.
-    Raises DataError unless 0 < n_kept < N.
+    score_R: the auditor's scores, one per row, not only candidates'; symbol_R: codes; bar_R: bar of each row on the
+    common clock, from 0. candidate_N: row numbers. min_shift: least shift, either way, beyond which scores carry no
+    information on the outcome. There are at most as many placebos as shifts. A (symbol, bar) without a row gets a
+    random score. Raises DataError unless 0 < n_kept < N.
     """
     if not 0 < n_kept < len(candidate_N):
         raise DataError(
@@ -158,16 +158,16 @@ def rotated_vetoes(
     at_symbol, at_bar = symbol_R[candidate_N], bar_R[candidate_N]
     for p, shift in enumerate(shifts):
         said = panel_SB[at_symbol, (at_bar + shift) % n_bars]
-        # ties are broken by lot, never by their place in time
+        # ties are broken at random, never by their position in time
         kept[p, np.lexsort((rng.random(len(said)), -said))[:n_kept]] = True
     return kept
 
 
 def against_placebos(value: float, placebos_P: Array) -> dict[str, float | int | None]:
-    """Where a value lies among its placebos: their mean and middle 95 %, and the one-sided p-value of being as high.
+    """Rank of a value among its placebos: their mean and middle 95 %, and the one-sided p-value.
 
-    p = (1 + how many placebos reach the value) / (1 + P). A placebo without a value (NaN) counts as reaching it.
-    None where the value itself is not known. Source: Davison & Hinkley 1997, eq. 4.11.
+    p = (1 + number of placebos that reach the value) / (1 + P). A placebo without a value (NaN) counts as reaching it.
+    None where the value itself is undefined. Source: Davison & Hinkley 1997, eq. 4.11.
     """
     known = placebos_P[np.isfinite(placebos_P)]
     if not np.isfinite(value) or len(known) == 0:
@@ -193,13 +193,13 @@ def precision_lift(
     min_block: float,
     confidence: float = 0.95,
 ) -> dict[str, Any]:
-    """Precision of a veto beside that of simply asking for a higher score until equally many good ones are left.
+    """Precision of a veto compared with a higher score threshold at equal recall.
 
-    paid_N: whether the candidate's outcome was good. kept_N: whether the veto let it pass. score_N: what the first
-    model said. time_N: decision times; candidates of one time count together, and blocks have at
+    paid_N: whether the candidate's outcome was good. kept_N: whether the veto let it pass. score_N: scores of the first
+    model. time_N: decision times; candidates of one time count together, and blocks have at
     least `min_block` times. Returns JSON: n, n_kept, base (share that paid), precision of the kept, recall (share of
-    the good that were kept), matched (precision of the highest scores at that very recall, inside a run of equal
-    scores in proportion), lift = precision - matched as an Estimate. Its lift is unknown where none of the kept paid.
+    the good that were kept), matched (precision of the highest scores at the same recall, inside a run of equal
+    scores in proportion), lift = precision - matched as an Estimate. The lift is None where none of the kept paid.
     """
     if not len(score_N) or not np.isfinite(score_N).all():
         raise DataError(
@@ -264,10 +264,10 @@ def helps(
     """`yes`, `no` or `cannot be determined`, with the reasons.
 
     placebos: `against_placebos` of `sharpe` and `per_trade`. against_placebo, against_none: `paired_differences` from
-    the placebos, and from the same strategy without the veto. Yes takes all of: both p-values at most 0.05; the mean
-    net return of a trade above the placebos' in its whole interval; a Sharpe above that without any veto, since one
-    that picks well but leaves too little is no help. What is not shown is a no. Too few trades or placebos tell
-    nothing.
+    the placebos, and from the same strategy without the veto. Yes requires all of: both p-values at most 0.05; the mean
+    net return of a trade above the placebos' in its complete interval; a Sharpe above that without any veto, since a
+    veto that picks well but leaves too little is no help. Anything else is a no; too few trades or placebos cannot be
+    determined.
     """
     n_placebos = int(placebos["sharpe"]["n"])
     if n_trades < min_trades or n_placebos < MIN_PLACEBOS:
@@ -291,7 +291,7 @@ def helps(
 
 
 def trade_means(gains_TK: Array, trades_TK: Array, *, min_block: float, confidence: float = 0.95) -> list[Estimate]:
-    """Mean net return of a trade of K groups, with intervals over days; unknown without a trade.
+    """Mean net return of a trade of K groups, with intervals over days; None without a trade.
 
     gains_TK: sum of the net returns of the trades decided on a day; trades_TK: how many.
     """

@@ -1,1 +1,1 @@
-"""Evidence of order within one time: association of features, rank IC and deciles, precision at k."""
+"""Cross-sectional evidence: association of features, rank IC and deciles, precision at k."""

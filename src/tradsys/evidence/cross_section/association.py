@@ -1,7 +1,7 @@
-"""How columns go with an event, and how much likelier an event is among chosen rows: with intervals over time.
+"""Association of columns with an event, and lift of the event among chosen rows, with intervals over time.
 
-Rows of one time count together and intervals know dependence over time (see `cosines`), because labels overlap and
-symbols move together. Legend: N samples, F features, T distinct times, S symbols, d weightings of time.
+Rows of one time count together and intervals account for dependence over time (see `cosines`), because labels overlap
+and symbols move together. Legend: N samples, F features, T distinct times, S symbols, d weightings of time.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from tradsys.evidence.multiple_testing import holm
 class Association:
     """Rank correlation of one column with the event.
 
-    p_holm: two-sided, after Holm over all columns asked at once; None without an interval. n: rows where the column is
+    p_holm: two-sided, after Holm over all tested columns; None without an interval. n: rows where the column is
     finite. median_event, median_rest: of the column's values, None where there are none.
     """
 
@@ -34,10 +34,10 @@ class Association:
 
 @dataclass(frozen=True)
 class Lift:
-    """How often chosen rows are events, over how often all rows are.
+    """Rate of events among chosen rows relative to the rate among all rows.
 
     lift: rate among chosen / rate among all. within_time, within_symbol: the lift that remains where chosen rows are
-    compared with the others of their own time, of their own symbol: once good times or wild symbols are accounted for.
+    compared with the others of their own time, of their own symbol: adjusted for good times or volatile symbols.
     It is rr / (1 + p (rr - 1)), of Mantel and Haenszel's relative risk rr and the share p of chosen rows, so that it
     reads as a lift; with one time, or one symbol, it is the plain one.
     """
@@ -62,7 +62,7 @@ def associations(
 ) -> list[Association]:
     """Spearman's correlation of each column with the event (0 or 1), over the rows where the column is finite.
 
-    values_NF: [N, F], NaN unknown. event_N: bool. min_block: shortest block in distinct times, at least the
+    values_NF: [N, F], NaN where missing. event_N: bool. min_block: shortest block in distinct times, at least the
     label's horizon. A column with one value, or rows of one outcome, has no correlation but a reason. p-values are
     Student's, as the intervals. Ranks are kept across weightings. Raises DataError on shapes that do not fit. Source:
     Spearman 1904, ties averaged.
@@ -177,7 +177,7 @@ def _statistic_spread(
 
 
 def _strata(n: Array, events: Array, n_chosen: Array, both: Array) -> tuple[Array, Array]:
-    """Each stratum's terms of the relative risk within strata, above and below the line; empty strata give nothing.
+    """Each stratum's numerator and denominator terms of the relative risk within strata; 0 for empty strata.
 
     Source: Mantel & Haenszel 1959; as a risk ratio, and for many sparse strata, Greenland & Robins 1985.
     """

@@ -1,7 +1,7 @@
-"""Information coefficient: on each date, do scores rank the names as their returns later do?
+"""Information coefficient: rank correlation of scores with later returns on each date.
 
 Legend: N samples (name and date), T dates. Labels of H bars taken every bar overlap, so the series of coefficients is
-serially dependent however good the model; its mean carries the interval of `cosines.mean_interval`.
+serially dependent however good the model; `cosines.mean_interval` gives the interval of its mean.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ def rank_ic(score_N: Array, ret_N: Array, time_N: Array, least: int = 5) -> tupl
     """Dates [T], rising, and Spearman's rank correlation of score and return among the names of each, float64 [T].
 
     score_N, ret_N: a row where one of them is NaN does not count. time_N: date or its code. least: names that a date
-    needs. Left out are dates with fewer and those whose scores or returns are all equal: no order, no coefficient.
+    needs. Dates with fewer names are left out, as are those whose scores or returns are all equal.
     Ties take their average rank. Raises DataError for unequal lengths or least < 2.
     """
     score, ret, time = (np.asarray(a) for a in (score_N, ret_N, time_N))
@@ -45,7 +45,7 @@ def ranks_within(values_N: Array, code_N: Array) -> Array:
     size = np.diff(np.append(first, len(value)))
     position = np.arange(len(value)) - np.maximum.accumulate(np.where(opens, np.arange(len(value)), 0))
     out = np.empty(len(value))
-    # the mean of the positions that a tie takes up, counted from one
+    # the mean of the positions that a tie occupies, counted from one
     out[order] = np.repeat(position[first] + (size + 1) / 2, size)
     return out
 
@@ -79,10 +79,10 @@ def decile_codes(score_N: Array, time_N: Array, n: int = 10) -> Array:
 def decile_spread(score_N: Array, ret_N: Array, time_N: Array, n: int = 10) -> tuple[Array, Array, Array]:
     """Dates [T], the top group's mean return less the bottom's on each [T], and the mean return by group [n].
 
-    ret_N: in whatever unit the answer is wanted; simple returns where it is to be money, as logarithms do not add over
+    ret_N: in the unit of the result; use simple returns for money, as logarithms do not add over
     names. A row where score or return is NaN does not count. Left out are dates with fewer than n names, or whose tied
     scores leave the top or the bottom empty. By group: the mean over the kept dates of a date's mean, NaN where ties
-    leave a group empty on all. Costs are not taken off. Raises as `decile_codes`.
+    leave a group empty on all. Costs are not subtracted. Raises as `decile_codes`.
     """
     score, ret, time = np.asarray(score_N, dtype=np.float64), np.asarray(ret_N, dtype=np.float64), np.asarray(time_N)
     if ret.shape != score.shape:

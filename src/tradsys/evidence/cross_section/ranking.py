@@ -1,6 +1,6 @@
-"""How good the top of a ranking is where what is sought is rare: precision and lift at k, and the area under PR.
+"""Quality of the top of a ranking with rare positives: precision and lift at k, and the area under PR.
 
-Each carries an interval over times (`cosines`): names that explode together on one date are one event, not fifty.
+Each has an interval over times (`cosines`): names that explode together on one date are one event, not fifty.
 Legend: N samples (name and date), T distinct times, d weightings of time.
 """
 
@@ -24,7 +24,7 @@ def precision_at_k(
 ) -> Estimate:
     """Share of positives among the k highest scores of each time, all times together.
 
-    y_N: 0 or 1. Times with fewer than k names leave no choice and do not count. Names that tie for the last places
+    y_N: 0 or 1. Times with fewer than k names do not count. Names that tie for the last ranks
     share them: each counts by the chance that a draw among them would pick it. min_block: in distinct times, at least
     the label's horizon in bars, since labels overlap. Raises DataError for malformed input or k < 1.
     """
@@ -40,7 +40,7 @@ def lift_at_k(
     min_block: float = 1.0,
     confidence: float = 0.95,
 ) -> Estimate:
-    """`precision_at_k` over the share of positives among all names of the same times; 1 is a ranking by lot."""
+    """`precision_at_k` over the share of positives among all names of the same times; 1 is a random ranking."""
     return _precision(score_N, y_N, time_N, k, by_base=True, min_block=min_block, confidence=confidence)
 
 
@@ -54,8 +54,8 @@ def pr_auc(
 ) -> Estimate:
     """Average precision, sum over thresholds of (recall_i - recall_i-1) * precision_i, all samples in one ranking.
 
-    Equal scores are one threshold; there is no interpolation, which flatters. A ranking by lot has the base rate. No
-    value where there is no positive. Its interval is made on the logit scale (`cosines.within_unit`). Source: Davis and
+    Equal scores are one threshold; there is no interpolation, which is optimistic. A random ranking has the base rate.
+    No value without a positive. Its interval is computed on the logit scale (`cosines.within_unit`). Source: Davis and
     Goadrich 2006, section 4, on why not to interpolate.
     """
     score, y, time = _checked_ranking(score_N, y_N, time_N)
@@ -111,7 +111,7 @@ def _checked_ranking(score_N: Array, y_N: Array, time_N: Array) -> tuple[Array, 
 
 
 def _picked(score_N: Array, time_N: Array, k: int) -> tuple[Array, Array]:
-    """By how much each sample is among the k best of its time [N], and whether that time has k names at all [N]."""
+    """Weight of each sample among the k best of its time [N], and whether that time has k names at all [N]."""
     if k < 1:
         raise DataError(f"ranking: k={k}; at least one name is picked; raise k")
     code = np.unique(time_N, return_inverse=True)[1]
@@ -122,7 +122,7 @@ def _picked(score_N: Array, time_N: Array, k: int) -> tuple[Array, Array]:
     place = at - np.maximum.accumulate(np.where(opens, at, 0))
     first = np.flatnonzero(opens | np.concatenate([[True], score[1:] != score[:-1]]))
     size = np.diff(np.append(first, len(score)))
-    # a run of equal scores takes the places from its first on; what is left of k is shared among it
+    # a run of equal scores takes the ranks from its first on; the rest of k is shared among it
     share = np.empty(len(score))
     share[order] = np.repeat(np.clip((k - place[first]) / size, 0.0, 1.0), size)
     return share, np.bincount(code)[code] >= k
@@ -131,7 +131,7 @@ def _picked(score_N: Array, time_N: Array, k: int) -> tuple[Array, Array]:
 def _precision(
     score_N: Array, y_N: Array, time_N: Array, k: int, *, by_base: bool, min_block: float, confidence: float
 ) -> Estimate:
-    """Positives among the k best of each time that has as many, over the base rate of the same samples where asked."""
+    """Positives among the k best of each time with k names; divided by the samples' base rate if `by_base`."""
     score_N, y_N, time_N = _checked_ranking(score_N, y_N, time_N)
     share_N, whole_N = _picked(score_N, time_N, k)
     share_N, y_N, time_N = share_N[whole_N], y_N[whole_N], time_N[whole_N]

@@ -1,4 +1,4 @@
-"""What a record of returns and trades shows.
+"""Statistics of a record of returns and trades.
 
 risk                risk_statistics
 tear_sheet          monthly_returns, rolling, drawdown_episodes, activity, trade_distribution

@@ -1,4 +1,4 @@
-"""What a strategy earned beyond holding its own average exposure: the null of a verdict in a market that drifts."""
+"""Return beyond that of the strategy's own average exposure: the null of a verdict in a market that drifts."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ def beyond_passive(returns: Array, exposure: Array, market_T: Array) -> Array:
     """Returns less those of its average exposure so far, held in the market: [T] or [T, K].
 
     returns: per period, after costs, [T] or [T, K]. exposure: signed position over equity in the period, same shape.
-    market_T: the market's return of the period [T]. The average runs over the periods before, so it was known: where
+    market_T: the market's return of the period [T]. The average runs over earlier periods only: where
     returns of the market cannot be predicted, the result has mean zero whatever the strategy's timing, also in a
     market that only rises. The first period has no average and stays as it is. Raises DataError on other shapes or
     values that are not finite.

@@ -1,8 +1,8 @@
-"""Ratios and tails that the field expects of a track record, each with an interval that knows dependence over time.
+"""Common ratios and tail statistics of a track record, each with an interval over dependent time.
 
-All are of simple returns [T] per period, costs taken. Smooth functions of sums get Student's interval over slow cosines
-(`cosines`); a quantile gets the quantiles at the ends of the interval of its level (Woodruff 1952). Where a ratio has
-nothing to divide by there is a reason. Sources: Sortino & Price 1994; Young 1991 (Calmar); Keating & Shadwick 2002
+All are of simple returns [T] per period, after costs. Smooth functions of sums get Student's interval over slow cosines
+(`cosines`); a quantile gets the quantiles at the ends of the interval of its level (Woodruff 1952). A ratio with a
+zero denominator has a reason instead. Sources: Sortino & Price 1994; Young 1991 (Calmar); Keating & Shadwick 2002
 (omega); Rockafellar & Uryasev 2000, eq. 4 (CVaR).
 """
 
@@ -19,7 +19,7 @@ from tradsys.evidence.cosines import Spread, spread, spread_of_means, student_qu
 from tradsys.evidence.sharpe import FLAT_RETURN, active_periods, checked_returns
 
 TAIL = 0.05
-# returns beyond a quantile below which its place is anyone's guess
+# returns beyond a quantile below which its position is too uncertain
 MIN_TAIL = 10
 UNDER_A_YEAR = "a record under one year is not annualised"
 PATH = "a drawdown belongs to one path and deepens with its length, so no interval has a measured coverage"
@@ -91,7 +91,7 @@ def _ratio_estimate(
 
 
 def _from_zero(estimate: Estimate) -> Estimate:
-    """The estimate of what is never negative, its interval cut there: what lies below holds no possible truth."""
+    """The estimate of a non-negative quantity, with its interval cut at zero."""
     return estimate if estimate.low is None else replace(estimate, low=max(0.0, estimate.low))
 
 
@@ -116,7 +116,7 @@ def _tails(returns: Array, *, min_block: float, confidence: float, too_little: s
     worst = Estimate(low, reason=reason)
     if reason is None:
         bounds = _woodruff(returns, TAIL, float(found.error_M[0]), found.degrees, confidence)
-        # equal returns around the quantile leave its place open
+        # equal returns around the quantile leave its position undetermined
         worst = Estimate(low, *bounds) if bounds[0] < bounds[1] else Estimate(low, reason=UNMOVED)
     mean_beyond = low - np.maximum(low - returns, 0) / TAIL
     cvar = spread_of_means(mean_beyond, min_block=min_block).estimates(confidence, [reason])[0]

@@ -1,7 +1,7 @@
-"""What a strategy's record looks like over time: months, rolling windows, drawdowns, trades, hours and weekdays.
+"""Tear sheet of a record over time: months, rolling windows, drawdowns, trades, hours and weekdays.
 
-Plain arrays in, JSON out; numbers or None, never NaN. What is estimated comes as {value, low, high, reason}; what is
-merely counted, as a month's return or a drawdown's dates, is a fact of the record and has no interval.
+Plain arrays in, JSON out; numbers or None, never NaN. Estimates come as {value, low, high, reason}; plain
+counts, such as a month's return or a drawdown's dates, have no interval.
 Legend: T days, B bars, M closed trades.
 """
 
@@ -50,7 +50,7 @@ class Line(TypedDict):
 
 
 class Rolling(TypedDict):
-    """Of the last `window` days, yearly, at each `time`. reason: why there is none at all, and then no line."""
+    """Yearly figures of the last `window` days, at each `time`. reason: why there is none; then there is no line."""
 
     window: int
     reason: str | None
@@ -61,7 +61,7 @@ class Rolling(TypedDict):
 
 class Drawdown(TypedDict):
     """A fall from a peak. depth: in (0, 1]. peak: last day at the high, None before the first day. recovered: first day
-    back at it, None where that is not over. days: from the peak to recovery or the end.
+    back at it, None while it lasts. days: from the peak to recovery or the end.
     """
 
     depth: float
@@ -81,7 +81,7 @@ class Activity(TypedDict):
 
 
 class TradeDistribution(TypedDict):
-    """Histogram of net returns, edges [K + 1] and counts [K], and what the mean trade is worth."""
+    """Histogram of net returns, edges [K + 1] and counts [K], and the mean trade with its interval."""
 
     n: int
     edges: list[float]
@@ -101,7 +101,7 @@ class GroupRow(TypedDict):
 
 
 def monthly_returns(days_T: Array, returns_T: Array, confidence: float = 0.95) -> Months:
-    """Compounded return of each month and year, and what the mean month is worth.
+    """Compounded return of each month and year, and the mean month with its interval.
 
     days_T: dates, datetime64 [T].
     """
@@ -131,8 +131,8 @@ def rolling(
 ) -> Rolling:
     """Yearly Sharpe ratio with its interval, and volatility, of the last `window` days, at up to 160 days.
 
-    A window without 20 effective blocks has a Sharpe and no interval. Volatility has none: what a window says of
-    its variance held the truth in 0.54 to 0.88 of fat-tailed or clustered records, whatever its scale.
+    A window without 20 effective blocks has a Sharpe and no interval. Volatility has none: its intervals covered the
+    true value in only 0.54 to 0.88 of fat-tailed or clustered records, whatever their scale.
     """
     returns_T = checked_returns(returns_T, "tear sheet", least=0)
     n = len(returns_T)
@@ -217,9 +217,9 @@ def trade_distribution(net_M: Array, confidence: float = 0.95) -> TradeDistribut
 def by_group(
     values: Array, group: Sequence[Any] | Array, names: Mapping[Any, str], confidence: float = 0.95
 ) -> list[GroupRow]:
-    """Mean value of each group with intervals that hold together: at `confidence` none of the groups misses.
+    """Mean value of each group with simultaneous intervals: at `confidence` none of the groups misses.
 
-    values: in time order. names: group -> its name, in the order of the answer; a group without a value has a reason.
+    values: in time order. names: group -> its name, in the order of the result; a group without a value has a reason.
     Bonferroni over the groups that have values, so a best hour of 24 is not chance.
     """
     codes = np.asarray(group)
@@ -233,7 +233,7 @@ def by_group(
 
 
 def _mean_with_interval(values: Array, confidence: float, kind: str) -> EstimateRow:
-    """Mean with its interval; below 30 values a reason in the interval's place."""
+    """Mean with its interval; below 30 values a reason instead of the interval."""
     if not len(values):
         return Estimate(None, reason=f"no {kind}").as_dict()
     if len(values) < LEAST_IN_GROUP:
@@ -247,7 +247,7 @@ def _compounded(returns: Array) -> float:
 
 
 def _thinned_places(at: Array) -> Array:
-    """At most 160 of these positions, evenly, the last among them."""
+    """At most 160 of these positions, evenly spaced, the last among them."""
     step = max(1, int(np.ceil(len(at) / N_POINTS)))
     return at[::-1][::step][::-1]
 

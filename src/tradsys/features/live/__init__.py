@@ -1,1 +1,1 @@
-"""The newest row of a feature table, computed from rolling state: what a live step reads."""
+"""The newest row of a feature table, computed from rolling state, as live trading reads it."""

@@ -1,4 +1,4 @@
-"""The newest feature row of each symbol that has a new bar; its cost does not grow with the past."""
+"""The newest feature row of each symbol that has a new bar; its cost does not grow with the history."""
 
 import logging
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 class Machine:
-    """A program with the memory of its steps, for any number of symbols."""
+    """Runs a program with state for any number of symbols."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -44,7 +44,7 @@ class Machine:
         self._time, self._cursor = EPOCH, Cursor(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), 1)
 
     def _step(self, node: Node) -> Any:
-        """What computes a step from the values of its inputs; of a literal, its value."""
+        """The function that computes a step from its inputs' values; of a literal, its value."""
         op, params = node.op, node.params
         if op == "column":
             return lambda: self._columns[params[0]]
@@ -72,7 +72,7 @@ class Machine:
         return made
 
     def run(self, columns: dict[str, Array], time: datetime, cursor: Cursor, n_symbols: int) -> Array:
-        """One row of each moving symbol: float64 [n, outputs]. columns: [n] each; cursor: who moves."""
+        """One row per symbol with a new bar: float64 [n, outputs]. columns: [n] each; cursor: the symbols."""
         if n_symbols > self._n_symbols:
             for held in self._grown:
                 held.grow(n_symbols)
@@ -98,7 +98,7 @@ class Machine:
 
 @dataclass(frozen=True, eq=False)
 class NewRows:
-    """What one moment adds to the feature table, for n symbols.
+    """Feature rows of one moment, for n symbols.
 
     at: int [n], positions of the symbols. values: float32 [n, F]. exact: float64 [n, features], before ranks and before
     they are rounded to float32. segment: int [n], number of the symbol's segment, counted for each symbol.
@@ -113,8 +113,8 @@ class NewRows:
 class NewestFeatures:
     """Feature rows as `FeatureSet.table` computes them, one moment at a time.
 
-    features: the set. Raises UnknownStepError where an expression holds something that has no row-by-row form.
-    symbols: names in order of appearance; positions of rows count into it.
+    features: the set. Raises UnknownStepError where an expression has no row-by-row form.
+    symbols: names in order of appearance; `NewRows.at` indexes into it.
     """
 
     def __init__(self, features: FeatureSet) -> None:
@@ -136,7 +136,7 @@ class NewestFeatures:
         self._good = np.zeros(0, dtype=bool)
 
     def push(self, time: datetime, symbols: Sequence[str], numbers: Array) -> NewRows:
-        """Takes the bars that closed at `time` in and returns their rows.
+        """Adds the bars that closed at `time` and returns their feature rows.
 
         symbols: n names, each once. numbers: float64 [n, C], the columns of `columns` in that order, NaN unknown.
         A symbol's times must rise from call to call.
@@ -153,7 +153,7 @@ class NewestFeatures:
         columns = {name: numbers[:, k] for k, name in enumerate(self.columns)}
         if self._market is not None:
             columns[MARKET_CLOSE] = np.full(len(at), self._market_close(symbols, columns["close"]))
-        if fresh.any():  # as in the table: a row of NaN stands before each segment
+        if fresh.any():  # as in the table: a row of NaN precedes each segment
             nothing = dict.fromkeys(columns, np.full(int(fresh.sum()), np.nan))
             self._run(at[fresh], nothing, time)
         self._segment[at] += fresh
@@ -199,7 +199,7 @@ def time_us(time: datetime) -> int:
 
 
 def newest_features(features: FeatureSet) -> NewestFeatures | None:
-    """The set's row-by-row form; None, with a note in the log, where one of its expressions has none."""
+    """The set's row-by-row form; None, with a log line, where one of its expressions has none."""
     try:
         return NewestFeatures(features)
     except UnknownStepError as unknown:

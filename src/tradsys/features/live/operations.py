@@ -10,7 +10,7 @@ import numpy as np
 
 from tradsys.core.tables import Array
 
-Value = Any  # float64 or bool [n], or a number that holds for all of them
+Value = Any  # float64 or bool [n], or one number for all of them
 Plain = Callable[..., Value]
 
 
@@ -77,7 +77,7 @@ PARTS: dict[str, Callable[[datetime], float]] = {
 
 
 def plain(op: str, params: tuple[Any, ...]) -> Plain | None:
-    """The function of a step without memory; None where it has one."""
+    """The function of a stateless step; None for a step with state."""
     if op == "clip":
         return partial(_clip, has_min=params[0], has_max=params[1])
     if op == "round":

@@ -1,7 +1,7 @@
-"""Features' polars expressions as one list of steps, each computed once however many features share it.
+"""Features' polars expressions as one list of steps; a step shared by several features is computed once.
 
-The expressions stay the only place where a feature is defined. They are read from polars' JSON form; one that holds
-anything unknown raises `UnknownStepError`, and its feature set is then computed as batches are.
+The expressions stay the only place where a feature is defined. They are read from polars' JSON form. An expression
+with an unknown part raises `UnknownStepError`; its feature set is then computed as in batches.
 """
 
 import json
@@ -30,12 +30,12 @@ NATURAL = 2.718281828459045
 
 
 class UnknownStepError(Exception):
-    """An expression holds something that has no row-by-row form here; the words say what."""
+    """An expression holds something that has no row-by-row form here; the message names it."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """One step. op: its name. inputs: positions of earlier steps. params: what else it needs. kind: of its values."""
+    """One step. op: its name. inputs: indices of earlier steps. params: other parameters. kind: type of its values."""
 
     op: str
     inputs: tuple[int, ...] = ()
@@ -44,9 +44,9 @@ class Node:
 
 
 class Program:
-    """Steps in an order in which each comes after its inputs; equal ones once.
+    """Steps in an order in which each comes after its inputs; equal steps are kept once.
 
-    nodes: the steps. outputs: position of each expression's value.
+    nodes: the steps. outputs: index of each expression's value.
     """
 
     def __init__(self, expressions: Sequence[pl.Expr]) -> None:

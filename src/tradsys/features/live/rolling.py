@@ -1,7 +1,7 @@
-"""Steps with memory: what each symbol's last rows make of a new value. State is held for S symbols, n of which move.
+"""Stateful steps: a new value from each symbol's last rows. State is held for S symbols, of which n have a new row.
 
-A ring of width W holds each symbol's last W values at position (rows seen) mod W, so that most windows are read where
-they lie, in any order. Rings begin as NaN: a window that is not full yet has no value.
+A ring of width W holds each symbol's last W values at position (rows seen) mod W, so that most windows are read in
+place, in any order. Rings begin as NaN: an incomplete window has no value.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from tradsys.core.tables import Array
 from tradsys.features.fracdiff import relative_weights
 from tradsys.features.live.operations import Value, equal, greater
 
-SPARE = 16  # symbols for which room is made at a time
+SPARE = 16  # symbols for which memory is added at a time
 
 
 class Cursor:
-    """Which symbols move, and where each one's next value goes.
+    """Which symbols have a new row, and where each one's next value goes.
 
-    at: int [n], positions of the moving symbols. count: int64 [n], rows that each has had before.
+    at: int [n], indices of those symbols. count: int64 [n], rows that each has had before.
     """
 
     def __init__(self, at: Array, count: Array, n_symbols: int) -> None:
@@ -32,7 +32,7 @@ class Cursor:
         self._slots: dict[int, Any] = {}
 
     def slot(self, width: int) -> Any:
-        """Place of the new value in a ring of this width: one for all, or [n]."""
+        """Index of the new value in a ring of this width: one for all, or [n]."""
         if width not in self._slots:
             self._slots[width] = int(self.count[0] % width) if self.together else self.count % width
         return self._slots[width]
@@ -49,7 +49,7 @@ class Grown:
         setattr(self, name, np.empty((0,) if width is None else (0, width)))
 
     def grow(self, n_symbols: int) -> None:
-        """Makes room for so many symbols."""
+        """Adds memory up to this number of symbols."""
         for name, (fill, width) in self._fills.items():
             held = getattr(self, name)
             if len(held) < n_symbols:
@@ -60,7 +60,7 @@ class Grown:
 
 
 class Ring(Grown):
-    """The last `width` values of each symbol; shared by all steps that read so many of one value.
+    """The last `width` values of each symbol; shared by all steps that read the same window of one value.
 
     old: values [n] that the newest ones replaced, `width` rows before them, where a step reads them (`shows_old`).
     """
@@ -74,33 +74,33 @@ class Ring(Grown):
         self._hold("values", np.nan, width)
 
     def push(self, x: Value, cursor: Cursor) -> None:
-        """Takes new values [n] in."""
+        """Adds new values [n]."""
         slot = cursor.slot(self.width)
         if self.shows_old:
             self.old = self.values[cursor.cells, slot].copy()
         self.values[cursor.cells, slot] = x
 
     def window(self, cursor: Cursor) -> Array:
-        """The moving symbols' values [n, width] in an order of the ring's own."""
+        """The values [n, width] of the symbols with a new row, in the ring's own order."""
         found: Array = self.values[cursor.rows]
         return found
 
     def aligned(self, by_age: Array, cursor: Cursor) -> Array:
-        """by_age [width], whose first belongs to the newest value, in the ring's order: [width] or [n, width]."""
+        """by_age [width], newest value's entry first, rearranged to the ring's order: [width] or [n, width]."""
         place = np.arange(self.width)
         slot = cursor.slot(self.width)
         return by_age[(slot - place) % self.width if cursor.together else (slot[:, None] - place) % self.width]
 
 
 class Step(Protocol):
-    """A step with memory: its new value from its input's, which its ring has taken in already."""
+    """A stateful step: its new value from its input's, which its ring already holds."""
 
     def __call__(self, x: Value, cursor: Cursor) -> Array:
         """float64 [n]."""
 
 
 class Shift:
-    """The value of some rows before."""
+    """The value of a fixed number of rows before."""
 
     def __init__(self, ring: Ring) -> None:
         self.ring = ring
@@ -112,7 +112,7 @@ class Shift:
 
 
 class Window:
-    """A function of the last values of each symbol; `by_age` are weights, first that of the newest value."""
+    """A function of the last values of each symbol; `by_age`: weights, the newest value's first."""
 
     def __init__(self, ring: Ring, function: Callable[[Array], Array], by_age: Array | None = None) -> None:
         self.ring, self.function, self.by_age = ring, function, by_age
@@ -157,7 +157,7 @@ class SeededMean(Grown):
         rows = cursor.rows
         known = x == x  # noqa: PLR0124 - a NaN alone differs from itself
         begun = self.n_skip + self.n_seed + self.late
-        if known.all() and self.seen[rows].min() > begun:  # what all below comes to then
+        if known.all() and self.seen[rows].min() > begun:  # shortcut for the general case below
             self.seen[rows] += 1
             self.mean[rows] = mean = self.mean[rows] + self.alpha * (x - self.mean[rows])
             return mean
@@ -202,7 +202,7 @@ def moment(order: int, window: Array) -> Array:
 
 
 def width_of(op: str, params: tuple[Any, ...]) -> int | None:
-    """How many of its input's last values a step reads; None where it keeps sums of its own."""
+    """Number of its input's last values that a step reads; None where it keeps running sums instead."""
     if op != "kernel":
         return int(params[0])
     parameters = dict(params[1])
@@ -212,7 +212,7 @@ def width_of(op: str, params: tuple[Any, ...]) -> int | None:
 
 
 def stateful(op: str, params: tuple[Any, ...], ring: Ring | None) -> Step:
-    """The step with memory of that name; ring: of `width_of` its input's last values. KeyError for an unknown one."""
+    """The stateful step of that name; ring: of `width_of` its input's last values. KeyError for an unknown name."""
     if op == "kernel" and params[0] == "seeded_mean":
         return SeededMean(**dict(params[1]))
     assert ring is not None, op

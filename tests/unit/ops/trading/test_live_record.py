@@ -29,7 +29,7 @@ def test_days_are_closed_days_and_bounds_those_of_the_sequence():
     for name, values in (("mean", mean), ("low", low), ("high", high)):
         np.testing.assert_allclose(live[name], values[59:])
     assert live["expected"] == pytest.approx(0.001)
-    assert live["text"].startswith("100 days lived")
+    assert live["text"].startswith("100 live days")
     assert len(draw(live).data) == 3
 
 
