@@ -1,4 +1,4 @@
-"""The model that knows only how often each class occurs."""
+"""Base-rate model: the class frequencies of the training rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -38,11 +38,11 @@ def check_class_weight(where: str, how: ClassWeight) -> None:
 
 
 def class_weighted(train: Samples, valid: Samples, mass_C: Array, how: ClassWeight) -> tuple[Samples, Samples]:
-    """Both parts with weights under which every class weighs the same in training; as they are where `how` is None.
+    """Both parts with weights under which every class counts equally in training; unchanged where `how` is None.
 
-    mass_C: sum of training weights per class. Each is multiplied by sum(mass) / (C * mass of its class), and by the
-    same factors in `valid`: what stops the fit must ask what the fit is asked. Scores then are about a world in which
-    classes are equally frequent, so a calibrator has to follow.
+    mass_C: sum of training weights per class. Each weight is multiplied by sum(mass) / (C * mass of its class), in
+    `valid` too, so that early stopping uses the objective of the fit. The scores then assume equally frequent classes,
+    so a calibrator has to follow.
     """
     if how is None:
         return train, valid
@@ -55,7 +55,7 @@ def class_weighted(train: Samples, valid: Samples, mass_C: Array, how: ClassWeig
 class BaseRate:
     """Weighted class frequencies of the training rows, the same for every row.
 
-    lookback: rows demanded before a decision, so that rivals judge the same samples; none is read.
+    lookback: rows required before a decision, so that all models are evaluated on the same samples; none is read.
     Fitted: proba_ float64 [C].
     """
 

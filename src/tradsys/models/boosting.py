@@ -1,4 +1,4 @@
-"""Gradient-boosted trees: LightGBM as a rival of the nets, XGBoost as the auditor of their signals."""
+"""Gradient-boosted trees: LightGBM as a baseline of the nets, XGBoost as the auditor of their signals."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def _grown(
     valid: Samples,
     held: Array,
 ) -> lightgbm.Booster:
-    """Trees grown on `reported` [N] of the training rows, stopped on `held` [M]; the best rounds only."""
-    import lightgbm  # noqa: PLC0415 - two seconds of imports, for those who boost
+    """Trees fitted to `reported` [N] of the training rows, stopped on `held` [M]; the best rounds only."""
+    import lightgbm  # noqa: PLC0415 - takes two seconds; only boosting needs it
 
     settings = {
         **asked,
@@ -103,12 +103,12 @@ def _grown(
         valid_sets=later if stops else None,
         callbacks=[lightgbm.early_stopping(model.early_stopping_rounds, verbose=False)] if stops else None,
     )
-    # through text, so that what is kept in memory is what a file holds
+    # through text, so that the model in memory equals the one in the file
     return lightgbm.Booster(model_str=grown.model_to_string(num_iteration=grown.best_iteration))
 
 
 def _noted(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fitted fields and our note of a file that a LightGBM part wrote, both checked; BundleError without one.
+    """Fitted fields and note (JSON) of a file that a LightGBM part wrote, both checked; BundleError without one.
 
     kind: `classifier` or `regressor`.
     """
@@ -138,7 +138,7 @@ def _checked_note(about: dict[str, Any], where: str, *, is_classifier: bool) -> 
 
 @dataclass(frozen=True, eq=False)
 class _LightGbmFields:
-    """What LightGbm and LightGbmRegressor are set by, and what both hold when fitted."""
+    """Parameters and fitted fields shared by LightGbm and LightGbmRegressor."""
 
     reads_raw: ClassVar[bool] = True
     n_estimators: int = 300
@@ -159,10 +159,10 @@ class _LightGbmFields:
     trees_: Trees | None = field(init=False, default=None)
 
     def booster(self) -> lightgbm.Booster:
-        """LightGBM's own object; a model from a file predicts without it."""
+        """LightGBM's own object, for its API; a model from a file predicts without it."""
         if self.text_ is None:
             return fitted(self, "booster_")
-        import lightgbm  # noqa: PLC0415 - two seconds of imports, for those who boost
+        import lightgbm  # noqa: PLC0415 - takes two seconds; only boosting needs it
 
         with refused_in_one_line("lightgbm", FIX):
             return lightgbm.Booster(model_str=self.text_)
@@ -178,9 +178,9 @@ class LightGbm(_LightGbmFields):
 
     early_stopping_rounds: rounds without a better weighted log-loss on `valid` before it stops at the best
     one; 0, or an empty `valid`, runs all n_estimators. subsample, colsample: shares of rows and columns per
-    tree. l2: leaf penalty. n_threads: 0 takes all cores. lookback: rows demanded, so that rivals judge the
-    same samples; the last one is read. A NaN feature counts as missing. Same seed and data, same trees.
-    class_weight: "balanced" lets each class weigh the same; see `class_weighted`.
+    tree. l2: leaf penalty. n_threads: 0 takes all cores. lookback: rows required, so that all models are evaluated on
+    the same samples; only the last one is read. A NaN feature counts as missing. Same seed and data, same trees.
+    class_weight: "balanced" weights all classes equally; see `class_weighted`.
     Fitted: booster_; names_ [F]; n_classes_.
     """
 
@@ -192,7 +192,7 @@ class LightGbm(_LightGbmFields):
         check_class_weight("lightgbm", self.class_weight)
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """Grows trees on `train` and stops on `valid`; TrainingError for one class only."""
+        """A copy fitted on `train` and stopped on `valid`; TrainingError for one class only."""
         mass_C = class_weights_seen("lightgbm", train, valid)
         n_classes, binary = len(mass_C), len(mass_C) == 2
         train, valid = class_weighted(train, valid, mass_C, self.class_weight)
@@ -216,7 +216,7 @@ class LightGbm(_LightGbmFields):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """The fitted model that `save` wrote; raises BundleError where the last line is not one of ours."""
+        """The fitted model that `save` wrote; raises BundleError where the last line is not one that `save` writes."""
         state, about = _noted(path, "classifier")
         with refused_in_one_line(f"lightgbm {path.name}", FIX):
             return with_fitted(cls(**about["params"]), state | {"n_classes_": about["n_classes"]})
@@ -226,8 +226,8 @@ class LightGbm(_LightGbmFields):
 class LightGbmRegressor(_LightGbmFields):
     """LightGBM on the decision row's features for the label's log return, stopped early on validation RMSE.
 
-    Parameters as of LightGbm. `fit` reads `samples.ret`, so other outcomes are learned by samples whose `ret` holds
-    them. It is no `Model`: it answers with a number, not with probabilities.
+    Parameters as of LightGbm. `fit` reads `samples.ret`, so other targets are learned from samples whose `ret` holds
+    them. It is no `Model`: it predicts a number, not probabilities.
     Fitted: booster_; names_ [F].
     """
 
@@ -235,7 +235,7 @@ class LightGbmRegressor(_LightGbmFields):
         check_bounds("lightgbm regressor", self, LIGHTGBM_BOUNDS, "model")
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """Grows trees on `train` and stops on `valid`; DataError for no row or a return that is not finite."""
+        """A copy fitted on `train`, stopped on `valid`; DataError without a row or for a return that is not finite."""
         bad = [int((~np.isfinite(part.ret)).sum()) for part in (train, valid)]
         if any(bad) or not len(train):
             raise DataError(
@@ -299,8 +299,8 @@ class Xgboost:
         check_bounds("xgboost", self, XGBOOST_BOUNDS, "model")
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """Grows trees on `train` and stops on `valid`; TrainingError for one class only."""
-        import xgboost  # noqa: PLC0415 - two seconds of imports, for those who boost
+        """A copy fitted on `train` and stopped on `valid`; TrainingError for one class only."""
+        import xgboost  # noqa: PLC0415 - takes two seconds; only boosting needs it
 
         n_classes = len(class_weights_seen("xgboost", train, valid))
         stops = bool(len(valid) and self.early_stopping_rounds)
@@ -317,7 +317,7 @@ class Xgboost:
         return with_fitted(self, {"booster_": booster, "names_": train.table.names, "n_classes_": n_classes})
 
     def _matrix(self, samples: Samples) -> xgboost.DMatrix:
-        import xgboost  # noqa: PLC0415 - two seconds of imports, for those who boost
+        import xgboost  # noqa: PLC0415 - takes two seconds; only boosting needs it
 
         values = np.ascontiguousarray(samples.table.values[samples.rows])
         return xgboost.DMatrix(values, label=samples.y, weight=samples.weight, nthread=self.n_threads)
@@ -344,10 +344,10 @@ class Xgboost:
         }
 
     def booster(self) -> xgboost.Booster:
-        """XGBoost's own object; a model from a file predicts without it."""
+        """XGBoost's own object, for its API; a model from a file predicts without it."""
         if self.text_ is None:
             return fitted(self, "booster_")
-        import xgboost  # noqa: PLC0415 - two seconds of imports, for those who boost
+        import xgboost  # noqa: PLC0415 - takes two seconds; only boosting needs it
 
         with refused_in_one_line("xgboost", FIX):
             booster = xgboost.Booster()
@@ -362,7 +362,7 @@ class Xgboost:
         values = _last_rows(table, names, rows)
         if self.trees_ is not None:
             return _both_classes(self.trees_.proba(values))
-        import xgboost  # noqa: PLC0415 - two seconds of imports, for those who boost
+        import xgboost  # noqa: PLC0415 - takes two seconds; only boosting needs it
 
         return _both_classes(self.booster().predict(xgboost.DMatrix(values, nthread=self.n_threads)))
 

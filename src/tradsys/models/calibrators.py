@@ -1,7 +1,7 @@
 """Maps from scores to probabilities, fitted on rows later than training and never scored on those rows.
 
-No n held-out rows can tell certainty: what is fitted on them answers within [1/(n + 2), (n + 1)/(n + 2)], the rule of
-succession, n counted as rows of equal weight (Kish 1965: (sum w)^2 / sum w^2).
+No n held-out rows can prove certainty: fitted maps return probabilities within [1/(n + 2), (n + 1)/(n + 2)], the rule
+of succession, n counted as rows of equal weight (Kish 1965: (sum w)^2 / sum w^2).
 """
 
 import logging
@@ -19,10 +19,10 @@ from tradsys.core.tables import Array
 from tradsys.models.transforms import fitted, with_fitted
 
 LOG = logging.getLogger(__name__)
-FEW_ROWS, FEW_OF_A_CLASS = 100, 20  # held-out rows below which a fit is rough and says so
-FLOOR = 1e-12  # least probability a logarithm is taken of
+FEW_ROWS, FEW_OF_A_CLASS = 100, 20  # with fewer held-out rows a fit is rough and a warning is logged
+FLOOR = 1e-12  # lower bound of a probability before its logarithm
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 100.0
-RIDGE = 1e-9  # picks one solution where scores leave the temperature free; far below any data's pull
+RIDGE = 1e-9  # makes the temperature unique where scores do not determine it; negligible for data
 
 
 def _checked_scores(where: str, proba_NC: Array, y_N: Array, weight_N: Array) -> tuple[Array, Array, Array]:
@@ -47,19 +47,19 @@ def _checked_scores(where: str, proba_NC: Array, y_N: Array, weight_N: Array) ->
 
 
 def least_probability(n_rows: float) -> float:
-    """The least probability that n held-out rows allow; one less it is the largest. Source: Laplace 1774."""
+    """The smallest probability that n held-out rows allow; one minus it is the largest. Source: Laplace 1774."""
     return 1 / (n_rows + 2)
 
 
 def _effective_rows(where: str, y_N: Array, weight_N: Array) -> float:
-    """How many rows of equal weight these weigh as much as, at most N; a warning where they are few."""
+    """Number of rows of equal weight that these weights amount to, at most N; a warning where they are few."""
     n_rows = min(float(len(y_N)), float(weight_N.sum() ** 2 / (weight_N**2).sum()))
     rarest = int(np.bincount(y_N).min())
     if n_rows < FEW_ROWS or rarest < FEW_OF_A_CLASS:
         low = least_probability(n_rows)
         LOG.warning(
-            "%s: %d held-out rows (%.0f of equal weight), %d of the rarest class; fewer than %d and %d make a rough "
-            "calibration; its probabilities stay within %.3g and %.3g; use a longer validation span",
+            "%s: %d held-out rows (%.0f of equal weight), %d of the rarest class; with fewer than %d and %d the "
+            "calibration is rough; its probabilities stay within %.3g and %.3g; use a longer validation span",
             where, len(y_N), n_rows, rarest, FEW_ROWS, FEW_OF_A_CLASS, low, 1 - low,
         )  # fmt: skip
     return n_rows
@@ -67,10 +67,10 @@ def _effective_rows(where: str, y_N: Array, weight_N: Array) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Identity:
-    """Leaves scores as they are, certain ones too: it learns nothing from held-out rows."""
+    """Leaves scores unchanged, also 0 and 1: nothing is fitted."""
 
     def fit(self, proba_NC: Array, y_N: Array, weight_N: Array) -> Self:  # noqa: ARG002
-        """Nothing to learn; returns itself."""
+        """Fits nothing; returns itself."""
         return self
 
     def apply(self, proba_NC: Array) -> Array:
@@ -78,7 +78,7 @@ class Identity:
         return np.array(proba_NC, dtype=np.float64)
 
     def to_json(self) -> dict[str, Any]:
-        """Its kind, nothing else."""
+        """Its kind only."""
         return {"kind": "none"}
 
     @classmethod
@@ -91,11 +91,11 @@ class Identity:
 class Temperature:
     """softmax(log p / T + b): one temperature, and one bias per class where `bias`.
 
-    A loss with class weights or focusing skews the base rate, which no temperature alone can undo; the bias
-    can. For two classes with bias this is Platt's scaling on the log-odds. Orders within a class pair never
-    flip: T is held within [0.05, 100]. Scores below 1e-12 count as 1e-12. Fitted by weighted log-loss against
-    Platt's targets: a class of weight n expects itself with (n + 1)/(n + 2), so that rows which scores happen to
-    separate have a finite optimum. Answers stay within the bounds at the top of this file.
+    A loss with class weights or focusing skews the base rate, which no temperature alone can correct; the bias
+    can. For two classes with bias this is Platt's scaling on the log-odds. The order of two classes' probabilities
+    never flips: T is kept within [0.05, 100]. Scores below 1e-12 count as 1e-12. Fitted by weighted log-loss against
+    Platt's targets: a class of weight n has the target (n + 1)/(n + 2), so that separable rows
+    have a finite optimum. Probabilities stay within the bounds at the top of this module.
     temperature_ float > 0; bias_ float64 [C] with sum 0, zeros when `bias` is off; n_rows_ held-out rows of equal
     weight, None in files of earlier versions, which had no bounds.
     Source: Guo et al. 2017, section 4.2 (temperature and vector scaling); Platt 1999, section 2.2 (targets).
@@ -107,7 +107,7 @@ class Temperature:
     n_rows_: float | None = field(init=False, default=None)
 
     def fit(self, proba_NC: Array, y_N: Array, weight_N: Array) -> Self:
-        """Minimises the log-loss, convex in (1/T, b); TrainingError when a class is absent."""
+        """A copy that minimises the log-loss, convex in (1/T, b); TrainingError when a class is absent."""
         from scipy.optimize import minimize  # noqa: PLC0415 - only fitting needs it
 
         proba_NC, y_N, weight_N = _checked_scores("temperature", proba_NC, y_N, weight_N)
@@ -164,7 +164,7 @@ class Temperature:
 
 
 def _platt_targets(y_N: Array, weight_N: Array, n_classes: int) -> Array:
-    """float64 [N, C]: (n + 1)/(n + 2) for the own class of weight n, the rest shared by the others."""
+    """float64 [N, C]: (n + 1)/(n + 2) for the own class of weight n, the rest spread over the others."""
     n_C = np.bincount(y_N, weight_N, n_classes)
     other_C = 1 / (n_C + 2)
     out_NC = np.tile((other_C / (n_classes - 1))[y_N][:, None], (1, n_classes))
@@ -174,12 +174,12 @@ def _platt_targets(y_N: Array, weight_N: Array, n_classes: int) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Isotonic:
-    """The best monotone map of P(class 1) for two classes: steps joined by straight lines.
+    """Isotonic regression of P(class 1) for two classes: steps joined by straight lines.
 
-    Outside the fitted scores it keeps the outermost value. Answers stay within the bounds at the top of this file.
-    least_share: of the held-out weight that every step rests on at least, by pooling neighbouring scores first; 0 pools
-    none. Without it a handful of lucky rows at an end is a step of its own, near certainty, for every score beyond.
-    Fitted: knots x_ and y_, float64 [K], both rising.
+    Outside the fitted scores it keeps the outermost value. Probabilities stay within the bounds at the top of this
+    module. least_share: smallest share of the held-out weight behind each step, by pooling neighbouring scores first; 0
+    pools none. Without it a handful of lucky rows at an end is a step of its own, near certainty, for every score
+    beyond. Fitted: knots x_ and y_, float64 [K], both rising.
     Source: Zadrozny and Elkan 2002.
     """
 
@@ -227,9 +227,9 @@ class Isotonic:
 
 
 def _pooled(score_N: Array, up_N: Array, weight_N: Array, share: float) -> tuple[Array, Array, Array]:
-    """Weighted mean score, mean outcome and weight of runs of neighbouring scores; ties are never parted.
+    """Weighted mean score, mean outcome and weight of runs of neighbouring scores; equal scores stay together.
 
-    Every run but for ties holds at least `share` of the weight, and there are floor(1 / share) of them at most.
+    Every run but for ties holds at least `share` of the weight, and there are at most floor(1 / share) of them.
     """
     order = np.argsort(score_N, kind="stable")
     score, up, weight = score_N[order], up_N[order], weight_N[order]
@@ -245,7 +245,7 @@ def _pooled(score_N: Array, up_N: Array, weight_N: Array, share: float) -> tuple
 
 
 def calibrator_from_json(value: Mapping[str, Any]) -> Identity | Temperature | Isotonic:
-    """The calibrator whose `to_json` wrote this, by its `kind`; BundleError for an unknown one."""
+    """The calibrator that `to_json` wrote, by its `kind`; BundleError for an unknown one."""
     readers: dict[str, Callable[[Mapping[str, Any]], Identity | Temperature | Isotonic]] = {
         "none": Identity.from_json,
         "temperature": Temperature.from_json,

@@ -1,4 +1,4 @@
-"""Intervals for an expected move that cover by counting, not by a distribution: split conformal prediction.
+"""Prediction intervals for an expected move without a distribution: split conformal prediction.
 
 Legend: M calibration samples, N predictions.
 """
@@ -19,17 +19,17 @@ KINDS = ("symmetric", "asymmetric")
 
 @dataclass(frozen=True, eq=False)
 class SplitConformal:
-    """predicted - low_ * scale to predicted + high_ * scale, sized by what the same predictor missed by later rows.
+    """predicted - low_ * scale to predicted + high_ * scale, from the predictor's errors on later rows.
 
     alpha: share of outcomes that may lie outside, 0 < alpha < 1. kind `symmetric`: one margin, the conformal quantile
     of |actual - predicted| / scale at alpha. `asymmetric`: each side its own at alpha / 2, for moves that are skewed;
-    wider where they are not. scale: what a miss is divided by, such as a volatility known at the decision, so that
-    margins follow it; one for every row where none is given.
-    The margin is the k-th smallest of M misses, k = ceil((M + 1)(1 - alpha)). Were calibration and later rows
+    wider where they are not. scale: divisor of an error, such as a point-in-time volatility, so that
+    margins follow it; 1 for every row where none is given.
+    The margin is the k-th smallest of M errors, k = ceil((M + 1)(1 - alpha)). If calibration and later rows were
     exchangeable, at least 1 - alpha of the later ones would lie inside, whatever the predictor. **They are not**: rows
     are ordered in time, moves cluster, markets change. So `fit` takes rows later than all training rows and earlier
-    than any judged, and what the intervals cover on the judged rows is measured (`coverage`) and shown beside them.
-    Labels that overlap also make M look larger than it is.
+    than any evaluated, and the coverage on the evaluated rows is measured (`coverage`) and reported.
+    Overlapping labels also make M look larger than it is.
     Fitted: low_, high_, margins >= 0 in units of the scale (an asymmetric one may be negative, where the predictor
     misses to one side); n_ = M.
     Source: Vovk, Gammerman and Shafer 2005; Lei et al. 2018, algorithm 2 and theorem 2.2; section 5.2 (scaled).
@@ -48,10 +48,10 @@ class SplitConformal:
             )
 
     def fit(self, predicted_M: Array, actual_M: Array, scale_M: Array | None = None) -> Self:
-        """Margins from the misses on calibration rows, which no model was fitted on.
+        """A copy with margins from the errors on calibration rows, on which no model was fitted.
 
         Raises DataError for numbers that are not finite, a scale that is not positive, or fewer rows than the quantile
-        asks for: ceil(1 / tail) - 1, tail being alpha, or alpha / 2 where each side has its own.
+        needs: ceil(1 / tail) - 1, tail being alpha, or alpha / 2 where each side has its own.
         """
         predicted, actual, scale = _checked_predictions(predicted_M, actual_M, scale_M)
         miss = (actual - predicted) / scale
@@ -90,7 +90,7 @@ def conformal_quantile(miss_M: Array, alpha: float) -> float:
     Source: Lei et al. 2018, algorithm 2; Vovk et al. 2005.
     """
     n = len(miss_M)
-    # a product such as 20 * 0.95 must not round up past the whole number that it is
+    # a product such as 20 * 0.95 must not be rounded up past an integer
     k = math.ceil(round((n + 1) * (1 - alpha), 9))
     if k > n:
         raise DataError(
@@ -103,14 +103,14 @@ def conformal_quantile(miss_M: Array, alpha: float) -> float:
 def coverage(low_N: Array, high_N: Array, actual_N: Array) -> float:
     """Share of outcomes inside their closed interval; rows where any of the three is NaN do not count.
 
-    DataError where no row is left. Measured on rows later than calibration, it says what the promise was worth.
+    DataError where no row is left. On rows later than calibration it is the coverage that was really achieved.
     """
     low, high, actual = (np.asarray(a, dtype=np.float64) for a in (low_N, high_N, actual_N))
     if not low.shape == high.shape == actual.shape:
         raise DataError(f"conformal: bounds {low.shape}, {high.shape} for outcomes {actual.shape}; three equal lengths")
     known = ~np.isnan(low + high + actual)
     if not known.any():
-        raise DataError(f"conformal: none of {len(actual)} rows has bounds and an outcome; judge resolved labels")
+        raise DataError(f"conformal: none of {len(actual)} rows has bounds and an outcome; use resolved labels")
     return float(((low <= actual) & (actual <= high))[known].mean())
 
 

@@ -1,4 +1,4 @@
-"""Straight lines: the rival every deep model is shown beside, and ridge regression as a classifier."""
+"""Linear models: logistic regression, the baseline of every deep model, and ridge regression as a classifier."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tradsys.models.transforms import fitted, with_fitted
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression as SklearnLogistic
 
-LINK_C = 1e4  # penalty of the one slope of a ridge's link: no pull on data, but an end where classes can be separated
+LINK_C = 1e4  # penalty of a ridge's link slope: negligible for data, but bounds it where classes are separable
 
 
 def standardised(where: str, train: Samples) -> tuple[Array, Array, Array]:
@@ -47,8 +47,8 @@ class LogisticRegression:
 
     C: inverse penalty, inf for none; per standard deviation of each feature over the training rows and per
     row of average weight, so that it depends on neither unit. max_iter: Newton steps before TrainingError.
-    lookback: rows demanded, so that rivals judge the same samples; the last one is read. class_weight: "balanced" lets
-    each class weigh the same; see `class_weighted`.
+    lookback: rows required, so that all models are evaluated on the same samples; only the last one is read.
+    class_weight: "balanced" weights all classes equally; see `class_weighted`.
     Fitted: coef_ float64 [1, F] for two classes, else [C, F]; intercept_ [1] or [C]; both in raw units;
     names_.
     """
@@ -66,7 +66,7 @@ class LogisticRegression:
         check_class_weight("logistic", self.class_weight)
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """Fits `train` by its weights; `valid` is not read beyond its class count.
+        """A copy fitted on `train` by its weights; `valid` only counts the classes.
 
         Raises TrainingError for one class only or no convergence, DataError for a NaN feature.
         """
@@ -90,7 +90,7 @@ class LogisticRegression:
         estimator = SklearnLogistic(C=self.C, solver="newton-cholesky", max_iter=self.max_iter)
         with warnings.catch_warnings():
             warnings.simplefilter("error", ConvergenceWarning)
-            # collinear columns: the solver says that it goes on by lbfgs, which still has to converge
+            # collinear columns: the solver warns that it goes on by lbfgs, which still has to converge
             warnings.simplefilter("ignore", LinAlgWarning)
             try:
                 return estimator.fit(z_NF, y_N, sample_weight=weight_N)
@@ -105,7 +105,7 @@ class LogisticRegression:
         coef, intercept, names = (fitted(self, name) for name in ("coef_", "intercept_", "names_"))
         source = table if table.names == names else table.select(names)
         x_NF = source.values[rows].astype(np.float64)
-        # row by row sums: a matrix product may round one row otherwise alone than in a batch
+        # row by row sums: a matrix product may round a single row differently from a batch
         logits = np.stack([(x_NF * w).sum(axis=1) + b for w, b in zip(coef, intercept, strict=True)], axis=1)
         if logits.shape[1] == 1:
             logits = np.hstack([np.zeros_like(logits), logits])
@@ -137,12 +137,12 @@ class LogisticRegression:
 
 @dataclass(frozen=True, eq=False)
 class Ridge:
-    """Ridge regression on the two classes as -1 and +1, its score turned into a probability by a logistic curve.
+    """Ridge regression on two classes as -1 and +1, its score mapped to a probability by a logistic curve.
 
     The line minimises sum_i v_i (t_i - w z_i - b)^2 + alpha |w|^2 on standardised features, v of mean 1; unlike a
     logistic regression it does not follow the few rows that lie far on the wrong side. The curve 1 / (1 + exp(-(a f +
-    c))) is fitted to the training scores f: two numbers that change no order, of use where scores are averaged, and in
-    need of a calibrator like any other. alpha: > 0 or 0. class_weight, lookback: as of LogisticRegression.
+    c))) is fitted to the training scores f: two numbers that keep the order, useful where scores are averaged; it
+    needs a calibrator like any other. alpha: > 0 or 0. class_weight, lookback: as of LogisticRegression.
     Fitted: line_, the logistic regression that line and curve together are.
     Source: Hoerl and Kennard 1970 (ridge); Platt 1999 (the curve).
     """
@@ -157,7 +157,7 @@ class Ridge:
         check_class_weight("ridge", self.class_weight)
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """Fits `train` by its weights; `valid` is not read beyond its class count.
+        """A copy fitted on `train` by its weights; `valid` only counts the classes.
 
         Raises TrainingError for other than two classes, DataError for a NaN feature.
         """
@@ -196,7 +196,7 @@ class Ridge:
 
 
 def _link(score_N: Array, y_N: Array, weight_N: Array) -> tuple[float, float]:
-    """Slope and offset of the logistic curve from scores to log-odds; flat at the base rate where no score differs."""
+    """Slope and offset of the logistic curve from scores to log-odds; flat at the base rate for equal scores."""
     from sklearn.linear_model import LogisticRegression as SklearnLogistic  # noqa: PLC0415 - only fitting needs it
 
     center, spread = float(score_N.mean()), float(score_N.std())

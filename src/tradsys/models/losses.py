@@ -75,7 +75,7 @@ def supcon_loss(embeddings_ND: Tensor, y_N: Tensor, *, temperature: float) -> Te
 
 
 def n_anchors_with_positive(y_N: Tensor) -> Tensor:
-    """How many of these samples share their class with another one: the anchors that `supcon_loss` averages over."""
+    """Number of samples that share their class with another one: the anchors that `supcon_loss` averages over."""
     _, n_C = _classes(y_N)
     return torch.where(n_C > 1, n_C, 0).sum()
 

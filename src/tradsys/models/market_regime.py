@@ -1,4 +1,4 @@
-"""The market's own regime, given to every symbol of a panel at the moment of its decision."""
+"""The regime of the market symbol, joined by time to every symbol of a panel."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,10 +18,10 @@ from tradsys.models.transforms import fitted, with_fitted
 class MarketRegime:
     """Filtered regime of one symbol, the market's, joined to all others by time.
 
-    On a panel each symbol's own regime would mostly be its own noise: hundreds of filters that disagree on one date,
+    On a panel each symbol's own regime would mostly be noise: hundreds of filters that disagree on one date,
     so that names ranked against each other would be scored by different mixtures, and hundreds of series that move
-    together would enter the fit as if they were independent. The market's state is one fact per date, the same for
-    every name, known at the date's close, and states that panels are managed by (calm, panic) are the market's.
+    together would enter the fit as if they were independent. The market's state is one value per date, the same for
+    every name, available at the date's close.
     regime: which columns, how many states, how many rows back. market_symbol: its symbol in the table; it need be no
     sample. Fitted: regime_.
     """
@@ -32,7 +32,7 @@ class MarketRegime:
 
     @property
     def lookback(self) -> int:
-        """Rows of the market that are read, so many as a live buffer has to hold."""
+        """Rows of the market that are read; a live buffer has to hold as many."""
         return self.regime.lookback
 
     @property
@@ -41,7 +41,7 @@ class MarketRegime:
         return self.regime.names
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """Fits the market's rows at the training decisions' times, no later ones; raises as `HmmRegime.fit` does."""
+        """A copy fitted on the market's rows at the training decisions' times only; raises as `HmmRegime.fit` does."""
         table = train.table
         rows = self._rows(table)
         rows = rows[np.isin(table.time[rows], np.unique(train.time))]

@@ -1,4 +1,4 @@
-"""The nets that a fit of a model trains, known before any is trained, so that fits of many models can share a stack."""
+"""The nets that a fit of a model will train, listed in advance so that fits of many models can share a stack."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from tradsys.core.tables import Samples
 
 @dataclass(frozen=True, eq=False)
 class NetFit:
-    """One net that a fit will train: an unfitted sequence model in its own workdir, and what it learns from.
+    """One net that a fit will train: an unfitted sequence model in its own workdir, and its samples.
 
-    stacked: what its owner asks for: None decides by what gains, True wants a stack wherever it is possible.
+    stacked: wish of its owner: None stacks where that is faster, True wherever it is possible.
     """
 
     model: Any
@@ -23,20 +23,20 @@ class NetFit:
 class NetFits:
     """Collects the nets of several fits.
 
-    Samples behind the same scaler are made once, so that fits of one fold share their table.
+    Samples behind the same scaler are computed once, so that fits of one fold share their table.
     """
 
     def __init__(self) -> None:
         self._scaled: dict[Any, tuple[Any, Samples, Samples]] = {}
-        self._held: list[Samples] = []  # so that no other samples ever get their ids
+        self._held: list[Samples] = []  # keeps samples alive, so that their ids stay unique
 
     def of(self, model: Any, train: Samples, valid: Samples) -> Iterator[NetFit]:
-        """The nets that `model.fit(train, valid)` trains; none where it cannot tell before it begins."""
+        """The nets that `model.fit(train, valid)` trains; none where they cannot be listed in advance."""
         found = getattr(model, "net_fits", None)
         return iter(()) if found is None else found(train, valid, self)
 
     def scaled(self, scaler: Any, train: Samples, valid: Samples) -> tuple[Any, Samples, Samples]:
-        """The scaler fitted on the training rows, and both samples behind it."""
+        """The scaler fitted on the training rows, and both parts transformed by it."""
         key = (repr(scaler), id(train), id(valid))
         if key not in self._scaled:
             done = scaler.fit(train.table, train.rows)

@@ -1,7 +1,7 @@
-"""Scaler, model and calibrator written as one ONNX graph, and checked against the parts it was made from.
+"""Writes scaler, model and calibrator as one ONNX graph, and checks it against the fitted parts.
 
-Shapes: N samples, T window, F features, C classes, K knots. All behind the net is float64 in the graph, as
-it is in the parts, so that a steep calibrator sees the same scores.
+Shapes: N samples, T window, F features, C classes, K knots. Everything after the net is float64 in the graph, as
+in the parts, so that a steep calibrator sees the same scores.
 """
 
 import warnings
@@ -27,9 +27,9 @@ from tradsys.models.transforms import RobustScaler
 from tradsys.samples.windows import gather
 
 TOLERANCE = 1e-5
-# where nets are defined: their graphs load Lightning, seconds that a logistic regression does without
+# where nets are defined: their graphs load Lightning, which takes seconds and is needed for nets only
 NETS = ("tradsys.models.sequence", "tradsys.models.supcon")
-OPSET = 18  # the lowest that holds LayerNormalization and all else in use: any recent runtime reads it
+OPSET = 18  # the lowest with LayerNormalization and everything else in use: any recent runtime reads it
 
 
 def export_onnx(path: Path, *, scaler: Any, model: Any, calibrator: Any, table: FeatureTable, rows: Array) -> float:
@@ -38,9 +38,9 @@ def export_onnx(path: Path, *, scaler: Any, model: Any, calibrator: Any, table: 
     A mean of members has a third output, `spread` [N, C]: the standard deviation over members of their scores.
 
     scaler, model, calibrator: fitted parts; None for no scaler or no calibrator. table: raw features.
-    rows: decision rows on which graph and parts are compared; a few hundred tell.
+    rows: decision rows on which graph and parts are compared; a few hundred are enough.
     Returns the largest difference found. Raises BundleError above 1e-5, where a decision differs, or for a
-    part that no graph stands for. The file appears only when it passed.
+    part without a graph. The file appears only after it passed.
     """
     module = Pipeline(scaling(scaler), scores(model), calibration(calibrator)).eval()
     windows_NTF = gather(table.values, rows, model.lookback)
@@ -59,15 +59,15 @@ class Pipeline(nn.Module):
 
     @property
     def outputs(self) -> list[str]:
-        """Names of what `forward` gives."""
+        """Names of the outputs of `forward`."""
         return ["score", "probability", *(["spread"] if isinstance(self.model, _Mean) else [])]
 
     def forward(self, window_NTF: Tensor) -> tuple[Tensor, ...]:
-        """Uncalibrated and calibrated probabilities, float64, and of a mean of members their spread."""
+        """Uncalibrated and calibrated probabilities, float64, and for a mean of members their spread."""
         seen_NTF = self.scaler(window_NTF)
         if not isinstance(self.model, _Mean):
             score_NC = self.model(seen_NTF)
-            # an output of its own: where nothing calibrates, two outputs of one value would lose a name
+            # a separate output: without a calibrator, two outputs of one value would share a name
             return score_NC, self.calibrator(score_NC) + 0.0
         score_NC, spread_NC = self.model.mean_and_spread(seen_NTF)
         return score_NC, self.calibrator(score_NC) + 0.0, spread_NC
@@ -76,7 +76,7 @@ class Pipeline(nn.Module):
 def check_parity(path: Path, module: nn.Module, windows_NTF: Array) -> float:
     """Largest difference between the graph at `path` and the torch module [dimensionless].
 
-    Scores are compared as they are; probabilities as the calibrator's answer to the graph's own scores, since
+    Scores are compared directly; probabilities with the calibrator's result for the graph's own scores, since
     a steep isotonic step may turn a score's last digit into any difference. Raises BundleError above 1e-5, or
     where the likeliest class differs by more than rounding.
     """
@@ -90,7 +90,7 @@ def check_parity(path: Path, module: nn.Module, windows_NTF: Array) -> float:
 
 
 def _against(module: nn.Module, windows_NTF: Array, expected_NC: Array, calibrator: Any) -> float:
-    """The module against what the parts themselves answered: its reading of them is checked too."""
+    """Compares the module with the results of the parts themselves: their translation is checked too."""
     with torch.inference_mode():
         score_NC, probability_NC = (out.numpy() for out in module(torch.from_numpy(windows_NTF))[:2])
     calibrated_NC = score_NC if calibrator is None else calibrator.apply(score_NC)
@@ -115,7 +115,7 @@ def _worst(where: str, *pairs: tuple[Array, Array], decides: bool = True) -> flo
 
 
 def _write(path: Path, module: nn.Module, lookback: int, n_features: int) -> None:
-    example_NTF = torch.zeros(2, lookback, n_features)  # two samples: one would be taken for a constant
+    example_NTF = torch.zeros(2, lookback, n_features)  # two samples: one would become a constant
     names = module.outputs if isinstance(module, Pipeline) else ["score", "probability"]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -155,7 +155,7 @@ def calibration(part: Any) -> nn.Module:
 
 
 def has_graph(part: Any) -> bool:
-    """Whether a fitted model, with all that it is made of, can be one graph."""
+    """Whether a fitted model, with all its parts, can be exported as one graph."""
     if isinstance(part, Average | SeedAverage):
         return all(has_graph(model) for model in (part.members_ or {}).values())
     if isinstance(part, Scaled | Calibrated):
@@ -275,7 +275,7 @@ class _Linear(_Part):
         assert part.coef_ is not None
         assert part.intercept_ is not None
         coef, intercept = part.coef_, part.intercept_
-        if len(coef) == 1:  # one row of weights stands for the log-odds of class 1
+        if len(coef) == 1:  # one row of weights: the log-odds of class 1
             coef, intercept = np.vstack([0 * coef, coef]), np.concatenate([[0.0], intercept])
         self.keep("coef_CF", coef)
         self.keep("intercept_C", intercept)
@@ -292,7 +292,7 @@ class _Constant(_Part):
         self.keep("rate_C", part.proba_)
 
     def forward(self, window_NTF: Tensor) -> Tensor:
-        # read from the window, so that a row without data has no answer here either
+        # computed from the window, so that a row with NaN gives NaN here too
         return self.rate_C + 0 * window_NTF[:, -1, :1].double()
 
 

@@ -1,4 +1,4 @@
-"""A fitted graph on the CPU, without torch: raw windows in, scores and probabilities out.
+"""Runs an exported graph on the CPU without torch: raw windows in, scores and probabilities out.
 
 Shapes: R rows, N samples, T window, F features, C classes.
 """
@@ -16,7 +16,7 @@ from tradsys.core.received import one_line, refused_in_one_line
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.samples.windows import gather
 
-BATCH = 1024  # windows per call at most: bounds memory, and one call's cost is small beside it
+BATCH = 1024  # windows per call at most: bounds memory, and the cost per call is small in comparison
 MOST_BYTES = 2**30  # of a file
 FATAL_ONLY = 4
 FIX = "export the bundle again"
@@ -24,11 +24,11 @@ FIX = "export the bundle again"
 EXTERNAL = b"\x0a\x08location"
 
 
-NAMES = (["score", "probability"], ["score", "probability", "spread"])  # of outputs; the latter of a mean of members
+NAMES = (["score", "probability"], ["score", "probability", "spread"])  # outputs; the latter for a mean of members
 
 
 def _are_shapes(inputs: Sequence[Any], outputs: Sequence[Any]) -> bool:
-    """Whether a graph reads [N, T, F] and writes [N, C] for each output, T, F and C known and sane."""
+    """Whether a graph reads [N, T, F] and writes [N, C] for each output, T, F and C known and plausible."""
     known = all(isinstance(n, int) and 0 < n <= MOST for shape in (*inputs, *outputs) for n in shape[1:])
     ranks = [len(shape) for shape in (*inputs, *outputs)]
     return known and ranks == [3] + [2] * len(outputs) and len({shape[1] for shape in outputs}) == 1
@@ -54,9 +54,9 @@ class OnnxModel:
 
     @classmethod
     def load(cls, path: str | Path, threads: int = 1) -> Self:
-        """Reads a graph that `export_onnx` wrote; raises BundleError where it is not one.
+        """Reads a graph that `export_onnx` wrote; raises BundleError for any other file.
 
-        threads: of one call. One window is too small to share out, so live trading is fastest with 1.
+        threads: per call. One window is too small to split, so live trading is fastest with 1.
         """
         from tradsys.models.graphs.sizes import read_graph  # noqa: PLC0415 - onnx takes a third of a second to import
 
@@ -88,13 +88,13 @@ class OnnxModel:
     def predict(self, table: FeatureTable, rows: Array) -> tuple[Array, Array]:
         """Raw scores and calibrated probabilities, float64 [N, C] each, for windows that end at `rows`.
 
-        NaN in, NaN out. Raises BundleError where the table's columns are not as many as the graph reads.
+        NaN in, NaN out. Raises BundleError where the table has another number of columns than the graph.
         """
         score_NC, probability_NC, _ = self.predict_with_spread(table, rows)
         return score_NC, probability_NC
 
     def predict_with_spread(self, table: FeatureTable, rows: Array) -> tuple[Array, Array, Array | None]:
-        """As `predict`, and the members' spread [N, C], None of a single model."""
+        """As `predict`, and the members' spread [N, C], None for a single model."""
         if table.values.shape[1] != self.n_features:
             raise BundleError(
                 f"onnx: asked with {table.values.shape[1]} features, the graph reads {self.n_features}; "
@@ -110,7 +110,7 @@ class OnnxModel:
         return found[0], found[1], found[2] if len(found) > 2 else None
 
     def run(self, window_NTF: Array) -> list[Array]:
-        """Scores, probabilities and, of a mean, spreads of raw float32 windows, as the graph gives them."""
+        """Scores, probabilities and, for a mean, spreads of raw float32 windows, as the graph returns them."""
         with refused_in_one_line("onnx: the graph does not run", FIX):
             found: list[Array] = self.session.run(list(self.outputs), {"window": window_NTF})
         for name, part in zip(self.outputs, found, strict=True):

@@ -1,4 +1,4 @@
-"""A linear layer under focal loss on what an encoder left behind.
+"""A linear probe under focal loss on the embeddings of an encoder.
 
 Legend: N samples, F columns, C classes.
 """
@@ -18,11 +18,11 @@ from tradsys.models.nets.linear_solver import STEEPEST, focal_line
 
 @dataclass(frozen=True, eq=False)
 class LinearProbe(LogisticRegression):
-    """A torch linear layer, penalised as LogisticRegression is, whose loss is focal; gamma = 0 gives that model.
+    """A torch linear layer, penalised as LogisticRegression is, with focal loss; gamma = 0 gives that model.
 
-    C, max_iter, lookback and what is fitted: as there. gamma: focus of the loss (Lin et al. 2017, eq. 5); above 0
-    probabilities are drawn towards the middle, which a calibrator has to undo.
-    Solved by L-BFGS from zero in float64; TrainingError where it does not reach an optimum in max_iter steps.
+    C, max_iter, lookback and fitted fields: as there. gamma: focus of the loss (Lin et al. 2017, eq. 5); above 0
+    probabilities are pulled towards the middle, which a calibrator has to correct.
+    Solved by L-BFGS from zero in float64; TrainingError without an optimum after max_iter steps.
     """
 
     gamma: float = 2.0

@@ -19,8 +19,8 @@ from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.regime_filter import filter_series, filter_windows, log_densities, whitening
 from tradsys.models.transforms import fitted, with_fitted
 
-STAY = 0.95  # of EM's first transition matrix
-FLOOR = 1e-8  # least transition probability: no state is ever out of reach, and no logarithm is infinite
+STAY = 0.95  # diagonal of EM's first transition matrix
+FLOOR = 1e-8  # least transition probability: every state stays reachable, and no logarithm is infinite
 BOUNDS = dict.fromkeys(("lookback", "n_seeds", "max_iter", "max_rows"), "whole [1, inf)")
 STATE = ("center_", "scale_", "startprob_", "transmat_", "means_", "covars_", "loglik_", "n_rows_")
 FIT = ("converged_", "n_iter_", "last_gain_")  # of EM; files of earlier versions lack them
@@ -28,7 +28,7 @@ LOG = logging.getLogger(__name__)
 
 
 def check_state(columns: Sequence[str], names: Sequence[str], state: Mapping[str, Any]) -> None:
-    """Raises BundleError where fitted numbers are no model of the regime's states and columns."""
+    """Raises BundleError where fitted numbers do not match the regime's states and columns."""
     K, D = len(names), len(columns)
     shapes = {"center_": (D,), "scale_": (D,), "startprob_": (K,), "transmat_": (K, K), "means_": (K, D)}
     shapes["covars_"] = (K, D, D)
@@ -47,7 +47,7 @@ def check_state(columns: Sequence[str], names: Sequence[str], state: Mapping[str
 
 
 def stationary(transmat_KK: Array) -> Array:
-    """The distribution [K] that the transition matrix leaves as it is: pi A = pi, sum 1."""
+    """The stationary distribution [K] of the transition matrix: pi A = pi, sum 1."""
     n_states = len(transmat_KK)
     equations = np.vstack([transmat_KK.T - np.eye(n_states), np.ones(n_states)])
     pi_K = np.linalg.lstsq(equations, np.append(np.zeros(n_states), 1.0), rcond=None)[0]
@@ -57,7 +57,7 @@ def stationary(transmat_KK: Array) -> Array:
 
 @contextmanager
 def _hmmlearn_messages() -> Iterator[list[str]]:
-    """What hmmlearn logs meanwhile, kept for the error message instead of printed."""
+    """Collects what hmmlearn logs inside, for the error message instead of printing it."""
     heard: list[str] = []
 
     class Keep(logging.Handler):
@@ -76,9 +76,10 @@ def _hmmlearn_messages() -> Iterator[list[str]]:
 
 
 def _gaussian_hmm(**settings: Any) -> Any:
-    """hmmlearn's model with this package's densities: its own solve a system of all rows for every state and step.
+    """hmmlearn's model with the densities of `regime_filter`, which are faster and deterministic.
 
-    They were two thirds of a fit, and on several threads their last digits hung on how the rows were divided.
+    hmmlearn solves a system of all rows for every state and step, two thirds of a fit, and on several threads the last
+    digits depend on how the rows are divided.
     """
     from hmmlearn.hmm import GaussianHMM  # noqa: PLC0415 - only fitting needs it, and scikit-learn behind it
 
@@ -86,7 +87,7 @@ def _gaussian_hmm(**settings: Any) -> Any:
         def _compute_log_likelihood(self, X: Array) -> Array:
             try:
                 return log_densities(X, np.ascontiguousarray(self.means_), *whitening(self.covars_))
-            except np.linalg.LinAlgError:  # hmmlearn adds a little to the diagonal, and refuses what is then no better
+            except np.linalg.LinAlgError:  # hmmlearn adds a little to the diagonal, and refuses if that does not help
                 return np.asarray(super()._compute_log_likelihood(X))
 
     return Whitened(**settings)
@@ -103,14 +104,14 @@ def _steps_of(hmm: Any, tol: float) -> dict[str, Any]:
 class HmmRegime:
     """Probability of each regime at a row, from the last `lookback` rows and nothing later.
 
-    columns: D columns read, standardised inside on the training rows. names: states from the calmest to the
+    columns: D columns, standardised on the training rows. names: states from the calmest to the
     wildest. order_column, order_by: volatility of a state is the variance of that column within it
     ("variance", for a return) or its mean ("mean", for a volatility feature); default the first column.
-    lookback: rows each filter run sees, begun from the prior; where the window is not finite or crosses a
+    lookback: rows of each filter run, which begins from the prior; where the window is not finite or crosses a
     segment the row is NaN. n_seeds: EM starts, of which the best training likelihood is kept. covariance:
     "diag" or "full". tol: EM stops below this gain in log-likelihood, or after max_iter. min_share: a start
-    is refused when a state's mean filtered probability is less. max_rows: at most about so many latest
-    training rows are fitted.
+    is rejected when a state's mean filtered probability is smaller. max_rows: about so many of the latest
+    training rows are used at most.
 
     Fitted: startprob_ [K] is the stationary distribution of transmat_ [K, K], not EM's own, which
     describes only the first bar of a few training series while a window begins anywhere. means_ [K, D] and
@@ -161,7 +162,7 @@ class HmmRegime:
             )
 
     def fit(self, train: Samples, valid: Samples) -> Self:  # noqa: ARG002
-        """Fits on the rows that training windows read; `valid` is not read.
+        """A copy fitted on the rows of the training windows; `valid` is not used.
 
         Raises DataError for a constant column or too few rows, TrainingError when every start degenerates.
         """
@@ -191,7 +192,7 @@ class HmmRegime:
         return with_fitted(best, {"center_": center, "scale_": scale, "n_rows_": len(z_TD)})
 
     def unconverged(self) -> str | None:
-        """What EM left undone, as a sentence with its numbers; None where it converged or the file does not tell."""
+        """A sentence with numbers where EM did not converge; None where it did or the file does not state it."""
         if self.converged_ is not False:
             return None
         gain = self.last_gain_
@@ -221,8 +222,8 @@ class HmmRegime:
     def _one_start(self, z_TD: Array, fresh_T: Array, rng: np.random.Generator) -> Self:
         """EM from the moments of random stretches, states ordered; TrainingError if degenerate.
 
-        The recursions run on scaled densities, three times as fast as in logarithms; a start that they cannot carry,
-        because a bar lies where no state has any density, is taken again in logarithms.
+        The recursions run on scaled densities, three times as fast as in logarithms; a start that underflows there,
+        because a bar lies where no state has any density, is repeated in logarithms.
         """
         stretches = self._stretches(z_TD, rng)
         lengths = np.diff(np.append(np.flatnonzero(fresh_T), len(z_TD)))
@@ -242,7 +243,7 @@ class HmmRegime:
             n_iter=self.max_iter,
             tol=self.tol,
             init_params="",
-            # hmmlearn adds a scalar prior to every entry of a full matrix, which is no ridge
+            # hmmlearn adds a scalar prior to every entry of a full matrix, so it is not a ridge there
             covars_prior=1e-2 * np.eye(z_TD.shape[1]) if self.covariance == "full" else 1e-2,
             implementation=implementation,
         )
@@ -251,7 +252,7 @@ class HmmRegime:
         np.fill_diagonal(hmm.transmat_, STAY)
         hmm.means_, covars = stretches
         hmm.covars_ = covars if self.covariance == "full" else np.diagonal(covars, axis1=1, axis2=2)
-        # a dying state divides 0 by 0 inside; the checks below refuse what comes of it
+        # a state that loses its rows divides 0 by 0 inside; the checks below reject the result
         with _hmmlearn_messages() as heard, np.errstate(all="ignore"):
             try:
                 hmm.fit(z_TD, lengths)
@@ -265,7 +266,7 @@ class HmmRegime:
         return hmm
 
     def _stretches(self, z_TD: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-        """Means [K, D] and covariances [K, D, D] of K random runs of rows: places differ in volatility."""
+        """Means [K, D] and covariances [K, D, D] of K random runs of rows, which differ in volatility."""
         size = max(10 * z_TD.shape[1], min(len(z_TD) // (2 * self.n_states), 500))
         first = rng.integers(0, len(z_TD) - size + 1, self.n_states)
         parts = [z_TD[i : i + size] for i in first]
@@ -274,7 +275,7 @@ class HmmRegime:
         return np.stack([part.mean(axis=0) for part in parts]), np.stack(covars)
 
     def _ordered(self, hmm: Any) -> Self:
-        """The fitted numbers with states from the calmest to the wildest, transitions floored at 1e-8."""
+        """A fitted copy with states from the calmest to the wildest, transitions floored at 1e-8."""
         at = 0 if self.order_column is None else self.columns.index(self.order_column)
         volatility_K = hmm.covars_[:, at, at] if self.order_by == "variance" else hmm.means_[:, at]
         order = np.argsort(volatility_K, kind="stable")
@@ -301,7 +302,7 @@ class HmmRegime:
         return log_densities(np.ascontiguousarray(z_TD), fitted(self, "means_"), *self._whitening())
 
     def _whitening(self) -> tuple[Array, Array]:
-        """Inverse Cholesky factors [K, D, D] and constants [K] of the densities, worked out once for a fit."""
+        """Inverse Cholesky factors [K, D, D] and constants [K] of the densities, computed once per fit."""
         covars_KDD = fitted(self, "covars_")
         if self._whitened is None or self._whitened[0] is not covars_KDD:
             object.__setattr__(self, "_whitened", (covars_KDD, *whitening(covars_KDD)))
@@ -312,9 +313,9 @@ class HmmRegime:
         return (np.asarray(x_TD, dtype=np.float64) - fitted(self, "center_")) / fitted(self, "scale_")
 
     def filter(self, x_TD: Array) -> Array:
-        """Filtered posterior float64 [T, K] of one plain series [T, D] in the order of `columns`.
+        """Filtered posterior float64 [T, K] of one series [T, D] in the order of `columns`.
 
-        Row t reads rows 0..t; the prior holds at t=0. A row with NaN gives NaN, and the prior holds again
+        Row t uses rows 0..t; the prior holds at t=0. A row with NaN gives NaN, and the prior holds again
         after it.
         """
         if np.ndim(x_TD) != 2 or np.shape(x_TD)[1] != len(self.columns):
@@ -328,7 +329,7 @@ class HmmRegime:
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
         """Filtered posterior float64 [N, K] from each row's last `lookback` rows, begun from the prior.
 
-        NaN where these rows are not all finite or span two segments. One row alone gives the bits of a batch.
+        NaN where these rows are not all finite or span two segments. A single row gives the same bits as in a batch.
         """
         return self.filter_windows(table, rows, self.lookback)
 

@@ -1,7 +1,7 @@
 """Compiled kernels of the hidden Markov model's forward filter.
 
-They loop over states instead of writing array expressions: of those, numba compiles broadcasting and the text of its
-errors, which took two thirds of the compile time.
+They loop over states instead of using array expressions, for which numba compiles broadcasting and its error
+texts: two thirds of the compile time.
 Shapes: R rows of the table, N decision rows, T bars of one series, D columns, K states.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from tradsys.core.compiled import compiled
 from tradsys.core.tables import Array
 
-LEAST_MASS = 1e-200  # of a filter step relative to the row's largest density; below it the step is taken in logarithms
+LEAST_MASS = 1e-200  # of a filter step relative to the row's largest density; below it the step uses logarithms
 
 
 def whitening(covars_KDD: Array) -> tuple[Array, Array]:
@@ -27,7 +27,7 @@ def whitening(covars_KDD: Array) -> tuple[Array, Array]:
 def log_densities(
     z_TD: Array, means_KD: Array, whiten_KDD: Array, const_K: Array
 ) -> Array:  # pragma: no cover - compiled
-    """log N(z; mean, covariance) [T, K], one row at a time so that a batch rounds as a single row does."""
+    """log N(z; mean, covariance) [T, K], row by row so that a batch rounds as a single row does."""
     n_rows, n_dims = z_TD.shape
     out = np.empty((n_rows, len(const_K)))
     for t in range(n_rows):
@@ -44,7 +44,7 @@ def log_densities(
 
 @compiled
 def _posterior(log_K: Array, weight_K: Array) -> float:  # pragma: no cover - compiled
-    """Writes exp(log - max) to weight_K and returns max, the logarithm taken out."""
+    """Writes exp(log - max) to weight_K and returns max."""
     top = log_K[0]
     for k in range(1, len(log_K)):
         top = max(top, log_K[k])
@@ -127,8 +127,8 @@ def filter_windows(
 ) -> Array:  # pragma: no cover - compiled
     """Posterior [N, K] at the last row of each window; each window begins from the prior.
 
-    A row's densities are taken relative to its largest once, not once a window: overlapping windows then need no
-    logarithm. A window in which nothing representable is left is filtered in logarithms.
+    Each row's densities are scaled by their largest once, not per window: overlapping windows then need no
+    logarithm. A window whose densities all underflow is filtered in logarithms.
     """
     n_rows, n_states = loglik_RK.shape
     density_RK = np.empty((n_rows, n_states))

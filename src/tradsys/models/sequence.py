@@ -1,4 +1,4 @@
-"""A net over windows as a Model: fit, then probabilities by row number.
+"""A net over windows as a Model: fits, then predicts probabilities by row number.
 
 Legend: N samples, T window, F features, C classes.
 """
@@ -34,13 +34,13 @@ from tradsys.models.training.surroundings import one_thread_if_small
 from tradsys.models.training.trainer import TrainerSettings
 from tradsys.samples.loader import WindowLoader
 
-# settings that came later, at the value that changes nothing: fits without them keep their fingerprint
+# settings added later, at their neutral value: fits without them keep their fingerprint
 NEUTRAL: dict[str, Any] = {"patch": 1, "auxiliary": {}}
-PROBE_FEATURES = 4096  # of a net built to check its settings alone: more than any net asks for
+PROBE_FEATURES = 4096  # of a net built only to check its settings: more than any net needs
 
 
 class Pretraining(Protocol):
-    """A stage that trains an encoder before the labels are read."""
+    """A stage that trains an encoder before the labels are used."""
 
     def run(self, net: nn.Module, train: Samples, *, lookback: int, seed: int, device: torch.device) -> None:
         """Changes the net's weights in place and leaves it on the CPU; reads nothing outside the training span."""
@@ -57,12 +57,12 @@ class SequenceModel:
     module: called with that net; gives the LightningModule that holds loss, optimiser and metrics.
     lookback: rows per window. batch_size: samples per step, and per batch of a prediction.
     seed: fixes weights, order and dropout; a CPU repeats a fit to the bit. Global generators are left alone.
-    wide: a linear path from the last row's features to the scores beside the net, whose head starts at zero: training
-    begins as the logistic regression of inverse penalty `wide_C` (of the loss in use); null starts that path at zero.
+    wide: adds a linear path from the last row's features to the scores; the net's head starts at zero, so training
+    begins as the logistic regression of inverse penalty `wide_C` (under the same loss); null starts that path at zero.
     pretrain: trains the encoder on every window of the training span, labelled or not, before the fit; None for none.
-    workdir: takes checkpoints and logs, and lets a fit resume; None trains without a trace.
-    watch: called with (epoch, validation log-loss) after every epoch, of a resumed or finished fit with the earlier
-    ones first; what it raises comes out of fit unchanged and leaves last.ckpt to go on from.
+    workdir: takes checkpoints and logs, and lets a fit resume; None writes no files.
+    watch: called with (epoch, validation log-loss) after every epoch; a resumed or finished fit first reports the
+    earlier ones. An exception it raises leaves `fit` unchanged; last.ckpt then allows a resume.
 
     After fit: net_ (eval mode, CPU, best epoch's weights) and result_.
     """
@@ -86,13 +86,13 @@ class SequenceModel:
         rules = {"lookback": "whole [1, inf)", "batch_size": "whole [1, inf)", "wide_C": "null or (0, inf]"}
         check_bounds("sequence", self, rules, "model")
         with forked_generator(self.seed, torch.device("cpu")), torch.device("meta"):
-            # no memory, some milliseconds: net and module refuse their settings now and not after the data is read
+            # no memory, some milliseconds: net and module refuse wrong settings before the data are read
             net = self.built_net(n_features=PROBE_FEATURES, n_classes=2)
             self.module(net)
             self._check_scores(net)
 
     def _check_scores(self, net: nn.Module) -> None:
-        """Raises TrainingError where a net from outside does not give scores [N, C] for windows [N, T, F]."""
+        """Raises TrainingError where a net of another package does not return scores [N, C] for windows [N, T, F]."""
         inner = getattr(net, "deep", net)
         if is_own(type(inner)):
             return
@@ -101,7 +101,7 @@ class SequenceModel:
             with torch.no_grad():
                 scores_NC = answer(inner.eval(), "forward", window_NTF, kind=Tensor)
         except TrainingError as error:
-            # what reads values of a net without memory cannot be asked here
+            # a net that reads values cannot be run without memory
             if isinstance(error.__cause__, NotImplementedError) or "meta" in str(error.__cause__):
                 return
             raise
@@ -112,19 +112,19 @@ class SequenceModel:
             )
 
     def built_net(self, *, n_features: int, n_classes: int) -> nn.Module:
-        """An untrained net for so many features and classes, its linear path included."""
+        """An untrained net for this number of features and classes, its linear path included."""
         net = self.net(n_features=n_features, n_classes=n_classes, lookback=self.lookback)
         return Wide(net) if self.wide else net
 
     def net_for(self, names: Sequence[str], n_classes: int) -> nn.Module:
-        """An untrained net for these columns; CombinationError where a net reads columns by place and these differ."""
+        """An untrained net for these columns; CombinationError where it expects others at fixed positions."""
         net = self.built_net(n_features=len(names), n_classes=n_classes)
         if isinstance(deep := net.deep if isinstance(net, Wide) else net, WithTraits):
             deep.check_columns(names)
         return net
 
     def check_samples(self, train: Samples) -> None:
-        """Raises what `fit` would of a net that reads other columns or of a corpus beyond these training samples."""
+        """Raises what `fit` would for a net that reads other columns or pre-training beyond these samples."""
         with forked_generator(self.seed, torch.device("cpu")), torch.device("meta"):
             self.net_for(train.table.names, n_classes=2)
         if self.pretrain is not None:
@@ -135,8 +135,8 @@ class SequenceModel:
 
         Raises TrainingError: no samples, one class, no device, a loss that is not finite.
 
-        With a workdir, a finished fit of the same settings and data is loaded instead, and one cut short by
-        Ctrl-C, a kill or the watch goes on; checkpoints of other settings or data are refused.
+        With a workdir, a finished fit of the same settings and data is loaded instead, and one interrupted by
+        Ctrl-C, a kill or the watch is resumed; checkpoints of other settings or data are refused.
         """
         n_classes, targets = count_classes(train, valid), self.targets(train)
         home = self.trainer.home()
@@ -166,12 +166,12 @@ class SequenceModel:
         models: "Sequence[SequenceModel]", train: Samples, valid: Samples, *, workdir: Path | None, stacked: bool | None
     ) -> "list[SequenceModel] | None":
         """Fitted copies trained as one stack, or None where they have to be fitted one by one; see `together`."""
-        from tradsys.models.training.stacks.together import fit_together  # noqa: PLC0415 - it builds on this module
+        from tradsys.models.training.stacks.together import fit_together  # noqa: PLC0415 - it imports this module
 
         return fit_together(models, train, valid, workdir=workdir, stacked=stacked)
 
     def net_fits(self, train: Samples, valid: Samples, _: NetFits) -> Iterator[NetFit]:
-        """Its own, which is the whole fit."""
+        """Itself: the one net of the fit."""
         yield NetFit(self, train, valid)
 
     def start_line(self, module: L.LightningModule, net: nn.Module, train: Samples) -> None:
@@ -191,10 +191,10 @@ class SequenceModel:
     def _asked(
         self, table: FeatureTable, rows: Array, width: str, ask: Callable[[nn.Module, torch.Tensor], torch.Tensor]
     ) -> Array:
-        """What `ask` makes of the fitted net and the windows that end at `rows` [N, net.width], batch by batch."""
+        """Results [N, net.width] of the fitted net for windows that end at `rows`; `ask` computes one batch."""
         if self.net_ is None:
             raise TrainingError("sequence: predict_proba before fit; an untrained net has no opinion; call fit")
-        # what a GPU trained must answer on a machine without one
+        # a net trained on a GPU must also predict on a machine without one
         device = self.trainer.device() if torch.cuda.is_available() else torch.device("cpu")
         net = self.net_.to(device).eval()
         n = len(rows)
@@ -213,7 +213,7 @@ class SequenceModel:
         return torch.cat(answers).numpy() if answers else np.empty((0, int(getattr(net, width))))
 
     def fingerprint(self, train: Samples, valid: Samples) -> str:
-        """Digest of all that decides the weights: settings, rows, labels, sample weights, feature values."""
+        """Digest of all that determines the weights: settings, rows, labels, sample weights, feature values."""
         return self.fingerprint_of(samples_digest(train, self.targets(train)), samples_digest(valid))
 
     def fingerprint_of(self, train: str, valid: str) -> str:
@@ -221,7 +221,7 @@ class SequenceModel:
         return digest_json([self.decides(), train, valid])
 
     def decides(self) -> dict[str, Any]:
-        """The settings that decide the weights, as plain values."""
+        """The settings that determine the weights, as plain values."""
         settings = {
             "net": described(self.net),
             "module": described(self.module),
@@ -256,7 +256,7 @@ class SequenceModel:
 
     @contextlib.contextmanager
     def folder(self) -> Iterator[Path]:
-        """The workdir, made where it is missing, or a temporary one."""
+        """The workdir, created where it is missing, or a temporary folder."""
         if self.workdir is not None:
             self.workdir.mkdir(parents=True, exist_ok=True)
             yield self.workdir
@@ -280,7 +280,7 @@ def count_classes(train: Samples, valid: Samples) -> int:
 
 @contextlib.contextmanager
 def forked_generator(seed: int, device: torch.device) -> Iterator[None]:
-    """torch's global generators seeded inside, untouched outside."""
+    """Seeds torch's global generators inside and restores them outside."""
     devices = [device.index] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
@@ -288,7 +288,7 @@ def forked_generator(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def described(part: Any) -> Any:
-    """A factory as plain values: what it calls, and with which settings."""
+    """A factory as plain values: the callable and its settings."""
     if isinstance(part, partial):
         settings = {k: v for k, v in part.keywords.items() if k not in NEUTRAL or v != NEUTRAL[k]}
         return [described(part.func), [described(a) for a in part.args], described(settings)]

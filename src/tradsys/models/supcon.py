@@ -20,16 +20,16 @@ from tradsys.models.transforms import fitted, with_fitted
 
 @dataclass(frozen=True, eq=False)
 class SupConModel(SequenceModel):
-    """A sequence model whose net is trained under LitSupCon and read by a probe.
+    """A sequence model whose net is trained under LitSupCon, with a probe that predicts from its embeddings.
 
     net, module, trainer, lookback, batch_size, seed, workdir, watch: as in SequenceModel, the net with `embed` and
     `embedding_dim`; batches hold the classes in equal numbers, and at least two windows of each.
-    wide: the probe reads the window's last row beside its embedding; the encoder is the same either way. wide_C is
-    not read: the probe has a penalty of its own.
-    probe: a Model on a table of embeddings, one row a window: LogisticRegression or LinearProbe.
+    wide: the probe gets the window's last row next to its embedding; the encoder is the same either way. wide_C is
+    not used: the probe has a penalty of its own.
+    probe: a Model on a table of embeddings, one row per window: LogisticRegression or LinearProbe.
 
-    Every window is encoded once; the probe then reads the kept embeddings. After fit: net_ (the encoder alone, best
-    epoch by the online probe's validation log-loss), probe_, result_ and history_ (a dict of what was watched per
+    Every window is encoded once; the probe then uses the stored embeddings. After fit: net_ (the encoder alone, best
+    epoch by the online probe's validation log-loss), probe_, result_ and history_ (a dict of the metrics per
     epoch: see LitSupCon).
     """
 
@@ -40,10 +40,10 @@ class SupConModel(SequenceModel):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_batch(n_classes=2)  # before any data is read; `fit` knows how many there are
+        self._check_batch(n_classes=2)  # before any data is read; `fit` checks the real number
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """A fitted copy. Resumes, refuses and raises as SequenceModel does; TrainingError for too small a batch."""
+        """A fitted copy. Resumes and raises as SequenceModel does; TrainingError for too small a batch."""
         n_classes = count_classes(train, valid)
         self._check_batch(n_classes)
         with self.folder() as folder:
@@ -65,7 +65,7 @@ class SupConModel(SequenceModel):
             )
 
     def embed(self, table: FeatureTable, rows: Array) -> Array:
-        """float32 [N, D]: the encoder's answer for windows that end at `rows`, not of unit length. NaN in, NaN out."""
+        """float32 [N, D]: the encoder's output for windows that end at `rows`, not of unit length. NaN in, NaN out."""
         return self._asked(
             table,
             rows,
@@ -74,7 +74,7 @@ class SupConModel(SequenceModel):
         ).astype(np.float32, copy=False)
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
-        """float64 [N, C]: the probe's answer for windows that end at `rows`. NaN in, NaN out."""
+        """float64 [N, C]: the probe's probabilities for windows that end at `rows`. NaN in, NaN out."""
         return fitted(self, "probe_").predict_proba(self._table(table, rows), np.arange(len(rows)))
 
     def _encoded(self, samples: Samples) -> Samples:

@@ -131,7 +131,7 @@ def test_a_live_record_is_put_in_words():
     rng = np.random.default_rng(1)
     noise = rng.normal(0, 0.01, 900)
     noise -= noise.mean()
-    assert live_state(noise[:10], None) == "10 days lived; bounds on the mean begin at 60, in 50 more"
+    assert live_state(noise[:10], None) == "10 live days; bounds on the mean begin at 60, after 50 more"
     assert live_state(noise, None).endswith("undecided, zero lies within")
     assert live_state(noise, 0.004).endswith("refuted, less than the 40.0 bps a day of its backtest")
     assert "rare and have not come yet" in live_state(noise + 0.004, 0.004)

@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_refused():
         SplitConformal(0.1).fit(x, y[:50])
     with pytest.raises(DataError, match="one scale per prediction"):
         SplitConformal(0.1).fit(x, y).interval(x, np.ones(3))
-    with pytest.raises(DataError, match="judge resolved labels"):
+    with pytest.raises(DataError, match="use resolved labels"):
         coverage(np.array([np.nan]), np.ones(1), np.ones(1))
     with pytest.raises(TrainingError, match="not fitted"):
         SplitConformal(0.1).interval(x)

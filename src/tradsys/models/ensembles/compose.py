@@ -1,4 +1,4 @@
-"""Models of models: scaled, calibrated, averaged, pooled. Each is a Model like any other."""
+"""Composed models: scaled, calibrated, averaged over seeds or members. Each is a Model itself."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,7 @@ from tradsys.models.transforms import fitted, with_fitted
 
 @dataclass(frozen=True, eq=False)
 class Scaled:
-    """A model that sees the table through a transform fitted on its own training rows.
+    """A model behind a transform that is fitted on the model's own training rows.
 
     Fitted: scaler_, model_.
     """
@@ -32,16 +32,16 @@ class Scaled:
 
     @property
     def lookback(self) -> int:
-        """The inner model's."""
+        """Lookback of the inner model."""
         return self.model.lookback
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """Fits the transform on the rows of `train`, then the model on the transformed table."""
+        """A copy with the transform fitted on the rows of `train`, then the model on the transformed table."""
         scaler, train, valid = NetFits().scaled(self.scaler, train, valid)
         return self.of(scaler, self.model.fit(train, valid))
 
     def net_fits(self, train: Samples, valid: Samples, found: NetFits) -> Iterator[NetFit]:
-        """Those of the inner model behind the transform, which is not fitted for a model without any."""
+        """The inner model's nets, on samples behind the transform; for models without nets nothing is fitted."""
         if not hasattr(self.model, "net_fits"):
             return
         _, train, valid = found.scaled(self.scaler, train, valid)
@@ -59,7 +59,7 @@ class Scaled:
 
 @dataclass(frozen=True, eq=False)
 class Calibrated:
-    """A model whose scores on the validation rows, never the training rows, fit a calibrator.
+    """A model with a calibrator that is fitted on the validation rows, never on training rows.
 
     Fitted: model_, calibrator_.
     """
@@ -71,11 +71,11 @@ class Calibrated:
 
     @property
     def lookback(self) -> int:
-        """The inner model's."""
+        """Lookback of the inner model."""
         return self.model.lookback
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """Fits the model on `train`, the calibrator on `valid`; TrainingError when that is empty."""
+        """A copy with the model fitted on `train`, the calibrator on `valid`; TrainingError when that is empty."""
         if not len(valid):
             raise TrainingError(
                 "calibrated: no validation rows; a calibrator learns from rows the model was not fitted on; "
@@ -91,7 +91,7 @@ class Calibrated:
         return self.of(model, self.calibrator.fit(scores, valid.y, valid.weight))
 
     def net_fits(self, train: Samples, valid: Samples, found: NetFits) -> Iterator[NetFit]:
-        """Those of the inner model."""
+        """The inner model's nets."""
         yield from found.of(self.model, train, valid)
 
     @classmethod
@@ -109,7 +109,7 @@ class Calibrated:
 
 
 def scaled(scaler: Transform | None, model: Model) -> Model:
-    """The model behind the scaler, or the model itself where it `reads_raw` values, as trees and the base rate do."""
+    """The model behind the scaler, or the model itself where it `reads_raw` values, such as trees and the base rate."""
     return model if scaler is None or getattr(model, "reads_raw", False) else Scaled(scaler, model)
 
 
@@ -117,9 +117,9 @@ def scaled(scaler: Transform | None, model: Model) -> Model:
 class SeedAverage:
     """The plain mean of one model's probabilities under several seeds.
 
-    n_seeds: fits, at least two. seed: from which theirs are drawn, so that two averages share no fit.
+    n_seeds: fits, at least two. seed: the fits' seeds are drawn from it, so that two averages share no fit.
     workdir: each fit writes below its own number, a stack below `stack`. stacked: whether nets of sequence models train
-    as one stack, which changes no more than the last digits: null where that is faster, true wherever it is possible.
+    as one stack, which changes only the last digits: null where that is faster, true wherever it is possible.
     Fitted: members_, by `seed_<k>`.
     """
 
@@ -139,22 +139,22 @@ class SeedAverage:
 
     @property
     def reads_raw(self) -> bool:
-        """The inner model's: one scaler before all seeds, or none."""
+        """As the inner model: one scaler before all seeds, or none."""
         return getattr(self.model, "reads_raw", False)
 
     @property
     def lookback(self) -> int:
-        """The inner model's."""
+        """Lookback of the inner model."""
         return self.model.lookback
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """Fits each copy on the same rows."""
+        """A copy with each member fitted on the same rows."""
         copies = self._copies()
         done = self._as_stack(copies, train, valid) or [copy.fit(train, valid) for copy in copies]
         return with_fitted(self, {"members_": {f"seed_{k}": model for k, model in enumerate(done)}})
 
     def net_fits(self, train: Samples, valid: Samples, found: NetFits) -> Iterator[NetFit]:
-        """Those of its copies, which want a stack as it does; none where it wants none."""
+        """The nets of its members, with its `stacked` setting; none where that is false."""
         if self.stacked is False:
             return
         for copy in self._copies():
@@ -162,13 +162,13 @@ class SeedAverage:
 
     def _copies(self) -> list[Model]:
         """The model under each seed, in its own workdir."""
-        # from a hash: seeds 7 and 8 must not share all but one of their copies; 31 bits suit every library
+        # from a hash: seeds 7 and 8 must not share all but one of their members; 31 bits suit every library
         seeds = [int(np.random.SeedSequence([self.seed, k]).generate_state(1)[0] >> 1) for k in range(self.n_seeds)]
         copies = [seeded(self.model, drawn) for drawn in seeds]
         return [in_workdir(copy, self.workdir / str(k)) if self.workdir else copy for k, copy in enumerate(copies)]
 
     def _as_stack(self, copies: Sequence[Model], train: Samples, valid: Samples) -> Sequence[Model] | None:
-        """The copies trained as one stack; None where they are no nets, or gain nothing by it."""
+        """The members trained as one stack; None where they are no nets, or are not faster so."""
         together = getattr(self.model, "fit_together", None)
         if together is None:
             return None
@@ -182,11 +182,11 @@ class SeedAverage:
 
 @dataclass(frozen=True, eq=False)
 class Average:
-    """The mean of named members' probabilities; all answer the experiment's one question.
+    """The weighted mean of named members' probabilities; all members predict the same label.
 
     scaler: before each member that does not read raw values; fitted per member, on its training rows.
-    weights: one per member, >= 0, of sum one; None weighs all alike. One of them may be None: it takes the rest, so
-    that a sweep can move the others. Fitted: members_.
+    weights: one per member, >= 0, with sum one; None weights all equally. One of them may be None: it takes the rest,
+    so that a sweep can vary the others. Fitted: members_.
     """
 
     reads_raw: ClassVar[bool] = True
@@ -202,7 +202,7 @@ class Average:
 
     @property
     def lookback(self) -> int:
-        """The longest of its members'."""
+        """The longest lookback of its members."""
         return max(model.lookback for model in self.members.values())
 
     @property
@@ -215,7 +215,7 @@ class Average:
         return {name: float(rest if weight is None else weight) for name, weight in given.items()}
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """Fits each member on the same rows; an error names the member."""
+        """A copy with each member fitted on the same rows; an error names the member."""
         done: dict[str, Model] = {}
         for name, model in self.members.items():
             with naming_member(name):

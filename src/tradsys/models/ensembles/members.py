@@ -1,4 +1,4 @@
-"""What every ensemble asks of its members: names, weights, one mean of probabilities."""
+"""Shared by all ensembles: checks of names and weights, and the mean of probabilities."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ def mean_probability(members: Mapping[str, Model], table: FeatureTable, rows: Ar
 
 
 def check_members(where: str, members: Mapping[str, Model]) -> None:
-    """At least two, named by what a file can be named by."""
+    """TrainingError unless there are at least two members with valid file names."""
     odd = [name for name in members if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name))]
     if len(members) < 2 or odd:
         raise TrainingError(
@@ -27,7 +27,7 @@ def check_members(where: str, members: Mapping[str, Model]) -> None:
 
 
 def check_weights(members: Mapping[str, Model], given: Mapping[str, float | None], weight_of: dict[str, float]) -> None:
-    """One weight per member, at most one of them left to the others, none below zero, together one."""
+    """TrainingError unless each member has one weight >= 0, at most one open, with sum one."""
     left = [name for name, weight in given.items() if weight is None]
     known = set(given) == set(members) and len(left) <= 1
     if not (known and min(weight_of.values()) >= 0 and abs(sum(weight_of.values()) - 1) <= 1e-9):
@@ -39,7 +39,7 @@ def check_weights(members: Mapping[str, Model], given: Mapping[str, float | None
 
 @contextmanager
 def naming_member(name: str) -> Iterator[None]:
-    """Errors of a fit with the member's name before them."""
+    """Prefixes errors of a fit with the member's name."""
     try:
         yield
     except (TrainingError, DataError) as cause:

@@ -1,4 +1,4 @@
-"""Copies of models made of models: another seed, another folder, however deep the part lies."""
+"""Copies of composed models with another seed or folder in every nested part."""
 
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
@@ -14,7 +14,7 @@ def seeded(model: Part, seed: int) -> Part:
 
 
 def watched(model: Part, watch: Callable[[int, float], None] | None) -> Part:
-    """A copy of a nested, unfitted model whose every net calls `watch(epoch, validation log-loss)` as it learns."""
+    """A copy of a nested, unfitted model whose every net calls `watch(epoch, validation log-loss)` in training."""
     return _with_every(model, "watch", watch)
 
 
@@ -39,8 +39,8 @@ def _with_every(part: Part, name: str, value: Any) -> Part:
 def in_workdir(model: Part, folder: Path) -> Part:
     """An unfitted copy of a nested model whose parts write to `folder`.
 
-    Every part with a `workdir` field points there; members of a tuple get `folder/0`, `folder/1`, ..., those of a
-    dict `folder/<name>`, so that they do not overwrite each other. What has no such part comes back equal.
+    Every part with a `workdir` field gets it; members of a tuple get `folder/0`, `folder/1`, ..., those of a
+    dict `folder/<name>`, so that they do not overwrite each other. A model without such a part comes back equal.
     """
     if not is_dataclass(model) or isinstance(model, type):
         return model

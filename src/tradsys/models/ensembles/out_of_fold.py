@@ -1,4 +1,4 @@
-"""Out-of-fold probabilities: what a second model may learn from, and what they prove of a pool's members."""
+"""Out-of-fold probabilities, from which a second model may learn, and the skills of a pool's members on them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,10 +31,10 @@ class OutOfFold:
 def out_of_fold(
     model: Model, samples: Samples, splitter: Splitter, valid: Samples, workdir: Path | None = None
 ) -> OutOfFold:
-    """Predicts each purged fold of the training samples by a fresh model fitted on the rest.
+    """Predicts each purged fold of the training samples by a new copy fitted on the rest.
 
-    samples: training samples, already purged from `valid`, on which every copy stops early and which lies
-    later in time. workdir: each copy writes below its own `fold_<k>`. A sample tested by several folds keeps
+    samples: training samples, already purged from `valid`; every copy stops early on `valid`, which lies
+    later in time. workdir: each copy writes below its own `fold_<k>`. A sample tested by several folds has
     their mean. Raises LeakageError when a fold's training spans touch its test spans, or a training label
     resolves on or after the first validation decision; TrainingError when a fold's training part lacks a
     class.
@@ -60,10 +60,10 @@ def out_of_fold(
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """What members of a pool showed on training rows that their copies never saw.
+    """Out-of-fold results of a pool's members on the training rows.
 
-    likelihood_NK: the probability that each member, last the base rate, gave to what happened. gated_K: True where the
-    whole interval of a skill lies below zero, so that no weight may go there. skills: per member. rows, weight_N,
+    likelihood_NK: each member's probability of the realised class, the base rate last. gated_K: True where the
+    complete interval of a skill lies below zero, so that the member's weight is 0. skills: per member. rows, weight_N,
     uniqueness_N [N]: of the samples; uniqueness is on the common clock, all symbols together.
     """
 
@@ -76,7 +76,7 @@ class HeldOut:
 
     @classmethod
     def of(cls, samples: Samples, likelihood_NK: Array, names: tuple[str, ...], confidence: float) -> Self:
-        """Skills over batches of time of at least four of the longest label, and who is gated by them."""
+        """The skills over batches of time of at least four of the longest label, and the gated members."""
         _, decision, end = span_bars(samples)
         batch_N = time_batches(decision, int((end - decision).max()))
         loss_NK = -np.log(likelihood_NK)
@@ -89,9 +89,9 @@ class HeldOut:
         return cls(likelihood_NK, gated_K, skills, samples.rows, samples.weight, uniqueness_N)
 
     def weights(self, weight_N: Array) -> Array:
-        """Best pool [K] of the members that may have a weight, under these sample weights."""
+        """Best pool weights [K] of the members that are not gated, under these sample weights."""
         out_K = np.zeros(self.likelihood_NK.shape[1])
-        if not weight_N.sum() > 0:  # a state that was never visited says nothing
+        if not weight_N.sum() > 0:  # a state that never occurred has no weights of its own
             out_K[-1] = 1.0
             return out_K
         open_K = ~self.gated_K
@@ -100,7 +100,7 @@ class HeldOut:
 
 
 def _check_later(samples: Samples, valid: Samples) -> None:
-    """Training labels must be known before the first validation decision."""
+    """LeakageError unless training labels resolve before the first validation decision."""
     if not (len(samples) and len(valid)):
         return
     first = valid.time.min()

@@ -1,4 +1,4 @@
-"""One copy of a model for each symbol: what pooled training is compared with."""
+"""One copy of a model per symbol, for comparison with pooled training."""
 
 import logging
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class PerSymbol:
-    """Each symbol's probabilities from a copy that learned from that symbol's samples and no other's.
+    """Predicts each symbol by a copy fitted on that symbol's samples only.
 
-    scaler, calibrator: fitted per symbol too; None for none. least: training samples without which a symbol, or one
-    whose training or validation lacks a class, gets the base rate of all training samples: alone it has nothing to
-    learn from. workdir: each copy writes below its symbol's name. It is compared and never served: no bundle holds it.
+    scaler, calibrator: fitted per symbol too; None for none. least: a symbol with fewer training samples, or whose
+    training or validation lacks a class, gets the base rate of all training samples.
+    workdir: each copy writes below its symbol's name. It is for comparison only: no bundle holds it.
     Fitted: members_ by symbol; base_rate_ [C].
     """
 
@@ -44,13 +44,13 @@ class PerSymbol:
 
     @property
     def lookback(self) -> int:
-        """The inner model's."""
+        """Lookback of the inner model."""
         return self.model.lookback
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """Fits each symbol's copy on its own samples; warns of the symbols that have too few.
+        """A copy with each symbol's model fitted on its own samples; warns of symbols that have too few.
 
-        Raises TrainingError where no symbol has enough, or one class only occurs.
+        Raises TrainingError where no symbol has enough, or only one class occurs.
         """
         base: Any = BaseRate().fit(train, valid)
         done: dict[str, Model] = {}

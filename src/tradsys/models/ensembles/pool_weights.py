@@ -1,4 +1,4 @@
-"""Linear opinion pools in arrays: what each member earns, and what its skill is known to be.
+"""Linear opinion pools in arrays: weights and skills of the members.
 
 Legend: N samples, K members (the base rate among them), C classes, S states, B batches of time.
 """
@@ -11,8 +11,8 @@ from scipy import special
 from tradsys.core.errors import TrainingError
 from tradsys.core.tables import Array
 
-LEAST = 1e-12  # least probability a logarithm is taken of
-# bars of a stretch of time: so many of the longest label, since neighbouring stretches share the labels at their edge
+LEAST = 1e-12  # lower bound of a probability before its logarithm
+# length of a batch of time in longest labels: neighbouring batches share the labels at their edge
 LABELS_A_BATCH = 4
 MAX_BATCHES = 30  # more add little to a t-interval, and shorter batches are less independent (Schmeiser 1982)
 GAP = 1e-10  # nats that a better pool could gain at most, where the search stops
@@ -35,7 +35,7 @@ class Skill:
 
 
 def likelihoods(proba_KNC: list[Array], y_N: Array) -> Array:
-    """What each member gave to what happened, float64 [N, K], at least 1e-12; TrainingError where one is NaN."""
+    """Each member's probability of the realised class, float64 [N, K], at least 1e-12; TrainingError for a NaN."""
     reported = [np.asarray(proba_NC, dtype=np.float64)[np.arange(len(y_N)), y_N] for proba_NC in proba_KNC]
     likelihood_NK = np.stack(reported, axis=1)
     if bad := int((~np.isfinite(likelihood_NK)).any(axis=1).sum()):
@@ -47,9 +47,9 @@ def likelihoods(proba_KNC: list[Array], y_N: Array) -> Array:
 
 
 def pool_weights(likelihood_NK: Array, weight_N: Array) -> Array:
-    """The weights [K] on the simplex whose pool has the least weighted log-loss; losers get exactly 0.
+    """Weights [K] on the simplex whose pool has the least weighted log-loss; useless members get exactly 0.
 
-    likelihood_NK: positive probabilities of what happened. weight_N: sample weights >= 0 with a positive sum.
+    likelihood_NK: positive probabilities of the realised class. weight_N: sample weights >= 0 with a positive sum.
     min -sum_n v_n log(sum_k w_k p_nk) over w >= 0, sum w = 1, v = weight / sum, is convex; with + sum w in place
     of the equality it has the same solution. Each step solves the quadratic model over w >= 0 by non-negative
     least squares and searches along it. Stops where no other weights could gain more than 1e-10 nats: for any w,
@@ -57,7 +57,7 @@ def pool_weights(likelihood_NK: Array, weight_N: Array) -> Array:
     Source: Kim, Carbonetto, Stephens and Anitescu 2020 (mix-SQP); Lindsay 1983 (the bound).
     """
     v_N = np.asarray(weight_N, dtype=np.float64) / np.sum(weight_N)
-    # rows with no weight would still enter the quadratic model's rounding
+    # rows without weight would still add rounding errors to the quadratic model
     likelihood_NK, v_N = likelihood_NK[v_N > 0], v_N[v_N > 0]
     n_members = likelihood_NK.shape[1]
     w_K = np.full(n_members, 1 / n_members)
@@ -85,7 +85,7 @@ def _step(likelihood_NK: Array, v_N: Array, w_K: Array, share_N: Array, slope_K:
 
     ratio_NK = likelihood_NK * (share_N / np.sqrt(v_N))[:, None]
     curve_KK = ratio_NK.T @ ratio_NK
-    # two equal members leave the curve flat between them: the ridge keeps them where they are
+    # two equal members leave the curve flat between them: the ridge keeps their weights
     curve_KK[np.diag_indices(len(w_K))] += 1e-9 * np.trace(curve_KK)
     root_KK = np.linalg.cholesky(curve_KK).T
     aim_K = nnls(root_KK, np.linalg.solve(root_KK.T, curve_KK @ w_K - slope_K))[0]
@@ -108,10 +108,10 @@ def floored(weights_K: Array, floor: float) -> Array:
 
 
 def shrunk(own_K: Array, common_K: Array, n_effective: float, shrinkage: float) -> Array:
-    """(n own + kappa common) / (n + kappa): the common weights where a state has seen little.
+    """(n own + kappa common) / (n + kappa): the common weights where a state has few samples.
 
-    n_effective: independent samples behind `own_K`. shrinkage: kappa >= 0, samples that the common vector is
-    worth; infinity gives it alone, as does n = kappa = 0.
+    n_effective: independent samples behind `own_K`. shrinkage: kappa >= 0, number of samples that the common vector
+    counts as; infinity gives it alone, as does n = kappa = 0.
     """
     if n_effective <= 0 or np.isinf(shrinkage):
         return common_K
@@ -121,8 +121,8 @@ def shrunk(own_K: Array, common_K: Array, n_effective: float, shrinkage: float) 
 def pooled(weights: Array, proba_KNC: list[Array], belief_NS: Array | None = None) -> Array:
     """sum_k w_k p_k, float64 [N, C]; rows sum to one. NaN in, NaN out.
 
-    weights: [K], or [S, K] mixed by belief_NS, so that certainty about a state takes that state's vector.
-    Summed member by member: one row alone rounds as it does in a batch.
+    weights: [K], or [S, K] mixed by belief_NS, so that a certain state uses its own vector.
+    Summed member by member: a single row rounds as it does in a batch.
     """
     weights = np.asarray(weights, dtype=np.float64)
     total_NC = np.zeros_like(np.asarray(proba_KNC[0], dtype=np.float64))
@@ -138,7 +138,7 @@ def pooled(weights: Array, proba_KNC: list[Array], belief_NS: Array | None = Non
 def time_batches(bar_N: Array, longest_label: int) -> Array:
     """Batch 0..B-1 of each decision bar, int64 [N]: at most 30 equal stretches of at least four of the longest label.
 
-    Stretches of one label's length held the true skill in .91 of cases, these in .94 (docs/coverage.md).
+    Batches of one label's length covered the true skill in .91 of cases, these in .94 (docs/coverage.md).
     """
     since = np.asarray(bar_N, dtype=np.int64) - np.min(bar_N)
     n_bars = int(since.max()) + 1

@@ -1,4 +1,4 @@
-"""One model per regime, each drawn towards the common one by how little it has seen.
+"""One model per regime, each shrunk to the common model by how few samples it has.
 
 Legend: N samples, S states, K members (the common model and the states' own), C classes.
 """
@@ -25,7 +25,7 @@ from tradsys.samples.weights import average_uniqueness
 
 LOG = logging.getLogger(__name__)
 COMMON = "common"
-SLIGHT = 0.05  # a row believed less to be of a state says nothing of it, and trees count rows, not weights
+SLIGHT = 0.05  # rows with a smaller belief in a state are left out: trees count rows, not weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +33,10 @@ class RegimePooled:
     """sum_s belief_s (n_s p_s + kappa p) / (n_s + kappa): the common model p where a state s has few samples.
 
     model: copied, once for all rows and once per state, whose weights are multiplied by the filtered belief in it.
-    regime: fitted on the training rows' features, which hold no label; for a panel a `MarketRegime`. scaler: before
-    each copy, unless the model reads raw values. shrinkage: kappa, how many independent samples the common model is
-    worth; infinity gives it alone. n_s: the sum of beliefs times each label's uniqueness on the common clock, so that
-    neither overlapping labels nor symbols that move together count twice. least: with a smaller n_s, or one class
+    regime: fitted on the training rows' features, without labels; for a panel a `MarketRegime`. scaler: before
+    each copy, unless the model reads raw values. shrinkage: kappa, number of independent samples that the common model
+    counts as; infinity gives it alone. n_s: the sum of beliefs times each label's uniqueness on the common clock, so
+    that neither overlapping labels nor symbols that move together count twice. least: with a smaller n_s, or one class
     only, a state has no model of its own. workdir: takes each copy's files.
     Fitted: regime_; members_, `common` and `in_<state>`; n_effective_ [S].
     Source: Efron and Morris 1975 (shrinkage to the common estimate), in the form of `RegimeWeighted`.
@@ -62,11 +62,11 @@ class RegimePooled:
 
     @property
     def lookback(self) -> int:
-        """The longer of the model's and the regime's."""
+        """The longer lookback of the model's and the regime's."""
         return max(self.model.lookback, self.regime.lookback)
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """Fits the regime, the common model and the states' own; errors of a copy name it.
+        """A copy with the regime, the common model and the states' models fitted; errors of a copy name it.
 
         Raises DataError where a training row has no belief, and as regime and model do.
         """
@@ -79,7 +79,7 @@ class RegimePooled:
             own = _of_state(train, belief_NS[:, s])
             if n_effective_S[s] < self.least or len(np.unique(own.y)) < train.n_classes:
                 LOG.warning(
-                    "regime pooled: state %s holds too little for a model of its own; the common one is used", name
+                    "regime pooled: state %s has too few samples for a model of its own; the common one is used", name
                 )
                 continue
             try:
@@ -89,7 +89,7 @@ class RegimePooled:
         return with_fitted(self, {"regime_": regime, "members_": done, "n_effective_": n_effective_S})
 
     def earning(self) -> tuple[tuple[str, ...], Array]:
-        """Names of what is pooled and their weights [S, K]."""
+        """Names of the pooled models and their weights [S, K]."""
         names, n_effective_S = tuple(fitted(self, "members_")), fitted(self, "n_effective_")
         common_K = np.array([float(name == COMMON) for name in names])
         rows = []
@@ -99,7 +99,7 @@ class RegimePooled:
         return names, np.stack(rows)
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
-        """float64 [N, C], the mixture by each row's belief; NaN where the regime is not known."""
+        """float64 [N, C], the mixture by each row's belief; NaN where the regime is unknown."""
         belief_NS = fitted(self, "regime_").predict_proba(table, rows)
         each = [model.predict_proba(table, rows) for model in fitted(self, "members_").values()]
         return pooled(self.earning()[1], each, belief_NS)
@@ -109,7 +109,7 @@ class RegimePooled:
         return inner if self.workdir is None else in_workdir(inner, self.workdir / name)
 
     def _stopping(self, valid: Samples, belief_M: Array) -> Samples:
-        """Validation rows weighted by belief; all of them alike where the state hardly occurs among them."""
+        """Validation rows weighted by belief; all of them equally where the state hardly occurs among them."""
         if not len(valid):
             return valid
         known_M = np.nan_to_num(belief_M)
@@ -126,7 +126,7 @@ class RegimePooled:
 
 
 def _of_state(samples: Samples, belief_N: Array) -> Samples:
-    """The samples that are believed to be of a state, their weights multiplied by that belief."""
+    """The samples that belong to a state, their weights multiplied by the belief in it."""
     kept = belief_N >= SLIGHT
     own = samples.take(kept)
     return Samples(**{**vars(own), "weight": own.weight * belief_N[kept]})

@@ -1,4 +1,4 @@
-"""Models fitted on samples that are weighed or drawn anew at the fit, from the training samples alone."""
+"""Models fitted on samples that are reweighted or resampled at the fit, from the training samples alone."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,19 +16,19 @@ from tradsys.samples.weights import average_uniqueness, time_decay
 
 
 class _Weighed:
-    """What models share that weigh their training samples at the fit; they answer as the inner model does."""
+    """Base of models that reweight their training samples at the fit and predict as the inner model does."""
 
     model: Model
     kind: ClassVar[str]
 
     @property
     def reads_raw(self) -> bool:
-        """The inner model's."""
+        """As the inner model."""
         return getattr(self.model, "reads_raw", False)
 
     @property
     def lookback(self) -> int:
-        """The inner model's."""
+        """Lookback of the inner model."""
         return self.model.lookback
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:  # noqa: ARG002
@@ -36,21 +36,21 @@ class _Weighed:
         raise TrainingError(f"{self.kind}: not fitted; only a fitted model predicts; use what `fit` returns")
 
     def fit(self, train: Samples, valid: Samples) -> Model:
-        """The inner model, fitted on the training samples as they are weighed here; `valid` is passed on as it is."""
+        """The inner model, fitted on the reweighted training samples; `valid` is passed on unchanged."""
         return self.model.fit(self._weighed(train), valid)
 
     def net_fits(self, train: Samples, valid: Samples, found: NetFits) -> Iterator[NetFit]:
-        """Those of the inner model on the weighed samples."""
+        """The inner model's nets, on the reweighted samples."""
         yield from found.of(self.model, self._weighed(train), valid)
 
     def _weighed(self, train: Samples) -> Samples:
-        """The samples at weights times `_factor`, of mean 1; those of factor 0 are left out."""
+        """The samples at weights times `_factor`, rescaled to mean 1; those of factor 0 are left out."""
         factor_N = self._factor(train)
         kept = replace(train, weight=train.weight * factor_N).take(factor_N > 0)
         return replace(kept, weight=kept.weight / kept.weight.mean())
 
     def _factor(self, train: Samples) -> Array:
-        """What each training sample's weight is multiplied with [N]."""
+        """Factor [N] of each training sample's weight."""
         raise NotImplementedError
 
 
@@ -58,7 +58,7 @@ class _Weighed:
 class SequentialBootstrap(_Weighed):
     """A model fitted on a sequential bootstrap of its training samples; `fit` returns the inner model, fitted.
 
-    A sample that was drawn k times weighs k times its weight, which equals k copies for every model here. Inside a
+    A sample that was drawn k times has k times its weight, which equals k copies for every model here. Inside a
     `SeedAverage` each member draws its own, which is bagging by uniqueness. seed: of the draws and of the inner model.
     share: draws per training sample. Source: Lopez de Prado 2018, section 4.5.
     """
@@ -93,5 +93,5 @@ class Decayed(_Weighed):
 
 
 def spans(samples: Samples) -> tuple[Array, Array]:
-    """First and last bar [N] that each label is open."""
+    """First and last bar [N] at which each label is open."""
     return samples.rows + 1, samples.end

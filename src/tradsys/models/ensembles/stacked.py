@@ -1,4 +1,4 @@
-"""Ensembles whose weights are learned out of fold: one set of weights, or one per regime."""
+"""Ensembles with weights learned out of fold: one weight vector, or one per regime."""
 
 import logging
 from collections.abc import Mapping
@@ -21,20 +21,20 @@ from tradsys.models.transforms import fitted, with_fitted
 from tradsys.samples.splits import PurgedKFold
 
 LOG = logging.getLogger(__name__)
-BASE = "base_rate"  # the member that every learned pool holds
+BASE = "base_rate"  # a member of every learned pool
 
 
 @dataclass(frozen=True, eq=False)
 class Stacked:
     """A linear opinion pool sum_k w_k p_k whose weights are learned on out-of-fold probabilities.
 
-    The training base rate is a member of every pool and takes what nobody earns: without a member that knows
-    something the pool is the base rate. members: all answer the experiment's one question. scaler: as of
+    The training base rate is a member of every pool and takes the weight that no other member earns: without a skilled
+    member the pool is the base rate. members: all predict the same label. scaler: as of
     `Average`. calibrator: fitted on the validation rows behind each member, out-of-fold copies included; None
-    pools scores as they are, and then a member whose loss skews its scores (class weights, focusing) may earn
-    nothing though it ranks well. The pool itself is calibrated from outside, by `Calibrated`.
+    pools raw scores, and then a member whose loss skews its scores (class weights, focusing) may earn no
+    weight though it ranks well. The pool itself is calibrated from outside, by `Calibrated`.
     n_folds, embargo_bars: purged folds of the training rows. confidence: of the skills' intervals; a member whose
-    out-of-fold skill lies below zero in its whole interval gets weight 0 before the fit. floor: weights below it
+    complete interval of out-of-fold skill lies below zero gets weight 0 before the fit. floor: weights below it
     become 0 after the fit. workdir: takes the out-of-fold copies' checkpoints.
     Fitted: weights_ per name, `base_rate` last; skills_ per member; members_, those with a weight, refitted on all
     training rows; base_rate_.
@@ -67,11 +67,11 @@ class Stacked:
 
     @property
     def lookback(self) -> int:
-        """The longest of its members'."""
+        """The longest lookback of its members."""
         return max(model.lookback for model in self.members.values())
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """Learns the weights, then fits the members that have one; `valid` stops and calibrates each copy.
+        """A copy with learned weights and the weighted members fitted; `valid` stops and calibrates each.
 
         Raises as `out_of_fold` and members do, the member named, and TrainingError where the training span holds
         fewer than two stretches longer than a label.
@@ -85,7 +85,7 @@ class Stacked:
         return pooled(self.earning()[1], self._member_probabilities(table, rows))
 
     def earning(self) -> tuple[tuple[str, ...], Array]:
-        """Names of what is pooled, the refitted members and `base_rate`, and their weights [K]."""
+        """Names of the pooled members, the refitted ones and `base_rate`, and their weights [K]."""
         weights = fitted(self, "weights_")
         names = (*fitted(self, "members_"), BASE)
         return names, np.array([weights[name] for name in names])
@@ -100,7 +100,7 @@ class Stacked:
         return inner if self.calibrator is None else Calibrated(inner, self.calibrator)
 
     def _held_out(self, train: Samples, valid: Samples) -> HeldOut:
-        """What every member said of training rows that it was not fitted on, and its skill there."""
+        """Every member's predictions of training rows on which it was not fitted, and its skill there."""
         folds = PurgedKFold(self.n_folds, self.embargo_bars)
         copies = {name: self._whole(model) for name, model in self.members.items()} | {BASE: BaseRate()}
         proba, covered_N = [], np.ones(len(train), dtype=bool)
@@ -137,10 +137,10 @@ class Stacked:
 
 @dataclass(frozen=True, eq=False)
 class RegimeWeighted(Stacked):
-    """A stacked pool with one weight vector per regime, each drawn towards the common one, mixed by belief.
+    """A stacked pool with one weight vector per regime, each shrunk to the common one, mixed by belief.
 
-    regime: fitted on the training rows' features, which hold no label; beliefs are filtered, never smoothed.
-    shrinkage: kappa, how many independent samples the common vector is worth. A state's own vector minimises the
+    regime: fitted on the training rows' features, without labels; beliefs are filtered, never smoothed.
+    shrinkage: kappa, number of independent samples that the common vector counts as. A state's own vector minimises the
     log-loss weighted by belief; n_s is the sum of beliefs times each label's uniqueness on the common clock, so
     that neither overlapping labels nor coins that move together count twice. Infinity is `Stacked`.
     Fitted, besides those of `Stacked`: regime_; state_weights_ [S, K] in the order of weights_; n_effective_ [S].
@@ -159,11 +159,11 @@ class RegimeWeighted(Stacked):
 
     @property
     def lookback(self) -> int:
-        """The longest of its members' and the regime's."""
+        """The longest lookback of its members' and the regime's."""
         return max(super().lookback, self.regime.lookback)
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """As `Stacked`; also raises as the regime's fit does, and DataError where its windows are not full."""
+        """As `Stacked`; also raises as the regime's fit does, and DataError where its windows are incomplete."""
         held = self._held_out(train, valid)
         regime = self.regime.fit(train, valid)
         belief_NS = regime.predict_proba(train.table, held.rows)
@@ -185,11 +185,11 @@ class RegimeWeighted(Stacked):
         return with_fitted(done, {"regime_": regime, "state_weights_": weights_SK, "n_effective_": n_effective_S})
 
     def earning(self) -> tuple[tuple[str, ...], Array]:
-        """Names of what is pooled, and their weights [S, K]."""
+        """Names of the pooled members, and their weights [S, K]."""
         names, every = super().earning()[0], tuple(fitted(self, "weights_"))
         return names, fitted(self, "state_weights_")[:, [every.index(name) for name in names]]
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
-        """float64 [N, C], the pool by each row's belief; NaN where the regime's window is not full."""
+        """float64 [N, C], the pool by each row's belief; NaN where the regime's window is incomplete."""
         belief_NS = fitted(self, "regime_").predict_proba(table, rows)
         return pooled(self.earning()[1], self._member_probabilities(table, rows), belief_NS)

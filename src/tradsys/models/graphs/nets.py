@@ -1,4 +1,4 @@
-"""Graphs of nets, registered with `onnx_export.scores`, which loads this module for a net alone."""
+"""Graphs of nets, registered with `onnx_export.scores`, which loads this module for nets only."""
 
 import copy
 
@@ -35,7 +35,7 @@ class _Softmax(nn.Module):
 
 
 class _Probed(nn.Module):
-    """An encoder whose embedding (`wide`: and last row) a probe reads as the last row of a window of one row."""
+    """An encoder with a probe on its embedding (`wide`: and last row), passed as a window of one row."""
 
     def __init__(self, net: nn.Module, probe: nn.Module, *, wide: bool) -> None:
         super().__init__()

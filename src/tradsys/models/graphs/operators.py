@@ -1,7 +1,7 @@
-"""The operators that a received ONNX graph may hold: those of our exporters and the common ones of other nets.
+"""The operators that a received ONNX graph may hold: those of tradsys' exporters and common ones of other nets.
 
-Not among them is what runs a body of its own (If, Loop, Scan, functions), holds a sequence, an optional value or a
-text, draws random numbers, reads another file, or belongs to another domain than ONNX's own.
+Excluded are operators with a body of their own (If, Loop, Scan, functions), sequences, optional values and
+texts, random numbers, references to other files, and domains other than ONNX's own.
 """
 
 from collections.abc import Iterable
@@ -16,14 +16,14 @@ EXPORTED = (
     "Add Cast Clip Concat Constant ConstantOfShape Conv Div Equal Erf Expand Gather Gemm GreaterOrEqual Identity "
     "InstanceNormalization LayerNormalization Log MatMul Mul Neg Pad ReduceL2 ReduceMean ReduceSum Relu Reshape Shape "
     "Slice Softmax Sqrt Sub Transpose Trilu Unsqueeze Where"
-)  # of our own nets, probes, scalers and calibrators
+)  # of tradsys' nets, probes, scalers and calibrators
 COMMON = (
     "Abs And ArgMax ArgMin AveragePool BatchNormalization Ceil Cos CumSum Elu Exp Flatten Floor GatherElements Gelu "
     "GlobalAveragePool GlobalMaxPool Greater GroupNormalization GRU HardSigmoid HardSwish LeakyRelu Less LessOrEqual "
     "LogSoftmax LSTM Max MaxPool Mean Min Mish Mod Not Or Pow PRelu Reciprocal ReduceL1 ReduceLogSumExp ReduceMax "
     "ReduceMin ReduceProd ReduceSumSquare RMSNormalization Round Selu Sigmoid Sign Sin Softplus Softsign Split Squeeze "
     "Sum Swish Tan Tanh ThresholdedRelu Xor"
-)  # of nets that a package of one's own may bring
+)  # of nets from installed packages
 ALLOWED = frozenset((*EXPORTED.split(), *COMMON.split()))
 NUMBERS = frozenset(
     getattr(onnx.AttributeProto, name) for name in ("FLOAT", "INT", "STRING", "TENSOR", "FLOATS", "INTS")

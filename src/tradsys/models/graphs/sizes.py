@@ -1,7 +1,7 @@
-"""The size of every tensor of a graph, before a session is built: a small file can ask for terabytes.
+"""The size of every tensor of a graph, before a session is built: a small file can request terabytes.
 
-Shape inference alone does not tell sizes that a graph computes (of heads, halves, paddings): that arithmetic on shapes
-is evaluated by onnx's reference implementation, and what it gives stands as a constant for the next inference.
+Shape inference alone does not find sizes that a graph computes (of heads, halves, paddings): that arithmetic on shapes
+is evaluated by onnx's reference implementation, and its result becomes a constant for the next inference.
 """
 
 import math
@@ -27,9 +27,9 @@ def read_graph(content: bytes, most: int, where: str, fix: str) -> int:
 
 
 def batch_of(model: onnx.ModelProto, most: int, where: str, fix: str) -> int:
-    """Windows per call, at most `most`, so that no call takes more than MOST numbers in all its tensors.
+    """Windows per call, at most `most`, so that no call needs more than MOST numbers in all its tensors.
 
-    Raises BundleError where a call of two windows takes more, or where the size of a tensor cannot be known.
+    Raises BundleError where a call of two windows needs more, or where the size of a tensor is unknown.
     """
     n_of_two = numbers(model, 2, where, fix)
     batch = max(2, min(most, 2 * MOST // max(n_of_two, 1)))
@@ -43,7 +43,7 @@ def batch_of(model: onnx.ModelProto, most: int, where: str, fix: str) -> int:
 
 
 def numbers(model: onnx.ModelProto, n_windows: int, where: str, fix: str) -> int:
-    """Numbers in all tensors of a graph together where its input holds so many windows."""
+    """Numbers in all tensors of a graph together for an input of so many windows."""
     known = _with_batch(model, n_windows)
     constants = {one.name: one for one in known.graph.initializer if math.prod(one.dims) <= SMALL}
     small = {name: numpy_helper.to_array(one) for name, one in constants.items()}
@@ -57,10 +57,10 @@ def numbers(model: onnx.ModelProto, n_windows: int, where: str, fix: str) -> int
 
 
 def _with_batch(model: onnx.ModelProto, n_windows: int) -> onnx.ModelProto:
-    """A copy without what inference does not need, whose input and outputs hold so many windows."""
+    """A copy without what inference does not need, whose input and outputs have the batch size `n_windows`."""
     known = onnx.ModelProto()
     known.CopyFrom(model)
-    del known.graph.value_info[:]  # what a file claims of its sizes is not believed
+    del known.graph.value_info[:]  # the sizes that a file states are not trusted
     for value in (*known.graph.input, *known.graph.output):
         if value.type.tensor_type.shape.dim:
             value.type.tensor_type.shape.dim[0].dim_value = n_windows
@@ -68,7 +68,7 @@ def _with_batch(model: onnx.ModelProto, n_windows: int) -> onnx.ModelProto:
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
-    """Shapes by tensor, of those that are known."""
+    """Known shapes by tensor."""
     graph = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
     found = {}
     for value in (*graph.value_info, *graph.output, *graph.input):
@@ -79,7 +79,7 @@ def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
 
 
 def _folded(graph: onnx.GraphProto, shapes: dict[str, list[int]], small: dict[str, Array]) -> int:
-    """Replaces nodes of known and small answers by constants; how many."""
+    """Replaces nodes with known, small results by constants; returns how many."""
     fresh: dict[str, Array] = {}
     for node in graph.node:
         answer = _answer(node, shapes, small)
@@ -94,7 +94,7 @@ def _folded(graph: onnx.GraphProto, shapes: dict[str, list[int]], small: dict[st
 
 
 def _answer(node: onnx.NodeProto, shapes: dict[str, list[int]], small: dict[str, Array]) -> Array | None:
-    """What a node gives, where that is known and small; None elsewhere."""
+    """Result of a node where it is known and small; else None."""
     inputs = [name for name in node.input if name]
     if len(node.output) != 1 or math.prod(shapes.get(node.output[0], [SMALL + 1])) > SMALL:
         return None

@@ -1,4 +1,4 @@
-"""Further outputs on a net's embedding, trained beside the class scores and dropped afterwards.
+"""Auxiliary outputs on a net's embedding, trained with the class scores and dropped afterwards.
 
 Legend: N samples, T window, F features, C classes, A auxiliary targets, D embedding.
 """
@@ -13,7 +13,7 @@ class Auxiliary(nn.Module):
     """A net whose training output is [N, C + A], class scores first; in eval mode it is the net alone, [N, C].
 
     net: with `embed`, `embedding_dim`, `n_classes` and `head`, or Wide around one. It is shared, not copied, so that
-    what was trained here is the net without its auxiliary outputs. Source: Caruana 1997 (multitask learning).
+    training changes the net itself. Source: Caruana 1997 (multitask learning).
     """
 
     def __init__(self, net: nn.Module, n_targets: int) -> None:
@@ -22,7 +22,7 @@ class Auxiliary(nn.Module):
         self.targets = nn.Linear(int(net.embedding_dim), n_targets)  # type: ignore[arg-type]
 
     def forward(self, window_NTF: Tensor) -> Tensor:
-        """Scores [N, C], in training with the guesses at the targets [N, A] on their right."""
+        """Scores [N, C], in training followed by the predicted targets [N, A]."""
         if not self.training:
             return self.net(window_NTF)  # type: ignore[no-any-return]
         embedding_ND = self.net.embed(window_NTF)  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""A window of one coin, and attention over all other coins at the decision bar.
+"""A net on the window of one coin with attention over all other coins at the decision bar.
 
 Legend: N samples, T window, F features, P places of other coins, V values of each, C classes, D embedding.
 """
@@ -13,15 +13,15 @@ from tradsys.models.nets.transformer import Block, without_head
 
 
 class CrossAsset(nn.Module):
-    """Reads a coin's own window [N, T, F - P V], and what the other coins did [N, P, V] by its decision bar.
+    """Reads a coin's own window [N, T, F - P V] and the other coins' values [N, P, V] at its decision bar.
 
-    n_features, n_classes, lookback: F, C and T, known from the data, never configured.
-    places, values: P and V; the last P * V features are the other coins' values at a bar's close, place by place
-    (`market.macro.coins.Peers`, features=hourly_peers). They are tokens beside the embedding of the own window, which
-    attends to them in one block without positions, so that neither a place nor a name has a meaning.
+    n_features, n_classes, lookback: F, C and T, taken from the data, never configured.
+    places, values: P and V; the last P * V features are the other coins' values at a bar's close, coin by coin
+    (`market.macro.coins.Peers`, features=hourly_peers). They are tokens next to the embedding of the own window, which
+    attends to them in one block without positions, so that the order of the coins has no meaning.
     d_model, n_heads, n_layers, ffn_mult, dropout, positions: of the Transformer over the own window, and of the block.
-    Source: the cross-asset attention network of Wang et al. 2019 (AlphaStock), reduced to the one query that is asked,
-    that of the coin itself.
+    Source: the cross-asset attention network of Wang et al. 2019 (AlphaStock), reduced to the query of the coin
+    itself.
     Raises CombinationError where the other coins' values leave no feature of the own.
     """
 

@@ -1,7 +1,7 @@
-"""Dropout and attention whose random masks may come from outside.
+"""Dropout and attention with random masks that may be passed in.
 
-Nets that train as one stack run under vmap, which knows one generator; each net's own draws are made before and handed
-in. Alone, a net draws from torch's global generator exactly as nn.Dropout and scaled_dot_product_attention do.
+Nets that train as one stack run under vmap, which has one generator; so each net's own masks are drawn in advance and
+passed in. Alone, a net draws from torch's global generator exactly as nn.Dropout and scaled_dot_product_attention do.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 
 @dataclass(frozen=True)
 class Site:
-    """One place in a net that draws a mask: an empty tensor of its shape and layout, and the share that is dropped."""
+    """A dropout site of a net: an empty tensor of the mask's shape and layout, and the share that is dropped."""
 
     like: Tensor
     p: float
@@ -25,7 +25,7 @@ class Site:
 def drawn_for_all(like: Tensor, own: Sequence[tuple[float, Generator]]) -> Tensor:
     """One site's masks for several nets [K, ...]: 0 or 1 / (1 - p) each, by its own share and generator.
 
-    The very numbers that torch's dropout on a CPU draws from that generator; ones, and nothing drawn, where p is 0.
+    The same numbers that torch's dropout on a CPU draws from that generator; ones, without a draw, where p is 0.
     """
     mask_K = torch.empty((len(own), *like.shape), device=like.device)
     for k, (p, generator) in enumerate(own):
@@ -33,7 +33,7 @@ def drawn_for_all(like: Tensor, own: Sequence[tuple[float, Generator]]) -> Tenso
             mask_K[k] = 1.0
         elif like.is_contiguous():
             mask_K[k].bernoulli_(1 - p, generator=generator)
-        else:  # drawn in the order of its memory
+        else:  # drawn in memory order
             mask_K[k] = torch.empty_like(like).bernoulli_(1 - p, generator=generator)
     shares = {p for p, _ in own}
     if len(shares) == 1:
@@ -43,7 +43,7 @@ def drawn_for_all(like: Tensor, own: Sequence[tuple[float, Generator]]) -> Tenso
 
 
 class _Source:
-    """Where masks come from: None for torch's generator."""
+    """Source of the masks: None for torch's generator."""
 
     masks: Iterator[Tensor] | None = None
     sites: list[Site] | None = None
@@ -54,7 +54,7 @@ _SOURCE = _Source()
 
 @contextlib.contextmanager
 def given_masks(masks: Sequence[Tensor]) -> Iterator[None]:
-    """Inside, dropout takes these masks in turn, and attention is written out so that it can be batched over nets."""
+    """Inside, dropout takes these masks in turn, and attention is written out so that vmap can batch it."""
     _SOURCE.masks = iter(masks)
     try:
         yield
@@ -64,7 +64,7 @@ def given_masks(masks: Sequence[Tensor]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def recorded_sites() -> Iterator[list[Site]]:
-    """Inside, nothing is dropped; the list holds each place where a forward pass would have drawn, in order."""
+    """Inside, nothing is dropped; the list holds each site where a forward pass would have drawn, in order."""
     _SOURCE.sites = []
     try:
         yield _SOURCE.sites
@@ -73,7 +73,7 @@ def recorded_sites() -> Iterator[list[Site]]:
 
 
 class Dropout(nn.Module):
-    """nn.Dropout, with masks from outside where a stack hands them in."""
+    """nn.Dropout, with masks from outside where a stack passes them in."""
 
     def __init__(self, p: float) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tradsys.models.losses import focal_loss
 
-STEEPEST = 1e-5  # largest slope of the mean loss at what counts as an optimum
+STEEPEST = 1e-5  # largest gradient of the mean loss that counts as an optimum
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def focal_line(
 ) -> Line:
     """Minimises mean focal loss + |coef|^2 / (2 C N) by L-BFGS from zero in float64.
 
-    z_NF: float64, in units in which the penalty is fair. weight_N: of mean 1. gamma = 0 is logistic regression.
+    z_NF: float64, standardised for the penalty. weight_N: of mean 1. gamma = 0 is logistic regression.
     Source of the loss: Lin et al. 2017, eq. 5.
     """
     n, n_columns = z_NF.shape

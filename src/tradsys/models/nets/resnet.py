@@ -17,14 +17,14 @@ WIDENING = (1, 2, 2)  # channels of the three blocks over the first one's: 64, 1
 
 
 class ResNet(nn.Module):
-    """Reads the window [N, T, F] that ends at the decision bar; gives an embedding and class scores.
+    """Maps the window [N, T, F] that ends at the decision bar to an embedding and class scores.
 
-    n_features, n_classes, lookback: F, C and T, known from the data, never configured. width: channels of the first
+    n_features, n_classes, lookback: F, C and T, taken from the data, never configured. width: channels of the first
     block; the embedding, a mean over the window, has twice as many. dropout: of the embedding.
     Three blocks of three convolutions of 8, 5 and 3 bars with shortcuts: Wang, Yan and Oates 2017, section II.C.
-    Group normalisation (Wu and He 2018, one group) stands where the paper has batch normalisation: neighbouring
-    windows share all bars but one and are weighted, so the moments of a batch tell a sample of its neighbours, and
-    running moments would make the served net another one than the net that was trained.
+    Group normalisation (Wu and He 2018, one group) replaces the paper's batch normalisation: neighbouring
+    windows share all bars but one and are weighted, so the moments of a batch leak a sample's neighbours, and
+    running moments would make the served net differ from the trained one.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ResNet(nn.Module):
 
 
 class Block(nn.Module):
-    """Three convolutions, each normalised, beside a shortcut of one bar: [N, K, T] -> [N, M, T]."""
+    """Three convolutions, each normalised, plus a shortcut of one bar: [N, K, T] -> [N, M, T]."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Block(nn.Module):
         self.norm_shortcut = nn.GroupNorm(1, n_out)
 
     def forward(self, x_NKT: Tensor) -> Tensor:
-        """One block of the stack; the last ReLU comes after the sum, as in the paper."""
+        """[N, M, T]; the last ReLU comes after the sum, as in the paper."""
         y_NKT = x_NKT
         for bars, conv, norm in zip(KERNELS, self.convs, self.norms, strict=True):
             # as many bars out as in; an even kernel has its extra zero on the left, in the past

@@ -1,4 +1,4 @@
-"""What every net refuses alike: a window of another shape than it was built for."""
+"""Check shared by all nets: a window of another shape than the net was built for is refused."""
 
 from torch import Tensor
 

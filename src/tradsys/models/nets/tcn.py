@@ -21,11 +21,11 @@ BOUNDS = {
 
 
 class TemporalConvNet(nn.Module):
-    """Reads the window [N, T, F] that ends at the decision bar; gives an embedding and class scores.
+    """Maps the window [N, T, F] that ends at the decision bar to an embedding and class scores.
 
-    n_features, n_classes, lookback: F, C and T, known from the data, never configured. width: channels K, which is
-    D. kernel_bars: bars of each convolution. n_levels: residual blocks, of dilation 1, 2, 4, ...; None takes as few as
-    see the whole window. A given number that sees less of it raises ValueError.
+    n_features, n_classes, lookback: F, C and T, taken from the data, never configured. width: channels K, which is
+    D. kernel_bars: bars of each convolution. n_levels: residual blocks, of dilation 1, 2, 4, ...; None takes the fewest
+    that cover the complete window. A number that covers less of it raises ValueError.
     The embedding is the last bar's. Source: Bai, Kolter and Koltun 2018, section 3, weights normalised (Salimans and
     Kingma 2016), so that no moment of a batch or of later bars enters.
     """
@@ -59,7 +59,7 @@ class TemporalConvNet(nn.Module):
         self.head = nn.Linear(width, n_classes)
 
     def states(self, window_NTF: Tensor) -> Tensor:
-        """What the net knows after each bar, from that bar and earlier ones alone: [N, K, T]."""
+        """Hidden state [N, K, T] after each bar, from that bar and earlier ones alone."""
         check_window("tcn", window_NTF, self.lookback, self.n_features)
         x_NKT = window_NTF.transpose(1, 2)
         for block in self.blocks:
@@ -67,7 +67,7 @@ class TemporalConvNet(nn.Module):
         return x_NKT
 
     def embed(self, window_NTF: Tensor) -> Tensor:
-        """Embedding [N, D] of the window: the state after its last bar, not to unit length."""
+        """Embedding [N, D] of the window: the state after its last bar, not of unit length."""
         return self.states(window_NTF)[:, :, -1]
 
     def forward(self, window_NTF: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class TemporalConvNet(nn.Module):
 
 
 class Block(nn.Module):
-    """Two causal convolutions of one dilation beside a shortcut: [N, K, T] -> [N, M, T]. Fig. 1(b) of the paper."""
+    """Two causal convolutions of one dilation plus a shortcut: [N, K, T] -> [N, M, T]. Fig. 1(b) of the paper."""
 
     def __init__(self, n_in: int, n_out: int, kernel_bars: int, dilation: int, dropout: float) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Block(nn.Module):
         self.shortcut: nn.Module = nn.Identity() if n_in == n_out else nn.Conv1d(n_in, n_out, 1)
 
     def forward(self, x_NKT: Tensor) -> Tensor:
-        """One block of the stack; zeros stand before the window's first bar."""
+        """[N, M, T]; zeros pad before the window's first bar."""
         y_NKT = x_NKT
         for conv in (self.first, self.second):
             y_NKT = self.drop(F.relu(conv(F.pad(y_NKT, (self.reach, 0)))))

@@ -1,4 +1,4 @@
-"""Embeddings of slow traits, such as how volatile a name is and how long it has been listed, beside any net's features.
+"""Embeddings of slow traits, such as volatility and age of a listing, added to the features of any net.
 
 Legend: N samples, T window, F features, K traits, M classes of all traits, E numbers of an embedding, C classes.
 """
@@ -15,16 +15,16 @@ from tradsys.models.nets.shapes import check_window
 
 
 class WithTraits(nn.Module):
-    """Reads the window [N, T, F] whose last K features are codes of traits; gives what `net` makes of it.
+    """Reads the window [N, T, F] whose last K features are codes of traits; returns the scores of `net`.
 
-    n_features, n_classes, lookback: F, C and T, known from the data, never configured.
+    n_features, n_classes, lookback: F, C and T, taken from the data, never configured.
     classes: number of classes of each trait, in the order of their columns (`core.tables.trait_classes`). The codes
-    are read at the decision bar alone, rounded; each is replaced by its class's row of numbers, which stand beside the
+    are read at the decision bar alone, rounded; each is replaced by its class's embedding, which is appended to the
     other features at every bar. width: numbers per trait, E. net: called with F - K + K E features, C and T.
 
-    The rows begin at zero, so that a class which no training sample has stays at zero, as does code 0, a trait that is
-    not known: such a name is read by its other features alone. Source: entity embeddings, Guo and Berkhahn 2016, eq. 3.
-    Raises CombinationError where the traits leave no other feature.
+    Embeddings begin at zero, so that a class without a training sample stays at zero, as does code 0, an unknown
+    trait: such a name is predicted from its other features alone. Source: entity embeddings, Guo and Berkhahn 2016, eq.
+    3. Raises CombinationError where the traits leave no other feature.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class WithTraits(nn.Module):
             )
         self.net = net(n_features=self.n_own + width * len(classes), n_classes=n_classes, lookback=lookback)
         self.embedding_dim = int(self.net.embedding_dim)  # type: ignore[arg-type]
-        self.net.head = nn.Identity()  # the head is ours, so that a linear path beside it finds it here
+        self.net.head = nn.Identity()  # the head is outside, where a linear path finds it
         self.rows = nn.ParameterList(torch.zeros(n, width) for n in classes)
         self.head = nn.Linear(self.embedding_dim, n_classes)
 
     def check_columns(self, names: Sequence[str]) -> None:
-        """Raises CombinationError unless the last columns of these are the traits, of as many classes."""
+        """Raises CombinationError unless the last columns are the traits, with as many classes."""
         found = trait_classes(names)
         wanted = dict(enumerate(self.classes, start=self.n_own))
         if found != wanted:
@@ -69,7 +69,7 @@ class WithTraits(nn.Module):
             )
 
     def embedded(self, code_NK: Tensor) -> Tensor:
-        """The traits' rows side by side [N, K E]; zeros for a code that is no class."""
+        """The traits' embeddings concatenated [N, K E]; zeros for an unknown code."""
         parts = []
         for code_N, row_ME in zip(code_NK.unbind(1), self.rows, strict=True):
             class_M = torch.arange(1, len(row_ME) + 1, device=code_N.device, dtype=code_N.dtype)

@@ -22,17 +22,17 @@ POOLINGS = ("last", "mean")
 
 
 class TransformerEncoder(nn.Module):
-    """Reads the window [N, T, F] that ends at the decision bar; gives an embedding and class scores.
+    """Maps the window [N, T, F] that ends at the decision bar to an embedding and class scores.
 
-    n_features, n_classes, lookback: F, C and T, known from the data, never configured.
+    n_features, n_classes, lookback: F, C and T, taken from the data, never configured.
     d_model: width D. n_heads: must divide it. ffn_mult: hidden width of the feed-forward part over D.
-    positions: `learned` table, or `rotary` turns of query and key (Su et al. 2021, eq. 15).
+    positions: `learned` table, or `rotary` embedding of query and key (Su et al. 2021, eq. 15).
     pooling: embedding of the `last` bar, or the `mean` over the window.
     causal: each bar attends to itself and to earlier ones only. False lets all bars of the window see each
     other; either way nothing after the decision bar is in the window.
     patch: bars per token. The window is cut into T / patch tokens that do not overlap, the last of which ends at the
-    decision bar; the lookback must be a multiple. 1 makes every bar a token. With patches, `last` and `causal` speak
-    of tokens. Source: Nie et al. 2023, section 3.1, with all features of a bar in one token.
+    decision bar; the lookback must be a multiple. 1 makes every bar a token. With patches, `last` and `causal` refer
+    to tokens. Source: Nie et al. 2023, section 3.1, with all features of a bar in one token.
     Pre-norm blocks: Xiong et al. 2020, fig. 1b.
     """
 
@@ -72,7 +72,7 @@ class TransformerEncoder(nn.Module):
         self.head = nn.Linear(d_model, n_classes)
 
     def embed(self, window_NTF: Tensor) -> Tensor:
-        """Embedding [N, D] of the window, normalised by layer, not to unit length."""
+        """Embedding [N, D] of the window after layer normalisation, not of unit length."""
         check_window("transformer", window_NTF, self.lookback, self.n_features)
         x_NTD = self.project(window_NTF if self.patch == 1 else in_tokens(window_NTF, self.patch).flatten(2))
         if self.position_TD is not None:
@@ -91,14 +91,14 @@ class TransformerEncoder(nn.Module):
 
 
 def without_head(n_features: int, n_classes: int, lookback: int, **settings: Any) -> TransformerEncoder:
-    """A Transformer whose answer is its embedding [N, D], as a part of another net; settings: as it takes them."""
+    """A Transformer whose output is its embedding [N, D], as a part of another net; settings: its own."""
     net = TransformerEncoder(n_features, n_classes, lookback, **settings)
     net.head = nn.Identity()  # type: ignore[assignment]
     return net
 
 
 class Block(nn.Module):
-    """Self-attention, then feed-forward, each on normed input, added to it: [N, T, D] -> [N, T, D].
+    """Self-attention, then feed-forward, each on normalised input and added to it: [N, T, D] -> [N, T, D].
 
     With `only_last` the output is that of the last bar alone, [N, 1, D]: keys and values of all bars, but one query
     and one row of the feed-forward part. It equals the last row of the full block.
@@ -131,7 +131,7 @@ class Block(nn.Module):
         self.rotary = Rotary(lookback, d_model // n_heads) if rotary else None
 
     def forward(self, x_NTD: Tensor, *, only_last: bool = False) -> Tensor:
-        """One block of the stack; [N, 1, D] with `only_last`."""
+        """[N, T, D], or [N, 1, D] with `only_last`."""
         mixed_NQD = self._attend(self.norm_attention(x_NTD), only_last=only_last)
         x_NQD = (x_NTD[:, -1:] if only_last else x_NTD) + self.drop(self.out(mixed_NQD))
         return x_NQD + self.drop(self.ffn(self.norm_ffn(x_NQD)))
@@ -149,7 +149,7 @@ class Block(nn.Module):
         if self.rotary is not None:
             q_NHQK, k_NHTK = self.rotary(q_NHQK), self.rotary(k_NHTK)
         dropout = self.dropout if self.training else 0.0
-        causal = self.causal and not only_last  # the last bar sees the whole window either way
+        causal = self.causal and not only_last  # the last bar attends to the complete window either way
         mixed_NHQK = attend(q_NHQK, k_NHTK, v_NHTK, dropout=dropout, causal=causal)
         return mixed_NHQK.transpose(1, 2).reshape(n, 1 if only_last else t, d)
 
@@ -160,7 +160,7 @@ class Block(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Turns each pair (k, k + K/2) of a head by the bar's place times a frequency; keeps lengths.
+    """Rotates each pair (k, k + K/2) of a head by the bar's position times a frequency; keeps lengths.
 
     Scores then depend on the distance between two bars alone. Source: Su et al. 2021, eq. 15 and 34.
     """
@@ -176,7 +176,7 @@ class Rotary(nn.Module):
         self.register_buffer("sin_TK", angle_TK.sin().float(), persistent=False)
 
     def forward(self, x_NHTK: Tensor) -> Tensor:
-        """The same shape and type, turned; fewer than T bars are the window's last ones."""
+        """The same shape and type, rotated; fewer than T bars are the window's last ones."""
         n_bars = x_NHTK.shape[2]
         left, right = x_NHTK.chunk(2, dim=-1)
         turned_NHTK = torch.cat([-right, left], dim=-1)
@@ -190,7 +190,7 @@ def in_tokens(window_NTF: Tensor, n_bars: int) -> Tensor:
 
 
 def check_multiple(net: str, key: str, n_bars: int, lookback: int) -> None:
-    """Raises CombinationError where the window cannot be cut into blocks of `n_bars` bars without a rest."""
+    """Raises CombinationError where the window cannot be cut into blocks of `n_bars` bars without a remainder."""
     if lookback % n_bars:
         raise CombinationError(
             f"{net}: lookback={lookback} with {key}={n_bars} leaves {lookback % n_bars} bars over; it must be "

@@ -1,4 +1,4 @@
-"""Two time scales of one window: its last bars as they are, and all of it as means over blocks of bars.
+"""A net on two time scales of one window: its last bars, and means over blocks of all of it.
 
 Legend: N samples, T window, F features, C classes, D embedding.
 """
@@ -13,13 +13,13 @@ from tradsys.models.nets.transformer import check_multiple, in_tokens, without_h
 
 
 class TwoScales(nn.Module):
-    """Reads the window [N, T, F] that ends at the decision bar at two scales; gives an embedding and class scores.
+    """Maps the window [N, T, F] that ends at the decision bar, at two scales, to an embedding and class scores.
 
-    n_features, n_classes, lookback: F, C and T, known from the data, never configured.
-    fine: last bars of the window that are read as they are. coarse: bars of a block (24 hours are a day); the whole
+    n_features, n_classes, lookback: F, C and T, taken from the data, never configured.
+    fine: last bars of the window at full resolution. coarse: bars of a block (24 hours are a day); the complete
     window is read as the means of its T / coarse blocks, the last of which ends at the decision bar, so that each is
-    known at its close. d_model, n_heads, n_layers, ffn_mult, dropout, positions: of either of the two Transformers,
-    whose embeddings, joined, are the embedding of D = 2 d_model.
+    available at its close. d_model, n_heads, n_layers, ffn_mult, dropout, positions: of either of the two Transformers,
+    whose concatenated embeddings are the embedding of D = 2 d_model.
     Raises CombinationError where `fine` exceeds the lookback or the lookback is no multiple of `coarse`.
     """
 

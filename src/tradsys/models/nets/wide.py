@@ -1,4 +1,4 @@
-"""A linear path from the last bar's features to the scores, beside any net.
+"""A linear path from the last bar's features to the scores, added to any net.
 
 Legend: N samples, T window, F features, C classes, D embedding.
 """
@@ -13,8 +13,8 @@ class Wide(nn.Module):
     """Adds a linear path to a net: scores [N, C] = deep(window) + last row @ W + b.
 
     deep: a net with `embed`, `head`, `n_features`, `n_classes`, `lookback` and `embedding_dim`. Its head is set to
-    zero, so that before training the sum is its linear path alone: a logistic regression of the last row, from which
-    the deep path has to earn its share. Source: Cheng et al. 2016, eq. 3 ("wide and deep").
+    zero, so that before training the sum is the linear path alone: a logistic regression of the last row, to which
+    training adds the deep path. Source: Cheng et al. 2016, eq. 3 ("wide and deep").
     """
 
     def __init__(self, deep: nn.Module) -> None:
@@ -40,8 +40,8 @@ class Wide(nn.Module):
         """Sets the linear path to the penalised optimum on these training rows, in place.
 
         row_NF: last rows of the training windows. weight_N: sample weights, class weights included. C, gamma: as of
-        `focal_line`; the penalty counts each feature in its own standard deviation. A NaN row is the loader's to
-        refuse: here it leaves the path at zero.
+        `focal_line`; the penalty counts each feature in its own standard deviation. With a NaN row the path stays
+        at zero: the loader refuses such rows.
         """
         x_NF = row_NF.double().cpu()
         if not x_NF.isfinite().all():

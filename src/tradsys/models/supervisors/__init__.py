@@ -1,1 +1,1 @@
-"""Regimes that stand above the market's own: series of other markets, one observation a session."""
+"""Macro regimes: states of series of other markets with one observation per session."""

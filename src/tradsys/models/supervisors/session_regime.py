@@ -1,4 +1,4 @@
-"""A regime of sessions beside bars round the clock: one observation per session, from when it was known.
+"""A regime of daily sessions for bars round the clock: one observation per session, from its publication on.
 
 Legend: R rows of the table, N decision rows, S session rows, T sessions of a window, K states.
 """
@@ -22,13 +22,13 @@ class SessionRegime:
     """Filtered regime of values that change once a session, read at every bar.
 
     An hourly filter over daily values would count each of them 24 times, and Friday's 72 times over a weekend. Here a
-    row is an observation only where a session became known: where the column `clock`, the hours since it did, is less
-    than at the row before. A decision reads the sessions among its last `lookback_bars` rows, at most
+    row is an observation only where a session was published: where the column `clock`, the hours since then, is less
+    than at the row before. A decision uses the sessions among its last `lookback_bars` rows, at most
     `regime.lookback` of them, begun from the prior; none of them lies after it.
 
     regime: columns, states, and as `lookback` the sessions of a window. clock: a column of ages, of the series that
-    becomes known last. Fitted: regime_. All symbols hold the same values; the one with the most training rows is
-    fitted, on the sessions that its training windows read.
+    is published last. Fitted: regime_. All symbols hold the same values; the one with the most training rows is
+    used, on the sessions of its training windows.
     """
 
     regime: HmmRegime
@@ -41,7 +41,7 @@ class SessionRegime:
 
     @property
     def lookback(self) -> int:
-        """Rows that are read at a decision row."""
+        """Rows that a decision needs."""
         return self.lookback_bars
 
     @property
@@ -51,11 +51,11 @@ class SessionRegime:
 
     @property
     def n_states(self) -> int:
-        """K."""
+        """K, the number of states."""
         return self.regime.n_states
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """Fits the sessions that training windows read; raises as `HmmRegime.fit` does, DataError without sessions."""
+        """A copy fitted on the training windows' sessions; raises as `HmmRegime.fit`, DataError without a session."""
         table = train.table
         symbol = np.bincount(table.symbol[train.rows]).argmax()
         own = train.take(table.symbol[train.rows] == symbol)
@@ -73,12 +73,12 @@ class SessionRegime:
         return with_fitted(self, {"regime_": self.regime.fit(windows, valid)})
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
-        """Filtered posterior float64 [N, K]; NaN where no session became known within the window."""
+        """Filtered posterior float64 [N, K]; NaN where no session was published within the window."""
         rows = np.asarray(rows, dtype=np.int64)
         model, at = fitted(self, "regime_"), self.session_rows(table)
         out = np.full((len(rows), self.n_states), np.nan)
         last = np.searchsorted(at, rows, side="right") - 1
-        # the row before an observation is read as well, since the clock falls between the two
+        # the row before an observation is needed too, since the clock falls between the two
         first = np.searchsorted(at, np.maximum(rows - self.lookback_bars + 2, _segment_starts(table)[rows] + 1))
         n_sessions = np.minimum(last - first + 1, self.regime.lookback)
         short = table.take(at)
@@ -89,7 +89,7 @@ class SessionRegime:
         return out
 
     def session_rows(self, table: FeatureTable) -> Array:
-        """Rows [S], ascending, at which a session became known."""
+        """Rows [S], ascending, at which a session was published."""
         age = table.column(self.clock)
         with np.errstate(invalid="ignore"):
             newer = age[1:] < age[:-1]

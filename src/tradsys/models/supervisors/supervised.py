@@ -1,4 +1,4 @@
-"""Two regimes side by side: the market's own, and a supervisor's over macro series.
+"""Two regimes combined: the market's own, and a macro regime.
 
 Legend: N decision rows, K states of the market, M states of the supervisor.
 """
@@ -20,9 +20,9 @@ JOINT = "+"  # between the two names of a joint state
 
 @dataclass(frozen=True, eq=False)
 class SupervisedRegime:
-    """The market's regime and the supervisor's as one: K * M joint states named `calm+risk_on`, ...
+    """The market's regime and the macro regime as one: K * M joint states named `calm+risk_on`, ...
 
-    Each filter knows its own columns alone; the joint posterior is the product of the two. A mask that blocks
+    Each filter uses its own columns alone; the joint posterior is the product of the two. A mask that blocks
     `risk_off` blocks every joint state with that part. Fitted: market_, macro_.
     """
 
@@ -42,7 +42,7 @@ class SupervisedRegime:
 
     @property
     def lookback(self) -> int:
-        """The longer of the two."""
+        """The longer lookback of the two."""
         return max(self.market.lookback, self.macro.lookback)
 
     @property
@@ -52,15 +52,15 @@ class SupervisedRegime:
 
     @property
     def n_states(self) -> int:
-        """K * M."""
+        """K * M, the number of joint states."""
         return self.market.n_states * self.macro.n_states
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """Fits both on training rows; raises as they do."""
+        """A copy with both fitted on training rows; raises as they do."""
         return with_fitted(self, {"market_": self.market.fit(train, valid), "macro_": self.macro.fit(train, valid)})
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
-        """Joint filtered posterior float64 [N, K * M]; NaN where either is not known."""
+        """Joint filtered posterior float64 [N, K * M]; NaN where either is NaN."""
         market_NK = fitted(self, "market_").predict_proba(table, rows)
         return joint(market_NK, fitted(self, "macro_").predict_proba(table, rows))
 
@@ -84,12 +84,12 @@ def joint(market_NK: Array, macro_NM: Array) -> Array:
 
 
 def parts_of(name: str) -> tuple[str, ...]:
-    """The regimes that a state's name is made of: one, or the two of a joint state."""
+    """The regimes in a state's name: one, or the two of a joint state."""
     return tuple(name.split(JOINT))
 
 
 def filters_of(regime: Regime) -> tuple[HmmRegime, ...]:
-    """The fitted filters inside a regime, for what is reported of their fits."""
+    """The fitted filters inside a regime, for reports of their fits."""
     if isinstance(regime, SupervisedRegime):
         return (*filters_of(fitted(regime, "market_")), *filters_of(fitted(regime, "macro_")))
     if isinstance(regime, SessionRegime):
@@ -98,7 +98,7 @@ def filters_of(regime: Regime) -> tuple[HmmRegime, ...]:
 
 
 def with_effort(regime: Any, n_seeds: int, max_iter: int, max_rows: int) -> Any:
-    """An unfitted copy whose fits try fewer starts, steps and rows, at most as many as the original's."""
+    """An unfitted copy whose fits use fewer starts, steps and rows, at most as many as the original's."""
     if isinstance(regime, SupervisedRegime):
         return SupervisedRegime(
             *(with_effort(one, n_seeds, max_iter, max_rows) for one in (regime.market, regime.macro))

@@ -78,7 +78,7 @@ def test_without_trust_in_states_it_is_the_common_model_to_rounding(parts, shrin
     common = LINE.fit(train, valid).predict_proba(valid.table, valid.rows)
     np.testing.assert_allclose(done.predict_proba(valid.table, valid.rows), common, rtol=0, atol=1e-12)
     assert (list(done.members_) == ["common"]) == (least > 1e6)
-    assert ("state wild holds too little" in caplog.text) == (least > 1e6)
+    assert ("state wild has too few" in caplog.text) == (least > 1e6)
 
 
 def test_a_state_without_one_of_the_classes_takes_the_common_model(parts):

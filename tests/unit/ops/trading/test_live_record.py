@@ -36,4 +36,4 @@ def test_days_are_closed_days_and_bounds_those_of_the_sequence():
 def test_a_young_bot_says_when_bounds_begin():
     live = live_record(lived([0.01, 0.02]), None)
     assert (live["date"], live["expected"]) == ([], None)
-    assert live["text"] == "2 days lived; bounds on the mean begin at 60, in 58 more"
+    assert live["text"] == "2 live days; bounds on the mean begin at 60, after 58 more"
