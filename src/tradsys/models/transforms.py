@@ -1,4 +1,4 @@
-"""Column-wise maps fitted on training rows, and how a frozen part carries what it has learned."""
+"""Column-wise transforms fitted on training rows, and the fitted fields of frozen parts."""
 
 import copy
 from collections.abc import Mapping
@@ -36,12 +36,12 @@ def fitted(part: object, name: str) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class RobustScaler:
-    """Median to 0, one robust sigma to 1, then clipped: a crash bar cannot drown the rest.
+    """Maps the median to 0 and one robust sigma to 1, then clips, so that a crash bar cannot dominate.
 
-    clip: largest absolute value let through, in sigmas. quantile: lower end of the inter-quantile range that
+    clip: largest absolute value kept, in sigmas. quantile: lower end of the inter-quantile range that
     measures the spread (0.25 = IQR), scaled so that on a Gaussian it is the standard deviation. A column
-    whose range is 0 but which is not constant (a rare flag) takes its standard deviation; a constant one
-    takes 1. The codes of traits (`core.tables.trait_classes`) stay as they are.
+    whose range is 0 but which is not constant (a rare flag) uses its standard deviation; a constant one
+    uses 1. The codes of traits (`core.tables.trait_classes`) stay unchanged.
     Fitted: center_ and scale_ float32 [F]; names_. NaN is skipped in `fit` and stays NaN in `apply`.
     """
 
@@ -59,7 +59,7 @@ class RobustScaler:
             )
 
     def fit(self, table: FeatureTable, rows: Array) -> Self:
-        """Learns from these rows alone; DataError on a column without one finite value."""
+        """A copy fitted on these rows alone; DataError for a column without a finite value."""
         x = table.values[rows].astype(np.float64)
         x[~np.isfinite(x)] = np.nan
         empty = [table.names[i] for i in np.flatnonzero(np.isnan(x).all(axis=0))]
@@ -70,7 +70,7 @@ class RobustScaler:
             )
         low, center, high = np.nanquantile(x, [self.quantile, 0.5, 1 - self.quantile], axis=0)
         scale = (high - low) / (2 * NormalDist().inv_cdf(1 - self.quantile))
-        # what float32 cannot tell from a constant is one
+        # a column that is constant in float32 counts as constant
         noise = np.finfo(np.float32).eps * np.abs(center) + np.finfo(np.float32).tiny
         scale = np.where(scale > noise, scale, np.nanstd(x, axis=0))
         scale = np.where(scale > noise, scale, 1.0)

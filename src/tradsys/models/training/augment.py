@@ -1,9 +1,9 @@
-"""Random changes of a window that leave its label true: what contrastive training calls a second view.
+"""Random changes of a window that keep its label: the views of contrastive training.
 
 Each is a callable (window_NTF, generator=None) -> window_NTF of the same shape; the input is never written to.
-Strength 0 gives the input back. The decision bar stays last and nothing comes from outside the window, so no view sees
-more than its window did. Values are scaled features, so that 0 is a column's median: what is masked is set to 0.
-generator: None draws from the device's global one, which a fit seeds and its checkpoints keep.
+Strength 0 returns the input. The decision bar stays last and nothing comes from outside the window, so no view uses
+more than its window did. Values are scaled features, so that 0 is a column's median: masked values are set to 0.
+generator: None draws from the device's global one, which a fit seeds and its checkpoints save.
 
 Legend: N samples, T window, F features.
 """
@@ -48,7 +48,7 @@ class Jitter:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Each feature of a window times one factor 1 + sigma * noise, the same at every bar.
+    """Multiplies each feature of a window by one factor 1 + sigma * noise, the same at every bar.
 
     Source: Um et al. 2017, section 3.
     """
@@ -68,7 +68,7 @@ class Scaling:
 
 @dataclass(frozen=True)
 class TimeMask:
-    """One run of round(share * T) bars of each window at 0, all features of it; never the decision bar.
+    """Sets one run of round(share * T) bars of each window to 0, all features of it; never the decision bar.
 
     Source: Park et al. 2019, section 2 (time masking).
     """
@@ -79,7 +79,7 @@ class TimeMask:
         _check_probability("time mask", self.share)
 
     def __call__(self, window_NTF: Tensor, generator: Generator | None = None) -> Tensor:
-        """Windows with a gap."""
+        """Windows with a masked run of bars."""
         n, n_bars, _ = window_NTF.shape
         width = min(round(self.share * n_bars), n_bars - 1)
         if width == 0:
@@ -92,10 +92,10 @@ class TimeMask:
 
 @dataclass(frozen=True)
 class WindowCrop:
-    """The latest part of each window stretched to its whole length, so that the decision bar stays last.
+    """Stretches the latest part of each window to its full length, so that the decision bar stays last.
 
-    share: at most this share of the bars is cut off at the old end; how much is uniform. Bars between two are
-    interpolated on a straight line. Source: Le Guennec et al. 2016 (window slicing), with the end held fast.
+    share: largest share of the bars cut off at the old end; the cut is uniform. Values between bars are
+    interpolated linearly. Source: Le Guennec et al. 2016 (window slicing), with the end fixed.
     """
 
     share: float
@@ -104,7 +104,7 @@ class WindowCrop:
         _check_probability("window crop", self.share)
 
     def __call__(self, window_NTF: Tensor, generator: Generator | None = None) -> Tensor:
-        """Windows that show a shorter time, more finely."""
+        """Windows that show a shorter time at a finer scale."""
         n, n_bars, n_features = window_NTF.shape
         if self.share == 0 or n_bars == 1:
             return window_NTF
@@ -122,7 +122,7 @@ class WindowCrop:
 
 @dataclass(frozen=True)
 class FeatureDropout:
-    """Each feature of a window at 0 over all its bars with probability `share`; the rest keep their scale."""
+    """Sets each feature of a window to 0 over all its bars with probability `share`; the rest keep their scale."""
 
     share: float
 
@@ -130,7 +130,7 @@ class FeatureDropout:
         _check_probability("feature dropout", self.share)
 
     def __call__(self, window_NTF: Tensor, generator: Generator | None = None) -> Tensor:
-        """Windows with some columns blank."""
+        """Windows with some columns at 0."""
         if self.share == 0:
             return window_NTF
         n, _, n_features = window_NTF.shape

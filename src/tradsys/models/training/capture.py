@@ -1,4 +1,4 @@
-"""An optimiser step recorded once as a CUDA graph and replayed: no Python and no launches between its kernels.
+"""Records an optimiser step as a CUDA graph and replays it without Python or launches between its kernels.
 
 Source: PyTorch, "CUDA graphs", whole-network capture. Decision 0058.
 """
@@ -16,8 +16,8 @@ from tradsys.core.errors import TrainingError
 
 LOG = logging.getLogger(__name__)
 N_WARM_UPS, N_COMPARED, N_TIMED = 3, 4, 20
-# distance of the weights after the compared steps, as a share of the way that they went; steps with other draws or
-# another learning rate part by far more, kernels that add up in another order by far less
+# largest distance of the weights after the compared steps, relative to their path; steps with other draws or
+# another learning rate differ by far more, kernels that sum in another order by far less
 MOST_APART = 0.01
 
 Batch = Sequence[Tensor]
@@ -26,7 +26,7 @@ Replayed = tuple[Callable[[], None], tuple[Tensor, ...]]
 
 
 def can_record(device: torch.device) -> bool:
-    """Whether steps on the device can become a graph."""
+    """Whether steps on the device can be recorded as a graph."""
     return device.type == "cuda"
 
 
@@ -35,14 +35,14 @@ def captured_step(
 ) -> "Captured | None":
     """The step as a graph, for batches of the shapes of `batch`; None where `wish` is auto and plain is as good.
 
-    step: one whole optimiser step on a batch, without side effects beyond weights, gradients and moments; gives what
-    the module keeps of it. wish: `graph`, or `auto`, which takes it where it is faster in N_TIMED steps and ends with
-    the weights of plain steps; the log says what was measured. Weights, moments and generators come out as they were.
-    Raises TrainingError where `graph` is wished and the step cannot be recorded, or its weights are not those of plain
+    step: one complete optimiser step on a batch, without side effects beyond weights, gradients and moments; returns
+    what the module keeps of it. wish: `graph`, or `auto`, which uses the graph where it is faster in N_TIMED steps and
+    ends with the weights of plain steps; the measurement is logged. Weights, moments and generators are restored.
+    Raises TrainingError where `wish` is graph and the step cannot be recorded, or its weights are not those of plain
     steps.
     """
     before = Snapshot(module, optimizer)
-    for _ in range(N_WARM_UPS):  # the first makes the moments
+    for _ in range(N_WARM_UPS):  # the first one creates the moments
         step(batch)
     plain_s, plain = _tried(step, batch, before)
     try:
@@ -72,7 +72,7 @@ def captured_step(
 
 
 class Captured:
-    """A recorded step; called with a batch of the recorded shapes it does what the plain one does.
+    """A recorded step; called with a batch of the recorded shapes it does the same as the plain one.
 
     step: see `captured_step`; it is run N_WARM_UPS times on `batch`, and recorded once. The learning rates are read
     from the optimiser's groups before every replay.
@@ -90,7 +90,7 @@ class Captured:
         return [part.shape for part in batch] == [part.shape for part in self.inputs]
 
     def __call__(self, batch: Batch) -> tuple[Tensor, ...]:
-        """One step; what the module keeps of it."""
+        """Runs one step; returns what the module keeps of it."""
         for own, new in zip(self.inputs, batch, strict=True):
             own.copy_(new)
         for rate, group in zip(self.rates, self.optimizer.param_groups, strict=True):
@@ -100,7 +100,7 @@ class Captured:
 
     @contextmanager
     def _rates_on_device(self) -> Iterator[None]:
-        """Learning rates as tensors, whose values a replay reads; schedule and checkpoints keep numbers."""
+        """Turns learning rates into tensors, whose values a replay reads; schedule and checkpoints keep numbers."""
         groups = self.optimizer.param_groups
         numbers = [group["lr"] for group in groups]
         for group, rate in zip(groups, self.rates, strict=True):
@@ -113,7 +113,7 @@ class Captured:
 
 
 def record(body: Callable[[], tuple[Tensor, ...]], optimizer: torch.optim.Optimizer) -> Replayed:
-    """What replays the body's kernels, and the tensors that a replay fills."""
+    """The replay function of the body's kernels, and the tensors that a replay fills."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # lazy set-up of libraries must not be recorded
@@ -133,7 +133,7 @@ def record(body: Callable[[], tuple[Tensor, ...]], optimizer: torch.optim.Optimi
 
 
 class Snapshot:
-    """Weights, buffers, moments and generators as they were, put back in place: a graph holds their addresses."""
+    """Weights, buffers, moments and generators, restored in place: a graph holds their addresses."""
 
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self.module, self.optimizer = module, optimizer
@@ -143,12 +143,12 @@ class Snapshot:
         self.cuda_rng = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
 
     def weights(self) -> Tensor:
-        """The kept parameters as one vector."""
+        """The saved parameters as one vector."""
         return torch.cat([self.kept[name].flatten() for name, _ in self.module.named_parameters()])
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Puts all back; moments that were not there yet become 0, as AdamW begins them."""
+        """Restores all in place; moments that did not exist yet become 0, as AdamW begins them."""
         for name, tensor in _tensors(self.module):
             tensor.copy_(self.kept[name])
         for p, state in self.optimizer.state.items():
@@ -164,7 +164,7 @@ class Snapshot:
 
 
 def _tried(step: Step, batch: Batch, before: Snapshot) -> tuple[float, Tensor]:
-    """Seconds a step, and the weights after N_COMPARED steps from `before`, which is restored."""
+    """Seconds per step, and the weights after N_COMPARED steps from `before`, which is restored."""
     before.restore()
     for _ in range(N_COMPARED):
         step(batch)

@@ -1,4 +1,4 @@
-"""Checkpoints of a fit: best and last weights, when to stop, and all that a killed fit needs to go on."""
+"""Checkpoints of a fit: best and last weights, early stopping, and the state to resume a killed fit."""
 
 import math
 import signal
@@ -18,7 +18,7 @@ from tradsys.core.runs import written_atomically
 from tradsys.models.training.recipe import Selection
 from tradsys.samples.loader import WindowLoader, rank_of
 
-# ranks agree on a stop this often: asking costs each a message and a wait
+# ranks agree on a stop at this interval in seconds: each check costs a message and a wait
 STEPS_PER_AGREEMENT = 8
 FIX = "delete its folder and train again"
 
@@ -26,10 +26,10 @@ Watch = Callable[[int, float], None]
 
 
 class CheckpointCallback(Checkpoint):
-    """Keeps best and last weights, stops early, and stops between two steps when asked to.
+    """Keeps best and last weights, stops early, and stops between two steps on request.
 
-    asked: an event, set where the fit is to stop. every_steps: last.ckpt is written after so many steps of the fit,
-    too. watch: hears of every epoch, after last.ckpt holds it. In a run of several ranks the first one judges and
+    asked: an event, set to request a stop. every_steps: last.ckpt is also written after so many steps of the
+    fit. watch: called after every epoch, once last.ckpt holds it. In a run of several ranks the first one evaluates and
     writes, and all stop at the same step.
     Lightning's loop and `DirectLoop` call it. It derives from Lightning's Checkpoint so that it runs after every other
     callback and metric of an epoch.
@@ -50,13 +50,13 @@ class CheckpointCallback(Checkpoint):
         self.workdir, self.fingerprint, self.loader = workdir, fingerprint, loader
         self.monitor, self.selection, self.every_steps, self.watch = monitor, selection, every_steps, watch
         self.asked = asked
-        # taken before Lightning puts a handler of its own in front, after which a fit would end as if it were finished
+        # saved before Lightning installs its own handler, after which a stopped fit would look finished
         self.on_sigterm = signal.getsignal(signal.SIGTERM)
         self.scores: list[float] = []
         self._resumed: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed fit needs beside Lightning's own state, each rank's generators and the loader's place too."""
+        """State of a resumed fit beyond Lightning's own: each rank's generators and the loader's position."""
         rng = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             rng["cuda"] = torch.cuda.get_rng_state()
@@ -64,17 +64,17 @@ class CheckpointCallback(Checkpoint):
         return own | {"rng": _of_all_ranks(rng), "loader": self.loader.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up where the checkpoint stood."""
+        """Restores the state of a checkpoint."""
         self.scores, self._resumed = list(state_dict["scores"]), state_dict
 
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Restores generators and the loader's place, or writes the first last.ckpt."""
+        """Restores generators and the loader's position, or writes the first last.ckpt."""
         if threading.current_thread() is threading.main_thread() and self.on_sigterm is not None:
             signal.signal(signal.SIGTERM, self.on_sigterm)
         if not self._resumed:
             self._save_last(trainer)
             return
-        # Lightning restores a loader when it sets it up, but counting the schedule's steps sets it up earlier
+        # Lightning restores a loader at its set-up, but counting the schedule's steps sets it up earlier
         self.loader.load_state_dict(self._resumed["loader"])
         rng = self._resumed["rng"][rank_of()[0]]
         torch.set_rng_state(rng["cpu"].cpu())
@@ -83,21 +83,21 @@ class CheckpointCallback(Checkpoint):
         trainer.should_stop = self.selection.stale(self.scores)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        """Saves where a save is due or a stop was asked for. At an epoch's last step validation comes first."""
+        """Saves where a save is due or a stop was requested. At an epoch's last step validation comes first."""
         if trainer.is_last_batch:
             return
         stop = self._agreed(trainer)
         due = self.every_steps is not None and trainer.global_step % self.every_steps == 0
-        # weights are the same on every rank, and so is the answer
+        # weights are the same on every rank, and so is the result
         if (stop or due) and all(p.detach().isfinite().all() for p in pl_module.parameters()):
             self._save_last(trainer)
         if stop:
             raise KeyboardInterrupt
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Judges the epoch, saves, tells the watch."""
+        """Scores the epoch, saves, and calls the watch."""
         score = float(trainer.callback_metrics.get(self.monitor, math.nan))
-        score = trainer.strategy.broadcast(score)  # one judge: two devices may differ in the last digit
+        score = trainer.strategy.broadcast(score)  # one rank's score for all: two devices may differ in the last digit
         epoch = trainer.current_epoch
         self.scores.append(score)
         if self.selection.best_epoch(self.scores) == epoch and trainer.is_global_zero:
@@ -112,7 +112,7 @@ class CheckpointCallback(Checkpoint):
             raise KeyboardInterrupt
 
     def _agreed(self, trainer: L.Trainer, now: bool = False) -> bool:
-        """Whether a stop was asked for; ranks decide together, or one would wait for the other for ever."""
+        """Whether a stop was requested; ranks decide together, or one would wait for the other forever."""
         if trainer.world_size > 1:
             if not now and trainer.global_step % STEPS_PER_AGREEMENT:
                 return False
@@ -122,14 +122,14 @@ class CheckpointCallback(Checkpoint):
     def _save_last(self, trainer: L.Trainer) -> None:
         path = self.workdir / "last.ckpt"
         if not trainer.is_global_zero:
-            trainer.save_checkpoint(path)  # adds this rank's state and writes nothing
+            trainer.save_checkpoint(path)  # on other ranks it only adds their state
             return
         with written_atomically(path) as draft:
             trainer.save_checkpoint(draft)
 
 
 def weights_kept(module: L.LightningModule) -> dict[str, Any]:
-    """The weights that a fit keeps of an epoch: what the module's `kept_state` gives, else its own."""
+    """The weights that a fit keeps of an epoch: the module's `kept_state` where it has one, else its own."""
     kept: Callable[[], dict[str, Any]] = getattr(module, "kept_state", module.state_dict)
     return kept()
 
@@ -144,7 +144,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def kept_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What the CheckpointCallback wrote into a last.ckpt; empty for a file of another origin."""
+    """The CheckpointCallback's part of a last.ckpt; empty for a file from elsewhere."""
     parts = checkpoint.get("callbacks")
     mine = [s for s in parts.values() if isinstance(s, dict) and "fingerprint" in s] if isinstance(parts, dict) else []
     return mine[0] if mine else {}

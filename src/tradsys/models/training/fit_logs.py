@@ -1,4 +1,4 @@
-"""Where the metrics of a fit go while it runs: files in its folder, and the tracker that a command has open."""
+"""Loggers of a fit: files in its folder, and the tracker that a command has open."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -12,13 +12,13 @@ FILES = ("csv", "tensorboard")
 TRACKERS = ("mlflow", "wandb", "trackio")
 NAMES = (*FILES, *TRACKERS)
 
-# a command's open tracker; a fit in ranks of its own has none and keeps its metrics in files alone
+# the open tracker of a command; a fit in rank processes has none and logs to files only
 _open: dict[str, Callable[[str], "Logger | None"]] = {}
 
 
 @contextlib.contextmanager
 def attached(name: str, make: Callable[[str], "Logger | None"]) -> Iterator[None]:
-    """Fits of this process that log to `name` use `make(fit)` meanwhile. fit: path of its folder, as a prefix."""
+    """Inside, fits of this process that log to `name` use `make(fit)`. fit: path of its folder, as a prefix."""
     before = dict(_open)
     _open[name] = make
     try:
@@ -30,7 +30,7 @@ def attached(name: str, make: Callable[[str], "Logger | None"]) -> Iterator[None
 
 def loggers_of(names: tuple[str, ...], workdir: Path) -> "list[Logger]":
     """Lightning loggers of one fit; a tracker that no command has open is left out."""
-    from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger  # noqa: PLC0415 - a command without a net
+    from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger  # noqa: PLC0415 - not for commands without nets
 
     files = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
     made: list[Any] = [
@@ -40,7 +40,7 @@ def loggers_of(names: tuple[str, ...], workdir: Path) -> "list[Logger]":
 
 
 def fit_name(workdir: Path) -> str:
-    """The fit among those of a run: its folder below `checkpoints`, such as `primary` or `out_of_fold/fold_1`."""
+    """Name of the fit within its run: its folder below `checkpoints`, such as `primary` or `out_of_fold/fold_1`."""
     parts = workdir.parts
     below = parts[parts.index("checkpoints") + 1 :] if "checkpoints" in parts else parts[-1:]
     return "/".join(below) or "fit"

@@ -30,7 +30,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FitResult:
-    """How a fit ended. epochs: how many ran in all. score: the best epoch's monitored value. scores: every epoch's."""
+    """Result of a fit. epochs: how many ran. score: the best epoch's monitored value. scores: every epoch's."""
 
     best_epoch: int
     epochs: int
@@ -56,13 +56,13 @@ def fit_module(
     """Trains `module` in place and leaves it on the CPU with its best epoch's weights, in eval mode.
 
     workdir: takes last.ckpt (after each epoch and on Ctrl-C), best.ckpt, finished.json and the logs.
-    fingerprint: names settings and data. A finished fit of the same fingerprint is loaded, an unfinished one
-    goes on, to the same weights as if it had never stopped; any other raises TrainingError.
+    fingerprint: digest of settings and data. A finished fit of the same fingerprint is loaded, an unfinished one
+    is resumed, to the same weights as without the interruption; any other raises TrainingError.
     monitor: a logged metric, lower is better. callbacks: further Lightning callbacks, with
     which the loop is Lightning's.
-    watch: called with (epoch, monitored value) after every epoch that last.ckpt holds; of a resumed or finished fit
-    first with the epochs that lie behind it. What it raises comes out unchanged; the fit can go on later.
-    Draws from torch's global generator: fork and seed it outside. Ctrl-C comes out as KeyboardInterrupt.
+    watch: called with (epoch, monitored value) after every epoch that last.ckpt holds; a resumed or finished fit
+    first reports its earlier epochs. Its exceptions pass through unchanged; the fit can be resumed later.
+    Draws from torch's global generator: fork and seed it outside. Ctrl-C is raised as KeyboardInterrupt.
     """
     watch = _shown(watch, settings, monitor)
     rendezvous = Rendezvous.of(settings.num_nodes)
@@ -100,7 +100,7 @@ def fit_module(
 
 @dataclass(frozen=True)
 class _Job:
-    """What one process needs to train."""
+    """The inputs of one training process."""
 
     module: L.LightningModule
     train: WindowLoader
@@ -114,7 +114,7 @@ class _Job:
 
 
 def _train(job: _Job, asked: Any, watch: Watch | None) -> list[float]:
-    """Every epoch's score, with best.ckpt and last.ckpt in the workdir. asked: set where the fit is to stop."""
+    """Trains, with best.ckpt and last.ckpt in the workdir, and returns every epoch's score. asked: set to stop."""
     checkpoints = CheckpointCallback(
         job.workdir,
         job.fingerprint,
@@ -142,7 +142,7 @@ def _train(job: _Job, asked: Any, watch: Watch | None) -> list[float]:
         try:
             trainer.fit(job.module.train(), job.train, job.valid, ckpt_path=last, weights_only=True if last else None)
         except SystemExit as error:
-            # Lightning turns Ctrl-C into sys.exit(1); a caller must see what it was
+            # Lightning turns Ctrl-C into sys.exit(1); the caller must get KeyboardInterrupt
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
             raise
@@ -154,7 +154,7 @@ def _as_rank(job: _Job, asked: Any, tell: Watch) -> list[float]:
     device = job.settings.device()
     own = replace(
         job,
-        module=copy.deepcopy(job.module),  # its tensors came as memory that all ranks share
+        module=copy.deepcopy(job.module),  # its tensors arrive as memory shared by all ranks
         train=job.train.to(device),
         valid=job.valid.to(device),
     )
@@ -162,7 +162,7 @@ def _as_rank(job: _Job, asked: Any, tell: Watch) -> list[float]:
 
 
 def _shown(watch: Watch | None, settings: TrainerSettings, monitor: str) -> Watch | None:
-    """The watch; where a bar is asked for and nobody would see one, it also logs the epochs of a long fit."""
+    """The watch; where a progress bar is configured but has no terminal, it also logs the epochs of a long fit."""
     if not settings.progress_bar or is_watched():
         return watch
     pace = Pace()
@@ -177,7 +177,7 @@ def _shown(watch: Watch | None, settings: TrainerSettings, monitor: str) -> Watc
 
 
 def _unheard(epoch: int, score: float) -> None:
-    """Nobody watches."""
+    """Ignores the epoch: there is no watch."""
 
 
 def _trainer(settings: TrainerSettings, workdir: Path, n_batches: int, callbacks: tuple[Callback, ...]) -> L.Trainer:
@@ -206,13 +206,13 @@ def _trainer(settings: TrainerSettings, workdir: Path, n_batches: int, callbacks
 
 
 def write_finished(workdir: Path, fingerprint: str, done: FitResult) -> None:
-    """Marks a fit whose best.ckpt is written as finished."""
+    """Marks a fit with a written best.ckpt as finished."""
     digest = digest_file(workdir / "best.ckpt")
     write_json(workdir / "finished.json", asdict(done) | {"fingerprint": fingerprint, "best.ckpt": digest})
 
 
 def read_finished(workdir: Path, fingerprint: str) -> FitResult | None:
-    """How the finished fit in the folder ended; None where there is none. TrainingError for another fit's files."""
+    """Result of the finished fit in the folder; None where there is none. TrainingError for another fit's files."""
     path = workdir / "finished.json"
     if not path.exists():
         return None
@@ -228,7 +228,7 @@ def read_finished(workdir: Path, fingerprint: str) -> FitResult | None:
 
 
 def _resumable(path: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The checkpoint to go on from; None where there is none, or where it holds nothing but the start."""
+    """The checkpoint to resume from; None where there is none, or where it holds only the start."""
     if not path.exists():
         return None
     checkpoint = read_checkpoint(path)
@@ -238,7 +238,7 @@ def _resumable(path: Path, fingerprint: str) -> dict[str, Any] | None:
 
 
 def _retell(watch: Watch | None, scores: Iterable[float]) -> None:
-    """A watch that starts late hears of the epochs it missed."""
+    """Reports to a watch the epochs that ended before it started."""
     if watch is not None:
         for epoch, score in enumerate(scores):
             watch(epoch, score)

@@ -1,4 +1,4 @@
-"""Loss, optimiser and metrics around a net. The loop is `loop.DirectLoop` or Lightning's.
+"""Lightning module of a classifier: loss, optimiser and metrics. The loop is `loop.DirectLoop` or Lightning's.
 
 Legend: N samples, T window, F features, C classes.
 """
@@ -27,7 +27,7 @@ from tradsys.samples.loader import rank_of
 Batch = tuple[Tensor, ...]  # window_NTF, y_N, weight_N, in training with auxiliary targets target_NA
 
 BOUNDS = {
-    "gamma": "[0, 100]",  # from there on no sample that is not all wrong counts
+    "gamma": "[0, 100]",  # above it only samples that are entirely wrong count
     "lr": "(0, inf)",
     "weight_decay": "[0, inf)",
     "warmup_fraction": "[0, 1)",
@@ -37,12 +37,12 @@ BOUNDS = {
     "feature_dropout": "[0, 1)",
     "mixup": "[0, inf)",
 }
-# losses wait on the device and are read together: one synchronisation for so many steps
+# losses stay on the device and are read together: one synchronisation per so many steps
 STEPS_PER_CHECK = 50
 
 
 class Classifier(Protocol):
-    """What a net must offer to be trained here."""
+    """Interface of a net that is trained here."""
 
     n_classes: int
 
@@ -58,10 +58,10 @@ class LitClassifier(L.LightningModule):
     warmup_fraction: share of all planned steps in which lr rises linearly from 0; then half a cosine to 0.
     class_weight: None, or `balanced`: W / (C * W_c), with W_c the sample weight of class c in training.
     label_smoothing: eps in [0, 1); the loss becomes (1 - eps) * loss(y) + eps * mean of loss(c) over c.
-    ema: decay per step of a moving average of the weights, which is what validation reads and what is kept; 0 for none.
+    ema: decay per step of a moving average of the weights, which is validated and kept; 0 for none.
     bar_dropout, feature_dropout, mixup: random changes of training batches, 0 for none; see BatchRecipe.
     auxiliary: weights of smooth L1 losses on further outputs of the encoder, `range` and `time` (`auxiliary_targets`),
-    added to the class loss in training alone; validation, predictions and bundles have class scores only.
+    added to the class loss in training only; validation, predictions and bundles have class scores only.
 
     Logs per epoch: train_loss, valid_logloss (weighted by sample), valid_auc where each class occurs.
     Raises TrainingError, with step and learning rate, where a loss or a weight stops being finite.
@@ -108,7 +108,7 @@ class LitClassifier(L.LightningModule):
 
     @property
     def objective(self) -> Objective:
-        """The loss as it stands, with the class weights that a fit has set."""
+        """The loss with the class weights that a fit has set."""
         return Objective(self.gamma, self.label_smoothing, self.weight_C, tuple(self.auxiliary.values()))
 
     def loss(self, logits_NC: Tensor, y_N: Tensor, weight_N: Tensor) -> Tensor:
@@ -116,21 +116,21 @@ class LitClassifier(L.LightningModule):
         return self.objective.loss(logits_NC, y_N, weight_N)
 
     def prepared_loss(self, logits_NC: Tensor, seen: Prepared) -> Tensor:
-        """Scalar loss of a batch after the recipe: of a mixed one, the mean of both labels' losses by their shares."""
+        """Scalar loss of a batch after the recipe; for mixup, both labels' losses weighted by their shares."""
         return self.objective(logits_NC, seen)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """One step of the optimiser, then of the moving average."""
+        """Steps the optimiser, then updates the moving average."""
         super().optimizer_step(*args, **kwargs)
         self.after_step()
 
     def after_step(self) -> None:
-        """Takes the step's weights into the moving average."""
+        """Adds the step's weights to the moving average."""
         if self.average is not None:
             self.average.update(self)
 
     def log(self, name: str, value: Any, **options: Any) -> None:  # type: ignore[override]
-        """Reports a metric of the epoch to whichever loop runs the fit."""
+        """Logs a metric of the epoch to the running loop."""
         if isinstance(self.trainer, DirectLoop):
             self.trainer.log(name, value)
         else:
@@ -142,7 +142,7 @@ class LitClassifier(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,  # noqa: ARG002
     ) -> None:
-        """Caps the norm of all gradients together."""
+        """Clips the norm of all gradients together."""
         if gradient_clip_val:
             nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], gradient_clip_val)
 
@@ -173,41 +173,41 @@ class LitClassifier(L.LightningModule):
 
     @property
     def recordable(self) -> bool:
-        """Whether a step is `step_loss`, backward and the optimiser's, so that its kernels may be recorded."""
+        """Whether a step is only `step_loss`, backward and the optimiser's, so that its kernels may be recorded."""
         own = ("training_step", "optimizer_step")
         return all(getattr(type(self), name) is getattr(LitClassifier, name) for name in own)
 
     def step_loss(self, batch: Batch) -> tuple[Tensor, ...]:
-        """The loss to go down, then what `keep_step` takes of it; all work on the device, nothing kept here."""
+        """The loss to minimise, then the arguments of `keep_step`; all on the device, nothing is kept here."""
         seen = self.recipe(batch)
         loss = joint_share(seen.weight_N) * self.prepared_loss(self.net(seen.window_NTF), seen)
         return loss, loss.detach()
 
     def keep_step(self, loss: Tensor) -> None:
-        """Keeps one step's loss; after STEPS_PER_CHECK of them they are read and checked."""
+        """Stores one step's loss; after STEPS_PER_CHECK of them they are read and checked."""
         if len(self._losses) >= STEPS_PER_CHECK:
             self._check_losses()
         self._losses.append(loss)
 
     def on_validation_start(self) -> None:
-        """Stops before anything is judged or saved if a loss or a weight is not finite."""
+        """Raises before validation or a save if a loss or a weight is not finite."""
         self._check_losses()
         self._check_weights()
         if self.average is not None:
             self.average.swap(self)
 
     def on_validation_end(self) -> None:
-        """Puts the weights in training back."""
+        """Swaps the training weights back in."""
         if self.average is not None:
             self.average.swap(self)
 
     def validation_step(self, batch: Batch) -> None:
-        """Keeps one batch's scores."""
+        """Stores one batch's scores."""
         window_NTF, y_N, weight_N, *_ = batch
         self._valid.append((self.net(window_NTF).float(), y_N, weight_N))
 
     def on_validation_epoch_end(self) -> None:
-        """Logs valid_logloss and valid_auc over the whole validation set."""
+        """Logs valid_logloss and valid_auc over the complete validation set."""
         logits_NC, y_N, weight_N = (torch.cat(part) for part in zip(*self._valid, strict=True))
         self._valid.clear()
         nll_N = F.cross_entropy(logits_NC, y_N, reduction="none")
@@ -229,14 +229,14 @@ class LitClassifier(L.LightningModule):
         self._train_loss = torch.zeros(2, dtype=torch.float64)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the running epoch's training loss, once it is known to be finite."""
+        """Adds the running epoch's training loss, once it is checked to be finite."""
         self._check_losses()
         checkpoint["train_loss"] = self._train_loss
         if self.average is not None:
             checkpoint["ema"] = self.average.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes the running epoch's training loss up again."""
+        """Restores the running epoch's training loss."""
         self._train_loss = checkpoint["train_loss"].clone()
         if self.average is not None:
             self.average.load_state_dict(checkpoint["ema"], self)
@@ -297,10 +297,10 @@ def warmup_cosine(step: int, total_steps: int, warmup_fraction: float) -> float:
 
 
 def joint_share(weight_N: Tensor) -> Tensor | float:
-    """What a rank's mean loss counts for, so that the mean over ranks is the mean over their joint batch.
+    """Factor of a rank's mean loss that makes the mean over ranks the mean over their joint batch.
 
-    n W_r / sum(W), with W_r the weight of this rank's batch: the mean of ranks alone would give a light batch the say
-    of a heavy one. 1 outside a distributed run. Every rank must call it at the same step.
+    n W_r / sum(W), with W_r the weight of this rank's batch: a plain mean of ranks would overweight light
+    batches. 1 outside a distributed run. Every rank must call it at the same step.
     """
     n_ranks = rank_of()[1]
     if n_ranks == 1:
@@ -321,6 +321,6 @@ def balanced(y_N: Tensor, weight_N: Tensor, n_classes: int) -> Tensor:
 
 def _auc(logits_NC: Tensor, y_N: Tensor) -> Tensor:
     if logits_NC.shape[1] == 2:
-        # the difference ranks as P(1) does, without the ties that a rounded softmax makes
+        # the difference ranks as P(1) does, without the ties of a rounded softmax
         return binary_auroc((logits_NC[:, 1] - logits_NC[:, 0]).double().sigmoid(), y_N)
     return multiclass_auroc(logits_NC.double().softmax(dim=1), y_N, num_classes=logits_NC.shape[1])

@@ -1,4 +1,4 @@
-"""Supervised contrastive training of an encoder, watched through a probe that cannot move it.
+"""Supervised contrastive training of an encoder, monitored by a probe that does not influence it.
 
 Legend: N samples of this rank, G of all ranks, B samples of the kNN bank, T window, F features, C classes,
 D embedding.
@@ -19,7 +19,7 @@ from tradsys.samples.loader import WindowLoader
 
 # temperatures of 0.05 to 0.5 are usual
 BOUNDS = {"temperature": "(0, inf)", "projection_dim": "whole [1, inf)", "n_neighbours": "whole [1, inf)"}
-# what is measured on pairs is measured on at most so many windows, evenly spread
+# pair metrics are computed on at most so many windows, evenly spread
 MOST_WATCHED = 2048
 UNIFORMITY_T = 2.0
 
@@ -30,19 +30,19 @@ class LitSupCon(LitClassifier):
     """Contrastive loss on two views of every window; AdamW with warm-up and cosine, as the classifier has them.
 
     net: any with `embed` (window [N, T, F] -> [N, D]), `embedding_dim` and `n_classes`. A `head` of its own is
-    replaced by nothing: the contrastive loss would never train it. views: window -> two views, as `augment.Views`.
+    removed, because the contrastive loss would never train it. views: window -> two views, as `augment.Views`.
     temperature: > 0. projection_dim: width of what the loss compares; the projection (D -> D -> projection_dim) is
     dropped after training. n_neighbours: k of the kNN accuracy. lr, weight_decay, warmup_fraction, ema:
     of LitClassifier.
 
-    An online linear probe learns cross-entropy on the embeddings of the views with the gradient stopped, clipped on
-    its own: the encoder is the same with or without it. Its scores get the logarithm of the training class shares
-    added where batches were balanced (Bayes' rule), so that valid_logloss is that of the true class rates.
+    An online linear probe learns cross-entropy on the embeddings of the views with the gradient stopped, clipped
+    separately: the encoder is the same with or without it. Its scores get the logarithm of the training class shares
+    added where batches were balanced (Bayes' rule), so that valid_logloss refers to the true class rates.
 
     Logs per epoch: train_loss (contrastive), valid_logloss and valid_auc of the probe, alignment, uniformity,
-    knn_accuracy (neighbours are training windows: those of validation overlap each other), majority_share (what
-    always naming validation's commonest class would score),
-    base_rate_logloss (of always saying the training rates), anchors_without_positive and batches_without_positive
+    knn_accuracy (neighbours are training windows: those of validation overlap each other), majority_share (accuracy
+    of always predicting validation's commonest class),
+    base_rate_logloss (of always predicting the training rates), anchors_without_positive and batches_without_positive
     (counts over the epoch). `history` holds them, one dict per epoch, and goes into checkpoints.
     Raises ValueError for settings out of range, TrainingError where a loss or a weight stops being finite.
     """
@@ -71,7 +71,7 @@ class LitSupCon(LitClassifier):
         self.views, self.temperature, self.n_neighbours = views, temperature, n_neighbours
         self.projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, projection_dim))
         self.probe = nn.Linear(width, n_classes)
-        self.register_buffer("offset_C", torch.zeros(n_classes))  # what balanced batches hide from the probe
+        self.register_buffer("offset_C", torch.zeros(n_classes))  # log class shares that balanced batches lack
         self.register_buffer("base_C", torch.zeros(n_classes))  # log of the weighted training class rates
         self.history: list[dict[str, float]] = []
         self._lonely = torch.zeros(2)  # anchors without a positive, batches without any anchor that has one
@@ -94,7 +94,7 @@ class LitSupCon(LitClassifier):
             self.offset_C.copy_(_log_shares(torch.bincount(loader.y_N, minlength=len(self.offset_C))))
 
     def step_loss(self, batch: Batch) -> tuple[Tensor, ...]:
-        """Contrastive loss over the batch of all ranks, plus the probe's, which reaches the probe alone."""
+        """Contrastive loss over the batch of all ranks, plus the probe's, whose gradient stops at the probe."""
         window_NTF, y_N, weight_N = batch
         embedding_ND = self.embed(torch.cat(self.views(window_NTF)))
         y_N, weight_N = y_N.repeat(2), weight_N.repeat(2)
@@ -105,7 +105,7 @@ class LitSupCon(LitClassifier):
         return contrast + probe, contrast.detach(), _without_positive(y_G)
 
     def keep_step(self, loss: Tensor, lonely: Tensor) -> None:  # type: ignore[override]
-        """Keeps one step's contrastive loss, and its anchors without a positive."""
+        """Stores one step's contrastive loss and its number of anchors without a positive."""
         super().keep_step(loss)
         self._lonely = self._lonely.to(lonely.device) + lonely
 
@@ -115,19 +115,19 @@ class LitSupCon(LitClassifier):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,  # noqa: ARG002
     ) -> None:
-        """Clips encoder and probe apart: in one norm a steep probe would slow the encoder down."""
+        """Clips encoder and probe separately: in one norm a steep probe would slow the encoder down."""
         if gradient_clip_val:
             for part in ([self.net, self.projection], [self.probe]):
                 nn.utils.clip_grad_norm_([p for m in part for p in m.parameters()], gradient_clip_val)
 
     def on_validation_start(self) -> None:
-        """Stops at what is not finite; encodes the training windows that kNN votes with."""
+        """Raises for values that are not finite; encodes the training windows of the kNN vote."""
         super().on_validation_start()
         loader: Any = self.trainer.train_dataloader
         self._bank = self._remembered(loader) if isinstance(loader, WindowLoader) else None
 
     def validation_step(self, batch: Batch) -> None:
-        """Keeps one batch's embeddings and scores."""
+        """Stores one batch's embeddings and scores."""
         window_NTF, y_N, weight_N = batch
         embedding_ND = self.embed(window_NTF).float()
         self._embedded.append(embedding_ND)
@@ -168,7 +168,7 @@ class LitSupCon(LitClassifier):
             checkpoint["ema"] = self.average.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes them up again."""
+        """Restores them."""
         self.history, running = list(checkpoint["history"]), checkpoint["running"]
         self._losses, self._train_loss, self._lonely = list(running["losses"]), running["train_loss"], running["lonely"]
         if self.average is not None:
@@ -186,7 +186,7 @@ def alignment(z_ND: Tensor, y_N: Tensor) -> Tensor:
     """Mean squared distance of unit embeddings over all pairs of one class, 0 to 4; NaN where there is no pair.
 
     Source: Wang & Isola 2020, eq. 1 with alpha = 2; positive pairs are the supervised ones, two of a class.
-    Worked out from class sums: the squared distances of a class of n add up to 2 (n^2 - |sum|^2).
+    Computed from class sums: the squared distances of a class of n add up to 2 (n^2 - |sum|^2).
     """
     one_hot_NC = F.one_hot(y_N).double()
     n_C, sum_CD = one_hot_NC.sum(dim=0), one_hot_NC.T @ z_ND.double()
@@ -196,7 +196,7 @@ def alignment(z_ND: Tensor, y_N: Tensor) -> Tensor:
 
 
 def uniformity(z_ND: Tensor) -> Tensor:
-    """Log of the mean over all pairs of exp(-2 |distance|^2): 0 where all are one point, lower is more even.
+    """Log of the mean over all pairs of exp(-2 |distance|^2): 0 where all are one point; lower is more even.
 
     Source: Wang & Isola 2020, eq. 2 with t = 2, over pairs i < j as in the paper's listing.
     """
@@ -210,7 +210,7 @@ def knn_vote(bank_BD: Tensor, y_B: Tensor, z_ND: Tensor, n_neighbours: int) -> T
 
 
 def _without_positive(y_N: Tensor) -> Tensor:
-    """Anchors of a batch without a positive, and 1 where none has one."""
+    """Number of anchors of a batch without a positive, and 1 where none has one."""
     with_positive = n_anchors_with_positive(y_N)
     return torch.stack([len(y_N) - with_positive, (with_positive == 0).long()])
 
@@ -221,5 +221,5 @@ def _log_shares(mass_C: Tensor) -> Tensor:
 
 
 def _spread_places(n: int, device: torch.device) -> Tensor:
-    """At most MOST_WATCHED places of n, evenly spread."""
+    """At most MOST_WATCHED of n positions, evenly spread."""
     return torch.arange(n, device=device)[:: max(1, -(-n // MOST_WATCHED))]

@@ -1,8 +1,8 @@
-"""The loop of a fit on one device: the steps, hooks and checkpoints of Lightning's, without its cost per step.
+"""Training loop for one device: the steps, hooks and checkpoints of Lightning's, without its cost per step.
 
-Lightning's own loop takes over where ranks are started, a precision needs its plugins, a module is not of this package
-(it may ask its trainer for anything), or has hooks that are not called here. Both call the same module, callback and
-loggers in the same order and end with the same weights (a test holds them to 1e-6).
+Lightning's own loop is used where ranks are started, a precision needs its plugins, or a module is of another package
+(it may use anything of its trainer) or has hooks that are not called here. Both call the same module, callback and
+loggers in the same order and end with the same weights (a test checks this to 1e-6).
 """
 
 import contextlib
@@ -35,7 +35,7 @@ CALLED = {  # hooks of Lightning's that this loop calls
     "on_validation_epoch_end",
     "on_validation_end",
 }
-# methods by which a module takes a part of the step into its own hands
+# methods with which a module overrides a part of the step
 STEPS = {
     "backward",
     "optimizer_zero_grad",
@@ -47,10 +47,10 @@ STEPS = {
 
 
 class DirectLoop:
-    """Fits a module on one device, and is the `trainer` that its hooks and the CheckpointCallback see.
+    """Fits a module on one device, and acts as the `trainer` of its hooks and of the CheckpointCallback.
 
     module: a LightningModule with one optimiser and one schedule per step, or none. train, valid: on the device of
-    `settings`. workdir: where loggers write. callback: saves, stops early and stops where it is asked to.
+    `settings`. workdir: where loggers write. callback: saves, stops early and stops on request.
     """
 
     world_size, is_global_zero = 1, True
@@ -78,7 +78,7 @@ class DirectLoop:
 
     @staticmethod
     def serves(settings: TrainerSettings, module: L.LightningModule) -> bool:
-        """Whether the fit needs nothing that Lightning's loop alone has."""
+        """Whether the fit needs nothing that only Lightning's loop has."""
         hooks = ({name for name in vars(ModelHooks) if not name.startswith("_")} - CALLED) | STEPS
         own = [name for name in hooks if getattr(type(module), name) is not getattr(L.LightningModule, name)]
         ours = type(module).__module__.partition(".")[0] == "tradsys" and module.automatic_optimization
@@ -90,7 +90,7 @@ class DirectLoop:
         return self.settings.max_epochs * len(self.train_dataloader)
 
     def fit(self, checkpoint: dict[str, Any] | None) -> None:
-        """Trains the module in place, from `checkpoint` on where there is one."""
+        """Trains the module in place, resumed from `checkpoint` where there is one."""
         self.module.to(self.device).train()
         self.module.trainer = self  # type: ignore[assignment]
         if self.settings.deterministic:
@@ -106,11 +106,11 @@ class DirectLoop:
             self.module.trainer = None
 
     def log(self, name: str, value: Any) -> None:
-        """Keeps a metric of the running epoch, as float32."""
+        """Stores a metric of the running epoch, as float32."""
         self.callback_metrics[name] = torch.as_tensor(value, dtype=torch.float32)
 
     def save_checkpoint(self, path: Path) -> None:
-        """Writes all that `fit` needs to go on, under Lightning's names."""
+        """Writes the state that `fit` resumes from, under Lightning's names."""
         state: dict[str, Any] = {
             "epoch": self.current_epoch,
             "global_step": self.global_step,
@@ -137,13 +137,13 @@ class DirectLoop:
                 self.schedule.load_state_dict(checkpoint["lr_schedulers"][0])
             place = kept_state(checkpoint)["loader"]
             self.global_step = int(checkpoint["global_step"])
-            # an epoch whose last batch was handed out is over: its checkpoint was written after validation
+            # an epoch whose last batch was yielded is over: its checkpoint was written after validation
             self.current_epoch = int(place["epoch"]) + (place["batch"] == len(self.train_dataloader))
         self.captured = self._captured()
         self.callback.on_train_start(self)  # type: ignore[arg-type]
 
     def _captured(self) -> Captured | None:
-        """The step as a CUDA graph, where it is asked for and the module's step may be recorded."""
+        """The step as a CUDA graph, where configured and the module's step may be recorded."""
         loader, module = self.train_dataloader, self.module
         if self.settings.step == "plain" or not can_record(self.device) or len(loader.rows_N) < loader.batch_size:
             return None
@@ -194,7 +194,7 @@ class DirectLoop:
             self.schedule.step()
 
     def _device_step(self, batch: Any) -> tuple[torch.Tensor, ...]:
-        """A step's work on the device, without what the module keeps of it, which is given."""
+        """A step's work on the device; returns what the module keeps of it."""
         with self._autocast():
             loss, *kept = self.module.step_loss(batch)  # type: ignore[operator]
         self._backward(loss)
@@ -225,7 +225,7 @@ class DirectLoop:
         return contextlib.nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
 
     def _bar(self, total: int, first: int) -> "tqdm[None]":
-        """Steps of the running epoch, drawn where it is asked for and somebody watches."""
+        """Progress bar over the steps of the running epoch, shown where configured and in a terminal."""
         wanted = self.settings.progress_bar and sys.stderr.isatty() and not is_quiet()
         epoch = f"epoch {self.current_epoch + 1}/{self.settings.max_epochs}"
         return tqdm(total=total, initial=first, desc=epoch, leave=False, disable=not wanted)

@@ -1,4 +1,4 @@
-"""The loss of a classifier as one value, so that nets of a stack may each have their own.
+"""The loss of a classifier as one value, so that each net of a stack may have its own.
 
 Legend: N samples, C classes, A auxiliary targets.
 """
@@ -15,7 +15,7 @@ from tradsys.models.training.recipe import Prepared
 
 
 class Objective(NamedTuple):
-    """Focal loss with class weights, sample weights and smoothing, auxiliary losses beside it.
+    """Focal loss with class weights, sample weights and smoothing, plus auxiliary losses.
 
     gamma, label_smoothing, auxiliary: plain numbers, or tensors where nets under vmap each have their own.
     """
@@ -38,7 +38,7 @@ class Objective(NamedTuple):
         return (1 - eps) * focal(y_N) + eps * each.mean()
 
     def __call__(self, logits_NC: Tensor, seen: Prepared) -> Tensor:
-        """Scalar loss of a batch after the recipe: of a mixed one, the mean of both labels' losses by their shares."""
+        """Scalar loss of a batch after the recipe; for mixup, both labels' losses weighted by their shares."""
         logits_NC, guess_NA = logits_NC.tensor_split([len(self.weight_C)], dim=1)
         own = self.loss(logits_NC, seen.y_N, seen.weight_N)
         if seen.other is not None:

@@ -23,20 +23,20 @@ from tradsys.samples.loader import WindowLoader
 LOG = logging.getLogger(__name__)
 
 STAGE = {"epochs": "whole [1, inf)", "batch_size": "whole [1, inf)", "lr": "(0, inf)"}
-# a longer step between training decisions, in median steps, may hold a test block: nothing in it is read
+# a longer step between training decisions, in median steps, may hold a test block: its bars are not used
 LONGEST_STEP = 10
 WARMUP = 0.1
 
 
 class SelfSupervised:
-    """A stage that trains an encoder on the corpus without labels, then hands it to supervised training.
+    """A stage that pre-trains an encoder on the corpus without labels, before supervised training.
 
     Subclasses are frozen dataclasses with these settings and an `objective`. epochs, batch_size, lr: of this stage,
     AdamW with warm-up and cosine. end: last moment of the corpus, null for the last training decision; a later one
-    raises LeakageError. freeze: `none`, or `encoder`: supervised training then moves head and linear path alone.
+    raises LeakageError. freeze: `none`, or `encoder`: supervised training then trains head and linear path alone.
 
-    The corpus is every window that lies inside a run of training decisions, of all symbols, whether or not its last
-    row is a decision: nothing after the training span, and nothing of a hole that a split left for its test block.
+    The corpus is every window inside a run of training decisions, of all symbols, whether or not its last
+    row is a decision: nothing after the training span, and nothing from a gap that a split left for its test block.
     """
 
     rules: ClassVar[Mapping[str, str]] = {}
@@ -53,7 +53,7 @@ class SelfSupervised:
         _moment(self.end)
 
     def objective(self, net: nn.Module, window_shape: tuple[int, int]) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-        """What is trained beside the encoder and dropped afterwards, and the loss of a batch of windows [N, T, F]."""
+        """The module trained with the encoder and dropped afterwards, and the loss of windows [N, T, F]."""
         raise NotImplementedError
 
     def run(self, net: nn.Module, train: Samples, *, lookback: int, seed: int, device: torch.device) -> None:
@@ -111,11 +111,11 @@ class SelfSupervised:
 
 @dataclass(frozen=True)
 class MaskedBars(SelfSupervised):
-    """Reconstructs what is hidden of a window from its embedding.
+    """Reconstructs hidden values of a window from its embedding.
 
     epochs, batch_size, lr, end, freeze: of SelfSupervised. bar_share: of a window's bars hidden in one run, never the
     decision bar. feature_share: probability that a column is hidden over all bars.
-    The target is smooth L1 on the hidden values, in scaled features. Source: masked reconstruction as in He et al.
+    The loss is smooth L1 on the hidden values, in scaled features. Source: masked reconstruction as in He et al.
     2022, with one embedding per window as the bottleneck.
     """
 
@@ -137,7 +137,7 @@ class MaskedBars(SelfSupervised):
             )
 
     def objective(self, net: nn.Module, window_shape: tuple[int, int]) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-        """A linear decoder [D] -> [T F], and the error of its guess at the hidden values."""
+        """A linear decoder [D] -> [T F], and the error of its reconstruction of the hidden values."""
         decoder = nn.Linear(int(net.embedding_dim), window_shape[0] * window_shape[1])  # type: ignore[arg-type]
 
         def loss(window_NTF: Tensor) -> Tensor:
@@ -163,18 +163,18 @@ class MaskedBars(SelfSupervised):
 
 @dataclass(frozen=True)
 class ContrastInTime(SelfSupervised):
-    """Draws two overlapping crops of one window together and those of other windows of the batch apart.
+    """Pulls two overlapping crops of one window together and pushes those of other windows apart.
 
     epochs, batch_size, lr, end, freeze: of SelfSupervised. overlap: least share of the window's bars that lie in both
-    crops. bar_share: probability that a bar of a crop is hidden, in each crop on its own. temperature: of the loss; a
-    smaller one is sharper. What a view does not hold is at 0, a column's median, so that positions stay.
+    crops. bar_share: probability that a bar of a crop is hidden, independently in each crop. temperature: of the loss;
+    a smaller one is sharper. Values outside a view are at 0, a column's median, so that positions stay.
     The loss is InfoNCE over the 2 N views of a batch (Chen et al. 2020, eq. 1) on a projection that is dropped
     afterwards. Source: TS2Vec (Yue et al. 2022, sections 3.2 and 3.3: random cropping, timestamp masking, instance-wise
     contrast), reduced to one embedding per window; its temporal contrast and its hierarchy are left out.
     """
 
     rules: ClassVar[Mapping[str, str]] = {
-        "batch_size": "whole [2, inf)",  # a window needs another one to differ from
+        "batch_size": "whole [2, inf)",  # a window needs another one as a negative
         "overlap": "(0, 1]",
         "bar_share": "[0, 1)",
         "temperature": "(0, inf)",
@@ -210,7 +210,7 @@ class ContrastInTime(SelfSupervised):
         last_N = first_N + shared_N
         early_N = _below(draw_N6[:, 2], first_N + 1)
         late_N = last_N + _below(draw_N6[:, 3], n_bars - last_N + 1)
-        # either crop may be the earlier one, and either may hold the other
+        # either crop may be the earlier one, and either may contain the other
         swapped_N, nested_N = draw_N6[:, 4] < 0.5, draw_N6[:, 5] < 0.5
         left = (early_N, torch.where(nested_N, late_N, last_N))
         right = (first_N, torch.where(nested_N, last_N, late_N))
@@ -236,7 +236,7 @@ def _moment(end: str | None) -> np.datetime64:
 
 
 def _decisions(train: Samples, end: str | None) -> Array:
-    """Moments of training decisions up to `end`, each once; LeakageError where that lies beyond the last of them."""
+    """Distinct moments of training decisions up to `end`; LeakageError where `end` lies beyond the last of them."""
     decided = np.unique(train.table.time[train.rows])
     last = decided[-1]
     if end is not None:

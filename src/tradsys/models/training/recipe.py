@@ -1,4 +1,4 @@
-"""What a training recipe changes around a net: the batch it sees, and the weights that are kept.
+"""Training recipe of a net: changes of the batch, the averaged weights, and the selection of the epoch.
 
 Legend: N samples, T window, F features.
 """
@@ -15,13 +15,13 @@ from tradsys.core.errors import TrainingError
 from tradsys.core.tables import Array, Samples
 from tradsys.models.training.augment import FeatureDropout, TimeMask
 
-EMA_WARMUP = 10  # steps after which a mean of weights reaches back about as far as its decay says
+EMA_WARMUP = 10  # steps after which the moving average has about the span of its decay
 
 
 class Prepared(NamedTuple):
-    """A training batch after the recipe. other: labels and weights [N] of mixed partners; share: weight of the own.
+    """A training batch after the recipe. other: labels and weights [N] of mixup partners; share: weight of the own.
 
-    target_NA: auxiliary targets, those of mixed windows mixed likewise; None for none.
+    target_NA: auxiliary targets, mixed likewise; None for none.
     """
 
     window_NTF: Tensor
@@ -34,12 +34,12 @@ class Prepared(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchRecipe:
-    """Random changes of a training batch; with all at 0 the batch comes back as it is and nothing is drawn.
+    """Random changes of a training batch; with all at 0 the batch comes back unchanged and nothing is drawn.
 
     bar_dropout: share of a window's bars blanked in one run, never the decision bar. feature_dropout: probability that
-    a column of a window is blank. mixup: alpha of Beta(alpha, alpha), the share at which a window and its label's loss
-    are mixed with another window of the same training batch (Zhang et al. 2018, eq. 2): both resolve before the
-    training span ends, so nothing later enters.
+    a column of a window is blanked. mixup: alpha of Beta(alpha, alpha), the share at which a window and its label's
+    loss are mixed with another window of the same training batch (Zhang et al. 2018, eq. 2): both labels resolve before
+    the training span ends, so nothing later enters.
     """
 
     bar_dropout: float = 0.0
@@ -47,7 +47,7 @@ class BatchRecipe:
     mixup: float = 0.0
 
     def __call__(self, batch: Sequence[Tensor], generator: Generator | None = None) -> Prepared:
-        """The batch as the net shall see it. generator: None draws from the device's global one."""
+        """The batch for the net. generator: None draws from the device's global one."""
         window_NTF, y_N, weight_N, *rest = batch
         target_NA = rest[0] if rest else None
         if self.bar_dropout:
@@ -67,7 +67,7 @@ class BatchRecipe:
 
 
 class WeightAverage:
-    """Exponential moving average of a module's weights, swapped in where they are judged and kept.
+    """Exponential moving average of a module's weights, swapped in for validation and saving.
 
     decay per step; after step t it is min(decay, (1 + t) / (10 + t)), so that the first weights are soon forgotten.
     Source: Polyak & Juditsky 1992; the warm-up as in TensorFlow's ExponentialMovingAverage.
@@ -78,7 +78,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """Takes one step's weights in; the first are copied."""
+        """Adds one step's weights to the average; the first are copied."""
         weights = [p.detach() for p in module.parameters() if p.requires_grad]
         if not self.kept:
             self.kept = [w.clone() for w in weights]
@@ -89,18 +89,18 @@ class WeightAverage:
 
     @torch.no_grad()
     def swap(self, module: nn.Module) -> None:
-        """Exchanges the module's weights and the average; a second call puts them back."""
+        """Exchanges the module's weights and the average; a second call undoes it."""
         for kept, own in zip(self.kept, (p for p in module.parameters() if p.requires_grad), strict=False):
             held = own.detach().clone()
             own.copy_(kept)
             kept.copy_(held)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed fit needs."""
+        """State for a resumed fit."""
         return {"steps": self.steps, "kept": self.kept}
 
     def load_state_dict(self, state: dict[str, Any], module: nn.Module) -> None:
-        """Takes it up again, on the module's device."""
+        """Restores the state, on the module's device."""
         device = next(module.parameters()).device
         self.steps, self.kept = int(state["steps"]), [w.to(device) for w in state["kept"]]
 
@@ -119,7 +119,7 @@ class Selection:
     patience: int
 
     def scores(self, scores: Sequence[float]) -> list[float]:
-        """What the epochs are ranked by, NaN for those that are no candidates."""
+        """The value by which each epoch is ranked, NaN for those that are no candidates."""
         if self.keep == "last":
             return [torch.nan] * (len(scores) - 1) + list(scores[-1:])
         k = self.smooth_epochs
@@ -132,7 +132,7 @@ class Selection:
         return min(finite, key=lambda epoch: ranked[epoch]) if finite else None
 
     def stale(self, scores: Sequence[float]) -> bool:
-        """Whether as many epochs as the patience have passed without a better score."""
+        """Whether `patience` epochs have passed without a better score."""
         if self.keep == "last" or len(scores) < self.smooth_epochs:
             return False
         best = self.best_epoch(scores)
@@ -140,11 +140,11 @@ class Selection:
 
 
 TARGETS = ("range", "time")
-LEAST_RANGE = 1e-6  # log price: bars that did not move at all
+LEAST_RANGE = 1e-6  # log price: for bars that did not move at all
 
 
 def check_targets(weights: Mapping[str, float] | None) -> dict[str, float]:
-    """Weights of auxiliary targets by name, checked; ValueError for another target or a weight that is not above 0."""
+    """Weights of auxiliary targets by name, checked; ValueError for an unknown target or a weight not above 0."""
     weights = dict(weights or {})
     if unknown := [name for name in weights if name not in TARGETS]:
         raise ValueError(
@@ -159,7 +159,7 @@ def check_targets(weights: Mapping[str, float] | None) -> dict[str, float]:
 def auxiliary_targets(train: Samples, names: Sequence[str]) -> Array:
     """Auxiliary targets [N, A] of training samples, each of mean 0 and deviation 1 over them.
 
-    range: log of the realised range from entry to the label's end. time: log of the bars until the outcome is known.
+    range: log of the realised range from entry to the label's end. time: log of the bars until the label resolves.
     Raises TrainingError where a target is unknown for a sample, or the same for all.
     """
     columns = []

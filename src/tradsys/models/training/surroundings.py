@@ -1,4 +1,4 @@
-"""What surrounds a fit in this process: signals, Lightning's remarks, torch's determinism switch."""
+"""Process state around a fit: signal handlers, Lightning's messages, threads, torch's determinism switch."""
 
 import contextlib
 import logging
@@ -23,7 +23,7 @@ SMALL_STEP = 5e8  # weights times bars of a batch: below it one thread is as fas
 def interruptible() -> Iterator[threading.Event]:
     """Ctrl-C and SIGTERM set the event, so that the fit stops between two steps; a second one stops it at once.
 
-    What comes out is KeyboardInterrupt, or Terminated where SIGTERM came, also where the fit ended before it saw the
+    Raises KeyboardInterrupt, or Terminated for SIGTERM, also where the fit ended before it saw the
     event. A handler that ignores a signal is kept.
     """
     asked, came = threading.Event(), list[int]()
@@ -56,7 +56,7 @@ def interruptible() -> Iterator[threading.Event]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Lightning without tips, device tables and advice; its warnings of other kinds pass."""
+    """Silences Lightning's tips, device tables and advice; its other warnings pass."""
     logs = {name: logging.getLogger(name) for name in LIBRARY_LOGS}
     levels = {name: log.level for name, log in logs.items()}
     try:
@@ -74,7 +74,7 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_thread_if_small(net: nn.Module, n_bars: int, device: torch.device) -> Iterator[None]:
-    """On a CPU, one thread where a batch of `n_bars` bars in all is less work than SMALL_STEP for this net."""
+    """Uses one CPU thread where a batch of `n_bars` bars in all is less work than SMALL_STEP for this net."""
     before = torch.get_num_threads()
     work = n_bars * sum(weight.numel() for weight in net.parameters())
     if device.type == "cpu" and work < SMALL_STEP:
@@ -87,7 +87,7 @@ def one_thread_if_small(net: nn.Module, n_bars: int, device: torch.device) -> It
 
 @contextlib.contextmanager
 def determinism(wanted: bool) -> Iterator[None]:
-    """Lightning sets torch's switch for good; here it is put back."""
+    """Sets torch's determinism switch and restores it, which Lightning does not."""
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     if wanted:

@@ -1,4 +1,4 @@
-"""How a net is trained: settings alone, so that reading a config loads neither torch nor Lightning."""
+"""Trainer settings of a net, in a module that loads neither torch nor Lightning."""
 
 import os
 from dataclasses import asdict, dataclass
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 # 16-mixed runs as bf16-mixed on a CPU, 16-true overflows to NaN there, bf16-true loses updates of small steps
 GPU_ONLY = ("16-mixed", "bf16-true", "16-true")
-NOT_LEARNT = ("progress_bar", "loggers", "checkpoint_every_steps", "strategy", "step")  # decide what is shown and kept
+NOT_LEARNT = ("progress_bar", "loggers", "checkpoint_every_steps", "strategy", "step")  # do not affect the weights
 
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """How a net is trained, whatever the net.
+    """Trainer settings, independent of the net.
 
     accelerator: `cpu`, `gpu`, or `auto` (a GPU where there is one).
     devices: how many of them one fit uses; each takes batches of the model's batch size, so a step learns from
@@ -35,9 +35,9 @@ class TrainerSettings:
     log-loss before it stops. keep, smooth_epochs: which epoch's weights are kept; see Selection. gradient_clip: cap on
     the gradient's norm, None for none.
     deterministic: refuse operations that are not repeatable; a CPU repeats to the bit without it.
-    checkpoint_every_steps: last.ckpt is written so often within an epoch, too; a kill repeats no more steps than these.
+    checkpoint_every_steps: last.ckpt is also written so often within an epoch; a kill repeats no more steps than these.
     step: `plain`; `graph`, a step recorded as one CUDA graph and replayed; or `auto`, which measures both on a GPU at
-    the start, and takes the graph where it is faster and ends with the same weights. Ranks take plain steps.
+    the start, and uses the graph where it is faster and ends with the same weights. Ranks use plain steps.
     progress_bar: a bar in the terminal. loggers: any of `csv`, `tensorboard`, which write into the
     workdir, and `mlflow`, `wandb`, `trackio`, which write into the run that a command has open there.
     """
@@ -100,7 +100,7 @@ class TrainerSettings:
             )
 
     def check_precision(self, *, on_gpu: bool) -> None:
-        """Raises TrainingError where the device cannot fit at the precision."""
+        """Raises TrainingError where the device cannot train at this precision."""
         if not on_gpu and self.precision in GPU_ONLY:
             raise TrainingError(
                 f"trainer: precision={self.precision} on a CPU (accelerator={self.accelerator}), which would fit in "
@@ -108,7 +108,7 @@ class TrainerSettings:
             )
 
     def device(self) -> "torch.device":
-        """Where tensors live in a fit, in this process. Raises TrainingError where the devices asked for are not."""
+        """Device of a fit's tensors in this process. Raises TrainingError where the configured devices are missing."""
         import torch  # noqa: PLC0415 - only a fit needs it
 
         return torch.device("cuda", torch.cuda.current_device()) if self.uses_gpu() else torch.device("cpu")
@@ -120,7 +120,7 @@ class TrainerSettings:
         found = torch.cuda.is_available()
         if self.accelerator == "gpu" and not found:
             raise TrainingError(
-                f"trainer: a GPU was asked for (accelerator=gpu) but torch {torch.__version__} sees none; "
+                f"trainer: a GPU is configured (accelerator=gpu) but torch {torch.__version__} sees none; "
                 "it needs a CUDA build and a visible device; use trainer=cpu"
             )
         if os.environ.get("TORCHELASTIC_RUN_ID"):
@@ -143,7 +143,7 @@ class TrainerSettings:
         return self.devices * self.num_nodes > 1 or self.strategy == "ddp"
 
     def home(self) -> "torch.device":
-        """Where the caller of a fit keeps its tables: the device, or the CPU where ranks of their own take them.
+        """Device of the tables in the caller of a fit: the fit's, or the CPU where rank processes copy them.
 
         Raises TrainingError where the devices are not there, or cannot fit at the precision.
         """
@@ -154,11 +154,11 @@ class TrainerSettings:
 
     @property
     def selection(self) -> "Selection":
-        """Which epoch's weights are kept, and when a fit stops."""
+        """Rule that selects the kept epoch and stops a fit."""
         from tradsys.models.training.recipe import Selection  # noqa: PLC0415
 
         return Selection(self.keep, self.smooth_epochs, self.patience)
 
     def identity(self) -> dict[str, Any]:
-        """The settings that decide the weights, for a fingerprint."""
+        """The settings that determine the weights, for a fingerprint."""
         return {k: v for k, v in asdict(self).items() if k not in NOT_LEARNT}

@@ -1,1 +1,1 @@
-"""Boosted trees as files hold them: checked, and walked without the library that grew them."""
+"""Boosted trees in files: checked, and evaluated without the library that trained them."""

@@ -1,4 +1,4 @@
-"""Boosters' files checked before their C++ readers see them: those trust counts and indices, and abort where these lie.
+"""Checks of boosters' files before their C++ readers, which trust counts and indices and abort on wrong ones.
 
 Every tree must be a tree: each node but the root has one parent, children and features lie within range, all numbers
 are finite, and the arrays have one entry per node.
@@ -30,10 +30,10 @@ FLAGS = 0b1111  # of a decision_type: categorical (never written here), default 
 
 
 def sound_lightgbm(text: str, n_features: int, n_classes: int, where: str) -> str:
-    """A LightGBM booster's text written anew from its checked numbers; BundleError where these are none.
+    """A LightGBM booster's text rewritten from its checked numbers; BundleError where these are invalid.
 
-    LightGBM reads nothing that was not checked: names, parameters and sizes are not taken over. n_features: names that
-    our note lists. n_classes: of the classifier, 1 for a regressor.
+    LightGBM reads nothing that was not checked: names, parameters and sizes are not copied. n_features: names in
+    the note. n_classes: of the classifier, 1 for a regressor.
     """
     head, *trees = text.split("\nTree=")
     per_round = n_classes if n_classes > 2 else 1
@@ -76,7 +76,7 @@ def _fields(text: str, where: str) -> dict[str, str]:
 
 
 def _sound_tree(body: str, number: int, n_features: int, where: str) -> str:
-    """One tree as LightGBM writes it, of checked numbers only."""
+    """One tree as LightGBM writes it, from checked numbers only."""
     first, _, rest = body.partition("\n")
     tree = _fields(rest, where)
     leaves = tree.get("num_leaves", "")

@@ -1,6 +1,6 @@
-"""Fitted trees as arrays: serving walks them itself and loads neither booster nor the scikit-learn behind it.
+"""Fitted trees as arrays: serving evaluates them without loading a booster or scikit-learn.
 
-The numbers are the libraries' own to the bit: the same comparisons, the same order of summation, the same precision.
+The results equal the libraries' to the bit: the same comparisons, the same order of summation, the same precision.
 Legend: N samples, F features, T trees, K nodes of all trees, G scores per sample.
 """
 
@@ -15,10 +15,10 @@ from tradsys.core.compiled import compiled
 from tradsys.core.tables import Array
 from tradsys.models.trees.files import tree_fields
 
-BLOCK = 256  # rows that go through one tree before the next
+BLOCK = 256  # rows evaluated by one tree before the next
 LEAF = -1
-AS_ZERO, ZERO_IS_MISSING, MISSING = 0, 1, 2  # what LightGBM's nodes make of NaN and 0; XGBoost's are MISSING
-LARGEST = 88.7  # exponent that XGBoost's sigmoid cuts off at, so that float32 does not overflow
+AS_ZERO, ZERO_IS_MISSING, MISSING = 0, 1, 2  # how LightGBM's nodes treat NaN and 0; XGBoost's are MISSING
+LARGEST = 88.7  # exponent at which XGBoost's sigmoid is cut off, so that float32 does not overflow
 TINY = 1e-16
 NO_MORE_THAN_ZERO = 1e-35  # LightGBM's kZeroThreshold
 
@@ -29,7 +29,7 @@ class Trees:
 
     left, right: int32 [K], number of the child, LEAF at a leaf. feature: int32 [K]. value: float64 [K], at a leaf its
     score, else the largest value that goes left. missing_left: bool [K]; missing: int8 [K]. roots: int32 [T], group:
-    int32 [T]. base: float64 [G], where each sum begins. is_single: sums are float32, as XGBoost's, else float64.
+    int32 [T]. base: float64 [G], the start of each sum. is_single: sums are float32, as XGBoost's, else float64.
     """
 
     left: Array
@@ -51,19 +51,19 @@ class Trees:
         base = np.array([float(word) for word in about["base_score"].strip("[]").split(",")], dtype=np.float32)
         if groups == 1:  # a probability
             odds = np.float32(1) / base - np.float32(1)
-            base = -np.log(odds.astype(np.float64)).astype(np.float32)  # rounded as the C library's, numpy's own is not
+            base = -np.log(odds.astype(np.float64)).astype(np.float32)  # rounded as the C library does, unlike numpy
         parts = []
         for tree in model["trees"]:
             left = np.array(tree["left_children"], dtype=np.int32)
             value = np.array(tree["split_conditions"], dtype=np.float32).astype(np.float64)
-            below = np.where(left == LEAF, value, np.nextafter(value, -np.inf))  # a value goes left below, not at it
+            below = np.where(left == LEAF, value, np.nextafter(value, -np.inf))  # equal values go right
             right = np.array(tree["right_children"], dtype=np.int32)
             parts.append((left, right, tree["split_indices"], below, tree["default_left"], [MISSING] * len(left)))
         return cls._joined(parts, np.array(model["tree_info"]), np.broadcast_to(base, groups), is_single=True)
 
     @classmethod
     def of_lightgbm(cls, text: str, groups: int) -> Self:
-        """The trees of a checked LightGBM text with so many scores per sample."""
+        """The trees of a checked LightGBM text with this number of scores per sample."""
         parts = []
         for tree in tree_fields(text):
             n, leaves = int(tree["num_leaves"]) - 1, _numbers(tree["leaf_value"])

@@ -1,4 +1,4 @@
-"""Several devices or machines fit one net together.
+"""Fits of one net on several devices or machines.
 
 launcher      run_on_ranks
 rendezvous    Rendezvous

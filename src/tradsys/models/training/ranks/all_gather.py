@@ -1,4 +1,4 @@
-"""One joint batch out of the batches of all ranks, gradients included.
+"""Gathers the batches of all ranks into one joint batch, gradients included.
 
 Legend: N samples of this rank, G of all ranks.
 """
@@ -15,8 +15,8 @@ from tradsys.samples.loader import rank_of
 def gathered(x_N: Tensor) -> Tensor:
     """The tensors of all ranks one after another, gradients included; the same tensor on a single rank.
 
-    All ranks must hold equally many. Every rank works out the whole joint loss; its gradient is summed over the ranks
-    on the way back, so that their mean, as distributed training takes it, is the gradient of one joint batch.
+    All ranks must hold equally many. Every rank computes the joint loss; its gradient is summed over the ranks
+    on the way back, so that their mean, as in distributed training, is the gradient of one joint batch.
     """
     if rank_of()[1] == 1:
         return x_N
@@ -24,7 +24,7 @@ def gathered(x_N: Tensor) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """torch.distributed.nn.all_gather is deprecated, and its successor is private."""
+    """Replaces torch.distributed.nn.all_gather, which is deprecated and whose successor is private."""
 
     @staticmethod
     def forward(ctx: Any, x_N: Tensor) -> Tensor:  # type: ignore[override]

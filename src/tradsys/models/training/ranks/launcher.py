@@ -1,6 +1,6 @@
-"""One process per device: starts the ranks of a fit, listens to them, and lets none outlive the others.
+"""Starts one process per device for a fit, receives their reports, and ends all of them together.
 
-The caller's process stays what it was: it holds no process group and no device, and it alone goes on after the fit.
+The caller's process is unchanged: it holds no process group and no device, and it alone goes on after the fit.
 """
 
 import contextlib
@@ -24,17 +24,17 @@ from torch import Tensor
 from tradsys.core.errors import TradsysError, TrainingError
 from tradsys.models.training.ranks.rendezvous import Rendezvous
 
-POLL_SECONDS = 0.2  # how long a Ctrl-C may go unseen
-GRACE_SECONDS = 10.0  # for the other ranks to report or leave, after the first did
+POLL_SECONDS = 0.2  # longest delay of a Ctrl-C
+GRACE_SECONDS = 10.0  # for the other ranks to report or exit, after the first did
 RENDEZVOUS_TIMEOUT = timedelta(minutes=10)  # for all ranks to start, and for the slowest step of any
 
-# work(*args, asked=..., tell=...): asked.is_set() once a stop is wanted; tell(epoch, score) is heard by the caller
+# work(*args, asked=..., tell=...): asked.is_set() once a stop is requested; tell(epoch, score) reports to the caller
 Work = Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where one rank stands: on which machine, as which of how many there, and where all meet."""
+    """Position of one rank: its machine, its number there, the number of ranks there, and the rendezvous."""
 
     rendezvous: Rendezvous
     local: int
@@ -46,12 +46,12 @@ class Place:
 
     @property
     def n_ranks(self) -> int:
-        """On all machines."""
+        """Number of ranks on all machines."""
         return self.n_local * self.rendezvous.n_nodes
 
     @property
     def rank(self) -> int:
-        """Among all machines."""
+        """Rank among all machines."""
         return self.n_local * self.rendezvous.node + self.local
 
 
@@ -65,16 +65,16 @@ def run_on_ranks(
     asked: threading.Event,
     hear: Callable[[int, float], None],
 ) -> Any:
-    """What `work` returns on the first of `n_local` processes of this machine, one device each.
+    """The result of `work` on the first of `n_local` processes of this machine, one device each.
 
-    work, args: picklable; no CUDA context and no thread of the caller is inherited. The first rank goes on with
-    the caller's CPU generator, the others with generators of their own.
-    asked: set where a stop is wanted; the ranks then raise KeyboardInterrupt at the same step, and so does this.
-    hear: what it raises ends every rank and comes out unchanged. So does an error of the package in a rank; a rank that
-    dies is a TrainingError. Every rank has ended when this returns or raises.
+    work, args: picklable; no CUDA context and no thread of the caller is inherited. The first rank continues
+    the caller's CPU generator, the others have generators of their own.
+    asked: set to request a stop; the ranks then raise KeyboardInterrupt at the same step, and so does this.
+    hear: called with (epoch, score); its exceptions end every rank and pass through unchanged, as do tradsys errors in
+    a rank. A rank that dies is a TrainingError. Every rank has ended when this returns or raises.
     """
     context = start_method("tradsys.models.training.fitting", "tradsys.models.sequence")
-    # the caller keeps the rendezvous point, so that no port is chosen by one process and lost to another
+    # the caller holds the rendezvous port, so that no other process can take it in between
     store = rendezvous.store()
     stop, seed, generator = context.Event(), torch.initial_seed(), torch.get_rng_state()
     processes: list[BaseProcess] = []
@@ -99,7 +99,7 @@ def run_on_ranks(
 
 
 def start_method(*modules: str) -> Any:
-    """How workers start: forked from one server that has these modules loaded and nothing else begun, or afresh.
+    """The multiprocessing context for workers: forked from a server with these modules loaded, or spawned.
 
     Loading torch and Lightning takes a process some 6 s of CPU; the server does it once for all workers of all pools.
     """
@@ -117,7 +117,7 @@ def _listen(
     stop: Any,
     hear: Callable[[int, float], None],
 ) -> Any:
-    """The first rank's result once every rank is done; raises what the ranks could not go on with."""
+    """The first rank's result once every rank is done; raises the ranks' error."""
     ends: dict[int, tuple[str, Any]] = {}
     while len(ends) < len(ears):
         if asked.is_set():
@@ -126,7 +126,7 @@ def _listen(
         open_ears = [ear for rank, ear in enumerate(ears) if rank not in ends]
         ready = wait(open_ears, GRACE_SECONDS if failed else POLL_SECONDS)
         if failed and not ready:
-            break  # the rest waits for a rank that is gone
+            break  # the others wait for a rank that has ended
         for rank in (ears.index(ear) for ear in ready):  # type: ignore[arg-type]
             try:
                 kind, said = ears[rank].recv()
@@ -147,7 +147,7 @@ def _outcome(ends: dict[int, tuple[str, Any]], n_ranks: int) -> Any:
     if all(kind == "done" for kind, _ in ends.values()):
         return ends[0][1]
     errors = [said for kind, said in ends.values() if kind == "failed"]
-    # one rank knows why; the others only see that it is gone
+    # one rank has the cause; the others only see that it ended
     if ours := [error for error in errors if isinstance(error, TradsysError)]:
         raise ours[0]
     if dead := [(rank, said) for rank, (kind, said) in ends.items() if kind == "died"]:
@@ -165,9 +165,9 @@ def _outcome(ends: dict[int, tuple[str, Any]], n_ranks: int) -> Any:
 def _be_rank(
     place: Place, environment: dict[str, str], work: Work, args: tuple[Any, ...], mouth: Connection, stop: Any
 ) -> None:
-    """The whole life of one rank. environment: the caller's, which the server that forked this may not have."""
+    """Runs one rank. environment: the caller's, which the server that forked this process may lack."""
     os.environ |= environment
-    # signals reach the whole group; the caller alone answers them, or the ranks would stop at different steps
+    # signals reach the process group; only the caller handles them, or the ranks would stop at different steps
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -189,7 +189,7 @@ def _be_rank(
 @contextlib.contextmanager
 def _join_group(place: Place) -> Any:
     """The process group of all ranks, and this rank's device and generators."""
-    # what Lightning and torch read
+    # environment variables of Lightning and torch
     os.environ |= {"LOCAL_RANK": str(place.local), "NODE_RANK": str(place.rendezvous.node)}
     if place.rendezvous.n_nodes == 1:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a container's host name need not resolve
@@ -217,6 +217,6 @@ def _tell(mouth: Connection, said: tuple[Any, ...]) -> None:
 
 
 def _leave_with(sentinel: int) -> None:
-    """Ends this process when its parent is gone, so that a killed fit leaves nothing behind."""
+    """Ends this process when its parent has ended, so that a killed fit leaves no process behind."""
     wait([sentinel])
     os._exit(1)

@@ -1,6 +1,6 @@
-"""Several machines on one fit: each runs the same command, and the first one's checkpoints reach the others.
+"""Rendezvous of several machines in one fit: each runs the same command, the first one's checkpoints are copied.
 
-Nothing is shared but a port of the first machine: a store, through which files travel and ranks find each other.
+They share only a port of the first machine: a key-value store, through which files travel and ranks connect.
 """
 
 import functools
@@ -15,7 +15,7 @@ import torch.distributed as dist
 from tradsys.core.errors import TrainingError
 from tradsys.core.runs import written_atomically
 
-# machines boot, load data and fit what needs no GPU at different speeds
+# machines boot, load data and fit models without a GPU at different speeds
 PATIENCE = timedelta(hours=1)
 _PRESENT, _ABSENT = b"+", b"-"
 _fit_numbers = itertools.count()  # every node runs the same fits in the same order
@@ -23,7 +23,7 @@ _fit_numbers = itertools.count()  # every node runs the same fits in the same or
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """Where the processes of one fit meet. node: this machine's number; port 0: any free one, on a single machine."""
+    """Rendezvous of one fit's processes. node: this machine's number; port 0: any free one, on a single machine."""
 
     node: int = 0
     n_nodes: int = 1
@@ -33,7 +33,7 @@ class Rendezvous:
 
     @classmethod
     def of(cls, n_nodes: int) -> "Rendezvous":
-        """The next fit's, as NODE_RANK, MASTER_ADDR and MASTER_PORT say. Raises TrainingError where one is missing."""
+        """The rendezvous of the next fit, from NODE_RANK, MASTER_ADDR, MASTER_PORT. TrainingError if one is missing."""
         if n_nodes == 1:
             return cls()
         names = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -51,13 +51,13 @@ class Rendezvous:
         return cls(int(node), n_nodes, address, int(port), f"fit-{next(_fit_numbers)}")
 
     def store(self) -> dist.TCPStore:
-        """This process's end of the store; the first machine's serves the others."""
+        """This process's client of the store; the first machine's serves the others."""
         if self.n_nodes == 1:
             return dist.TCPStore(self.address, 0, is_master=True, wait_for_workers=False)
         return _served(self.address, self.port, self.node == 0)
 
     def agree(self, fingerprint: str) -> None:
-        """Raises TrainingError on every machine where one would fit something else than the first one."""
+        """Raises TrainingError on every machine where one has another fingerprint than the first one."""
         if self.n_nodes == 1:
             return
         store = dist.PrefixStore(f"{self.name}/fingerprint", self.store())
@@ -73,9 +73,9 @@ class Rendezvous:
             )
 
     def share(self, folder: Path, when: str, *names: str) -> None:
-        """Brings files of the first machine's folder, and their absence, to the other machines' folders.
+        """Copies files of the first machine's folder, and their absence, to the other machines' folders.
 
-        when: `before` or `after` the fit; a file is handed over once at each.
+        when: `before` or `after` the fit; each file is copied once at each.
         """
         if self.n_nodes == 1:
             return
@@ -105,5 +105,5 @@ class Rendezvous:
 
 @functools.cache
 def _served(address: str, port: int, first: bool) -> dist.TCPStore:
-    # one for all fits: a server that came and went with each would be missed in between
+    # one for all fits: other machines would miss a server that starts and stops with each fit
     return dist.TCPStore(address, port, is_master=first, wait_for_workers=False, timeout=PATIENCE)

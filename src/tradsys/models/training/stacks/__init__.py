@@ -1,4 +1,4 @@
-"""Nets of one shape trained as one model: seeds, folds and trials side by side.
+"""Nets of one shape trained as one model: seeds, folds and trials in parallel.
 
 net        StackNet
 stack      Stack

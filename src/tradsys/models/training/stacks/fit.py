@@ -1,4 +1,4 @@
-"""Nets of a stack trained to their ends, job by job: kept on disk as they end, gone on with after a kill."""
+"""Trains the nets of a stack, job by job: saved as they end, resumed after a kill."""
 
 import contextlib
 import logging
@@ -28,8 +28,8 @@ LAST = "last.ckpt"
 class StackJob:
     """Nets that end together for their owner: the seeds of an average, all fits of a trial.
 
-    folder: takes last.ckpt of those still at work; None keeps nothing. strict: whether a net that fails ends the job
-    with TrainingError; else it is left out, with `failed` set, and the others go on.
+    folder: takes last.ckpt of the unfinished ones; None saves nothing. strict: whether a failed net ends the job
+    with TrainingError; else it is left out, with `failed` set, and the others continue.
     """
 
     nets: Sequence[StackNet]
@@ -40,11 +40,11 @@ class StackJob:
 
 
 def fit_stack(jobs: Sequence[StackJob]) -> None:
-    """Trains the nets in place; each leaves on the CPU with its kept epoch's weights, in eval mode.
+    """Trains the nets in place; each ends on the CPU with its kept epoch's weights, in eval mode.
 
-    A job goes on from its last.ckpt, net by net as fingerprints tell; TrainingError where it is strict and none is.
-    What a watch raises, or a net that fails in a strict job, comes out, all jobs saved. Ctrl-C and SIGTERM stop between
-    two steps, all jobs saved.
+    A job resumes from its last.ckpt, net by net by fingerprint; TrainingError where it is strict and none matches.
+    A watch's exception, or a failed net in a strict job, is raised after all jobs are saved. Ctrl-C and SIGTERM stop
+    between two steps, after all jobs are saved.
     """
     training = StackTraining(jobs[0].nets[0])
     for job in jobs:
@@ -57,9 +57,9 @@ def fit_stack(jobs: Sequence[StackJob]) -> None:
 
 
 class StackTraining:
-    """A stack and the jobs that its rows belong to, which may join and leave whenever it does not train.
+    """A stack and the jobs that own its rows, which may join and leave whenever it does not train.
 
-    first: a net of the shape that all have. news: jobs of which nets ended, until `advance` gives them.
+    first: a net of the common shape. news: jobs with nets that ended, until `advance` returns them.
     """
 
     def __init__(self, first: StackNet) -> None:
@@ -69,7 +69,7 @@ class StackTraining:
         self.ticks, self.pace = 0, Pace()
 
     def add(self, job: StackJob) -> None:
-        """The job's nets train from here on. TrainingError, and none does, where its last.ckpt cannot be used."""
+        """Adds a job, whose nets train from here on. TrainingError, without a change, if its last.ckpt is unusable."""
         saved = _saved(job)
         fresh = [net for net in job.nets if net.fingerprint not in saved]
         going = [net for net in job.nets if net.fingerprint in saved]
@@ -85,17 +85,17 @@ class StackTraining:
         self._settle(job, {net: range(net.epoch) for net in going})
 
     def drop(self, job: StackJob) -> None:
-        """The job's nets that are still at work leave as they are."""
+        """Removes the job's unfinished nets as they are."""
         self.stack.drop(job.active)
         job.active = []
         if job in self.jobs:
             self.jobs.remove(job)
 
     def advance(self) -> list[tuple[StackJob, Exception | None]]:
-        """Trains until nets end; their jobs, each with what a watch of its raised, or a failed net where it is strict.
+        """Trains until nets end; returns their jobs, each with its watch's exception, or a failed net's where strict.
 
-        Nets that are done or failed are out of their job's `active`, a job without any is out of the stack. A job that
-        comes with an error stays as it was until it is dropped.
+        Nets that are done or failed leave their job's `active`; a job without any leaves the stack. A job
+        with an error stays until it is dropped.
         """
         if self.jobs and not self.news:
             with self._surroundings() as asked:
@@ -140,7 +140,7 @@ class StackTraining:
             yield asked
 
     def _settle(self, job: StackJob, ended: Mapping[StackNet, Iterable[int]]) -> None:
-        """Tells watches of epochs that ended; nets that are done or failed leave, and the job with its last one."""
+        """Reports ended epochs to watches; removes nets that are done or failed, and the job with its last one."""
         try:
             for net, epochs in ended.items():
                 for epoch in epochs if net.watch is not None else ():
@@ -179,7 +179,7 @@ class StackTraining:
 
 
 def result_of(net: StackNet) -> FitResult:
-    """How a net's fit ended. Raises TrainingError where no epoch of it is one to keep."""
+    """Result of a net's fit. Raises TrainingError where no epoch can be kept."""
     if (best := net.settings.selection.best_epoch(net.scores)) is None:
         raise TrainingError(f"training: no epoch ended with a finite log-loss; {FIX}")
     return FitResult(best, len(net.scores), net.scores[best], tuple(net.scores))
@@ -201,7 +201,7 @@ def finish(net: StackNet) -> None:
 
 
 def load_finished(net: StackNet) -> bool:
-    """Whether the net's folder holds its finished fit; the module then has the kept weights."""
+    """Whether the net's folder holds its finished fit; if so, loads the kept weights into the module."""
     if net.workdir is None or (done := read_finished(net.workdir, net.fingerprint)) is None:
         return False
     path = net.workdir / "best.ckpt"
@@ -221,7 +221,7 @@ def reason(job: StackJob, net: StackNet) -> str:
 
 
 def epochs_kept(folder: Path) -> int:
-    """Whole epochs in a job's last.ckpt, of all its nets; 0 where there is none."""
+    """Complete epochs in a job's last.ckpt, of all its nets; 0 where there is none."""
     path = folder / LAST
     if not path.exists():
         return 0
@@ -230,7 +230,7 @@ def epochs_kept(folder: Path) -> int:
 
 
 def _saved(job: StackJob) -> dict[str, Any]:
-    """What a job's last.ckpt holds of its nets, by fingerprint."""
+    """States of a job's nets in its last.ckpt, by fingerprint."""
     if job.folder is None or not (path := job.folder / LAST).exists():
         return {}
     found: dict[str, Any] = read_checkpoint(path)["state_dict"]

@@ -1,4 +1,4 @@
-"""One net of a stack: what it learns from, its own settings, and how far it is.
+"""One net of a stack: its data, its own settings, and its progress.
 
 Legend: N samples of a batch, S planned steps, P parameters.
 """
@@ -26,9 +26,9 @@ PLACE = ("scores", "epoch", "batch", "step")
 class StackNet:
     """A module with its loaders, generator and settings; epochs, batches and steps are its own.
 
-    fingerprint: names settings and data. workdir: takes best.ckpt and finished.json, as `fit_module` writes them, once
-    the net is done; None for neither. watch: called with (epoch, validation log-loss) after every epoch.
-    scores: validation log-loss of each epoch that ended. best_P: the kept epoch's weights. failed: why it had to stop.
+    fingerprint: digest of settings and data. workdir: takes best.ckpt and finished.json, as `fit_module` writes them,
+    once the net is done; None for neither. watch: called with (epoch, validation log-loss) after every epoch.
+    scores: validation log-loss of each completed epoch. best_P: the kept epoch's weights. failed: why it had to stop.
     """
 
     module: LitClassifier
@@ -61,21 +61,21 @@ class StackNet:
 
     @property
     def objective(self) -> Objective:
-        """Its loss, with its own class weights."""
+        """Loss of this net, with its own class weights."""
         return self.module.objective._replace(weight_C=self.weight_C)
 
     @property
     def is_done(self) -> bool:
-        """Whether all epochs ran, or as many as its patience passed without a better one."""
+        """Whether all epochs ran, or `patience` epochs passed without a better one."""
         return self.epoch >= self.settings.max_epochs or self.settings.selection.stale(self.scores)
 
     @property
     def n_next(self) -> int:
-        """Samples of its next batch."""
+        """Number of samples in its next batch."""
         return min(self.train.batch_size, len(self.train.rows_N) - self.batch * self.train.batch_size)
 
     def picked(self) -> Tensor:
-        """Places of its next batch in its training samples."""
+        """Positions of its next batch in its training samples."""
         if self.order_N is None:
             self.train.set_epoch(self.epoch)
             self.order_N = self.train.order()
@@ -87,7 +87,7 @@ class StackNet:
         return self.module.recipe(batch, self.generator)
 
     def end_epoch(self, score: float) -> bool:
-        """Enters an epoch's score; whether its weights are the ones to keep."""
+        """Records an epoch's score; returns whether its weights are the ones to keep."""
         self.scores.append(score)
         kept = self.settings.selection.best_epoch(self.scores) == self.epoch
         self.epoch, self.batch, self.order_N = self.epoch + 1, 0, None
@@ -99,18 +99,18 @@ class StackNet:
         return f"step {step} of {self.total}, learning rate {self.module.lr * share:.3g} (peak {self.module.lr:.3g})"
 
     def state_dict(self) -> dict[str, Any]:
-        """Its place and its generator; weights are the stack's."""
+        """Its position and generator; the weights belong to the stack."""
         return {name: getattr(self, name) for name in PLACE} | {"rng": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where the saved net stood."""
+        """Restores the state of the saved net."""
         for name in PLACE:
             setattr(self, name, state[name])
         self.scores = list(self.scores)
         self.generator.set_state(state["rng"])
 
     def _rates(self) -> Tensor:
-        """What each step of AdamW and of the moving average multiplies with [S, 5].
+        """Coefficients of each step of AdamW and of the moving average [S, 5].
 
         Columns: learning rate over the first moment's correction, share by which matrices decay, one over the root of
         the second moment's correction, share of the new weights in the moving average, cap on the gradient's norm.
@@ -128,6 +128,6 @@ class StackNet:
 
 
 def shares_of(net: nn.Module) -> tuple[float, ...]:
-    """The shares that a net's parts drop, which decide its sites."""
+    """Dropout shares of a net's parts, which determine its sites."""
     found = [getattr(part, name, None) for part in net.modules() for name in ("p", "dropout")]
     return tuple(value for value in found if isinstance(value, float))

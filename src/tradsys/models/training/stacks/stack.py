@@ -1,7 +1,7 @@
 """Several nets of one shape trained as one: own data, weights, order, draws, rates, loss and early stopping.
 
-Each ends with the weights it would have had alone, to rounding. A net may join at any step and leaves when it is done,
-after which the stack does less work.
+Each ends with the weights it would have alone, to rounding. A net may join at any step and leaves when it is done,
+after which the stack has less work.
 
 Legend: K nets, N samples of a batch, T window, F features, C classes, P parameters of one net.
 """
@@ -29,9 +29,9 @@ MATRICES = ("flat_KP", "mean_KP", "square_KP", "average_KP", "best_KP")
 
 
 class Stack:
-    """The weights of K nets as one matrix [K, P]; each row's net is at a step of its own.
+    """The weights of K nets as one matrix [K, P]; each row's net is at its own step.
 
-    first: a net of the shape that all have.
+    first: a net of the common shape.
     """
 
     def __init__(self, first: StackNet) -> None:
@@ -50,7 +50,7 @@ class Stack:
         self.own: dict[tuple[int, ...], tuple[list[Any], list[int | None]]] = {}  # see `_own`
 
     def admit(self, nets: Sequence[StackNet], saved: Sequence[dict[str, Any]] | None = None) -> None:
-        """Nets that train from here on. saved: what `state_of` gave for each, to go on from."""
+        """Adds nets, which train from here on. saved: state from `state_of` of each, to resume from."""
         self.check_finite()
         for k, net in enumerate(nets):
             own = parameters_to_vector(net.module.net.parameters()).detach().to(self.device)
@@ -59,15 +59,15 @@ class Stack:
             joined = {name: torch.cat([getattr(self, name), row_1P]) for name, row_1P in new.items()}
             if saved is not None:
                 net.load_state_dict(saved[k]["place"])
-            for name, matrix_KP in joined.items():  # all or none, as what was saved may be damaged
+            for name, matrix_KP in joined.items():  # all or none, as the saved state may be damaged
                 setattr(self, name, matrix_KP)
             self.nets.append(net)
-            # of nets that drop out and nets that do not, one that does serves all: the others' masks are ones
+            # a net with dropout serves as template for nets with and without: the masks of the latter are ones
             if (n_sites := len(_sites(copy.deepcopy(net.module.net).to(self.device), _one_window(net)))) > self.n_sites:
                 self.net, self.n_sites = copy.deepcopy(net.module.net).to(self.device), n_sites
 
     def drop(self, nets: Sequence[StackNet]) -> None:
-        """Nets that leave, each with its kept weights on the CPU."""
+        """Removes nets, each with its kept weights on the CPU."""
         self.check_finite()
         staying = [row for row, net in enumerate(self.nets) if net not in nets]
         for net in nets:
@@ -75,15 +75,15 @@ class Stack:
         for name in MATRICES:
             setattr(self, name, getattr(self, name)[staying].clone())
         self.nets = [self.nets[row] for row in staying]
-        self.own.clear()  # ids of nets that are gone may come again
+        self.own.clear()  # ids of removed nets may be reused
 
     def state_of(self, net: StackNet) -> dict[str, Any]:
-        """All that a resumed net needs."""
+        """State that a resumed net needs."""
         row = self.nets.index(net)
         return {"state_dict": {name: getattr(self, name)[row].cpu() for name in MATRICES}, "place": net.state_dict()}
 
     def take_step(self) -> None:
-        """One batch of every net; nets whose batches are of one length are computed together."""
+        """Trains one batch of every net; nets with batches of one length are computed together."""
         groups: dict[int, list[int]] = {}
         for row, net in enumerate(self.nets):
             groups.setdefault(net.n_next, []).append(row)
@@ -103,7 +103,7 @@ class Stack:
             self.check_finite()
 
     def check_finite(self) -> None:
-        """Sets `failed`, with step and rate, of nets whose loss or weights stopped being finite."""
+        """Sets `failed`, with step and rate, of nets with a loss or weights that are not finite."""
         if not self.losses:
             return
         losses = torch.stack(self.losses).double().cpu()
@@ -119,7 +119,7 @@ class Stack:
 
     @torch.no_grad()
     def end_epochs(self) -> list[StackNet]:
-        """The nets at the end of an epoch, each with its new score; better weights are kept."""
+        """The nets at the end of an epoch, each with its new score; better weights are stored."""
         ended = [net for net in self.nets if net.batch == len(net.train)]
         if ended:
             self.check_finite()
@@ -129,11 +129,11 @@ class Stack:
         return sound
 
     def _validate(self, rows: list[int]) -> None:
-        """One validation set, for the nets of these rows that share it."""
+        """Validates the nets of these rows on the validation set that they share."""
         judged_KP, valid = self.average_KP[rows], self.nets[rows[0]].valid
         self.net.eval()
         weights, logits, y, w = self._views(judged_KP), [], [], []
-        # as many windows at a time as a step of all nets has
+        # as many windows at a time as one step of all nets
         share = max(1, len(self.nets) // len(rows))
         with self._autocast():
             for window_NTF, y_N, weight_N in valid.in_batches_of(share * valid.batch_size):
@@ -172,7 +172,7 @@ class Stack:
         return loss_K.detach(), torch.cat([grad.flatten(1) for grad in grads], dim=1)
 
     def _own(self, nets: Sequence[StackNet]) -> tuple[list[Any], list[int | None]]:
-        """The fields of the nets' objectives, plain where all agree and one a net where not, and vmap's dimensions."""
+        """Fields of the nets' objectives, one value where all agree and else one per net, and vmap's dimensions."""
         key = tuple(map(id, nets))
         if key not in self.own:
             goals = [net.objective for net in nets]
@@ -184,7 +184,7 @@ class Stack:
         return self.own[key]
 
     def _batches(self, nets: Sequence[StackNet]) -> list[Prepared]:
-        """The next batch of each after its recipe; nets on the same samples are gathered in one go."""
+        """The next batch of each net after its recipe; nets on the same samples are gathered together."""
         by_table: dict[int, list[StackNet]] = {}
         for net in nets:
             by_table.setdefault(id(net.train.rows_N), []).append(net)
@@ -195,7 +195,7 @@ class Stack:
         return [net.prepared(raw[net]) for net in nets]
 
     def _masks(self, nets: Sequence[StackNet], window_NTF: Tensor) -> list[Tensor]:
-        """Each net's own draws, site by site in the order of its forward pass, as it would draw them alone."""
+        """Each net's own masks, site by site in the order of its forward pass, as it would draw them alone."""
         sites = [self._sites(net.module.net, net.shares, window_NTF) for net in nets]
         if not self.n_sites:
             return []
@@ -249,18 +249,18 @@ class Stack:
 
 
 def _prepared(window_NTF: Tensor, parts: dict[str, Tensor]) -> Prepared:
-    """One net's batch again, from what `_stacked_batches` made of all."""
+    """One net's batch, from the result of `_stacked_batches`."""
     other = (parts["other_y"], parts["other_weight"]) if "other_y" in parts else None
     return Prepared(window_NTF, parts["y"], parts["weight"], other, parts.get("share", 1.0), parts.get("target"))
 
 
 def _common(values: list[Any]) -> Any:
-    """The one value that all nets have, or the list of each one's own."""
+    """The value that all nets share, or the list of each net's own."""
     return values[0] if all(value == values[0] for value in values) else values
 
 
 def _stacked_batches(seen: Sequence[Prepared]) -> dict[str, Tensor]:
-    """Labels, weights and what else the batches hold, [K, ...] each; a net that mixes nothing is its own partner."""
+    """Labels, weights and further parts of the batches, [K, ...] each; without mixup a net is its own partner."""
     parts = {"y": torch.stack([one.y_N for one in seen]), "weight": torch.stack([one.weight_N for one in seen])}
     targets = [one.target_NA for one in seen if one.target_NA is not None]
     if targets:
@@ -288,9 +288,9 @@ def _sites(net: nn.Module, window_NTF: Tensor) -> list[Site]:
 
 
 def stackable(nets: Sequence[nn.Module], window_NTF: Tensor) -> bool:
-    """Whether nets run as one: parameters of the same names and shapes, nothing that a forward pass changes or draws.
+    """Whether nets run as one: equal parameter names and shapes, and a forward pass without side effects or draws.
 
-    window_NTF: some windows to try it with. What draws from torch's generator itself, or looks at values, vmap refuses.
+    window_NTF: some windows for a trial run. vmap refuses nets that draw from torch's generator or branch on values.
     """
     first = {name: p.shape for name, p in nets[0].named_parameters()}
     if any({name: p.shape for name, p in net.named_parameters()} != first for net in nets):
@@ -318,7 +318,7 @@ def stackable(nets: Sequence[nn.Module], window_NTF: Tensor) -> bool:
 
 @contextlib.contextmanager
 def without_batching_remarks() -> Iterator[None]:
-    """Weight normalisation has no batching rule in torch 2.13: it runs net by net, and says so."""
+    """Ignores torch 2.13's warning that weight normalisation has no batching rule and runs net by net."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*performance drop because we have not yet implemented")
         yield

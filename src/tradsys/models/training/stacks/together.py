@@ -1,4 +1,4 @@
-"""Which fits of sequence models train as one stack: those of one shape, where that gains and nothing forbids it.
+"""Chooses which fits of sequence models train as one stack: those of one shape, where that is faster and possible.
 
 Legend: K nets, N samples, T window.
 """
@@ -30,11 +30,12 @@ LOG = logging.getLogger(__name__)
 PRECISIONS = ("32-true", "bf16-mixed")
 
 # multiply-adds of one forward pass of a batch below which a step costs more in calls than in arithmetic, on a CPU; by
-# benchmarks/bench_stack.py. A rule and no measurement at run time, so that a seed gives the same bits every time
+# benchmarks/bench_stack.py. A fixed rule instead of a measurement at run time, so that a seed always gives the same
+# bits
 CPU_WORK = 10_000_000
-# nets of one stack: on a CPU so few that a comparison's processes each find one to train
+# most nets of one stack: on a CPU few, so that each process of a comparison gets one
 MOST_ON_CPU, MOST_ON_GPU = 16, 32
-# what nets of one stack may each have for themselves
+# settings that may differ between nets of one stack
 OWN_OF_MODULE = (
     "lr", "weight_decay", "warmup_fraction", "gamma", "label_smoothing", "class_weight", "ema", "bar_dropout",
     "feature_dropout", "mixup",
@@ -48,9 +49,9 @@ def fit_together(
 ) -> list[SequenceModel] | None:
     """Fitted copies of the models in their order, or None where they have to be fitted one by one.
 
-    They share data and shape. Models with workdirs keep their finished fits there, and those still at work in
-    `workdir`, which then is given too. stacked: None decides by what gains: any GPU, and on a CPU small nets; True
-    wants it wherever it is possible.
+    They share data and shape. Models with workdirs store their finished fits there, and unfinished ones in
+    `workdir`, which is then required. stacked: None decides by speed: any GPU, and on a CPU small nets; True
+    stacks wherever it is possible.
     """
     assert workdir is None or all(model.workdir for model in models), workdir
     if stacked is False:
@@ -73,10 +74,10 @@ def fit_together(
 
 
 def train_ahead(fits: Sequence[NetFit], folder: Path) -> None:
-    """Trains the nets of fits into their workdirs, as one stack; their fits then find them there, as if trained alone.
+    """Trains the nets of fits as one stack into their workdirs; their fits then load them, as if trained alone.
 
-    Fits of one list of `stacks_of`. Those begun alone, done, or failing here are left to their own fits. folder: takes
-    the stack's checkpoint. What a watch raises comes out.
+    Fits of one list of `stacks_of`. Nets already begun alone, done, or failing here are left to their own fits. folder:
+    takes the stack's checkpoint. A watch's exception passes through.
     """
     nets = list(nets_to_train(fits, Made()).values())
     if len(nets) < (1 if (folder / LAST).exists() else 2):
@@ -89,7 +90,7 @@ def train_ahead(fits: Sequence[NetFit], folder: Path) -> None:
 
 
 def nets_to_train(fits: Sequence[NetFit], made: "Made") -> dict[int, StackNet]:
-    """The nets of those fits that neither ended nor were begun alone, by place; none where tables are streamed."""
+    """The nets of these fits, by position, that are neither done nor begun alone; none for streamed tables."""
     begun = [(fit.model.workdir / "finished.json", fit.model.workdir / "last.ckpt") for fit in fits]
     todo = [place for place, files in enumerate(begun) if not any(file.exists() for file in files)]
     nets = {place: made.net(fits[place]) for place in todo}
@@ -97,7 +98,7 @@ def nets_to_train(fits: Sequence[NetFit], made: "Made") -> dict[int, StackNet]:
 
 
 def gains(model: SequenceModel, net: nn.Module) -> bool:
-    """Whether nets like this one are faster as a stack on the device that fits them."""
+    """Whether nets of this shape are faster as a stack on the device that fits them."""
     if model.trainer.uses_gpu():
         return True
     n_parameters = sum(p.numel() for p in net.parameters())
@@ -105,25 +106,25 @@ def gains(model: SequenceModel, net: nn.Module) -> bool:
 
 
 def most_nets(model: SequenceModel) -> int:
-    """Nets that a stack of this one's shape holds at most where nobody asks for more."""
+    """Default limit of nets in a stack of this shape."""
     return MOST_ON_GPU if model.trainer.uses_gpu() else MOST_ON_CPU
 
 
 def worth_stacking(fit: NetFit) -> bool:
-    """Whether nets like this fit's may be stacked, and are wanted so or gain by it."""
+    """Whether this fit's net may be stacked, and its owner wants it or it is faster."""
     if not may_stack(fit.model) or fit.stacked is False:
         return False
     return bool(fit.stacked) or gains(fit.model, Made().bare(fit))
 
 
 def stacks_of(fits: Sequence[NetFit], made: "Made | None" = None, *, most: int | None = None) -> list[list[int]]:
-    """Places of the fits that go together, each list in order and of two at least; the others are fitted one by one.
+    """Positions of the fits that form stacks, each list in order and of at least two; others are fitted one by one.
 
-    most: nets of a stack; None for what gains on the device. What is chosen depends on the fits alone.
+    most: nets per stack; None for the default of the device. The choice depends on the fits alone.
     """
     made, by_shape = made or Made(), dict[str, list[int]]()
     for place, fit in enumerate(fits):
-        with contextlib.suppress(TrainingError):  # what its samples lack, its fit alone will say
+        with contextlib.suppress(TrainingError):  # errors about its samples are raised by the fit itself
             if may_stack(fit.model):
                 by_shape.setdefault(shape_of(fit), []).append(place)
     out = []
@@ -139,7 +140,7 @@ def stacks_of(fits: Sequence[NetFit], made: "Made | None" = None, *, most: int |
 
 
 def may_stack(model: Any) -> bool:
-    """Whether a model's net could train in a stack at all: one device trains it, by the loss that stacks know."""
+    """Whether a model's net could train in a stack at all: on one device, with a loss that stacks support."""
     module = getattr(getattr(model, "module", None), "func", getattr(model, "module", None))
     return (
         type(model) is SequenceModel
@@ -152,7 +153,7 @@ def may_stack(model: Any) -> bool:
 
 
 def shape_of(fit: NetFit) -> str:
-    """Name of what all nets of a stack have in common; the rest may be each net's own."""
+    """Key of what all nets of a stack have in common; the rest may differ."""
     model = fit.model
     decides = model.decides()
     kept = {
@@ -167,21 +168,21 @@ def shape_of(fit: NetFit) -> str:
 
 
 def _without(described: Any, names: Sequence[str]) -> Any:
-    """A described partial (what it calls, its arguments, its settings) without the settings of these names."""
+    """A described partial (callable, arguments, settings) without the settings of these names."""
     if not isinstance(described, list):
         return described
     return [*described[:2], {k: v for k, v in described[2].items() if k not in names}]
 
 
 def _some_windows(fit: NetFit) -> torch.Tensor:
-    """Two windows to try a net with."""
+    """Two windows for a trial run of a net."""
     loader = fit.model.loader(fit.valid.take(np.arange(min(2, len(fit.valid)))), torch.device("cpu"))
     return loader.batch(torch.arange(len(loader.rows_N)))[0]
 
 
 @dataclass(eq=False)
 class Made:
-    """Nets, loaders and digests of fits, each made once; fits on the same samples share their table."""
+    """Nets, loaders and digests of fits, each computed once; fits on the same samples share their table."""
 
     _drawn: dict[NetFit, tuple[nn.Module, LitClassifier, Generator]] = field(default_factory=dict)
     _loaders: dict[Any, WindowLoader] = field(default_factory=dict)
@@ -190,7 +191,7 @@ class Made:
     _targets: dict[Any, Array | None] = field(default_factory=dict)
 
     def bare(self, fit: NetFit) -> nn.Module:
-        """The net as it stands when its fit alone would begin, but for its linear path."""
+        """The net as at the start of its own fit, but for its linear path."""
         return self._begun(fit)[0]
 
     def net(self, fit: NetFit) -> StackNet:
@@ -202,12 +203,12 @@ class Made:
         home = model.trainer.home()
         loader = self._loader(fit.train, model, home, shuffle=True, targets=targets).with_seed(model.seed)
         valid = self._loader(fit.valid, model, home, shuffle=False)
-        # without a workdir a name that tells the nets of one stack apart
+        # without a workdir, a name that distinguishes the nets of one stack
         name = self._fingerprint(fit) if model.workdir else f"net {len(self._drawn)}"
         return StackNet(module, loader, valid, generator, model.trainer, name, model.workdir, model.watch)
 
     def forget(self, fits: Sequence[NetFit]) -> None:
-        """Lets go of these fits' nets; what they share with others stays."""
+        """Drops these fits' nets; what they share with others stays."""
         for fit in fits:
             self._drawn.pop(fit, None)
 
@@ -217,7 +218,7 @@ class Made:
         return self._drawn[fit]
 
     def _start_line(self, fit: NetFit, module: LitClassifier, net: Any) -> None:
-        """The linear path at its optimum, which fits on the same samples under the same loss share."""
+        """Sets the linear path to its optimum, shared by fits on the same samples under the same loss."""
         if not hasattr(net, "wide"):
             return
         key = (id(fit.train), fit.model.wide_C, module.gamma, module.class_weight)
@@ -257,7 +258,7 @@ class Made:
 
 
 def _drawn(model: SequenceModel, names: Sequence[str], n_classes: int) -> tuple[nn.Module, LitClassifier, Generator]:
-    """A model's net, module and generator, as they stand when its fit alone would begin."""
+    """A model's net, module and generator, as at the start of its own fit."""
     home = model.trainer.home()
     generator = Generator(home)
     with forked_generator(model.seed, home):
