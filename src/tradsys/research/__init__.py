@@ -1,4 +1,4 @@
-"""Research commands: a run on one page, its evaluation, and what compares, sweeps and audits runs.
+"""Research commands: the research flow, its evaluation, and what compares, tunes and audits runs.
 
 experiment         run
 evaluation         judge

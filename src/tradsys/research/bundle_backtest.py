@@ -1,4 +1,4 @@
-"""A bundle met again: its strategies on its own test span, or on data it never saw."""
+"""Backtests the strategies of a saved bundle on its own test span, or on data it never saw."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -35,10 +35,10 @@ SPANS = ("test", "later")
 def retest(bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Backtests profiles on decisions of the bundle's test span (span=test) or after its validation (span=later).
 
-    The verdict reads the skill on these very decisions: the card's where they are the run's own test span, else
-    measured by `skill_on`; without such a skill the verdict says that it rests on returns alone. Writes metrics, trades
-    and a report into `folder`; returns the report. Raises DataError where the bars of the bundle's own source are no
-    longer the ones it was judged on.
+    The verdict uses the skill on these same decisions: the card's where they are the run's own test span, else
+    measured by `skill_on`; without such a skill the verdict states that it rests on returns alone. Writes metrics,
+    trades and a report into `folder`; returns the report. Raises DataError where the bars of the bundle's own source
+    have changed since its evaluation.
     """
     if config["span"] not in SPANS:
         raise DataError(f"backtest: span={config['span']!r}; one of {SPANS}; choose one")
@@ -46,7 +46,7 @@ def retest(bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str,
     digest, own = content_digest(bars), bundle.card["data"]["digest"]
     if config["data_choice"] is None and digest != own:
         raise DataError(
-            f"backtest: the bars now hash to {digest[:12]}, the bundle was judged on {own[:12]}; the store "
+            f"backtest: the bars now hash to {digest[:12]}, the bundle was evaluated on {own[:12]}; the store "
             "changed; name the data to test on with data=..."
         )
     start, end = (datetime.fromisoformat(t) for t in bundle.card["span"]["test"])
@@ -107,9 +107,9 @@ def skill_on(
 ) -> SkillRow:
     """The bundle's skill beyond the level on decisions within `span`.
 
-    Labels come from the rule in the bundle's card. Every bar with a full window and a known outcome counts, since
-    strategies decide on every one. Without numbers, and with the reason, where the card holds no rule that this code
-    knows, or the data hold too few outcomes. reference: a symbol that is only read, and not judged.
+    Labels come from the rule in the bundle's card. Every bar with a complete window and a resolved label counts, since
+    strategies decide on every one. Without a value, and with the reason, where the card holds no known label rule,
+    or the data hold too few outcomes. reference: a symbol that is only read, and not evaluated.
     """
     if (rate := bundle.card.get("metrics", {}).get("base_rate")) is None:
         return _unmeasured("the bundle's card holds no class rates of its training rows")
@@ -133,7 +133,7 @@ def skill_on(
 def _resolved(
     bundle: Bundle, label: Label, bars: pl.DataFrame, span: tuple[datetime, datetime], reference: str | None
 ) -> tuple[Array, Array, Array]:
-    """Calibrated probabilities [N, C], outcomes [N] and times [N] of decisions in the span, both ends included."""
+    """Calibrated probabilities [N, C], labels [N] and times [N] of decisions in the span, both ends included."""
     marked = mark_gaps(utc_bars(bars), bundle.max_gap)
     bundle.check_bar_length(marked)
     table = bundle.features.table(marked)
@@ -144,7 +144,7 @@ def _resolved(
         inside &= TradedRows(reference).mask(marked)
     rows = np.flatnonzero(table.ready(bundle.lookback) & inside & (labels.y >= 0) & (labels.end >= 0))
     if not len(rows):
-        raise DataError("no bar of the span has a full window and a known outcome")
+        raise DataError("no bar of the span has a full window and a resolved label")
     return bundle.primary.predict(table, rows)[1], labels.y[rows].astype(np.int64), table.time[rows]
 
 
@@ -153,7 +153,7 @@ def _unmeasured(reason: str) -> SkillRow:
 
 
 def _in_words(skill: SkillRow) -> str:
-    """The skill on these data as a line of the verdict."""
+    """One sentence of the verdict about the skill on these data."""
     if skill["low"] is None:
         return (
             f"the model's skill on these data could not be measured ({skill['reason']}); "

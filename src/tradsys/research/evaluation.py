@@ -1,4 +1,4 @@
-"""The test span, read once: models, auditor and strategies judged, every read written into the ledger."""
+"""Evaluates models, auditor and strategies on the test span, once; every evaluation is entered in the ledger."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ def judge(
     config: dict[str, Any],
     timings: Timings,
 ) -> dict[str, Any]:
-    """Reads the test span, writes everything a run leaves behind, returns the report as one JSON-safe dict."""
+    """Evaluates the test span, writes all results of a run, returns the report as one JSON-safe dict."""
     source = provenance(config, bundle.card["data"])
     ledger = TrialLedger(config["paths"]["ledger"], config["paths"]["runs"])
     with timings.stage("models on test"):
@@ -68,7 +68,7 @@ def judge(
             "ensemble": ensemble_section(fitted.primary),
         }
     if experiment.evaluation.cpcv:
-        with timings.stage("paths"):  # before any strategy is judged: these looks count as well
+        with timings.stage("paths"):  # before any strategy is evaluated: these evaluations count as trials too
             inside["paths"] = cpcv_paths(experiment, prepared, ledger, source, folder)
     with timings.stage("strategies"):
         tested = backtest(
@@ -115,7 +115,7 @@ def judge(
 
 
 def _probabilities(prepared: Prepared, fitted: Fitted, bundle: Bundle) -> dict[str, Array]:
-    """Calibrated test probabilities [N, C] per model; the primary's come from the bundle, as live would see them."""
+    """Calibrated test probabilities [N, C] per model; the primary's come from the bundle, as in live trading."""
     test = prepared.test
     out = {"primary": bundle.primary.predict(test.table, test.rows)[1]}
     return out | {name: model.predict_proba(test.table, test.rows) for name, model in fitted.baselines.items()}
@@ -133,7 +133,7 @@ def _reliability(
 
 
 def _model_row(experiment: Experiment, prepared: Prepared, name: str, proba_NC: Array) -> ModelRow:
-    """One line of the table of models."""
+    """One row of the table of models."""
     test, judged = prepared.test, experiment.evaluation
     metrics = evaluate(
         proba_NC,
@@ -171,7 +171,7 @@ def _record_models(
 
 
 def _auditor_row(experiment: Experiment, prepared: Prepared, fitted: Fitted, bundle: Bundle) -> AuditorRow | None:
-    """How well the auditor tells paying candidates from others on test rows."""
+    """Metrics of the auditor on test rows: how well it separates profitable candidates from others."""
     if fitted.auditor is None or fitted.candidate_score is None:
         return None
     test = prepared.test
@@ -194,7 +194,7 @@ def _auditor_row(experiment: Experiment, prepared: Prepared, fitted: Fitted, bun
 
 
 def _questions(experiment: Experiment, prepared: Prepared, bundle: Bundle, tested: Backtest) -> dict[str, Any]:
-    """Sections that explain strategies already judged: does the auditor help, what were regimes worth."""
+    """Sections that explain evaluated strategies: whether the auditor helps, what regimes contributed."""
     if not experiment.strategy:
         return {}
     span = JudgedSpan.of(experiment, prepared, bundle)
@@ -210,7 +210,7 @@ def _questions(experiment: Experiment, prepared: Prepared, bundle: Bundle, teste
 
 
 def _fold(prepared: Prepared) -> FoldRow:
-    """The fold's spans, and what was purged."""
+    """The fold's spans, and the number of purged samples."""
 
     def span(samples: Samples) -> PartSpan:
         time = prepared.table.time
@@ -230,7 +230,7 @@ def _fold(prepared: Prepared) -> FoldRow:
 
 
 def _em_steps(filters: Sequence[HmmRegime]) -> EmSteps:
-    """How EM ended: of several filters the one that took most steps; converged where all did."""
+    """How EM ended: of several filters the one with most steps; converged where all did."""
     slowest = max(filters, key=lambda one: one.n_iter_ or 0)
     done = [one.converged_ for one in filters]
     converged = None if None in done else all(done)
@@ -264,7 +264,7 @@ def _write(
     probabilities: Mapping[str, Array],
     tested: Backtest,
 ) -> None:
-    """Everything a run leaves: predictions, trades, data, metrics, the judged card, the report."""
+    """Writes a run's predictions, trades, data, metrics, the bundle card with its verdict, and the report."""
     test = prepared.test
     frame = pl.DataFrame(
         {

@@ -1,7 +1,7 @@
-"""The ledger as a story: experiment after experiment, what was asked, what changed, what came out.
+"""Journal of the trial ledger: experiment after experiment, its question, its changes and its results.
 
-The ledger is the spine, so nothing that was looked at can be left out; run folders add the question, the settings and
-the result. A run whose folder is gone is still reported, and said to be gone.
+The ledger is the source, so no evaluation can be left out; run folders add the question, the settings and
+the result. A run whose folder is gone is still listed, marked as gone.
 """
 
 import os
@@ -22,14 +22,14 @@ from tradsys.evidence.deflation import Deflation, deflated_sharpe
 from tradsys.research.pipeline.ledger_database import Look
 from tradsys.research.pipeline.trial_ledger import TrialLedger, deflation_of_trials, run_folder, run_identity
 
-# what decides no result: where files lie, and the question, which is shown by itself
+# keys that affect no result: file locations, and the question, which is shown separately
 _UNTOLD = ("paths", "resume", "question")
 MIN_DSR = 0.95
 FIX = "restore it from a copy, or move the run's folder away: the ledger keeps its evaluations"
 
 
 class LooksRow(TypedDict):
-    """How often one purpose looked: at what, look by look."""
+    """Number of evaluations for one purpose, with the subject of each."""
 
     purpose: str
     subjects: list[str]
@@ -43,7 +43,7 @@ class ModelLine(TypedDict):
 
 
 class StrategyLine(TypedDict):
-    """A strategy of a run. verdict: its kind; dsr and n_trials as judged then, and by all trials known today."""
+    """A strategy of a run. verdict: its kind; dsr and n_trials at its evaluation, and by all trials as of today."""
 
     name: str
     verdict: str
@@ -64,11 +64,11 @@ class ChangedSetting(TypedDict):
 
 
 class ExperimentRow(TypedDict):
-    """One run of the journal, or one look without a run.
+    """One run of the journal, or one evaluation without a run.
 
-    gone, unfinished: why there is no result, None where there is one. span: first and last moment that was looked at.
-    compared_with: the run of the same task before it, whose settings `changed` lists; None where either is not known.
-    verdict: as the run's metrics hold it. overtaken: edges that later trials undid. link: the run's page.
+    gone, unfinished: why there is no result, None where there is one. span: first and last evaluated moment.
+    compared_with: the previous run of the same task, whose settings `changed` lists; None where either is unknown.
+    verdict: as in the run's metrics. overtaken: edges that later trials invalidated. link: the run's page.
     """
 
     number: int
@@ -103,21 +103,21 @@ class Journal(TypedDict):
 
 
 class KnownTrials(Protocol):
-    """The trials known today on a span of data: their returns by digest, and what they take off a Sharpe ratio."""
+    """Trials as of today on a span of data: their returns by digest, and their deflation of a Sharpe ratio."""
 
     def __call__(
         self, digest: str, start: str, end: str, rate: float | None, /
     ) -> tuple[Mapping[str, Array], Deflation]:
-        """Of one digest of data and one span, at so many periods a year."""
+        """For one digest of data and one span, at a number of periods per year."""
 
 
 def journal(ledger: TrialLedger, runs: Path, beside: Path) -> Journal:
-    """All experiments in the order of their first look; links are relative to the folder `beside`.
+    """All experiments in the order of their first evaluation; links are relative to the folder `beside`.
 
-    runs: the root of runs, where `run` of a look is looked for.
+    runs: the root of runs, below which the run folders are found.
     """
     rows, problems = ledger.entries(), ledger.verify()
-    # nothing is deflated by a record that was touched
+    # a tampered record deflates nothing
     deflation = None if problems else _deflation(ledger)
     experiments: list[ExperimentRow] = []
     configs: dict[str, tuple[str, Mapping[str, Any]]] = {}
@@ -142,7 +142,7 @@ def journal(ledger: TrialLedger, runs: Path, beside: Path) -> Journal:
 
 
 def _by_run(rows: list[Look]) -> Iterator[tuple[str, list[Look]]]:
-    """Looks of one run together, runs in order of their first look; a look without a run stands alone."""
+    """Evaluations of one run together, runs in order of their first one; one without a run stands alone."""
     first: dict[str, int] = {}
     keyed = []
     for row in rows:
@@ -156,7 +156,7 @@ def _by_run(rows: list[Look]) -> Iterator[tuple[str, list[Look]]]:
 def _experiment(
     number: int, run: str, looks: list[Look], runs: Path, beside: Path
 ) -> tuple[ExperimentRow, Mapping[str, Any] | None]:
-    """The run without what compares it with others, and its configuration, None where that is not known."""
+    """The run without its comparison with others, and its configuration, None where that is unknown."""
     folder = _run_folder(run, runs) if looks[0]["run"] else None
     with refused_in_one_line(f"journal: run {folder}", FIX, DataError):
         config = _config(folder)
@@ -178,8 +178,8 @@ def _of_run(
         "question": report.get("question") or (config or {}).get("question"),
         "gone": None
         if folder or not looks[0]["run"]
-        else f"the run folder {run_folder(run)} is gone; the ledger keeps its looks",
-        "unfinished": "no metrics.json: the run did not finish, its looks count all the same"
+        else f"the run folder {run_folder(run)} is gone; the ledger keeps its evaluations",
+        "unfinished": "no metrics.json: the run did not finish, its evaluations count all the same"
         if folder and not metrics
         else None,
         "looks": _looks(looks),
@@ -196,7 +196,7 @@ def _of_run(
 
 
 def _run_folder(run: str, runs: Path) -> Path | None:
-    """Where a run lies: as written down, or under the root of runs, which may have moved."""
+    """Folder of a run: as recorded, or under the root of runs, which may have moved."""
     asked = run_folder(run)
     places = (asked, runs / asked, runs.parent / asked, runs / asked.parent.name / asked.name)
     return next((place for place in places if place.is_dir()), None)
@@ -217,7 +217,7 @@ def _config(folder: Path | None) -> Mapping[str, Any] | None:
 
 
 def _looks(looks: list[Look]) -> list[LooksRow]:
-    """How often each purpose looked, and at what."""
+    """Number of evaluations for each purpose, with their subjects."""
     subjects: dict[str, list[str]] = {}
     for row in looks:
         subjects.setdefault(row["purpose"], []).append(row["subject"])
@@ -254,7 +254,7 @@ def _strategy_lines(metrics: Mapping[str, Any]) -> list[StrategyLine]:
 
 
 def _changes(config: Mapping[str, Any], previous: Mapping[str, Any]) -> list[ChangedSetting]:
-    """Settings that differ from those of the run before."""
+    """Settings that differ from those of the previous run."""
     before, after = _flat(previous), _flat(config)
     keys = [k for k in (before | after) if before.get(k, _ABSENT) != after.get(k, _ABSENT)]
     return [{"key": k, "before": before.get(k, _ABSENT), "after": after.get(k, _ABSENT)} for k in keys]
@@ -264,7 +264,7 @@ _ABSENT = "not set"
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Leaves by dotted key, without what decides no result."""
+    """Leaves by dotted key, without keys that affect no result."""
     out: dict[str, Any] = {}
     for key, value in config.items():
         if not prefix and key in _UNTOLD:
@@ -289,22 +289,22 @@ def _deflation(ledger: TrialLedger) -> KnownTrials:
 def _today(
     strategy: StrategyLine, looks: list[Look], deflation: KnownTrials | None
 ) -> tuple[float | None, float | None]:
-    """The deflated Sharpe by all trials that the ledger holds by now, later runs' included, and how many those are."""
+    """The deflated Sharpe by all trials in the ledger as of today, later runs' included, and their number."""
     own = [row for row in looks if row["measure"] == "return" and row["subject"] == strategy["name"]]
     if not own or strategy["dsr"] is None or deflation is None:
         return None, None
     row = own[-1]
     series, known = deflation(row["data_digest"], row["span_start"], row["span_end"], row["periods_per_year"])
     returns = series.get(row["series_digest"] or "")
-    if returns is None:  # it never traded by the rule of today
+    if returns is None:  # it never traded by today's rule
         return None, None
     return float(deflated_sharpe(returns, known)), known.n_trials
 
 
 def _overtaken(strategies: list[StrategyLine]) -> list[str]:
-    """Edges that no longer stand, since more has been tried on the same span."""
+    """Edges that no longer hold, because more trials were made on the same span."""
     return [
-        f"{s['name']}: an edge when it was judged, but {s['n_trials_today']} trials have been made on this span by "
+        f"{s['name']}: an edge when it was evaluated, but {s['n_trials_today']} trials have been made on this span by "
         f"now and its deflated Sharpe is {s['dsr_today']:.3f}"
         for s in strategies
         if s["verdict"] == "edge" and s["dsr_today"] is not None and s["dsr_today"] < MIN_DSR

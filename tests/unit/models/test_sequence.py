@@ -312,7 +312,7 @@ def test_a_progress_bar_shows_epochs_on_a_terminal_only(data, capfd, monkeypatch
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there_is_said_in_one_line(data):
-    with pytest.raises(TrainingError, match=r"trainer: a GPU was asked for .* use trainer=cpu"):
+    with pytest.raises(TrainingError, match=r"trainer: a GPU is configured .* use trainer=cpu"):
         make_model(accelerator="gpu").fit(*data)
 
 

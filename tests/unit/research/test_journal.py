@@ -126,7 +126,7 @@ def test_a_run_whose_folder_is_gone_is_reported_as_gone(lab):
     lab.look("runs/train/c", series=returns(2))
     lab.write("runs/train/c", {"seed": 2}, EDGE)
     _, lost, after = lab.reported()["experiments"]
-    assert lost["gone"] == "the run folder runs/train/lost is gone; the ledger keeps its looks"
+    assert lost["gone"] == "the run folder runs/train/lost is gone; the ledger keeps its evaluations"
     assert (lost["verdict"], lost["link"], lost["strategies"]) == (None, None, [])
     assert after["compared_with"] == "a"
     for page in (render_markdown(lab.reported()), render_html(lab.reported())):
@@ -163,7 +163,7 @@ def test_later_trials_overtake_an_edge(lab):
     after = lab.reported()["experiments"][0]
     assert after["strategies"][0]["n_trials_today"] > 20
     assert after["strategies"][0]["dsr_today"] < 0.95 < before["strategies"][0]["dsr_today"]
-    assert "an edge when it was judged" in after["overtaken"][0]
+    assert "an edge when it was evaluated" in after["overtaken"][0]
     assert "(overtaken)" in render_markdown(lab.reported())
 
 

@@ -1,9 +1,9 @@
-"""Samples and folds that the variants of a comparison share, on disk so that worker processes map one copy.
+"""Samples and folds shared by the variants of a comparison, on disk so that worker processes map one copy.
 
-Variants whose labels, side and decisions are the same are evaluated on the same rows: one lookback for all of them,
-and no row that the features of any of them lack. A variant that asks another question (another label or side, other
-prices) has rows of its own. Columns joined to the bars, and symbols that are not judged, are what a variant learns
-from: they do not change its question.
+Variants with the same labels, side and decisions are evaluated on the same rows: one lookback for all of them,
+and no row where a feature of any of them is missing. A variant of another task (another label or side, other
+prices) has rows of its own. Columns joined to the bars, and symbols that are not tested, only add training
+data: they do not change the task.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from tradsys.research.pipeline.settings import Experiment
 
 @dataclass(frozen=True, eq=False)
 class Aligned:
-    """A dataset, its digest, and the digest of the question that its rows ask (labels, decisions, bars)."""
+    """A dataset, its digest, and the digest of its task (labels, decisions, bars)."""
 
     dataset: Dataset
     digest: str
@@ -35,11 +35,11 @@ class Aligned:
 def aligned_datasets(
     variants: Mapping[str, tuple[Experiment, Mapping[str, object]]], splitter: Splitter, judged: Sequence[str] = ()
 ) -> dict[str, Aligned]:
-    """One dataset for every variant; variants of one data set, feature set and question share the very same object.
+    """One dataset for every variant; variants with one data set, feature set and task share the same object.
 
     variants: the experiment and its resolved config, from which equal choices are recognised. The lookback is the
-    longest of all variants. judged: symbols whose rows are tested, all where empty; what else a variant's data hold is
-    its own. Raises DataError where a part of a fold holds one class only, or where variants of one question would be
+    longest of all variants. judged: symbols whose rows are tested, all where empty; a variant's other data are
+    its own. Raises DataError where a part of a fold holds one class only, or where variants of one task would be
     tested on other rows, with the variant and the fold.
     """
     lookback = max(experiment.model.lookback for experiment, _ in variants.values())
@@ -67,7 +67,7 @@ def aligned_datasets(
         dataset = replace(rows, events=decided).dataset(splitter)
         check_symbols(dataset.samples, of_choice[key].events, rows.events)
         aligned[key] = Aligned(dataset, dataset_digest(dataset), questions[key])
-    first: dict[str, str] = {}  # of each question, the first variant that asks it
+    first: dict[str, str] = {}  # of each task, its first variant
     for name, key in chosen.items():
         check_classes(name, aligned[key].dataset)
         other = first.setdefault(questions[key], name)
@@ -89,12 +89,12 @@ def check_classes(variant: str, dataset: Dataset) -> None:
 
 
 def _check_same_tests(variant: str, own: Dataset, other: str, theirs: Dataset) -> None:
-    """Raises DataError where a fold of two variants of one question tests other rows."""
+    """Raises DataError where a fold of two variants of one task tests different rows."""
     for k, (a, b) in enumerate(zip(own.folds, theirs.folds, strict=True)):
         mine, others = own.samples.take(a.test), theirs.samples.take(b.test)
         if not (np.array_equal(mine.time, others.time) and np.array_equal(_names(mine), _names(others))):
             raise DataError(
-                f"compare: variants {variant!r} and {other!r} are judged on the same symbols, but fold {k} tests "
+                f"compare: variants {variant!r} and {other!r} are tested on the same symbols, but fold {k} tests "
                 f"{len(mine)} and {len(others)} samples: the decisions of further names move the cuts in time; decide "
                 "at fixed hours (events=clock) and give the split valid_bars and test_bars"
             )
@@ -105,12 +105,12 @@ def _names(samples: Samples) -> Array:
 
 
 def _choice(config: Mapping[str, object]) -> str:
-    """Digest of what decides table, labels and weights."""
+    """Digest of the settings that determine table, labels and weights."""
     return digest_json({name: config[name] for name in ("data", "features", "labels", "events", "weighting")})
 
 
 def _judged_rows(rows: LabelledRows, judged: Sequence[str]) -> Array:
-    """True [R] where a row is of a judged symbol."""
+    """True [R] where a row is of a tested symbol."""
     return np.isin(np.asarray(rows.table.symbols), list(judged) or rows.table.symbols)[rows.table.symbol]
 
 

@@ -1,7 +1,7 @@
-"""Variants side by side: every variant on every fold under every seed, each fit a file, then one paired table.
+"""Runs a comparison: every variant on every fold under every seed, one file per fit, then one paired table.
 
-A fit is whole or absent, so an interrupted comparison loses the fits in hand and nothing else, and of a net's fit
-not even those: its checkpoints lie in the comparison's folder until the fit is done.
+A fit's files are complete or absent, so an interrupted comparison loses only the fits under way. A net's fit loses
+nothing: its checkpoints stay in the comparison's folder until the fit is done.
 """
 
 import contextlib
@@ -46,12 +46,12 @@ from tradsys.research.pipeline.single_thread import single_threads
 from tradsys.research.pipeline.trial_ledger import check_ledger
 
 LOG = logging.getLogger(__name__)
-LARGE = ("pytorch_lightning",)  # what nets train with; the caller has loaded it where a variant is one
+LARGE = ("pytorch_lightning",)  # training library of nets; loaded in the caller where a variant is one
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One fit to run: where its dataset lies, where its two files go, where a net keeps checkpoints meanwhile."""
+    """One fit to run: paths of its dataset, of its two result files, and of a net's checkpoints."""
 
     variant: str
     experiment: Experiment
@@ -67,7 +67,7 @@ class Job:
 class Unit:
     """Fits of one variant that one process runs, their nets as one stack where there are several.
 
-    stack: takes that stack's checkpoint.
+    stack: folder of that stack's checkpoint.
     """
 
     jobs: Sequence[Job]
@@ -78,11 +78,11 @@ class Unit:
 def compare_study(
     variants: Sequence[Variant], settings: ComparisonSettings, config: Mapping[str, Any], overrides: Sequence[str]
 ) -> dict[str, Any]:
-    """Runs every fit that is not there yet and writes table.json, table.md and report.html; returns the table.
+    """Runs every fit that is missing and writes table.json, table.md and report.html; returns the table.
 
     The folder is runs/compare/<study>_<digest of the reference's samples and folds>, so that other seeds, other
-    variants and other settings of one variant find the fits that stay the same. config: resolved, of the command line,
-    whose overrides are kept beside it; its `paths` say where runs and the ledger lie.
+    variants and other settings of one variant reuse the fits that stay the same. config: resolved, of the command line,
+    whose overrides are saved next to it; its `paths` give the folders of runs and the ledger.
     """
     check_ledger(config["paths"]["ledger"], config["paths"]["runs"])
     runs = Path(config["paths"]["runs"])
@@ -111,7 +111,7 @@ def compare_study(
 
 
 def _check_fits(variant: Variant, dataset: Dataset) -> None:
-    """Raises before any fit what a fit of the variant would refuse of its training samples, with variant and fold."""
+    """Raises what any fit of the variant would raise about its training samples, with variant and fold."""
     for fold in range(len(dataset.folds)):
         try:
             check_part("model", variant.experiment.model, dataset.part(fold, "train"))
@@ -121,7 +121,7 @@ def _check_fits(variant: Variant, dataset: Dataset) -> None:
 
 @contextlib.contextmanager
 def _alone(place: Path) -> Iterator[None]:
-    """One process at a time per folder: two would write each other's checkpoints."""
+    """Locks the folder for one process: two would write each other's checkpoints."""
     lock = FileLock(place / ".lock", timeout=0)
     try:
         lock.acquire()
@@ -161,13 +161,13 @@ def _jobs(variant: Variant, judged: Aligned, place: Path) -> list[Job]:
 
 
 def _units(jobs: Sequence[Job], stacked: bool | None) -> list[Unit]:
-    """The fits of a variant that are not there yet, in units that depend on all of its fits, done or not."""
+    """The missing fits of a variant, in units that depend on all of its fits, done or not."""
     todo = [job for job in jobs if not _is_done(job.target)]
     if not todo:
         return []
     try:
         size = fits_per_stack(_planned(todo[0], load_dataset(todo[0].dataset)), stacked)
-    except TradsysError:  # its own fit says so, with variant, fold and seed
+    except TradsysError:  # the fit itself raises it, with variant, fold and seed
         size = 1
     units = [
         Unit(jobs[low : low + size], jobs[low].workdir.with_name(f"stack_{low}"), stacked)
@@ -186,7 +186,7 @@ def _is_done(target: Path) -> bool:
 
 
 def _run(todo: Sequence[Unit], settings: ComparisonSettings) -> None:
-    # first seeds of all variants first, so that an interrupted comparison has touched every variant
+    # first seeds of all variants first, so that an interrupted comparison has results of every variant
     todo = sorted(todo, key=lambda unit: (unit.jobs[0].seed, unit.jobs[0].fold))
     total = sum(not _is_done(job.target) for unit in todo for job in unit.jobs)
     LOG.info("%d fits to go", total)
@@ -198,7 +198,7 @@ def _run(todo: Sequence[Unit], settings: ComparisonSettings) -> None:
 
 
 def run_jobs(work: Callable[[Any], Any], todo: Sequence[Any], n_jobs: int, backend: str) -> Iterator[Any]:
-    """Results as they finish, in any order; ray hands them over all at once. One job runs in this process."""
+    """Yields results as they finish, in any order; ray returns them all at once. One job runs in this process."""
     if backend == "sequential" or (n_jobs == 1 and backend != "ray") or not todo:
         yield from map(work, todo)
         return
@@ -211,8 +211,8 @@ def run_jobs(work: Callable[[Any], Any], todo: Sequence[Any], n_jobs: int, backe
     begun = {"initializer": _begin_worker, "initargs": (os.getpid(), loaded)} if backend == "loky" else {}
     parallel = joblib.Parallel(n_jobs, backend=backend, return_as="generator_unordered", batch_size=1, **begun)
     with warnings.catch_warnings():
-        # loky replaces a worker whose memory has grown by 300 MB since its first job, and says so; where warnings are
-        # errors, that would end its managing thread and the comparison would wait for ever
+        # loky replaces a worker whose memory has grown by 300 MB since its first job, with a warning; where warnings
+        # are errors, that would end its managing thread and the comparison would wait forever
         warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
         own = joblib.delayed(EndingWithCaller(work))
         with held_back():  # a terminal sends Ctrl-C to the workers as well, which would end with tracebacks
@@ -221,12 +221,12 @@ def run_jobs(work: Callable[[Any], Any], todo: Sequence[Any], n_jobs: int, backe
 
 
 def _begin_worker(caller: int, modules: Sequence[str]) -> None:
-    """What a worker does before its first job: it watches its caller, and loads what would let its memory grow later.
+    """Prepares a worker before its first job: watches its caller, and loads modules that would grow its memory later.
 
-    The interrupt of a terminal is its caller's, which ends it.
+    The interrupt of a terminal is handled by the caller, which ends the worker.
 
-    A worker that the caller leaves while it still loads its first work would never begin to watch. One that loads torch
-    after its first job has grown so much that loky starts another in its place.
+    A worker that watched only after loading its first job would outlive a caller that ends meanwhile. One that loads
+    torch after its first job has grown so much that loky replaces it.
     """
     deaf_to_interrupts()
     end_with_caller(caller)
@@ -235,7 +235,7 @@ def _begin_worker(caller: int, modules: Sequence[str]) -> None:
 
 
 def _register_ray() -> None:
-    """Makes `ray` a backend of joblib; only then is ray looked for."""
+    """Makes `ray` a backend of joblib; only then is ray imported."""
     try:
         importlib.import_module("ray.util.joblib").register_ray()
     except ModuleNotFoundError as error:
@@ -246,7 +246,7 @@ def _register_ray() -> None:
 
 
 def run_unit(unit: Unit) -> list[Path]:
-    """Runs the unit's fits that are not there yet; the files that they wrote."""
+    """Runs the unit's missing fits; returns their files."""
     dataset = load_dataset(unit.jobs[0].dataset)
     planned = [_planned(job, dataset) for job in unit.jobs]
     ahead = StackedFits(planned, unit.stack, stacked=unit.stacked if len(planned) > 1 else False)
@@ -257,7 +257,7 @@ def run_unit(unit: Unit) -> list[Path]:
 
 
 def run_job(job: Job, planned: PlannedFit, seconds: float) -> Path:
-    """Runs one fit and writes its two files whole, the JSON last; then its checkpoints are thrown away.
+    """Runs one fit and writes its two files atomically, the JSON last; then removes its checkpoints.
 
     seconds: that its nets took before, in a stack.
     """
@@ -282,7 +282,7 @@ def _fit_frame(fit: FoldFit) -> pl.DataFrame:
 
 
 def read_fit(target: Path) -> tuple[FoldFit, dict[str, Any]]:
-    """The fit that `run_job` wrote, and what its JSON says of it."""
+    """The fit that `run_job` wrote, and its JSON."""
     fix = "delete both of its files and run the same command again"
     about = read_json(target, fix, DataError)
     frame = read_parquet(target.with_suffix(".parquet"), fix, lists=True)
@@ -327,9 +327,9 @@ def _variant_fits(variant: Variant, jobs: Sequence[Job], judged: Mapping[str, Al
 
 
 def _mean_fits(variant: Variant, fits: Mapping[str, VariantFits], judged: Mapping[str, Aligned]) -> VariantFits:
-    """The variant as one forecast: the mean of other variants' calibrated probabilities, each one's over its seeds.
+    """A variant that averages others: the mean of their calibrated probabilities, each first averaged over its seeds.
 
-    The base rate is the first one's: what the others were trained on may differ, what they are tested on may not.
+    The base rate is the first one's: the others may differ in training data, but not in test data.
     """
     sources = [fits[name] for name in variant.mean_of]
     means = [
@@ -355,18 +355,18 @@ def _mean_fits(variant: Variant, fits: Mapping[str, VariantFits], judged: Mappin
 
 
 def _total(counts: Sequence[int | None]) -> int | None:
-    """Their sum; None where no one is known."""
+    """The sum; None where every count is None."""
     known = [count for count in counts if count is not None]
     return sum(known) if known else None
 
 
 def _check_means(variants: Sequence[Variant], judged: Mapping[str, Aligned]) -> None:
-    """Raises before any fit where a mean is of variants that are tested on other rows."""
+    """Raises before any fit where a mean is of variants that are tested on different rows."""
     for variant in variants:
         asked = {name: judged[name].question for name in variant.mean_of}
         if len(set(asked.values())) > 1:
             first, other = variant.mean_of[0], next(n for n, q in asked.items() if q != asked[variant.mean_of[0]])
             raise TradsysError(
-                f"compare: variant {variant.name!r} is the mean of {first!r} and {other!r}, which ask other questions "
-                "(label, side, prices or decisions); a mean is of one question; set study.variants"
+                f"compare: variant {variant.name!r} is the mean of {first!r} and {other!r}, which are different tasks "
+                "(label, side, prices or decisions); a mean is of one task; set study.variants"
             )

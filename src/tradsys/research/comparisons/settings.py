@@ -1,4 +1,4 @@
-"""The variants of a comparison as a study names them, and as the command hands them over: composed and built."""
+"""Settings of a comparison: the variants named in a study, and the variants composed and built."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,15 +15,15 @@ from tradsys.samples.held_out_symbols import HeldOutSymbols, TestedSymbols
 LOG = logging.getLogger(__name__)
 BACKENDS = ("loky", "threading", "sequential", "ray")
 VARIANT_KEYS = ("overrides", "seeds", "against")
-# of a model's config: what is shown, where it is kept and how many threads work change no number; `seed` is the fit's
+# of a model's config: keys that change no number (output, folders, threads); `seed` is set by the fit
 UNDECIDING = ("progress_bar", "loggers", "checkpoint_every_steps", "step", "workdir", "n_threads", "seed")
 
 
 @dataclass(frozen=True)
 class VariantChoice:
-    """How a variant differs: Hydra overrides, its seeds, and whom it is compared with (None for the reference itself).
+    """One variant as configured: Hydra overrides, its seeds, and its rival (None for the reference itself).
 
-    mean_of: the variants whose seeds' probabilities it averages, empty for a variant with fits of its own.
+    mean_of: the variants whose probabilities it averages, empty for a variant with fits of its own.
     """
 
     overrides: tuple[str, ...]
@@ -34,18 +34,18 @@ class VariantChoice:
 
 @dataclass(frozen=True)
 class ComparisonSettings:
-    """A study: its question, its variants, and on which folds and seeds they meet.
+    """A study: its question, its variants, folds and seeds.
 
     variants: name -> overrides on top of the command line's (a list, inner lists are spliced), or a mapping of
-    `overrides`, `seeds`, such as one seed for a model without chance, and `against`, another variant to compare it
-    with. A variant that gives `mean_of`, another variant, instead of overrides is the mean of that variant's calibrated
-    probabilities over its seeds: an ensemble that costs no fit. Of several variants it is the mean of their means, each
-    of equal weight. arms: the old name of variants.
+    `overrides`, `seeds`, such as one seed for a deterministic model, and `against`, another variant to compare it
+    with. A variant with `mean_of`, another variant, instead of overrides is the mean of that variant's calibrated
+    probabilities over its seeds: an ensemble without a fit. Of several variants it is the mean of their means, with
+    equal weights. arms: deprecated name of variants.
     reference: the variant that all others are compared with.
     common: overrides of all variants, below the command line's. sets: named lists that variants refer to by
-    interpolation. n_jobs: fits at once, of one thread each. backend: of joblib; `ray` takes the cluster that ray finds.
+    interpolation. n_jobs: fits at once, of one thread each. backend: of joblib; `ray` uses the cluster that ray finds.
     n_draws, confidence: of every interval. held_out: symbols that no fold trains or validates on and that alone are
-    tested. tested: symbols that validation and tests are of, while training takes all that a variant's data hold;
+    tested. tested: symbols of validation and tests, while training uses all that a variant's data hold;
     empty for all. stacked: whether the fits of a variant train their nets as stacks, which moves a probability by no
     more than 1e-5: None where that is faster, True wherever it is possible, False never.
     Raises TradsysError out of range.
@@ -71,7 +71,7 @@ class ComparisonSettings:
     def __post_init__(self) -> None:
         if self.arms:
             LOG.warning(
-                "study %r: `arms` is the old name of `variants` and goes with 2.0; write study.variants", self.name
+                "study %r: `arms` is the deprecated name of `variants`, removed in 2.0; write study.variants", self.name
             )
             object.__setattr__(self, "variants", {**(self.variants or {}), **self.arms})
         check_folder_name("study: name", self.name, TradsysError)
@@ -103,7 +103,7 @@ class ComparisonSettings:
 
     @property
     def splitter(self) -> Splitter:
-        """`split`, without the held-out symbols in training, or with the tested ones alone in the tests."""
+        """`split`, without the held-out symbols in training, or with only the tested ones in the tests."""
         if self.held_out:
             return HeldOutSymbols(self.split, tuple(self.held_out))
         return TestedSymbols(self.split, tuple(self.tested)) if self.tested else self.split
@@ -170,7 +170,7 @@ class ComparisonSettings:
 
 
 def _spliced(overrides: Any, where: str) -> Iterator[str]:
-    """The overrides of a list and of the lists in it; None is no override."""
+    """The overrides of a list and of the lists in it; None is skipped."""
     if isinstance(overrides, str):
         yield overrides
     elif overrides is None or isinstance(overrides, Mapping) or not isinstance(overrides, Iterable):
@@ -182,7 +182,7 @@ def _spliced(overrides: Any, where: str) -> Iterator[str]:
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """A variant ready to run. experiment: built from config, which is resolved. The rest: `VariantChoice`."""
+    """A variant ready to run. experiment: built from `config`, which is resolved. Other fields: see `VariantChoice`."""
 
     name: str
     experiment: Experiment
@@ -192,7 +192,7 @@ class Variant:
     mean_of: tuple[str, ...] = ()
 
     def digest(self, panel: str) -> str:
-        """Of what decides a fit: its samples and folds, its model, scaler and calibration."""
+        """Digest of what determines a fit: its samples and folds, its model, scaler and calibration."""
         decides = {key: self.config[key] for key in ("model", "transforms", "calibration")}
         if (decay := self.config.get("time_decay", 1.0)) != 1.0:  # fits without one keep their names
             decides["time_decay"] = decay

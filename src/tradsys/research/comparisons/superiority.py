@@ -1,4 +1,4 @@
-"""Is the best of many variants truly better than the reference, or the luckiest of them?"""
+"""Test of superior predictive ability: whether the best of many variants is truly better than the reference."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,13 +11,13 @@ from tradsys.evidence.bootstrap import sum_per_time, time_groups
 from tradsys.evidence.overfitting import spa_test
 from tradsys.evidence.paired import VariantLosses
 
-LEAST_VARIANTS = 3  # the reference among them: with two, the paired difference says it all
+LEAST_VARIANTS = 3  # the reference included: for two, the paired difference is the test
 
 
 def superiority(
     variants: Mapping[str, VariantLosses], reference: str, *, min_block: float, n_draws: int, seed: int = 0
 ) -> dict[str, Any]:
-    """Superior predictive ability of the best variant over the reference, the luck of choosing it taken off.
+    """Superior predictive ability of the best variant over the reference, corrected for choosing the best.
 
     variants: the reference and those on its rows. min_block: distinct times that one label overlaps. Losses are means
     over seeds, summed over the samples of a time; the noise of few seeds is not in the p-value. Keys: p (`consistent`),
@@ -32,7 +32,7 @@ def superiority(
     loss = {name: _per_time(variants[name]) for name in (reference, *same)}
     moving = [name for name in same if np.ptp(loss[reference] - loss[name]) > 1e-12 * np.abs(loss[reference]).max()]
     if not moving:
-        return out | {"reason": "every variant says what the reference says"}
+        return out | {"reason": "every variant has the same losses as the reference"}
     losses_TN = np.stack([loss[name] for name in moving], axis=1)
     try:
         found = spa_test(losses_TN, loss[reference], min_block=min_block, n_draws=n_draws, seed=seed)

@@ -1,7 +1,7 @@
-"""What the fits of a comparison say together: skills, paired differences, spreads, and the conclusions in words.
+"""Result table of a comparison: skills, paired differences, spreads, and conclusions as text.
 
-Words that depend on a number are made here from the number, so that no table ever carries a sentence that its figures
-do not.
+Sentences that depend on a number are built here from the number, so that a table never states more than its
+figures do.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,9 +35,9 @@ LOOKS = "looks.json"
 class VariantFits:
     """All fits of one variant: fits[s][k] is seed s on fold k.
 
-    code: commits that ran them. digest: of what decided them. horizon: how long a label may last. fold_spans: first
-    and last test decision of each fold. against: the variant it is compared with, None of the reference. own_rows:
-    whether its samples are not those of that variant.
+    code: commits that ran them. digest: of what determines them. horizon: longest duration of a label. fold_spans:
+    first and last test decision of each fold. against: its rival, None for the reference. own_rows:
+    whether its samples differ from the rival's.
     """
 
     name: str
@@ -54,13 +54,13 @@ class VariantFits:
 
     @property
     def losses(self) -> VariantLosses:
-        """Losses at the level of each fold, one row per seed; DataError where seeds have other samples."""
+        """Losses at the level of each fold, one row per seed; DataError where seeds have different samples."""
         first = self.fits[0]
         for row in self.fits[1:]:
             for a, b in zip(first, row, strict=True):
                 if not (np.array_equal(a.time, b.time) and np.array_equal(a.symbol, b.symbol)):
                     raise DataError(
-                        f"compare: seeds of variant {self.name!r} judged different samples; delete its fits"
+                        f"compare: seeds of variant {self.name!r} were evaluated on different samples; delete its fits"
                     )
         return VariantLosses(
             time=np.concatenate([fit.time for fit in first]),
@@ -76,7 +76,7 @@ class VariantFits:
 
 
 def enter_looks(variants: Mapping[str, VariantFits], place: Path, config: Mapping[str, Any]) -> None:
-    """Enters every variant as a trial of the ledger, before its figures are shown; one that is there stays."""
+    """Records every variant as a trial in the ledger, before its figures are shown; existing ones stay."""
     path = place / LOOKS
     entered = read_json(path, "restore it from a copy", DataError) if path.is_file() else {}
     uuid = entered.setdefault("uuid", uuid4().hex)
@@ -104,7 +104,7 @@ def enter_looks(variants: Mapping[str, VariantFits], place: Path, config: Mappin
 def comparison_table(
     variants: Mapping[str, VariantFits], settings: ComparisonSettings, config: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The whole result, ready for JSON: numbers or None, never NaN.
+    """The complete result, ready for JSON: numbers or None, never NaN.
 
     Keys: name, question, synthetic, reference, confidence, n_draws, block_length, n_times, no_intervals (why, or None),
     n_comparisons, superiority (of the best over the reference; see `superiority`), n_folds, folds (start, end of each),
@@ -221,7 +221,7 @@ def _concluded(
 
 
 def _more(gap: Difference) -> str:
-    """What would show the difference, were it as large as measured."""
+    """What would make the difference significant, if it were as large as measured."""
     if gap.needed is None:
         return ""
     if gap.needed.n_seeds is not None:
@@ -231,11 +231,11 @@ def _more(gap: Difference) -> str:
             "; no number of seeds would show it on this record: "
             f"{_factor_text(gap.needed.times_the_record)} times the years would be needed"
         )
-    return "; the two say the same"
+    return "; the two have the same losses"
 
 
 def _factor_text(value: float) -> str:
-    """Rounded up: the record as it is was not enough, so 1.0 would be wrong."""
+    """Rounded up: the record was not enough, so 1.0 would be wrong."""
     return (
         f"{max(1.1, np.ceil(10 * value) / 10):.1f}"
         if value < 10

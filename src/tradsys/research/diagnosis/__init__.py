@@ -1,4 +1,4 @@
-"""What features and labels are worth before any fit, read before the first test decision.
+"""Diagnosis of features and labels before any fit, on data before the first test decision.
 
 diagnosis           diagnose
 pre_test_rows       known_outcomes

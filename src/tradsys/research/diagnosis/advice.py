@@ -1,4 +1,4 @@
-"""What follows from a diagnosis, in sentences; every one is computed from its numbers."""
+"""Conclusions of a diagnosis as sentences; each is computed from its numbers."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -29,7 +29,7 @@ def _coverage(report: Mapping[str, Any]) -> Iterator[Line]:
     if not found:
         known = zip(report["coverage"]["names"], report["coverage"]["overall"], strict=True)
         name, least = min(((n, share) for n, share in known if share is not None), key=lambda pair: pair[1])
-        least_known = f"the least known, {name}, gives {least:.1%} of what it owes past its warm-up"
+        least_known = f"the least covered, {name}, has {least:.1%} of its values past its warm-up"
         yield "note", f"No feature is late, dropped or frozen; {least_known}."
 
 
@@ -38,8 +38,8 @@ def _survivors(report: Mapping[str, Any]) -> Iterator[Line]:
         yield (
             "warn",
             (
-                "The data hold survivors only: names that died are missing, so every rise is flattered and every fall "
-                "is missed. No rate or lift here holds for a market in which names die."
+                "The data hold survivors only: delisted names are missing, so every rise is overstated and every fall "
+                "is missed. No rate or lift here holds for a market with delistings."
             ),
         )
 
@@ -49,21 +49,21 @@ def _events(report: Mapping[str, Any]) -> Iterator[Line]:
     rate, episodes = balance["rate"], balance["n_episodes"]
     text = f"{balance['n_events']:,} event rows ({rate:.1%}) are {episodes:,} episodes that do not overlap"
     if episodes < FEW_EPISODES:
-        yield "warn", f"{text}: too few to tell a model from luck. Lower the bar of the label, or load more history."
+        yield "warn", f"{text}: too few to tell a model from luck. Lower the label's threshold, or load more history."
     else:
-        yield "note", f"{text}; it is the episodes that count as evidence."
+        yield "note", f"{text}; only the episodes count as evidence."
     if rate < RARE:
-        yield "note", "Events are rare: weigh the classes, and judge by precision at k and PR-AUC, not by accuracy."
+        yield "note", "Events are rare: weigh the classes, and use precision at k and PR-AUC, not accuracy."
     elif rate > COMMON:
-        yield "note", f"Events are the rule ({rate:.0%}): a model must beat that rate before it tells anything."
+        yield "note", f"Events are the rule ({rate:.0%}): a model must beat that rate to be useful."
 
 
 def _wicks(report: Mapping[str, Any]) -> Iterator[Line]:
     n_wicks, n_events = report["balance"]["n_wicks"], report["balance"]["n_events"]
     if n_wicks:
         share = n_wicks / n_events
-        text = f"In {n_wicks:,} of {n_events:,} events ({share:.0%}) a high touched the rise and no close held it"
-        yield ("warn" if share > WICKS else "note"), f"{text}: a wick may have filled nobody."
+        text = f"In {n_wicks:,} of {n_events:,} events ({share:.0%}) a high touched the rise and no close reached it"
+        yield ("warn" if share > WICKS else "note"), f"{text}: an order at a wick may not fill."
 
 
 def _clusters(report: Mapping[str, Any]) -> Iterator[Line]:
@@ -92,7 +92,7 @@ def _rates(report: Mapping[str, Any]) -> Iterator[Line]:
             "warn",
             (
                 f"Events make {train:.1%} of training and {valid:.1%} of validation rows: the calibrated level will "
-                "not hold; rank by the score, and read the probability with care."
+                "not hold; rank by the score, and use the probability with care."
             ),
         )
 
@@ -104,14 +104,14 @@ def _correlations(report: Mapping[str, Any]) -> Iterator[Line]:
         yield "warn", "No correlation has an interval: the record holds too few blocks of the label's horizon."
     elif held:
         names = ", ".join(f"{row['name']} ({row['value']:+.2f})" for row in held[:5])
-        yield "note", f"{len(held)} of {len(known)} columns go with the label beyond chance (Holm): {names}."
+        yield "note", f"{len(held)} of {len(known)} columns correlate with the label beyond chance (Holm): {names}."
     else:
         alone = sum(row["low"] > 0 or row["high"] < 0 for row in known)
         yield (
             "warn",
             (
-                f"No column goes with the label beyond chance once {len(known)} are asked at once; {alone} would "
-                "alone. Do not choose features by this table."
+                f"No column correlates with the label beyond chance when {len(known)} are tested at once; {alone} "
+                "would alone. Do not choose features by this table."
             ),
         )
 
@@ -119,12 +119,12 @@ def _correlations(report: Mapping[str, Any]) -> Iterator[Line]:
 def _compression(report: Mapping[str, Any]) -> Iterator[Line]:
     section = report["compression"]
     if section is None:
-        yield "note", "No compression column is in this feature set, so its lift was not asked."
+        yield "note", "No compression column is in this feature set, so its lift was not measured."
         return
     row = section["lifts"][0]
     lift, within = row["lift"], row["within_time"]
     if lift["low"] is None:
-        yield "warn", f"The lift of compression is not known: {lift['reason']}."
+        yield "warn", f"The lift of compression is unknown: {lift['reason']}."
         return
     said = f"Compressed rows are events {_bounds(lift)} times as often as all"
     left = _within_dates(within)
@@ -138,7 +138,7 @@ def _compression(report: Mapping[str, Any]) -> Iterator[Line]:
 
 
 def _within_dates(within: Mapping[str, Any]) -> str:
-    """The lift against rows of the same dates as a sentence of its own, with what its own interval says."""
+    """A sentence on the lift against rows of the same dates, with its interval."""
     if within["low"] is None:
         return ""
     side = "all above 1" if within["low"] > 1 else "all below 1" if within["high"] < 1 else "around 1"
@@ -166,8 +166,8 @@ def _intervals(report: Mapping[str, Any]) -> Iterator[Line]:
         yield (
             "warn",
             (
-                f"Intervals of the expected move promised {found['wanted']:.0%} and held {_bounds(found['coverage'])} "
-                "of the test moves: too narrow for what came later."
+                f"Intervals of the expected move promised {found['wanted']:.0%} and covered "
+                f"{_bounds(found['coverage'])} of the test moves: too narrow for later data."
             ),
         )
 

@@ -1,4 +1,4 @@
-"""Do quiet rows explode more often? The lift of compression over all rows, with what of it is time or symbol.
+"""Whether quiet rows explode more often: lift of compression over all rows, within times and within symbols.
 
 A row is compressed in a column where its value lies in the column's lowest share. Legend: N rows, K columns.
 """
@@ -43,7 +43,7 @@ class FifthRow(EstimateRow):
 
 
 class CompressionSection(TypedDict):
-    """levels: below which a column is low, the lowest `share` of n rows. rate: of the event over all of them."""
+    """levels: a column at or below its level is low, the lowest `share` of n rows. rate: of the event over all rows."""
 
     share: float
     levels: dict[str, float]
@@ -57,7 +57,7 @@ class CompressionSection(TypedDict):
 class Compressed:
     """Which of N rows are compressed. values_NK [N, K]: the columns; known [N]: rows where all are finite.
 
-    low_NK: bool, the value is at most the level, the lowest share's edge. all_of_them [N]: low in every column.
+    low_NK: bool, the value is at most the level, the edge of the lowest share. all_of_them [N]: low in every column.
     """
 
     names: tuple[str, ...]
@@ -69,12 +69,12 @@ class Compressed:
 
     @property
     def all_of_them(self) -> Array:
-        """bool [N]."""
+        """bool [N]: rows that are low in every column."""
         return self.known & self.low_NK.all(axis=1)
 
 
 def compressed_rows(table: FeatureTable, rows: Array, columns: Sequence[str], share: float) -> Compressed | None:
-    """The rows in the lowest `share` of each named column; None where the table has none of them, or no row of all."""
+    """The rows in the lowest `share` of each column; None where the table lacks the columns, or no row has all."""
     names = tuple(name for name in columns if name in table.names)
     if not names:
         return None

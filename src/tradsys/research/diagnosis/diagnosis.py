@@ -1,7 +1,7 @@
-"""What the data say before any model is fitted: coverage, correlation, compression, balance, examples, advice.
+"""Diagnosis before any model is fitted: coverage, correlation, compression, balance, examples, advice.
 
-Coverage reads features on every date. Whatever reads a label reads only rows whose outcome was known before the first
-test decision: a diagnosis chooses features, and a choice made on test rows would be judged on them again.
+Coverage reads features on every date. Everything with labels uses only rows whose label resolved before the first
+test decision: a diagnosis chooses features, and a choice made on test rows would be evaluated on them again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,12 +34,12 @@ N_BINS = 24  # of a histogram
 
 @dataclass(frozen=True)
 class DiagnosisSettings:
-    """How a diagnosis is made.
+    """Settings of a diagnosis.
 
-    compression: columns of which the lowest `compressed_share` counts as compressed; those that an experiment lacks
-    are left out. n_distributions: histograms, of the columns that go with the label most. n_examples: charts of each
+    compression: columns of which the lowest `compressed_share` counts as compressed; missing ones are left out.
+    n_distributions: histograms, of the columns most correlated with the label. n_examples: charts of each
     kind, from before_bars before the decision. heat_columns, recent_dates: of the heat map, runs of dates and last
-    dates. judge: also fit the experiment's model and read its test span, once, into the ledger; by `explosion`.
+    dates. judge: also fit the experiment's model and evaluate its test span, once, with a ledger entry; by `explosion`.
     """
 
     coverage: CoverageRules = field(default_factory=CoverageRules)
@@ -58,14 +58,14 @@ class DiagnosisSettings:
 
 
 class Dead(TypedDict):
-    """Last bar of each instrument that ended, and how many rows were judged by their end."""
+    """Last bar of each delisted instrument, and the number of rows labelled by its delisting."""
 
     symbols: dict[str, str]
     n_rows: int
 
 
 class AssociationRow(EstimateRow):
-    """Correlation of a column with the event. median_event, median_rest: of the column, where the event came or not."""
+    """Correlation of a column with the event. median_event, median_rest: of the column, with and without the event."""
 
     name: str
     p_holm: float | None
@@ -86,7 +86,7 @@ class Distribution(TypedDict):
 def diagnose(
     experiment: Experiment, settings: DiagnosisSettings, config: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
-    """The whole diagnosis as one JSON-safe dict; `stops` names the features that fail it."""
+    """The complete diagnosis as one JSON-safe dict; `stops` names the features that fail it."""
     timings = Timings()
     with timings.stage("bars"):
         bars = load_bars(experiment)
@@ -107,7 +107,7 @@ def diagnose(
 
 
 def _about(experiment: Experiment, known: KnownOutcomes, config: dict[str, Any]) -> dict[str, Any]:
-    """What was diagnosed: data, label, spans, and where the numbers come from."""
+    """Header of the diagnosis: data, label, spans, and provenance."""
     first, last = span(known.bars)
     source = experiment.data["source"].describe()
     data = source | {"digest": content_digest(known.bars), "first": first.isoformat(), "last": last.isoformat()}
@@ -131,7 +131,7 @@ def _about(experiment: Experiment, known: KnownOutcomes, config: dict[str, Any])
 
 
 def _dead(experiment: Experiment, known: KnownOutcomes) -> Dead:
-    """Instruments that ended before the data do, and how many rows were judged by their end: losses, not gaps."""
+    """Instruments that ended before the data do, and the rows labelled by their delisting: losses, not gaps."""
     silent_bars = experiment.labels.card().get("dead_after_bars", experiment.labels.horizon_bars)
     last = ended(known.bars, silent_bars * bar_length(known.bars))
     names = np.asarray(known.table.symbols)[known.table.symbol]
@@ -141,7 +141,7 @@ def _dead(experiment: Experiment, known: KnownOutcomes) -> Dead:
 
 
 def _label_sections(experiment: Experiment, known: KnownOutcomes, settings: DiagnosisSettings) -> dict[str, Any]:
-    """Everything that reads outcomes."""
+    """The sections that use labels."""
     horizon = experiment.labels.horizon_bars
     drawn: Drawn = {"min_block": horizon, "confidence": settings.confidence}
     values = known.table.values[known.rows]
@@ -173,7 +173,7 @@ def _association(found: Association) -> AssociationRow:
 def _distributions(known: KnownOutcomes, values_NF: Array, shown: Sequence[Association]) -> list[Distribution]:
     """Histograms of events and of the rest over shared bins, each as shares of its own rows.
 
-    Bins span the 1st to the 99th percentile; what lies beyond is counted in the outer bins.
+    Bins span the 1st to the 99th percentile; values beyond are counted in the outer bins.
     """
     out: list[Distribution] = []
     for found in shown:
@@ -192,7 +192,7 @@ def _distributions(known: KnownOutcomes, values_NF: Array, shown: Sequence[Assoc
 
 
 def _balance(known: KnownOutcomes, confidence: float) -> dict[str, Any]:
-    """Rows and events by month and by symbol, and how many events are really apart from each other."""
+    """Rows and events by month and by symbol, and the number of events that do not overlap."""
     first_rows = episodes(known.rows[known.event], known.labels.end, known.table.symbol)
     frame = pl.DataFrame(
         {
@@ -226,7 +226,7 @@ def _balance(known: KnownOutcomes, confidence: float) -> dict[str, Any]:
 
 
 def _wicks(experiment: Experiment, known: KnownOutcomes) -> int | None:
-    """Events whose rise a high touched and no close held; None where the label asks for no rise."""
+    """Events whose rise a high touched and no close reached; None where the label has no rise."""
     card = experiment.labels.card()
     if "rise" not in card:
         return None
@@ -238,9 +238,9 @@ def _wicks(experiment: Experiment, known: KnownOutcomes) -> int | None:
 def _examples(
     experiment: Experiment, known: KnownOutcomes, squeezed: Compressed | None, settings: DiagnosisSettings
 ) -> list[dict[str, Any]]:
-    """Small charts' data: events, near misses, and compressions after which nothing came.
+    """Data of small charts: events, near misses, and compressions without an event.
 
-    Of rows that a model could decide on: all features known, unless that is none.
+    Only rows with all features finite, unless there is none.
     """
     horizon = experiment.labels.horizon_bars
     dead_after = experiment.labels.card().get("dead_after_bars")

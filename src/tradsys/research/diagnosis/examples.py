@@ -1,4 +1,4 @@
-"""Single rows shown with the bars around them: events, near misses, and compressions after which nothing came."""
+"""Example rows shown with the bars around them: events, near misses, and compressions without an event."""
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -13,7 +13,7 @@ EVENT, NEAR_MISS, FALSE_ALARM = "event", "near miss", "false alarm"
 
 
 def episodes(event_rows: Array, end_R: Array, symbol_R: Array) -> Array:
-    """First rows of the events that do not overlap: of each run whose labels share bars, the first [E], ascending.
+    """First rows of the events that do not overlap: of each run of overlapping labels, the first [E], ascending.
 
     event_rows: ascending rows. Ten rows before one explosion are ten events and one episode.
     """
@@ -43,9 +43,9 @@ def worked_examples(
 ) -> list[dict[str, Any]]:
     """Up to `n_each` charts of each kind, ready for JSON, no symbol twice within a kind.
 
-    rows [N]: the rows to choose from, with best_move_N, their largest log rise within the horizon, and compressed_N.
-    Events are drawn at random among first rows of episodes, false alarms among compressed rows that were none; near
-    misses are the rows that rose most of all that were none. No bar at or after `until` is shown.
+    rows [N]: candidate rows, with best_move_N, their largest log rise within the horizon, and compressed_N.
+    Events are drawn at random among first rows of episodes, false alarms among compressed rows without an event; near
+    misses are the rows with the largest rises below the event. No bar at or after `until` is shown.
     """
     rng = np.random.default_rng(seed)
     symbol = bars["symbol"].rle_id().to_numpy()  # bars are sorted by symbol

@@ -1,10 +1,10 @@
-"""A model of rare rises judged on its test span: the top of its ranking, its probability, and the move it expects.
+"""Evaluates a model of rare rises on its test span: top of the ranking, probability, expected move.
 
-The model is prepared, fitted and bundled as any other; what is asked of it differs. Rises are rare, so the top of the
-ranking counts (precision at k, lift, area under precision and recall), beside rankings that need no model. The expected
-move gets a split conformal interval: trees learn the largest rise within the horizon on training rows, stop on the
-earlier half of the validation rows, and are compared with its later half, so that every step lies later than the one
-before; whether the interval then holds on the test span is measured, as order in time is not exchangeability.
+The model is prepared, fitted and bundled as any other; only its metrics differ. Rises are rare, so the top of the
+ranking counts (precision at k, lift, area under precision and recall), compared with rankings without a model. The
+expected move gets a split conformal interval: trees learn the largest rise within the horizon on training rows, stop on
+the earlier half of the validation rows, and are calibrated on its later half, so that every step lies later than the
+one before. The interval's coverage on the test span is measured, because rows in time are not exchangeable.
 Legend: N test samples, M calibration samples.
 """
 
@@ -41,11 +41,11 @@ MODEL, MOVE, QUIET = "model", "expected move", "compression alone"
 
 @dataclass(frozen=True)
 class ExplosionSettings:
-    """How a model of rare rises is judged.
+    """Settings of the evaluation of a model of rare rises.
 
     ks: names picked at each time. alpha: share of moves that may lie outside their interval. move_model: learns the
     largest log rise within the horizon. scale_column: a positive column by which intervals widen, such as a
-    volatility, not below least_scale; None, or a column that is absent: one width for all. n_top: names shown of the
+    volatility, not below least_scale; None, or a missing column: one width for all. n_top: names shown of the
     last test date.
     """
 
@@ -59,10 +59,11 @@ class ExplosionSettings:
 
 @dataclass(frozen=True, eq=False)
 class ScoreScale:
-    """From a calibrated probability to 0..100: its percentile among the validation rows' probabilities.
+    """Maps a calibrated probability to 0..100: its percentile among the validation rows' probabilities.
 
-    The score of p is 100 * (share below p + half the share equal to p): 50 is the middle of the validation rows, and
-    rows that tie share one score, as they do after an isotonic calibration. known_M: those probabilities, ascending.
+    The score of p is 100 * (share below p + half the share equal to p): 50 is the median of the validation rows, and
+    equal probabilities share one score, as after isotonic calibration. known_M: the validation probabilities,
+    ascending.
     """
 
     known_M: Array
@@ -93,9 +94,9 @@ def judge_explosions(
     config: dict[str, Any],
     compression: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Fits, bundles, reads the test span once into the ledger; writes predictions.parquet; one JSON-safe dict.
+    """Fits, bundles, evaluates the test span once with a ledger entry; writes predictions.parquet; one JSON-safe dict.
 
-    bars: with segments. compression: columns by whose mean rank, lowest first, the ranking without a model goes.
+    bars: with segments. compression: columns whose mean rank, lowest first, is the ranking without a model.
     """
     timings = Timings()
     with timings.stage("samples"):
@@ -125,7 +126,7 @@ def judge_explosions(
 
 @dataclass(frozen=True, eq=False)
 class Moves:
-    """Largest log rises of the test rows [N]: expected, low and high of their interval, and what came.
+    """Largest log rises of the test rows [N]: expected, low and high of their interval, and realised.
 
     n_calibration: rows that set the interval's width.
     """
@@ -138,14 +139,14 @@ class Moves:
 
 
 def largest_rises(experiment: Experiment, prepared: Prepared) -> Array:
-    """Largest log rise within the label's horizon after each row, float64 [R]; deaths count up to their end."""
+    """Largest log rise within the label's horizon after each row, float64 [R]; up to the last bar of delisted names."""
     card = experiment.labels.card()
     horizon = experiment.labels.horizon_bars
     return best_move(prepared.bars, horizon, dead_after_bars=card.get("dead_after_bars"))
 
 
 def expected_moves(prepared: Prepared, rise_R: Array, settings: ExplosionSettings) -> Moves:
-    """Trees fitted on training rows, stopped on the earlier validation rows, compared with the later ones."""
+    """Trees fitted on training rows, stopped on the earlier validation rows, calibrated on the later ones."""
     train, valid = (_with_rises(part, rise_R) for part in (prepared.train, prepared.valid))
     stops, calibrates = in_halves(valid)
     model = settings.move_model.fit(train, stops)
@@ -154,12 +155,12 @@ def expected_moves(prepared: Prepared, rise_R: Array, settings: ExplosionSetting
     test = prepared.test
     expected = model.predict(test.table, test.rows)
     low, high = conformal.interval(expected, _scale(test, settings))
-    # the highest high is never below the open it starts from, so what lies below 0 is no possible move
+    # the highest high is never below the open it starts from, so values below 0 are impossible
     return Moves(expected, np.maximum(low, 0.0), np.maximum(high, 0.0), rise_R[test.rows], len(calibrates))
 
 
 def _scale(samples: Samples, settings: ExplosionSettings) -> Array | None:
-    """What the interval's width follows [N], known at the decision."""
+    """The scale [N] of the interval's width, point in time."""
     if settings.scale_column is None or settings.scale_column not in samples.table.names:
         return None
     return np.maximum(
@@ -168,7 +169,7 @@ def _scale(samples: Samples, settings: ExplosionSettings) -> Array | None:
 
 
 def _with_rises(samples: Samples, rise_R: Array) -> Samples:
-    """The samples with the largest rise as their outcome; those whose rise is not known leave."""
+    """The samples with the largest rise as their target; those with an unresolved rise are left out."""
     samples = samples.take(np.isfinite(rise_R[samples.rows]))
     return replace(samples, ret=rise_R[samples.rows])
 
@@ -188,7 +189,7 @@ def in_halves(valid: Samples) -> tuple[Samples, Samples]:
 
 
 def quiet_ranking(test: Samples, columns: Sequence[str]) -> dict[str, Array]:
-    """Minus the mean of the columns' ranks within each time [N]: what compression alone would pick; {} without any."""
+    """Minus the mean of the columns' ranks within each time [N]: the ranking by compression alone; {} without any."""
     present = [name for name in columns if name in test.table.names]
     if not present:
         return {}
@@ -201,7 +202,7 @@ def _judged(
     experiment: Experiment, prepared: Prepared, settings: ExplosionSettings, rankings: Mapping[str, Array],
     probability_N: Array,
 ) -> dict[str, Any]:  # fmt: skip
-    """Rankings at k and as a whole, and the probability by the package's metrics."""
+    """Metrics of the rankings at k and overall, and of the probability."""
     test, judged = prepared.test, experiment.evaluation
     drawn: dict[str, Any] = {
         "min_block": experiment.labels.horizon_bars,
@@ -233,7 +234,7 @@ def _judged(
 
 
 def _conformal(experiment: Experiment, test: Samples, moves: Moves, settings: ExplosionSettings) -> dict[str, Any]:
-    """How often the interval held the move on the test span, as a whole and month by month."""
+    """Coverage of the interval on the test span, overall and month by month."""
     inside, known = (moves.actual_N >= moves.low_N) & (moves.actual_N <= moves.high_N), np.isfinite(moves.actual_N)
     judged = experiment.evaluation
     found = event_rate(
@@ -282,7 +283,7 @@ def _top(frame: pl.DataFrame, n: int) -> list[dict[str, Any]]:
 
 
 def _record(config: dict[str, Any], prepared: Prepared, losses_N: Array, folder: Path) -> None:
-    """The look at the test span, in the ledger."""
+    """Records the evaluation of the test span in the ledger."""
     TrialLedger(config["paths"]["ledger"]).append(
         LedgerEntry(
             purpose="diagnose",

@@ -1,7 +1,7 @@
-"""Which feature is known on which date, and the three ways in which a column deceives: late, dropped, frozen.
+"""Feature coverage by date, and the three ways in which a column misleads: late, dropped, frozen.
 
-A feature owes a value on every bar past its warm-up; what it owes and does not give is missing. A column that was
-computed for the last date only, say from a snapshot, trains nothing and looks perfect in production: it must fail.
+A feature is expected to have a value on every bar past its warm-up; other NaN are missing values. A column that was
+computed for the last date only, such as from a snapshot, trains nothing and looks perfect in production: it must fail.
 A date is a UTC day. Legend: R rows, F features, T dates.
 """
 
@@ -20,12 +20,12 @@ FROZEN = "frozen until the end"
 
 @dataclass(frozen=True)
 class CoverageRules:
-    """What counts as late, dropped or frozen.
+    """Rules for late, dropped and frozen features.
 
-    least: a date is covered where this share of owed values is there. late_stop, late_warn: share of the dates before
-    the first covered one from which the feature fails or warns. fall: how far coverage must fall below the median
-    of the `memory_dates` before to be a drop. drop_dates: a drop this long fails, as does one that lasts to the last
-    date; a shorter one is reported. recent_dates: a column that holds one value on every date but these is frozen.
+    least: a date is covered where this share of expected values is present. late_stop, late_warn: share of the dates
+    before the first covered one from which the feature fails or warns. fall: how far coverage must fall below the
+    median of the `memory_dates` before to be a drop. drop_dates: a drop this long fails, as does one that lasts to the
+    last date; a shorter one is reported. recent_dates: a column that holds one value on every date but these is frozen.
     """
 
     least: float = 0.5
@@ -39,7 +39,7 @@ class CoverageRules:
 
 @dataclass(frozen=True)
 class CoverageFinding:
-    """One thing wrong with one feature. outcome: stop or warn. date: where it begins, ISO."""
+    """One problem of one feature. outcome: stop or warn. date: where it begins, ISO."""
 
     feature: str
     kind: str
@@ -54,9 +54,9 @@ class CoverageFinding:
 
 @dataclass(frozen=True, eq=False)
 class DateCoverage:
-    """Share of owed values that are there.
+    """Share of expected values that are present.
 
-    times datetime64[D] [T]. share [T, F], overall [F] over all dates: NaN where nothing is owed yet.
+    times datetime64[D] [T]. share [T, F], overall [F] over all dates: NaN where no value is expected yet.
     """
 
     names: tuple[str, ...]
@@ -74,9 +74,10 @@ class DateCoverage:
 def date_coverage(
     table: FeatureTable, warmups: Mapping[str, int], members: Array | None, rules: CoverageRules
 ) -> DateCoverage:
-    """Coverage of every feature on every date, with what is wrong, the failures first.
+    """Coverage of every feature on every date, with its problems, the failures first.
 
-    warmups: rows of a segment before a feature owes a value, by name. members: bool [R], rows that count at all.
+    warmups: rows of a segment before a feature is expected to have a value, by name. members: bool [R], rows that
+    count.
     """
     times, code = np.unique(table.time.astype("datetime64[D]"), return_inverse=True)
     counted = np.ones(len(table), dtype=bool) if members is None else members
@@ -98,13 +99,13 @@ def date_coverage(
 
 
 def warmups_of(features: FeatureSet) -> dict[str, int]:
-    """Rows before each column owes a value; a rank owes it with the feature that it ranks."""
+    """Rows before each column is expected to have a value; a rank's are those of its feature."""
     own = {feature.name: feature.warmup for feature in features.features}
     return {name: own[name if name in own else name.removesuffix(RANK)] for name in features.names}
 
 
 def coverage_section(found: DateCoverage, most_columns: int, recent_dates: int) -> dict[str, Any]:
-    """The heat map's cells, ready for JSON: the whole record in at most `most_columns` runs of dates, each at its
+    """The heat map's cells, ready for JSON: the complete record in at most `most_columns` runs of dates, each at its
     worst date, and the last dates one by one; features that fail first. Dates on which a column was frozen count as
     missing.
     """
@@ -141,7 +142,7 @@ def _findings(name: str, times: Array, share_T: Array, rules: CoverageRules) -> 
     if not len(owed):
         first = _day(times[0])
         yield CoverageFinding(
-            name, "never owed", "warn", first, "no segment outlasts its warm-up, so it is never known"
+            name, "never owed", "warn", first, "no segment is longer than its warm-up, so it never has a value"
         )
         return
     share = share_T[owed]
@@ -153,16 +154,16 @@ def _findings(name: str, times: Array, share_T: Array, rules: CoverageRules) -> 
     start = int(covered.argmax())
     absent, begins = start / len(owed), _day(times[owed[start]])
     if absent >= rules.late_stop:
-        text = f"known from {begins} on only: missing on the {start} dates before, {absent:.1%} of the record"
+        text = f"present from {begins} on only: missing on the {start} dates before, {absent:.1%} of the record"
         yield CoverageFinding(name, "last dates only", "stop", begins, text)
     elif absent >= rules.late_warn:
-        text = f"known from {begins} on: missing on the {start} dates before, {absent:.1%} of the record"
+        text = f"present from {begins} on: missing on the {start} dates before, {absent:.1%} of the record"
         yield CoverageFinding(name, "starts late", "warn", begins, text)
     yield from _drops(name, times[owed[start:]], share[start:], rules)
 
 
 def _drops(name: str, times: Array, share: Array, rules: CoverageRules) -> Iterator[CoverageFinding]:
-    """The worst drop of a feature, and how many there are."""
+    """The worst drop of a feature, and the number of drops."""
     runs = list(_falls(share, rules))
     if not runs:
         return
@@ -182,7 +183,7 @@ def _drops(name: str, times: Array, share: Array, rules: CoverageRules) -> Itera
 def _falls(share: Array, rules: CoverageRules) -> Iterator[tuple[int, int]]:
     """First and last position of every run of dates that lies `fall` below the median before it.
 
-    The level before the run is kept while it lasts, or a drop that stays would soon look normal.
+    The median before the run is kept while it lasts, or a lasting drop would soon count as normal.
     """
     if np.ptp(share) < rules.fall:
         return
@@ -204,7 +205,7 @@ def _frozen(name: str, times: Array, code: Array, values: Array, rules: Coverage
     if len(values) < 2 or not early.any():
         return
     if np.ptp(values) == 0:
-        text = f"always {values[0]:g}; a column that never changes tells nothing"
+        text = f"always {values[0]:g}; a column that never changes carries no information"
         yield CoverageFinding(name, "constant", "warn", _day(times[0]), text)
     elif np.ptp(values[early]) == 0:
         changed = values != values[early][0]
@@ -218,7 +219,7 @@ def _known_share(known: Array, owed: Array) -> Array:
 
 
 def _worst(share: Array) -> float:
-    """The lowest share of a run of dates, NaN where nothing is owed: a mean would hide one empty date."""
+    """The lowest share of a run of dates, NaN where nothing is expected: a mean would hide one empty date."""
     known = share[np.isfinite(share)]
     return float(known.min()) if len(known) else np.nan
 

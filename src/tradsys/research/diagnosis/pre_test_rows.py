@@ -1,4 +1,4 @@
-"""The rows whose outcome a diagnosis may read: known before the first test decision, every label resolved."""
+"""Rows that a diagnosis may use: their labels resolved before the first test decision."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,10 +18,10 @@ from tradsys.samples.splits import folds_of
 
 @dataclass(frozen=True, eq=False)
 class KnownOutcomes:
-    """Rows whose outcome was known before the first test decision; N of the table's R rows.
+    """Rows with a label that resolved before the first test decision; N of the table's R rows.
 
     rows [N]; event bool [N]: class 1. members bool [R], None for all. test_start: the first test decision.
-    train_rate, valid_rate: share of events in the first fold's parts, among rows that have all their features.
+    train_rate, valid_rate: share of events in the first fold's parts, among rows with all features finite.
     """
 
     bars: pl.DataFrame
@@ -36,7 +36,7 @@ class KnownOutcomes:
 
     @property
     def event(self) -> Array:
-        """bool [N]."""
+        """bool [N]: rows of class 1."""
         return self.labels.y[self.rows] == 1
 
     @property
@@ -51,10 +51,10 @@ class KnownOutcomes:
 
 
 def known_outcomes(experiment: Experiment, bars: pl.DataFrame) -> KnownOutcomes:
-    """Features of all rows, and the rows whose outcome a diagnosis may read.
+    """Features of all rows, and the rows whose labels a diagnosis may use.
 
-    A row need not have all its features: each column is judged where it is known, so that one empty column leaves the
-    others to be read. bars: with segments. Raises DataError where the split finds no fold, or tests first of all.
+    A row need not have all its features: each column is evaluated where it is finite, so that one empty column does not
+    hide the others. bars: with segments. Raises DataError where the split finds no fold, or its test comes first.
     """
     labels = labels_of(experiment, bars)
     members = answer(experiment.events, "mask", bars, kind=np.ndarray) if experiment.events else None
@@ -64,12 +64,12 @@ def known_outcomes(experiment: Experiment, bars: pl.DataFrame) -> KnownOutcomes:
     features = experiment.features.fit(bars, last_training_label(skeleton, folds))
     table = features.table(bars)
     clock = np.unique(skeleton.table.time)
-    # a death is known some bars after the label's end; the split's embargo says how many
+    # a delisting is known some bars after the label's end; the split's embargo states how many
     late = np.searchsorted(clock, skeleton.table.time[skeleton.end]) + getattr(experiment.split, "embargo_bars", 0)
     before = late < np.searchsorted(clock, test_start)
     if not before.any():
         raise DataError(
-            f"diagnose: none of {len(skeleton)} outcomes is known before the first test decision, {test_start}; a "
+            f"diagnose: none of {len(skeleton)} labels resolves before the first test decision, {test_start}; a "
             "diagnosis reads no test span, so training must lie before it; use split=daily or split=holdout"
         )
     return KnownOutcomes(
@@ -86,6 +86,6 @@ def known_outcomes(experiment: Experiment, bars: pl.DataFrame) -> KnownOutcomes:
 
 
 def _rate(table: FeatureTable, samples: Samples) -> float:
-    """Share of events among the samples that a model could learn from; among all of them where that is none."""
+    """Share of events among the samples with a complete window; among all of them where there is none."""
     ready = table.ready(1)[samples.rows]
     return float((samples.y[ready if ready.any() else slice(None)] == 1).mean())

@@ -1,4 +1,4 @@
-"""The look-ahead audit: the future, the distant past and test rows may change nothing.
+"""The leakage audit: the future, the distant past and test rows must change nothing.
 
 audit                   audit
 subject                 AuditSettings

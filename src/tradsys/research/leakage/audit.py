@@ -1,4 +1,4 @@
-"""The whole chain searched for look-ahead: three questions of every part, one answer each."""
+"""Leakage audit of the complete chain: three checks of every part, one result each."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one question of one part. skipped: in words why it was not asked, else empty."""
+    """Result of one check of one part. skipped: why it was not run, else empty."""
 
     part: str
     question: str
@@ -40,9 +40,9 @@ class Answer:
 
 
 def audit(experiment: Experiment, settings: AuditSettings, folder: Path, config: Mapping[str, Any]) -> list[Answer]:
-    """Asks a reduced copy of the experiment every question in `settings`, in the order of the flow.
+    """Runs the checks in `settings` on a reduced copy of the experiment, in the order of the flow.
 
-    Writes audit.json into `folder`. config: the resolved config, of which the copy's bundle keeps the data's share.
+    Writes audit.json into `folder`. config: the resolved config, whose data part goes into the copy's bundle.
     Raises TradsysError for a part that the experiment lacks, and whatever the experiment itself would raise.
     """
     check_stages(experiment)
@@ -53,7 +53,7 @@ def audit(experiment: Experiment, settings: AuditSettings, folder: Path, config:
 
 
 def ask(s: AuditSubject) -> Iterator[Answer]:
-    """The answers one by one. A LeakageError that tradsys itself raises is a finding, too."""
+    """Yields the results one by one. A LeakageError that tradsys itself raises is a finding, too."""
     asks = asks_of(s)
     wanted = s.settings.parts
     parts = {part for one in asks.values() for part in one}
@@ -66,12 +66,12 @@ def ask(s: AuditSubject) -> Iterator[Answer]:
 
 
 def _named(part: str, wanted: str) -> bool:
-    """`auditor` names the part and what belongs to it, such as `auditor scores`."""
+    """Whether `wanted` selects the part: `auditor` selects the part and its subparts, such as `auditor scores`."""
     return part == wanted or part.startswith(f"{wanted} ")
 
 
 def asks_of(s: AuditSubject) -> dict[str, dict[str, Ask]]:
-    """Every ask by question and part."""
+    """Every check by question and part."""
     return {"future": {**future_asks(s), **serving_asks()}, "past": past_asks(s), "sealed": sealed_asks(s)}
 
 
@@ -90,7 +90,7 @@ def _answer(s: AuditSubject, part: str, question: str, one: Ask) -> Answer:
 
 
 def answers_table(answers: list[Answer]) -> Table:
-    """Part, question, verdict, first offending column, row and size."""
+    """Table of part, question, verdict, first offending column, row and size."""
     n_leaks = sum(a.finding is not None for a in answers)
     reported = "; ".join(f"{name}: {text}" for name, text in QUESTIONS.items())
     table = Table(title=f"Audit: {len(answers)} questions, {n_leaks} findings", caption=reported, box=box.SIMPLE_HEAD)

@@ -1,4 +1,4 @@
-"""What every feature must hold, as checks that name the features that fail: for tests here and in your own package."""
+"""Contracts of every feature, as checks that name the features that fail: for tests here and in other packages."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -12,9 +12,9 @@ PRICES = ("open", "high", "low", "close", "volume")
 
 
 def looking_ahead(features: FeatureSet, bars: pl.DataFrame, columns: Sequence[str] = PRICES) -> set[str]:
-    """Features of which a row at or before t changes when what comes after t is cut, moved or missing.
+    """Features whose rows up to t change when later bars are cut, moved or missing.
 
-    features: fitted. bars: several symbols, 660 times at least. columns: numbers of the bars that features read.
+    features: fitted. bars: several symbols, 660 times at least. columns: numeric bar columns that features read.
     Compared bit for bit, at four moments.
     """
     times = bars["time"].unique().sort()
@@ -35,7 +35,7 @@ def looking_ahead(features: FeatureSet, bars: pl.DataFrame, columns: Sequence[st
 def remembering(features: FeatureSet, bars: pl.DataFrame, symbol: str, market_symbol: str) -> set[str]:
     """Features whose value differs by more than 1e-7 when all that precedes their warm-up is cut.
 
-    bars: 800 times at least. symbol: the one that is asked; market_symbol: whose close stands beside it.
+    bars: 800 times at least. symbol: the one that is checked; market_symbol: of the market series.
     """
     found = set()
     one = bars.filter(pl.col("symbol") == symbol)
@@ -66,7 +66,7 @@ def mixing_segments(features: FeatureSet, bars: pl.DataFrame) -> set[str]:
 
 
 def forgotten_by_json(features: FeatureSet, bars: pl.DataFrame) -> set[str]:
-    """Features that are not the same to the bit once stored in a bundle's card and rebuilt."""
+    """Features that are not the same to the bit after a round trip through a bundle's card."""
     again = FeatureSet.from_json(features.to_json())
     return differing(features, features.table(bars).values, again.table(bars).values)
 

@@ -1,8 +1,8 @@
-"""Sparse look-ahead in features: hundreds of cuts, asked in a few queries.
+"""Sparse look-ahead in features: hundreds of cuts, checked in a few queries.
 
 A leak that shows in two rows of a hundred hides from a handful of cuts. Here the bars up to each of many moments are
-laid side by side as blocks of one frame, a feature's warm-up long, so that one query answers a hundred cuts; what
-differs is confirmed with all bars up to that moment before it is called a leak.
+placed as blocks of one frame, one warm-up long, so that one query checks a hundred cuts; a
+difference is confirmed with all bars up to that moment before it is called a leak.
 Legend: R rows of the full table, F features.
 """
 
@@ -20,19 +20,19 @@ from tradsys.features.feature_set import FeatureSet
 from tradsys.research.leakage.subject import FUTURE, AuditSubject, aware_key
 
 LOG = logging.getLogger(__name__)
-N_SPREAD, N_RUN, N_FIRST = 160, 24, 12  # cuts all over, in one dense run, at the first bars
-N_PLACES, N_PER_COLUMN, N_SUSPECTS = 60, 8, 240  # at holes and ties of the bars; where values look filled
+N_SPREAD, N_RUN, N_FIRST = 160, 24, 12  # cuts spread over time, in one dense run, at the first bars
+N_PLACES, N_PER_COLUMN, N_SUSPECTS = 60, 8, 240  # at gaps and ties of the bars; where values look filled
 PER_QUERY = 100
 MARGIN = 8  # bars beyond the warm-up
-# rounding of sums begun elsewhere; a difference is confirmed exactly
+# rounding of sums with another start; a difference is confirmed exactly
 TOLERANCE = 1e-4
-N_CONFIRMED = 4  # suspicious moments of a column that are asked again with all bars
-# the calendar repeats: weekdays, leap days and hours of a block stay what they are
+N_CONFIRMED = 4  # suspicious moments of a column that are checked again with all bars
+# the calendar repeats: weekdays, leap days and hours of a block stay the same
 REPEATS = timedelta(days=146_097)
 
 
 def sparse_leak(s: AuditSubject) -> Finding | None:
-    """The first value of a feature that bars later than its own time decide, or None; see the top of this file."""
+    """The first feature value that changes with bars later than its own time, or None; see the module docstring."""
     features, bars = s.prepared.features, s.bars
     truth = features.table(bars)
     times = chosen_moments(truth, bars, np.random.default_rng([s.settings.seed, 2]))
@@ -52,7 +52,7 @@ def sparse_leak(s: AuditSubject) -> Finding | None:
 
 
 def chosen_moments(truth: FeatureTable, bars: pl.DataFrame, rng: np.random.Generator) -> list[np.datetime64]:
-    """Moments to cut at, rising: all over, a dense run, first bars, holes and ties of bars, values that look filled."""
+    """Moments of the cuts, rising: spread, a dense run, first bars, gaps and ties of bars, values that look filled."""
     clock = np.unique(truth.time)
     n = len(clock)
     run = int(rng.integers(0, max(1, n - N_RUN)))
@@ -64,7 +64,7 @@ def chosen_moments(truth: FeatureTable, bars: pl.DataFrame, rng: np.random.Gener
 
 
 def _of_bars(truth: FeatureTable, bars: pl.DataFrame, rng: np.random.Generator) -> Array:
-    """Rows beside a gap or a hole of the bars, and rows whose close equals the one before."""
+    """Rows next to a gap of the bars, and rows whose close equals the previous one."""
     broken = np.flatnonzero(np.diff(truth.segment) != 0)
     edges = np.concatenate([broken, broken + 1, np.minimum(broken + 2, len(truth.segment) - 1)])
     close = bars["close"].cast(pl.Float64).fill_null(np.nan).to_numpy()
@@ -74,7 +74,7 @@ def _of_bars(truth: FeatureTable, bars: pl.DataFrame, rng: np.random.Generator) 
 
 
 def _suspects(truth: FeatureTable, rng: np.random.Generator) -> Array:
-    """Rows where a column equals its next value, or lies on the line between its neighbours: what filling leaves."""
+    """Rows where a column equals its next value, or lies on the line between its neighbours: signs of filling."""
     found = []
     values = truth.values
     inside = (truth.segment[1:-1] == truth.segment[:-2]) & (truth.segment[1:-1] == truth.segment[2:])
@@ -99,7 +99,7 @@ def _some(rows: Array, n: int, rng: np.random.Generator) -> Array:
 def _differences(
     features: FeatureSet, bars: pl.DataFrame, truth: FeatureTable, times: Sequence[np.datetime64]
 ) -> list[tuple[int, int]]:
-    """Rows of `truth` at these moments, and columns, whose value differs where no later bar is known."""
+    """Rows of `truth` at these moments, and columns, whose value differs without later bars."""
     parts, of_block = _blocks(features, bars, truth, times)
     table = features.table(parts)
     if len(table.time) != len(of_block):
@@ -116,9 +116,10 @@ def _differences(
 def _blocks(
     features: FeatureSet, bars: pl.DataFrame, truth: FeatureTable, times: Sequence[np.datetime64]
 ) -> tuple[pl.DataFrame, Array]:
-    """Bars of all blocks, sorted by symbol and time; of each the row of `truth` it answers, -1 for history.
+    """Bars of all blocks, sorted by symbol and time; for each the row of `truth` it recomputes, -1 for history.
 
-    A block's times are moved by whole cycles of the calendar, so that symbols of one block meet and blocks do not.
+    A block's times are shifted by full cycles of the calendar, so that symbols of one block share times and blocks do
+    not.
     """
     length = features.warmup + MARGIN
     rows, block, answers = [], [], []
@@ -140,7 +141,7 @@ def _blocks(
 
 
 def _confirmed(features: FeatureSet, bars: pl.DataFrame, truth: FeatureTable, row: int, column: int) -> float:
-    """How far the value lies from the one computed with all bars up to its time and none later; 0 for equal bits."""
+    """Distance of the value from the one computed with all bars up to its time and none later; 0 for equal bits."""
     moment: datetime = bars["time"][row]
     past = bars.filter(pl.col("time") <= moment)
     if column < len(features.features):  # alone, so that no other feature's warm-up refuses the first bars

@@ -1,4 +1,4 @@
-"""Of the third question, what needs no refit: do folds keep apart, and do features learn early enough?"""
+"""Checks of folds that need no refit: whether folds are separate, and features are fitted early enough."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,9 +18,9 @@ from tradsys.samples.splits import Holdout, PurgedKFold, WalkForward, folds_of, 
 
 
 def split_spans(s: AuditSubject) -> Outcome:
-    """Every fold of the whole data, and of the auditor's out-of-fold scores, span by span."""
+    """Checks every fold of the complete data, and of the auditor's out-of-fold scores, span by span."""
     e, bars = s.experiment, s.whole
-    # for the rows alone: what features learn is tested elsewhere
+    # for the rows alone: fitted features are checked elsewhere
     samples = dataset.label_rows(e, bars, features=e.features.fit(bars)).samples()
     table = samples.table
     keys = table.symbol[samples.rows].astype(np.int64) * len(table) + span_bars(samples)[1]
@@ -39,7 +39,7 @@ def split_spans(s: AuditSubject) -> Outcome:
 
 
 def _open_fold(samples: Samples, fold: Fold, split: Any, name: str) -> Finding | None:
-    """The first training or validation sample that shares a row, a bar or the embargo with what judges it."""
+    """The first training or validation sample that shares a row, a bar or the embargo with a later part."""
     start, decision, end = span_bars(samples)
     embargo = getattr(split, "embargo_bars", 0)
     after = embargo if isinstance(split, Holdout | WalkForward) else 0
@@ -61,14 +61,14 @@ def _open_fold(samples: Samples, fold: Fold, split: Any, name: str) -> Finding |
 
 @dataclass(frozen=True)
 class LastSeen:
-    """A feature that says up to when it was allowed to learn: `until` is the last bar `fit` was given."""
+    """A feature that records up to when it may be fitted: `until` is the last bar passed to `fit`."""
 
     name: str = "last_bar_learned_from"
     warmup: int = 0
     until: datetime | None = None
 
     def fit(self, bars: pl.DataFrame) -> Self:
-        """Keeps the last time."""
+        """Stores the last time."""
         return replace(self, until=span(bars)[1])
 
     def expr(self) -> pl.Expr:
@@ -77,7 +77,7 @@ class LastSeen:
 
 
 def features_learn_early(s: AuditSubject) -> Outcome:
-    """What features learn, they learn before the first bar of any validation or test span."""
+    """Checks that fitted features are fitted before the first bar of any validation or test span."""
     e = s.experiment
     watched = e.features.like([*e.features.features, LastSeen()])
     prepared = dataset.prepare(replace(e, features=watched), s.whole)
@@ -92,6 +92,6 @@ def features_learn_early(s: AuditSubject) -> Outcome:
     late = float((until - first) / np.timedelta64(1, "s"))
     learners = [f.name for f in e.features.features if hasattr(f, "fit")]
     if not learners:
-        return "no feature learns"
+        return "no feature is fitted"
     how = f"fitted on bars up to {until}, into held-out spans, by that many seconds"
     return Finding("features", SEALED, how, learners[0], str(first), late)

@@ -1,6 +1,6 @@
-"""The first question of every part: does the future change its answer?
+"""First check of every part: whether later data change its result.
 
-Each question returns the Finding, None where all is well, or in words why the part cannot be asked.
+Each check returns the Finding, None where there is none, or a text that states why the part cannot be checked.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,13 +33,13 @@ from tradsys.serving.bundle import widened
 Outcome = Finding | str | None
 Ask = Callable[[AuditSubject], Outcome]
 KEYS = ("symbol", "time")
-NET = 1e-6  # what a net, or a sum begun elsewhere, may round away
+NET = 1e-6  # allowed rounding of a net, or of a sum with another start
 N_ROWS = 200  # decision rows compared at each cut
-WHOLE_WAYS = ("cut", "shuffle", "scale")  # for what takes no NaN, or would have no samples left
+WHOLE_WAYS = ("cut", "shuffle", "scale")  # for parts that refuse NaN, or would have no samples left
 
 
 def future_asks(s: AuditSubject) -> dict[str, Ask]:
-    """The question by part; what serves is asked in `replaying`."""
+    """The checks by part; those of serving are in `serving_parity`."""
     models = classifiers(s)
     return {
         "source": _source,
@@ -56,7 +56,7 @@ def future_asks(s: AuditSubject) -> dict[str, Ask]:
 
 
 def classifiers(s: AuditSubject) -> dict[str, Callable[[AuditSubject], Any]]:
-    """How to find each fitted classifier, by part: the primary and its baselines."""
+    """Functions that return each fitted classifier, by part: the primary and its baselines."""
     primary: dict[str, Callable[[AuditSubject], Any]] = {"primary": lambda s: s.fitted.primary}
     return primary | {f"baseline {name}": partial(_baseline, name=name) for name in s.experiment.baselines}
 
@@ -76,7 +76,7 @@ def unmoved(
     tolerance: float = 0.0,
     n_cuts: int | None = None,
 ) -> Outcome:
-    """`answer` at or before t, before and after everything later than t is changed in each way.
+    """Compares `answer` at or before t, before and after all later data are changed in each way.
 
     Its frames have unique (symbol, time); a row counts as known at `known`, where it has that column, else at
     its time.
@@ -98,12 +98,12 @@ def _known_until(frame: pl.DataFrame, t: datetime) -> pl.DataFrame:
 
 
 def _source(s: AuditSubject) -> Outcome:
-    """What the source says of the bars up to t, once it holds nothing later than t."""
+    """The source's bars up to t, with and without later ones in it."""
     source = s.experiment.data["source"]
     for t in s.cuts():
         reported = known_at(source, t)
         if reported is None:
-            return "the source cannot be asked for what it knew at t (no known_at, no end)"
+            return "the source has no state as of t (no known_at, no end)"
         found = frame_difference(s.whole.drop("segment").filter(pl.col("time") <= t), reported.bars(), KEYS)
         if found:
             return Finding("source", FUTURE, f"known at {t:%Y-%m-%d %H:%M}", found[0].column, found[1], found[0].size)
@@ -111,9 +111,9 @@ def _source(s: AuditSubject) -> Outcome:
 
 
 def known_at(part: Any, t: datetime) -> Any | None:
-    """The part holding only what was published by `t`: its own `known_at(t)`, else a copy with `end` = t.
+    """The part with only what was published by `t`: its own `known_at(t)`, else a copy with `end` = t.
 
-    None where it offers neither.
+    None where it has neither.
     """
     if hasattr(part, "known_at"):
         return part.known_at(t)
@@ -123,7 +123,7 @@ def known_at(part: Any, t: datetime) -> Any | None:
 
 
 def columns_of(bars: pl.DataFrame, columns: dict[str, Array]) -> pl.DataFrame:
-    """Symbol and time of the bars beside these columns."""
+    """Symbol and time of the bars, with these columns."""
     return bars.select(KEYS).with_columns(**{name: pl.Series(values) for name, values in columns.items()})
 
 
@@ -133,7 +133,7 @@ def _table_frame(features: FeatureSet, bars: pl.DataFrame) -> pl.DataFrame:
 
 
 def _features(s: AuditSubject) -> Outcome:
-    """Every column to the bit, at many cuts; and what a feature brings along, cut by when it was published."""
+    """Every column to the bit, at many cuts; data that a feature brings along are cut by their publication."""
     features = s.prepared.features
     outcome = unmoved(s, "features", lambda bars, _: _table_frame(features, bars)) or sparse_leak(s)
     own = [f for f in features.features if hasattr(f, "known_at")]
@@ -156,9 +156,9 @@ def _events(s: AuditSubject) -> Outcome:
 
 
 def _labels(s: AuditSubject) -> Outcome:
-    """A label known at its end depends on nothing later; entered after t, on no price level up to t.
+    """A resolved label depends on nothing later than its end; entered after t, on no price level up to t.
 
-    The side, and the band that an expansion is compared with, are decided at t and may read that level.
+    The side, and the band that an expansion is compared with, are decided at t and may use that level.
     """
     found = unmoved(s, "labels", lambda bars, _: label_frame(bars, s.label(bars)), n_cuts=10 * s.settings.n_cuts)
     if found is not None:
@@ -166,7 +166,7 @@ def _labels(s: AuditSubject) -> Outcome:
     side = s.experiment.features.side(s.bars)
     decided = ["y"] if s.experiment.labels.card()["kind"] == "expansion" else []
     truth = label_frame(s.bars, s.label(s.bars)).drop(decided)
-    by = 0.05 * pl.col("close").fill_nan(None).min().over("symbol")  # a larger step would be a print nobody confirms
+    by = 0.05 * pl.col("close").fill_nan(None).min().over("symbol")  # a larger step would be an unconfirmed print
     for t in s.cuts(10 * s.settings.n_cuts):
         reported = label_frame(s.bars, s.experiment.labels.label(lifted_bars(s.bars, t, by), side)).drop(decided)
         at = [frame.filter(pl.col("time") == t) for frame in (truth, reported)]
@@ -177,7 +177,7 @@ def _labels(s: AuditSubject) -> Outcome:
 
 
 def label_frame(bars: pl.DataFrame, labels: Labels) -> pl.DataFrame:
-    """Resolved labels, with the time they were known."""
+    """Resolved labels, with the time at which they resolved."""
     rows = np.flatnonzero(labels.end >= 0)
     known = bars["time"].gather(labels.end[rows])
     columns = {"y": labels.y[rows], "ret": labels.ret[rows], "weight": labels.weight[rows]}
@@ -185,7 +185,7 @@ def label_frame(bars: pl.DataFrame, labels: Labels) -> pl.DataFrame:
 
 
 def _samples(s: AuditSubject) -> Outcome:
-    """Rows, labels and every column of the table that models read. Weights are shared out over all samples."""
+    """Rows, labels and every column of the table that models read. Weights depend on all samples by design."""
 
     def answer(bars: pl.DataFrame, _: datetime) -> pl.DataFrame:
         samples = dataset.label_rows(s.experiment, bars, features=s.prepared.features).samples()
@@ -203,7 +203,7 @@ def _samples(s: AuditSubject) -> Outcome:
 def _table_unmoved(
     s: AuditSubject, part: str, answer: Callable[[FeatureTable, Array], dict[str, Array]], tolerance: float
 ) -> Outcome:
-    """`answer` at rows up to t, before and after the later rows of the table are changed."""
+    """Compares `answer` at rows up to t, before and after the later rows of the table are changed."""
     rng = s.rng()
     for t in s.cuts():
         moment = utc64(t)
@@ -218,7 +218,7 @@ def _table_unmoved(
 
 
 def rows_until(s: AuditSubject, t: np.datetime64) -> Array:
-    """Ready rows up to `t`: the latest ones and some from all over."""
+    """Ready rows up to `t`: the latest ones and some spread over time."""
     ready = np.flatnonzero(s.table.ready(s.experiment.lookback) & (s.table.time <= t))
     late = ready[np.argsort(s.table.time[ready], kind="stable")][-N_ROWS // 2 :]
     spread = ready[:: max(1, len(ready) // (N_ROWS // 2))]
@@ -251,7 +251,7 @@ def _model(s: AuditSubject, part: str, pick: Callable[[AuditSubject], Any]) -> O
 
 
 def _calibrator(s: AuditSubject) -> Outcome:
-    """Each score is mapped by itself: companions that come later change nothing."""
+    """Each score is mapped independently: later scores in the batch change nothing."""
     rows = rows_until(s, s.table.time.max())
     score = s.fitted.primary.score(s.table, rows)
     apply, half = s.fitted.primary.calibrator_.apply, len(rows) // 2  # type: ignore[union-attr]

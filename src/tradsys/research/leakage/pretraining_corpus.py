@@ -1,4 +1,4 @@
-"""Does pre-training read beyond the training span? Every later number is changed; its encoder may not move."""
+"""Whether pre-training reads beyond the training span: later numbers are changed; its encoder must not change."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -16,7 +16,7 @@ from tradsys.research.leakage.subject import SEALED, AuditSubject, aware_key
 
 
 def corpus_asks(s: AuditSubject) -> dict[str, Ask]:
-    """The question by part: one for every model inside the primary or a baseline that pre-trains its encoder."""
+    """The check by part: one for every model inside the primary or a baseline that pre-trains its encoder."""
     models = {"primary": s.experiment.model} | {f"baseline {n}": m for n, m in s.experiment.baselines.items()}
     return {
         f"{part} pre-training": partial(_corpus, part=part)
@@ -26,7 +26,7 @@ def corpus_asks(s: AuditSubject) -> dict[str, Ask]:
 
 
 def pretrained(part: Any) -> Iterator[SequenceModel]:
-    """The models with a pre-training, however deep they lie inside a part."""
+    """The models with a pre-training, at any depth inside a part."""
     if isinstance(part, SequenceModel) and part.pretrain is not None:
         yield part
     elif isinstance(part, Mapping):
@@ -50,7 +50,7 @@ def _corpus(s: AuditSubject, part: str) -> Outcome:
 
 @dataclass(frozen=True)
 class Moved:
-    """An encoder that knew later rows: its first weight that differs, by how much, and the last training decision."""
+    """An encoder that depends on later rows: its first differing weight, the size, and the last training decision."""
 
     weight: str
     size: float
@@ -58,7 +58,7 @@ class Moved:
 
 
 def reads_beyond(model: SequenceModel, train: Samples) -> Moved | None:
-    """What moves in the encoder once every number after the training span is changed; None where nothing does.
+    """The change of the encoder when every number after the training span is changed; None without a change.
 
     train: training samples on the scaled table. Rows of all symbols that close after the last training decision are
     mirrored and scaled, those of validation and test alike; the pre-training runs on both tables from the same start.

@@ -1,8 +1,8 @@
-"""The look-ahead check of a panel that really refits: the data cut at a date, everything made and fitted anew.
+"""Look-ahead check of a panel by refitting: the data are cut at a date, everything is computed and fitted again.
 
-Both sides make features, labels, members and samples, fit scaler, model and calibrator, and say what they think of the
-date's names; one side has only bars up to the date, the other all of them and leaves out labels that were not known by
-then. Whatever the future could have changed on the way shows as a difference.
+Both sides compute features, labels, members and samples, fit scaler, model and calibrator, and predict
+the date's names; one side has only bars up to the date, the other all of them and leaves out labels that had not
+resolved by then. Any influence of the future shows as a difference.
 """
 
 import logging
@@ -26,12 +26,12 @@ from tradsys.research.pipeline.settings import Experiment
 
 LOG = logging.getLogger(__name__)
 QUESTION = "a refit on data cut at the date says the same"
-VALID_BARS = 126  # where the experiment's split names none
+VALID_BARS = 126  # where the experiment's split has none
 
 
 @dataclass(frozen=True, eq=False)
 class Refit:
-    """One side: what was made of each stage, as columns in the order of the rows that the cut side has."""
+    """One side: the result of each stage, as columns in the order of the rows that the cut side has."""
 
     table: FeatureTable
     stages: Mapping[str, Columns]
@@ -41,14 +41,14 @@ class Refit:
 def refit_check(
     experiments: Mapping[str, Experiment], bars: pl.DataFrame, at: datetime, *, tolerance: float = 0.0
 ) -> list[Finding]:
-    """What differs once the bars after `at` are gone, the first stage of each horizon that does; empty where none.
+    """The first stage of each horizon that differs once the bars after `at` are removed; empty where none does.
 
     bars: with segments, as `dataset.load_bars` returns them. at: a close of the bars, with enough before it to fit. The
-    model is fitted on labels known by `at`, calibrated and stopped on the last `valid_bars` decision days of the split
-    (126 where it names none). Stages, in order: features (every row up to `at`), labels (known by `at`), samples (rows,
-    weights), prediction (raw score and probability of every member at `at`). tolerance: relative, as of
-    `causality.first_difference`; 0 asks for equal bits, which lines and trees on equal inputs give; 1e-6 for nets.
-    Raises DataError where no bar closes at `at`, nothing lies after it, or there is nothing to say at it.
+    model is fitted on labels resolved by `at`, calibrated and stopped on the last `valid_bars` decision days of the
+    split (126 where it has none). Stages, in order: features (every row up to `at`), labels (resolved by `at`), samples
+    (rows, weights), prediction (raw score and probability of every member at `at`). tolerance: relative, as of
+    `causality.first_difference`; 0 requires equal bits, which lines and trees on equal inputs give; 1e-6 for nets.
+    Raises DataError where no bar closes at `at`, nothing lies after it, or no name can be predicted at it.
     """
     later = bars.filter(pl.col("time") > at).height
     if not later or bars.filter(pl.col("time") == at).is_empty():
@@ -69,7 +69,7 @@ def refit_check(
 
 
 def _refit(experiment: Experiment, cache: DatasetCache, at: datetime) -> Refit:
-    """Everything made and fitted from the cached bars, as it would have been at `at`."""
+    """Everything computed and fitted from the cached bars, as of `at`."""
     bars, splitter = cache.bars, AsOf(at, getattr(experiment.split, "valid_bars", None) or VALID_BARS)
     labels = known_by(labels_of(experiment, bars), bars, at)
     rows = label_rows(experiment, bars, splitter, labels=labels, cache=cache)
@@ -95,7 +95,7 @@ def _refit(experiment: Experiment, cache: DatasetCache, at: datetime) -> Refit:
 
 
 def _first_finding(name: str, whole: Refit, cut: Refit, at: datetime, tolerance: float) -> Finding | None:
-    """The first stage at which the two sides part."""
+    """The first stage at which the two sides differ."""
     for stage, before in whole.stages.items():
         if found := first_difference(before, cut.stages[stage], tolerance):
             rows = whole.rows[stage]

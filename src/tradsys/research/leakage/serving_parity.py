@@ -1,4 +1,4 @@
-"""The second question, does the distant past matter; and of fills: does each follow its decision?"""
+"""Second check: whether the distant past matters; and for fills: whether each follows its decision."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -36,20 +36,20 @@ from tradsys.research.leakage.subject import FUTURE, PAST, AuditSubject, aware_k
 from tradsys.serving import exits
 from tradsys.serving.strategy import BreakoutRule, Profile, Rule, Strategy, ThresholdRule
 
-FORGETS = 1e-5  # of a float32 feature whose sums began elsewhere, in units of its size and deviation
-MONEY = 1e-8  # what vectorbt rounds away
-DEALT_SHARE = 0.08  # of bars at which the simulators are asked to enter
-N_SERVED = 60  # decisions that bundle and strategies are asked for at each cut
+FORGETS = 1e-5  # tolerance of a float32 feature with another start of its sums, in units of its size and deviation
+MONEY = 1e-8  # rounding of vectorbt
+DEALT_SHARE = 0.08  # of bars with a random entry for the simulators
+N_SERVED = 60  # decisions that are compared at each cut for bundle and strategies
 FILL = ("entry_time", "entry_price", "side")
 
 
 def serving_asks() -> dict[str, Ask]:
-    """The first question of what serves and trades, by part."""
+    """The look-ahead checks of serving and trading, by part."""
     return {"bundle": _bundle_ahead, "strategy": _strategy_ahead, "execution": _execution}
 
 
 def past_asks(s: AuditSubject) -> dict[str, Ask]:
-    """The question by part: those that could remember."""
+    """The checks by part, for parts that could depend on the distant past."""
     models = classifiers(s)
     if s.experiment.regime is not None:
         models = {"regime": lambda s: s.fitted.regime, **models}
@@ -87,7 +87,7 @@ def _features(s: AuditSubject) -> Outcome:
 
 
 def _labels(s: AuditSubject) -> Outcome:
-    """A label decided at t from `history` bars before t on, with all that follows."""
+    """A label decided at t from the last `history` bars before t, with all later bars."""
     truth = label_frame(s.bars, s.label(s.bars))
     for t in s.cuts():
         late = s.bars.filter(pl.col("time") >= _recent(s, t)["time"].min())
@@ -116,7 +116,7 @@ def _proba(model: Any, table: FeatureTable, row: int) -> Array:
 
 
 def _recent(s: AuditSubject, t: datetime) -> pl.DataFrame:
-    """What a live buffer holds at t: the last `history` bars of each symbol."""
+    """Content of a live buffer at t: the last `history` bars of each symbol."""
     return s.bars.filter(pl.col("time") <= t).group_by("symbol", maintain_order=True).tail(s.bundle.history)
 
 
@@ -150,7 +150,7 @@ def _past_finding(part: str, s: AuditSubject, found: tuple[Difference, str]) -> 
 
 
 def _since(s: AuditSubject, t: datetime) -> datetime:
-    """About N_SERVED decisions before t, all symbols together."""
+    """Start of a span with about N_SERVED decisions before t, all symbols together."""
     clock = s.clock
     return clock[max(0, clock.index(t) - N_SERVED // s.bars["symbol"].n_unique())]
 
@@ -165,7 +165,7 @@ def _audited_strategies(s: AuditSubject) -> dict[str, Strategy]:
     kind = exits.kind_of(s.bundle.card["label"])
     if kind == exits.EXPANSION:
         always: Rule = BreakoutRule(0.4, "quantile")
-    else:  # a bundle with sides of its own goes short by itself; no rise of some size is no fall
+    else:  # a bundle with sides goes short by itself; an explosion has no short
         always = ThresholdRule(0.4, "quantile", short=SIDE not in s.bundle.features.names and kind != exits.EXPLOSION)
     profiles = {**s.experiment.strategy, "always": Profile(always)}
     costs = s.experiment.costs
@@ -188,14 +188,14 @@ def _strategy_ahead(s: AuditSubject) -> Outcome:
     def answer(bars: pl.DataFrame, t: datetime) -> pl.DataFrame:
         return _all_targets(strategies, bars, _since(s, t))
 
-    return unmoved(s, "strategy", answer, ways=("cut", "scale"), tolerance=NET)  # all four are asked of the bundle
+    return unmoved(s, "strategy", answer, ways=("cut", "scale"), tolerance=NET)  # the bundle is checked in all four
 
 
 # ------------------------------------------------------------------ fills
 
 
 def _execution(s: AuditSubject) -> Outcome:
-    """A decision fills at the next open, worsened; what has happened by t stays as it was. Both simulators."""
+    """A decision fills at the next open, with slippage; fills up to t never change. Both simulators."""
     bars = s.bars
     targets = _dealt_targets(s)
     simulators = {"simulate_many": _fast, "simulate": _slow}
@@ -238,7 +238,7 @@ def _dealt_targets(s: AuditSubject) -> pl.DataFrame:
 
 
 def _late(s: AuditSubject, bars: pl.DataFrame, ledger: Ledger, name: str) -> Finding | None:
-    """The first trade that did not fill at the open of the bar after its signal, worsened by slippage."""
+    """The first trade that did not fill at the open of the bar after its signal, with slippage."""
     signal = pl.col("time").shift(1).over("symbol")
     due = bars.select("symbol", signal_time=signal, entry_time="time", raw="open")
     trades = pl.concat([f.select("symbol", "signal_time", *FILL) for f in (ledger.trades, ledger.open_trades)])
@@ -258,7 +258,7 @@ def _late(s: AuditSubject, bars: pl.DataFrame, ledger: Ledger, name: str) -> Fin
 def _happened(
     before: Ledger, after: Ledger, t: datetime
 ) -> list[tuple[str, list[str], tuple[pl.DataFrame, pl.DataFrame]]]:
-    """What two ledgers say of the time up to t: closed trades, entries, equity."""
+    """Records of two ledgers up to t: closed trades, entries, equity."""
 
     def closed(ledger: Ledger) -> pl.DataFrame:
         return ledger.trades.filter(pl.col("exit_time") <= t)

@@ -31,18 +31,18 @@ QUESTIONS = {
     "sealed": "the folds are sealed",
 }
 FUTURE, PAST, SEALED = QUESTIONS
-CUT_FROM, CUT_TO = 0.45, 0.97  # of the clock: where the questions are asked
+CUT_FROM, CUT_TO = 0.45, 0.97  # of the clock: range of the checked moments
 
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """How large the copy is, where it is asked, and what.
+    """Size of the audited copy, and the parts and checks to run.
 
     n_rows: bars in all, the latest, of at most n_symbols symbols. n_samples: at most, in each part of the fold.
-    n_cuts: moments t at which a part is asked.
+    n_cuts: moments t at which a part is checked.
     max_epochs, n_estimators, n_seeds, max_iter: of nets, of boosted trees, of the regime's starts and their EM.
     n_oof_folds: of the auditor's out-of-fold scores. train_fraction, valid_fraction: of the copy's one fold.
-    parts, questions: which to ask; None for all. Raises TradsysError out of range.
+    parts, questions: which to check; None for all. Raises TradsysError out of range.
     """
 
     n_rows: int = 7200
@@ -80,10 +80,10 @@ class AuditSettings:
 
 @dataclass(eq=False)
 class AuditSubject:
-    """Everything the questions look at, made when first asked for.
+    """Inputs of the checks, each computed on first use.
 
     experiment: as composed. folder: takes checkpoints and bundles. config: the resolved config, for the card.
-    trained_on, states, aucs: what fits have left behind, so that no question fits again what another has fitted.
+    trained_on, states, aucs: results of fits, so that no check repeats the fit of another.
     """
 
     experiment: Experiment
@@ -146,7 +146,7 @@ class AuditSubject:
 
     @cached_property
     def fitted(self) -> Fitted:
-        """Every part fitted; `trained_on` then holds what the auditor was trained on."""
+        """Every part fitted; `trained_on` then holds the auditor's training samples."""
         return self.fit_again(self.small, self.prepared, "fitted", self.trained_on)
 
     @cached_property
@@ -161,7 +161,7 @@ class AuditSubject:
     def fit_again(
         self, experiment: Experiment, prepared: Prepared, name: str, trained_on: list[Samples] | None = None
     ) -> Fitted:
-        """All parts fitted by the package's own `fit`; `trained_on` receives what the auditor was trained on."""
+        """All parts fitted by the package's own `fit`; `trained_on` receives the auditor's training samples."""
         listener = None if experiment.auditor is None else Listener(experiment.auditor, [])
         fitted = fit(replace(experiment, auditor=listener), prepared, self.folder / name, Timings())  # type: ignore[arg-type]
         if listener is None:
@@ -176,7 +176,7 @@ class AuditSubject:
         return self.bars["time"].unique().sort().to_list()
 
     def cuts(self, n_cuts: int | None = None) -> list[datetime]:
-        """Moments to ask at: evenly spread over the later part of the clock, each moved a little by the seed."""
+        """Moments to check: evenly spread over the later part of the clock, each moved a little by the seed."""
         n, clock = n_cuts or self.settings.n_cuts, self.clock
         edges = np.linspace(CUT_FROM * len(clock), CUT_TO * len(clock), n + 1)
         rng = np.random.default_rng(self.settings.seed)
@@ -184,7 +184,7 @@ class AuditSubject:
         return [clock[int(i)] for i in at]
 
     def rng(self) -> np.random.Generator:
-        """Fresh draws that every question repeats."""
+        """A generator with the same draws for every check."""
         return np.random.default_rng([self.settings.seed, 1])
 
     def label(self, bars: pl.DataFrame) -> Labels:
@@ -194,23 +194,23 @@ class AuditSubject:
 
 @dataclass(frozen=True, eq=False)
 class Listener:
-    """An auditor that keeps what it is trained on and otherwise does what the one inside does."""
+    """An auditor that records its training samples and otherwise behaves as the one inside."""
 
     auditor: Any
     trained_on: list[Samples]
 
     def fit(self, train: Samples, valid: Samples) -> "Listener":
-        """Keeps `train`, fits the auditor inside."""
+        """Records `train` and fits the auditor inside."""
         self.trained_on.append(train)
         return replace(self, auditor=self.auditor.fit(train, valid))
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
-        """What the auditor inside says."""
+        """Probabilities of the auditor inside."""
         return self.auditor.predict_proba(table, rows)
 
 
 def aware_key(table: FeatureTable, row: int) -> str:
-    """Symbol and time of a row, in words."""
+    """Symbol and time of a row, as text."""
     return f"{table.symbols[table.symbol[row]]} {np.datetime_as_string(table.time[row], unit='m')}"
 
 
@@ -220,7 +220,7 @@ def _thinned(positions: Array, n: int) -> Array:
 
 
 def _shortened(part: Any, s: AuditSettings) -> Any:
-    """A copy with few epochs, trees and starts and two seeds of an average, however deep they lie inside the part."""
+    """A copy with few epochs, trees and starts and two seeds of an average, at any depth inside the part."""
     if isinstance(part, list | tuple | dict):
         if not isinstance(part, dict):
             return type(part)(_shortened(p, s) for p in part)

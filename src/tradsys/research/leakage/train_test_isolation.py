@@ -1,4 +1,4 @@
-"""The third question: are the folds sealed? Test rows are changed; what training learned may not move."""
+"""Third check: train/test isolation. Test rows are changed; fitted parts must not change."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -22,11 +22,11 @@ from tradsys.samples import join
 from tradsys.samples.splits import span_bars
 
 CARD = ("candidate_score", "valid_score_quantiles", "history", "label")
-FRESH = (1, 2)  # further shuffles where the first one misses
+FRESH = (1, 2)  # further shuffles where the first one fails
 
 
 def sealed_asks(s: AuditSubject) -> dict[str, Ask]:
-    """The question by part."""
+    """The checks by part."""
     states = ("transforms", "regime", *classifiers(s), "calibrator", "auditor", "thresholds")
     return {
         "split": split_spans,
@@ -46,7 +46,7 @@ def sealed_asks(s: AuditSubject) -> dict[str, Ask]:
 def tampered(s: AuditSubject) -> Prepared:
     """The copy with test windows, and labels of all samples whose span touches a test span, changed.
 
-    Values are mirrored and scaled, labels turned, returns turned, weights tripled; spans and folds stay.
+    Values are mirrored and scaled, labels flipped, returns negated, weights tripled; spans and folds stay.
     """
     p = s.prepared
     start, _, end = span_bars(p.samples)
@@ -64,7 +64,7 @@ def tampered(s: AuditSubject) -> Prepared:
 
 
 def _turned(labels: Labels, rows: Array) -> Labels:
-    """The labels with the outcome of these rows turned around and their weight tripled; ends stay."""
+    """The labels with the outcome of these rows flipped and their weight tripled; ends stay."""
     y, ret, weight = labels.y.copy(), labels.ret.copy(), labels.weight.copy()
     y[rows] = labels.y.max() - y[rows]
     ret[rows] = -ret[rows] - 0.01
@@ -97,7 +97,7 @@ def _kept(samples: Samples) -> dict[str, Array]:
 
 
 def _state(s: AuditSubject, part: str) -> Outcome:
-    """What was fitted, before and after the test rows changed."""
+    """Fitted state before and after the test rows changed."""
     if part in ("auditor", "regime") and getattr(s.experiment, part) is None:
         return f"no {part} is configured"
     before, after = _fitted_states(s, "fitted")[part], _fitted_states(s, "tampered")[part]
@@ -107,7 +107,7 @@ def _state(s: AuditSubject, part: str) -> Outcome:
 
 
 def _fitted_states(s: AuditSubject, name: str) -> dict[str, dict[str, Array]]:
-    """Every fitted state of the training side as columns of numbers, by part; kept on the subject."""
+    """Every fitted state of the training side as columns of numbers, by part; cached on the subject."""
     if name not in s.states:
         changed = name == "tampered"
         prepared = tampered(s) if changed else s.prepared
@@ -134,7 +134,7 @@ def _collected(
 
 
 def _flat(part: Any, path: str) -> list[tuple[str, Array]]:
-    """Everything that was learned, however deep, as named flat arrays."""
+    """All fitted numbers at any depth, as named flat arrays."""
     if part is None:
         return []
     if hasattr(part, "state_dict"):
@@ -158,12 +158,12 @@ def _flat(part: Any, path: str) -> list[tuple[str, Array]]:
 
 @dataclass(frozen=True, eq=False)
 class Gauge:
-    """A stand-in model that no label can move: P(1) rises with the first column of the row."""
+    """A stand-in model that ignores labels: P(1) rises with the first column of the row."""
 
     lookback: int
 
     def fit(self, train: Samples, valid: Samples) -> Self:  # noqa: ARG002
-        """Learns nothing."""
+        """Fits nothing."""
         return self
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
@@ -173,12 +173,12 @@ class Gauge:
 
 
 def _bare(e: Experiment, **changes: Any) -> Experiment:
-    """The experiment without what a question does not need."""
+    """The experiment without parts that a check does not need."""
     return replace(e, **{"auditor": None, "regime": None, "baselines": {}, **changes})
 
 
 def _calibrator_rows(s: AuditSubject) -> Outcome:
-    """With a model that labels cannot move, training labels cannot move its calibrator."""
+    """With a model that ignores labels, training labels cannot change its calibrator."""
     p, fitted = s.prepared, []
     first = p.table.values[p.train.rows, 0]
     for sign in (1, -1):
@@ -194,7 +194,7 @@ def _calibrator_rows(s: AuditSubject) -> Outcome:
 
 
 def _auditor_scores(s: AuditSubject) -> Outcome:
-    """The scores an auditor is trained on do not know the labels of their own rows."""
+    """The auditor's training scores do not depend on the labels of their own rows."""
     if s.experiment.auditor is None:
         return "no auditor is configured"
     p, e, fitted = s.prepared, s.small, s.fitted
@@ -224,15 +224,15 @@ def _auditor_scores(s: AuditSubject) -> Outcome:
 
 
 def _outcomes_turned(labels: Labels, rows: Array) -> Labels:
-    """Labels turned at these rows, weights as they were."""
+    """Labels flipped at these rows, weights unchanged."""
     return replace(_turned(labels, rows), weight=labels.weight)
 
 
 def _knows_nothing(s: AuditSubject, part: str) -> Outcome:
     """On shuffled labels the out-of-sample AUC is 0.5 within two standard errors.
 
-    One refit in twenty misses by chance, so a miss is asked again: only where the mean of two fresh refits lies
-    beyond its own two standard errors too, on the same side, is it a finding (by chance about one in a thousand).
+    One refit in twenty fails by chance, so a failure is repeated: it is a finding only where the mean of two new refits
+    lies beyond its own two standard errors too, on the same side (by chance about one in a thousand).
     """
     error = null_auc_error(s.prepared.test.y)
     excess = _shuffled_aucs(s, 0)[part] - 0.5

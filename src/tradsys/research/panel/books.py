@@ -1,4 +1,4 @@
-"""What a panel's forecasts earn as books: every book on every horizon, the market held beside, one verdict each."""
+"""Backtests a panel's forecasts as books: every book on every horizon, with a benchmark and a verdict each."""
 
 import logging
 from collections.abc import Mapping
@@ -35,12 +35,12 @@ N_NAMED = 3  # series spelled out where spans differ
 
 @dataclass(frozen=True)
 class BookSettings:
-    """Which books are run, what a death costs, and what a market can carry.
+    """Which books are run, the delisting rule, and the capacity limits.
 
-    books: by name; each is held for its horizon, whatever its own hold_bars. dead_after_bars, delisting_return: old
-    names of `costs.dead_after_bars` and `costs.delisting_return`, which count where these are None; kept until 2.0.
-    capacity_share: of a name's mean dollar volume over volume_bars that an order may take; capacity_quantile: the part
-    of traded notional that must fit. price_only_shorts: shares are sold short although their dividends are not known,
+    books: by name; each is held for its horizon, whatever its own hold_bars. dead_after_bars, delisting_return:
+    deprecated names of `costs.dead_after_bars` and `costs.delisting_return`, which apply where these are None; until
+    2.0. capacity_share: of a name's mean dollar volume over volume_bars that an order may take; capacity_quantile: the
+    part of traded notional that must fit. price_only_shorts: sell shares short although their dividends are unknown,
     at returns too good by the yield. Raises TradsysError without a book or out of range.
     """
 
@@ -66,7 +66,7 @@ class BookSettings:
             own = getattr(self, key)
             if own is not None:
                 LOG.warning(
-                    "books: book.%s=%s is set; its new name is costs.%s, the old one goes with 2.0", key, own, key
+                    "books: book.%s=%s is set; its new name is costs.%s, the old one is removed in 2.0", key, own, key
                 )
             rule[key] = getattr(costs, key) if own is None else own
         return rule
@@ -74,7 +74,7 @@ class BookSettings:
 
 @dataclass(frozen=True, eq=False)
 class Looks:
-    """Where every look at the span is written down before it is judged: the ledger, and what the looks were of.
+    """Where every evaluation of the span is recorded before its result: the ledger, and the source of the data.
 
     source: as of `provenance.provenance`. run: the folder that holds the run.
     """
@@ -101,17 +101,18 @@ def run_books(
 ) -> dict[str, Any]:
     """Every book on every horizon's raw scores, ready for JSON: rows, benchmark, equity, deflation.
 
-    predictions: as of `walk_forward`, also of members whose outcome is not known. horizon_bars, skill_low: by horizon;
+    predictions: as of `walk_forward`, also of members with an unresolved label. horizon_bars, skill_low: by horizon;
     the latter the lower bound of the log-loss skill, None where unknown. looks: None deflates by these books alone,
-    which is too kind where others were tried before. calendar: the exchange's, as of `days_in_a_year`. made_up: the
-    market pays no dividends, so that shorts of shares owe none.
+    which is too lenient where others were tried before. calendar: the exchange's, as of `days_in_a_year`. made_up: the
+    market is synthetic and pays no dividends, so that shorts of shares owe none.
 
-    Books and benchmark are compared on the days that all have: `span` says first, last, in `cut` what was left out of
-    whom, in `words` because of which series; every figure of `performance` is of that span, equity curves begin at 1.
+    Books and benchmark are compared on the days that all have: `span` holds first, last, in `cut` what was left out of
+    which, in `words` the series that caused it; every figure of `performance` is of that span, equity curves begin at
+    1.
 
-    rows: name, horizon, settings, unsold (shares that were not sold short, in words), performance (as of
-    `evidence.performance`, closed rounds its trades), capacity, n_died, verdict. benchmark: name and performance of
-    holding the market's symbol, None without one. equity: time and curves of the days that all share.
+    rows: name, horizon, settings, unsold (shares that were not sold short, as text), performance (as of
+    `evidence.performance`, closed rounds its trades), capacity, n_died (delisted), verdict. benchmark: name and
+    performance of holding the market's symbol, None without one. equity: time and curves of the days that all share.
     Raises DataError where a book's days lack bars.
     """
     death = settings.death(costs)
@@ -177,11 +178,11 @@ def _simulated(
     *,
     made_up: bool,
 ) -> tuple[dict[str, BookLedger], dict[str, tuple[Book, str]]]:
-    """The ledger of every book and horizon, and what each is."""
+    """The ledger of every book and horizon, and its book and horizon."""
     ledgers, holding = {}, {}
     for horizon in predictions["horizon"].unique(maintain_order=True):
         scores = predictions.filter(pl.col("horizon") == horizon)
-        # a book sees no bar after its last decision: what it would do then was never asked
+        # a book sees no bar after its last decision: it has no prediction there
         traded = bars.filter(pl.col("time").is_between(scores["time"].min(), scores["time"].max()))
         for name, book in settings.books.items():
             chosen = replace(book, hold_bars=horizon_bars[horizon])
@@ -208,7 +209,7 @@ def _lived(bars: pl.DataFrame, weights: pl.DataFrame, costs: Costs, **shorts: bo
 def _benchmark(
     bars: pl.DataFrame, symbol: str | None, span: tuple[datetime, datetime], costs: Costs
 ) -> BookLedger | None:
-    """The market's symbol bought at the first decision of the span and kept; None without one."""
+    """The market's symbol bought at the first decision of the span and held; None without one."""
     if symbol is None:
         return None
     traded = bars.filter(pl.col("time").is_between(*span), pl.col("symbol") == symbol)
@@ -216,7 +217,7 @@ def _benchmark(
 
 
 def _shared_span(ledgers: Mapping[str, BookLedger]) -> tuple[dict[str, BookLedger], dict[str, Any]]:
-    """The ledgers cut to the closes from the latest first to the earliest last, and what that left out of whom."""
+    """The ledgers cut to the closes from the latest first to the earliest last, and what that left out of which."""
     first = max(ledger.daily["time"][0] for ledger in ledgers.values())
     last = min(ledger.daily["time"][-1] for ledger in ledgers.values())
     cut = {name: ledger.between(first, last) for name, ledger in ledgers.items()}
@@ -232,7 +233,7 @@ def _shared_span(ledgers: Mapping[str, BookLedger]) -> tuple[dict[str, BookLedge
 
 
 def _cut_in_words(ledgers: Mapping[str, BookLedger], span: Mapping[str, Any]) -> str:
-    """Which series begins late or ends early, and what the others lost by it; "" where nothing was cut."""
+    """A sentence on series that begin late or end early, and the days cut from the others; "" without a cut."""
     if not span["cut"]:
         return ""
     own = {name: tuple(str(x.daily["time"][k].date()) for k in (0, -1)) for name, x in ledgers.items()}
@@ -275,7 +276,7 @@ def _tests(
     for name, ledger in ledgers.items():
         own = ledger.daily.select("time", "ret", "net")
         both = market.join(own, on="time", how="left", maintain_order="left").fill_null(0.0)
-        # what a book holds over a day was decided at the close before
+        # a book's holdings over a day were decided at the previous close
         held = both["net"].shift(1).fill_null(0.0).to_numpy()
         beyond[name] = beyond_passive(both["ret"].to_numpy(), held, both["market"].to_numpy())
     if looks is None:

@@ -1,4 +1,4 @@
-"""How good one horizon's forecasts of a panel are: order, probability and money, each with its interval.
+"""Metrics of one horizon's forecasts of a panel: order, probability and money, each with its interval.
 
 Discrimination (AUC, rank IC, deciles) is measured on raw scores, which calibration ties together; probability (skill,
 Brier, ECE, hit rate) on calibrated ones, which alone are probabilities. The two are never mixed.
@@ -36,10 +36,10 @@ COLUMNS = ("symbol", "time", "fold", "score", "probability", "base_rate", "y", "
 def panel_metrics(
     predictions: pl.DataFrame, *, horizon_bars: int, costs: Costs, evaluation: Evaluation, seed: int = 0
 ) -> dict[str, Any]:
-    """All that a report says of one horizon's forecasts, ready for JSON; numbers or None with a reason, never NaN.
+    """All metrics of one horizon's forecasts in a report, ready for JSON; numbers or None with a reason, never NaN.
 
     predictions: symbol, time, fold, score (raw), probability (calibrated), base_rate (of the fold's training rows), y
-    and ret (log return), which are null where no outcome is known; those rows are counted and left out.
+    and ret (log return), which are null where the label is unresolved; those rows are counted and left out.
 
     Each estimate is {value, low, high, reason}, its interval of blocks of days no shorter than the horizon.
     auc: of scores ranked within their fold, since two fits share no scale. skill_beyond_level: the headline, each fold
@@ -49,7 +49,7 @@ def panel_metrics(
     rank_ic (mean over days), rank_ic_by_day {time, value}. deciles: gross, cost, net (simple return per label of the
     top less the bottom decile), turnover (share of both deciles renewed per label), by_decile. by_fold: fold, first,
     last, n, base_rate, auc, skill_beyond_level.
-    Raises DataError for several horizons in one frame, missing columns, or no known outcome.
+    Raises DataError for several horizons in one frame, missing columns, or no resolved label.
     """
     frame, n_unknown = _known(predictions)
     y, time = frame["y"].to_numpy(), frame["time"].to_physical().to_numpy()
@@ -94,7 +94,7 @@ def panel_metrics(
 
 
 def _known(predictions: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """The rows with an outcome, sorted by (time, symbol), and how many have none."""
+    """The rows with a resolved label, sorted by (time, symbol), and the number without."""
     missing = sorted(set(COLUMNS) - set(predictions.columns))
     horizons = predictions["horizon"].unique().to_list() if "horizon" in predictions.columns else []
     if missing or len(horizons) > 1:
@@ -105,14 +105,14 @@ def _known(predictions: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     frame = predictions.select(COLUMNS).filter(pl.col("y").is_not_null() & (pl.col("y") >= 0)).sort("time", "symbol")
     if frame.is_empty():
         raise DataError(
-            f"panel metrics: none of {predictions.height} predictions has a known outcome; a horizon longer than what "
-            "is left of the data resolves nothing; test earlier days or shorten the horizon"
+            f"panel metrics: none of {predictions.height} predictions has a resolved label; a horizon longer than the "
+            "rest of the data resolves nothing; test earlier days or shorten the horizon"
         )
     return frame, predictions.height - frame.height
 
 
 def _ranked(frame: pl.DataFrame) -> Array:
-    """Scores [N] as their place in (0, 1) among those of their fold; one fold keeps its order, so its AUC."""
+    """Scores [N] as their rank in (0, 1) among those of their fold; one fold keeps its order, so its AUC."""
     fold = frame["fold"].to_numpy()
     code = np.unique(fold, return_inverse=True)[1]
     return (ranks_within(frame["score"].to_numpy(), code) - 0.5) / np.bincount(code)[code]
@@ -136,7 +136,7 @@ def _hit_rates(
 
 
 def _deciles(frame: pl.DataFrame, time: Array, horizon_bars: int, costs: Costs, confidence: float) -> dict[str, Any]:
-    """What the top decile earned above the bottom one per label, before and after what renewing them costs."""
+    """Return of the top decile less the bottom one per label, before and after the costs of renewing them."""
     score, ret = frame["score"].to_numpy(), np.expm1(frame["ret"].to_numpy())
     days, gap_T, by_decile = decile_spread(score, ret, time, N_DECILES)
     if not len(days):
@@ -155,7 +155,7 @@ def _deciles(frame: pl.DataFrame, time: Array, horizon_bars: int, costs: Costs, 
 def _renewed(frame: pl.DataFrame, time: Array, days: Array, horizon_bars: int) -> Array:
     """Shares [T] of the top and of the bottom decile, summed, that were not in it one horizon before: 0 to 2.
 
-    The first `horizon_bars` days are bought whole.
+    On the first `horizon_bars` days both are new.
     """
     symbol = frame["symbol"].rank("dense").to_numpy().astype(np.int64) - 1
     code = decile_codes(np.where(np.isfinite(frame["ret"].to_numpy()), frame["score"].to_numpy(), np.nan), time, 10)
@@ -175,7 +175,7 @@ def _renewed(frame: pl.DataFrame, time: Array, days: Array, horizon_bars: int) -
 def _by_fold(
     frame: pl.DataFrame, whole: dict[str, Any], horizon_bars: int, evaluation: Evaluation, seed: int
 ) -> list[dict[str, Any]]:
-    """AUC and skill of each fold; `whole` is what was said of all, which is that of the one where there is one."""
+    """AUC and skill of each fold; `whole`: the metrics of all rows, which are those of a single fold."""
     parts = frame.partition_by("fold", maintain_order=True)
     return [_of_fold(part, whole if len(parts) == 1 else None, horizon_bars, evaluation, seed) for part in parts]
 

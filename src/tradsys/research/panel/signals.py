@@ -1,7 +1,7 @@
-"""The panel's signals: what is said of every member at a close, and how good such sayings were on twelve folds.
+"""The panel's signals: predictions for every member at a close, and their quality on held-out folds.
 
-Held-out folds train on what came after them as well, so they say how well the two models order and size outcomes, not
-what could have been earned: a walk-forward does that. The table of a close is fitted on what was known by then.
+Held-out folds also train on later data, so they measure how well the two models order and size outcomes, not
+what could have been earned: a walk-forward does that. The table of a close is fitted on data up to that close.
 """
 
 import logging
@@ -35,11 +35,11 @@ PRICES_ALONE = "prices and volumes"
 
 @dataclass(frozen=True)
 class SignalSettings:
-    """What a signals table is made with beside its experiment.
+    """Settings of a signals table in addition to its experiment.
 
-    split: purged folds on which both models are judged. regressor: of the label's log return. valid_bars: decision days
-    that stop and calibrate what speaks of a close. sources: columns of the bars by where they come from. bar: the
-    probability from which a name is worth an alert; None for no alerts.
+    split: purged folds on which both models are evaluated. regressor: of the label's log return. valid_bars: decision
+    days that stop and calibrate the models of a close. sources: columns of the bars by their source. bar: the
+    probability from which a name triggers an alert; None for no alerts.
     """
 
     split: Splitter
@@ -59,8 +59,8 @@ def signals_at(
 
     at: a close of the bars, by default the last; nothing later is read. date: of the session, UTC. probability:
     calibrated P(the label is 1). expected_return: simple, of the label's position, exp(mean log return) - 1. rank: 1
-    is the highest probability, then the highest expected return, then the name. Raises DataError where nobody has a
-    full window then, or too little is known to fit.
+    is the highest probability, then the highest expected return, then the name. Raises DataError where no member has a
+    complete window then, or too few labels have resolved for a fit.
     """
     moment = bars["time"].max() if at is None else at
     assert isinstance(moment, datetime)
@@ -91,9 +91,9 @@ def signals_at(
 
 
 def newly_above(bar: float | None, before: pl.DataFrame | None, table: pl.DataFrame) -> list[str]:
-    """Symbols at or above the bar that were below it, or absent, in the table before, the highest first.
+    """Symbols at or above the threshold that were below it, or absent, in the previous table, the highest first.
 
-    before: None where there is no earlier table; then every symbol is known already and none is new.
+    before: None without a previous table; then none is new.
     """
     if bar is None or before is None:
         return []
@@ -103,18 +103,18 @@ def newly_above(bar: float | None, before: pl.DataFrame | None, table: pl.DataFr
 
 
 def write_signals(table: pl.DataFrame, path: Path) -> None:
-    """Writes the table as parquet, whole."""
+    """Writes the table as parquet, atomically."""
     with written_atomically(path) as draft:
         table.write_parquet(draft)
 
 
 def judge_signals(experiment: Experiment, settings: SignalSettings, bars: pl.DataFrame) -> dict[str, Any]:
-    """How both models did on every fold of the settings' split, ready for JSON.
+    """Metrics of both models on every fold of the settings' split, ready for JSON.
 
-    folds: first, last, n, auc (of raw scores), rmse (of log returns), rmse_base (of always saying the training mean).
-    auc, rmse, rmse_base: mean, sd (ddof 1), low and high (the least and the most) over folds; rmse_ratio: the same of
-    rmse / rmse_base, below one where the regressor knows something. importance: share of the classifier's split gain
-    by source, mean over folds, and by feature, the largest first; None where the model counts no gain.
+    folds: first, last, n, auc (of raw scores), rmse (of log returns), rmse_base (of always predicting the training
+    mean). auc, rmse, rmse_base: mean, sd (ddof 1), low and high (minimum and maximum) over folds; rmse_ratio: the same
+    of rmse / rmse_base, below one where the regressor has skill. importance: share of the classifier's split gain
+    by source, mean over folds, and by feature, the largest first; None where the model has no gain.
     """
     dataset = build_dataset(experiment, bars, settings.split)
     folds, gains = [], []

@@ -1,7 +1,7 @@
 """Panels over several horizons: one experiment each, on one table, walked forward over purged folds.
 
-A walk forward says what was known of every member on every test day, also of those whose outcome never came: a book
-that held only names with an outcome would know who dies. Legend: N rows, C classes.
+A walk forward predicts every member on every test day, also those whose label never resolves: a book
+of only resolved names would foresee delistings. Legend: N rows, C classes.
 """
 
 import logging
@@ -39,7 +39,7 @@ PREDICTIONS_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 def prepare_horizons(experiments: Mapping[str, Experiment], bars: pl.DataFrame) -> dict[str, Prepared]:
     """Every experiment prepared on the same bars; equal feature sets share one table, equal universes one mask.
 
-    bars: with segments, as `dataset.load_bars` returns them. Raises as `dataset.prepare`, the horizon named before.
+    bars: with segments, as `dataset.load_bars` returns them. Raises as `dataset.prepare`, prefixed with the horizon.
     """
     cache = DatasetCache(bars)
     out = {}
@@ -55,12 +55,12 @@ def walk_forward(
     splitter: Splitter | None = None,
     workdir: Path | None = None,
 ) -> pl.DataFrame:
-    """What each horizon's model said of every member on every test day of every fold, columns as PREDICTIONS_SCHEMA.
+    """Predictions of each horizon's model for every member on every test day of every fold, as PREDICTIONS_SCHEMA.
 
     splitter: None is each experiment's own. workdir: lets a net's fit resume. score: raw P(1), for order within a day
     and fold; probability: calibrated on the fold's validation rows; base_rate: of the fold's training rows; y and ret
-    are null where the outcome is not known. Sorted by horizon as given, fold, symbol, time; no (symbol, time) stands
-    twice within a horizon. Raises as `dataset.label_rows`.
+    are null where the label is unresolved. Sorted by horizon as given, fold, symbol, time; (symbol, time) is unique
+    within a horizon. Raises as `dataset.label_rows`.
     """
     cache = DatasetCache(bars)
     parts = []
@@ -81,7 +81,7 @@ def walk_forward(
 def predictions_with_outcomes(
     model: Calibrated, table: FeatureTable, rows: Array, labels: Labels, rate: float
 ) -> pl.DataFrame:
-    """What a fitted model says of these rows [N], and what became of them: null where that is not known."""
+    """Scores and calibrated probabilities of these rows [N]; y and ret are null where the label is unresolved."""
     score_NC = model.score(table, rows)
     known = labels.y[rows] >= 0
     return pl.DataFrame(
@@ -98,6 +98,6 @@ def predictions_with_outcomes(
 
 
 def _rows_of_test_days(labelled: LabelledRows, dataset: Dataset, fold: int) -> Array:
-    """Rows of a fold's test days on which a member has a full window, its outcome resolved or not."""
+    """Rows of a fold's test days on which a member has a complete window, its label resolved or not."""
     days, time = dataset.part(fold, "test").time, labelled.table.time
     return np.flatnonzero(labelled.decidable & (time >= days.min()) & (time <= days.max()))

@@ -152,7 +152,7 @@ def test_more_names_whose_decisions_move_the_folds_are_refused():
         "more": composed("model=logistic", "data.source.symbols=[SYN0,SYN1]", "features.market_symbol=SYN0"),
     }
     with pytest.raises(
-        DataError, match=r"'more' and 'few' are judged on the same symbols, but fold 0 .* \(events=clock\)"
+        DataError, match=r"'more' and 'few' are tested on the same symbols, but fold 0 .* \(events=clock\)"
     ):
         aligned_datasets(variants, settings(tested=["SYN0"]).splitter, ("SYN0",))
 

@@ -43,7 +43,7 @@ def test_one_lucky_variant_of_many_is_judged_by_how_many_there_were():
     [
         ({"a": variant(0, 1), "b": variant(0, 2)}, "2 variants share the reference's rows; it takes 3"),
         ({"a": variant(0, 1), "b": variant(0, 2), "c": variant(0, 3, TIME[:500])}, "2 variants share"),
-        ({n: variant(0, 1) for n in "abc"}, "every variant says what the reference says"),
+        ({n: variant(0, 1) for n in "abc"}, "every variant has the same losses as the reference"),
         ({n: variant(0, k, TIME[:30]) for k, n in enumerate("abc")}, "leave the test out until then"),
     ],
 )

@@ -49,7 +49,7 @@ def level_of(words, lines):
 def test_sound_data_earn_no_warning():
     lines = said()
     assert set(lines.values()) == {"note"}
-    assert level_of("the least known, noise, gives 99.3% of what it owes", lines) == "note"
+    assert level_of("the least covered, noise, has 99.3% of its values", lines) == "note"
     assert (
         level_of(
             "2.50 [1.80, 3.10] times as often as all. Compared with",
@@ -57,7 +57,7 @@ def test_sound_data_earn_no_warning():
         )
         == "note"
     )
-    assert level_of("1 of 2 columns go with the label beyond chance (Holm): quiet (-0.20)", lines) == "note"
+    assert level_of("1 of 2 columns correlate with the label beyond chance (Holm): quiet (-0.20)", lines) == "note"
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_sound_data_earn_no_warning():
         (lambda r: r["balance"]["by_symbol"][0].update(events=181), "AAA alone gives 20% of the events"),
         (lambda r: r["balance"].update(valid_rate=0.0199), "the calibrated level will not hold"),
         (lambda r: r["balance"].update(valid_rate=0.0), "the calibrated level will not hold"),
-        (lambda r: r["correlation"][0].update(p_holm=0.05), "No column goes with the label beyond chance"),
+        (lambda r: r["correlation"][0].update(p_holm=0.05), "No column correlates with the label beyond chance"),
         (lambda r: [c.update(p_holm=None) for c in r["correlation"]], "No correlation has an interval"),
         (
             lambda r: r["compression"]["lifts"][0].update(lift=estimate(1.2, 0.9, 1.6)),
@@ -100,17 +100,17 @@ def test_an_edge_at_the_limit_is_no_warning():
 
 
 def test_failures_come_first():
-    finding = {"feature": "buzz", "outcome": "stop", "text": "known from 2023-01-01 on only"}
+    finding = {"feature": "buzz", "outcome": "stop", "text": "present from 2023-01-01 on only"}
     changed = copy.deepcopy(SOUND)
     changed["coverage"]["findings"] = [finding]
     changed["survivors_only"] = True
     lines = advice(changed)
     assert [line["level"] for line in lines[:3]] == ["stop", "warn", "note"]
-    assert lines[0]["text"] == "buzz: known from 2023-01-01 on only."
+    assert lines[0]["text"] == "buzz: present from 2023-01-01 on only."
 
 
 def test_without_compression_columns_it_says_so():
-    assert level_of("its lift was not asked", said(lambda r: r.update(compression=None))) == "note"
+    assert level_of("its lift was not measured", said(lambda r: r.update(compression=None))) == "note"
 
 
 def test_a_judged_model_is_compared_with_luck_and_its_own_promise():
@@ -122,7 +122,7 @@ def test_a_judged_model_is_compared_with_luck_and_its_own_promise():
 
     lines = said(judged(estimate(2.7, 0.8, 4.5), estimate(0.80, 0.75, 0.85)))
     assert level_of("that may be luck", lines) == "warn"
-    assert level_of("promised 90% and held 0.80 [0.75, 0.85]", lines) == "warn"
+    assert level_of("promised 90% and covered 0.80 [0.75, 0.85]", lines) == "warn"
     lines = said(judged(estimate(2.7, 1.1, 4.5), estimate(0.88, 0.85, 0.91)))
     assert level_of("times as often as by lot", lines) == "note"
     assert "warn" not in lines.values()

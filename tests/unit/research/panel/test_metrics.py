@@ -150,7 +150,7 @@ def test_too_few_names_for_deciles_is_a_reason_and_no_number():
 
 def test_what_cannot_be_judged_is_refused():
     frame = forecasts(n_days=20)
-    with pytest.raises(DataError, match="none of 800 predictions has a known outcome"):
+    with pytest.raises(DataError, match="none of 800 predictions has a resolved label"):
         reported(frame.with_columns(y=pl.lit(None, pl.Int64)))
     with pytest.raises(DataError, match=r"\['score'\] are missing"):
         reported(frame.drop("score"))
