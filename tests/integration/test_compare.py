@@ -80,7 +80,8 @@ def test_two_names_of_one_variant_differ_by_exactly_nothing(tmp_path):
     assert reported["twin"]["skill_beyond_level"] == reported["trees"]["skill_beyond_level"]
     (said,) = [c["text"] for c in table(tmp_path)["conclusions"] if c["variant"] == "twin"]
     assert said == (
-        "no difference shown between twin and trees (+0.0000, +0.0000 to +0.0000, 2 seeds); the two have the same losses"
+        "no difference shown between twin and trees (+0.0000, +0.0000 to +0.0000, 2 seeds); "
+        "the two have the same losses"
     )
 
 

@@ -1,4 +1,4 @@
-"""The stages that all research commands share: dataset, fits, bundle, backtest, trial ledger.
+"""Stages shared by all research commands: dataset, fits, bundle, backtest, trial ledger.
 
 settings            Experiment, Evaluation
 dataset             build_dataset, label_rows, prepare, load_bars

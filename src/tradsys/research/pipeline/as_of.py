@@ -1,4 +1,4 @@
-"""A fold as it was known at one moment: training rows whose labels had resolved, and nothing later."""
+"""A fold as of one moment: training rows with labels resolved by then, and nothing later."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from tradsys.samples.splits import check_fold, purge, span_bars
 
 
 def as_of_fold(samples: Samples, at: datetime, valid_bars: int) -> Fold:
-    """What may be learned at `at`: labels known by then; the last `valid_bars` decision times of them validate.
+    """The training data as of `at`: labels resolved by then; the last `valid_bars` decision times of them validate.
 
     Training is purged against validation by spans; the test part is empty. Raises DataError where a part is.
     """
@@ -49,7 +49,7 @@ class AsOf:
 
 
 def known_by(labels: Labels, bars: pl.DataFrame, at: datetime) -> Labels:
-    """The labels with every outcome that came after `at` unknown."""
+    """The labels with every outcome after `at` unresolved."""
     time = utc64_times(bars)
     late = (labels.end >= 0) & (time[np.maximum(labels.end, 0)] > utc64(at))
     return replace(

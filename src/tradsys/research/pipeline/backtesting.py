@@ -43,12 +43,12 @@ from tradsys.serving.bundle import Bundle
 from tradsys.serving.strategy import Profile, Strategy
 
 LOG = logging.getLogger(__name__)
-# of the bootstrap alone: one series has one interval, whichever command and whichever seed of training shows it
+# of the bootstrap alone: one series has one interval, independent of the command and the training seed
 
 
 @dataclass(frozen=True, eq=False)
 class Backtest:
-    """Strategies judged on one span: rows of the table, equity curves, trades, the ledger's trials."""
+    """Strategies evaluated on one span: rows of the table, equity curves, trades, the ledger's trials."""
 
     rows: list[StrategyRow]
     verdicts: dict[str, Verdict]
@@ -61,7 +61,7 @@ class Backtest:
     cut: str = ""  # of `universe.decided_span`
 
     def as_dict(self) -> dict[str, Any]:
-        """The backtest's share of the report."""
+        """The backtest's part of the report."""
         return {
             "strategies": self.rows,
             "benchmark": self.benchmark,
@@ -90,11 +90,12 @@ def backtest(
     """Backtests profiles on decisions from `since` to `until`; bars may start earlier, for warm-up only.
 
     Every strategy's daily return series enters the ledger before any is evaluated, the best on the bundle's validation
-    decisions first, so that each is tested among all trials on this span, its own companions included. What is tested
-    are returns after costs beyond those of holding the strategy's average exposure. Without profiles there is the
+    decisions first, so that each is tested among all trials on this span, including those of its run. The tested
+    returns are after costs, less those of holding the strategy's average exposure. Without profiles there is the
     benchmark alone; with them all are compared from the first to the last decision (`cut`). A symbol that the source
     names as its reference is read and neither traded nor held as benchmark.
-    with_tear_sheet: also records over time, which no verdict reads. Raises DataError where the span holds no bar.
+    with_tear_sheet: also records over time, which do not affect the verdict. Raises DataError where the span holds no
+    bar.
     """
     marked = mark_gaps(bars, bundle.max_gap).filter(pl.col("time").is_between(since, until))
     only_read = source["data"].get("reference")
@@ -149,7 +150,7 @@ def backtest(
 
 
 def _signal_share(traded: pl.DataFrame, targets: pl.DataFrame) -> EstimateRow:
-    """Share of bars after which the strategy wants a position, with its interval over time."""
+    """Share of bars with a signal of the strategy, with its interval over time."""
     wanted = targets.group_by("time").len("wanted")
     share = traded.group_by("time").len("bars").join(wanted, on="time", how="left").sort("time")
     return mean_interval((share["wanted"].fill_null(0) / share["bars"]).to_numpy()).as_dict()
@@ -243,7 +244,7 @@ def _daily_exposure(result: Ledger) -> Array:
 
 
 def _benchmark(bars: pl.DataFrame, traded: bool, market: str | None) -> tuple[str, pl.DataFrame]:
-    """Name and bars of what is held beside: the strategies' own symbols; where none trades, the market's alone."""
+    """Name and bars of the benchmark: the strategies' own symbols; where none trades, the market's alone."""
     own = bars.clear() if market is None else bars.filter(pl.col("symbol") == market)
     return ("buy and hold", bars) if traded or own.is_empty() else (f"buy and hold {market}", own)
 
@@ -279,7 +280,7 @@ def record_trials(
 ) -> None:
     """One trial of the span for each series of daily returns, in the ledger before any is evaluated.
 
-    chosen: the one that validation preferred; it is recorded first and tested on its own.
+    chosen: the strategy with the best validation result; it is recorded first and tested on its own.
     """
     for name, result in sorted(ledgers.items(), key=lambda item: item[0] != chosen):
         entry = LedgerEntry(
@@ -300,7 +301,7 @@ def record_trials(
 def trials_on_span(
     ledger: TrialLedger, data_digest: str, span: tuple[datetime, datetime], periods_per_year: float
 ) -> tuple[dict[str, float | None], list[TrialRow]]:
-    """What deflates a Sharpe on this span (`Deflation.as_dict`), and its trials as rows, one per distinct series."""
+    """Deflation of a Sharpe on this span (`Deflation.as_dict`), and its trials as rows, one per distinct series."""
     sharpes = ledger.trial_sharpes(data_digest, *span, periods_per_year=periods_per_year)
     trials = ledger.trials(data_digest, *span)
     looks = {look["id"]: look for look in ledger.entries()}
@@ -326,9 +327,9 @@ def _strategy_row(
     min_trades: int = MIN_TRADES,
     yearly: float | None = None,
 ) -> StrategyPerformance:
-    """Performance of one ledger on daily UTC returns; the drawdown is the one that bars saw, not day closes.
+    """Performance of one ledger on daily UTC returns; the drawdown is measured on bars, not day closes.
 
-    yearly: days with bars in a year; None: what the ledger's own days show.
+    yearly: days with bars in a year; None: measured from the ledger's own days.
     """
     days, daily = result.daily_returns()
     activity = _activity(result, days)
@@ -361,7 +362,7 @@ def _strategy_row(
 def _tear_sheet(
     ledgers: Mapping[str, Ledger], bars: pl.DataFrame, predictions: pl.DataFrame | None, evaluation: Evaluation
 ) -> TearSheet:
-    """Records over time, trades and prices; nothing where no strategy runs."""
+    """Records over time, trades and prices; empty without a strategy."""
     if not ledgers:
         return {}
     has_regime = predictions is not None and "regime" in predictions.columns

@@ -1,4 +1,4 @@
-"""From fitted parts to the bundle: written atomically, loaded again, then the only source of probabilities."""
+"""Exports fitted parts as a bundle: written atomically, loaded again, then the only source of probabilities."""
 
 import math
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from tradsys.serving.bundle import DRIFT, Bundle, seal
 from tradsys.serving.ensemble import FILE, ServedEnsemble
 
 PARITY_WINDOWS = 512  # validation windows on which graph and torch are compared at export
-FORGOTTEN = 1e-8  # share of an older bar that a live buffer may lack
+FORGOTTEN = 1e-8  # largest weight of older bars that a live buffer may lack
 
 
 def export_bundle(
@@ -39,9 +39,10 @@ def export_bundle(
     *,
     with_drift: bool = True,
 ) -> Bundle:
-    """Writes the bundle whole, then loads it: from here on probabilities come from this object alone.
+    """Writes the bundle atomically, then loads it: from here on probabilities come from this object alone.
 
-    with_drift: also what live bars are compared with, which takes seconds and which a bundle never served leaves out.
+    with_drift: also writes drift references for live bars, which take seconds; omit them for a bundle that is not
+    served.
     """
     with written_atomically(folder) as draft:
         draft.mkdir()
@@ -58,7 +59,7 @@ def export_bundle(
 
 
 def _write_primary(primary: Calibrated, draft: Path, prepared: Prepared) -> str:
-    """Writes the scoring part in its own format; returns which."""
+    """Writes the scoring part in its own format; returns the kind of file."""
     model = primary.model_
     if isinstance(model, LightGbm | Xgboost):
         model.save(draft / "model.txt")
@@ -81,9 +82,9 @@ def _write_primary(primary: Calibrated, draft: Path, prepared: Prepared) -> str:
 
 
 def _drift_references(fitted: Fitted, prepared: Prepared) -> dict[str, Any]:
-    """What live bars are compared with: features of the training rows, scores of the validation rows.
+    """Drift references for live bars: features of the training rows, scores of the validation rows.
 
-    A span that is too short leaves a `reason` in its place; a bundle of two such spans has no file.
+    A span that is too short has a `reason` instead; with two such spans there is no file.
     """
     train, valid = prepared.train, prepared.valid
     score = fitted.primary.score(valid.table, valid.rows)[:, 1:2]
@@ -105,7 +106,7 @@ def _reference(values: Array, time: Array, names: Sequence[str], *, classifier: 
 def _card(
     experiment: Experiment, prepared: Prepared, fitted: Fitted, kind: str, config: dict[str, Any]
 ) -> dict[str, Any]:
-    """What the bundle was made from. Metrics and verdict are added once it was judged."""
+    """The card of the bundle. Metrics and verdict are added after the evaluation."""
     valid, fold = prepared.valid, prepared.fold
     score = fitted.primary.score(valid.table, valid.rows)[:, 1]
     first, last = span(prepared.bars)
@@ -120,7 +121,7 @@ def _card(
         "feature_names": list(prepared.features.names),
         "schema_hash": prepared.features.schema_hash(),
         "foreign": foreign_parts([*map(type, prepared.features.features), *_registered_label(experiment)]),
-        "made_with": registered_targets(config),  # nets, losses, rules and sources too, which opening does not need
+        "made_with": registered_targets(config),  # nets, losses, rules and sources too, which loading does not need
         "max_gap_minutes": experiment.data["max_gap_minutes"],
         "bar_minutes": bar_minutes(prepared.bars),
         "levels": config.get("levels"),
@@ -142,7 +143,7 @@ def _card(
 
 
 def _registered_label(experiment: Experiment) -> list[type]:
-    """The label's class where an installed package registers it: then whoever opens the bundle needs that package."""
+    """The label's class where an installed package registers it: loading the bundle then needs that package."""
     cls = type(experiment.labels)
     return [cls] if is_registered("labels", cls) else []
 
@@ -169,7 +170,7 @@ def is_pool(model: Any) -> bool:
 
 
 def has_graph(model: Any) -> bool:
-    """Whether one ONNX graph can hold the model; the exporter and torch are loaded for models that need them."""
+    """Whether one ONNX graph can hold the model; the exporter and torch are imported for models that need them."""
     from tradsys.models import onnx_export  # noqa: PLC0415 - trees need neither
 
     return onnx_export.has_graph(model)
@@ -183,9 +184,9 @@ def export_onnx(path: Path, **parts: Any) -> float:
 
 
 def check_bundled_parts(experiment: Experiment) -> None:
-    """Raises CombinationError for a part that a bundle could not hold, so before anything is fitted.
+    """Raises CombinationError, before any fit, for a part that a bundle cannot hold.
 
-    A bundle is read by what it holds, never by code of others: of parts from outside it holds graphs and features.
+    A bundle is loaded by its content, never by code of other packages: of their parts it holds graphs and features.
     """
     check_bundled(experiment.model)
     for name in ("regime", "auditor", "calibration"):
@@ -199,7 +200,7 @@ def check_bundled_parts(experiment: Experiment) -> None:
 
 
 def check_bundled(model: Any) -> None:
-    """Raises CombinationError for an unfitted model that a bundle could not hold, so before it is fitted."""
+    """Raises CombinationError, before it is fitted, for a model that a bundle cannot hold."""
     if isinstance(model, Average | Stacked):
         for member in model.members.values():
             check_bundled(member)
@@ -214,10 +215,10 @@ def check_bundled(model: Any) -> None:
 
 
 def write_pool(model: Any, calibrator: Any, folder: Path, asked: Samples) -> None:
-    """Writes ensemble.json and `member_<name>.onnx|txt|json` into `folder`, then compares what they say with the model.
+    """Writes ensemble.json and `member_<name>.onnx|txt|json` into `folder`, then compares them with the model.
 
-    asked: the samples compared. Raises BundleError where a score differs by more than 1e-5, or for a member that
-    has no file format.
+    asked: the samples of the comparison. Raises BundleError where a score differs by more than 1e-5, or for a member
+    without a file format.
     """
     write_json(folder / FILE, _pool(model, folder, "member", asked))
     served = ServedEnsemble.load(folder, calibrator.to_json(), len(asked.table.names))
@@ -231,13 +232,13 @@ def write_pool(model: Any, calibrator: Any, folder: Path, asked: Samples) -> Non
 
 
 def weights_of(model: Average | SeedAverage) -> dict[str, float]:
-    """The weight of each fitted member of a mean, in their order; equal where it names none."""
+    """The weight of each fitted member of a mean, in their order; equal where there are none."""
     names = list(model.members_ or {})
     return model.weight_of if isinstance(model, Average) else {name: 1 / len(names) for name in names}
 
 
 def _pool(model: Any, folder: Path, stem: str, asked: Samples) -> dict[str, Any]:
-    """What ensemble.json says of a pool; its members' files are written on the way."""
+    """Content of ensemble.json for a pool; its members' files are written on the way."""
     members = [_member(name, one, folder, f"{stem}_{name}", asked) for name, one in model.members_.items()]
     reported: dict[str, Any] = {
         "kind": "average",
@@ -264,7 +265,7 @@ def _pool(model: Any, folder: Path, stem: str, asked: Samples) -> dict[str, Any]
 
 
 def _member(name: str, model: Any, folder: Path, stem: str, asked: Samples) -> dict[str, Any]:
-    """One member's entry; a graph holds its scaler and calibrator, a tree has the calibrator beside it."""
+    """One member's entry; a graph holds its scaler and calibrator, a tree file has the calibrator next to it."""
     inner, calibrator = (model.model_, model.calibrator_) if isinstance(model, Calibrated) else (model, None)
     if is_pool(inner):
         return {"name": name, **_pool(inner, folder, stem, asked), **_behind(calibrator)}

@@ -1,4 +1,4 @@
-"""One model, one fold, one seed: what comparisons and sweeps are made of, many of them with nets in one stack."""
+"""Fits of one model, one fold, one seed, as used by comparisons and sweeps, with nets in stacks where possible."""
 
 import logging
 import resource
@@ -29,9 +29,9 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class FoldFit:
-    """What one fit said about its fold's test samples.
+    """Predictions of one fit on its fold's test samples.
 
-    symbol, time, y [N]: which samples. proba_NC: calibrated. base_rate_C: class rates of the training rows.
+    symbol, time, y [N]: of the samples. proba_NC: calibrated. base_rate_C: class rates of the training rows.
     seconds: of the fit. peak_mb: of the whole process so far. n_parameters: of a net, None for other models.
     """
 
@@ -51,7 +51,7 @@ class FoldFit:
 
     @property
     def base_losses(self) -> Array:
-        """Log-loss of always saying the training rates [N], nats."""
+        """Log-loss of always predicting the training rates [N], nats."""
         return log_losses(np.broadcast_to(self.base_rate_C, self.proba_NC.shape), self.y)
 
     @cached_property
@@ -61,7 +61,7 @@ class FoldFit:
 
     @property
     def skill(self) -> float:
-        """Skill beyond the level, the headline measure; NaN where forecasts are not finite or one class occurs."""
+        """Skill beyond the level, the headline metric; NaN where forecasts are not finite or one class occurs."""
         return self.levelled.skill
 
     @property
@@ -71,7 +71,7 @@ class FoldFit:
 
 
 def run_fit(experiment: Experiment, dataset: Dataset, fold: int, seed: int, workdir: Path | None = None) -> FoldFit:
-    """Fits the experiment's model, scaled and calibrated, on one fold under one seed, and asks its test samples.
+    """Fits the experiment's model, scaled and calibrated, on one fold under one seed, and predicts its test samples.
 
     workdir: lets a net's fit resume from its last checkpoint.
     """
@@ -93,13 +93,13 @@ def run_fit(experiment: Experiment, dataset: Dataset, fold: int, seed: int, work
 
 
 def peak_mb() -> float:
-    """Most memory this process ever held, in MB."""
+    """Peak memory of this process, in MB."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def n_parameters(model: Model) -> int | None:
-    """Trained numbers of the nets inside a fitted model, None where there is no net."""
+    """Number of trained parameters of the nets inside a fitted model, None where there is no net."""
     nets = _nets(model)
     return sum(p.numel() for net in nets for p in net.parameters()) if nets else None
 
@@ -124,7 +124,7 @@ def fitted_on(experiment: Experiment, train: Samples, valid: Samples, workdir: P
 
 @dataclass(frozen=True, eq=False)
 class PlannedFit:
-    """A fit that `run_fit` will run with these arguments. is_done: not any more, as an earlier attempt ended it."""
+    """A fit that `run_fit` will run with these arguments. is_done: an earlier attempt already ended it."""
 
     experiment: Experiment
     dataset: Dataset
@@ -136,7 +136,7 @@ class PlannedFit:
 
 @dataclass(frozen=True, eq=False)
 class SharedSamples:
-    """What plans whose nets share one stack have in common, each made once.
+    """Objects shared by planned fits whose nets share one stack, each computed once.
 
     parts: training and validation samples by dataset and fold. made: nets, loaders and digests, a `together.Made`.
     """
@@ -149,10 +149,10 @@ class SharedSamples:
 class StackedFits:
     """Planned fits whose nets train as stacks, each stack when the first of its fits is due.
 
-    folder: takes the checkpoints of stacks at work. stacked: None decides by what gains (any GPU, on a CPU small nets),
-    True wants stacks wherever they are possible, False never. watch: of the first fit's first net, as of
-    `SequenceModel`; it may stop the stack by what it raises. Which nets go together depends on the plan alone, so a
-    plan begun anew goes on with the same stacks. shared: with other plans; all nets of a shape then go together.
+    folder: takes the checkpoints of running stacks. stacked: None decides by speed (any GPU, on a CPU small nets),
+    True stacks wherever it is possible, False never. watch: of the first fit's first net, as of
+    `SequenceModel`; its exceptions stop the stack. Which nets form a stack depends on the plan alone, so a
+    restarted plan has the same stacks. shared: with other plans; all nets of a shape then train together.
     """
 
     def __init__(
@@ -165,18 +165,18 @@ class StackedFits:
         shared: SharedSamples | None = None,
     ) -> None:
         self.planned, self.folder, self.stacked, self.watch, self.shared = planned, folder, stacked, watch, shared
-        self.fits: list[tuple[int, NetFit]] = []  # place of the planned fit, and one of its nets
+        self.fits: list[tuple[int, NetFit]] = []  # index of the planned fit, and one of its nets
         self.stacks: list[list[int]] = []
         self.done: set[int] = set()
         self.seconds = dict.fromkeys(range(len(planned)), 0.0)
         if stacked is not False and len(planned) > 0:
             try:
                 self._plan()
-            except TrainingError as error:  # its own fit will say so again, or not
+            except TrainingError as error:  # its own fit raises it again, or succeeds
                 LOG.info("nets are trained one by one: %s", error)
 
     def ready(self, k: int) -> float:
-        """Trains the stacks that hold nets of the k-th fit, where that was not done; its share of their seconds."""
+        """Trains the stacks with nets of the k-th fit, where not done; returns its share of their seconds."""
         for number, places in enumerate(self.stacks):
             if number in self.done or k not in {self.fits[place][0] for place in places}:
                 continue
@@ -218,7 +218,7 @@ class StackedFits:
 
 
 def nets_of(one: PlannedFit, found: NetFits, parts: dict[Any, tuple[Samples, Samples]]) -> Iterator[NetFit]:
-    """The nets that a planned fit trains. parts: training and validation samples by dataset and fold, made once."""
+    """The nets that a planned fit trains. parts: training and validation samples by dataset and fold, cached."""
     model: Any = whole(one.experiment, seeded(one.experiment.model, one.seed))
     key = (id(one.dataset), one.fold)
     if key not in parts:

@@ -1,8 +1,8 @@
-"""Bars to samples, the one path of every command: check, features, labels, samples with spans, purged folds.
+"""Builds datasets from bars, the same way for every command: checks, features, labels, samples, purged folds.
 
-`build_dataset` is the whole path. `label_rows` is its first half, for what must look at the rows before they become
-samples: a comparison that intersects the rows of its variants, a signal at one close. Whatever features learn (the d
-of fractional differencing) is learned on bars up to the last training label of the earliest fold, and nowhere else.
+`build_dataset` runs all steps. `label_rows` is its first half, for callers that need the rows before they become
+samples: a comparison that intersects the rows of its variants, a signal at one close. Fitted features (the d
+of fractional differencing) are fitted on bars up to the last training label of the earliest fold, and nowhere else.
 """
 
 import logging
@@ -40,7 +40,7 @@ PARTS = ("train", "valid", "test")
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Samples on one feature table and their purged folds; all that a fit and its evaluation read."""
+    """Samples on one feature table and their purged folds: the input of fits and their evaluation."""
 
     data_digest: str
     features: FeatureSet
@@ -76,7 +76,7 @@ class Prepared:
 
     @property
     def test(self) -> Samples:
-        """Samples read once."""
+        """Test samples, evaluated once."""
         return part_of(self.samples, self.fold, "test")
 
     @property
@@ -86,7 +86,7 @@ class Prepared:
 
 
 def of_mean_one(samples: Samples) -> Samples:
-    """The samples with weights of mean 1 within their own part, so that no part's scale tells of another's labels."""
+    """The samples with weights of mean 1 within their own part, so that no part's scale leaks another's labels."""
     return replace(samples, weight=samples.weight / samples.weight.mean())
 
 
@@ -99,7 +99,7 @@ def load_bars(experiment: Experiment) -> pl.DataFrame:
     """The experiment's bars with their segments marked."""
     source = experiment.data["source"]
     bars: pl.DataFrame = answer(source, "bars", kind=pl.DataFrame)
-    answer(source, "describe", kind=Mapping)  # which every bundle and page asks, after the fits
+    answer(source, "describe", kind=Mapping)  # every bundle and page needs it, after the fits
     if not is_own(type(source)):
         check_bars(bars)
     symbols = bars["symbol"].unique().sort().to_list()
@@ -116,9 +116,9 @@ def market_cut(features: FeatureSet, bars: pl.DataFrame) -> str:
 
 
 def _check_old_key(experiment: Experiment, bars: pl.DataFrame) -> None:
-    """data.bar_minutes restated the data: where a config of one's own still has it, it must agree with the bars."""
+    """data.bar_minutes restated the data: where a config still has it, it must agree with the bars."""
     reported = experiment.data.get("bar_minutes")
-    if reported is not None and not hasattr(experiment.data["source"], "bar_minutes"):  # a market that is made has one
+    if reported is not None and not hasattr(experiment.data["source"], "bar_minutes"):  # a synthetic market has one
         LOG.warning("data.bar_minutes is measured from the bars now; remove the key from conf/data, it will be refused")
         if not is_within(reported, "(0, inf)"):
             raise DataError(f"data: bar_minutes={reported!r}; it is measured from the bars now; remove the key")
@@ -129,7 +129,7 @@ def _check_old_key(experiment: Experiment, bars: pl.DataFrame) -> None:
 
 @dataclass(frozen=True, eq=False)
 class LabelledRows:
-    """Features and labels of all R bars, before the choice of rows that makes them samples.
+    """Features and labels of all R bars, before rows are chosen as samples.
 
     events: bool [R], rows where a decision is taken; None for all. lookback: rows of a sample's window.
     """
@@ -145,12 +145,12 @@ class LabelledRows:
 
     @property
     def decidable(self) -> Array:
-        """bool [R]: rows with a complete window at which a decision is taken, the outcome resolved or not."""
+        """bool [R]: rows with a complete window at which a decision is taken, the label resolved or not."""
         ready = self.table.ready(self.lookback)
         return ready if self.events is None else ready & self.events
 
     def samples(self) -> Samples:
-        """Samples at the decidable rows whose outcome is resolved; raises as `make_samples`."""
+        """Samples at the decidable rows whose label is resolved; raises as `make_samples`."""
         return make_samples(
             self.table, self.labels, lookback=self.lookback, events=self.events, weighting=self.weighting
         )
@@ -158,7 +158,7 @@ class LabelledRows:
     def dataset(self, splitter: Splitter, n_folds: int | None = None) -> Dataset:
         """The samples in the splitter's folds, the first n_folds or all; LeakageError for a fold that leaks.
 
-        DataError where time is too short for them; a market symbol that cut it is named.
+        DataError where time is too short for them; a market symbol that shortened it is named.
         """
         try:
             samples = self.samples()
@@ -185,8 +185,8 @@ def label_rows(
     """Features and labels of all rows of the bars.
 
     bars: with segments, as `load_bars` returns them. splitter, lookback: the experiment's own where None. labels:
-    where None, the experiment's. features: a fitted set; where None, the experiment's is fitted on what precedes the
-    earliest fold's last training label. cache: of the same bars, with what other experiments have computed already.
+    where None, the experiment's. features: a fitted set; where None, the experiment's is fitted on bars up to the
+    earliest fold's last training label. cache: of the same bars, with the values of other experiments.
     """
     cache = cache or DatasetCache(bars)
     lookback = experiment.lookback if lookback is None else lookback
@@ -209,7 +209,7 @@ def build_dataset(
 ) -> Dataset:
     """Samples of the bars and the splitter's purged folds; arguments as `label_rows`.
 
-    Raises DataError for a symbol without any sample, LeakageError for a part that could know what it is evaluated on.
+    Raises DataError for a symbol without any sample, LeakageError for a part that overlaps its evaluation data.
     """
     rows = label_rows(experiment, bars, splitter, lookback=lookback, cache=cache)
     dataset = rows.dataset(splitter or experiment.split)
@@ -243,7 +243,7 @@ def learned_features(
     splitter: Splitter,
     lookback: int,
 ) -> FeatureSet:
-    """The feature set with whatever it learns learned on bars up to the earliest fold's last training label."""
+    """The feature set fitted on bars up to the earliest fold's last training label."""
     if not any(hasattr(feature, "fit") for feature in experiment.features.features):
         return experiment.features
     skeleton = make_samples(rows_only(bars), labels, lookback=lookback, events=events)
@@ -251,7 +251,7 @@ def learned_features(
 
 
 def last_training_label(samples: Samples, folds: Iterable[Fold]) -> datetime:
-    """When the last training label of a fold was resolved, of the fold where that is earliest; aware UTC."""
+    """When the last training label of the earliest fold resolves; aware UTC."""
     return aware(min(samples.table.time[samples.end[fold.train]].max() for fold in folds))
 
 
@@ -259,7 +259,8 @@ def check_symbols(samples: Samples, events: Events | None = None, mask: Array | 
     """Raises DataError for symbols without any sample.
 
     mask: bool [R] of the events; a symbol that they never choose, such as a benchmark, is left out on purpose. Where
-    the events are a universe, a symbol that never warms up is a warning: among thousands some always are too young.
+    the events are a universe, a symbol that never warms up is only a warning: among thousands some are always too
+    young.
     """
     table = samples.table
     wanted = np.ones(len(table), dtype=bool) if mask is None else mask
@@ -287,11 +288,11 @@ def warn_of_absent(samples: Samples, fold: Fold) -> None:
 
 
 def labels_of(experiment: Experiment, bars: pl.DataFrame, cache: DatasetCache | None = None) -> Labels:
-    """Labels [R] along the side that the feature set names, or along the label's own where it names none.
+    """Labels [R] on the side of the feature set, or on the label's own where the set has none.
 
-    `ret` holds the dividends, the funding and the borrow fee of the position, so that what pays after costs is what
-    pays in the simulator. Where samples are weighted by return or liquidity, the labels carry what that needs of each
-    bar; all carry the range that prices ran through until each label's end. cache: of the same bars.
+    `ret` includes the dividends, the funding and the borrow fee of the position, so that a label pays after costs where
+    the simulator's trade does. Where samples are weighted by return or liquidity, the labels carry the required values
+    of each bar; all carry the realised range until each label's end. cache: of the same bars.
     """
     side, weighting = experiment.features.side(bars), experiment.weighting
     own = getattr(experiment.labels, "side", 1) if side is None else side
@@ -309,7 +310,7 @@ def labels_of(experiment: Experiment, bars: pl.DataFrame, cache: DatasetCache | 
 
 
 def rows_only(bars: pl.DataFrame) -> FeatureTable:
-    """The rows of the feature table without a feature."""
+    """The rows of the feature table without features."""
     symbols = bars["symbol"].unique().sort().to_list()
     codes = bars["symbol"].replace_strict(symbols, range(len(symbols)), return_dtype=pl.Int32)
     return FeatureTable(

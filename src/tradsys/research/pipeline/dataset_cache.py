@@ -1,4 +1,4 @@
-"""What experiments on the same bars share: digest, event masks, feature tables and labels, within and between runs."""
+"""Caches data shared by experiments on the same bars: digest, event masks, features and labels."""
 
 import hashlib
 import logging
@@ -24,14 +24,14 @@ from tradsys.research.pipeline.provenance import code_digest, processor
 LOG = logging.getLogger(__name__)
 GIGABYTE = 1e9
 SUFFIX = ".values"
-ABSENT = np.empty(0)  # in the place of a part of labels that there is none of
+ABSENT = np.empty(0)  # placeholder of an absent part of labels
 
 
 class DatasetCache:
     """Caches the digest, event masks, feature tables and labels of one set of bars.
 
     bars: with segments, as `dataset.load_bars` returns them. store: where feature values and labels are kept between
-    runs; None keeps features within this run alone.
+    runs; None keeps features within this run only.
     """
 
     def __init__(self, bars: pl.DataFrame, store: "ValueStore | None" = None) -> None:
@@ -39,15 +39,15 @@ class DatasetCache:
         self._store = store
         self._masks: list[tuple[Events, Array]] = []
         self._tables: list[tuple[FeatureSet, FeatureTable]] = []
-        self._fresh: list[tuple[str, list[Array]]] = []  # labels that no earlier run has kept
+        self._fresh: list[tuple[str, list[Array]]] = []  # labels that no earlier run has stored
 
     @cached_property
     def digest(self) -> str:
-        """Of the bars' content."""
+        """Digest of the bars' content."""
         return content_digest(self.bars)
 
     def mask(self, events: Events | None) -> Array | None:
-        """Where these events decide, bool [R]; None for none."""
+        """bool [R], where these events decide; None for none."""
         if events is None:
             return None
         if not (known := [mask for other, mask in self._masks if other == events]):
@@ -56,7 +56,7 @@ class DatasetCache:
         return known[0]
 
     def table(self, features: FeatureSet) -> FeatureTable:
-        """The table of a fitted feature set; one for all sets that compute the same."""
+        """The table of a fitted feature set; one for all sets with equal definitions."""
         if not (known := [table for other, table in self._tables if _rules(other) == _rules(features)]):
             known = [self._stored_or_computed(features)]
             self._tables.append((features, known[0]))
@@ -79,10 +79,10 @@ class DatasetCache:
     def labels(
         self, label: object, settings: Mapping[str, Any], side: Array | None, compute: Callable[[], Labels]
     ) -> Labels:
-        """Labels [R] as `compute` gives them, read where an earlier run has kept them; `keep` writes new ones.
+        """Labels [R] as `compute` returns them, loaded where an earlier run has stored them; `keep` writes new ones.
 
-        label: the rule, whose fields decide. settings: what else decides. side: int8 [R] that it labels along, or None.
-        A label of another package is computed each time: its code is not known here.
+        label: the rule with its fields. settings: what else determines the labels. side: int8 [R] of the labels, or
+        None. A label of another package is computed each time: changes of its code are not detected.
         """
         if self._store is None or not (is_own(type(label)) and is_dataclass(label)):
             return compute()
@@ -100,13 +100,13 @@ class DatasetCache:
         return found
 
     def keep(self) -> None:
-        """Writes labels that were computed. Called once a dataset is made of them, so that a refusal leaves nothing."""
+        """Writes computed labels. Called once a dataset uses them, so that a refused one leaves nothing."""
         while self._store is not None and self._fresh:
             key, parts = self._fresh.pop()
             self._store.save(key, *parts)
 
     def _key(self, what: Mapping[str, Any]) -> str:
-        """Digest of these settings and of all else that decides values: code, versions, processor and bars."""
+        """Digest of these settings and of all else that determines values: code, versions, processor and bars."""
         bars = self.bars
         segment = np.ascontiguousarray(bars["segment"].cast(pl.Int64).to_numpy())
         return digest_json(
@@ -127,7 +127,7 @@ class ValueStore:
     """Feature values and labels on disk, one file per digest of code, settings and bars; the least recently used are
     removed.
 
-    An entry that is damaged counts as absent. Nothing is kept where the folder cannot be written.
+    A damaged entry counts as absent. Nothing is stored where the folder cannot be written.
     """
 
     folder: Path
@@ -135,12 +135,12 @@ class ValueStore:
 
     @classmethod
     def of(cls, paths: Mapping[str, Any]) -> Self | None:
-        """The store that conf/paths names; None where its limit is 0 or an older record names none."""
+        """The store configured in conf/paths; None where its limit is 0 or an older record has none."""
         limit = float(paths.get("cache_gb") or 0)
         return cls(Path(paths["cache"]) / "features", limit) if limit > 0 and paths.get("cache") else None
 
     def load(self, key: str, n: int) -> list[Array] | None:
-        """The n arrays as they were saved; None where there is no undamaged entry of so many."""
+        """The n arrays as they were saved; None without an undamaged entry of n arrays."""
         path = self.folder / (key + SUFFIX)
         try:
             with path.open("rb") as file:
@@ -151,11 +151,11 @@ class ValueStore:
         if _sha(*values) != digest:
             return None
         with suppress(OSError):
-            path.touch()  # used last
+            path.touch()  # marks it as used last
         return values
 
     def save(self, key: str, *values: Array) -> None:
-        """Keeps these arrays, then removes what was used least recently until all entries fit."""
+        """Stores these arrays, then removes the least recently used until all entries fit."""
         if sum(array.nbytes for array in values) > self.max_gb * GIGABYTE:
             return
         try:
@@ -182,7 +182,7 @@ class ValueStore:
 
 
 def _sha(*values: Array) -> bytes:
-    """Of shapes, types and content."""
+    """SHA-256 of shapes, types and content."""
     found = hashlib.sha256()
     for array in values:
         found.update(f"{array.shape} {array.dtype}".encode())
@@ -191,5 +191,5 @@ def _sha(*values: Array) -> bytes:
 
 
 def _rules(features: FeatureSet) -> tuple[Any, ...]:
-    """All that decides a feature set's table: its features with their parameters, its ranks, its gap, its market."""
+    """All that determines a feature set's table: features with parameters, ranks, gap, market."""
     return tuple(features.features), features.names, features.max_gap_minutes, features.market_symbol

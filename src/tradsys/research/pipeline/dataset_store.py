@@ -1,4 +1,4 @@
-"""The on-disk form of a dataset: arrays that worker processes map, and the digest of their content."""
+"""A dataset on disk: arrays that worker processes map, and the digest of their content."""
 
 import hashlib
 from collections.abc import Sequence

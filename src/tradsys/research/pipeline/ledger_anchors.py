@@ -1,7 +1,7 @@
-"""The head of the trial ledger's chain as every run's own record keeps it.
+"""The head of the trial ledger's hash chain, as recorded by every run.
 
-A chain of hashes shows what was changed inside the file, not that its end, or all of it, was taken away. Each run
-folder therefore notes in `ledger.json` the last row that it wrote; whoever reads the ledger compares.
+A chain of hashes detects changes inside the file, but not that its end, or all of it, was removed. Each run
+folder therefore stores in `ledger.json` the last row that it wrote; readers of the ledger compare.
 """
 
 import os
@@ -25,7 +25,7 @@ RESTORE = (
 
 @dataclass(frozen=True)
 class Anchor:
-    """A row that a run saw in the ledger. run: its folder. id, hash: of the row."""
+    """A ledger row recorded by a run. run: its folder. id, hash: of the row."""
 
     run: Path
     id: int
@@ -33,13 +33,13 @@ class Anchor:
 
 
 def write_anchor(run: Path, place: str, row: Mapping[str, Any]) -> None:
-    """Notes in the run's folder that the ledger at `place` holds this row; a run may know several ledgers."""
+    """Records in the run's folder that the ledger at `place` holds this row; a run may record several ledgers."""
     known = _read(run / FILE) if (run / FILE).is_file() else {}
     write_json(run / FILE, known | {_from(run, place): {"id": row["id"], "hash": row["hash"]}})
 
 
 def anchors(roots: Iterable[Path], place: str) -> list[Anchor]:
-    """What the runs below these folders know of the ledger at `place`; DataError for a damaged record."""
+    """Rows of the ledger at `place` recorded by the runs below these folders; DataError for a damaged record."""
     found: dict[Path, Anchor] = {}
     for path in _files(roots):
         noted = _read(path).get(_from(path.parent, place))
@@ -49,13 +49,13 @@ def anchors(roots: Iterable[Path], place: str) -> list[Anchor]:
 
 
 def missing_rows(known: Iterable[Anchor], hashes: Mapping[int, str]) -> list[str]:
-    """One line per run whose row is not in the ledger any more. hashes: of the rows there are, by number."""
+    """One line per run whose row is no longer in the ledger. hashes: of the existing rows, by number."""
     gone = [a for a in known if hashes.get(a.id) != a.hash]
     return [f"ledger: row {a.id}, which {a.run} wrote, is missing or another" for a in gone]
 
 
 def refuse(shown: str, problems: Sequence[str]) -> None:
-    """Raises DataError where there are problems; the first is named. shown: the ledger's place without its password."""
+    """Raises DataError where there are problems; names the first. shown: the ledger's place without its password."""
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise DataError(
@@ -65,14 +65,14 @@ def refuse(shown: str, problems: Sequence[str]) -> None:
 
 
 def _from(run: Path, place: str) -> str:
-    """The ledger as seen from a run's folder, so that a tree of runs can be moved; a URL's password is never kept."""
+    """The ledger's path relative to a run's folder, so that a tree of runs can be moved; passwords are never stored."""
     if "://" in place:
         return shown_url(database_url(place, "ledger").set(query={}))
     return os.path.relpath(Path(place).resolve(), run.resolve())
 
 
 def _files(roots: Iterable[Path]) -> Iterator[Path]:
-    """Every record below these folders; a folder that vanishes meanwhile, such as a run's draft, holds none."""
+    """Every record below these folders; a folder that vanishes meanwhile, such as a run's draft, has none."""
     for root in {root.resolve() for root in roots}:
         for folder, inner, files in os.walk(root, followlinks=True):  # a task's folder may lie on another volume
             inner.sort()

@@ -1,4 +1,4 @@
-"""The database below the trial ledger: SQLite with a write lock from the first statement on, or a server."""
+"""The database below the trial ledger: SQLite with an early write lock, or a server."""
 
 import re
 import time
@@ -37,7 +37,7 @@ SERIES = sa.Table(
     sa.Column("digest", sa.String(64), primary_key=True),
     sa.Column("content", sa.LargeBinary, nullable=False),
 )
-# one row that every writer locks first; it also tells `verify` when the newest rows were cut off
+# one row that every writer locks first; `verify` compares it, so that cut-off newest rows are detected
 HEAD = sa.Table(
     "head",
     METADATA,
@@ -70,9 +70,9 @@ class Look(TypedDict):
 
 
 def stays_empty(path: Path) -> bool:
-    """Whether a file has no whole SQLite header, which SQLite takes for a new database, and gets none in a second."""
+    """Whether a file still lacks, after a second, a complete SQLite header; SQLite takes it for a new database."""
     if path.stat().st_size < HEADER_BYTES:
-        time.sleep(1)  # another process may be making it at this moment
+        time.sleep(1)  # another process may be creating it
     return path.stat().st_size < HEADER_BYTES
 
 
@@ -92,7 +92,7 @@ def engine_of(place: str | Path) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
         return server_engine(url, "ledger")
     if not url.database or url.database == ":memory:":
-        raise DataError("ledger: an in-memory SQLite forgets what was seen; give a file or a server")
+        raise DataError("ledger: an in-memory SQLite keeps no record; give a file or a server")
     Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = sa.create_engine(url, poolclass=NullPool, connect_args={"timeout": BUSY_SECONDS})
     sa.event.listen(engine, "connect", _leave_begin_to_us)
@@ -101,13 +101,13 @@ def engine_of(place: str | Path) -> sa.Engine:
 
 
 def not_opened(error: sa.exc.DatabaseError, shown: str) -> Exception:
-    """What stops a ledger from being opened: the disk's refusal, a damaged file, or a server. shown: its place."""
+    """The error of a ledger that does not open: a full disk, a damaged file, or a server. shown: its place."""
     if (refused := refused_by_disk(error, f"ledger: {shown}")) is not None:
         return refused
     is_file = shown.startswith("sqlite")
-    advice = RESTORE if is_file else "see to the server, its user and its database"
+    advice = RESTORE if is_file else "check the server, its user and its database"
     why = one_line(masked_text(str(error.orig)))
-    return DataError(f"ledger: {shown} does not open ({why}); every look must be written before it counts; {advice}")
+    return DataError(f"ledger: {shown} does not open ({why}); every evaluation must be recorded first; {advice}")
 
 
 def _leave_begin_to_us(connection: Any, _record: Any) -> None:

@@ -1,4 +1,4 @@
-"""A run's folder, its log, and where its numbers come from."""
+"""A run's folder, its log, and the provenance of its numbers."""
 
 import contextlib
 import functools
@@ -44,10 +44,10 @@ WATCHED = (
 def open_run(
     root: Path, task: str, config_yaml: str, overrides: Sequence[str], resumed: Path | None = None
 ) -> Iterator[Path]:
-    """A run folder with code.json, config.yaml, overrides.txt, log.txt; `latest` points at it once the run succeeded.
+    """Creates a run folder with code.json, config.yaml, overrides.txt, log.txt; links `latest` to it on success.
 
-    A run refused before it left a checkpoint leaves no folder. An interrupted training stays, to be resumed; of the
-    other tasks, which have nothing to go on from, nothing is kept. A folder that is resumed is never removed.
+    A run refused before its first checkpoint leaves no folder. An interrupted training stays, to be resumed; other
+    tasks cannot be resumed and leave nothing. A resumed folder is never removed.
     """
     folder = resumed or new_run(root, task)
     if resumed is None:
@@ -74,13 +74,13 @@ def open_run(
 
 
 def _sweep(folders: Sequence[Path]) -> None:
-    """Removes what killed commands left half written in these folders, and logs how much."""
+    """Removes half-written files of killed commands in these folders, and logs how many."""
     if gone := remove_dead_drafts(dict.fromkeys(folders)):
         LOG.info("removed %s that a killed command left half written", counted(len(gone), "draft"))
 
 
 def _resuming(folder: Path, overrides: Sequence[str]) -> str:
-    """The arguments that resume a run: its folder, and what no run's record may decide on another machine."""
+    """The arguments that resume a run: its folder, and settings that belong to this machine."""
     own = [o for o in overrides if o.startswith("paths.") or "${oc.env:" in o or "=/" in o or "://" in o or ".." in o]
     return shlex.join([f"resume={folder}", *(masked_text(o) for o in own if not o.startswith("resume="))])
 
@@ -102,7 +102,7 @@ def override_lines(overrides: Sequence[str]) -> str:
 def logged_in(folder: Path, config_yaml: str, overrides: Sequence[str]) -> Iterator[None]:
     """Writes config.yaml, overrides.txt and log.txt into a folder that several calls add to.
 
-    Removes nothing but a folder that is new and holds no more than these three when the call is refused.
+    When the call is refused, removes only a new folder that holds no more than these three.
     """
     is_new = not folder.exists()
     write_text(folder / "config.yaml", config_yaml)
@@ -124,7 +124,7 @@ def logged_in(folder: Path, config_yaml: str, overrides: Sequence[str]) -> Itera
 
 @contextlib.contextmanager
 def _logged(path: Path) -> Iterator[None]:
-    """The tradsys logger on the terminal and, with times, in the run's log.txt."""
+    """Logs tradsys to the terminal and, with times, to the run's log.txt."""
     file = logging.FileHandler(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     screen = LogLines()
@@ -143,7 +143,7 @@ def _logged(path: Path) -> Iterator[None]:
 
 
 def provenance(config: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    """When, where, on which code, packages, config and data a run's numbers were made."""
+    """Time, machine, code, packages, config and data of a run's numbers."""
     return {
         "created": utc_now().isoformat(timespec="seconds"),
         "code_sha": code_sha(),
@@ -162,14 +162,14 @@ def provenance(config: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def environment() -> Mapping[str, str]:
-    """Every installed distribution with its version: any of them may move a number."""
+    """Every installed distribution with its version: any of them may change a number."""
     found = ((each.metadata["Name"], each.version) for each in importlib.metadata.distributions())
     return MappingProxyType(dict(sorted((name.lower().replace("_", "-"), v) for name, v in found if name)))
 
 
 @functools.cache
 def code_digest() -> str:
-    """SHA-256 of the installed files of tradsys and of packages that register parts, whether or not git knows them."""
+    """SHA-256 of the installed files of tradsys and of packages that register parts, committed or not."""
     kinds = (".py", ".j2", ".yaml")
     roots = {"": PACKAGE, **part_files()}
     files = {name: [root] if root.is_file() else sorted(root.rglob("*")) for name, root in roots.items()}
@@ -184,7 +184,7 @@ def code_digest() -> str:
 
 
 def processor() -> str:
-    """Model of the processor and of the first GPU; another model may sum in another order and so round otherwise."""
+    """Model of the processor and of the first GPU; another model may sum in another order and so round differently."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     torch = sys.modules.get("torch")
@@ -193,7 +193,7 @@ def processor() -> str:
 
 
 def threads() -> dict[str, Any]:
-    """How many threads each library may use: sums over another number of parts round differently."""
+    """Threads of each library: sums over another number of parts round differently."""
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     torch = sys.modules.get("torch")
     reported = {name: os.environ.get(name) for name in (*ONE_THREAD, "POLARS_MAX_THREADS")}
@@ -201,6 +201,6 @@ def threads() -> dict[str, Any]:
 
 
 def config_digest(config: dict[str, Any]) -> str:
-    """Digest of what decides a result: the resolved config without paths, the tracker and the resume flag."""
+    """Digest of what determines a result: the resolved config without paths, the tracker and the resume flag."""
     kept = {k: v for k, v in config.items() if k not in ("paths", "resume", "logger")}
     return digest_json(kept)

@@ -1,4 +1,4 @@
-"""What one stage needs of another, checked before anything is fitted."""
+"""Checks of what one stage requires of another, before anything is fitted."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -20,8 +20,8 @@ from tradsys.serving.exits import KINDS
 from tradsys.serving.own_rules import asked
 from tradsys.serving.strategy import AgreementMask, AuditMask, Profile, RegimeMask, View
 
-LEAST_CANDIDATES = 50  # what an auditor needs to learn from, and to be checked on
-PATHS_VALID_FRACTION = 0.2  # of a path fold's training samples, the latest: early stopping and the quantile read them
+LEAST_CANDIDATES = 50  # for an auditor to train on, and to be evaluated on
+PATHS_VALID_FRACTION = 0.2  # latest share of a path fold's training samples, for early stopping and the quantile
 
 
 def check_stages(experiment: Experiment) -> None:
@@ -37,7 +37,7 @@ def check_stages(experiment: Experiment) -> None:
                 _check_states(name, mask, experiment)
             if isinstance(mask, AuditMask) and experiment.auditor is None:
                 raise CombinationError(
-                    f"config: strategy {name!r} asks an auditor but auditor is null; set auditor=xgboost or choose a "
+                    f"config: strategy {name!r} needs an auditor but auditor is null; set auditor=xgboost or choose a "
                     "strategy without an audit mask"
                 )
             if isinstance(mask, AgreementMask) and not has_members(experiment.model):
@@ -65,13 +65,13 @@ def check_stages(experiment: Experiment) -> None:
 
 
 def _check_deaths(experiment: Experiment) -> None:
-    """A death is known `dead_after_bars` after a label's end: parts have to lie as far apart (decision 0044)."""
+    """A delisting is known `dead_after_bars` after a label's end: parts must be as far apart (decision 0044)."""
     known_after = int(experiment.labels.card().get("dead_after_bars") or 0)
     embargo = int(getattr(experiment.split, "embargo_bars", known_after)) if known_after else 0
     if embargo < known_after:
         raise CombinationError(
-            f"config: labels.dead_after_bars={known_after} but split.embargo_bars={embargo}; the label of a name that "
-            "died is known that many bars after its end, so training would know a death early; set "
+            f"config: labels.dead_after_bars={known_after} but split.embargo_bars={embargo}; the label of a delisted "
+            "name is known that many bars after its end, so training would know a delisting early; set "
             f"split.embargo_bars={known_after}"
         )
 
@@ -87,14 +87,14 @@ def check_horizons(experiment: Experiment, horizons: list[int]) -> None:
 
 
 def _check_profile(name: str, profile: Profile, kind: str, *, has_side: bool) -> None:
-    """Asks rule and sizing of one made-up row, so that what they refuse is refused before any fit."""
+    """Runs rule and sizing on one synthetic row, so that their errors are raised before any fit."""
     one = np.ones(1)
     side = one.astype(np.int8) if has_side else None
     view = View(one / 2, one / 2, None, None, one, one, one, 0.001, side, kind)
     bundle: Any = SimpleNamespace(valid_scores=np.linspace(0, 1, 1001))  # as many as a card keeps
     try:
         profile.describe()
-        if is_own(type(profile.rule)):  # one from outside may ask the bundle for more than this stand-in has
+        if is_own(type(profile.rule)):  # one of another package may need more of the bundle than this stand-in has
             profile.rule.side(view, bundle)
         if profile.sizing is not None:
             asked(profile.sizing, "size", view)
@@ -103,7 +103,7 @@ def _check_profile(name: str, profile: Profile, kind: str, *, has_side: bool) ->
 
 
 def check_fits(experiment: Experiment, train: Samples, valid: Samples, samples: Samples) -> None:
-    """Raises before the first fit what a later one would: columns that are not there, folds that would be empty.
+    """Raises errors of later fits before the first one: missing columns, empty folds.
 
     samples: all of the experiment's, test ones included, of which only times and spans are read.
     """
@@ -132,10 +132,10 @@ def auditor_folds(experiment: Experiment) -> PurgedKFold:
 
 
 def check_part(where: str, part: Any, train: Samples) -> None:
-    """Raises what the fit of an unfitted part, or of one that it is made of, would refuse of these training samples.
+    """Raises what the fit of an unfitted part, or of one of its own parts, would raise about these training samples.
 
-    CombinationError where it reads columns that the table does not hold; whatever its own `check_samples` raises, such
-    as LeakageError for a pre-training that reaches beyond the training span.
+    CombinationError where it reads columns that the table lacks; whatever its own `check_samples` raises, such
+    as LeakageError for a pre-training that reads beyond the training span.
     """
     for one in _made_of(part):
         columns = getattr(one, "columns", None)
@@ -149,7 +149,7 @@ def check_part(where: str, part: Any, train: Samples) -> None:
 
 
 def _made_of(part: Any) -> Iterator[Any]:
-    """A part, and all that it is made of."""
+    """A part, and all parts inside it."""
     if isinstance(part, Mapping):
         for one in part.values():
             yield from _made_of(one)
@@ -161,7 +161,7 @@ def _made_of(part: Any) -> Iterator[Any]:
 
 
 def has_members(model: Any) -> bool:
-    """Whether the unfitted model is made of other models."""
+    """Whether the unfitted model has other models inside."""
     inner = [getattr(model, each.name) for each in fields(model)] if is_dataclass(model) else []
     flat = [one for part in inner for one in (part.values() if isinstance(part, Mapping) else [part])]
     return any(hasattr(one, "predict_proba") and hasattr(one, "lookback") and one is not None for one in flat)
@@ -179,17 +179,17 @@ def _check_states(name: str, mask: RegimeMask, experiment: Experiment) -> None:
 
 
 def check_auditor_outcomes(experiment: Experiment, train: Samples, valid: Samples) -> None:
-    """Raises TrainingError where no scores could leave the auditor enough candidates of both outcomes.
+    """Raises TrainingError where the auditor cannot get enough candidates of both outcomes, whatever the scores.
 
     Candidates are the share 1 - candidate_quantile of training samples, and at most all of validation; counted before
-    any fit, since scores only choose among them.
+    any fit, since scores only select among them.
     """
     if experiment.auditor is None:
         return
     quantile = experiment.evaluation.candidate_quantile
     for part, samples, most in (("train", train, (1 - quantile) * len(train)), ("valid", valid, float(len(valid)))):
         paid = pays(samples.ret, experiment.costs.log_round_trip)
-        # quantiles keep ties and a row more, so a count close to the limit is left to the check after scoring
+        # quantiles keep ties and one row more, so a count close to the limit is left to the check after scoring
         if most + 1 < LEAST_CANDIDATES or paid.min() == paid.max():
             raise TrainingError(
                 f"auditor: at most {most:.0f} candidates of {len(samples)} {part} samples, {int(paid.sum())} of all "

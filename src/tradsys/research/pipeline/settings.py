@@ -1,4 +1,4 @@
-"""What conf/train.yaml builds: one object per stage, nothing fitted yet."""
+"""The experiment that conf/train.yaml builds: one object per stage, nothing fitted yet."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -28,11 +28,11 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How results are judged: bootstrap draws, out-of-fold folds, and what counts as too few trades.
+    """Settings of the evaluation: bootstrap draws, out-of-fold folds, and the minimum number of trades.
 
-    n_placebos: auditors without knowledge that the auditor is compared with. cpcv: whether a cheap model is refitted
-    for the whole out-of-sample paths of combinatorial cross-validation; of cpcv_groups blocks of time, every choice of
-    cpcv_test_groups is one fit.
+    n_placebos: placebo auditors without information that the auditor is compared with. cpcv: whether a cheap model is
+    refitted for complete out-of-sample paths of combinatorial cross-validation; of cpcv_groups blocks of time, every
+    choice of cpcv_test_groups is one fit.
     """
 
     n_draws: int = 500
@@ -56,12 +56,12 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """What conf/train.yaml builds: one object per stage, nothing fitted yet.
+    """The experiment that conf/train.yaml builds: one object per stage, nothing fitted yet.
 
     events, regime, auditor: None for none; events never choose the symbol that the data hold for reference only.
-    Without strategies a run is judged on its forecasts alone. weighting: of samples, as `samples.join.make_samples`
-    names it. time_decay: weight of the oldest training sample against the newest, in (-1, 1], 1 for none; see
-    `samples.weights.time_decay`.
+    Without strategies a run is evaluated on its forecasts alone. weighting: of samples, as in
+    `samples.join.make_samples`. time_decay: weight of the oldest training sample relative to the newest, in (-1, 1], 1
+    for none; see `samples.weights.time_decay`.
     """
 
     data: Mapping[str, Any]
@@ -85,7 +85,7 @@ class Experiment:
 
     @classmethod
     def of(cls, parts: Mapping[str, Any]) -> Self:
-        """The experiment among the parts that a command's config was built into."""
+        """The experiment among the parts built from a command's config."""
         given = {**parts, "strategy": profiles_of(parts)}
         return cls(**{f.name: given[f.name] for f in fields(cls) if f.name in given or f.default is MISSING})
 
@@ -99,13 +99,13 @@ class Experiment:
         self._check_own_parts()
         trainer = getattr(self.model, "trainer", None)
         if trainer is not None:
-            # a device that is not there, or cannot fit so, is refused before any data is read
+            # a missing device, or a precision it cannot train at, is refused before any data is read
             trainer.home()
         check_bounds("data", self.data, {"max_gap_minutes": "null or (0, inf]"}, "data")
         object.__setattr__(self, "events", without_reference(self.events, untraded_of(self.data["source"])))
 
     def _check_own_parts(self) -> None:
-        """Models and regime say how many rows they read, and a regime what its states are called."""
+        """TrainingError unless models and regime state their lookback, and a regime the names of its states."""
         named = {"model": self.model, **{f"baselines.{k}": v for k, v in self.baselines.items()}, "regime": self.regime}
         for where, part in named.items():
             if part is not None and not is_within(rows := getattr(part, "lookback", None), "whole [1, inf)"):
@@ -129,7 +129,7 @@ class Experiment:
 
     @property
     def lookback(self) -> int:
-        """Rows that every model of the experiment needs, so that all are judged on the same samples."""
+        """Rows that every model of the experiment needs, so that all are evaluated on the same samples."""
         asked = (self.model, self.regime, *self.baselines.values())
         return max(m.lookback for m in asked if m is not None)
 
@@ -151,6 +151,6 @@ class Timings:
 
 
 def synthetic_note(data: Mapping[str, Any]) -> str | None:
-    """What the made-up market is; None on real data."""
+    """Note on a synthetic market; None on real data."""
     reported = data["source"].describe()
     return str(reported.get("note") or "a market that was made up") if reported.get("synthetic") else None

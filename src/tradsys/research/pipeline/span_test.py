@@ -1,4 +1,4 @@
-"""The joint test of strategies on a span: what the ledger knows of earlier trials, as batches in order."""
+"""The joint test of strategies on a span, with the ledger's earlier trials as batches in order."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -32,12 +32,12 @@ def joint_tests_on_span(
     """The joint test of each strategy, by name, among all trials that the ledger holds of this span.
 
     returns: by name, the series [T] that were recorded. tested: the series whose mean is tested, such as the returns
-    beyond passive holding. A series counts where it was first recorded: a run that is repeated spends nothing twice.
-    Earlier trials over other periods count as batches, and are left out of the draws, which costs power alone.
+    beyond passive holding. A series counts where it was first recorded: a repeated run spends nothing twice.
+    Earlier trials over other periods count as batches, but are left out of the draws, which costs only power.
     """
     position = {digest: (number, trial) for number, group in enumerate(_groups(ledger, data_digest, span), 1)
                 for digest, trial in group.items()}  # fmt: skip
-    # what never traded is no trial: it spends nothing and is not tested
+    # a strategy that never traded is no trial: it spends nothing and is not tested
     idle = {name: JointTest(1, 1, error_budget(1), reason=IDLE) for name, series in returns.items() if is_flat(series)}
     own = {name: _series_digest(series) for name, series in returns.items() if name not in idle}
     if not own:
@@ -59,7 +59,7 @@ def joint_tests_on_span(
 
 
 def joint_tests_alone(tested: Mapping[str, Array], *, min_block: float = 1.0, seed: int = 0) -> dict[str, JointTest]:
-    """The joint test of strategies that no ledger knows, as one first batch; all cover the same periods."""
+    """The joint test of strategies without a ledger, as one first batch; all cover the same periods."""
     results = joint_test([Batch(1, np.column_stack(list(tested.values())))], min_block=min_block, seed=seed)[0]
     return dict(zip(tested, results, strict=True))
 

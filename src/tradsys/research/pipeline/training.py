@@ -1,4 +1,4 @@
-"""Everything that learns: primary, baselines, regime, auditor."""
+"""Fits all parts of an experiment: primary, baselines, regime, auditor."""
 
 import logging
 from collections.abc import Mapping
@@ -29,8 +29,8 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Fitted parts. candidate_score: the out-of-fold score from which the auditor was trained; candidate_paid: how
-    often such a candidate paid after costs.
+    """Fitted parts. candidate_score: least out-of-fold score of the auditor's candidates; candidate_paid: share of
+    candidates that were profitable after costs.
     """
 
     primary: Calibrated
@@ -42,10 +42,10 @@ class Fitted:
 
 
 def fit(experiment: Experiment, prepared: Prepared, checkpoints: Path, timings: Timings) -> Fitted:
-    """Fits every part on training rows; early stopping and calibration read validation rows, nothing reads test."""
+    """Fits every part on training rows; early stopping and calibration use validation rows, nothing uses test rows."""
     train, valid = prepared.train, prepared.valid
     check_fits(experiment, train, valid, prepared.samples)
-    with timings.stage("regime"):  # first, as it takes the least and may refuse
+    with timings.stage("regime"):  # first: it is the quickest and may refuse the data
         regime = experiment.regime.fit(train, valid) if experiment.regime else None
     with timings.stage("primary model"):
         primary = in_workdir(whole(experiment, experiment.model), checkpoints / "primary").fit(train, valid)
@@ -70,14 +70,14 @@ def fit(experiment: Experiment, prepared: Prepared, checkpoints: Path, timings: 
 
 
 def whole(experiment: Experiment, model: Any) -> Calibrated:
-    """Scaler, model and calibrator as one model. Trees need no scaler, the base rate neither."""
+    """Scaler, model and calibrator as one model. Trees need no scaler, nor does the base rate."""
     if isinstance(model, BaseRate):
         return Calibrated(model, Identity())
     return Calibrated(uncalibrated_model(experiment, model), experiment.calibration)
 
 
 def uncalibrated_model(experiment: Experiment, model: Any) -> Any:
-    """The model behind its scaler, fitted on weights that fall with age where the experiment asks for it."""
+    """The model behind its scaler, with weights that decay with age where the experiment configures it."""
     aged: Any = model if experiment.time_decay == 1 else Decayed(model, experiment.time_decay)
     return scaled(experiment.transforms, aged)
 

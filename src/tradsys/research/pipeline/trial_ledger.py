@@ -1,7 +1,7 @@
-"""Every look at out-of-sample data, kept: who, when, with what code, on which span, and what came out.
+"""Ledger of every evaluation on out-of-sample data: user, time, code, span and result.
 
-Append-only. Each row carries the hash of the one before it, so a row that is changed, taken out or slipped in shows in
-`verify`. The return series of every trial are stored once by content; from them come the trials that deflate a Sharpe.
+Append-only. Each row carries the hash of the previous one, so that `verify` detects a changed, removed or inserted
+row. The return series of every trial are stored once by content; they give the trials that deflate a Sharpe.
 """
 
 import hashlib
@@ -41,23 +41,23 @@ from tradsys.research.pipeline.ledger_database import (
 )
 
 GENESIS = "0" * 64
-# any number will do, as long as nothing else of the database takes the same
+# any number will do, as long as nothing else in the database uses the same
 _POSTGRES_LOCK = 7_472_646_479
 EVERY_DAY = 365.0
 _SHORTEST_SERIES = 2
 
 
 def ledger_user() -> str:
-    """Who is looking: TRADSYS_USER, or user@host."""
+    """User of the evaluation: TRADSYS_USER, or user@host."""
     user = os.environ.get("USER") or os.environ.get("USERNAME") or "unknown"
     return os.environ.get("TRADSYS_USER") or f"{user}@{socket.gethostname()}"
 
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """One look at out-of-sample data.
+    """One evaluation on out-of-sample data.
 
-    span_start, span_end: what was read, aware datetimes, both ends included. purpose: what looked ("train",
+    span_start, span_end: evaluated span, aware datetimes, both ends included. purpose: of the evaluation ("train",
     "backtest", "audit", ...). subject: model or strategy name. run: folder relative to the root of runs; behind a #
     the UUID of a study whose folder has no name of its own, as `run_identity` writes it.
     measure: what the series is, "return" (simple, after costs) or "loss"; None without a series.
@@ -80,7 +80,7 @@ class LedgerEntry:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A distinct return series that was seen on an overlapping span of the same data, at its first look."""
+    """A distinct return series evaluated on an overlapping span of the same data, at its first evaluation."""
 
     id: int
     subject: str
@@ -91,10 +91,10 @@ class Trial:
     returns: Array
 
     def days(self) -> Array | None:
-        """UTC dates datetime64[D] of the returns; None where they are not known to be one a day, every day.
+        """UTC dates datetime64[D] of the returns; None unless there is known to be one for every day.
 
-        A bar that closes at midnight belongs to the day it ends. A market that keeps weekends has fewer returns
-        than days, and which days those were the ledger does not hold.
+        A bar that closes at midnight belongs to the day it ends. A market that closes at weekends has fewer returns
+        than days, and the ledger does not store which days those were.
         """
         span = [text.rstrip("Z") for text in (self.span_start, self.span_end)]
         first, last = session_dates(np.array(span, dtype="datetime64[us]"))
@@ -105,7 +105,7 @@ class Trial:
 
 
 def run_identity(folder: Path | str, uuid: str) -> str:
-    """A run that is named by its study and place, as `run` of an entry: two projects may have both alike."""
+    """Identity of a run that is named by its study and place, as `run` of an entry: two projects may share both."""
     return f"{folder}#{uuid}" if uuid else str(folder)
 
 
@@ -115,11 +115,11 @@ def run_folder(run: str) -> Path:
 
 
 def effective_number(trials: list[Trial]) -> float:
-    """How many independent trials these are worth, to deflate a Sharpe with; between 1 and their number.
+    """Effective number of independent trials, to deflate a Sharpe with; between 1 and their number.
 
     Trials are correlated over the days they share: by date where every day is known, row by row where two have the
     same span and length. A pair that shares fewer than 30 days, or whose days cannot be matched, counts as
-    unrelated, so both count fully; fewer than 3 trials, too. See `evidence.trials.independent_trials`.
+    uncorrelated; so do fewer than 3 trials. See `evidence.trials.independent_trials`.
     """
     if len(trials) < MIN_TRIALS:
         return float(len(trials))
@@ -133,7 +133,7 @@ def effective_number(trials: list[Trial]) -> float:
 
 
 def deflation_of_trials(trials: list[Trial], periods_per_year: float) -> Deflation:
-    """What these trials take off a Sharpe ratio per period of that rate; the one rule of every command.
+    """Deflation of a Sharpe ratio per period of that rate by these trials; the same rule in every command.
 
     The Sharpe ratio of a trial at another rate is scaled by the square root of time.
     """
@@ -157,9 +157,9 @@ def _same_rows(trials: list[Trial], days: list[Array | None]) -> list[list[int]]
 
 
 def check_ledger(place: str, runs: str | Path | None = None) -> None:
-    """Raises DataError where a server does not answer or the record is damaged; asked before hours are spent on a run.
+    """Raises DataError where a server does not answer or the record is damaged; called before a long run starts.
 
-    runs: the root of runs, whose records know rows of the ledger; by default the folder of a ledger file.
+    runs: the root of runs, whose records hold rows of the ledger; by default the folder of a ledger file.
     """
     refuse_broken_url(place)
     if "://" not in place and Path(place).is_file():
@@ -179,7 +179,7 @@ def _roots(place: str, runs: str | Path | None) -> set[Path]:
 
 
 class TrialLedger:
-    """The ledger in one database: a file path (SQLite, made on first use) or any SQLAlchemy URL.
+    """The ledger in one database: a file path (SQLite, created on first use) or any SQLAlchemy URL.
 
     Several processes may append at once: SQLite's write lock is taken when a transaction begins, other
     databases lock the head row. There is no way to change or delete a row through this class.
@@ -188,7 +188,7 @@ class TrialLedger:
     def __init__(self, place: str | Path = "runs/ledger.db", runs: str | Path | None = None) -> None:
         self._engine, self._place = engine_of(place), str(place)
         self._shown = shown_url(self._engine.url)
-        # where runs may lie that know rows of this ledger
+        # where runs may lie that recorded rows of this ledger
         self._roots = _roots(self._place, runs)
         try:
             with self._writing() as connection:
@@ -202,9 +202,9 @@ class TrialLedger:
             raise not_opened(error, self._shown) from error
 
     def append(self, entry: LedgerEntry, series: Array | None = None) -> int:
-        """Writes one look and its series [T]; returns the row's number, counted from 1 without gaps.
+        """Appends one evaluation and its series [T]; returns the row's number, counted from 1 without gaps.
 
-        A run that is resumed makes its evaluations again: what it has entered already keeps its row.
+        A resumed run repeats its evaluations: an entry of the same content keeps its row.
         Raises DataError on a naive time, a span that ends before it starts, or a series without its measure.
         """
         row = _row_of(entry)
@@ -242,12 +242,12 @@ class TrialLedger:
         return np.frombuffer(content, dtype="<f8")
 
     def trials(self, data_digest: str | None, start: datetime, end: datetime) -> list[Trial]:
-        """Distinct return series whose span overlaps [start, end] on the same data, in order of first look.
+        """Distinct return series whose span overlaps [start, end] on the same data, in order of first evaluation.
 
         A series that never traded is no trial: it had no chance to be lucky and has no Sharpe ratio. data_digest
-        None counts every data set, as where a later download of the same market has another
-        digest. Append the judged series first: it is one of its own trials. Raises DataError, and so no number is
-        made, where the record is not what was written.
+        None counts every data set, for a later download of the same market with another
+        digest. Append the evaluated series first: it is one of its own trials. Raises DataError where the record
+        is damaged.
         """
         overlaps = (LOOKS.c.span_start <= _iso(end), LOOKS.c.span_end >= _iso(start))
         query = sa.select(LOOKS, SERIES.c.content).join(SERIES, SERIES.c.digest == LOOKS.c.series_digest)
@@ -272,7 +272,7 @@ class TrialLedger:
         return _sharpes(self.trials(data_digest, start, end), periods_per_year)
 
     def verify(self) -> list[str]:
-        """What is wrong with the record, one line each; empty where nothing was touched."""
+        """Problems of the record, one line each; empty where it is intact."""
         known = anchors(self._roots, self._place)
         with self._reading() as connection:
             return _problems(connection, known)
@@ -294,7 +294,7 @@ class TrialLedger:
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
-        """One snapshot, so that rows and head belong together while others append."""
+        """One consistent snapshot of rows and head while others append."""
         engine = self._engine
         if engine.name == "postgresql":
             engine = engine.execution_options(isolation_level="REPEATABLE READ")
@@ -305,7 +305,7 @@ class TrialLedger:
     def _writing(self) -> Iterator[sa.Connection]:
         with self._engine.execution_options(tradsys_writes=True).begin() as connection:
             if self._engine.name == "postgresql":
-                # one writer at a time from the first statement on, also while the tables are made
+                # one writer at a time from the first statement on, also while the tables are created
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_POSTGRES_LOCK)))
             yield connection
 
@@ -315,7 +315,7 @@ def _rows(connection: sa.Connection) -> list[dict[str, Any]]:
 
 
 def _problems(connection: sa.Connection, known: Sequence[Anchor]) -> list[str]:
-    """What is wrong with rows, head, series, and with what runs know of them."""
+    """Problems of rows, head, series, and rows recorded by runs."""
     problems, previous, expected = [], GENESIS, 1
     rows = _rows(connection)
     for row in rows:
@@ -334,7 +334,7 @@ def _problems(connection: sa.Connection, known: Sequence[Anchor]) -> list[str]:
 
 
 def _same_entry(connection: sa.Connection, row: Mapping[str, Any]) -> int | None:
-    """The row that this run has entered already, of the same content; None for a new one or without a run."""
+    """The row that this run has already entered with the same content; None for a new one or without a run."""
     if not row["run"]:
         return None
     same = ("run", "purpose", "subject", "data_digest", "span_start", "span_end", "measure", "series_digest")

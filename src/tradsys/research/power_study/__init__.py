@@ -1,4 +1,4 @@
-"""How often the verdict is right on made-up markets with and without an edge.
+"""Power study: how often the verdict is right on synthetic markets with and without an edge.
 
 study                 StudySettings, study
 simulated_research    run_market

@@ -1,7 +1,7 @@
-"""Markets whose truth is known, made in milliseconds: six kinds without an edge, three ways to plant one.
+"""Synthetic markets with a known truth, drawn in milliseconds: six kinds without an edge, three planted edges.
 
-Log returns are martingale differences plus what was planted; a bar's path is a Gaussian bridge of a few steps. Kinds
-differ in how volatility moves, which is what makes a verdict see what is not there. Legend: B bars, S symbols.
+Log returns are martingale differences plus the planted drift; a bar's path is a Gaussian bridge of a few steps. Kinds
+differ in the dynamics of volatility, which can mislead a verdict. Legend: B bars, S symbols.
 """
 
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from tradsys.market.synthetic import ar1
 from tradsys.portfolio.order_walk import BarArrays
 
 KINDS = ("martingale", "garch", "clusters", "trending", "three_symbols", "break")
-# evaluations of a market's test span; each tries what the one before tried, and more
+# evaluations of a market's test span; each repeats the previous one's strategies and adds more
 CHOSEN, PROFILES, LEVELS, ARMS = LOOKS = ("chosen", "profiles", "levels", "arms")
 PLANTS = ("steady", "decaying", "one_regime")
 STEPS = 6  # prices inside a bar
 BAR_SIGMA = 0.0065  # of an hour's log return: a yearly volatility of 60 %
 DAY, YEAR = 24, 24 * 365
-MEMORY = 12  # bars; the planted drift leans against the stretch over so many
+MEMORY = 12  # bars; the planted drift is against the deviation from a mean over so many
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +45,8 @@ class Market:
 def draw_market(kind: str, n_bars: int, *, edge: float, plant: str = "steady", seed: int) -> Market:
     """A market of that kind; `edge` is the largest planted drift of a bar in its sigmas, 0 for none.
 
-    plant: `steady`; `decaying` falls to nothing by the last bar; `one_regime` lives in the more volatile half of the
-    bars alone. Raises TradsysError for an unknown kind or plant.
+    plant: `steady`; `decaying` falls to zero by the last bar; `one_regime` is confined to the more volatile half of the
+    bars. Raises TradsysError for an unknown kind or plant.
     """
     if kind not in KINDS or plant not in PLANTS:
         raise TradsysError(
@@ -108,7 +108,7 @@ def _garch(shocks: Array, constant: float, shock: float, keep: float) -> Array:
 
 @compiled
 def _bars(noise: Array, sigma: Array, weight: Array, keep: float) -> Array:
-    """Open, high, low, close [B, 4] of a path whose drift leans against its stretch by `weight` sigmas at most."""
+    """Open, high, low, close [B, 4] of a path with drift against its deviation, by at most `weight` sigmas."""
     n_bars, steps = noise.shape
     out = np.empty((n_bars, 4))
     price, stretch = 100.0, 0.0

@@ -1,4 +1,4 @@
-"""Cross-sections whose truth is known: names with a common factor, an edge in their ranks, and books that trade it.
+"""Synthetic panels with a known truth: names with a common factor, an edge in their ranks, and books that trade it.
 
 Legend: T periods, S names, F features, K strategies.
 """
@@ -23,7 +23,7 @@ WARM_UP = SPANS[-1]
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """Returns [T, S], features [T, S, F] known at each close, labels [T, S] and parts [T] (as quick_research._Table).
+    """Returns [T, S], features [T, S, F] at each close, labels [T, S] and parts [T] (as quick_research._Table).
 
     y: 1 where the name's next `horizon` returns beat the median name's. wild [T, S]: the more volatile half.
     """
@@ -44,7 +44,7 @@ class Panel:
 def draw_panel(kind: str, n_times: int, *, edge: float, plant: str = "steady", seed: int) -> Panel:
     """Daily closes of a panel; `edge` is the drift of a name in its sigmas for each deviation of its rank score.
 
-    The score is the residual return over the last five days, turned around: what fell behind its peers comes back.
+    The score is the negative residual return over the last five days: names that fell behind their peers come back.
     With edge 0 no return can be predicted. Raises TradsysError for an unknown kind or plant.
     """
     if kind not in PANEL_KINDS or plant not in PANEL_PLANTS:
@@ -103,7 +103,7 @@ def panel_strategies(panel: Panel, scores_R: Array, round_trip: float) -> tuple[
     """Twenty books, four profiles of five widths; the same four parts as `quick_research._strategies`.
 
     Profiles: best against worst, the best alone, best against worst among volatile names, and all names by score
-    with the middle left out. A book is renewed by one part in `horizon` each period, so positions are held that long.
+    except the middle. A book renews one part in `horizon` each period, so positions are held that long.
     """
     n_times, n_names = panel.returns.shape
     score = np.nan_to_num(scores_R.reshape(n_times, n_names), nan=0.5)

@@ -1,8 +1,8 @@
-"""The research process on one simulated market, in well under a second: arms, levels, choice, test, verdict.
+"""The research process on one simulated market, in well under a second: candidates, levels, choice, test, verdict.
 
-The rules are the package's own where they decide something: which trades happen (`portfolio.order_walk`), what a label
-is (`labels.first_touch`), what a verdict is (`evidence.joint_test`, `evidence.verdict`). Bars, features and fits are
-arrays, and a strategy trades a constant stake, so that thousands of markets fit into an afternoon.
+The deciding rules are the package's own: which trades happen (`portfolio.order_walk`), the label
+(`labels.first_touch`), the verdict (`evidence.joint_test`, `evidence.verdict`). Bars, features and fits are
+arrays, and a strategy trades a constant stake, so that thousands of markets take an afternoon.
 Legend: B bars of one symbol, R rows of all, N samples, F features, K strategies, D days.
 """
 
@@ -39,7 +39,7 @@ Strategies = tuple[Array, Array, Array, Array]
 
 @dataclass(frozen=True)
 class Setting:
-    """One market to be researched: what it is like, what is planted, what trading costs (a round trip, as a share)."""
+    """One simulated market: its kind, planted edge, and trading costs (a round trip, as a share)."""
 
     kind: str = "clusters"
     plant: str = "steady"
@@ -51,10 +51,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Row:
-    """What the process found. edges: by look, whether a verdict was `edge` by then; n_tried: series by then.
+    """Result of the process. edges: by evaluation, whether a verdict was `edge` by then; n_tried: series by then.
 
     sharpe, p_value, trades: of the one strategy that validation chose, on test, a year. oracle: whether a plain
-    t-test of that strategy at 5 % would have passed, which no honest rule can beat by much.
+    t-test of that strategy at 5 % would have passed, an upper limit for any honest rule.
     """
 
     seed: int
@@ -70,7 +70,7 @@ class Row:
 
 
 def research(setting: Setting, seed: int) -> Row:
-    """The whole process on one market; the same arguments give the same row."""
+    """Runs the process on one market; the same arguments give the same row."""
     began = perf_counter()
     table, strategies = _panel(setting, seed) if setting.kind in PANEL_KINDS else _symbols(setting, seed)
     arms = sorted(_arms(table, seed), key=lambda arm: arm[0])
@@ -120,7 +120,7 @@ def _panel(setting: Setting, seed: int) -> tuple["_Table", Callable[[Array], Str
 
 
 def _won(test: JointTest | None, returns: Array, n_trades: int) -> bool:
-    """The package's verdict on one strategy."""
+    """Whether the package's verdict on one strategy is `edge`."""
     if test is None:
         return False
     sharpe = {"value": float(returns.mean() * DAYS_PER_YEAR)}
@@ -129,7 +129,7 @@ def _won(test: JointTest | None, returns: Array, n_trades: int) -> bool:
 
 
 def _batches(every: Array, looks: Sequence[Sequence[int]]) -> tuple[list[Batch], list[list[int]]]:
-    """New distinct series of each look as one batch; and which strategies its columns are."""
+    """New distinct series of each evaluation as one batch, and the strategies of its columns."""
     seen: set[bytes] = set()
     batches: list[Batch] = []
     names: list[list[int]] = []
@@ -151,7 +151,7 @@ def _batches(every: Array, looks: Sequence[Sequence[int]]) -> tuple[list[Batch],
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """Features [R, F], labels [R] (-1 none), ATR [R], close [R], and of each row its bar's place in the span."""
+    """Features [R, F], labels [R] (-1 none), ATR [R], close [R], and each row's bar index in the span."""
 
     x: Array
     y: Array
@@ -178,7 +178,7 @@ def _market_table(market: Market) -> _Table:
 
 
 def _quick_features(ohlc: Array, atr: Array) -> Array:
-    """Moves over six spans, stretch from two means, and three measures of volatility, all in ATR or logs [B, F]."""
+    """Moves over six spans, distance from two means, and three measures of volatility, all in ATR or logs [B, F]."""
     close = ohlc[:, 3]
     log = np.log(close)
     width = np.maximum(atr / close, 1e-12)
@@ -203,7 +203,7 @@ def _ema(x: Array, span: int) -> Array:
 def _arms(table: _Table, seed: int) -> list[tuple[float, Array]]:
     """Log-loss on validation rows and P(class 1) of every row [R], of a logistic regression and of small trees."""
     train, valid = np.flatnonzero(table.part == 0), table.part == 1
-    train = train[:: max(1, len(train) // 12_000)]  # symbols move together: a share of three says nearly as much
+    train = train[:: max(1, len(train) // 12_000)]  # symbols move together: a third is nearly as informative
     mean, scale = table.x[train].mean(axis=0), table.x[train].std(axis=0) + 1e-9
     z = (table.x - mean) / scale
     linear = LogisticRegression(C=0.1, max_iter=200).fit(z[train], table.y[train])
@@ -242,7 +242,7 @@ def _quick_strategies(market: Market, table: _Table, scores: Array, setting: Set
     sides += [np.where(scores >= even + m, 1, 0) for m in MARGINS]
     n, n_symbols = market.n_bars, len(market.sigma)
     begin = int(TRAIN * n) // DAY * DAY
-    test = (int(VALID * n) + HORIZON) // DAY * DAY + DAY  # whole days, after the last validation label
+    test = (int(VALID * n) + HORIZON) // DAY * DAY + DAY  # complete days, after the last validation label
     daily = np.zeros((20, (n - begin) // DAY))
     n_trades = np.zeros(20, dtype=int)
     place = np.tile(np.arange(n), n_symbols)

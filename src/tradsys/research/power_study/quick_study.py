@@ -1,4 +1,4 @@
-"""Thousands of simulated markets through the quick research process: how often it ends in edge, and at which Sharpe.
+"""Runs the quick research process on thousands of simulated markets: share of `edge` verdicts by planted Sharpe.
 
 Resumable: rows are written in blocks of seeds, each file atomically, named after the digest of its setting.
 """
@@ -27,7 +27,7 @@ BLOCK = 20  # seeds of one file
 
 @dataclass(frozen=True)
 class Cell:
-    """One line of the table: how often each look had ended in `edge`, of n markets of a setting."""
+    """One line of the table: how often each evaluation ended in `edge`, of n markets of a setting."""
 
     setting: Setting
     n: int
@@ -38,12 +38,12 @@ class Cell:
     seconds: float
 
     def interval(self, look: int) -> tuple[float, float]:
-        """Wilson's 95 % bounds of the share found by that look."""
+        """Wilson's 95 % bounds of the share found by that evaluation."""
         return wilson_interval(self.edges[look], self.n)
 
 
 class RowOfMarket(TypedDict):
-    """A `quick_research.Row` as a block holds it, as far as it is read."""
+    """The used fields of a `quick_research.Row` in a block."""
 
     seed: int
     edges: list[bool]
@@ -61,7 +61,7 @@ class Block(TypedDict):
 
 
 class LookRow(TypedDict):
-    """How many markets had ended in `edge` by a look, with Wilson's interval of their share, and what was tried."""
+    """Number of markets with `edge` by an evaluation, Wilson's interval of their share, and the number of trials."""
 
     look: str
     n_edge: int
@@ -79,7 +79,7 @@ class CellRow(TypedDict):
 
 
 class KindsSummary(TypedDict):
-    """What summary.json holds. broken: kinds without an edge of which more than 5 % ended in `edge`."""
+    """Content of summary.json. broken: kinds without an edge of which more than 5 % ended in `edge`."""
 
     n_markets: int
     cells: list[CellRow]
@@ -88,7 +88,7 @@ class KindsSummary(TypedDict):
 
 
 def run_blocks(settings: Sequence[Setting], n_markets: int, folder: Path, first_seed: int = 0) -> Iterator[Path]:
-    """Runs what `folder` lacks, a block of every setting in turn, so that an early look has all of them."""
+    """Runs the markets missing in `folder`, a block of every setting in turn, so that partial results cover all."""
     last = first_seed + n_markets
     for start in range(first_seed, last, BLOCK):
         for setting in settings:
@@ -115,7 +115,7 @@ def _block(path: Path) -> Block:
 
 
 def study_of(settings: StudySettings, costs: Costs, folder: Path) -> KindsSummary:
-    """`study_kinds` as a study's settings and the experiment's costs say, in a folder of the study's name."""
+    """`study_kinds` with a study's settings and the experiment's costs, in a folder of the study's name."""
     return study_kinds(
         settings.kinds, settings.plants, settings.edges, settings.n_markets, folder / f"{settings.name}_kinds",
         round_trip=2 * (costs.fee_bps + costs.slippage_bps) / 1e4, years=settings.years,
@@ -127,7 +127,7 @@ def study_kinds(
     kinds: Sequence[str], plants: Sequence[str], edges: Sequence[float], n_markets: int, folder: Path, *,
     round_trip: float = 0.0, years: float = 2.95, first_seed: int = 0,
 ) -> KindsSummary:  # fmt: skip
-    """The quick process on `n_markets` of every kind, plant and edge; what `folder` holds already is not run again.
+    """Runs the quick process on `n_markets` of every kind, plant and edge; reuses what `folder` holds.
 
     Returns and writes summary.json.
     Raises TradsysError for an unknown kind or plant.
@@ -138,7 +138,7 @@ def study_kinds(
             f"study: unknown kinds {unknown[0]}, plants {unknown[1]} of kinds={list(kinds)}, plants={list(plants)}; "
             f"kinds are {[*KINDS, *PANEL_KINDS]}, plants {list(PLANTS)}; set study.kinds and study.plants"
         )
-    # nothing is planted with an edge of zero, so there it has one form
+    # with an edge of zero nothing is planted, so there is one form only
     planted = [(plant, float(edge)) for edge in edges for plant in (plants if edge else plants[:1])]
     settings = [
         Setting(kind, plant if edge else "steady", edge, round_trip, years) for kind in kinds for plant, edge in planted

@@ -1,7 +1,7 @@
-"""The complete research process on one market, from bars to verdict, as greedy as a researcher can be.
+"""The complete research process on one market, from bars to verdict, with the greed of a real researcher.
 
-Arms are fitted on training rows; the arm, each profile's level and the profile are chosen on validation rows; then
-the test span is looked at four times, each look wider than the one before, all in one trial ledger.
+Candidate models are fitted on training rows; the model, each profile's level and the profile are chosen on validation
+rows; then the test span is evaluated four times, each time more widely, all in one trial ledger.
 """
 
 import logging
@@ -41,8 +41,8 @@ REFUSED = "refused"
 
 @dataclass(frozen=True)
 class Look:
-    """One read of the test span. n_strategies: judged in this look. n_trials: distinct series in the ledger by then;
-    n_effective: what they are worth, which deflates. best: highest Sharpe judged. winners: strategies with an edge.
+    """One evaluation of the test span. n_strategies: evaluated in it. n_trials: distinct series in the ledger by then;
+    n_effective: their effective number, which deflates. best: highest Sharpe. winners: strategies with an edge.
     """
 
     name: str
@@ -56,12 +56,12 @@ class Look:
 
 @dataclass(frozen=True)
 class MarketRow:
-    """What the process said of one market.
+    """Result of the process on one market.
 
-    verdict: `edge` where any look ended in one, else that of the last look; `refused`, with the reason, where the
-    package would not judge (one class only, no convergence). sharpe: yearly, after costs, of the
+    verdict: `edge` where any evaluation ended in one, else that of the last one; `refused`, with the reason, where the
+    package raised an error (one class only, no convergence). sharpe: yearly, after costs, of the
     one strategy that validation chose, 0 where it never traded; valid_sharpe the same on the rows that chose it.
-    skill: of the chosen arm on test rows. test_years: calendar years of test decisions.
+    skill: of the chosen model on test rows. test_years: calendar years of test decisions.
     """
 
     edge: float
@@ -84,14 +84,14 @@ class MarketRow:
         return asdict(self)
 
     def found_by(self, look: str) -> bool:
-        """True where this look, or one before it, ended in `edge`."""
+        """True where this evaluation, or an earlier one, ended in `edge`."""
         upto = LOOKS[: LOOKS.index(look) + 1]
         return any(one.verdict == "edge" for one in self.looks if one.name in upto)
 
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """A fitted model with everything around it, as its bundle; without an auditor where candidates were too few."""
+    """A fitted candidate with all its parts, as its bundle; without an auditor where candidates were too few."""
 
     name: str
     bundle: Bundle
@@ -102,9 +102,9 @@ class Arm:
 def run_market(
     experiment: Experiment, levels: Mapping[str, Sequence[float]], config: Mapping[str, Any], edge: float, seed: int
 ) -> MarketRow:
-    """The verdict on one synthetic market. Leaves nothing behind; the same arguments give the same row.
+    """The verdict on one synthetic market. Writes nothing; the same arguments give the same row.
 
-    levels: by profile of `experiment.strategy`, what is tried in place of its rule's value (its margin for a
+    levels: by profile of `experiment.strategy`, the values that replace its rule's value (its margin for a
     break-even rule).
     """
     began = perf_counter()
@@ -128,12 +128,12 @@ def on_market(
 
 
 def arms_of(experiment: Experiment) -> dict[str, Any]:
-    """Models that compete: the baselines without the base rate."""
+    """Candidate models: the baselines without the base rate."""
     return {name: m for name, m in experiment.baselines.items() if not isinstance(m, BaseRate)}
 
 
 def at_levels(profiles: Mapping[str, Profile], levels: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Profile]]:
-    """By profile: its copies at every level tried, by `name level`."""
+    """By profile: its copies at every level, by `name level`."""
     return {
         name: {f"{name} {level:g}": replace(profile, rule=_at_level(profile.rule, level)) for level in levels[name]}
         for name, profile in profiles.items()
@@ -187,13 +187,13 @@ def _research(
 
 
 def yearly_sharpe(performance: Mapping[str, Any]) -> float | None:
-    """The record's Sharpe ratio, also where it is too short to be shown: a mean over markets needs it of every one."""
+    """The record's Sharpe ratio, also where it is too short to be shown: a mean over markets needs every one."""
     per_period = performance["sharpe_per_period"]
     return None if per_period is None else float(per_period * np.sqrt(performance["periods_per_year"]))
 
 
 def playable(arm: Arm, profiles: Mapping[str, Profile]) -> dict[str, Profile]:
-    """Profiles that the arm can play: all, or those that ask no auditor where it has none."""
+    """Profiles that the candidate can trade: all, or those without an auditor where it has none."""
     asks = {name: any(isinstance(mask, AuditMask) for mask in p.masks) for name, p in profiles.items()}
     return {name: p for name, p in profiles.items() if arm.bundle.auditor is not None or not asks[name]}
 
@@ -214,7 +214,7 @@ def _arm(e: Experiment, prepared: Prepared, name: str, model: Any, folder: Path,
     except TrainingError as refusal:
         if alone.auditor is None or not str(refusal).startswith("auditor: "):
             raise
-        LOG.info("%s; %s goes on without one", refusal, name)  # what the message tells a researcher to do
+        LOG.info("%s; %s goes on without one", refusal, name)  # as the message tells a researcher to do
         alone = replace(alone, auditor=None)
         fitted = fit(alone, prepared, folder / "checkpoints", Timings())
     bundle = export_bundle(alone, prepared, fitted, folder / "bundle", config, with_drift=False)
@@ -245,7 +245,7 @@ def _span(samples: Samples) -> tuple[datetime, datetime]:
 
 
 def _record(ledger: TrialLedger, prepared: Prepared, arm: Arm, source: Mapping[str, Any]) -> None:
-    """The model's read of the test span, as train records it."""
+    """The model's evaluation on the test span, recorded as train does."""
     since, until = _span(prepared.test)
     entry = LedgerEntry(
         purpose="model on test",

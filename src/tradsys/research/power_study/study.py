@@ -1,6 +1,4 @@
-"""Is the verdict itself any good? The complete research process on many synthetic markets, and how often it says
-edge.
-"""
+"""Power study: the complete research process on many synthetic markets, and how often it ends in `edge`."""
 
 import contextlib
 import logging
@@ -41,12 +39,12 @@ FOUND = 0.8  # share of markets with an edge that must end in `edge` for that ed
 
 @dataclass(frozen=True)
 class StudySettings:
-    """Which markets, what is tried on each, how many at once.
+    """Which markets, which levels are tried on each, how many at once.
 
     edges: planted, in sigmas per bar, 0 for none. n_markets: of each edge; their seeds are first_seed, first_seed + 1,
-    ..., the same for every edge. levels: by strategy profile, what is tried in place of its rule's value. n_jobs:
-    processes of one thread each; 0 stays in this one. kinds: of markets for the quick process (`quick_study`) in place
-    of the complete one, empty for that; plants: how their edges live; years: of each market. Raises TradsysError out
+    ..., the same for every edge. levels: by strategy profile, the values that replace its rule's value. n_jobs:
+    processes of one thread each; 0 uses this one. kinds: of markets for the quick process (`quick_study`) instead
+    of the complete one, empty for that; plants: shapes of their edges; years: of each market. Raises TradsysError out
     of range.
     """
 
@@ -70,13 +68,13 @@ class StudySettings:
 
     @property
     def markets(self) -> list[tuple[float, int]]:
-        """(edge, seed) of every market, a whole round of edges per seed, so that an early look has all edges."""
+        """(edge, seed) of every market, all edges per seed, so that partial results cover all edges."""
         seeds = range(self.first_seed, self.first_seed + self.n_markets)
         return [(float(edge), seed) for seed, edge in product(seeds, self.edges)]
 
 
 class LookRow(TypedDict):
-    """Of n markets n_edge had ended in `edge` by a look, after how many distinct trials and effective ones."""
+    """Of n markets n_edge had ended in `edge` by an evaluation, after how many distinct and effective trials."""
 
     look: str
     n_edge: int
@@ -87,13 +85,13 @@ class LookRow(TypedDict):
 
 
 class FalseEdges(LookRow):
-    """most: the promised share."""
+    """most: the largest allowed share."""
 
     most: float
 
 
 class EdgeRow(TypedDict):
-    """n markets of one planted edge. A refused market ended in no edge and stays in n.
+    """n markets of one planted edge. A refused market counts as no edge and stays in n.
 
     sharpe: yearly, after costs, of the strategy that validation chose. skill: mean.
     """
@@ -116,7 +114,7 @@ class SmallestEdge(TypedDict):
 
 
 class Summary(TypedDict):
-    """What summary.json holds. false_edges: of the edge 0, by the last look. code: versions that made the rows."""
+    """Content of summary.json. false_edges: of the edge 0, by the last evaluation. code: versions of the rows."""
 
     name: str
     n_markets: int
@@ -132,11 +130,12 @@ class Summary(TypedDict):
 
 
 def study(experiment: Experiment, settings: StudySettings, folder: Path, config: Mapping[str, Any]) -> Summary:
-    """Runs the process on every market that `folder` holds no row of, then sums all of them up.
+    """Runs the process on every market without a row in `folder`, then summarises all of them.
 
-    Each finished market is one whole file in a folder named after the digest of what decides a row, so an interrupted
-    study goes on where it was, and a changed config begins anew. Writes summary.json and rows.parquet beside them;
-    returns the summary with `folder` in it. Raises TradsysError where the experiment is not on a synthetic market.
+    Each finished market is one file, written atomically, in a folder named after the digest of what determines a row,
+    so an interrupted study resumes, and a changed config starts anew. Writes summary.json and rows.parquet next to
+    them; returns the summary with `folder` in it. Raises TradsysError where the experiment is not on a synthetic
+    market.
     """
     _check_study(experiment, settings)
     place = folder / f"{settings.name}_{_digest(config)[:12]}"
@@ -167,7 +166,7 @@ def _check_study(experiment: Experiment, settings: StudySettings) -> None:
     if not isinstance(experiment.data["source"], SyntheticMarket):
         raise TradsysError("study: the truth must be known; only data=synthetic has one; leave data= as it is")
     if not arms_of(experiment):
-        raise TradsysError("study: no arm; baselines beside the base rate compete; name some with baselines=all")
+        raise TradsysError("study: no candidates; baselines beside the base rate compete; name some with baselines=all")
     if set(settings.levels) != set(experiment.strategy):
         raise TradsysError(
             f"study: levels for {sorted(settings.levels)}, profiles {sorted(experiment.strategy)}; each profile needs "
@@ -176,7 +175,7 @@ def _check_study(experiment: Experiment, settings: StudySettings) -> None:
 
 
 def _digest(config: Mapping[str, Any]) -> str:
-    """Of what decides a row: not how many markets, which edges, or where files lie."""
+    """Digest of what determines a row: not how many markets, which edges, or where files lie."""
     decides = {k: v for k, v in config.items() if k not in ("paths", "resume", "study", "audit", "question")}
     return digest_json(decides | {"levels": config["study"]["levels"]})
 
@@ -207,7 +206,7 @@ def _read_row(path: Path) -> MarketRow:
 
 
 def _done(one: Any, todo: Sequence[tuple[float, int]], n_jobs: int) -> Generator[tuple[float, int], None, None]:
-    """Markets as they finish. Closed early, what runs is finished and what waits is dropped."""
+    """Yields markets as they finish. Closed early, running ones are finished and waiting ones dropped."""
     if n_jobs == 0 or not todo:
         yield from map(one, todo)
         return
@@ -220,7 +219,7 @@ def _done(one: Any, todo: Sequence[tuple[float, int]], n_jobs: int) -> Generator
             for future in as_completed([pool.submit(one, market) for market in todo]):
                 yield future.result()
         finally:
-            # not the pool's own `with`: its second shutdown takes the cancelling back
+            # not the pool's own `with`: its second shutdown would undo the cancelling
             pool.shutdown(cancel_futures=True)
 
 
@@ -265,7 +264,7 @@ def _of_edge(edge: float, rows: Sequence[MarketRow], confidence: float) -> EdgeR
 
 
 def _of_look(look: str, rows: Sequence[MarketRow], confidence: float) -> LookRow:
-    """How many markets ended in `edge` by this look, and after how many distinct trials and effective ones."""
+    """Number of markets with `edge` by this evaluation, and the distinct and effective trials by then."""
     found = sum(r.found_by(look) for r in rows)
     low, high = wilson_interval(found, len(rows), confidence)
     last = [[one for one in r.looks if one.name == look][-1] for r in rows if r.looks]
@@ -280,7 +279,7 @@ def _of_look(look: str, rows: Sequence[MarketRow], confidence: float) -> LookRow
 
 
 def _mean_and_half(values: Array) -> tuple[float, float]:
-    """Mean and half of its 95 % interval, by the normal law; (0, 0) of nothing."""
+    """Mean and half-width of its 95 % interval, by the normal distribution; (0, 0) without values."""
     if not len(values):
         return 0.0, 0.0
     return float(values.mean()), float(1.96 * values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
@@ -289,11 +288,12 @@ def _mean_and_half(values: Array) -> tuple[float, float]:
 def smallest_found(
     planted: Sequence[EdgeRow], rows: Sequence[MarketRow], settings: StudySettings, n_draws: int = 500
 ) -> SmallestEdge:
-    """The smallest edge that ends in `edge` 80 % of the time, by the last look, in sigmas and in Sharpe after costs.
+    """The smallest edge that ends in `edge` 80 % of the time, by the last evaluation: in sigmas, and as a Sharpe.
 
     The share found and the mean Sharpe are made monotone in the edge (pool adjacent violators) and interpolated.
-    {value, low, high} each; the interval is the percentiles over resampled seeds, whole rows of edges at a time, with
-    None for a bound beyond the edges tried, and `value` None where no edge tried was found often enough.
+    {value, low, high} each; the Sharpe is after costs. The interval is the percentiles over resampled seeds, all edges
+    of a seed together, with None for a bound beyond the edges tried, and `value` None where no edge tried was found
+    often enough.
     """
     ordered = sorted(planted, key=lambda e: e["edge"])
     edges = np.array([e["edge"] for e in ordered])
@@ -307,7 +307,7 @@ def smallest_found(
     for _ in range(n_draws):
         picked = rng.integers(0, len(seeds), len(seeds))
         draws.append(_crossing(edges, found_SE[picked].mean(axis=0), sharpe_SE[picked].mean(axis=0)))
-    # beyond the edges tried is infinitely far, on the side where it lies
+    # beyond the edges tried counts as infinite, on that side
     spread = np.quantile(
         np.array(draws), [(1 - settings.confidence) / 2, (1 + settings.confidence) / 2], axis=0, method="nearest"
     )
@@ -338,7 +338,7 @@ def monotone(values: Array) -> Array:
 
 
 def flat(rows: Sequence[MarketRow]) -> pl.DataFrame:
-    """One row per market; of each look its verdict, trials and best Sharpe as columns."""
+    """One row per market, with the verdict, trials and best Sharpe of each evaluation as columns."""
     plain = [f.name for f in fields(MarketRow) if f.name != "looks"]
     out = []
     for row in rows:

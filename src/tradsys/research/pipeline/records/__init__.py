@@ -1,4 +1,4 @@
-"""The records of a backtest's strategies over time, as its page shows them.
+"""Records over time of a backtest's strategies, as shown in the report.
 
 tear_sheet    tear_sheets
 """

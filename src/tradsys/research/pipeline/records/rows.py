@@ -11,7 +11,7 @@ from tradsys.portfolio.ledger import Ledger
 
 
 class StrategyPerformance(Performance):
-    """A strategy's performance; its orders that were cancelled, its trades that were held over a gap in the bars."""
+    """A strategy's performance, with its cancelled orders and its trades held across a gap in the bars."""
 
     n_cancelled: int
     n_spanning_gap: int
@@ -28,7 +28,7 @@ class StrategyRow(TypedDict):
 
 
 class BenchmarkRow(TypedDict):
-    """What is held beside. returns: `total return` or `price only`."""
+    """The benchmark. returns: `total return` or `price only`."""
 
     name: str
     returns: str
@@ -51,7 +51,7 @@ def equity_curves(ledgers: Mapping[str, Ledger]) -> EquityCurves:
 
 
 class TrialRow(TypedDict):
-    """A trial of the span: when, what, by whom, in which run, and its Sharpe per period."""
+    """A trial of the span: time, purpose, user, run, and its Sharpe per period."""
 
     when: str
     subject: str
@@ -69,7 +69,7 @@ class ModelRow(TypedDict):
 
 
 class AuditorRow(TypedDict, total=False):
-    """How well the auditor tells paying candidates from others. paid: their share on test and in training."""
+    """Metrics of the auditor on candidates. paid: share of profitable ones on test and in training."""
 
     n: int
     paid: float
@@ -95,7 +95,7 @@ class FoldRow(TypedDict):
 
 
 class EmSteps(TypedDict):
-    """How EM ended: None where it is not known."""
+    """How EM ended; None where unknown."""
 
     converged: bool | None
     n_iter: int | None

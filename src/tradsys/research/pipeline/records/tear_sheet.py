@@ -1,4 +1,4 @@
-"""The tear sheet of a backtest: its strategies' records over time, their trades, and prices to see them on."""
+"""The tear sheet of a backtest: its strategies' records over time, their trades, and prices."""
 
 from collections.abc import Mapping
 from typing import Any, TypedDict
@@ -48,7 +48,7 @@ def tear_sheets(
     periods_per_year: float,
     confidence: float,
 ) -> TearSheet:
-    """What the page's tear sheet shows.
+    """Data of the tear sheet.
 
     activities: exposure and turnover by day of each strategy. regimes: symbol, time and filtered regime at decisions.
     """
@@ -76,7 +76,7 @@ def _sheet(
     days, daily = ledger.daily_returns()
     exposure, turnover = (active[name].fill_null(0.0).to_numpy() for name in ("exposure", "turnover"))
     trades = ledger.trades.sort("exit_time")
-    # a bar's return belongs to the hour in which it was earned; its stamp is its close
+    # a bar's return belongs to the hour in which it was earned; its time is its close
     opened = ledger.equity["time"].dt.offset_by("-1us")
     weekday = {k: tear_sheet.WEEKDAYS[k] for k in sorted(set(_weekday(days).tolist()))}
     groups = {
