@@ -121,7 +121,7 @@ def test_what_an_older_record_does_not_say_is_not_called_the_same(lab, again):
         provenance = {key: value for key, value in record.provenance.items() if key != name}
         older = replace(record, report=record.report | {"provenance": provenance})
         found = compare(older, folder, EXACT, None)
-        assert [c for c in found.causes if c.startswith(f"record: the run does not say its {name}, ")], name
+        assert [c for c in found.causes if c.startswith(f"record: the run does not state its {name}, ")], name
 
 
 def test_a_changed_metric_is_shown_with_both_values(lab, again, capsys):

@@ -1,4 +1,4 @@
-"""What a vendor's revisions were worth: features and labels on first prints against those on final prints."""
+"""Effect of a vendor's revisions: features and labels on first prints compared with those on final prints."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -20,9 +20,9 @@ from tradsys.research.pipeline.settings import Experiment
 
 @dataclass(frozen=True)
 class PrintDifference:
-    """One column on both prints. n: rows where either is known. changed: share of them that differ or are known once.
+    """One column on both prints. n: rows with a value on either. changed: share that differ or have it on one only.
 
-    mean_abs: mean absolute difference where both are known, in units of the final print's standard deviation; None
+    mean_abs: mean absolute difference where both have a value, in units of the final print's standard deviation; None
     where that is zero.
     """
 
@@ -35,7 +35,7 @@ class PrintDifference:
 def prints_of(experiment: Experiment) -> tuple[PrintDifference, ...]:
     """`compare_prints` of an experiment's stored bars: its own features and labels on both prints.
 
-    Features that learn learn from the first prints. Raises DataError where the data are not a stored dataset.
+    Fitted features are fitted on the first prints. Raises DataError where the data are not a stored dataset.
     """
     source = experiment.data["source"]
     first, final = (
@@ -55,7 +55,7 @@ def prints_table(found: Sequence[PrintDifference]) -> Table:
 
 
 def with_prints(source: Any, prints: str) -> Any:
-    """The source with every stored dataset in it read as these prints; DataError where there is none."""
+    """The source with every stored dataset in it set to these prints; DataError where there is none."""
     found = _replaced(source, prints)
     if found is source:
         raise DataError(
@@ -81,8 +81,8 @@ def compare_prints(
 ) -> tuple[PrintDifference, ...]:
     """Every feature, and the label's class and return as `y` and `ret`, on the two prints of the same bars.
 
-    first: as `RevisionLedger.first_prints` gives them; both with segments, or both without. What features learn is the
-    caller's: pass a fitted set. Raises DataError where the two are not the same bars.
+    first: as `RevisionLedger.first_prints` returns them; both with segments, or both without. Features are not fitted
+    here: pass a fitted set. Raises DataError where the two are not the same bars.
     """
     if not first.select("symbol", "time").equals(final.select("symbol", "time")):
         raise DataError(

@@ -1,4 +1,4 @@
-"""From a run to models/: verified, numbered, copied whole."""
+"""Promotes the bundle of a run to models/: verified, numbered, copied atomically."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from tradsys.serving.bundle import Bundle
 def promote(run: Path, models: Path, name: str, *, force: bool = False) -> Path:
     """Copies the run's bundle to `models/name/n/`, n counting from 1, and returns that folder.
 
-    The bundle is loaded first, so every hash has matched. GateError unless its verdict is `edge` or `force`.
+    The bundle is loaded first, which checks every hash. GateError unless its verdict is `edge` or `force`.
     """
     check_folder_name("export: name", name, BundleError)
     if not (run / "bundle").is_dir():

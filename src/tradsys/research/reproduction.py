@@ -1,4 +1,4 @@
-"""A finished run against the same run done again: which numbers differ, and what else does."""
+"""Compares a finished run with its reproduction: which numbers differ, and what else does."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ NEEDED = ("config.yaml", "overrides.txt", "metrics.json", "report.json")
 
 @dataclass(frozen=True)
 class Record:
-    """What a finished run left behind."""
+    """Files of a finished run."""
 
     folder: Path
     config_yaml: str
@@ -34,13 +34,13 @@ class Record:
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """When, where, on which code, packages, config and data."""
+        """Time, machine, code, packages, config and data of the run's numbers."""
         return self.report["provenance"]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One value that did not come out again."""
+    """One value that differs in the reproduction."""
 
     name: str
     then: Any
@@ -49,7 +49,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Equal values are counted, differing ones kept. causes: one line each, the likeliest first."""
+    """Equal values are counted, differing ones listed. causes: one line each, the likeliest first."""
 
     n_equal: int
     differing: Sequence[Difference]
@@ -83,25 +83,25 @@ def read_record(folder: Path) -> Record:
 
 
 def ledger_of(record: Record, own: str) -> str:
-    """The ledger that the run wrote to: beside its folder, or the one that this command was given.
+    """The ledger that the run wrote to: next to its folder, or the one configured for this command.
 
-    A received run may not name any other: a reproduction's evaluations are written there.
+    A received run cannot name any other, because a reproduction's evaluations are written there.
     """
     beside = record.folder.resolve().parents[1] / "ledger.db"
     return own if "://" in own or not beside.is_file() else str(beside)
 
 
 def known_ledger(record: Record, own: str) -> str:
-    """`ledger_of`, once it knows the run: see `check_known`."""
+    """`ledger_of`, after checking that it holds the run's rows: see `check_known`."""
     place = ledger_of(record, own)
     check_known(record, place)
     return place
 
 
 def check_known(record: Record, place: str) -> None:
-    """Raises TradsysError where a ledger does not know a run whose Sharpe ratios its trials deflated.
+    """Raises TradsysError where a ledger lacks a run whose Sharpe ratios its trials deflated.
 
-    Done again beside another ledger, or none, the same Sharpe ratios would be deflated by fewer trials.
+    With another ledger, or none, the same Sharpe ratios would be deflated by fewer trials.
     """
     is_kept = "://" in place or Path(place).is_file()
     if is_kept:
@@ -124,9 +124,9 @@ def _own_rows(record: Record, entries: Sequence[Look]) -> list[int]:
 
 
 def seed_ledger(record: Record, place: str, copy: Path) -> bool:
-    """A ledger that knows what the run's knew when it judged, so that trials deflate a Sharpe as they did then.
+    """Copies the ledger as of the run's evaluation, so that the same trials deflate a Sharpe; False without a ledger.
 
-    place: the run's ledger, path or URL. False where it is gone; the copy then starts empty.
+    place: the run's ledger, path or URL. Where it is gone, the copy starts empty.
     """
     if "://" not in place and not Path(place).is_file():
         return False
@@ -140,10 +140,10 @@ def seed_ledger(record: Record, place: str, copy: Path) -> bool:
 
 
 def compare(record: Record, again: Path, tolerance: Mapping[str, float], ledger: str | None) -> Comparison:
-    """Every value of metrics.json, then and now, and what differs between the two; written to comparison.json, too.
+    """Every value of metrics.json, then and now, and the differences of the two runs; also writes comparison.json.
 
-    again: the folder of the reproduction. tolerance: by device, `cpu` and `gpu`. ledger: where its looks at the test
-    span are written down as any others; series that came out equal count once. None where that ledger is gone.
+    again: the folder of the reproduction. tolerance: by device, `cpu` and `gpu`. ledger: where its evaluations of the
+    test span are recorded like any others; equal series count once. None where that ledger is gone.
     """
     metrics, report = _json(again / "metrics.json"), _json(again / "report.json")
     if ledger is not None:
@@ -169,7 +169,7 @@ def compare(record: Record, again: Path, tolerance: Mapping[str, float], ledger:
 
 
 def print_comparison(found: Comparison, then: Path, now: Path) -> None:
-    """Prints the differing values, how many are equal, and what else differs."""
+    """Prints the differing values, the number of equal ones, and other differences."""
     console = screen()
     if found.differing:
         table = Table("metric", "then", "now", "difference")
@@ -201,13 +201,13 @@ def _causes(record: Record, now: Mapping[str, Any], ledger_known: bool) -> Itera
     yield from _install_causes(then, now)
     yield from _machine_causes(then, now)
     if silent := [name for name in WATCHED if name not in then and name in now]:
-        yield f"record: the run does not say its {', '.join(silent)}, so whether they are the same is not known"
+        yield f"record: the run does not state its {', '.join(silent)}, so whether they are the same is unknown"
     if not ledger_known:
         yield "ledger: the run's ledger is gone, so the trials that deflated its Sharpe ratios are not known"
 
 
 def _install_causes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """What differs between two installations: tradsys' own files, Python, and every package."""
+    """Differences of two installations: tradsys' own files, Python, and every package."""
     same_name = then["code_sha"] == now["code_sha"]
     if same_name and then.get("code_digest", now["code_digest"]) != now["code_digest"]:
         yield (
@@ -227,7 +227,7 @@ def _install_causes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator
 
 
 def _machine_causes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """What differs between two machines, and in how many threads the libraries shared the work."""
+    """Differences of two machines, and of the number of threads of each library."""
     for key, name in (("machine", ""), ("processor", "processor ")):
         if then.get(key, now[key]) != now[key]:
             yield f"machine: {name}{then[key]} then, {now[key]} now"
@@ -238,7 +238,7 @@ def _machine_causes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator
 
 
 def _write_looks(again: Path, place: str) -> None:
-    """The reproduction's looks at the test span, from its own ledger into that of the package."""
+    """Copies the reproduction's evaluations of the test span from its own ledger into the package's."""
     source, target = TrialLedger(again / "ledger.db"), TrialLedger(place)
     for row in source.entries():
         if Path(row["run"]).name == again.name:
@@ -254,7 +254,7 @@ def _append(target: TrialLedger, row: Look, source: TrialLedger) -> None:
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that holds no others, under its dotted name."""
+    """Every leaf value, under its dotted name."""
     if isinstance(value, Mapping | list) and value:
         pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
         for key, inner in pairs:
@@ -266,7 +266,7 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 def _same(then: Any, now: Any, allowed: float) -> bool:
     if _is_number(then) and _is_number(now):
         return then == now or (math.isfinite(then) and abs(now - then) <= allowed * max(1.0, abs(then)))
-    # sentences spell out numbers that may differ in their last digits
+    # sentences contain numbers that may differ in their last digits
     return then == now or (allowed > 0 and isinstance(then, str) and isinstance(now, str) and " " in then)
 
 

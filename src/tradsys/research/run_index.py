@@ -1,7 +1,7 @@
-"""All runs of a folder side by side: read, filtered, sorted, ranked, and cleaned up.
+"""Index of all runs in a folder: read, filtered, sorted, ranked, and cleaned up.
 
-A run folder is received data: it may be half-done, damaged or written by somebody else. Whatever cannot be read is a
-row that says so.
+A run folder is received data: it may be unfinished, damaged or written by somebody else. An unreadable one becomes a
+row with a note.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ class Curve(TypedDict, total=False):
 
 
 class Entry(TypedDict):
-    """A line of a leaderboard. rank: one more than the number of entries whose interval lies wholly above its own."""
+    """A line of a leaderboard. rank: one more than the number of entries whose interval lies completely above."""
 
     name: str
     folder: str
@@ -69,10 +69,10 @@ class Leaderboard(TypedDict):
 
 @dataclass(frozen=True)
 class RunRow:
-    """What the index shows of one run.
+    """One row of the index.
 
-    folder: below the root. state: done, half-done or damaged, with a note that says why. skill, auc, sharpe: value,
-    low, high, each None where not known; sharpe and dsr of the strategy `best`. group: digest of the data and the
+    folder: below the root. state: done, half-done or damaged, with a note that explains it. skill, auc, sharpe: value,
+    low, high, each None where unknown; sharpe and dsr of the strategy `best`. group: digest of the data and the
     test span, the same for runs that can be compared. models: name, kind and skill of each. curve: days and equity.
     """
 
@@ -101,7 +101,7 @@ class RunRow:
 
 
 def read_runs(root: Path) -> list[RunRow]:
-    """Every run below `root`, the newest first; what was read before and has not changed comes from a cache."""
+    """Every run below `root`, the newest first; unchanged ones come from a cache."""
     known = _cache(root)
     rows, fresh = [], {}
     for folder in run_folders(root):
@@ -111,18 +111,18 @@ def read_runs(root: Path) -> list[RunRow]:
         rows.append(row)
         fresh[name] = {"mark": mark, "row": asdict(row)}
     if fresh != known and root.is_dir():
-        with contextlib.suppress(TradsysError, OSError):  # a folder that may only be read is read anew each time
+        with contextlib.suppress(TradsysError, OSError):  # a read-only folder is read again each time
             write_json(root / CACHE, {"format": FORMAT, "runs": fresh})
     return sorted(rows, key=lambda r: r.when, reverse=True)
 
 
 def run_folders(root: Path) -> list[Path]:
-    """Folders below `root/<task>/` that are named as runs are; links are no runs."""
+    """Folders below `root/<task>/` with names of runs; links are not followed."""
     return [p for p in sorted(root.glob("*/*")) if STAMP.fullmatch(p.name) and p.is_dir() and not p.is_symlink()]
 
 
 def read_run(root: Path, folder: Path) -> RunRow:
-    """One run; never raises for what the folder holds."""
+    """One run; never raises, whatever the folder holds."""
     stamp = datetime.strptime(STAMP.fullmatch(folder.name)[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)  # type: ignore[index]
     bare = RunRow(folder.relative_to(root).as_posix(), folder.parent.name, stamp.isoformat(), "half-done")
     path = folder / "report.json"
@@ -135,7 +135,7 @@ def read_run(root: Path, folder: Path) -> RunRow:
 
 
 def selected(rows: Sequence[RunRow], wanted: Mapping[str, Any]) -> list[RunRow]:
-    """Rows whose column holds each wanted value: the same words, or a part of them in any case."""
+    """Rows whose column holds each wanted value: equal, or containing it in any case."""
     kept = list(rows)
     for key, value in wanted.items():
         if value is not None:
@@ -196,7 +196,7 @@ def _low_and_high(found: Interval) -> tuple[float, float] | None:
 def removable(
     root: Path, rows: Sequence[RunRow], *, days: float, referred: Mapping[str, str]
 ) -> tuple[list[RunRow], list[tuple[RunRow, str]]]:
-    """Runs older than `days` that nothing refers to, and those that stay with the reason."""
+    """Runs older than `days` without a reference, and those that stay with the reason."""
     until = utc_now() - timedelta(days=days)
     gone, kept = [], []
     for row in rows:
@@ -218,7 +218,7 @@ def keep(root: Path, name: str | None) -> Path:
 
 
 def _ledger_runs(place: str) -> list[str]:
-    """Folders of all runs that the ledger names; none where there is no ledger."""
+    """Folders of all runs in the ledger; none where there is no ledger."""
     if "://" not in place and not Path(place).is_file():
         return []
     return [str(entry["run"]) for entry in TrialLedger(place).entries()]
@@ -246,7 +246,7 @@ def _named_in_databases(root: Path) -> set[str]:
 
 
 def ledger_problem(place: str, root: Path) -> str:
-    """Why no deflated figure can be shown, in one line; empty where the record is as it was written."""
+    """Why no deflated figure can be shown, in one line; empty where the record is intact."""
     try:
         check_ledger(place, root)
     except (TradsysError, OSError) as error:
@@ -255,9 +255,9 @@ def ledger_problem(place: str, root: Path) -> str:
 
 
 def references(root: Path, models: Path, ledger: str) -> dict[str, str]:
-    """Run folder -> what refers to it: the ledger, a promoted model (its bundle's content), or a study.
+    """Run folder -> its reference: the ledger, a promoted model (its bundle's content), or a study.
 
-    Where the ledger or a study's database cannot be read, or is gone, anything may be named there: every run stays.
+    Where the ledger or a study's database cannot be read, or is gone, it may refer to any run: every run stays.
     """
     try:
         check_ledger(ledger, root)
@@ -281,7 +281,7 @@ def references(root: Path, models: Path, ledger: str) -> dict[str, str]:
 
 
 def remove(root: Path, rows: Sequence[RunRow]) -> None:
-    """Deletes these run folders; a link in place of one is left alone."""
+    """Deletes these run folders; links are left alone."""
     known = {p.relative_to(root).as_posix(): p for p in run_folders(root)}
     for row in rows:
         if row.folder in known:
@@ -293,7 +293,7 @@ def _with(row: RunRow, **changes: Any) -> RunRow:
 
 
 def _report_fields(report: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The fields of a finished run's report; raises where it is not what a run writes."""
+    """The fields of a finished run's report; raises for a file that no run writes."""
     provenance = report["provenance"]
     data, seconds = provenance["data"], list((report.get("timings") or {}).values())
     models = [_model_row(m) for m in report.get("models") or []]
@@ -333,7 +333,7 @@ def _model_row(model: Mapping[str, Any]) -> ModelRow:
 
 
 def _experiment(folder: Path) -> str:
-    """The experiment or study that the command line named."""
+    """The experiment or study named on the command line."""
     path = folder / "overrides.txt"
     text = path.read_text("utf-8", "replace")[:20_000] if path.is_file() and not path.is_symlink() else ""
     found = re.search(r"^\+?(?:experiment|study)=([\w./-]{1,60})\s*$", text, re.MULTILINE)
@@ -341,7 +341,7 @@ def _experiment(folder: Path) -> str:
 
 
 def _curve(report: Mapping[str, Any], best: Mapping[str, Any] | None) -> Curve:
-    """Days and equity of the best strategy, thinned evenly; nothing where there is none."""
+    """Days and equity of the best strategy, thinned evenly; empty where there is none."""
     equity = report.get("equity") or {}
     if best is None or best["name"] not in (equity.get("curves") or {}):
         return {}
@@ -366,7 +366,7 @@ def _value(row: RunRow, key: str) -> Any:
 
 
 def _mark(folder: Path) -> list[int]:
-    """What changes when a run does: time and size of its report and page."""
+    """Fingerprint of a run's files: time and size of its report and page."""
     marks = []
     for name in ("report.json", "report.html"):
         try:

@@ -1,4 +1,4 @@
-"""Comparisons and sweeps as rows of the index of runs: listed with their pages, ranked nowhere, never cleaned up."""
+"""Comparisons and sweeps as rows of the index of runs: listed with their pages, not ranked, never cleaned up."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ RESULTS = {"compare": "table.json", "tune": "report.json"}
 
 
 def read_studies(root: Path) -> list[RunRow]:
-    """Every comparison and sweep below `root` that has a result; a damaged one says why, links are left out."""
+    """Every comparison and sweep with a result below `root`; damaged ones have a note, links are left out."""
     rows = []
     for task, result in RESULTS.items():
         for path in sorted((root / task).glob(f"*/{result}")):

@@ -1,8 +1,8 @@
-"""Whole out-of-sample paths of a cheap model: combinatorial purged cross-validation over all of a run's samples.
+"""Complete out-of-sample paths of a cheap model: combinatorial purged cross-validation over all samples of a run.
 
-The folds read every span, the test span included, so each path's daily returns enter the ledger (purpose "cpcv") and
-deflate the Sharpe ratios that are judged on that span. A sequence model is too dear to be refitted for every choice of
-test groups; the logistic baseline then stands in, and the section says so.
+The folds test every span, the test span included, so each path's daily returns enter the ledger (purpose "cpcv") and
+deflate the Sharpe ratios of that span. A sequence model is too expensive to be refitted for every choice of
+test groups; the logistic baseline then replaces it, and the section states so.
 """
 
 import logging
@@ -77,7 +77,7 @@ def assemble(splitter: CombinatorialPurged, samples: Samples, fold_values: Seque
     chosen, group = splitter.test_groups, splitter.groups(samples)
     if len(fold_values) != len(chosen):
         raise DataError(
-            f"paths: values of {len(fold_values)} folds, {len(chosen)} were asked for; every fold of the splitter "
+            f"paths: values of {len(fold_values)} folds, the splitter has {len(chosen)}; every fold of the splitter "
             "supplies part of some path; give one array each"
         )
     spread = []
@@ -108,9 +108,9 @@ def path_returns(
     fold_positions: as `assemble`, signed positions in [-1, 1] that each test sample takes at its label's entry and
     holds to its label's exit (0 for none): `(proba_N >= threshold)` for a long-only rule. round_trip_cost: of one
     unit of position, entry and exit together, as a fraction. A trade earns position * (exp(ret) - 1) minus costs;
-    it is booked on the UTC day that its outcome is known, and takes one part in M of the capital, where M is the
-    most labels that were ever open at once (over all symbols), so that exposure never exceeds the capital. Days
-    without any outcome are left out. This is a simulation of labels, not of an account: the backtest is.
+    it is booked on the UTC day on which its label resolves, and uses one part in M of the capital, where M is the
+    most labels ever open at once (over all symbols), so that exposure never exceeds the capital. Days
+    without any outcome are left out. This simulates labels, not an account: the backtest does that.
     Raises as `assemble`, on positions beyond 1, on labels without a return, and on fewer than 20 days.
     """
     positions_PN = assemble(splitter, samples, fold_positions)
@@ -135,7 +135,7 @@ def path_returns(
 
 
 def _most_open(samples: Samples) -> int:
-    """Most labels that are open at one moment, decision bar to outcome."""
+    """Most labels that are open at one moment, from decision bar to resolution."""
     _, decision, end = span_bars(samples)
     opened = np.bincount(decision, minlength=int(end.max()) + 2)
     closed = np.bincount(end + 1, minlength=int(end.max()) + 2)
@@ -154,7 +154,7 @@ def cpcv_paths(
     experiment: Experiment, prepared: Prepared, ledger: TrialLedger, source: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
     """The report's section `paths`: `Paths.as_dict` with model, stands_in (for the primary), rule, n_fits, n_groups,
-    n_test_groups. Every path is written into the ledger before this returns. Raises as `path_returns` and as fits do.
+    n_test_groups. Every path is recorded in the ledger first. Raises as `path_returns` and as fits do.
     """
     splitter = path_folds(experiment)
     name, model = cheap_model(experiment)
@@ -189,7 +189,7 @@ def cheap_model(experiment: Experiment) -> tuple[str, Model]:
 
 
 def _holds_sequence(part: object) -> bool:
-    """Whether a model, or one that it is made of, is a sequence model."""
+    """Whether a model, or a model inside it, is a sequence model."""
     from tradsys.models.sequence import SequenceModel  # noqa: PLC0415 - brings torch
 
     if isinstance(part, SequenceModel):
@@ -206,7 +206,7 @@ def _holds_sequence(part: object) -> bool:
 def _positions(experiment: Experiment, model: Model, samples: Samples, fold: Fold) -> Array:
     """0 or 1 for each test sample of a fold, from a model fitted on the rest; 1 is a position on the label's side.
 
-    Returns of labels are in their own direction, so a short counts as 1, too. A row with side 0 takes none.
+    Returns of labels are in their own direction, so a short counts as 1, too. A row with side 0 has no position.
     """
     done = uncalibrated_model(experiment, model).fit(samples.take(fold.train), samples.take(fold.valid))
     valid, test = (done.predict_proba(samples.table, samples.rows[part])[:, 1] for part in (fold.valid, fold.test))
@@ -216,7 +216,7 @@ def _positions(experiment: Experiment, model: Model, samples: Samples, fold: Fol
 
 
 def _side_in_words(samples: Samples) -> str:
-    """What a path takes, in words."""
+    """The side of a path's positions, as text."""
     return "long" if samples.table.side() is None else "on the bundle's own side, long or short,"
 
 

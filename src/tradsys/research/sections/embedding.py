@@ -1,6 +1,6 @@
-"""The report's section `embedding`: what the encoder makes of test windows, and how it was trained.
+"""The report's section `embedding`: a map of the encoder's test embeddings, and its training history.
 
-Nothing here is chosen by; labels are only coloured in and counted. Legend: N test samples, D embedding, K clusters.
+Nothing is chosen by it; labels only colour and count the points. Legend: N test samples, D embedding, K clusters.
 """
 
 import math
@@ -15,8 +15,8 @@ from tradsys.models.supervisors.supervised import Regime
 from tradsys.models.transforms import fitted
 from tradsys.research.pipeline.dataset import aware
 
-N_POINTS = 2000  # drawn: more hide each other
-N_CLUSTERED = 6000  # evenly spread samples that k-means sees
+N_POINTS = 2000  # points drawn: more would hide each other
+N_CLUSTERED = 6000  # evenly spread samples for k-means
 MANY_CLUSTERS = 8
 N_SHIFTS = 500
 
@@ -77,18 +77,18 @@ def principal_plane(values_ND: Array) -> tuple[Array, list[float]]:
 
 
 def cluster_purity(values_ND: Array, samples: Samples, n_clusters: int, seed: int) -> dict[str, Any]:
-    """How far k-means clusters hold one label each, against what clusters without any knowledge would show.
+    """How far k-means clusters hold one label each, compared with clusters without information.
 
     purity: share of samples with the commonest label of their cluster (Manning et al. 2008, eq. 16.1); it is at least
     the share of the commonest label overall (base_rate), and rises with n_clusters by itself.
-    by_chance: mean, low and high (middle 95 %) of the purity where labels are turned round the clock against the
-    embeddings, which keeps both as sticky in time as they are; dealt singly, labels would make chance look smaller.
-    p_value: share of turns, this one counted, that reach the purity. They are N_SHIFTS.
+    by_chance: mean, low and high (middle 95 %) of the purity where labels are rotated in time against the
+    embeddings, which keeps both autocorrelations; shuffled singly, labels would make chance look smaller.
+    p_value: share of rotations, the identity counted, that reach the purity. There are N_SHIFTS.
     """
     from sklearn.cluster import KMeans  # noqa: PLC0415 - loads all of scikit-learn
 
     found = KMeans(n_clusters, n_init=4, random_state=seed).fit_predict(values_ND)
-    # in the order of time, so that a turn moves all symbols' labels together
+    # in time order, so that a rotation moves all symbols' labels together
     order = np.lexsort((samples.rows, samples.time))
     cluster_N, y_N = found[order], samples.y[order]
     n_classes, n = samples.n_classes, len(samples)

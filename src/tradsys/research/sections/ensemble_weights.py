@@ -1,4 +1,4 @@
-"""What a pool is made of: the weight of each member, and the out-of-fold skill that earned it."""
+"""Members of a pool: their weights, and the out-of-fold skills behind the weights."""
 
 from collections.abc import Mapping
 from typing import Any, TypedDict
@@ -12,7 +12,7 @@ from tradsys.research.pipeline.bundle_export import weights_of
 
 class MemberRow(TypedDict):
     """A member of a pool. skill: value, low, high and n_batches on out-of-fold training rows, None where it was not
-    measured. why: there is no weight; empty where there is one.
+    measured. why: reason for a weight of zero; empty with a weight.
     """
 
     name: str
@@ -22,7 +22,7 @@ class MemberRow(TypedDict):
 
 
 class StateWeights(TypedDict):
-    """Weights by member in a regime, learnt from so many effective samples."""
+    """Weights by member in a regime, learned from so many effective samples."""
 
     name: str
     n_effective: float
@@ -32,7 +32,7 @@ class StateWeights(TypedDict):
 class EnsembleSection(TypedDict):
     """n_folds, confidence, floor: None where weights are equal. shrinkage: None without regimes.
 
-    Of a regime-weighted pool a member's weight is the common one, towards which the states' are drawn; of a model per
+    Of a regime-weighted pool a member's weight is the common one, to which the states' are shrunk; of a model per
     regime, the mean over states by n_effective.
     """
 
@@ -83,7 +83,7 @@ def _section(model: Any, members: list[MemberRow], states: list[StateWeights]) -
         "n_folds": getattr(model, "n_folds", None),
         "confidence": getattr(model, "confidence", None),
         "floor": getattr(model, "floor", None),
-        "shrinkage": "infinite" if shrinkage == float("inf") else shrinkage,  # JSON knows no infinity
+        "shrinkage": "infinite" if shrinkage == float("inf") else shrinkage,  # JSON has no infinity
         "members": members,
         "states": states,
     }
@@ -100,8 +100,8 @@ def _why(model: Stacked, name: str) -> str:
         return ""
     skill = (model.skills_ or {}).get(name)
     if name == BASE or skill is None:
-        return "the members earned all"
-    return "its skill lies below zero" if skill.high < 0 else "adds less than the floor to what the others say"
+        return "the other members earned all weight"
+    return "its skill lies below zero" if skill.high < 0 else "adds less than the floor to the other members"
 
 
 def _state_weights(model: RegimeWeighted) -> list[StateWeights]:

@@ -17,7 +17,7 @@ PERMUTED_WINDOWS = 400
 
 
 class Permutation(NamedValue):
-    """Mean rise of the loss over repeats, between the lowest and the highest of them."""
+    """Mean rise of the loss over repeats, between the smallest and the largest of them."""
 
     low: float
     high: float
@@ -31,7 +31,7 @@ class Importance(TypedDict):
 
 
 class DriftRow(TypedDict):
-    """AUC of telling test rows from training rows, its interval, and the columns that do."""
+    """AUC of separating test rows from training rows, its interval, and the columns behind it."""
 
     auc: float
     interval: tuple[float | None, float | None]
@@ -49,10 +49,10 @@ def _importance(experiment: Experiment, prepared: Prepared, fitted: Fitted, bund
 
 
 def permutation_importance(bundle: Bundle, valid: Samples, n_repeats: int, *, seed: int) -> list[Permutation]:
-    """Rise of validation log-loss when one feature's windows are dealt to other samples, largest first.
+    """Rise of validation log-loss when one feature's windows are shuffled among samples, largest first.
 
-    Up to 400 evenly spaced samples; value is the mean over repeats, spread its range. What a model reads of
-    the market's own bars, by time, stays as it was. Source: Breiman 2001.
+    Up to 400 evenly spaced samples; value is the mean over repeats, spread its range. Values that a model reads from
+    the market's own bars, by time, are not shuffled. Source: Breiman 2001.
     """
     picked = valid.take(np.unique(np.linspace(0, len(valid) - 1, min(PERMUTED_WINDOWS, len(valid))).astype(int)))
     lookback = bundle.primary.lookback
@@ -84,7 +84,7 @@ def _windows(table: FeatureTable, rows: Array, lookback: int, market: str | None
     code = table.symbols.index(market) if market in table.symbols else -1
     market_rows = np.flatnonzero(table.symbol == code)
     reported = np.concatenate([at, market_rows])
-    # windows of market bars would stand twice at one time; no symbol's name is an input
+    # windows of market bars would have duplicate times; no symbol's name is an input
     symbol = np.where(table.symbol[at] == code, -2, table.symbol[at])
     own = np.repeat(np.arange(len(rows)), lookback)
     block = FeatureTable(
@@ -99,7 +99,7 @@ def _windows(table: FeatureTable, rows: Array, lookback: int, market: str | None
 
 
 def _drift(prepared: Prepared, seed: int) -> DriftRow:
-    """How far test rows can be distinguished from training rows, and by which columns."""
+    """How far test rows can be separated from training rows, and by which columns."""
     values, names = prepared.table.values, prepared.table.names
     drift = adversarial_validation(values[prepared.train.rows], values[prepared.test.rows], names, seed=seed)
     importances: list[NamedValue] = [{"name": n, "value": v} for n, v in drift.importances]

@@ -1,7 +1,7 @@
-"""Does the auditor help? Each audited strategy beside itself without the auditor, Reckless, and placebo auditors.
+"""Whether the auditor helps: each audited strategy, the same without the auditor, Reckless, and placebo auditors.
 
-All of it re-reads a span whose strategies are judged and counted already, to explain one of them; nothing here may be
-chosen, so nothing here enters the ledger of trials. The answer may be "no".
+All of it re-reads a span whose strategies are evaluated and counted already, to explain one of them; nothing may be
+chosen by it, so nothing enters the trial ledger. The result may be "no".
 """
 
 from collections.abc import Mapping
@@ -31,10 +31,10 @@ RECKLESS = "reckless"
 def audit_value(span: JudgedSpan, profiles: Mapping[str, Profile], test: Samples) -> dict[str, Any] | None:
     """The report's section `audit_value`: one row for every profile with an AuditMask; None where there is none.
 
-    test: the span's samples, whose outcomes say which candidates paid. Ready for JSON: `drawn`, whether any has
+    test: the span's samples, whose outcomes determine which candidates paid. Ready for JSON: `drawn`, whether any has
     placebos, and in each row: name, settings, verdict (`helps`, and a caution), coverage, sides (trades, yearly Sharpe,
     mean net return of a trade of each strategy compared), versus (paired differences from each), placebos (see
-    `against_placebos`; `draws` for the figure), precision (see `precision_lift`). What could not be compared is None.
+    `against_placebos`; `draws` for the figure), precision (see `precision_lift`). None where no comparison is possible.
     """
     audited = {name: p for name, p in profiles.items() if any(isinstance(m, AuditMask) for m in p.masks)}
     if not audited or "audit" not in span.predictions.columns:
@@ -84,15 +84,15 @@ def _profile_row(
 
 
 def _caution(kind: str, precision: Mapping[str, Any] | None) -> str | None:
-    """What a yes does not say: an auditor may beat chance and still be no better than a higher threshold."""
+    """Caution of a yes: an auditor may beat chance and still be no better than a higher threshold."""
     low = None if precision is None else precision["lift"]["low"]
     if kind != "yes" or (low is not None and low > 0):
         return None
-    return "it is not known to pick better than a higher threshold on the model's own score would"
+    return "it is not shown to pick better than a higher threshold on the model's own score"
 
 
 def _candidates(predictions: pl.DataFrame, twin: pl.DataFrame, audited: pl.DataFrame) -> tuple[Array, Array]:
-    """Rows of the predictions [N] where the strategy would enter without the auditor; which of them it let pass."""
+    """Rows [N] of the predictions where the strategy would enter without the auditor; which of them it let pass."""
     numbered = predictions.select("symbol", "time").with_row_index("row")
     rows, passed = (
         numbered.join(t.select("symbol", "time"), on=["symbol", "time"], how="semi")["row"].to_numpy().astype(np.int64)
@@ -119,7 +119,7 @@ def _placebos(span: JudgedSpan, twin: pl.DataFrame, candidate: Array, n_kept: in
 
 
 def _compared(span: JudgedSpan, names: list[str], record: DailyRecord, n_trades: Array) -> dict[str, Any]:
-    """Everything that days and trades tell; the record's first columns are `names`, the rest placebos."""
+    """Comparisons from days and trades; the record's first columns are `names`, the rest placebos."""
     columns = {name: slice(k, k + 1) for k, name in enumerate(names)} | {"placebos": slice(len(names), None)}
     parts = {name: record.columns(where) for name, where in columns.items() if n_trades[where].size}
     settings = span.settings()
@@ -162,22 +162,22 @@ def _compared(span: JudgedSpan, names: list[str], record: DailyRecord, n_trades:
 
 
 def _finite_mean(values: Array) -> float | None:
-    """Mean of what is finite, None where nothing is."""
+    """Mean of the finite values, None without any."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else None
 
 
 def _finite_rounded(values: Array) -> list[float]:
-    """Six significant digits of what is finite, for a histogram."""
+    """The finite values, to six significant digits, for a histogram."""
     return [float(f"{v:.6g}") for v in values[np.isfinite(values)]]
 
 
 def _precision(
     span: JudgedSpan, twin: pl.DataFrame, candidate: Array, kept: Array, paid: pl.DataFrame
 ) -> dict[str, Any] | None:
-    """`precision_lift` over the candidates whose outcome is known; None where fewer than two are or none paid.
+    """`precision_lift` over the resolved candidates; None for fewer than two, or where none paid.
 
-    Labels tell of the bundle's own side where it has one, else of a long: a short then has no outcome here.
+    Labels refer to the bundle's own side where it has one, else to a long: a short then has no outcome here.
     """
     known = pl.col("side") != 0 if "side" in span.predictions.columns else pl.col("side") > 0
     frame = (

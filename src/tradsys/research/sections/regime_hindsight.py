@@ -1,8 +1,8 @@
-"""The report's section `hindsight`: what regimes were worth as they could be known, and as they look afterwards.
+"""The report's section `hindsight`: strategies under filtered (point in time) and smoothed (non-causal) regimes.
 
-The states of hindsight replace the bundle's in the predictions of strategies that were judged already; the results
-stand beside the real ones and go nowhere else: not among the strategies, not into the ledger. Legend: R rows of the
-table, N decision rows, T days, K states.
+Smoothed states replace the bundle's in the predictions of strategies that were evaluated already; the results
+are listed next to the real ones and go nowhere else: not among the strategies, not into the ledger. Legend: R rows of
+the table, N decision rows, T days, K states.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from tradsys.research.sections.smoothed_regimes import hindsight_smoothed, hinds
 from tradsys.research.sections.test_span import JudgedSpan, day_of
 from tradsys.serving.strategy import Profile, RegimeMask
 
-# view, and whether it could have been known when the bar closed
+# view, and whether it was available when the bar closed
 VIEWS = {
     "none": (True, "no regime at all"),
     "filtered": (True, "could be known: each bar from its own past"),
@@ -34,12 +34,12 @@ REFIT_SEEDS, REFIT_STEPS, REFIT_ROWS = (
     2,
     1_000_000,
     10_000,
-)  # a check of the states' names, not a model: a cheaper fit will do
+)  # for a check of the states' names only: a cheaper fit is enough
 
 
 class StrategyViews(TypedDict):
-    """A profile with a RegimeMask under every view: n_trades, total_return and yearly sharpe, and how much better each
-    looks than what could be known.
+    """A profile with a RegimeMask under every view: n_trades, total_return and yearly sharpe, and the gain of each
+    view over the filtered one.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Curves(TypedDict):
 
 
 class StateRow(TypedDict):
-    """stay_bars: mean stay that the fit promises, None of joint states; seen_bars: that each view shows. occupancy: by
+    """stay_bars: mean stay implied by the fit, None for joint states; seen_bars: observed in each view. occupancy: by
     span. confirmed: share of the filtered state's bars on which a view agrees.
     """
 
@@ -69,7 +69,7 @@ class StateRow(TypedDict):
 
 
 class Agreement(TypedDict):
-    """How far two codings of n bars agree, as shares; by_chance: of two that know nothing of each other but their
+    """How far two codings of n bars agree, as shares; by_chance: of two independent codings with the same
     shares; renamed: if names could be swapped freely; confusion [K][K]. None, with the reason, where one is missing.
     """
 
@@ -82,7 +82,7 @@ class Agreement(TypedDict):
 
 
 class RegimeResult(TypedDict):
-    """What n trades or bars of a regime earned; per_trade: mean net return, of strategies alone."""
+    """Result of n trades or bars of a regime; per_trade: mean net return, for strategies only."""
 
     regime: str
     n: int
@@ -91,7 +91,7 @@ class RegimeResult(TypedDict):
 
 
 class Contribution(TypedDict):
-    """What each filtered regime brought a strategy (`traded`), or the market."""
+    """Contribution of each filtered regime to a strategy (`traded`), or to the market."""
 
     name: str
     traded: bool
@@ -99,7 +99,7 @@ class Contribution(TypedDict):
 
 
 class Hindsight(TypedDict):
-    """The section: what regimes that could not be known would have promised, and what the known ones were worth."""
+    """The section: gains under smoothed (non-causal) regimes, and contributions of the filtered ones."""
 
     names: list[str]
     views: list[dict[str, Any]]
@@ -121,7 +121,7 @@ def hindsight(
 ) -> Hindsight:
     """The section, ready for JSON. regime: the fitted model of the bundle. table: its features of all bars.
 
-    parts: samples of `train`, `valid`, `test`. trades: of every strategy, as the backtest left them, with a column
+    parts: samples of `train`, `valid`, `test`. trades: of every strategy, as the backtest returned them, with a column
     `strategy`.
     """
     rows = _table_rows(table, span.predictions)
@@ -160,7 +160,7 @@ def _table_rows(table: FeatureTable, predictions: pl.DataFrame) -> Array:
 def _strategies(
     span: JudgedSpan, masked: Mapping[str, Profile], states: Mapping[str, Array], names: tuple[str, ...]
 ) -> tuple[list[StrategyViews], Curves | None]:
-    """Every masked profile under every view; daily equity of the one that traded most on what could be known."""
+    """Every masked profile under every view; daily equity of the one with most trades under the filtered view."""
     if not masked:
         return [], None
     targets = {}
@@ -219,8 +219,8 @@ def _strategy(
 def _states(
     regime: Regime, table: FeatureTable, parts: Mapping[str, Samples], states: Mapping[str, Array], rows: Array
 ) -> list[StateRow]:
-    """Per state: mean stay the fit promises and each view shows (bars), share of decisions per span, agreement."""
-    transmat_KK = regime.transmat_ if isinstance(regime, HmmRegime) else None  # of joint states no step is a bar
+    """Per state: mean stay by the fit and in each view (bars), share of decisions per span, agreement."""
+    transmat_KK = regime.transmat_ if isinstance(regime, HmmRegime) else None  # a joint regime has no step per bar
     shares = {part: _occupancy(regime, table, samples.rows) for part, samples in parts.items()}
     stays = {view: _mean_stays(state, rows, table.segment, regime.n_states) for view, state in states.items()}
     out: list[StateRow] = []
@@ -245,7 +245,7 @@ def _occupancy(regime: Regime, table: FeatureTable, rows: Array) -> Array:
 
 
 def _mean_stays(state_N: Array, rows: Array, segment_R: Array, n_states: int) -> list[float | None]:
-    """Mean length in bars of unbroken stays in each state; None for a state that never was."""
+    """Mean length in bars of unbroken stays in each state; None for a state that never occurred."""
     moved = (np.diff(state_N) != 0) | (np.diff(rows) != 1) | (np.diff(segment_R[rows]) != 0)
     entered = np.bincount(state_N[np.append(True, moved)], minlength=n_states)
     spent = np.bincount(state_N, minlength=n_states)
@@ -255,8 +255,8 @@ def _mean_stays(state_N: Array, rows: Array, segment_R: Array, n_states: int) ->
 def refit_alignment(regime: Regime, train: Samples, valid: Samples) -> Agreement:
     """Whether states keep their meaning over a refit: fitted on each half of the training span, compared on `valid`.
 
-    Rows of the confusion are the earlier half's states. `renamed` clearly above `agreement` means that names did not
-    survive. None, with the reason, where a half cannot be fitted.
+    Rows of the confusion are the earlier half's states. `renamed` clearly above `agreement` means that the names
+    changed. None, with the reason, where a half cannot be fitted.
     """
     asked = with_effort(regime, n_seeds=REFIT_SEEDS, max_iter=REFIT_STEPS, max_rows=REFIT_ROWS)
     middle = np.sort(train.time)[len(train) // 2]
@@ -287,7 +287,7 @@ def agreement(one_N: Array, other_N: Array, n_states: int) -> Agreement:
 
 
 def _contribution(span: JudgedSpan, names: tuple[str, ...], trades: pl.DataFrame) -> list[Contribution]:
-    """What each filtered regime, as known at the decision, brought: each strategy's closed trades, and the market."""
+    """Contribution of each filtered regime at the decision: each strategy's closed trades, and the market."""
     known = span.predictions.select("symbol", "regime", signal_time="time")
     placed = trades.join(known, on=["symbol", "signal_time"], how="left", maintain_order="left")
     out = [_market(span, names)]
@@ -315,7 +315,7 @@ def _by_regime(span: JudgedSpan, names: tuple[str, ...], trades: pl.DataFrame) -
 
 
 def _market(span: JudgedSpan, names: tuple[str, ...]) -> Contribution:
-    """The market's own log return over the bar after each state was known, summed, the mean over symbols."""
+    """The market's own log return over the bar after each filtered state, summed, the mean over symbols."""
     bars = span.bars.join(
         span.predictions.select("symbol", "time", "regime"), on=["symbol", "time"], how="left", maintain_order="left"
     )

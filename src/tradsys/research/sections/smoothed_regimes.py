@@ -1,9 +1,9 @@
-"""How good regimes look once the future is known: smoothed and Viterbi states, for the report's hindsight gap alone.
+"""Smoothed and Viterbi states of regimes: non-causal, used only for the report's section `hindsight`.
 
-Nothing here can be traded: a smoothed state weighs each bar with all that came after it, a Viterbi state belongs to the
-one best path through the whole record. Both are worked out from the fitted numbers of an `HmmRegime`, whose own answers
-are filtered; no strategy, model or bundle ever sees them. Legend: R rows of the table, T bars of one unbroken run,
-D columns, K states.
+They cannot be traded: a smoothed state weighs each bar with all later ones, a Viterbi state belongs to the
+single best path through the whole record. Both are computed from the fitted numbers of an `HmmRegime`, whose own
+posteriors are filtered; no strategy, model or bundle ever uses them. Legend: R rows of the table, T bars of one
+unbroken run, D columns, K states.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ UNKNOWN = -1
 
 
 def hindsight_smoothed(model: Regime, table: FeatureTable) -> Array:
-    """Posterior of each state given ALL bars of the unbroken run it lies in, float64 [R, K]; never to be traded on.
+    """Posterior of each state given ALL bars of its unbroken run, float64 [R, K]; non-causal, never for trading.
 
     The prior holds at a run's first bar. NaN where a column is not finite; a run ends there and at a segment's end.
     A regime of sessions is smoothed over its sessions, each of which holds until the next; a joint one is the product.
@@ -40,7 +40,7 @@ def hindsight_smoothed(model: Regime, table: FeatureTable) -> Array:
 def hindsight_viterbi(model: Regime, table: FeatureTable) -> Array:
     """State of the single most likely path through each unbroken run, int64 [R], -1 where a column is not finite.
 
-    It reads the future; never to be traded on. Source: Rabiner 1989, eqs. 32-35, in logarithms.
+    It reads the future; never for trading. Source: Rabiner 1989, eqs. 32-35, in logarithms.
     """
     if isinstance(model, SupervisedRegime):
         market, macro = (hindsight_viterbi(fitted(model, name), table) for name in ("market_", "macro_"))

@@ -1,6 +1,6 @@
-"""The span that a run was judged on, met again: for questions about strategies that were counted already.
+"""The evaluated test span of a run, for sections that explain strategies which were counted already.
 
-Nothing here chooses a strategy or enters the ledger; what is simulated explains numbers that are in it. Legend: T days,
+Nothing here chooses a strategy or enters the ledger; simulations explain numbers that are in it. Legend: T days,
 K strategies.
 """
 
@@ -24,14 +24,14 @@ from tradsys.research.pipeline.settings import Evaluation, Experiment
 from tradsys.serving.bundle import Bundle
 from tradsys.serving.strategy import Profile, Strategy
 
-COLUMNS = 8  # strategies a vectorbt call: more save no time and take memory
+COLUMNS = 8  # strategies per vectorbt call: more save no time and take memory
 
 
 @dataclass(frozen=True, eq=False)
 class JudgedSpan:
-    """Bars of the span with their segments, the bundle's predictions on them, and what trades cost.
+    """Bars of the span with their segments, the bundle's predictions on them, and trading costs.
 
-    bundle: only its card and validation scores are read here.
+    bundle: only its card and validation scores are used here.
     """
 
     bundle: Bundle
@@ -56,16 +56,16 @@ class JudgedSpan:
         )
 
     def targets(self, profile: Profile, predictions: pl.DataFrame | None = None) -> pl.DataFrame:
-        """Entries that a profile wants on the span; `predictions` in place of the bundle's own."""
+        """Entries of a profile on the span; `predictions` replace the bundle's own."""
         strategy = Strategy("asked", self.bundle, profile, self.costs.round_trip, self.costs.borrow_per_year)
         return strategy.targets(self.bars, None, self.predictions if predictions is None else predictions)
 
     def simulate(self, targets: Mapping[str, pl.DataFrame]) -> dict[str, Ledger]:
-        """Ledger of each strategy, as the backtest would give it."""
+        """Ledger of each strategy, as in the backtest."""
         return simulate_many(self.bars, targets, self.costs)
 
     def record(self, targets: Mapping[str, pl.DataFrame]) -> tuple[DailyRecord, Array]:
-        """Days' returns and trades of every strategy, in their order; and how many trades each closed, int64 [K]."""
+        """Daily returns and trades of every strategy, in their order; and its number of closed trades, int64 [K]."""
         names, parts = list(targets), []
         for k in range(0, len(names), COLUMNS):
             some = self.simulate({name: targets[name] for name in names[k : k + COLUMNS]})
@@ -74,7 +74,7 @@ class JudgedSpan:
         return DailyRecord(returns, gains, trades), trades.sum(axis=0).astype(np.int64)
 
     def _day_by_day(self, ledger: Ledger) -> tuple[Array, Array, Array]:
-        """Returns, sum of net returns of the trades decided that day, how many: float64 [T] each."""
+        """Returns, sum of net returns of the trades decided that day, their number: float64 [T] each."""
         days, last = self._days(ledger)
         equity = np.concatenate([[1.0], ledger.equity["equity"].to_numpy()[last]])
         before = equity[:-1]
@@ -94,7 +94,7 @@ class JudgedSpan:
         return np.unique(day_of(self.bars["time"]))
 
     def horizon_bars(self) -> int:
-        """Bars that a label, and so a trade, may last."""
+        """Longest duration of a label, and so of a trade, in bars."""
         return int(self.bundle.card["label"]["horizon_bars"])
 
     def yearly(self) -> float:
@@ -107,7 +107,7 @@ class JudgedSpan:
         return len(clock) / len(np.unique(day_of(clock)))
 
     def settings(self) -> dict[str, Any]:
-        """Keyword arguments that every paired comparison on this span shares; blocks outlast a trade."""
+        """Keyword arguments shared by all paired comparisons on this span; blocks are longer than a trade."""
         return {
             "periods_per_year": self.yearly(),
             "min_block": max(1.0, self.horizon_bars() / self.bars_per_day()),

@@ -1,4 +1,4 @@
-"""Search, zoom and promote, as the command asks for them."""
+"""Search, refined search and promotion, as called by the command `tune`."""
 
 import logging
 import re
@@ -29,16 +29,16 @@ from tradsys.research.sweeps.trial_queue import PLACE
 from tradsys.research.sweeps.workers import n_processes, run_workers
 
 LOG = logging.getLogger(__name__)
-# a zoom's seeds and those of its rematch are its parent's plus so many, so no draw that found a best judges it
+# seeds of a refined search and of its re-evaluation are its parent's plus these, so no seed both selects and evaluates
 FRESH = 1000
 LEAST_TO_ZOOM = 8
-# overrides that hold for the machine where a study was begun: places, secrets, its environment
+# overrides that belong to the machine where a study was begun: paths, secrets, its environment
 LOCAL = re.compile(r"\*\*\*|\$\{|\.\.|[=\[:,'\"][/~]|://")
 MOST_HEADER = 10_000  # characters of a line
 HEADER = "# Written by tradsys.tune promote; "
 
 
-# checks the overrides that a study holds, which others may have written; (overrides, where) -> the same overrides
+# checks the overrides stored in a study, which others may have written; (overrides, where) -> the same overrides
 Check = Callable[[Sequence[Any], str], list[str]]
 
 
@@ -47,8 +47,8 @@ def tune(
 ) -> tuple[dict[str, Any], int]:
     """Runs the study to its end with this machine's workers; returns its report and how many workers failed.
 
-    command: starts one worker process when overrides are added. check: of a parent study's overrides, for a zoom.
-    Writes report.html and report.json.
+    command: starts one worker process when overrides are added. check: of a parent study's overrides, for a refined
+    search. Writes report.html and report.json.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     composed = compose(overrides)
@@ -69,14 +69,14 @@ def tune(
 
 
 def study_name(composed: Composed) -> str:
-    """The study's name; a zoom's is its parent's with `-zoom`."""
+    """The study's name; a refined search's is its parent's with `-zoom`."""
     name = composed.config["study_name"]
     check_folder_name("sweep: study", name, SweepError)
     return f"{name}-zoom" if composed.settings.zoom else str(name)
 
 
 def joined_study(compose: Compose, overrides: Sequence[str], composed: Composed, check: Check) -> Joined:
-    """The study of a command, joined; for a zoom its narrower space is made of the finished study first."""
+    """The study of a command, joined; for a refined search its narrower space is first built from the parent."""
     name = study_name(composed)
     if not composed.settings.zoom:
         return join(name, compose, overrides, composed)
@@ -109,7 +109,7 @@ def zoomed_space(parent: optuna.Study, top_share: float) -> SearchSpace:
 
 
 def load_study(config: Mapping[str, Any], name: str) -> optuna.Study:
-    """A study of the configured storage; SweepError that lists what there is. No file is made for one."""
+    """A study of the configured storage; SweepError that lists the existing ones. Creates no file."""
     url = storage_url(config)
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
         raise SweepError(f"sweep: no study {name!r}, as there is no file {url}; tune first, or give storage=")
@@ -131,7 +131,7 @@ def load_study(config: Mapping[str, Any], name: str) -> optuna.Study:
 
 
 def _rematch(joined: Joined, compose: Compose, check: Check) -> dict[str, Any]:
-    """The parent's best and the zoom's best on the same folds under seeds that neither search has seen."""
+    """Re-evaluates the parent's best and the refined search's best on the same folds under new seeds."""
     runner = joined.runner
     parent = load_study(joined.composed.config, joined.study.user_attrs["parent"])
     seeds = [seed + FRESH for seed in runner.settings.seeds]
@@ -153,7 +153,7 @@ def _rematch(joined: Joined, compose: Compose, check: Check) -> dict[str, Any]:
 
 
 def _stored_overrides(study: optuna.Study, check: Check, own: Sequence[str]) -> list[str]:
-    """The overrides that a study was begun with, checked; those of keys that `own` gives anew are the caller's."""
+    """The overrides that a study was begun with, checked; those of keys that `own` sets are replaced."""
     local = {override_key(o) for o in study.user_attrs["overrides"] if isinstance(o, str) and LOCAL.search(o)}
     given = {override_key(o): o for o in own if override_key(o) in local}
     kept = [o for o in study.user_attrs["overrides"] if not isinstance(o, str) or override_key(o) not in given]
@@ -168,8 +168,8 @@ def _stored_overrides(study: optuna.Study, check: Check, own: Sequence[str]) -> 
 def promote(compose: Compose, overrides: Sequence[str], folder: Path, check: Check) -> Path:
     """Writes the winner's model config as `folder`/<name>.yaml, provenance in its header; returns the path.
 
-    The winner has the highest lower bound, or is the place that `trial=` names. Raises SweepError where its bound
-    is not above the base rate (unless `force`), or where a file of that name was not written by promote.
+    The winner has the highest lower bound, or is the trial slot that `trial=` names. Raises SweepError where its bound
+    is not above the base rate (unless `force`), or where an existing file of that name was not written by promote.
     """
     config = compose(overrides).config
     study = load_study(config, str(config["study_name"]))
@@ -216,7 +216,7 @@ MACHINE = (
 
 
 def portable(part: Any, seed: int, key: str = "") -> Any:
-    """A resolved model config whose seed and machine are again the run's own, the rest as the trial had it."""
+    """A resolved model config with the run's own seed and machine settings, the rest as in the trial."""
     if isinstance(part, dict) and key == "trainer":
         return {k: f"${{trainer.{k}}}" if k in MACHINE else v for k, v in part.items()}
     if isinstance(part, dict):
@@ -241,7 +241,7 @@ def _lower_bound(trial: FrozenTrial) -> float:
 
 
 def _of_model(override: str) -> bool:
-    """Whether a promoted model config holds it already, or train does not know it."""
+    """Whether a promoted model config already contains it, or train does not have the key."""
     return override.lstrip("+").partition("=")[0].split(".")[0] in ("model", "sweep", "trainer", *PLACES)
 
 

@@ -1,4 +1,4 @@
-"""What a study's database may say: others may have written it, so every attribute is checked before it is used."""
+"""Checks of a study's database: others may have written it, so every attribute is checked before use."""
 
 import math
 import re
@@ -39,7 +39,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_word(value: Any) -> bool:
-    """A commit, digest or UUID: it stands in the header of a promoted model, where a line break would begin a key."""
+    """A commit, digest or UUID: it goes into the header of a promoted model, where a line break would begin a key."""
     return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.+-]{1,128}", value) is not None
 
 
@@ -89,7 +89,7 @@ ALWAYS_OF_COMPLETE = ("mean_skill", "lower_bound", "skills", "failed_share")
 
 
 def check_contents(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
-    """Raises SweepError for the first attribute of a study or of its trials that tradsys.tune never writes.
+    """Raises SweepError for the first attribute of a study or its trials that tradsys.tune never writes.
 
     A finished trial's mean must be that of its own skills, its bound no better, and its parameters inside their ranges.
     """
@@ -112,7 +112,7 @@ def check_contents(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
 
 @contextmanager
 def readable(patience: Patience) -> Iterator[None]:
-    """What optuna trips over in the content of a damaged database, as one line."""
+    """Turns optuna's errors about the content of a damaged database into one line."""
     try:
         yield
     except (TradsysError, OSError):

@@ -1,4 +1,4 @@
-"""The fits of one trial: each inner fold under each seed, kept on disk as it ends, so that a killed trial goes on."""
+"""The fits of one trial: each inner fold under each seed, saved as it ends, so that a killed trial resumes."""
 
 import json
 import logging
@@ -26,8 +26,8 @@ from tradsys.research.sweeps.search_space import SweepError
 from tradsys.samples.weights import class_rates
 
 LOG = logging.getLogger(__name__)
-STACKS = "stacks"  # beside the fits of a trial: checkpoints of nets that train together
-BLOCKS_A_FOLD = 4  # stretches of a fold's test samples whose gains are kept: for the probability of overfitting
+STACKS = "stacks"  # folder next to the fits of a trial: checkpoints of nets that train together
+BLOCKS_A_FOLD = 4  # stretches of a fold's test samples with separate gains: for the probability of overfitting
 Watch = Callable[[int, float], None]
 
 
@@ -36,7 +36,7 @@ class FitResult:
     """One fit: its skill beyond the level on the inner test samples, or why there is none.
 
     skill_over_base_rate: against the training rates. valid_skill: the best epoch's on validation samples, for nets.
-    resumed: how many attempts found epochs of an earlier one in a checkpoint. block_gains: see `block_gains`.
+    resumed: number of attempts that found epochs of an earlier one in a checkpoint. block_gains: see `block_gains`.
     """
 
     fold: int
@@ -54,7 +54,7 @@ class FitResult:
 
 @dataclass(frozen=True, eq=False)
 class OpenFit:
-    """A fit of a trial and its folder, which takes what it leaves. identity: of the trial, what decides its fits.
+    """A fit of a trial and its folder of results. identity: of the trial, digest of what determines its fits.
 
     Raises SweepError where the folder holds another fit.
     """
@@ -80,14 +80,14 @@ class OpenFit:
         return PlannedFit(self.experiment, self.dataset, self.fold, self.seed, self.folder / "fit", self.done.exists())
 
     def watching(self, watch: Watch) -> "_Watching":
-        """What keeps the learning curve and passes skill on."""
+        """Stores the learning curve and passes skill on."""
         return _Watching(self.folder / "epochs.jsonl", base_of(self.dataset, self.fold), watch)
 
     def result(self, watch: Watch, ahead: "FitsAhead") -> FitResult:
-        """Runs the fit, goes on where an earlier attempt stopped, or reads what a finished one left.
+        """Runs the fit, resumes an earlier attempt, or loads a finished one.
 
-        watch: called with (epoch, validation skill) of a net; what it raises comes out. ahead: trains its nets first,
-        with others. A fit that fails, or whose forecasts are not finite, gives a result with `error`.
+        watch: called with (epoch, validation skill) of a net; its exceptions pass through. ahead: trains its nets
+        first, with others. A fit that fails, or whose forecasts are not finite, gives a result with `error`.
         """
         if self.done.exists():
             with refused_in_one_line(str(self.done), "delete its folder; the same command fits it again", SweepError):
@@ -131,8 +131,8 @@ class OpenFit:
 class FitsAhead:
     """The fits of a trial that are still to do, their nets trained as stacks as the fits become due.
 
-    watch: of the first fit, which hears of its first net while the stack trains, so that a trial is pruned no later
-    than it would be fit by fit; the fits themselves then tell of every epoch, in their order.
+    watch: of the first fit, called for its first net while the stack trains, so that a trial is pruned no later
+    than fit by fit; the fits themselves then report every epoch, in their order.
     """
 
     def __init__(self, fits: Sequence[OpenFit], folder: Path, stacked: bool | None, watch: Watch) -> None:
@@ -140,25 +140,25 @@ class FitsAhead:
         in_stacks = _epochs_in_stacks(folder)
         self.epochs_kept = {fit: _epochs_kept(fit.folder / "fit") + in_stacks for fit in fits}  # by earlier attempts
         self.stacks: StackedFits | None = None
-        self.is_new = False  # the first fit's curve is the stack's alone
+        self.is_new = False  # the first fit's curve comes only from the stack so far
 
     def plan(self, shared: SharedSamples | None = None) -> StackedFits:
-        """Which nets go together; with `shared`, as one stack with those of other trials."""
+        """Assigns nets to stacks; with `shared`, to one stack with those of other trials."""
         watch = None if self.fits[0].done.exists() else self.fits[0].watching(self.watch)
         planned = [each.planned for each in self.fits]
         return StackedFits(planned, self.folder, stacked=self.stacked, watch=watch, shared=shared)
 
     def follow(self, stacks: StackedFits) -> None:
-        """Takes this plan, of which no net was trained yet."""
+        """Uses this plan, of which no net was trained yet."""
         self.stacks, self.is_new = stacks, not self._curve.exists()
 
     def ready(self, fit: OpenFit) -> float:
-        """Trains the stacks that the fit's nets are in; the fit's share of their seconds."""
+        """Trains the stacks that the fit's nets are in; returns the fit's share of their seconds."""
         if self.stacks is None:
             self.follow(self.plan())
         assert self.stacks is not None
         seconds = self.stacks.ready(list(self.fits).index(fit))
-        if self.is_new:  # the fit itself tells of every epoch again
+        if self.is_new:  # the fit itself reports every epoch again
             self._curve.unlink(missing_ok=True)
             self.is_new = False
         return seconds
@@ -171,7 +171,7 @@ class FitsAhead:
 def block_gains(fit: FoldFit) -> list[float]:
     """Mean gain in log-loss over the best constant in each of BLOCKS_A_FOLD equal stretches of the test samples.
 
-    Both at the level of the whole fold, as the headline skill is; nats. In time order, samples split evenly.
+    Both at the level of the complete fold, as the headline skill is; nats. In time order, samples split evenly.
     """
     gain_N = (fit.levelled.constant - fit.levelled.forecast)[np.argsort(fit.time, kind="stable")]
     return [float(part.mean()) for part in np.array_split(gain_N, min(BLOCKS_A_FOLD, len(gain_N)))]
@@ -180,8 +180,8 @@ def block_gains(fit: FoldFit) -> list[float]:
 def base_of(dataset: Dataset, fold: int) -> float:
     """Mean log-loss on a fold's validation samples of their own best constant, weighted as the nets' loss is.
 
-    The reference of skill beyond the level, against a loss whose level was not shifted: what the pruner sees is at most
-    the headline measure.
+    The reference of skill beyond the level, for a loss whose level was not shifted: the pruner's value is at most
+    the headline metric.
     """
     valid = dataset.part(fold, "valid")
     rates = class_rates(valid, dataset.samples.n_classes)
@@ -191,13 +191,13 @@ def base_of(dataset: Dataset, fold: int) -> float:
 
 
 def stored_losses(folder: Path) -> Array | None:
-    """Log-loss of each inner test sample [N] that a finished fit left, None of a failed one."""
+    """Log-loss of each inner test sample [N] stored by a finished fit, None for a failed one."""
     path = folder / "losses.npy"
     return np.load(path, allow_pickle=False) if path.exists() else None
 
 
 class _Watching:
-    """Turns a net's validation log-loss into skill, keeps the learning curve, and passes the best on."""
+    """Turns a net's validation log-loss into skill, stores the learning curve, and passes the best value on."""
 
     def __init__(self, curve: Path, base_loss: float, watch: Watch) -> None:
         self.curve, self.base_loss, self.watch = curve, base_loss, watch
@@ -206,7 +206,7 @@ class _Watching:
 
     def __call__(self, epoch: int, loss: float) -> None:
         skill = 1 - loss / self.base_loss
-        if epoch >= self.known:  # a resumed fit tells of its earlier epochs again
+        if epoch >= self.known:  # a resumed fit reports its earlier epochs again
             _append(self.curve, {"epoch": epoch, "skill": skill if math.isfinite(skill) else None, "pid": os.getpid()})
         if math.isfinite(skill):
             self.best = max(self.best, skill)
@@ -227,7 +227,7 @@ def _check_identity(path: Path, name: str) -> None:
 
 
 def _epochs_kept(folder: Path) -> int:
-    """Whole epochs of a fit's nets, of those that are done and of those with a checkpoint; 0 where there is none."""
+    """Complete epochs of a fit's nets, of finished ones and of those with a checkpoint; 0 where there is none."""
     fix = "delete its folder; the same command fits it again"
     done = {
         path.parent: len(read_json(path, fix, SweepError).get("scores", [])) for path in folder.rglob("finished.json")
@@ -241,7 +241,7 @@ def _epochs_kept(folder: Path) -> int:
 
 
 def _epochs_in_stacks(folder: Path) -> int:
-    """Whole epochs in the checkpoints of a trial's stacks; 0 where there is none."""
+    """Complete epochs in the checkpoints of a trial's stacks; 0 where there is none."""
     if not (places := sorted(path.parent for path in folder.rglob("last.ckpt"))):
         return 0
     from tradsys.models.training.stacks.fit import epochs_kept  # noqa: PLC0415 - imports Lightning
@@ -250,7 +250,7 @@ def _epochs_in_stacks(folder: Path) -> int:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What a fit that fails raises; torch's own error only where a net has loaded it."""
+    """Exceptions of a failing fit; torch's own error only where a net has imported it."""
     torch = sys.modules.get("torch")
     return (TrainingError,) if torch is None else (TrainingError, torch.OutOfMemoryError)
 

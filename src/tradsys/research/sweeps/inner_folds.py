@@ -20,7 +20,7 @@ from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.splits import folds_of
 
 LOG = logging.getLogger(__name__)
-# what decides samples and folds; whatever else a trial changes, it reads the same files
+# keys that determine samples and folds; trials that differ in others share the same files
 DECIDING = ("data", "features", "labels", "events", "weighting", "split")
 
 
@@ -32,7 +32,7 @@ class InnerFolds:
     inner: Splitter
 
     def split(self, samples: Samples) -> Iterator[Fold]:
-        """Positions into all samples, as any splitter gives them."""
+        """Positions into all samples, as any splitter returns them."""
         first = next(folds_of(self.outer, samples))
         kept = np.sort(np.concatenate([first.train, first.valid]))
         for fold in folds_of(self.inner, samples.take(kept)):
@@ -40,9 +40,9 @@ class InnerFolds:
 
 
 def dataset_key(config: Mapping[str, Any], inner: Splitter, lookback: int) -> str:
-    """Name of the shared folder: two configs with the same one, under the same code, have the same samples and folds.
+    """Name of the shared folder: configs of one name, under the same code, have the same samples and folds.
 
-    The code is that of tradsys and of registered packages: an edited label or feature never reads what it made before.
+    The code is that of tradsys and of registered packages: an edited label or feature never reads older files.
     """
     parts = {name: config.get(name) for name in DECIDING}
     inside = [ABOUT, code_digest(), parts, type(inner).__name__, sorted(vars(inner).items()), lookback]
@@ -52,7 +52,7 @@ def dataset_key(config: Mapping[str, Any], inner: Splitter, lookback: int) -> st
 def shared_dataset(
     experiment: Experiment, config: Mapping[str, Any], inner: Splitter, folder: Path, lookback: int
 ) -> Dataset:
-    """The dataset under `folder`/<key>, built by whoever comes first, its arrays memory-mapped.
+    """The dataset under `folder`/<key>, built by the first worker, its arrays memory-mapped.
 
     lookback: rows of history that every sample must have, the longest of the space, so that all trials are evaluated
     on the same samples. Raises DataError where a fold lacks a part that fitting needs.

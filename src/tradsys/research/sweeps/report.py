@@ -1,4 +1,4 @@
-"""A study as one dict: trials, the pick, importances, what it cost."""
+"""Report of a study as one dict: trials, the winner, importances, cost."""
 
 import logging
 import warnings
@@ -19,9 +19,9 @@ REPORTED = (
     *("mean_skill", "lower_bound", "spread_folds", "spread_seeds", "failed_share", "seconds", "fit_seconds", "peak_mb"),
     *("n_parameters", "checkpoints_used", "skills", "block_gains", "skill_over_base_rate", "errors", "refused"),
 )
-# trials below which an importance is not worth drawing
+# fewer trials give no meaningful importance
 LEAST_FOR_IMPORTANCE = 8
-N_RESAMPLES = 30  # of the trials, behind the interval of an importance
+N_RESAMPLES = 30  # of the trials, for the interval of an importance
 
 
 def complete_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -30,9 +30,9 @@ def complete_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def best_of(study: optuna.Study) -> FrozenTrial:
-    """The trial of the highest lower bound among those whose every fit worked, the earliest place of equals.
+    """The trial of the highest lower bound among those whose every fit worked, the earliest slot of equals.
 
-    SweepError without any: a failed fit counts `failed_skill`, which is a penalty to the sampler and no measurement.
+    SweepError without any: a failed fit counts as `failed_skill`, which is a penalty to the sampler and no measurement.
     """
     done = complete_trials(study)
     worked = [t for t in done if not t.user_attrs.get("failed_share") and t.user_attrs.get("lower_bound") is not None]
@@ -107,7 +107,7 @@ def importances(study: optuna.Study) -> dict[str, dict[str, float]]:
     """Share of the skill's variance by parameter: fANOVA (Hutter et al. 2014) and PED-ANOVA (Watanabe et al. 2023).
 
     Empty with fewer than 8 finished trials, or where all are equally good. fANOVA covers the parameters that every
-    trial has; PED-ANOVA, which asks what tells good trials from the rest, the conditional ones too.
+    trial has; PED-ANOVA, which compares good trials with the rest, the conditional ones too.
     """
     done = complete_trials(study)
     if len(done) < LEAST_FOR_IMPORTANCE or len({t.values[0] for t in done}) < 2:
@@ -119,8 +119,8 @@ def importance_intervals(study: optuna.Study) -> dict[str, dict[str, list[float]
     """Interval [low, high] of each importance, 90 % of its values over resamples of the finished trials.
 
     Trials are drawn with replacement (Efron 1979); a parameter that a resample leaves without an importance counts 0
-    there. The keys are those of `importances`. It says how far other trials of the same search would have moved the
-    importance, not what another sampler, other folds or other data would have given.
+    there. The keys are those of `importances`. The interval covers other trials of the same search, not another
+    sampler, other folds or other data.
     """
     found = importances(study)
     if not found:

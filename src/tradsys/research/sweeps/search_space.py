@@ -1,4 +1,4 @@
-"""What a sweep may change: dotted config paths, each with a range, some only where another has a certain value."""
+"""Search space of a sweep: dotted config paths, each with a range, some only for certain values of another."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,9 @@ from tradsys.core.runs import digest_json
 
 Value = bool | int | float | str | None
 KINDS = ("float", "log", "int", "categorical")
-# quantiles of the best trials' values between which a zoom searches
+# quantiles of the best trials' values that bound a refined search
 ZOOM_QUANTILES = (0.1, 0.9)
-# share of the old range by which a zoom's range is widened where the best trials all agree
+# share of the old range by which a refined range is widened where the best trials all agree
 ZOOM_LEAST = 0.05
 
 
@@ -25,11 +25,11 @@ class SweepError(TradsysError):
 
 @dataclass(frozen=True)
 class Parameter:
-    """One config path and what it may become.
+    """One config path and its allowed values.
 
     kind: `float`, `log` (a float searched by its logarithm), `int`, or `categorical`. low, high: both included.
     step: grid of an int (1 where None) or float. choices: of a categorical; plain values, or options of a config group.
-    when: path of another parameter -> values of it at which this one is searched at all.
+    when: path of another parameter -> its values for which this one is searched at all.
     """
 
     path: str
@@ -94,7 +94,7 @@ class Parameter:
 
     @property
     def points(self) -> tuple[Value, ...]:
-        """All values, rising, or all choices; SweepError for a range that is not stepped, which has no end of them."""
+        """All values, rising, or all choices; SweepError for a range without a step, which is infinite."""
         if self.kind == "categorical":
             return self.choices
         if self.kind == "log" or (self.kind == "float" and self.step is None):
@@ -150,7 +150,7 @@ class SearchSpace:
 
     @classmethod
     def of(cls, entries: Mapping[str, Any] | None) -> Self:
-        """From `sweep.space`; SweepError where it is empty, a range is bad, or a condition leads nowhere."""
+        """From `sweep.space`; SweepError where it is empty, a range is bad, or a condition cannot hold."""
         if not entries:
             raise SweepError("sweep: the space is empty; a search needs something to change; list paths in sweep.space")
         parsed = [Parameter.of(str(path), entry) for path, entry in entries.items()]
@@ -181,7 +181,7 @@ class SearchSpace:
         return values
 
     def grid(self) -> list[dict[str, Value]]:
-        """Every assignment that a trial could draw, each once; a condition that fails leaves its parameter out."""
+        """Every assignment that a trial could draw, each once; a parameter whose condition fails is left out."""
         points: list[dict[str, Value]] = [{}]
         for parameter in self.parameters:
             grown: list[dict[str, Value]] = []
@@ -192,7 +192,7 @@ class SearchSpace:
         return points
 
     def narrowed(self, best: Sequence[Mapping[str, Value]]) -> Self:
-        """The space around the best trials' values; a parameter whose condition can no longer hold leaves."""
+        """The space around the best trials' values; a parameter whose condition can no longer hold is removed."""
         kept: dict[str, Parameter] = {}
         for parameter in self.parameters:
             if any(path not in kept for path in parameter.when):
@@ -240,7 +240,7 @@ def _literal(value: Value) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        # bare words stay bare, since a quoted one does not choose from a config group
+        # bare words stay bare, since a quoted one does not select from a config group
         return value if value.replace("_", "").replace("-", "").isalnum() else "'" + value.replace("'", "\\'") + "'"
     return repr(value)
 

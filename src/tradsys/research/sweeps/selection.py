@@ -1,4 +1,4 @@
-"""Which trial wins: the one whose skill is surely high, not the one that was lucky once."""
+"""Selection of the winning trial: the one whose skill is reliably high, not the luckiest."""
 
 from collections.abc import Sequence
 from typing import TypedDict
@@ -9,11 +9,11 @@ from scipy import special
 from tradsys.core.tables import Array
 from tradsys.evidence.overfitting import pbo_of_scores
 
-LEAST_TRIALS, MOST_BLOCKS = 3, 16  # variants that make a choice; blocks whose halves are still quickly counted
+LEAST_TRIALS, MOST_BLOCKS = 3, 16  # fewest trials for a choice; blocks whose halves can still be enumerated quickly
 
 
 class Gain(TypedDict):
-    """A paired gain over n_folds. exceeds_noise: whether the whole interval lies above 0; False of one fold."""
+    """A paired gain over n_folds. exceeds_noise: whether the complete interval lies above 0; False for one fold."""
 
     value: float
     low: float | None
@@ -51,7 +51,7 @@ def stability(skill_FS: Array) -> float:
 
 
 def spreads(skill_FS: Array) -> tuple[float | None, float | None]:
-    """Standard deviation over folds of the seeds' mean, and mean over folds of that over seeds; None of one alone."""
+    """Standard deviation over folds of the seeds' mean, and mean over folds of that over seeds; None for one alone."""
     skill_FS = np.asarray(skill_FS, dtype=float)
     folds, seeds = skill_FS.shape
     over_folds = float(skill_FS.mean(axis=1).std(ddof=1)) if folds > 1 else None
@@ -59,10 +59,10 @@ def spreads(skill_FS: Array) -> tuple[float | None, float | None]:
 
 
 def paired_gain(new_FS: Array, old_FS: Array, confidence: float) -> Gain:
-    """How much better the new is than the old on the same folds under the same seeds, with a two-sided t interval.
+    """Gain of the new over the old on the same folds under the same seeds, with a two-sided t interval.
 
     Seeds are averaged within a fold first, so that n is the number of folds: more seeds make each fold's difference
-    surer, but are no further folds.
+    more precise, but are no further folds.
     """
     gain_F = (np.asarray(new_FS, dtype=float) - np.asarray(old_FS, dtype=float)).mean(axis=1)
     n, mean = len(gain_F), float(gain_F.mean())
@@ -73,12 +73,12 @@ def paired_gain(new_FS: Array, old_FS: Array, confidence: float) -> Gain:
 
 
 def out_of_race(new_FS: Array, best_FS: Array, confidence: float) -> bool:
-    """Whether a trial is surely worse than the best finished one on the folds that both have.
+    """Whether a trial is significantly worse than the best finished one on the folds that both have.
 
     new_FS: skills [folds so far, seeds] of the running trial. best_FS: [folds, seeds] of the finished one, all folds.
     True where the upper bound of the paired gain (t, over folds) lies below 0. The bounds of all checks of a trial, one
     after each fold from the second on, share 1 - confidence (Bonferroni), so that more folds do not prune more. The
-    best finished trial is best by luck too, which prunes more than that share of equals: docs/sweeps.md has the rate.
+    best finished trial is best by luck too, so more equally good trials than that share are pruned: see docs/sweeps.md.
     """
     new_FS, best_FS = np.asarray(new_FS, dtype=float), np.asarray(best_FS, dtype=float)
     n_folds, n_checks = len(new_FS), len(best_FS) - 1

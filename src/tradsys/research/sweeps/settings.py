@@ -1,4 +1,4 @@
-"""How a sweep searches: its space, sampler, pruner, inner folds, seeds and what it maximises."""
+"""Settings of a sweep: space, sampler, pruner, inner folds, seeds and objectives."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -29,11 +29,11 @@ class SweepSettings:
     space: path -> range, see `search_space.Parameter`. inner: purged folds of the outer split's training and validation
     samples. seeds: each fold is fitted under each. objectives: [skill], beyond the level, or [skill,
     stability] for a Pareto front.
-    confidence: of the one-sided lower bound that picks the winner. failed_skill: what a fit that failed or ended in
-    NaN counts. n_startup: random trials before a sampler learns. zoom: around another study's best region instead of
+    confidence: of the one-sided lower bound that selects the winner. failed_skill: value of a fit that failed or ended
+    in NaN. n_startup: random trials before a sampler learns. zoom: refine another study's best region instead of
     `space`. top_share: share of its trials, the best ones, that span the region. stacked: whether the fits of a trial
     train their nets as stacks, which moves a skill by no more than 1e-5: None where that is faster, True wherever it is
-    possible, False never. stacked_trials: trials that a worker takes at once, those of one shape into one stack; None
+    possible, False never. stacked_trials: trials that a worker runs at once, those of one shape in one stack; None
     for as many as fill it, up to n_startup; 1 for one after another.
     """
 
@@ -85,17 +85,17 @@ class SweepSettings:
 
     @property
     def most_trials(self) -> int | None:
-        """Trials after which everything was tried; None where a sampler never ends."""
+        """Number of possible trials; None where a sampler never ends."""
         return len(self.parsed_space.grid()) if self.sampler == "grid" else None
 
     def digest(self, space: SearchSpace) -> str:
-        """Digest of all that decides what is tried and how it is scored."""
+        """Digest of all that determines the trials and their scores."""
         inner = f"{type(self.inner).__name__}{sorted(vars(self.inner).items())}"
         rest = (self.sampler, self.pruner, dict(self.pruner_options), list(self.seeds), list(self.objectives))
         return digest_json([space.as_entries(), inner, *rest, self.failed_skill, self.n_startup, self.seed, HEADLINE])
 
     def sampler_of(self, place: int) -> BaseSampler:
-        """The sampler for one place of the study: its draws depend on the study's history and the place alone."""
+        """The sampler for one slot of the study: its draws depend on the study's history and the slot alone."""
         seed = int(np.random.default_rng([self.seed, place]).integers(2**31))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
@@ -112,10 +112,10 @@ class SweepSettings:
             return RandomSampler(seed=seed)
 
     def _grid_point(self, place: int) -> dict[str, Any]:
-        """The point of the grid for one place; shuffled, so that a budget smaller than the grid is spread over it.
+        """The grid point of one slot; shuffled, so that a budget smaller than the grid is spread over it.
 
-        Not Optuna's GridSampler: it gives a trial the point of its number, which a retried trial does not share with
-        its place, and it stops the study from inside `tell`, which is an error where trials are asked for.
+        Not Optuna's GridSampler: it gives a trial the point of its number, which differs from the slot for a retried
+        trial, and it stops the study from inside `tell`, which is an error where trials are asked for.
         """
         points = self.parsed_space.grid()
         return points[np.random.default_rng(self.seed).permutation(len(points))[place % len(points)]]
@@ -123,7 +123,7 @@ class SweepSettings:
     def pruner_of(self, most_steps: int) -> BasePruner:
         """The pruner for trials of at most so many steps; none with two objectives, where Optuna has no pruning.
 
-        Racing compares folds, not single values, and is decided where they end (`selection.out_of_race`).
+        Racing compares folds, not single values, and is decided at their ends (`selection.out_of_race`).
         """
         if self.pruner in ("none", "racing") or len(self.objectives) > 1:
             return NopPruner()

@@ -1,4 +1,4 @@
-"""The trials of one worker: taken, run alone or beside others as one stack, and ended, until every place is filled."""
+"""Runs the trials of one worker, alone or several as one stack, until every slot of the study is filled."""
 
 import contextlib
 import logging
@@ -26,7 +26,7 @@ LOG = logging.getLogger(__name__)
 
 
 def work_on(joined: Joined) -> None:
-    """Takes trials until the study is over; while others still run theirs, waits in case one of them dies."""
+    """Runs trials until the study is over; waits while others still run theirs, in case one of them dies."""
     worker = SideBySide(joined, n_at_once(joined))
     poll = min(joined.storage.heartbeat, 2)
     try:
@@ -41,9 +41,10 @@ def work_on(joined: Joined) -> None:
 
 
 def n_at_once(joined: Joined) -> int:
-    """How many trials this worker takes at once: as configured, else as many as fill a stack, up to `n_startup`.
+    """Number of trials this worker runs at once: as configured, else as many as fill a stack, up to `n_startup`.
 
-    So many are tried without learning from others anyway. One where nets of the study's own config gain nothing by a
+    That many are drawn without learning from others anyway. One where nets of the study's own config are not faster as
+    a stack. At most the worker's part of all trials.
     stack. At most the worker's part of all trials.
     """
     runner, composed, budget = joined.runner, joined.composed, joined.queue.budget
@@ -54,7 +55,7 @@ def n_at_once(joined: Joined) -> int:
     planned = PlannedFit(composed.experiment, dataset, 0, settings.seeds[0], runner.folder / "trials")
     try:
         n_fits = fits_per_stack(planned, settings.stacked)
-    except TrainingError:  # trials will say so, each by itself
+    except TrainingError:  # each trial raises it itself
         return 1
     if n_fits == 1:
         return 1
@@ -64,7 +65,7 @@ def n_at_once(joined: Joined) -> int:
 
 
 class Attempt:
-    """A trial that this worker runs. fits: which it will go on with; None once it has ended. alone: without others."""
+    """A trial that this worker runs. fits: the ones it resumes with; None once it has ended. alone: without others."""
 
     def __init__(self, steps: Generator[TrialFits, None, None], *, alone: bool) -> None:
         self.steps, self.alone = steps, alone
@@ -75,14 +76,14 @@ class Attempt:
         self.fits = next(self.steps, None)
 
     def end(self, error: BaseException) -> None:
-        """Ends the trial by what came of its nets; raises what is no ending of one trial."""
+        """Ends the trial with the error of its nets; raises errors that do not belong to one trial."""
         with contextlib.suppress(StopIteration):
             self.steps.throw(error)
         self.fits = None
 
 
 class SideBySide:
-    """Up to `n_at_once` trials that a worker has under way."""
+    """Up to `n_at_once` trials that run on a worker."""
 
     def __init__(self, joined: Joined, n_at_once: int) -> None:
         self.joined, self.n_at_once = joined, n_at_once
@@ -91,7 +92,7 @@ class SideBySide:
         self.marks = {SHARE: share, PRICE: price, WORKER: f"{socket.gethostname()}:{os.getpid()}"}
 
     def run(self) -> bool:
-        """Runs the longest waiting trial to its end, those of its shape beside it; False where none was to take.
+        """Runs the longest waiting trial to its end, with those of its shape; False where none was available.
 
         A trial that ends leaves its place in the stack to the next one of the study.
         """
@@ -122,15 +123,15 @@ class SideBySide:
         return True
 
     def end(self, error: BaseException) -> None:
-        """Leaves no trial running behind a worker that stops; one trial's error is no death of the others."""
+        """Leaves no trial running behind a worker that stops; one trial's error does not count against the others."""
         for attempt in self.attempts:
             with contextlib.suppress(BaseException):
                 attempt.end(error if cause_of(error) in HARMLESS else KeyboardInterrupt())
 
     def _take(self) -> Attempt | None:
-        """The next trial with fits to run; None where no place is free here, or none is open in the study."""
+        """The next trial with fits to run; None where no slot is free here, or none is open in the study."""
         while len(self.attempts) < self.n_at_once and (claim := self.joined.queue.take(self.marks)) is not None:
-            # whatever took a worker down takes no other trial with it a second time
+            # a trial that took a worker down is retried alone, so that it cannot take others with it
             attempt = Attempt(_steps(self.joined, claim), alone=claim.n_died > 0)
             if attempt.fits is not None:
                 self.attempts.append(attempt)
@@ -144,7 +145,7 @@ class SideBySide:
 
 
 def _steps(joined: Joined, claim: Claim) -> Generator[TrialFits, None, None]:
-    """Runs one trial, giving its fits before each of them, and says how it ended."""
+    """Runs one trial, yielding its fits before each of them, and reports its result."""
     study, queue, runner, patience = joined.study, joined.queue, joined.runner, joined.storage.patience
     study.sampler = runner.settings.sampler_of(claim.place)
     LOG.info("trial %d%s", claim.place, f", attempt {claim.n_before + 1}" if claim.n_before else "")
@@ -188,7 +189,7 @@ def _ended(joined: Joined, claim: Claim) -> Iterator[None]:
 
 
 def cause_of(error: BaseException) -> str:
-    """What ended a worker, in the words that the study keeps."""
+    """Cause of a worker's end, as stored in the study."""
     if isinstance(error, KeyboardInterrupt | SystemExit):
         return "interrupted"
     if no_room(error, "the study") is not None:

@@ -1,4 +1,4 @@
-"""Where a sweep's study lives: SQLite, a journal file or PostgreSQL by URL, waited for when it does not answer."""
+"""Storage of a sweep's study: SQLite, a journal file or PostgreSQL by URL, with retries when it does not answer."""
 
 import contextlib
 import errno
@@ -35,7 +35,7 @@ BUSY_SECONDS = 60
 Result = TypeVar("Result")
 
 
-# of SQLite, in its own words
+# SQLite's own messages
 DAMAGED = (
     "not a database",
     "malformed",
@@ -49,13 +49,16 @@ DAMAGED = (
 
 @dataclass(frozen=True)
 class Patience:
-    """Calls again, ever more slowly, while a storage does not answer; then one SweepError. place: without password."""
+    """Retry policy: calls again, more and more slowly, until a storage answers; then one SweepError.
+
+    place: without password.
+    """
 
     place: str
     seconds: float
 
     def __call__(self, work: Callable[[], Result]) -> Result:
-        """What `work` returns. Only a storage that cannot be reached is waited for; a full disk is not."""
+        """The result of `work`. Only an unreachable storage is retried; a full disk is not."""
         waiting = tenacity.Retrying(
             retry=tenacity.retry_if_exception(is_unreachable),
             stop=tenacity.stop_after_delay(self.seconds),
@@ -74,11 +77,11 @@ class Patience:
                 raise
             raise SweepError(
                 f"sweep: storage {self.place} cannot be reached for {self.seconds:g} s ({_cause(error)}); finished "
-                "trials are kept there and finished folds in the study's folder; see to it, then run the same command"
+                "trials are kept there and finished folds in the study's folder; check it, then run the same command"
             ) from error
 
     def damaged(self, cause: BaseException | None) -> SweepError:
-        """The one clear error of a storage that answers with what optuna never wrote."""
+        """The error of a storage whose content optuna never wrote."""
         return SweepError(
             f"sweep: storage {self.place} is damaged or no study database ({one_line(_cause(cause))}); restore it from "
             "a copy, or give another storage="
@@ -90,7 +93,7 @@ class Patience:
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """True where another try may succeed: no connection, a locked or restarting database, a hiccup of the volume."""
+    """True where a retry may succeed: no connection, a locked or restarting database, a temporary disk error."""
     if no_room(error, "") is not None or _is_damaged(error):
         return False
     if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
@@ -100,7 +103,7 @@ def is_unreachable(error: BaseException) -> bool:
 
 
 def _is_damaged(error: BaseException | None) -> bool:
-    """Whether SQLite names the file itself, or tables and columns in it, as what is wrong: no wait will help."""
+    """Whether SQLite reports the file itself, or its tables and columns, as damaged: no retry will help."""
     while error is not None:
         text = str(error.orig).lower() if isinstance(error, sa.exc.DatabaseError) else ""
         if isinstance(error, UnicodeDecodeError) or any(words in text for words in DAMAGED):
@@ -110,7 +113,7 @@ def _is_damaged(error: BaseException | None) -> bool:
 
 
 def disk_full(refused: OSError, place: object) -> SweepError:
-    """The one clear error of a full disk, quota or file. place: where the refusal names no file."""
+    """The error of a full disk, quota or file. place: used where the error names no file."""
     where = refused.filename or place
     what = f"{where} reached the size that this system allows a file (see ulimit -f)"
     return SweepError(
@@ -129,11 +132,11 @@ def _cause(error: BaseException | None) -> str:
 
 @dataclass(frozen=True, eq=False)
 class StudyStorage:
-    """An open storage that knows which of its running trials are dead.
+    """An open storage with a heartbeat of its running trials.
 
     A database keeps heartbeats by its own clock. A journal file has none in Optuna, so here each running trial's
-    `pulse` is counted up, and a reader that saw no change for the grace period, by its own clock, takes it for dead;
-    a reader that has just come therefore waits that long once. heartbeat, grace: seconds.
+    `pulse` is counted up, and a reader that saw no change for the grace period, by its own clock, counts it as dead;
+    a new reader therefore waits that long once. heartbeat, grace: seconds.
     """
 
     storage: BaseStorage
@@ -145,18 +148,18 @@ class StudyStorage:
 
     @property
     def is_database(self) -> bool:
-        """Whether heartbeats are the storage's own."""
+        """Whether the storage keeps heartbeats itself."""
         return not isinstance(self.storage, JournalStorage)
 
     def beat(self, trial_id: int, count: int) -> None:
-        """Says that a trial's worker lives."""
+        """Records a heartbeat of a trial's worker."""
         if self.is_database:
             self.storage.record_heartbeat(trial_id)  # type: ignore[attr-defined]
         else:
             self.storage.set_trial_user_attr(trial_id, PULSE, count)
 
     def fail_dead_trials(self, study: optuna.Study) -> None:
-        """Sets the running trials whose worker no longer lives to FAIL."""
+        """Sets the running trials whose worker has died to FAIL."""
         if self.is_database:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
@@ -173,12 +176,12 @@ class StudyStorage:
                     self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
     def alive(self, trial_id: int) -> "Alive":
-        """Beats for a trial while it is entered."""
+        """Sends heartbeats for a trial inside a `with` block."""
         return Alive(self, trial_id)
 
 
 class Alive:
-    """A thread that beats for one trial; a storage that does not answer is tried again at the next beat."""
+    """A thread that sends heartbeats for one trial; a storage that does not answer is retried at the next beat."""
 
     def __init__(self, storage: StudyStorage, trial_id: int) -> None:
         self.storage, self.trial_id = storage, trial_id
@@ -191,9 +194,9 @@ class Alive:
             count += 1
             try:
                 self.storage.beat(self.trial_id, count)
-            except UpdateFinishedTrialError:  # taken for dead by another worker
+            except UpdateFinishedTrialError:  # marked as dead by another worker
                 return
-            except Exception as error:  # the trial goes on, and at its next report waits for the storage itself
+            except Exception as error:  # the trial goes on, and waits for the storage itself at its next report
                 LOG.warning("no heartbeat to %s (%s)", self.storage.place, _cause(error))
 
     def __enter__(self) -> Self:
@@ -208,7 +211,7 @@ class Alive:
 
 
 def open_storage(url: str, *, heartbeat: int, grace: int, patience_seconds: float) -> StudyStorage:
-    """The storage behind `sqlite:///file`, `journal:///file` or `postgresql://user@host/name`, made where it is new.
+    """The storage behind `sqlite:///file`, `journal:///file` or `postgresql://user@host/name`, created if new.
 
     Raises SweepError: another kind of URL, a missing driver, or no answer for `patience_seconds`.
     """
@@ -270,7 +273,7 @@ def _database(url: str, heartbeat: int, grace: int) -> RDBStorage:
 
 @contextlib.contextmanager
 def _made_once() -> Iterator[None]:
-    """Workers that make the tables of a new database at one moment: the later ones find them and try again."""
+    """Retries where several workers create the tables of a new database at once."""
     try:
         yield
     except (sa.exc.IntegrityError, sa.exc.ProgrammingError) as error:

@@ -1,4 +1,4 @@
-"""The sweep on one page: space and budget checked, study made or joined."""
+"""Sets up a sweep: checks space and budget, creates or joins the study."""
 
 import contextlib
 import logging
@@ -27,9 +27,9 @@ from tradsys.research.sweeps.trial_queue import Budget, TrialQueue
 LOG = logging.getLogger(__name__)
 IDENTITY = "identity"
 UUID = "uuid"
-UUID_SECONDS = 10  # that a new study may be without its UUID: its maker writes that next
-OWNER = "study.json"  # in a study's folder: whose it is
-# keys that say where and how much, never what
+UUID_SECONDS = 10  # longest wait for a new study's UUID, which its creator writes next
+OWNER = "study.json"  # in a study's folder: the study's identity
+# keys of places and budgets, which do not affect results
 PLACES = (
     *(
         "paths",
@@ -55,7 +55,7 @@ PLACES = (
         "logger",
     ),
 )
-# parts of the experiment that a trial never fits
+# parts of the experiment that no trial fits
 UNUSED = ("question", "sweep", "baselines", "strategy", "auditor", "regime", "evaluation", "costs", "agent")
 
 
@@ -72,15 +72,15 @@ class Joined:
 
     @property
     def storage(self) -> StudyStorage:
-        """Where the study is kept."""
+        """Storage of the study."""
         return self.queue.storage
 
 
 def join(name: str, compose: Compose, base: Sequence[str], composed: Composed, parent: str | None = None) -> Joined:
-    """Makes the study, or joins the one of this name after comparing data, space and config.
+    """Creates the study, or joins the one of this name after comparing data, space and config.
 
-    base: overrides that compose the study's config. composed: the settings that hold, a zoom's included. parent: the
-    study that this one zooms into. Raises SweepError where anything is wrong, before any model is fitted.
+    base: overrides that compose the study's config. composed: the effective settings, a refined search's included.
+    parent: the study that this one refines. Raises SweepError where anything is wrong, before any model is fitted.
     """
     config, settings = composed.config, composed.settings
     space = settings.parsed_space
@@ -123,7 +123,7 @@ def join(name: str, compose: Compose, base: Sequence[str], composed: Composed, p
 
 
 def _opened(name: str, storage: StudyStorage, n_objectives: int, pruner: Any) -> tuple[optuna.Study, str]:
-    """The study of this name and its UUID, which the process that made it wrote; the name for one without."""
+    """The study of this name and its UUID, which its creator wrote; the name for a study without one."""
 
     def made(load_if_exists: bool) -> optuna.Study:
         return optuna.create_study(
@@ -162,13 +162,13 @@ def own_folder(folder: Path, name: str, uuid: str) -> None:
 
 
 def storage_url(config: Mapping[str, Any]) -> str:
-    """Where studies lie; by default a SQLite file in the folder of all studies, which a zoom shares."""
+    """URL of the studies' storage; by default a SQLite file in the folder of all studies, as for refined searches."""
     default = Path(config["paths"]["runs"]) / "tune" / "studies.db"
     return str(config["storage"] or f"sqlite:///{default}")
 
 
 def storage_of(config: Mapping[str, Any]) -> StudyStorage:
-    """The configured storage, opened; a new one is made."""
+    """The configured storage, opened; created if new."""
     return open_storage(
         storage_url(config),
         heartbeat=int(config["heartbeat_seconds"]),
@@ -187,7 +187,7 @@ def budget_of(config: Mapping[str, Any], most_trials: int | None = None) -> Budg
 
 
 def n_side_by_side(config: Mapping[str, Any]) -> int:
-    """How many trials this machine runs at once, as the process that started this one said."""
+    """Number of trials this machine runs at once, as set by the process that started this one."""
     return int(os.environ.get("TRADSYS_TRIALS_HERE", config["n_workers"] or 1))
 
 
@@ -200,7 +200,7 @@ def base_digest(config: Mapping[str, Any]) -> str:
 
 
 def checked(space: SearchSpace, compose: Compose, base: Sequence[str]) -> None:
-    """SweepError for a path that the config lacks; composes and builds the space's corners, so no trial finds out."""
+    """SweepError for a path that the config lacks; composes and builds the space's corners before any trial."""
     configs: dict[str, set[str]] = {}
     for parameter in space.parameters:
         reaching = overrides_of(space.reaching(parameter))
@@ -214,24 +214,24 @@ def checked(space: SearchSpace, compose: Compose, base: Sequence[str]) -> None:
                 "names keys of the composed config; set sweep.space or choose the model= it is for"
             )
     for corner in space.corners():
-        # what is impossible only together costs the trials that draw it, not the study
+        # combinations that are impossible only together fail in their own trials, not in the study
         with contextlib.suppress(CombinationError), refused():
             compose([*base, *overrides_of(corner)])
 
 
 def _longest(space: SearchSpace) -> list[int]:
-    """The longest windows that trials may ask for."""
+    """The longest windows that trials may draw."""
     asked = [p for p in space.parameters if p.path.endswith(".lookback")]
     return [int(max(float(v) for v in p.ends if v is not None)) for p in asked]
 
 
 def own_overrides(base: Sequence[str]) -> list[str]:
-    """The overrides that decide results, without secrets and without those of places and budgets."""
+    """The overrides that affect results, without secrets and without those of places and budgets."""
     return [masked_text(o) for o in base if override_key(o).split(".")[0] not in PLACES]
 
 
 def _agree(study: optuna.Study, storage: StudyStorage, about: dict[str, str], extra: dict[str, Any]) -> None:
-    """Stores what the study is, or compares it with what it is already; SweepError where that cannot be."""
+    """Stores the study's identity, or compares it with the stored one; SweepError where they differ."""
     with readable(storage.patience):
         storage.patience(lambda: check_contents(study, study.trials))
     if IDENTITY not in storage.patience(lambda: study.user_attrs):

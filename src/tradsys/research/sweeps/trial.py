@@ -1,4 +1,4 @@
-"""One trial: parameters drawn, its config composed, its fits run, its run folder and ledger row written."""
+"""One trial: draws parameters, composes its config, runs its fits, writes its run folder and ledger row."""
 
 import contextlib
 import logging
@@ -36,7 +36,7 @@ PURPOSE = "tune"
 
 
 class Composed(NamedTuple):
-    """What the command makes of overrides: the experiment, the sweep's settings, and the resolved config."""
+    """Result of composing overrides: the experiment, the sweep's settings, and the resolved config."""
 
     experiment: Experiment
     settings: SweepSettings
@@ -52,7 +52,7 @@ class RefusedError(SweepError):
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """A trial's outcome. values: one per objective. attributes: what is stored beside them."""
+    """A trial's result. values: one per objective. attributes: stored with them."""
 
     values: tuple[float, ...]
     attributes: dict[str, Any]
@@ -78,7 +78,7 @@ class TrialRunner:
     datasets: dict[str, Dataset] = field(default_factory=dict)
 
     def run(self, trial: optuna.Trial, claim: Claim) -> "Generator[TrialFits, None, Score]":
-        """Runs the trial at its place; gives its fits before each of them, which their nets may be trained ahead of.
+        """Runs the trial at its slot; yields its fits before each of them, so that their nets may be trained ahead.
 
         Raises optuna.TrialPruned where the pruner stops it, RefusedError or CombinationError where it is impossible.
         """
@@ -117,7 +117,7 @@ class TrialRunner:
             shutil.rmtree(kept, ignore_errors=True)
 
     def dataset(self, composed: Composed) -> Dataset:
-        """The shared samples and folds for a composed config; kept open, since most trials read the same."""
+        """The shared samples and folds for a composed config; kept open, since most trials use the same."""
         experiment, config = composed.experiment, composed.config
         lookback = max(self.lookback, experiment.lookback)
         key = dataset_key(config, self.settings.inner, lookback)
@@ -134,7 +134,7 @@ class TrialRunner:
         seeds: Sequence[int],
         reports: "_Reports | None" = None,
     ) -> "TrialFits":
-        """Every fold under every seed. folder: keeps what is done."""
+        """Every fold under every seed. folder: keeps finished ones."""
         learned = {name: composed.config.get(name) for name in ("transforms", "time_decay", "labels")}
         learned |= {"data": dataset.data_digest, "features": dataset.features.names}
         decides = learned | {name: composed.config.get(name) for name in ("model", "calibration")}
@@ -148,7 +148,7 @@ class TrialRunner:
         )
 
     def skills(self, results: Sequence[FitResult]) -> Array:
-        """Skill [folds, seeds]; a failed fit counts `failed_skill`."""
+        """Skill [folds, seeds]; a failed fit counts as `failed_skill`."""
         flat = [self.settings.failed_skill if r.skill is None else r.skill for r in results]
         return np.array(flat).reshape(-1, len({r.seed for r in results}))
 
@@ -160,7 +160,7 @@ class TrialRunner:
         return Score(tuple(known[name] for name in self.settings.objectives), self._summary(results, began))
 
     def _summary(self, results: Sequence[FitResult], began: float) -> dict[str, Any]:
-        """What is stored with a trial; sums over the fits that ended."""
+        """Attributes stored with a trial; sums over the fits that ended."""
         whole = bool(results) and len(results) % len({r.seed for r in results}) == 0
         skill_FS = self.skills(results) if whole else None
         over_rate = [r.skill_over_base_rate for r in results if r.skill_over_base_rate is not None]
@@ -183,7 +183,7 @@ class TrialRunner:
         }
 
     def _record(self, composed: Composed, dataset: Dataset, folder: Path, results: Sequence[FitResult]) -> None:
-        """The ledger row of this look, once, whoever of several attempts gets here."""
+        """Records this evaluation in the ledger, once, whichever of several attempts gets here."""
         ledger, run = TrialLedger(composed.config["paths"]["ledger"]), run_identity(folder, self.uuid)
         if any(
             row["purpose"] == PURPOSE and (row["run"], row["run_uuid"]) == (str(folder), self.uuid)
@@ -209,7 +209,7 @@ class TrialRunner:
 class TrialFits:
     """The fits of a trial, one after another; `ahead` trains their nets before them.
 
-    epochs: the most of one fit. reads: digest of what its nets learn from. results: of the fits that ended.
+    epochs: the most of one fit. reads: digest of its nets' training data. results: of the fits that ended.
     """
 
     def __init__(
@@ -228,23 +228,23 @@ class TrialFits:
 
     @property
     def due(self) -> int:
-        """The fit that is next."""
+        """Index of the next fit."""
         return len(self.results)
 
     @property
     def is_due(self) -> bool:
-        """Whether any is."""
+        """Whether a fit is left."""
         return self.due < len(self.fits)
 
     def run_next(self) -> None:
-        """Runs the fit that is due. Raises optuna.TrialPruned where what it reports stops the trial."""
+        """Runs the next fit. Raises optuna.TrialPruned where its report stops the trial."""
         result = self.fits[self.due].result(self.watches[self.due], self.ahead)
         if self.reports:
             self.reports.end(self.due, self.epochs, result)
         self.results.append(result)
 
     def run(self) -> list[FitResult]:
-        """Runs all of them."""
+        """Runs all fits and returns their results."""
         while self.is_due:
             self.run_next()
         return self.results
@@ -252,7 +252,7 @@ class TrialFits:
 
 @contextlib.contextmanager
 def refused() -> Iterator[None]:
-    """A ValueError of our own code becomes RefusedError, but for CombinationError; a library's is a bug and passes."""
+    """Turns tradsys' own ValueError into RefusedError, except CombinationError; a library's is a bug and passes."""
     try:
         yield
     except (SweepError, CombinationError):
@@ -270,7 +270,7 @@ def n_epochs(experiment: Experiment) -> int:
 
 
 class _Reports:
-    """Tells the pruner after each epoch how the trial stands: the mean over folds so far of the best skill."""
+    """Reports a trial's state to the pruner after each epoch: the mean over folds so far of the best skill."""
 
     def __init__(self, runner: TrialRunner, trial: optuna.Trial) -> None:
         self.runner, self.trial = runner, trial
@@ -280,11 +280,11 @@ class _Reports:
         self.steps: set[int] = set()
 
     def of(self, k: int, epochs: int) -> Callable[[int, float], None]:
-        """The watch of the k-th fit."""
+        """The watch function of the k-th fit."""
         return lambda epoch, best: self._report(k * epochs + min(epoch, epochs - 1), [*self.ended, best])
 
     def end(self, k: int, epochs: int, result: FitResult) -> None:
-        """A fit ended: a net counts by its validation skill, another model by its skill, a failed fit as failed."""
+        """Records a finished fit: a net by its validation skill, another model by its skill, a failed fit as failed."""
         value = result.skill if result.valid_skill is None else result.valid_skill
         self.ended.append(self.runner.settings.failed_skill if value is None or result.skill is None else value)
         self._report((k + 1) * epochs - 1, self.ended)
@@ -293,7 +293,7 @@ class _Reports:
             self._race()
 
     def _race(self) -> None:
-        """Stops a trial after a fold in which it is surely worse than the best finished one on the same folds."""
+        """Stops a trial after a fold in which it is clearly worse than the best finished one on the same folds."""
         n_seeds = len(self.runner.settings.seeds)
         if len(self.results) % n_seeds:
             return
@@ -305,7 +305,7 @@ class _Reports:
             [self.runner.settings.failed_skill if r.skill is None else r.skill for r in self.results]
         ).reshape(-1, n_seeds)
         if not known or len(skill_FS) == len(known[0]):
-            return  # nobody to race, or nothing left to save
+            return  # no finished trial to compare with, or nothing left to save
         if out_of_race(skill_FS, max(known, key=np.mean), self.runner.settings.confidence):
             raise optuna.TrialPruned
 
@@ -319,11 +319,11 @@ class _Reports:
 
 
 def _unwatched(epoch: int, skill: float) -> None:
-    """Nobody looks."""
+    """Ignores the epoch: there is no watch."""
 
 
 def _block_gains(results: Sequence[FitResult]) -> list[float] | None:
-    """Gains over blocks of time, mean over seeds, fold after fold; None where a fit failed or kept none."""
+    """Gains over blocks of time, mean over seeds, fold after fold; None where a fit failed or stored none."""
     kept = [[r.block_gains for r in results if r.fold == fold] for fold in sorted({r.fold for r in results})]
     if any(gains is None for fold in kept for gains in fold):
         return None
@@ -331,7 +331,7 @@ def _block_gains(results: Sequence[FitResult]) -> list[float] | None:
 
 
 def _losses(folder: Path, results: Sequence[FitResult]) -> Array | None:
-    """Log-loss of each inner test sample, mean over the seeds that did not fail, folds in order; None of nothing."""
+    """Log-loss of each inner test sample, mean over the seeds that did not fail, folds in order; None without any."""
     out = []
     for fold in sorted({r.fold for r in results}):
         known = [stored_losses(folder / f"fold_{fold}_seed_{r.seed}") for r in results if r.fold == fold]

@@ -1,8 +1,8 @@
-"""Which trial a free worker takes: every place of the study is filled once, whoever dies meanwhile.
+"""Assigns trials to free workers: every slot of the study is filled once, even if workers die.
 
-A study of n trials has places 0..n-1. Optuna's trials are attempts at a place: one that died is followed by another of
-the same parameters. Of several attempts that workers added at one moment the lowest number counts, since numbers are
-given out in the order in which all workers see them; so no lock is held, and nothing can be lost or done twice.
+A study of n trials has slots 0..n-1. Optuna's trials are attempts at a slot: one that died is followed by another of
+the same parameters. Of several attempts that workers added at one moment the lowest number counts, since all workers
+see numbers in the same order; so no lock is needed, and nothing can be lost or done twice.
 """
 
 import logging
@@ -23,17 +23,17 @@ from tradsys.research.sweeps.storage import StudyStorage
 LOG = logging.getLogger(__name__)
 PLACE, CAUSE, DRAWN = "place", "cause", "drawn"
 SHARE, PRICE, WORKER = "share_of_machine", "price_per_hour", "worker"
-# causes of a FAIL that leave the place open without counting as a death
+# causes of a FAIL that leave the slot open without counting as a death
 HARMLESS = ("surplus", "interrupted", "disk full", "storage")
-# places given up before the sweep itself is
+# slots given up before the sweep itself is
 MOST_LOST = 10
 
 
 @dataclass(frozen=True)
 class Budget:
-    """When no further trial starts: after n_trials, after so many machine hours, or so much money; None for no limit.
+    """Limits after which no further trial starts: n_trials, machine hours, or money; None for no limit.
 
-    An hour of a machine that runs k trials side by side counts once. A trial under way is finished.
+    An hour of a machine that runs k trials at once counts once. A running trial is finished.
     """
 
     n_trials: int | None = None
@@ -63,7 +63,7 @@ class Budget:
 def spent(trials: Sequence[FrozenTrial]) -> tuple[float, float]:
     """Machine hours and money of all attempts so far, the ones that died included.
 
-    Those that one worker has under way at once, their nets in one stack, count as one.
+    Trials that one worker runs at once, their nets in one stack, count as one.
     """
     hours = money = 0.0
     busy: dict[Any, datetime] = {}  # until when each worker is counted
@@ -81,7 +81,7 @@ def spent(trials: Sequence[FrozenTrial]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Claim:
-    """A trial that this worker holds. n_before: attempts at its place that died or were stopped; n_died: that died."""
+    """A trial leased by this worker. n_before: attempts at its slot that died or were stopped; n_died: that died."""
 
     place: int
     trial_id: int
@@ -91,7 +91,7 @@ class Claim:
 
 @dataclass(frozen=True, eq=False)
 class TrialQueue:
-    """The places of one study. max_retries: further attempts at a place after a worker died over it."""
+    """The slots of one study. max_retries: further attempts at a slot after a worker died over it."""
 
     study: optuna.Study
     storage: StudyStorage
@@ -103,7 +103,7 @@ class TrialQueue:
         return self.storage.patience(lambda: self.study.get_trials(deepcopy=False))
 
     def take(self, marks: Mapping[str, Any]) -> Claim | None:
-        """The lowest open place as a running trial with these user attributes; None where nothing is open now."""
+        """The lowest open slot as a running trial with these user attributes; None where nothing is open now."""
         self.storage.patience(lambda: self.storage.fail_dead_trials(self.study))
         while True:
             trials = self.trials()
@@ -119,13 +119,13 @@ class TrialQueue:
             self._add(place, trials)
 
     def is_over(self) -> bool:
-        """Whether every place is filled or given up, and nothing runs that could still die."""
+        """Whether every slot is filled or given up, and nothing runs that could still die."""
         trials = self.trials()
         active = [t for t in trials if t.state in (TrialState.RUNNING, TrialState.WAITING)]
         return not active and self._open_place(trials) is None
 
     def tell(self, claim: Claim, state: TrialState, values: Sequence[float] | None = None, cause: str = "") -> bool:
-        """Ends the trial; False where another worker had taken this one for dead, so that its result does not count."""
+        """Ends the trial; False where another worker had marked it as dead, so that its result does not count."""
 
         def end() -> bool:
             if self.storage.storage.get_trial(claim.trial_id).state != TrialState.RUNNING:
@@ -145,7 +145,7 @@ class TrialQueue:
         place, storage = trial.user_attrs.get(PLACE), self.storage.storage
 
         def run() -> bool:
-            # the beat comes first: a trial that ran without one could never be taken for dead
+            # the heartbeat comes first: a running trial without one could never be detected as dead
             self.storage.beat(trial._trial_id, 0)
             if not storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
                 return False
@@ -168,7 +168,7 @@ class TrialQueue:
         return Claim(place, trial._trial_id, len(ended), _n_died(ended))
 
     def _open_place(self, trials: Sequence[FrozenTrial]) -> int | None:
-        """The lowest place without a live attempt, inside the budget. SweepError where too many were given up."""
+        """The lowest slot without a live attempt, inside the budget. SweepError where too many were given up."""
         by_place: dict[int, list[FrozenTrial]] = {}
         for trial in trials:
             if PLACE in trial.user_attrs:
@@ -184,7 +184,7 @@ class TrialQueue:
         while place < most:
             attempts = by_place.get(place, [])
             if place not in lost and all(t.state == TrialState.FAIL for t in attempts):
-                # a place that was begun is ended, a new one needs room in the budget
+                # a slot that was begun is ended, a new one needs room in the budget
                 return place if attempts or not self.budget.is_spent(trials) else None
             place += 1
         return None
@@ -195,7 +195,7 @@ class TrialQueue:
         return _n_died(attempts) > self.max_retries
 
     def _add(self, place: int, trials: Sequence[FrozenTrial]) -> None:
-        """A waiting attempt at the place, with the parameters of the one before it."""
+        """Adds a waiting attempt at the slot, with the parameters of the previous one."""
         before = [t for t in trials if t.user_attrs.get(PLACE) == place and t.user_attrs.get(DRAWN)]
         params, distributions = (before[-1].params, before[-1].distributions) if before else ({}, {})
         if before:
@@ -210,5 +210,5 @@ class TrialQueue:
 
 
 def _n_died(failed: Sequence[FrozenTrial]) -> int:
-    """How many of these attempts took their worker with them, or ended in an error."""
+    """Number of these attempts that took their worker down, or ended in an error."""
     return sum(t.user_attrs.get(CAUSE) not in HARMLESS for t in failed)

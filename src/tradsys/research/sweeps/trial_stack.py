@@ -1,4 +1,4 @@
-"""Trials whose nets train as one stack: each goes on as its nets are done, and joins and leaves without the others."""
+"""Trials whose nets train as one stack: each joins and leaves independently, as its nets are done."""
 
 import logging
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """A trial in the stack. plan: of its fits. nets: still to train, with the fit that each is of."""
+    """A trial in the stack. plan: of its fits. nets: still to train, with the fit of each."""
 
     attempt: Attempt
     plan: StackedFits
@@ -27,7 +27,7 @@ class Member:
     nets: Sequence[tuple[int, StackNet]]
 
     def go_on(self) -> None:
-        """Runs the fits whose nets are done, or failed and are left to them."""
+        """Runs the fits whose nets are done, or failed and are left to their own fits."""
         while (fits := self.attempt.fits) is not None:
             if any(k == fits.due and net in self.job.active for k, net in self.nets):
                 return
@@ -35,10 +35,10 @@ class Member:
 
 
 class TrialStack:
-    """Trials of one shape that learn from the same samples; the first one decides of what shape.
+    """Trials of one shape that use the same samples; the first one determines the shape.
 
-    A trial's nets fill the folders of its fits, which then find them, as `StackedFits` does for one trial. While it
-    trains the first fit's first net is heard, the other fits as they come: a trial that is pruned leaves.
+    A trial's nets fill the folders of its fits, which then load them, as `StackedFits` does for one trial. While the
+    stack trains, the first fit's first net is reported, the other fits as they come: a trial that is pruned leaves.
     is_too_large: for the memory of the device, so that its trials have to run alone.
     """
 
@@ -60,7 +60,7 @@ class TrialStack:
         plan = fits.ahead.plan(self.shared)
         try:
             return self._join(attempt, plan)
-        except TrainingError as error:  # its own fits will say so again, or not
+        except TrainingError as error:  # its own fits raise it again, or succeed
             LOG.info("a trial's nets are trained without those of others: %s", error)
             return False
         except torch.OutOfMemoryError as error:
@@ -71,7 +71,7 @@ class TrialStack:
                 self.shared.made.forget([net for _, net in plan.fits])
 
     def advance(self) -> list[Attempt]:
-        """Trains until nets of some trial end, and runs their fits; the trials that ended."""
+        """Trains until nets of some trial end, and runs their fits; returns the trials that ended."""
         assert self.training is not None
         began = perf_counter()
         try:
@@ -104,7 +104,7 @@ class TrialStack:
         training.add(job)
         self.training, self.shape, self.reads = training, shape, attempt.fits.reads
         self.members[job] = Member(attempt, plan, job, [(todo[place][0], net) for place, net in made.items()])
-        plan.done.add(0)  # it is trained here
+        plan.done.add(0)  # trained here
         attempt.fits.ahead.follow(plan)
         return True
 

@@ -1,4 +1,4 @@
-"""Worker processes of one machine: the same command with one worker each, dealt out over its GPUs."""
+"""Worker processes of one machine: the same command with one worker each, assigned to its GPUs."""
 
 import contextlib
 import logging
@@ -16,12 +16,12 @@ from tradsys.research.sweeps.search_space import SweepError
 
 LOG = logging.getLogger(__name__)
 HERE = "TRADSYS_TRIALS_HERE"
-GRACE_SECONDS = 30.0  # for a worker to end its step and give its trial back
+GRACE_SECONDS = 30.0  # for a worker to end its step and return its trial
 MPS_PIPE = "CUDA_MPS_PIPE_DIRECTORY"
 
 
 def n_processes(config: Mapping[str, Any], device: str) -> int:
-    """How many trials this machine runs at once. device: `cpu` or `cuda`."""
+    """Number of trials this machine runs at once. device: `cpu` or `cuda`."""
     asked, packed = config["n_workers"], int(config["trials_per_gpu"])
     if packed < 1 or (asked is not None and int(asked) < 1):
         raise SweepError(f"sweep: n_workers={asked}, trials_per_gpu={packed}; both are at least 1; fix them")
@@ -31,7 +31,7 @@ def n_processes(config: Mapping[str, Any], device: str) -> int:
 
 
 def _n_cards() -> int:
-    import torch  # noqa: PLC0415 - takes seconds, and a study on the CPU needs none
+    import torch  # noqa: PLC0415 - takes seconds, and a study on the CPU does not need it
 
     return torch.cuda.device_count()
 
@@ -65,7 +65,7 @@ def run_workers(command: Sequence[str], overrides: Sequence[str], n: int, device
     try:
         for k in range(n):
             own = environment(k, n, device) | environment_of_child()
-            with held_back():  # the interrupt of a terminal reaches a worker that only begins, too
+            with held_back():  # the interrupt of a terminal also reaches a worker that has just started
                 workers.append(subprocess.Popen(words, env=own, stdout=subprocess.DEVNULL))
         codes = [worker.wait() for worker in workers]
     except KeyboardInterrupt as stopped:
@@ -81,7 +81,7 @@ def run_workers(command: Sequence[str], overrides: Sequence[str], n: int, device
 
 
 def _stop(workers: Sequence[subprocess.Popen[bytes]], number: int) -> None:
-    """Sends the signal, waits until each worker has given its trial back, and kills what does not end."""
+    """Sends the signal, waits until each worker has returned its trial, and kills what does not end."""
     for worker in workers:
         with contextlib.suppress(ProcessLookupError):
             worker.send_signal(number)

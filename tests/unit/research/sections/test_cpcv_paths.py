@@ -114,7 +114,7 @@ def test_figures_show_every_path(splitter, samples):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda f: f[:-1], "14 folds, 15 were asked for"),
+        (lambda f: f[:-1], "14 folds, the splitter has 15"),
         (lambda f: [f[0][:-1], *f[1:]], "fold 0 has"),
         (lambda f: [f[0] * np.nan, *f[1:]], "not finite"),
         (lambda f: [f[0] * 3, *f[1:]], r"one in \[-1, 1\]"),
