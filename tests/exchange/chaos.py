@@ -115,12 +115,24 @@ def simulate(
             codes[wait()] += 1
         market.faults = Faults(clock_offset_ms=faults.clock_offset_ms)
         pid = begin()  # a last start on a quiet exchange: everything is reconciled
-        time.sleep(3.0)
+        settle(folder, market)
         kill(pid, signal.SIGTERM)
         codes[wait()] += 1
     journal = TradeJournal(folder / JOURNAL, create=False)
     state = State().replay(journal.events())
     return {"journal": journal, "state": state, "n_kills": n_kills, "codes": codes, "streams": streams}, market
+
+
+def settle(folder: Path, market: Market, patience_seconds: float = 20.0) -> None:
+    """Returns once every trade of the exchange is booked and nothing new has been for a while."""
+    deadline, before = time.monotonic() + patience_seconds, -1
+    while time.monotonic() < deadline:
+        time.sleep(0.4)
+        events = list(TradeJournal(folder / JOURNAL, create=False).events())
+        n_fills = sum(event.kind == "fill" for event in events)
+        if n_fills >= len(market.trades) and len(events) == before:
+            return
+        before = len(events)
 
 
 def kill(pid: int, number: int) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.postgres import serving
 from tradsys.config.compose import conf_folder
 
 SHRUNK = [
@@ -23,6 +24,7 @@ SHRUNK = [
     "evaluation.n_draws=50",
     "evaluation.n_oof_folds=2",
     "evaluation.n_permutations=1",
+    "evaluation.n_placebos=20",
     "baselines.lightgbm.n_estimators=20",
     "auditor.n_estimators=20",
 ]
@@ -52,6 +54,7 @@ SHRUNK_DAILY = [
     "split.test_bars=120",
     "evaluation.n_draws=50",
     "evaluation.n_permutations=1",
+    "evaluation.n_placebos=20",
 ]
 SHRUNK_MODELS = {
     "foundry": ["model.members.lightgbm.n_estimators=20"],
@@ -120,3 +123,21 @@ def lab(published, tmp_path):
     shutil.copytree(published, folder, symlinks=True)
     with inside(folder):
         yield folder
+
+
+@pytest.fixture(scope="session")
+def server():
+    """URL prefix of a PostgreSQL server that trusts every local user."""
+    with serving() as prefix:
+        yield prefix
+
+
+@pytest.fixture
+def url(server, request):
+    """A database of the test's own."""
+    import psycopg
+
+    name = f"ledger_{abs(hash(request.node.name)) % 10**9}"
+    with psycopg.connect(server + "postgres", autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    return server + name

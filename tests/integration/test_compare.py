@@ -62,23 +62,22 @@ def fits(folder):
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """Two variants of one YAML, a net, and an agent with a label of its own."""
+    """Two variants of one YAML, one compared with the other, a net, and an agent with a label of its own."""
     folder = tmp_path_factory.mktemp("compared")
-    argv = variants(**KINDS, twin=SMALL_TREES)
+    argv = variants(**KINDS, twin=f"{{overrides:{SMALL_TREES},against:trees}}")
     with inside(folder):
         work(argv)
     return folder, argv
 
 
-def test_two_names_of_one_variant_differ_by_exactly_nothing(tmp_path):
-    with inside(tmp_path):
-        work([*variants(trees=SMALL_TREES, twin=f"{{overrides:{SMALL_TREES},against:trees}}")])
-    reported = {variant["name"]: variant for variant in table(tmp_path)["variants"]}
+def test_two_names_of_one_variant_differ_by_exactly_nothing(compared):
+    folder, _ = compared
+    reported = {variant["name"]: variant for variant in table(folder)["variants"]}
     gap = reported["twin"]["difference"]
     assert (gap["value"], gap["low"], gap["high"]) == (0, 0, 0)
     assert reported["twin"]["p"] == 1
     assert reported["twin"]["skill_beyond_level"] == reported["trees"]["skill_beyond_level"]
-    (said,) = [c["text"] for c in table(tmp_path)["conclusions"] if c["variant"] == "twin"]
+    (said,) = [c["text"] for c in table(folder)["conclusions"] if c["variant"] == "twin"]
     assert said == (
         "no difference shown between twin and trees (+0.0000, +0.0000 to +0.0000, 2 seeds); "
         "the two have the same losses"

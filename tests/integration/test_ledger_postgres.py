@@ -1,19 +1,12 @@
-"""The ledger on a PostgreSQL server of its own, started here and thrown away: same promises as on SQLite."""
+"""The ledger on a PostgreSQL server of the tests' own: same promises as on SQLite."""
 
-import contextlib
-import os
-import pwd
-import shutil
-import socket
-import subprocess
-import sys
-import tempfile
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.forks import forks
+from tests.postgres import change, free_port
 from tradsys.core.errors import DataError
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
 
@@ -32,74 +25,6 @@ for k in range(25):
 """
 
 
-def programs():
-    """The folder of initdb and pg_ctl: on the path, or where Debian keeps the newest version; None without them."""
-    found = shutil.which("initdb")
-    folders = (
-        [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    )
-    return next((f for f in folders if (f / "initdb").exists() and (f / "pg_ctl").exists()), None)
-
-
-def unprivileged():
-    """Keywords that make subprocess leave root, whom PostgreSQL refuses."""
-    if os.geteuid() != 0:
-        return {}
-    known = {entry.pw_name: entry for entry in pwd.getpwall()}
-    user = known.get("postgres") or known["nobody"]
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-
-
-def free_port():
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def server():
-    """URL prefix of a fresh server that trusts every local user."""
-    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'tradsys[postgres]'")
-    folder = programs()
-    if folder is None:
-        pytest.skip("no PostgreSQL here: apt-get install postgresql brings initdb and pg_ctl")
-    home, port, who = Path(tempfile.mkdtemp(prefix="pg")), free_port(), unprivileged()
-    if who:
-        os.chown(home, who["user"], who["group"])
-
-    def call(*words):
-        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=home, **who)
-        assert done.returncode == 0, done.stderr + done.stdout
-
-    data, log = str(home / "data"), str(home / "log")
-    try:
-        call(folder / "initdb", "-D", data, "-U", "keeper", "-A", "trust", "-E", "UTF8", "--no-sync")
-        settings = f"-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={home} -c fsync=off"
-        call(folder / "pg_ctl", "-D", data, "-l", log, "-o", settings, "-w", "start")
-        yield f"postgresql://keeper:secret@127.0.0.1:{port}/"
-        call(folder / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
-
-
-@pytest.fixture
-def url(server, request):
-    """A database of the test's own."""
-    import psycopg
-
-    name = f"ledger_{abs(hash(request.node.name)) % 10**9}"
-    with psycopg.connect(server + "postgres", autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-    return server + name
-
-
-def change(url, sql):
-    import psycopg
-
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(sql)
-
-
 def entry(subject="a", **changes):
     fields = {"measure": "return", "periods_per_year": 365.25, "code_sha": "abc", "who": "me@here"}
     return LedgerEntry("backtest", subject, "data", DAY, DAY, **(fields | changes))
@@ -107,10 +32,7 @@ def entry(subject="a", **changes):
 
 def test_four_processes_open_and_append_at_once_without_a_lost_row(url):
     # none of them finds tables: they race to make them, too
-    workers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, url, str(w)], stderr=subprocess.PIPE, text=True)
-        for w in range(4)
-    ]
+    workers = [forks().start(["-c", WRITER, url, str(w)]) for w in range(4)]
     said = [w.communicate(timeout=120)[1] for w in workers]
     assert [w.returncode for w in workers] == [0, 0, 0, 0], said
     ledger = TrialLedger(url)

@@ -12,6 +12,7 @@ CHEAP = [
     "model=logistic",
     "evaluation.n_draws=100",
     "evaluation.n_permutations=1",
+    "evaluation.n_placebos=20",
     "regime.lookback=48",
     "regime.n_seeds=2",
 ]

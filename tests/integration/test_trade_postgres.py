@@ -1,13 +1,12 @@
 """The trade journal on a PostgreSQL server: two bots on one journal, and a bot that is killed and started again."""
 
 import signal
-import subprocess
-import sys
 
 import pytest
 
-from tests.integration.test_ledger_postgres import change, server, url  # noqa: F401 - fixtures
+from tests.forks import run
 from tests.integration.test_trade_replay import assert_same
+from tests.postgres import change
 from tests.small_bundle import HISTORY, hourly_bars, logistic_bundle
 from tradsys.core.errors import DataError
 from tradsys.ops.trading.bot import Plan, opened, run_replay
@@ -59,7 +58,7 @@ def replayed(bundle, folder, journal):
     return run_replay(plan(bundle, folder, journal), feed, PaperBroker(Costs()))
 
 
-def test_a_second_bot_on_the_journal_is_refused_in_one_line(url, bundle, tmp_path):  # noqa: F811
+def test_a_second_bot_on_the_journal_is_refused_in_one_line(url, bundle, tmp_path):
     with opened(plan(bundle, tmp_path / "a", url)) as (journal, _):
         with (
             pytest.raises(DataError, match=r"^trade journal postgresql.*: another bot writes it; .*") as refused,
@@ -73,10 +72,9 @@ def test_a_second_bot_on_the_journal_is_refused_in_one_line(url, bundle, tmp_pat
         pass
 
 
-def test_a_bot_killed_within_a_step_goes_on_to_the_same_ledger(url, bundle, tmp_path):  # noqa: F811
+def test_a_bot_killed_within_a_step_goes_on_to_the_same_ledger(url, bundle, tmp_path):
     want = replayed(bundle, tmp_path / "whole", None)
-    words = [sys.executable, "-c", KILLED, str(bundle.folder), str(tmp_path / "bot"), url, "23"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = run("-c", KILLED, str(bundle.folder), str(tmp_path / "bot"), url, "23")
     assert done.returncode == -signal.SIGKILL, done.stderr
     journal = TradeJournal(url, create=False)
     n_before = sum(1 for _ in journal.events())
@@ -88,7 +86,7 @@ def test_a_bot_killed_within_a_step_goes_on_to_the_same_ledger(url, bundle, tmp_
     assert_same(got.ledger(), want.ledger())
 
 
-def test_a_row_changed_on_the_server_is_seen(url, bundle, tmp_path):  # noqa: F811
+def test_a_row_changed_on_the_server_is_seen(url, bundle, tmp_path):
     replayed(bundle, tmp_path / "bot", url)
     change(url, "UPDATE events SET body = '{}' WHERE id = 7")
     assert TradeJournal(url, create=False).verify() == [

@@ -18,7 +18,6 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.forks import forks
-from tests.integration.test_ledger_postgres import server, url  # noqa: F401
 from tests.integration.test_tune import NET, run_study
 from tradsys.research.pipeline.trial_ledger import TrialLedger
 from tradsys.research.sweeps.storage import open_storage
@@ -117,9 +116,15 @@ def disturbed(place, arguments, runs, seed, n_kills=N_KILLS, middle=in_the_middl
     return kills, aimed
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """What the study finds fit by fit in one process that nothing disturbs."""
+    return run_study([*SETTINGS, "sweep.stacked=false", f"paths.runs={tmp_path_factory.mktemp('undisturbed')}"])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_killed_workers_lose_nothing_and_double_nothing(url, tmp_path):  # noqa: F811
+def test_killed_workers_lose_nothing_and_double_nothing(url, tmp_path, undisturbed):
     theirs, settings = tmp_path / "disturbed", [*SETTINGS, "sweep.stacked=false"]
     kills, begun = disturbed(url, [*settings, f"paths.runs={theirs}", f"storage={url}"], theirs, seed=1)
     assert kills == N_KILLS
@@ -131,10 +136,9 @@ def test_killed_workers_lose_nothing_and_double_nothing(url, tmp_path):  # noqa:
     deaths = [t for t in study.get_trials() if t.state == TrialState.FAIL and t.user_attrs.get("cause") != "surplus"]
     assert 1 <= len(deaths) <= N_KILLS  # a worker may die between two trials
 
-    report = run_study([*settings, f"paths.runs={tmp_path / 'undisturbed'}"])
-    same_study(done, report, theirs)
+    same_study(done, undisturbed, theirs)
     best = max(done, key=lambda t: (t.user_attrs["lower_bound"], -t.user_attrs["place"]))
-    assert best.user_attrs["place"] == report["best"]
+    assert best.user_attrs["place"] == undisturbed["best"]
 
     fits = sorted(theirs.glob("tune/killed/trials/*/fits/fold_*"))
     assert len(fits) == 2 * N_TRIALS
@@ -143,7 +147,7 @@ def test_killed_workers_lose_nothing_and_double_nothing(url, tmp_path):  # noqa:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_killed_workers_lose_none_of_the_trials_of_their_stacks(url, tmp_path):  # noqa: F811
+def test_killed_workers_lose_none_of_the_trials_of_their_stacks(url, tmp_path, undisturbed):
     """Each kill ends up to three trials of two shapes at once; every one ends as fit by fit, and counts once."""
     theirs = tmp_path / "disturbed"
     arguments = [*SETTINGS, "sweep.stacked_trials=3", f"paths.runs={theirs}", f"storage={url}"]
@@ -154,8 +158,7 @@ def test_killed_workers_lose_none_of_the_trials_of_their_stacks(url, tmp_path): 
     done = [t for t in study.get_trials() if t.state == TrialState.COMPLETE]
     assert sorted(t.user_attrs["place"] for t in done) == list(range(N_TRIALS))
     assert {t.state for t in study.get_trials()} <= {TrialState.COMPLETE, TrialState.FAIL}
-    report = run_study([*SETTINGS, "sweep.stacked=false", f"paths.runs={tmp_path / 'undisturbed'}"])
-    same_study(done, report, theirs, atol=1e-5)
+    same_study(done, undisturbed, theirs, atol=1e-5)
     attempts = [each for path in theirs.rglob("attempts.jsonl") for each in read(path)]
     assert any(each["epochs"] for each in attempts)
 

@@ -47,7 +47,7 @@ SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGKILL": 137}
 FORKED = 0.75  # share of the kills; the others begin with a new Python
 GONE_SECONDS = 20.0  # until the children of a killed command must have ended
 COINS = ("AAAUSDT", "BBBUSDT", "CCCUSDT")
-FITTED = [*SHRUNK, "trainer.max_epochs=12", "trainer.patience=12", "evaluation.n_placebos=20"]
+FITTED = [*SHRUNK, "trainer.max_epochs=12", "trainer.patience=12"]
 
 
 @dataclass(frozen=True)

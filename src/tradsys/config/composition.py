@@ -6,6 +6,7 @@ the first costs some 200 ms, a copy and the keys 20 ms. A file is parsed twice a
 """
 
 import copy
+import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tradsys.config.own_data import OwnFolders
 from tradsys.config.packages import check_names, conf_packages
 
-Files = tuple[tuple[Path, int, int], ...]
+Files = tuple[tuple[str, int, int], ...]
 Parsed = dict[tuple[str, ...], ConfigResult | None]
 REFUSALS = (HydraException, OmegaConfBaseException, ValueError, TypeError)
 
@@ -69,7 +70,9 @@ def searched_folders(conf: Path) -> tuple[Path, ...]:
 
 def files_of(folders: Sequence[Path]) -> Files:
     """Every configuration file with its time of change and size."""
-    found = [(path, path.stat()) for folder in folders for path in sorted(folder.rglob("*.yaml"))]
+    walked = (top for folder in folders for top in os.walk(folder))  # Path.rglob takes four times as long
+    paths = sorted(os.path.join(top, name) for top, _, names in walked for name in names if name.endswith(".yaml"))
+    found = [(path, os.stat(path)) for path in paths]
     return tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in found)
 
 

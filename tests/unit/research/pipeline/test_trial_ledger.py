@@ -1,13 +1,12 @@
 import os
 import sqlite3
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.forks import forks
 from tradsys.core.errors import DataError
 from tradsys.evidence.sharpe import sharpe_ratio
 from tradsys.research.pipeline.backtesting import trials_on_span
@@ -221,7 +220,7 @@ def test_a_forged_row_with_a_right_own_hash_still_breaks_the_chain(path, series)
 
 
 def test_four_processes_append_at_once_without_a_lost_row(path):
-    workers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(w)]) for w in range(4)]
+    workers = [forks().start(["-c", WRITER, str(path), str(w)]) for w in range(4)]
     assert [w.wait(timeout=120) for w in workers] == [0, 0, 0, 0]
     ledger = TrialLedger(path)
     assert ledger.verify() == []
