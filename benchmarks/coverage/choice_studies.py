@@ -17,8 +17,8 @@ from tradsys.evidence.controls.placebo import DailyRecord, paired_differences
 from tradsys.evidence.sequential import followed
 from tradsys.evidence.skill import log_losses
 from tradsys.models.ensembles.pool_weights import skill, time_batches
-from tradsys.research.power_study.markets import LOOKS
-from tradsys.research.power_study.simulated_research import Look, MarketRow
+from tradsys.research.power_study.markets import EVALUATIONS
+from tradsys.research.power_study.simulated_research import MarketRow, SpanEvaluation
 from tradsys.research.power_study.study import StudySettings, smallest_found
 from tradsys.research.sweeps.selection import lower_bound, paired_gain
 
@@ -147,7 +147,7 @@ def smallest_coverage(n_runs: int = 300, n_markets: int = 20) -> Iterator[Row]:
             luck = np.sqrt(0.5) * (common + rng.normal(size=len(edges)))
             for edge, draw in zip(edges, luck, strict=True):
                 verdict = "edge" if edge - 1.8 + 0.8 * draw > 0 else "no edge"
-                look = Look(LOOKS[-1], 1, 1, 1, verdict, None, ())
+                look = SpanEvaluation(EVALUATIONS[-1], 1, 1, 1, verdict, None, ())
                 rows.append(MarketRow(float(edge), seed, verdict, (look,), sharpe=float(edge + 0.9 * rng.normal())))
         measured = smallest_found([{"edge": float(edge)} for edge in edges], rows, settings, n_draws=200)["sharpe"]
         found.append(Estimate(measured["value"], measured["low"], measured["high"]))

@@ -10,7 +10,7 @@ python benchmarks/coverage/verdict_size.py plants FOLDER 100     an edge that de
 import sys
 from pathlib import Path
 
-from tradsys.research.power_study.markets import KINDS, LOOKS
+from tradsys.research.power_study.markets import EVALUATIONS, KINDS
 from tradsys.research.power_study.quick_research import Setting
 from tradsys.research.power_study.quick_study import read_cells, run_blocks
 
@@ -28,7 +28,7 @@ def main(name: str, folder: str, n_markets: str) -> None:
     place.mkdir(parents=True, exist_ok=True)
     for _ in run_blocks(STUDIES[name], int(n_markets), place):
         pass
-    print(f"{'kind':14} {'plant':10} edge   n    Sharpe  " + "  ".join(f"{look:>16}" for look in LOOKS))
+    print(f"{'kind':14} {'plant':10} edge   n    Sharpe  " + "  ".join(f"{look:>16}" for look in EVALUATIONS))
     for cell in read_cells(place):
         s = cell.setting
         shares = "  ".join(

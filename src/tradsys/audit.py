@@ -25,7 +25,7 @@ def work(argv: list[str]) -> None:
     from tradsys.reports.power_study_page import print_study
     from tradsys.reports.terminal import screen
     from tradsys.research.experiment import Experiment
-    from tradsys.research.leakage.audit import answers_table, audit
+    from tradsys.research.leakage.audit import audit, results_table
     from tradsys.research.pipeline.provenance import open_run
     from tradsys.research.power_study.study import is_broken, study
 
@@ -51,7 +51,7 @@ def work(argv: list[str]) -> None:
         sys.exit(1 if is_broken(summary) else 0)
     with open_run(Path(plain["paths"]["runs"]), "audit", recorded(plain), argv) as folder:
         answers = audit(experiment, parts["audit"], folder, plain)
-    screen().print(answers_table(answers))
+    screen().print(results_table(answers))
     if any(answer.finding for answer in answers):
         sys.exit(1)
 

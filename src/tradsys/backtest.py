@@ -29,7 +29,7 @@ def _with_profile(argv: list[str]) -> list[str]:
 def work(argv: list[str]) -> None:
     """Composes, backtests, prints."""
     from tradsys.reports.run.console import print_run
-    from tradsys.research.bundle_backtest import retest
+    from tradsys.research.bundle_backtest import backtest_bundle
     from tradsys.research.pipeline.provenance import open_run
     from tradsys.research.pipeline.trial_ledger import check_ledger
     from tradsys.serving.bundle import Bundle
@@ -44,7 +44,7 @@ def work(argv: list[str]) -> None:
     plain, parts = as_dict(config), build(config)
     check_ledger(plain["paths"]["ledger"], plain["paths"]["runs"])
     with open_run(Path(plain["paths"]["runs"]), "backtest", recorded(plain), argv) as folder:
-        report = retest(bundle, named_source(plain, bundle, own, "backtest"), parts, plain, folder)
+        report = backtest_bundle(bundle, named_source(plain, bundle, own, "backtest"), parts, plain, folder)
     print_run(report, folder)
 
 

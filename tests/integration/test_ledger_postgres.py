@@ -63,7 +63,7 @@ def test_rows_and_series_are_those_of_sqlite(url, tmp_path):
     [
         ("UPDATE looks SET subject = 'better' WHERE id = 2", "row 2 was changed"),
         ("DELETE FROM looks WHERE id = 2", "row 2 is missing"),
-        ("DELETE FROM looks WHERE id = 3", "the last row is 2, the head says 3"),
+        ("DELETE FROM looks WHERE id = 3", "the last row is 2, the head has 3"),
         ("DELETE FROM series", "is missing"),
     ],
 )

@@ -17,7 +17,7 @@ from tradsys.features.liquidity import VolumeRatio
 from tradsys.features.price import LogReturn, RangePosition, ZScore
 from tradsys.features.volatility import Volatility
 from tradsys.research.experiment import Experiment
-from tradsys.research.leakage.audit import ask
+from tradsys.research.leakage.audit import run_checks
 from tradsys.research.leakage.subject import AuditSettings, AuditSubject
 
 pytestmark = pytest.mark.slow
@@ -41,7 +41,7 @@ def unpatched():
 
 def findings(experiment, config, folder, parts=None, questions=None):
     settings = AuditSettings(**SIZE, parts=parts, questions=questions)
-    return [a.finding for a in ask(AuditSubject(experiment, settings, folder, config)) if a.finding]
+    return [a.finding for a in run_checks(AuditSubject(experiment, settings, folder, config)) if a.finding]
 
 
 def test_there_are_enough_leaks_and_each_has_its_own_name():

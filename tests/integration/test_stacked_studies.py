@@ -156,9 +156,9 @@ def events(monkeypatch):
     seen, real = [], TrialQueue.tell
     add, drop, step = fit.StackTraining.add, fit.StackTraining.drop, stack.Stack.take_step
 
-    def telling(self, claim, state, *more, **options):
-        seen.append((state.name, claim.place))
-        return real(self, claim, state, *more, **options)
+    def telling(self, lease, state, *more, **options):
+        seen.append((state.name, lease.place))
+        return real(self, lease, state, *more, **options)
 
     def adding(self, job):
         add(self, job)

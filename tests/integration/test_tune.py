@@ -196,7 +196,7 @@ def test_a_promoted_model_reproduces_its_trial(own_conf, tmp_path, stacked, atol
     dataset = shared_dataset(again.experiment, again.config, again.settings.inner, tmp_path / "own", 16)
     skills = [[run_fit(again.experiment, dataset, fold, 101).skill] for fold in range(2)]
     np.testing.assert_allclose(skills, best["skills"], rtol=0, atol=atol)
-    with pytest.raises(SweepError, match="promote did not write it"):
+    with pytest.raises(SweepError, match="was not written by promote"):
         promote(
             composed, ["study=transformer", "name=lightgbm", runs, "force=true"], own_conf / "model", checked_overrides
         )
@@ -272,7 +272,7 @@ def test_a_refused_combination_and_a_failed_fit_are_distinguished(tmp_path):
             "cannot be reached for 0.5 s",
         ),
         (["study=a/b"], "study='a/b'; folders are called so"),
-        (["grace_seconds=1"], "living trials are taken for dead"),
+        (["grace_seconds=1"], "live trials count as dead"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_fitted(change, said, tmp_path, capsys, monkeypatch):

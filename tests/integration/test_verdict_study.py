@@ -15,7 +15,7 @@ from tradsys.research.experiment import Experiment
 from tradsys.research.pipeline import backtesting
 from tradsys.research.pipeline.dataset import load_bars
 from tradsys.research.power_study import simulated_research
-from tradsys.research.power_study.markets import LOOKS
+from tradsys.research.power_study.markets import EVALUATIONS
 from tradsys.research.power_study.simulated_research import run_market
 
 REDUCED = [
@@ -51,7 +51,7 @@ def test_null_keeps_the_promise_and_goes_on_where_it_was(tmp_path, capsys):
     assert reported["false_edges"]["n_edge"] == 0
     assert reported["false_edges"]["n"] == 2
     looks = reported["by_edge"][0]["looks"]
-    assert [look["look"] for look in looks] == list(LOOKS)
+    assert [look["look"] for look in looks] == list(EVALUATIONS)
     assert looks[0]["n_trials"] == 1
     assert looks[0]["n_trials"] < looks[1]["n_trials"] <= looks[2]["n_trials"] < looks[3]["n_trials"]
     assert "promise  kept" in capsys.readouterr().out
@@ -123,4 +123,4 @@ def test_a_market_that_the_package_refuses_is_a_row_with_its_reason(composed):
     row = run_market(short, levels, config, 0.0, 1)
     assert row.verdict == "refused"
     assert "class" in row.reason
-    assert not row.found_by(LOOKS[-1])
+    assert not row.found_by(EVALUATIONS[-1])

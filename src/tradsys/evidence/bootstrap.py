@@ -24,7 +24,7 @@ MAX_UNDEFINED = 0.05
 CHUNK_CELLS = 1_000_000
 # a relative width this small is rounding: the series is constant, so its error is unknown
 FLAT_WIDTH = 1e-12
-UNMOVED = "it never moves over time, so that its error is not known"
+UNMOVED = "it is constant over time, so that its error is unknown"
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def dependence_lengths(series_TK: Array, min_block: float = 1.0) -> Array:
     if not np.isfinite(values).all():
         raise DataError(
             f"interval: a series of shape {values.shape} with {int((~np.isfinite(values)).sum())} values that are not "
-            "finite; blocks need whole series [T]; cut the record where it is known"
+            "finite; blocks need complete series [T]; cut the record where it is known"
         )
     lengths = np.full(values.shape[1], least)
     parts = _flat_top(values)

@@ -18,7 +18,9 @@ def wilson_interval(
     Cai & DasGupta 2001, eq. 4.
     """
     if not 0 <= successes <= n:
-        raise DataError(f"wilson_interval: {successes} successes of {n}; must hold 0 <= successes <= n; recount")
+        raise DataError(
+            f"wilson_interval: {successes} successes of {n}; 0 <= successes <= n must hold; correct the counts"
+        )
     if not 0 < confidence < 1:
         raise DataError(f"wilson_interval: confidence {confidence}; it lies between 0 and 1; 0.95 is usual")
     if n == 0:

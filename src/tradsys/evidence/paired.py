@@ -165,7 +165,7 @@ def seed_weights(n_seeds: int, n_draws: int, *, seed: int) -> Array:
     One seed has weight one: its variance is unknown.
     """
     if n_seeds < 1:
-        raise DataError(f"paired: {n_seeds} seeds; at least one was run; count the variant's own")
+        raise DataError(f"paired: {n_seeds} seeds; there is at least 1; pass the variant's number of seeds")
     if n_seeds == 1:
         return np.ones((n_draws, 1))
     rng = np.random.default_rng(seed)

@@ -68,7 +68,7 @@ class Ratios(TypedDict):
 
 
 class Trades(TypedDict):
-    """Closed trades."""
+    """Statistics of closed trades."""
 
     n_trades: int
     n_open_trades: int

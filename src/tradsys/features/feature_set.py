@@ -217,7 +217,7 @@ class FeatureSet:
         inner = sorted({*OURS, "symbol", "time"} & set(self.columns))
         if inner:
             raise DataError(
-                f"features: {inner} are read as numbers of the bars, which they are not; name another column"
+                f"features: {inner} are read as numeric columns of the bars, which they are not; name another column"
             )
 
     def _leave_out_market(self) -> None:
@@ -272,7 +272,7 @@ class FeatureSet:
         ).drop("good")
 
     def _joined(self, marked: pl.DataFrame) -> pl.DataFrame:
-        """With the market's close at the same time, NaN where it has none, if a feature reads it."""
+        """The bars with the market's close at the same time, NaN where it has none, if a feature reads it."""
         if not self.reads_market:
             return marked
         market = marked.filter(pl.col("symbol") == self.market_symbol)

@@ -36,7 +36,7 @@ class Column:
 
     @property
     def name(self) -> str:
-        """Column name, with its spans."""
+        """Column name with its parameters."""
         return self._template.format_map(vars(self))
 
     @property

@@ -42,7 +42,7 @@ def check_label(label: Any) -> None:
         own = getattr(label, size)
         if not is_within(own, BOUNDS[size]) or card.get(size) != own:
             raise TrainingError(
-                f"labels: {name}.{size}={own!r} and its card says {card.get(size)!r}; both are one whole number from "
+                f"labels: {name}.{size}={own!r} and its card states {card.get(size)!r}; both are one whole number from "
                 f"1; {RULE}"
             )
     classes = card.get("classes")
@@ -58,11 +58,11 @@ def check_label(label: Any) -> None:
 def _check_kind(label: Any, name: str, card: Mapping[str, Any]) -> None:
     kind = card.get("kind")
     if not isinstance(kind, str) or not kind:
-        raise TrainingError(f"labels: {name}.card() says kind={kind!r}; it is a text, such as {name!r}; {RULE}")
+        raise TrainingError(f"labels: {name}.card() states kind={kind!r}; it is a text, such as {name!r}; {RULE}")
     if kind in KINDS and type(label) is not KINDS[kind]:
         raise TrainingError(
-            f"labels: {name}.card() says kind={kind!r}, which is {KINDS[kind].__name__}: other data would be labelled "
-            f"by that rule; give it a kind of its own, such as {name!r}"
+            f"labels: {name}.card() states kind={kind!r}, which is {KINDS[kind].__name__}: other data would be "
+            f"labelled by that rule; give it a kind of its own, such as {name!r}"
         )
     if kind in KINDS:
         label_of_card(card)
@@ -109,7 +109,7 @@ def checked_labels(labels: Labels, label: Any, bars: pl.DataFrame) -> Labels:
     broken = {
         f"have a class above {last}, the last that its card names": labels.y[rows] > last,
         "end at no later bar of their own symbol": ~inside | (end <= rows) | elsewhere,
-        f"last longer than the {lasting} bars that its card says": _overlong(card, bars, rows, end, lasting),
+        f"last longer than the {lasting} bars that its card states": _overlong(card, bars, rows, end, lasting),
         "have a return that is no finite number": ~np.isfinite(labels.ret[rows]),
         "have a weight that is no number from 0": ~(np.isfinite(labels.weight[rows]) & (labels.weight[rows] >= 0)),
     }

@@ -40,7 +40,7 @@ def label_of_card(card: Mapping[str, Any]) -> Label:
         )
     names = [field.name for field in fields(cls)]
     if missing := [name for name in names if name not in card and name not in DERIVED]:
-        raise DataError(f"label: the card of a {kind} lacks {', '.join(missing)}; no default may stand in for it")
+        raise DataError(f"label: the card of a {kind} lacks {', '.join(missing)}; no default replaces it")
     sizes: dict[str, Any] = {name: card[name] for name in names if name in card}
     if "ternary" in names:
         sizes["ternary"] = len(card.get("classes", ())) == 3

@@ -66,9 +66,9 @@ def _shares(names: Sequence[str], gains: Array) -> dict[str, float]:
     return {name: float(gain / total) if total else 0.0 for name, gain in zip(names, gains, strict=True)}
 
 
-def _grown(
+def _fitted_trees(
     model: LightGbm | LightGbmRegressor,
-    asked: dict[str, Any],
+    parameters: dict[str, Any],
     train: Samples,
     reported: Array,
     valid: Samples,
@@ -78,7 +78,7 @@ def _grown(
     import lightgbm  # noqa: PLC0415 - takes two seconds; only boosting needs it
 
     settings = {
-        **asked,
+        **parameters,
         "learning_rate": model.learning_rate,
         "max_depth": model.max_depth,
         "num_leaves": model.num_leaves,
@@ -107,7 +107,7 @@ def _grown(
     return lightgbm.Booster(model_str=grown.model_to_string(num_iteration=grown.best_iteration))
 
 
-def _noted(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_note(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fitted fields and note (JSON) of a file that a LightGBM part wrote, both checked; BundleError without one.
 
     kind: `classifier` or `regressor`.
@@ -198,7 +198,7 @@ class LightGbm(_LightGbmFields):
         train, valid = class_weighted(train, valid, mass_C, self.class_weight)
         objective = {"objective": "binary"} if binary else {"objective": "multiclass", "num_class": n_classes}
         settings = {**objective, "metric": "binary_logloss" if binary else "multi_logloss"}
-        booster = _grown(self, settings, train, train.y, valid, valid.y)
+        booster = _fitted_trees(self, settings, train, train.y, valid, valid.y)
         return with_fitted(self, {"booster_": booster, "names_": train.table.names, "n_classes_": n_classes})
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
@@ -217,7 +217,7 @@ class LightGbm(_LightGbmFields):
     @classmethod
     def load(cls, path: Path) -> Self:
         """The fitted model that `save` wrote; raises BundleError where the last line is not one that `save` writes."""
-        state, about = _noted(path, "classifier")
+        state, about = _read_note(path, "classifier")
         with refused_in_one_line(f"lightgbm {path.name}", FIX):
             return with_fitted(cls(**about["params"]), state | {"n_classes_": about["n_classes"]})
 
@@ -242,7 +242,7 @@ class LightGbmRegressor(_LightGbmFields):
                 f"lightgbm regressor: {len(train)} training rows, of whose returns {bad[0]} are not finite, and "
                 f"{bad[1]} of {len(valid)} validation rows'; every sample has its return; drop unlabelled rows"
             )
-        booster = _grown(self, {"objective": "regression", "metric": "rmse"}, train, train.ret, valid, valid.ret)
+        booster = _fitted_trees(self, {"objective": "regression", "metric": "rmse"}, train, train.ret, valid, valid.ret)
         return with_fitted(self, {"booster_": booster, "names_": train.table.names})
 
     def predict(self, table: FeatureTable, rows: Array) -> Array:
@@ -262,7 +262,7 @@ class LightGbmRegressor(_LightGbmFields):
     @classmethod
     def load(cls, path: Path) -> Self:
         """The fitted model that `save` wrote; raises BundleError for a file of another kind."""
-        state, about = _noted(path, "regressor")
+        state, about = _read_note(path, "regressor")
         with refused_in_one_line(f"lightgbm {path.name}", FIX):
             return with_fitted(cls(**about["params"]), state)
 

@@ -78,7 +78,7 @@ class Identity:
         return np.array(proba_NC, dtype=np.float64)
 
     def to_json(self) -> dict[str, Any]:
-        """Its kind only."""
+        """A JSON value with the kind only, as nothing is fitted."""
         return {"kind": "none"}
 
     @classmethod
@@ -275,4 +275,6 @@ def _check_curve(calibrator: Identity | Temperature | Isotonic) -> None:
     else:
         return
     if not sound:
-        raise BundleError(f"calibrator: {type(calibrator).__name__} with numbers of no map; export the bundle again")
+        raise BundleError(
+            f"calibrator: {type(calibrator).__name__} holds numbers that are no monotone map; export the bundle again"
+        )

@@ -165,7 +165,7 @@ class Ridge:
 
         mass_C = class_weights_seen("ridge", train, valid)
         if len(mass_C) != 2:
-            raise TrainingError(f"ridge: {len(mass_C)} classes; its sign tells two apart; use model=logistic for more")
+            raise TrainingError(f"ridge: {len(mass_C)} classes; it separates two; use model=logistic for more")
         train, _ = class_weighted(train, valid, mass_C, self.class_weight)
         z_NF, center_F, spread_F = standardised("ridge", train)
         weight_N = train.weight / train.weight.mean()

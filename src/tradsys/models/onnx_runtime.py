@@ -94,7 +94,7 @@ class OnnxModel:
         return score_NC, probability_NC
 
     def predict_with_spread(self, table: FeatureTable, rows: Array) -> tuple[Array, Array, Array | None]:
-        """As `predict`, and the members' spread [N, C], None for a single model."""
+        """Scores and probabilities as of `predict`, and the members' spread [N, C], None for a single model."""
         if table.values.shape[1] != self.n_features:
             raise BundleError(
                 f"onnx: asked with {table.values.shape[1]} features, the graph reads {self.n_features}; "
@@ -119,5 +119,5 @@ class OnnxModel:
         return found
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
-        """Calibrated float64 [N, C]."""
+        """Calibrated probabilities, float64 [N, C]."""
         return self.predict(table, rows)[1]

@@ -290,7 +290,7 @@ class HmmRegime:
         return with_fitted(self, state)
 
     def _scored(self, z_TD: Array, fresh_T: Array) -> Self:
-        """Itself with `loglik_` of standardised rows; TrainingError when a state holds too few of them."""
+        """A copy with `loglik_` of standardised rows; TrainingError when a state holds too few of them."""
         start_K, transmat_KK = fitted(self, "startprob_"), fitted(self, "transmat_")
         posterior, loglik = filter_series(self._loglik(z_TD), fresh_T, start_K, transmat_KK)
         share_K = posterior.mean(axis=0)
@@ -334,7 +334,7 @@ class HmmRegime:
         return self.filter_windows(table, rows, self.lookback)
 
     def filter_windows(self, table: FeatureTable, rows: Array, lookback: int) -> Array:
-        """As `predict_proba`, over windows of `lookback` rows."""
+        """Filtered posterior as of `predict_proba`, over windows of `lookback` rows."""
         rows = np.asarray(rows, dtype=np.int64)
         source = table.select(self.columns)
         out = np.full((len(rows), self.n_states), np.nan)

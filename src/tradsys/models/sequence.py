@@ -186,19 +186,19 @@ class SequenceModel:
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
         """float64 [N, C]: softmax of the net in eval mode for windows that end at `rows`. NaN in, NaN out."""
-        return self._asked(table, rows, "n_classes", lambda net, window_NTF: net(window_NTF).double().softmax(dim=1))
+        return self._computed(table, rows, "n_classes", lambda net, window_NTF: net(window_NTF).double().softmax(dim=1))
 
-    def _asked(
-        self, table: FeatureTable, rows: Array, width: str, ask: Callable[[nn.Module, torch.Tensor], torch.Tensor]
+    def _computed(
+        self, table: FeatureTable, rows: Array, width: str, compute: Callable[[nn.Module, torch.Tensor], torch.Tensor]
     ) -> Array:
-        """Results [N, net.width] of the fitted net for windows that end at `rows`; `ask` computes one batch."""
+        """Results [N, net.width] of the fitted net for windows that end at `rows`; `compute` computes one batch."""
         if self.net_ is None:
-            raise TrainingError("sequence: predict_proba before fit; an untrained net has no opinion; call fit")
+            raise TrainingError("sequence: predict_proba before fit; an untrained net has no predictions; call fit")
         # a net trained on a GPU must also predict on a machine without one
         device = self.trainer.device() if torch.cuda.is_available() else torch.device("cpu")
         net = self.net_.to(device).eval()
         n = len(rows)
-        asked = Samples(
+        requested = Samples(
             table=table,
             rows=np.asarray(rows, dtype=np.int64),
             y=np.zeros(n, dtype=np.int64),
@@ -208,9 +208,9 @@ class SequenceModel:
             ret=np.zeros(n),
         )
         with torch.inference_mode():
-            answers = [ask(net, window_NTF).cpu() for window_NTF, *_ in self.loader(asked, device)]
+            results = [compute(net, window_NTF).cpu() for window_NTF, *_ in self.loader(requested, device)]
         net.cpu()
-        return torch.cat(answers).numpy() if answers else np.empty((0, int(getattr(net, width))))
+        return torch.cat(results).numpy() if results else np.empty((0, int(getattr(net, width))))
 
     def fingerprint(self, train: Samples, valid: Samples) -> str:
         """Digest of all that determines the weights: settings, rows, labels, sample weights, feature values."""

@@ -66,7 +66,7 @@ class SupConModel(SequenceModel):
 
     def embed(self, table: FeatureTable, rows: Array) -> Array:
         """float32 [N, D]: the encoder's output for windows that end at `rows`, not of unit length. NaN in, NaN out."""
-        return self._asked(
+        return self._computed(
             table,
             rows,
             "embedding_dim",

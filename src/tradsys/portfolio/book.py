@@ -99,10 +99,10 @@ def hold(bars: pl.DataFrame, symbol: str, since: pl.Series | None = None) -> pl.
 
 def _rows(weight_TS: Array, times: pl.Series, symbols: pl.Series) -> pl.DataFrame:
     """The dense weights as rows, without redundant zeros."""
-    said = weight_TS != 0
-    said[1:] |= weight_TS[:-1] != 0
-    said[~said.any(axis=1), 0] = True
-    at_T, at_S = np.nonzero(said)
+    shown = weight_TS != 0
+    shown[1:] |= weight_TS[:-1] != 0
+    shown[~shown.any(axis=1), 0] = True
+    at_T, at_S = np.nonzero(shown)
     return pl.DataFrame(
         {"symbol": symbols[at_S.tolist()], "time": times[at_T.tolist()], "weight": weight_TS[at_T, at_S]}
     )

@@ -221,7 +221,7 @@ class _Walk:
         self.ticks: list[int] = []
 
     def step(self, t: int, decided: int | None, weight_S: Array | None) -> None:
-        """One close: delistings, fills at this bar's open, valuation at its close."""
+        """Processes one close: delistings, fills at this bar's open, valuation at its close."""
         before, m = self.equity, self.market
         traded, cost = self._delist(t)
         carry = self._settle(self.quantity * m.dividend[t])

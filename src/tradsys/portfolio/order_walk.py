@@ -232,7 +232,7 @@ def _kept(terms: tuple[int, float, float], money: tuple[float, float, float]) ->
 
 @compiled
 def _room(bars: tuple[Array, ...], j: int, participation: float) -> float:
-    """`fills.room`."""
+    """Compiled form of `fills.room`."""
     return participation * bars[4][j] if np.isfinite(bars[4][j]) else np.inf
 
 

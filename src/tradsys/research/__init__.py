@@ -1,8 +1,8 @@
 """Research commands: the research flow, its evaluation, and what compares, tunes and audits runs.
 
 experiment         run
-evaluation         judge
-bundle_backtest    retest
+evaluation         evaluate_run
+bundle_backtest    backtest_bundle
 journal            journal
 reproduction       read_record, compare
 promotion          promote

@@ -32,7 +32,9 @@ from tradsys.serving.strategy import profiles_of
 SPANS = ("test", "later")
 
 
-def retest(bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str, Any], folder: Path) -> dict[str, Any]:
+def backtest_bundle(
+    bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str, Any], folder: Path
+) -> dict[str, Any]:
     """Backtests profiles on decisions of the bundle's test span (span=test) or after its validation (span=later).
 
     The verdict uses the skill on these same decisions: the card's where they are the run's own test span, else

@@ -35,14 +35,14 @@ from tradsys.research.sections.ensemble_weights import ensemble_section
 from tradsys.research.sections.importance import _drift, _importance
 from tradsys.research.sections.meta_label_value import audit_value
 from tradsys.research.sections.regime_hindsight import hindsight
-from tradsys.research.sections.test_span import JudgedSpan
+from tradsys.research.sections.test_span import EvaluatedSpan
 from tradsys.samples.weights import class_rates
 from tradsys.serving.bundle import Bundle, seal
 
 LOG = logging.getLogger(__name__)
 
 
-def judge(
+def evaluate_run(
     experiment: Experiment,
     prepared: Prepared,
     fitted: Fitted,
@@ -134,15 +134,15 @@ def _reliability(
 
 def _model_row(experiment: Experiment, prepared: Prepared, name: str, proba_NC: Array) -> ModelRow:
     """One row of the table of models."""
-    test, judged = prepared.test, experiment.evaluation
+    test, settings = prepared.test, experiment.evaluation
     metrics = evaluate(
         proba_NC,
         test.y,
         class_rates(prepared.train),
         time_N=test.time,
         min_block=experiment.labels.horizon_bars,
-        n_draws=judged.n_draws,
-        confidence=judged.confidence,
+        n_draws=settings.n_draws,
+        confidence=settings.confidence,
         seed=experiment.seed,
     )
     kind = type(experiment.model).__name__ if name == "primary" else "baseline"
@@ -197,7 +197,7 @@ def _questions(experiment: Experiment, prepared: Prepared, bundle: Bundle, teste
     """Sections that explain evaluated strategies: whether the auditor helps, what regimes contributed."""
     if not experiment.strategy:
         return {}
-    span = JudgedSpan.of(experiment, prepared, bundle)
+    span = EvaluatedSpan.of(experiment, prepared, bundle)
     out: dict[str, Any] = {}
     valued = audit_value(span, experiment.strategy, prepared.test)
     if valued is not None:

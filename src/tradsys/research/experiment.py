@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tradsys.research.evaluation import judge
+from tradsys.research.evaluation import evaluate_run
 from tradsys.research.pipeline.bundle_export import check_bundled_parts, export_bundle
 from tradsys.research.pipeline.dataset import load_bars, prepare
 from tradsys.research.pipeline.dataset_cache import DatasetCache, ValueStore
@@ -30,4 +30,4 @@ def run(experiment: Experiment, folder: Path, config: dict[str, Any]) -> dict[st
     fitted = fit(experiment, prepared, folder / "checkpoints", timings)
     with timings.stage("bundle"):
         bundle = export_bundle(experiment, prepared, fitted, folder / "bundle", config)
-    return judge(experiment, prepared, fitted, bundle, folder, config, timings)
+    return evaluate_run(experiment, prepared, fitted, bundle, folder, config, timings)

@@ -19,7 +19,7 @@ from tradsys.core.headline import EstimateRow, headline_skill
 from tradsys.core.received import parse_yaml, plain_texts, read_json, read_text, refused_in_one_line
 from tradsys.core.tables import Array
 from tradsys.evidence.deflation import Deflation, deflated_sharpe
-from tradsys.research.pipeline.ledger_database import Look
+from tradsys.research.pipeline.ledger_database import LedgerRow
 from tradsys.research.pipeline.trial_ledger import TrialLedger, deflation_of_trials, run_folder, run_identity
 
 # keys that affect no result: file locations, and the question, which is shown separately
@@ -28,7 +28,7 @@ MIN_DSR = 0.95
 FIX = "restore it from a copy, or move the run's folder away: the ledger keeps its evaluations"
 
 
-class LooksRow(TypedDict):
+class PurposeRow(TypedDict):
     """Number of evaluations for one purpose, with the subject of each."""
 
     purpose: str
@@ -80,7 +80,7 @@ class ExperimentRow(TypedDict):
     question: str | None
     gone: str | None
     unfinished: str | None
-    looks: list[LooksRow]
+    looks: list[PurposeRow]
     span: list[str]
     data: str
     compared_with: str | None
@@ -141,7 +141,7 @@ def journal(ledger: TrialLedger, runs: Path, beside: Path) -> Journal:
     }
 
 
-def _by_run(rows: list[Look]) -> Iterator[tuple[str, list[Look]]]:
+def _by_run(rows: list[LedgerRow]) -> Iterator[tuple[str, list[LedgerRow]]]:
     """Evaluations of one run together, runs in order of their first one; one without a run stands alone."""
     first: dict[str, int] = {}
     keyed = []
@@ -154,7 +154,7 @@ def _by_run(rows: list[Look]) -> Iterator[tuple[str, list[Look]]]:
 
 
 def _experiment(
-    number: int, run: str, looks: list[Look], runs: Path, beside: Path
+    number: int, run: str, looks: list[LedgerRow], runs: Path, beside: Path
 ) -> tuple[ExperimentRow, Mapping[str, Any] | None]:
     """The run without its comparison with others, and its configuration, None where that is unknown."""
     folder = _run_folder(run, runs) if looks[0]["run"] else None
@@ -164,7 +164,7 @@ def _experiment(
 
 
 def _of_run(
-    number: int, run: str, folder: Path | None, looks: list[Look], beside: Path, config: Mapping[str, Any] | None
+    number: int, run: str, folder: Path | None, looks: list[LedgerRow], beside: Path, config: Mapping[str, Any] | None
 ) -> ExperimentRow:
     report, metrics = _json(folder, "report.json"), _json(folder, "metrics.json")
     shown = folder is not None and (folder / "report.html").is_file()
@@ -182,7 +182,7 @@ def _of_run(
         "unfinished": "no metrics.json: the run did not finish, its evaluations count all the same"
         if folder and not metrics
         else None,
-        "looks": _looks(looks),
+        "looks": _by_purpose(looks),
         "span": [min(row["span_start"] for row in looks), max(row["span_end"] for row in looks)],
         "data": _data(report, looks),
         "compared_with": None,
@@ -197,8 +197,8 @@ def _of_run(
 
 def _run_folder(run: str, runs: Path) -> Path | None:
     """Folder of a run: as recorded, or under the root of runs, which may have moved."""
-    asked = run_folder(run)
-    places = (asked, runs / asked, runs.parent / asked, runs / asked.parent.name / asked.name)
+    recorded = run_folder(run)
+    places = (recorded, runs / recorded, runs.parent / recorded, runs / recorded.parent.name / recorded.name)
     return next((place for place in places if place.is_dir()), None)
 
 
@@ -216,7 +216,7 @@ def _config(folder: Path | None) -> Mapping[str, Any] | None:
     return parse_yaml(read_text(path, FIX, DataError), str(path), FIX, DataError) if path and path.is_file() else None
 
 
-def _looks(looks: list[Look]) -> list[LooksRow]:
+def _by_purpose(looks: list[LedgerRow]) -> list[PurposeRow]:
     """Number of evaluations for each purpose, with their subjects."""
     subjects: dict[str, list[str]] = {}
     for row in looks:
@@ -224,7 +224,7 @@ def _looks(looks: list[Look]) -> list[LooksRow]:
     return [{"purpose": purpose, "subjects": names} for purpose, names in subjects.items()]
 
 
-def _data(report: Mapping[str, Any], looks: list[Look]) -> str:
+def _data(report: Mapping[str, Any], looks: list[LedgerRow]) -> str:
     card = report.get("provenance", {}).get("data", {})
     kind = "SYNTHETIC, " if card.get("synthetic") else ""
     digests = sorted({row["data_digest"][:12] for row in looks})
@@ -287,7 +287,7 @@ def _deflation(ledger: TrialLedger) -> KnownTrials:
 
 
 def _today(
-    strategy: StrategyLine, looks: list[Look], deflation: KnownTrials | None
+    strategy: StrategyLine, looks: list[LedgerRow], deflation: KnownTrials | None
 ) -> tuple[float | None, float | None]:
     """The deflated Sharpe by all trials in the ledger as of today, later runs' included, and their number."""
     own = [row for row in looks if row["measure"] == "return" and row["subject"] == strategy["name"]]

@@ -19,7 +19,7 @@ def promote(run: Path, models: Path, name: str, *, force: bool = False) -> Path:
     if not (run / "bundle").is_dir():
         raise BundleError(f"export: {run} holds no bundle; a finished training run has one; give run=runs/train/<run>")
     card = Bundle.load(run / "bundle").card
-    verdict = card.get("verdict", {}).get("kind", "not judged")
+    verdict = card.get("verdict", {}).get("kind", "not evaluated")
     if verdict != "edge" and not force:
         raise GateError(
             f"export: the verdict of {run.resolve().name} is {verdict!r}; only `edge` is promoted; "

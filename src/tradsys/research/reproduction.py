@@ -14,7 +14,7 @@ from tradsys.core.errors import TradsysError
 from tradsys.core.received import parse_yaml, plain_texts, read_json
 from tradsys.core.runs import write_json
 from tradsys.reports.terminal import screen
-from tradsys.research.pipeline.ledger_database import Look
+from tradsys.research.pipeline.ledger_database import LedgerRow
 from tradsys.research.pipeline.provenance import config_digest
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, check_ledger, run_identity
 
@@ -119,7 +119,7 @@ def check_known(record: Record, place: str) -> None:
     )
 
 
-def _own_rows(record: Record, entries: Sequence[Look]) -> list[int]:
+def _own_rows(record: Record, entries: Sequence[LedgerRow]) -> list[int]:
     return [row["id"] for row in entries if Path(row["run"]).name == record.folder.name]
 
 
@@ -147,7 +147,7 @@ def compare(record: Record, again: Path, tolerance: Mapping[str, float], ledger:
     """
     metrics, report = _json(again / "metrics.json"), _json(again / "report.json")
     if ledger is not None:
-        _write_looks(again, ledger)
+        _write_evaluations(again, ledger)
     trainer = record.provenance["config"].get("trainer") or {}
     allowed = float(tolerance["cpu" if trainer.get("accelerator", "cpu") == "cpu" else "gpu"])
     then, now = dict(_leaves(record.metrics)), dict(_leaves(metrics))
@@ -237,7 +237,7 @@ def _machine_causes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator
             yield f"threads: {name} {before.get(name)} then, {after.get(name)} now; sums in other parts round otherwise"
 
 
-def _write_looks(again: Path, place: str) -> None:
+def _write_evaluations(again: Path, place: str) -> None:
     """Copies the reproduction's evaluations of the test span from its own ledger into the package's."""
     source, target = TrialLedger(again / "ledger.db"), TrialLedger(place)
     for row in source.entries():
@@ -245,7 +245,7 @@ def _write_looks(again: Path, place: str) -> None:
             _append(target, row, source)
 
 
-def _append(target: TrialLedger, row: Look, source: TrialLedger) -> None:
+def _append(target: TrialLedger, row: LedgerRow, source: TrialLedger) -> None:
     written: Mapping[str, Any] = row
     kept = {f.name: written[f.name] for f in fields(LedgerEntry)}
     kept["run"] = run_identity(row["run"], row["run_uuid"])

@@ -122,7 +122,7 @@ def run_folders(root: Path) -> list[Path]:
 
 
 def read_run(root: Path, folder: Path) -> RunRow:
-    """One run; never raises, whatever the folder holds."""
+    """The index row of one run; never raises, whatever the folder holds."""
     stamp = datetime.strptime(STAMP.fullmatch(folder.name)[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)  # type: ignore[index]
     bare = RunRow(folder.relative_to(root).as_posix(), folder.parent.name, stamp.isoformat(), "half-done")
     path = folder / "report.json"
@@ -149,7 +149,7 @@ def ordered(rows: Sequence[RunRow], by: str) -> list[RunRow]:
     """Rows by a column, `-` before it for the largest first; rows without a value last, either way."""
     key, down = by.lstrip("-"), by.startswith("-")
     if key not in SORTABLE:
-        raise TradsysError(f"runs: sort={by}; columns that sort are {', '.join(SORTABLE)}; '-' before one turns it")
+        raise TradsysError(f"runs: sort={by}; columns that sort are {', '.join(SORTABLE)}; '-' before one reverses it")
     values = [(_value(row, key), row) for row in rows]
     known = sorted(((v, r) for v, r in values if v is not None), key=lambda pair: pair[0], reverse=down)
     return [r for _, r in known] + [r for v, r in values if v is None]
@@ -159,7 +159,7 @@ SORTABLE = ("when", "task", "experiment", "data", "model", "verdict", "skill", "
 
 
 def leaderboards(rows: Sequence[RunRow]) -> list[Leaderboard]:
-    """One per data and test span. The mandatory baselines of the newest run of a span are always listed.
+    """One leaderboard per data and test span; it always lists the mandatory baselines of the newest run.
 
     An entry that cannot be distinguished from any other has no rank.
     """

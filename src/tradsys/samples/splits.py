@@ -62,7 +62,9 @@ def folds_of(splitter: Splitter, samples: Samples) -> Iterator[Fold]:
         yield fold
         is_empty = False
     if is_empty:
-        raise DataError(f"split: {type(splitter).__name__} made no fold of {len(samples)} samples; use other parts")
+        raise DataError(
+            f"split: {type(splitter).__name__} made no fold of {len(samples)} samples; it needs at least one; change it"
+        )
 
 
 def check_fold(samples: Samples, fold: Fold, embargo_bars: int = 0) -> None:
@@ -287,8 +289,8 @@ def _outside_in(spans: Spans, in_test: Array, embargo_bars: int, valid_fraction:
         valid = train[decision[train] > cut]
         train = purge(train[decision[train] <= cut], valid, start, end, embargo_bars)
     fold = Fold(train=train, valid=valid, test=test)
-    asked = {"training": len(rest), "test": len(test)}
-    _check_filled(fold, asked | ({"validation": len(valid)} if valid_fraction > 0 else {}), spans, name)
+    sizes = {"training": len(rest), "test": len(test)}
+    _check_filled(fold, sizes | ({"validation": len(valid)} if valid_fraction > 0 else {}), spans, name)
     return fold
 
 
@@ -296,24 +298,24 @@ def _in_order(spans: Spans, cuts: tuple[int, int, int, int], embargo_bars: int, 
     """Training, validation, test between four cuts of the clock, each purged against what follows."""
     start, decision, end = spans
     train, valid, test = (np.flatnonzero((decision >= low) & (decision < high)) for low, high in pairwise(cuts))
-    asked = {"training": len(train), "validation": len(valid), "test": len(test)}
+    sizes = {"training": len(train), "validation": len(valid), "test": len(test)}
     valid = purge(valid, test, start, end, gap_bars=embargo_bars)
     train = purge(train, np.concatenate([valid, test]), start, end, gap_bars=embargo_bars)
     fold = Fold(train=train, valid=valid, test=test)
-    _check_filled(fold, asked, spans, name)
+    _check_filled(fold, sizes, spans, name)
     return fold
 
 
-def _check_filled(fold: Fold, asked: dict[str, int], spans: Spans, name: str) -> None:
+def _check_filled(fold: Fold, sizes: dict[str, int], spans: Spans, name: str) -> None:
     """DataError where a configured part is empty, with its size before the purge."""
     left = {"training": len(fold.train), "validation": len(fold.valid), "test": len(fold.test)}
-    empty = [part for part in asked if left[part] == 0]
+    empty = [part for part in sizes if left[part] == 0]
     if not empty:
         return
     longest = int((spans[2] - spans[0]).max()) + 1
     raise DataError(
         f"split: {name} has no {' and no '.join(empty)} samples after purging (before: "
-        f"{', '.join(f'{n} {part}' for part, n in asked.items())}; the longest span is {longest} bars); "
+        f"{', '.join(f'{n} {part}' for part, n in sizes.items())}; the longest span is {longest} bars); "
         "spans of different parts may not touch; use fewer or longer parts, a shorter lookback or horizon, "
         "or more data"
     )

@@ -123,7 +123,7 @@ def test_columns_right_of_volume_reach_the_features_that_read_them(make_walk_bar
     prices = FeatureSet([Joined(columns=("close",)), Joined(name="other")], **rules())
     assert prices.columns == ("pe",), "what every bar has is no further column"
     assert prices.table(bars).values.shape == (80, 2)
-    with pytest.raises(DataError, match=r"\['market_close'\] are read as numbers of the bars, which they are not"):
+    with pytest.raises(DataError, match=r"\['market_close'\] are read as numeric columns of the bars"):
         FeatureSet([Joined(columns=("market_close",))], **rules())
     with pytest.raises(DataError, match="pe is String; columns that features read are numbers"):
         features.table(bars.with_columns(pe=pl.lit("12")))

@@ -71,7 +71,7 @@ def test_what_a_later_stage_would_refuse_is_refused_at_once(label, refusal):
 
 def test_an_experiment_refuses_it_when_it_is_built():
     parts = build(compose("train", ["+experiment=demo"]))
-    with pytest.raises(TrainingError, match="says kind='triple_barrier'"):
+    with pytest.raises(TrainingError, match="states kind='triple_barrier'"):
         Experiment.of(parts | {"labels": changed(kind="triple_barrier")})
 
 

@@ -24,7 +24,7 @@ from tradsys.reports.run.console import models_table, print_run, strategies_tabl
 from tradsys.reports.sweep.console import print_sweep
 from tradsys.reports.terminal import LogLines, print_table, prose, screen, table
 from tradsys.research import reproduction
-from tradsys.research.leakage.audit import Answer, answers_table
+from tradsys.research.leakage.audit import CheckResult, results_table
 
 
 def printed(whole, width):
@@ -106,14 +106,16 @@ def test_a_cell_wider_than_the_screen_is_folded_and_not_cut():
 def shown_by_every_command(folder, monkeypatch):
     """What each renderer prints, by the command it belongs to."""
     audited = [
-        Answer(
+        CheckResult(
             "features",
             "future",
             Finding("features", "future", "a cut", "bollinger_width_rank_20_126", "SYN0 2023", 0.3),
             "",
             1.0,
         ),
-        Answer("labels", "past", None, "the experiment has none of these parts, so there is nothing to ask of it", 0.0),
+        CheckResult(
+            "labels", "past", None, "the experiment has none of these parts, so there is nothing to ask of it", 0.0
+        ),
     ]
     facts = [Fact("memory", "1,024 GB of which 900 GB are free", "a run needs 734 MB, as its configuration says", "ok")]
     differing = [reproduction.Difference("models.primary.skill_beyond_level", 0.123456789, 0.987654321)]
@@ -125,7 +127,7 @@ def shown_by_every_command(folder, monkeypatch):
         "compare": lambda: print_comparison(comparison()),
         "diagnose": lambda: print_diagnosis(diagnosis(), folder),
         "audit study": lambda: print_study(study()),
-        "audit": lambda: print_table(screen(), answers_table(audited)),
+        "audit": lambda: print_table(screen(), results_table(audited)),
         "doctor": lambda: print_facts(facts, screen()),
         "reproduce": lambda: reproduction.print_comparison(
             reproduction.Comparison(80, differing, causes, 0.0), folder, folder

@@ -68,7 +68,7 @@ def changed_bars(bars: pl.DataFrame, t: datetime, how: str, rng: np.random.Gener
     if how == "shuffle":
         order = _dealt((bars["time"] <= t).to_numpy(), rng)
         return bars.with_columns(bars[c].gather(order) for c in numbers)
-    raise DataError(f"causality: {how!r} is no way to change the future; known are {list(WAYS)}; use one")
+    raise DataError(f"causality: unknown way {how!r} to change the future; known are {list(WAYS)}; use one")
 
 
 def changed_table(
@@ -90,7 +90,7 @@ def changed_table(
     elif how == "shuffle":
         values = values[_dealt(past, rng)]
     else:
-        raise DataError(f"causality: {how!r} is no way to change the future; known are {list(WAYS)}; use one")
+        raise DataError(f"causality: unknown way {how!r} to change the future; known are {list(WAYS)}; use one")
     return table.with_values(values), rows
 
 

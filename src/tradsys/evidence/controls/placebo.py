@@ -144,7 +144,7 @@ def rotated_vetoes(
         )
     if not np.isfinite(score_R).all():
         raise DataError(
-            f"placebo: {int((~np.isfinite(score_R)).sum())} of {len(score_R)} answers are not finite; every row has "
+            f"placebo: {int((~np.isfinite(score_R)).sum())} of {len(score_R)} scores are not finite; every row has "
             "one; drop rows without"
         )
     rng = np.random.default_rng(seed)
@@ -157,9 +157,9 @@ def rotated_vetoes(
     kept = np.zeros((len(shifts), len(candidate_N)), dtype=bool)
     at_symbol, at_bar = symbol_R[candidate_N], bar_R[candidate_N]
     for p, shift in enumerate(shifts):
-        said = panel_SB[at_symbol, (at_bar + shift) % n_bars]
+        shifted = panel_SB[at_symbol, (at_bar + shift) % n_bars]
         # ties are broken at random, never by their position in time
-        kept[p, np.lexsort((rng.random(len(said)), -said))[:n_kept]] = True
+        kept[p, np.lexsort((rng.random(len(shifted)), -shifted))[:n_kept]] = True
     return kept
 
 
@@ -281,7 +281,7 @@ def helps(
             failed.append(f"{words}: p = {shown} among {n_placebos:,} placebos that veto as much (most {ALPHA:g})")
     gain, sharpe = against_placebo.per_trade, against_none.sharpe
     if gain.low is None or gain.low <= 0:
-        failed.append("the net return of a trade is not above that of the placebos in its whole interval")
+        failed.append("the net return of a trade is not above that of the placebos in its complete interval")
     if sharpe.value is None or sharpe.value <= 0:
         failed.append("the Sharpe is no higher than that of the same strategy without the auditor")
     good = (

@@ -75,9 +75,9 @@ def associations(
         value, p_value = _rank_correlation(column[kept], event_N[kept], time_N[kept], min_block, confidence)
         p_values.append(p_value)
         found.append((value, int(kept.sum()), _median(column[kept & event_N]), _median(column[kept & ~event_N])))
-    asked = [k for k, p in enumerate(p_values) if p is not None]
-    held = holm(np.array([p_values[k] for k in asked])).tolist() if asked else []
-    adjusted: dict[int, float] = dict(zip(asked, held, strict=True))
+    tested = [k for k, p in enumerate(p_values) if p is not None]
+    held = holm(np.array([p_values[k] for k in tested])).tolist() if tested else []
+    adjusted: dict[int, float] = dict(zip(tested, held, strict=True))
     return [
         Association(name, value, adjusted.get(k), n, up, down)
         for k, (name, (value, n, up, down)) in enumerate(zip(names, found, strict=True))

@@ -85,7 +85,7 @@ class _AveragePrecision:
         self.last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # of each run of equal scores
 
     def of(self, weight_dN: Array) -> Array:
-        """Of each weighting [d]; NaN where no positive has weight."""
+        """Average precision [d] of each weighting; NaN where no positive has weight."""
         ranked = weight_dN[:, self.order]
         hits = np.cumsum(ranked * self.positive_N, axis=1)[:, self.last]
         taken = np.cumsum(ranked, axis=1)[:, self.last]

@@ -18,7 +18,8 @@ def beyond_passive(returns: Array, exposure: Array, market_T: Array) -> Array:
     own, held, market = (np.asarray(a, dtype=np.float64) for a in (returns, exposure, market_T))
     if own.shape != held.shape or own.shape[:1] != market.shape:
         raise DataError(
-            f"beyond_passive: returns {own.shape}, exposure {held.shape}, market {market.shape}; one of each per period"
+            f"beyond_passive: returns {own.shape}, exposure {held.shape}, market {market.shape}; one of each per "
+            "period; align them first"
         )
     if not all(np.isfinite(a).all() for a in (own, held, market)):
         raise DataError("beyond_passive: values that are not finite; cut the record where all three are known")

@@ -22,7 +22,7 @@ def greater(a: Value, b: Value) -> Value:
 
 
 def equal(a: Value, b: Value) -> Value:
-    """a == b, NaN equal to NaN."""
+    """Elementwise a == b, with NaN equal to NaN."""
     return (a == b) | ((a != a) & (b != b))  # noqa: PLR0124
 
 

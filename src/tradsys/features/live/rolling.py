@@ -96,7 +96,7 @@ class Step(Protocol):
     """A stateful step: its new value from its input's, which its ring already holds."""
 
     def __call__(self, x: Value, cursor: Cursor) -> Array:
-        """float64 [n]."""
+        """The step's new value, float64 [n]."""
 
 
 class Shift:
@@ -107,7 +107,7 @@ class Shift:
         ring.shows_old = True
 
     def __call__(self, x: Value, cursor: Cursor) -> Array:  # noqa: ARG002 - one protocol
-        """float64 [n]."""
+        """The shifted value, float64 [n]."""
         return self.ring.old
 
 
@@ -118,7 +118,7 @@ class Window:
         self.ring, self.function, self.by_age = ring, function, by_age
 
     def __call__(self, x: Value, cursor: Cursor) -> Array:  # noqa: ARG002 - one protocol
-        """float64 [n]."""
+        """The function of each window, float64 [n]."""
         window = self.ring.window(cursor)
         if self.by_age is None:
             return self.function(window)
@@ -133,7 +133,7 @@ class Rank:
         self.ring = ring
 
     def __call__(self, x: Value, cursor: Cursor) -> Array:
-        """float64 [n]."""
+        """The rank of the newest value, float64 [n]."""
         window, own = self.ring.window(cursor), np.asarray(x)[:, None]
         ranked: Array = greater(own, window).sum(axis=1) + (equal(own, window).sum(axis=1) + 1) / 2
         return ranked
@@ -153,7 +153,7 @@ class SeededMean(Grown):
             self._hold(name, 0.0)
 
     def __call__(self, x: Value, cursor: Cursor) -> Array:
-        """float64 [n]."""
+        """The recursion's new value, float64 [n]."""
         rows = cursor.rows
         known = x == x  # noqa: PLR0124 - a NaN alone differs from itself
         begun = self.n_skip + self.n_seed + self.late

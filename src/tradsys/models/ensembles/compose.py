@@ -91,7 +91,7 @@ class Calibrated:
         return self.of(model, self.calibrator.fit(scores, valid.y, valid.weight))
 
     def net_fits(self, train: Samples, valid: Samples, found: NetFits) -> Iterator[NetFit]:
-        """The inner model's nets."""
+        """Yields the nets that the inner model's fit trains."""
         yield from found.of(self.model, train, valid)
 
     @classmethod
@@ -104,7 +104,7 @@ class Calibrated:
         return fitted(self, "model_").predict_proba(table, rows)
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
-        """Calibrated float64 [N, C]."""
+        """Calibrated probabilities, float64 [N, C]."""
         return fitted(self, "calibrator_").apply(self.score(table, rows))
 
 
@@ -139,7 +139,7 @@ class SeedAverage:
 
     @property
     def reads_raw(self) -> bool:
-        """As the inner model: one scaler before all seeds, or none."""
+        """Whether the inner model reads raw values: one scaler before all seeds, or none."""
         return getattr(self.model, "reads_raw", False)
 
     @property

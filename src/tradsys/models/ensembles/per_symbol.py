@@ -61,25 +61,25 @@ class PerSymbol:
         if not done:
             raise TrainingError(
                 f"per symbol: none of {list(train.table.symbols)} has {self.least} training samples and all classes in "
-                "training and validation; load more history, or train one model of all with the model itself"
+                "training and validation; load more history, or train one pooled model with the model itself"
             )
-        if untaught := [symbol for symbol in train.table.symbols if symbol not in done]:
-            LOG.warning("per symbol: too little history of %s; they get the base rate", ", ".join(untaught))
+        if lacking := [symbol for symbol in train.table.symbols if symbol not in done]:
+            LOG.warning("per symbol: too little history of %s; they get the base rate", ", ".join(lacking))
         return with_fitted(self, {"members_": done, "base_rate_": base.proba_})
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
         """float64 [N, C] from each row's own copy; the base rate for symbols without one."""
         proba_NC = np.tile(fitted(self, "base_rate_"), (len(rows), 1))
-        asked = np.asarray(table.symbols, dtype=object)[table.symbol[rows]]
+        symbol_N = np.asarray(table.symbols, dtype=object)[table.symbol[rows]]
         for symbol, model in fitted(self, "members_").items():
-            if (mine := asked == symbol).any():
+            if (mine := symbol_N == symbol).any():
                 proba_NC[mine] = model.predict_proba(table, rows[mine])
         return proba_NC
 
     def _copy(self, symbol: str) -> Model:
         inner = scaled(self.scaler, self.model)
-        whole = inner if self.calibrator is None else Calibrated(inner, self.calibrator)
-        return whole if self.workdir is None else in_workdir(whole, self.workdir / symbol)
+        composed = inner if self.calibrator is None else Calibrated(inner, self.calibrator)
+        return composed if self.workdir is None else in_workdir(composed, self.workdir / symbol)
 
 
 def _samples_of(samples: Samples, symbol: str) -> Samples:

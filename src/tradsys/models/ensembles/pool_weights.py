@@ -40,7 +40,7 @@ def likelihoods(proba_KNC: list[Array], y_N: Array) -> Array:
     likelihood_NK = np.stack(reported, axis=1)
     if bad := int((~np.isfinite(likelihood_NK)).any(axis=1).sum()):
         raise TrainingError(
-            f"ensemble: {bad} of {len(y_N)} out-of-fold probabilities are NaN; every member answers every row; "
+            f"ensemble: {bad} of {len(y_N)} out-of-fold probabilities are NaN; every member predicts every row; "
             "keep only rows where table.ready(lookback) holds"
         )
     return np.maximum(likelihood_NK, LEAST)

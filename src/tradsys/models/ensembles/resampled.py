@@ -23,7 +23,7 @@ class _Weighed:
 
     @property
     def reads_raw(self) -> bool:
-        """As the inner model."""
+        """Whether the inner model reads raw values."""
         return getattr(self.model, "reads_raw", False)
 
     @property

@@ -81,7 +81,7 @@ class Stacked:
         return self._refitted(held, weights_K, train, valid)
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
-        """float64 [N, C], the pool."""
+        """Probabilities of the pool, float64 [N, C]."""
         return pooled(self.earning()[1], self._member_probabilities(table, rows))
 
     def earning(self) -> tuple[tuple[str, ...], Array]:
@@ -163,7 +163,7 @@ class RegimeWeighted(Stacked):
         return max(super().lookback, self.regime.lookback)
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """As `Stacked`; also raises as the regime's fit does, and DataError where its windows are incomplete."""
+        """A fitted copy, as `Stacked.fit`; also raises as the regime's fit, and DataError for incomplete windows."""
         held = self._held_out(train, valid)
         regime = self.regime.fit(train, valid)
         belief_NS = regime.predict_proba(train.table, held.rows)

@@ -47,7 +47,7 @@ class TemporalConvNet(nn.Module):
         if n_levels is not None and (n_levels < 1 or receptive_field(n_levels, kernel_bars) < lookback):
             raise CombinationError(
                 f"tcn: {n_levels} levels of {kernel_bars} bars see {receptive_field(max(n_levels, 0), kernel_bars)} "
-                f"bars of a window of {lookback}; they must see it whole; use n_levels={enough} or null"
+                f"bars of a window of {lookback}; they must cover it completely; use n_levels={enough} or null"
             )
         self.n_features, self.n_classes, self.lookback = n_features, n_classes, lookback
         self.n_levels = n_levels or enough

@@ -154,7 +154,7 @@ class Block(nn.Module):
         return mixed_NHQK.transpose(1, 2).reshape(n, 1 if only_last else t, d)
 
     def _heads(self, x_NTD: Tensor) -> Tensor:
-        """[N, T, D] -> [N, H, T, K]."""
+        """Splits the embedding into heads: [N, T, D] -> [N, H, T, K]."""
         n, t, d = x_NTD.shape
         return x_NTD.view(n, t, self.n_heads, d // self.n_heads).transpose(1, 2)
 

@@ -64,8 +64,8 @@ class SessionRegime:
         some = np.flatnonzero(last >= first)
         if not len(some):
             raise DataError(
-                f"session regime: no session became known in the windows of {len(own)} training samples; "
-                f"{self.clock!r} falls where one does; name a column of ages as clock="
+                f"session regime: no session was published in the windows of {len(own)} training samples; "
+                f"{self.clock!r} falls where one is; set clock= to a column of ages"
             )
         short, ends = table.take(rows), last[some]
         nothing = np.zeros(len(some))

@@ -38,7 +38,7 @@ class Jitter:
         _at_least_zero("jitter", "sigma", self.sigma)
 
     def __call__(self, window_NTF: Tensor, generator: Generator | None = None) -> Tensor:
-        """window + sigma * noise."""
+        """Returns window + sigma * noise."""
         return (
             window_NTF
             if self.sigma == 0
@@ -59,7 +59,7 @@ class Scaling:
         _at_least_zero("scaling", "sigma", self.sigma)
 
     def __call__(self, window_NTF: Tensor, generator: Generator | None = None) -> Tensor:
-        """window * factor."""
+        """Returns window * factor."""
         if self.sigma == 0:
             return window_NTF
         n, _, n_features = window_NTF.shape

@@ -57,7 +57,7 @@ def captured_step(
     graph_s, graph = _tried(captured, batch, before)
     start = before.weights()
     apart = float((graph - plain).norm() / (plain - start).norm().clamp_min(torch.finfo(plain.dtype).tiny))
-    said = f"a step takes {1e3 * plain_s:.3f} ms plain, {1e3 * graph_s:.3f} ms as a CUDA graph"
+    measured = f"a step takes {1e3 * plain_s:.3f} ms plain, {1e3 * graph_s:.3f} ms as a CUDA graph"
     if not apart <= MOST_APART:
         what = f"training: {N_COMPARED} steps of the CUDA graph end {apart:.1%} of their way apart from plain ones"
         if wish == "graph":
@@ -65,9 +65,9 @@ def captured_step(
         LOG.warning("%s; it trains plain", what)
         return None
     if wish == "auto" and graph_s >= plain_s:
-        LOG.info("%s; it trains plain", said)
+        LOG.info("%s; it trains plain", measured)
         return None
-    LOG.info("%s; it trains as a graph", said)
+    LOG.info("%s; it trains as a graph", measured)
     return captured
 
 

@@ -28,7 +28,7 @@ Watch = Callable[[int, float], None]
 class CheckpointCallback(Checkpoint):
     """Keeps best and last weights, stops early, and stops between two steps on request.
 
-    asked: an event, set to request a stop. every_steps: last.ckpt is also written after so many steps of the
+    stop_requested: an event, set to request a stop. every_steps: last.ckpt is also written after so many steps of the
     fit. watch: called after every epoch, once last.ckpt holds it. In a run of several ranks the first one evaluates and
     writes, and all stop at the same step.
     Lightning's loop and `DirectLoop` call it. It derives from Lightning's Checkpoint so that it runs after every other
@@ -44,12 +44,12 @@ class CheckpointCallback(Checkpoint):
         monitor: str,
         selection: Selection,
         every_steps: int | None,
-        asked: Any,
+        stop_requested: Any,
         watch: Watch | None,
     ) -> None:
         self.workdir, self.fingerprint, self.loader = workdir, fingerprint, loader
         self.monitor, self.selection, self.every_steps, self.watch = monitor, selection, every_steps, watch
-        self.asked = asked
+        self.stop_requested = stop_requested
         # saved before Lightning installs its own handler, after which a stopped fit would look finished
         self.on_sigterm = signal.getsignal(signal.SIGTERM)
         self.scores: list[float] = []
@@ -116,8 +116,8 @@ class CheckpointCallback(Checkpoint):
         if trainer.world_size > 1:
             if not now and trainer.global_step % STEPS_PER_AGREEMENT:
                 return False
-            return trainer.strategy.reduce_boolean_decision(self.asked.is_set(), all=False)
-        return self.asked.is_set()
+            return trainer.strategy.reduce_boolean_decision(self.stop_requested.is_set(), all=False)
+        return self.stop_requested.is_set()
 
     def _save_last(self, trainer: L.Trainer) -> None:
         path = self.workdir / "last.ckpt"

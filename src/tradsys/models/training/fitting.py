@@ -70,9 +70,9 @@ def fit_module(
     rendezvous.share(workdir, "before", "last.ckpt", "best.ckpt", "finished.json")
     if (done := read_finished(workdir, fingerprint)) is None:
         last = _resumable(workdir / "last.ckpt", fingerprint)
-        _retell(watch, [] if last is None else kept_state(last)["scores"])
+        _report_missed(watch, [] if last is None else kept_state(last)["scores"])
         job = _Job(module, train, valid, settings, workdir, fingerprint, monitor, callbacks, go_on=last is not None)
-        with interruptible() as asked:
+        with interruptible() as stop_requested:
             if settings.starts_ranks:
                 scores = run_on_ranks(
                     _as_rank,
@@ -80,18 +80,18 @@ def fit_module(
                     n_local=settings.devices,
                     rendezvous=rendezvous,
                     cuda=settings.uses_gpu(),
-                    asked=asked,
-                    hear=watch or _unheard,
+                    stop_requested=stop_requested,
+                    on_epoch=watch or _unwatched,
                 )
             else:
-                scores = _train(job, asked, watch)
+                scores = _train(job, stop_requested, watch)
         rendezvous.share(workdir, "after", "best.ckpt")
         if (best := settings.selection.best_epoch(scores)) is None:
             raise TrainingError(f"training: no epoch ended with a finite {monitor!r}; let the module log it")
         done = FitResult(best, len(scores), scores[best], tuple(scores))
         write_finished(workdir, fingerprint, done)
     else:
-        _retell(watch, done.scores)
+        _report_missed(watch, done.scores)
     with refused_in_one_line(f"training: checkpoint {workdir / 'best.ckpt'}", FIX, TrainingError):
         module.load_state_dict(read_checkpoint(workdir / "best.ckpt")["state_dict"])
     module.cpu().float().eval()  # windows are float32, whatever precision the weights were fitted in
@@ -113,8 +113,8 @@ class _Job:
     go_on: bool
 
 
-def _train(job: _Job, asked: Any, watch: Watch | None) -> list[float]:
-    """Trains, with best.ckpt and last.ckpt in the workdir, and returns every epoch's score. asked: set to stop."""
+def _train(job: _Job, stop_requested: Any, watch: Watch | None) -> list[float]:
+    """Trains, with best.ckpt and last.ckpt in the workdir, and returns every epoch's score."""
     checkpoints = CheckpointCallback(
         job.workdir,
         job.fingerprint,
@@ -122,7 +122,7 @@ def _train(job: _Job, asked: Any, watch: Watch | None) -> list[float]:
         monitor=job.monitor,
         selection=job.settings.selection,
         every_steps=job.settings.checkpoint_every_steps,
-        asked=asked,
+        stop_requested=stop_requested,
         watch=watch,
     )
     last = job.workdir / "last.ckpt" if job.go_on else None
@@ -149,7 +149,7 @@ def _train(job: _Job, asked: Any, watch: Watch | None) -> list[float]:
     return checkpoints.scores
 
 
-def _as_rank(job: _Job, asked: Any, tell: Watch) -> list[float]:
+def _as_rank(job: _Job, stop_requested: Any, tell: Watch) -> list[float]:
     """`_train` as one of several ranks."""
     device = job.settings.device()
     own = replace(
@@ -158,7 +158,7 @@ def _as_rank(job: _Job, asked: Any, tell: Watch) -> list[float]:
         train=job.train.to(device),
         valid=job.valid.to(device),
     )
-    return _train(own, asked, tell)
+    return _train(own, stop_requested, tell)
 
 
 def _shown(watch: Watch | None, settings: TrainerSettings, monitor: str) -> Watch | None:
@@ -176,7 +176,7 @@ def _shown(watch: Watch | None, settings: TrainerSettings, monitor: str) -> Watc
     return log
 
 
-def _unheard(epoch: int, score: float) -> None:
+def _unwatched(epoch: int, score: float) -> None:
     """Ignores the epoch: there is no watch."""
 
 
@@ -237,7 +237,7 @@ def _resumable(path: Path, fingerprint: str) -> dict[str, Any] | None:
         return checkpoint if checkpoint["global_step"] > 0 else None
 
 
-def _retell(watch: Watch | None, scores: Iterable[float]) -> None:
+def _report_missed(watch: Watch | None, scores: Iterable[float]) -> None:
     """Reports to a watch the epochs that ended before it started."""
     if watch is not None:
         for epoch, score in enumerate(scores):

@@ -74,7 +74,7 @@ class LitSupCon(LitClassifier):
         self.register_buffer("offset_C", torch.zeros(n_classes))  # log class shares that balanced batches lack
         self.register_buffer("base_C", torch.zeros(n_classes))  # log of the weighted training class rates
         self.history: list[dict[str, float]] = []
-        self._lonely = torch.zeros(2)  # anchors without a positive, batches without any anchor that has one
+        self._unpaired = torch.zeros(2)  # anchors without a positive, batches without any anchor that has one
         self._bank: tuple[Tensor, Tensor] | None = None
         self._embedded: list[Tensor] = []
 
@@ -104,10 +104,10 @@ class LitSupCon(LitClassifier):
         probe = weighted_mean(F.cross_entropy(logits_NC, y_N, reduction="none"), weight_N)
         return contrast + probe, contrast.detach(), _without_positive(y_G)
 
-    def keep_step(self, loss: Tensor, lonely: Tensor) -> None:  # type: ignore[override]
+    def keep_step(self, loss: Tensor, unpaired: Tensor) -> None:  # type: ignore[override]
         """Stores one step's contrastive loss and its number of anchors without a positive."""
         super().keep_step(loss)
-        self._lonely = self._lonely.to(lonely.device) + lonely
+        self._unpaired = self._unpaired.to(unpaired.device) + unpaired
 
     def configure_gradient_clipping(
         self,
@@ -124,7 +124,7 @@ class LitSupCon(LitClassifier):
         """Raises for values that are not finite; encodes the training windows of the kNN vote."""
         super().on_validation_start()
         loader: Any = self.trainer.train_dataloader
-        self._bank = self._remembered(loader) if isinstance(loader, WindowLoader) else None
+        self._bank = self._encoded_bank(loader) if isinstance(loader, WindowLoader) else None
 
     def validation_step(self, batch: Batch) -> None:
         """Stores one batch's embeddings and scores."""
@@ -152,8 +152,8 @@ class LitSupCon(LitClassifier):
     def on_train_epoch_end(self) -> None:
         """Logs the epoch's loss and counts, and writes the history."""
         super().on_train_epoch_end()
-        anchors, batches = self._lonely.tolist()
-        self._lonely = torch.zeros(2)
+        anchors, batches = self._unpaired.tolist()
+        self._unpaired = torch.zeros(2)
         self.log("anchors_without_positive", anchors)
         self.log("batches_without_positive", batches)
         seen = self.trainer.callback_metrics
@@ -162,19 +162,20 @@ class LitSupCon(LitClassifier):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the history, and the running epoch's losses and counts."""
         losses = torch.stack(self._losses).cpu() if self._losses else torch.empty(0)
-        running = {"losses": losses, "train_loss": self._train_loss, "lonely": self._lonely.cpu()}
+        running = {"losses": losses, "train_loss": self._train_loss, "lonely": self._unpaired.cpu()}
         checkpoint |= {"history": self.history, "running": running}
         if self.average is not None:
             checkpoint["ema"] = self.average.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores them."""
+        """Restores the history, and the running epoch's losses and counts."""
         self.history, running = list(checkpoint["history"]), checkpoint["running"]
-        self._losses, self._train_loss, self._lonely = list(running["losses"]), running["train_loss"], running["lonely"]
+        self._losses, self._train_loss = list(running["losses"]), running["train_loss"]
+        self._unpaired = running["lonely"]
         if self.average is not None:
             self.average.load_state_dict(checkpoint["ema"], self)
 
-    def _remembered(self, loader: WindowLoader) -> tuple[Tensor, Tensor]:
+    def _encoded_bank(self, loader: WindowLoader) -> tuple[Tensor, Tensor]:
         """Unit embeddings [B, D] and classes [B] of training windows, evenly spread, in eval mode."""
         places = _spread_places(len(loader.rows_N), loader.table_RF.device)
         parts = [loader.batch(some) for some in places.split(loader.batch_size)]

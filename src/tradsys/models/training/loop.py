@@ -86,7 +86,7 @@ class DirectLoop:
 
     @property
     def estimated_stepping_batches(self) -> int:
-        """Steps of all planned epochs."""
+        """Number of steps of all planned epochs."""
         return self.settings.max_epochs * len(self.train_dataloader)
 
     def fit(self, checkpoint: dict[str, Any] | None) -> None:

@@ -26,14 +26,14 @@ def interruptible() -> Iterator[threading.Event]:
     Raises KeyboardInterrupt, or Terminated for SIGTERM, also where the fit ended before it saw the
     event. A handler that ignores a signal is kept.
     """
-    asked, came = threading.Event(), list[int]()
+    stop_requested, came = threading.Event(), list[int]()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(number: int, _frame: FrameType | None) -> None:
         came.append(number)
-        if asked.is_set():
+        if stop_requested.is_set():
             raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
-        asked.set()
+        stop_requested.set()
 
     ours = threading.current_thread() is threading.main_thread()
     try:
@@ -41,7 +41,7 @@ def interruptible() -> Iterator[threading.Event]:
             # SIGTERM without a handler ends the process at once: a caller that wants more installs one
             if callable(handler):
                 signal.signal(number, ask)
-        yield asked
+        yield stop_requested
     except KeyboardInterrupt as stopped:
         if signal.SIGTERM in came and not isinstance(stopped, Terminated):
             raise Terminated from stopped

@@ -22,9 +22,9 @@ from tradsys.ops.daily.lock import held
 from tradsys.ops.daily.stages import DailySettings
 from tradsys.reports.daily.evaluation_page import write_evaluation
 from tradsys.research.leakage.refit_check import refit_check
-from tradsys.research.panel.books import Looks, run_books
+from tradsys.research.panel.books import LedgerContext, run_books
 from tradsys.research.panel.metrics import panel_metrics
-from tradsys.research.panel.signals import judge_signals, newly_above, signals_at, write_signals
+from tradsys.research.panel.signals import evaluate_signals, newly_above, signals_at, write_signals
 from tradsys.research.panel.walk_forward import walk_forward
 from tradsys.research.pipeline.dataset import market_cut
 from tradsys.research.pipeline.provenance import provenance
@@ -66,7 +66,7 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
                 skill_low={name: one["skill_beyond_level"]["low"] for name, one in horizons.items()},
                 costs=first.costs, evaluation=first.evaluation, market_symbol=first.data["market_symbol"],
                 calendar=data.calendar,
-                looks=Looks(TrialLedger(parts["paths"]["ledger"]), reported, str(settings.folder / FOLDER)),
+                context=LedgerContext(TrialLedger(parts["paths"]["ledger"]), reported, str(settings.folder / FOLDER)),
                 seed=first.seed, made_up=synthetic_note(first.data) is not None,
             )  # fmt: skip
         with timings.stage("refit on cut data"):
@@ -123,7 +123,7 @@ def signals(settings: DailySettings, parts: Mapping[str, Any]) -> tuple[Path, di
         day = parts["date"] or str(data.last_bar())
         at = data.of(data.session(day)).close
         table = signals_at(settings.first, parts["signals"], data.all, at)
-        judged = judge_signals(settings.first, parts["signals"], data.of(data.session(day)).bars)
+        judged = evaluate_signals(settings.first, parts["signals"], data.of(data.session(day)).bars)
         judged |= {"synthetic": synthetic_note(settings.first.data), "notes": data_notes(settings.first.data)}
         folder = settings.folder / "signals" / f"date={day}"
         judged["new"] = newly_above(parts["signals"].bar, _table_before(folder), table)

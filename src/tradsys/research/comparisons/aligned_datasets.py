@@ -33,17 +33,17 @@ class Aligned:
 
 
 def aligned_datasets(
-    variants: Mapping[str, tuple[Experiment, Mapping[str, object]]], splitter: Splitter, judged: Sequence[str] = ()
+    variants: Mapping[str, tuple[Experiment, Mapping[str, object]]], splitter: Splitter, tested: Sequence[str] = ()
 ) -> dict[str, Aligned]:
     """One dataset for every variant; variants with one data set, feature set and task share the same object.
 
     variants: the experiment and its resolved config, from which equal choices are recognised. The lookback is the
-    longest of all variants. judged: symbols whose rows are tested, all where empty; a variant's other data are
+    longest of all variants. tested: symbols whose rows are tested, all where empty; a variant's other data are
     its own. Raises DataError where a part of a fold holds one class only, or where variants of one task would be
     tested on other rows, with the variant and the fold.
     """
     lookback = max(experiment.model.lookback for experiment, _ in variants.values())
-    chosen = {name: _choice(config) for name, (_, config) in variants.items()}
+    chosen = {name: _data_digest(config) for name, (_, config) in variants.items()}
     caches: dict[str, DatasetCache] = {}
     sources: dict[str, LabelledRows] = {}
     of_choice: dict[str, Experiment] = {}
@@ -55,22 +55,22 @@ def aligned_datasets(
             cache = caches[data]
             of_choice[chosen[name]] = experiment
             sources[chosen[name]] = label_rows(experiment, cache.bars, splitter, lookback=lookback, cache=cache)
-    shared = {key: _judged_rows(rows, judged) for key, rows in sources.items()}
-    questions = {key: _question(rows, shared[key]) for key, rows in sources.items()}
+    shared = {key: _tested_rows(rows, tested) for key, rows in sources.items()}
+    tasks = {key: _task_digest(rows, shared[key]) for key, rows in sources.items()}
     ready: dict[str, Array] = {}
     for key, rows in sources.items():
-        ready[questions[key]] = ready.get(questions[key], True) & rows.decidable[shared[key]]
+        ready[tasks[key]] = ready.get(tasks[key], True) & rows.decidable[shared[key]]
     aligned = {}
     for key, rows in sources.items():
         decided = rows.decidable.copy()
-        decided[shared[key]] = ready[questions[key]]
+        decided[shared[key]] = ready[tasks[key]]
         dataset = replace(rows, events=decided).dataset(splitter)
         check_symbols(dataset.samples, of_choice[key].events, rows.events)
-        aligned[key] = Aligned(dataset, dataset_digest(dataset), questions[key])
+        aligned[key] = Aligned(dataset, dataset_digest(dataset), tasks[key])
     first: dict[str, str] = {}  # of each task, its first variant
     for name, key in chosen.items():
         check_classes(name, aligned[key].dataset)
-        other = first.setdefault(questions[key], name)
+        other = first.setdefault(tasks[key], name)
         _check_same_tests(name, aligned[key].dataset, other, aligned[chosen[other]].dataset)
     return {name: aligned[key] for name, key in chosen.items()}
 
@@ -104,17 +104,17 @@ def _names(samples: Samples) -> Array:
     return np.asarray(samples.table.symbols)[samples.table.symbol[samples.rows]]
 
 
-def _choice(config: Mapping[str, object]) -> str:
+def _data_digest(config: Mapping[str, object]) -> str:
     """Digest of the settings that determine table, labels and weights."""
     return digest_json({name: config[name] for name in ("data", "features", "labels", "events", "weighting")})
 
 
-def _judged_rows(rows: LabelledRows, judged: Sequence[str]) -> Array:
+def _tested_rows(rows: LabelledRows, tested: Sequence[str]) -> Array:
     """True [R] where a row is of a tested symbol."""
-    return np.isin(np.asarray(rows.table.symbols), list(judged) or rows.table.symbols)[rows.table.symbol]
+    return np.isin(np.asarray(rows.table.symbols), list(tested) or rows.table.symbols)[rows.table.symbol]
 
 
-def _question(rows: LabelledRows, shared: Array) -> str:
+def _task_digest(rows: LabelledRows, shared: Array) -> str:
     """Digest of the shared rows' prices, outcomes and decisions, whatever the features and the other rows."""
     prices = content_digest(rows.bars.select(COLUMNS).filter(pl.Series(shared)))
     labels, table = rows.labels, rows.table

@@ -35,7 +35,7 @@ from tradsys.market.parquet import read_parquet
 from tradsys.reports.comparison.page import write_comparison
 from tradsys.research.comparisons.aligned_datasets import Aligned, aligned_datasets
 from tradsys.research.comparisons.settings import ComparisonSettings, Variant
-from tradsys.research.comparisons.table import VariantFits, comparison_table, enter_looks
+from tradsys.research.comparisons.table import VariantFits, comparison_table, enter_trials
 from tradsys.research.pipeline.cross_validation import FoldFit, PlannedFit, StackedFits, fits_per_stack, run_fit
 from tradsys.research.pipeline.dataset import Dataset
 from tradsys.research.pipeline.dataset_store import fold_spans, load_dataset, save_dataset
@@ -86,21 +86,23 @@ def compare_study(
     """
     check_ledger(config["paths"]["ledger"], config["paths"]["runs"])
     runs = Path(config["paths"]["runs"])
-    judged = aligned_datasets({v.name: (v.experiment, v.config) for v in variants}, settings.splitter, settings.judged)
-    _check_means(variants, judged)
+    aligned = aligned_datasets(
+        {v.name: (v.experiment, v.config) for v in variants}, settings.splitter, settings.tested_symbols
+    )
+    _check_means(variants, aligned)
     for variant in variants:
-        _check_fits(variant, judged[variant.name].dataset)
-    place = runs / "compare" / f"{settings.name}_{judged[settings.reference].digest[:12]}"
+        _check_fits(variant, aligned[variant.name].dataset)
+    place = runs / "compare" / f"{settings.name}_{aligned[settings.reference].digest[:12]}"
     place.mkdir(parents=True, exist_ok=True)
-    with _alone(place), logged_in(place, yaml.safe_dump(masked(dict(config)), sort_keys=False), overrides):
-        for one in judged.values():
+    with _locked(place), logged_in(place, yaml.safe_dump(masked(dict(config)), sort_keys=False), overrides):
+        for one in aligned.values():
             save_dataset(one.dataset, _dataset_folder(place, one))
         fitted = [v for v in variants if not v.mean_of]
-        jobs = {v.name: _jobs(v, judged[v.name], place) for v in fitted}
+        jobs = {v.name: _jobs(v, aligned[v.name], place) for v in fitted}
         _run([unit for each in jobs.values() for unit in _units(each, settings.stacked)], settings)
-        fits = {v.name: _variant_fits(v, jobs[v.name], judged) for v in fitted}
-        done = {v.name: fits.get(v.name) or _mean_fits(v, fits, judged) for v in variants}
-        enter_looks(done, place, config)
+        fits = {v.name: _variant_fits(v, jobs[v.name], aligned) for v in fitted}
+        done = {v.name: fits.get(v.name) or _mean_fits(v, fits, aligned) for v in variants}
+        enter_trials(done, place, config)
         table = comparison_table(done, settings, config) | {
             "folder": str(place),
             "command": shlex.join(["python", "-m", "tradsys.compare", *overrides]),
@@ -120,7 +122,7 @@ def _check_fits(variant: Variant, dataset: Dataset) -> None:
 
 
 @contextlib.contextmanager
-def _alone(place: Path) -> Iterator[None]:
+def _locked(place: Path) -> Iterator[None]:
     """Locks the folder for one process: two would write each other's checkpoints."""
     lock = FileLock(place / ".lock", timeout=0)
     try:
@@ -135,14 +137,14 @@ def _alone(place: Path) -> Iterator[None]:
         lock.release()
 
 
-def _dataset_folder(place: Path, judged: Aligned) -> Path:
-    return place / "datasets" / judged.digest[:12]
+def _dataset_folder(place: Path, aligned: Aligned) -> Path:
+    return place / "datasets" / aligned.digest[:12]
 
 
-def _jobs(variant: Variant, judged: Aligned, place: Path) -> list[Job]:
+def _jobs(variant: Variant, aligned: Aligned, place: Path) -> list[Job]:
     """The variant's fits, seed by seed."""
-    digest = variant.digest(judged.digest)
-    about = {"variant": variant.name, "digest": digest, "panel": judged.digest, "code_sha": code_sha()}
+    digest = variant.digest(aligned.digest)
+    about = {"variant": variant.name, "digest": digest, "panel": aligned.digest, "code_sha": code_sha()}
     name = f"{variant.name}_{digest[:8]}"
     return [
         Job(
@@ -150,13 +152,13 @@ def _jobs(variant: Variant, judged: Aligned, place: Path) -> list[Job]:
             experiment=variant.experiment,
             fold=fold,
             seed=seed,
-            dataset=_dataset_folder(place, judged),
+            dataset=_dataset_folder(place, aligned),
             target=place / "fits" / name / f"fold_{fold}_seed_{seed}.json",
             workdir=place / "work" / name / f"fold_{fold}_seed_{seed}",
             about=about,
         )
         for seed in variant.seeds
-        for fold in range(len(judged.dataset.folds))
+        for fold in range(len(aligned.dataset.folds))
     ]
 
 
@@ -307,8 +309,8 @@ def _horizon(variant: Variant, own: Aligned) -> np.timedelta64:
     return np.timedelta64(variant.experiment.labels.horizon_bars * length, "m")
 
 
-def _variant_fits(variant: Variant, jobs: Sequence[Job], judged: Mapping[str, Aligned]) -> VariantFits:
-    own = judged[variant.name]
+def _variant_fits(variant: Variant, jobs: Sequence[Job], aligned: Mapping[str, Aligned]) -> VariantFits:
+    own = aligned[variant.name]
     read = [read_fit(job.target) for job in jobs]
     n_folds = len(own.dataset.folds)
     return VariantFits(
@@ -322,11 +324,11 @@ def _variant_fits(variant: Variant, jobs: Sequence[Job], judged: Mapping[str, Al
         horizon=_horizon(variant, own),
         fold_spans=fold_spans(own.dataset),
         against=variant.against,
-        own_rows=own.question != judged[variant.against or variant.name].question,
+        own_rows=own.question != aligned[variant.against or variant.name].question,
     )
 
 
-def _mean_fits(variant: Variant, fits: Mapping[str, VariantFits], judged: Mapping[str, Aligned]) -> VariantFits:
+def _mean_fits(variant: Variant, fits: Mapping[str, VariantFits], aligned: Mapping[str, Aligned]) -> VariantFits:
     """A variant that averages others: the mean of their calibrated probabilities, each first averaged over its seeds.
 
     The base rate is the first one's: the others may differ in training data, but not in test data.
@@ -350,7 +352,7 @@ def _mean_fits(variant: Variant, fits: Mapping[str, VariantFits], judged: Mappin
         code=sorted({code for source in sources for code in source.code}),
         digest=digests[0] if len(digests) == 1 else digest_json(["mean over variants", digests]),
         against=variant.against,
-        own_rows=judged[variant.name].question != judged[variant.against or variant.name].question,
+        own_rows=aligned[variant.name].question != aligned[variant.against or variant.name].question,
     )
 
 
@@ -360,10 +362,10 @@ def _total(counts: Sequence[int | None]) -> int | None:
     return sum(known) if known else None
 
 
-def _check_means(variants: Sequence[Variant], judged: Mapping[str, Aligned]) -> None:
+def _check_means(variants: Sequence[Variant], aligned: Mapping[str, Aligned]) -> None:
     """Raises before any fit where a mean is of variants that are tested on different rows."""
     for variant in variants:
-        asked = {name: judged[name].question for name in variant.mean_of}
+        asked = {name: aligned[name].question for name in variant.mean_of}
         if len(set(asked.values())) > 1:
             first, other = variant.mean_of[0], next(n for n, q in asked.items() if q != asked[variant.mean_of[0]])
             raise TradsysError(

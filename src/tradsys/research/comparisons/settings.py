@@ -109,7 +109,7 @@ class ComparisonSettings:
         return TestedSymbols(self.split, tuple(self.tested)) if self.tested else self.split
 
     @property
-    def judged(self) -> tuple[str, ...]:
+    def tested_symbols(self) -> tuple[str, ...]:
         """Symbols whose rows are tested; empty for all."""
         return tuple(self.held_out or self.tested)
 

@@ -75,7 +75,7 @@ class VariantFits:
         return [fit for row in self.fits for fit in row]
 
 
-def enter_looks(variants: Mapping[str, VariantFits], place: Path, config: Mapping[str, Any]) -> None:
+def enter_trials(variants: Mapping[str, VariantFits], place: Path, config: Mapping[str, Any]) -> None:
     """Records every variant as a trial in the ledger, before its figures are shown; existing ones stay."""
     path = place / LOOKS
     entered = read_json(path, "restore it from a copy", DataError) if path.is_file() else {}

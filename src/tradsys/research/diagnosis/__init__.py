@@ -3,6 +3,6 @@
 diagnosis           diagnose
 pre_test_rows       known_outcomes
 feature_coverage    date_coverage
-explosion_model     judge_explosions
+explosion_model     evaluate_explosions
 advice              advice
 """

@@ -126,15 +126,15 @@ def _compression(report: Mapping[str, Any]) -> Iterator[Line]:
     if lift["low"] is None:
         yield "warn", f"The lift of compression is unknown: {lift['reason']}."
         return
-    said = f"Compressed rows are events {_bounds(lift)} times as often as all"
+    sentence = f"Compressed rows are events {_bounds(lift)} times as often as all"
     left = _within_dates(within)
     if lift["low"] > 1:
-        yield "note", f"{said}.{left}"
+        yield "note", f"{sentence}.{left}"
     elif lift["high"] < 1:
-        yield "warn", f"{said}: quiet rows explode less often, not more. The premise fails on these data.{left}"
+        yield "warn", f"{sentence}: quiet rows explode less often, not more. The premise fails on these data.{left}"
     else:
         doubt = "an interval around 1, so these data do not show that compression precedes explosion"
-        yield "warn", f"{said}: {doubt}.{left}"
+        yield "warn", f"{sentence}: {doubt}.{left}"
 
 
 def _within_dates(within: Mapping[str, Any]) -> str:
@@ -146,18 +146,20 @@ def _within_dates(within: Mapping[str, Any]) -> str:
 
 
 def _fit(report: Mapping[str, Any]) -> Iterator[Line]:
-    judged = report.get("judged")
-    if not judged:
+    evaluated = report.get("judged")
+    if not evaluated:
         return
-    for row in judged["at_k"]:
+    for row in evaluated["at_k"]:
         lift = row["lift"]
-        if row["ranking"] != judged["model"] or lift["value"] is None:
+        if row["ranking"] != evaluated["model"] or lift["value"] is None:
             continue
-        said = f"The model's {row['k']} highest scores of a date are events {_bounds(lift)} times as often as by lot"
+        sentence = (
+            f"The model's {row['k']} highest scores of a date are events {_bounds(lift)} times as often as at random"
+        )
         if lift["low"] is None:
-            yield "warn", f"{said}; there is no interval: {lift['reason']}."
+            yield "warn", f"{sentence}; there is no interval: {lift['reason']}."
         else:
-            yield ("note", f"{said}.") if lift["low"] > 1 else ("warn", f"{said}: that may be luck.")
+            yield ("note", f"{sentence}.") if lift["low"] > 1 else ("warn", f"{sentence}: that may be luck.")
 
 
 def _intervals(report: Mapping[str, Any]) -> Iterator[Line]:

@@ -22,7 +22,7 @@ from tradsys.market.instruments import ended
 from tradsys.research.diagnosis.advice import advice
 from tradsys.research.diagnosis.compression import Compressed, Drawn, compressed_rows, compression_section
 from tradsys.research.diagnosis.examples import episodes, worked_examples
-from tradsys.research.diagnosis.explosion_model import ExplosionSettings, judge_explosions
+from tradsys.research.diagnosis.explosion_model import ExplosionSettings, evaluate_explosions
 from tradsys.research.diagnosis.feature_coverage import CoverageRules, coverage_section, date_coverage, warmups_of
 from tradsys.research.diagnosis.pre_test_rows import KnownOutcomes, known_outcomes
 from tradsys.research.pipeline.dataset import load_bars
@@ -100,7 +100,9 @@ def diagnose(
     report["coverage"] = coverage_section(cover, settings.heat_columns, settings.recent_dates)
     report["stops"] = [finding.as_dict() for finding in cover.stops]
     if settings.judge and not cover.stops:  # no model is fitted on features that fail
-        report["judged"] = judge_explosions(experiment, bars, settings.explosion, folder, config, settings.compression)
+        report["judged"] = evaluate_explosions(
+            experiment, bars, settings.explosion, folder, config, settings.compression
+        )
     report["advice"] = advice(report)
     report["timings"] = timings.seconds
     return report

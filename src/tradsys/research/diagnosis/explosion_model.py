@@ -80,13 +80,13 @@ class ScoreScale:
         return cls(known)
 
     def score(self, probability_N: Array) -> Array:
-        """float64 [N] in 0..100."""
+        """Percentile score float64 [N] in 0..100 of these probabilities."""
         below = np.searchsorted(self.known_M, probability_N, side="left")
         upto = np.searchsorted(self.known_M, probability_N, side="right")
         return 50.0 * (below + upto) / len(self.known_M)
 
 
-def judge_explosions(
+def evaluate_explosions(
     experiment: Experiment,
     bars: pl.DataFrame,
     settings: ExplosionSettings,
@@ -114,9 +114,9 @@ def judge_explosions(
     frame = _score_frame(test, raw, probability, scale.score(probability), moves)
     with written_atomically(folder / "predictions.parquet") as draft:
         frame.write_parquet(draft)
-    with timings.stage("judging"):
-        judged = _judged(experiment, prepared, settings, rankings, probability)
-    return judged | {
+    with timings.stage("evaluation"):
+        metrics = _metrics(experiment, prepared, settings, rankings, probability)
+    return metrics | {
         "model": MODEL,
         "conformal": _conformal(experiment, test, moves, settings),
         "top": _top(frame, settings.n_top),
@@ -198,15 +198,15 @@ def quiet_ranking(test: Samples, columns: Sequence[str]) -> dict[str, Array]:
     return {QUIET: -mean.to_numpy()}
 
 
-def _judged(
+def _metrics(
     experiment: Experiment, prepared: Prepared, settings: ExplosionSettings, rankings: Mapping[str, Array],
     probability_N: Array,
 ) -> dict[str, Any]:  # fmt: skip
     """Metrics of the rankings at k and overall, and of the probability."""
-    test, judged = prepared.test, experiment.evaluation
+    test, settings_of = prepared.test, experiment.evaluation
     drawn: dict[str, Any] = {
         "min_block": experiment.labels.horizon_bars,
-        "confidence": judged.confidence,
+        "confidence": settings_of.confidence,
     }
     base = class_rates(prepared.train)
     at_k = [
@@ -236,10 +236,10 @@ def _judged(
 def _conformal(experiment: Experiment, test: Samples, moves: Moves, settings: ExplosionSettings) -> dict[str, Any]:
     """Coverage of the interval on the test span, overall and month by month."""
     inside, known = (moves.actual_N >= moves.low_N) & (moves.actual_N <= moves.high_N), np.isfinite(moves.actual_N)
-    judged = experiment.evaluation
+    settings_of = experiment.evaluation
     found = event_rate(
         known, inside, test.time,
-        min_block=experiment.labels.horizon_bars, confidence=judged.confidence,
+        min_block=experiment.labels.horizon_bars, confidence=settings_of.confidence,
     )  # fmt: skip
     months = (
         pl.DataFrame({"month": pl.Series(test.time).dt.strftime("%Y-%m"), "inside": inside})

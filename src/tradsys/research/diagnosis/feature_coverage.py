@@ -48,7 +48,7 @@ class CoverageFinding:
     text: str
 
     def as_dict(self) -> dict[str, str]:
-        """Ready for JSON."""
+        """The fields, ready for JSON."""
         return asdict(self)
 
 

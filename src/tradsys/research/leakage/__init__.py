@@ -2,8 +2,8 @@
 
 audit                   audit
 subject                 AuditSettings
-lookahead               future_asks
-serving_parity          serving_asks, past_asks
-train_test_isolation    sealed_asks
+lookahead               future_checks
+serving_parity          serving_checks, past_checks
+train_test_isolation    sealed_checks
 refit_check             refit_check
 """

@@ -13,10 +13,10 @@ from rich.table import Table
 from tradsys.core.errors import LeakageError, TradsysError
 from tradsys.core.runs import write_json
 from tradsys.evidence.controls.causality import Finding
-from tradsys.research.leakage.lookahead import Ask, future_asks
-from tradsys.research.leakage.serving_parity import past_asks, serving_asks
+from tradsys.research.leakage.lookahead import Check, future_checks
+from tradsys.research.leakage.serving_parity import past_checks, serving_checks
 from tradsys.research.leakage.subject import QUESTIONS, AuditSettings, AuditSubject
-from tradsys.research.leakage.train_test_isolation import sealed_asks
+from tradsys.research.leakage.train_test_isolation import sealed_checks
 from tradsys.research.pipeline.requirements import check_stages
 from tradsys.research.pipeline.settings import Experiment
 
@@ -24,7 +24,7 @@ LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Answer:
+class CheckResult:
     """Result of one check of one part. skipped: why it was not run, else empty."""
 
     part: str
@@ -35,11 +35,13 @@ class Answer:
 
     @property
     def verdict(self) -> str:
-        """`ok`, `LEAK` or `not asked`."""
+        """The result in a word: `ok`, `LEAK` or `not asked`."""
         return "LEAK" if self.finding else "not asked" if self.skipped else "ok"
 
 
-def audit(experiment: Experiment, settings: AuditSettings, folder: Path, config: Mapping[str, Any]) -> list[Answer]:
+def audit(
+    experiment: Experiment, settings: AuditSettings, folder: Path, config: Mapping[str, Any]
+) -> list[CheckResult]:
     """Runs the checks in `settings` on a reduced copy of the experiment, in the order of the flow.
 
     Writes audit.json into `folder`. config: the resolved config, whose data part goes into the copy's bundle.
@@ -47,22 +49,24 @@ def audit(experiment: Experiment, settings: AuditSettings, folder: Path, config:
     """
     check_stages(experiment)
     subject = AuditSubject(experiment, settings, folder, config)
-    answers = list(ask(subject))
-    write_json(folder / "audit.json", [_plain_answer(a) for a in answers])
-    return answers
+    results = list(run_checks(subject))
+    write_json(folder / "audit.json", [_plain_result(a) for a in results])
+    return results
 
 
-def ask(s: AuditSubject) -> Iterator[Answer]:
+def run_checks(s: AuditSubject) -> Iterator[CheckResult]:
     """Yields the results one by one. A LeakageError that tradsys itself raises is a finding, too."""
-    asks = asks_of(s)
+    checks = checks_of(s)
     wanted = s.settings.parts
-    parts = {part for one in asks.values() for part in one}
+    parts = {part for one in checks.values() for part in one}
     if unknown := [w for w in wanted or () if not any(_named(p, w) for p in parts)]:
-        raise TradsysError(f"audit: no parts {unknown}; this experiment has {sorted(parts)}; name one of these")
+        raise TradsysError(
+            f"audit: unknown parts {unknown}; this experiment has {sorted(parts)}; set audit.parts to some of these"
+        )
     for question in s.settings.questions or QUESTIONS:
-        for part, one in asks[question].items():
+        for part, one in checks[question].items():
             if wanted is None or any(_named(part, w) for w in wanted):
-                yield _answer(s, part, question, one)
+                yield _result(s, part, question, one)
 
 
 def _named(part: str, wanted: str) -> bool:
@@ -70,12 +74,12 @@ def _named(part: str, wanted: str) -> bool:
     return part == wanted or part.startswith(f"{wanted} ")
 
 
-def asks_of(s: AuditSubject) -> dict[str, dict[str, Ask]]:
+def checks_of(s: AuditSubject) -> dict[str, dict[str, Check]]:
     """Every check by question and part."""
-    return {"future": {**future_asks(s), **serving_asks()}, "past": past_asks(s), "sealed": sealed_asks(s)}
+    return {"future": {**future_checks(s), **serving_checks()}, "past": past_checks(s), "sealed": sealed_checks(s)}
 
 
-def _answer(s: AuditSubject, part: str, question: str, one: Ask) -> Answer:
+def _result(s: AuditSubject, part: str, question: str, one: Check) -> CheckResult:
     began = perf_counter()
     try:
         outcome = one(s)
@@ -84,27 +88,27 @@ def _answer(s: AuditSubject, part: str, question: str, one: Ask) -> Answer:
     finding = outcome if isinstance(outcome, Finding) else None
     skipped = outcome if isinstance(outcome, str) else ""
     seconds = perf_counter() - began
-    answer = Answer(part, question, finding, skipped, seconds)
+    answer = CheckResult(part, question, finding, skipped, seconds)
     LOG.info("%-28s %-7s %-9s %5.1f s", part, question, answer.verdict, seconds)
     return answer
 
 
-def answers_table(answers: list[Answer]) -> Table:
+def results_table(results: list[CheckResult]) -> Table:
     """Table of part, question, verdict, first offending column, row and size."""
-    n_leaks = sum(a.finding is not None for a in answers)
+    n_leaks = sum(a.finding is not None for a in results)
     reported = "; ".join(f"{name}: {text}" for name, text in QUESTIONS.items())
-    table = Table(title=f"Audit: {len(answers)} questions, {n_leaks} findings", caption=reported, box=box.SIMPLE_HEAD)
+    table = Table(title=f"Audit: {len(results)} questions, {n_leaks} findings", caption=reported, box=box.SIMPLE_HEAD)
     for column in ("part", "question", "verdict", "column", "row", "size", "how"):
         table.add_column(column, justify="right" if column == "size" else "left", overflow="fold")
     colours = {"ok": "green", "LEAK": "bold red", "not asked": "dim"}
-    for a in answers:
+    for a in results:
         f = a.finding
         where = (f.column, f.row, f"{f.size:.3g}", f.how) if f else ("", "", "", a.skipped)
         table.add_row(a.part, a.question, f"[{colours[a.verdict]}]{a.verdict}[/]", *where)
     return table
 
 
-def _plain_answer(answer: Answer) -> dict[str, Any]:
+def _plain_result(answer: CheckResult) -> dict[str, Any]:
     finding = None if answer.finding is None else asdict(answer.finding)
     if finding is not None and finding["size"] == float("inf"):
         finding["size"] = None

@@ -122,7 +122,7 @@ def _blocks(
     not.
     """
     length = features.warmup + MARGIN
-    rows, block, answers = [], [], []
+    rows, block, results = [], [], []
     for symbol in range(len(truth.symbols)):
         own = np.flatnonzero(truth.symbol == symbol)
         ends = np.searchsorted(truth.time[own], np.asarray(times), side="right")
@@ -131,13 +131,13 @@ def _blocks(
             if len(taken) and truth.time[taken[-1]] == moment:
                 rows.append(taken)
                 block.append(np.full(len(taken), number))
-                answers.append(np.append(np.full(len(taken) - 1, -1), taken[-1]))
+                results.append(np.append(np.full(len(taken) - 1, -1), taken[-1]))
     at, of_block = np.concatenate(rows), np.concatenate(block)
     frame = bars[at].with_columns(
         pl.col("time") + pl.Series(of_block.astype(np.int64)) * pl.lit(REPEATS),
         segment=pl.Series((of_block * (int(truth.segment.max()) + 1) + truth.segment[at]).astype(np.int64)),
     )
-    return frame, np.concatenate(answers)
+    return frame, np.concatenate(results)
 
 
 def _confirmed(features: FeatureSet, bars: pl.DataFrame, truth: FeatureTable, row: int, column: int) -> float:

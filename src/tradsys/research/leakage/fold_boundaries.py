@@ -68,11 +68,11 @@ class LastSeen:
     until: datetime | None = None
 
     def fit(self, bars: pl.DataFrame) -> Self:
-        """Stores the last time."""
+        """Stores the time of the last bar in `until`."""
         return replace(self, until=span(bars)[1])
 
     def expr(self) -> pl.Expr:
-        """Zero everywhere."""
+        """A feature that is zero everywhere."""
         return pl.col("close") * 0
 
 

@@ -31,14 +31,14 @@ from tradsys.research.pipeline import dataset
 from tradsys.serving.bundle import widened
 
 Outcome = Finding | str | None
-Ask = Callable[[AuditSubject], Outcome]
+Check = Callable[[AuditSubject], Outcome]
 KEYS = ("symbol", "time")
 NET = 1e-6  # allowed rounding of a net, or of a sum with another start
 N_ROWS = 200  # decision rows compared at each cut
 WHOLE_WAYS = ("cut", "shuffle", "scale")  # for parts that refuse NaN, or would have no samples left
 
 
-def future_asks(s: AuditSubject) -> dict[str, Ask]:
+def future_checks(s: AuditSubject) -> dict[str, Check]:
     """The checks by part; those of serving are in `serving_parity`."""
     models = classifiers(s)
     return {

@@ -11,11 +11,11 @@ import torch
 from tradsys.core.tables import Array, Samples
 from tradsys.evidence.controls.causality import FACTOR, Finding, first_difference
 from tradsys.models.sequence import SequenceModel, forked_generator
-from tradsys.research.leakage.lookahead import Ask, Outcome
+from tradsys.research.leakage.lookahead import Check, Outcome
 from tradsys.research.leakage.subject import SEALED, AuditSubject, aware_key
 
 
-def corpus_asks(s: AuditSubject) -> dict[str, Ask]:
+def corpus_checks(s: AuditSubject) -> dict[str, Check]:
     """The check by part: one for every model inside the primary or a baseline that pre-trains its encoder."""
     models = {"primary": s.experiment.model} | {f"baseline {n}": m for n, m in s.experiment.baselines.items()}
     return {

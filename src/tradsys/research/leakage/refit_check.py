@@ -25,7 +25,7 @@ from tradsys.research.pipeline.dataset_cache import DatasetCache
 from tradsys.research.pipeline.settings import Experiment
 
 LOG = logging.getLogger(__name__)
-QUESTION = "a refit on data cut at the date says the same"
+QUESTION = "a refit on data cut at the date gives the same"
 VALID_BARS = 126  # where the experiment's split has none
 
 
@@ -63,7 +63,7 @@ def refit_check(
         if not len(side.rows["prediction"]):
             raise DataError(f"refit check: no member has a full window at {at:%Y-%m-%d %H:%M}; choose another date")
         found = _first_finding(name, side, _refit(experiment, cut, at), at, tolerance)
-        LOG.info("%s: %s", name, "differs at " + found.part if found else "the refit on cut data says the same")
+        LOG.info("%s: %s", name, "differs at " + found.part if found else "the refit on cut data gives the same")
         findings += [found] if found else []
     return findings
 

@@ -24,7 +24,7 @@ from tradsys.research.leakage.lookahead import (
     KEYS,
     NET,
     WHOLE_WAYS,
-    Ask,
+    Check,
     Outcome,
     classifiers,
     label_frame,
@@ -43,12 +43,12 @@ N_SERVED = 60  # decisions that are compared at each cut for bundle and strategi
 FILL = ("entry_time", "entry_price", "side")
 
 
-def serving_asks() -> dict[str, Ask]:
+def serving_checks() -> dict[str, Check]:
     """The look-ahead checks of serving and trading, by part."""
     return {"bundle": _bundle_ahead, "strategy": _strategy_ahead, "execution": _execution}
 
 
-def past_asks(s: AuditSubject) -> dict[str, Ask]:
+def past_checks(s: AuditSubject) -> dict[str, Check]:
     """The checks by part, for parts that could depend on the distant past."""
     models = classifiers(s)
     if s.experiment.regime is not None:

@@ -75,7 +75,7 @@ class AuditSettings:
             if getattr(self, name) < 1:
                 raise TradsysError(f"audit: {name}={getattr(self, name)}; it counts from 1; set audit.{name}")
         if unknown := sorted(set(self.questions or ()) - set(QUESTIONS)):
-            raise TradsysError(f"audit: no questions {unknown}; known are {list(QUESTIONS)}; name one of these")
+            raise TradsysError(f"audit: unknown questions {unknown}; known are {list(QUESTIONS)}; name one of these")
 
 
 @dataclass(eq=False)
@@ -112,7 +112,7 @@ class AuditSubject:
     def small(self) -> Experiment:
         """The experiment with short fits and one fold by fractions; nothing else differs."""
         e, s = self.experiment, self.settings
-        judged = replace(
+        evaluation = replace(
             e.evaluation,
             n_oof_folds=s.n_oof_folds,
             candidate_quantile=min(e.evaluation.candidate_quantile, 0.1),
@@ -125,7 +125,7 @@ class AuditSubject:
         return replace(
             e,
             split=split,
-            evaluation=judged,
+            evaluation=evaluation,
             model=_shortened(e.model, s),
             baselines={name: _shortened(model, s) for name, model in e.baselines.items()},
             regime=_shortened(e.regime, s),

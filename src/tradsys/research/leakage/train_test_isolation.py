@@ -12,8 +12,8 @@ from tradsys.core.tables import Array, FeatureTable, Labels, Samples
 from tradsys.evidence.classification import auc
 from tradsys.evidence.controls.causality import FACTOR, Finding, covered, first_difference, null_auc_error, touching
 from tradsys.research.leakage.fold_boundaries import features_learn_early, split_spans
-from tradsys.research.leakage.lookahead import NET, Ask, Outcome, classifiers
-from tradsys.research.leakage.pretraining_corpus import corpus_asks
+from tradsys.research.leakage.lookahead import NET, Check, Outcome, classifiers
+from tradsys.research.leakage.pretraining_corpus import corpus_checks
 from tradsys.research.leakage.subject import SEALED, AuditSubject, aware_key
 from tradsys.research.pipeline.dataset import Prepared
 from tradsys.research.pipeline.settings import Experiment
@@ -25,7 +25,7 @@ CARD = ("candidate_score", "valid_score_quantiles", "history", "label")
 FRESH = (1, 2)  # further shuffles where the first one fails
 
 
-def sealed_asks(s: AuditSubject) -> dict[str, Ask]:
+def sealed_checks(s: AuditSubject) -> dict[str, Check]:
     """The checks by part."""
     states = ("transforms", "regime", *classifiers(s), "calibrator", "auditor", "thresholds")
     return {
@@ -36,7 +36,7 @@ def sealed_asks(s: AuditSubject) -> dict[str, Ask]:
         "calibrator rows": _calibrator_rows,
         "auditor scores": _auditor_scores,
         **{f"{part} on shuffled labels": partial(_knows_nothing, part=part) for part in classifiers(s)},
-        **corpus_asks(s),
+        **corpus_checks(s),
     }
 
 
@@ -167,7 +167,7 @@ class Gauge:
         return self
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
-        """float64 [N, 2]."""
+        """Probabilities float64 [N, 2], a monotone function of the row's first column."""
         up = 0.5 + 0.4 * np.tanh(table.values[rows, 0].astype(np.float64))
         return np.stack([1 - up, up], axis=1)
 
@@ -178,7 +178,7 @@ def _bare(e: Experiment, **changes: Any) -> Experiment:
 
 
 def _calibrator_rows(s: AuditSubject) -> Outcome:
-    """With a model that ignores labels, training labels cannot change its calibrator."""
+    """Checks that the calibrator ignores training labels, with a model that ignores labels."""
     p, fitted = s.prepared, []
     first = p.table.values[p.train.rows, 0]
     for sign in (1, -1):
@@ -229,7 +229,7 @@ def _outcomes_turned(labels: Labels, rows: Array) -> Labels:
 
 
 def _knows_nothing(s: AuditSubject, part: str) -> Outcome:
-    """On shuffled labels the out-of-sample AUC is 0.5 within two standard errors.
+    """Checks that on shuffled labels the out-of-sample AUC is 0.5 within two standard errors.
 
     One refit in twenty fails by chance, so a failure is repeated: it is a finding only where the mean of two new refits
     lies beyond its own two standard errors too, on the same side (by chance about one in a thousand).

@@ -3,5 +3,5 @@
 walk_forward    walk_forward, prepare_horizons
 books           run_books
 metrics         panel_metrics
-signals         signals_at, judge_signals
+signals         signals_at, evaluate_signals
 """

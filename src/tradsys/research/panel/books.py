@@ -73,7 +73,7 @@ class BookSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class Looks:
+class LedgerContext:
     """Where every evaluation of the span is recorded before its result: the ledger, and the source of the data.
 
     source: as of `provenance.provenance`. run: the folder that holds the run.
@@ -95,14 +95,14 @@ def run_books(
     evaluation: Evaluation,
     market_symbol: str | None = None,
     calendar: str | None = None,
-    looks: Looks | None = None,
+    context: LedgerContext | None = None,
     seed: int = 0,
     made_up: bool = False,
 ) -> dict[str, Any]:
     """Every book on every horizon's raw scores, ready for JSON: rows, benchmark, equity, deflation.
 
     predictions: as of `walk_forward`, also of members with an unresolved label. horizon_bars, skill_low: by horizon;
-    the latter the lower bound of the log-loss skill, None where unknown. looks: None deflates by these books alone,
+    the latter the lower bound of the log-loss skill, None where unknown. context: None deflates by these books alone,
     which is too lenient where others were tried before. calendar: the exchange's, as of `days_in_a_year`. made_up: the
     market is synthetic and pays no dividends, so that shorts of shares owe none.
 
@@ -124,13 +124,13 @@ def run_books(
     shown = ledgers if held is None else ledgers | {reference: held}
     shown, compared = _shared_span(shown)
     yearly = days_in_a_year(next(iter(ledgers.values())).daily["time"], calendar)
-    deflation = _deflation(ledgers, looks, span, yearly)  # type: ignore[arg-type]
-    judged: dict[str, Any] = {"evaluation": evaluation, "yearly": yearly, "deflation": deflation}
-    tests = _tests(bars, ledgers, looks, span, max(horizon_bars.values()), seed)  # type: ignore[arg-type]
+    deflation = _deflation(ledgers, context, span, yearly)  # type: ignore[arg-type]
+    shared: dict[str, Any] = {"evaluation": evaluation, "yearly": yearly, "deflation": deflation}
+    tests = _tests(bars, ledgers, context, span, max(horizon_bars.values()), seed)  # type: ignore[arg-type]
     rows = []
     for name, ledger in ledgers.items():
         book, horizon = holding[name]
-        row = _performance(shown[name], min_block=book.hold_bars, **judged)
+        row = _performance(shown[name], min_block=book.hold_bars, **shared)
         carried = capacity(
             bars,
             ledger,
@@ -156,7 +156,7 @@ def run_books(
         benchmark = {
             "name": reference,
             "returns": returns_basis(bars.filter(pl.col("symbol") == market_symbol)),
-            "performance": _performance(shown[reference], min_block=1, min_trades=0, **judged),
+            "performance": _performance(shown[reference], min_block=1, min_trades=0, **shared),
         }
     return {
         "rows": rows,
@@ -188,14 +188,14 @@ def _simulated(
             chosen = replace(book, hold_bars=horizon_bars[horizon])
             full = f"{name} {horizon}"
             shorts = {"price_only_shorts": settings.price_only_shorts, "dividends_known": made_up}
-            ledgers[full] = _lived(traded, chosen.weights(scores), costs, **shorts)
+            ledgers[full] = _simulated_book(traded, chosen.weights(scores), costs, **shorts)
             holding[full] = (chosen, horizon)
     if not ledgers:
-        raise DataError("books: no predictions; a book needs scores; walk forward over days that exist")
+        raise DataError("books: no predictions; a book needs scores; run walk_forward over days with bars")
     return ledgers, holding
 
 
-def _lived(bars: pl.DataFrame, weights: pl.DataFrame, costs: Costs, **shorts: bool) -> BookLedger:
+def _simulated_book(bars: pl.DataFrame, weights: pl.DataFrame, costs: Costs, **shorts: bool) -> BookLedger:
     return simulate_book(
         bars,
         weights,
@@ -213,7 +213,7 @@ def _benchmark(
     if symbol is None:
         return None
     traded = bars.filter(pl.col("time").is_between(*span), pl.col("symbol") == symbol)
-    return _lived(traded, hold(traded, symbol), costs)
+    return _simulated_book(traded, hold(traded, symbol), costs)
 
 
 def _shared_span(ledgers: Mapping[str, BookLedger]) -> tuple[dict[str, BookLedger], dict[str, Any]]:
@@ -249,12 +249,12 @@ def _cut_in_words(ledgers: Mapping[str, BookLedger], span: Mapping[str, Any]) ->
 
 
 def _deflation(
-    ledgers: Mapping[str, BookLedger], looks: Looks | None, span: tuple[datetime, datetime], yearly: float
+    ledgers: Mapping[str, BookLedger], context: LedgerContext | None, span: tuple[datetime, datetime], yearly: float
 ) -> dict[str, Any]:
     """Number and variance of the trials that a Sharpe ratio is deflated by: all on this span, these included."""
-    if looks is not None:
-        record_trials(looks.ledger, ledgers, looks.source, looks.run, span, yearly)
-        return trials_on_span(looks.ledger, looks.source["data"]["digest"], span, yearly)[0]
+    if context is not None:
+        record_trials(context.ledger, ledgers, context.source, context.run, span, yearly)
+        return trials_on_span(context.ledger, context.source["data"]["digest"], span, yearly)[0]
     daily = [one.daily_returns() for one in ledgers.values()]
     return deflation_of_returns([days for days, _ in daily], [ret for _, ret in daily]).as_dict()
 
@@ -262,7 +262,7 @@ def _deflation(
 def _tests(
     bars: pl.DataFrame,
     ledgers: Mapping[str, BookLedger],
-    looks: Looks | None,
+    context: LedgerContext | None,
     span: tuple[datetime, datetime],
     hold_bars: int,
     seed: int,
@@ -279,11 +279,11 @@ def _tests(
         # a book's holdings over a day were decided at the previous close
         held = both["net"].shift(1).fill_null(0.0).to_numpy()
         beyond[name] = beyond_passive(both["ret"].to_numpy(), held, both["market"].to_numpy())
-    if looks is None:
+    if context is None:
         return joint_tests_alone(beyond, min_block=float(hold_bars), seed=seed)
     returns = {name: ledger.daily_returns()[1] for name, ledger in ledgers.items()}
-    digest = looks.source["data"]["digest"]
-    return joint_tests_on_span(looks.ledger, digest, span, returns, beyond, min_block=float(hold_bars), seed=seed)
+    digest = context.source["data"]["digest"]
+    return joint_tests_on_span(context.ledger, digest, span, returns, beyond, min_block=float(hold_bars), seed=seed)
 
 
 def _performance(

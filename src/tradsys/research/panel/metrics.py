@@ -61,7 +61,7 @@ def panel_metrics(
         "seed": seed,
     }
     rate = frame["base_rate"].to_numpy()
-    said = evaluate(
+    figures = evaluate(
         frame["probability"].to_numpy(),
         y,
         np.column_stack([1 - rate, rate]),
@@ -72,24 +72,24 @@ def panel_metrics(
     days, ic = rank_ic(frame["score"].to_numpy(), frame["ret"].to_numpy(), time)
     return {
         "n": len(frame),
-        "n_days": said["n_times"],
+        "n_days": figures["n_times"],
         "n_symbols": frame["symbol"].n_unique(),
         "n_unknown": n_unknown,
         "first": frame["time"].min().isoformat(),  # type: ignore[union-attr]
         "last": frame["time"].max().isoformat(),  # type: ignore[union-attr]
         "horizon_bars": horizon_bars,
-        "base_rate": said["base_rate"],
-        "observed_rate": said["observed_rate"],
-        "block_length": said["block_length"],
+        "base_rate": figures["base_rate"],
+        "observed_rate": figures["observed_rate"],
+        "block_length": figures["block_length"],
         "confidence": evaluation.confidence,
         "n_draws": evaluation.n_draws,
-        "auc": said["auc"],
-        **{name: said[name] for name in OF_PROBABILITIES},
-        **_hit_rates(frame, y, time, said["block_length"], evaluation),
+        "auc": figures["auc"],
+        **{name: figures[name] for name in OF_PROBABILITIES},
+        **_hit_rates(frame, y, time, figures["block_length"], evaluation),
         "rank_ic": mean_interval(ic, min_block=horizon_bars, confidence=evaluation.confidence).as_dict(),
         "rank_ic_by_day": {"time": _iso_days(days), "value": ic.tolist()},
         "deciles": _deciles(frame, time, horizon_bars, costs, evaluation.confidence),
-        "by_fold": _by_fold(frame, said, horizon_bars, evaluation, seed),
+        "by_fold": _by_fold(frame, figures, horizon_bars, evaluation, seed),
     }
 
 
@@ -184,7 +184,7 @@ def _of_fold(
     part: pl.DataFrame, known: dict[str, Any] | None, horizon_bars: int, evaluation: Evaluation, seed: int
 ) -> dict[str, Any]:
     rate = float(part["base_rate"][0])
-    said = known or evaluate(
+    figures = known or evaluate(
         part["probability"].to_numpy(),
         part["y"].to_numpy(),
         np.array([1 - rate, rate]),
@@ -201,8 +201,8 @@ def _of_fold(
         "last": part["time"].max().isoformat(),  # type: ignore[union-attr]
         "n": len(part),
         "base_rate": rate,
-        "auc": said["auc"],
-        HEADLINE: said[HEADLINE],
+        "auc": figures["auc"],
+        HEADLINE: figures[HEADLINE],
     }
 
 

@@ -69,25 +69,25 @@ def signals_at(
     rows = label_rows(experiment, past, splitter, labels=labels)
     table = rows.table
     now = table.time == utc64(moment)
-    asked = np.flatnonzero(rows.decidable & now)
-    if not len(asked):
+    decided = np.flatnonzero(rows.decidable & now)
+    if not len(decided):
         raise DataError(
             f"signals: of {int(now.sum())} bars at {moment:%Y-%m-%d %H:%M} none is a member's with a full window; a "
             "signal needs both; choose a close that the data have, or load a longer history"
         )
     dataset = rows.dataset(splitter)
     train, valid = dataset.part(0, "train"), dataset.part(0, "valid")
-    probability = fitted_on(experiment, train, valid).predict_proba(table, asked)[:, 1]
-    expected = np.expm1(settings.regressor.fit(train, valid).predict(table, asked))
-    said = pl.DataFrame(
+    probability = fitted_on(experiment, train, valid).predict_proba(table, decided)[:, 1]
+    expected = np.expm1(settings.regressor.fit(train, valid).predict(table, decided))
+    signals = pl.DataFrame(
         {
-            "date": [moment.date()] * len(asked),
-            "symbol": np.asarray(table.symbols)[table.symbol[asked]],
+            "date": [moment.date()] * len(decided),
+            "symbol": np.asarray(table.symbols)[table.symbol[decided]],
             "probability": probability,
             "expected_return": expected,
         }
     ).sort(["probability", "expected_return", "symbol"], descending=[True, True, False])
-    return said.with_columns(rank=pl.int_range(1, pl.len() + 1)).select(COLUMNS)
+    return signals.with_columns(rank=pl.int_range(1, pl.len() + 1)).select(COLUMNS)
 
 
 def newly_above(bar: float | None, before: pl.DataFrame | None, table: pl.DataFrame) -> list[str]:
@@ -108,7 +108,7 @@ def write_signals(table: pl.DataFrame, path: Path) -> None:
         table.write_parquet(draft)
 
 
-def judge_signals(experiment: Experiment, settings: SignalSettings, bars: pl.DataFrame) -> dict[str, Any]:
+def evaluate_signals(experiment: Experiment, settings: SignalSettings, bars: pl.DataFrame) -> dict[str, Any]:
     """Metrics of both models on every fold of the settings' split, ready for JSON.
 
     folds: first, last, n, auc (of raw scores), rmse (of log returns), rmse_base (of always predicting the training

@@ -72,9 +72,9 @@ def walk_forward(
             model = fitted_on(experiment, dataset.part(k, "train"), dataset.part(k, "valid"), folder)
             rows = _rows_of_test_days(labelled, dataset, k)
             rate = float(class_rates(dataset.part(k, "train"))[1])
-            said = predictions_with_outcomes(model, labelled.table, rows, labelled.labels, rate)
-            parts.append(said.with_columns(horizon=pl.lit(name), fold=pl.lit(k)))
-            LOG.info("%s fold %d: %d rows on %d days", name, k, len(rows), said["time"].n_unique())
+            predicted = predictions_with_outcomes(model, labelled.table, rows, labelled.labels, rate)
+            parts.append(predicted.with_columns(horizon=pl.lit(name), fold=pl.lit(k)))
+            LOG.info("%s fold %d: %d rows on %d days", name, k, len(rows), predicted["time"].n_unique())
     return pl.concat(part.select(*PREDICTIONS_SCHEMA).cast(PREDICTIONS_SCHEMA) for part in parts)  # type: ignore[arg-type]
 
 

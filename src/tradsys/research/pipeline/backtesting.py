@@ -278,7 +278,7 @@ def record_trials(
     periods_per_year: float,
     chosen: str | None = None,
 ) -> None:
-    """One trial of the span for each series of daily returns, in the ledger before any is evaluated.
+    """Records each series of daily returns as a trial of the span, before any is evaluated.
 
     chosen: the strategy with the best validation result; it is recorded first and tested on its own.
     """

@@ -65,9 +65,9 @@ def _write_primary(primary: Calibrated, draft: Path, prepared: Prepared) -> str:
         model.save(draft / "model.txt")
         return "lightgbm" if isinstance(model, LightGbm) else "xgboost"
     valid = prepared.valid
-    asked = valid.take(np.arange(0, len(valid), max(1, len(valid) // PARITY_WINDOWS)))
+    compared = valid.take(np.arange(0, len(valid), max(1, len(valid) // PARITY_WINDOWS)))
     if is_pool(model):
-        write_pool(model, primary.calibrator_, draft, asked)
+        write_pool(model, primary.calibrator_, draft, compared)
         return "ensemble"
     scaler, net = (model.scaler_, model.model_) if isinstance(model, Scaled) else (None, model)
     export_onnx(
@@ -75,8 +75,8 @@ def _write_primary(primary: Calibrated, draft: Path, prepared: Prepared) -> str:
         scaler=scaler,
         model=net,
         calibrator=primary.calibrator_,
-        table=asked.table,
-        rows=asked.rows,
+        table=compared.table,
+        rows=compared.rows,
     )
     return "onnx"
 
@@ -177,7 +177,7 @@ def has_graph(model: Any) -> bool:
 
 
 def export_onnx(path: Path, **parts: Any) -> float:
-    """As `models.onnx_export.export_onnx`, loaded when a graph is written."""
+    """Calls `models.onnx_export.export_onnx`, which is imported only when a graph is written."""
     from tradsys.models import onnx_export  # noqa: PLC0415
 
     return onnx_export.export_onnx(path, **parts)
@@ -214,19 +214,22 @@ def check_bundled(model: Any) -> None:
         )
 
 
-def write_pool(model: Any, calibrator: Any, folder: Path, asked: Samples) -> None:
+def write_pool(model: Any, calibrator: Any, folder: Path, compared: Samples) -> None:
     """Writes ensemble.json and `member_<name>.onnx|txt|json` into `folder`, then compares them with the model.
 
-    asked: the samples of the comparison. Raises BundleError where a score differs by more than 1e-5, or for a member
+    compared: the samples of the comparison. Raises BundleError where a score differs by more than 1e-5, or for a member
     without a file format.
     """
-    write_json(folder / FILE, _pool(model, folder, "member", asked))
-    served = ServedEnsemble.load(folder, calibrator.to_json(), len(asked.table.names))
-    score_NC, expected_NC = served.predict(asked.table, asked.rows)[0], model.predict_proba(asked.table, asked.rows)
+    write_json(folder / FILE, _pool(model, folder, "member", compared))
+    served = ServedEnsemble.load(folder, calibrator.to_json(), len(compared.table.names))
+    score_NC, expected_NC = (
+        served.predict(compared.table, compared.rows)[0],
+        model.predict_proba(compared.table, compared.rows),
+    )
     gap = float(np.abs(score_NC - expected_NC).max())
     if not gap <= TOLERANCE:
         raise BundleError(
-            f"ensemble: its files differ from the fitted pool by {gap:.2e} on {len(asked)} rows; at most "
+            f"ensemble: its files differ from the fitted pool by {gap:.2e} on {len(compared)} rows; at most "
             f"{TOLERANCE:.0e} is rounding; look for NaN features"
         )
 
@@ -237,9 +240,9 @@ def weights_of(model: Average | SeedAverage) -> dict[str, float]:
     return model.weight_of if isinstance(model, Average) else {name: 1 / len(names) for name in names}
 
 
-def _pool(model: Any, folder: Path, stem: str, asked: Samples) -> dict[str, Any]:
+def _pool(model: Any, folder: Path, stem: str, compared: Samples) -> dict[str, Any]:
     """Content of ensemble.json for a pool; its members' files are written on the way."""
-    members = [_member(name, one, folder, f"{stem}_{name}", asked) for name, one in model.members_.items()]
+    members = [_member(name, one, folder, f"{stem}_{name}", compared) for name, one in model.members_.items()]
     reported: dict[str, Any] = {
         "kind": "average",
         "lookback": model.lookback,
@@ -264,11 +267,11 @@ def _pool(model: Any, folder: Path, stem: str, asked: Samples) -> dict[str, Any]
     return reported
 
 
-def _member(name: str, model: Any, folder: Path, stem: str, asked: Samples) -> dict[str, Any]:
+def _member(name: str, model: Any, folder: Path, stem: str, compared: Samples) -> dict[str, Any]:
     """One member's entry; a graph holds its scaler and calibrator, a tree file has the calibrator next to it."""
     inner, calibrator = (model.model_, model.calibrator_) if isinstance(model, Calibrated) else (model, None)
     if is_pool(inner):
-        return {"name": name, **_pool(inner, folder, stem, asked), **_behind(calibrator)}
+        return {"name": name, **_pool(inner, folder, stem, compared), **_behind(calibrator)}
     if isinstance(inner, LightGbm | Xgboost):
         inner.save(folder / f"{stem}.txt")
         kind = "lightgbm" if isinstance(inner, LightGbm) else "xgboost"
@@ -281,7 +284,12 @@ def _member(name: str, model: Any, folder: Path, stem: str, asked: Samples) -> d
             "name": name, "kind": "logistic", "file": f"{stem}.json", "lookback": net.lookback, **_behind(calibrator),
         }  # fmt: skip
     export_onnx(
-        folder / f"{stem}.onnx", scaler=scaler, model=net, calibrator=calibrator, table=asked.table, rows=asked.rows
+        folder / f"{stem}.onnx",
+        scaler=scaler,
+        model=net,
+        calibrator=calibrator,
+        table=compared.table,
+        rows=compared.rows,
     )
     return {"name": name, "kind": "onnx", "file": f"{stem}.onnx", "lookback": net.lookback}  # type: ignore[union-attr]
 

@@ -21,7 +21,7 @@ from tradsys.models.ensembles.nested_copies import in_workdir, seeded
 from tradsys.models.net_fits import NetFit, NetFits
 from tradsys.research.pipeline.dataset import Dataset
 from tradsys.research.pipeline.settings import Experiment
-from tradsys.research.pipeline.training import whole
+from tradsys.research.pipeline.training import composed_model
 from tradsys.samples.weights import class_rates
 
 LOG = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def fitted_on(experiment: Experiment, train: Samples, valid: Samples, workdir: P
 
     workdir: lets a net's fit resume from its last checkpoint.
     """
-    model: Any = whole(experiment, experiment.model)
+    model: Any = composed_model(experiment, experiment.model)
     fitted: Calibrated = (model if workdir is None else in_workdir(model, workdir)).fit(train, valid)
     return fitted
 
@@ -219,7 +219,7 @@ class StackedFits:
 
 def nets_of(one: PlannedFit, found: NetFits, parts: dict[Any, tuple[Samples, Samples]]) -> Iterator[NetFit]:
     """The nets that a planned fit trains. parts: training and validation samples by dataset and fold, cached."""
-    model: Any = whole(one.experiment, seeded(one.experiment.model, one.seed))
+    model: Any = composed_model(one.experiment, seeded(one.experiment.model, one.seed))
     key = (id(one.dataset), one.fold)
     if key not in parts:
         parts[key] = one.dataset.part(one.fold, "train"), one.dataset.part(one.fold, "valid")

@@ -191,5 +191,5 @@ def _sha(*values: Array) -> bytes:
 
 
 def _rules(features: FeatureSet) -> tuple[Any, ...]:
-    """All that determines a feature set's table: features with parameters, ranks, gap, market."""
+    """Key of all that determines a feature set's table: features with parameters, ranks, gap, market."""
     return tuple(features.features), features.names, features.max_gap_minutes, features.market_symbol

@@ -86,5 +86,5 @@ def _read(path: Path) -> dict[str, Any]:
     noted: dict[str, Any] = read_json(path, FIX, DataError)
     for row in noted.values():
         if not (isinstance(row, dict) and isinstance(row.get("id"), int) and isinstance(row.get("hash"), str)):
-            raise DataError(f"ledger: {path} is no record of rows; {FIX}")
+            raise DataError(f"ledger: {path} is no run's record of ledger rows; {FIX}")
     return noted

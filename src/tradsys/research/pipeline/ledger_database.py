@@ -18,7 +18,7 @@ from tradsys.research.pipeline.ledger_anchors import RESTORE
 BUSY_SECONDS = 60
 HEADER_BYTES = 100  # of a SQLite file
 METADATA = sa.MetaData()
-LOOKS = sa.Table(
+EVALUATIONS = sa.Table(
     "looks",
     METADATA,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
@@ -47,7 +47,7 @@ HEAD = sa.Table(
 )
 
 
-class Look(TypedDict):
+class LedgerRow(TypedDict):
     """A row of the ledger. Times are ISO text in UTC; `run` is a folder, `run_uuid` a study's UUID or empty."""
 
     id: int

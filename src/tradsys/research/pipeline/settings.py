@@ -130,8 +130,8 @@ class Experiment:
     @property
     def lookback(self) -> int:
         """Rows that every model of the experiment needs, so that all are evaluated on the same samples."""
-        asked = (self.model, self.regime, *self.baselines.values())
-        return max(m.lookback for m in asked if m is not None)
+        parts = (self.model, self.regime, *self.baselines.values())
+        return max(m.lookback for m in parts if m is not None)
 
 
 @dataclass

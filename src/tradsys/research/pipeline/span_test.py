@@ -78,7 +78,7 @@ def _groups(ledger: TrialLedger, data_digest: str, span: tuple[datetime, datetim
 
 
 def _same_periods(trial: Trial, other: Trial, n_times: int) -> bool:
-    """One span and one length are one set of days; the rate may differ by how a year of sessions was counted."""
+    """Whether two trials cover the same days: one span and one length; rates may differ by the count of sessions."""
     same = (trial.span_start, trial.span_end) == (other.span_start, other.span_end)
     return (
         same and len(trial.returns) == n_times and isclose(trial.periods_per_year, other.periods_per_year, rel_tol=0.05)

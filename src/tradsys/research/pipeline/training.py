@@ -48,12 +48,12 @@ def fit(experiment: Experiment, prepared: Prepared, checkpoints: Path, timings: 
     with timings.stage("regime"):  # first: it is the quickest and may refuse the data
         regime = experiment.regime.fit(train, valid) if experiment.regime else None
     with timings.stage("primary model"):
-        primary = in_workdir(whole(experiment, experiment.model), checkpoints / "primary").fit(train, valid)
+        primary = in_workdir(composed_model(experiment, experiment.model), checkpoints / "primary").fit(train, valid)
     baselines = {}
     with timings.stage("baselines"):
         for k, (name, model) in enumerate(experiment.baselines.items(), start=1):
             LOG.info("baseline %s, %d of %d", name, k, len(experiment.baselines))
-            baselines[name] = whole(experiment, model).fit(train, valid)
+            baselines[name] = composed_model(experiment, model).fit(train, valid)
     if experiment.auditor is None:
         return Fitted(primary, baselines, regime, None)
     with timings.stage("out-of-fold scores"):
@@ -69,7 +69,7 @@ def fit(experiment: Experiment, prepared: Prepared, checkpoints: Path, timings: 
     return Fitted(primary, baselines, regime, auditor, least, float(trained.y.mean()))
 
 
-def whole(experiment: Experiment, model: Any) -> Calibrated:
+def composed_model(experiment: Experiment, model: Any) -> Calibrated:
     """Scaler, model and calibrator as one model. Trees need no scaler, nor does the base rate."""
     if isinstance(model, BaseRate):
         return Calibrated(model, Identity())

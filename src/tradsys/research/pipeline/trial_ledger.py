@@ -29,11 +29,11 @@ from tradsys.evidence.trials import MIN_SHARED, MIN_TRIALS, independent_trials, 
 from tradsys.market.calendars import session_dates
 from tradsys.research.pipeline.ledger_anchors import RESTORE, Anchor, anchors, missing_rows, refuse, write_anchor
 from tradsys.research.pipeline.ledger_database import (
+    EVALUATIONS,
     HEAD,
-    LOOKS,
     METADATA,
     SERIES,
-    Look,
+    LedgerRow,
     engine_of,
     not_opened,
     refuse_broken_url,
@@ -218,20 +218,20 @@ class TrialLedger:
             row["hash"] = digest_json(row)
             if blob is not None and not _has_series(connection, row["series_digest"]):
                 connection.execute(SERIES.insert().values(digest=row["series_digest"], content=blob))
-            connection.execute(LOOKS.insert().values(row))
+            connection.execute(EVALUATIONS.insert().values(row))
             connection.execute(HEAD.update().values(id=row["id"], hash=row["hash"]))
         if entry.run and (folder := run_folder(entry.run)).is_dir():
             self._roots |= set(folder.resolve().parents[:2])
             write_anchor(folder, self._place, row)
         return int(row["id"])
 
-    def entries(self) -> list[Look]:
+    def entries(self) -> list[LedgerRow]:
         """All rows in order."""
         with self._reading() as connection:
             rows = _rows(connection)
         parted = (row["run"].partition("#") for row in rows)
         named = zip(rows, parted, strict=True)
-        return [cast("Look", row | {"run": run, "run_uuid": uuid}) for row, (run, _, uuid) in named]
+        return [cast("LedgerRow", row | {"run": run, "run_uuid": uuid}) for row, (run, _, uuid) in named]
 
     def series(self, digest: str) -> Array:
         """The stored series [T] of this digest. Raises DataError where there is none."""
@@ -249,11 +249,11 @@ class TrialLedger:
         digest. Append the evaluated series first: it is one of its own trials. Raises DataError where the record
         is damaged.
         """
-        overlaps = (LOOKS.c.span_start <= _iso(end), LOOKS.c.span_end >= _iso(start))
-        query = sa.select(LOOKS, SERIES.c.content).join(SERIES, SERIES.c.digest == LOOKS.c.series_digest)
-        query = query.where(LOOKS.c.measure == "return", *overlaps).order_by(LOOKS.c.id)
+        overlaps = (EVALUATIONS.c.span_start <= _iso(end), EVALUATIONS.c.span_end >= _iso(start))
+        query = sa.select(EVALUATIONS, SERIES.c.content).join(SERIES, SERIES.c.digest == EVALUATIONS.c.series_digest)
+        query = query.where(EVALUATIONS.c.measure == "return", *overlaps).order_by(EVALUATIONS.c.id)
         if data_digest is not None:
-            query = query.where(LOOKS.c.data_digest == data_digest)
+            query = query.where(EVALUATIONS.c.data_digest == data_digest)
         found: dict[str, Trial] = {}
         known = anchors(self._roots, self._place)
         with self._reading() as connection:
@@ -311,7 +311,7 @@ class TrialLedger:
 
 
 def _rows(connection: sa.Connection) -> list[dict[str, Any]]:
-    return [dict(row) for row in connection.execute(sa.select(LOOKS).order_by(LOOKS.c.id)).mappings()]
+    return [dict(row) for row in connection.execute(sa.select(EVALUATIONS).order_by(EVALUATIONS.c.id)).mappings()]
 
 
 def _problems(connection: sa.Connection, known: Sequence[Anchor]) -> list[str]:
@@ -328,7 +328,7 @@ def _problems(connection: sa.Connection, known: Sequence[Anchor]) -> list[str]:
         previous, expected = row["hash"], row["id"] + 1
     head = connection.execute(sa.select(HEAD)).first()
     if head is None or (head.id, head.hash) != (expected - 1, previous):
-        problems.append(f"ledger: the last row is {expected - 1}, the head says {head and head.id}")
+        problems.append(f"ledger: the last row is {expected - 1}, the head has {head and head.id}")
     missing = missing_rows(known, {row["id"]: row["hash"] for row in rows})
     return [*problems, *_series_problems(connection), *missing]
 
@@ -338,8 +338,8 @@ def _same_entry(connection: sa.Connection, row: Mapping[str, Any]) -> int | None
     if not row["run"]:
         return None
     same = ("run", "purpose", "subject", "data_digest", "span_start", "span_end", "measure", "series_digest")
-    query = sa.select(LOOKS.c.id).where(*(LOOKS.c[name].is_not_distinct_from(row[name]) for name in same))
-    found = connection.execute(query.order_by(LOOKS.c.id)).scalar()
+    query = sa.select(EVALUATIONS.c.id).where(*(EVALUATIONS.c[name].is_not_distinct_from(row[name]) for name in same))
+    found = connection.execute(query.order_by(EVALUATIONS.c.id)).scalar()
     return None if found is None else int(found)
 
 
@@ -363,18 +363,16 @@ def _row_of(entry: LedgerEntry) -> dict[str, Any]:
 def _blob_of(entry: LedgerEntry, series: Array | None) -> bytes | None:
     if (series is None) != (entry.measure is None):
         given = "no series" if series is None else "a series"
-        raise DataError(f"ledger: {given} with measure {entry.measure!r}; both or neither; say 'return' or 'loss'")
+        raise DataError(
+            f"ledger: {given} with measure {entry.measure!r}; give both or neither; set measure to 'return' or 'loss'"
+        )
     if series is None:
         return None
     values = np.ascontiguousarray(series, dtype="<f8")
     if values.ndim != 1 or len(values) < _SHORTEST_SERIES or not np.isfinite(values).all():
-        raise DataError(
-            f"ledger: series of shape {values.shape}; finite values [T] with T >= 2; drop what is not known"
-        )
+        raise DataError(f"ledger: series of shape {values.shape}; finite values [T] with T >= 2; drop missing values")
     if entry.measure == "return" and not (entry.periods_per_year or 0) > 0:
-        raise DataError(
-            f"ledger: returns of {entry.subject!r} without periods_per_year; Sharpe ratios need it; state it"
-        )
+        raise DataError(f"ledger: returns of {entry.subject!r} without periods_per_year; Sharpe ratios need it; set it")
     return values.tobytes()
 
 
@@ -388,6 +386,6 @@ def _series_problems(connection: sa.Connection) -> list[str]:
         stored.add(digest)
         if hashlib.sha256(values).hexdigest() != digest:
             problems.append(f"ledger: series {digest[:12]} was changed after it was written")
-    named = connection.execute(sa.select(LOOKS.c.series_digest).where(LOOKS.c.series_digest.is_not(None)))
+    named = connection.execute(sa.select(EVALUATIONS.c.series_digest).where(EVALUATIONS.c.series_digest.is_not(None)))
     missing = sorted({digest for (digest,) in named} - stored)
     return problems + [f"ledger: series {digest[:12]} is missing" for digest in missing]

@@ -16,7 +16,7 @@ from tradsys.portfolio.order_walk import BarArrays
 
 KINDS = ("martingale", "garch", "clusters", "trending", "three_symbols", "break")
 # evaluations of a market's test span; each repeats the previous one's strategies and adds more
-CHOSEN, PROFILES, LEVELS, ARMS = LOOKS = ("chosen", "profiles", "levels", "arms")
+CHOSEN, PROFILES, LEVELS, ARMS = EVALUATIONS = ("chosen", "profiles", "levels", "arms")
 PLANTS = ("steady", "decaying", "one_regime")
 STEPS = 6  # prices inside a bar
 BAR_SIGMA = 0.0065  # of an hour's log return: a yearly volatility of 60 %

@@ -73,7 +73,7 @@ def research(setting: Setting, seed: int) -> Row:
     """Runs the process on one market; the same arguments give the same row."""
     began = perf_counter()
     table, strategies = _panel(setting, seed) if setting.kind in PANEL_KINDS else _symbols(setting, seed)
-    arms = sorted(_arms(table, seed), key=lambda arm: arm[0])
+    arms = sorted(_candidates(table, seed), key=lambda arm: arm[0])
     tested = [strategies(scores) for _, scores in arms]
     daily, _, valid, trades = tested[0]
     chosen = int(valid.argmax())
@@ -200,7 +200,7 @@ def _ema(x: Array, span: int) -> Array:
     return out
 
 
-def _arms(table: _Table, seed: int) -> list[tuple[float, Array]]:
+def _candidates(table: _Table, seed: int) -> list[tuple[float, Array]]:
     """Log-loss on validation rows and P(class 1) of every row [R], of a logistic regression and of small trees."""
     train, valid = np.flatnonzero(table.part == 0), table.part == 1
     train = train[:: max(1, len(train) // 12_000)]  # symbols move together: a third is nearly as informative

@@ -16,7 +16,7 @@ from tradsys.core.received import read_json
 from tradsys.core.runs import digest_json, write_json
 from tradsys.evidence.multiple_testing import wilson_interval
 from tradsys.portfolio.costs import Costs
-from tradsys.research.power_study.markets import KINDS, LOOKS, PLANTS
+from tradsys.research.power_study.markets import EVALUATIONS, KINDS, PLANTS
 from tradsys.research.power_study.quick_panel import PANEL_KINDS
 from tradsys.research.power_study.quick_research import Setting, research
 from tradsys.research.power_study.study import MOST_FALSE, StudySettings
@@ -60,7 +60,7 @@ class Block(TypedDict):
     rows: list[RowOfMarket]
 
 
-class LookRow(TypedDict):
+class EvaluationRow(TypedDict):
     """Number of markets with `edge` by an evaluation, Wilson's interval of their share, and the number of trials."""
 
     look: str
@@ -75,7 +75,7 @@ class CellRow(TypedDict):
     setting: dict[str, Any]
     n: int
     sharpe: float
-    looks: list[LookRow]
+    looks: list[EvaluationRow]
 
 
 class KindsSummary(TypedDict):
@@ -164,9 +164,9 @@ def _asked(setting: Setting, n_markets: int, folder: Path, first_seed: int) -> l
 
 
 def _plain(cell: Cell) -> CellRow:
-    looks: list[LookRow] = [
+    looks: list[EvaluationRow] = [
         {"look": look, "n_edge": cell.edges[k], "n_tried": cell.n_tried[k], "interval": list(cell.interval(k))}
-        for k, look in enumerate(LOOKS)
+        for k, look in enumerate(EVALUATIONS)
     ]
     return {"setting": asdict(cell.setting), "n": cell.n, "sharpe": cell.sharpe, "looks": looks}
 
@@ -191,8 +191,8 @@ def _cell(setting: Setting, rows: Sequence[RowOfMarket]) -> Cell:
     return Cell(
         setting=setting,
         n=len(rows),
-        edges=tuple(sum(row["edges"][k] for row in rows) for k in range(len(LOOKS))),
-        n_tried=tuple(float(np.mean([row["n_tried"][k] for row in rows])) for k in range(len(LOOKS))),
+        edges=tuple(sum(row["edges"][k] for row in rows) for k in range(len(EVALUATIONS))),
+        n_tried=tuple(float(np.mean([row["n_tried"][k] for row in rows])) for k in range(len(EVALUATIONS))),
         sharpe=float(np.mean([row["sharpe"] for row in rows])),
         oracle=sum(row["oracle"] for row in rows),
         seconds=float(np.mean([row["seconds"] for row in rows])),

@@ -30,7 +30,7 @@ from tradsys.research.pipeline.provenance import provenance
 from tradsys.research.pipeline.settings import Experiment, Timings
 from tradsys.research.pipeline.training import fit
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
-from tradsys.research.power_study.markets import ARMS, CHOSEN, LEVELS, LOOKS, PROFILES
+from tradsys.research.power_study.markets import ARMS, CHOSEN, EVALUATIONS, LEVELS, PROFILES
 from tradsys.samples.weights import class_rates
 from tradsys.serving.bundle import Bundle
 from tradsys.serving.strategy import AuditMask, BreakEvenRule, Profile
@@ -40,7 +40,7 @@ REFUSED = "refused"
 
 
 @dataclass(frozen=True)
-class Look:
+class SpanEvaluation:
     """One evaluation of the test span. n_strategies: evaluated in it. n_trials: distinct series in the ledger by then;
     n_effective: their effective number, which deflates. best: highest Sharpe. winners: strategies with an edge.
     """
@@ -67,7 +67,7 @@ class MarketRow:
     edge: float
     seed: int
     verdict: str
-    looks: tuple[Look, ...] = ()
+    looks: tuple[SpanEvaluation, ...] = ()
     strategy: str = ""
     sharpe: float | None = None
     valid_sharpe: float | None = None
@@ -80,17 +80,17 @@ class MarketRow:
     code_sha: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """The fields, ready for JSON."""
         return asdict(self)
 
     def found_by(self, look: str) -> bool:
         """True where this evaluation, or an earlier one, ended in `edge`."""
-        upto = LOOKS[: LOOKS.index(look) + 1]
+        upto = EVALUATIONS[: EVALUATIONS.index(look) + 1]
         return any(one.verdict == "edge" for one in self.looks if one.name in upto)
 
 
 @dataclass(frozen=True, eq=False)
-class Arm:
+class Candidate:
     """A fitted candidate with all its parts, as its bundle; without an auditor where candidates were too few."""
 
     name: str
@@ -127,13 +127,13 @@ def on_market(
     return replace(experiment, data={**experiment.data, "source": source}), {**config, "data": plain}
 
 
-def arms_of(experiment: Experiment) -> dict[str, Any]:
+def candidates_of(experiment: Experiment) -> dict[str, Any]:
     """Candidate models: the baselines without the base rate."""
     return {name: m for name, m in experiment.baselines.items() if not isinstance(m, BaseRate)}
 
 
 def at_levels(profiles: Mapping[str, Profile], levels: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Profile]]:
-    """By profile: its copies at every level, by `name level`."""
+    """Copies of each profile at every level: a dict by profile, then by `name level`."""
     return {
         name: {f"{name} {level:g}": replace(profile, rule=_at_level(profile.rule, level)) for level in levels[name]}
         for name, profile in profiles.items()
@@ -149,7 +149,9 @@ def _research(
 ) -> MarketRow:
     prepared = prepare(e, load_bars(e))
     ledger = TrialLedger(scratch / "ledger.db")
-    arms = [_arm(e, prepared, name, model, scratch / name, config) for name, model in arms_of(e).items()]
+    arms = [
+        _fitted_candidate(e, prepared, name, model, scratch / name, config) for name, model in candidates_of(e).items()
+    ]
     best, *others = sorted(arms, key=lambda arm: arm.valid_loss)
     grid = at_levels(playable(best, e.strategy), levels)
     on_valid = valid_sharpes(e, prepared, best.bundle, {k: p for tried in grid.values() for k, p in tried.items()})
@@ -168,7 +170,7 @@ def _research(
     reported, tests = [], []
     for name, arm, profiles in looks:
         tests.append(_test(e, prepared, arm, profiles, ledger, source, run=name))
-        reported.append(_look(name, arm, tests[-1]))
+        reported.append(_evaluation(name, arm, tests[-1]))
     winning = any(look.verdict == "edge" for look in reported)
     result = tests[0].rows[0]["performance"]
     return MarketRow(
@@ -192,13 +194,13 @@ def yearly_sharpe(performance: Mapping[str, Any]) -> float | None:
     return None if per_period is None else float(per_period * np.sqrt(performance["periods_per_year"]))
 
 
-def playable(arm: Arm, profiles: Mapping[str, Profile]) -> dict[str, Profile]:
+def playable(arm: Candidate, profiles: Mapping[str, Profile]) -> dict[str, Profile]:
     """Profiles that the candidate can trade: all, or those without an auditor where it has none."""
-    asks = {name: any(isinstance(mask, AuditMask) for mask in p.masks) for name, p in profiles.items()}
-    return {name: p for name, p in profiles.items() if arm.bundle.auditor is not None or not asks[name]}
+    audited = {name: any(isinstance(mask, AuditMask) for mask in p.masks) for name, p in profiles.items()}
+    return {name: p for name, p in profiles.items() if arm.bundle.auditor is not None or not audited[name]}
 
 
-def _profiles_of(arm: Arm, grid: Mapping[str, Mapping[str, Profile]]) -> dict[str, Profile]:
+def _profiles_of(arm: Candidate, grid: Mapping[str, Mapping[str, Profile]]) -> dict[str, Profile]:
     return {f"{arm.name} {name}": p for tried in grid.values() for name, p in tried.items()}
 
 
@@ -206,7 +208,9 @@ def _years(time: Array) -> float:
     return float((time.max() - time.min()) / np.timedelta64(1, "h")) / (365 * 24)
 
 
-def _arm(e: Experiment, prepared: Prepared, name: str, model: Any, folder: Path, config: dict[str, Any]) -> Arm:
+def _fitted_candidate(
+    e: Experiment, prepared: Prepared, name: str, model: Any, folder: Path, config: dict[str, Any]
+) -> Candidate:
     """One model fitted with its calibrator, regime and auditor, exported; its losses on valid, its skill on test."""
     alone = replace(e, model=model, baselines={})
     try:
@@ -230,7 +234,7 @@ def _arm(e: Experiment, prepared: Prepared, name: str, model: Any, folder: Path,
         seed=e.seed,
     )
     score_NC = bundle.primary.predict(valid.table, valid.rows)[0]
-    return Arm(name, bundle, float(log_losses(score_NC, valid.y).mean()), headline_skill(metrics))
+    return Candidate(name, bundle, float(log_losses(score_NC, valid.y).mean()), headline_skill(metrics))
 
 
 def valid_sharpes(
@@ -244,7 +248,7 @@ def _span(samples: Samples) -> tuple[datetime, datetime]:
     return aware(samples.time.min()), aware(samples.time.max())
 
 
-def _record(ledger: TrialLedger, prepared: Prepared, arm: Arm, source: Mapping[str, Any]) -> None:
+def _record(ledger: TrialLedger, prepared: Prepared, arm: Candidate, source: Mapping[str, Any]) -> None:
     """The model's evaluation on the test span, recorded as train does."""
     since, until = _span(prepared.test)
     entry = LedgerEntry(
@@ -264,7 +268,7 @@ def _record(ledger: TrialLedger, prepared: Prepared, arm: Arm, source: Mapping[s
 def _test(
     e: Experiment,
     prepared: Prepared,
-    arm: Arm,
+    arm: Candidate,
     profiles: Mapping[str, Profile],
     ledger: TrialLedger,
     source: Mapping[str, Any],
@@ -287,9 +291,9 @@ def _test(
     )
 
 
-def _look(name: str, arm: Arm, tested: Backtest) -> Look:
+def _evaluation(name: str, arm: Candidate, tested: Backtest) -> SpanEvaluation:
     values = [yearly_sharpe(row["performance"]) for row in tested.rows]
-    return Look(
+    return SpanEvaluation(
         name=name,
         n_strategies=len(tested.rows),
         n_trials=tested.trials["n_looks"],

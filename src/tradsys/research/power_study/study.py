@@ -28,8 +28,14 @@ from tradsys.models.training.ranks.launcher import start_method
 from tradsys.reports.power_study_page import write_study
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.pipeline.single_thread import single_threads
-from tradsys.research.power_study.markets import LOOKS
-from tradsys.research.power_study.simulated_research import REFUSED, Look, MarketRow, arms_of, run_market
+from tradsys.research.power_study.markets import EVALUATIONS
+from tradsys.research.power_study.simulated_research import (
+    REFUSED,
+    MarketRow,
+    SpanEvaluation,
+    candidates_of,
+    run_market,
+)
 
 LOG = logging.getLogger(__name__)
 AGAIN = "delete it and run the same command again"
@@ -64,7 +70,9 @@ class StudySettings:
             raise TradsysError(f"study: edges {list(self.edges)}; at least one, each once; set study.edges")
         for name, least in (("n_markets", 1), ("n_jobs", 0)):
             if getattr(self, name) < least:
-                raise TradsysError(f"study: {name}={getattr(self, name)}; the least is {least}; set study.{name}")
+                raise TradsysError(
+                    f"study: {name}={getattr(self, name)}; it must be at least {least}; set study.{name}"
+                )
 
     @property
     def markets(self) -> list[tuple[float, int]]:
@@ -73,7 +81,7 @@ class StudySettings:
         return [(float(edge), seed) for seed, edge in product(seeds, self.edges)]
 
 
-class LookRow(TypedDict):
+class EvaluationRow(TypedDict):
     """Of n markets n_edge had ended in `edge` by an evaluation, after how many distinct and effective trials."""
 
     look: str
@@ -84,7 +92,7 @@ class LookRow(TypedDict):
     n_effective: float
 
 
-class FalseEdges(LookRow):
+class FalseEdges(EvaluationRow):
     """most: the largest allowed share."""
 
     most: float
@@ -102,7 +110,7 @@ class EdgeRow(TypedDict):
     verdicts: dict[str, int]
     sharpe: Interval | None
     skill: float | None
-    looks: list[LookRow]
+    looks: list[EvaluationRow]
 
 
 class SmallestEdge(TypedDict):
@@ -164,8 +172,8 @@ def is_broken(summary: Summary) -> bool:
 
 def _check_study(experiment: Experiment, settings: StudySettings) -> None:
     if not isinstance(experiment.data["source"], SyntheticMarket):
-        raise TradsysError("study: the truth must be known; only data=synthetic has one; leave data= as it is")
-    if not arms_of(experiment):
+        raise TradsysError("study: the data are not synthetic; a power study needs a known edge; use data=synthetic")
+    if not candidates_of(experiment):
         raise TradsysError("study: no candidates; baselines beside the base rate compete; name some with baselines=all")
     if set(settings.levels) != set(experiment.strategy):
         raise TradsysError(
@@ -201,7 +209,7 @@ def _run_market(
 def _read_row(path: Path) -> MarketRow:
     with refused_in_one_line(f"study: {path}", AGAIN, TradsysError):
         row = read_json(path, AGAIN, TradsysError)
-        looks = tuple(Look(**{**look, "winners": tuple(look["winners"])}) for look in row["looks"])
+        looks = tuple(SpanEvaluation(**{**look, "winners": tuple(look["winners"])}) for look in row["looks"])
         return MarketRow(**{**row, "looks": looks})
 
 
@@ -231,15 +239,15 @@ def _progress() -> Progress:
 def summarise(rows: Sequence[MarketRow], settings: StudySettings) -> Summary:
     """Shares of `edge` by planted edge and look, with Wilson intervals; where edges were planted, the power."""
     by_edge = [_of_edge(edge, [r for r in rows if r.edge == edge], settings.confidence) for edge in settings.edges]
-    judged = [r for r in rows if r.verdict != REFUSED]
+    completed = [r for r in rows if r.verdict != REFUSED]
     null = next((e for e in by_edge if e["edge"] == 0), None)
     planted = [e for e in by_edge if e["edge"] > 0]
     return {
         "name": settings.name,
         "n_markets": len(rows),
         "confidence": settings.confidence,
-        "years": float(np.mean([r.years for r in judged])) if judged else None,
-        "test_years": float(np.mean([r.test_years for r in judged])) if judged else None,
+        "years": float(np.mean([r.years for r in completed])) if completed else None,
+        "test_years": float(np.mean([r.test_years for r in completed])) if completed else None,
         "seconds_per_market": float(np.mean([r.seconds for r in rows])),
         "code": sorted({r.code_sha for r in rows}),
         "by_edge": by_edge,
@@ -259,11 +267,13 @@ def _of_edge(edge: float, rows: Sequence[MarketRow], confidence: float) -> EdgeR
         "verdicts": {kind: sum(r.verdict == kind for r in rows) for kind in sorted({r.verdict for r in rows})},
         "sharpe": {"value": mean, "low": mean - half, "high": mean + half} if len(sharpes) else None,
         "skill": _mean_and_half(np.array([r.skill for r in rows if r.skill is not None]))[0] if len(sharpes) else None,
-        "looks": [_of_look(look, rows, confidence) for look in LOOKS if any(one.name == look for one in seen)],
+        "looks": [
+            _of_evaluation(look, rows, confidence) for look in EVALUATIONS if any(one.name == look for one in seen)
+        ],
     }
 
 
-def _of_look(look: str, rows: Sequence[MarketRow], confidence: float) -> LookRow:
+def _of_evaluation(look: str, rows: Sequence[MarketRow], confidence: float) -> EvaluationRow:
     """Number of markets with `edge` by this evaluation, and the distinct and effective trials by then."""
     found = sum(r.found_by(look) for r in rows)
     low, high = wilson_interval(found, len(rows), confidence)
@@ -299,7 +309,7 @@ def smallest_found(
     edges = np.array([e["edge"] for e in ordered])
     of = {(r.edge, r.seed): r for r in rows}
     seeds = sorted({r.seed for r in rows if r.edge > 0})
-    found_SE = np.array([[of[edge, s].found_by(LOOKS[-1]) for edge in edges] for s in seeds], dtype=float)
+    found_SE = np.array([[of[edge, s].found_by(EVALUATIONS[-1]) for edge in edges] for s in seeds], dtype=float)
     sharpe_SE = np.array([[of[edge, s].sharpe or 0.0 for edge in edges] for s in seeds])
     whole = _crossing(edges, found_SE.mean(axis=0), sharpe_SE.mean(axis=0))
     rng = np.random.default_rng(0)

@@ -5,5 +5,5 @@ embedding           embedding_section
 ensemble_weights    ensemble_section
 meta_label_value    audit_value
 regime_hindsight    hindsight
-test_span           JudgedSpan
+test_span           EvaluatedSpan
 """

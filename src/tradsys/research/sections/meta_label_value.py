@@ -22,13 +22,13 @@ from tradsys.evidence.controls.placebo import (
 )
 from tradsys.labels.meta import pays
 from tradsys.market.bars import utc_series
-from tradsys.research.sections.test_span import JudgedSpan
+from tradsys.research.sections.test_span import EvaluatedSpan
 from tradsys.serving.strategy import AuditMask, Profile
 
 RECKLESS = "reckless"
 
 
-def audit_value(span: JudgedSpan, profiles: Mapping[str, Profile], test: Samples) -> dict[str, Any] | None:
+def audit_value(span: EvaluatedSpan, profiles: Mapping[str, Profile], test: Samples) -> dict[str, Any] | None:
     """The report's section `audit_value`: one row for every profile with an AuditMask; None where there is none.
 
     test: the span's samples, whose outcomes determine which candidates paid. Ready for JSON: `drawn`, whether any has
@@ -62,7 +62,7 @@ def _outcomes(test: Samples, log_round_trip: float) -> pl.DataFrame:
 
 
 def _profile_row(
-    span: JudgedSpan, name: str, profile: Profile, profiles: Mapping[str, Profile], paid: pl.DataFrame
+    span: EvaluatedSpan, name: str, profile: Profile, profiles: Mapping[str, Profile], paid: pl.DataFrame
 ) -> dict[str, Any]:
     twin = span.targets(without_auditor(profile))
     targets = {"audited": span.targets(profile), "unaudited": twin}
@@ -101,7 +101,7 @@ def _candidates(predictions: pl.DataFrame, twin: pl.DataFrame, audited: pl.DataF
     return rows, np.isin(rows, passed)
 
 
-def _placebos(span: JudgedSpan, twin: pl.DataFrame, candidate: Array, n_kept: int) -> dict[str, pl.DataFrame]:
+def _placebos(span: EvaluatedSpan, twin: pl.DataFrame, candidate: Array, n_kept: int) -> dict[str, pl.DataFrame]:
     """Targets of the strategy under each placebo auditor."""
     frame = span.predictions
     kept_PN = rotated_vetoes(
@@ -118,7 +118,7 @@ def _placebos(span: JudgedSpan, twin: pl.DataFrame, candidate: Array, n_kept: in
     return {f"placebo {p}": entries.filter(pl.Series(kept)) for p, kept in enumerate(kept_PN)}
 
 
-def _compared(span: JudgedSpan, names: list[str], record: DailyRecord, n_trades: Array) -> dict[str, Any]:
+def _compared(span: EvaluatedSpan, names: list[str], record: DailyRecord, n_trades: Array) -> dict[str, Any]:
     """Comparisons from days and trades; the record's first columns are `names`, the rest placebos."""
     columns = {name: slice(k, k + 1) for k, name in enumerate(names)} | {"placebos": slice(len(names), None)}
     parts = {name: record.columns(where) for name, where in columns.items() if n_trades[where].size}
@@ -173,7 +173,7 @@ def _finite_rounded(values: Array) -> list[float]:
 
 
 def _precision(
-    span: JudgedSpan, twin: pl.DataFrame, candidate: Array, kept: Array, paid: pl.DataFrame
+    span: EvaluatedSpan, twin: pl.DataFrame, candidate: Array, kept: Array, paid: pl.DataFrame
 ) -> dict[str, Any] | None:
     """`precision_lift` over the resolved candidates; None for fewer than two, or where none paid.
 

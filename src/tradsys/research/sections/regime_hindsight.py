@@ -20,7 +20,7 @@ from tradsys.market.bars import utc_series
 from tradsys.models.regime import HmmRegime
 from tradsys.models.supervisors.supervised import Regime, with_effort
 from tradsys.research.sections.smoothed_regimes import hindsight_smoothed, hindsight_viterbi
-from tradsys.research.sections.test_span import JudgedSpan, day_of
+from tradsys.research.sections.test_span import EvaluatedSpan, day_of
 from tradsys.serving.strategy import Profile, RegimeMask
 
 # view, and whether it was available when the bar closed
@@ -112,7 +112,7 @@ class Hindsight(TypedDict):
 
 
 def hindsight(
-    span: JudgedSpan,
+    span: EvaluatedSpan,
     regime: Regime,
     table: FeatureTable,
     parts: Mapping[str, Samples],
@@ -158,7 +158,7 @@ def _table_rows(table: FeatureTable, predictions: pl.DataFrame) -> Array:
 
 
 def _strategies(
-    span: JudgedSpan, masked: Mapping[str, Profile], states: Mapping[str, Array], names: tuple[str, ...]
+    span: EvaluatedSpan, masked: Mapping[str, Profile], states: Mapping[str, Array], names: tuple[str, ...]
 ) -> tuple[list[StrategyViews], Curves | None]:
     """Every masked profile under every view; daily equity of the one with most trades under the filtered view."""
     if not masked:
@@ -185,7 +185,7 @@ def _strategies(
 
 
 def _strategy(
-    span: JudgedSpan,
+    span: EvaluatedSpan,
     name: str,
     profile: Profile,
     record: DailyRecord,
@@ -225,14 +225,14 @@ def _states(
     stays = {view: _mean_stays(state, rows, table.segment, regime.n_states) for view, state in states.items()}
     out: list[StateRow] = []
     for k, name in enumerate(regime.names):
-        said = states["filtered"] == k
+        in_state = states["filtered"] == k
         out.append(
             {
                 "name": name,
                 "stay_bars": None if transmat_KK is None else float(1 / (1 - transmat_KK[k, k])),
                 "seen_bars": {view: stays[view][k] for view in states},
                 "occupancy": {part: float(share[k]) for part, share in shares.items()},
-                "confirmed": {v: float((states[v][said] == k).mean()) if said.any() else None for v in states},
+                "confirmed": {v: float((states[v][in_state] == k).mean()) if in_state.any() else None for v in states},
             }
         )
     return out
@@ -258,11 +258,11 @@ def refit_alignment(regime: Regime, train: Samples, valid: Samples) -> Agreement
     Rows of the confusion are the earlier half's states. `renamed` clearly above `agreement` means that the names
     changed. None, with the reason, where a half cannot be fitted.
     """
-    asked = with_effort(regime, n_seeds=REFIT_SEEDS, max_iter=REFIT_STEPS, max_rows=REFIT_ROWS)
+    cheaper = with_effort(regime, n_seeds=REFIT_SEEDS, max_iter=REFIT_STEPS, max_rows=REFIT_ROWS)
     middle = np.sort(train.time)[len(train) // 2]
     halves = (train.take(train.time < middle), train.take(train.table.time[train.start] >= middle))
     try:
-        early, late = (asked.fit(half, valid) for half in halves)
+        early, late = (cheaper.fit(half, valid) for half in halves)
     except (DataError, TrainingError) as error:
         return Agreement(agreement=None, by_chance=None, renamed=None, confusion=None, n=0, reason=str(error))
     one, other = (m.predict_proba(valid.table, valid.rows).argmax(axis=1) for m in (early, late))
@@ -286,7 +286,7 @@ def agreement(one_N: Array, other_N: Array, n_states: int) -> Agreement:
     }
 
 
-def _contribution(span: JudgedSpan, names: tuple[str, ...], trades: pl.DataFrame) -> list[Contribution]:
+def _contribution(span: EvaluatedSpan, names: tuple[str, ...], trades: pl.DataFrame) -> list[Contribution]:
     """Contribution of each filtered regime at the decision: each strategy's closed trades, and the market."""
     known = span.predictions.select("symbol", "regime", signal_time="time")
     placed = trades.join(known, on=["symbol", "signal_time"], how="left", maintain_order="left")
@@ -297,7 +297,7 @@ def _contribution(span: JudgedSpan, names: tuple[str, ...], trades: pl.DataFrame
     return out
 
 
-def _by_regime(span: JudgedSpan, names: tuple[str, ...], trades: pl.DataFrame) -> list[RegimeResult]:
+def _by_regime(span: EvaluatedSpan, names: tuple[str, ...], trades: pl.DataFrame) -> list[RegimeResult]:
     """Per regime: trades, their net result in units of the first capital, and their mean net return."""
     days = span.days()
     decided = np.searchsorted(days, day_of(trades["signal_time"]))
@@ -314,7 +314,7 @@ def _by_regime(span: JudgedSpan, names: tuple[str, ...], trades: pl.DataFrame) -
     ]
 
 
-def _market(span: JudgedSpan, names: tuple[str, ...]) -> Contribution:
+def _market(span: EvaluatedSpan, names: tuple[str, ...]) -> Contribution:
     """The market's own log return over the bar after each filtered state, summed, the mean over symbols."""
     bars = span.bars.join(
         span.predictions.select("symbol", "time", "regime"), on=["symbol", "time"], how="left", maintain_order="left"

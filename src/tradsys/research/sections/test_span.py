@@ -28,7 +28,7 @@ COLUMNS = 8  # strategies per vectorbt call: more save no time and take memory
 
 
 @dataclass(frozen=True, eq=False)
-class JudgedSpan:
+class EvaluatedSpan:
     """Bars of the span with their segments, the bundle's predictions on them, and trading costs.
 
     bundle: only its card and validation scores are used here.
@@ -42,7 +42,7 @@ class JudgedSpan:
     seed: int
 
     @classmethod
-    def of(cls, experiment: Experiment, prepared: Prepared, bundle: Bundle) -> "JudgedSpan":
+    def of(cls, experiment: Experiment, prepared: Prepared, bundle: Bundle) -> "EvaluatedSpan":
         """The test span of a run: decisions from its first test sample to its last."""
         since, until = prepared.test_start, aware(prepared.test.time.max())
         only_read = untraded_of(experiment.data["source"])

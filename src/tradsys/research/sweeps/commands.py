@@ -63,7 +63,7 @@ def tune(
         else:
             work_on(joined)
             failed = 0
-        report = sweep_report(joined, _rematch(joined, compose, check) if composed.settings.zoom else None)
+        report = sweep_report(joined, _reevaluation(joined, compose, check) if composed.settings.zoom else None)
         write_sweep(report, joined.runner.folder)
     return report, failed
 
@@ -126,11 +126,13 @@ def load_study(config: Mapping[str, Any], name: str) -> optuna.Study:
         # read here, where damage is one line
         check_contents(study, trials)
     if IDENTITY not in study.user_attrs:
-        raise SweepError(f"sweep: study {name!r} was not made by tradsys.tune; it lacks its data digest; start it anew")
+        raise SweepError(
+            f"sweep: study {name!r} was not made by tradsys.tune; it lacks its data digest; start a new study"
+        )
     return study
 
 
-def _rematch(joined: Joined, compose: Compose, check: Check) -> dict[str, Any]:
+def _reevaluation(joined: Joined, compose: Compose, check: Check) -> dict[str, Any]:
     """Re-evaluates the parent's best and the refined search's best on the same folds under new seeds."""
     runner = joined.runner
     parent = load_study(joined.composed.config, joined.study.user_attrs["parent"])
@@ -184,7 +186,7 @@ def promote(compose: Compose, overrides: Sequence[str], folder: Path, check: Che
     check_folder_name("sweep: name", name, SweepError)
     path = folder / f"{name}.yaml"
     if path.exists() and not path.read_text(encoding="utf-8").startswith(HEADER):
-        raise SweepError(f"sweep: {path} is there and promote did not write it; nothing is overwritten; give name=...")
+        raise SweepError(f"sweep: {path} exists and was not written by promote; nothing is overwritten; give name=...")
     values = check(overrides_of(trial.params), f"sweep: study {study.study_name!r}: trial {trial.number}")
     stored = _stored_overrides(study, check, overrides)
     whole = compose([*stored, *_places(overrides), *values]).config

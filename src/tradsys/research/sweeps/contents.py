@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tradsys.core.errors import TradsysError
 from tradsys.core.received import one_line
 from tradsys.research.sweeps.search_space import SweepError
-from tradsys.research.sweeps.storage import Patience
+from tradsys.research.sweeps.storage import RetryPolicy
 from tradsys.research.sweeps.trial_queue import CAUSE, DRAWN, PLACE, PRICE, SHARE
 
 MOST = 1e15
@@ -97,7 +97,7 @@ def check_contents(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
     about = study.user_attrs
     _check(where, about, OF_STUDY, ALWAYS_OF_STUDY if "identity" in about else ())
     if not study.directions or any(direction != StudyDirection.MAXIMIZE for direction in study.directions):
-        raise _damaged(where, "it does not maximise, and skill is better the larger it is")
+        raise _damaged(where, "it minimises, and skill is to be maximised")
     for trial in trials:
         attributes = trial.user_attrs
         whole = trial.state == TrialState.COMPLETE and PLACE in attributes
@@ -111,7 +111,7 @@ def check_contents(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
 
 
 @contextmanager
-def readable(patience: Patience) -> Iterator[None]:
+def readable(patience: RetryPolicy) -> Iterator[None]:
     """Turns optuna's errors about the content of a damaged database into one line."""
     try:
         yield

@@ -42,7 +42,7 @@ class Parameter:
 
     @classmethod
     def of(cls, path: str, entry: Mapping[str, Any]) -> Self:
-        """From its entry in conf/sweep; SweepError names the path and what is wrong."""
+        """Builds a parameter from its entry in conf/sweep; SweepError names the path and what is wrong."""
         known = {"type"} | {f.name for f in fields(cls)} - {"path", "kind"}
         if not isinstance(entry, Mapping) or (unknown := sorted(set(entry) - known)):
             what = f"unknown keys {unknown}" if isinstance(entry, Mapping) else f"{entry!r} is no mapping"
@@ -99,7 +99,7 @@ class Parameter:
             return self.choices
         if self.kind == "log" or (self.kind == "float" and self.step is None):
             raise SweepError(
-                f"sweep: {self.path}: type {self.kind} without a step has no end of values; a grid takes them all; "
+                f"sweep: {self.path}: type {self.kind} without a step has infinitely many values; a grid tries all; "
                 "give a step, or choices with type: categorical"
             )
         low, high = self.bounds
@@ -109,14 +109,14 @@ class Parameter:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Low and high of a number."""
+        """The lower and upper bound of a numeric parameter."""
         assert self.low is not None, self.path
         assert self.high is not None, self.path
         return self.low, self.high
 
     @property
     def ends(self) -> tuple[Value, ...]:
-        """Low and high, or all choices."""
+        """The values to try at set-up: low and high, or all choices."""
         return self.choices if self.kind == "categorical" else tuple(_typed(self, v) for v in self.bounds)
 
     def narrowed(self, values: Sequence[Value]) -> Self:
@@ -150,7 +150,7 @@ class SearchSpace:
 
     @classmethod
     def of(cls, entries: Mapping[str, Any] | None) -> Self:
-        """From `sweep.space`; SweepError where it is empty, a range is bad, or a condition cannot hold."""
+        """Builds the space from `sweep.space`; SweepError for an empty one, a bad range or an impossible condition."""
         if not entries:
             raise SweepError("sweep: the space is empty; a search needs something to change; list paths in sweep.space")
         parsed = [Parameter.of(str(path), entry) for path, entry in entries.items()]
@@ -265,7 +265,7 @@ def _ordered(parameters: list[Parameter]) -> tuple[Parameter, ...]:
         ready = [p for p in parameters if p.path not in names and set(p.when) <= names]
         if not ready:
             left = sorted(known - names)
-            raise SweepError(f"sweep: conditions of {left} go in a circle; each needs the other first; drop one `when`")
+            raise SweepError(f"sweep: conditions of {left} are circular; each needs the other first; drop one `when`")
         done += ready
     return tuple(done)
 

@@ -24,7 +24,7 @@ OBJECTIVES = ("skill", "stability")
 
 @dataclass(frozen=True, eq=False)
 class SweepSettings:
-    """What conf/sweep builds.
+    """Settings of a sweep, built from conf/sweep.
 
     space: path -> range, see `search_space.Parameter`. inner: purged folds of the outer split's training and validation
     samples. seeds: each fold is fitted under each. objectives: [skill], beyond the level, or [skill,
@@ -80,7 +80,7 @@ class SweepSettings:
 
     @property
     def parsed_space(self) -> SearchSpace:
-        """The space, checked by itself."""
+        """The search space, parsed and checked on its own."""
         return SearchSpace.of(self.space)
 
     @property

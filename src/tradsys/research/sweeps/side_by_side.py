@@ -20,7 +20,7 @@ from tradsys.research.sweeps.search_space import SweepError
 from tradsys.research.sweeps.storage import disk_full
 from tradsys.research.sweeps.sweep import Joined
 from tradsys.research.sweeps.trial import RefusedError, TrialFits
-from tradsys.research.sweeps.trial_queue import HARMLESS, PRICE, SHARE, WORKER, Claim
+from tradsys.research.sweeps.trial_queue import HARMLESS, PRICE, SHARE, WORKER, Lease
 
 LOG = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Attempt:
         self.fits: TrialFits | None = next(steps, None)
 
     def go_on(self) -> None:
-        """Runs the fit that is due."""
+        """Runs the trial's next fit."""
         self.fits = next(self.steps, None)
 
     def end(self, error: BaseException) -> None:
@@ -130,9 +130,9 @@ class SideBySide:
 
     def _take(self) -> Attempt | None:
         """The next trial with fits to run; None where no slot is free here, or none is open in the study."""
-        while len(self.attempts) < self.n_at_once and (claim := self.joined.queue.take(self.marks)) is not None:
+        while len(self.attempts) < self.n_at_once and (lease := self.joined.queue.take(self.marks)) is not None:
             # a trial that took a worker down is retried alone, so that it cannot take others with it
-            attempt = Attempt(_steps(self.joined, claim), alone=claim.n_died > 0)
+            attempt = Attempt(_steps(self.joined, lease), alone=lease.n_died > 0)
             if attempt.fits is not None:
                 self.attempts.append(attempt)
                 return attempt
@@ -144,36 +144,36 @@ class SideBySide:
         self.attempts.remove(attempt)
 
 
-def _steps(joined: Joined, claim: Claim) -> Generator[TrialFits, None, None]:
+def _steps(joined: Joined, lease: Lease) -> Generator[TrialFits, None, None]:
     """Runs one trial, yielding its fits before each of them, and reports its result."""
     study, queue, runner, patience = joined.study, joined.queue, joined.runner, joined.storage.patience
-    study.sampler = runner.settings.sampler_of(claim.place)
-    LOG.info("trial %d%s", claim.place, f", attempt {claim.n_before + 1}" if claim.n_before else "")
-    with joined.storage.alive(claim.trial_id), _ended(joined, claim):
-        trial = patience(lambda: Trial(study, claim.trial_id))
+    study.sampler = runner.settings.sampler_of(lease.place)
+    LOG.info("trial %d%s", lease.place, f", attempt {lease.n_before + 1}" if lease.n_before else "")
+    with joined.storage.alive(lease.trial_id), _ended(joined, lease):
+        trial = patience(lambda: Trial(study, lease.trial_id))
         try:
-            score = yield from runner.run(trial, claim)
+            score = yield from runner.run(trial, lease)
         except optuna.TrialPruned:
-            reported = queue.tell(claim, TrialState.PRUNED)
+            reported = queue.tell(lease, TrialState.PRUNED)
         except (RefusedError, CombinationError) as error:
             reason = masked_text(str(error))
             patience(lambda: trial.set_user_attr("refused", reason))
-            LOG.warning("trial %d is impossible: %s", claim.place, error)
-            reported = queue.tell(claim, TrialState.PRUNED)
+            LOG.warning("trial %d is impossible: %s", lease.place, error)
+            reported = queue.tell(lease, TrialState.PRUNED)
         except UpdateFinishedTrialError:
             reported = False
         else:
             for key, value in score.attributes.items():
                 patience(partial(trial.set_user_attr, key, value))
-            reported = queue.tell(claim, TrialState.COMPLETE, score.values)
+            reported = queue.tell(lease, TrialState.COMPLETE, score.values)
     if reported:
-        runner.clean(claim)
+        runner.clean(lease)
     else:
-        LOG.warning("trial %d was taken over by another worker; its result counts there", claim.place)
+        LOG.warning("trial %d was taken over by another worker; its result counts there", lease.place)
 
 
 @contextlib.contextmanager
-def _ended(joined: Joined, claim: Claim) -> Iterator[None]:
+def _ended(joined: Joined, lease: Lease) -> Iterator[None]:
     """Leaves no trial running behind a worker that stops, as far as the storage still answers."""
     try:
         yield
@@ -181,7 +181,7 @@ def _ended(joined: Joined, claim: Claim) -> Iterator[None]:
         cause = cause_of(error)
         if cause != "storage":
             with contextlib.suppress(SweepError):
-                joined.queue.tell(claim, TrialState.FAIL, cause=cause)
+                joined.queue.tell(lease, TrialState.FAIL, cause=cause)
         refused = None if isinstance(error, SweepError) else no_room(error, "the study")
         if refused is not None:
             raise disk_full(refused, "a trial's folder") from error

@@ -48,7 +48,7 @@ DAMAGED = (
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """Retry policy: calls again, more and more slowly, until a storage answers; then one SweepError.
 
     place: without password.
@@ -143,7 +143,7 @@ class StudyStorage:
     place: str
     heartbeat: int
     grace: int
-    patience: Patience
+    patience: RetryPolicy
     _seen: dict[int, tuple[Any, float]] = field(default_factory=dict)
 
     @property
@@ -175,12 +175,12 @@ class StudyStorage:
                 with contextlib.suppress(UpdateFinishedTrialError):
                     self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
-    def alive(self, trial_id: int) -> "Alive":
+    def alive(self, trial_id: int) -> "Heartbeat":
         """Sends heartbeats for a trial inside a `with` block."""
-        return Alive(self, trial_id)
+        return Heartbeat(self, trial_id)
 
 
-class Alive:
+class Heartbeat:
     """A thread that sends heartbeats for one trial; a storage that does not answer is retried at the next beat."""
 
     def __init__(self, storage: StudyStorage, trial_id: int) -> None:
@@ -218,10 +218,10 @@ def open_storage(url: str, *, heartbeat: int, grace: int, patience_seconds: floa
     if heartbeat < 1 or grace <= heartbeat:
         raise SweepError(
             f"sweep: heartbeat_seconds={heartbeat}, grace_seconds={grace}; a beat takes 1 s or more and the grace must "
-            "be longer, else living trials are taken for dead; fix them"
+            "be longer, else live trials count as dead; fix them"
         )
     place = _checked_url(url)
-    patience = Patience(place, patience_seconds)
+    patience = RetryPolicy(place, patience_seconds)
     if url.startswith(JOURNAL):
         path = Path(url.removeprefix("journal://") if url.startswith("journal:////") else url.removeprefix(JOURNAL))
         path.parent.mkdir(parents=True, exist_ok=True)

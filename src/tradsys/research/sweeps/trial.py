@@ -28,8 +28,8 @@ from tradsys.research.sweeps.inner_folds import dataset_key, shared_dataset
 from tradsys.research.sweeps.search_space import SearchSpace, SweepError, overrides_of
 from tradsys.research.sweeps.selection import lower_bound, out_of_race, spreads, stability
 from tradsys.research.sweeps.settings import SweepSettings
-from tradsys.research.sweeps.storage import Patience
-from tradsys.research.sweeps.trial_queue import DRAWN, Claim
+from tradsys.research.sweeps.storage import RetryPolicy
+from tradsys.research.sweeps.trial_queue import DRAWN, Lease
 
 LOG = logging.getLogger(__name__)
 PURPOSE = "tune"
@@ -73,11 +73,11 @@ class TrialRunner:
     space: SearchSpace
     folder: Path
     lookback: int
-    patience: Patience
+    patience: RetryPolicy
     uuid: str = ""
     datasets: dict[str, Dataset] = field(default_factory=dict)
 
-    def run(self, trial: optuna.Trial, claim: Claim) -> "Generator[TrialFits, None, Score]":
+    def run(self, trial: optuna.Trial, lease: Lease) -> "Generator[TrialFits, None, Score]":
         """Runs the trial at its slot; yields its fits before each of them, so that their nets may be trained ahead.
 
         Raises optuna.TrialPruned where the pruner stops it, RefusedError or CombinationError where it is impossible.
@@ -85,7 +85,7 @@ class TrialRunner:
         began = perf_counter()
         values = self.patience(lambda: self.space.suggest(trial))
         self.patience(lambda: trial.set_user_attr(DRAWN, True))
-        folder = self.folder / "trials" / f"{claim.place:05d}"
+        folder = self.folder / "trials" / f"{lease.place:05d}"
         overrides = overrides_of(values)
         with refused():
             composed = self.compose([*self.base, *overrides])
@@ -94,7 +94,7 @@ class TrialRunner:
             config = yaml.safe_dump(masked(composed.config), sort_keys=False, allow_unicode=True)
             write_text(folder / "config.yaml", config)
             fits = self.fits(composed, dataset, folder / "fits", self.settings.seeds, _Reports(self, trial))
-        about = {"study": self.study, "place": claim.place, "trial": trial.number, "overrides": overrides}
+        about = {"study": self.study, "place": lease.place, "trial": trial.number, "overrides": overrides}
         results = fits.results
         try:
             with refused():
@@ -110,9 +110,9 @@ class TrialRunner:
         write_json(folder / "metrics.json", about | {"state": "complete", "values": score.values} | score.attributes)
         return score
 
-    def clean(self, claim: Claim) -> None:
+    def clean(self, lease: Lease) -> None:
         """Removes the checkpoints of a trial that ended; its results stay."""
-        fits = self.folder / "trials" / f"{claim.place:05d}" / "fits"
+        fits = self.folder / "trials" / f"{lease.place:05d}" / "fits"
         for kept in (*fits.glob("*/fit"), fits / STACKS):
             shutil.rmtree(kept, ignore_errors=True)
 

@@ -80,7 +80,7 @@ def spent(trials: Sequence[FrozenTrial]) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Claim:
+class Lease:
     """A trial leased by this worker. n_before: attempts at its slot that died or were stopped; n_died: that died."""
 
     place: int
@@ -99,18 +99,18 @@ class TrialQueue:
     max_retries: int
 
     def trials(self) -> list[FrozenTrial]:
-        """All attempts, by number."""
+        """All attempts of the study, by number."""
         return self.storage.patience(lambda: self.study.get_trials(deepcopy=False))
 
-    def take(self, marks: Mapping[str, Any]) -> Claim | None:
+    def take(self, marks: Mapping[str, Any]) -> Lease | None:
         """The lowest open slot as a running trial with these user attributes; None where nothing is open now."""
         self.storage.patience(lambda: self.storage.fail_dead_trials(self.study))
         while True:
             trials = self.trials()
             waiting = [t for t in trials if t.state == TrialState.WAITING]
             for trial in waiting:
-                if (claim := self._claim(trial, marks)) is not None:
-                    return claim
+                if (lease := self._lease(trial, marks)) is not None:
+                    return lease
             if waiting:
                 continue  # others took them all, or they were surplus; look again
             place = self._open_place(trials)
@@ -124,15 +124,15 @@ class TrialQueue:
         active = [t for t in trials if t.state in (TrialState.RUNNING, TrialState.WAITING)]
         return not active and self._open_place(trials) is None
 
-    def tell(self, claim: Claim, state: TrialState, values: Sequence[float] | None = None, cause: str = "") -> bool:
+    def tell(self, lease: Lease, state: TrialState, values: Sequence[float] | None = None, cause: str = "") -> bool:
         """Ends the trial; False where another worker had marked it as dead, so that its result does not count."""
 
         def end() -> bool:
-            if self.storage.storage.get_trial(claim.trial_id).state != TrialState.RUNNING:
+            if self.storage.storage.get_trial(lease.trial_id).state != TrialState.RUNNING:
                 return False
             if cause:
-                self.storage.storage.set_trial_user_attr(claim.trial_id, CAUSE, cause)
-            trial = self.storage.storage.get_trial(claim.trial_id)
+                self.storage.storage.set_trial_user_attr(lease.trial_id, CAUSE, cause)
+            trial = self.storage.storage.get_trial(lease.trial_id)
             self.study.tell(trial.number, list(values) if values is not None else None, state)
             return True
 
@@ -141,7 +141,7 @@ class TrialQueue:
         except UpdateFinishedTrialError:
             return False
 
-    def _claim(self, trial: FrozenTrial, marks: Mapping[str, Any]) -> Claim | None:
+    def _lease(self, trial: FrozenTrial, marks: Mapping[str, Any]) -> Lease | None:
         place, storage = trial.user_attrs.get(PLACE), self.storage.storage
 
         def run() -> bool:
@@ -158,14 +158,14 @@ class TrialQueue:
                 return None
         except UpdateFinishedTrialError:
             return None
-        claim = Claim(-1 if place is None else place, trial._trial_id, 0)
+        lease = Lease(-1 if place is None else place, trial._trial_id, 0)
         same = [t for t in self.trials() if t.user_attrs.get(PLACE) == place]
         first = next(t for t in same if t.state != TrialState.FAIL or t._trial_id == trial._trial_id)
         if place is None or first._trial_id != trial._trial_id:
-            self.tell(claim, TrialState.FAIL, cause="surplus")
+            self.tell(lease, TrialState.FAIL, cause="surplus")
             return None
         ended = [t for t in same if t.state == TrialState.FAIL and t.user_attrs.get(CAUSE) != "surplus"]
-        return Claim(place, trial._trial_id, len(ended), _n_died(ended))
+        return Lease(place, trial._trial_id, len(ended), _n_died(ended))
 
     def _open_place(self, trials: Sequence[FrozenTrial]) -> int | None:
         """The lowest slot without a live attempt, inside the budget. SweepError where too many were given up."""

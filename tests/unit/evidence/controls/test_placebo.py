@@ -75,7 +75,7 @@ def test_pairing_takes_the_common_luck_out():
     # per trade the gap is the very same every day, so nothing is known of its error
     assert gap.per_trade.value == pytest.approx(0.001)
     assert gap.per_trade.low is None
-    assert "never moves" in gap.per_trade.reason
+    assert "constant over time" in gap.per_trade.reason
 
 
 def test_sides_that_did_the_same_have_no_p_value():

@@ -142,5 +142,5 @@ def test_names_that_clash_and_a_clock_that_never_falls_are_one_line(done):
         SupervisedRegime(HmmRegime(("ret",), n_states=2, names=("risk_on", "wild")), MACRO)
     still = table.with_values(np.where(np.arange(3) == 1, 5.0, table.values))
     model = SessionRegime(MACRO.regime, "age")
-    with pytest.raises(DataError, match="no session became known"):
+    with pytest.raises(DataError, match="no session was published"):
         model.fit(samples(still, model), samples(still, model))

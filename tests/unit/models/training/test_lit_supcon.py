@@ -152,10 +152,10 @@ def test_alignment_and_uniformity_are_their_formulas_over_all_pairs():
 def test_neighbours_vote_by_cosine_and_a_tie_goes_to_the_lower_code():
     bank = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [-1.0, 0.0]]), dim=1)
     y_B = torch.tensor([1, 1, 0, 2])
-    asked = torch.tensor([[5.0, 0.2], [-1.0, 0.9]])
-    assert knn_vote(bank, y_B, asked, 3).tolist() == [1, 0]
-    assert knn_vote(bank, y_B, asked[:1], 1).tolist() == [1]
-    assert knn_vote(bank, y_B, asked, 99).tolist() == [1, 1]
+    stop_requested = torch.tensor([[5.0, 0.2], [-1.0, 0.9]])
+    assert knn_vote(bank, y_B, stop_requested, 3).tolist() == [1, 0]
+    assert knn_vote(bank, y_B, stop_requested[:1], 1).tolist() == [1]
+    assert knn_vote(bank, y_B, stop_requested, 99).tolist() == [1, 1]
 
 
 def test_a_loss_that_is_not_finite_names_its_step_and_learning_rate():

@@ -40,8 +40,8 @@ def test_the_number_of_threads_comes_back_after_an_error(three_threads):
 @pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
 def test_a_signal_after_the_last_look_at_the_event_is_not_lost(number, kind):
     def fit():
-        with interruptible() as asked:
-            assert not asked.is_set()
+        with interruptible() as stop_requested:
+            assert not stop_requested.is_set()
             os.kill(os.getpid(), number)
 
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)

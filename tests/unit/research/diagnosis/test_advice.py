@@ -124,5 +124,5 @@ def test_a_judged_model_is_compared_with_luck_and_its_own_promise():
     assert level_of("that may be luck", lines) == "warn"
     assert level_of("promised 90% and covered 0.80 [0.75, 0.85]", lines) == "warn"
     lines = said(judged(estimate(2.7, 1.1, 4.5), estimate(0.88, 0.85, 0.91)))
-    assert level_of("times as often as by lot", lines) == "note"
+    assert level_of("times as often as at random", lines) == "note"
     assert "warn" not in lines.values()

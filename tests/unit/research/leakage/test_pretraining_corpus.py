@@ -13,7 +13,7 @@ from tradsys.models.ensembles.compose import SeedAverage
 from tradsys.models.training import pretraining
 from tradsys.models.training.pretraining import ContrastInTime, MaskedBars
 from tradsys.models.transforms import RobustScaler
-from tradsys.research.leakage.pretraining_corpus import corpus_asks, pretrained, reads_beyond
+from tradsys.research.leakage.pretraining_corpus import corpus_checks, pretrained, reads_beyond
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +59,10 @@ def test_the_question_is_asked_of_every_model_that_pre_trains_and_of_no_other(tr
         model=inner, baselines={"plain": make_model(), "leaky": average}, transforms=RobustScaler()
     )
     subject = SimpleNamespace(experiment=experiment, small=experiment, prepared=SimpleNamespace(train=train))
-    asks = corpus_asks(subject)
-    assert list(asks) == ["primary pre-training", "baseline leaky pre-training"]
-    assert asks["primary pre-training"](subject) is None
-    found = asks["baseline leaky pre-training"](subject)
+    checks = corpus_checks(subject)
+    assert list(checks) == ["primary pre-training", "baseline leaky pre-training"]
+    assert checks["primary pre-training"](subject) is None
+    found = checks["baseline leaky pre-training"](subject)
     assert (found.part, found.column) == ("baseline leaky pre-training", "project.bias")
     assert "changed" in found.how
     assert list(pretrained(make_model())) == []

@@ -13,7 +13,7 @@ from tradsys.core.errors import TradsysError
 from tradsys.portfolio.book import Book
 from tradsys.portfolio.book_simulator import simulate_book
 from tradsys.portfolio.costs import Costs
-from tradsys.research.panel.books import BookSettings, Looks, run_books
+from tradsys.research.panel.books import BookSettings, LedgerContext, run_books
 from tradsys.research.pipeline.settings import Evaluation
 from tradsys.research.pipeline.trial_ledger import TrialLedger
 
@@ -131,10 +131,10 @@ def test_every_look_enters_the_ledger_before_it_is_judged(tmp_path):
     bars, predictions = market()
     ledger = TrialLedger(tmp_path / "ledger.db")
     source = {"data": {"digest": "d" * 64}, "config_digest": "c", "code_sha": "s"}
-    first = booked(bars, predictions, looks=Looks(ledger, source, "one"))
+    first = booked(bars, predictions, context=LedgerContext(ledger, source, "one"))
     assert len(ledger.entries()) == 4
     other = predictions.with_columns(score=-pl.col("score"))
-    second = booked(bars, other, looks=Looks(ledger, source, "two"))
+    second = booked(bars, other, context=LedgerContext(ledger, source, "two"))
     assert len(ledger.entries()) == 8
     assert second["deflation"]["n_trials"] > first["deflation"]["n_trials"]
     luck = [found["rows"][0]["performance"]["expected_max_sharpe"] for found in (first, second)]

@@ -15,7 +15,7 @@ from tradsys.models.boosting import LightGbm, LightGbmRegressor
 from tradsys.research.panel.signals import (
     COLUMNS,
     SignalSettings,
-    judge_signals,
+    evaluate_signals,
     newly_above,
     signals_at,
     write_signals,
@@ -71,7 +71,7 @@ def test_a_close_is_spoken_of_as_it_would_have_been_then(experiment, bars):
 
 
 def test_folds_are_scored_as_trusted_libraries_do(experiment, bars):
-    found = judge_signals(experiment, SETTINGS, bars)
+    found = evaluate_signals(experiment, SETTINGS, bars)
     assert len(found["folds"]) == 4
     panel = build_dataset(experiment, bars, SETTINGS.split)
     train, valid, test = (panel.part(2, part) for part in ("train", "valid", "test"))
@@ -96,7 +96,7 @@ def test_a_source_that_tells_has_its_share_of_the_importance(experiment, bars):
     joined = bars.with_columns(pe=known, noise=rng.normal(size=len(bars)))
     columns = [*experiment.features.features, Known("pe"), Known("noise")]
     wide = replace(experiment, features=experiment.features.like(columns))
-    share = judge_signals(wide, SETTINGS, joined)["importance"]["by_source"]
+    share = evaluate_signals(wide, SETTINGS, joined)["importance"]["by_source"]
     assert share["fundamentals"] > 0.5
     assert share["noise"] < 0.2  # a source that nobody named stands under its own column
 

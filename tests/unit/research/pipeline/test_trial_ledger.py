@@ -192,11 +192,11 @@ def test_no_trial_yet_is_an_empty_array(path):
         ("UPDATE looks SET subject = 'better' WHERE id = 2", "row 2 was changed"),
         ("UPDATE looks SET periods_per_year = 1 WHERE id = 3", "row 3 was changed"),
         ("DELETE FROM looks WHERE id = 2", "row 2 is missing"),
-        ("DELETE FROM looks WHERE id = 4", "the last row is 3, the head says 4"),
+        ("DELETE FROM looks WHERE id = 4", "the last row is 3, the head has 4"),
         ("DELETE FROM looks WHERE id = 1", "row 1 is missing"),
         ("UPDATE series SET content = x'00' WHERE rowid = 1", "was changed after"),
         ("DELETE FROM series WHERE rowid = 1", "is missing"),
-        ("DELETE FROM head", "the head says None"),
+        ("DELETE FROM head", "the head has None"),
     ],
 )
 def test_verify_names_what_was_touched(path, series, sql, said):

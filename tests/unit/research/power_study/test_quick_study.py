@@ -8,7 +8,7 @@ import pytest
 from tradsys.core.errors import TradsysError
 from tradsys.reports.power_study_kinds import kinds_table
 from tradsys.research.power_study import quick_study
-from tradsys.research.power_study.markets import LOOKS
+from tradsys.research.power_study.markets import EVALUATIONS
 from tradsys.research.power_study.quick_panel import PANEL_KINDS, _panel, draw_panel, panel_strategies
 from tradsys.research.power_study.quick_research import Row, Setting, research
 from tradsys.research.power_study.quick_study import study_kinds
@@ -29,7 +29,7 @@ def test_a_study_of_kinds_goes_on_where_it_was_and_names_what_is_broken(tmp_path
     more = study_kinds(["garch", "daily_panel"], ["steady"], [0.0], 25, tmp_path)
     assert len(seen) == len(set(seen)) == 50
     assert [cell["n"] for cell in more["cells"]] == [25, 25]
-    assert [look["look"] for look in more["cells"][0]["looks"]] == list(LOOKS)
+    assert [look["look"] for look in more["cells"][0]["looks"]] == list(EVALUATIONS)
     again = study_kinds(["daily_panel"], ["steady"], [0.0], 3, tmp_path)
     assert len(seen) == 50
     assert (again["cells"][0]["n"], again["broken"]) == (3, [])

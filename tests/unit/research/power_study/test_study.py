@@ -17,8 +17,8 @@ from tradsys.models.baseline import BaseRate
 from tradsys.models.linear import LogisticRegression
 from tradsys.reports.power_study_page import conclusions, markdown, study_table
 from tradsys.research.power_study import study as module
-from tradsys.research.power_study.markets import LOOKS
-from tradsys.research.power_study.simulated_research import Look, MarketRow, at_levels
+from tradsys.research.power_study.markets import EVALUATIONS
+from tradsys.research.power_study.simulated_research import MarketRow, SpanEvaluation, at_levels
 from tradsys.research.power_study.study import StudySettings, flat, is_broken, monotone, study, summarise
 from tradsys.serving.strategy import BreakEvenRule, Profile, ThresholdRule
 
@@ -28,8 +28,8 @@ PROFILES = {"plain": Profile(ThresholdRule(0.5, "quantile"), size=0.5), "even": 
 
 def row(edge, seed, won_at=None, sharpe=1.0):
     looks = tuple(
-        Look(name, 1, 10 * (k + 1), k + 1, "edge" if name == won_at else "no edge", 0.5, ())
-        for k, name in enumerate(LOOKS)
+        SpanEvaluation(name, 1, 10 * (k + 1), k + 1, "edge" if name == won_at else "no edge", 0.5, ())
+        for k, name in enumerate(EVALUATIONS)
     )
     kind = "edge" if won_at else "no edge"
     return MarketRow(edge, seed, kind, looks, sharpe=sharpe, years=3.0, test_years=1.0, code_sha="abc")
@@ -204,7 +204,7 @@ def test_what_is_left_behind_reads_back(tmp_path, monkeypatch):
     for page in ("study.md", "study.html"):
         assert "25.0 %" in (place / page).read_text()
     assert "4.6 to 69.9 %" in markdown(reported)  # Wilson, 1 of 4
-    assert study_table(reported).row_count == len(LOOKS)
+    assert study_table(reported).row_count == len(EVALUATIONS)
 
 
 def test_a_refused_market_has_its_reason_in_the_rows():

@@ -15,7 +15,7 @@ from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.simulator import simulate
 from tradsys.research.pipeline.settings import Evaluation
 from tradsys.research.sections.meta_label_value import audit_value, without_auditor
-from tradsys.research.sections.test_span import JudgedSpan
+from tradsys.research.sections.test_span import EvaluatedSpan
 from tradsys.samples.join import make_samples
 from tradsys.serving.strategy import AuditMask, Profile, RegimeMask, ThresholdRule
 
@@ -54,7 +54,7 @@ def span_of(market, audit, **judged):
     bars, _, predictions = market
     bundle = SimpleNamespace(card={"label": LABEL}, valid_scores=np.linspace(0, 1, 1001))
     known = predictions.with_columns(audit=pl.Series(audit))
-    return JudgedSpan(bundle, bars, known, Costs(1, 1), Evaluation(n_draws=200, n_placebos=120, **judged), seed=0)
+    return EvaluatedSpan(bundle, bars, known, Costs(1, 1), Evaluation(n_draws=200, n_placebos=120, **judged), seed=0)
 
 
 def answers(market, knows):

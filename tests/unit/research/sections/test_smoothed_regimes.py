@@ -15,7 +15,7 @@ from tradsys.portfolio.costs import Costs
 from tradsys.research.pipeline.settings import Evaluation
 from tradsys.research.sections.regime_hindsight import agreement, hindsight, refit_alignment
 from tradsys.research.sections.smoothed_regimes import hindsight_smoothed, hindsight_viterbi
-from tradsys.research.sections.test_span import JudgedSpan
+from tradsys.research.sections.test_span import EvaluatedSpan
 from tradsys.serving.strategy import Profile, RegimeMask, ThresholdRule
 
 TRANSMAT = np.array([[0.93, 0.07], [0.07, 0.93]])
@@ -117,7 +117,7 @@ def test_the_future_changes_hindsight_and_never_the_filter(market):
     assert (hindsight_viterbi(planted(), one)[rows] != hindsight_viterbi(planted(), two)[rows]).any()
 
 
-def span_of(table: FeatureTable, since: int = 3000) -> tuple[JudgedSpan, pl.DataFrame]:
+def span_of(table: FeatureTable, since: int = 3000) -> tuple[EvaluatedSpan, pl.DataFrame]:
     """Bars that move by the table's returns; a strategy that is long whenever its regime mask allows."""
     ret = table.values[:, 0].astype(np.float64)
     close = 100 * np.exp(np.cumsum(ret))
@@ -143,7 +143,7 @@ def span_of(table: FeatureTable, since: int = 3000) -> tuple[JudgedSpan, pl.Data
     label = {"upper": 1.5, "lower": 1.5, "horizon_bars": 1, "atr_bars": 14}
     bundle = SimpleNamespace(card={"label": label}, valid_scores=np.linspace(0, 1, 1001))
     evaluation = Evaluation(n_draws=200)
-    return JudgedSpan(bundle, bars[rows], predictions, Costs(0, 0), evaluation, seed=0), bars
+    return EvaluatedSpan(bundle, bars[rows], predictions, Costs(0, 0), evaluation, seed=0), bars
 
 
 PROFILES = {

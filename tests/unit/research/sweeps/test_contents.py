@@ -81,7 +81,7 @@ def test_parameters_lie_in_their_own_ranges(params):
 
 
 def test_a_study_that_looks_for_the_worst_is_refused():
-    with pytest.raises(SweepError, match="does not maximise"):
+    with pytest.raises(SweepError, match="it minimises"):
         check_contents(*study(direction="minimize"))
 
 
@@ -96,5 +96,5 @@ def test_a_finished_trial_has_one_figure_for_each_objective(values):
 def test_a_study_without_a_direction_is_damaged(monkeypatch):
     made, trials = study()
     monkeypatch.setattr(type(made), "directions", [])
-    with pytest.raises(SweepError, match="does not maximise"):
+    with pytest.raises(SweepError, match="it minimises"):
         check_contents(made, trials)

@@ -37,7 +37,7 @@ CONDITIONAL = {
                 "a": {"type": "int", "low": 1, "high": 2, "when": {"b": 1}},
                 "b": {"type": "int", "low": 1, "high": 2, "when": {"a": 1}},
             },
-            "go in a circle",
+            "are circular",
         ),
     ],
 )

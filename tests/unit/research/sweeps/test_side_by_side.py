@@ -37,16 +37,16 @@ def make_worker(tmp_path):
         storage = open_storage(f"sqlite:///{tmp_path}/study.db", heartbeat=1, grace=2, patience_seconds=1)
         study = optuna.create_study(study_name="s", storage=storage.storage, direction="maximize", load_if_exists=True)
 
-        def run(trial, claim):
-            fits = Fits(claim.place, dict(endings).get(claim.place))
+        def run(trial, lease):
+            fits = Fits(lease.place, dict(endings).get(lease.place))
             while fits.due < N_FITS:
                 yield fits
                 fits.run_next()
-            return Score((float(claim.place),), {})
+            return Score((float(lease.place),), {})
 
         runner = SimpleNamespace(
             run=run,
-            clean=lambda claim: None,
+            clean=lambda lease: None,
             settings=SimpleNamespace(sampler_of=lambda place: RandomSampler(seed=place)),
         )
         beating = set()

@@ -10,7 +10,7 @@ from optuna.trial import TrialState, create_trial
 
 from tradsys.core.errors import no_room
 from tradsys.research.sweeps.search_space import SweepError
-from tradsys.research.sweeps.storage import Patience, is_unreachable, open_storage
+from tradsys.research.sweeps.storage import RetryPolicy, is_unreachable, open_storage
 
 
 def locked():
@@ -34,7 +34,7 @@ def test_a_storage_that_comes_back_is_waited_for():
             raise error
         return "done"
 
-    assert Patience("p", 5)(work) == "done"
+    assert RetryPolicy("p", 5)(work) == "done"
 
 
 def test_one_that_stays_away_is_one_error_that_names_it():
@@ -44,7 +44,7 @@ def test_one_that_stays_away_is_one_error_that_names_it():
     with pytest.raises(
         SweepError, match=r"storage p cannot be reached for 0.3 s \(no route to host\); finished"
     ) as caught:
-        Patience("p", 0.3)(work)
+        RetryPolicy("p", 0.3)(work)
     assert "\n" not in str(caught.value)
 
 
@@ -61,7 +61,7 @@ def test_a_full_disk_is_not_waited_for(error):
         raise error
 
     with pytest.raises(SweepError, match="no space is left for p"):
-        Patience("p", 60)(work)
+        RetryPolicy("p", 60)(work)
     assert len(calls) == 1
     assert no_room(error, "p") is not None
     assert not is_unreachable(error)
@@ -72,7 +72,7 @@ def test_a_file_beyond_the_limit_of_the_system_is_not_waited_for_and_named():
         raise OSError(errno.EFBIG, "File too large", "fit.json")
 
     with pytest.raises(SweepError, match=r"fit\.json reached the size that this system allows a file .*ulimit -f"):
-        Patience("p", 60)(work)
+        RetryPolicy("p", 60)(work)
 
 
 def test_a_database_without_room_is_one_line_and_what_it_held_stays(tmp_path):
@@ -101,7 +101,7 @@ def test_a_database_without_room_is_one_line_and_what_it_held_stays(tmp_path):
 
 def test_a_bug_is_not_waited_for():
     with pytest.raises(KeyError):
-        Patience("p", 60)(lambda: {}["x"])
+        RetryPolicy("p", 60)(lambda: {}["x"])
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])

@@ -19,8 +19,8 @@ def make_queue(request, tmp_path):
     return make
 
 
-def finish(queue, claim, value=0.5):
-    assert queue.tell(claim, TrialState.COMPLETE, [value])
+def finish(queue, lease, value=0.5):
+    assert queue.tell(lease, TrialState.COMPLETE, [value])
 
 
 def test_places_are_filled_once_in_order_and_then_the_study_is_over(make_queue):
@@ -29,8 +29,8 @@ def test_places_are_filled_once_in_order_and_then_the_study_is_over(make_queue):
     assert [c.place for c in claims] == [0, 1, 2]
     assert queue.take({}) is None
     assert not queue.is_over()  # they still run, and may die
-    for claim in claims:
-        finish(queue, claim)
+    for lease in claims:
+        finish(queue, lease)
     assert other.is_over()
 
 
@@ -65,30 +65,30 @@ def test_of_attempts_added_at_one_moment_the_lowest_number_counts(make_queue):
 def test_a_trial_that_nobody_of_the_sweep_added_is_not_run(make_queue):
     queue = make_queue(n_trials=1)
     queue.study.enqueue_trial({"x": 0.1})
-    claim = queue.take({})
-    assert claim.place == 0
-    finish(queue, claim)
+    lease = queue.take({})
+    assert lease.place == 0
+    finish(queue, lease)
     assert [t.user_attrs.get("cause") for t in queue.trials()] == ["surplus", None]
 
 
 def test_a_place_that_always_dies_is_given_up_for_another(make_queue):
     queue = make_queue(n_trials=1, max_retries=1)
     for _ in range(2):
-        claim = queue.take({})
-        assert claim.place == 0
-        queue.tell(claim, TrialState.FAIL, cause="error: boom")
-    claim = queue.take({})
-    assert claim.place == 1
-    finish(queue, claim)
+        lease = queue.take({})
+        assert lease.place == 0
+        queue.tell(lease, TrialState.FAIL, cause="error: boom")
+    lease = queue.take({})
+    assert lease.place == 1
+    finish(queue, lease)
     assert queue.is_over()
 
 
 def test_an_interrupted_attempt_is_no_death(make_queue):
     queue = make_queue(n_trials=1, max_retries=0)
     for _ in range(3):
-        claim = queue.take({})
-        assert claim.place == 0
-        queue.tell(claim, TrialState.FAIL, cause="interrupted")
+        lease = queue.take({})
+        assert lease.place == 0
+        queue.tell(lease, TrialState.FAIL, cause="interrupted")
 
 
 def test_too_many_dead_places_end_the_sweep(make_queue):
@@ -132,9 +132,9 @@ def test_trials_that_a_worker_has_under_way_at_once_share_its_hours(make_queue):
 def test_a_claim_counts_deaths_apart_from_interruptions(make_queue):
     queue = make_queue(n_trials=1, max_retries=5)
     for cause, n_died in (("interrupted", 0), ("error: boom", 0), ("interrupted", 1), ("", 1)):
-        claim = queue.take({})
-        assert claim.n_died == n_died
-        queue.tell(claim, TrialState.FAIL, cause=cause)
+        lease = queue.take({})
+        assert lease.n_died == n_died
+        queue.tell(lease, TrialState.FAIL, cause=cause)
     assert (queue.take({}).n_before, queue.take({})) == (4, None)
 
 
@@ -148,6 +148,6 @@ def test_places_survive_a_worker_that_takes_ones_while_another_reads(make_queue)
     queue = make_queue(n_trials=2)
     queue._add(0, [])
     stale = queue.trials()  # what a slower worker saw before the place was taken
-    claim = queue.take({})
-    assert queue._claim(stale[0], {}) is None
-    assert [t.user_attrs[PLACE] for t in queue.trials() if t.state == TrialState.RUNNING] == [claim.place]
+    lease = queue.take({})
+    assert queue._lease(stale[0], {}) is None
+    assert [t.user_attrs[PLACE] for t in queue.trials() if t.state == TrialState.RUNNING] == [lease.place]

@@ -28,12 +28,12 @@ POLL_SECONDS = 0.2  # longest delay of a Ctrl-C
 GRACE_SECONDS = 10.0  # for the other ranks to report or exit, after the first did
 RENDEZVOUS_TIMEOUT = timedelta(minutes=10)  # for all ranks to start, and for the slowest step of any
 
-# work(*args, asked=..., tell=...): asked.is_set() once a stop is requested; tell(epoch, score) reports to the caller
+# work(*args, stop_requested=..., tell=...): stop_requested is an event; tell(epoch, score) reports to the caller
 Work = Callable[..., Any]
 
 
 @dataclass(frozen=True)
-class Place:
+class RankPosition:
     """Position of one rank: its machine, its number there, the number of ranks there, and the rendezvous."""
 
     rendezvous: Rendezvous
@@ -62,40 +62,40 @@ def run_on_ranks(
     n_local: int,
     rendezvous: Rendezvous,
     cuda: bool,
-    asked: threading.Event,
-    hear: Callable[[int, float], None],
+    stop_requested: threading.Event,
+    on_epoch: Callable[[int, float], None],
 ) -> Any:
     """The result of `work` on the first of `n_local` processes of this machine, one device each.
 
     work, args: picklable; no CUDA context and no thread of the caller is inherited. The first rank continues
     the caller's CPU generator, the others have generators of their own.
-    asked: set to request a stop; the ranks then raise KeyboardInterrupt at the same step, and so does this.
-    hear: called with (epoch, score); its exceptions end every rank and pass through unchanged, as do tradsys errors in
-    a rank. A rank that dies is a TrainingError. Every rank has ended when this returns or raises.
+    stop_requested: set to request a stop; the ranks then raise KeyboardInterrupt at the same step, and so does this.
+    on_epoch: called with (epoch, score); its exceptions end every rank and pass through unchanged, as do tradsys errors
+    in a rank. A rank that dies is a TrainingError. Every rank has ended when this returns or raises.
     """
     context = start_method("tradsys.models.training.fitting", "tradsys.models.sequence")
     # the caller holds the rendezvous port, so that no other process can take it in between
     store = rendezvous.store()
     stop, seed, generator = context.Event(), torch.initial_seed(), torch.get_rng_state()
     processes: list[BaseProcess] = []
-    ears: list[Connection] = []
+    receivers: list[Connection] = []
     try:
         for local in range(n_local):
-            ear, mouth = context.Pipe()
-            place = Place(rendezvous, local, n_local, store.port, cuda, seed, generator)
-            own = (place, dict(os.environ), work, args, mouth, stop)
-            process: BaseProcess = context.Process(target=_be_rank, args=own, daemon=True)
+            receiver, sender = context.Pipe()
+            place = RankPosition(rendezvous, local, n_local, store.port, cuda, seed, generator)
+            own = (place, dict(os.environ), work, args, sender, stop)
+            process: BaseProcess = context.Process(target=_run_rank, args=own, daemon=True)
             process.start()
-            mouth.close()  # so that a dead rank reads as an end of file
+            sender.close()  # so that a dead rank reads as an end of file
             processes.append(process)
-            ears.append(ear)
-        return _listen(processes, ears, asked, stop, hear)
+            receivers.append(receiver)
+        return _listen(processes, receivers, stop_requested, stop, on_epoch)
     finally:
         for each in processes:
             each.kill()
             each.join()
-        for ear in ears:
-            ear.close()
+        for receiver in receivers:
+            receiver.close()
 
 
 def start_method(*modules: str) -> Any:
@@ -112,49 +112,49 @@ def start_method(*modules: str) -> Any:
 
 def _listen(
     processes: list[BaseProcess],
-    ears: list[Connection],
-    asked: threading.Event,
+    receivers: list[Connection],
+    stop_requested: threading.Event,
     stop: Any,
-    hear: Callable[[int, float], None],
+    on_epoch: Callable[[int, float], None],
 ) -> Any:
     """The first rank's result once every rank is done; raises the ranks' error."""
     ends: dict[int, tuple[str, Any]] = {}
-    while len(ends) < len(ears):
-        if asked.is_set():
+    while len(ends) < len(receivers):
+        if stop_requested.is_set():
             stop.set()
         failed = any(kind != "done" for kind, _ in ends.values())
-        open_ears = [ear for rank, ear in enumerate(ears) if rank not in ends]
-        ready = wait(open_ears, GRACE_SECONDS if failed else POLL_SECONDS)
+        waiting = [receiver for rank, receiver in enumerate(receivers) if rank not in ends]
+        ready = wait(waiting, GRACE_SECONDS if failed else POLL_SECONDS)
         if failed and not ready:
             break  # the others wait for a rank that has ended
-        for rank in (ears.index(ear) for ear in ready):  # type: ignore[arg-type]
+        for rank in (receivers.index(receiver) for receiver in ready):  # type: ignore[arg-type]
             try:
-                kind, said = ears[rank].recv()
+                kind, message = receivers[rank].recv()
             except (EOFError, ConnectionResetError):
                 processes[rank].join(GRACE_SECONDS)
-                kind, said = "died", processes[rank].exitcode
+                kind, message = "died", processes[rank].exitcode
             if kind == "epoch":
-                hear(*said)
-                if asked.is_set():
+                on_epoch(*message)
+                if stop_requested.is_set():
                     stop.set()
-                ears[rank].send("go on")
+                receivers[rank].send("go on")
             else:
-                ends[rank] = (kind, said)
-    return _outcome(ends, len(ears))
+                ends[rank] = (kind, message)
+    return _outcome(ends, len(receivers))
 
 
 def _outcome(ends: dict[int, tuple[str, Any]], n_ranks: int) -> Any:
     if all(kind == "done" for kind, _ in ends.values()):
         return ends[0][1]
-    errors = [said for kind, said in ends.values() if kind == "failed"]
+    errors = [message for kind, message in ends.values() if kind == "failed"]
     # one rank has the cause; the others only see that it ended
     if ours := [error for error in errors if isinstance(error, TradsysError)]:
         raise ours[0]
-    if dead := [(rank, said) for rank, (kind, said) in ends.items() if kind == "died"]:
+    if dead := [(rank, message) for rank, (kind, message) in ends.items() if kind == "died"]:
         rank, code = dead[0]
         how = f"was killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"left with {code}"
         raise TrainingError(
-            f"training: rank {rank} of {n_ranks} {how}; every rank must live as long as the fit; see to memory "
+            f"training: rank {rank} of {n_ranks} {how}; every rank must live as long as the fit; check memory "
             "(a table per rank), then resume"
         )
     if any(kind == "stopped" for kind, _ in ends.values()):
@@ -162,8 +162,8 @@ def _outcome(ends: dict[int, tuple[str, Any]], n_ranks: int) -> Any:
     raise errors[0]
 
 
-def _be_rank(
-    place: Place, environment: dict[str, str], work: Work, args: tuple[Any, ...], mouth: Connection, stop: Any
+def _run_rank(
+    place: RankPosition, environment: dict[str, str], work: Work, args: tuple[Any, ...], sender: Connection, stop: Any
 ) -> None:
     """Runs one rank. environment: the caller's, which the server that forked this process may lack."""
     os.environ |= environment
@@ -172,22 +172,22 @@ def _be_rank(
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=_leave_with, args=(parent.sentinel,), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(parent.sentinel,), daemon=True).start()
     try:
         with _join_group(place):
-            result = work(*args, asked=stop, tell=lambda *said: _tell(mouth, said))
-        mouth.send(("done", result if place.local == 0 else None))
+            result = work(*args, stop_requested=stop, tell=lambda *message: _tell(sender, message))
+        sender.send(("done", result if place.local == 0 else None))
     except KeyboardInterrupt:
-        mouth.send(("stopped", None))
+        sender.send(("stopped", None))
     except TradsysError as error:
-        mouth.send(("failed", error))
+        sender.send(("failed", error))
     except BaseException:
         lines = traceback.format_exc()
-        mouth.send(("failed", RuntimeError(f"rank {place.rank} of {place.n_ranks} failed:\n{lines}")))
+        sender.send(("failed", RuntimeError(f"rank {place.rank} of {place.n_ranks} failed:\n{lines}")))
 
 
 @contextlib.contextmanager
-def _join_group(place: Place) -> Any:
+def _join_group(place: RankPosition) -> Any:
     """The process group of all ranks, and this rank's device and generators."""
     # environment variables of Lightning and torch
     os.environ |= {"LOCAL_RANK": str(place.local), "NODE_RANK": str(place.rendezvous.node)}
@@ -211,12 +211,12 @@ def _join_group(place: Place) -> Any:
         dist.destroy_process_group()
 
 
-def _tell(mouth: Connection, said: tuple[Any, ...]) -> None:
-    mouth.send(("epoch", said))
-    mouth.recv()
+def _tell(sender: Connection, message: tuple[Any, ...]) -> None:
+    sender.send(("epoch", message))
+    sender.recv()
 
 
-def _leave_with(sentinel: int) -> None:
+def _exit_with_parent(sentinel: int) -> None:
     """Ends this process when its parent has ended, so that a killed fit leaves no process behind."""
     wait([sentinel])
     os._exit(1)

@@ -98,10 +98,10 @@ class StackTraining:
         with an error stays until it is dropped.
         """
         if self.jobs and not self.news:
-            with self._surroundings() as asked:
+            with self._surroundings() as stop_requested:
                 while self.jobs and not self.news:
                     self._take_step()
-                    if asked.is_set():
+                    if stop_requested.is_set():
                         self.save()
                         raise KeyboardInterrupt
         news, self.news = self.news, []
@@ -130,14 +130,14 @@ class StackTraining:
         first = self.stack.nets[0]
         n_bars = len(self.stack.nets) * first.train.batch_size * first.train.lookback
         with (
-            interruptible() as asked,
+            interruptible() as stop_requested,
             without_batching_remarks(),
             determinism(self.settings.deterministic),
             one_thread_if_small(first.module.net, n_bars, first.train.device),
         ):
             if self.settings.deterministic:
                 torch.use_deterministic_algorithms(True)
-            yield asked
+            yield stop_requested
 
     def _settle(self, job: StackJob, ended: Mapping[StackNet, Iterable[int]]) -> None:
         """Reports ended epochs to watches; removes nets that are done or failed, and the job with its last one."""

@@ -56,7 +56,7 @@ class StackNet:
 
     @property
     def total(self) -> int:
-        """Steps of all planned epochs."""
+        """Number of steps of all planned epochs."""
         return self.settings.max_epochs * len(self.train)
 
     @property
@@ -99,7 +99,7 @@ class StackNet:
         return f"step {step} of {self.total}, learning rate {self.module.lr * share:.3g} (peak {self.module.lr:.3g})"
 
     def state_dict(self) -> dict[str, Any]:
-        """Its position and generator; the weights belong to the stack."""
+        """Position and generator of this net; the weights belong to the stack."""
         return {name: getattr(self, name) for name in PLACE} | {"rng": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -195,7 +195,7 @@ class Made:
         return self._begun(fit)[0]
 
     def net(self, fit: NetFit) -> StackNet:
-        """The net ready to train."""
+        """The fit's net, ready to train in a stack."""
         model: SequenceModel = fit.model
         net, module, generator = self._begun(fit)
         self._start_line(fit, module, net)

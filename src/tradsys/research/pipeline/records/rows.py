@@ -95,7 +95,7 @@ class FoldRow(TypedDict):
 
 
 class EmSteps(TypedDict):
-    """How EM ended; None where unknown."""
+    """How EM ended; fields are None where unknown."""
 
     converged: bool | None
     n_iter: int | None
