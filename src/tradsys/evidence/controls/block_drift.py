@@ -39,7 +39,8 @@ def population_stability(counts: Array, expected: Array) -> Array:
     sides = [np.asarray(side, dtype=np.float64) for side in (counts, expected)]
     if not all(side.size and np.isfinite(side).all() and (side >= 0).all() and side.sum(-1).all() for side in sides):
         raise DataError(
-            "population stability: counts are finite, at least 0, and some row falls into a bin; pass counts"
+            f"population stability: counts of shapes {[side.shape for side in sides]}, minima "
+            f"{[side.min(initial=0) for side in sides]}; they are finite, >= 0, not all 0; pass rows per bin"
         )
     filled = (sides[0] > 0) | (sides[1] > 0)
     a, e = (np.where(filled, np.maximum(side, 0.5), 0.0) for side in sides)

@@ -145,7 +145,7 @@ def rotated_vetoes(
     if not np.isfinite(score_R).all():
         raise DataError(
             f"placebo: {int((~np.isfinite(score_R)).sum())} of {len(score_R)} scores are not finite; every row has "
-            "one; drop rows without"
+            "one; drop rows without a score"
         )
     rng = np.random.default_rng(seed)
     n_bars = int(bar_R.max()) + 1

@@ -69,8 +69,8 @@ class StateRow(TypedDict):
 
 
 class Agreement(TypedDict):
-    """How far two codings of n bars agree, as shares; by_chance: of two independent codings with the same
-    shares; renamed: if names could be swapped freely; confusion [K][K]. None, with the reason, where one is missing.
+    """Agreement of two codings of n bars, as shares. by_chance: of two independent codings with the same shares.
+    renamed: after the best renaming of states. confusion [K][K]: bars by both codings. None, with the reason, without one.
     """
 
     agreement: float | None
