@@ -103,7 +103,7 @@ def test_a_skill_that_cannot_be_measured_has_a_reason_and_the_returns_decide(bun
 
 def test_too_few_outcomes_are_a_reason(bundle, home, evaluation):
     last = utc(home["time"].max())
-    assert "known outcome" in skill_on(bundle, home, (last, last), evaluation)["reason"]
+    assert "resolved label" in skill_on(bundle, home, (last, last), evaluation)["reason"]
 
 
 def test_a_bundle_of_quantile_levels_trades_by_the_readmes_command(run_folder, bundle, tmp_path):

@@ -95,7 +95,10 @@ def test_a_mean_of_nothing_is_refused(variant, said):
 
 def test_a_mean_of_variants_that_ask_other_questions_is_refused_before_the_first_fit(tmp_path):
     other = '+study.variants.longer={overrides:["model=logistic","labels.horizon_bars=48"],seeds:[0]}'
-    with inside(tmp_path), pytest.raises(TradsysError, match="'odd' is the mean of 'logistic' and 'longer', which ask"):
+    with (
+        inside(tmp_path),
+        pytest.raises(TradsysError, match="'odd' is the mean of 'logistic' and 'longer', which are different tasks"),
+    ):
         work([*ARGV, other, "+study.variants.odd={mean_of:[logistic,longer]}"])
     assert not list(tmp_path.glob("runs/compare/*/fits"))
 

@@ -102,7 +102,7 @@ def _check_splits(tree: dict[str, str], n: int, n_features: int, where: str) -> 
     features = _number_list(tree["split_feature"], n - 1, True, where)
     kinds = _number_list(tree["decision_type"], n - 1, True, where)
     if features.min() < 0 or features.max() >= n_features or any(int(k) & ~FLAGS or int(k) & 1 for k in kinds):
-        raise _wrong(where, "a split names a feature or a kind that there is none of")
+        raise _wrong(where, "a split has an unknown feature or kind")
     left, right = (_number_list(tree[name], n - 1, True, where) for name in ("left_child", "right_child"))
     # inner nodes are 0.., leaves ~0, ~1, ..: each but the root is the child of exactly one node, and of an earlier one
     children = np.concatenate([left, right]).astype(np.int64)
@@ -213,7 +213,7 @@ def _check_nodes(tree: Any, k: int, n_features: int, where: str) -> None:
                 raise _wrong(where, "its nodes are no tree")
             seen[kid] = True
         if not (isinstance(tree["split_indices"][node], int) and 0 <= tree["split_indices"][node] < n_features):
-            raise _wrong(where, "a split names a feature that there is none of")
+            raise _wrong(where, "a split has an unknown feature")
     if seen != [False, *[True] * (n - 1)]:
         raise _wrong(where, "its nodes are no tree")
 

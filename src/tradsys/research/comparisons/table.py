@@ -235,7 +235,7 @@ def _more(gap: Difference) -> str:
 
 
 def _factor_text(value: float) -> str:
-    """Rounded up: the record was not enough, so 1.0 would be wrong."""
+    """The factor as text, rounded up: the record was not enough, so 1.0 would be wrong."""
     return (
         f"{max(1.1, np.ceil(10 * value) / 10):.1f}"
         if value < 10

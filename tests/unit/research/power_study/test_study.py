@@ -216,8 +216,8 @@ def test_a_refused_market_has_its_reason_in_the_rows():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"data": {"source": object()}}, "truth"),
-        ({"baselines": {"base_rate": BaseRate()}}, "arm"),
+        ({"data": {"source": object()}}, "data are not synthetic"),
+        ({"baselines": {"base_rate": BaseRate()}}, "no candidates"),
         ({"strategy": {"plain": PROFILES["plain"]}}, "levels"),
     ],
 )
