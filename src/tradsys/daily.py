@@ -46,6 +46,7 @@ def _settings(argv: list[str]) -> "tuple[DailySettings, dict]":
         experiments={name: Experiment.of(each) for name, each in parts.items()},
         configs=configs,
         folder=Path(config.folder),
+        overrides=tuple(argv),
         **{key: first[key] for key in ("name", "gates", "plan", "retrain_every", "recent_sessions", "drift_rows")},
     )
     return settings, first

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tradsys.config.compose import ConfigError, as_dict, compose, run_command
 from tradsys.core.errors import DataError
+from tradsys.core.plurals import counted
 from tradsys.core.received import refused_in_one_line
 from tradsys.reports.terminal import prose
 
@@ -27,7 +28,7 @@ def work(argv: list[str]) -> None:
     if "://" not in place and not Path(place).is_file():
         check_ledger(place, runs)  # one that is gone is another matter than one that has not begun
         raise ConfigError(
-            f"journal: no ledger at {place}; the first look at out-of-sample data makes one; "
+            f"journal: no ledger at {place}; the first evaluation of out-of-sample data makes one; "
             "train first, or give paths.ledger=..."
         )
     reported = journal(TrialLedger(place, runs), runs, beside=runs)
@@ -37,7 +38,7 @@ def work(argv: list[str]) -> None:
     for path in written:
         console.print(str(path))
     n = len(reported["experiments"])
-    counts = f"{n} experiment{'s' * (n != 1)}, {reported['n_looks']} look{'s' * (reported['n_looks'] != 1)}"
+    counts = f"{counted(n, 'experiment')}, {counted(reported['n_looks'], 'evaluation')}"
     console.print(f"{counts}, {reported['n_trials']} return series")
     for problem in reported["problems"]:
         console.print(problem, style="red")

@@ -46,6 +46,25 @@ OVERLAPS = """[...document.querySelectorAll('.plotly-graph-div')].flatMap(div =>
 SETTLED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
 
 
+# words of a chart that lie over others of theirs, or are cut at its left or right edge
+COLLISIONS = """[...document.querySelectorAll('.plotly-graph-div')].filter(div => div.offsetParent).flatMap(div => {
+  const box = text => text.getBoundingClientRect(), frame = box(div), found = [];
+  const wanted = /^(x\\d*tick|g-x\\d*title|g-gtitle|annotation)$/;
+  const words = [...div.querySelectorAll('g')].filter(g => wanted.test(g.getAttribute('class'))).flatMap(g =>
+    [...g.querySelectorAll('text')].map(t => ({ kind: g.getAttribute('class'), said: t.textContent, at: box(t) })));
+  const over = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1;
+  const ticks = (a, b) => a.kind === b.kind && /tick/.test(a.kind) && [a, b].every(w => w.at.width > w.at.height);
+  const title = (a, b) => a.kind !== b.kind && /gtitle/.test(a.kind + b.kind);
+  words.forEach((a, k) => {
+    if (a.at.left < frame.left - 2 || a.at.right > frame.right + 2) found.push(`${div.id}: ${a.said} is cut`);
+    words.slice(0, k).forEach(b => {
+      if ((ticks(a, b) || title(a, b)) && over(a.at, b.at)) found.push(`${div.id}: ${a.said} over ${b.said}`);
+    });
+  });
+  return found;
+})"""
+
+
 @dataclass
 class Visit:
     """What one page did. charts: visible marks of each. console: all it said. requests: all it asked for but itself."""
@@ -278,11 +297,11 @@ def test_a_tear_sheet_shows_the_strategy_and_the_trades_that_are_chosen(chromium
     assert chromium.evaluate("document.querySelectorAll('#chart-tear_1_rolling .trace').length") > 0
     trades = sample_report()["tear_sheet"]["trades"]
     count = "document.getElementById('trade-count').textContent"
-    assert chromium.evaluate(count) == f"25 of {trades['n']} chosen trades, {trades['n']} in all."
+    assert chromium.evaluate(count) == f"25 of {trades['n']:,} chosen trades, of {trades['n']:,} on this page."
     chromium.evaluate(choose.format("getElementById('trade-side')") + "(0, '-1')")
     chromium.evaluate(choose.format("getElementById('trade-strategy')") + "(0, '1')")
     n = sum(side < 0 and name == 1 for side, name in zip(trades["side"], trades["strategy"], strict=True))
-    assert chromium.evaluate(count) == f"{min(25, n)} of {n} chosen trades, {trades['n']} in all."
+    assert chromium.evaluate(count) == f"{min(25, n)} of {n} chosen trades, of {trades['n']:,} on this page."
     drawn = "document.getElementById('chart-tear_price').data.map(trace => trace.x.length)"
     close, long, short, *exits = chromium.evaluate(drawn)
     assert (close > 0, long, short, sum(exits)) == (True, 0, n, n)
@@ -309,6 +328,7 @@ def test_every_kind_of_page_draws_in_any_width_and_theme(chromium, tmp_path, kin
     # on a small screen no panel of a chart lies beside or over another
     overlaps = chromium.evaluate(OVERLAPS) if width < 640 else []
     assert overlaps == []
+    assert chromium.evaluate(COLLISIONS) == []
     chromium.call("Emulation.clearDeviceMetricsOverride")
     chromium.call("Emulation.setEmulatedMedia", features=[])
 

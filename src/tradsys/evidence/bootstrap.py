@@ -15,6 +15,7 @@ from scipy.fft import irfft, next_fast_len, rfft
 
 from tradsys.core.errors import DataError
 from tradsys.core.headline import EstimateRow
+from tradsys.core.plurals import counted
 from tradsys.core.tables import Array
 
 # with fewer blocks in the record an interval would be too narrow
@@ -69,9 +70,10 @@ def too_few_blocks(n_times: int, block_length: float) -> str | None:
     if n_times >= MIN_BLOCKS * block_length:
         return None
     needed = int(np.ceil(MIN_BLOCKS * block_length))
+    held = np.floor(10 * n_times / block_length) / 10  # never rounded up to what is needed
     return (
-        f"{n_times} periods hold {n_times / block_length:.1f} independent blocks of {block_length:.3g}; an interval "
-        f"needs {MIN_BLOCKS}: {needed - n_times} more periods"
+        f"{counted(n_times, 'period')} hold {held:.1f} independent blocks of {block_length:.3g}; an interval "
+        f"needs {MIN_BLOCKS}: {counted(needed - n_times, 'more period')}"
     )
 
 

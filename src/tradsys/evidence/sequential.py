@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tradsys.core.errors import DataError
+from tradsys.core.plurals import counted
 from tradsys.core.tables import Array
 
 # periods before the running variance is usable; until then the bounds are infinite
@@ -148,9 +149,11 @@ def live_state(
     """
     if len(returns_T) < MIN_PERIODS:
         more = MIN_PERIODS - len(returns_T)
-        return f"{len(returns_T)} live days; bounds on the mean begin at {MIN_PERIODS}, after {more} more"
+        return f"{counted(len(returns_T), 'live day')}; bounds on the mean begin at {MIN_PERIODS}, after {more} more"
     mean, low, high = (float(v[-1]) for v in followed(returns_T, expected_deviation=expected_deviation, scale=scale))
-    shown = f"{len(returns_T)} live days, mean {1e4 * mean:.1f} bps a day [{1e4 * low:.1f}, {1e4 * high:.1f}]"
+    shown = (
+        f"{counted(len(returns_T), 'live day')}, mean {1e4 * mean:.1f} bps a day [{1e4 * low:.1f}, {1e4 * high:.1f}]"
+    )
     if low > 0:
         verdict = "it earns, at whatever day one looks"
         if not expected_deviation:

@@ -105,7 +105,7 @@ def judge_run(skill_interval: tuple[float, float] | None, verdicts: Mapping[str,
     if skill_interval is not None and not skill_interval[0] > 0 and not any(map(_suggests, verdicts.values())):
         low, high = skill_interval
         best = "" if not verdicts else f"; {counted(len(verdicts), 'strategy')} with nothing beyond luck"
-        reason = f"the model's skill interval [{low:.4f}, {high:.4f}] is not above zero{best}"
+        reason = f"the model's skill interval [{_four(low)}, {_four(high)}] is not above zero{best}"
         return Verdict("no edge", (reason,))
     if verdicts and all(verdict.kind == "no edge" for verdict in verdicts.values()):
         return Verdict("no edge", tuple(f"{name}: {_first(verdict)}" for name, verdict in verdicts.items()))
@@ -143,10 +143,10 @@ def _suggests(verdict: Verdict) -> bool:
 
 
 def _decided(test: JointTest) -> str:
-    among = "" if test.n_in_batch == 1 else f" of {test.n_in_batch}"
-    before = "the first" if test.batch == 1 else f"batch {test.batch}"
+    among = "" if test.n_in_batch == 1 else f", of {counted(test.n_in_batch, 'strategy')} at once,"
+    before = "the first try" if test.batch == 1 else f"try {test.batch}"
     return (
-        f"luck alone does as well with p = {test.p_value:.3g}; as {before}{among} tried on this span it may be "
+        f"luck alone does as well with p = {test.p_value:.3g}; as {before} on this span{among} it may be "
         f"{test.level:.2g} at most"
     )
 
@@ -155,7 +155,12 @@ def _skill_sentence(skill_low: float | None) -> str:
     if skill_low is None:
         return "the model's skill has no interval"
     agrees = "above zero, which agrees" if skill_low > 0 else "not above zero, so the model itself shows no skill"
-    return f"the model's skill has the lower bound {skill_low:.4f}: {agrees}"
+    return f"the model's skill has the lower bound {_four(skill_low)}: {agrees}"
+
+
+def _four(value: float) -> str:
+    """Four digits, or one that counts where they would be zeros: a bound of 0.00003 must not read as 0.0000."""
+    return f"{value:.4f}" if abs(value) >= 0.00005 or value == 0 else f"{value:.1g}"
 
 
 def live_of(performance: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from tradsys.reports.style import PERCENT_TICKS, QUIET, line, plain, rounded, styled, thinned
+from tradsys.reports.style import PERCENT_TICKS, QUIET, line, log_scale, plain, rounded, styled, thinned
 from tradsys.reports.tables import never_traded
 
 WIDE_RANGE = 3.0  # highest over lowest, above which equal steps should be equal shares
@@ -39,22 +39,21 @@ def equity_and_drawdown(report: Mapping[str, Any]) -> go.Figure:
                 col=1,
             )
     curves = report["equity"]["curves"].values()
-    _equity_axes(figure, [v for curve in curves for v in curve])
+    equity_axis(figure, [v for curve in curves for v in curve])
+    figure.update_layout(hovermode="x unified")
     falls = [fall for curve in curves for fall in drawdowns([1.0, *curve])]
     figure.update_yaxes(range=drawdown_range(falls), row=2, col=1)
     return styled(figure, 560)
 
 
-def _equity_axes(figure: go.Figure, values: Sequence[float]) -> None:
-    """A log axis where curves spread far, else a linear one; both panels hover together."""
+def equity_axis(figure: go.Figure, values: Sequence[float]) -> None:
+    """Axes of a figure of equity over drawdown: the equity's logarithmic where the values spread far, else linear."""
     low, high = min(values), max(values)
     wide = low > 0 and high / low > WIDE_RANGE
     title = "equity, start = 1" + (" (log scale)" if wide else "")
-    # ticks of a log axis at 1, 2 and 5 of each decade; alone, Plotly writes 1.0000 and single digits between
-    scale = {"type": "log", "dtick": "D2", "tickformat": "~g"} if wide else {"type": "linear"}
+    scale = log_scale(values) if wide else {"type": "linear"}
     figure.update_yaxes(title_text=title, hoverformat=".4f", row=1, col=1, **scale)
     figure.update_yaxes(title_text="below peak", tickformat=PERCENT_TICKS, hoverformat=".2%", row=2, col=1)
-    figure.update_layout(hovermode="x unified")
 
 
 def drawdown_range(falls: Sequence[float]) -> list[float]:

@@ -129,6 +129,16 @@ def band(x: Sequence[Any], low: Sequence[float | None], high: Sequence[float | N
     return go.Scatter(x=around[:-1], y=level[:-1], **{**shape, "fillcolor": BAND, **look})
 
 
+def log_scale(values: Sequence[float], *, wide: float = 1000.0) -> dict[str, object]:
+    """A logarithmic axis over these values (> 0): its ticks by how far they spread, each with its whole number.
+
+    Without a format plotly writes the ticks between powers of ten as single digits, 0.2 as 2. wide: highest over
+    lowest from which the powers of ten alone have a tick; less where ticks stand side by side.
+    """
+    spread = max(values) / min(values)
+    return {"type": "log", "dtick": "D1" if spread < 8 else "D2" if spread < wide else 1, "tickformat": "~g"}
+
+
 def styled(figure: go.Figure, height: int) -> go.Figure:
     """The figure with the common fonts, margins, grid and legend, `height` in pixels."""
     figure.update_layout(template=TEMPLATE, height=height)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import textwrap
 import time
 from typing import Any
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 PADDING = 3  # a space on either side of a cell, and the line between two
+LABEL = re.compile(r" *(?:- |[^ ](?:[^ ]| (?! ))* {2,})")  # `verdict  ...`, `- ...`
 PIPE_WIDTH = 110  # of output that goes to a file or a pipe, unless COLUMNS is set
 
 
@@ -60,8 +62,9 @@ def _wrapped(text: str, width: int) -> str:
 
 
 def _filled(line: str, width: int) -> str:
-    """The line in lines of that width, all indented as it is."""
-    indent = line[: len(line) - len(line.lstrip(" "))]
+    """The line in lines of that width, all under its text: indented as it is, and by the label or dash before it."""
+    label = LABEL.match(line)
+    indent = " " * len(label[0]) if label and len(label[0]) <= width // 3 else line[: len(line) - len(line.lstrip(" "))]
     return textwrap.fill(
         line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, replace_whitespace=False
     )

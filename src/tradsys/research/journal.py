@@ -25,6 +25,7 @@ from tradsys.research.pipeline.trial_ledger import TrialLedger, deflation_of_tri
 # keys that affect no result: file locations, and the question, which is shown separately
 _UNTOLD = ("paths", "resume", "question")
 MIN_DSR = 0.95
+MADE_UP = "tradsys.market.synthetic"  # the modules of markets that are made up
 FIX = "restore it from a copy, or move the run's folder away: the ledger keeps its evaluations"
 
 
@@ -168,10 +169,11 @@ def _of_run(
 ) -> ExperimentRow:
     report, metrics = _json(folder, "report.json"), _json(folder, "metrics.json")
     shown = folder is not None and (folder / "report.html").is_file()
+    task, name = _task_and_name(run_folder(run))
     return {
         "number": number,
-        "run": run_folder(run).name,
-        "task": run_folder(run).parent.name or looks[0]["purpose"],
+        "run": name,
+        "task": task or looks[0]["purpose"],
         "when": looks[0]["when"],
         "who": looks[0]["who"],
         "code_sha": looks[0]["code_sha"],
@@ -184,7 +186,7 @@ def _of_run(
         else None,
         "looks": _by_purpose(looks),
         "span": [min(row["span_start"] for row in looks), max(row["span_end"] for row in looks)],
-        "data": _data(report, looks),
+        "data": _data(report, config, looks),
         "compared_with": None,
         "changed": None,
         "models": _models(metrics),
@@ -224,9 +226,19 @@ def _by_purpose(looks: list[LedgerRow]) -> list[PurposeRow]:
     return [{"purpose": purpose, "subjects": names} for purpose, names in subjects.items()]
 
 
-def _data(report: Mapping[str, Any], looks: list[LedgerRow]) -> str:
+def _task_and_name(folder: Path) -> tuple[str, str]:
+    """The command of a run and what tells it from others; a trial of a sweep has its study's name before it."""
+    if folder.parent.name == "trials":
+        return folder.parent.parent.parent.name, f"{folder.parent.parent.name}, trial {folder.name.lstrip('0') or '0'}"
+    return folder.parent.name, folder.name
+
+
+def _data(report: Mapping[str, Any], config: Mapping[str, Any] | None, looks: list[LedgerRow]) -> str:
     card = report.get("provenance", {}).get("data", {})
-    kind = "SYNTHETIC, " if card.get("synthetic") else ""
+    source: Any = config
+    for key in ("data", "source", "_target_"):  # of trials and comparisons, whose folders hold no run report
+        source = source.get(key) if isinstance(source, Mapping) else None
+    kind = "SYNTHETIC, " if card.get("synthetic") or str(source).startswith(MADE_UP) else ""
     digests = sorted({row["data_digest"][:12] for row in looks})
     return f"{kind}digest {', '.join(digests)}"
 

@@ -75,6 +75,10 @@ def test_idle_strategies_and_short_records_have_reasons_instead_of_intervals():
     short = cosines.sharpe_intervals(returns, min_block=20)[0]
     assert (short.value, short.low) == (found[0].value, None)
     assert "15.0 independent blocks of 20; an interval needs 20: 100 more periods" in short.reason
+    assert (
+        too_few_blocks(125, 6.26)
+        == "125 periods hold 19.9 independent blocks of 6.26; an interval needs 20: 1 more period"
+    )
     with pytest.raises(DataError, match="18 of 18 returns are not finite"):
         cosines.sharpe_intervals(np.full((9, 2), np.nan))
     with pytest.raises(DataError, match="at least 2"):

@@ -63,6 +63,19 @@ def test_the_first_reason_says_what_decided():
     assert "shows no skill" in judge(measured(), outcome_of(0.012), skill_low=-0.01).reasons[1]
 
 
+def test_a_late_try_of_few_strategies_is_no_batch_four_of_three():
+    late = JointTest(4, 3, error_budget(4), statistic=2.0, p_value=0.19, reason=None)
+    (said, *_) = judge(measured(), late, skill_low=0.01).reasons
+    assert "as try 4 on this span, of 3 strategies at once, it may be" in said
+    first = judge(measured(), outcome_of(0.5), skill_low=0.01).reasons[0]
+    assert "as the first try on this span it may be" in first
+
+
+@pytest.mark.parametrize(("low", "said"), [(0.00003, "3e-05"), (0.012, "0.0120"), (-0.00002, "-2e-05")])
+def test_a_bound_that_is_said_to_lie_above_zero_is_not_written_as_zero(low, said):
+    assert any(f"lower bound {said}: " in reason for reason in judge(measured(), outcome_of(), skill_low=low).reasons)
+
+
 def test_a_live_record_is_promised_a_length():
     known = measured() | {"sharpe_per_period": 1.5 / np.sqrt(365), "periods_per_year": 365.0}
     edge = judge(known, outcome_of(0.012), skill_low=0.01)

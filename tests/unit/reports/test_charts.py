@@ -1,5 +1,7 @@
+import re
 from datetime import datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,9 @@ from hypothesis import strategies as st
 
 from tests.unit.reports.sample_report import N_DAYS, sample_report
 from tradsys.reports import equity_chart, interval_plot, style
+from tradsys.reports.diagnosis import charts as diagnosis_charts
 from tradsys.reports.run import model_charts, strategy_charts, time_charts
+from tradsys.reports.sweep import charts as sweep_charts
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +67,48 @@ def test_equity_is_logarithmic_only_where_curves_spread_far_and_stay_positive(re
     assert equity_chart.equity_and_drawdown(far).layout.yaxis.type == "log"
     far["equity"]["curves"]["busy"][-1] = 0.0
     assert equity_chart.equity_and_drawdown(far).layout.yaxis.type == "linear"
+
+
+@pytest.mark.parametrize(("values", "step"), [([0.16, 0.39], "D1"), ([1.0, 60.0], "D2"), ([1.0, 2e4], 1)])
+def test_a_tick_of_a_logarithmic_axis_is_a_whole_number_and_never_its_first_digit(values, step):
+    scale = style.log_scale(values)
+    assert (scale["type"], scale["dtick"], scale["tickformat"]) == ("log", step, "~g")
+
+
+def test_no_figure_makes_a_logarithmic_axis_of_its_own():
+    own = re.compile(r"""type["']?\s*[=:]\s*["']log["']""")
+    folder = Path(style.__file__).parent
+    assert [p.name for p in folder.rglob("*.py") if own.search(p.read_text())] == ["style.py"]
+
+
+def test_the_axis_of_a_live_record_ends_where_its_lines_do(report):
+    report = sample_report()
+    low, high = [-0.5, 0.2, 0.4], [1.3, 1.1, 0.9]
+    live = {
+        "sharpe": 1.0,
+        "periods": 70,
+        "periods_per_year": 365.0,
+        "n": [60, 80, 100],
+        "low": low,
+        "no_edge_high": high,
+    }
+    for row in report["strategies"]:
+        row["verdict"]["live"] = live
+    axis = strategy_charts.live_records(report).layout.yaxis
+    assert -1 < axis.range[0] < -0.5
+    assert 1.3 < axis.range[1] < 2
+
+
+def test_a_near_miss_is_never_rounded_up_to_what_it_missed():
+    assert diagnosis_charts._rise({"best_rise": 0.49996}) == "  +49.9 %"
+    assert diagnosis_charts._rise({"best_rise": 0.5}) == "  +50.0 %"
+
+
+def test_all_trials_of_a_small_sweep_are_inside_the_axis():
+    values = [-0.03, -0.028, -0.02, -0.012, 0.001]
+    low, high = sweep_charts._visible(values)
+    assert low < min(values) < max(values) < high
+    assert sweep_charts._visible([-1.0, *[0.01 * k for k in range(20)]])[0] > -0.5
 
 
 def test_a_sharpe_without_interval_is_hollow_and_an_unknown_one_is_words():

@@ -56,6 +56,27 @@ def test_a_log_record_is_one_plain_line_in_a_pipe_and_wraps_under_itself_where_t
     assert " ".join(each[9:] for each in wrapped) == long
 
 
+@pytest.mark.parametrize(
+    ("line", "under"), [("needs    a record of many more days", 9), ("- a record of very many more days", 2)]
+)
+def test_a_line_wraps_under_its_text_and_not_under_its_label(monkeypatch, capsys, line, under):
+    monkeypatch.setenv("COLUMNS", "30")
+    screen().print(line, soft_wrap=True)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(line[:under])
+    assert second.startswith(" " * under + second.strip())
+
+
+def test_the_audit_counts_what_was_asked_apart_from_what_was_not():
+    answers = [
+        CheckResult("features", "future", None, "", 0.1),
+        CheckResult("source", "future", None, "it keeps no history", 0.0),
+    ]
+    asked = results_table(answers)
+    assert asked.title == "Audit: 1 question asked, 1 not, 0 findings"
+    assert "row" not in [column.header for column in asked.columns]
+
+
 @pytest.mark.parametrize("width", [80, 60, 140])
 def test_every_number_of_every_table_is_there_at_80_columns(width):
     report = sample_report(symbol="a_rather_long_name_of_a_strategy_or_symbol")

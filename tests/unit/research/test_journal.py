@@ -134,6 +134,15 @@ def test_a_run_whose_folder_is_gone_is_reported_as_gone(lab):
         assert "none was reached" in page
 
 
+def test_a_trial_of_a_sweep_names_its_study_and_says_that_its_market_is_made_up(lab):
+    lab.look("runs/tune/small/trials/00003", series=returns(0))
+    made_up = {"data": {"source": {"_target_": "tradsys.market.synthetic.SyntheticMarket"}}}
+    lab.write("runs/tune/small/trials/00003", made_up)
+    (trial,) = lab.reported()["experiments"]
+    assert (trial["task"], trial["run"]) == ("tune", "small, trial 3")
+    assert trial["data"].startswith("SYNTHETIC")
+
+
 def test_a_run_that_did_not_finish_and_a_look_without_a_run_are_reported(lab):
     lab.look("runs/train/a", series=returns(0))
     lab.write("runs/train/a", {"seed": 1, "question": "Half a question?"})
@@ -232,7 +241,7 @@ def test_the_command_writes_both_files_and_fails_where_the_chain_does(lab, tmp_p
     monkeypatch.chdir(tmp_path)
     lab.look("runs/train/a", series=returns(0))
     work([])
-    assert "1 experiment, 1 look, 1 return series" in capsys.readouterr().out
+    assert "1 experiment, 1 evaluation, 1 return series" in capsys.readouterr().out
     assert {"journal.md", "journal.html"} <= {p.name for p in lab.runs.iterdir()}
     assert not list(lab.runs.glob(".*.part"))
     connection = sqlite3.connect(lab.runs / "ledger.db")

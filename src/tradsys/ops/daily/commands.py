@@ -28,7 +28,7 @@ from tradsys.ops.daily.run import STAGES, DayDone, nothing_done, run_days
 from tradsys.ops.daily.stages import DailySettings
 from tradsys.ops.notify import Notifier
 from tradsys.reports.terminal import LogLines, print_made_up, print_table, prose, table
-from tradsys.reports.wording import interval, percent
+from tradsys.reports.wording import interval, listed, percent
 
 Verb = Callable[[DailySettings, Mapping[str, Any]], None]
 N_SHOWN = 8  # sessions in the status table
@@ -95,7 +95,9 @@ def status(settings: DailySettings, _: Mapping[str, Any]) -> None:
         return
     print_table(console, _table(store, days[-N_SHOWN:]))
     if gaps := missing(store, DailyBars(settings.first).closes, days[-1]):
-        console.print(f"missing  {len(gaps)} sessions between the first and the last: {', '.join(map(str, gaps[:6]))}")
+        console.print(
+            f"missing  {counted(len(gaps), 'session')} between the first and the last: {', '.join(map(str, gaps[:6]))}"
+        )
     shown = publishing.latest(store)
     reported = publishing.old(store, shown) if shown else None
     path = store.root / "report" / "latest" / "report.html"
@@ -129,7 +131,7 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> None:
     if words := document["span"]["words"]:
         console.print(f"span     {words}")
     refit = document["refit"]
-    console.print(f"refit    {refit['n']} differences on data cut at {refit['at'][:10]}")
+    console.print(f"refit    {counted(refit['n'], 'difference')} on data cut at {refit['at'][:10]}")
     console.print(f"report   {folder / 'report.html'}")
 
 
@@ -194,12 +196,13 @@ def _print_report(console: Console, document: Mapping[str, Any], path: Path) -> 
     console.print(f"verdict  {verdict['kind']}: {'; '.join(verdict['reasons'])}")
     for check in document["gates"]:
         if check["outcome"] != "pass":
-            line = f"{check['outcome']:<8} {check['gate']} {check['subject'] or ''} {check['said']}"
+            of = f" {check['subject']}" if check["subject"] else ""
+            line = f"{check['outcome']:<8} {check['gate']}{of}: {check['said']}"
             console.print(line, style=COLOURS[check["outcome"]])
     rows = document["plan"]["rows"]
     kind = "watch" if document["plan"].get("kind") == "watch-list" else "plan"
-    best = ", ".join(r["symbol"] if r["weight"] is None else f"{r['symbol']} {r['weight']:.1%}" for r in rows[:5])
-    names = f"{counted(len(rows), 'name')} by {document['plan']['ranked_by']}: {best}" if rows else "no name"
+    each = [r["symbol"] if r["weight"] is None else f"{r['symbol']} {percent(r['weight'])}" for r in rows]
+    names = f"{counted(len(rows), 'name')} by {document['plan']['ranked_by']}: {listed(each, 5)}" if rows else "no name"
     console.print(f"{kind:<8} {names}")
     console.print(f"report   {path}", soft_wrap=True)
 

@@ -90,7 +90,7 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
             "provenance": {
                 **reported,
                 "config": masked(settings.config),
-                "command": "python -m tradsys.daily evaluate",
+                "command": settings.command("evaluate"),
             },
         }
         folder = settings.folder / FOLDER

@@ -71,10 +71,10 @@ def report(session: Session) -> Made:
         )
         for name, part in judged.items()
     }  # fmt: skip
-    verdict = _verdict(records)
-    plan, reported_plan = _plan(
-        session, champions, records, reliability, list(out), weighted=verdict["kind"] != "no edge"
-    )
+    published = {name: record for name, record in records.items() if name not in out}
+    ranked_by = ranked_horizon(session.settings.plan, list(champions), list(out))
+    verdict, weighted = _verdict(published), has_weights(published, ranked_by)
+    plan, reported_plan = _plan(session, champions, records, reliability, list(out), ranked_by, weighted=weighted)
     reported = {
         "kind": "daily",
         **_header(session),
@@ -112,7 +112,7 @@ def _header(session: Session) -> dict[str, Any]:
 
 
 def _verdict(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The package's verdict on the best horizon's skill: a forecast without a judged strategy is never an edge.
+    """The package's verdict on the best of these horizons' skill: a forecast without a judged strategy is no edge.
 
     The skill is that beyond the level: in a year that rises or falls as a whole, a model that says so of every name
     beats the training base rate and still knows no name from another.
@@ -124,6 +124,12 @@ def _verdict(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     found = judge_run(interval, {}).as_dict()
     reasons_ = [f"{best}: {found['reasons'][0]}" if best else found["reasons"][0], *found["reasons"][1:]]
     return found | {"reasons": reasons_, "best": best}
+
+
+def has_weights(published: Mapping[str, Mapping[str, Any]], ranked_by: str) -> bool:
+    """Whether the plan may give names a share of the capital: no verdict of `no edge` on the day or on what ranks."""
+    asked = (published, {ranked_by: published[ranked_by]})
+    return all(_verdict(records)["kind"] != "no edge" for records in asked)
 
 
 def _horizon_section(
@@ -159,15 +165,15 @@ def _plan(
     records: Mapping[str, Mapping[str, Any]],
     reliability: Mapping[str, Reliability],
     withheld: Sequence[str],
+    ranked_by: str,
     *,
     weighted: bool,
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     """The plan as a frame, and with reliabilities and reasons as rows of the report.
 
-    weighted: whether names get a share of the capital; without an edge they are a list to watch.
+    weighted: whether names get a share of the capital, see `has_weights`; else they are a list to watch.
     """
     settings = session.settings.plan
-    ranked_by = ranked_horizon(settings, list(champions), withheld)
     base_rates = {name: record["base_rate"] for name, record in records.items()}
     bars = session.bars
     yearly = periods_per_year(bars.bars, session.data.calendar)
@@ -277,6 +283,6 @@ def _provenance(session: Session) -> dict[str, Any]:
         "code_sha": code_sha(),
         "config_digest": config_digest(settings.config),
         "data": settings.first.data["source"].describe() | {"digest_of_bars": session.bars.digest},
-        "command": f"python -m tradsys.daily run date={session.day}",
+        "command": settings.command("run", f"date={session.day}"),
         "config": masked(settings.config),
     }

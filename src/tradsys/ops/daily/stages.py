@@ -1,5 +1,6 @@
 """What each stage of a daily run makes of one session, from the bars up to its close and what earlier stages left."""
 
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.errors import CombinationError, GateError
+from tradsys.core.masking import masked_text
 from tradsys.core.received import check_folder_name, override_key
 from tradsys.core.tables import FeatureTable
 from tradsys.evidence.controls.drift import adversarial_validation
@@ -44,6 +46,7 @@ class DailySettings:
 
     experiments, configs: one per horizon, by name ("5d"); the resolved config of each. retrain_every: sessions between
     two challengers, None never. recent_sessions: what drift compares with training rows, at most `drift_rows` of each.
+    overrides: of the command line, for the command that a page shows.
     """
 
     name: str
@@ -55,9 +58,15 @@ class DailySettings:
     retrain_every: int | None = 21
     recent_sessions: int = 21
     drift_rows: int = 4000
+    overrides: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_folder_name("daily: name", self.name, CombinationError)
+
+    def command(self, verb: str, *others: str) -> str:
+        """The command line of this verb under these settings; others: in place of date, until and when."""
+        kept = (o for o in self.overrides if o.partition("=")[0] not in ("date", "until", "when"))
+        return masked_text(shlex.join(["python", "-m", "tradsys.daily", verb, *kept, *others]))
 
     @property
     def first(self) -> Experiment:
@@ -240,8 +249,8 @@ def _horizon_measures(session: Session, champions: Mapping[str, Any]) -> list[Me
     measures = []
     for name, champion in champions.items():
         record = training_record(session.store, champion, name)
-        measures.append(Measure("auc", record["metrics"]["auc"]["value"], name, name))
-        measures.append(Measure("training_rows", float(record["rows"]["train"]), name, name))
+        measures.append(Measure("auc", record["metrics"]["auc"]["value"], name))
+        measures.append(Measure("training_rows", float(record["rows"]["train"]), name))
     return measures
 
 

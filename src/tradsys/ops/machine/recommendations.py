@@ -103,9 +103,9 @@ def _threads(machine: Machine) -> Choice:
     box = machine.container
     if machine.threads_set:
         reported = ", ".join(f"{name}={value}" for name, value in machine.threads_set.items())
-        return Choice(
-            "threads", str(box.threads), f"in the environment: {reported} (yours, or set from {box.cpus.source})"
-        )
+        counts = sorted(set(machine.threads_set.values()), key=lambda text: (len(text), text))
+        value = counts[0] if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        return Choice("threads", value, f"in the environment: {reported} (yours, or set from {box.cpus.source})")
     return Choice("threads", str(box.threads), f"every library counts the same: {box.cpus.source}")
 
 

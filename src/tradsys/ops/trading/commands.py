@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from tradsys.core.clock import utc_stamp
 from tradsys.core.errors import BundleError, DataError, GateError, TradsysError
+from tradsys.core.plurals import counted
 from tradsys.core.received import check_folder_name, refused_in_one_line
 from tradsys.market.universe import untraded_of
 from tradsys.ops.trading.bot import JOURNAL, LOCK, Plan, replayed, run_replay, span_of
@@ -109,8 +110,9 @@ def replay(plain: Config, parts: Config, source: Source) -> None:
     ledger = state.ledger()
     print_made_up(CONSOLE, made_up)
     CONSOLE.print(
-        f"{len(ledger.trades)} trades, {len(ledger.open_trades)} open, equity {ledger.final_equity:.6f} after "
-        f"{len(ledger.equity)} bars, {ledger.n_cancelled} orders canceled"
+        f"{counted(len(ledger.trades), 'trade')}, {len(ledger.open_trades):,} open, equity "
+        f"{ledger.final_equity:.6f} after {counted(len(ledger.equity), 'bar')}, "
+        f"{counted(ledger.n_cancelled, 'order')} cancelled"
     )
     _write_report(plan.folder, state, plain)
     CONSOLE.print(str(plan.folder / "report.html"))

@@ -8,6 +8,7 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
+from tradsys.core.plurals import counted
 from tradsys.core.received import read_json
 from tradsys.core.tables import Array
 from tradsys.ops.trading import events
@@ -197,9 +198,9 @@ def _health(state: State) -> dict[str, Any]:
         "bars come by": _source(state.source),
         "events in the journal": state.last_event,
         "stopped": state.stopped or "no",
-        "orders canceled": state.n_cancelled,
+        "orders cancelled": state.n_cancelled,
         "foreign positions": ", ".join(a.symbol for a in state.accounts.values() if a.foreign) or "none",
-        "share of bars with a signal": state.signal_share,
+        "share of bars with a signal": None if state.signal_share is None else f"{100 * state.signal_share:.1f} %",
         "model compared at": state.watch.get("time"),
     }
 
@@ -213,7 +214,7 @@ def _source(source: Mapping[str, Any]) -> str | None:
     if last is not None:
         parts.append(f"last message {last[:19].replace('T', ' ')}")
     if n_breaks:
-        parts.append(f"{n_breaks} connections lost")
+        parts.append(f"{counted(n_breaks, 'connection')} lost")
     if age is not None:
         parts.append(f"newest bar read {age:.1f} s after its close")
     return "; ".join(parts)

@@ -59,6 +59,16 @@
     });
   };
 
+  // words between words on two lines, where one is too long for a narrow chart
+  const folded = (text, most) => (text.length > most ? text.replace(new RegExp(`^(.{${Math.floor(most / 2)},${most}})\\s`), "$1<br>") : text);
+  // of ticks that are named by hand as many as fit beside each other
+  const thinned = (axis, width) => {
+    const longest = Math.max(...axis.ticktext.map((text) => text.length));
+    const every = Math.ceil((axis.ticktext.length * (longest + 3) * 6.5) / width);
+    const kept = (values) => Array.from(values).filter((_, k) => k % every === 0);
+    if (every > 1) Object.assign(axis, { tickvals: kept(axis.tickvals), ticktext: kept(axis.ticktext) });
+  };
+
   const drawn = (spec, width) => {
     const night = dark.matches && !printing;
     const chart = recoloured(spec, night ? read("theme") : {});
@@ -68,15 +78,36 @@
       for (const part of ["font", "margin", "legend"]) layout[part] = { ...shared[part], ...layout[part] };
       stacked(chart.data, layout);
       layout.font = { ...layout.font, size: 11 };
-      layout.margin = { ...layout.margin, l: 40, r: 10 };
+      layout.margin = { ...layout.margin, l: 40, r: 20 };
       for (const key of Object.keys(layout)) if (/^[xy]axis/.test(key) && layout[key].title) {
         const title = layout[key].title;
         title.font = { ...title.font, size: 11 };
-        if (key.startsWith("x") && title.text && title.text.length > 46) title.text = title.text.replace(/^(.{20,46})\s/, "$1<br>");
+        if (key.startsWith("x") && title.text) title.text = folded(title.text, 46);
       }
-      for (const note of layout.annotations || []) note.font = { ...note.font, size: 11 };
+      for (const key of Object.keys(layout)) {
+        const axis = layout[key];
+        if (/^xaxis/.test(key) && Array.isArray(axis.ticktext) && Array.isArray(axis.tickvals) && !axis.tickangle) thinned(axis, (width - 180) * (axis.domain ? axis.domain[1] - axis.domain[0] : 1));
+      }
+      for (const note of layout.annotations || []) {
+        note.font = { ...note.font, size: 11 };
+        if (note.xref === "paper" && note.yref === "paper" && note.text) note.text = folded(note.text, 34);
+      }
     }
     return chart;
+  };
+
+  // the words at the bottom right go below ticks and titles of the axes, however many lines these take
+  const parted = (div) => {
+    const title = div.querySelector(".g-gtitle text");
+    if (!title) return;
+    const words = title.getBoundingClientRect();
+    const beside = (box) => box.right > words.left && box.bottom > words.top - 2;
+    const below = [...div.querySelectorAll("g")].filter((part) => /^(x\d*tick|g-x\d*title)$/.test(part.getAttribute("class")));
+    const lowest = below.map((part) => part.getBoundingClientRect()).filter(beside).reduce((low, box) => Math.max(low, box.bottom), 0);
+    if (!lowest) return;
+    const more = Math.ceil(lowest - words.top) + 4, { _size: size, height } = div._fullLayout;
+    div.style.height = `${height + more}px`;
+    Plotly.relayout(div, { height: height + more, "margin.b": size.b + more });
   };
 
   const filled = new Map(); // charts whose content the reader chose
@@ -86,6 +117,7 @@
     const chart = drawn(spec, div.clientWidth);
     div.style.height = `${chart.layout.height}px`;
     Plotly.react(div, chart.data, chart.layout, { ...read("chart-settings"), responsive: true, ...(div.clientWidth < NARROW ? { displayModeBar: false } : {}) });
+    parted(div);
     div.dispatchEvent(new Event("drawn"));
   };
   const drawAll = () => document.querySelectorAll(".plotly-graph-div").forEach((div) => {
@@ -145,6 +177,7 @@
     const spec = JSON.parse(document.querySelector(`script[data-chart="${chart.id}"]`).textContent);
     const body = document.getElementById("trade-list").tBodies[0], more = document.getElementById("trade-more");
     let chosen = [], length = PAGE;
+    const counted = (n) => n.toLocaleString("en-US");
     const words = (k) => [trades.strategy_names[trades.strategy[k]], trades.symbol_names[trades.symbol[k]], trades.side[k] > 0 ? "long" : "short",
       trades.entry_time[k], trades.entry_price[k], trades.exit_time[k], trades.exit_price[k], `${(100 * trades.net_return[k]).toFixed(2)} %`,
       trades.reason_names[trades.reason[k]].replaceAll("_", " "), trades.bars_held[k]];
@@ -161,7 +194,7 @@
         return row;
       }));
       more.hidden = chosen.length <= length;
-      document.getElementById("trade-count").textContent = `${Math.min(length, chosen.length)} of ${chosen.length} chosen trades, ${trades.symbol.length} in all.`;
+      document.getElementById("trade-count").textContent = `${counted(Math.min(length, chosen.length))} of ${counted(chosen.length)} chosen trades, of ${counted(trades.symbol.length)} on this page.`;
     };
     const choose = () => {
       const wanted = [[symbol, "symbol"], [strategy, "strategy"], [side, "side"], [reason, "reason"]];

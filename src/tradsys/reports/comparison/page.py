@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 
 from tradsys.core.headline import HEADLINE, OVER_BASE_RATE
+from tradsys.core.plurals import counted, plural
 from tradsys.core.runs import write_json, write_text
 from tradsys.reports import wording
 from tradsys.reports.comparison.forest_plot import skills_and_differences
@@ -52,9 +53,9 @@ def print_comparison(table: Mapping[str, Any]) -> None:
     print_made_up(console, table["synthetic"])
     print_table(console, rich_table(table))
     for line in notes(table):
-        console.print(line, markup=False, style="dim")
+        console.print(line, markup=False, style="dim", soft_wrap=True)
     for said in table["conclusions"]:
-        console.print(f"- {said['text']}", markup=False)
+        console.print(f"- {said['text']}", markup=False, soft_wrap=True)
     console.print(f"report   {table['folder']}/report.html", markup=False, soft_wrap=True)
 
 
@@ -74,7 +75,8 @@ def title(table: Mapping[str, Any]) -> str:
     """What was compared, in one line."""
     first, last = table["folds"][0]["start"][:10], table["folds"][-1]["end"][:10]
     return (
-        f"{table['name']}: {len(table['variants'])} variants, {table['n_folds']} folds, tested {first} to {last}, "
+        f"{table['name']}: {counted(len(table['variants']), 'variant')}, {counted(table['n_folds'], 'fold')}, tested "
+        f"{first} to {last}, "
         f"reference {table['reference']}"
     )
 
@@ -101,12 +103,12 @@ def cells(variant: Mapping[str, Any], reference: str) -> tuple[str, ...]:
 
 def notes(table: Mapping[str, Any]) -> list[str]:
     """How to read the table: what intervals hold, how many comparisons there were, what does not fit."""
-    level = f"{100 * table['confidence']:g} %"
+    level, tested = f"{100 * table['confidence']:g} %", table["n_comparisons"]
     lines = [
         "skill beyond the level = 1 - log-loss / log-loss of the best constant, both at the level of each test block.",
         f"Intervals at {level} hold blocks of time (mean "
         f"{table['block_length']:.0f} of {table['n_times']:,} decision times) and seeds. Equal ranks: a tie.",
-        f"{table['n_comparisons']} differences were tested; the p by Holm holds for all of them together.",
+        f"{counted(tested, 'difference')} {plural(tested, 'was')} tested; the p by Holm holds for all together.",
         superior(table),
     ]
     if table["no_intervals"]:
@@ -128,9 +130,9 @@ def superior(table: Mapping[str, Any]) -> str:
     if found["p"] is None:
         return f"Superior predictive ability is not tested: {found['reason']}."
     return (
-        f"Superior predictive ability (Hansen 2005): p {_p(found['p'])} that none of {found['n_variants'] - 1} "
-        f"variants truly beats {reference}; the best is {found['best']}. It takes off the luck of choosing, not that "
-        "of seeds."
+        f"Superior predictive ability (Hansen 2005): were no variant truly better than {reference}, the best of "
+        f"{found['n_variants'] - 1}, here {found['best']}, would do as well as it did with p = "
+        f"{_p(found['p'])}. It takes off the luck of choosing, not that of seeds."
     )
 
 

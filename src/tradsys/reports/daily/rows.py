@@ -71,9 +71,21 @@ def horizon_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
             "cells": metric_cells(one["metrics"]),
             "withheld": one["withheld"],
             "because": one["because"],
+            "no_interval": _no_interval(one["metrics"]),
         }
         for one in report["horizons"]
     ]
+
+
+def _no_interval(metrics: Mapping[str, Any]) -> str:
+    """Why values of the table have no interval, the reasons joined; empty where all have one."""
+    found = [metric(metrics, key) for key, _, _ in METRICS]
+    bare = [
+        str(e["reason"])
+        for e in found
+        if e is not None and e["value"] is not None and e["low"] is None and e.get("reason")
+    ]
+    return "; ".join(dict.fromkeys(bare))
 
 
 def metric_cells(metrics: Mapping[str, Any]) -> list[Cell]:

@@ -278,7 +278,8 @@ def examples(report: Mapping[str, Any], kind: str) -> go.Figure:
 
 def _rise(example: Mapping[str, Any]) -> str:
     best = example["best_rise"]
-    return "" if best is None else f"  {100 * best:+.1f} %"
+    # rounded down: a near miss of 49.98 % must not read as the 50 % that it missed
+    return "" if best is None else f"  {math.floor(1000 * best + 1e-9) / 10:+.1f} %"
 
 
 def _example(figure: go.Figure, example: Mapping[str, Any], rise: float | None, row: int, col: int) -> None:

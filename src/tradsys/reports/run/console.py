@@ -73,7 +73,7 @@ def strategies_table(report: Mapping[str, Any]) -> Table:
     yearly = report["benchmark"]["performance"]["periods_per_year"]
     out = table(
         f"Strategies after {costs['fee_bps']:g} bps fee and {costs['slippage_bps']:g} bps slippage a side; Sharpe "
-        f"yearly from daily returns ({yearly:g}),\ndeflated by {counted(trials, 'trial')} on this span",
+        f"yearly from daily returns ({yearly:g}), deflated by {counted(trials, 'trial')} on this span",
         ("strategy", "return", "Sharpe", "DSR", "max\ndrawdown", "trades", "win rate", "verdict"),
         left=("verdict",),
     )

@@ -127,7 +127,7 @@ def _permuted(figure: go.Figure, shown: Sequence[Mapping[str, Any]], *, ranged: 
         row=1,
         col=1,
     )
-    figure.update_xaxes(title_text="rise of log-loss, nats", tickformat=".1e", nticks=5, row=1, col=1)
+    figure.update_xaxes(title_text="rise of log-loss, nats", tickformat="~g", nticks=5, row=1, col=1)
 
 
 def single_repeat(permutation: Sequence[Mapping[str, float]]) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from tradsys.reports.interval_plot import ends, forest, padded
-from tradsys.reports.style import ALARM, QUIET, line, plain, rounded, styled, symbol
+from tradsys.reports.style import ALARM, QUIET, line, log_scale, plain, rounded, styled, symbol
 from tradsys.reports.tables import compared, never_traded
 from tradsys.reports.wording import counted
 
@@ -64,12 +64,16 @@ def live_records(report: Mapping[str, Any]) -> go.Figure:
                 hovertemplate=f"{plain(name)}: confirmed or refuted after {when:.1f} years<extra></extra>",
             )  # fmt: skip
     figure.add_hline(y=0, line={"color": QUIET, "width": 1})
-    figure.update_xaxes(title_text="years lived (log scale)", type="log", dtick="D2")
+    lived = [n / live["periods_per_year"] for live in expected_live(report).values() for n in live["n"]]
+    figure.update_xaxes(title_text="years lived (log scale)", **log_scale(lived, wide=100))
     figure.update_yaxes(title_text="Sharpe ratio, yearly", hoverformat=".2f", range=_bounded(report))
     return styled(figure, 360)
 
 
 def _bounded(report: Mapping[str, Any]) -> list[float]:
-    """Bounds of the first weeks are wide and say nothing: the axis ends at four times the largest Sharpe."""
-    top = max(live["sharpe"] for live in expected_live(report).values()) if expected_live(report) else 1.0
-    return [-2 * top, 3 * top]
+    """Bounds of the first weeks are wide and say nothing: beyond twice and thrice the largest Sharpe the axis ends."""
+    lives = expected_live(report).values()
+    top = max((live["sharpe"] for live in lives), default=1.0)
+    drawn = [v for live in lives for key in ("low", "no_edge_high") for v in live[key]]
+    low, high = padded([top, *drawn])
+    return [max(low, -2 * top), min(high, 3 * top)]

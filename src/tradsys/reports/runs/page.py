@@ -116,7 +116,7 @@ def equity_curves(rows: Sequence[Any]) -> go.Figure:
     for k, row in enumerate(rows):
         figure.add_scatter(
             x=row.curve["time"], y=row.curve["equity"], mode="lines", line=line(k), meta=row.folder,
-            name=plain(f"{row.experiment or row.task} {row.best}, {row.folder.rsplit('/', 1)[-1][:13]}"),
+            name=plain(f"{row.experiment or row.task} {row.best}, {row.folder.rsplit('/', 1)[-1][:15]}"),
             visible=k < TICKED,
         )  # fmt: skip
     figure.update_yaxes(title_text="equity, start = 1", hoverformat=".4f")

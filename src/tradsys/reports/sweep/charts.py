@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from tradsys.reports.style import ALARM, GRID, INK, QUIET, SERIES, VEIL, colour, plain, rounded, styled
+from tradsys.reports.style import ALARM, GRID, INK, QUIET, SERIES, VEIL, colour, log_scale, plain, rounded, styled
 from tradsys.reports.sweep.wording import ranked, settings_of
 
 COLUMNS = 3
@@ -79,19 +79,12 @@ def slices(report: Mapping[str, Any]) -> go.Figure:
             row=row + 1,
             col=col + 1,
         )
-        axis = "log" if kind == "log" else ("category" if kind == "categorical" else "linear")
-        figure.update_xaxes(title=path.rpartition(".")[2], type=axis, exponentformat="e", row=row + 1, col=col + 1)
-        if kind == "log":
-            figure.update_xaxes(tickvals=_decades([float(v) for v in x]), row=row + 1, col=col + 1)
+        plain_scale = {"type": "category" if kind == "categorical" else "linear", "exponentformat": "e"}
+        axis = log_scale([float(v) for v in x], wide=100) if kind == "log" else plain_scale
+        figure.update_xaxes(title=path.rpartition(".")[2], row=row + 1, col=col + 1, **axis)
     figure.update_yaxes(range=_visible([t["mean_skill"] for t in done]))
     figure.update_yaxes(title="mean skill", col=1)
     return styled(figure, 90 + 230 * rows)
-
-
-def _decades(values: Sequence[float]) -> list[float]:
-    """Ticks of a logarithmic axis: 1, 2 and 5 of every power of ten; the ones alone over more than two decades."""
-    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    return [float(f"{m}e{p}") for p in range(low, high + 1) for m in ((1,) if high - low > 2 else (1, 2, 5))]
 
 
 def parallel(report: Mapping[str, Any]) -> go.Figure:
@@ -117,7 +110,7 @@ def parallel(report: Mapping[str, Any]) -> go.Figure:
     styled(figure, 480)
     figure.update_xaxes(
         tickvals=list(range(len(axes))), ticktext=[plain(a.label) for a in axes], range=[-0.15, len(axes) - 0.4],
-        showgrid=False, zeroline=False, side="bottom", tickangle=-25,
+        showgrid=False, zeroline=False, side="bottom", tickangle=25,
     )  # fmt: skip
     return figure.update_yaxes(visible=False, range=[-0.05, 1.05])
 
@@ -202,8 +195,9 @@ def fold_spread(report: Mapping[str, Any]) -> go.Figure:
 
 
 def _visible(values: Sequence[float]) -> list[float]:
-    """A range that shows the better nine tenths; failed fits at -1 would flatten all others."""
+    """A range that shows all values, or the better nine tenths where failed fits at -1 would flatten all others."""
     ordered = sorted(values)
     low, high = ordered[len(ordered) // 10], ordered[-1]
+    low = ordered[0] if high - ordered[0] <= 2 * (high - low) else low
     pad = 0.08 * (high - low) or 0.01
     return [low - pad, high + pad]

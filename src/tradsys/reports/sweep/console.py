@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from tradsys.reports.sweep.wording import HEADINGS, conclusions, heading, ranked, trial_cells
-from tradsys.reports.terminal import print_table, screen
+from tradsys.reports.terminal import print_made_up, print_table, screen
 
 MOST_ROWS = 10
 
@@ -16,6 +16,7 @@ MOST_ROWS = 10
 def print_sweep(report: Mapping[str, Any], folder: Path) -> None:
     """Prints the best trials and what follows from them to standard output."""
     console = screen()
+    print_made_up(console, report["synthetic"])
     table = Table(title=heading(report), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for name in HEADINGS:
         table.add_column(name, justify="right", no_wrap=True)

@@ -24,10 +24,9 @@ MOST_NAMED = 3  # parameters of the line on importance
 
 def heading(report: Mapping[str, Any]) -> str:
     """What was run, in one line."""
-    made_up = "SYNTHETIC DATA: " if report["synthetic"] else ""
     states = {s: sum(t["state"] == s for t in report["trials"]) for s in ("complete", "pruned")}
     return (
-        f"{made_up}study {report['study']}: {counted(states['complete'], 'trial')} complete, "
+        f"study {report['study']}: {counted(states['complete'], 'trial')} complete, "
         f"{states['pruned']} pruned; {report['sampler']}, {number(report['machine_hours'], 2)} machine hours"
     )
 

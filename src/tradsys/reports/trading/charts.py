@@ -1,13 +1,16 @@
 """Figures of a trading page: equity inside the band that the backtest predicts, drawdown, slippage."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from tradsys.reports.equity_chart import drawdown_range, drawdowns
-from tradsys.reports.style import PERCENT_TICKS, QUIET, SERIES, band, plain, rounded, styled, thinned
+from tradsys.reports.equity_chart import drawdown_range, drawdowns, equity_axis
+from tradsys.reports.style import QUIET, SERIES, band, plain, rounded, styled, thinned
+
+HALF_A_DAY = timedelta(hours=12)
 
 
 def equity(page: Any) -> go.Figure:
@@ -24,8 +27,7 @@ def equity(page: Any) -> go.Figure:
             x=[page.time[i] for i in shown], y=rounded([values[i] for i in shown]), name=name, mode="lines",
             line={"color": SERIES[0] if row == 1 else SERIES[1], "width": 1.8}, showlegend=row == 1, row=row, col=1,
         )  # fmt: skip
-    figure.update_yaxes(title_text="equity, start = 1", hoverformat=".4f", row=1, col=1)
-    figure.update_yaxes(title_text="below peak", tickformat=PERCENT_TICKS, hoverformat=".2%", row=2, col=1)
+    equity_axis(figure, [*page.equity, *(() if page.band is None else (*page.band[1], *page.band[2]))])
     figure.update_yaxes(range=drawdown_range(falls), row=2, col=1)
     figure.update_xaxes(type="date")
     figure.update_layout(hovermode="x unified")
@@ -42,7 +44,9 @@ def slippage(rows: Sequence[dict[str, Any]]) -> go.Figure:
     )  # fmt: skip
     figure.add_hline(y=0, line={"color": QUIET, "width": 1})
     figure.update_yaxes(title_text="slippage, bps")
-    figure.update_xaxes(type="date")
+    times = [datetime.fromisoformat(str(row["time"])) for row in rows]
+    room = max((max(times) - min(times)) / 20, HALF_A_DAY)  # of one fill alone plotly would show milliseconds
+    figure.update_xaxes(type="date", range=[min(times) - room, max(times) + room])
     return styled(figure, 240)
 
 

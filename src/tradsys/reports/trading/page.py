@@ -24,9 +24,13 @@ POSITIONS = (
 DECISIONS = ("time", "symbol", "probability", "regime", "audit", "action")
 WATCH = ("check", "state", "live", "reported", "note")
 WORDS = ("action", "live", "reported", "note")  # columns of sentences
+LEFT = ("symbol", "side", "state", "since", "time", "regime", "resting", "check", "entry_time", "exit_time", "reason")
+SHARES = ("gain", "net_return")
+PROBABILITIES = ("probability", "audit")
 TRADES = ("symbol", "side", "entry_time", "exit_time", "entry_price", "exit_price", "net_return", "reason", "bars_held")
 
 NOT_COMPARED = "Every 24 bars forecasts, signals and features are compared with what the run reported; not yet done."
+NOT_WATCHED = "Only on live bars are forecasts, signals and features compared with what the run reported."
 
 
 def write_page(page: Any, path: Path) -> None:
@@ -37,6 +41,7 @@ def write_page(page: Any, path: Path) -> None:
 def render(page: Any) -> str:
     """The page as HTML."""
     figures = {}
+    replay = page.settings["mode"] == "replay"
     if page.equity:
         figures["equity"] = charts.equity(page)
     if page.live and page.live["date"]:
@@ -46,7 +51,13 @@ def render(page: Any) -> str:
     tables = [
         ("positions", "Open positions", POSITIONS, page.positions, "No position is open."),
         ("decisions", "Last decisions", DECISIONS, page.decisions, "No bar has been decided on yet."),
-        ("model", "The model against its run", WATCH, getattr(page, "watch", []), NOT_COMPARED),
+        (
+            "model",
+            "The model against its run",
+            WATCH,
+            getattr(page, "watch", []),
+            NOT_WATCHED if replay else NOT_COMPARED,
+        ),
         ("trades", "Last closed trades", TRADES, page.trades, "No trade is closed yet."),
     ]
     filters = {"shown": shown}
@@ -59,6 +70,8 @@ def render(page: Any) -> str:
         tables=tables,
         columns=used,
         words=WORDS,
+        left=LEFT,
+        record="Record of the replay" if replay else "Live record",
     )
 
 
@@ -73,9 +86,9 @@ def shown(value: Any, name: str = "") -> str:
         return ""
     if name == "side" and value in (1, -1):
         return "long" if value > 0 else "short"
-    if name in ("gain", "net_return"):
-        return f"{value:+.2%}"
     if isinstance(value, float):
-        return f"{value:.6g}"
-    text = str(value)
+        return f"{100 * value:+.2f} %" if name in SHARES else f"{value:{'.3f' if name in PROBABILITIES else '.6g'}}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    text = str(value).replace("_", " ") if name == "reason" else str(value)
     return text[:16].replace("T", " ") if len(text) > 18 and text[4:5] == "-" and text[10:11] in "T " else text

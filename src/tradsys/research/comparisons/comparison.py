@@ -26,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 
 from tradsys.core.endings import EndingWithCaller, deaf_to_interrupts, end_with_caller, held_back
 from tradsys.core.errors import DataError, TradsysError
-from tradsys.core.masking import masked
+from tradsys.core.masking import masked, masked_text
 from tradsys.core.progress.bars import bar
 from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import code_sha, digest_json, link_latest, write_json, written_atomically
@@ -105,7 +105,7 @@ def compare_study(
         enter_trials(done, place, config)
         table = comparison_table(done, settings, config) | {
             "folder": str(place),
-            "command": shlex.join(["python", "-m", "tradsys.compare", *overrides]),
+            "command": masked_text(shlex.join(["python", "-m", "tradsys.compare", *overrides])),
         }
         write_comparison(table, place)
     link_latest(place)

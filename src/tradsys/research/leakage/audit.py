@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from tradsys.core.errors import LeakageError, TradsysError
+from tradsys.core.plurals import counted
 from tradsys.core.runs import write_json
 from tradsys.evidence.controls.causality import Finding
 from tradsys.research.leakage.lookahead import Check, future_checks
@@ -89,21 +90,27 @@ def _result(s: AuditSubject, part: str, question: str, one: Check) -> CheckResul
     skipped = outcome if isinstance(outcome, str) else ""
     seconds = perf_counter() - began
     answer = CheckResult(part, question, finding, skipped, seconds)
-    LOG.info("%-28s %-7s %-9s %5.1f s", part, question, answer.verdict, seconds)
+    LOG.info("%-37s %-7s %-9s %5.1f s", part, question, answer.verdict, seconds)
     return answer
 
 
 def results_table(results: list[CheckResult]) -> Table:
-    """Table of part, question, verdict, first offending column, row and size."""
-    n_leaks = sum(a.finding is not None for a in results)
+    """Table of part, question, verdict and how; first offending column, row and size where one was found."""
+    n_leaks, n_skipped = sum(a.finding is not None for a in results), sum(bool(a.skipped) for a in results)
+    asked = f"{counted(len(results) - n_skipped, 'question')} asked" + (f", {n_skipped} not" if n_skipped else "")
     reported = "; ".join(f"{name}: {text}" for name, text in QUESTIONS.items())
-    table = Table(title=f"Audit: {len(results)} questions, {n_leaks} findings", caption=reported, box=box.SIMPLE_HEAD)
-    for column in ("part", "question", "verdict", "column", "row", "size", "how"):
-        table.add_column(column, justify="right" if column == "size" else "left", overflow="fold")
+    table = Table(
+        title=f"Audit: {asked}, {counted(n_leaks, 'finding')}", title_justify="left", caption=reported,
+        caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False,
+    )  # fmt: skip
+    place = ("column", "row", "size") if n_leaks else ()
+    for column in ("part", "question", "verdict", *place, "how"):
+        whole = column == "part" and not n_leaks
+        table.add_column(column, justify="right" if column == "size" else "left", no_wrap=whole, overflow="fold")
     colours = {"ok": "green", "LEAK": "bold red", "not asked": "dim"}
     for a in results:
         f = a.finding
-        where = (f.column, f.row, f"{f.size:.3g}", f.how) if f else ("", "", "", a.skipped)
+        where = (f.column, f.row, f"{f.size:.3g}", f.how) if f else (*([""] * len(place)), a.skipped)
         table.add_row(a.part, a.question, f"[{colours[a.verdict]}]{a.verdict}[/]", *where)
     return table
 

@@ -8,11 +8,16 @@ import pytest
 
 from tradsys.reports.daily.charts import MEAN_SESSIONS, ic_over_time, importance
 from tradsys.reports.daily.page import markdown, render, write_daily
-from tradsys.reports.daily.rows import estimate_cell, forecast_cell, gate_rows, plan_rows, price
+from tradsys.reports.daily.rows import estimate_cell, forecast_cell, gate_rows, horizon_rows, plan_rows, price
 
 
 def estimate(value, low=None, high=None, reason=None):
     return {"value": value, "low": low, "high": high, "reason": reason}
+
+
+def test_a_horizon_without_intervals_says_why():
+    lines = horizon_rows({"horizons": [horizon("20d", 20) | {"metrics": {"auc": estimate(0.5, reason="12 blocks")}}]})
+    assert lines[0]["no_interval"] == "12 blocks"
 
 
 def horizon(name: str, bars: int, withheld=None):

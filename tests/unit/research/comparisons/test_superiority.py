@@ -56,4 +56,7 @@ def test_where_it_is_not_tested_the_page_says_why(variants, why):
 
 def test_the_sentence_names_the_best_and_the_doubt():
     said = superior({"superiority": {"p": 0.0312, "best": "trees", "n_variants": 5, "reason": None}, "reference": "a"})
-    assert "p 0.031 that none of 4 variants truly beats a; the best is trees" in said
+    assert (
+        "were no variant truly better than a, the best of 4, here trees, would do as well as it did with p = 0.031"
+        in said
+    )
