@@ -18,6 +18,7 @@ import numpy as np
 from tradsys.core.errors import DataError
 from tradsys.core.plurals import counted
 from tradsys.core.tables import Array
+from tradsys.evidence.sharpe import is_flat
 
 # periods before the running variance is usable; until then the bounds are infinite
 MIN_PERIODS = 60
@@ -150,6 +151,8 @@ def live_state(
     if len(returns_T) < MIN_PERIODS:
         more = MIN_PERIODS - len(returns_T)
         return f"{counted(len(returns_T), 'live day')}; bounds on the mean begin at {MIN_PERIODS}, after {more} more"
+    if is_flat(returns_T) and not expected_deviation:
+        return f"{counted(len(returns_T), 'live day')} without a return: it has not traded, so nothing is measured"
     mean, low, high = (float(v[-1]) for v in followed(returns_T, expected_deviation=expected_deviation, scale=scale))
     shown = (
         f"{counted(len(returns_T), 'live day')}, mean {1e4 * mean:.1f} bps a day [{1e4 * low:.1f}, {1e4 * high:.1f}]"

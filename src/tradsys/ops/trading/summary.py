@@ -11,6 +11,7 @@ import numpy as np
 from tradsys.core.plurals import counted
 from tradsys.core.received import read_json
 from tradsys.core.tables import Array
+from tradsys.evidence.sharpe import is_flat
 from tradsys.ops.trading import events
 from tradsys.ops.trading.events import Row
 from tradsys.ops.trading.state import State
@@ -109,10 +110,12 @@ def live_record(state: State, expected: Array | None) -> LiveRecord:
     for time, equity in zip(state.times, state.equity, strict=True):
         closes[time.date().isoformat()] = equity
     values = np.array([state.capital, *list(closes.values())[:-1]], dtype=np.float64)
-    returns = values[1:] / values[:-1] - 1
+    before = values[:-1]  # after ruin nothing can be earned or lost
+    returns = np.divide(values[1:], before, out=np.ones_like(before), where=before > 0) - 1
     promised, deviation = (None, 0.0) if expected is None else (float(expected.mean()), float(expected.std(ddof=1)))
     mean, low, high = followed(returns, expected_deviation=deviation)
-    shown = slice(MIN_PERIODS - 1, None)
+    # bounds without width, of a bot that has not traded, are no bounds
+    shown = slice(0) if is_flat(returns) and not deviation else slice(MIN_PERIODS - 1, None)
     return {
         "text": live_state(returns, promised, expected_deviation=deviation),
         "date": list(closes)[:-1][shown],
@@ -138,7 +141,7 @@ def expected_daily(place: str | None, state: State) -> Array | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     returns: Array = values[1:] / values[:-1] - 1
-    return returns if len(returns) > 4 and np.isfinite(returns).all() and returns.any() else None
+    return returns if len(returns) > 4 and np.isfinite(returns).all() and not is_flat(returns) else None
 
 
 def _band(state: State, returns: Array) -> tuple[list[str], list[float], list[float]]:

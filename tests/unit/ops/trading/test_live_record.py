@@ -33,6 +33,21 @@ def test_days_are_closed_days_and_bounds_those_of_the_sequence():
     assert len(draw(live).data) == 3
 
 
+@pytest.mark.parametrize("dust", [0.0, 2e-16])
+def test_a_bot_that_has_not_traded_has_no_bounds(dust):
+    live = live_record(lived([dust, *[0.0] * 89], bars_a_day=1), None)
+    assert live["text"] == "90 live days without a return: it has not traded, so nothing is measured"
+    assert live["date"] == []
+    assert live_record(lived([0.0] * 90, bars_a_day=1), np.array([0.01, -0.01]))["date"] != []
+
+
+def test_a_ruined_bot_earns_nothing_from_then_on():
+    returns = [0.01, -0.02] * 35 + [-1.0] + [0.0] * 20
+    live = live_record(lived(returns, bars_a_day=1), None)
+    assert np.isfinite(live["mean"] + live["low"] + live["high"]).all()
+    assert live["text"].startswith("91 live days, mean ")
+
+
 def test_a_young_bot_says_when_bounds_begin():
     live = live_record(lived([0.01, 0.02]), None)
     assert (live["date"], live["expected"]) == ([], None)
