@@ -47,6 +47,7 @@ NAMES = (
     "trading",
     "read",
     "orderbook",
+    "growth",
 )
 PACKAGES = ("torch", "polars", "numpy", "numba", "vectorbt", "lightgbm", "onnxruntime")
 AIM = re.compile(r"(?:ratio\s*)?(>=|<=|<|>)\s*([\d.]+)\s*$")

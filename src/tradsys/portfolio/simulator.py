@@ -79,9 +79,11 @@ def simulate(bars: pl.DataFrame, targets: pl.DataFrame, costs: Costs, delay_bars
         account = _Account(symbol=symbol, costs=costs, cash=1 / len(symbols))
         account.run(_bars_of(rows), wanted, delay_bars, death.filter(bars["symbol"] == symbol).to_list())
         accounts.append(account)
+    equity = _union_equity(accounts, bars, 1 / len(symbols))
+    check_equity(equity)
     return Ledger(
         trades=pl.DataFrame([t for a in accounts for t in a.trades], schema=TRADES_SCHEMA, orient="row"),
-        equity=_union_equity(accounts, bars, 1 / len(symbols)),
+        equity=equity,
         open_trades=pl.DataFrame([t for a in accounts for t in a.open_trades], schema=OPEN_SCHEMA, orient="row"),
         n_cancelled=sum(a.n_cancelled for a in accounts),
     )
@@ -209,6 +211,22 @@ def _union_equity(accounts: list[_Account], bars: pl.DataFrame, share: float) ->
         )
     exposure = pl.when(pl.col("equity") > 0).then(pl.col("held") / pl.col("equity")).otherwise(0.0)
     return total.select("time", "equity", exposure=exposure).cast(EQUITY_SCHEMA)  # type: ignore[arg-type]
+
+
+def check_equity(equity: pl.DataFrame, strategy: str = "") -> None:
+    """Raises DataError where the account grew beyond the range of floating-point numbers."""
+    beyond = equity.filter(~pl.col("equity").is_finite())
+    if beyond.height:
+        raise beyond_numbers(f"at {beyond['time'][0]}", strategy)
+
+
+def beyond_numbers(when: str, strategy: str = "") -> DataError:
+    """The error of an account that left the range of floating-point numbers."""
+    named = f" of strategy {strategy!r}" if strategy else ""
+    return DataError(
+        f"simulate: the account{named} leaves the range of numbers {when}; no market pays 1e300 times the capital; "
+        "check the bars' prices, and the edge and number of bars of a made-up market"
+    )
 
 
 def check_delay(delay_bars: int) -> None:

@@ -26,10 +26,12 @@ from tradsys.portfolio.order_walk import DELISTED, OPEN, BarArrays, EntryArrays,
 from tradsys.portfolio.simulator import (
     PRICES,
     TARGETS_SCHEMA,
+    beyond_numbers,
     check_bars,
     check_columns,
     check_delay,
     check_entries,
+    check_equity,
     check_placed,
     event,
     years_since,
@@ -60,7 +62,10 @@ def simulate_many(
     entries = _entries(targets_by_name, panel)
     start_cash = UNIT / len(panel.symbols)
     walked = walk(panel.arrays, entries, delay_bars=delay_bars, costs=costs, start_cash=start_cash / UNIT)
-    portfolio = _portfolio(panel, entries, walked, costs, start_cash)
+    try:
+        portfolio = _portfolio(panel, entries, walked, costs, start_cash)
+    except ValueError as error:  # bars and orders are checked: what is left to refuse is an overflow on the way
+        raise beyond_numbers(f"before {panel.clock[-1]} (vectorbt: {error})", ", ".join(targets_by_name)) from error
     equity_GU, exposure_GU = mark(
         panel.arrays,
         walked,
@@ -74,7 +79,7 @@ def simulate_many(
     n_times = len(panel.clock)
     trades, opened = _trades_by_strategy(panel, entries, walked, portfolio, costs)
     n_cancelled_G = walked.n_cancelled.reshape(len(targets_by_name), -1).sum(axis=1)
-    return {
+    ledgers = {
         name: Ledger(
             trades=trades[g],
             equity=pl.DataFrame(
@@ -89,6 +94,9 @@ def simulate_many(
         )
         for g, name in enumerate(targets_by_name)
     }
+    for name, ledger in ledgers.items():
+        check_equity(ledger.equity, name)
+    return ledgers
 
 
 @dataclass(frozen=True, eq=False)

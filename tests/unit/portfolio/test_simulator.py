@@ -88,6 +88,16 @@ def test_an_account_that_bled_out_trades_no_more(make_walk_bars, run):
 
 
 @BOTH
+def test_an_account_beyond_the_range_of_numbers_is_refused(make_walk_bars, run):
+    low = {name: pl.lit(1.0) for name in ("open", "low")}
+    bars = make_walk_bars(2400).with_columns(**low, **{name: pl.lit(1.9) for name in ("high", "close")})
+    every = wanted(bars, list(range(2398)))  # a gain of 90 % in every other bar: above 1e308 after 1,105 of them
+    assert run(bars[:600], every[:598], FREE).final_equity > 1e80
+    with pytest.raises(DataError, match=r"simulate: the account.* leaves the range of numbers"):
+        run(bars, every, FREE)
+
+
+@BOTH
 def test_the_future_changes_nothing_before(make_walk_bars, run):
     bars = make_walk_bars(120, seed=4)
     targets = wanted(bars, list(range(0, 120, 2)), take_profit=0.5, stop_loss=0.4, horizon_bars=5)
