@@ -69,8 +69,10 @@ class StateRow(TypedDict):
 
 
 class Agreement(TypedDict):
-    """Agreement of two codings of n bars, as shares. by_chance: of two independent codings with the same shares.
-    renamed: after the best renaming of states. confusion [K][K]: bars by both codings. None, with the reason, if absent.
+    """Agreement of two codings of n bars, as shares.
+
+    by_chance: of two independent codings with the same shares. renamed: after the best renaming of states. confusion
+    [K][K]: bars by both codings. None, with the reason, if absent.
     """
 
     agreement: float | None
