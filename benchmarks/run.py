@@ -45,6 +45,7 @@ NAMES = (
     "daily",
     "daily_run",
     "trading",
+    "commands",
     "read",
     "orderbook",
     "growth",

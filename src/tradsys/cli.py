@@ -3,8 +3,6 @@
 import importlib
 import sys
 
-from rich.console import Console
-
 from tradsys import __version__
 
 VERBS = {
@@ -34,6 +32,8 @@ def main() -> None:
         sys.argv = [f"tradsys {verb}", *sys.argv[2:]]
         importlib.import_module(f"tradsys.{verb}").main()
         return
+    from rich.console import Console  # noqa: PLC0415 - no command needs it for its --help
+
     if verb == "--version":
         Console().print(f"tradsys {__version__}", highlight=False)
         return

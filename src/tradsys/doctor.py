@@ -17,7 +17,6 @@ from omegaconf import DictConfig
 
 from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
 from tradsys.ops.machine.cgroups import read_container
-from tradsys.reports.terminal import screen
 
 if TYPE_CHECKING:
     from tradsys.ops.machine.preflight import Machine
@@ -40,6 +39,7 @@ def work(argv: list[str]) -> None:
     from tradsys.ops.machine.preflight import Fact, as_json, judged, look, print_facts, refuse
     from tradsys.ops.machine.requirements import Need, need_or_why
     from tradsys.ops.notify import Notifier
+    from tradsys.reports.terminal import screen
 
     plain = as_dict(config := compose("doctor", argv))
     if plain["notify"]:

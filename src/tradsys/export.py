@@ -8,11 +8,11 @@ python -m tradsys.export name=btc force=true               also where the verdic
 from pathlib import Path
 
 from tradsys.config.compose import as_dict, compose, run_command
-from tradsys.reports.terminal import prose
 
 
 def work(argv: list[str]) -> None:
     """Promotes and says where to."""
+    from tradsys.reports.terminal import prose
     from tradsys.research.promotion import promote
 
     plain = as_dict(compose("export", argv))

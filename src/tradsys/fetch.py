@@ -17,7 +17,6 @@ import sys
 from pathlib import Path
 
 from tradsys.config.compose import as_dict, build, compose, run_command
-from tradsys.reports.terminal import prose
 
 
 def work(argv: list[str]) -> None:
@@ -25,6 +24,7 @@ def work(argv: list[str]) -> None:
     from tradsys.core.received import override_key
     from tradsys.market.downloads.importing import check_keys, housekeeping, store_files
     from tradsys.market.store import BarStore
+    from tradsys.reports.terminal import prose
 
     config = compose("fetch", argv)
     plain = as_dict(config)

@@ -14,12 +14,12 @@ from tradsys.config.compose import ConfigError, as_dict, compose, run_command
 from tradsys.core.errors import DataError
 from tradsys.core.plurals import counted
 from tradsys.core.received import refused_in_one_line
-from tradsys.reports.terminal import prose
 
 
 def work(argv: list[str]) -> None:
     """Reads the ledger and the runs it names, writes both files, prints where they are."""
     from tradsys.reports.journal.page import write_journal
+    from tradsys.reports.terminal import prose
     from tradsys.research.journal import FIX, journal
     from tradsys.research.pipeline.trial_ledger import TrialLedger, check_ledger
 

@@ -7,12 +7,12 @@ python -m tradsys.new my_alphas into=/src     elsewhere
 from pathlib import Path
 
 from tradsys.config.compose import ConfigError, as_dict, compose, run_command
-from tradsys.reports.terminal import prose
 
 
 def work(argv: list[str]) -> None:
     """Composes, writes, prints what to do next."""
     from tradsys.ops.scaffold.package import write_package
+    from tradsys.reports.terminal import prose
 
     config = as_dict(compose("new", [f"name={a}" if "=" not in a else a for a in argv]))
     if config["name"] is None:

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from tradsys.config.compose import ConfigError, as_dict, compose, run_command
-from tradsys.reports.terminal import prose
 
 FILTERS = ("task", "state", "experiment", "data", "model", "verdict")
 
@@ -26,6 +25,7 @@ def work(argv: list[str]) -> None:
         raise ConfigError(f"runs: {' '.join(verbs)!r} is not understood; use rm, keep or none; the rest is key=value")
     plain = as_dict(compose("runs", [a for a in argv if a not in verbs]))
     from tradsys.reports.runs import page
+    from tradsys.reports.terminal import prose
     from tradsys.research import run_index
     from tradsys.research.study_index import read_studies
 

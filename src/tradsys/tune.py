@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from tradsys.config.compose import ConfigError, as_dict, build, compose, project_conf, run_command
 from tradsys.config.trusted import checked_overrides
 from tradsys.ops.machine.memory_guard import CONTAINER
-from tradsys.reports.terminal import prose
 
 if TYPE_CHECKING:
     from tradsys.research.sweeps.trial import Composed
@@ -40,6 +39,7 @@ def work(argv: list[str]) -> None:
     from tradsys.ops.tracking.contents import study_records
     from tradsys.ops.tracking.tracker import open_tracker
     from tradsys.reports.sweep.console import print_sweep
+    from tradsys.reports.terminal import prose
     from tradsys.research.pipeline.trial_ledger import check_ledger
     from tradsys.research.sweeps.commands import promote, tune
     from tradsys.research.sweeps.workers import is_worker

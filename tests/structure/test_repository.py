@@ -97,7 +97,7 @@ def test_import_opens_no_network_connection():
 def test_help_imports_nothing_heavy():
     code = (
         "import sys, tradsys.train\nsys.argv = ['train', '--help']\ntradsys.train.main()\n"
-        "print('heavy:', *{'torch', 'polars', 'pandas', 'numba', 'plotly', 'psutil'} & set(sys.modules))"
+        "print('heavy:', *{'torch', 'polars', 'pandas', 'numba', 'plotly', 'psutil', 'rich'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1].strip() == "heavy:"

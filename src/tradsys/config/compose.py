@@ -1,7 +1,6 @@
 """The commands' one way in: compose conf/, build plain objects, turn a user's mistake into one line and exit code 2."""
 
 import errno
-import gc
 import os
 import re
 import shutil
@@ -18,7 +17,6 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 
 from tradsys.config import composition, kinds, own_data, own_parts
 from tradsys.config import explain as wrong
@@ -44,7 +42,6 @@ settle_threads(os.environ, read_container())
 
 ENVIRONMENT = re.compile(r"oc\.env:\s*([A-Za-z_]\w*)")
 LONG_WORD = re.compile(r"\S{400,}")  # of an error: cut, so that the line can be read
-STDERR = Console(stderr=True, soft_wrap=True)
 HELP_INDENT = 34  # column of a key's meaning
 
 
@@ -181,13 +178,9 @@ def _with_references(value: Any, written: Any, known: Mapping[str, str]) -> Any:
 
 def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str] | None = None) -> None:
     """Runs a command: --help, its work, and one clear line with exit code 2 where the user can fix the cause."""
-    # a command starts with millions of objects that stay; looking for garbage among them took a tenth of its start
-    gc.set_threshold(20_000, 10, 10)
     arguments = list(sys.argv[1:] if argv is None else argv)
     if any(a in ("-h", "--help") for a in arguments):
-        console, purpose = Console(soft_wrap=True), _purpose(main)
-        console.print(purpose, markup=False, highlight=False)  # at once: composing the configuration takes a second
-        console.print(help_text(name, main).removeprefix(purpose).lstrip("\n"), markup=False, highlight=False)
+        _print_help(name, main)
         return
     for argument in arguments:
         remember_urls(argument)
@@ -203,7 +196,7 @@ def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str
     except KeyboardInterrupt as error:
         # who raises it anew under another name does not change which signal came
         stopped = Terminated() if signal.SIGTERM in came else error
-        STDERR.print("terminated" if isinstance(stopped, Terminated) else "interrupted", markup=False)
+        _print_error("terminated" if isinstance(stopped, Terminated) else "interrupted")
         sys.exit(exit_code(stopped))
     except (ValueError, OmegaConfBaseException, OSError) as error:
         line = _disk_line(error) if isinstance(error, OSError) else str(error) if _is_users(error) else ""
@@ -211,7 +204,7 @@ def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str
         if not line or os.environ.get("TRADSYS_TRACEBACK"):
             sys.excepthook = _masked_hook
             raise
-        STDERR.print(f"error: {plain_text(masked_text(line))}", markup=False, highlight=False, style="red")
+        _print_error(f"error: {plain_text(masked_text(line))}", style="red")
         sys.exit(2)
     except Exception:
         sys.excepthook = _masked_hook
@@ -224,8 +217,27 @@ def _quietened(name: str, arguments: list[str]) -> list[str]:
     if quiet is not None:
         os.environ[progress.QUIET] = "1" if quiet else "0"
     if progress.is_watched():
-        STDERR.print(f"{name} ...", markup=False, highlight=False)
+        _print_error(f"{name} ...")
     return kept
+
+
+def _print_help(name: str, main: Callable[[list[str]], None]) -> None:
+    """`help_text`, what the command does at once: composing the configuration takes a moment."""
+    purpose = _purpose(main)
+    try:
+        sys.stdout.write(f"{purpose}\n")
+        sys.stdout.flush()
+        sys.stdout.write(help_text(name, main).removeprefix(purpose).lstrip("\n") + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # such as `--help | head`; what Python has left to write goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print_error(line: str, style: str | None = None) -> None:
+    """A line on standard error, in colour on a terminal."""
+    from rich.console import Console  # noqa: PLC0415 - a twelfth of what --help takes
+
+    Console(stderr=True, soft_wrap=True).print(line, markup=False, highlight=False, style=style)
 
 
 def _masked_hook(_kind: type[BaseException], error: BaseException, _trace: Any) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import hydra
+import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.global_hydra import GlobalHydra
@@ -21,6 +22,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig
+from omegaconf import _utils as omegaconf_utils
 from omegaconf.errors import OmegaConfBaseException
 
 from tradsys.config.own_data import OwnFolders
@@ -28,7 +30,24 @@ from tradsys.config.packages import check_names, conf_packages
 
 Files = tuple[tuple[str, int, int], ...]
 Parsed = dict[tuple[str, ...], ConfigResult | None]
+OWN_LOADER: Any = omegaconf_utils.get_yaml_loader()
+# the same numbers, texts and refusals of duplicate keys, on the parser in C
+IN_C: Any = type("LoaderInC", (yaml.CSafeLoader, OWN_LOADER), {}) if yaml.__with_libyaml__ else OWN_LOADER
+MOST_IN_C = 16_384  # characters: in C nothing bounds the depth, and some 20,000 brackets end the process
 REFUSALS = (HydraException, OmegaConfBaseException, ValueError, TypeError)
+
+
+def yaml_loader(stream: Any) -> Any:
+    """The loader of a text or of an open file: the one in C for what is small."""
+    if not hasattr(stream, "read"):
+        return (IN_C if len(stream) <= MOST_IN_C else OWN_LOADER)(stream)
+    is_small = len(stream.read(MOST_IN_C + 1)) <= MOST_IN_C
+    stream.seek(0)
+    return (IN_C if is_small else OWN_LOADER)(stream)
+
+
+# for OmegaConf.load, which Hydra reads every file with; the parser in Python took a fifth of a composition
+omegaconf_utils.get_yaml_loader = lambda: yaml_loader
 
 
 def composed(conf: Path, command: str, overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:

@@ -1,12 +1,15 @@
 """A composition from what is kept is Hydra's own, whatever came before it and whatever changed since."""
 
+import os
+
 import hydra
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
 from tradsys.config import composition
-from tradsys.config.compose import ConfigError, compose, conf_folder
-from tradsys.config.composition import composed
+from tradsys.config.compose import ConfigError, compose, conf_folder, run_command
+from tradsys.config.composition import MOST_IN_C, OWN_LOADER, composed, yaml_loader
 
 COMMAND_LINES = [
     ("train", []),
@@ -85,3 +88,35 @@ def test_files_are_not_parsed_for_every_composition(monkeypatch):
         compose("train", order)
     monkeypatch.setattr(OmegaConf, "load", None)  # how Hydra parses a file
     assert compose("train", ["split=holdout", "labels=triple_barrier"]).split._target_.endswith("Holdout")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1e3", "1e-3", "0x1f", "010", "1_000", "2020-01-01", ".5", "1:30", "yes", "on", ".nan", "-.inf", "~", "'1'",
+        "${b}", "é", '"\\u00e9"', ">\n  x\n  y\n", "{b: [1, 2], <<: {c: 3}}", "!!python/object/apply:pathlib.Path [x]",
+    ],
+)  # fmt: skip
+def test_the_parser_in_c_reads_what_omegaconf_reads(text):
+    mine, own = (yaml.load(f"a: {text}", loader) for loader in (yaml_loader, OWN_LOADER))
+    assert (repr(mine), type(mine["a"])) == (repr(own), type(own["a"]))
+
+
+def test_a_file_is_read_from_its_start_and_a_key_given_twice_is_refused_by_its_line(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("a: 1\nb: 2\na: 3\n")
+    with path.open() as file, pytest.raises(yaml.YAMLError, match=r"(?s)duplicate key a.*twice.yaml.*line 3"):
+        yaml.load(file, yaml_loader)
+
+
+def test_brackets_without_end_are_an_error_and_not_the_end_of_the_process():
+    with pytest.raises((yaml.YAMLError, RecursionError)):
+        yaml.load("a: " + "[" * MOST_IN_C * 7, yaml_loader)
+
+
+def test_help_into_a_closed_pipe_ends_without_an_error(monkeypatch):
+    end, write = os.pipe()
+    os.close(end)
+    with os.fdopen(write, "w") as closed:
+        monkeypatch.setattr("sys.stdout", closed)
+        run_command("report", test_help_into_a_closed_pipe_ends_without_an_error, ["--help"])

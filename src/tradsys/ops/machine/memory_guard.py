@@ -5,8 +5,6 @@ Without it the kernel's out-of-memory killer ends the process while it imports, 
 
 import sys
 
-from rich.console import Console
-
 from tradsys.core.errors import TradsysError
 from tradsys.ops.machine.cgroups import Container, read_container, size
 
@@ -35,6 +33,8 @@ def enter() -> Container:
     try:
         refuse_tiny(container)
     except TradsysError as error:
+        from rich.console import Console  # noqa: PLC0415 - a twelfth of what --help takes
+
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False, style="red")
         sys.exit(2)
     return container
