@@ -29,6 +29,7 @@ from tradsys.market.symbol_files import (
     chosen_entries,
     dataset_minutes,
     empty_manifest,
+    kept_digests,
     merged,
     read_symbol,
     write_symbols,
@@ -357,22 +358,18 @@ class StoredBars:
         }
 
     def _digest(self, chosen: Mapping[str, Mapping[str, Any]]) -> str:
-        """`content_digest` of the bars; only symbols that `start` or `end` cuts are read for it."""
+        """`content_digest` of the bars; only symbols that `start`, `end` or the others' span cuts are read for it."""
         has_events = self.events and BarStore(Path(self.root)).manifest(self.name).get("events")
-        if self.as_of is not None or self.prints == "first" or self.untraded is not None or has_events:
+        if self.as_of is not None or self.prints == "first" or has_events:
             return content_digest(self.bars())
-        first, last = _moment("start", self.start), _moment("end", self.end)
-        digests: dict[str, str] = {}
-        for symbol, entry in chosen.items():
-            begins, ends = (datetime.fromisoformat(entry[key]) for key in ("start", "end"))
-            if (first is None or begins > first) and (last is None or ends <= last):
-                digests[symbol] = entry["digest"]
-                continue
-            part = read_symbol(Path(self.root) / self.name, symbol, entry)
-            inside = pl.lit(value=True) if first is None else pl.col("time") > first
-            inside = inside if last is None else inside & (pl.col("time") <= last)
-            digests |= symbol_digests(part.filter(inside))
-        return combine_digests(digests) if digests else content_digest(self.bars())  # which says that nothing is left
+        folder, first, last = Path(self.root) / self.name, _moment("start", self.start), _moment("end", self.end)
+        others = {symbol: entry for symbol, entry in chosen.items() if symbol != self.untraded}
+        digests, spans = kept_digests(folder, others, after=first, until=last)
+        if self.untraded is not None and spans:
+            since, until = min(begin for begin, _ in spans), max(end for _, end in spans)
+            digests |= kept_digests(folder, {self.untraded: chosen[self.untraded]}, since=since, until=until)[0]
+        # without any, reading says that nothing is left
+        return combine_digests(digests) if spans else content_digest(self.bars())
 
 
 def _moment(what: str, value: Moment | None) -> datetime | None:

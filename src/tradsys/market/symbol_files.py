@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -119,3 +119,34 @@ def read_symbol(folder: Path, symbol: str, entry: Mapping[str, Any]) -> pl.DataF
             f"{entry['digest'][:12]}; stored bars are never changed by hand; fetch the dataset again"
         )
     return part
+
+
+def kept_digests(
+    folder: Path,
+    entries: Mapping[str, Mapping[str, Any]],
+    *,
+    after: datetime | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> tuple[dict[str, str], list[tuple[datetime, datetime]]]:
+    """Digests of the symbols' bars within the bounds, and the first and last of each; a symbol without any has none.
+
+    after: exclusive; since, until: inclusive; None bounds nothing. Only symbols of which bars are left out are read.
+    """
+    bounds = {"gt": after, "ge": since, "le": until}
+    digests: dict[str, str] = {}
+    spans = []
+    for symbol, entry in entries.items():
+        first, last = (datetime.fromisoformat(entry[key]) for key in ("start", "end"))
+        if (after is None or first > after) and (since is None or first >= since) and (until is None or last <= until):
+            digests[symbol] = entry["digest"]
+            spans.append((first, last))
+            continue
+        part = read_symbol(folder, symbol, entry)
+        part = part.filter(
+            *(getattr(pl.col("time"), name)(bound) for name, bound in bounds.items() if bound is not None)
+        )
+        if not part.is_empty():
+            digests |= symbol_digests(part)
+            spans.append((part["time"][0], part["time"][-1]))
+    return digests, spans

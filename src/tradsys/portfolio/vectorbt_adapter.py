@@ -7,10 +7,12 @@ equity. The grid is as long as the busiest column trades, not as long as the bar
 bars fit in a few megabytes.
 """
 
+import importlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -176,10 +178,25 @@ def _entries(targets_by_name: Mapping[str, pl.DataFrame], panel: _Panel) -> Entr
     )
 
 
+def loaded_vectorbt() -> Any:
+    """The package, imported without ccxt: it would load a hundred exchanges, 47 MB, to name one type.
+
+    A ccxt that is loaded already stays; whoever imports it later gets it.
+    """
+    hidden = "ccxt" not in sys.modules
+    if hidden:
+        sys.modules["ccxt"] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("vectorbt")
+    finally:
+        if hidden:
+            sys.modules.pop("ccxt", None)
+
+
 def _portfolio(panel: _Panel, entries: EntryArrays, walked: Walked, costs: Costs, start_cash: float) -> "vbt.Portfolio":
     """vectorbt's account of every column. Grid [O, K]: even rows enter by a share of cash, odd close."""
-    import pandas as pd  # noqa: PLC0415 - takes seconds, as vectorbt does; only simulations import it
-    import vectorbt as vbt  # noqa: PLC0415
+    vbt = loaded_vectorbt()
+    import pandas as pd  # noqa: PLC0415 - takes half a second; only simulations import it
     from vectorbt.portfolio.enums import SizeType  # noqa: PLC0415
 
     n_trades = np.diff(walked.first)

@@ -7,6 +7,7 @@ import pytest
 from tradsys.core.errors import DataError
 from tradsys.core.runs import digest_json
 from tradsys.market import store as store_module
+from tradsys.market import symbol_files
 from tradsys.market.bars import content_digest
 from tradsys.market.store import BarStore, StoredBars
 
@@ -262,6 +263,25 @@ def test_a_reference_is_read_over_the_span_of_the_others(store, make_walk_bars):
     assert bars.filter(symbol="BBB")["time"].to_list() == bars.filter(symbol="AAA")["time"].to_list()
     assert source.describe()["digest"] == content_digest(bars)
     assert source.describe()["reference"] == source.untraded == "BBB"
+
+
+@pytest.mark.parametrize(
+    "span", [(None, None), ("2020-01-02", None), (None, "2020-01-02"), ("2020-01-02", "2020-01-03")]
+)
+def test_a_reference_is_described_by_what_is_read_of_it_and_the_others_are_not_read_for_it(
+    span, store, make_walk_bars, monkeypatch
+):
+    names = make_walk_bars(72, ("AAA", "BBB", "CCC"))
+    store.write(
+        "walk", names.filter((pl.col("symbol") != "BBB") & pl.col("time").is_in(names["time"][5:70].implode())), META
+    )
+    store.write("walk", names.filter(symbol="BBB"), META)
+    source = StoredBars(str(store.root), "walk", ["AAA", "CCC"], *span, reference="BBB")
+    expected, read = content_digest(source.bars()), []
+    reader = symbol_files.read_symbol
+    monkeypatch.setattr(symbol_files, "read_symbol", lambda *given: read.append(given[1]) or reader(*given))
+    assert source.describe()["digest"] == expected
+    assert read == (["BBB"] if span == (None, None) else ["AAA", "CCC", "BBB"])
 
 
 def test_a_symbol_that_is_named_to_trade_is_no_mere_reference(store, make_walk_bars):

@@ -1,7 +1,7 @@
 """Exports fitted parts as a bundle: written atomically, loaded again, then the only source of probabilities."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,9 +171,25 @@ def is_pool(model: Any) -> bool:
 
 def has_graph(model: Any) -> bool:
     """Whether one ONNX graph can hold the model; the exporter and torch are imported for models that need them."""
-    from tradsys.models import onnx_export  # noqa: PLC0415 - trees need neither
+    kinds = set(_leaf_kinds(model))
+    if kinds & {LightGbm, Xgboost}:
+        return False
+    if kinds == {LogisticRegression}:
+        return True
+    from tradsys.models import onnx_export  # noqa: PLC0415 - takes two seconds; trees and coefficients do without
 
     return onnx_export.has_graph(model)
+
+
+def _leaf_kinds(model: Any) -> Iterator[type]:
+    """The classes of what a model is made of, as far as one graph could hold it together."""
+    if isinstance(model, Average | SeedAverage):
+        for member in (model.members_ or {}).values():
+            yield from _leaf_kinds(member)
+    elif isinstance(model, Scaled | Calibrated):
+        yield from _leaf_kinds(model.model_)
+    else:
+        yield type(model)
 
 
 def export_onnx(path: Path, **parts: Any) -> float:

@@ -1,6 +1,7 @@
 """A pool's files answer as the fitted pool does, to float rounding."""
 
 import json
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ from tradsys.models.ensembles.compose import Average
 from tradsys.models.ensembles.regime_pooled import RegimePooled
 from tradsys.models.linear import LogisticRegression, Ridge
 from tradsys.models.transforms import RobustScaler
-from tradsys.research.pipeline.bundle_export import is_pool, write_pool
+from tradsys.research.pipeline.bundle_export import has_graph, is_pool, write_pool
 from tradsys.research.sections.ensemble_weights import ensemble_section
 from tradsys.serving.ensemble import FILE, ServedEnsemble
 
@@ -58,6 +59,14 @@ def test_lines_and_trees_are_served_with_their_weights(parts, tmp_path):
     np.testing.assert_allclose(probability, calibrator.apply(expected), rtol=0, atol=1e-9)
     shown = {row["name"]: row["weight"] for row in ensemble_section(SimpleNamespace(model_=done))["members"]}
     assert shown == pytest.approx(reported["weights"])
+
+
+def test_neither_trees_nor_coefficients_load_the_exporter(parts, monkeypatch):
+    """It brings torch, a third of what a daily run of such models takes to train."""
+    monkeypatch.setitem(sys.modules, "tradsys.models.onnx_export", None)  # an import of it would raise
+    fitted = Average({"line": LogisticRegression(), "trees": LightGbm(n_estimators=5)}).fit(*parts)
+    assert is_pool(fitted)
+    assert has_graph(Average({"line": LogisticRegression(), "same": LogisticRegression()}).fit(*parts))
 
 
 def test_weights_do_change_what_is_served(parts, tmp_path):
