@@ -20,6 +20,10 @@ GONE = {
     r"shelf": "cache",
     r"foresight": "look-ahead",
     r"doors?": "command",
+    r"judging": "evaluating",
+    r"gives?\s+way": "is replaced",
+    r"lived\s+through": "held, over",
+    r"takes?\s+(it|them)\s+up": "restores",
 }
 # names made of several words separate them by _, which a word boundary does not see
 PATTERNS = {text: re.compile(rf"(?<![a-zA-Z]){text}(?![a-zA-Z])", re.IGNORECASE) for text in GONE}

@@ -96,7 +96,7 @@ class RangeExpansion(LabelConfig):
 
     def card(self) -> dict[str, Any]:
         """Exits for serving, and the meaning of the classes. memory_bars: bars of past that a decision uses."""
-        sizes = self.sizes(*DEATH) | self.death()
+        sizes = self.sizes(*DEATH) | self.delisting_rule()
         memory = self.horizon_bars + self.band_bars
         return {"kind": "expansion", **sizes, "memory_bars": memory, "classes": ["inside the band", "expansion"]}
 

@@ -44,7 +44,7 @@ def forward_return(
     end = np.arange(n_rows) + horizon_bars
     fills, leaves = fillable_opens(bars), fillable_closes(bars)
     dead = dies_after(bars, dead_after_bars)
-    waiting = np.append(rows[~(fills[rows + 1] & leaves[rows + horizon_bars])], _before_a_death(dead, horizon_bars))
+    waiting = np.append(rows[~(fills[rows + 1] & leaves[rows + horizon_bars])], _before_a_delisting(dead, horizon_bars))
     if len(waiting):
         own, log_return[waiting] = np.zeros(n_rows, np.int8), np.nan
         own[waiting] = side_R[waiting]
@@ -62,7 +62,7 @@ def forward_return(
     )
 
 
-def _before_a_death(dead: Array, horizon_bars: int) -> Array:
+def _before_a_delisting(dead: Array, horizon_bars: int) -> Array:
     """Rows whose position a delisting may end: one follows within horizon_bars, waits for a fill included."""
     following = np.where(dead, np.arange(len(dead)), 2 * len(dead) + horizon_bars)
     nearest = np.minimum.accumulate(following[::-1])[::-1]
@@ -84,4 +84,4 @@ class ForwardReturn(LabelConfig):
 
     def card(self) -> dict[str, Any]:
         """Exits for serving, which are by time alone, and the meaning of the classes."""
-        return {"kind": "forward_return", **self.sizes(*DEATH), **self.death(), "classes": ["no gain", "gain"]}
+        return {"kind": "forward_return", **self.sizes(*DEATH), **self.delisting_rule(), "classes": ["no gain", "gain"]}

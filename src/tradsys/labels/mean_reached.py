@@ -73,6 +73,6 @@ class MeanReached(LabelConfig):
 
     def card(self) -> dict[str, Any]:
         """Exits for serving, and the meaning of the classes. memory_bars: bars of past that a decision uses."""
-        sizes = self.sizes(*DEATH) | self.death()
+        sizes = self.sizes(*DEATH) | self.delisting_rule()
         classes = ["stop or timeout", "mean reached"]
         return {"kind": "mean_reached", **sizes, "memory_bars": self.mean_bars, "classes": classes}

@@ -39,7 +39,7 @@ class LabelConfig:
         """The fields by name, except these."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in without}  # type: ignore[arg-type]
 
-    def death(self) -> dict[str, Any]:
+    def delisting_rule(self) -> dict[str, Any]:
         """The delisting rule as a card keeps it: empty where the label has none."""
         rule = {name: getattr(self, name) for name in DEATH}
         return rule if rule["dead_after_bars"] is not None else {}

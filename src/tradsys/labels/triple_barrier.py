@@ -177,7 +177,7 @@ class TripleBarrier(LabelConfig):
         """Exits for serving, and the meaning of the classes."""
         classes = ["stop", "timeout", "take profit"] if self.ternary else ["stop or timeout", "take profit"]
         sizes = self.sizes("ternary", *DEATH, *(("side",) if self.side == 1 else ()))
-        return {"kind": "triple_barrier", **sizes, **self.death(), "classes": classes}
+        return {"kind": "triple_barrier", **sizes, **self.delisting_rule(), "classes": classes}
 
 
 @compiled

@@ -1,4 +1,4 @@
-"""From probabilities to positions: rules and sizes.
+"""Turns probabilities into positions: decision rules and position sizes.
 
 rules     Threshold, above
 sizing    fixed, volatility_target

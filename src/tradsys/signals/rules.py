@@ -1,4 +1,4 @@
-"""From probabilities to sides: pure functions, NaN never signals."""
+"""Decision rules that turn probabilities into sides: pure functions; NaN is never a signal."""
 
 from dataclasses import dataclass
 

@@ -94,7 +94,7 @@ class BlockReference:
         n_times = int(bar[-1]) + 1 if len(bar) else 0
         n_bars = min(MOST_BARS, n_times // N_BLOCKS)
         if n_bars < LEAST_BARS:
-            raise DataError(f"{n_times} bars; {N_BLOCKS} blocks of {LEAST_BARS} take {N_BLOCKS * LEAST_BARS}")
+            raise DataError(f"{n_times} bars; {N_BLOCKS} blocks of {LEAST_BARS} need {N_BLOCKS * LEAST_BARS}")
         edges = np.quantile(x, np.linspace(0, 1, N_BINS + 1)[1:-1], axis=0).T
         code = codes_between(x, edges)
         counts = _counted(code)
@@ -138,7 +138,9 @@ class BlockReference:
         names, n_bars = tuple(map(str, body["names"])), int(body["n_bars"])
         n = len(names)
         if not n or not LEAST_BARS <= n_bars <= MOST_BARS:
-            raise ValueError(f"a drift reference of {n} columns and blocks of {n_bars} bars")
+            raise ValueError(
+                f"a drift reference of {n} columns and {n_bars} bars a block; {LEAST_BARS} to {MOST_BARS} are valid"
+            )
         arrays = {a: np.array(body[a], dtype=np.float64) for a in ("edges", "counts", "psi", "auc", "sample")}
         n_auc, n_sample = arrays["auc"].size, len(arrays["sample"])
         shapes = {

@@ -59,7 +59,7 @@ class BookSettings:
                 f"{self.capacity_quantile}; one book at least, shares in (0, 1]; fix conf/book"
             )
 
-    def death(self, costs: Costs) -> dict[str, Any]:
+    def delisting_rule(self, costs: Costs) -> dict[str, Any]:
         """`dead_after_bars` and `delisting_return` of every book: those of the costs, unless the old keys are set."""
         rule: dict[str, Any] = {}
         for key in ("dead_after_bars", "delisting_return"):
@@ -115,7 +115,7 @@ def run_books(
     performance of holding the market's symbol, None without one. equity: time and curves of the days that all share.
     Raises DataError where a book's days lack bars.
     """
-    death = settings.death(costs)
+    death = settings.delisting_rule(costs)
     costs = replace(costs, **death)
     ledgers, holding = _simulated(bars, predictions, settings, horizon_bars, costs, made_up=made_up)
     span = (predictions["time"].min(), predictions["time"].max())

@@ -116,7 +116,7 @@ def market_cut(features: FeatureSet, bars: pl.DataFrame) -> str:
 
 
 def _check_old_key(experiment: Experiment, bars: pl.DataFrame) -> None:
-    """data.bar_minutes restated the data: where a config still has it, it must agree with the bars."""
+    """Checks the removed key data.bar_minutes, where a config still has it, against the bars."""
     reported = experiment.data.get("bar_minutes")
     if reported is not None and not hasattr(experiment.data["source"], "bar_minutes"):  # a synthetic market has one
         LOG.warning("data.bar_minutes is measured from the bars now; remove the key from conf/data, it will be refused")

@@ -46,7 +46,7 @@ def check_stages(experiment: Experiment) -> None:
                     "is a single model; set model=seed_average or model=average, or choose a strategy without an "
                     "agreement mask"
                 )
-    _check_deaths(experiment)
+    _check_delistings(experiment)
     kind = experiment.labels.card().get("kind", KINDS[0])
     if experiment.strategy and kind not in KINDS:
         raise CombinationError(
@@ -64,7 +64,7 @@ def check_stages(experiment: Experiment) -> None:
         )
 
 
-def _check_deaths(experiment: Experiment) -> None:
+def _check_delistings(experiment: Experiment) -> None:
     """A delisting is known `dead_after_bars` after a label's end: parts must be as far apart (decision 0044)."""
     known_after = int(experiment.labels.card().get("dead_after_bars") or 0)
     embargo = int(getattr(experiment.split, "embargo_bars", known_after)) if known_after else 0

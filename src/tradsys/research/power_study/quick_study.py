@@ -146,7 +146,7 @@ def study_kinds(
     folder.mkdir(parents=True, exist_ok=True)
     for path in run_blocks(settings, n_markets, folder, first_seed):
         LOG.info("written %s", path.name)
-    cells = [_cell(setting, _asked(setting, n_markets, folder, first_seed)) for setting in settings]
+    cells = [_cell(setting, _requested_rows(setting, n_markets, folder, first_seed)) for setting in settings]
     summary: KindsSummary = {
         "n_markets": n_markets,
         "cells": [_plain(cell) for cell in cells],
@@ -157,7 +157,7 @@ def study_kinds(
     return summary
 
 
-def _asked(setting: Setting, n_markets: int, folder: Path, first_seed: int) -> list[RowOfMarket]:
+def _requested_rows(setting: Setting, n_markets: int, folder: Path, first_seed: int) -> list[RowOfMarket]:
     key, last = digest_json(asdict(setting))[:12], first_seed + n_markets
     rows = [r for start in range(first_seed, last, BLOCK) for r in _kept_rows(folder / f"{key}_{start}.json")]
     return [row for row in rows if row["seed"] < last]

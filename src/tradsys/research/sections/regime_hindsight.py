@@ -19,7 +19,7 @@ from tradsys.evidence.controls.placebo import DailyRecord, paired_differences, t
 from tradsys.market.bars import utc_series
 from tradsys.models.regime import HmmRegime
 from tradsys.models.supervisors.supervised import Regime, with_effort
-from tradsys.research.sections.smoothed_regimes import hindsight_smoothed, hindsight_viterbi
+from tradsys.research.sections.smoothed_regimes import smoothed_posterior, viterbi_path
 from tradsys.research.sections.test_span import EvaluatedSpan, day_of
 from tradsys.serving.strategy import Profile, RegimeMask
 
@@ -129,8 +129,8 @@ def hindsight(
     rows = _table_rows(table, span.predictions)
     states = {
         "filtered": regime.predict_proba(table, rows).argmax(axis=1),
-        "smoothed": hindsight_smoothed(regime, table)[rows].argmax(axis=1),
-        "viterbi": hindsight_viterbi(regime, table)[rows],
+        "smoothed": smoothed_posterior(regime, table)[rows].argmax(axis=1),
+        "viterbi": viterbi_path(regime, table)[rows],
     }
     masked = {n: p for n, p in profiles.items() if any(isinstance(m, RegimeMask) for m in p.masks)}
     compared, curves = _strategies(span, masked, states, regime.names)

@@ -18,7 +18,7 @@ from tradsys.models.transforms import fitted
 UNKNOWN = -1
 
 
-def hindsight_smoothed(model: Regime, table: FeatureTable) -> Array:
+def smoothed_posterior(model: Regime, table: FeatureTable) -> Array:
     """Posterior of each state given ALL bars of its unbroken run, float64 [R, K]; non-causal, never for trading.
 
     The prior holds at a run's first bar. NaN where a column is not finite; a run ends there and at a segment's end.
@@ -26,28 +26,28 @@ def hindsight_smoothed(model: Regime, table: FeatureTable) -> Array:
     Source: Rabiner 1989, eqs. 20, 25 and 27 (forward-backward), each step normalised.
     """
     if isinstance(model, SupervisedRegime):
-        parts = [hindsight_smoothed(fitted(model, name), table) for name in ("market_", "macro_")]
+        parts = [smoothed_posterior(fitted(model, name), table) for name in ("market_", "macro_")]
         return joint(*parts)
     if isinstance(model, SessionRegime):
         rows = model.session_rows(table)
-        return _held(hindsight_smoothed(fitted(model, "regime_"), table.take(rows)), rows, table, np.nan)
+        return _held(smoothed_posterior(fitted(model, "regime_"), table.take(rows)), rows, table, np.nan)
     out = np.full((len(table), model.n_states), np.nan)
     for rows, loglik_TK in _runs(model, table):
         out[rows] = _smoothed(loglik_TK, fitted(model, "startprob_"), fitted(model, "transmat_"))
     return out
 
 
-def hindsight_viterbi(model: Regime, table: FeatureTable) -> Array:
+def viterbi_path(model: Regime, table: FeatureTable) -> Array:
     """State of the single most likely path through each unbroken run, int64 [R], -1 where a column is not finite.
 
     It reads the future; never for trading. Source: Rabiner 1989, eqs. 32-35, in logarithms.
     """
     if isinstance(model, SupervisedRegime):
-        market, macro = (hindsight_viterbi(fitted(model, name), table) for name in ("market_", "macro_"))
+        market, macro = (viterbi_path(fitted(model, name), table) for name in ("market_", "macro_"))
         return np.where((market < 0) | (macro < 0), UNKNOWN, market * model.macro.n_states + macro)
     if isinstance(model, SessionRegime):
         rows = model.session_rows(table)
-        return _held(hindsight_viterbi(fitted(model, "regime_"), table.take(rows)), rows, table, UNKNOWN)
+        return _held(viterbi_path(fitted(model, "regime_"), table.take(rows)), rows, table, UNKNOWN)
     out = np.full(len(table), UNKNOWN, dtype=np.int64)
     for rows, loglik_TK in _runs(model, table):
         out[rows] = _viterbi(loglik_TK, np.log(fitted(model, "startprob_")), np.log(fitted(model, "transmat_")))

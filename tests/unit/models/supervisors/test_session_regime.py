@@ -9,7 +9,7 @@ from tradsys.models.market_regime import regime_from_json
 from tradsys.models.regime import HmmRegime
 from tradsys.models.supervisors.session_regime import SessionRegime
 from tradsys.models.supervisors.supervised import SupervisedRegime, parts_of
-from tradsys.research.sections.smoothed_regimes import hindsight_smoothed, hindsight_viterbi
+from tradsys.research.sections.smoothed_regimes import smoothed_posterior, viterbi_path
 from tradsys.serving.strategy import RegimeMask, View
 
 MACRO = SessionRegime(
@@ -112,7 +112,7 @@ def test_fewer_sessions_than_wanted_are_read_and_none_is_unknown(done):
 
 def test_hindsight_of_a_joint_regime_is_the_product_of_its_parts(done):
     table, state, model = done
-    smoothed, path = hindsight_smoothed(model, table), hindsight_viterbi(model, table)
+    smoothed, path = smoothed_posterior(model, table), viterbi_path(model, table)
     rows = np.flatnonzero(table.ready(MACRO.lookback))
     np.testing.assert_allclose(smoothed[rows].sum(axis=1), 1)
     assert ((path[rows] % 2 == 1) == state[rows]).mean() > 0.95

@@ -169,8 +169,8 @@ def test_the_configured_books_are_built_and_bad_settings_refused():
 
 def test_a_death_costs_what_the_costs_say_and_the_old_keys_of_the_book_are_named(caplog):
     costs = Costs(0, 0, dead_after_bars=7, delisting_return=-0.2)
-    assert SETTINGS.death(costs) == {"dead_after_bars": 7, "delisting_return": -0.2}
+    assert SETTINGS.delisting_rule(costs) == {"dead_after_bars": 7, "delisting_return": -0.2}
     assert not caplog.records
     old = BookSettings({"best": Book()}, dead_after_bars=5)
-    assert old.death(costs) == {"dead_after_bars": 5, "delisting_return": -0.2}
+    assert old.delisting_rule(costs) == {"dead_after_bars": 5, "delisting_return": -0.2}
     assert "book.dead_after_bars=5 is set; its new name is costs.dead_after_bars" in caplog.text

@@ -14,7 +14,7 @@ from tradsys.models.transforms import with_fitted
 from tradsys.portfolio.costs import Costs
 from tradsys.research.pipeline.settings import Evaluation
 from tradsys.research.sections.regime_hindsight import agreement, hindsight, refit_alignment
-from tradsys.research.sections.smoothed_regimes import hindsight_smoothed, hindsight_viterbi
+from tradsys.research.sections.smoothed_regimes import smoothed_posterior, viterbi_path
 from tradsys.research.sections.test_span import EvaluatedSpan
 from tradsys.serving.strategy import Profile, RegimeMask, ThresholdRule
 
@@ -80,15 +80,15 @@ def test_both_equal_hmmlearn(market, fitted_model):
         x = table.select(model.columns).values.astype(np.float64)
         z = (x - model.center_) / model.scale_
         oracle = as_hmmlearn(model)
-        np.testing.assert_allclose(hindsight_smoothed(model, table), oracle.predict_proba(z), atol=1e-9)
-        np.testing.assert_array_equal(hindsight_viterbi(model, table), oracle.decode(z)[1])
+        np.testing.assert_allclose(smoothed_posterior(model, table), oracle.predict_proba(z), atol=1e-9)
+        np.testing.assert_array_equal(viterbi_path(model, table), oracle.decode(z)[1])
 
 
 def test_runs_are_whole_segments_and_gaps_are_unknown(market):
     ret = market[1].values[:300, 0].copy()
     ret[120] = np.nan
     table = table_of(ret, np.repeat([0, 1], [200, 100]).astype(np.int32))
-    smoothed, path = hindsight_smoothed(planted(), table), hindsight_viterbi(planted(), table)
+    smoothed, path = smoothed_posterior(planted(), table), viterbi_path(planted(), table)
     oracle = as_hmmlearn(planted())
     assert np.isnan(smoothed[120]).all()
     assert path[120] == -1
@@ -101,7 +101,7 @@ def test_runs_are_whole_segments_and_gaps_are_unknown(market):
 def test_far_outliers_leave_probabilities(market):
     ret = market[1].values[:100, 0].copy()
     ret[50] = 5.0
-    smoothed = hindsight_smoothed(planted(), table_of(ret))
+    smoothed = smoothed_posterior(planted(), table_of(ret))
     np.testing.assert_allclose(smoothed.sum(axis=1), 1)
     assert smoothed[50].argmax() == 1
 
@@ -113,8 +113,8 @@ def test_the_future_changes_hindsight_and_never_the_filter(market):
     rows = np.arange(60, 700)
     one, two = table_of(ret), table_of(other)
     np.testing.assert_array_equal(planted().predict_proba(one, rows), planted().predict_proba(two, rows))
-    assert (hindsight_smoothed(planted(), one)[rows] != hindsight_smoothed(planted(), two)[rows]).any()
-    assert (hindsight_viterbi(planted(), one)[rows] != hindsight_viterbi(planted(), two)[rows]).any()
+    assert (smoothed_posterior(planted(), one)[rows] != smoothed_posterior(planted(), two)[rows]).any()
+    assert (viterbi_path(planted(), one)[rows] != viterbi_path(planted(), two)[rows]).any()
 
 
 def span_of(table: FeatureTable, since: int = 3000) -> tuple[EvaluatedSpan, pl.DataFrame]:
