@@ -123,16 +123,16 @@ def test_anchors_without_a_positive_are_counted_over_the_epoch():
     module = make_module(views=lambda window_NTF: (window_NTF[:1], window_NTF[1:2]))
     for y_N in (torch.tensor([0, 1, 1]), torch.tensor([0, 1])):
         module.keep_step(torch.tensor(1.0), _without_positive(y_N))
-    assert module._lonely.tolist() == [3, 1]
+    assert module._unpaired.tolist() == [3, 1]
 
 
 def test_a_checkpoint_carries_history_and_counts():
     module, other, saved = make_module(), make_module(), {}
-    module.history, module._lonely = [{"epoch": 0}], torch.tensor([3.0, 1.0])
+    module.history, module._unpaired = [{"epoch": 0}], torch.tensor([3.0, 1.0])
     module.on_save_checkpoint(saved)
     other.on_load_checkpoint(saved)
     assert other.history == [{"epoch": 0}]
-    assert other._lonely.tolist() == [3, 1]
+    assert other._unpaired.tolist() == [3, 1]
 
 
 def test_alignment_and_uniformity_are_their_formulas_over_all_pairs():

@@ -158,8 +158,8 @@ def test_more_names_whose_decisions_move_the_folds_are_refused():
 
 
 def test_held_out_and_tested_symbols_exclude_each_other():
-    assert settings(tested=["A"]).judged == ("A",)
-    assert settings(held_out=["B"]).judged == ("B",)
+    assert settings(tested=["A"]).tested_symbols == ("A",)
+    assert settings(held_out=["B"]).tested_symbols == ("B",)
     with pytest.raises(TradsysError, match=r"held_out=\['B'\] with tested=\['A'\]"):
         settings(tested=["A"], held_out=["B"])
 
