@@ -19,6 +19,11 @@ Nothing is imported before its name is used, so `import tradsys` costs milliseco
 import importlib
 from typing import Any
 
+from tradsys.core.endings import early
+
+if early.is_becoming_command():
+    early.leave_when_stopped()
+
 __version__ = "0.3.0"
 
 _HOME = {

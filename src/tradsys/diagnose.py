@@ -22,11 +22,14 @@ def work(argv: list[str]) -> None:
     from tradsys.research.diagnosis.diagnosis import diagnose, stop_message
     from tradsys.research.experiment import Experiment
     from tradsys.research.pipeline.provenance import open_run
+    from tradsys.research.pipeline.trial_ledger import check_ledger
 
     config = compose("diagnose", argv)
     plain, parts = as_dict(config), build(config)
     experiment, settings = Experiment.of(parts), parts["diagnose"]
     root = Path(plain["paths"]["runs"])
+    if settings.judge:
+        check_ledger(plain["paths"]["ledger"], root)
     with open_run(root, "diagnose", recorded(plain), argv) as folder:
         report = diagnose(experiment, settings, plain, folder)
         write_diagnosis(report, folder)

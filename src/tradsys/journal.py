@@ -21,12 +21,14 @@ def work(argv: list[str]) -> None:
     from tradsys.reports.journal.page import write_journal
     from tradsys.reports.terminal import prose
     from tradsys.research.journal import FIX, journal
+    from tradsys.research.pipeline.ledger_database import stays_empty
     from tradsys.research.pipeline.trial_ledger import TrialLedger, check_ledger
 
     paths = as_dict(compose("journal", argv))["paths"]
     place, runs = paths["ledger"], Path(paths["runs"])
-    if "://" not in place and not Path(place).is_file():
-        check_ledger(place, runs)  # one that is gone is another matter than one that has not begun
+    is_file = "://" not in place
+    if is_file and not (Path(place).is_file() and not stays_empty(Path(place))):
+        check_ledger(place, runs)  # one that is gone or empty is another matter than one that has not begun
         raise ConfigError(
             f"journal: no ledger at {place}; the first evaluation of out-of-sample data makes one; "
             "train first, or give paths.ledger=..."

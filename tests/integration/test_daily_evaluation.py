@@ -7,6 +7,7 @@ import pytest
 
 from tests.daily_lab import NAME, SHRUNK, daily
 from tests.integration.conftest import inside
+from tradsys.core.errors import DataError
 from tradsys.daily import work
 from tradsys.market.bars import content_digest
 from tradsys.market.synthetic_panel import SyntheticPanel
@@ -48,6 +49,9 @@ def test_an_evaluation_of_bars_without_a_store_enters_the_ledger_by_their_conten
     reported = json.loads((tmp_path / NAME / "evaluation" / "report.json").read_text())
     bars = SyntheticPanel(n_symbols=20, n_sessions=700, edge=0.3, seed=7).bars()
     assert reported["provenance"]["data"]["digest"] == content_digest(bars)
+    (tmp_path / "runs/ledger.db").unlink()  # the evaluation still knows what was looked at
+    with inside(tmp_path), pytest.raises(DataError, match="is gone, but 1 runs wrote to it"):
+        work(work_on)
 
 
 def test_an_evaluation_without_a_market_symbol_has_books_alone(tmp_path, capsys):

@@ -311,7 +311,7 @@ def test_a_run_whose_ledger_is_gone_is_not_deflated_by_fewer_trials(lab, tmp_pat
     arguments = ["runs/train/latest", *([f"paths.ledger={tmp_path}/other.db"] if other else [])]
     before = sorted(path for path in tmp_path.rglob("*") if "reproduce" in path.parts)
     said = refusal_of("reproduce", work, arguments, tmp_path, capsys)
-    assert ("does not know this run" if other else "is gone") in said
+    assert ("was evaluated, but no row names it" if other else "is gone") in said
     assert "4 trials deflated" in said
     assert "would come out too good" in said
     assert sorted(path for path in tmp_path.rglob("*") if "reproduce" in path.parts) == before

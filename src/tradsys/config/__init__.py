@@ -9,9 +9,9 @@ trusted     checked, built_source, parse_yaml
 
 import gc
 
-from tradsys.core import endings
+from tradsys.core.endings import early
 
-if endings.is_command():
-    endings.leave_when_stopped()
+if early.is_command():
+    early.leave_when_stopped()
     # a command starts with millions of objects that stay; looking for garbage among them took a tenth of its start
     gc.set_threshold(20_000, 10, 10)

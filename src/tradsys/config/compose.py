@@ -23,7 +23,7 @@ from tradsys.config import explain as wrong
 from tradsys.config.as_of import spread_as_of
 from tradsys.config.explain import ConfigError, choices_of, leaves
 from tradsys.config.meanings import read_meanings
-from tradsys.core.endings import Terminated, end_with_parent, exit_code, stoppable
+from tradsys.core.endings.stops import Terminated, end_with_parent, exit_code, stoppable
 from tradsys.core.masking import (
     FromEnvironment,
     masked,

@@ -8,6 +8,5 @@ runs         new_run, written_atomically, write_json, digest_json
 masking     masked
 received     read_json, inside, refused_in_one_line
 bounds       check_bounds, is_within
-endings      stoppable, exit_code
 headline     headline_skill
 """

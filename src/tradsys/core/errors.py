@@ -23,6 +23,10 @@ class DataError(TradsysError):
     """Bars, files or panels that break a rule of the data."""
 
 
+class DamagedError(DataError):
+    """Stored results that are not what was written; they can be made again."""
+
+
 class WarmUpError(DataError):
     """Bars that are sound but too few in a row for any feature to be known yet."""
 
@@ -33,6 +37,10 @@ class LeakageError(TradsysError):
 
 class TrainingError(TradsysError):
     """A fit that cannot go on: NaN loss, one class only, no device."""
+
+
+class CheckpointError(TrainingError):
+    """Files of a fit that are damaged; without them it can begin again."""
 
 
 class CombinationError(TradsysError):

@@ -33,6 +33,7 @@ TAIL_DF, TAIL_CAP = 6.0, 10.0  # Student t of a bar's return; its variance at mo
 JUMP_CHANCE = np.array([0.003, 0.004, 0.02])  # per bar and regime, for the market; half of it for a symbol alone
 JUMP_SIGMAS = 3.5
 LOADING = 0.6  # correlation of a symbol's noise with the market's
+MOST_BARS = 20_000_000  # of all symbols: some hundred bytes each while they are made
 N_STEPS = 12  # prices inside a bar after its open
 GAP_SHARE = 0.02  # of a bar's variance lies between the close before and the open
 
@@ -83,6 +84,10 @@ class SyntheticMarket:
         rules = {
             "symbols": (len(set(self.symbols)) == len(self.symbols) > 0, "one name each, at least one"),
             "n_bars": (is_within(self.n_bars, "whole [1, inf)"), "a whole number >= 1"),
+            "n_bars of all symbols": (
+                is_within(self.n_bars, f"whole [1, {MOST_BARS // max(1, len(self.symbols))}]"),
+                f"at most {MOST_BARS:,} bars are made up",
+            ),
             "bar_minutes": (is_within(self.bar_minutes, "whole [1, inf)"), "a whole number >= 1"),
             "edge": (is_within(self.edge, "[0, 1]"), "0 <= edge <= 1 sigma per bar"),
             "shape": (is_within(self.shape, "[0, 1]"), "0 <= shape <= 1 sigma per bar"),
@@ -91,7 +96,8 @@ class SyntheticMarket:
         }
         for name, (holds, rule) in rules.items():
             if not holds:
-                raise TradsysError(f"synthetic market: {name}={getattr(self, name)!r}; {rule}; set data.{name}")
+                field = name.partition(" ")[0]
+                raise TradsysError(f"synthetic market: {name}={getattr(self, field)!r}; {rule}; set data.{field}")
 
     def bars(self) -> pl.DataFrame:
         """Bars in the schema of `market.bars`, sorted by (symbol, time); time is the bar's close, without a gap."""

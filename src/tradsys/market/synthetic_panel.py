@@ -12,6 +12,7 @@ from tradsys.core.bounds import is_within
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array
 from tradsys.market.sessions import closes
+from tradsys.market.synthetic import MOST_BARS
 
 START_PRICE = 50.0
 SESSIONS_PER_YEAR = 252  # over which this market spreads its yearly rates; annualising goes by the calendar
@@ -92,6 +93,11 @@ class SyntheticPanel:
         rules = {
             "n_symbols": (is_within(self.n_symbols, "whole [1, 100000]"), "1 to 100,000 members"),
             "n_sessions": (is_within(self.n_sessions, "whole [2, inf)"), "n_sessions >= 2"),
+            "n_sessions of all members": (
+                not is_within(self.n_symbols, "whole [1, inf)")
+                or is_within(self.n_sessions, f"whole [2, {MOST_BARS // self.n_symbols}]"),
+                f"at most {MOST_BARS:,} bars are made up",
+            ),
             "seed": (is_within(self.seed, "whole [0, inf)"), "a whole number >= 0"),
             "edge": (is_within(self.edge, "[0, 1]"), "0 <= edge <= 1 deviation per session"),
             "explosions": (is_within(self.explosions, "[0, 0.05]"), "0 <= explosions <= 0.05 of the rows"),
@@ -107,7 +113,8 @@ class SyntheticPanel:
         }
         for name, (holds, rule) in rules.items():
             if not holds:
-                raise TradsysError(f"synthetic panel: {name}={getattr(self, name)!r}; {rule}; set data.source.{name}")
+                field = name.partition(" ")[0]
+                raise TradsysError(f"synthetic panel: {name}={getattr(self, field)!r}; {rule}; set data.source.{field}")
 
     def bars(self) -> pl.DataFrame:
         """Bars in the schema of `market.bars` with `attention`, sorted; `time` is the session's close."""

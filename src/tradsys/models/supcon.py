@@ -9,12 +9,13 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from torch import nn
 
-from tradsys.core.errors import TrainingError
+from tradsys.core.errors import CheckpointError, TrainingError
 from tradsys.core.protocols import Model
+from tradsys.core.received import refused_in_one_line
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.linear import LogisticRegression
 from tradsys.models.sequence import SequenceModel, count_classes
-from tradsys.models.training.checkpoints import read_checkpoint
+from tradsys.models.training.checkpoints import FIX, read_checkpoint
 from tradsys.models.transforms import fitted, with_fitted
 
 
@@ -48,7 +49,8 @@ class SupConModel(SequenceModel):
         self._check_batch(n_classes)
         with self.folder() as folder:
             encoder = super(SupConModel, replace(self, workdir=folder)).fit(train, valid)
-            history = read_checkpoint(folder / "last.ckpt")["history"]
+            with refused_in_one_line(f"training: checkpoint {folder / 'last.ckpt'}", FIX, CheckpointError):
+                history = read_checkpoint(folder / "last.ckpt")["history"]
         probe = self.probe.fit(encoder._encoded(train), encoder._encoded(valid))
         state: dict[str, Any] = {"net_": encoder.net_, "result_": encoder.result_, "probe_": probe, "history_": history}
         return with_fitted(self, state)

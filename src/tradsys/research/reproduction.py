@@ -14,6 +14,7 @@ from tradsys.core.errors import TradsysError
 from tradsys.core.received import parse_yaml, plain_texts, read_json
 from tradsys.core.runs import write_json
 from tradsys.reports.terminal import screen
+from tradsys.research.pipeline.ledger_anchors import performances
 from tradsys.research.pipeline.ledger_database import LedgerRow
 from tradsys.research.pipeline.provenance import config_digest
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, check_ledger, run_identity
@@ -106,8 +107,7 @@ def check_known(record: Record, place: str) -> None:
     is_kept = "://" in place or Path(place).is_file()
     if is_kept:
         check_ledger(place)
-    rows = [s.get("performance") for s in record.report.get("strategies") or [] if isinstance(s, dict)]
-    deflated = [row for row in rows if isinstance(row, dict) and row.get("dsr") is not None]
+    deflated = performances(record.report, "dsr")
     if not deflated or (is_kept and _own_rows(record, TrialLedger(place).entries())):
         return
     shown = shown_url(database_url(place, "ledger")) if "://" in place else place

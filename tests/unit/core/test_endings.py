@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tradsys.config.compose import run_command
-from tradsys.core.endings import PARENT, Terminated, held_back, stoppable
+from tradsys.core.endings.stops import PARENT, Terminated, held_back, stoppable
 from tradsys.market.downloads.progress import InterruptedDownload
 
 
@@ -72,14 +72,14 @@ def test_sigterm_that_is_raised_anew_as_another_interrupt_keeps_its_code(capsys)
 
 CHILD = """
 import sys, time
-from tradsys.core.endings import end_with_parent
+from tradsys.core.endings.stops import end_with_parent
 end_with_parent()
 print("ready", flush=True)
 time.sleep(600)
 """
 MIDDLE = f"""
 import os, subprocess, sys, time
-from tradsys.core.endings import environment_of_child
+from tradsys.core.endings.stops import environment_of_child
 env = os.environ | environment_of_child()
 child = subprocess.Popen([sys.executable, "-c", {CHILD!r}], env=env, stdout=subprocess.PIPE)
 child.stdout.readline()
@@ -104,7 +104,7 @@ def test_a_child_ends_with_a_parent_that_was_killed():
 POOL = """
 import os, time
 import joblib
-from tradsys.core.endings import EndingWithCaller
+from tradsys.core.endings.stops import EndingWithCaller
 def work(path):
     with open(path, "w") as file:
         file.write(str(os.getpid()))
@@ -115,7 +115,7 @@ joblib.Parallel(2)(joblib.delayed(EndingWithCaller(work))(f"{folder}/{k}") for k
 LOADING = """
 import os, time
 import joblib
-from tradsys.core.endings import end_with_caller
+from tradsys.core.endings.stops import end_with_caller
 class Work:
     def __setstate__(self, state):
         path = f"{folder}/{os.getpid()}"
@@ -162,27 +162,57 @@ class First:
             os.kill(os.getpid(), signal.{name})
 sys.meta_path.insert(0, First())
 """
-AT_EXIT = "import atexit, os, signal\natexit.register(lambda: os.kill(os.getpid(), signal.{name}))\n"
+AT_FIRST = AT_IMPORT.replace("hydra", "tradsys.runs")
+AT_EXIT = """
+import atexit, os, signal, sys
+class Last:
+    def find_spec(self, name, path=None, target=None):
+        if name == "hydra":
+            sys.meta_path.remove(self)
+            atexit.register(lambda: os.kill(os.getpid(), signal.{name}))
+sys.meta_path.insert(0, Last())
+"""
+AFTER_ALL = """
+import os, signal, sys
+class Out:
+    def __getattr__(self, name):
+        return getattr(sys.__stdout__, name)
+    def flush(self, real=sys.stdout):
+        real.flush()
+        if sys.is_finalizing():
+            os.kill(os.getpid(), signal.{name})
+sys.stdout = Out()
+"""
 
 
-@pytest.mark.parametrize("moment", [AT_IMPORT, AT_EXIT], ids=["imports", "end"])
+@pytest.mark.parametrize("moment", [AT_FIRST, AT_IMPORT, AT_EXIT], ids=["first import", "imports", "end"])
 @pytest.mark.parametrize(("name", "word", "code"), [("SIGINT", "interrupted", 130), ("SIGTERM", "terminated", 143)])
 def test_a_signal_before_the_command_begins_or_after_it_ended_has_its_word_and_code(moment, name, word, code, tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(moment.format(name=name))
-    (tmp_path / "runs").mkdir()
-    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
-    done = subprocess.run(
-        [sys.executable, "-m", "tradsys.runs"], cwd=tmp_path, env=os.environ | {"PYTHONPATH": path},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = _signalled(moment.format(name=name), tmp_path)
     assert (done.returncode, done.stderr.split()[-1:]) == (code, [word]), done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_signal_while_python_takes_itself_apart_changes_nothing(tmp_path):
+    done = _signalled(AFTER_ALL.format(name="SIGINT"), tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def _signalled(customise, folder):
+    """A command that sends itself a signal as this sitecustomize says."""
+    (folder / "sitecustomize.py").write_text(customise)
+    (folder / "runs").mkdir()
+    path = os.pathsep.join([str(folder), *filter(None, sys.path)])
+    return subprocess.run(
+        [sys.executable, "-m", "tradsys.runs"], cwd=folder, env=os.environ | {"PYTHONPATH": path},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
 
 
 def test_a_process_that_begins_gets_signals_once_it_can_answer_them():
     script = (
         "import sys; sys.stdout.write('up\\n'); sys.stdout.flush(); sys.stdin.readline()\n"
-        "from tradsys.core.endings import leave_when_stopped; leave_when_stopped(); sys.stdin.readline()"
+        "from tradsys.core.endings.early import leave_when_stopped; leave_when_stopped(); sys.stdin.readline()"
     )
     with held_back():
         begun = subprocess.Popen(

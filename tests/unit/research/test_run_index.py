@@ -28,7 +28,9 @@ def root(tmp_path):
     """A runs folder with a finished, a stopped, a damaged, a foreign and a hostile run, and a link out."""
     root = tmp_path / "runs"
     report = sample_report()
-    hostile = sample_report() | {"verdict": {"kind": EVIL, "reasons": []}}
+    for strategy in report["strategies"]:
+        strategy["performance"] |= {"n_trials": None}  # no ledger is beside these runs
+    hostile = json.loads(json.dumps(report)) | {"verdict": {"kind": EVIL, "reasons": []}}
     hostile["provenance"] |= {"code_sha": "\x1b[31mred"}
     contents = {
         GOOD: json.dumps(report), BAD: '{"run": ', ODD: json.dumps({"provenance": [1, 2]}), HOSTILE: json.dumps(hostile)

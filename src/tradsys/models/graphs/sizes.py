@@ -12,18 +12,34 @@ from onnx import numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
 from tradsys.core.errors import BundleError
+from tradsys.core.received import one_line
 from tradsys.core.tables import Array
 from tradsys.models.graphs.operators import check_operators
 
+FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
 SMALL = 4096  # numbers of a tensor that may be part of the arithmetic on shapes
 MOST = 2**30  # numbers of all tensors of one call together
+MOST_OF_WINDOW = 2**26  # of these, computed for one window: about as many as a net of 12 layers on 512 bars computes
 
 
 def read_graph(content: bytes, most: int, where: str, fix: str) -> int:
     """Windows per call, see `batch_of`, of a graph in a file's bytes that holds arithmetic on tensors alone."""
     model = onnx.load_model_from_string(content)
     check_operators(model, where, fix)
-    return batch_of(model, most, where, fix)
+    batch = batch_of(model, most, where, fix)
+    _check_numbers(model, where, fix)
+    return batch
+
+
+def _check_numbers(model: onnx.ModelProto, where: str, fix: str) -> None:
+    """Raises BundleError for a constant that is no number: whatever it touches is none either."""
+    constants = [
+        *model.graph.initializer,
+        *(a.t for node in model.graph.node for a in node.attribute if a.HasField("t")),
+    ]
+    for one in constants:
+        if one.data_type in FLOATS and np.isnan(numpy_helper.to_array(one)).any():
+            raise BundleError(f"{where}: its constant {one_line(one.name, 40)!r} holds NaN; it is damaged; {fix}")
 
 
 def batch_of(model: onnx.ModelProto, most: int, where: str, fix: str) -> int:
@@ -34,6 +50,11 @@ def batch_of(model: onnx.ModelProto, most: int, where: str, fix: str) -> int:
     n_of_two = numbers(model, 2, where, fix)
     batch = max(2, min(most, 2 * MOST // max(n_of_two, 1)))
     found = numbers(model, batch, where, fix)
+    computed = (found - sum(math.prod(one.dims) for one in model.graph.initializer)) / batch
+    if computed > MOST_OF_WINDOW:
+        raise BundleError(
+            f"{where} computes {computed:.3g} numbers for a window; at most {MOST_OF_WINDOW:,} are computed; {fix}"
+        )
     if max(found, n_of_two) > MOST:
         raise BundleError(
             f"{where} takes {max(found, n_of_two):.3g} numbers for {batch} windows; at most {MOST:,} are computed in a "

@@ -3,6 +3,7 @@
 import math
 import signal
 import threading
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import torch
 import torch.distributed as dist
 from pytorch_lightning.callbacks import Checkpoint
 
-from tradsys.core.errors import TrainingError
-from tradsys.core.received import refused_in_one_line
+from tradsys.core.errors import CheckpointError
+from tradsys.core.received import one_line, refused_in_one_line
 from tradsys.core.runs import written_atomically
 from tradsys.models.training.recipe import Selection
 from tradsys.samples.loader import WindowLoader, rank_of
@@ -135,12 +136,24 @@ def weights_kept(module: L.LightningModule) -> dict[str, Any]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's tensors and plain values on the CPU; no pickled object is run. Raises TrainingError."""
-    with refused_in_one_line(f"training: checkpoint {path}", FIX, TrainingError):
+    """A checkpoint's tensors and plain values on the CPU; no pickled object is run. Raises CheckpointError."""
+    with refused_in_one_line(f"training: checkpoint {path}", FIX, CheckpointError):
+        _check_archive(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(found, dict) or not isinstance(found.get("state_dict"), dict):
-        raise TrainingError(f"training: checkpoint {path}: it holds no weights; it is damaged or foreign; {FIX}")
+        raise CheckpointError(f"training: checkpoint {path}: it holds no weights; it is damaged or foreign; {FIX}")
     return found
+
+
+def _check_archive(path: Path) -> None:
+    """Raises where a part of the archive is not what its checksum says, which torch does not look at."""
+    with zipfile.ZipFile(path) as archive:
+        if packed := [part.filename for part in archive.infolist() if part.compress_type != zipfile.ZIP_STORED]:
+            raise CheckpointError(f"training: checkpoint {path}: {one_line(packed[0], 60)} is packed; torch packs none")
+        if (bad := archive.testzip()) is not None:
+            raise CheckpointError(
+                f"training: checkpoint {path}: {one_line(bad, 60)} is not what its checksum says; it is damaged; {FIX}"
+            )
 
 
 def kept_state(checkpoint: dict[str, Any]) -> dict[str, Any]:

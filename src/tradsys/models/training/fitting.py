@@ -12,7 +12,7 @@ import pytorch_lightning as L
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.plugins.environments import LightningEnvironment
 
-from tradsys.core.errors import TrainingError
+from tradsys.core.errors import CheckpointError, TrainingError
 from tradsys.core.progress.stages import Pace, is_quiet, is_watched
 from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import digest_file, write_json
@@ -69,7 +69,7 @@ def fit_module(
     rendezvous.agree(fingerprint)
     rendezvous.share(workdir, "before", "last.ckpt", "best.ckpt", "finished.json")
     if (done := read_finished(workdir, fingerprint)) is None:
-        last = _resumable(workdir / "last.ckpt", fingerprint)
+        last = _resumable(workdir / "last.ckpt", fingerprint, settings.max_epochs, len(train))
         _report_missed(watch, [] if last is None else kept_state(last)["scores"])
         job = _Job(module, train, valid, settings, workdir, fingerprint, monitor, callbacks, go_on=last is not None)
         with interruptible() as stop_requested:
@@ -92,7 +92,7 @@ def fit_module(
         write_finished(workdir, fingerprint, done)
     else:
         _report_missed(watch, done.scores)
-    with refused_in_one_line(f"training: checkpoint {workdir / 'best.ckpt'}", FIX, TrainingError):
+    with refused_in_one_line(f"training: checkpoint {workdir / 'best.ckpt'}", FIX, CheckpointError):
         module.load_state_dict(read_checkpoint(workdir / "best.ckpt")["state_dict"])
     module.cpu().float().eval()  # windows are float32, whatever precision the weights were fitted in
     return done
@@ -216,25 +216,36 @@ def read_finished(workdir: Path, fingerprint: str) -> FitResult | None:
     path = workdir / "finished.json"
     if not path.exists():
         return None
-    found = read_json(path, FIX, TrainingError)
+    found = read_json(path, FIX, CheckpointError)
     check_fingerprint(path, str(found.pop("fingerprint", "none")), fingerprint)
     best = workdir / "best.ckpt"
     if not best.exists() or digest_file(best) != found.pop("best.ckpt", None):
-        raise TrainingError(
+        raise CheckpointError(
             f"training: {best} is not the file that {path} was written for; delete the folder and train"
         )
-    with refused_in_one_line(f"training: {path}", FIX, TrainingError):
+    with refused_in_one_line(f"training: {path}", FIX, CheckpointError):
         return FitResult(**found)
 
 
-def _resumable(path: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The checkpoint to resume from; None where there is none, or where it holds only the start."""
+def _resumable(path: Path, fingerprint: str, max_epochs: int, n_batches: int) -> dict[str, Any] | None:
+    """The checkpoint to resume from; None where there is none, or where it holds only the start.
+
+    CheckpointError where it stands at a place that no fit of so many epochs and batches reaches.
+    """
     if not path.exists():
         return None
     checkpoint = read_checkpoint(path)
     check_fingerprint(path, kept_state(checkpoint).get("fingerprint", "none"), fingerprint)
-    with refused_in_one_line(f"training: checkpoint {path}", FIX, TrainingError):
-        return checkpoint if checkpoint["global_step"] > 0 else None
+    with refused_in_one_line(f"training: checkpoint {path}", FIX, CheckpointError):
+        step, kept = checkpoint["global_step"], kept_state(checkpoint)
+        epoch, batch = kept["loader"]["epoch"], kept["loader"]["batch"]
+        most = (max_epochs * n_batches, max_epochs, n_batches)
+        if not all(type(at) is int and 0 <= at <= end for at, end in zip((step, epoch, batch), most, strict=True)):
+            raise CheckpointError(
+                f"training: checkpoint {path}: it stands at step {step!r}, epoch {epoch!r}, batch {batch!r}; a fit of "
+                f"{max_epochs} epochs of {n_batches} batches never does; it is damaged or foreign; {FIX}"
+            )
+        return checkpoint if step > 0 else None
 
 
 def _report_missed(watch: Watch | None, scores: Iterable[float]) -> None:

@@ -17,9 +17,11 @@ import torch
 from pytorch_lightning.core.hooks import ModelHooks
 from tqdm import tqdm
 
+from tradsys.core.errors import CheckpointError
 from tradsys.core.progress.stages import is_quiet
+from tradsys.core.received import refused_in_one_line
 from tradsys.models.training.capture import Captured, can_record, captured_step
-from tradsys.models.training.checkpoints import CheckpointCallback, kept_state
+from tradsys.models.training.checkpoints import FIX, CheckpointCallback, kept_state
 from tradsys.models.training.fit_logs import loggers_of
 from tradsys.models.training.trainer import TrainerSettings
 from tradsys.samples.loader import WindowLoader
@@ -123,6 +125,18 @@ class DirectLoop:
         torch.save(state, path)
 
     def _start(self, checkpoint: dict[str, Any] | None) -> None:
+        with self._going_on(checkpoint):
+            self._restore(checkpoint)
+        self.captured = self._captured()
+        with self._going_on(checkpoint):
+            self.callback.on_train_start(self)  # type: ignore[arg-type]
+
+    def _going_on(self, checkpoint: dict[str, Any] | None) -> contextlib.AbstractContextManager[None]:
+        """One line for whatever a checkpoint lacks, where there is one."""
+        where = f"training: checkpoint {self.callback.workdir / 'last.ckpt'}"
+        return contextlib.nullcontext() if checkpoint is None else refused_in_one_line(where, FIX, CheckpointError)
+
+    def _restore(self, checkpoint: dict[str, Any] | None) -> None:
         if checkpoint is not None:
             self.callback.load_state_dict(kept_state(checkpoint))
             self.module.on_load_checkpoint(checkpoint)
@@ -139,8 +153,6 @@ class DirectLoop:
             self.global_step = int(checkpoint["global_step"])
             # an epoch whose last batch was yielded is over: its checkpoint was written after validation
             self.current_epoch = int(place["epoch"]) + (place["batch"] == len(self.train_dataloader))
-        self.captured = self._captured()
-        self.callback.on_train_start(self)  # type: ignore[arg-type]
 
     def _captured(self) -> Captured | None:
         """The step as a CUDA graph, where configured and the module's step may be recorded."""

@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 from torch import nn
 
-from tradsys.core.endings import Terminated
+from tradsys.core.endings.stops import Terminated
 
 LIBRARY_LOGS = ("pytorch_lightning", "lightning_fabric", "lightning")
 SMALL_STEP = 5e8  # weights times bars of a batch: below it one thread is as fast as two, and rounds alike everywhere

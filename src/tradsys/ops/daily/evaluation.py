@@ -3,6 +3,7 @@
 The same model, split into more folds; so it says what a daily run would have said, year after year.
 """
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,10 @@ from tradsys.research.panel.metrics import panel_metrics
 from tradsys.research.panel.signals import evaluate_signals, newly_above, signals_at, write_signals
 from tradsys.research.panel.walk_forward import walk_forward
 from tradsys.research.pipeline.dataset import market_cut
+from tradsys.research.pipeline.ledger_anchors import FILE as LOOKED
 from tradsys.research.pipeline.provenance import provenance
 from tradsys.research.pipeline.settings import Timings, synthetic_note
-from tradsys.research.pipeline.trial_ledger import TrialLedger
+from tradsys.research.pipeline.trial_ledger import TrialLedger, check_ledger
 
 FOLDER = "evaluation"
 CUT_SESSIONS = 63  # before the last: where the data are cut for the refit
@@ -41,7 +43,9 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
 
     In it: report.json, report.html, predictions.parquet. Every book's returns enter the ledger before they are judged.
     """
-    log, first = RunLog(settings.folder), settings.first
+    log, first, folder = RunLog(settings.folder), settings.first, settings.folder / FOLDER
+    ledger, runs = parts["paths"]["ledger"], parts["paths"]["runs"]
+    check_ledger(ledger, runs)
     with held(settings.folder):
         data, timings = DailyBars(first), Timings()
         with timings.stage("bars"):
@@ -59,6 +63,7 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
         if "digest" not in described:  # made-up bars have no store that keeps one; the ledger knows data by it
             described = {**described, "digest": content_digest(bars.drop("segment"))}
         reported = provenance(settings.config, described)
+        folder.mkdir(exist_ok=True)  # takes the ledger's note of what is looked at, whatever becomes of the rest
         with timings.stage("books"):
             books = run_books(
                 bars, predictions, parts["book"],
@@ -66,7 +71,7 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
                 skill_low={name: one["skill_beyond_level"]["low"] for name, one in horizons.items()},
                 costs=first.costs, evaluation=first.evaluation, market_symbol=first.data["market_symbol"],
                 calendar=data.calendar,
-                context=LedgerContext(TrialLedger(parts["paths"]["ledger"]), reported, str(settings.folder / FOLDER)),
+                context=LedgerContext(TrialLedger(ledger, runs), reported, str(folder)),
                 seed=first.seed, made_up=synthetic_note(first.data) is not None,
             )  # fmt: skip
         with timings.stage("refit on cut data"):
@@ -93,14 +98,20 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
                 "command": settings.command("evaluate"),
             },
         }
-        folder = settings.folder / FOLDER
-        with written_atomically(folder) as draft:
-            draft.mkdir()
-            write_json(draft / "report.json", report)
-            predictions.write_parquet(draft / "predictions.parquet")
-            write_evaluation(report, draft)
+        _write(folder, report, predictions)
         log.write("evaluated", seconds={name: round(s, 2) for name, s in timings.seconds.items()})
     return folder
+
+
+def _write(folder: Path, report: dict[str, Any], predictions: Any) -> None:
+    """The evaluation's folder, whole; the ledger's note of what was looked at stays in it."""
+    with written_atomically(folder) as draft:
+        draft.mkdir()
+        if (folder / LOOKED).is_file():
+            shutil.copy(folder / LOOKED, draft)
+        write_json(draft / "report.json", report)
+        predictions.write_parquet(draft / "predictions.parquet")
+        write_evaluation(report, draft)
 
 
 def _cut_notes(settings: DailySettings, bars: pl.DataFrame) -> list[str]:

@@ -24,7 +24,7 @@ import yaml
 from filelock import FileLock, Timeout
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from tradsys.core.endings import EndingWithCaller, deaf_to_interrupts, end_with_caller, held_back
+from tradsys.core.endings.stops import EndingWithCaller, deaf_to_interrupts, end_with_caller, held_back
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.masking import masked, masked_text
 from tradsys.core.progress.bars import bar

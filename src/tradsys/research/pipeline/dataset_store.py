@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tradsys.core.errors import DataError, TradsysError
+from tradsys.core.errors import DamagedError, TradsysError
 from tradsys.core.received import read_json
 from tradsys.core.runs import digest_json, write_json, written_atomically
 from tradsys.core.tables import Array, FeatureTable, Fold, Samples
@@ -77,7 +77,7 @@ def load_dataset(folder: Path) -> Dataset:
     where a file is missing, damaged or not the one that was written.
     """
     try:
-        about = read_json(folder / ABOUT, "delete the folder and run the same command again", DataError)
+        about = read_json(folder / ABOUT, "delete the folder and run the same command again", DamagedError)
         dataset = _mapped(folder, about)
         digest, found = about["digest"], dataset_digest(dataset)
         if (ranges := _range_digest(dataset.samples)) != about.get(RANGE):
@@ -110,8 +110,8 @@ def _range_digest(samples: Samples) -> str | None:
     return None if samples.realised_range is None else digest_arrays(samples.realised_range)
 
 
-def _damaged(folder: Path, what: str) -> DataError:
-    return DataError(
+def _damaged(folder: Path, what: str) -> DamagedError:
+    return DamagedError(
         f"dataset {folder}: {what}; a stored dataset is read only as it was written; delete the folder and run the "
         "same command again"
     )

@@ -1,7 +1,8 @@
 """The head of the trial ledger's hash chain, as recorded by every run.
 
 A chain of hashes detects changes inside the file, but not that its end, or all of it, was removed. Each run
-folder therefore stores in `ledger.json` the last row that it wrote; readers of the ledger compare.
+folder therefore stores in `ledger.json` the last row that it wrote; readers of the ledger compare. A finished run
+that lost its note must still be named by a row.
 """
 
 import os
@@ -11,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from tradsys.core.database_url import database_url, shown_url
-from tradsys.core.errors import DataError
+from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.received import read_json
 from tradsys.core.runs import write_json
 
 FILE = "ledger.json"
 DEPTH = 4  # runs/<task>/<run>, runs/tune/<study>/trials/<slot>
+REPORT = "report.json"
 FIX = "restore it from a copy"
 RESTORE = (
     "restore the file from a copy; keep runs received from elsewhere outside this folder, or use another paths.runs"
@@ -25,10 +27,10 @@ RESTORE = (
 
 @dataclass(frozen=True)
 class Anchor:
-    """A ledger row recorded by a run. run: its folder. id, hash: of the row."""
+    """A ledger row recorded by a run. run: its folder. id, hash: of the row; None and "" where its note is lost."""
 
     run: Path
-    id: int
+    id: int | None
     hash: str
 
 
@@ -39,19 +41,32 @@ def write_anchor(run: Path, place: str, row: Mapping[str, Any]) -> None:
 
 
 def anchors(roots: Iterable[Path], place: str) -> list[Anchor]:
-    """Rows of the ledger at `place` recorded by the runs below these folders; DataError for a damaged record."""
+    """Rows of the ledger at `place` recorded by the runs below these folders; DataError for a damaged record.
+
+    A finished run whose note is gone, or names only ledgers that are gone, is one of them: some row must be its own.
+    """
     found: dict[Path, Anchor] = {}
-    for path in _files(roots):
-        noted = _read(path).get(_from(path.parent, place))
-        if noted is not None:
-            found[path] = Anchor(path.parent, noted["id"], noted["hash"])
+    for run, files in _folders(roots):
+        notes = _read(run / FILE) if FILE in files else {}
+        if (noted := _note_of(run, notes, place)) is not None:
+            found[run] = Anchor(run, noted["id"], noted["hash"])
+        elif REPORT in files and not any(_is_there(run, name) for name in notes) and _counted_trials(run / REPORT):
+            found[run] = Anchor(run, None, "")
     return list(found.values())
 
 
-def missing_rows(known: Iterable[Anchor], hashes: Mapping[int, str]) -> list[str]:
-    """One line per run whose row is no longer in the ledger. hashes: of the existing rows, by number."""
-    gone = [a for a in known if hashes.get(a.id) != a.hash]
-    return [f"ledger: row {a.id}, which {a.run} wrote, is missing or another" for a in gone]
+def missing_rows(known: Iterable[Anchor], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line per run whose row is no longer in the ledger. rows: the existing ones."""
+    hashes = {row["id"]: row["hash"] for row in rows}
+    named = {Path(row["run"].partition("#")[0]).name for row in rows}
+    lines = []
+    for anchor in known:
+        if anchor.id is None:
+            if anchor.run.name not in named:
+                lines.append(f"ledger: {anchor.run} was evaluated, but no row names it and its {FILE} is gone")
+        elif hashes.get(anchor.id) != anchor.hash:
+            lines.append(f"ledger: row {anchor.id}, which {anchor.run} wrote, is missing or another")
+    return lines
 
 
 def refuse(shown: str, problems: Sequence[str]) -> None:
@@ -71,15 +86,46 @@ def _from(run: Path, place: str) -> str:
     return os.path.relpath(Path(place).resolve(), run.resolve())
 
 
-def _files(roots: Iterable[Path]) -> Iterator[Path]:
-    """Every record below these folders; a folder that vanishes meanwhile, such as a run's draft, has none."""
+def _note_of(run: Path, notes: Mapping[str, Any], place: str) -> Any:
+    """A run's note of the ledger at `place`, which a link may have moved since; None where there is none."""
+    if (own := notes.get(_from(run, place))) is not None or "://" in place:
+        return own
+    here = Path(place).resolve()
+    return next((row for name, row in notes.items() if "://" not in name and (run / name).resolve() == here), None)
+
+
+def performances(report: Mapping[str, Any], figure: str) -> list[Mapping[str, Any]]:
+    """Performance of those strategies of a run's report of which this figure is known, such as `n_trials` or `dsr`."""
+    strategies = report.get("strategies")
+    rows = [s.get("performance") for s in strategies if isinstance(s, dict)] if isinstance(strategies, list) else []
+    return [row for row in rows if isinstance(row, dict) and row.get(figure) is not None]
+
+
+def _counted_trials(path: Path) -> bool:
+    """Whether a report's strategies were trials among those of a ledger."""
+    try:
+        return bool(performances(read_json(path, FIX), "n_trials"))
+    except TradsysError:  # the run itself is damaged, and says so where it is read
+        return False
+
+
+def _is_there(run: Path, name: str) -> bool:
+    """Whether a ledger that a run noted exists; of a server nobody can tell."""
+    return "://" in name or (run / name).exists()
+
+
+def _folders(roots: Iterable[Path]) -> Iterator[tuple[Path, Sequence[str]]]:
+    """Every folder with a note or a report and its files, once; one that vanishes meanwhile, as a draft, holds none."""
+    seen: set[Path] = set()
     for root in {root.resolve() for root in roots}:
-        for folder, inner, files in os.walk(root, followlinks=True):  # a task's folder may lie on another volume
+        for name, inner, files in os.walk(root, followlinks=True):  # a task's folder may lie on another volume
             inner.sort()
-            if len(Path(folder).relative_to(root).parts) == DEPTH:
+            folder = Path(name)
+            if len(folder.relative_to(root).parts) == DEPTH:
                 inner.clear()
-            if FILE in files:
-                yield Path(folder, FILE)
+            if (FILE in files or REPORT in files) and (real := folder.resolve()) not in seen:
+                seen.add(real)
+                yield real, files
 
 
 def _read(path: Path) -> dict[str, Any]:

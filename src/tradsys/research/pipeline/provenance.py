@@ -16,7 +16,7 @@ from typing import Any
 
 from tradsys.core.clock import utc_now
 from tradsys.core.drafts import remove_dead_drafts
-from tradsys.core.endings import Terminated
+from tradsys.core.endings.stops import Terminated
 from tradsys.core.extensions import part_files
 from tradsys.core.masking import MaskingFilter, masked_text
 from tradsys.core.plurals import counted

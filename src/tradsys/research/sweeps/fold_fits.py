@@ -1,5 +1,6 @@
 """The fits of one trial: each inner fold under each seed, saved as it ends, so that a killed trial resumes."""
 
+import contextlib
 import json
 import logging
 import math
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tradsys.core.errors import TrainingError
+from tradsys.core.errors import CheckpointError, TrainingError
 from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import digest_json, write_json, written_atomically
 from tradsys.core.tables import Array
@@ -26,6 +27,7 @@ from tradsys.research.sweeps.search_space import SweepError
 from tradsys.samples.weights import class_rates
 
 LOG = logging.getLogger(__name__)
+REDO = "delete its folder; the same command fits it again"
 STACKS = "stacks"  # folder next to the fits of a trial: checkpoints of nets that train together
 BLOCKS_A_FOLD = 4  # stretches of a fold's test samples with separate gains: for the probability of overfitting
 Watch = Callable[[int, float], None]
@@ -87,13 +89,12 @@ class OpenFit:
         """Runs the fit, resumes an earlier attempt, or loads a finished one.
 
         watch: called with (epoch, validation skill) of a net; its exceptions pass through. ahead: trains its nets
-        first, with others. A fit that fails, or whose forecasts are not finite, gives a result with `error`.
+        first, with others. A fit that fails, or whose forecasts are not finite, gives a result with `error`; one whose
+        checkpoint is damaged begins anew, for that is no fault of its settings.
         """
         if self.done.exists():
-            with refused_in_one_line(str(self.done), "delete its folder; the same command fits it again", SweepError):
-                return FitResult(
-                    **read_json(self.done, "delete its folder; the same command fits it again", SweepError)
-                )
+            with refused_in_one_line(str(self.done), REDO, SweepError):
+                return FitResult(**read_json(self.done, REDO, SweepError))
         attempts = self.folder / "attempts.jsonl"
         _append(attempts, {"pid": os.getpid(), "epochs": ahead.epochs_kept[self]})
         seconds = ahead.ready(self)
@@ -102,7 +103,7 @@ class OpenFit:
         skill = over_rate = losses = error = gains = None
         megabytes, n_parameters = 0.0, None
         try:
-            fit = run_fit(looked, self.dataset, self.fold, self.seed, self.folder / "fit")
+            fit = _run_fit(looked, self, self.folder / "fit")
             seconds, megabytes, n_parameters = seconds + fit.seconds, fit.peak_mb, fit.n_parameters
             losses = fit.losses
             skill = fit.skill if math.isfinite(fit.skill) else None
@@ -115,7 +116,7 @@ class OpenFit:
                 raise SweepError(f"sweep: {failure}") from failure
             error = str(failure).splitlines()[0]
             LOG.warning("fold %d, seed %d failed: %s", self.fold, self.seed, error)
-        resumed = sum(json.loads(line)["epochs"] > 0 for line in attempts.read_text(encoding="utf-8").splitlines())
+        resumed = _n_resumed(attempts)
         best = watching.best if math.isfinite(watching.best) else None
         result = FitResult(
             self.fold, self.seed, skill, over_rate, error, best, seconds, megabytes, n_parameters, resumed, gains
@@ -157,7 +158,12 @@ class FitsAhead:
         if self.stacks is None:
             self.follow(self.plan())
         assert self.stacks is not None
-        seconds = self.stacks.ready(list(self.fits).index(fit))
+        place = list(self.fits).index(fit)
+        try:
+            seconds = self.stacks.ready(place)
+        except CheckpointError as error:
+            _begin_anew(self.folder, error)
+            seconds = self.stacks.ready(place)
         if self.is_new:  # the fit itself reports every epoch again
             self._curve.unlink(missing_ok=True)
             self.is_new = False
@@ -193,7 +199,11 @@ def base_of(dataset: Dataset, fold: int) -> float:
 def stored_losses(folder: Path) -> Array | None:
     """Log-loss of each inner test sample [N] stored by a finished fit, None for a failed one."""
     path = folder / "losses.npy"
-    return np.load(path, allow_pickle=False) if path.exists() else None
+    if not path.exists():
+        return None
+    with refused_in_one_line(str(path), REDO, SweepError):
+        losses: Array = np.load(path, allow_pickle=False)
+    return losses
 
 
 class _Watching:
@@ -202,7 +212,7 @@ class _Watching:
     def __init__(self, curve: Path, base_loss: float, watch: Watch) -> None:
         self.curve, self.base_loss, self.watch = curve, base_loss, watch
         self.best = -math.inf
-        self.known = len(curve.read_text(encoding="utf-8").splitlines()) if curve.exists() else 0
+        self.known = curve.read_bytes().count(b"\n") if curve.exists() else 0
 
     def __call__(self, epoch: int, loss: float) -> None:
         skill = 1 - loss / self.base_loss
@@ -228,16 +238,46 @@ def _check_identity(path: Path, name: str) -> None:
 
 def _epochs_kept(folder: Path) -> int:
     """Complete epochs of a fit's nets, of finished ones and of those with a checkpoint; 0 where there is none."""
-    fix = "delete its folder; the same command fits it again"
-    done = {
-        path.parent: len(read_json(path, fix, SweepError).get("scores", [])) for path in folder.rglob("finished.json")
-    }
-    if not (paths := [path for path in sorted(folder.rglob("last.ckpt")) if path.parent not in done]):
-        return sum(done.values())
-    from tradsys.models.training.checkpoints import kept_state, read_checkpoint  # noqa: PLC0415 - imports Lightning
+    done = {path.parent: _scores_kept(path) for path in sorted(folder.rglob("finished.json"))}
+    paths = [path for path in sorted(folder.rglob("last.ckpt")) if path.parent not in done]
+    return sum(done.values()) + sum(_scores_kept(path) for path in paths)
 
-    found = [kept_state(read_checkpoint(path)) for path in paths]
-    return sum(done.values()) + sum(len(state.get("scores", ())) for state in found)
+
+def _scores_kept(path: Path) -> int:
+    """Epochs that a finished.json or a last.ckpt holds; a damaged one goes, and its net begins anew."""
+    try:
+        if path.suffix == ".json":
+            return len(read_json(path, REDO, CheckpointError).get("scores", []))
+        from tradsys.models.training.checkpoints import kept_state, read_checkpoint  # noqa: PLC0415 - imports Lightning
+
+        return len(kept_state(read_checkpoint(path)).get("scores", ()))
+    except CheckpointError as error:
+        _begin_anew(path.parent, error)
+        return 0
+
+
+def _run_fit(experiment: Experiment, fit: OpenFit, workdir: Path) -> FoldFit:
+    """The fit; from its beginning where what an earlier attempt left cannot be used."""
+    try:
+        return run_fit(experiment, fit.dataset, fit.fold, fit.seed, workdir)
+    except CheckpointError as error:
+        _begin_anew(workdir, error)
+    return run_fit(experiment, fit.dataset, fit.fold, fit.seed, workdir)
+
+
+def _begin_anew(folder: Path, error: CheckpointError) -> None:
+    """Removes a folder of checkpoints of which one is damaged, and says so."""
+    LOG.warning("%s; %s is removed and its fit begins anew", str(error).rpartition("; ")[0], folder)
+    shutil.rmtree(folder)
+
+
+def _n_resumed(attempts: Path) -> int:
+    """Attempts that found epochs of an earlier one; a line that was torn or damaged is none."""
+    n = 0
+    for line in attempts.read_bytes().splitlines():
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            n += json.loads(line)["epochs"] > 0
+    return n
 
 
 def _epochs_in_stacks(folder: Path) -> int:
@@ -246,7 +286,13 @@ def _epochs_in_stacks(folder: Path) -> int:
         return 0
     from tradsys.models.training.stacks.fit import epochs_kept  # noqa: PLC0415 - imports Lightning
 
-    return sum(map(epochs_kept, places))
+    n = 0
+    for place in places:
+        try:
+            n += epochs_kept(place)
+        except CheckpointError as error:
+            _begin_anew(place, error)
+    return n
 
 
 def _failures() -> tuple[type[Exception], ...]:

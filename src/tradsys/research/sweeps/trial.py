@@ -15,7 +15,7 @@ import optuna
 import yaml
 from optuna.trial import TrialState
 
-from tradsys.core.errors import CombinationError
+from tradsys.core.errors import CheckpointError, CombinationError, DamagedError
 from tradsys.core.masking import masked
 from tradsys.core.runs import PACKAGE, digest_json, write_json, write_text
 from tradsys.core.tables import Array
@@ -252,10 +252,13 @@ class TrialFits:
 
 @contextlib.contextmanager
 def refused() -> Iterator[None]:
-    """Turns tradsys' own ValueError into RefusedError, except CombinationError; a library's is a bug and passes."""
+    """Turns tradsys' own ValueError into RefusedError, except CombinationError; a library's is a bug and passes.
+
+    A damaged file is no fault of a combination, and passes as well.
+    """
     try:
         yield
-    except (SweepError, CombinationError):
+    except (SweepError, CombinationError, CheckpointError, DamagedError):
         raise
     except ValueError as error:
         frames = traceback.extract_tb(error.__traceback__)

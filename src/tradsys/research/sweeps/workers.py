@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tradsys.core.endings import Terminated, environment_of_child, held_back
+from tradsys.core.endings.stops import Terminated, environment_of_child, held_back
 from tradsys.research.pipeline.single_thread import ONE_THREAD
 from tradsys.research.sweeps.search_space import SweepError
 

@@ -57,6 +57,14 @@ def with_sparse_constant():
     return model
 
 
+def with_nan():
+    model = grown()
+    values = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    values.flat[1] = np.nan
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(values, model.graph.initializer[0].name))
+    return model
+
+
 def with_external_data(path="../../etc/passwd"):
     model = grown()
     model.graph.initializer[0].data_location = TensorProto.EXTERNAL
@@ -121,6 +129,11 @@ REFUSED = {
         grown(node("Reshape", ["window", "f"], ["w"]), node("Cast", ["w"], ["s"], to=TensorProto.INT64),
               node("ConstantOfShape", ["s"], ["x"]), constants={"f": [-1]}), "cannot be known"),
     "constant without its data": (grown(node("Relu", ["big"], ["x"]), weights={"big": [2**20, 2**20]}), "numbers for"),
+    "a constant computed anew for every window": (
+        grown(node("ConstantOfShape", ["s"], ["x"]), constants={"s": [2**29]}), "numbers for a window"),
+    "NaN among the weights": (with_nan(), "holds NaN"),
+    "NaN in a node": (
+        grown(node("Constant", [], ["x"], value=numpy_helper.from_array(np.full(2, np.nan)))), "holds NaN"),
     "operators without number": (
         grown(*[node("Identity", ["logit"], [f"i{k}"]) for k in range(50_001)]), "at most 50,000"),
 }  # fmt: skip

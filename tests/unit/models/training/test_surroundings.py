@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from tradsys.core.endings import Terminated
+from tradsys.core.endings.stops import Terminated
 from tradsys.models.training.surroundings import SMALL_STEP, interruptible, one_thread_if_small
 
 CPU = torch.device("cpu")

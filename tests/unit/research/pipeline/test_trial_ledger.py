@@ -366,6 +366,55 @@ def test_no_number_is_made_from_a_damaged_record(damage, run_of_four):
             TrialLedger(path).trials("data", START, END)
 
 
+LOST_NOTES = {
+    "removed": lambda note: note.unlink(),
+    "emptied": lambda note: note.write_text("{}"),
+    "of a ledger that is not": lambda note: note.write_text(note.read_text().replace("ledger.db", "other.db")),
+}
+
+
+@pytest.mark.parametrize("lose", LOST_NOTES.values(), ids=LOST_NOTES)
+@pytest.mark.parametrize("damage", ["removed", "all rows cut, head rewound", "another ledger in its place"])
+def test_a_finished_run_without_its_note_must_be_named_by_a_row(damage, lose, run_of_four):
+    path, run = run_of_four
+    (run / "report.json").write_text('{"strategies": [{"performance": {"n_trials": 4.0}}]}')
+    lose(run / "ledger.json")
+    check_ledger(str(path))
+    DAMAGES[damage](path)
+    with pytest.raises(DataError, match=r"was evaluated, but no row names it|is gone, but 1 runs wrote to it"):
+        check_ledger(str(path))
+    with pytest.raises(DataError, match="was evaluated, but no row names it"):
+        TrialLedger(path).trials("data", START, END)
+
+
+def test_a_run_that_noted_another_ledger_is_none_of_this_ones(run_of_four, tmp_path, series):
+    _, run = run_of_four
+    (run / "report.json").write_text('{"strategies": [{"performance": {"n_trials": 4.0}}]}')
+    other = tmp_path / "other.db"
+    TrialLedger(other, tmp_path / "runs").append(entry(), series[0])
+    check_ledger(str(other), tmp_path / "runs")
+
+
+def test_a_ledger_that_moved_behind_a_link_is_still_known(run_of_four, tmp_path):
+    path, _ = run_of_four
+    path.rename(tmp_path / "far.db")
+    path.symlink_to(tmp_path / "far.db")
+    check_ledger(str(path))
+    raw(path, "delete from looks where id > 2", REWIND)
+    with pytest.raises(DataError, match=r"row 4, which .* wrote, is missing"):
+        check_ledger(str(path))
+    (tmp_path / "far.db").unlink()
+    with pytest.raises(DataError, match="is gone"):
+        check_ledger(str(path))
+
+
+def test_a_view_or_trigger_is_no_part_of_the_record(run_of_four):
+    path, _ = run_of_four
+    raw(path, "create view v as select 1")
+    with pytest.raises(DataError, match="it holds the view 'v'"):
+        check_ledger(str(path))
+
+
 def test_the_anchor_of_a_moved_tree_of_runs_still_holds(run_of_four, tmp_path):
     assert run_of_four
     (tmp_path / "runs").rename(tmp_path / "elsewhere")

@@ -332,6 +332,8 @@ def _candidates(sample: pl.Series, formats: Sequence[str]) -> list[str]:
     counts = []
     for fmt in dict.fromkeys([*clear, *(d + c for d in _CLEAR for c in _CLOCKS)]):
         n = int(_try(sample, fmt).is_not_null().sum()) if len(sample) else 0
+        if n == len(sample) > 0:  # none reads more, and what later rows show is asked of them
+            return [fmt]
         if n:
             counts.append((n, fmt))
     return [fmt for _, fmt in sorted(counts, key=lambda one: -one[0])]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn.utils import vector_to_parameters
 
-from tradsys.core.errors import TrainingError
+from tradsys.core.errors import CheckpointError, TrainingError
 from tradsys.core.progress.stages import Pace
 from tradsys.core.received import refused_in_one_line
 from tradsys.core.runs import written_atomically
@@ -74,7 +74,7 @@ class StackTraining:
         fresh = [net for net in job.nets if net.fingerprint not in saved]
         going = [net for net in job.nets if net.fingerprint in saved]
         try:
-            with refused_in_one_line(f"training: checkpoint {(job.folder or Path()) / LAST}", FIX, TrainingError):
+            with refused_in_one_line(f"training: checkpoint {(job.folder or Path()) / LAST}", FIX, CheckpointError):
                 self.stack.admit(going, [saved[net.fingerprint] for net in going])
         except TrainingError:
             self.stack.drop([net for net in going if net in self.stack.nets])
@@ -205,7 +205,7 @@ def load_finished(net: StackNet) -> bool:
     if net.workdir is None or (done := read_finished(net.workdir, net.fingerprint)) is None:
         return False
     path = net.workdir / "best.ckpt"
-    with refused_in_one_line(f"training: checkpoint {path}", FIX, TrainingError):
+    with refused_in_one_line(f"training: checkpoint {path}", FIX, CheckpointError):
         net.module.load_state_dict(read_checkpoint(path)["state_dict"])
     net.scores = list(done.scores)
     net.module.cpu().float().eval()
@@ -225,7 +225,7 @@ def epochs_kept(folder: Path) -> int:
     path = folder / LAST
     if not path.exists():
         return 0
-    with refused_in_one_line(f"training: checkpoint {path}", FIX, TrainingError):
+    with refused_in_one_line(f"training: checkpoint {path}", FIX, CheckpointError):
         return sum(len(one["place"]["scores"]) for one in read_checkpoint(path)["state_dict"].values())
 
 

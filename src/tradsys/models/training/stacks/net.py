@@ -103,7 +103,10 @@ class StackNet:
         return {name: getattr(self, name) for name in PLACE} | {"rng": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores the state of the saved net."""
+        """Restores the state of the saved net; ValueError for a place that no fit of its settings reaches."""
+        most = {"epoch": self.settings.max_epochs, "batch": len(self.train), "step": self.total}
+        if odd := [name for name, end in most.items() if not (type(state[name]) is int and 0 <= state[name] <= end)]:
+            raise ValueError(f"it stands at {odd[0]} {state[odd[0]]!r} of {most[odd[0]]}")
         for name in PLACE:
             setattr(self, name, state[name])
         self.scores = list(self.scores)

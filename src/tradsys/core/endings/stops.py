@@ -13,8 +13,8 @@ from functools import cache
 from types import FrameType
 from typing import Any
 
-INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT, 128 + SIGTERM, as shells count
-STOPS = (signal.SIGINT, signal.SIGTERM)
+from tradsys.core.endings.early import INTERRUPTED, STOPS, TERMINATED
+
 PARENT = "TRADSYS_PARENT"  # process id of the command that started this one
 PR_SET_PDEATHSIG = 1  # prctl(2)
 POLL_SECONDS = 1.0
@@ -23,33 +23,6 @@ AGAIN_SECONDS = 0.05
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM: what stops at Ctrl-C stops at this as well."""
-
-
-def leave_when_stopped() -> None:
-    """Ctrl-C and SIGTERM end this process with their word and code: before a command begins and after it has ended.
-
-    Python's own answer would be a traceback out of an import, or silence. Signals that were held back are let through.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return
-    for number in STOPS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # a process in the background, as with nohup
-            signal.signal(number, _leave)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
-
-
-def _leave(number: int, _frame: FrameType | None) -> None:
-    os.write(2, b"terminated\n" if number == signal.SIGTERM else b"interrupted\n")
-    os._exit(TERMINATED if number == signal.SIGTERM else INTERRUPTED)
-
-
-def is_command() -> bool:
-    """Whether this process is `python -m tradsys.VERB` or `tradsys VERB`, rather than somebody who imports tradsys."""
-    main = sys.modules.get("__main__")
-    spec, script = getattr(main, "__spec__", None), getattr(main, "__file__", None) or ""
-    if main is None or main.__name__ != "__main__":  # a pool's worker, which its pool ends
-        return False
-    return spec.name.startswith("tradsys.") if spec is not None else os.path.basename(script) == "tradsys"
 
 
 @contextlib.contextmanager

@@ -1,0 +1,61 @@
+"""Ctrl-C and SIGTERM while a command's modules are imported and after its work: a word and a code, or no notice.
+
+Imported before anything else, so it imports almost nothing.
+"""
+
+import atexit
+import functools
+import os
+import signal
+import sys
+from types import FrameType
+
+INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT, 128 + SIGTERM, as shells count
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+def leave_when_stopped() -> None:
+    """Ctrl-C and SIGTERM end this process with their word and code: before a command begins and after it has ended.
+
+    Python's own answer would be a traceback out of an import, or silence. Signals that were held back are let through.
+    Once all is done and Python takes itself apart, where it can answer no more, they change nothing.
+    """
+    try:
+        for number in STOPS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # a process in the background, as with nohup
+                signal.signal(number, _leave)
+    except ValueError:  # only the main thread may
+        return
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+    _end_deaf()
+
+
+@functools.cache
+def _end_deaf() -> None:
+    atexit.register(_be_deaf)  # the first to be registered is the last to run
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    os.write(2, b"terminated\n" if number == signal.SIGTERM else b"interrupted\n")
+    os._exit(TERMINATED if number == signal.SIGTERM else INTERRUPTED)
+
+
+def _be_deaf() -> None:
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def is_command() -> bool:
+    """Whether this process is `python -m tradsys.VERB` or `tradsys VERB`, rather than somebody who imports tradsys."""
+    main = sys.modules.get("__main__")
+    spec, script = getattr(main, "__spec__", None), getattr(main, "__file__", None) or ""
+    if main is None or main.__name__ != "__main__":  # a pool's worker, which its pool ends
+        return False
+    return spec.name.startswith("tradsys.") if spec is not None else os.path.basename(script) == "tradsys"
+
+
+def is_becoming_command() -> bool:
+    """Whether `python -m tradsys.VERB` is looking for that module, so that it imports the package it lies in."""
+    words = sys.orig_argv
+    named = words[words.index("-m") + 1 :][:1] if sys.argv[:1] == ["-m"] and "-m" in words else []
+    return named != [] and named[0].partition(".")[0] == "tradsys"
