@@ -35,7 +35,7 @@ write_whole() { # write_whole PATH CONTENT
   mv -f "$1.$$.part" "$1"
 }
 
-digest() { sha256sum | cut -c1-"${1:-16}"; }
+digest() { sha256sum | cut -c1-16; }
 
 age_s() { echo $(($(date +%s) - $(stat -c %Y "$1"))); }
 
@@ -58,7 +58,7 @@ pull() {
   if [[ $ref =~ ^[0-9a-f]{40}$ ]] && ! git -C "$mirror" cat-file -e "$ref^{commit}" 2>/dev/null; then
     git -C "$mirror" fetch --quiet -- "$repo" "$ref" 2>/dev/null || true # a commit that no branch holds
   fi
-  COMMIT=$(git -C "$mirror" rev-parse --verify --quiet "$ref^{commit}") ||
+  COMMIT=$(git -C "$mirror" rev-parse --verify --quiet --end-of-options "$ref^{commit}") ||
     refuse "ref '$ref' is unknown in $repo; branches: $(git -C "$mirror" for-each-ref --format='%(refname:short)' \
       --sort=-committerdate --count=10 refs/heads | paste -sd ' '); push it first or give one of these"
   TREE="$BASE/code/$COMMIT"

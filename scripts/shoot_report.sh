@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A picture of a run's report, as a reader sees it: scripts/shoot_report.sh runs/train/latest/report.html shot.png
 set -euo pipefail
-page=$(realpath "$1")
+page=$(realpath -- "$1")
 browser=$(command -v chromium || command -v google-chrome)
 profile=$(mktemp -d)
 trap 'rm -rf "$profile"' EXIT

@@ -89,6 +89,10 @@ RULES: Mapping[str, Callable[[Any], bool]] = {
 }
 
 
+# what cards of earlier versions lack
+OPTIONAL: Mapping[str, Callable[[Any], bool]] = {"bar_minutes": _is_gap, "name": _is_text, "foreign": _is_mapping}
+
+
 def verified_card(folder: Path) -> dict[str, Any]:
     """The card of a bundle whose every file is as sealed; BundleError names what is missing, altered or malformed.
 
@@ -102,7 +106,8 @@ def verified_card(folder: Path) -> dict[str, Any]:
     body = {k: v for k, v in card.items() if k != "card_sha256"}
     if card.get("card_sha256") != digest_json(body):
         raise BundleError(f"bundle {folder}: card.json was altered after it was sealed; {FIX}")
-    if wrong := [name for name, rule in RULES.items() if name not in card or not rule(card[name])]:
+    rules = {**RULES, **{name: rule for name, rule in OPTIONAL.items() if name in card}}
+    if wrong := [name for name, rule in rules.items() if name not in card or not rule(card[name])]:
         lacking = [name for name in wrong if name not in card]
         raise BundleError(
             f"bundle {folder}: card.json lacks {lacking}, malformed {sorted({*wrong} - {*lacking})}; {FIX}"

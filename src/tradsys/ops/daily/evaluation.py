@@ -98,12 +98,12 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
                 "command": settings.command("evaluate"),
             },
         }
-        _write(folder, report, predictions)
+        _write_folder(folder, report, predictions)
         log.write("evaluated", seconds={name: round(s, 2) for name, s in timings.seconds.items()})
     return folder
 
 
-def _write(folder: Path, report: dict[str, Any], predictions: Any) -> None:
+def _write_folder(folder: Path, report: dict[str, Any], predictions: Any) -> None:
     """The evaluation's folder, whole; the ledger's note of what was looked at stays in it."""
     with written_atomically(folder) as draft:
         draft.mkdir()
