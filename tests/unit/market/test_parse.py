@@ -7,6 +7,7 @@ from tradsys.core.errors import DataError
 from tradsys.market.sources.layouts import LAYOUTS, Layout, layout_named
 from tradsys.market.sources.opening import list_files
 from tradsys.market.sources.parse import parse_file
+from tradsys.market.sources.stamps import times
 
 
 def parse(tmp_path, text, layout="plain", name="AAA_1h.csv", encoding="utf-8"):
@@ -152,3 +153,21 @@ def test_unknown_layouts_are_listed():
         layout_named("bloomberg")
     with pytest.raises(DataError, match="stamps a bar's 'open' or its 'close'"):
         Layout("x", stamp="middle")
+
+
+def test_a_format_that_reads_every_time_of_a_file_is_the_only_one_tried(tmp_path, monkeypatch):
+    """Thousands of small tables took minutes: each was asked for two hundred formats."""
+    tried, one = [], times._try
+    monkeypatch.setattr(times, "_try", lambda text, fmt: tried.append(fmt) or one(text, fmt))
+    rows, notes = parse(tmp_path, "timestamp,open,close\n2024-01-01T01:00:00Z,1,2\n2024-01-01T02:00:00Z,1,2\n")
+    assert rows["stamp"][1] == datetime(2024, 1, 1, 2, tzinfo=UTC)
+    assert len(tried) < 40
+    assert "mixed_time_formats" not in notes
+
+
+def test_a_format_that_only_rows_after_the_sample_have_is_found(tmp_path):
+    first = [f"2024-01-01 {hour:02d}:{minute:02d}" for hour in range(5) for minute in range(60)]
+    lines = [f"{time},1,2" for time in [*first, "02.01.2024 06:00"]]
+    rows, notes = parse(tmp_path, "\n".join(["timestamp,open,close", *lines, ""]))
+    assert rows["stamp"][-1] == datetime(2024, 1, 2, 6, tzinfo=UTC)
+    assert "mixed_time_formats" in notes

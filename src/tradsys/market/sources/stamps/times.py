@@ -328,14 +328,12 @@ def _try(text: pl.Series, fmt: str) -> pl.Series:
 
 def _candidates(sample: pl.Series, formats: Sequence[str]) -> list[str]:
     """Formats without two meanings that read a row of the sample, those that read most of it first."""
-    clear = [f for f in formats if not _is_ordered(f)]
-    counts = []
+    counts, clear = [], [f for f in formats if not _is_ordered(f)]
     for fmt in dict.fromkeys([*clear, *(d + c for d in _CLEAR for c in _CLOCKS)]):
-        n = int(_try(sample, fmt).is_not_null().sum()) if len(sample) else 0
-        if n == len(sample) > 0:  # none reads more, and what later rows show is asked of them
-            return [fmt]
-        if n:
+        if n := int(_try(sample, fmt).is_not_null().sum()) if len(sample) else 0:
             counts.append((n, fmt))
+        if n == len(sample):  # none reads more, and what later rows show is asked of them
+            break
     return [fmt for _, fmt in sorted(counts, key=lambda one: -one[0])]
 
 
