@@ -52,17 +52,20 @@ def forest_panels(panels: Sequence[Panel], names: Sequence[str], digits: int, la
     """
     several = len(panels) > 1
     titles = [panel.title for panel in panels] if several else None
-    figure = make_subplots(cols=len(panels), shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=titles)
+    # a grid of one panel would cost 15 ms, and a tear sheet has six a strategy
+    grid = {"cols": len(panels), "shared_yaxes": True, "horizontal_spacing": 0.04, "subplot_titles": titles}
+    figure = make_subplots(**grid) if several else go.Figure()
     places = {name: len(names) - 1 - k for k, name in enumerate(names)}
     for col, panel in enumerate(panels, start=1):
+        cell = {"row": 1, "col": col} if several else {}
         low, high = padded(ends(mark.estimate for mark in panel.marks.values()))
         for name, mark in panel.marks.items():
             if mark.estimate["value"] is None:
                 _write_reason(figure, col, places[name], f"{UNKNOWN}: {mark.estimate['reason'] or 'not known'}")
             else:
                 near_the_end = mark.estimate["value"] > low + 0.6 * (high - low)
-                _draw_mark(figure, col, places[name], name, mark, digits, near_the_end)
-        figure.add_vline(x=0, line={"color": INK, "width": 1}, row=1, col=col)
+                _draw_mark(figure, cell, places[name], name, mark, digits, near_the_end)
+        figure.add_vline(x=0, line={"color": INK, "width": 1}, **cell)
     styled(figure, 130 + ROW_PX * len(names) + (0 if several else 20)).update_layout(showlegend=False)
     figure.update_xaxes(zeroline=False, nticks=7, title_text=None if several else panels[0].title)
     return figure.update_yaxes(
@@ -84,8 +87,16 @@ def padded(values: Sequence[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _draw_mark(figure: go.Figure, col: int, place: int, name: str, mark: Mark, digits: int, near_the_end: bool) -> None:
-    """near_the_end: of the axis, so that words go to the left of the mark."""
+def _draw_mark(
+    figure: go.Figure,
+    cell: Mapping[str, int],
+    place: int,
+    name: str,
+    mark: Mark,
+    digits: int,
+    near_the_end: bool,
+) -> None:
+    """cell: row and column of the panel, where there are several. near_the_end: words go to the left of the mark."""
     value, low, high = (mark.estimate[key] for key in ("value", "low", "high"))
     bounded = low is not None
     text = f"[{low:.{digits}f}, {high:.{digits}f}]" if bounded else f"no interval: {mark.estimate['reason']}"
@@ -104,8 +115,7 @@ def _draw_mark(figure: go.Figure, col: int, place: int, name: str, mark: Mark, d
         },
         error_x={"type": "data", "array": [high - value], "arrayminus": [value - low]} if bounded else None,
         hovertemplate=f"{plain(name)}<br>{value:.{digits}f} {plain(text)}<extra></extra>",
-        row=1,
-        col=col,
+        **cell,
     )
 
 

@@ -118,7 +118,7 @@ def assert_same(got, want):
     assert got.n_cancelled == want.n_cancelled
 
 
-@pytest.mark.parametrize("cut", [None, 17], ids=["in one go", "stopped every 17 bars"])
+@pytest.mark.parametrize("cut", [None, 37], ids=["in one go", "stopped every 37 bars"])
 @pytest.mark.parametrize("case", CASES)
 def test_the_bot_is_the_simulator(tmp_path, case, cut):
     make, costs = CASES[case]

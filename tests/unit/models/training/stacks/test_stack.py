@@ -33,7 +33,7 @@ NETS = {
 
 @pytest.fixture(scope="module")
 def data():
-    return split(make_samples())
+    return split(make_samples(n_rows=210))
 
 
 def together(models, data, workdir=None):
