@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tradsys.config.composition import REFUSALS, composed, files_of, project_conf, searched_folders
+from tradsys.config.composition import REFUSALS, Files, composed, files_of, project_conf, searched_folders
 from tradsys.config.packages import conf_packages
 from tradsys.core.errors import TradsysError, nearest
 
@@ -58,7 +58,7 @@ def _base(conf: Path, command: str) -> Known:
 
 
 @lru_cache(maxsize=32)
-def _known_base(conf: Path, command: str, files: tuple[tuple[Path, int, int], ...]) -> Known:  # noqa: ARG001
+def _known_base(conf: Path, command: str, files: Files) -> Known:  # noqa: ARG001
     """files: part of the key of what is kept."""
     return Known.of(conf, command, [])
 
