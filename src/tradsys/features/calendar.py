@@ -21,7 +21,7 @@ def on_circle(share: pl.Expr, wave: Wave) -> pl.Expr:
 @register
 @dataclass(frozen=True)
 class HourOfDay(Column, name="hour_{wave}"):
-    """Time of day as a turn of 24 hours, to the minute."""
+    """Sine or cosine of the time of day, with a period of 24 hours; to the minute."""
 
     wave: Wave
 
@@ -34,7 +34,7 @@ class HourOfDay(Column, name="hour_{wave}"):
 @register
 @dataclass(frozen=True)
 class DayOfWeek(Column, name="weekday_{wave}"):
-    """Day of the week of the close as a turn of seven steps, Monday first."""
+    """Sine or cosine of the weekday of the close, with a period of seven days, Monday first."""
 
     wave: Wave
 
@@ -46,7 +46,7 @@ class DayOfWeek(Column, name="weekday_{wave}"):
 @register
 @dataclass(frozen=True)
 class DayOfMonth(Column, name="month_day_{wave}"):
-    """Day of the month of the close as a share of that month's days, the first at zero."""
+    """Sine or cosine of the day of the month, with a period of that month's days, the first at zero."""
 
     wave: Wave
 
@@ -59,7 +59,7 @@ class DayOfMonth(Column, name="month_day_{wave}"):
 @register
 @dataclass(frozen=True)
 class MonthOfYear(Column, name="month_{wave}"):
-    """Month of the close as a turn of twelve steps, January first."""
+    """Sine or cosine of the month of the close, with a period of twelve months, January first."""
 
     wave: Wave
 

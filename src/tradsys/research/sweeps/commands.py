@@ -101,8 +101,8 @@ def zoomed_space(parent: optuna.Study, top_share: float) -> SearchSpace:
     done = sorted(complete_trials(parent), key=_lower_bound, reverse=True)
     if len(done) < LEAST_TO_ZOOM:
         raise SweepError(
-            f"sweep: study {parent.study_name!r} has {len(done)} finished trials; a region needs {LEAST_TO_ZOOM}; let "
-            "it run longer first"
+            f"sweep: study {parent.study_name!r} has {len(done)} finished trials; a refined search needs "
+            f"{LEAST_TO_ZOOM}; let it run longer first"
         )
     best = done[: max(2, round(top_share * len(done)))]
     return SearchSpace.of(parent.user_attrs["space"]).narrowed([t.params for t in best])
