@@ -1,5 +1,7 @@
 """The database below the trial ledger: SQLite with an early write lock, or a server."""
 
+import contextlib
+import os
 import re
 import time
 from pathlib import Path
@@ -9,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
 from tradsys.core.database_url import database_url, server_engine
+from tradsys.core.drafts import draft_of, remove_dead_drafts, writing_in
 from tradsys.core.errors import DataError, refused_by_disk
 from tradsys.core.masking import masked_text
 from tradsys.core.received import one_line
@@ -74,6 +77,28 @@ def stays_empty(path: Path) -> bool:
     if path.stat().st_size < HEADER_BYTES:
         time.sleep(1)  # another process may be creating it
     return path.stat().st_size < HEADER_BYTES
+
+
+def make_file(path: Path) -> None:
+    """Creates an empty SQLite ledger, complete at once: a process killed meanwhile leaves no file of zero bytes.
+
+    Does nothing where there is a file, also one that another process creates meanwhile. Where the file system knows no
+    hard links, SQLite creates the file itself.
+    """
+    if path.exists():
+        return
+    remove_dead_drafts([path.parent])
+    draft = draft_of(path)
+    engine = sa.create_engine(sa.URL.create("sqlite", database=str(draft)), poolclass=NullPool)
+    try:
+        with writing_in(path.parent), engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode=MEMORY")  # no second file is left
+            METADATA.create_all(connection)
+            connection.commit()
+            with contextlib.suppress(OSError):
+                os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def refuse_broken_url(text: str) -> None:

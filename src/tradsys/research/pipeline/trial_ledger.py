@@ -35,6 +35,7 @@ from tradsys.research.pipeline.ledger_database import (
     SERIES,
     LedgerRow,
     engine_of,
+    make_file,
     not_opened,
     refuse_broken_url,
     stays_empty,
@@ -193,6 +194,8 @@ class TrialLedger:
         # where runs may lie that recorded rows of this ledger
         self._roots = _roots(self._place, runs)
         try:
+            if self._engine.name == "sqlite":
+                make_file(Path(str(self._engine.url.database)))
             with self._writing() as connection:
                 METADATA.create_all(connection)
                 if connection.execute(sa.select(HEAD.c.id)).first() is None:

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from tests.forks import forks
+from tradsys.core.drafts import draft_of
 from tradsys.core.errors import DataError
 from tradsys.evidence.sharpe import sharpe_ratio
 from tradsys.research.pipeline.backtesting import trials_on_span
 from tradsys.research.pipeline.ledger_anchors import anchors
+from tradsys.research.pipeline.ledger_database import METADATA
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, check_ledger, effective_number
 
 START, END = datetime(2021, 1, 1, tzinfo=UTC), datetime(2021, 12, 31, tzinfo=UTC)
@@ -230,6 +232,32 @@ def test_four_processes_append_at_once_without_a_lost_row(path):
         f"w{w}": 25 for w in range(4)
     }
     assert len(ledger.trials("data", START, END)) == 100
+
+
+def test_a_ledger_whose_making_stops_leaves_no_file_of_zero_bytes(path, monkeypatch):
+    """A killed command left one, which the next command took for a record that was emptied."""
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(METADATA, "create_all", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        TrialLedger(path)
+    assert list(path.parent.iterdir()) == []
+    monkeypatch.undo()
+    draft_of(path).write_bytes(b"")  # of a process that was killed
+    TrialLedger(path)
+    assert [found.name for found in path.parent.iterdir()] == ["ledger.db"]
+    check_ledger(str(path))
+
+
+def test_a_ledger_is_made_where_the_file_system_knows_no_links(path, monkeypatch, series):
+    def refused(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", refused)
+    assert TrialLedger(path).append(entry(), series[0]) == 1
+    assert TrialLedger(path).verify() == []
 
 
 def test_a_failed_append_leaves_no_trace(path, series):
