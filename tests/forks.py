@@ -24,9 +24,10 @@ from pathlib import Path
 REPO = Path(__file__).parents[1]
 LIMIT_SECONDS = 300.0
 LOADED = (
-    "arch.bootstrap", "lightgbm", "onnxruntime", "optuna", "plotly.graph_objects", "pytorch_lightning", "vectorbt",
-    "xgboost", "tradsys.portfolio.vectorbt_adapter", "tradsys.research.bundle_backtest", "tradsys.research.experiment",
-    "tradsys.research.comparisons.comparison", "tradsys.research.sweeps.commands",
+    "arch.bootstrap", "hmmlearn.hmm", "lightgbm", "onnx.reference", "onnxruntime", "optuna", "plotly.graph_objects",
+    "pytorch_lightning", "vectorbt", "xgboost", "tradsys.portfolio.vectorbt_adapter",
+    "tradsys.research.bundle_backtest", "tradsys.research.experiment", "tradsys.research.comparisons.comparison",
+    "tradsys.research.sweeps.commands",
 )  # fmt: skip
 
 
@@ -179,6 +180,10 @@ def _ended(order: dict) -> None:
 if __name__ == "__main__":
     for module in LOADED:
         importlib.import_module(module)
+    # not by tradsys.config.compose, which settles threads when a command imports it
+    composed = importlib.import_module("tradsys.config.composition").composed
+    for _ in range(2):  # what is parsed is kept from the second time on
+        composed(REPO / "conf", "train", [])
     asked = _next_order()
     if asked is not None:
         _ended(asked)
