@@ -135,6 +135,12 @@ class BreakEvenRule:
 
     margin: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not -1 < self.margin < 1:
+            raise TradsysError(
+                f"strategy: margin={self.margin} on a probability; the rule is -1 < margin < 1; set rule.margin"
+            )
+
     def side(self, view: View, bundle: Bundle) -> Array:  # noqa: ARG002 - one signature for all rules
         """int8 [N]. Raises BundleError on a bundle whose probability is not about direction."""
         _check_direction(view, "BreakEvenRule")

@@ -24,7 +24,7 @@ class Threshold:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise TradsysError(f"threshold: kind {self.kind!r}; it is one of {list(KINDS)}; pick one")
+            raise TradsysError(f"threshold: kind {self.kind!r}; it is one of {list(KINDS)}; pick one (levels=)")
         if not np.isfinite(self.value) or (self.kind != "score" and not 0 < self.value < 1):
             rule = "a finite number" if self.kind == "score" else "0 < value < 1"
             raise TradsysError(f"threshold: value {self.value} of kind {self.kind!r}; the rule is {rule}; fix it")

@@ -3,8 +3,9 @@
 import contextlib
 import logging
 import os
+import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -90,6 +91,32 @@ def join(name: str, compose: Compose, base: Sequence[str], composed: Composed, p
     folder = Path(config["paths"]["runs"]) / "tune" / name
     lookback = max([composed.experiment.lookback, *_longest(space)])
     runner = TrialRunner(name, compose, base, settings, space, folder, lookback, storage.patience)
+    with kept_if_joined(runner.place(composed)):
+        return _joined(name, base, composed, parent, (space, budget, storage, runner))
+
+
+@contextlib.contextmanager
+def kept_if_joined(place: Path) -> Iterator[None]:
+    """A command that is refused does not leave its dataset in the folder of another's study."""
+    was_there = place.exists()
+    try:
+        yield
+    except SweepError:
+        if not was_there:
+            shutil.rmtree(place, ignore_errors=True)
+        raise
+
+
+def _joined(
+    name: str,
+    base: Sequence[str],
+    composed: Composed,
+    parent: str | None,
+    parts: tuple[SearchSpace, Budget, StudyStorage, TrialRunner],
+) -> Joined:
+    """`join` from its dataset on."""
+    config, settings, (space, budget, storage, runner) = composed.config, composed.settings, parts
+    folder, lookback = runner.folder, runner.lookback
     dataset = runner.dataset(composed)
     if len(dataset.folds) * len(settings.seeds) < 2 or ("stability" in settings.objectives and len(dataset.folds) < 2):
         raise SweepError(

@@ -118,13 +118,17 @@ class TrialRunner:
 
     def dataset(self, composed: Composed) -> Dataset:
         """The shared samples and folds for a composed config; kept open, since most trials use the same."""
-        experiment, config = composed.experiment, composed.config
-        lookback = max(self.lookback, experiment.lookback)
-        key = dataset_key(config, self.settings.inner, lookback)
+        key, lookback = self.place(composed).name, max(self.lookback, composed.experiment.lookback)
         if key not in self.datasets:
-            shared = self.folder / "shared"
-            self.datasets[key] = shared_dataset(experiment, config, self.settings.inner, shared, lookback)
+            self.datasets[key] = shared_dataset(
+                composed.experiment, composed.config, self.settings.inner, self.folder / "shared", lookback
+            )
         return self.datasets[key]
+
+    def place(self, composed: Composed) -> Path:
+        """The folder of the samples and folds for a composed config."""
+        lookback = max(self.lookback, composed.experiment.lookback)
+        return self.folder / "shared" / dataset_key(composed.config, self.settings.inner, lookback)
 
     def fits(
         self,
