@@ -94,6 +94,17 @@ class Gates:
             raise TradsysError(f"gates: no gate {unknown}; there are {list(MEASURES)}; fix conf/gates")
         known = {*BOUNDS, "unknown"}
         for name, rule in self.rules.items():
+            if not isinstance(rule, Mapping):
+                raise TradsysError(f"gates: {name}={rule!r}; a rule is a mapping of bounds; fix gates.rules.{name}")
+            wrong = {
+                key: value
+                for key, value in rule.items()
+                if key in BOUNDS and value is not None and not (isinstance(value, int | float) and value is not True)
+            }
+            for key, value in wrong.items():
+                raise TradsysError(
+                    f"gates: gates.rules.{name}.{key}={str(value)[:60]!r}; a bound is a number; null leaves it out"
+                )
             if odd := sorted(set(rule) - known):
                 raise TradsysError(f"gates: {name} has {odd}; a rule has {sorted(known)}; fix conf/gates")
             Rule(**rule)

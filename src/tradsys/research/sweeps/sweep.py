@@ -205,7 +205,9 @@ def storage_of(config: Mapping[str, Any]) -> StudyStorage:
 
 
 def budget_of(config: Mapping[str, Any], most_trials: int | None = None) -> Budget:
-    """The configured budget, of at most so many trials as a grid has points."""
+    """The configured budget, of at most so many trials as a grid has points; SweepError where it has no sense."""
+    if config["max_retries"] < 0:
+        raise SweepError(f"sweep: max_retries={config['max_retries']}; it counts further attempts from 0; fix it")
     limits = {name: config[name] for name in ("n_trials", "hours", "money", "price_per_hour")}
     if most_trials is not None:
         asked = limits["n_trials"]

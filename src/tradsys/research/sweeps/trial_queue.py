@@ -48,6 +48,8 @@ class Budget:
         for name, value in limits.items():
             if value is not None and not value > 0:
                 raise SweepError(f"sweep: {name}={value}; a budget is above 0; give another or null")
+        if self.price_per_hour is not None and not self.price_per_hour > 0:
+            raise SweepError(f"sweep: price_per_hour={self.price_per_hour}; a price is above 0; give another or null")
         if self.money is not None and not (self.price_per_hour or 0) > 0:
             raise SweepError(
                 f"sweep: money={self.money} with price_per_hour={self.price_per_hour}; hours need a price; give "

@@ -118,6 +118,13 @@ def test_rules_that_could_not_work_are_refused(rules, said):
         Gates(rules)
 
 
+@pytest.mark.parametrize("value", ["abc", [], {}, [1, 2], True])
+@pytest.mark.parametrize("key", ["stop_below", "warn_above"])
+def test_a_bound_of_another_kind_is_refused_by_its_key(key, value):
+    with pytest.raises(TradsysError, match=rf"gates\.rules\.auc\.{key}=.*; a bound is a number"):
+        Gates({"auc": {key: value}})
+
+
 def test_a_rule_without_bounds_passes_everything_known():
     assert asdict(Rule())["stop_below"] is None
     assert Rule().judged(-5.0) == ("pass", None)

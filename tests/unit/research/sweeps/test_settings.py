@@ -121,7 +121,7 @@ def test_a_grid_needs_an_end_of_values(entry):
 
 
 def test_a_grid_ends_its_study_and_no_other_sampler_does():
-    limits = {"hours": None, "money": None, "price_per_hour": None}
+    limits = {"max_retries": 3, "hours": None, "money": None, "price_per_hour": None}
     assert [budget_of({"n_trials": n, **limits}, 15).n_trials for n in (None, 50, 7)] == [15, 15, 7]
     assert settings().most_trials is None
     assert budget_of({"n_trials": 50, **limits}, None).n_trials == 50

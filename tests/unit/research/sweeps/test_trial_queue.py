@@ -6,6 +6,7 @@ from optuna.trial import TrialState
 
 from tradsys.research.sweeps.search_space import SweepError
 from tradsys.research.sweeps.storage import open_storage
+from tradsys.research.sweeps.sweep import budget_of
 from tradsys.research.sweeps.trial_queue import MOST_LOST, PLACE, PRICE, SHARE, WORKER, Budget, TrialQueue, spent
 
 
@@ -138,7 +139,20 @@ def test_a_claim_counts_deaths_apart_from_interruptions(make_queue):
     assert (queue.take({}).n_before, queue.take({})) == (4, None)
 
 
-@pytest.mark.parametrize(("limits", "said"), [({}, "no budget"), ({"n_trials": 0}, "above 0"), ({"money": 1}, "price")])
+def test_fewer_attempts_than_none_are_refused():
+    with pytest.raises(SweepError, match="max_retries=-1; it counts"):
+        budget_of({"max_retries": -1, "n_trials": 1})
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({}, "no budget"),
+        ({"n_trials": 0}, "above 0"),
+        ({"money": 1}, "price"),
+        ({"n_trials": 1, "price_per_hour": -1.0}, "price_per_hour=-1.0; a price is above 0"),
+    ],
+)
 def test_a_budget_that_never_ends_or_begins_is_refused(limits, said):
     with pytest.raises(SweepError, match=said):
         Budget(**limits)
